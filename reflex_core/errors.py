@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors a user can act on. Each carries a stable slug and one sentence."""
+
+from __future__ import annotations
+
+
+class ReflexError(Exception):
+    """Anything this package refuses to do; `slug` is stable, the message is for people."""
+
+    slug = "error"
+
+    def __init__(self, message: str, slug: str | None = None) -> None:
+        super().__init__(message)
+        if slug is not None:
+            self.slug = slug
+
+
+class ConfigurationError(ReflexError):
+    """The node must not start: settings, embodiment and export do not make a safe whole."""
+
+    slug = "bad-configuration"
+
+
+class SettingError(ConfigurationError):
+    """A setting is unknown, of the wrong type, or out of its range."""
+
+    slug = "bad-setting"
+
+
+class EmbodimentError(ConfigurationError):
+    """An embodiment file is missing, malformed, or contradicts itself."""
+
+    slug = "bad-embodiment"
+
+
+class ExportError(ConfigurationError):
+    """An export directory is incomplete, damaged, or does not describe its graphs."""
+
+    slug = "bad-export"
+
+
+class ObservationError(ReflexError):
+    """The caller sent something no policy can act on. Never counts against the model."""
+
+    slug = "bad-observation"
+
+
+class NotReadyError(ReflexError):
+    """No policy is serving right now; `state` says why."""
+
+    slug = "not-ready"
+
+    def __init__(self, state: str, message: str | None = None) -> None:
+        super().__init__(message or f"the policy is not serving: state is '{state}'")
+        self.state = state
+
+
+class InferenceError(ReflexError):
+    """The model raised or produced something that is not an action chunk."""
+
+    slug = "inference-error"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera frames become RGB pixels: the usual raw encodings through a strided view, the rest through OpenCV."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from reflex_core.errors import ObservationError
+from reflex_core.values import Frame, Pixels
+
+# channels, and the order in which a channel index takes them to RGB (None: as they are)
+_STRIDED: dict[str, tuple[int, slice | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, slice(None, None, -1)),
+    "rgba8": (4, slice(0, 3)),
+    "bgra8": (4, slice(2, None, -1)),
+    "mono8": (1, None),
+    "8UC3": (3, slice(None, None, -1)),
+    "8UC1": (1, None),
+}
+
+# OpenCV names a Bayer pattern by the second row, ROS by the first
+_CONVERTED: dict[str, tuple[int, int]] = {
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
+}
+
+ENCODINGS = ("jpeg", "png", *_STRIDED, *_CONVERTED, "nv12", "nv21", "mono16")
+
+
+def needs_conversion(encoding: str) -> bool:
+    """True for encodings that a strided view cannot read (Bayer, YUV, 16 bit)."""
+    return encoding not in _STRIDED and encoding not in ("jpeg", "png")
+
+
+def rgb(frame: Frame) -> Pixels:
+    """HxWx3 uint8 RGB of a frame; a view of its bytes for raw 8-bit encodings, row step honoured.
+
+    Raises ObservationError for an unknown encoding, bytes that do not fit the size, or a damaged file.
+    """
+    if frame.decoder is not None:
+        return frame.decoder(frame)
+    if frame.encoding == "jpeg":
+        return _jpeg(frame)
+    if frame.encoding == "png":
+        return _png(frame)
+    strided = _STRIDED.get(frame.encoding)
+    if strided is None:
+        return _converted(frame)
+    channels, order = strided
+    pixels = _rows(frame, frame.height, frame.width, channels)
+    if channels == 1:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return pixels if order is None else pixels[:, :, order]
+
+
+def encoded_size(data: bytes | memoryview) -> tuple[str, int, int]:
+    """(encoding, height, width) from the first bytes of a JPEG or PNG, without decoding it.
+
+    Raises ObservationError when it is neither. Lets a door refuse a picture by its size before any work is done.
+    """
+    head = bytes(data[:32])
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+        return "png", height, width
+    if head.startswith(b"\xff\xd8"):
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
+        return "jpeg", height, width
+    raise ObservationError("the image is neither JPEG nor PNG", "bad-image")
+
+
+def _jpeg(frame: Frame) -> Pixels:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(frame.data, colorspace="RGB")
+    except ValueError as error:
+        raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
+    return pixels
+
+
+def _png(frame: Frame) -> Pixels:
+    bgr = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ObservationError("the image is a damaged PNG", "bad-image")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
+    """(height, width, channels) view of raw rows that may be padded."""
+    step = frame.step or width * channels
+    flat = np.frombuffer(frame.data, dtype=np.uint8)
+    short = step < width * channels or flat.size < step * (height - 1) + width * channels
+    if height <= 0 or width <= 0 or short:
+        raise ObservationError(
+            f"a {frame.encoding} image of {width}x{height} with step {frame.step} needs"
+            f" {width * channels * height} bytes or more, got {flat.size}",
+            "bad-image",
+        )
+    return np.lib.stride_tricks.as_strided(
+        flat, shape=(height, width, channels), strides=(step, channels, 1), writeable=False
+    )
+
+
+def _converted(frame: Frame) -> Pixels:
+    if frame.encoding in _CONVERTED:
+        channels, code = _CONVERTED[frame.encoding]
+        packed = np.ascontiguousarray(_rows(frame, frame.height, frame.width, channels))
+        return np.asarray(cv2.cvtColor(packed, code), dtype=np.uint8)
+    if frame.encoding in ("nv12", "nv21"):
+        code = cv2.COLOR_YUV2RGB_NV12 if frame.encoding == "nv12" else cv2.COLOR_YUV2RGB_NV21
+        planes = np.ascontiguousarray(_rows(frame, frame.height * 3 // 2, frame.width, 1))
+        return np.asarray(cv2.cvtColor(planes, code), dtype=np.uint8)
+    if frame.encoding == "mono16":  # little-endian: the high byte is the eight bits that a policy sees
+        high = _rows(frame, frame.height, frame.width, 2)[:, :, 1:2]
+        return np.broadcast_to(high, (*high.shape[:2], 3))
+    raise ObservationError(
+        f"image encoding '{frame.encoding[:40]}' is not supported; known: {', '.join(ENCODINGS)}", "bad-image"
+    )

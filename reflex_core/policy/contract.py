@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an export promises: which inputs carry images, language and state, and how its flow runs.
+
+`read_contract` turns reflex_config.json (docs/exports.md) and the graphs' own names and shapes into one checked value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.errors import ExportError
+from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.policy.sampler import Flow
+from reflex_core.policy.session import TensorInfo
+from reflex_core.policy.well_known import Config
+
+Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSlot:
+    """One image input. height and width are None where the graph takes any size.
+
+    scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
+    """
+
+    camera: str
+    input: str
+    mask: str | None
+    height: int | None
+    width: int | None
+    channels_last: bool
+    letterbox: bool
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    fill: float
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSlot:
+    """The token input: `length` tokens, the rest padding; `template` holds {instruction} and may hold {state}."""
+
+    tokens: str
+    mask: str | None
+    length: int
+    tokenizer: str
+    template: str
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StateSlot:
+    """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps."""
+
+    input: str | None
+    width: int
+    bins: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Everything the policy needs to know about an export."""
+
+    images: tuple[ImageSlot, ...]
+    language: LanguageSlot | None
+    state: StateSlot | None
+    flow: Flow
+    flow_names: Mapping[str, str]
+    links: Mapping[str, str]
+    horizon: int
+    width: int
+    action_dim: int
+    action_names: tuple[str, ...]
+    frequency_hz: float | None
+
+    @property
+    def baked(self) -> bool:
+        """True when the whole denoise loop is inside the graph."""
+        return "noise" in self.flow_names
+
+
+def read_contract(export: Export, config: Config, graphs: Graphs) -> Contract:
+    """Check the description against the graphs. Raises ExportError naming file, key, expected and got."""
+    return _Reading(export, config, graphs).contract()
+
+
+class _Reading:
+    """One reading of one export, so that every complaint can name the file."""
+
+    def __init__(self, export: Export, config: Config, graphs: Graphs) -> None:
+        self._where = export.path / CONFIG_NAME
+        self._export = export
+        self._config = config
+        self._inputs: dict[str, TensorInfo] = {}
+        for inputs in graphs.values():
+            self._inputs |= inputs
+
+    def fail(self, key: str, expected: str, got: object) -> ExportError:
+        return ExportError(f"{self._where}: '{key}' must be {expected}, got {str(got)[:120]!r}")
+
+    def block(self, key: str) -> Config:
+        value = self._config.get(key) or {}
+        if not isinstance(value, dict):
+            raise self.fail(key, "an object", value)
+        return value
+
+    def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
+        value = holder.get(key, fallback)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100_000:
+            raise self.fail(key, "a positive integer", value)
+        return value
+
+    def names(self, key: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise self.fail(key, "a list of names", value)
+        if len(set(value)) != len(value):
+            raise self.fail(key, "different names", value)
+        return tuple(value)
+
+    def contract(self) -> Contract:
+        flow_names = {key: str(value) for key, value in self.block("flow").items() if isinstance(value, str)}
+        start = flow_names.get("noise") or flow_names.get("x") or ""
+        if start not in self._inputs:
+            raise self.fail("flow", f"naming an input of the graphs ({self.known()})", start)
+        horizon, width = self.chunk_shape(self._inputs[start])
+        action_dim = self.action_dim(width)
+        action_names = self.names("action_names", self._config.get("action_names", []))
+        if action_names and len(action_names) != action_dim:
+            raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
+        return Contract(
+            images=tuple(self.images()),
+            language=self.language(),
+            state=self.state(),
+            flow=self.flow(),
+            flow_names=flow_names,
+            links={str(key): str(value) for key, value in self.block("links").items()},
+            horizon=horizon,
+            width=width,
+            action_dim=action_dim,
+            action_names=action_names,
+            frequency_hz=self.frequency(),
+        )
+
+    def known(self) -> str:
+        return ", ".join(sorted(self._inputs))[:300]
+
+    def chunk_shape(self, info: TensorInfo) -> tuple[int, int]:
+        if len(info.shape) != 3:
+            raise self.fail(f"flow ({info.name})", "a (1, horizon, action) input", info.shape)
+        said = self._config.get("chunk_size") or self._config.get("action_chunk_size")
+        horizon = info.shape[1] or self.count({"chunk_size": said}, "chunk_size")
+        if said is not None and said != horizon:
+            raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", said)
+        width = info.shape[2] or self.count(self._config, "action_dim")
+        return horizon, width
+
+    def action_dim(self, width: int) -> int:
+        statistics = self._export.action_statistics
+        said = self.count(self._config, "action_dim", width)
+        # padded families write the padded width; the statistics know the robot's
+        dim = statistics.dim if statistics is not None and said == width else said
+        if dim > width:
+            raise self.fail("action_dim", f"at most {width}, the width of the graph's actions", dim)
+        if statistics is not None and statistics.dim not in (dim, width):
+            raise self.fail("normalization.action", f"{dim} numbers, one per action dimension", statistics.dim)
+        return dim
+
+    def flow(self) -> Flow:
+        block = self.block("flow")
+        start, end, sign = block.get("start", 1.0), block.get("end", 0.0), block.get("sign", 1)
+        numbers = isinstance(start, int | float) and isinstance(end, int | float)
+        if not numbers or start == end or sign not in (1, -1):
+            raise self.fail("flow", "'start' and 'end' that differ and 'sign' 1 or -1", block)
+        return Flow(float(start), float(end), int(sign), self.count(self._config, "num_denoising_steps"))
+
+    def frequency(self) -> float | None:
+        value = self._config.get("frequency_hz")
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or not 0 < value <= 1000:
+            raise self.fail("frequency_hz", "a number in (0, 1000]", value)
+        return float(value)
+
+    def images(self) -> Iterable[ImageSlot]:
+        entries = self._config.get("images", [])
+        if not isinstance(entries, list):
+            raise self.fail("images", "a list", entries)
+        for entry in entries:
+            if not isinstance(entry, dict) or not {"camera", "input"} <= set(entry):
+                raise self.fail("images", "objects with 'camera' and 'input'", entry)
+            info = self._inputs.get(str(entry["input"]))
+            if info is None:
+                raise self.fail("images", f"naming inputs of the graphs ({self.known()})", entry["input"])
+            yield self.image(entry, info)
+
+    def image(self, entry: Config, info: TensorInfo) -> ImageSlot:
+        layout = entry.get("layout", "nchw")
+        if layout not in ("nchw", "nhwc") or len(info.shape) != 4:
+            raise self.fail(f"images ({info.name})", "a nchw or nhwc input with four dimensions", layout)
+        last = layout == "nhwc"
+        if info.shape[3 if last else 1] not in (3, None):
+            raise self.fail(f"images ({info.name})", f"three channels in layout {layout}", info.shape)
+        if entry.get("resize", "letterbox") not in ("letterbox", "stretch"):
+            raise self.fail(f"images ({info.name}).resize", "letterbox or stretch", entry["resize"])
+        sizes = info.shape[1:3] if last else info.shape[2:4]
+        height, width = (
+            size or entry.get(key) for size, key in zip(sizes, ("height", "width"), strict=True)
+        )
+        for key, size in (("height", height), ("width", width)):
+            if entry.get(key) not in (None, size):
+                raise self.fail(f"images ({info.name}).{key}", f"{size}, as the graph has", entry[key])
+        scale, offset = self.pixel_scale(entry)
+        mask = entry.get("mask")
+        if mask is not None and mask not in self._inputs:
+            raise self.fail(f"images ({info.name}).mask", f"an input of the graphs ({self.known()})", mask)
+        return ImageSlot(
+            camera=str(entry["camera"]),
+            input=info.name,
+            mask=mask,
+            height=height,
+            width=width,
+            channels_last=last,
+            letterbox=entry.get("resize", "letterbox") == "letterbox",
+            scale=scale,
+            offset=offset,
+            fill=float(entry.get("fill", offset.min())),
+            # without a mask the network cannot be told that a camera is missing
+            required=bool(entry.get("required", True)) or mask is None,
+        )
+
+    def pixel_scale(self, entry: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
+        try:
+            if "mean" in entry or "std" in entry:
+                mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
+                scale, offset = 1 / (255 * std), -mean / std
+            else:
+                low, high = (float(value) for value in entry.get("range", (-1.0, 1.0)))
+                scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
+            if scale.shape != (3,) or offset.shape != (3,) or not np.isfinite([scale, offset]).all():
+                raise ValueError
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            raise self.fail(f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry) from None
+        return scale.astype(np.float32), offset.astype(np.float32)
+
+    def language(self) -> LanguageSlot | None:
+        block = self.block("language")
+        tokens = block.get("tokens")
+        if tokens not in self._inputs:
+            if "language" in self._export.config:
+                raise self.fail("language.tokens", f"an input of the graphs ({self.known()})", tokens)
+            return None
+        mask = block.get("mask")
+        if mask is not None and mask not in self._inputs:
+            raise self.fail("language.mask", f"an input of the graphs ({self.known()})", mask)
+        info = self._inputs[str(tokens)]
+        length = info.shape[-1] or self.count(block, "length")
+        if block.get("length", length) != length:
+            raise self.fail("language.length", f"{length}, as the graph's input '{tokens}' has", block["length"])
+        template = block.get("template", "{instruction}")
+        if not isinstance(template, str) or "{instruction}" not in template:
+            raise self.fail("language.template", "a text with {instruction} in it", template)
+        return LanguageSlot(
+            str(tokens), mask, length, self.tokenizer(block), template, bool(block.get("clean", False))
+        )
+
+    def tokenizer(self, block: Config) -> str:
+        """The tokenizer file: as `language.tokenizer` says, or where the known exporters put it."""
+        said = block.get("tokenizer")
+        if said:
+            self._export.file(str(said), "the tokenizer")
+            return str(said)
+        folder = str(self._config.get("tokenizer_path") or "tokenizer")
+        for name in (f"{folder}/tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.json"):
+            if (self._export.path / name).is_file():
+                return name
+        self._export.file("tokenizer.json", "the tokenizer of its language input")
+        raise AssertionError("unreachable")
+
+    def state(self) -> StateSlot | None:
+        block = self.block("state")
+        names = self.names("state.names", block.get("names", []))
+        if block.get("enters") == "prompt":
+            if self._export.state_statistics is None:
+                raise self.fail("normalization.state", "statistics, as the state is written into the prompt", None)
+            return StateSlot(None, self._export.state_statistics.dim, self.count(block, "bins", 256), names)
+        name = block.get("input")
+        if name not in self._inputs:
+            if "state" in self._export.config:
+                raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
+            # the vlm stack takes it through a projection of its own
+            return StateSlot("state", 32, 0, names) if "vision" in self.block("graphs") else None
+        width = self._inputs[str(name)].shape[-1] or self.count(block, "width")
+        statistics = self._export.state_statistics
+        if statistics is not None and statistics.dim > width:
+            raise self.fail("normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim)
+        return StateSlot(str(name), width, 0, names)

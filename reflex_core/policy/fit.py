@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one export and one embodiment go together, or the sentence that says why they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.embodiment import Embodiment, Statistics
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import Affine, Export
+from reflex_core.policy.contract import Contract
+from reflex_core.policy.well_known import is_padded_family
+
+Columns = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The robot's side of an export.
+
+    cameras: the policy's camera name -> the robot's. columns: which of the network's action columns the robot's
+    actions are, in the robot's order. hold_columns: for each action the state column that measures it, or None when
+    the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
+    """
+
+    cameras: Mapping[str, str]
+    state_names: tuple[str, ...]
+    state_dim: int | None
+    state_statistics: Affine | None
+    action_names: tuple[str, ...]
+    action_statistics: Affine | None
+    columns: Columns
+    hold_columns: Columns | None
+    horizon: int
+    dt_s: float
+
+
+def fit(export: Export, contract: Contract, embodiment: Embodiment | None) -> Fit:
+    """Match actions, state and cameras by name where both sides have names.
+
+    Raises ConfigurationError when the dimensions, names or rates contradict each other.
+    """
+    columns = _columns(export, contract, embodiment)
+    action_names = _action_names(contract, embodiment, columns)
+    state_statistics = _state_statistics(export, embodiment)
+    state_names, state_dim = _state(contract, embodiment, state_statistics)
+    return Fit(
+        cameras=_cameras(contract, embodiment),
+        state_names=state_names,
+        state_dim=state_dim,
+        state_statistics=state_statistics if contract.state is not None else None,
+        action_names=action_names,
+        action_statistics=_action_statistics(export, embodiment, columns),
+        columns=columns,
+        hold_columns=_hold_columns(action_names, state_names, state_dim),
+        horizon=min(contract.horizon, embodiment.chunk_size) if embodiment else contract.horizon,
+        dt_s=_dt_s(contract, embodiment),
+    )
+
+
+def _columns(export: Export, contract: Contract, embodiment: Embodiment | None) -> Columns:
+    if embodiment is None:
+        return np.arange(contract.action_dim)
+    wanted = embodiment.action_dim
+    if contract.action_names and embodiment.joint_names:
+        missing = [name for name in embodiment.joint_names if name not in contract.action_names]
+        if not missing and wanted == contract.action_dim:
+            return np.array([contract.action_names.index(name) for name in embodiment.joint_names])
+        if wanted != contract.action_dim:
+            raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
+        raise ConfigurationError(
+            f"{export.path}: embodiment '{embodiment.name}' has joints {', '.join(missing)} that the export's"
+            f" action_names lack ({', '.join(contract.action_names)})",
+            "joint-names-mismatch",
+        )
+    padded = is_padded_family(export.config) and not contract.action_names
+    if wanted == contract.action_dim or (padded and contract.action_dim == contract.width > wanted):
+        return np.arange(wanted)
+    raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
+
+
+def _misfit(export: Export, contract: Contract, embodiment: Embodiment) -> str:
+    return (
+        f"{export.path}: its actions have {contract.action_dim} dimensions, embodiment '{embodiment.name}' has"
+        f" {embodiment.action_dim}: take the export or the embodiment of this robot"
+    )
+
+
+def _action_names(contract: Contract, embodiment: Embodiment | None, columns: Columns) -> tuple[str, ...]:
+    if embodiment is not None and embodiment.joint_names:
+        return embodiment.joint_names
+    if contract.action_names:
+        return tuple(contract.action_names[column] for column in columns)
+    return tuple(f"action_{index}" for index in range(len(columns)))
+
+
+def _state(
+    contract: Contract, embodiment: Embodiment | None, statistics: Affine | None
+) -> tuple[tuple[str, ...], int | None]:
+    if contract.state is None:
+        return (embodiment.joint_names if embodiment else ()), None
+    names = contract.state.names or (embodiment.joint_names if embodiment else ())
+    dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
+    if dim is not None and dim > contract.state.width:
+        raise ConfigurationError(f"the state has {dim} numbers, the export's state input takes {contract.state.width}")
+    if len(names) != (dim or 0):
+        names = ()
+    return names, dim
+
+
+def _state_statistics(export: Export, embodiment: Embodiment | None) -> Affine | None:
+    if export.state_statistics is not None or export.action_statistics is not None or embodiment is None:
+        return export.state_statistics
+    return _affine(embodiment.state_statistics)
+
+
+def _action_statistics(export: Export, embodiment: Embodiment | None, columns: Columns) -> Affine | None:
+    """Statistics of the robot's columns, in its order. The embodiment's stand in when the export brings none at all."""
+    own = export.action_statistics
+    if own is not None:
+        return Affine(own.shift[columns], own.scale[columns])
+    if export.state_statistics is not None or embodiment is None:
+        return None
+    return _affine(embodiment.action_statistics)
+
+
+def _affine(statistics: Statistics) -> Affine:
+    return Affine(statistics.mean, statistics.std)
+
+
+def _hold_columns(
+    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None
+) -> Columns | None:
+    if state_names and all(name in state_names for name in action_names):
+        return np.array([state_names.index(name) for name in action_names])
+    if state_names or state_dim != len(action_names):
+        return None
+    return np.arange(len(action_names))
+
+
+def _cameras(contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
+    """By name; where no name agrees, in the order in which both sides list their cameras."""
+    wanted = [slot.camera for slot in contract.images]
+    if embodiment is None:
+        return {name: name for name in wanted}
+    have = [camera.name for camera in embodiment.cameras]
+    pairs = {name: name for name in wanted if name in have}
+    if not pairs:
+        pairs = dict(zip(wanted, have, strict=False))
+    required = [slot.camera for slot in contract.images if slot.required and slot.camera not in pairs]
+    if required:
+        raise ConfigurationError(
+            f"the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
+            "camera-mismatch",
+        )
+    return pairs
+
+
+def _dt_s(contract: Contract, embodiment: Embodiment | None) -> float:
+    said, wanted = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
+    if said is not None and wanted is not None and abs(said - wanted) > 1e-6 * said:
+        raise ConfigurationError(
+            f"the export was trained at {said:g} Hz, the embodiment says {wanted:g} Hz: a chunk played at another rate"
+            " moves the robot at another speed",
+            "frequency-mismatch",
+        )
+    rate = said or wanted
+    return 1.0 / rate if rate else 0.0

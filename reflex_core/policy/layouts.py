@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes an export comes in: what runs once per observation (prefix) and what makes actions of noise (denoise).
+
+decomposed: one prefix graph, then the expert. expert stack: a prefix of several graphs. monolithic: no prefix.
+The denoise graph holds the whole loop (baked) or is one step of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reflex_core.errors import ExportError
+from reflex_core.export import Export
+from reflex_core.policy.contract import Contract, Graphs, read_contract
+from reflex_core.policy.inputs import Arrays
+from reflex_core.policy.sampler import euler
+from reflex_core.policy.session import Session, Tensor
+from reflex_core.policy.well_known import Config, defaults, merged
+from reflex_core.values import Floats
+
+Tensors = dict[str, Tensor]
+Prefix = Callable[[Arrays], Tensors]
+Denoise = Callable[[Arrays, Tensors, Floats], tuple[Floats, int]]
+
+LANGUAGE_MASK = "language mask"  # not a graph input: what the vlm stack builds its attention mask from
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A loaded export: `prefix(arrays)` once per observation, then `denoise(arrays, prefix, noise)`."""
+
+    contract: Contract
+    prefix: Prefix
+    denoise: Denoise
+    sessions: tuple[Session, ...]
+    notes: tuple[str, ...]
+
+
+def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
+    """Load the graphs and check that every input is described. Raises ExportError or ConfigurationError."""
+    config = merged(defaults(export.path, export.config), export.config)
+    files = {role: export.file(str(name), f"its {role} graph") for role, name in _graph_files(config).items()}
+    sessions = {role: Session(path, device, intra_op_threads) for role, path in files.items()}
+    config = _without_absent(config, export.config, sessions)
+    graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
+    contract = read_contract(export, config, graphs)
+    last = sessions.get("denoise") or sessions["monolithic"]
+    notes = [] if contract.images or contract.language else ["it takes no image and no instruction"]
+    if "vision" in sessions:
+        prefix, made, more = _vlm_stack(export, config, contract, sessions)
+        notes += more
+    elif "prefix" in sessions:
+        prefix, made = _one_graph(contract, sessions["prefix"]), tuple(sessions["prefix"].outputs)
+    else:
+        prefix, made = _no_prefix, ()
+    _check_inputs(export, contract, last, made)
+    denoise = _baked(contract, last) if contract.baked else _stepped(contract, last)
+    return Layout(contract, prefix, denoise, tuple(sessions.values()), tuple(notes))
+
+
+def _graph_files(config: Config) -> dict[str, object]:
+    graphs = config.get("graphs")
+    if not isinstance(graphs, dict) or not ({"denoise", "monolithic"} & set(graphs)):
+        raise ExportError(f"reflex_config.json: 'graphs' must name a denoise or a monolithic graph, got {graphs!r}")
+    return graphs
+
+
+def _without_absent(config: Config, written: Mapping[str, object], sessions: Mapping[str, Session]) -> Config:
+    """Drop default image slots that this export's graphs do not have; what it wrote itself stays and is checked."""
+    if "images" in written:
+        return config
+    known = {name for session in sessions.values() for name in session.inputs}
+    images = [dict(slot) for slot in config.get("images", []) if slot["input"] in known]
+    for slot in images:
+        if slot.get("mask") not in known:
+            slot["mask"] = None
+    return config | {"images": images}
+
+
+def described(contract: Contract) -> set[str]:
+    """The graph inputs that are made from an observation."""
+    names = {slot.input for slot in contract.images}
+    names |= {slot.mask for slot in contract.images if slot.mask}
+    if contract.language is not None:
+        names |= {contract.language.tokens, contract.language.mask or contract.language.tokens}
+    if contract.state is not None and contract.state.input:
+        names.add(contract.state.input)
+    if "positions" in contract.flow_names:
+        names.add(contract.flow_names["positions"])
+    return names
+
+
+def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple[str, ...]) -> None:
+    own = {contract.flow_names.get(key, "") for key in ("noise", "x", "time")}
+    for name in last.inputs:
+        source = contract.links.get(name, name)
+        if name not in own and source not in made and name not in described(contract):
+            raise ExportError(
+                f"{last.path}: nothing provides its input '{name}': describe it in {export.path.name}/reflex_config.json"
+                " (images, language, state, flow, or links to a prefix output)",
+                "undescribed-input",
+            )
+    output = contract.flow_names.get("actions" if contract.baked else "velocity", "")
+    if output not in last.outputs:
+        raise ExportError(f"{last.path}: has no output '{output}', only {', '.join(last.outputs)}")
+
+
+def _no_prefix(arrays: Arrays) -> Tensors:
+    return {}
+
+
+def _one_graph(contract: Contract, session: Session) -> Prefix:
+    missing = sorted(set(session.inputs) - described(contract))
+    if missing:
+        raise ExportError(
+            f"{session.path}: nothing provides its input '{missing[0]}': describe it in reflex_config.json",
+            "undescribed-input",
+        )
+
+    def prefix(arrays: Arrays) -> Tensors:
+        return session.run({name: session.tensor(name, arrays[name]) for name in session.inputs})
+
+    return prefix
+
+
+def _feeds(contract: Contract, session: Session, arrays: Arrays, made: Tensors) -> Tensors:
+    feeds: Tensors = {}
+    for name in session.inputs:
+        source = contract.links.get(name, name)
+        if source in made:
+            feeds[name] = made[source]
+        elif name in arrays:
+            feeds[name] = session.tensor(name, arrays[name])
+    return feeds
+
+
+def _baked(contract: Contract, session: Session) -> Denoise:
+    noise_name, output = contract.flow_names["noise"], contract.flow_names["actions"]
+
+    def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
+        feeds = _feeds(contract, session, arrays, made)
+        feeds[noise_name] = session.tensor(noise_name, noise)
+        actions = session.run(feeds)[output].numpy()
+        return np.asarray(actions, dtype=np.float32), contract.flow.steps
+
+    return denoise
+
+
+def _stepped(contract: Contract, session: Session) -> Denoise:
+    names = contract.flow_names
+    try:
+        state, time, output = names["x"], names["time"], names["velocity"]
+    except KeyError as error:
+        raise ExportError(f"reflex_config.json: 'flow' of a per-step graph must name {error}") from error
+
+    def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
+        velocity = session.repeated(_feeds(contract, session, arrays, made), state, time, output)
+        return euler(velocity, noise, contract.flow)
+
+    return denoise
+
+
+def _vlm_stack(
+    export: Export, config: Config, contract: Contract, sessions: Mapping[str, Session]
+) -> tuple[Prefix, tuple[str, ...], list[str]]:
+    """Vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
+    vision, text, prefill = (sessions[role] for role in ("vision", "text", "prefill"))
+    weight, bias, notes = _state_projection(export)
+    root = np.float32(np.sqrt(config.get("vlm_hidden_size") or weight.shape[0]))  # SmolVLM scales its embeddings
+    [image_name], [text_name] = vision.inputs, text.inputs
+
+    def prefix(arrays: Arrays) -> Tensors:
+        images = vision.run({image_name: vision.tensor(image_name, arrays[image_name])})
+        words = text.run({text_name: text.tensor(text_name, arrays[text_name])})
+        pixels = next(iter(images.values())).numpy() * root
+        tokens = next(iter(words.values())).numpy() * root
+        state = (arrays["state"] @ weight.T + bias)[:, None]
+        embeds = np.concatenate([pixels, tokens, state], axis=1)
+        seen = np.ones((1, embeds.shape[1]), dtype=bool)
+        seen[:, pixels.shape[1] : -1] = arrays[LANGUAGE_MASK]
+        feeds = {"inputs_embeds": prefill.tensor("inputs_embeds", embeds)}
+        feeds["attention_mask"] = prefill.tensor("attention_mask", seen)
+        made = prefill.run(feeds)
+        for name, value in (("prefix_offset", seen.sum(axis=1, keepdims=True)), ("kv_mask", seen)):
+            if name in sessions["denoise"].inputs:
+                made[name] = sessions["denoise"].tensor(name, value)
+        return made
+
+    return prefix, (*prefill.outputs, "prefix_offset", "kv_mask"), notes
+
+
+def _state_projection(export: Export) -> tuple[Floats, Floats, list[str]]:
+    path = export.file("state_proj_weight.npy", "the projection of the robot state")
+    weight = _array(path)
+    if weight.ndim != 2:
+        raise ExportError(f"{path}: must be (hidden, state width), got shape {weight.shape}")
+    if not (export.path / "state_proj_bias.npy").is_file():
+        note = "it brings no state_proj_bias.npy, so its state projection has no bias"
+        return weight, np.zeros(len(weight), np.float32), [note]
+    return weight, _array(export.path / "state_proj_bias.npy"), []
+
+
+def _array(path: Path) -> Floats:
+    try:
+        return np.load(path, allow_pickle=False).astype(np.float32)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: not readable as a numpy array: {error}") from error

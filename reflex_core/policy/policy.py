@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loaded export: an observation and a seed become a raw action chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.embodiment import Embodiment
+from reflex_core.errors import InferenceError, ObservationError
+from reflex_core.export import Export
+from reflex_core.policy.fit import Fit, fit
+from reflex_core.policy.inputs import Arrays, Language, image_arrays, state_array, state_words
+from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
+from reflex_core.policy.sampler import start_noise
+from reflex_core.turns import Turns
+from reflex_core.values import Floats, Frame, Observation
+
+_MODES = {"TensorrtExecutionProvider": "onnx_trt_fp16", "CUDAExecutionProvider": "onnx_gpu"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard."""
+
+    actions: Floats
+    denoise_steps: int
+    tokens_cut: int
+    stages_ms: Mapping[str, float]
+
+
+class Policy:
+    """A policy slot's network. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
+
+    def __init__(self, export: Export, layout: Layout, fitted: Fit) -> None:
+        self.export = export
+        self.contract = layout.contract
+        self.fit = fitted
+        self.notes = layout.notes
+        self.providers = layout.sessions[0].providers
+        self.inference_mode = _MODES.get(self.providers[0], "onnx_cpu")
+        self._layout = layout
+        self._turns = Turns()
+        self._language: Language | None = None
+        if self.contract.language is not None:
+            slot = self.contract.language
+            self._language = Language(slot, export.file(slot.tokenizer, "the tokenizer"))
+
+    def predict(self, observation: Observation, seed: int) -> Prediction:
+        """Run the network. Raises ObservationError for an observation it cannot take, InferenceError when it fails."""
+        began = time.perf_counter()
+        arrays, tokens_cut = self.arrays(observation)
+        noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
+        prepared = time.perf_counter()
+        with self._turns.turn():
+            entered = time.perf_counter()
+            prefix = self._layout.prefix(arrays)
+            prefixed = time.perf_counter()
+            normalised, steps = self._layout.denoise(arrays, prefix, noise)
+            denoised = time.perf_counter()
+        stages = {
+            "preprocess_ms": (prepared - began) * 1e3,
+            "queue_ms": (entered - prepared) * 1e3,
+            "vlm_prefix_ms": (prefixed - entered) * 1e3,
+            "expert_denoise_ms": (denoised - prefixed) * 1e3,
+        }
+        return Prediction(self._actions(normalised), steps, tokens_cut, stages)
+
+    def _actions(self, normalised: Floats) -> Floats:
+        expected = (1, self.contract.horizon, self.contract.width)
+        if normalised.shape != expected:
+            raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
+        own = normalised[0, : self.fit.horizon][:, self.fit.columns]
+        statistics = self.fit.action_statistics
+        if statistics is None:
+            return np.ascontiguousarray(own)
+        return statistics.denormalise(own)
+
+    def arrays(self, observation: Observation) -> tuple[Arrays, int]:
+        """Every graph input made from the observation, and how many instruction tokens were cut."""
+        arrays = image_arrays(self.contract.images, observation.frames, self.fit.cameras)
+        words = self._state(observation, arrays)
+        cut = 0
+        if self.contract.language is not None and self._language is not None:
+            tokens = self._language.tokens(self._language.prompt(observation.instruction, words))
+            cut = tokens.cut
+            arrays[self.contract.language.tokens] = tokens.ids
+            arrays[LANGUAGE_MASK] = tokens.mask
+            if self.contract.language.mask is not None:
+                arrays[self.contract.language.mask] = tokens.mask
+        positions = self.contract.flow_names.get("positions")
+        if positions is not None:
+            arrays[positions] = np.arange(self.contract.horizon)[None]
+        return arrays, cut
+
+    def _state(self, observation: Observation, arrays: Arrays) -> str:
+        """Put the state where the network wants it; returns its words when that is the prompt."""
+        slot = self.contract.state
+        if slot is None:
+            return ""
+        state = self.checked_state(observation.state)
+        if slot.input is not None:
+            arrays[slot.input] = state_array(state, slot, self.fit.state_statistics)
+            return ""
+        assert self.fit.state_statistics is not None  # read_contract refuses a prompt state without statistics
+        return state_words(state, slot, self.fit.state_statistics)
+
+    def checked_state(self, state: Floats | None) -> Floats:
+        """The state, if it is one this policy takes. Raises ObservationError naming expected and got."""
+        slot, dim = self.contract.state, self.fit.state_dim
+        wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
+        if self.fit.state_names:
+            wanted += f" ({', '.join(self.fit.state_names)})"
+        if state is None:
+            raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
+        right = len(state) == dim if dim else slot is None or 0 < len(state) <= slot.width
+        if state.ndim != 1 or not right:
+            raise ObservationError(f"the state must be {wanted}, got {len(state)}", "state-length")
+        if not np.isfinite(state).all():
+            raise ObservationError("the state holds NaN or Inf", "state-not-finite")
+        return state
+
+    def canary(self) -> Observation:
+        """An observation with every shape as in service: what warm-up and probes run on."""
+        frames = {}
+        for slot in self.contract.images:
+            height, width = slot.height or 224, slot.width or 224
+            pixels = np.full((height, width, 3), 127, dtype=np.uint8)
+            frames[self.fit.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
+        dim = self.fit.state_dim or (self.contract.state.width if self.contract.state else 0)
+        statistics = self.fit.state_statistics
+        centred = statistics is not None and statistics.dim == dim
+        state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)
+        return Observation(frames, state if dim else None, "warm up")
+
+
+def load_policy(export: Export, embodiment: Embodiment | None, device: str, intra_op_threads: int) -> Policy:
+    """Load an export for a robot. Raises ConfigurationError (or ExportError) in one sentence."""
+    layout = load_layout(export, device, intra_op_threads)
+    return Policy(export, layout, fit(export, layout.contract, embodiment))

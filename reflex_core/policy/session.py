@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One ONNX Runtime session: providers, threads, and calls whose tensors stay on the session's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from reflex_core.errors import ConfigurationError, ExportError, InferenceError
+from reflex_core.values import Floats
+
+Tensor = Any  # onnxruntime.OrtValue, which has no type stubs
+
+_PROVIDER = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, numpy type and shape of one graph input or output; a dimension that may vary is None."""
+
+    name: str
+    dtype: type[np.generic]
+    shape: tuple[int | None, ...]
+
+    def sized(self) -> tuple[int, ...]:
+        """The shape with every free dimension as 1: one robot, one request."""
+        return tuple(1 if size is None else size for size in self.shape)
+
+
+def providers_for(device: str) -> list[str]:
+    """The providers to ask for, best first. Raises ConfigurationError when the device is not in this onnxruntime."""
+    available = ort.get_available_providers()
+    if device == "auto":
+        device = "cuda" if _PROVIDER["cuda"] in available else "cpu"
+    if _PROVIDER[device] not in available:
+        raise ConfigurationError(
+            f"device '{device}' needs {_PROVIDER[device]}, which this onnxruntime {ort.__version__} lacks"
+            f" (it has {', '.join(available)}); install onnxruntime-gpu or take --device cpu"
+        )
+    chain = {"cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}[device]
+    return [_PROVIDER[name] for name in chain if _PROVIDER[name] in available]
+
+
+class Session:
+    """A loaded graph. Not for two threads at once: the policy that owns it takes turns."""
+
+    def __init__(self, path: Path, device: str = "cpu", intra_op_threads: int = 0) -> None:
+        self.path = path
+        wanted = providers_for(device)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = intra_op_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.use_deterministic_compute = True
+        # spinning threads take the cores that the robot's other processes need
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._ort = ort.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:
+            first_line = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise ExportError(f"{path}: onnxruntime cannot load it: {first_line}", "bad-onnx") from error
+        self.providers: tuple[str, ...] = tuple(self._ort.get_providers())
+        if wanted[0] not in self.providers:
+            raise ConfigurationError(
+                f"{path}: asked for {wanted[0]} but onnxruntime could only start {', '.join(self.providers)};"
+                " check the CUDA and cuDNN libraries or take --device cpu",
+                "silent-cpu-fallback",
+            )
+        self.inputs = {info.name: info for info in map(self._info, self._ort.get_inputs())}
+        self.outputs = {info.name: info for info in map(self._info, self._ort.get_outputs())}
+        self._device = "cpu" if self.providers[0] == _PROVIDER["cpu"] else "cuda"
+
+    def _info(self, node: Any) -> TensorInfo:
+        if node.type not in _DTYPES:
+            raise ExportError(f"{self.path}: '{node.name}' is a {node.type}, which is not supported", "bad-onnx")
+        shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+        return TensorInfo(node.name, _DTYPES[node.type], shape)
+
+    def tensor(self, name: str, array: NDArray[Any]) -> Tensor:
+        """The array as this graph's input `name`: its dtype, on its device."""
+        typed = np.ascontiguousarray(array, dtype=self.inputs[name].dtype)
+        return ort.OrtValue.ortvalue_from_numpy(typed, self._device, 0)
+
+    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs by name, left on the device. `feeds` holds a tensor for every input."""
+        binding = self._ort.io_binding()
+        for name in self.inputs:
+            binding.bind_ortvalue_input(name, feeds[name])
+        for name in self.outputs:
+            binding.bind_output(name, self._device)
+        self._call(binding)
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+    def repeated(
+        self, fixed: Mapping[str, Tensor], state: str, time: str, output: str
+    ) -> Callable[[Floats, float], Floats]:
+        """A call for the denoise loop: everything but `state` and `time` is bound once.
+
+        The returned function takes (1, horizon, width) float32 and the flow time, and gives the float32 output.
+        """
+        binding = self._ort.io_binding()
+        for name in self.inputs:
+            if name not in (state, time):
+                binding.bind_ortvalue_input(name, fixed[name])
+        info, clock = self.inputs[state], self.inputs[time]
+        clock_shape = clock.sized()
+
+        def call(x: Floats, t: float) -> Floats:
+            binding.bind_ortvalue_input(state, self.tensor(info.name, x))
+            binding.bind_ortvalue_input(time, self.tensor(clock.name, np.full(clock_shape, t)))
+            binding.bind_output(output, self._device)
+            self._call(binding)
+            return np.asarray(binding.get_outputs()[0].numpy(), dtype=np.float32)
+
+        return call
+
+    def _call(self, binding: Any) -> None:
+        try:
+            self._ort.run_with_iobinding(binding)
+        except Exception as error:
+            first_line = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise InferenceError(f"{self.path.name}: {first_line}") from error

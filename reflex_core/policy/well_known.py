@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the well-known exporters leave unsaid: defaults for reflex_config.json by layout and model family.
+
+Everything here is a default. What an export writes itself wins, and every name is checked against the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reflex_core.errors import ExportError
+
+Config = dict[str, Any]
+
+DECOMPOSED, MONOLITHIC, EXPERT_STACK = "decomposed", "monolithic", "expert_stack"
+PADDED_WIDTH = 32  # SmolVLA, pi0 and pi0.5 pad states and actions to this many dimensions
+
+# SigLIP takes [-1, 1]; a camera the robot lacks is -1 everywhere with its mask false (openpi, lerobot)
+_SIGLIP: Config = {"layout": "nchw", "range": [-1.0, 1.0], "resize": "letterbox"}
+
+_MONOLITHIC_FILES = (
+    "model.onnx",
+    "monolithic/model.onnx",
+    "pi0_monolithic.onnx",
+    "smolvla_monolithic/model.onnx",
+    "smolvla_monolithic.onnx",
+)
+
+
+def layout_of(path: Path, config: Mapping[str, Any]) -> str:
+    """decomposed, monolithic or expert_stack. Raises ExportError when the directory is none of them."""
+    kind = config.get("export_kind")
+    if kind in (DECOMPOSED, MONOLITHIC, EXPERT_STACK):
+        return str(kind)
+    if kind is not None:
+        raise ExportError(
+            f"{path}: export_kind must be {DECOMPOSED}, {MONOLITHIC} or {EXPERT_STACK}, got {kind!r}"
+        )
+    if (path / "expert_stack.onnx").is_file() or "expert" in config:
+        return EXPERT_STACK
+    raise ExportError(f"{path}: reflex_config.json names no export_kind and there is no expert_stack.onnx")
+
+
+def defaults(path: Path, config: Mapping[str, Any]) -> Config:
+    """The whole description that an export of this layout and family may leave out."""
+    layout = layout_of(path, config)
+    family = _family(config)
+    common: Config = {
+        "num_denoising_steps": 10,
+        "state": {"input": "state"},
+        "language": {"tokens": "lang_tokens", "mask": "lang_masks", "template": "{instruction}", "clean": False},
+        "links": {},
+    }
+    if layout == EXPERT_STACK or family == "gr00t":
+        return common | _expert_stack(path, config, layout)
+    if family in ("smolvla", "pi0", "pi05"):
+        common |= _family_defaults(family)
+    if layout == MONOLITHIC:
+        return common | _monolithic(path)
+    return common | _decomposed(config)
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
+    """`over` wins; objects are merged key by key, lists are replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        known = result.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            result[key] = merged(known, value)
+        else:
+            result[key] = value
+    return result
+
+
+def is_padded_family(config: Mapping[str, Any]) -> bool:
+    """True for families that pad actions at the end, so that the first dimensions are the robot's."""
+    return _family(config) in ("smolvla", "pi0", "pi05")
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    """smolvla, pi0, pi05, gr00t, or the model type as written; exporters append _decomposed, _student."""
+    model_type = str(config.get("model_type", "smolvla")).lower().replace("pi0.5", "pi05")
+    for family in ("smolvla", "pi05", "pi0", "gr00t"):
+        if model_type == family or model_type.startswith(family + "_"):
+            return family
+    return model_type
+
+
+def _family_defaults(family: str) -> Config:
+    if family == "smolvla":
+        names = [f"cam{number}" for number in (1, 2, 3)]
+    else:
+        names = ["base", "wrist_l", "wrist_r"]
+    images = [
+        {"camera": name, "input": f"img_{name}", "mask": f"mask_{name}", "required": number == 0, **_SIGLIP}
+        for number, name in enumerate(names)
+    ]
+    # how each family writes its prompt: lerobot's processors and openpi's tokenizer
+    template = {"smolvla": "{instruction}\n", "pi0": "{instruction}\n", "pi05": "Task: {instruction};\nAction: "}
+    language = {
+        "tokens": "lang_tokens", "mask": "lang_masks", "template": template[family], "clean": family != "smolvla"
+    }  # fmt: skip
+    return {"images": images, "language": language}
+
+
+def _monolithic(path: Path) -> Config:
+    file = next((name for name in _MONOLITHIC_FILES if (path / name).is_file()), _MONOLITHIC_FILES[0])
+    return {"graphs": {"monolithic": file}, "flow": {"noise": "noise", "actions": "actions"}}
+
+
+def _decomposed(config: Mapping[str, Any]) -> Config:
+    block = config.get("decomposed") or {}
+    graphs = {
+        "prefix": block.get("vlm_prefix_onnx", "vlm_prefix.onnx"),
+        "denoise": block.get("expert_denoise_onnx", "expert_denoise.onnx"),
+    }
+    baked = not block.get("per_step_expert", False) and "flow" not in config
+    flow = {"noise": "noise", "actions": "actions"} if baked else {"x": "x_t", "time": "t", "velocity": "v_t"}
+    return {"graphs": graphs, "flow": flow}
+
+
+def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
+    expert = "model.onnx" if layout == MONOLITHIC else "expert_stack.onnx"
+    graphs = {"denoise": expert}
+    base: Config = {
+        "graphs": graphs,
+        "flow": {"x": "noisy_actions", "time": "timestep", "velocity": "velocity", "positions": "position_ids"},
+    }
+    if (path / "vision_encoder.onnx").is_file() or config.get("vlm_prefix_onnx"):
+        graphs |= {
+            "vision": str(config.get("vlm_prefix_onnx") or "vision_encoder.onnx"),
+            "text": str(config.get("text_embedder_onnx") or "text_embedder.onnx"),
+            "prefill": str(config.get("decoder_prefill_onnx") or "decoder_prefill.onnx"),
+        }
+        base["images"] = [{"camera": "camera", "input": "pixel_values", "required": True, **_SIGLIP}]
+        base["language"] = {"tokens": "input_ids", "mask": None, "template": "{instruction}", "clean": False}
+    return base

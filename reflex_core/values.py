@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values that travel: Observation, Request, ActionChunk, Served. All frozen.
+
+Units are SI and angles radians. Times called `_ns` are integers: `stamp_ns` on the robot's clock (ROS time),
+`received_ns` on this process's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+POLICY = "policy"
+LAST_KNOWN_GOOD = "last_known_good"
+CLOUD = "cloud"
+HOLD = "hold"
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera image as it arrived; pixels are made only when inference consumes it.
+
+    data: the encoded file (`jpeg`, `png`) or the raw rows, `step` bytes apart.
+    encoding: `jpeg`, `png`, or a ROS image encoding such as `rgb8`, `bgr8`, `mono8`, `bayer_rggb8`.
+    decoder: makes HxWx3 uint8 RGB of this frame where the built-in decoding is not wanted (cv_bridge).
+    """
+
+    data: Any
+    encoding: str
+    height: int = 0
+    width: int = 0
+    step: int = 0
+    decoder: Callable[[Frame], Pixels] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the policy sees: frames by camera name, the robot state, and what it is told to do.
+
+    state: (state_dim,) float32 in the embodiment's order, or None when the caller has none.
+    stamp_ns: the OLDEST sensor stamp, 0 when unknown. age_ms: its age when the observation was taken.
+    """
+
+    frames: Mapping[str, Frame]
+    state: Floats | None
+    instruction: str
+    stamp_ns: int = 0
+    age_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the engine. `seed` None lets the engine choose one; it is always in the answer."""
+
+    observation: Observation
+    received_ns: int
+    request_id: str
+    episode_id: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionChunk:
+    """`horizon` future actions. Row i is to be reached at the observation's stamp + (i + 1) * dt_s.
+
+    actions: (horizon, action_dim) float32. start_index: the first row that has not elapsed yet.
+    """
+
+    actions: Floats
+    names: tuple[str, ...]
+    dt_s: float
+    source: str = POLICY
+    start_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GuardReport:
+    """What the guard changed: `violations` name the joint, the bound, the value and the limit."""
+
+    clamped: bool = False
+    clamp_count: int = 0
+    violations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The answer: the chunk that may be executed, and everything worth knowing about how it came to be.
+
+    raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
+    tokens_cut: how many tokens of the instruction did not fit the policy's window.
+    """
+
+    chunk: ActionChunk
+    raw_actions: Floats
+    request_id: str
+    episode_id: str | None
+    seed: int
+    slot: str
+    model_version: str
+    inference_mode: str
+    denoise_steps: int
+    denoise_steps_configured: int
+    tokens_cut: int = 0
+    latency_ms: float = 0.0
+    stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
+    guard: GuardReport = GuardReport()
+    adaptive_enabled: bool = False
+    deadline_exceeded: bool = False
+    injected_latency_ms: float = 0.0

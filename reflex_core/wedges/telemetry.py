@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outermost wedge: latency, metrics, and the finished answer handed to whoever listens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from reflex_core.errors import ReflexError
+from reflex_core.metrics import Metrics
+from reflex_core.values import Request, Served
+from reflex_core.wedges.wedge import Proceed
+
+WINDOW = 1024
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Request, Served], None]
+
+
+class Telemetry:
+    """Measures every request from its receipt. Listeners (recorders) run last and cannot fail a request."""
+
+    def __init__(self, embodiment: str, model_id: str, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
+        self._steps = metrics.denoise_steps.labels(embodiment, "prod")
+        self._in_flight = metrics.in_flight.labels(embodiment, "prod")
+        self._lock = threading.Lock()
+        self._window_ms: deque[float] = deque(maxlen=WINDOW)
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(request, served)` with every finished answer."""
+        self._listeners.append(listener)
+
+    def __call__(self, request: Request, proceed: Proceed) -> Served:
+        self._in_flight.inc()
+        try:
+            served = proceed(request)
+        except ReflexError as error:
+            self._metrics.errors.labels(error.slug).inc()
+            raise
+        except Exception:
+            self._metrics.errors.labels("internal-error").inc()
+            raise
+        finally:
+            self._in_flight.dec()
+        latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
+        served = replace(served, latency_ms=latency_ms)
+        self._latency_s.observe(latency_ms * 1e-3)
+        self._steps.inc(served.denoise_steps)
+        if served.tokens_cut:
+            self._metrics.instructions_cut.inc()
+            log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
+        with self._lock:
+            self._window_ms.append(latency_ms)
+        self._tell(request, served)
+        return served
+
+    def _tell(self, request: Request, served: Served) -> None:
+        for listener in self._listeners:
+            try:
+                listener(request, served)
+            except Exception:
+                log.exception("a listener failed on request %s; the answer is not affected", request.request_id)
+
+    def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
+        """Latency percentiles over the newest 1024 answers; 0.0 before the first."""
+        with self._lock:
+            window = np.fromiter(self._window_ms, dtype=np.float64)
+        if not window.size:
+            return (0.0,) * len(percentiles)
+        return tuple(float(value) for value in np.percentile(window, percentiles))
