@@ -23,6 +23,9 @@ class Commanded:
         if episode_id is None:
             return
         with self._lock:
+            known = self._chunks.get(episode_id)
+            if known is not None and known[1] > received_ns:
+                return  # the answer to an older observation came late
             self._chunks[episode_id] = (chunk, received_ns)
             self._chunks.move_to_end(episode_id)
             while len(self._chunks) > EPISODES_KEPT:

@@ -71,7 +71,9 @@ def preset_names() -> tuple[str, ...]:
 def load_preset(name: str) -> Embodiment:
     """A bundled embodiment. Raises EmbodimentError with the list of presets when there is no such name."""
     if name not in preset_names():
-        raise EmbodimentError(f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset")
+        raise EmbodimentError(
+            f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset"
+        )
     return load_embodiment(share() / "config" / "embodiments" / f"{name}.json")
 
 
@@ -104,14 +106,18 @@ class _Reader:
             raise self.fail(key, f"an object with only the keys {known}", unknown)
         return document
 
-    def number(self, holder: dict[str, Any], key: str, low: float, high: float, *, whole: bool = False) -> float:
+    def number(
+        self, holder: dict[str, Any], key: str, low: float, high: float, *, whole: bool = False
+    ) -> float:
         value = holder.get(key)
         right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not right or not low <= value <= high:  # type: ignore[operator]
             raise self.fail(key, f"{'an integer' if whole else 'a number'} in {low:g} to {high:g}", value)
         return value  # type: ignore[return-value]
 
-    def vector(self, holder: dict[str, Any], key: str, check: Callable[[Doubles], bool], expected: str) -> Doubles:
+    def vector(
+        self, holder: dict[str, Any], key: str, check: Callable[[Doubles], bool], expected: str
+    ) -> Doubles:
         try:
             vector = np.asarray(holder.get(key), dtype=np.float64)
         except (TypeError, ValueError):
@@ -154,13 +160,17 @@ class _Reader:
         dim = int(self.number(space, "dim", 1, 32, whole=True))
         ranges = space.get("ranges")
         if not isinstance(ranges, list) or len(ranges) != dim:
-            raise self.fail("action_space.ranges", f"{dim} pairs, as 'dim' says", ranges, "action-ranges-length-mismatch")
+            raise self.fail(
+                "action_space.ranges", f"{dim} pairs, as 'dim' says", ranges, "action-ranges-length-mismatch"
+            )
         try:
             pairs = np.asarray(ranges, dtype=np.float64).reshape(dim, 2)
         except (TypeError, ValueError):
             raise self.fail("action_space.ranges", "pairs of numbers", ranges) from None
         if not np.isfinite(pairs).all() or not (pairs[:, 0] < pairs[:, 1]).all():
-            raise self.fail("action_space.ranges", "finite pairs with min < max", ranges, "action-range-inverted")
+            raise self.fail(
+                "action_space.ranges", "finite pairs with min < max", ranges, "action-range-inverted"
+            )
         return pairs[:, 0].copy(), pairs[:, 1].copy()
 
     def statistics(self, block: Any, dim: int) -> tuple[Statistics, Statistics]:
@@ -179,7 +189,10 @@ class _Reader:
         std_state = self.vector(table, "std_state", positive, "numbers in (0, 100]")
         if len(mean_state) != len(std_state):
             raise self.fail(
-                "std_state", f"{len(mean_state)} numbers, as 'mean_state' has", std_state.tolist(), "norm-state-length-mismatch"
+                "std_state",
+                f"{len(mean_state)} numbers, as 'mean_state' has",
+                std_state.tolist(),
+                "norm-state-length-mismatch",
             )
         return Statistics(mean_action, std_action), Statistics(mean_state, std_state)
 
@@ -210,10 +223,16 @@ class _Reader:
         name, size = entry.get("name"), entry.get("resolution")
         if not isinstance(name, str) or not name:
             raise self.fail("cameras[].name", "a name", name)
-        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(n, int) and 32 <= n <= 4096 for n in size):
+        if (
+            not isinstance(size, list)
+            or len(size) != 2
+            or not all(isinstance(n, int) and 32 <= n <= 4096 for n in size)
+        ):
             raise self.fail("cameras[].resolution", "[width, height], each 32 to 4096", size)
         if entry.get("color_space") not in COLOR_SPACES:
-            raise self.fail("cameras[].color_space", f"one of {', '.join(COLOR_SPACES)}", entry.get("color_space"))
+            raise self.fail(
+                "cameras[].color_space", f"one of {', '.join(COLOR_SPACES)}", entry.get("color_space")
+            )
         return Camera(name, (size[0], size[1]), self.number(entry, "fps", 1e-3, 240), entry["color_space"])
 
     def horizon(self, control: dict[str, Any], chunk_size: int) -> int:

@@ -105,9 +105,13 @@ class Engine:
         if self._loaded is not None:
             self._loaded.telemetry.listen(listener)
 
-    def load(self) -> None:
-        """Read export and embodiment and build the onion; ends `inactive`. Raises ConfigurationError, ends `failed`."""
+    def load(self, settings: Settings | None = None) -> None:
+        """Read export and embodiment and build the onion; ends `inactive`. Raises ConfigurationError, ends `failed`.
+
+        `settings` replaces those of the engine; what a door was started with (address, port) stays as it is.
+        """
         with self._lock:
+            self.settings = settings or self.settings
             self._enter(LOADING)
             try:
                 self._loaded = self._build()
@@ -173,7 +177,11 @@ class Engine:
 
     def description(self) -> dict[str, Any]:
         """What is effectively served: for /config and the diagnostics."""
-        effective: dict[str, Any] = {"robot_id": self.settings.robot_id, "state": self._state, "base_seed": self._base_seed}
+        effective: dict[str, Any] = {
+            "robot_id": self.settings.robot_id,
+            "state": self._state,
+            "base_seed": self._base_seed,
+        }
         loaded = self._loaded
         if loaded is None:
             return effective
@@ -256,7 +264,9 @@ class Engine:
 
     def _require(self, *states: str) -> Loaded:
         if self._loaded is None or self._state not in states:
-            raise NotReadyError(self._state, f"cannot warm up: state is '{self._state}', load the policy first")
+            raise NotReadyError(
+                self._state, f"cannot warm up: state is '{self._state}', load the policy first"
+            )
         return self._loaded
 
     def _enter(self, state: str, reason: str = "") -> None:

@@ -64,7 +64,9 @@ class Export:
         """A file of the export. Raises ExportError when it is not there or points outside the directory."""
         path = self.path / name
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ExportError(f"{self.path / CONFIG_NAME}: '{name}' ({purpose}) lies outside the export directory")
+            raise ExportError(
+                f"{self.path / CONFIG_NAME}: '{name}' ({purpose}) lies outside the export directory"
+            )
         if not path.is_file():
             raise ExportError(f"{path}: missing: the export needs it as {purpose}", "export-file-missing")
         return path
@@ -171,14 +173,18 @@ def affine(mode: str, first: Any, second: Any, where: str) -> Affine:
         raise ExportError(f"{where}: the statistics hold NaN or Inf", "bad-statistics")
     shift, scale = (low, high) if mode == "mean_std" else ((low + high) / 2, (high - low) / 2)
     if (scale < 0).any():
-        raise ExportError(f"{where}: '{names[1]}' must not be {'negative' if mode == 'mean_std' else 'below the other'}")
+        raise ExportError(
+            f"{where}: '{names[1]}' must not be {'negative' if mode == 'mean_std' else 'below the other'}"
+        )
     # a dimension that never moved in training has no spread; 1e-8 is what the training code adds to it
     return Affine(shift, np.maximum(scale, 1e-8))
 
 
 def _from_safetensors(path: Path, pattern: str, prefix: str, mode: str) -> Affine | None:
     if mode not in _MODES:
-        raise ExportError(f"{path / CONFIG_NAME}: normalization.mode must be one of {', '.join(_MODES)}, got {mode!r}")
+        raise ExportError(
+            f"{path / CONFIG_NAME}: normalization.mode must be one of {', '.join(_MODES)}, got {mode!r}"
+        )
     for file in sorted(path.glob(pattern)):
         try:
             with safe_open(str(file), framework="np") as tensors:

@@ -91,7 +91,8 @@ def _jpeg(frame: Frame) -> Pixels:
 
 
 def _png(frame: Frame) -> Pixels:
-    bgr = cv2.imdecode(np.frombuffer(frame.data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    data = np.frombuffer(frame.data, dtype=np.uint8)
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if bgr is None:
         raise ObservationError("the image is a damaged PNG", "bad-image")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
@@ -99,13 +100,18 @@ def _png(frame: Frame) -> Pixels:
 
 def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
     """(height, width, channels) view of raw rows that may be padded."""
-    step = frame.step or width * channels
+    row = width * channels
+    step = frame.step or row
     flat = np.frombuffer(frame.data, dtype=np.uint8)
-    short = step < width * channels or flat.size < step * (height - 1) + width * channels
-    if height <= 0 or width <= 0 or short:
+    if height <= 0 or width <= 0 or step < row:
         raise ObservationError(
-            f"a {frame.encoding} image of {width}x{height} with step {frame.step} needs"
-            f" {width * channels * height} bytes or more, got {flat.size}",
+            f"a {frame.encoding} image of {width}x{height} cannot have rows of {step} bytes", "bad-image"
+        )
+    needed = step * (height - 1) + row  # some drivers leave the padding of the last row out
+    if flat.size < needed:
+        raise ObservationError(
+            f"a {frame.encoding} image of {width}x{height} with step {frame.step} needs {needed} bytes or more,"
+            f" got {flat.size}",
             "bad-image",
         )
     return np.lib.stride_tricks.as_strided(
@@ -113,15 +119,25 @@ def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
     )
 
 
+def _in_colour(frame: Frame, packed: Pixels, code: int) -> Pixels:
+    wrong = f"a {frame.encoding} image cannot be {frame.width}x{frame.height}: neighbouring pixels share their colour"
+    if frame.encoding.startswith("bayer") and min(frame.height, frame.width) < 3:  # OpenCV would answer black
+        raise ObservationError(wrong, "bad-image")
+    try:
+        return np.asarray(cv2.cvtColor(packed, code), dtype=np.uint8)
+    except cv2.error as error:
+        raise ObservationError(wrong, "bad-image") from error
+
+
 def _converted(frame: Frame) -> Pixels:
     if frame.encoding in _CONVERTED:
         channels, code = _CONVERTED[frame.encoding]
         packed = np.ascontiguousarray(_rows(frame, frame.height, frame.width, channels))
-        return np.asarray(cv2.cvtColor(packed, code), dtype=np.uint8)
+        return _in_colour(frame, packed, code)
     if frame.encoding in ("nv12", "nv21"):
         code = cv2.COLOR_YUV2RGB_NV12 if frame.encoding == "nv12" else cv2.COLOR_YUV2RGB_NV21
         planes = np.ascontiguousarray(_rows(frame, frame.height * 3 // 2, frame.width, 1))
-        return np.asarray(cv2.cvtColor(planes, code), dtype=np.uint8)
+        return _in_colour(frame, planes, code)
     if frame.encoding == "mono16":  # little-endian: the high byte is the eight bits that a policy sees
         high = _rows(frame, frame.height, frame.width, 2)[:, :, 1:2]
         return np.broadcast_to(high, (*high.shape[:2], 3))

@@ -38,18 +38,26 @@ class Metrics:
             "reflex_act_errors_total", "Requests without a chunk, by slug", ["slug"], registry=self.registry
         )
         self.instructions_cut = Counter(
-            "reflex_instructions_cut_total", "Instructions longer than the token window", registry=self.registry
+            "reflex_instructions_cut_total",
+            "Instructions longer than the token window",
+            registry=self.registry,
         )
         self.observations_refused = Counter(
             "reflex_observations_refused_total", "Observations no inference ran on, by reason",
             ["reason"], registry=self.registry,
         )  # fmt: skip
         self.holds = Counter(
-            "reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"], registry=self.registry
+            "reflex_holds_total",
+            "Times the robot was told to hold, by reason",
+            ["reason"],
+            registry=self.registry,
         )
         self.server_up = Gauge("reflex_server_up", "1 while a policy is ready", registry=self.registry)
         self.robot_info = Gauge(
-            "reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"], registry=self.registry
+            "reflex_robot_info",
+            "1, with who this is",
+            ["robot_id", "embodiment", "model_id"],
+            registry=self.registry,
         )
 
     def exposition(self) -> bytes:

@@ -19,7 +19,10 @@ Value = bool | int | float | str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table. `door` is `core`, `http` or `ros`: who reads it."""
+    """One row of the table. `door` is `core`, `http` or `ros`: who reads it.
+
+    `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`.
+    """
 
     name: str
     default: Value
@@ -28,6 +31,7 @@ class Setting:
     maximum: float | None
     choices: tuple[str, ...]
     door: str
+    when: str
 
     @property
     def flag(self) -> str:
@@ -40,11 +44,14 @@ def _row(
     help_: str,
     *,
     door: str = "core",
+    when: str = "configure",
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "door": door}
+    metadata = {
+        "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "door": door, "when": when
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -52,8 +59,12 @@ def _row(
 class Settings:
     """The settings of one serving process. Build it with `settings_from`, which checks every value."""
 
-    export_dir: str = _row("", "Directory of the ONNX export to serve. Empty: the embedded reach_panda policy.")
-    embodiment: str = _row("", "Embodiment preset by name, for example franka. Empty: the one the export brings.")
+    export_dir: str = _row(
+        "", "Directory of the ONNX export to serve. Empty: the embedded reach_panda policy."
+    )
+    embodiment: str = _row(
+        "", "Embodiment preset by name, for example franka. Empty: the one the export brings."
+    )
     custom_embodiment_config: str = _row("", "Embodiment JSON file; wins over --embodiment.")
     robot_id: str = _row("", "Name of this robot in replies, metrics and diagnostics.")
     device: str = _row(
@@ -68,22 +79,36 @@ class Settings:
         -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.", minimum=-1
     )
 
-    http: bool = _row(True, "Answer /act, /health, /config and /metrics over HTTP.", door="http")
-    host: str = _row("127.0.0.1", "Address to listen on. Beyond loopback a key or --insecure is needed.", door="http")
-    port: int = _row(8000, "Port to listen on; 0 takes a free one.", door="http", minimum=0, maximum=65535)
-    api_key_file: str = _row(
-        "", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", door="http"
+    http: bool = _row(
+        True, "Answer /act, /health, /config and /metrics over HTTP.", door="http", when="start"
     )
-    insecure: bool = _row(False, "Listen beyond loopback without an API key.", door="http")
+    host: str = _row(
+        "127.0.0.1",
+        "Address to listen on. Beyond loopback a key or --insecure is needed.",
+        door="http",
+        when="start",
+    )
+    port: int = _row(
+        8000, "Port to listen on; 0 takes a free one.", door="http", when="start", minimum=0, maximum=65535
+    )
+    api_key_file: str = _row(
+        "",
+        "File holding the API key. The environment variable REFLEX_API_KEY does the same.",
+        door="http",
+        when="start",
+    )
+    insecure: bool = _row(False, "Listen beyond loopback without an API key.", door="http", when="start")
     http_threads: int = _row(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.",
-        door="http", minimum=1, maximum=64,
+        door="http", when="start", minimum=1, maximum=64,
     )  # fmt: skip
     max_pixels: int = _row(
-        25_000_000, "Largest image accepted over HTTP, in pixels.", door="http", minimum=1024
+        25_000_000, "Largest image accepted over HTTP, in pixels.", door="http", when="start", minimum=1024
     )
 
-    autostart: bool = _row(True, "Configure and activate at start, without a lifecycle manager.", door="ros")
+    autostart: bool = _row(
+        True, "Configure and activate at start, without a lifecycle manager.", door="ros", when="start"
+    )
     instruction: str = _row("", "Instruction until one arrives on the instruction topic.", door="ros")
     image_transport: str = _row(
         "raw", "Which camera topics to subscribe: <camera>/image_raw, or its /compressed twin.",
@@ -98,20 +123,32 @@ class Settings:
         door="ros",
     )  # fmt: skip
     max_age_ms: float = _row(
-        300.0, "Oldest sensor stamp an inference may use.", door="ros", minimum=1.0, maximum=60_000.0
+        300.0,
+        "Oldest sensor stamp an inference may use.",
+        door="ros",
+        when="live",
+        minimum=1.0,
+        maximum=60_000.0,
     )
     max_skew_ms: float = _row(
-        150.0, "Largest distance between the stamps of one observation.", door="ros", minimum=0.0, maximum=60_000.0
+        150.0,
+        "Largest distance between the stamps of one observation.",
+        door="ros",
+        when="live",
+        minimum=0.0,
+        maximum=60_000.0,
     )
     margin_ms: float = _row(
         100.0, "Spare time, on top of the measured latency, with which the next chunk is asked for.",
-        door="ros", minimum=0.0, maximum=10_000.0,
+        door="ros", when="live", minimum=0.0, maximum=10_000.0,
     )  # fmt: skip
     execution_horizon: int = _row(
         0, "Actions executed before the next chunk is asked for; 0: the embodiment's.",
-        door="ros", minimum=0, maximum=1000,
+        door="ros", when="live", minimum=0, maximum=1000,
     )  # fmt: skip
-    status_rate_hz: float = _row(5.0, "Rate of ~/status.", door="ros", minimum=0.1, maximum=100.0)
+    status_rate_hz: float = _row(
+        5.0, "Rate of ~/status.", door="ros", when="start", minimum=0.1, maximum=100.0
+    )
 
 
 def _table() -> tuple[Setting, ...]:
@@ -190,17 +227,34 @@ def markdown() -> str:
         "`reflex serve` (`max_age_ms` is `--max-age-ms`).",
     ]
     for door, title in (("core", "Policy"), ("http", "HTTP"), ("ros", "ROS")):
-        lines += ["", f"## {title}", "", "| name | default | takes | what it does |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| name | default | takes | a change takes effect | what it does |",
+            "|---|---|---|---|---|",
+        ]
         for row in TABLE:
             if row.door == door:
-                lines.append(f"| `{row.name}` | `{_default_words(row)}` | {_takes(row)} | {row.help} |")
+                lines.append(
+                    f"| `{row.name}` | `{_default_words(row)}` | {_takes(row)} | {_WHEN[row.when]} | {row.help} |"
+                )
     return "\n".join(lines) + "\n"
+
+
+_WHEN = {"start": "at start", "configure": "at configure", "live": "at once"}
 
 
 def _default_words(row: Setting) -> str:
     if isinstance(row.default, tuple):
         return "[]"
-    return '""' if row.default == "" else str(row.default).lower() if isinstance(row.default, bool) else str(row.default)
+    return (
+        '""'
+        if row.default == ""
+        else str(row.default).lower()
+        if isinstance(row.default, bool)
+        else str(row.default)
+    )
 
 
 def _takes(row: Setting) -> str:

@@ -27,12 +27,27 @@ class Turns:
             else:
                 self._waiting.append(mine)
         if mine is not None:
-            mine.wait()
+            self._wait(mine)
         try:
             yield
         finally:
+            self._pass_on()
+
+    def _wait(self, mine: threading.Event) -> None:
+        try:
+            mine.wait()
+        except BaseException:  # Ctrl-C: a turn that nobody takes would block everybody behind it
             with self._guard:
-                if self._waiting:
-                    self._waiting.popleft().set()  # the lock passes on without being free in between
-                else:
-                    self._taken = False
+                waiting = mine in self._waiting
+                if waiting:
+                    self._waiting.remove(mine)
+            if not waiting:
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()  # the lock passes on without being free in between
+            else:
+                self._taken = False

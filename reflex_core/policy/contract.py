@@ -169,7 +169,9 @@ class _Reading:
         if dim > width:
             raise self.fail("action_dim", f"at most {width}, the width of the graph's actions", dim)
         if statistics is not None and statistics.dim not in (dim, width):
-            raise self.fail("normalization.action", f"{dim} numbers, one per action dimension", statistics.dim)
+            raise self.fail(
+                "normalization.action", f"{dim} numbers, one per action dimension", statistics.dim
+            )
         return dim
 
     def flow(self) -> Flow:
@@ -210,9 +212,7 @@ class _Reading:
         if entry.get("resize", "letterbox") not in ("letterbox", "stretch"):
             raise self.fail(f"images ({info.name}).resize", "letterbox or stretch", entry["resize"])
         sizes = info.shape[1:3] if last else info.shape[2:4]
-        height, width = (
-            size or entry.get(key) for size, key in zip(sizes, ("height", "width"), strict=True)
-        )
+        height, width = (size or entry.get(key) for size, key in zip(sizes, ("height", "width"), strict=True))
         for key, size in (("height", height), ("width", width)):
             if entry.get(key) not in (None, size):
                 raise self.fail(f"images ({info.name}).{key}", f"{size}, as the graph has", entry[key])
@@ -247,7 +247,9 @@ class _Reading:
             if scale.shape != (3,) or offset.shape != (3,) or not np.isfinite([scale, offset]).all():
                 raise ValueError
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
-            raise self.fail(f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry) from None
+            raise self.fail(
+                f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry
+            ) from None
         return scale.astype(np.float32), offset.astype(np.float32)
 
     def language(self) -> LanguageSlot | None:
@@ -263,7 +265,9 @@ class _Reading:
         info = self._inputs[str(tokens)]
         length = info.shape[-1] or self.count(block, "length")
         if block.get("length", length) != length:
-            raise self.fail("language.length", f"{length}, as the graph's input '{tokens}' has", block["length"])
+            raise self.fail(
+                "language.length", f"{length}, as the graph's input '{tokens}' has", block["length"]
+            )
         template = block.get("template", "{instruction}")
         if not isinstance(template, str) or "{instruction}" not in template:
             raise self.fail("language.template", "a text with {instruction} in it", template)
@@ -289,7 +293,9 @@ class _Reading:
         names = self.names("state.names", block.get("names", []))
         if block.get("enters") == "prompt":
             if self._export.state_statistics is None:
-                raise self.fail("normalization.state", "statistics, as the state is written into the prompt", None)
+                raise self.fail(
+                    "normalization.state", "statistics, as the state is written into the prompt", None
+                )
             return StateSlot(None, self._export.state_statistics.dim, self.count(block, "bins", 256), names)
         name = block.get("input")
         if name not in self._inputs:
@@ -300,5 +306,7 @@ class _Reading:
         width = self._inputs[str(name)].shape[-1] or self.count(block, "width")
         statistics = self._export.state_statistics
         if statistics is not None and statistics.dim > width:
-            raise self.fail("normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim)
+            raise self.fail(
+                "normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim
+            )
         return StateSlot(str(name), width, 0, names)

@@ -106,7 +106,9 @@ def _state(
     names = contract.state.names or (embodiment.joint_names if embodiment else ())
     dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
     if dim is not None and dim > contract.state.width:
-        raise ConfigurationError(f"the state has {dim} numbers, the export's state input takes {contract.state.width}")
+        raise ConfigurationError(
+            f"the state has {dim} numbers, the export's state input takes {contract.state.width}"
+        )
     if len(names) != (dim or 0):
         names = ()
     return names, dim

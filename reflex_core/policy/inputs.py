@@ -64,7 +64,9 @@ def missing_image(slot: ImageSlot) -> Floats:
     return np.full(shape, slot.fill, dtype=np.float32)
 
 
-def image_arrays(slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]) -> Arrays:
+def image_arrays(
+    slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]
+) -> Arrays:
     """Every image input and mask. `cameras` maps a slot's camera to the robot's name for it.
 
     Raises ObservationError when a required camera has no frame.

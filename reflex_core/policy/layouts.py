@@ -65,7 +65,9 @@ def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
 def _graph_files(config: Config) -> dict[str, object]:
     graphs = config.get("graphs")
     if not isinstance(graphs, dict) or not ({"denoise", "monolithic"} & set(graphs)):
-        raise ExportError(f"reflex_config.json: 'graphs' must name a denoise or a monolithic graph, got {graphs!r}")
+        raise ExportError(
+            f"reflex_config.json: 'graphs' must name a denoise or a monolithic graph, got {graphs!r}"
+        )
     return graphs
 
 
@@ -170,7 +172,9 @@ def _vlm_stack(
     """Vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
     vision, text, prefill = (sessions[role] for role in ("vision", "text", "prefill"))
     weight, bias, notes = _state_projection(export)
-    root = np.float32(np.sqrt(config.get("vlm_hidden_size") or weight.shape[0]))  # SmolVLM scales its embeddings
+    root = np.float32(
+        np.sqrt(config.get("vlm_hidden_size") or weight.shape[0])
+    )  # SmolVLM scales its embeddings
     [image_name], [text_name] = vision.inputs, text.inputs
 
     def prefix(arrays: Arrays) -> Tensors:

@@ -105,7 +105,9 @@ class Policy:
         if slot.input is not None:
             arrays[slot.input] = state_array(state, slot, self.fit.state_statistics)
             return ""
-        assert self.fit.state_statistics is not None  # read_contract refuses a prompt state without statistics
+        assert (
+            self.fit.state_statistics is not None
+        )  # read_contract refuses a prompt state without statistics
         return state_words(state, slot, self.fit.state_statistics)
 
     def checked_state(self, state: Floats | None) -> Floats:

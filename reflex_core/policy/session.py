@@ -91,7 +91,9 @@ class Session:
 
     def _info(self, node: Any) -> TensorInfo:
         if node.type not in _DTYPES:
-            raise ExportError(f"{self.path}: '{node.name}' is a {node.type}, which is not supported", "bad-onnx")
+            raise ExportError(
+                f"{self.path}: '{node.name}' is a {node.type}, which is not supported", "bad-onnx"
+            )
         shape = tuple(size if isinstance(size, int) else None for size in node.shape)
         return TensorInfo(node.name, _DTYPES[node.type], shape)
 

@@ -50,7 +50,12 @@ def defaults(path: Path, config: Mapping[str, Any]) -> Config:
     common: Config = {
         "num_denoising_steps": 10,
         "state": {"input": "state"},
-        "language": {"tokens": "lang_tokens", "mask": "lang_masks", "template": "{instruction}", "clean": False},
+        "language": {
+            "tokens": "lang_tokens",
+            "mask": "lang_masks",
+            "template": "{instruction}",
+            "clean": False,
+        },
         "links": {},
     }
     if layout == EXPERT_STACK or family == "gr00t":
@@ -98,7 +103,11 @@ def _family_defaults(family: str) -> Config:
         for number, name in enumerate(names)
     ]
     # how each family writes its prompt: lerobot's processors and openpi's tokenizer
-    template = {"smolvla": "{instruction}\n", "pi0": "{instruction}\n", "pi05": "Task: {instruction};\nAction: "}
+    template = {
+        "smolvla": "{instruction}\n",
+        "pi0": "{instruction}\n",
+        "pi05": "Task: {instruction};\nAction: ",
+    }
     language = {
         "tokens": "lang_tokens", "mask": "lang_masks", "template": template[family], "clean": family != "smolvla"
     }  # fmt: skip
@@ -126,7 +135,12 @@ def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
     graphs = {"denoise": expert}
     base: Config = {
         "graphs": graphs,
-        "flow": {"x": "noisy_actions", "time": "timestep", "velocity": "velocity", "positions": "position_ids"},
+        "flow": {
+            "x": "noisy_actions",
+            "time": "timestep",
+            "velocity": "velocity",
+            "positions": "position_ids",
+        },
     }
     if (path / "vision_encoder.onnx").is_file() or config.get("vlm_prefix_onnx"):
         graphs |= {

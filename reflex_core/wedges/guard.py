@@ -57,11 +57,14 @@ class Guard:
         bad = int((~np.isfinite(served.chunk.actions)).sum())
         self._non_finite.inc()
         self._holds.inc()
-        log.error("non_finite: the model gave %d NaN or Inf values for request %s: holding", bad, request.request_id)
+        log.error(
+            "non_finite: the model gave %d NaN or Inf values for request %s: holding", bad, request.request_id
+        )
         position = self.hold_position(request)
         if position is None:
             raise InferenceError(
-                f"the model gave {bad} NaN or Inf values and there is no known position to hold", "non-finite-actions"
+                f"the model gave {bad} NaN or Inf values and there is no known position to hold",
+                "non-finite-actions",
             )
         held = np.broadcast_to(position, served.chunk.actions.shape).astype(np.float32)
         if self._limits is not None:
@@ -89,7 +92,9 @@ def inner_limits(embodiment: Embodiment) -> tuple[Floats, Floats]:
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def clamp(actions: Floats, limits: tuple[Floats, Floats], names: tuple[str, ...]) -> tuple[Floats, GuardReport]:
+def clamp(
+    actions: Floats, limits: tuple[Floats, Floats], names: tuple[str, ...]
+) -> tuple[Floats, GuardReport]:
     """(horizon, action_dim) actions inside the limits, and what was outside. A clean chunk is returned as it is."""
     low, high = limits
     below, above = actions < low, actions > high

@@ -69,7 +69,9 @@ class Telemetry:
             try:
                 listener(request, served)
             except Exception:
-                log.exception("a listener failed on request %s; the answer is not affected", request.request_id)
+                log.exception(
+                    "a listener failed on request %s; the answer is not affected", request.request_id
+                )
 
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
         """Latency percentiles over the newest 1024 answers; 0.0 before the first."""

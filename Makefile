@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything here works in .venv, which is made on first use and brought up to date when what it depends on changes.
+# Python code is run from this checkout; only the generated messages are installed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# Another interpreter than the newest of Python 3.12, 3.11 and 3.10 on PATH: make PYTHON=/path/to/python3.10
+PYTHON ?=
+# Arguments for the programs: make demo DEMO_ARGS="--episodes 5", make test PYTEST_ARGS="-k sidecar"
+DEMO_ARGS ?=
+SERVE_ARGS ?=
+PYTEST_ARGS ?=
+
+# Raw camera images do not fit the default shared-memory segment of Fast DDS (docs/dependencies.md).
+export FASTRTPS_DEFAULT_PROFILES_FILE ?= $(CURDIR)/config/fastdds_shm.xml
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+# Set by the start-up hook of the ROS wheels; inherited from another environment it would switch ours off.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := PIP_ROOT_USER_ACTION=ignore $(RUN) -m pip --disable-pip-version-check --no-input -qq
+SYSTEM := requirements/system.sh
+CONSTRAINTS := -c requirements/constraints.txt
+# One set of stamps per place, so that a checkout that was moved or copied is installed again.
+STAMPS := $(VENV)/stamps$(subst /,-,$(CURDIR))
+BUILD_FILES := setup.py CMakeLists.txt package.xml msg $(wildcard msg/*) $(wildcard requirements/*)
+# With ROS 2 sourced, its own generators and its Python packages are used instead of the wheels.
+BUILD_REQUIREMENTS := -r requirements/build.txt $(if $(ROS_DISTRO),,-r requirements/build_ros.txt)
+VENV_ARGS := $(if $(ROS_DISTRO),--system-site-packages)
+
+.PHONY: help
+help: ## list the verbs
+	@echo "usage: make VERB"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "PYTHON=/path/to/python3.10 picks the interpreter; DEMO_ARGS, SERVE_ARGS and PYTEST_ARGS are passed on."
+
+.PHONY: build
+build: $(STAMPS)/build ## make .venv, install the dependencies, compile the messages
+	@:
+
+.PHONY: demo
+demo: build $(STAMPS)/simulator ## run the embedded policy on the simulated arm over ROS topics
+	@$(RUN) -m reflex_ros.demo.run $(DEMO_ARGS)
+
+.PHONY: serve
+serve: build ## serve the embedded policy over ROS and HTTP
+	@$(RUN) -m reflex_ros.cli.serve $(SERVE_ARGS)
+
+.PHONY: doctor
+doctor: build ## check this machine
+	@$(RUN) -m reflex_ros.cli.doctor
+
+.PHONY: test
+test: lint $(STAMPS)/simulator ## lint, check the types and run all tests
+	@$(RUN) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/test ## ruff and mypy
+	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --check --quiet . || { echo "not formatted (make format):"; $(RUN) -m ruff format --check .; }
+	@$(RUN) -m mypy --no-error-summary
+
+.PHONY: format
+format: $(STAMPS)/test ## format the Python code, apply the safe fixes of ruff
+	@$(RUN) -m ruff check --quiet --fix-only .
+	@$(RUN) -m ruff format --quiet .
+
+.PHONY: wheel
+wheel: build ## build a wheel into dist/
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+.PHONY: clean
+clean: ## remove what was built; .venv stays
+	@rm -rf build install log dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/stamps*
+
+.PHONY: distclean
+distclean: clean ## remove .venv too
+	@rm -rf $(VENV)
+
+.PHONY: check-python
+check-python:
+ifneq ($(PYTHON),)
+ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
+	@version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+	has=$$($(RUN) -c "$$version"); asked=$$($(PYTHON) -c "$$version") || asked="no Python"; \
+	if [ "$$has" != "$$asked" ]; then \
+	  echo "reflex_ros: .venv was made with Python $$has and PYTHON=$(PYTHON) is $$asked; run \`make distclean\` first." >&2; \
+	  exit 1; \
+	fi
+endif
+endif
+
+# A half-made environment is removed: the next run would take it for a whole one.
+$(VENV)/pyvenv.cfg: | check-python
+	@python=$$($(SYSTEM) python "$(PYTHON)") && $(SYSTEM) build && \
+	echo "making $(VENV) with $$($$python --version)" && \
+	{ $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
+
+# The messages are compiled without build isolation: what that needs is kept in .venv, where tests can use it offline.
+$(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
+	@$(SYSTEM) build
+	@echo "installing the dependencies and compiling the messages (some minutes the first time)"
+	@$(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
+	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo]'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: $(STAMPS)/build
+	@echo "installing the test tools"
+	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo,test]'
+	@touch $@
+
+$(STAMPS)/simulator: $(STAMPS)/build
+	@$(SYSTEM) simulator $(RUN)
+	@touch $@

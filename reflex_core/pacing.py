@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the next chunk must be asked for, and how much of the running one has elapsed. Pure time arithmetic."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+LATENCIES_KEPT = 20  # a windowed maximum: one slow inference is remembered for 20 chunks, not for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The chunk that the robot executes: row i runs from stamp_ns + i * dt_s until the next row."""
+
+    stamp_ns: int
+    dt_s: float
+    horizon: int
+
+    def elapsed(self, now_ns: int) -> int:
+        """Rows whose time is over, 0..horizon."""
+        return min(max(int((now_ns - self.stamp_ns) * 1e-9 / self.dt_s), 0), self.horizon)
+
+    def remaining_s(self, now_ns: int) -> float:
+        """Seconds until the last row is reached; 0.0 when spent."""
+        return max(self.stamp_ns * 1e-9 + self.horizon * self.dt_s - now_ns * 1e-9, 0.0)
+
+
+class Pacing:
+    """Asks for the next chunk after `execution_horizon` rows, or earlier where latency and margin need it."""
+
+    def __init__(self) -> None:
+        self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.running: Running | None = None
+
+    def reset(self) -> None:
+        """Forget the running chunk: the next one is due at once."""
+        self.running = None
+
+    def started(self, running: Running, latency_s: float) -> None:
+        """A chunk was published `latency_s` after its observation was taken."""
+        self.running = running
+        self._latencies_s.append(latency_s)
+
+    @property
+    def latency_s(self) -> float:
+        """The slowest of the newest answers; 0.0 before the first."""
+        return max(self._latencies_s, default=0.0)
+
+    def due_ns(self, execution_horizon: int, margin_s: float) -> int | None:
+        """When to take the next observation (robot clock); None when there is no running chunk: at once.
+
+        The chunk must be there before the running one ends: not later than its end - latency - margin.
+        """
+        running = self.running
+        if running is None:
+            return None
+        rows_s = min(execution_horizon, running.horizon) * running.dt_s
+        spare_s = running.horizon * running.dt_s - self.latency_s - margin_s
+        return running.stamp_ns + int(max(min(rows_s, spare_s), 0.0) * 1e9)
+
+    def keeps_up(self, margin_s: float) -> bool:
+        """False when inference takes so long that the robot must pause between chunks."""
+        running = self.running
+        return running is None or self.latency_s + margin_s < running.horizon * running.dt_s

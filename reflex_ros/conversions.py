@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS messages become values and values become ROS messages, the cheap way."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import CompressedImage, Image, Imu
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from reflex_core.errors import ObservationError
+from reflex_core.frames import encoded_size, needs_conversion
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Floats, Frame, Pixels, Served
+from reflex_ros.msg import ActionChunk as ActionChunkMsg
+
+_SOURCES = {
+    POLICY: ActionChunkMsg.SOURCE_POLICY,
+    LAST_KNOWN_GOOD: ActionChunkMsg.SOURCE_LAST_KNOWN_GOOD,
+    CLOUD: ActionChunkMsg.SOURCE_CLOUD,
+    HOLD: ActionChunkMsg.SOURCE_HOLD,
+}
+
+
+def stamp_ns(stamp: Time) -> int:
+    """A ROS stamp as integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def time_msg(nanoseconds: int) -> Time:
+    """Integer nanoseconds as a ROS stamp."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return Time(sec=seconds, nanosec=rest)
+
+
+def frame(message: Image | CompressedImage) -> Frame:
+    """The message's pixels, not yet decoded; no copy. Raises ObservationError when a compressed image is neither kind."""
+    if isinstance(message, CompressedImage):
+        encoding, height, width = encoded_size(message.data)
+        return Frame(message.data, encoding, height, width)
+    decoder = _cv_bridge_decoder(message) if needs_conversion(message.encoding) else None
+    return Frame(message.data, message.encoding, message.height, message.width, message.step, decoder)
+
+
+def _cv_bridge_decoder(message: Image) -> Callable[[Frame], Pixels] | None:
+    """cv_bridge for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
+    bridge = _cv_bridge()
+    if bridge is None:
+        return None
+
+    def decode(_: Frame) -> Pixels:
+        try:
+            return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
+        except Exception as error:
+            raise ObservationError(f"cv_bridge cannot read a {message.encoding} image: {error}", "bad-image") from error
+
+    return decode
+
+
+@lru_cache(maxsize=1)
+def _cv_bridge() -> Any:
+    """cv_bridge of a ROS install. The PyPI package of that name gives wrong pixels and is not used."""
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+    except ImportError:
+        return None
+    try:
+        get_package_prefix("cv_bridge")
+        from cv_bridge import CvBridge
+    except (ImportError, PackageNotFoundError, LookupError):
+        return None
+    return CvBridge()
+
+
+def imu_state(message: Imu) -> Floats:
+    """(4,) orientation quaternion x, y, z, w."""
+    q = message.orientation
+    return np.array([q.x, q.y, q.z, q.w], dtype=np.float32)
+
+
+def odometry_state(message: Any) -> Floats:
+    """(10,) position 3, orientation quaternion 4 (x, y, z, w), linear velocity 3."""
+    p, q, v = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist.linear
+    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z], dtype=np.float32)
+
+
+def chunk_message(served: Served, observation_stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> ActionChunkMsg:
+    """The answer as ~/action_chunk. `start` is the first row that has not elapsed."""
+    chunk = served.chunk
+    message = _chunk_message(chunk, observation_stamp_ns, chunk_id, start)
+    message.episode_id = served.episode_id or ""
+    message.request_id = served.request_id
+    message.policy_slot = served.slot
+    message.model_version = served.model_version
+    message.seed = served.seed
+    message.latency_ms = served.latency_ms
+    message.observation_age_ms = age_ms
+    message.denoise_steps = served.denoise_steps
+    message.guard_clamped = served.guard.clamped
+    message.guard_violations = list(served.guard.violations)
+    message.instruction_truncated = served.tokens_cut > 0
+    return message
+
+
+def hold_message(chunk: ActionChunk, now_ns: int, episode_id: str, chunk_id: int) -> ActionChunkMsg:
+    """A hold as ~/action_chunk: one row, where the robot is to stay."""
+    message = _chunk_message(chunk, now_ns, chunk_id, 0)
+    message.episode_id = episode_id
+    return message
+
+
+def _chunk_message(chunk: ActionChunk, stamp: int, chunk_id: int, start: int) -> ActionChunkMsg:
+    message = ActionChunkMsg(
+        chunk_id=chunk_id,
+        names=list(chunk.names),
+        dt_s=chunk.dt_s,
+        horizon=chunk.actions.shape[0],
+        action_dim=chunk.actions.shape[1],
+        start_index=start,
+        source=_SOURCES[chunk.source],
+        trace_seq=-1,
+        data=array("f", np.ascontiguousarray(chunk.actions, dtype=np.float32).tobytes()),
+    )
+    message.header.stamp = time_msg(stamp)
+    return message
+
+
+def trajectory_message(chunk: ActionChunk, stamp: int, start: int) -> JointTrajectory:
+    """Rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp.
+
+    Row i is to be reached at stamp + (i + 1) * dt_s; positions in rad or m, in the order of the joint names.
+    """
+    message = JointTrajectory(joint_names=list(chunk.names))
+    message.header.stamp = time_msg(stamp)
+    step_ns = round(chunk.dt_s * 1e9)
+    for row, positions in enumerate(chunk.actions[start:].astype(np.float64), start=start + 1):
+        seconds, rest = divmod(row * step_ns, 1_000_000_000)
+        point = JointTrajectoryPoint(positions=array("d", positions.tobytes()))
+        point.time_from_start = Duration(sec=seconds, nanosec=rest)
+        message.points.append(point)
+    return message

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: cameras, joints and an instruction in; action chunks, trajectories and diagnostics out."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from reflex_core.engine import Engine
+from reflex_core.errors import ConfigurationError, ReflexError
+from reflex_ros import diagnostics, parameters
+from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
+from reflex_ros.inputs import LATCHED, Inputs
+from reflex_ros.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
+from reflex_ros.logs import bridge, unbridge
+from reflex_ros.msg import ServeStatus
+from reflex_ros.observations import Gates, ObservationBuffer
+from reflex_ros.outputs import Outputs
+from reflex_ros.sidecar.thread import Sidecar
+
+HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
+TEXT_LIMIT = 1000  # characters of an instruction or episode id taken from a topic
+
+
+class ReflexNode:
+    """What the node `reflex` does in each lifecycle state. The sidecar answers from construction on."""
+
+    def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
+        self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
+        self._logs = bridge(self.node.get_logger())
+        self.settings = parameters.declare(self.node, overrides)
+        self.engine = Engine(self.settings)
+        self.sidecar = Sidecar(self.engine, self.settings) if self.settings.http else None
+        if self.sidecar is not None:
+            self.sidecar.start()
+        self._progress = Progress()
+        self._buffer: ObservationBuffer | None = None
+        self._outputs: Outputs | None = None
+        self._inputs: Inputs | None = None
+        self._loop: ChunkLoop | None = None
+        self._episodes = 0
+        self._episode_id = ""
+        self._instruction = ""
+        self._chunks_before = 0
+        self._interfaces()
+        work = self.node.work
+        work[State.TRANSITION_STATE_CONFIGURING] = self._configure
+        work[State.TRANSITION_STATE_ACTIVATING] = self._activate
+        work[State.TRANSITION_STATE_DEACTIVATING] = self._deactivate
+        work[State.TRANSITION_STATE_CLEANINGUP] = self._clean_up
+        work[State.TRANSITION_STATE_SHUTTINGDOWN] = self._clean_up
+
+    def _interfaces(self) -> None:
+        node = self.node
+        self._status = node.create_publisher(ServeStatus, "~/status", LATCHED)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # the steady clock: people must see status, and signals must be noticed, while simulated time stands still
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(1.0 / self.settings.status_rate_hz, self._publish_status, clock=steady)
+        node.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        node.create_timer(HEARTBEAT_S, lambda: None, clock=steady)
+        for name, action in (
+            ("stop", self._stop), ("resume", self._resume), ("new_episode", self._new_episode)
+        ):  # fmt: skip
+            node.create_service(Trigger, f"~/{name}", _answering(action))
+        node.add_on_set_parameters_callback(parameters.on_change(lambda: node.state != "unconfigured"))
+        node.add_post_set_parameters_callback(lambda _: self._parameters_changed())
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
+
+    def now_ns(self) -> int:
+        """The robot's clock: ROS time, simulated where use_sim_time says so."""
+        return int(self.node.get_clock().now().nanoseconds)
+
+    async def _configure(self) -> None:
+        self.settings = parameters.read(self.node)
+        await self.node.off_executor(lambda: self.engine.load(self.settings))
+        loaded = self.engine.loaded
+        assert loaded is not None
+        fit = loaded.policy.fit
+        joints = fit.state_names or fit.action_names
+        needs_joints = self.settings.state_source == "joint_states"
+        if loaded.embodiment is None or (needs_joints and not loaded.embodiment.joint_names):
+            self.engine.unload()
+            raise ConfigurationError(
+                "a robot needs an embodiment with joint_names: give --embodiment, --custom-embodiment-config, or"
+                " --joint-names"
+            )
+        if needs_joints and fit.hold_columns is None:
+            self.engine.unload()
+            raise ConfigurationError(
+                f"the state ({', '.join(fit.state_names) or 'unnamed'}) does not contain the joints that are commanded"
+                f" ({', '.join(fit.action_names)}): the robot could not be told to hold"
+            )
+        needs_state = loaded.policy.contract.state is not None or needs_joints
+        self._buffer = ObservationBuffer(tuple(fit.cameras.values()), joints, needs_state)
+        self._buffer.instruction = self.settings.instruction
+        self._outputs = Outputs(self.node)
+
+    async def _activate(self) -> None:
+        await self.node.off_executor(self.engine.warm_up)
+        loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
+        assert loaded is not None and buffer is not None and outputs is not None
+        outputs.enable(True)
+        loop = ChunkLoop(self.engine, loaded, buffer, outputs, self.now_ns, self._tuning, self._progress)
+        self._loop = loop
+        self._begin_episode("")
+        self._inputs = Inputs(
+            self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
+            loop.news, self._heard_instruction, self._begin_episode,
+        )  # fmt: skip
+        # what is loaded now stays: a collection must not walk it while the robot moves
+        gc.collect()
+        gc.freeze()
+        loop.start()
+
+    async def _deactivate(self) -> None:
+        loop, self._loop = self._loop, None
+        if self._inputs is not None:
+            self._inputs.destroy()
+            self._inputs = None
+        if loop is not None:
+            await self.node.off_executor(lambda: loop.close("deactivated"))
+        if self._outputs is not None:
+            self._outputs.flush(1.0)
+            self._outputs.enable(False)
+        self.engine.pause()
+        gc.unfreeze()
+
+    async def _clean_up(self) -> None:
+        await self._deactivate()
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._buffer = None
+        self.engine.unload()
+        gc.collect()
+
+    def _tuning(self) -> Tuning:
+        settings = self.settings
+        gates = Gates(settings.max_age_ms, settings.max_skew_ms)
+        return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
+
+    def _parameters_changed(self) -> None:
+        try:
+            self.settings = parameters.read(self.node)
+        except ReflexError as error:
+            self.node.get_logger().error(f"parameters not taken over: {error}")
+
+    def _heard_instruction(self, text: str) -> None:
+        if self._buffer is None or text == self._buffer.instruction:
+            return
+        if len(text) > TEXT_LIMIT:
+            self.node.get_logger().error(f"instruction of {len(text)} characters ignored, the limit is {TEXT_LIMIT}")
+            return
+        self._buffer.instruction = text
+        if self._loop is not None:
+            self._loop.restart()
+
+    def _begin_episode(self, episode_id: str) -> None:
+        if len(episode_id) > TEXT_LIMIT:
+            self.node.get_logger().error(f"episode id of {len(episode_id)} characters ignored, the limit is {TEXT_LIMIT}")
+            return
+        self._episodes += 1
+        robot = self.settings.robot_id or "robot"
+        self._episode_id = episode_id or f"ep_{robot}_{self.now_ns() // 1_000_000_000}_{self._episodes}"
+        if self._loop is not None:
+            self._loop.new_episode(self._episode_id)
+
+    def _clock_jumped(self, jump: Any) -> None:
+        if self._loop is not None and jump.delta.nanoseconds < 0:
+            self._loop.clock_jumped_back()
+
+    def _stop(self) -> str:
+        self._require_loop().stop()
+        return "holding; call ~/resume to go on"
+
+    def _resume(self) -> str:
+        self._require_loop().resume()
+        return "going on with a fresh observation"
+
+    def _new_episode(self) -> str:
+        self._require_loop()
+        self._begin_episode("")
+        return self._episode_id
+
+    def _require_loop(self) -> ChunkLoop:
+        if self._loop is None:
+            raise ReflexError(f"the node is {self.node.state}, not active")
+        return self._loop
+
+    def _publish_status(self) -> None:
+        progress, loop, loaded, now_ns = self._progress, self._loop, self.engine.loaded, self.now_ns()
+        status = ServeStatus(
+            state=self.engine.state,
+            robot_id=self.settings.robot_id,
+            episode_id=self._episode_id,
+            instruction=self._buffer.instruction if self._buffer else "",
+            stopped=loop.stopped if loop else False,
+            holding=bool(progress.hold_reason),
+            hold_reason=progress.hold_reason,
+            latency_ms=progress.latency_ms,
+            observation_age_ms=progress.age_ms,
+            chunks_total=progress.chunks,
+            holds_total=progress.holds,
+            errors_total=progress.errors,
+            guard_clamped_total=progress.clamped,
+            observations_refused_total=progress.refused,
+            chunk_rate_hz=(progress.chunks - self._chunks_before) * self.settings.status_rate_hz,
+        )
+        self._chunks_before = progress.chunks
+        status.header.stamp = self.node.get_clock().now().to_msg()
+        if loaded is not None:
+            status.embodiment = loaded.embodiment.name if loaded.embodiment else ""
+            status.model_version = loaded.policy.export.model_version
+            status.inference_mode = loaded.policy.inference_mode
+            status.latency_p50_ms, status.latency_p99_ms = loaded.telemetry.percentiles_ms(50, 99)
+        running = loop.pacing.running if loop else None
+        status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
+        self._status.publish(status)
+
+    def _publish_diagnostics(self) -> None:
+        findings = [diagnostics.policy_finding(self.engine, self.node.refusal)]
+        loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
+        if loop is not None and buffer is not None and loaded is not None:
+            findings += [
+                diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
+                diagnostics.timing_finding(
+                    loop, loaded.telemetry.percentiles_ms(50, 99), self.settings.margin_ms * 1e-3
+                ),
+                diagnostics.guard_finding(loop),
+            ]
+        message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    async def start(self) -> bool:
+        """Walk to `active` without a lifecycle manager. False when a transition did not succeed."""
+        return await self.node.change(CONFIGURE) and await self.node.change(ACTIVATE)
+
+    async def finish(self) -> None:
+        """Leave the robot holding and free everything; for the end of the process."""
+        await self._clean_up()
+
+    def destroy(self) -> None:
+        """Close the socket and the node."""
+        if self.sidecar is not None:
+            self.sidecar.stop()
+        unbridge(self._logs)
+        self.node.destroy_node()
+
+
+def _answering(action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+    """A Trigger service from a call that returns its message or raises ReflexError."""
+
+    def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message, response.success = action(), True
+        except ReflexError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    return answer
+
+
+def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
+    """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop, 1 when it could not start."""
+    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        server = ReflexNode(overrides)
+    except ReflexError as error:
+        print(f"reflex serve: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(server.node)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    status = 0
+    if server.settings.autostart:
+        started = executor.create_task(server.start)
+        if not _spin(executor, lambda: stop.is_set() or started.done()):
+            status = 1
+        elif started.done() and not started.result():
+            print(f"reflex serve: {server.node.refusal or server.engine.reason}", file=sys.stderr)
+            status = 1
+    if status == 0:
+        status = 0 if _spin(executor, stop.is_set) else 1
+    finished = executor.create_task(server.finish)
+    _spin(executor, finished.done)
+    server.destroy()
+    rclpy.try_shutdown()
+    return status
+
+
+def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:
+    """Serve callbacks until a condition holds; the heartbeat timer wakes it to look. False on a fault.
+
+    A callback that raises is logged and does not stop the others; a hundred in a row do.
+    """
+    faults = 0
+    while not until():
+        try:
+            executor.spin_once()
+            faults = 0
+        except ExternalShutdownException:
+            return False
+        except Exception:
+            traceback.print_exc()
+            faults += 1
+            if faults > 100:
+                return False
+    return True

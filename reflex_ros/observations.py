@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latest message of every stream, and the gates that an observation must pass before inference may use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.values import Floats, Frame, Observation
+from reflex_ros.conversions import frame
+
+FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a second means another clock
+
+
+class RefusedObservation(ObservationError):
+    """No inference on this: `slug` is the reason counted and shown, the message says what to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Limits in milliseconds: the oldest stamp, and the largest distance between stamps."""
+
+    max_age_ms: float
+    max_skew_ms: float
+
+
+class ObservationBuffer:
+    """Depth one per stream. Messages are kept as they came and decoded only when inference takes them.
+
+    Joint states may come in parts (arm and gripper on one topic): they are merged by name.
+    """
+
+    def __init__(self, cameras: tuple[str, ...], joint_names: tuple[str, ...], needs_state: bool) -> None:
+        self._cameras = cameras
+        self._joint_names = joint_names
+        self._needs_state = needs_state
+        self._lock = threading.Lock()
+        self._images: dict[str, tuple[int, Any]] = {}
+        self._joints: dict[str, tuple[int, float]] = {}
+        self._vector: tuple[int, Floats] | None = None
+        self.instruction = ""
+
+    def put_image(self, camera: str, stamp: int, message: Any) -> None:
+        """Keep the newest image of a camera; cheap, for the executor thread."""
+        with self._lock:
+            self._images[camera] = (stamp, message)
+
+    def put_joints(self, stamp: int, names: list[str], positions: Any) -> None:
+        """Keep the newest position of every named joint (rad or m)."""
+        if len(names) != len(positions):
+            return  # a message without positions (effort only) says nothing about where the joints are
+        with self._lock:
+            for name, position in zip(names, positions, strict=True):
+                self._joints[name] = (stamp, position)
+
+    def put_vector(self, stamp: int, vector: Floats) -> None:
+        """Keep the newest state that is not joints (Imu, Odometry)."""
+        with self._lock:
+            self._vector = (stamp, vector)
+
+    def clear(self) -> None:
+        """Forget every sensor message: the clock jumped back."""
+        with self._lock:
+            self._images.clear()
+            self._joints.clear()
+            self._vector = None
+
+    def measured(self, names: tuple[str, ...]) -> Floats | None:
+        """(len(names),) newest joint positions whatever their age, or None when one was never seen."""
+        with self._lock:
+            found = [self._joints.get(name) for name in names]
+        if not found or any(entry is None for entry in found):
+            return None
+        return np.array([entry[1] for entry in found if entry is not None], dtype=np.float32)
+
+    def ages_ms(self, now_ns: int) -> dict[str, float]:
+        """Age of each stream's newest message; a stream that was never seen is absent."""
+        with self._lock:
+            ages = {f"camera {name}": (now_ns - entry[0]) * 1e-6 for name, entry in self._images.items()}
+            stamps = [entry[0] for name, entry in self._joints.items() if name in self._joint_names]
+            if self._vector is not None:
+                stamps.append(self._vector[0])
+        if stamps:
+            ages["state"] = (now_ns - min(stamps)) * 1e-6
+        return ages
+
+    def take(self, now_ns: int, gates: Gates) -> Observation:
+        """The newest of every stream as one observation. Raises RefusedObservation when it must not be acted on."""
+        with self._lock:
+            images = dict(self._images)
+            state, state_stamp = self._state()
+        for camera in self._cameras:
+            if camera not in images:
+                raise RefusedObservation(f"no image from camera '{camera}' yet", "camera_missing")
+        stamps = {f"camera '{camera}'": images[camera][0] for camera in self._cameras}
+        if state is not None:
+            stamps["the robot state"] = state_stamp
+        oldest = check_stamps(stamps, now_ns, gates)
+        frames: Mapping[str, Frame] = {camera: frame(images[camera][1]) for camera in self._cameras}
+        return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6)
+
+    def _state(self) -> tuple[Floats | None, int]:
+        if self._vector is not None:
+            return self._vector[1], self._vector[0]
+        if not self._needs_state:
+            return None, 0
+        missing = [name for name in self._joint_names if name not in self._joints]
+        if missing or not self._joint_names:
+            seen = ", ".join(sorted(self._joints)) or "none"
+            reason = "state_missing" if not self._joints else "joint_names"
+            raise RefusedObservation(f"joint states lack {', '.join(missing)}; joints seen: {seen}", reason)
+        entries = [self._joints[name] for name in self._joint_names]
+        positions = np.array([position for _, position in entries], dtype=np.float32)
+        if not np.isfinite(positions).all():
+            bad = self._joint_names[int(np.flatnonzero(~np.isfinite(positions))[0])]
+            raise RefusedObservation(f"joint '{bad}' reports a position that is not finite", "state_not_finite")
+        return positions, min(stamp for stamp, _ in entries)
+
+
+def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
+    """The oldest stamp. Raises RefusedObservation for one too old, from the future, or too far from the others."""
+    if not stamps:
+        return now_ns
+    for stream, stamp in stamps.items():
+        age_ms = (now_ns - stamp) * 1e-6
+        if age_ms > gates.max_age_ms:
+            raise RefusedObservation(
+                f"{stream} is {age_ms:.0f} ms old, the limit is {gates.max_age_ms:g} ms (max_age_ms)", "stale"
+            )
+        if stamp - now_ns > FUTURE_NS:
+            raise RefusedObservation(
+                f"{stream} is stamped {-age_ms:.0f} ms in the future: check the clocks and use_sim_time", "future_stamp"
+            )
+    first, last = min(stamps, key=lambda name: stamps[name]), max(stamps, key=lambda name: stamps[name])
+    skew_ms = (stamps[last] - stamps[first]) * 1e-6
+    if skew_ms > gates.max_skew_ms:
+        raise RefusedObservation(
+            f"{first} lags {last} by {skew_ms:.0f} ms, the limit is {gates.max_skew_ms:g} ms (max_skew_ms)", "skewed"
+        )
+    return min(stamps.values())

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node tells the robot: chunks, trajectories, holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from trajectory_msgs.msg import JointTrajectory
+
+from reflex_core.values import HOLD, ActionChunk, Floats, Served
+from reflex_ros.conversions import chunk_message, hold_message, trajectory_message
+from reflex_ros.msg import ActionChunk as ActionChunkMsg
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+
+COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Outputs:
+    """~/action_chunk and ~/joint_trajectory. Publishing is thread-safe; nothing leaves while the node is inactive."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._node = node
+        self._chunks = node.create_lifecycle_publisher(
+            ActionChunkMsg, "~/action_chunk", COMMANDS, qos_overriding_options=overridable
+        )
+        self._trajectories = node.create_lifecycle_publisher(
+            JointTrajectory, "~/joint_trajectory", COMMANDS, qos_overriding_options=overridable
+        )
+
+    def enable(self, on: bool) -> None:
+        """Let messages out (active) or swallow them (every other state)."""
+        for publisher in (self._chunks, self._trajectories):
+            (publisher.on_activate if on else publisher.on_deactivate)(None)
+
+    def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
+        """Publish a served chunk from row `start` on."""
+        self._trajectories.publish(trajectory_message(served.chunk, stamp_ns, start))
+        self._chunks.publish(chunk_message(served, stamp_ns, age_ms, chunk_id, start))
+
+    def hold(self, position: Floats, names: tuple[str, ...], dt_s: float, now_ns: int, episode: str, chunk_id: int) -> None:
+        """Tell the robot to stay at `position` (action_dim,) from now on."""
+        chunk = ActionChunk(np.asarray(position, dtype=np.float32)[None], names, dt_s, source=HOLD)
+        self._trajectories.publish(trajectory_message(chunk, now_ns, 0))
+        self._chunks.publish(hold_message(chunk, now_ns, episode, chunk_id))
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the last command has reached its subscribers, at most `timeout_s`."""
+        self._trajectories.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def destroy(self) -> None:
+        """Take both topics away."""
+        self._node.destroy_lifecycle_publisher(self._chunks)
+        self._node.destroy_lifecycle_publisher(self._trajectories)
