@@ -32,7 +32,7 @@ class Commanded:
                 self._chunks.popitem(last=False)
 
     def at(self, episode_id: str | None, now_ns: int) -> Floats | None:
-        """(action_dim,) the action that is being executed now, the last one when the chunk is spent, None if unknown."""
+        """(action_dim,) the action being executed now, the last one when the chunk is spent, None if unknown."""
         with self._lock:
             found = self._chunks.get(episode_id) if episode_id is not None else None
         if found is None:

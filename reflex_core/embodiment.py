@@ -7,6 +7,7 @@ Beyond schema v1 a file may carry `joint_names`, `velocity_max` (rad/s or m/s) a
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from reflex_core.locations import share
 Doubles = NDArray[np.float64]
 
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class _Reader:
             raise self.fail("embodiment", "a name", name)
         low, high = self.ranges(self.table(root.get("action_space"), "action_space", "type dim ranges"))
         dim = len(low)
+        self.end_effector(root, dim)
         action, state = self.statistics(root.get("normalization"), dim)
         control = self.table(root.get("control"), "control", "frequency_hz chunk_size rtc_execution_horizon")
         chunk_size = int(self.number(control, "chunk_size", 1, 200, whole=True))
@@ -157,6 +161,8 @@ class _Reader:
         )
 
     def ranges(self, space: dict[str, Any]) -> tuple[Doubles, Doubles]:
+        if space.get("type") not in ("continuous", "discrete"):
+            raise self.fail("action_space.type", "continuous or discrete", space.get("type"))
         dim = int(self.number(space, "dim", 1, 32, whole=True))
         ranges = space.get("ranges")
         if not isinstance(ranges, list) or len(ranges) != dim:
@@ -235,7 +241,47 @@ class _Reader:
             )
         return Camera(name, (size[0], size[1]), self.number(entry, "fps", 1e-3, 240), entry["color_space"])
 
+    def end_effector(self, root: dict[str, Any], dim: int) -> None:
+        """Checks gripper, payload_release and constraints, which travel with the file but which nothing reads yet."""
+        constraints = self.table(
+            root.get("constraints"), "constraints", "max_ee_velocity max_gripper_velocity collision_check"
+        )
+        self.number(constraints, "max_ee_velocity", 1e-6, 50)
+        self.truth(constraints, "collision_check")
+        if "max_gripper_velocity" in constraints:
+            self.number(constraints, "max_gripper_velocity", 1e-6, 10)
+        for key, threshold in (("gripper", "close_threshold"), ("payload_release", "trigger_threshold")):
+            if key not in root:
+                continue
+            table = self.table(root[key], key, f"component_idx {threshold} inverted")
+            if self.number(table, "component_idx", 0, 1e6, whole=True) >= dim:
+                slug = f"{key.replace('_', '-')}-idx-out-of-range"
+                raise self.fail(
+                    f"{key}.component_idx", f"less than the {dim} of 'dim'", table["component_idx"], slug
+                )
+            self.number(table, threshold, 0, 1)
+            if "inverted" in table:
+                self.truth(table, "inverted")
+        if "gripper" in root and "max_gripper_velocity" not in constraints:
+            slug = "gripper-missing-velocity-cap"
+            raise self.fail("constraints.max_gripper_velocity", "there, as there is a gripper", None, slug)
+
+    def truth(self, holder: dict[str, Any], key: str) -> None:
+        if not isinstance(holder.get(key), bool):
+            raise self.fail(key, "true or false", holder.get(key))
+
     def horizon(self, control: dict[str, Any], chunk_size: int) -> int:
         """Schema v1 counts actions; older files give a fraction of the chunk, which is migrated."""
         value = self.number(control, "rtc_execution_horizon", 0, 1000)
-        return max(1, round(value * chunk_size)) if 0 < value < 1 else int(value)
+        if 0 < value < 1:
+            return max(1, round(value * chunk_size))
+        if value < 1:
+            log.warning(
+                "%s: rtc-horizon-too-short: rtc_execution_horizon is %g, taken as 1", self._path, value
+            )
+        elif value > chunk_size:
+            log.warning(
+                "%s: rtc-horizon-exceeds-chunk: rtc_execution_horizon is %g, taken as the chunk_size %d",
+                self._path, value, chunk_size,
+            )  # fmt: skip
+        return min(max(1, int(value)), chunk_size)

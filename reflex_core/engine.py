@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
-from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError, ReflexError
+from reflex_core.errors import InferenceError, NotReadyError, ReflexError
 from reflex_core.export import open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.metrics import Metrics
@@ -52,7 +52,7 @@ def onion(wedges: Mapping[str, Wedge]) -> Proceed:
     return call
 
 
-def _nobody(request: Request) -> Served:
+def _nobody(_: Request) -> Served:
     raise InferenceError("the onion has no policy")
 
 
@@ -102,8 +102,6 @@ class Engine:
     def listen(self, listener: Listener) -> None:
         """Hand every finished answer to `listener(request, served)`; it survives a reload."""
         self._listeners.append(listener)
-        if self._loaded is not None:
-            self._loaded.telemetry.listen(listener)
 
     def load(self, settings: Settings | None = None) -> None:
         """Read export and embodiment and build the onion; ends `inactive`. Raises ConfigurationError, ends `failed`.
@@ -113,6 +111,7 @@ class Engine:
         with self._lock:
             self.settings = settings or self.settings
             self._enter(LOADING)
+            self._loaded = None  # a load that fails must not leave the policy before it within reach
             try:
                 self._loaded = self._build()
             except ReflexError as error:
@@ -139,9 +138,9 @@ class Engine:
             self._enter(READY)
 
     def pause(self) -> None:
-        """Stop serving but keep the policy loaded; ends `inactive`."""
+        """Stop serving but keep the policy loaded; ends `inactive`, or stays `failed`."""
         with self._lock:
-            if self._loaded is not None:
+            if self._loaded is not None and self._state != FAILED:
                 self._enter(INACTIVE)
 
     def unload(self) -> None:
@@ -154,7 +153,8 @@ class Engine:
         """Answer one request. Raises NotReadyError, ObservationError or InferenceError; never an unchecked chunk."""
         loaded = self._loaded
         if self._state != READY or loaded is None:
-            raise NotReadyError(self._state)
+            reason = self._reason
+            raise NotReadyError(self._state, f"the policy is not serving: {reason}" if reason else None)
         return loaded.act(request)
 
     def request(
@@ -210,11 +210,13 @@ class Engine:
         path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
         export = open_export(path)
         embodiment = self._embodiment(path)
-        policy = load_policy(export, embodiment, settings.device, settings.intra_op_threads)
+        policy = load_policy(
+            export, embodiment, settings.device, settings.intra_op_threads, settings.joint_names
+        )
+        if embodiment is not None and settings.joint_names:
+            embodiment = replace(embodiment, joint_names=policy.fit.action_names)
         name = embodiment.name if embodiment else "none"
-        telemetry = Telemetry(name, export.model_id, self.metrics)
-        for listener in self._listeners:
-            telemetry.listen(listener)
+        telemetry = Telemetry(name, export.model_id, self.metrics, self._listeners)
         guard = Guard(embodiment, policy.fit.hold_columns, self.metrics)
         wedges: dict[str, Wedge] = {
             "telemetry": telemetry,
@@ -239,15 +241,7 @@ class Engine:
             embodiment = load_embodiment(export_path / "embodiment.json")
         else:
             return None
-        if not settings.joint_names:
-            return embodiment
-        if len(settings.joint_names) != embodiment.action_dim:
-            raise ConfigurationError(
-                f"setting 'joint_names' has {len(settings.joint_names)} names, embodiment '{embodiment.name}' has"
-                f" {embodiment.action_dim} joints",
-                "joint-names-mismatch",
-            )
-        return replace(embodiment, joint_names=settings.joint_names)
+        return embodiment
 
     def _log_load(self, policy: Policy, embodiment: Embodiment | None) -> None:
         log.info(

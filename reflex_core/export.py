@@ -56,6 +56,13 @@ class Export:
     action_statistics: Affine | None
 
     @property
+    def says_how_it_normalises(self) -> bool:
+        """True when it brings statistics, or writes that it needs none (`"mode": "identity"`)."""
+        written = self.config.get("normalization") or {}
+        brings = self.state_statistics is not None or self.action_statistics is not None
+        return brings or bool({"state", "action"} & set(written))
+
+    @property
     def model_version(self) -> str:
         """`<model id>@<model hash>`, what replies and traces call the model."""
         return f"{self.model_id}@{self.model_hash}"
@@ -133,14 +140,16 @@ def _statistics(path: Path, config: Mapping[str, Any]) -> tuple[Affine | None, A
     where = f"{path / CONFIG_NAME}: normalization"
     if not isinstance(block, Mapping):
         raise ExportError(f"{where} must be an object, got {block!r}")
-    state, action = (
-        _affine(block[key], f"{where}.{key}") if key in block else None for key in ("state", "action")
+    if "state" in block or "action" in block:
+        state, action = (
+            _affine(block[key], f"{where}.{key}") if key in block else None for key in ("state", "action")
+        )
+        return state, action
+    mode = str(block.get("mode", "mean_std"))
+    return (
+        _from_safetensors(path, "policy_preprocessor*.safetensors", "observation.state", mode),
+        _from_safetensors(path, "policy_postprocessor*.safetensors", "action", mode),
     )
-    if state is None and action is None:
-        mode = str(block.get("mode", "mean_std"))
-        state = _from_safetensors(path, "policy_preprocessor*.safetensors", "observation.state", mode)
-        action = _from_safetensors(path, "policy_postprocessor*.safetensors", "action", mode)
-    return state, action
 
 
 _MODES = {"mean_std": ("mean", "std"), "min_max": ("min", "max"), "quantiles": ("q01", "q99")}

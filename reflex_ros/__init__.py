@@ -47,7 +47,7 @@ def _preload_message_libraries() -> None:
 
 
 def _point_ament_at_the_virtual_environment() -> None:
-    """Set AMENT_PREFIX_PATH where it is empty: ament_index_python raises then, and the wheels do not set it."""
+    """Set AMENT_PREFIX_PATH where it is empty; ament_index_python raises then and the wheels leave it so."""
     if os.environ.get("AMENT_PREFIX_PATH"):
         return
     if (Path(sys.prefix) / "share" / "ament_index").is_dir():

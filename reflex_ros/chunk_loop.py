@@ -13,7 +13,7 @@ from reflex_core.engine import Engine, Loaded
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
 from reflex_core.values import HOLD, Floats, Observation, Served
-from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservation
+from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.outputs import Outputs
 
 POLL_S = 0.02
@@ -189,7 +189,9 @@ class ChunkLoop:
     def _observe(self, now_ns: int, gates: Gates) -> Observation:
         observation = self._buffer.take(now_ns, gates)
         if self._needs_words and not observation.instruction:
-            raise RefusedObservation("no instruction yet: publish one on the topic 'instruction'", "no_instruction")
+            raise RefusedObservationError(
+                "no instruction yet: publish one on the topic 'instruction'", "no_instruction"
+            )
         return observation
 
     def _publish(self, served: Served, observation: Observation, taken_ns: int, epoch: int) -> None:
@@ -257,10 +259,14 @@ class ChunkLoop:
         self.progress.hold_reason = reason
         self.pacing.reset()
         if position is None:
-            log.error("hold (%s): no commanded and no measured position is known, nothing was published", reason)
+            log.error(
+                "hold (%s): no commanded and no measured position is known, nothing was published", reason
+            )
             return
         self._executing = (position[None], Running(now_ns, self._fit.dt_s, 1))
-        self._outputs.hold(position, self._fit.action_names, self._fit.dt_s, now_ns, self.episode_id, self._chunk_id)
+        self._outputs.hold(
+            position, self._fit.action_names, self._fit.dt_s, now_ns, self.episode_id, self._chunk_id
+        )
         self.progress.holds += 1
         self._engine.metrics.holds.labels(reason).inc()
         log.warning("holding: %s", reason)

@@ -15,7 +15,17 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from reflex_core.errors import ObservationError
 from reflex_core.frames import encoded_size, needs_conversion
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Floats, Frame, Pixels, Served
+from reflex_core.values import (
+    CLOUD,
+    HOLD,
+    LAST_KNOWN_GOOD,
+    POLICY,
+    ActionChunk,
+    Floats,
+    Frame,
+    Pixels,
+    Served,
+)
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
 _SOURCES = {
@@ -38,7 +48,7 @@ def time_msg(nanoseconds: int) -> Time:
 
 
 def frame(message: Image | CompressedImage) -> Frame:
-    """The message's pixels, not yet decoded; no copy. Raises ObservationError when a compressed image is neither kind."""
+    """The message's pixels, not yet decoded; no copy. Raises ObservationError for an unknown compressed kind."""
     if isinstance(message, CompressedImage):
         encoding, height, width = encoded_size(message.data)
         return Frame(message.data, encoding, height, width)
@@ -56,7 +66,9 @@ def _cv_bridge_decoder(message: Image) -> Callable[[Frame], Pixels] | None:
         try:
             return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
         except Exception as error:
-            raise ObservationError(f"cv_bridge cannot read a {message.encoding} image: {error}", "bad-image") from error
+            raise ObservationError(
+                f"cv_bridge cannot read a {message.encoding} image: {error}", "bad-image"
+            ) from error
 
     return decode
 
@@ -88,7 +100,9 @@ def odometry_state(message: Any) -> Floats:
     return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z], dtype=np.float32)
 
 
-def chunk_message(served: Served, observation_stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> ActionChunkMsg:
+def chunk_message(
+    served: Served, observation_stamp_ns: int, age_ms: float, chunk_id: int, start: int
+) -> ActionChunkMsg:
     """The answer as ~/action_chunk. `start` is the first row that has not elapsed."""
     chunk = served.chunk
     message = _chunk_message(chunk, observation_stamp_ns, chunk_id, start)

@@ -72,7 +72,9 @@ def timing_finding(loop: ChunkLoop, percentiles_ms: tuple[float, ...], margin_s:
     values = {"latency p50 ms": f"{p50:.1f}", "latency p99 ms": f"{p99:.1f}", "errors": loop.progress.errors}
     if loop.pacing.keeps_up(margin_s):
         return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)
-    return Finding("timing", WARN, "inference is slower than a chunk lasts: the robot pauses between chunks", values)
+    return Finding(
+        "timing", WARN, "inference is slower than a chunk lasts: the robot pauses between chunks", values
+    )
 
 
 def guard_finding(loop: ChunkLoop) -> Finding:

@@ -46,7 +46,9 @@ class Inputs:
         self._subscriptions: list[Subscription] = []
         for camera in cameras:
             topic = f"{camera}/image_raw" + ("/compressed" if compressed else "")
-            self._subscribe(CompressedImage if compressed else Image, topic, partial(self._image, camera), SENSOR)
+            self._subscribe(
+                CompressedImage if compressed else Image, topic, partial(self._image, camera), SENSOR
+            )
         state: dict[str, tuple[type, str, Callable[[Any], None]]] = {
             "joint_states": (JointState, "joint_states", self._joints),
             "imu": (Imu, "imu/data", partial(self._vector, imu_state)),

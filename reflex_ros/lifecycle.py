@@ -106,7 +106,9 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
             try:
                 transition_id = self._state_machine.get_transition_by_label(request.transition.label)
             except RCLError:
-                self.get_logger().warning(f"transition {request.transition.label!r} refused: the node is {self.state}")
+                self.get_logger().warning(
+                    f"transition {request.transition.label!r} refused: the node is {self.state}"
+                )
                 response.success = False
                 return response
         response.success = await self.change(transition_id)

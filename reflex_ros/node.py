@@ -79,7 +79,9 @@ class ReflexNode:
             node.create_service(Trigger, f"~/{name}", _answering(action))
         node.add_on_set_parameters_callback(parameters.on_change(lambda: node.state != "unconfigured"))
         node.add_post_set_parameters_callback(lambda _: self._parameters_changed())
-        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        threshold = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+        )
         self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
 
     def now_ns(self) -> int:
@@ -114,7 +116,9 @@ class ReflexNode:
     async def _activate(self) -> None:
         await self.node.off_executor(self.engine.warm_up)
         loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
-        assert loaded is not None and buffer is not None and outputs is not None
+        assert loaded is not None
+        assert buffer is not None
+        assert outputs is not None
         outputs.enable(True)
         loop = ChunkLoop(self.engine, loaded, buffer, outputs, self.now_ns, self._tuning, self._progress)
         self._loop = loop
@@ -165,7 +169,9 @@ class ReflexNode:
         if self._buffer is None or text == self._buffer.instruction:
             return
         if len(text) > TEXT_LIMIT:
-            self.node.get_logger().error(f"instruction of {len(text)} characters ignored, the limit is {TEXT_LIMIT}")
+            self.node.get_logger().error(
+                f"instruction of {len(text)} characters ignored, the limit is {TEXT_LIMIT}"
+            )
             return
         self._buffer.instruction = text
         if self._loop is not None:
@@ -173,7 +179,9 @@ class ReflexNode:
 
     def _begin_episode(self, episode_id: str) -> None:
         if len(episode_id) > TEXT_LIMIT:
-            self.node.get_logger().error(f"episode id of {len(episode_id)} characters ignored, the limit is {TEXT_LIMIT}")
+            self.node.get_logger().error(
+                f"episode id of {len(episode_id)} characters ignored, the limit is {TEXT_LIMIT}"
+            )
             return
         self._episodes += 1
         robot = self.settings.robot_id or "robot"

@@ -17,7 +17,7 @@ from reflex_ros.conversions import frame
 FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a second means another clock
 
 
-class RefusedObservation(ObservationError):
+class RefusedObservationError(ObservationError):
     """No inference on this: `slug` is the reason counted and shown, the message says what to look at."""
 
 
@@ -90,13 +90,13 @@ class ObservationBuffer:
         return ages
 
     def take(self, now_ns: int, gates: Gates) -> Observation:
-        """The newest of every stream as one observation. Raises RefusedObservation when it must not be acted on."""
+        """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on."""
         with self._lock:
             images = dict(self._images)
             state, state_stamp = self._state()
         for camera in self._cameras:
             if camera not in images:
-                raise RefusedObservation(f"no image from camera '{camera}' yet", "camera_missing")
+                raise RefusedObservationError(f"no image from camera '{camera}' yet", "camera_missing")
         stamps = {f"camera '{camera}'": images[camera][0] for camera in self._cameras}
         if state is not None:
             stamps["the robot state"] = state_stamp
@@ -113,33 +113,39 @@ class ObservationBuffer:
         if missing or not self._joint_names:
             seen = ", ".join(sorted(self._joints)) or "none"
             reason = "state_missing" if not self._joints else "joint_names"
-            raise RefusedObservation(f"joint states lack {', '.join(missing)}; joints seen: {seen}", reason)
+            raise RefusedObservationError(
+                f"joint states lack {', '.join(missing)}; joints seen: {seen}", reason
+            )
         entries = [self._joints[name] for name in self._joint_names]
         positions = np.array([position for _, position in entries], dtype=np.float32)
         if not np.isfinite(positions).all():
             bad = self._joint_names[int(np.flatnonzero(~np.isfinite(positions))[0])]
-            raise RefusedObservation(f"joint '{bad}' reports a position that is not finite", "state_not_finite")
+            raise RefusedObservationError(
+                f"joint '{bad}' reports a position that is not finite", "state_not_finite"
+            )
         return positions, min(stamp for stamp, _ in entries)
 
 
 def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
-    """The oldest stamp. Raises RefusedObservation for one too old, from the future, or too far from the others."""
+    """The oldest stamp. Raises RefusedObservationError for one too old, from the future, or too far from the others."""
     if not stamps:
         return now_ns
     for stream, stamp in stamps.items():
         age_ms = (now_ns - stamp) * 1e-6
         if age_ms > gates.max_age_ms:
-            raise RefusedObservation(
+            raise RefusedObservationError(
                 f"{stream} is {age_ms:.0f} ms old, the limit is {gates.max_age_ms:g} ms (max_age_ms)", "stale"
             )
         if stamp - now_ns > FUTURE_NS:
-            raise RefusedObservation(
-                f"{stream} is stamped {-age_ms:.0f} ms in the future: check the clocks and use_sim_time", "future_stamp"
+            raise RefusedObservationError(
+                f"{stream} is stamped {-age_ms:.0f} ms in the future: check the clocks and use_sim_time",
+                "future_stamp",
             )
     first, last = min(stamps, key=lambda name: stamps[name]), max(stamps, key=lambda name: stamps[name])
     skew_ms = (stamps[last] - stamps[first]) * 1e-6
     if skew_ms > gates.max_skew_ms:
-        raise RefusedObservation(
-            f"{first} lags {last} by {skew_ms:.0f} ms, the limit is {gates.max_skew_ms:g} ms (max_skew_ms)", "skewed"
+        raise RefusedObservationError(
+            f"{first} lags {last} by {skew_ms:.0f} ms, the limit is {gates.max_skew_ms:g} ms (max_skew_ms)",
+            "skewed",
         )
     return min(stamps.values())

@@ -44,7 +44,9 @@ class Outputs:
         self._trajectories.publish(trajectory_message(served.chunk, stamp_ns, start))
         self._chunks.publish(chunk_message(served, stamp_ns, age_ms, chunk_id, start))
 
-    def hold(self, position: Floats, names: tuple[str, ...], dt_s: float, now_ns: int, episode: str, chunk_id: int) -> None:
+    def hold(
+        self, position: Floats, names: tuple[str, ...], dt_s: float, now_ns: int, episode: str, chunk_id: int
+    ) -> None:
         """Tell the robot to stay at `position` (action_dim,) from now on."""
         chunk = ActionChunk(np.asarray(position, dtype=np.float32)[None], names, dt_s, source=HOLD)
         self._trajectories.publish(trajectory_message(chunk, now_ns, 0))

@@ -17,7 +17,7 @@ from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.sampler import Flow
 from reflex_core.policy.session import TensorInfo
-from reflex_core.policy.well_known import Config
+from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded
 
 Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 
@@ -111,6 +111,9 @@ class _Reading:
             raise self.fail(key, "an object", value)
         return value
 
+    def is_input(self, name: Any) -> bool:
+        return isinstance(name, str) and name in self._inputs
+
     def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
         value = holder.get(key, fallback)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100_000:
@@ -165,7 +168,8 @@ class _Reading:
         statistics = self._export.action_statistics
         said = self.count(self._config, "action_dim", width)
         # padded families write the padded width; the statistics know the robot's
-        dim = statistics.dim if statistics is not None and said == width else said
+        padded = said == width and is_padded(self._export.config, width)
+        dim = statistics.dim if statistics is not None and padded else said
         if dim > width:
             raise self.fail("action_dim", f"at most {width}, the width of the graph's actions", dim)
         if statistics is not None and statistics.dim not in (dim, width):
@@ -177,7 +181,7 @@ class _Reading:
     def flow(self) -> Flow:
         block = self.block("flow")
         start, end, sign = block.get("start", 1.0), block.get("end", 0.0), block.get("sign", 1)
-        numbers = isinstance(start, int | float) and isinstance(end, int | float)
+        numbers = all(isinstance(value, int | float) and np.isfinite(value) for value in (start, end))
         if not numbers or start == end or sign not in (1, -1):
             raise self.fail("flow", "'start' and 'end' that differ and 'sign' 1 or -1", block)
         return Flow(float(start), float(end), int(sign), self.count(self._config, "num_denoising_steps"))
@@ -214,11 +218,18 @@ class _Reading:
         sizes = info.shape[1:3] if last else info.shape[2:4]
         height, width = (size or entry.get(key) for size, key in zip(sizes, ("height", "width"), strict=True))
         for key, size in (("height", height), ("width", width)):
+            if size is not None:
+                self.count({key: size}, key)
             if entry.get(key) not in (None, size):
                 raise self.fail(f"images ({info.name}).{key}", f"{size}, as the graph has", entry[key])
         scale, offset = self.pixel_scale(entry)
+        if info.dtype == np.uint8 and not ((scale == 1).all() and (offset == 0).all()):
+            raise self.fail(f"images ({info.name}).range", "[0, 255], as the graph takes whole numbers", entry.get("range"))
+        fill = entry.get("fill", float(offset.min()))
+        if not isinstance(fill, int | float):
+            raise self.fail(f"images ({info.name}).fill", "a number", fill)
         mask = entry.get("mask")
-        if mask is not None and mask not in self._inputs:
+        if mask is not None and not self.is_input(mask):
             raise self.fail(f"images ({info.name}).mask", f"an input of the graphs ({self.known()})", mask)
         return ImageSlot(
             camera=str(entry["camera"]),
@@ -230,7 +241,7 @@ class _Reading:
             letterbox=entry.get("resize", "letterbox") == "letterbox",
             scale=scale,
             offset=offset,
-            fill=float(entry.get("fill", offset.min())),
+            fill=float(fill),
             # without a mask the network cannot be told that a camera is missing
             required=bool(entry.get("required", True)) or mask is None,
         )
@@ -240,11 +251,13 @@ class _Reading:
         try:
             if "mean" in entry or "std" in entry:
                 mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
-                scale, offset = 1 / (255 * std), -mean / std
+                with np.errstate(divide="ignore", invalid="ignore"):  # a zero is refused below
+                    scale, offset = 1 / (255 * std), -mean / std
             else:
                 low, high = (float(value) for value in entry.get("range", (-1.0, 1.0)))
                 scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
-            if scale.shape != (3,) or offset.shape != (3,) or not np.isfinite([scale, offset]).all():
+            whole = scale.shape == offset.shape == (3,) and bool(np.isfinite([scale, offset]).all())
+            if not whole or (scale == 0).any():
                 raise ValueError
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self.fail(
@@ -255,14 +268,16 @@ class _Reading:
     def language(self) -> LanguageSlot | None:
         block = self.block("language")
         tokens = block.get("tokens")
-        if tokens not in self._inputs:
+        if not self.is_input(tokens):
             if "language" in self._export.config:
                 raise self.fail("language.tokens", f"an input of the graphs ({self.known()})", tokens)
             return None
         mask = block.get("mask")
-        if mask is not None and mask not in self._inputs:
+        if mask is not None and not self.is_input(mask):
             raise self.fail("language.mask", f"an input of the graphs ({self.known()})", mask)
         info = self._inputs[str(tokens)]
+        if not info.shape:
+            raise self.fail("language.tokens", "a (1, length) input", info.shape)
         length = info.shape[-1] or self.count(block, "length")
         if block.get("length", length) != length:
             raise self.fail(
@@ -291,6 +306,9 @@ class _Reading:
     def state(self) -> StateSlot | None:
         block = self.block("state")
         names = self.names("state.names", block.get("names", []))
+        template = str(self.block("language").get("template", ""))
+        if ("{state}" in template) != (block.get("enters") == "prompt"):
+            raise self.fail("state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters"))
         if block.get("enters") == "prompt":
             if self._export.state_statistics is None:
                 raise self.fail(
@@ -298,12 +316,17 @@ class _Reading:
                 )
             return StateSlot(None, self._export.state_statistics.dim, self.count(block, "bins", 256), names)
         name = block.get("input")
-        if name not in self._inputs:
+        if not self.is_input(name):
+            if name == "state" and "vision" in self.block("graphs"):
+                # the vlm stack takes it through a projection of its own
+                return StateSlot("state", PADDED_WIDTH, 0, names)
             if "state" in self._export.config:
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
-            # the vlm stack takes it through a projection of its own
-            return StateSlot("state", 32, 0, names) if "vision" in self.block("graphs") else None
-        width = self._inputs[str(name)].shape[-1] or self.count(block, "width")
+            return None
+        shape = self._inputs[str(name)].shape
+        if not shape:
+            raise self.fail("state.input", "a (1, width) input", shape)
+        width = shape[-1] or self.count(block, "width")
         statistics = self._export.state_statistics
         if statistics is not None and statistics.dim > width:
             raise self.fail(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from reflex_core.embodiment import Embodiment, Statistics
 from reflex_core.errors import ConfigurationError
 from reflex_core.export import Affine, Export
 from reflex_core.policy.contract import Contract
-from reflex_core.policy.well_known import is_padded_family
+from reflex_core.policy.well_known import is_padded
 
 Columns = NDArray[np.intp]
 
@@ -37,29 +37,63 @@ class Fit:
     hold_columns: Columns | None
     horizon: int
     dt_s: float
+    notes: tuple[str, ...] = ()
 
 
-def fit(export: Export, contract: Contract, embodiment: Embodiment | None) -> Fit:
+def fit(
+    export: Export, contract: Contract, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()
+) -> Fit:
     """Match actions, state and cameras by name where both sides have names.
 
+    joint_names: what the robot itself calls its joints, in the order of the actions; empty when it uses the same names.
+    notes: what was taken for granted, for people to read.
     Raises ConfigurationError when the dimensions, names or rates contradict each other.
     """
     columns = _columns(export, contract, embodiment)
     action_names = _action_names(contract, embodiment, columns)
     state_statistics = _state_statistics(export, embodiment)
-    state_names, state_dim = _state(contract, embodiment, state_statistics)
+    state_names, state_dim = _state(export, contract, embodiment, state_statistics)
+    cameras = _cameras(contract, embodiment)
+    on_robot = _on_robot(action_names, joint_names)
     return Fit(
-        cameras=_cameras(contract, embodiment),
-        state_names=state_names,
+        cameras=cameras,
+        state_names=tuple(on_robot.get(name, name) for name in state_names),
         state_dim=state_dim,
         state_statistics=state_statistics if contract.state is not None else None,
-        action_names=action_names,
+        action_names=tuple(on_robot.get(name, name) for name in action_names),
         action_statistics=_action_statistics(export, embodiment, columns),
         columns=columns,
         hold_columns=_hold_columns(action_names, state_names, state_dim),
         horizon=min(contract.horizon, embodiment.chunk_size) if embodiment else contract.horizon,
         dt_s=_dt_s(contract, embodiment),
+        notes=tuple(_notes(export, contract, embodiment, cameras)),
     )
+
+
+def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> dict[str, str]:
+    """What the robot calls each action."""
+    if joint_names and (len(joint_names) != len(action_names) or len(set(joint_names)) != len(joint_names)):
+        raise ConfigurationError(
+            f"setting 'joint_names' must be {len(action_names)} different names, one for each of"
+            f" {', '.join(action_names)}, got {', '.join(joint_names)}",
+            "joint-names-mismatch",
+        )
+    return dict(zip(action_names, joint_names, strict=True)) if joint_names else {}
+
+
+def _notes(
+    export: Export, contract: Contract, embodiment: Embodiment | None, cameras: Mapping[str, str]
+) -> Iterator[str]:
+    if embodiment is not None and not export.says_how_it_normalises:
+        yield (
+            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in, which is right only if they are"
+            " what the policy was trained with"
+        )
+    for wanted, have in cameras.items():
+        if wanted != have:
+            yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
+    if embodiment is not None and contract.horizon > embodiment.chunk_size:
+        yield f"its chunks of {contract.horizon} actions are cut to the {embodiment.chunk_size} of the embodiment"
 
 
 def _columns(export: Export, contract: Contract, embodiment: Embodiment | None) -> Columns:
@@ -77,7 +111,7 @@ def _columns(export: Export, contract: Contract, embodiment: Embodiment | None) 
             f" action_names lack ({', '.join(contract.action_names)})",
             "joint-names-mismatch",
         )
-    padded = is_padded_family(export.config) and not contract.action_names
+    padded = is_padded(export.config, contract.width) and not contract.action_names
     if wanted == contract.action_dim or (padded and contract.action_dim == contract.width > wanted):
         return np.arange(wanted)
     raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
@@ -99,15 +133,21 @@ def _action_names(contract: Contract, embodiment: Embodiment | None, columns: Co
 
 
 def _state(
-    contract: Contract, embodiment: Embodiment | None, statistics: Affine | None
+    export: Export, contract: Contract, embodiment: Embodiment | None, statistics: Affine | None
 ) -> tuple[tuple[str, ...], int | None]:
     if contract.state is None:
         return (embodiment.joint_names if embodiment else ()), None
     names = contract.state.names or (embodiment.joint_names if embodiment else ())
     dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
+    if statistics is not None and dim != statistics.dim:
+        raise ConfigurationError(
+            f"{export.path}: the state has {dim} names ({', '.join(names)}), its statistics have {statistics.dim} numbers",
+            "state-dim-mismatch",
+        )
     if dim is not None and dim > contract.state.width:
         raise ConfigurationError(
-            f"the state has {dim} numbers, the export's state input takes {contract.state.width}"
+            f"{export.path}: the state has {dim} numbers, the export's state input takes {contract.state.width}",
+            "state-dim-mismatch",
         )
     if len(names) != (dim or 0):
         names = ()
@@ -115,7 +155,7 @@ def _state(
 
 
 def _state_statistics(export: Export, embodiment: Embodiment | None) -> Affine | None:
-    if export.state_statistics is not None or export.action_statistics is not None or embodiment is None:
+    if export.says_how_it_normalises or embodiment is None:
         return export.state_statistics
     return _affine(embodiment.state_statistics)
 
@@ -125,7 +165,7 @@ def _action_statistics(export: Export, embodiment: Embodiment | None, columns: C
     own = export.action_statistics
     if own is not None:
         return Affine(own.shift[columns], own.scale[columns])
-    if export.state_statistics is not None or embodiment is None:
+    if export.says_how_it_normalises or embodiment is None:
         return None
     return _affine(embodiment.action_statistics)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from reflex_core.policy.contract import ImageSlot, LanguageSlot, StateSlot
 from reflex_core.values import Floats, Frame, Pixels
 
 Arrays = dict[str, NDArray[Any]]
+
+LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
 
 
 def image_array(frame: Frame, slot: ImageSlot) -> Floats:
@@ -100,15 +102,16 @@ class Language:
 
     def __init__(self, slot: LanguageSlot, path: Path) -> None:
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise ExportError(f"{path}: not a tokenizer file: {str(error)[:200]}", "bad-tokenizer") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         self._slot = slot
-        pads = (self._tokenizer.token_to_id(token) for token in ("<pad>", "[PAD]", "<|endoftext|>"))
-        self._pad = next((identifier for identifier in pads if identifier is not None), 0)
-        self.tokens = lru_cache(maxsize=64)(self._tokens)  # a robot hears few different sentences
+        pads = (tokenizer.token_to_id(token) for token in ("<pad>", "[PAD]", "<|endoftext|>"))
+        pad = next((identifier for identifier in pads if identifier is not None), 0)
+        # a robot hears few different sentences; the cache holds no reference to self, which would be a cycle
+        self._tokens = lru_cache(maxsize=64)(partial(_tokens, tokenizer, slot.length, pad))
 
     def prompt(self, instruction: str, state: str = "") -> str:
         """The text the policy was trained on, made from what the robot was told."""
@@ -116,13 +119,26 @@ class Language:
             instruction = instruction.strip().replace("_", " ").replace("\n", " ")
         return self._slot.template.replace("{state}", state).replace("{instruction}", instruction)
 
-    def _tokens(self, prompt: str) -> Tokens:
-        found = self._tokenizer.encode(prompt).ids
-        kept = found[: self._slot.length]
-        ids = np.full((1, self._slot.length), self._pad, dtype=np.int64)
-        ids[0, : len(kept)] = kept
-        mask = np.arange(self._slot.length)[None] < len(kept)
-        return Tokens(ids, mask, len(found) - len(kept))
+    def tokens(self, prompt: str) -> Tokens:
+        """The tokens of a prompt. Raises ObservationError for a text that is no Unicode or unreasonably long."""
+        if len(prompt) > LONGEST_PROMPT:
+            raise ObservationError(
+                f"the instruction has {len(prompt)} characters, at most {LONGEST_PROMPT} are read", "bad-instruction"
+            )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ObservationError(f"the instruction is not valid Unicode: {error.reason}", "bad-instruction") from error
+        return self._tokens(prompt)
+
+
+def _tokens(tokenizer: Tokenizer, length: int, pad: int, prompt: str) -> Tokens:
+    found = tokenizer.encode(prompt).ids
+    kept = found[:length]
+    ids = np.full((1, length), pad, dtype=np.int64)
+    ids[0, : len(kept)] = kept
+    mask = np.arange(length)[None] < len(kept)
+    return Tokens(ids, mask, len(found) - len(kept))
 
 
 def state_array(state: Floats, slot: StateSlot, statistics: Affine | None) -> Floats:

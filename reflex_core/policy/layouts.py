@@ -111,7 +111,7 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
         raise ExportError(f"{last.path}: has no output '{output}', only {', '.join(last.outputs)}")
 
 
-def _no_prefix(arrays: Arrays) -> Tensors:
+def _no_prefix(_: Arrays) -> Tensors:
     return {}
 
 

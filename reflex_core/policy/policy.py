@@ -39,7 +39,7 @@ class Policy:
         self.export = export
         self.contract = layout.contract
         self.fit = fitted
-        self.notes = layout.notes
+        self.notes = layout.notes + fitted.notes
         self.providers = layout.sessions[0].providers
         self.inference_mode = _MODES.get(self.providers[0], "onnx_cpu")
         self._layout = layout
@@ -51,6 +51,8 @@ class Policy:
 
     def predict(self, observation: Observation, seed: int) -> Prediction:
         """Run the network. Raises ObservationError for an observation it cannot take, InferenceError when it fails."""
+        if seed < 0:
+            raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
         noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
@@ -77,7 +79,8 @@ class Policy:
         statistics = self.fit.action_statistics
         if statistics is None:
             return np.ascontiguousarray(own)
-        return statistics.denormalise(own)
+        # selecting columns leaves them in column order; what travels as bytes must be row by row
+        return np.ascontiguousarray(statistics.denormalise(own))
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Every graph input made from the observation, and how many instruction tokens were cut."""
@@ -118,9 +121,10 @@ class Policy:
             wanted += f" ({', '.join(self.fit.state_names)})"
         if state is None:
             raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
-        right = len(state) == dim if dim else slot is None or 0 < len(state) <= slot.width
+        right = state.size == dim if dim else slot is None or 0 < state.size <= slot.width
         if state.ndim != 1 or not right:
-            raise ObservationError(f"the state must be {wanted}, got {len(state)}", "state-length")
+            got = state.size if state.ndim == 1 else f"an array of shape {state.shape}"
+            raise ObservationError(f"the state must be {wanted}, got {got}", "state-length")
         if not np.isfinite(state).all():
             raise ObservationError("the state holds NaN or Inf", "state-not-finite")
         return state
@@ -139,7 +143,13 @@ class Policy:
         return Observation(frames, state if dim else None, "warm up")
 
 
-def load_policy(export: Export, embodiment: Embodiment | None, device: str, intra_op_threads: int) -> Policy:
+def load_policy(
+    export: Export,
+    embodiment: Embodiment | None,
+    device: str,
+    intra_op_threads: int,
+    joint_names: tuple[str, ...] = (),
+) -> Policy:
     """Load an export for a robot. Raises ConfigurationError (or ExportError) in one sentence."""
     layout = load_layout(export, device, intra_op_threads)
-    return Policy(export, layout, fit(export, layout.contract, embodiment))
+    return Policy(export, layout, fit(export, layout.contract, embodiment, joint_names))

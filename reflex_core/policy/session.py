@@ -69,7 +69,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors come back as exceptions, which are logged once
         options.use_deterministic_compute = True
         # spinning threads take the cores that the robot's other processes need
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -127,8 +127,10 @@ class Session:
         clock_shape = clock.sized()
 
         def call(x: Floats, t: float) -> Floats:
-            binding.bind_ortvalue_input(state, self.tensor(info.name, x))
-            binding.bind_ortvalue_input(time, self.tensor(clock.name, np.full(clock_shape, t)))
+            # a CPU tensor only borrows its array, and older versions of onnxruntime do not hold on to what is bound
+            bound = {**fixed, state: self.tensor(info.name, x), time: self.tensor(clock.name, np.full(clock_shape, t))}
+            for name in (state, time):
+                binding.bind_ortvalue_input(name, bound[name])
             binding.bind_output(output, self._device)
             self._call(binding)
             return np.asarray(binding.get_outputs()[0].numpy(), dtype=np.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ExportError
+from reflex_core.export import CONFIG_NAME
 
 Config = dict[str, Any]
 
@@ -36,11 +37,11 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> str:
         return str(kind)
     if kind is not None:
         raise ExportError(
-            f"{path}: export_kind must be {DECOMPOSED}, {MONOLITHIC} or {EXPERT_STACK}, got {kind!r}"
+            f"{path / CONFIG_NAME}: 'export_kind' must be {DECOMPOSED}, {MONOLITHIC} or {EXPERT_STACK}, got {kind!r}"
         )
     if (path / "expert_stack.onnx").is_file() or "expert" in config:
         return EXPERT_STACK
-    raise ExportError(f"{path}: reflex_config.json names no export_kind and there is no expert_stack.onnx")
+    raise ExportError(f"{path / CONFIG_NAME}: names no 'export_kind' and there is no expert_stack.onnx")
 
 
 def defaults(path: Path, config: Mapping[str, Any]) -> Config:
@@ -63,8 +64,8 @@ def defaults(path: Path, config: Mapping[str, Any]) -> Config:
     if family in ("smolvla", "pi0", "pi05"):
         common |= _family_defaults(family)
     if layout == MONOLITHIC:
-        return common | _monolithic(path)
-    return common | _decomposed(config)
+        return common | _monolithic(path, config)
+    return common | _decomposed(path, config)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
@@ -79,9 +80,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
     return result
 
 
-def is_padded_family(config: Mapping[str, Any]) -> bool:
-    """True for families that pad actions at the end, so that the first dimensions are the robot's."""
-    return _family(config) in ("smolvla", "pi0", "pi05")
+def is_padded(config: Mapping[str, Any], width: int) -> bool:
+    """True where a family pads its actions at the end to this width, so that the first dimensions are the robot's."""
+    return width == PADDED_WIDTH and _family(config) in ("smolvla", "pi0", "pi05")
 
 
 def _family(config: Mapping[str, Any]) -> str:
@@ -114,20 +115,29 @@ def _family_defaults(family: str) -> Config:
     return {"images": images, "language": language}
 
 
-def _monolithic(path: Path) -> Config:
+def _flow(config: Mapping[str, Any], *, per_step: bool) -> Config:
+    """Names of a loop that is baked in or of one step of it: as the export writes its own flow, else as told."""
+    written = config.get("flow")
+    named = set(written) if isinstance(written, Mapping) else set()
+    if "x" in named or (per_step and "noise" not in named):
+        return {"x": "x_t", "time": "t", "velocity": "v_t"}
+    return {"noise": "noise", "actions": "actions"}
+
+
+def _monolithic(path: Path, config: Mapping[str, Any]) -> Config:
     file = next((name for name in _MONOLITHIC_FILES if (path / name).is_file()), _MONOLITHIC_FILES[0])
-    return {"graphs": {"monolithic": file}, "flow": {"noise": "noise", "actions": "actions"}}
+    return {"graphs": {"monolithic": file}, "flow": _flow(config, per_step=False)}
 
 
-def _decomposed(config: Mapping[str, Any]) -> Config:
+def _decomposed(path: Path, config: Mapping[str, Any]) -> Config:
     block = config.get("decomposed") or {}
+    if not isinstance(block, Mapping):
+        raise ExportError(f"{path / CONFIG_NAME}: 'decomposed' must be an object, got {block!r}")
     graphs = {
         "prefix": block.get("vlm_prefix_onnx", "vlm_prefix.onnx"),
         "denoise": block.get("expert_denoise_onnx", "expert_denoise.onnx"),
     }
-    baked = not block.get("per_step_expert", False) and "flow" not in config
-    flow = {"noise": "noise", "actions": "actions"} if baked else {"x": "x_t", "time": "t", "velocity": "v_t"}
-    return {"graphs": graphs, "flow": flow}
+    return {"graphs": graphs, "flow": _flow(config, per_step=bool(block.get("per_step_expert", False)))}
 
 
 def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:

@@ -66,7 +66,7 @@ class Guard:
                 f"the model gave {bad} NaN or Inf values and there is no known position to hold",
                 "non-finite-actions",
             )
-        held = np.broadcast_to(position, served.chunk.actions.shape).astype(np.float32)
+        held = np.tile(position.astype(np.float32), (len(served.chunk.actions), 1))
         if self._limits is not None:
             held = np.clip(held, *self._limits)
         chunk = ActionChunk(held, served.chunk.names, served.chunk.dt_s, source=HOLD)
@@ -107,5 +107,5 @@ def clamp(
         for joint in np.flatnonzero(outside.any(axis=0)):
             column = actions[:, joint]
             worst = column.min() if sign == "<" else column.max()
-            lines.append(f"{names[joint]} {word}: {worst:.3f} {sign} {bound[joint]:.3f}")
+            lines.append(f"{names[joint]} {word}: {worst:.6g} {sign} {bound[joint]:.6g}")
     return np.clip(actions, low, high), GuardReport(True, count, tuple(lines[:VIOLATIONS_KEPT]))

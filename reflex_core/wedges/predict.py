@@ -18,7 +18,7 @@ class Predict:
         self._slot = slot
         self._next_seed = next_seed
 
-    def __call__(self, request: Request, proceed: Proceed) -> Served:
+    def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
         policy = self._policy
         seed = self._next_seed() if request.seed is None else request.seed
         prediction = policy.predict(request.observation, seed)

@@ -27,14 +27,16 @@ Listener = Callable[[Request, Served], None]
 class Telemetry:
     """Measures every request from its receipt. Listeners (recorders) run last and cannot fail a request."""
 
-    def __init__(self, embodiment: str, model_id: str, metrics: Metrics) -> None:
+    def __init__(
+        self, embodiment: str, model_id: str, metrics: Metrics, listeners: list[Listener] | None = None
+    ) -> None:
         self._metrics = metrics
         self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
         self._steps = metrics.denoise_steps.labels(embodiment, "prod")
         self._in_flight = metrics.in_flight.labels(embodiment, "prod")
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
-        self._listeners: list[Listener] = []
+        self._listeners = [] if listeners is None else listeners
 
     def listen(self, listener: Listener) -> None:
         """Call `listener(request, served)` with every finished answer."""
@@ -65,7 +67,7 @@ class Telemetry:
         return served
 
     def _tell(self, request: Request, served: Served) -> None:
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(request, served)
             except Exception:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated robot and the policy node: `ros2 launch reflex_ros demo.launch.py scene_seed:=7`.
+
+Then, for another block: `ros2 topic pub --once /instruction std_msgs/msg/String "{data: reach the red block}"`.
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+
+from launch import LaunchContext, LaunchDescription
+from reflex_ros import launching
+from reflex_ros.demo.launching import ARGUMENTS, plan
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    wanted = plan({name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS})
+    return [
+        Node(
+            package="reflex_ros",
+            executable="demo_robot",
+            name="robot",
+            parameters=[wanted.robot],
+            output="screen",
+        ),
+        LifecycleNode(
+            package="reflex_ros",
+            executable="serve",
+            name="reflex",
+            namespace="",
+            parameters=[wanted.policy],
+            remappings=list(wanted.policy_remappings),
+            output="screen",
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Two nodes, their arguments, their environment."""
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(name, default_value=value, description=words)
+            for name, value, words in ARGUMENTS
+        ]
+        + [SetEnvironmentVariable(name, value) for name, value in launching.environment().items()]
+        + [OpaqueFunction(function=_nodes)]
+    )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex serve`: the ROS node with its HTTP sidecar, or HTTP alone where there is no ROS."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reflex_core.engine import Engine
+from reflex_core.errors import ConfigurationError, ReflexError, SettingError
+from reflex_core.settings import Settings, add_arguments, settings_from
+from reflex_ros.sidecar.thread import Sidecar
+
+ROS_ARGS = "--ros-args"
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM. 0: asked to stop; 1: it could not serve; 2: a bad option or setting."""
+    arguments = sys.argv[1:] if argv is None else argv
+    own, ros_args = split_ros_args(arguments)
+    overrides = vars(_parser().parse_args(own))
+    no_ros = bool(overrides.pop("no_ros"))
+    try:
+        settings = settings_from(overrides)
+    except SettingError as error:
+        return _refuse(error, 2)
+    if not no_ros and _rclpy_is_there():
+        return _serve_ros(overrides, ros_args)
+    print(
+        "serving HTTP alone, without ROS:",
+        "--no-ros" if no_ros else "rclpy cannot be imported here",
+        flush=True,
+    )
+    if ros_args:
+        print(f"what follows {ROS_ARGS} is not used", file=sys.stderr)
+    return serve_http(settings)
+
+
+def _serve_ros(overrides: dict[str, object], ros_args: list[str]) -> int:
+    try:
+        from reflex_ros.node import run  # only here, so that HTTP alone needs no ROS
+    except (ImportError, OSError) as error:
+        print(
+            f"reflex serve: ROS is here but the node cannot be imported ({error}): build the package"
+            " (make build, pip install . or colcon build), or take --no-ros",
+            file=sys.stderr,
+        )
+        return 1
+    return int(run(overrides, ros_args))
+
+
+def split_ros_args(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(ours, those from --ros-args on), which `ros2 run` and launch files append."""
+    if ROS_ARGS not in arguments:
+        return arguments, []
+    at = arguments.index(ROS_ARGS)
+    return arguments[:at], arguments[at:]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reflex serve",
+        description="Serve an ONNX export over ROS 2 and HTTP.",
+        epilog=f"Everything from {ROS_ARGS} on goes to rclpy untouched.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("export_dir", nargs="?", default=argparse.SUPPRESS, help="the same as --export-dir")
+    parser.add_argument("--no-ros", action="store_true", help="Serve HTTP alone, even if ROS is there.")
+    add_arguments(parser)
+    return parser
+
+
+def _rclpy_is_there() -> bool:
+    return importlib.util.find_spec("rclpy") is not None
+
+
+def _refuse(error: ReflexError, status: int) -> int:
+    print(f"reflex serve: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+def serve_http(settings: Settings) -> int:
+    """The engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if not settings.http:
+        return _refuse(
+            SettingError("setting 'http' is false and there is no ROS: nothing would be served"), 2
+        )
+    wake = threading.Event()
+    engine = Engine(settings)
+    sidecar = Sidecar(engine, settings)
+    failures: list[Exception] = []
+
+    def prepare() -> None:
+        try:
+            engine.load()
+            engine.warm_up()
+            print(_serving(engine, sidecar), flush=True)
+        except Exception as error:
+            failures.append(error)
+            wake.set()
+
+    with _signals(wake.set):
+        try:
+            sidecar.start()
+        except ReflexError as error:
+            return _refuse(error, 1)
+        print(f"listening on {sidecar.url}", flush=True)
+        # in a thread of its own: a signal must end the process while onnxruntime is still loading
+        threading.Thread(target=prepare, name="reflex-load", daemon=True).start()
+        wake.wait()
+    sidecar.stop()
+    if not failures:
+        return 0
+    [failure] = failures
+    if not isinstance(failure, ConfigurationError):
+        log.error("the policy could not be made ready", exc_info=failure)
+    return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
+
+
+def _serving(engine: Engine, sidecar: Sidecar) -> str:
+    said = engine.description()
+    robot = said["embodiment"] or "no embodiment"
+    return f"serving {said['model_version']} for {robot} on {said['active_providers'][0]} at {sidecar.url}"
+
+
+@contextmanager
+def _signals(handler: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call the handler while this is open, and have their usual effect afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    known = {number: signal.signal(number, lambda *_: handler()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in known.items():
+            signal.signal(number, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

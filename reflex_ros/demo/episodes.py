@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeded episodes over ROS topics, watched by a subscriber that is neither robot nor policy."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import String
+
+from reflex_ros.demo.participant import Participant
+from reflex_ros.demo.scene import JOINT_NAMES
+from reflex_ros.msg import ActionChunk, ServeStatus
+
+EPISODE_LIMIT_S = 6.0
+SCORE_PERIOD_S = 0.1
+SETTLED_RAD_S = 0.1
+SETTLED_S = 1.0
+FRESH_SENSORS_S = 0.1
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = QoSProfile(depth=10)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far the arm was, `time_s` into the episode."""
+
+    time_s: float
+    distance_m: float
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What an episode came to. Medians are over its chunks and None when the policy sent none."""
+
+    episode_id: str
+    seed: int
+    instruction: str
+    target: str
+    nearest: str
+    reached: bool
+    distance_m: float
+    duration_s: float
+    chunks: int
+    holds: int
+    denoise_steps: float | None
+    latency_ms: float | None
+    observation_age_ms: float | None
+
+
+def chunk_fault(chunk: ActionChunk) -> str:
+    """Why an ActionChunk is not well-formed, in one sentence; empty when it is."""
+    if tuple(chunk.names) != JOINT_NAMES or chunk.action_dim != len(JOINT_NAMES):
+        return f"Expected one column for each of {', '.join(JOINT_NAMES)}, got {', '.join(chunk.names)}."
+    if len(chunk.data) != chunk.horizon * chunk.action_dim or chunk.horizon == 0:
+        return f"Expected {chunk.horizon} x {chunk.action_dim} numbers, got {len(chunk.data)}."
+    if not np.isfinite(chunk.data).all():
+        return "Expected finite actions, got NaN or infinity."
+    if chunk.dt_s <= 0.0 or chunk.start_index >= chunk.horizon:
+        return (
+            f"Expected dt_s > 0 and start_index < {chunk.horizon}, got {chunk.dt_s} and {chunk.start_index}."
+        )
+    if chunk.header.stamp.sec == 0:
+        return "Expected the stamp of an observation, got 0."
+    return ""
+
+
+class Watch:
+    """Collects what the policy node publishes and tells it of episodes and instructions."""
+
+    def __init__(self, participant: Participant) -> None:
+        self.chunks: list[ActionChunk] = []
+        self.faults: list[str] = []
+        self.status: ServeStatus | None = None
+        self._participant = participant
+        node = participant.node
+        node.create_subscription(ActionChunk, "reflex/action_chunk", self._on_chunk, RELIABLE)
+        node.create_subscription(ServeStatus, "reflex/status", self._on_status, LATCHED)
+        self._instruction = node.create_publisher(String, "instruction", LATCHED)
+        self._episode = node.create_publisher(String, "episode", LATCHED)
+
+    def wait_for_everybody(self) -> None:
+        """Waits until policy and robot hear each other and this program."""
+        node = self._participant.node
+        for topic in ("instruction", "episode", "joint_trajectory", "camera/image_raw", "joint_states"):
+            self._participant.spin_until(partial(_has_both_ends, node, topic), f"both ends of {topic}")
+        self._participant.spin_until(lambda: self.status is not None, "the status of the policy node")
+
+    def begin(self, episode_id: str, instruction: str) -> None:
+        """Starts an episode; the instruction goes first so that no chunk of it follows the old one."""
+        self._instruction.publish(String(data=instruction))
+        self._episode.publish(String(data=episode_id))
+
+    def of_episode(self, episode_id: str) -> list[ActionChunk]:
+        """The chunks of one episode, in the order of their arrival."""
+        return [chunk for chunk in self.chunks if chunk.episode_id == episode_id]
+
+    def _on_chunk(self, chunk: ActionChunk) -> None:
+        self.chunks.append(chunk)
+        fault = chunk_fault(chunk)
+        if fault:
+            self.faults.append(fault)
+
+    def _on_status(self, status: ServeStatus) -> None:
+        self.status = status
+
+
+def run_episode(
+    participant: Participant, watch: Watch, seed: int, on_score: Callable[[Moment], None]
+) -> Episode:
+    """Resets the robot to the scene of `seed`, tells the policy, waits for the arm or the time limit.
+
+    `on_score` is called several times a second and at the end.
+    """
+    participant.set_parameters("robot", {"scene_seed": seed})
+    scene = participant.trigger("robot/reset")
+    participant.spin_for(FRESH_SENSORS_S)  # else the policy may look at the scene before the reset
+    watch.begin(scene["episode"], scene["instruction"])
+    started_s = time.monotonic()
+    settled_since_s: float | None = None
+    while True:
+        score = participant.trigger("robot/score")
+        elapsed_s = time.monotonic() - started_s
+        on_score(Moment(elapsed_s, score["distance_m"], score["reached"]))
+        if not (score["reached"] and score["speed_rad_s"] < SETTLED_RAD_S):
+            settled_since_s = None
+        elif settled_since_s is None:
+            settled_since_s = elapsed_s
+        elif elapsed_s - settled_since_s >= SETTLED_S:
+            break
+        if elapsed_s > EPISODE_LIMIT_S:
+            break
+        participant.spin_for(SCORE_PERIOD_S)
+    chunks = watch.of_episode(scene["episode"])
+    computed = [chunk for chunk in chunks if chunk.source == ActionChunk.SOURCE_POLICY]
+    return Episode(
+        episode_id=scene["episode"],
+        seed=seed,
+        instruction=scene["instruction"],
+        target=score["target"],
+        nearest=score["nearest"],
+        reached=score["reached"],
+        distance_m=score["distance_m"],
+        duration_s=elapsed_s,
+        chunks=len(computed),
+        holds=sum(chunk.source == ActionChunk.SOURCE_HOLD for chunk in chunks),
+        denoise_steps=_median([chunk.denoise_steps for chunk in computed]),
+        latency_ms=_median([chunk.latency_ms for chunk in computed]),
+        observation_age_ms=_median([chunk.observation_age_ms for chunk in computed]),
+    )
+
+
+def _has_both_ends(node: Node, topic: str) -> bool:
+    return bool(node.count_subscribers(topic) and node.count_publishers(topic))
+
+
+def _median(values: list[float]) -> float | None:
+    return float(statistics.median(values)) if values else None

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's table, its summary and its verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reflex_ros.demo.episodes import Episode
+
+REQUIRED_SHARE = 0.95
+INSTRUCTION_WIDTH = 40
+HEADINGS = (
+    f"  #  {'instruction':<{INSTRUCTION_WIDTH}}  reached  distance  chunks  denoise  latency  obs. age",
+    f"     {'':<{INSTRUCTION_WIDTH}}                 cm            steps       ms        ms",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All episodes together; latencies in ms, medians over the episodes' medians."""
+
+    episodes: int
+    reached: int
+    distance_cm: float
+    latency_ms: float | None
+    observation_age_ms: float | None
+    chunks: int
+    holds: int
+    errors: int
+    guard_clamped: int
+    observations_refused: int
+    malformed_chunks: int
+
+
+def row(number: int, episode: Episode) -> str:
+    """One line of the table."""
+    instruction = episode.instruction
+    if len(instruction) > INSTRUCTION_WIDTH:
+        instruction = instruction[: INSTRUCTION_WIDTH - 1] + "…"
+    return (
+        f"{number:>3}  {instruction:<{INSTRUCTION_WIDTH}}  {'yes' if episode.reached else 'NO':<7}"
+        f"  {episode.distance_m * 100:>8.1f}  {episode.chunks:>6}  {_number(episode.denoise_steps, 7, 0)}"
+        f"  {_number(episode.latency_ms, 7, 1)}  {_number(episode.observation_age_ms, 8, 1)}"
+    )
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """The lines below the table."""
+    return [
+        f"reached {summary.reached}/{summary.episodes}, median distance {summary.distance_cm:.1f} cm, "
+        f"median chunk latency {_number(summary.latency_ms, 0, 1)} ms, "
+        f"median observation age {_number(summary.observation_age_ms, 0, 1)} ms",
+        f"{summary.chunks} chunks, {summary.guard_clamped} clamped by the guard, {summary.holds} holds, "
+        f"{summary.errors} errors",
+    ]
+
+
+def shortcomings(summary: Summary, episodes: Sequence[Episode]) -> list[str]:
+    """Why the demo did not succeed, a sentence each; empty when it did."""
+    found = []
+    if summary.reached < REQUIRED_SHARE * summary.episodes:
+        found.append(
+            f"Only {summary.reached} of {summary.episodes} episodes reached the block; "
+            f"at least {REQUIRED_SHARE:.0%} are expected."
+        )
+    silent = [episode.seed for episode in episodes if episode.chunks == 0]
+    if silent:
+        seeds = ", ".join(map(str, silent))
+        found.append(f"The policy sent no action chunk in the episodes of these seeds: {seeds}.")
+    if summary.errors:
+        found.append(f"The policy node counted {summary.errors} errors.")
+    if summary.malformed_chunks:
+        found.append(f"{summary.malformed_chunks} action chunks were not well-formed.")
+    return found
+
+
+def median_of(values: Sequence[float | None]) -> float | None:
+    """The median of what is known."""
+    known = [value for value in values if value is not None]
+    return float(statistics.median(known)) if known else None
+
+
+def as_json(summary: Summary, episodes: Sequence[Episode], failures: Sequence[str]) -> dict[str, object]:
+    """What demo.json holds."""
+    return {
+        "passed": not failures,
+        "failures": list(failures),
+        "summary": dataclasses.asdict(summary),
+        "episodes": [dataclasses.asdict(episode) for episode in episodes],
+    }
+
+
+def _number(value: float | None, width: int, decimals: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{decimals}f}"

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated robot as a ROS node: camera, joint states and joint trajectory controller, as a real arm.
+
+    python -m reflex_ros.demo.robot --ros-args -p scene_seed:=7
+
+It knows nothing of policies: it gives no instruction and judges an episode only when it is asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.rendering import RenderingUnavailable
+from reflex_ros.demo.robot_messages import (
+    CHANNELS,
+    SENSOR_QOS,
+    Frame,
+    compressed_message,
+    image_message,
+    joint_state_message,
+)
+from reflex_ros.demo.scene import JOINT_NAMES, distances_m, make_scene
+from reflex_ros.demo.trajectory import TrajectoryFollower, TrajectoryRefused
+
+CAMERA_RATE_HZ = 30.0
+JOINT_RATE_HZ = 100.0
+CONTROL_PERIOD_S = 0.01
+MAX_CATCH_UP_S = 0.5
+STOP_CHECK_PERIOD_S = 0.2
+PICTURE_SIZE = (640, 480)
+JOINT_STATE_QOS = QoSProfile(depth=10)
+TRAJECTORY_QOS = QoSProfile(depth=1)
+
+# name, default, description, largest value of an integer
+PARAMETERS: tuple[tuple[str, bool | int | str, str, int], ...] = (
+    ("scene_seed", 0, "The scene that ~/reset sets up.", 2**62),
+    ("pictures_dir", "", "~/save_picture writes inside this directory only. Empty: it refuses.", 0),
+    ("picture_path", "view.png", "Where ~/save_picture writes, below pictures_dir; a PNG.", 0),
+    ("camera_enabled", True, "Fault for tests: false stops the camera.", 0),
+    ("freeze_camera_stamps", False, "Fault for tests: the camera repeats its last frame, stamp included.", 0),
+    ("camera_encoding", "rgb8", f"Encoding of the raw image: {', '.join(CHANNELS)}.", 0),
+    ("camera_row_padding", 0, "Bytes after each image row, as some drivers have them.", 4096),
+    ("joint_order_reversed", False, "Joint states name the last joint first.", 0),
+    ("joint_names_wrong", False, "Fault for tests: joint states name joints that the arm does not have.", 0),
+)
+
+
+class PictureError(ValueError):
+    """The picture cannot be written where it was asked for."""
+
+
+def picture_path(pictures_dir: str, path: str) -> Path:
+    """The absolute path of a picture. Raises PictureError when it is no PNG inside `pictures_dir`."""
+    if not pictures_dir:
+        raise PictureError("No picture saved: the parameter pictures_dir is empty.")
+    directory = Path(pictures_dir).resolve()
+    wanted = (directory / path).resolve()
+    if not wanted.is_relative_to(directory) or wanted.suffix != ".png":
+        raise PictureError(f"No picture saved: expected a .png file inside {directory}, got '{path}'.")
+    return wanted
+
+
+class Robot(Node):
+    """The arm on its topics. Physics runs when a timer fires, up to the time on the node's clock."""
+
+    def __init__(self, arm: Arm, **options: Any) -> None:
+        super().__init__("robot", **options)
+        for name, default, description, maximum in PARAMETERS:
+            self.declare_parameter(name, default, _descriptor(default, description, maximum))
+        self.add_on_set_parameters_callback(_check_parameters)
+        self._arm = arm
+        self._resets = 0
+        self._reset_stamp_s = self._physics_time_s = 0.0
+        self._trajectories_refused = 0
+        self._command_rad = arm.joint_positions_rad
+        self._frame: Frame | None = None
+        self._reset_scene()
+
+        self._image_publisher = self.create_publisher(Image, "camera/image_raw", SENSOR_QOS)
+        self._jpeg_publisher = self.create_publisher(
+            CompressedImage, "camera/image_raw/compressed", SENSOR_QOS
+        )
+        self._joint_publisher = self.create_publisher(JointState, "joint_states", JOINT_STATE_QOS)
+        self.create_subscription(JointTrajectory, "joint_trajectory", self._on_trajectory, TRAJECTORY_QOS)
+        self.create_service(Trigger, "~/reset", self._answering(self._reset))
+        self.create_service(Trigger, "~/score", self._answering(self._score))
+        self.create_service(Trigger, "~/save_picture", self._answering(self._save_picture))
+        self.create_timer(1.0 / JOINT_RATE_HZ, self._publish_joint_states)
+        self.create_timer(1.0 / CAMERA_RATE_HZ, self._publish_camera)
+
+    def _advance(self) -> Time:
+        """Brings the physics up to the node's clock and returns that time."""
+        now = self.get_clock().now()
+        now_s = now.nanoseconds * 1e-9
+        behind_s = now_s - self._physics_time_s
+        if behind_s < 0.0:
+            self.get_logger().warning(f"The clock jumped back by {-behind_s:.3f} s; the arm holds.")
+            self._follower = TrajectoryFollower(JOINT_NAMES, self._command_rad)
+            self._physics_time_s = now_s
+            return now
+        if behind_s > MAX_CATCH_UP_S:
+            self.get_logger().warning(f"The simulation stalled for {behind_s:.1f} s and skips some of it.")
+            self._physics_time_s = now_s - MAX_CATCH_UP_S
+            behind_s = MAX_CATCH_UP_S
+        slices = math.ceil(behind_s / CONTROL_PERIOD_S)
+        for end_s in np.linspace(self._physics_time_s, now_s, slices + 1)[1:]:
+            self._command_rad = self._follower.command(float(end_s))
+            self._arm.step(self._command_rad, float(end_s) - self._physics_time_s)
+            self._physics_time_s = float(end_s)
+        return now
+
+    def _publish_joint_states(self) -> None:
+        stamp = self._advance().to_msg()
+        self._joint_publisher.publish(
+            joint_state_message(
+                stamp,
+                JOINT_NAMES,
+                self._arm.joint_positions_rad,
+                self._arm.joint_velocities_rad_s,
+                order_reversed=self._value("joint_order_reversed"),
+                names_wrong=self._value("joint_names_wrong"),
+            )
+        )
+
+    def _publish_camera(self) -> None:
+        if not self._value("camera_enabled"):
+            return
+        if self._frame is None or not self._value("freeze_camera_stamps"):
+            stamp = self._advance().to_msg()
+            self._frame = Frame(self._arm.image(), stamp)
+        encoding, padding = self._value("camera_encoding"), self._value("camera_row_padding")
+        self._image_publisher.publish(image_message(self._frame, encoding, padding))
+        if self._jpeg_publisher.get_subscription_count() > 0:
+            self._jpeg_publisher.publish(compressed_message(self._frame))
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        now_s = self._advance().nanoseconds * 1e-9
+        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
+        points = [
+            (point.time_from_start.sec + point.time_from_start.nanosec * 1e-9, point.positions)
+            for point in message.points
+        ]
+        try:
+            if 0.0 < stamp_s < self._reset_stamp_s:
+                raise TrajectoryRefused("It is older than the reset: it was made for another scene.")
+            self._follower.set(now_s, stamp_s, message.joint_names, points)
+        except TrajectoryRefused as error:
+            self._trajectories_refused += 1
+            self.get_logger().error(f"Trajectory refused, the arm keeps to what it had: {error}")
+
+    def _reset(self) -> dict[str, object]:
+        self._reset_scene()
+        self._resets += 1
+        # Whoever acts on the answer finds sensor data of the new scene.
+        self._publish_joint_states()
+        self._publish_camera()
+        episode = f"scene-{self._scene.seed}-{self._resets}"
+        return {"seed": self._scene.seed, "instruction": self._scene.instruction, "episode": episode}
+
+    def _reset_scene(self) -> None:
+        self._scene = make_scene(self._value("scene_seed"))
+        self._arm.reset(self._scene)
+        self._command_rad = self._arm.joint_positions_rad
+        self._follower = TrajectoryFollower(JOINT_NAMES, self._command_rad)
+        self._reset_stamp_s = self._physics_time_s = self.get_clock().now().nanoseconds * 1e-9
+
+    def _score(self) -> dict[str, object]:
+        self._advance()
+        nearest = int(np.argmin(distances_m(self._scene, self._arm.end_effector_m)))
+        return {
+            "seed": self._scene.seed,
+            "reached": self._arm.reached(self._scene),
+            "distance_m": self._arm.distance_m(self._scene),
+            "nearest": self._scene.blocks[nearest].colour,
+            "target": self._scene.target_colour,
+            "speed_rad_s": float(np.abs(self._arm.joint_velocities_rad_s).max()),
+            "trajectories_refused": self._trajectories_refused,
+        }
+
+    def _save_picture(self) -> dict[str, object]:
+        path = picture_path(self._value("pictures_dir"), self._value("picture_path"))
+        self._advance()
+        pixels = self._arm.image("view", *PICTURE_SIZE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):
+            raise PictureError(f"No picture saved: {path} cannot be written.")
+        return {"path": str(path)}
+
+    def _answering(self, work: Callable[[], dict[str, object]]) -> Callable[..., Trigger.Response]:
+        """A service callback that answers with the work's result as JSON, or with why there is none."""
+
+        def answer(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message = json.dumps(work())
+                response.success = True
+            except (PictureError, OSError) as error:
+                self.get_logger().error(str(error))
+                response.message = str(error)
+            return response
+
+        return answer
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+
+def _descriptor(default: bool | int | str, description: str, maximum: int) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=description)
+    if isinstance(default, int) and not isinstance(default, bool):
+        descriptor.integer_range = [IntegerRange(from_value=0, to_value=maximum, step=1)]
+    return descriptor
+
+
+def _check_parameters(parameters: Sequence[Parameter]) -> SetParametersResult:
+    for parameter in parameters:
+        if parameter.name == "camera_encoding" and parameter.value not in CHANNELS:
+            reason = f"camera_encoding takes one of {', '.join(CHANNELS)}, got '{parameter.value}'"
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
+
+
+def _serve(arm: Arm, arguments: Sequence[str], stopping: threading.Event) -> None:
+    # rclpy's own handlers take the context away in the middle of a callback, whose publisher then raises.
+    rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+    robot = Robot(arm)
+    executor = SingleThreadedExecutor()
+    executor.add_node(robot)
+    robot.get_logger().info("The simulated robot is ready.")
+    while not stopping.is_set():
+        executor.spin_once(timeout_sec=STOP_CHECK_PERIOD_S)
+    executor.shutdown()
+    robot.destroy_node()
+    rclpy.shutdown()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        with contextlib.closing(Arm()) as arm:
+            arm.reset(make_scene(0))
+            arm.image()  # opens the renderer: seconds that no timer should wait for
+            _serve(arm, sys.argv if argv is None else [sys.argv[0], *argv], stopping)
+    except RenderingUnavailable as error:
+        print(f"reflex demo robot: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`: simulated robot and policy node as two processes, and seeded episodes over their topics.
+
+    python -m reflex_ros.demo.run --episodes 20 --out demo_out
+
+Exit status: 0 when at least 95 % of the episodes reached their block and nothing failed, 130 after Ctrl-C,
+else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from sensor_msgs.msg import CompressedImage, JointState
+
+from reflex_core.locations import embedded_policy
+from reflex_ros.demo import report, strip
+from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
+from reflex_ros.demo.participant import Participant
+from reflex_ros.demo.processes import (
+    Child,
+    DemoError,
+    check_alive,
+    free_port,
+    ros_environment,
+    start,
+    stop,
+    tail,
+    wait_until_ready,
+)
+from reflex_ros.demo.robot_messages import SENSOR_QOS
+from reflex_ros.demo.strip import Picture
+from reflex_ros.launching import PROFILE_VARIABLES
+
+READY_TIMEOUT_S = 90.0
+PICTURE_PERIOD_S = 0.25
+FRAMES = "frames"
+
+
+def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed command line."""
+    parser = argparse.ArgumentParser(
+        prog="make demo", description="Episodes of the embedded policy on a simulated arm."
+    )
+    option = parser.add_argument
+    option("--episodes", type=_at_least_one, default=20, help="how many [20]")
+    option("--seed", type=int, default=9015, help="scene of the first episode; the others follow [9015]")
+    option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
+    option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
+    option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
+    return parser.parse_args(argv)
+
+
+def robot_command(pictures_dir: Path) -> list[str]:
+    """The robot process."""
+    parameters = ["-p", f"pictures_dir:={pictures_dir}"]
+    return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *parameters]
+
+
+def policy_command(port: int) -> list[str]:
+    """The policy process: the embedded export on one thread, its trajectory wired to the robot."""
+    serve = ["serve", "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
+    remap = ["--ros-args", "-r", "reflex/joint_trajectory:=joint_trajectory"]
+    return [sys.executable, "-m", "reflex_ros.cli.main", *serve, *remap]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo and returns the exit status."""
+    arguments = arguments_from(argv)
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / FRAMES, ignore_errors=True)
+    signal.signal(signal.SIGTERM, _terminate)
+    children: list[Child] = []
+    failures: list[str] = []
+    try:
+        failures = _demo(arguments, out, children)
+    except DemoError as error:
+        failures = [str(error)]
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        complaints = stop(children)
+    # After another failure a process may be caught while it starts, which says nothing.
+    failures = failures or complaints
+    if failures:
+        _explain(failures, children)
+        return 1
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> list[str]:
+    os.environ.update(ros_environment(os.environ))
+    port = free_port(arguments.port)
+    if port != arguments.port:
+        print(f"port {arguments.port} is in use; the policy server takes {port}")
+    robot = start("robot", robot_command(out / FRAMES), out / "robot.log", os.environ)
+    children.append(robot)
+    policy = start("policy", policy_command(port), out / "policy.log", os.environ)
+    children.append(policy)
+    print(f"robot   simulated Panda, pid {robot.process.pid}, {_short(robot.log)}")
+    print(f"policy  {embedded_policy().name}, pid {policy.process.pid}, {_short(policy.log)}")
+    print(f"HTTP    http://127.0.0.1:{port}")
+    print(f"topics  ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only")
+    started_s = time.monotonic()
+
+    def say(state: str) -> None:
+        print(f"{time.monotonic() - started_s:5.1f} s {state}", flush=True)
+
+    wait_until_ready(port, children, READY_TIMEOUT_S, say)
+    with Participant("demo", partial(check_alive, children)) as participant:
+        watch = Watch(participant)
+        watch.wait_for_everybody()
+        episodes, pictures = _episodes(arguments, participant, watch)
+        summary = _summary(episodes, watch)
+        failures = report.shortcomings(summary, episodes)
+        print("", *report.summary_lines(summary), sep="\n")
+        _write_results(out, summary, episodes, pictures, failures)
+        if arguments.keep_running:
+            _keep_running(out, port, participant)
+    return failures
+
+
+def _episodes(
+    arguments: argparse.Namespace, participant: Participant, watch: Watch
+) -> tuple[list[Episode], list[Picture]]:
+    print("", *report.HEADINGS, sep="\n")
+    pictures: list[Picture] = []
+    episodes: list[Episode] = []
+    for number in range(arguments.episodes):
+        photograph = partial(_photograph, participant, pictures)
+        episode = run_episode(
+            participant, watch, arguments.seed + number, photograph if number == 0 else lambda _: None
+        )
+        if number == 0:
+            end = Moment(episode.duration_s, episode.distance_m, episode.reached)
+            _photograph(participant, pictures, end, 0.0)
+        episodes.append(episode)
+        print(report.row(number + 1, episode), flush=True)
+    return episodes, pictures
+
+
+def _photograph(
+    participant: Participant, pictures: list[Picture], moment: Moment, period_s: float = PICTURE_PERIOD_S
+) -> None:
+    """Has the robot save a picture, unless the last one is younger than `period_s`."""
+    if pictures and moment.time_s - pictures[-1].moment.time_s < period_s:
+        return
+    participant.set_parameters("robot", {"picture_path": f"{len(pictures):02}.png"})
+    saved = participant.trigger("robot/save_picture")
+    pictures.append(Picture(moment, Path(saved["path"])))
+
+
+def _summary(episodes: Sequence[Episode], watch: Watch) -> report.Summary:
+    status = watch.status
+    assert status is not None  # wait_for_everybody waited for it
+    return report.Summary(
+        episodes=len(episodes),
+        reached=sum(episode.reached for episode in episodes),
+        distance_cm=100.0 * (report.median_of([episode.distance_m for episode in episodes]) or 0.0),
+        latency_ms=report.median_of([episode.latency_ms for episode in episodes]),
+        observation_age_ms=report.median_of([episode.observation_age_ms for episode in episodes]),
+        chunks=sum(episode.chunks for episode in episodes),
+        holds=status.holds_total,
+        errors=status.errors_total,
+        guard_clamped=status.guard_clamped_total,
+        observations_refused=status.observations_refused_total,
+        malformed_chunks=len(watch.faults),
+    )
+
+
+def _write_results(
+    out: Path,
+    summary: report.Summary,
+    episodes: Sequence[Episode],
+    pictures: Sequence[Picture],
+    failures: Sequence[str],
+) -> None:
+    result = out / "demo.json"
+    result.write_text(
+        json.dumps(report.as_json(summary, episodes, failures), indent=2) + "\n", encoding="utf-8"
+    )
+    strip.write(out / "episode.png", episodes[0], pictures)
+    print(f"wrote {_short(out / 'episode.png')} and {_short(result)}")
+
+
+def _keep_running(out: Path, port: int, participant: Participant) -> None:
+    request = out / "act_request.json"
+    _write_act_request(request, participant)
+    domain = os.environ["ROS_DOMAIN_ID"]
+    profile = next((f"{name}={os.environ[name]}" for name in PROFILE_VARIABLES if name in os.environ), "")
+    print(
+        f"""
+Robot and policy keep running; Ctrl-C ends them. In another terminal:
+  curl http://127.0.0.1:{port}/health
+  curl http://127.0.0.1:{port}/metrics
+  curl -H 'Content-Type: application/json' --data @{_short(request)} http://127.0.0.1:{port}/act
+  export ROS_DOMAIN_ID={domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+  export {profile}
+  ros2 topic echo /reflex/action_chunk
+  ros2 topic pub --once /instruction std_msgs/msg/String '{{data: reach the red block}}'""",
+        flush=True,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            participant.spin_for(1.0)
+
+
+def _write_act_request(path: Path, participant: Participant) -> None:
+    """Writes what the robot sees now as the body of a POST to /act."""
+    images: list[CompressedImage] = []
+    states: list[JointState] = []
+    with (
+        _subscribed(participant, CompressedImage, "camera/image_raw/compressed", images),
+        _subscribed(participant, JointState, "joint_states", states),
+    ):
+        participant.spin_until(lambda: images and states, "a camera image and joint states")
+    body = {
+        "image": base64.b64encode(bytes(images[-1].data)).decode("ascii"),
+        "state": list(states[-1].position),
+        "instruction": "reach the red block",
+        "episode_id": "curl",
+    }
+    path.write_text(json.dumps(body), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _subscribed(participant: Participant, kind: type, topic: str, received: list[object]) -> Iterator[None]:
+    subscription = participant.node.create_subscription(kind, topic, received.append, SENSOR_QOS)
+    try:
+        yield
+    finally:
+        participant.node.destroy_subscription(subscription)
+
+
+def _explain(failures: Sequence[str], children: Sequence[Child]) -> None:
+    sys.stdout.flush()
+    for child in children:
+        print(f"\n--- end of {_short(child.log)}\n{tail(child.log)}", file=sys.stderr)
+    print("\nThe demo failed:", *failures, sep="\n  ", file=sys.stderr)
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
+    return number
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws one episode as a strip: its pictures side by side, what was asked above, time and distance below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_ros.demo.episodes import Episode, Moment
+from reflex_ros.demo.scene import COLOURS
+
+FRAME_COUNT = 6
+CROP_X, CROP_Y = slice(215, 555), slice(40, 400)  # of 640x480: the arm and the table
+FRAME_WIDTH, GAP, MARGIN, TITLE_HEIGHT, CAPTION_HEIGHT = 320, 8, 24, 84, 46
+Pixels = NDArray[np.uint8]
+SCALE = 2  # drawn larger and reduced: OpenCV's line fonts are ragged otherwise
+BACKGROUND, INK, FAINT, DONE = (36, 28, 24), (245, 240, 236), (165, 150, 140), (120, 200, 110)
+FONT = cv2.FONT_HERSHEY_DUPLEX
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A saved view of the arm at a moment of the episode."""
+
+    moment: Moment
+    path: Path
+
+
+def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Picture]:
+    """`count` of the pictures: evenly in time until the arm first arrives, then the last one."""
+    if len(pictures) <= count:
+        return list(pictures)
+    arrivals = [index for index, picture in enumerate(pictures) if picture.moment.reached]
+    arrival = max(arrivals[0] if arrivals else len(pictures) - 1, count - 2)
+    indices = np.linspace(0, arrival, count - 1).round().astype(int)
+    return [pictures[index] for index in indices] + [pictures[-1]]
+
+
+def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
+    """Returns the strip, uint8 [height, width, 3] BGR."""
+    frames = [_frame(picture) for picture in pictures]
+    frame_height, count = frames[0].shape[0], len(frames)
+    width = 2 * MARGIN + count * FRAME_WIDTH + (count - 1) * GAP
+    height = TITLE_HEIGHT + frame_height + CAPTION_HEIGHT
+    large = np.full((height * SCALE, width * SCALE, 3), BACKGROUND, dtype=np.uint8)
+    _title(large, episode)
+    for index, picture in enumerate(pictures):
+        x = MARGIN + index * (FRAME_WIDTH + GAP)
+        _caption(large, picture.moment, x, TITLE_HEIGHT + frame_height + 30)
+    strip: Pixels = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    for index, frame in enumerate(frames):
+        x = MARGIN + index * (FRAME_WIDTH + GAP)
+        strip[TITLE_HEIGHT : TITLE_HEIGHT + frame_height, x : x + FRAME_WIDTH] = frame
+    return strip
+
+
+def write(path: Path, episode: Episode, pictures: Sequence[Picture]) -> None:
+    """Writes the strip as PNG. Raises OSError when that fails."""
+    if not cv2.imwrite(str(path), draw(episode, choose(pictures))):
+        raise OSError(f"The picture strip cannot be written to {path}.")
+
+
+def _frame(picture: Picture) -> Pixels:
+    pixels = cv2.imread(str(picture.path))
+    if pixels is None:
+        raise OSError(f"The picture {picture.path} cannot be read.")
+    cropped = pixels[CROP_Y, CROP_X]
+    height = round(FRAME_WIDTH * cropped.shape[0] / cropped.shape[1])
+    frame: Pixels = cv2.resize(cropped, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return frame
+
+
+def _title(image: Pixels, episode: Episode) -> None:
+    red, green, blue = (round(255 * part) for part in COLOURS[episode.target])
+    corner, far = (MARGIN, 30), (MARGIN + 26, 56)
+    cv2.rectangle(image, _scaled(corner), _scaled(far), (blue, green, red), cv2.FILLED)
+    _text(image, f'"{episode.instruction}"', MARGIN + 42, 53, 0.95, INK)
+    verdict = f"{'reached' if episode.reached else 'not reached'}, {episode.distance_m * 100:.1f} cm"
+    facts = f"{verdict}   |   {episode.chunks} action chunks   |   seed {episode.seed}"
+    (facts_width, _), _ = cv2.getTextSize(facts, FONT, 0.6 * SCALE, SCALE)
+    _text(image, facts, (image.shape[1] - facts_width) // SCALE - MARGIN, 53, 0.6, FAINT)
+
+
+def _caption(image: Pixels, moment: Moment, x: int, y: int) -> None:
+    _text(image, f"{moment.time_s:.1f} s", x + 2, y, 0.6, INK)
+    distance = f"{moment.distance_m * 100:.1f} cm to go"
+    (width, _), _ = cv2.getTextSize(distance, FONT, 0.55 * SCALE, SCALE)
+    _text(image, distance, x + FRAME_WIDTH - 2 - width // SCALE, y, 0.55, DONE if moment.reached else FAINT)
+
+
+def _text(image: Pixels, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(image, text, _scaled((x, y)), FONT, size * SCALE, colour, SCALE, cv2.LINE_AA)
+
+
+def _scaled(point: tuple[int, int]) -> tuple[int, int]:
+    return point[0] * SCALE, point[1] * SCALE

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes and handlers. The event loop moves bytes; all work on them is one hop to a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from aiohttp import StreamReader, web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from reflex_core.engine import Engine
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_ros.sidecar import reading
+from reflex_ros.sidecar.keys import authorised
+from reflex_ros.sidecar.reply import Reply, chunk_reply, config, health, problem, problem_of
+
+WAITING_REQUESTS = 64
+WAITING_BYTES = 512 << 20
+BODY_TIMEOUT_S = 30.0
+OPEN_PATHS = ("/health", "/metrics")
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Requests whose bodies are in memory and that have no answer yet. Touched by the event loop only."""
+
+    requests: int = 0
+    bytes: int = 0
+
+
+ENGINE = web.AppKey("engine", Engine)
+API_KEY = web.AppKey("api_key", bytes)
+WAITING = web.AppKey("waiting", Waiting)
+WORKERS = web.AppKey("workers", ThreadPoolExecutor)
+CLERK = web.AppKey("clerk", ThreadPoolExecutor)
+
+
+def make_app(engine: Engine, api_key: bytes | None) -> web.Application:
+    """The application; its worker threads live as long as it does."""
+    app = web.Application(middlewares=[_answer_in_json])
+    app[ENGINE] = engine
+    app[WAITING] = Waiting()
+    if api_key is not None:
+        app[API_KEY] = api_key
+    app.cleanup_ctx.append(_threads)
+    app.router.add_post("/act", act)
+    app.router.add_get("/health", get_health)
+    app.router.add_get("/config", get_config)
+    app.router.add_get("/metrics", get_metrics)
+    return app
+
+
+async def _threads(app: web.Application) -> AsyncIterator[None]:
+    app[WORKERS] = ThreadPoolExecutor(app[ENGINE].settings.http_threads, "reflex-act")
+    app[CLERK] = ThreadPoolExecutor(1, "reflex-clerk")  # /metrics does not queue behind inference
+    yield
+    for pool in (app[WORKERS], app[CLERK]):
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@web.middleware
+async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The key check, and every failure as JSON."""
+    try:
+        known = request.match_info.http_exception is None
+        if (
+            known
+            and request.path not in OPEN_PATHS
+            and not authorised(request.headers, request.app.get(API_KEY))
+        ):
+            return _refused(
+                request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>"
+            )
+        return await handler(request)
+    except web.HTTPException as error:
+        slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
+            error.status, "http-error"
+        )
+        response = _refused(request, error.status, slug, error.reason)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:
+        log.exception("%s %.200r failed", request.method, request.path)
+        return _refused(request, 500, "internal-error", "the server failed on this request; its log says why")
+
+
+def _response(reply: Reply) -> web.Response:
+    return web.Response(
+        body=reply.body, status=reply.status, headers=reply.headers, content_type="application/json"
+    )
+
+
+def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:
+    request.app[ENGINE].metrics.errors.labels(slug).inc()
+    return _response(problem(status, slug, message, _fresh_id()))
+
+
+def _fresh_id() -> str:
+    return f"req-{secrets.token_hex(4)}"
+
+
+async def act(request: web.Request) -> web.Response:
+    """POST /act: one observation in, one action chunk out."""
+    received_ns = time.monotonic_ns()
+    engine, waiting = request.app[ENGINE], request.app[WAITING]
+    loaded = engine.loaded
+    if loaded is None:
+        return _response(problem_of(NotReadyError(engine.state), _fresh_id()))
+    limit = reading.largest_body(len(reading.cameras_of(loaded)), engine.settings.max_pixels)
+    body = await _body(request, limit)
+    if body is None:
+        return _refused(request, 413, "body-too-large", f"the body must have at most {limit} bytes")
+    full = waiting.requests >= WAITING_REQUESTS or (
+        waiting.requests and waiting.bytes + len(body) > WAITING_BYTES
+    )
+    if full:
+        return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
+    waiting.requests += 1
+    waiting.bytes += len(body)
+    try:
+        loop = asyncio.get_running_loop()
+        return _response(await loop.run_in_executor(request.app[WORKERS], answer, engine, body, received_ns))
+    finally:
+        waiting.requests -= 1
+        waiting.bytes -= len(body)
+
+
+async def _body(request: web.Request, limit: int) -> bytes | None:
+    """The whole body, or None when it is longer than the limit; what is too long is not kept."""
+    if (request.content_length or 0) > limit:
+        return None
+    try:
+        return await asyncio.wait_for(_read(request.content, limit), BODY_TIMEOUT_S)
+    except asyncio.TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+async def _read(stream: StreamReader, limit: int) -> bytes | None:
+    parts, size = [], 0
+    while part := await stream.readany():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return None
+    return b"".join(parts)
+
+
+def answer(engine: Engine, body: bytes, received_ns: int) -> Reply:
+    """The whole of /act but the socket; runs in a worker thread and never raises."""
+    request_id = ""
+    inside = False
+    try:
+        loaded = engine.loaded
+        if loaded is None:
+            raise NotReadyError(engine.state)
+        document = reading.document(body)
+        request_id = reading.request_id(document) or ""
+        asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels)
+        request = engine.request(
+            asked.observation,
+            received_ns=received_ns,
+            episode_id=asked.episode_id,
+            request_id=asked.request_id,
+            seed=asked.seed,
+        )
+        request_id, inside = request.request_id, True
+        served = engine.act(request)
+        return chunk_reply(served, loaded, engine.settings.robot_id)
+    except (ObservationError, NotReadyError) as error:
+        slug = error.slug
+        if not inside or isinstance(error, NotReadyError):  # the engine counts what it refuses itself
+            engine.metrics.errors.labels(slug).inc()
+        return problem_of(error, request_id or _fresh_id())
+    except Exception as error:
+        log.exception("request %.200r failed", request_id)
+        if not isinstance(error, InferenceError) and not inside:
+            engine.metrics.errors.labels("internal-error").inc()
+        return problem_of(error, request_id or _fresh_id())
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """GET /health: 200 only while a policy is ready."""
+    return _response(health(request.app[ENGINE]))
+
+
+async def get_config(request: web.Request) -> web.Response:
+    """GET /config: the export's reflex_config.json and what is effectively served."""
+    loop = asyncio.get_running_loop()
+    return _response(await loop.run_in_executor(request.app[CLERK], config, request.app[ENGINE]))
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """GET /metrics: Prometheus text."""
+    loop = asyncio.get_running_loop()
+    text = await loop.run_in_executor(request.app[CLERK], request.app[ENGINE].metrics.exposition)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

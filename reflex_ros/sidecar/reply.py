@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Served or an error becomes the JSON that goes out. Every promised field is always there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from reflex_core import __version__
+from reflex_core.engine import FAILED, READY, Engine, Loaded
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_core.values import Served
+from reflex_ros.sidecar.reading import BodyError
+
+RETRY_AFTER_S = "1"
+
+_ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, JSON body and extra headers."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def chunk_reply(served: Served, loaded: Loaded, robot_id: str) -> Reply:
+    """What a successful /act returns; times in ms unless the name ends otherwise."""
+    return Reply(200, orjson.dumps(_fields(served, loaded, robot_id), option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
+    policy, chunk, guard = loaded.policy, served.chunk, served.guard
+    p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
+    return {
+        "actions": np.ascontiguousarray(chunk.actions),
+        "num_actions": chunk.actions.shape[0],
+        "action_dim": chunk.actions.shape[1],
+        "action_names": chunk.names,
+        "dt_s": chunk.dt_s,
+        "start_index": chunk.start_index,
+        "source": chunk.source,
+        "latency_ms": round(served.latency_ms, 3),
+        "hz": round(1e3 / served.latency_ms, 1) if served.latency_ms > 0 else 0.0,
+        "stages_ms": {name: round(duration, 3) for name, duration in served.stages_ms.items()},
+        "latency_p50_ms": round(p50, 3),
+        "latency_p95_ms": round(p95, 3),
+        "latency_p99_ms": round(p99, 3),
+        "jitter_ms": round(p99 - p50, 3),
+        "injected_latency_ms": served.injected_latency_ms,
+        "inference_mode": served.inference_mode,
+        "provider_mode": served.inference_mode,
+        "active_providers": policy.providers,
+        "vlm_conditioning": "real" if policy.contract.images or policy.contract.language else "none",
+        "adaptive_enabled": served.adaptive_enabled,
+        "adaptive_steps_used": served.denoise_steps,
+        "denoising_steps": served.denoise_steps,
+        "num_denoising_steps": served.denoise_steps_configured,
+        "guard_clamped": guard.clamped,
+        "guard_violations": guard.violations,
+        "guard_summary": {
+            "violations": guard.violations,
+            "clamped": guard.clamped,
+            "clamp_count": guard.clamp_count,
+        },
+        "deadline_exceeded": served.deadline_exceeded,
+        "instruction_tokens_cut": served.tokens_cut,
+        "seed": served.seed,
+        "policy_slot": served.slot,
+        "model_version": served.model_version,
+        "model_hash": policy.export.model_hash,
+        "config_hash": policy.export.config_hash,
+        "reflex_version": __version__,
+        "robot_id": robot_id,
+        "request_id": served.request_id,
+        "episode_id": served.episode_id,
+    }
+
+
+def problem(status: int, slug: str, message: str, request_id: str, **more: Any) -> Reply:
+    """An error body. What a client may try again soon says so in Retry-After."""
+    document = {"error": slug, "message": message, "request_id": request_id, **more}
+    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Reply(status, orjson.dumps(document), headers)
+
+
+def problem_of(error: Exception, request_id: str) -> Reply:
+    """The reply to an exception. Only sentences written for callers leave; the rest is in the log alone."""
+    if isinstance(error, BodyError):
+        return problem(400, error.slug, str(error), request_id)
+    if isinstance(error, ObservationError):
+        return problem(422, error.slug, str(error), request_id)
+    if isinstance(error, NotReadyError):
+        return problem(
+            503,
+            error.slug,
+            f"the policy is not serving: state is '{error.state}'",
+            request_id,
+            state=error.state,
+        )
+    if isinstance(error, InferenceError):
+        if error.slug == "non-finite-actions":  # its message is numbers only
+            return problem(500, error.slug, str(error), request_id)
+        return problem(
+            500, error.slug, "the model failed on this request; the server's log says why", request_id
+        )
+    return problem(500, "internal-error", "the server failed on this request; its log says why", request_id)
+
+
+def health(engine: Engine) -> Reply:
+    """200 only while a policy is ready; the body says where the engine is on its way."""
+    loaded, state = engine.loaded, engine.state
+    policy = loaded.policy if loaded else None
+    document = {
+        "status": "ok" if state == READY else "not_ready",
+        "state": state,
+        "model_loaded": policy is not None,
+        "inference_mode": policy.inference_mode if policy else "uninitialized",
+        "robot_id": engine.settings.robot_id,
+        "reason": _public_reason(state, engine.reason),
+        "model_version": policy.export.model_version if policy else "",
+        "embodiment": loaded.embodiment.name if loaded and loaded.embodiment else "",
+        "reflex_version": __version__,
+    }
+    return Reply(200 if state == READY else 503, orjson.dumps(document))
+
+
+def _public_reason(state: str, reason: str) -> str:
+    """The engine's own sentence names files, and anybody may read /health."""
+    if state != FAILED:
+        return ""
+    return (
+        "warm-up failed, see the log"
+        if reason.startswith("warm-up")
+        else "configuration refused, see the log"
+    )
+
+
+def config(engine: Engine) -> Reply:
+    """reflex_config.json as the export brings it, and what is effectively served."""
+    loaded = engine.loaded
+    written = dict(loaded.policy.export.config) if loaded else {}
+    document = written | {"robot_id": engine.settings.robot_id, "effective": engine.description()}
+    return Reply(200, orjson.dumps(without_paths(document), option=orjson.OPT_NON_STR_KEYS))
+
+
+def without_paths(value: Any) -> Any:
+    """The same document with absolute paths cut to their last part: they tell about this machine."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and _ABSOLUTE.match(value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that owns the event loop and the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+from aiohttp import web
+
+from reflex_core.engine import Engine
+from reflex_core.errors import ReflexError
+from reflex_core.settings import Settings
+from reflex_ros.sidecar.app import make_app
+from reflex_ros.sidecar.keys import check_address, read_key
+
+FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
+
+log = logging.getLogger(__name__)
+
+
+class Sidecar:
+    """The HTTP server of one engine. Start it before the engine loads: /health tells how far that is."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._bound = threading.Event()
+        self._failure: ReflexError | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before `start`."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where to ask."""
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    def start(self) -> None:
+        """Bind the socket; returns when it listens.
+
+        Raises ReflexError when the address is taken or unknown, or would be open to the network without a key.
+        """
+        key = read_key(self._settings)
+        check_address(self._settings, key)
+        self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
+        self._thread.start()
+        self._bound.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    def stop(self) -> None:
+        """Take no more requests, finish those in flight within 10 s, and end. May be called twice."""
+        if (
+            self._thread is None
+            or self._loop is None
+            or self._stopping is None
+            or not self._thread.is_alive()
+        ):
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(FINISH_S + 5.0)
+        if self._thread.is_alive():
+            log.error("the HTTP thread did not end within %.0f s", FINISH_S + 5.0)
+
+    def _run(self, key: bytes | None) -> None:
+        try:
+            asyncio.run(self._serve(key))
+        except Exception as error:
+            log.exception("the HTTP thread failed")
+            self._failure = ReflexError(
+                f"the HTTP server failed: {type(error).__name__}: {error}", "http-failed"
+            )
+        finally:
+            self._bound.set()
+
+    async def _serve(self, key: bytes | None) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        runner = web.AppRunner(
+            make_app(self._engine, key),
+            access_log=None,
+            handler_cancellation=True,  # a request whose client has gone leaves the queue
+            shutdown_timeout=FINISH_S,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._settings.host, self._settings.port, reuse_address=True)
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            where = f"{self._settings.host}:{self._settings.port}"
+            self._failure = ReflexError(
+                f"cannot listen on {where}: {error.strerror or error}", "address-in-use"
+            )
+            return
+        self._port = runner.addresses[0][1]
+        self._bound.set()
+        await self._stopping.wait()
+        await runner.cleanup()

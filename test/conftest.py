@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that every test may use: small exports and engines that serve them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from exports import EXPORTS
+
+from reflex_core.engine import Engine
+from reflex_core.settings import settings_from
+
+ExportDir = Callable[[str], Path]
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture(scope="session")
+def export_dir(tmp_path_factory: pytest.TempPathFactory) -> ExportDir:
+    """`export_dir("mono_pi0_7")`: the directory of one of test/exports.py, made once; not to be changed."""
+    root = tmp_path_factory.mktemp("exports")
+
+    def make(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            EXPORTS[name](path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def export_copy(export_dir: ExportDir, tmp_path: Path) -> ExportDir:
+    """A copy that a test may damage."""
+    return lambda name: Path(shutil.copytree(export_dir(name), tmp_path / name))
+
+
+@pytest.fixture
+def make_engine(export_dir: ExportDir) -> Iterator[MakeEngine]:
+    """`make_engine("mono_pi0_7", embodiment="franka")`: loaded and warm, unless `ready=False`."""
+    engines: list[Engine] = []
+
+    def make(name: str, *, ready: bool = True, **settings: object) -> Engine:
+        values = {"export_dir": str(export_dir(name)), "device": "cpu", "intra_op_threads": 1} | settings
+        engine = Engine(settings_from(values))
+        engines.append(engine)
+        if ready:
+            engine.load()
+            engine.warm_up()
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.unload()

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small ONNX exports in every layout that the engine serves.
+
+Each network is real in kind: pixels, words and state are embedded and pooled under their masks into a target,
+and the flow pulls the noise towards it: dx/dt = x - target + t/10. So every input changes the actions, and a
+baked loop and a per-step export of the same weights agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from graphs import (
+    BOOL,
+    FEATURES,
+    FLOAT,
+    INT64,
+    STEPS,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    Graph,
+    delayed,
+    embedded,
+    failing,
+    folded,
+    loop,
+    pooled,
+    targeted,
+    velocity,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+WORDS = ["reach", "pick", "place", "push", "the", "red", "green", "blue", "cube", "ball", "bowl", "warm"]
+PANDA_JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
+PANDA_MEAN = [0.0, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0]
+CAMERAS = {
+    "smolvla": ["cam1", "cam2", "cam3"],
+    "pi0": ["base", "wrist_l", "wrist_r"],
+    "pi05": ["base", "wrist_l", "wrist_r"],
+}
+
+Export = Callable[[Path], None]
+
+
+def write_config(path: Path, **config: Any) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    base = {"target": "test", "opset": 19, "num_denoising_steps": STEPS}
+    (path / "reflex_config.json").write_text(json.dumps(base | config, indent=1))
+
+
+def write_tokenizer(path: Path) -> None:
+    """A word-level tokenizer over WORDS; what it does not know is one unknown token per word."""
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (path / "tokenizer").mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path / "tokenizer" / "tokenizer.json"))
+
+
+def statistics(dim: int, mean: list[float] | None = None, spread: float = 0.5) -> dict[str, Any]:
+    block = {"mode": "mean_std", "mean": mean or [0.1] * dim, "std": [spread] * dim}
+    return {"state": block, "action": block}
+
+
+def monolithic(
+    family: str,
+    *,
+    size: int = 32,
+    chunk: int = 10,
+    robot: bool = False,
+    run_work: int = 0,
+    load_work: int = 0,
+    failure: str = "",
+) -> Export:
+    """SmolVLA, pi0 or pi0.5 as one graph with the loop baked in. `robot` makes it fit the franka preset."""
+
+    def make(path: Path) -> None:
+        graph = Graph()
+        sequence, mask, length = embedded(graph, CAMERAS[family], size)
+        parts = [(pooled(graph, sequence, mask, length), FEATURES)]
+        state = graph.input("state", FLOAT, [1, WIDTH]) if family != "pi05" else ""
+        if state:
+            parts.append((state, WIDTH))
+        noise = graph.input("noise", FLOAT, [1, chunk, WIDTH])
+        actions = loop(graph, noise, targeted(graph, parts, WIDTH))
+        actions = folded(graph, delayed(graph, actions, run_work), load_work)
+        graph.output(failing(graph, actions, state, failure), "actions", FLOAT, [1, chunk, WIDTH])
+        config: dict[str, Any] = {"action_dim": WIDTH, "max_state_dim": WIDTH}
+        if robot:
+            config = {
+                "action_dim": 7,
+                "action_names": PANDA_JOINTS,
+                "frequency_hz": 20.0,
+                "normalization": statistics(7, PANDA_MEAN),
+                "state": {"names": PANDA_JOINTS},
+            }
+        write_config(
+            path,
+            model_id=f"test/{family}-mono",
+            model_type=family,
+            export_kind="monolithic",
+            chunk_size=chunk,
+            tokenizer_path="tokenizer",
+            **config,
+        )
+        write_tokenizer(path)
+        graph.save(path / "model.onnx")
+
+    return make
+
+
+def decomposed(
+    *, per_step: bool = False, takes_state: bool = False, size: int = 32, chunk: int = 10
+) -> Export:
+    """pi0.5 in two graphs that share per-layer keys and values; the expert is a whole loop or one step."""
+    layers, dim = 2, 7
+
+    def make(path: Path) -> None:
+        prefix = Graph(seed=1)
+        sequence, mask, length = embedded(prefix, CAMERAS["pi05"], size)
+        names = [f"past_{kind}_{layer}" for layer in range(layers) for kind in "kv"]
+        for name in names:
+            block = prefix.op("MatMul", sequence, prefix.weights(FEATURES, FEATURES))
+            prefix.output(prefix.shaped(block, 1, 1, length, FEATURES), name, FLOAT, [1, 1, length, FEATURES])
+        prefix.output(mask, "prefix_pad_masks", BOOL, [1, length])
+
+        expert = Graph(seed=2)
+        pasts = [expert.input(name, FLOAT, [1, 1, length, FEATURES]) for name in names]
+        mask = expert.input("prefix_pad_masks", BOOL, [1, length])
+        parts = [
+            (pooled(expert, expert.shaped(past, 1, length, FEATURES), mask, length), FEATURES)
+            for past in pasts
+        ]
+        start = expert.input("x_t" if per_step else "noise", FLOAT, [1, chunk, WIDTH])
+        time = expert.input("t", FLOAT, [1]) if per_step else ""
+        if takes_state:
+            parts.append((expert.input("state", FLOAT, [1, WIDTH]), WIDTH))
+        goal = targeted(expert, parts, WIDTH)
+        made = (
+            velocity(expert, start, expert.shaped(time, 1, 1, 1), goal)
+            if per_step
+            else loop(expert, start, goal)
+        )
+        expert.output(made, "v_t" if per_step else "actions", FLOAT, [1, chunk, WIDTH])
+        write_config(
+            path,
+            model_id="test/pi05-split",
+            model_type="pi05_decomposed",
+            export_kind="decomposed",
+            chunk_size=chunk,
+            action_dim=WIDTH,
+            normalization=statistics(dim),
+            decomposed={
+                "vlm_prefix_onnx": "vlm_prefix.onnx",
+                "expert_denoise_onnx": "expert_denoise.onnx",
+                "past_kv_tensor_names": names,
+                "per_step_expert": per_step,
+                "expert_takes_state": takes_state,
+            },
+        )
+        write_tokenizer(path)
+        prefix.save(path / "vlm_prefix.onnx")
+        expert.save(path / "expert_denoise.onnx")
+
+    return make
+
+
+def _expert(path: Path, chunk: int, dim: int, vlm: bool) -> None:
+    """One step of a bare expert, or of one that attends to the keys and values of a language model."""
+    graph = Graph(seed=3)
+    x = graph.input("noisy_actions", FLOAT, ["b", chunk, dim])
+    time = graph.input("timestep", FLOAT, ["b"])
+    positions = graph.to(graph.input("position_ids", INT64, ["b", chunk]), FLOAT)
+    wave = graph.op("Sin", graph.shaped(positions, 1, chunk, 1))
+    parts = [(graph.shaped(graph.mean(wave, 1), 1, 1), 1)]
+    if vlm:
+        offset = graph.to(graph.input("prefix_offset", INT64, ["b", 1]), FLOAT)
+        mask = graph.op(
+            "Unsqueeze",
+            graph.to(graph.input("kv_mask", BOOL, ["b", "s"]), FLOAT),
+            graph.constant([0, 3], np.int64),
+        )
+        parts.append((graph.op("Mul", offset, graph.constant(0.01)), 1))
+        for name in ("vlm_k", "vlm_v"):
+            values = graph.op("Mul", graph.input(name, FLOAT, [2, "b", "s", FEATURES]), mask)
+            parts.append((graph.mean(values, 0, 2), FEATURES))
+    goal = targeted(graph, parts, dim)
+    made = velocity(graph, graph.op("Add", x, wave), graph.shaped(time, 1, 1, 1), goal)
+    graph.output(made, "velocity", FLOAT, ["b", chunk, dim])
+    graph.save(path)
+
+
+def expert_stack(*, chunk: int = 10, dim: int = 7) -> Export:
+    """The oldest layout: an expert alone, that sees neither image nor words."""
+
+    def make(path: Path) -> None:
+        write_config(
+            path, model_id="test/expert", action_chunk_size=chunk, action_dim=dim, expert={"action_dim": dim}
+        )
+        _expert(path / "expert_stack.onnx", chunk, dim, vlm=False)
+
+    return make
+
+
+def gr00t(*, chunk: int = 10, dim: int = 7) -> Export:
+    """GR00T's action head: one step, four of them."""
+
+    def make(path: Path) -> None:
+        write_config(
+            path,
+            model_id="test/gr00t",
+            model_type="gr00t",
+            export_kind="monolithic",
+            chunk_size=chunk,
+            action_dim=dim,
+            num_denoising_steps=4,
+        )
+        _expert(path / "model.onnx", chunk, dim, vlm=False)
+
+    return make
+
+
+def vlm_stack(*, size: int = 32, chunk: int = 10, dim: int = 7, hidden: int = 12) -> Export:
+    """SmolVLA piece by piece: vision encoder, text embedder, state projection, prefill, expert."""
+
+    def make(path: Path) -> None:
+        write_config(
+            path,
+            model_id="test/smolvla-stack",
+            action_chunk_size=chunk,
+            action_dim=dim,
+            expert={"action_dim": dim},
+            vlm_hidden_size=hidden,
+            vlm_prefix_onnx="vision_encoder.onnx",
+            text_embedder_onnx="text_embedder.onnx",
+            decoder_prefill_onnx="decoder_prefill.onnx",
+            language={"length": TOKENS},
+            normalization=statistics(dim),
+        )
+        write_tokenizer(path)
+        vision = Graph(seed=4)
+        colour = vision.mean(vision.input("pixel_values", FLOAT, ["b", 3, size, size]), 2, 3)
+        seen = vision.op("MatMul", vision.shaped(colour, 1, 1, 3), vision.weights(3, hidden))
+        vision.output(seen, "image_embeds", FLOAT, ["b", 1, hidden])
+        vision.save(path / "vision_encoder.onnx")
+        text = Graph(seed=5)
+        words = text.op(
+            "Gather", text.weights(VOCABULARY, hidden), text.input("input_ids", INT64, ["b", "t"])
+        )
+        text.output(words, "text_embeds", FLOAT, ["b", "t", hidden])
+        text.save(path / "text_embedder.onnx")
+        prefill = Graph(seed=6)
+        embeds = prefill.input("inputs_embeds", FLOAT, ["b", "s", hidden])
+        mask = prefill.to(prefill.input("attention_mask", INT64, ["b", "s"]), FLOAT)
+        embeds = prefill.op("Mul", embeds, prefill.op("Unsqueeze", mask, prefill.constant([2], np.int64)))
+        for name in ("vlm_k", "vlm_v"):
+            rows = [prefill.op("MatMul", embeds, prefill.weights(hidden, FEATURES)) for _ in range(2)]
+            stacked = [prefill.op("Unsqueeze", row, prefill.constant([0], np.int64)) for row in rows]
+            prefill.output(prefill.op("Concat", *stacked, axis=0), name, FLOAT, [2, "b", "s", FEATURES])
+        prefill.save(path / "decoder_prefill.onnx")
+        weights = np.random.default_rng(9).normal(scale=0.2, size=(hidden, WIDTH)).astype(np.float32)
+        np.save(path / "state_proj_weight.npy", weights)
+        np.save(path / "state_proj_bias.npy", np.full(hidden, 0.1, np.float32))
+        _expert(path / "expert_stack.onnx", chunk, dim, vlm=True)
+
+    return make
+
+
+# What conftest.py's export_dir("name") gives. "mono_pi0_7" and all that follow it have the seven joints of a
+# Panda at 20 Hz and fit --embodiment franka; "failing" ones fail once panda_joint1 is above 1 rad.
+EXPORTS: Mapping[str, Export] = {
+    "mono_smolvla": monolithic("smolvla"),
+    "mono_pi0": monolithic("pi0"),
+    "mono_pi05": monolithic("pi05"),
+    "decomposed": decomposed(),
+    "decomposed_per_step": decomposed(per_step=True),
+    "decomposed_state": decomposed(takes_state=True),
+    "decomposed_state_per_step": decomposed(per_step=True, takes_state=True),
+    "expert_stack": expert_stack(),
+    "vlm_stack": vlm_stack(),
+    "gr00t": gr00t(),
+    "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
+    "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
+    "failing_nan": monolithic("pi0", robot=True, failure="nan"),
+    "failing_raise": monolithic("pi0", robot=True, failure="raise"),
+    "always_nan": monolithic("pi0", robot=True, failure="always"),
+    "slow": monolithic("pi0", robot=True, run_work=400),
+    "heavy": monolithic("pi0", robot=True, run_work=400, load_work=100),
+}

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting is described once and checked wherever it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import pytest
+
+from reflex_core.errors import SettingError
+from reflex_core.settings import TABLE, Setting, Settings, add_arguments, checked, markdown, settings_from
+
+BOUNDED = [row for row in TABLE if row.minimum is not None or row.maximum is not None]
+
+
+def row_of(name: str) -> Setting:
+    return next(row for row in TABLE if row.name == name)
+
+
+def parsed(*words: str) -> Settings:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_arguments(parser)
+    return settings_from(vars(parser.parse_args(words)))
+
+
+def by_name(row: Setting) -> str:
+    return row.name
+
+
+def test_the_table_has_one_row_per_field() -> None:
+    assert [row.name for row in TABLE] == [field.name for field in dataclasses.fields(Settings)]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=by_name)
+def test_every_row_has_help_that_is_a_sentence(row: Setting) -> None:
+    assert len(row.help) > 15
+    assert row.help[0].isupper()
+    assert row.help.endswith(".")
+    assert "|" not in row.help  # it would break the table in docs/settings.md
+
+
+@pytest.mark.parametrize("row", TABLE, ids=by_name)
+def test_every_row_says_who_reads_it_and_when_a_change_counts(row: Setting) -> None:
+    assert row.door in ("core", "http", "ros")
+    assert row.when in ("start", "configure", "live")
+
+
+@pytest.mark.parametrize("row", TABLE, ids=by_name)
+def test_every_default_passes_its_own_check(row: Setting) -> None:
+    assert checked(row, row.default) == row.default
+
+
+@pytest.mark.parametrize("row", BOUNDED, ids=by_name)
+def test_a_value_beyond_the_range_is_refused_and_both_are_named(row: Setting) -> None:
+    kind = type(row.default)
+    beyond = []
+    if row.minimum is not None:
+        beyond.append(kind(row.minimum - 1))
+    if row.maximum is not None:
+        beyond.append(kind(row.maximum + 1))
+    for value in beyond:
+        with pytest.raises(SettingError, match=rf"'{row.name}' takes .*, got {value}"):
+            checked(row, value)
+
+
+@pytest.mark.parametrize("row", BOUNDED, ids=by_name)
+def test_the_ends_of_the_range_are_inside(row: Setting) -> None:
+    for end in (row.minimum, row.maximum):
+        if end is not None:
+            assert checked(row, type(row.default)(end)) == end
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if isinstance(row.default, float)], ids=by_name)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_no_number_is_refused(row: Setting, value: float) -> None:
+    with pytest.raises(SettingError, match=row.name):
+        checked(row, value)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.choices], ids=by_name)
+def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(row: Setting) -> None:
+    with pytest.raises(SettingError, match=f"'{row.name}' takes one of {', '.join(row.choices)}, got 'nonsense'"):
+        checked(row, "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "8000"),
+        ("port", True),
+        ("port", 8000.0),
+        ("http", 1),
+        ("http", "true"),
+        ("robot_id", 7),
+        ("robot_id", None),
+        ("max_age_ms", "300"),
+        ("max_age_ms", False),
+        ("joint_names", "a,b"),
+        ("joint_names", [1, 2]),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
+    with pytest.raises(SettingError, match=name):
+        settings_from({name: value})
+
+
+def test_a_whole_number_is_good_for_a_float_setting() -> None:
+    settings = settings_from({"max_age_ms": 250})
+    assert settings.max_age_ms == 250.0
+    assert isinstance(settings.max_age_ms, float)
+
+
+def test_ros_marks_an_empty_list_of_names_with_one_empty_name() -> None:
+    assert settings_from({"joint_names": [""]}).joint_names == ()
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(SettingError, match="no such setting: max_age, prot"):
+        settings_from({"prot": 8000, "max_age": 3.0})
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings_from({}).port = 1  # type: ignore[misc]
+
+
+def test_nothing_written_on_the_command_line_gives_the_defaults() -> None:
+    assert parsed() == Settings()
+
+
+def words_for(row: Setting) -> tuple[list[str], Any]:
+    """What to write for a value that is not the default, and that value."""
+    if isinstance(row.default, bool):
+        return [row.flag if not row.default else row.flag.replace("--", "--no-", 1)], not row.default
+    if isinstance(row.default, tuple):
+        return [row.flag, "left", "right"], ("left", "right")
+    if row.choices:
+        value: Any = next(choice for choice in row.choices if choice != row.default)
+    elif isinstance(row.default, str):
+        value = "some words"
+    else:
+        value = row.default + 1 if row.maximum is None or row.default < row.maximum else row.default - 1
+    return [row.flag, str(value)], value
+
+
+@pytest.mark.parametrize("row", TABLE, ids=by_name)
+def test_what_is_written_on_the_command_line_arrives(row: Setting) -> None:
+    words, value = words_for(row)
+    settings = parsed(*words)
+    assert getattr(settings, row.name) == value
+    assert dataclasses.replace(settings, **{row.name: row.default}) == Settings()
+
+
+def test_the_command_line_refuses_what_is_out_of_range() -> None:
+    with pytest.raises(SettingError, match="'port' takes 0 to 65535, got 70000"):
+        parsed("--port", "70000")
+
+
+def test_help_can_be_printed_and_names_every_flag() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    text = parser.format_help()
+    assert [row.flag for row in TABLE if row.flag not in text] == []
+
+
+def test_the_page_about_settings_has_a_line_per_setting() -> None:
+    lines = [line for line in markdown().splitlines() if line.startswith("| `")]
+    assert sorted(line.split("`")[1] for line in lines) == sorted(row.name for row in TABLE)
+    assert len({line.count("|") for line in lines}) == 1

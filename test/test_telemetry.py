@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outermost wedge: what it measures, and that nobody who listens can harm a request."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from reflex_core.errors import InferenceError, ObservationError
+from reflex_core.metrics import Metrics
+from reflex_core.values import ActionChunk, Observation, Request, Served
+from reflex_core.wedges.telemetry import WINDOW, Telemetry
+
+ACTIONS = np.zeros((4, 2), np.float32)
+
+
+def request(received_ns: int | None = None) -> Request:
+    now = time.monotonic_ns() if received_ns is None else received_ns
+    return Request(Observation({}, None, "go"), now, "request-1", "pick")
+
+
+def answer(asked: Request, tokens_cut: int = 0) -> Served:
+    return Served(
+        chunk=ActionChunk(ACTIONS, ("a", "b"), 0.05), raw_actions=ACTIONS, request_id=asked.request_id,
+        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference_mode="onnx_cpu",
+        denoise_steps=7, denoise_steps_configured=10, tokens_cut=tokens_cut,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def telemetry(metrics: Metrics) -> Telemetry:
+    return Telemetry("franka", "pi0", metrics)
+
+
+def count(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_latency_is_measured_from_the_receipt(telemetry: Telemetry, metrics: Metrics) -> None:
+    long_ago = time.monotonic_ns() - 3_000_000_000
+    served = telemetry(request(long_ago), answer)
+    assert served.latency_ms >= 3000
+    labels = {"embodiment": "franka", "model_id": "pi0", "policy_slot": "prod"}
+    assert count(metrics, "reflex_act_latency_seconds_count", **labels) == 1
+    assert (count(metrics, "reflex_act_latency_seconds_sum", **labels) or 0) >= 3
+
+
+def test_denoise_steps_are_those_that_were_taken(telemetry: Telemetry, metrics: Metrics) -> None:
+    for _ in range(3):
+        telemetry(request(), answer)
+    assert count(metrics, "reflex_denoise_steps_total", embodiment="franka", policy_slot="prod") == 21
+
+
+def test_a_listener_gets_the_finished_answer(telemetry: Telemetry) -> None:
+    heard: list[tuple[Request, Served]] = []
+    telemetry.listen(lambda asked, served: heard.append((asked, served)))
+    asked = request()
+    served = telemetry(asked, answer)
+    assert heard == [(asked, served)]
+    assert heard[0][1].latency_ms > 0
+
+
+def test_a_listener_that_fails_harms_neither_the_request_nor_the_others(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+
+    def broken(asked: Request, served: Served) -> None:
+        raise OSError("the disk is full")
+
+    telemetry.listen(broken)
+    telemetry.listen(lambda asked, _: heard.append(asked.request_id))
+    assert telemetry(request(), answer).chunk.actions is ACTIONS
+    assert heard == ["request-1"]
+    assert "the disk is full" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (ObservationError("no image", "missing-image"), "missing-image"),
+        (InferenceError("boom"), "inference-error"),
+        (MemoryError("all of it"), "internal-error"),
+    ],
+)
+def test_an_error_is_counted_by_slug_and_passed_on(
+    telemetry: Telemetry, metrics: Metrics, error: Exception, slug: str
+) -> None:
+    heard: list[Served] = []
+    telemetry.listen(lambda _, served: heard.append(served))
+
+    def failing(_: Request) -> Served:
+        raise error
+
+    with pytest.raises(type(error)):
+        telemetry(request(), failing)
+    assert count(metrics, "reflex_act_errors_total", slug=slug) == 1
+    assert heard == []
+
+
+def test_requests_in_flight_are_shown_and_gone_afterwards(telemetry: Telemetry, metrics: Metrics) -> None:
+    seen: list[float | None] = []
+    labels = {"embodiment": "franka", "policy_slot": "prod"}
+
+    def looking(asked: Request) -> Served:
+        seen.append(count(metrics, "reflex_in_flight_requests", **labels))
+        return answer(asked)
+
+    def failing(_: Request) -> Served:
+        seen.append(count(metrics, "reflex_in_flight_requests", **labels))
+        raise InferenceError("boom")
+
+    telemetry(request(), looking)
+    with pytest.raises(InferenceError):
+        telemetry(request(), failing)
+    assert seen == [1, 1]
+    assert count(metrics, "reflex_in_flight_requests", **labels) == 0
+
+
+def test_a_cut_instruction_is_counted_and_logged(
+    telemetry: Telemetry, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry(request(), lambda asked: answer(asked, tokens_cut=5))
+    telemetry(request(), answer)
+    assert count(metrics, "reflex_instructions_cut_total") == 1
+    assert "5 tokens too long" in caplog.text
+
+
+def test_there_are_no_percentiles_before_the_first_answer(telemetry: Telemetry) -> None:
+    assert telemetry.percentiles_ms(50, 99) == (0.0, 0.0)
+
+
+def test_percentiles_are_over_the_newest_answers_only(telemetry: Telemetry) -> None:
+    hour_ago = time.monotonic_ns() - 3_600_000_000_000
+    for _ in range(10):
+        telemetry(request(hour_ago), answer)
+    median, worst = telemetry.percentiles_ms(50, 100)
+    assert worst >= median >= 3_600_000
+    for _ in range(WINDOW):
+        telemetry(request(), answer)
+    assert telemetry.percentiles_ms(100)[0] < 3_600_000
