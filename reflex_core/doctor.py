@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of this machine and of the policy that need no ROS."""
+"""Checks of this machine and of the policy that need no ROS.
+
+The engine and its libraries are imported inside the checks, so that a missing one is a finding.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import onnxruntime as ort
-
-from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError
-from reflex_core.policy.session import providers_for
 from reflex_core.settings import Settings
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -62,6 +61,10 @@ def packages() -> Check:
 
 def providers(device: str) -> Check:
     """Whether this onnxruntime can run on the device that is asked for."""
+    import onnxruntime as ort
+
+    from reflex_core.policy.session import providers_for
+
     available = ", ".join(ort.get_available_providers())
     try:
         wanted = providers_for(device)[0]
@@ -87,6 +90,8 @@ def shared_memory(path: Path = Path("/dev/shm")) -> Check:
 
 def policy(settings: Settings) -> list[Check]:
     """Load the export, match it with the embodiment, and let it answer a plain grey picture."""
+    from reflex_core.engine import Engine
+
     engine = Engine(settings)
     try:
         engine.load()

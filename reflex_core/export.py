@@ -117,10 +117,15 @@ def _model_id(config: Mapping[str, Any], path: Path) -> str:
 def model_hash(path: Path) -> str:
     """First 16 hex digits of SHA-256 over basename and content of every weight file, sorted by name.
 
-    External data (`*.data`) counts, so the weights of large exports are covered.
+    External data (`*.data`) counts, so the weights of large exports are covered. Where none lie at the top, those one
+    folder down count: some exporters put their graphs in `monolithic/`.
     """
     digest = hashlib.sha256()
-    for file in sorted({found for pattern in WEIGHT_PATTERNS for found in path.glob(pattern)}):
+    top, below = (
+        sorted({found for pattern in WEIGHT_PATTERNS for found in path.glob(f"{folder}{pattern}")})
+        for folder in ("", "*/")
+    )
+    for file in top or below:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -161,7 +166,7 @@ def _affine(block: Any, where: str) -> Affine | None:
     mode = block.get("mode", "mean_std")
     if mode == "identity":
         return None
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ExportError(f"{where}.mode must be one of {', '.join(_MODES)} or identity, got {mode!r}")
     first, second = _MODES[mode]
     return affine(mode, block.get(first), block.get(second), where)

@@ -5,16 +5,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from exports import EXPORTS
+from http_client import Client
 
 from reflex_core.engine import Engine
 from reflex_core.settings import settings_from
+from reflex_ros.sidecar.thread import Sidecar
 
 ExportDir = Callable[[str], Path]
 MakeEngine = Callable[..., Engine]
+
+
+@dataclass(frozen=True)
+class Server:
+    """An engine behind a sidecar on a free port, and a client that asks it."""
+
+    engine: Engine
+    sidecar: Sidecar
+    client: Client
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +66,20 @@ def make_engine(export_dir: ExportDir) -> Iterator[MakeEngine]:
     yield make
     for engine in engines:
         engine.unload()
+
+
+@pytest.fixture
+def serve(make_engine: MakeEngine) -> Iterator[Callable[..., Server]]:
+    """`serve("mono_pi0_7", embodiment="franka")`: a Server; with `ready=False` its policy is not loaded."""
+    servers: list[Server] = []
+
+    def start(name: str, **settings: object) -> Server:
+        engine = make_engine(name, **{"port": 0, "embodiment": "franka", "robot_id": "arm7"} | settings)
+        sidecar = Sidecar(engine, engine.settings)
+        sidecar.start()
+        servers.append(Server(engine, sidecar, Client(sidecar.port)))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.sidecar.stop()

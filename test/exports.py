@@ -73,6 +73,7 @@ def monolithic(
     size: int = 32,
     chunk: int = 10,
     robot: bool = False,
+    spread: float = 0.5,
     run_work: int = 0,
     load_work: int = 0,
     failure: str = "",
@@ -96,7 +97,7 @@ def monolithic(
                 "action_dim": 7,
                 "action_names": PANDA_JOINTS,
                 "frequency_hz": 20.0,
-                "normalization": statistics(7, PANDA_MEAN),
+                "normalization": statistics(7, PANDA_MEAN, spread),
                 "state": {"names": PANDA_JOINTS},
             }
         write_config(
@@ -286,9 +287,10 @@ EXPORTS: Mapping[str, Export] = {
     "gr00t": gr00t(),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
+    "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges
     "failing_nan": monolithic("pi0", robot=True, failure="nan"),
     "failing_raise": monolithic("pi0", robot=True, failure="raise"),
     "always_nan": monolithic("pi0", robot=True, failure="always"),
-    "slow": monolithic("pi0", robot=True, run_work=400),
-    "heavy": monolithic("pi0", robot=True, run_work=400, load_work=100),
+    "slow": monolithic("pi0", robot=True, run_work=200),
+    "heavy": monolithic("pi0", robot=True, run_work=100, load_work=60),
 }

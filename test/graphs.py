@@ -68,12 +68,11 @@ class Graph:
 def embedded(graph: Graph, cameras: list[str], size: int, tokens: int = TOKENS) -> tuple[str, str, int]:
     """Images and words as one sequence: (1, length, FEATURES) embeddings, (1, length) mask, length."""
     parts, masks = [], []
-    projection = graph.weights(3, FEATURES)
     images = [graph.input(f"img_{camera}", FLOAT, [1, 3, size, size]) for camera in cameras]
     flags = [graph.input(f"mask_{camera}", BOOL, [1]) for camera in cameras]
     for image, flag in zip(images, flags, strict=True):
         colour = graph.shaped(graph.mean(image, 2, 3), 1, 1, 3)
-        parts.append(graph.op("MatMul", colour, projection))
+        parts.append(graph.op("MatMul", colour, graph.weights(3, FEATURES)))
         masks.append(graph.shaped(flag, 1, 1))
     words = graph.input("lang_tokens", INT64, [1, tokens])
     masks.append(graph.input("lang_masks", BOOL, [1, tokens]))

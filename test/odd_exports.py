@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exports import BOOL, FLOAT, INT64, Graph
+from graphs import BOOL, FLOAT, INT64, Graph
 from onnx import TensorProto
 from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -224,7 +224,11 @@ class _Reading:
                 raise self.fail(f"images ({info.name}).{key}", f"{size}, as the graph has", entry[key])
         scale, offset = self.pixel_scale(entry)
         if info.dtype == np.uint8 and not ((scale == 1).all() and (offset == 0).all()):
-            raise self.fail(f"images ({info.name}).range", "[0, 255], as the graph takes whole numbers", entry.get("range"))
+            raise self.fail(
+                f"images ({info.name}).range",
+                "[0, 255], as the graph takes whole numbers",
+                entry.get("range"),
+            )
         fill = entry.get("fill", float(offset.min()))
         if not isinstance(fill, int | float):
             raise self.fail(f"images ({info.name}).fill", "a number", fill)
@@ -299,6 +303,7 @@ class _Reading:
         folder = str(self._config.get("tokenizer_path") or "tokenizer")
         for name in (f"{folder}/tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.json"):
             if (self._export.path / name).is_file():
+                self._export.file(name, "the tokenizer")  # refuses what lies outside
                 return name
         self._export.file("tokenizer.json", "the tokenizer of its language input")
         raise AssertionError("unreachable")
@@ -308,7 +313,9 @@ class _Reading:
         names = self.names("state.names", block.get("names", []))
         template = str(self.block("language").get("template", ""))
         if ("{state}" in template) != (block.get("enters") == "prompt"):
-            raise self.fail("state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters"))
+            raise self.fail(
+                "state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters")
+            )
         if block.get("enters") == "prompt":
             if self._export.state_statistics is None:
                 raise self.fail(

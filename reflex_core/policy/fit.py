@@ -86,7 +86,7 @@ def _notes(
 ) -> Iterator[str]:
     if embodiment is not None and not export.says_how_it_normalises:
         yield (
-            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in, which is right only if they are"
+            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
             " what the policy was trained with"
         )
     for wanted, have in cameras.items():
@@ -141,7 +141,8 @@ def _state(
     dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
     if statistics is not None and dim != statistics.dim:
         raise ConfigurationError(
-            f"{export.path}: the state has {dim} names ({', '.join(names)}), its statistics have {statistics.dim} numbers",
+            f"{export.path}: the state has {dim} names ({', '.join(names)}), its statistics have"
+            f" {statistics.dim} numbers",
             "state-dim-mismatch",
         )
     if dim is not None and dim > contract.state.width:

@@ -123,12 +123,15 @@ class Language:
         """The tokens of a prompt. Raises ObservationError for a text that is no Unicode or unreasonably long."""
         if len(prompt) > LONGEST_PROMPT:
             raise ObservationError(
-                f"the instruction has {len(prompt)} characters, at most {LONGEST_PROMPT} are read", "bad-instruction"
+                f"the instruction has {len(prompt)} characters, at most {LONGEST_PROMPT} are read",
+                "bad-instruction",
             )
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            raise ObservationError(f"the instruction is not valid Unicode: {error.reason}", "bad-instruction") from error
+            raise ObservationError(
+                f"the instruction is not valid Unicode: {error.reason}", "bad-instruction"
+            ) from error
         return self._tokens(prompt)
 
 

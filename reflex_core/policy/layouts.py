@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from reflex_core.errors import ExportError
-from reflex_core.export import Export
+from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.contract import Contract, Graphs, read_contract
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.sampler import euler
 from reflex_core.policy.session import Session, Tensor
-from reflex_core.policy.well_known import Config, defaults, merged
+from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
@@ -43,7 +43,10 @@ class Layout:
 def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
     """Load the graphs and check that every input is described. Raises ExportError or ConfigurationError."""
     config = merged(defaults(export.path, export.config), export.config)
-    files = {role: export.file(str(name), f"its {role} graph") for role, name in _graph_files(config).items()}
+    files = {
+        role: export.file(str(name), f"its {role} graph")
+        for role, name in _graph_files(export, config).items()
+    }
     sessions = {role: Session(path, device, intra_op_threads) for role, path in files.items()}
     config = _without_absent(config, export.config, sessions)
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
@@ -62,11 +65,14 @@ def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
     return Layout(contract, prefix, denoise, tuple(sessions.values()), tuple(notes))
 
 
-def _graph_files(config: Config) -> dict[str, object]:
+def _graph_files(export: Export, config: Config) -> dict[str, object]:
     graphs = config.get("graphs")
-    if not isinstance(graphs, dict) or not ({"denoise", "monolithic"} & set(graphs)):
+    roles = set(graphs) if isinstance(graphs, dict) else set()
+    whole = bool({"denoise", "monolithic"} & roles) and len({"vision", "text", "prefill"} & roles) in (0, 3)
+    if not isinstance(graphs, dict) or not whole:
         raise ExportError(
-            f"reflex_config.json: 'graphs' must name a denoise or a monolithic graph, got {graphs!r}"
+            f"{export.path / CONFIG_NAME}: 'graphs' must name a denoise graph (with a prefix, or with vision, text and"
+            f" prefill) or a monolithic graph, got {graphs!r}"
         )
     return graphs
 
@@ -102,13 +108,36 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
         source = contract.links.get(name, name)
         if name not in own and source not in made and name not in described(contract):
             raise ExportError(
-                f"{last.path}: nothing provides its input '{name}': describe it in {export.path.name}/reflex_config.json"
+                f"{last.path}: nothing provides its input '{name}': describe it in {CONFIG_NAME}"
                 " (images, language, state, flow, or links to a prefix output)",
                 "undescribed-input",
             )
-    output = contract.flow_names.get("actions" if contract.baked else "velocity", "")
-    if output not in last.outputs:
-        raise ExportError(f"{last.path}: has no output '{output}', only {', '.join(last.outputs)}")
+    _check_flow(export, contract, last)
+
+
+def _check_flow(export: Export, contract: Contract, last: Session) -> None:
+    """The names of the flow are in the graph, and what comes out has the shape of what goes in."""
+    config = export.path / CONFIG_NAME
+    keys = ("noise",) if contract.baked else ("x", "time")
+    for key in keys:
+        if contract.flow_names.get(key) not in last.inputs:
+            raise ExportError(
+                f"{config}: 'flow.{key}' must be an input of {last.path.name} ({', '.join(last.inputs)}), got"
+                f" {contract.flow_names.get(key)!r}"
+            )
+    key = "actions" if contract.baked else "velocity"
+    output = last.outputs.get(contract.flow_names.get(key, ""))
+    if output is None:
+        raise ExportError(
+            f"{config}: 'flow.{key}' must be an output of {last.path.name} ({', '.join(last.outputs)}), got"
+            f" {contract.flow_names.get(key)!r}"
+        )
+    expected = (1, contract.horizon, contract.width)
+    agrees = all(size in (None, want) for size, want in zip(output.shape, expected, strict=False))
+    if len(output.shape) != 3 or not agrees:
+        raise ExportError(
+            f"{last.path}: its output '{output.name}' has shape {output.shape}, expected {expected} as its input has"
+        )
 
 
 def _no_prefix(_: Arrays) -> Tensors:
@@ -154,10 +183,7 @@ def _baked(contract: Contract, session: Session) -> Denoise:
 
 def _stepped(contract: Contract, session: Session) -> Denoise:
     names = contract.flow_names
-    try:
-        state, time, output = names["x"], names["time"], names["velocity"]
-    except KeyError as error:
-        raise ExportError(f"reflex_config.json: 'flow' of a per-step graph must name {error}") from error
+    state, time, output = names["x"], names["time"], names["velocity"]
 
     def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
         velocity = session.repeated(_feeds(contract, session, arrays, made), state, time, output)
@@ -171,11 +197,10 @@ def _vlm_stack(
 ) -> tuple[Prefix, tuple[str, ...], list[str]]:
     """Vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
     vision, text, prefill = (sessions[role] for role in ("vision", "text", "prefill"))
+    image_name, text_name = _only_input(vision), _only_input(text)
+    _check_vlm_stack(export, contract, image_name, text_name, prefill)
     weight, bias, notes = _state_projection(export)
-    root = np.float32(
-        np.sqrt(config.get("vlm_hidden_size") or weight.shape[0])
-    )  # SmolVLM scales its embeddings
-    [image_name], [text_name] = vision.inputs, text.inputs
+    root = np.float32(np.sqrt(config.get("vlm_hidden_size") or len(weight)))  # SmolVLM scales its embeddings
 
     def prefix(arrays: Arrays) -> Tensors:
         images = vision.run({image_name: vision.tensor(image_name, arrays[image_name])})
@@ -197,19 +222,47 @@ def _vlm_stack(
     return prefix, (*prefill.outputs, "prefix_offset", "kv_mask"), notes
 
 
+def _only_input(session: Session) -> str:
+    if len(session.inputs) != 1:
+        raise ExportError(f"{session.path}: must have one input, has {', '.join(session.inputs)}")
+    return next(iter(session.inputs))
+
+
+def _check_vlm_stack(export: Export, contract: Contract, image: str, text: str, prefill: Session) -> None:
+    config = export.path / CONFIG_NAME
+    cameras = [slot.input for slot in contract.images]
+    if cameras != [image]:
+        raise ExportError(
+            f"{config}: 'images' must describe the vision graph's input '{image}', got {cameras}"
+        )
+    if contract.language is None or contract.language.tokens != text:
+        raise ExportError(f"{config}: 'language.tokens' must be the text graph's input '{text}'")
+    if set(prefill.inputs) != {"inputs_embeds", "attention_mask"}:
+        raise ExportError(
+            f"{prefill.path}: must take inputs_embeds and attention_mask, takes {', '.join(prefill.inputs)}"
+        )
+
+
 def _state_projection(export: Export) -> tuple[Floats, Floats, list[str]]:
     path = export.file("state_proj_weight.npy", "the projection of the robot state")
     weight = _array(path)
-    if weight.ndim != 2:
-        raise ExportError(f"{path}: must be (hidden, state width), got shape {weight.shape}")
-    if not (export.path / "state_proj_bias.npy").is_file():
+    if weight.ndim != 2 or weight.shape[1] != PADDED_WIDTH:
+        raise ExportError(f"{path}: must be (hidden, {PADDED_WIDTH}), got shape {weight.shape}")
+    bias_path = export.path / "state_proj_bias.npy"
+    if not bias_path.is_file():
         note = "it brings no state_proj_bias.npy, so its state projection has no bias"
         return weight, np.zeros(len(weight), np.float32), [note]
-    return weight, _array(export.path / "state_proj_bias.npy"), []
+    bias = _array(bias_path)
+    if bias.shape != (len(weight),):
+        raise ExportError(f"{bias_path}: must be ({len(weight)},), got shape {bias.shape}")
+    return weight, bias, []
 
 
 def _array(path: Path) -> Floats:
     try:
-        return np.load(path, allow_pickle=False).astype(np.float32)  # type: ignore[no-any-return]
+        array: Floats = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
         raise ExportError(f"{path}: not readable as a numpy array: {error}") from error
+    if not np.isfinite(array).all():
+        raise ExportError(f"{path}: holds NaN or Inf")
+    return array

@@ -60,21 +60,26 @@ def providers_for(device: str) -> list[str]:
     return [_PROVIDER[name] for name in chain if _PROVIDER[name] in available]
 
 
+def session_options(intra_op_threads: int) -> Any:
+    """The onnxruntime.SessionOptions of every graph. threads 0: one per physical core."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors come back as exceptions, which are logged once
+    options.use_deterministic_compute = True
+    # spinning threads take the cores that the robot's other processes need
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class Session:
     """A loaded graph. Not for two threads at once: the policy that owns it takes turns."""
 
     def __init__(self, path: Path, device: str = "cpu", intra_op_threads: int = 0) -> None:
         self.path = path
         wanted = providers_for(device)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = intra_op_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # its errors come back as exceptions, which are logged once
-        options.use_deterministic_compute = True
-        # spinning threads take the cores that the robot's other processes need
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._ort = ort.InferenceSession(str(path), options, providers=wanted)
+            self._ort = ort.InferenceSession(str(path), session_options(intra_op_threads), providers=wanted)
         except Exception as error:
             first_line = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise ExportError(f"{path}: onnxruntime cannot load it: {first_line}", "bad-onnx") from error
@@ -128,7 +133,11 @@ class Session:
 
         def call(x: Floats, t: float) -> Floats:
             # a CPU tensor only borrows its array, and older versions of onnxruntime do not hold on to what is bound
-            bound = {**fixed, state: self.tensor(info.name, x), time: self.tensor(clock.name, np.full(clock_shape, t))}
+            bound = {
+                **fixed,
+                state: self.tensor(info.name, x),
+                time: self.tensor(clock.name, np.full(clock_shape, t)),
+            }
             for name in (state, time):
                 binding.bind_ortvalue_input(name, bound[name])
             binding.bind_output(output, self._device)

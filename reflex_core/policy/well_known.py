@@ -95,10 +95,7 @@ def _family(config: Mapping[str, Any]) -> str:
 
 
 def _family_defaults(family: str) -> Config:
-    if family == "smolvla":
-        names = [f"cam{number}" for number in (1, 2, 3)]
-    else:
-        names = ["base", "wrist_l", "wrist_r"]
+    names = ["cam1", "cam2", "cam3"] if family == "smolvla" else ["base", "wrist_l", "wrist_r"]
     images = [
         {"camera": name, "input": f"img_{name}", "mask": f"mask_{name}", "required": number == 0, **_SIGLIP}
         for number, name in enumerate(names)

@@ -53,17 +53,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def all_checks(settings: Settings) -> list[Check]:
-    """Every check, the slowest last."""
-    return [
-        doctor.python_version(),
-        doctor.packages(),
-        doctor.providers(settings.device),
-        rclpy(),
-        messages(),
-        image_transport(os.environ),
-        doctor.shared_memory(),
-        *doctor.policy(settings),
-    ]
+    """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
+    libraries = doctor.packages()
+    checks = [doctor.python_version(), libraries, rclpy(), messages(), image_transport(os.environ)]
+    checks.append(doctor.shared_memory())
+    if libraries.status == FAIL:
+        return checks
+    return [*checks, doctor.providers(settings.device), *doctor.policy(settings)]
 
 
 def rclpy() -> Check:

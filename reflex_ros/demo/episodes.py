@@ -7,10 +7,8 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
@@ -23,6 +21,7 @@ SCORE_PERIOD_S = 0.1
 SETTLED_RAD_S = 0.1
 SETTLED_S = 1.0
 FRESH_SENSORS_S = 0.1
+CONNECT_TIMEOUT_S = 60.0
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=10)
 
@@ -86,12 +85,21 @@ class Watch:
         self._instruction = node.create_publisher(String, "instruction", LATCHED)
         self._episode = node.create_publisher(String, "episode", LATCHED)
 
-    def wait_for_everybody(self) -> None:
-        """Waits until policy and robot hear each other and this program."""
-        node = self._participant.node
-        for topic in ("instruction", "episode", "joint_trajectory", "camera/image_raw", "joint_states"):
-            self._participant.spin_until(partial(_has_both_ends, node, topic), f"both ends of {topic}")
-        self._participant.spin_until(lambda: self.status is not None, "the status of the policy node")
+    def connect(self, seed: int) -> None:
+        """Waits until a chunk has gone all the way: camera to policy, policy to robot and to this program.
+
+        DDS takes up to some seconds to match everybody, which belongs to no episode.
+        """
+        participant = self._participant
+        participant.set_parameters("robot", {"scene_seed": seed})
+        scene = participant.trigger("robot/reset")
+        self.begin("connect", scene["instruction"])
+        for heard, what in (
+            (lambda: self.status, "the status of the policy node"),
+            (lambda: self.of_episode("connect"), "a first action chunk"),
+            (lambda: participant.trigger("robot/score")["trajectories_followed"], "the robot to follow it"),
+        ):
+            participant.spin_until(heard, what, CONNECT_TIMEOUT_S)
 
     def begin(self, episode_id: str, instruction: str) -> None:
         """Starts an episode; the instruction goes first so that no chunk of it follows the old one."""
@@ -155,10 +163,6 @@ def run_episode(
         latency_ms=_median([chunk.latency_ms for chunk in computed]),
         observation_age_ms=_median([chunk.observation_age_ms for chunk in computed]),
     )
-
-
-def _has_both_ends(node: Node, topic: str) -> bool:
-    return bool(node.count_subscribers(topic) and node.count_publishers(topic))
 
 
 def _median(values: list[float]) -> float | None:

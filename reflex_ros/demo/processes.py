@@ -21,7 +21,8 @@ from reflex_ros import launching
 STOP_TIMEOUT_S = 10.0
 HEALTH_POLL_S = 0.02
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-DISCOVERY_PORT, PORTS_PER_DOMAIN, DOMAINS = 7400, 250, 101  # DDSI-RTPS 9.6.1.1; ROS 2 advises ids up to 101
+DOMAINS = 101  # larger domain ids meet the ports that Linux hands out
+PROBED = 10  # participants of a domain
 
 
 class DemoError(RuntimeError):
@@ -99,14 +100,27 @@ def ros_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_domain() -> int:
-    """A ROS domain id from 1 to 101 whose discovery port nobody on this machine uses."""
+    """A ROS domain id from 1 to 101 in which no other program of this machine takes part."""
     first = os.getpid() % DOMAINS
     for offset in range(DOMAINS):
         domain = 1 + (first + offset) % DOMAINS
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-            probe.bind(("", DISCOVERY_PORT + PORTS_PER_DOMAIN * domain))
+        if not any(_udp_port_taken(discovery_port(domain, participant)) for participant in range(PROBED)):
             return domain
     raise DemoError("The ROS domain ids 1 to 101 are all in use here; set ROS_DOMAIN_ID to share one.")
+
+
+def discovery_port(domain: int, participant: int) -> int:
+    """The UDP port on which the n-th participant of a domain on this machine is found (DDSI-RTPS 9.6.1.1)."""
+    return 7410 + 250 * domain + 2 * participant
+
+
+def _udp_port_taken(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
 
 
 def free_port(wanted: int) -> int:

@@ -94,7 +94,7 @@ class Robot(Node):
         self._arm = arm
         self._resets = 0
         self._reset_stamp_s = self._physics_time_s = 0.0
-        self._trajectories_refused = 0
+        self._trajectories_followed = self._trajectories_refused = 0
         self._command_rad = arm.joint_positions_rad
         self._frame: Frame | None = None
         self._reset_scene()
@@ -119,6 +119,7 @@ class Robot(Node):
         if behind_s < 0.0:
             self.get_logger().warning(f"The clock jumped back by {-behind_s:.3f} s; the arm holds.")
             self._follower = TrajectoryFollower(JOINT_NAMES, self._command_rad)
+            self._reset_stamp_s = min(self._reset_stamp_s, now_s)
             self._physics_time_s = now_s
             return now
         if behind_s > MAX_CATCH_UP_S:
@@ -159,14 +160,16 @@ class Robot(Node):
     def _on_trajectory(self, message: JointTrajectory) -> None:
         now_s = self._advance().nanoseconds * 1e-9
         stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
+        if 0.0 < stamp_s < self._reset_stamp_s:
+            self.get_logger().info("Ignored a trajectory made for the scene before the reset.")
+            return
         points = [
             (point.time_from_start.sec + point.time_from_start.nanosec * 1e-9, point.positions)
             for point in message.points
         ]
         try:
-            if 0.0 < stamp_s < self._reset_stamp_s:
-                raise TrajectoryRefused("It is older than the reset: it was made for another scene.")
             self._follower.set(now_s, stamp_s, message.joint_names, points)
+            self._trajectories_followed += 1
         except TrajectoryRefused as error:
             self._trajectories_refused += 1
             self.get_logger().error(f"Trajectory refused, the arm keeps to what it had: {error}")
@@ -197,6 +200,7 @@ class Robot(Node):
             "nearest": self._scene.blocks[nearest].colour,
             "target": self._scene.target_colour,
             "speed_rad_s": float(np.abs(self._arm.joint_velocities_rad_s).max()),
+            "trajectories_followed": self._trajectories_followed,
             "trajectories_refused": self._trajectories_refused,
         }
 

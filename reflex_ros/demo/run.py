@@ -121,7 +121,8 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     wait_until_ready(port, children, READY_TIMEOUT_S, say)
     with Participant("demo", partial(check_alive, children)) as participant:
         watch = Watch(participant)
-        watch.wait_for_everybody()
+        watch.connect(arguments.seed)
+        say("first chunk followed")
         episodes, pictures = _episodes(arguments, participant, watch)
         summary = _summary(episodes, watch)
         failures = report.shortcomings(summary, episodes)

@@ -140,6 +140,8 @@ async def _body(request: web.Request, limit: int) -> bytes | None:
     """The whole body, or None when it is longer than the limit; what is too long is not kept."""
     if (request.content_length or 0) > limit:
         return None
+    if request.content.is_eof():  # it came with the head, as usual: no timer is needed
+        return request.content.read_nowait()
     try:
         return await asyncio.wait_for(_read(request.content, limit), BODY_TIMEOUT_S)
     except asyncio.TimeoutError as error:

@@ -12,7 +12,7 @@ from aiohttp import web
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings import Settings
-from reflex_ros.sidecar.app import make_app
+from reflex_ros.sidecar.app import WAITING, Waiting, make_app
 from reflex_ros.sidecar.keys import check_address, read_key
 
 FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
@@ -32,11 +32,17 @@ class Sidecar:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._port = 0
+        self._waiting: Waiting | None = None
 
     @property
     def port(self) -> int:
         """The port it listens on; 0 before `start`."""
         return self._port
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have been read and not answered."""
+        return self._waiting.requests if self._waiting is not None else 0
 
     @property
     def url(self) -> str:
@@ -85,8 +91,10 @@ class Sidecar:
 
     async def _serve(self, key: bytes | None) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        app = make_app(self._engine, key)
+        self._waiting = app[WAITING]
         runner = web.AppRunner(
-            make_app(self._engine, key),
+            app,
             access_log=None,
             handler_cancellation=True,  # a request whose client has gone leaves the queue
             shutdown_timeout=FINISH_S,

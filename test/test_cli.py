@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex`: sub-commands, exit statuses, and what is handed to rclpy."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from reflex_ros.cli.main import main
+from reflex_ros.cli.serve import split_ros_args
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object], list[str]]]:
+    """What the command line gives to the ROS node, which is not started here."""
+    calls: list[tuple[dict[str, object], list[str]]] = []
+    node = ModuleType("reflex_ros.node")
+    node.run = lambda overrides, ros_args: calls.append((overrides, ros_args)) or 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reflex_ros.node", node)
+    return calls
+
+
+@pytest.mark.parametrize("arguments", [[], ["launch"], ["--serve"]])
+def test_what_is_not_a_command_is_status_2_with_the_usage(arguments: list[str], capsys: Output) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert "usage: reflex COMMAND" in said.err
+    assert said.out == ""
+
+
+def test_help_and_version_are_status_0(capsys: Output) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {command} " in said for command in ("serve", "replay", "doctor"))
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("reflex ")
+
+
+def test_replay_says_that_it_is_not_here_yet(capsys: Output) -> None:
+    assert main(["replay", "trace.jsonl"]) == 1
+    assert "not in this version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own", "ros"),
+    [
+        ([], [], []),
+        (["./export"], ["./export"], []),
+        (["--ros-args", "-r", "__node:=a"], [], ["--ros-args", "-r", "__node:=a"]),
+        (["x", "--ros-args", "-p", "port:=1", "--", "y"], ["x"], ["--ros-args", "-p", "port:=1", "--", "y"]),
+        (["x", "--ros-args", "--ros-args"], ["x"], ["--ros-args", "--ros-args"]),
+    ],
+)
+def test_everything_from_ros_args_on_is_left_to_rclpy(
+    arguments: list[str], own: list[str], ros: list[str]
+) -> None:
+    assert split_ros_args(arguments) == (own, ros)
+
+
+def test_serve_hands_the_node_only_what_was_written(node_calls: list[object]) -> None:
+    arguments = [
+        "./export",
+        "--embodiment",
+        "franka",
+        "--port",
+        "0",
+        "--no-autostart",
+        "--joint-names",
+        "a",
+        "b",
+    ]
+    assert main(["serve", *arguments, "--ros-args", "-p", "x:=1"]) == 0
+    overrides = {"export_dir": "./export", "embodiment": "franka", "port": 0, "autostart": False}
+    assert node_calls == [(overrides | {"joint_names": ["a", "b"]}, ["--ros-args", "-p", "x:=1"])]
+
+
+def test_started_by_launch_there_is_nothing_but_ros_args(node_calls: list[object]) -> None:
+    assert main(["serve", "--ros-args", "-r", "__node:=reflex"]) == 0
+    assert node_calls == [({}, ["--ros-args", "-r", "__node:=reflex"])]
+
+
+def test_the_export_may_be_an_option_too(node_calls: list[object]) -> None:
+    assert main(["serve", "--export-dir", "./export"]) == 0
+    assert node_calls == [({"export_dir": "./export"}, [])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-age-ms", "0"], "setting 'max_age_ms' takes 1 to 60000, got 0.0"),
+        (["--port", "70000"], "setting 'port' takes 0 to 65535, got 70000"),
+        (["--no-ros", "--no-http"], "nothing would be served"),
+    ],
+)
+def test_a_bad_setting_is_status_2_with_a_sentence(arguments: list[str], says: str, capsys: Output) -> None:
+    assert main(["serve", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["--port", "many"], ["--device", "abacus"], ["--emb", "franka"]]
+)
+def test_a_bad_option_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *arguments])
+    assert ended.value.code == 2
+
+
+def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setitem(sys.modules, "reflex_ros.node", None)
+    assert main(["serve"]) == 1
+    assert "build the package" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex serve --no-ros` as a process: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+ExportDir = Callable[[str], Path]
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+COMMAND = ["-m", "reflex_ros.cli.main", "serve", "--port", "0", "--device", "cpu", "--intra-op-threads", "1"]
+WITHOUT_RCLPY = (
+    "import sys; sys.modules['rclpy'] = None; from reflex_ros.cli.main import main; sys.exit(main())"
+)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(export, "--no-ros")`: a serving process that does not outlive the test."""
+    processes: list[Process] = []
+
+    def run(*arguments: object, command: list[str] = COMMAND) -> Process:
+        words = [sys.executable, *command, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def client_of(process: Process) -> Client:
+    """The client of the address that the process prints once it listens."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)", line):
+            return Client(int(found[1]))
+    raise AssertionError(f"it never listened: {process.communicate()[1]}")
+
+
+def ended(process: Process) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) once it has ended."""
+    out, err = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, out, err
+
+
+def ready(client: Client) -> bool:
+    return client.get("/health").status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0(start: Start, export_dir: ExportDir, number: signal.Signals) -> None:
+    process = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    assert client.act().json["action_names"][0] == "panda_joint1"
+    process.send_signal(number)
+    status, out, err = ended(process)
+    assert status == 0
+    assert "Traceback" not in err
+    assert re.search(r"serving pi0-mono@[0-9a-f]{16} for franka on CPUExecutionProvider at http://127", out)
+
+
+def test_a_reply_in_flight_is_finished_first(start: Start, export_dir: ExportDir) -> None:
+    process = start(export_dir("slow"), "--no-ros")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    act = Background(lambda: client.act(image=None, images={"base": jpeg()}))
+    wait_for(lambda: b'slot="prod"} 1.0' in in_flight_lines(client))
+    process.send_signal(signal.SIGTERM)
+    assert act.result().status == 200
+    assert ended(process)[0] == 0
+
+
+def in_flight_lines(client: Client) -> bytes:
+    lines = client.get("/metrics").body.splitlines()
+    return b"\n".join(line for line in lines if line.startswith(b"reflex_in_flight_requests{"))
+
+
+def test_a_signal_while_it_loads_ends_it_with_status_0(start: Start, export_dir: ExportDir) -> None:
+    process = start(export_dir("heavy"), "--no-ros")
+    client = client_of(process)
+    wait_for(lambda: client.get("/health").json["state"] in ("loading", "warming"))
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+
+
+def test_without_rclpy_it_says_so_and_serves_http(start: Start, export_dir: ExportDir) -> None:
+    process = start("serve", export_dir("mono_pi0_7"), "--port", "0", command=["-c", WITHOUT_RCLPY])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "serving HTTP alone, without ROS: rclpy cannot be imported here\n"
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["/nowhere", "--no-ros"], "/nowhere: no such export directory"),
+        (["{export}", "--no-ros", "--embodiment", "robbie"], "no embodiment preset 'robbie': there are"),
+        (["{export}", "--no-ros", "--host", "0.0.0.0"], "--host 0.0.0.0 can be reached from other machines"),
+        (
+            ["{export}", "--no-ros", "--api-key-file", "/nowhere/key"],
+            "setting 'api_key_file': /nowhere/key: No such file",
+        ),
+    ],
+)
+def test_what_it_cannot_serve_is_one_sentence(
+    start: Start, export_dir: ExportDir, arguments: list[str], says: str
+) -> None:
+    status, _, err = ended(start(*(word.format(export=export_dir("mono_pi0_7")) for word in arguments)))
+    assert status == 1
+    assert f"reflex serve: {says}" in err
+    assert "Traceback" not in err
+
+
+def test_a_taken_port_ends_it_with_a_sentence(start: Start, export_dir: ExportDir) -> None:
+    first = client_of(start(export_dir("mono_pi0_7"), "--no-ros"))
+    status, _, err = ended(start(export_dir("mono_pi0_7"), "--no-ros", "--port", first.port))
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{first.port}" in err
+
+
+def test_a_warm_up_that_fails_ends_it(start: Start, export_dir: ExportDir) -> None:
+    status, _, err = ended(start(export_dir("always_nan"), "--no-ros"))
+    assert status == 1
+    assert "reflex serve: warm-up: the model gave NaN or Inf" in err

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels, words and joint values become the arrays that a graph takes."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odd_exports import words
+
+from reflex_core.errors import ExportError, ObservationError
+from reflex_core.export import Affine
+from reflex_core.policy.contract import ImageSlot, LanguageSlot, StateSlot
+from reflex_core.policy.inputs import Language, fitted, image_array, image_arrays, missing_image, state_array, state_words
+from reflex_core.values import Frame, Pixels
+
+RED = np.array([255, 0, 0], np.uint8)
+
+
+def slot(
+    *, height: int | None = 8, width: int | None = 8, last: bool = False, letterbox: bool = False, low: float = 0.0,
+    high: float = 1.0, mask: str | None = None, required: bool = True, camera: str = "front",
+) -> ImageSlot:  # fmt: skip
+    scale, offset = np.full(3, (high - low) / 255, np.float32), np.full(3, low, np.float32)
+    return ImageSlot(camera, f"img_{camera}", mask, height, width, last, letterbox, scale, offset, low, required)
+
+
+def square(height: int, width: int, side: int = 16) -> Pixels:
+    """A red square in the middle of a blue picture."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:, :, 2] = 200
+    top, left = (height - side) // 2, (width - side) // 2
+    picture[top : top + side, left : left + side] = RED
+    return picture
+
+
+def frame(picture: Pixels, encoding: str = "rgb8") -> Frame:
+    rows = picture if encoding == "rgb8" else np.ascontiguousarray(picture[:, :, ::-1])
+    return Frame(rows, encoding, *picture.shape[:2])
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
+    picture = square(8, 8, 4)
+    assert fitted(picture, 8, 8, letterbox=True) is picture
+
+
+def test_a_graph_that_takes_any_size_gets_the_size_of_the_camera() -> None:
+    assert image_array(frame(square(24, 40)), slot(height=None, width=None)).shape == (1, 3, 24, 40)
+
+
+def test_stretching_fills_the_whole_picture() -> None:
+    picture = np.full((480, 640, 3), 90, np.uint8)
+    found = fitted(picture, 224, 224, letterbox=False)
+    assert found.shape == (224, 224, 3)
+    assert (found == 90).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "inside"),
+    [
+        (480, 640, (slice(28, 196), slice(0, 224))),
+        (640, 480, (slice(0, 224), slice(28, 196))),
+        (100, 100, (slice(0, 224), slice(0, 224))),
+        (112, 224, (slice(56, 168), slice(0, 224))),
+    ],
+)
+def test_letterboxing_keeps_the_shape_of_things_and_centres_them(
+    rows: int, columns: int, inside: tuple[slice, slice]
+) -> None:
+    found = fitted(np.full((rows, columns, 3), 90, np.uint8), 224, 224, letterbox=True)
+    expected = np.zeros((224, 224, 3), np.uint8)
+    expected[inside] = 90
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_very_long_picture_still_has_a_row() -> None:
+    assert fitted(np.full((1, 4000, 3), 9, np.uint8), 224, 224, letterbox=True).max() == 9
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+@pytest.mark.parametrize("letterbox", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("size", [(48, 64), (224, 224), (480, 640)])
+def test_a_red_square_stays_red(encoding: str, letterbox: bool, last: bool, size: tuple[int, int]) -> None:
+    picture = square(*size, side=size[0] // 2)
+    found = image_array(frame(picture, encoding), slot(height=64, width=64, letterbox=letterbox, last=last))[0]
+    pixels = found if last else found.transpose(1, 2, 0)
+    assert pixels.shape == (64, 64, 3)
+    np.testing.assert_allclose(pixels[32, 32], [1, 0, 0], atol=0.01)
+    np.testing.assert_allclose(pixels[32, 2], [0, 0, 200 / 255], atol=0.01)
+
+
+def test_grey_pictures_can_be_resized() -> None:
+    grey = Frame(np.full((48, 64), 51, np.uint8), "mono8", 48, 64)
+    np.testing.assert_allclose(image_array(grey, slot()), np.full((1, 3, 8, 8), 0.2), atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+def test_black_and_white_reach_the_ends_of_the_range(low: float, high: float) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[0] = 255
+    found = image_array(frame(picture), slot(low=low, high=high))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0, :, 0], high, atol=1e-5)
+    np.testing.assert_allclose(found[0, :, 1], low, atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_every_channel_has_its_own_mean_and_deviation(last: bool) -> None:
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    plain = slot(last=last)
+    scale, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    imagenet = ImageSlot("front", "img", None, 8, 8, last, False, scale, offset, 0.0, True)
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    expected = (picture / 255 - mean) / std
+    found = image_array(frame(picture), imagenet)[0]
+    np.testing.assert_allclose(found if last else found.transpose(1, 2, 0), expected, atol=1e-5)
+    assert image_array(frame(picture), plain).shape == ((1, 8, 8, 3) if last else (1, 3, 8, 8))
+
+
+def test_a_missing_camera_is_an_error_that_names_it_and_what_came() -> None:
+    with pytest.raises(ObservationError, match=r"no image from camera 'top' \(got side, wrist\); the policy needs it") as caught:
+        image_arrays((slot(),), {"wrist": frame(square(8, 8)), "side": frame(square(8, 8))}, {"front": "top"})
+    assert caught.value.slug == "missing-image"
+
+
+def test_a_missing_camera_is_named_when_nothing_came() -> None:
+    with pytest.raises(ObservationError, match=r"no image from camera 'front' \(got none\)"):
+        image_arrays((slot(),), {}, {})
+
+
+def test_a_camera_that_may_be_missing_is_masked() -> None:
+    wrist = slot(camera="wrist", low=-1.0, mask="mask_wrist", required=False)
+    arrays = image_arrays((slot(mask="mask_front"), wrist), {"front": frame(square(8, 8, 4))}, {})
+    assert arrays["mask_front"].tolist() == [True]
+    assert arrays["mask_wrist"].tolist() == [False]
+    assert (arrays["img_wrist"] == -1).all()
+    assert arrays["img_wrist"].shape == arrays["img_front"].shape
+
+
+def test_a_camera_that_is_there_is_not_masked() -> None:
+    wrist = slot(camera="wrist", mask="mask_wrist", required=False)
+    assert image_arrays((wrist,), {"wrist": frame(square(8, 8, 4))}, {})["mask_wrist"].tolist() == [True]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_the_stand_in_for_a_missing_camera_has_the_shape_of_the_real_one(last: bool) -> None:
+    there = image_array(frame(square(8, 8, 4)), slot(last=last))
+    gone = missing_image(slot(last=last))
+    assert (gone.shape, gone.dtype) == (there.shape, there.dtype)
+
+
+def language(path: Path, *, length: int = 8, template: str = "{instruction}", clean: bool = False) -> Language:
+    words(path / "words.json")
+    return Language(LanguageSlot("spoken", "heard", length, "words.json", template, clean), path / "words.json")
+
+
+def test_words_become_tokens_and_the_rest_is_masked(tmp_path: Path) -> None:
+    tokens = language(tmp_path).tokens("reach the red cube")
+    assert tokens.ids.tolist() == [[2, 3, 4, 6, 0, 0, 0, 0]]
+    assert tokens.mask.tolist() == [[True] * 4 + [False] * 4]
+    assert (tokens.ids.dtype, tokens.mask.dtype, tokens.cut) == (np.int64, np.bool_, 0)
+
+
+def test_an_instruction_that_is_too_long_is_cut_and_the_cut_is_reported(tmp_path: Path) -> None:
+    tokens = language(tmp_path, length=3).tokens("reach the red cube the green cube")
+    assert tokens.ids.tolist() == [[2, 3, 4]]
+    assert tokens.mask.all()
+    assert tokens.cut == 4
+
+
+def test_an_instruction_that_just_fits_is_not_cut(tmp_path: Path) -> None:
+    assert language(tmp_path, length=4).tokens("reach the red cube").cut == 0
+
+
+def test_the_tokenizers_own_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    words(tmp_path / "words.json")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "words.json"))
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=20)
+    tokenizer.save(str(tmp_path / "words.json"))
+    slot_ = LanguageSlot("spoken", "heard", 8, "words.json", "{instruction}", False)
+    tokens = Language(slot_, tmp_path / "words.json").tokens("reach the red cube")
+    assert int(tokens.mask.sum()) == 4
+
+
+@pytest.mark.parametrize(("pad", "identifier"), [("<pad>", 0), ("[PAD]", 0), ("nothing", 0)])
+def test_padding_is_a_token_of_the_vocabulary(tmp_path: Path, pad: str, identifier: int) -> None:
+    words(tmp_path / "words.json", pad)
+    slot_ = LanguageSlot("spoken", "heard", 3, "words.json", "{instruction}", False)
+    assert Language(slot_, tmp_path / "words.json").tokens("the").ids.tolist() == [[3, identifier, identifier]]
+
+
+def test_the_prompt_is_made_as_in_training(tmp_path: Path) -> None:
+    spoken = language(tmp_path, template="Task: {instruction}, State: {state};\n", clean=True)
+    assert spoken.prompt(" reach_the\nred cube ", "1 2") == "Task: reach the red cube, State: 1 2;\n"
+
+
+def test_an_instruction_with_braces_is_only_text(tmp_path: Path) -> None:
+    spoken = language(tmp_path, template="Task: {instruction}, State: {state};")
+    assert spoken.prompt("{state} {0} {instruction}", "7") == "Task: {state} {0} {instruction}, State: 7;"
+
+
+def test_an_instruction_that_is_not_cleaned_stays_as_it_is(tmp_path: Path) -> None:
+    assert language(tmp_path, template="{instruction}\n").prompt(" a_b ") == " a_b \n"
+
+
+def test_a_text_that_is_no_unicode_is_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ObservationError, match="not valid Unicode"):
+        language(tmp_path).tokens("reach \ud800 cube")
+
+
+def test_a_text_of_a_megabyte_is_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ObservationError, match="1000000 characters"):
+        language(tmp_path).tokens("x" * 1_000_000)
+
+
+def test_no_tokenizer_touches_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a tokenizer opened a socket")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    monkeypatch.setattr(socket, "create_connection", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    assert language(tmp_path).tokens("the").cut == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"google/paligemma-3b-pt-224", b"\x00" * 40])
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    slot_ = LanguageSlot("spoken", None, 8, "tokenizer.json", "{instruction}", False)
+    with pytest.raises(ExportError, match=r"tokenizer\.json: not a tokenizer file") as caught:
+        Language(slot_, tmp_path / "tokenizer.json")
+    assert caught.value.slug == "bad-tokenizer"
+
+
+STATISTICS = Affine(np.array([1.0, 2.0, 0.0]), np.array([0.5, 2.0, 1.0]))
+
+
+def test_the_state_is_normalised_and_then_padded() -> None:
+    row = state_array(np.array([1.5, 0.0, 3.0], np.float32), StateSlot("state", 5, 0, ()), STATISTICS)
+    assert row.tolist() == [[1.0, -1.0, 3.0, 0.0, 0.0]]
+    assert row.dtype == np.float32
+
+
+def test_a_state_without_statistics_goes_in_as_it_is() -> None:
+    row = state_array(np.array([1.5, 0.0], np.float32), StateSlot("state", 2, 0, ()), None)
+    assert row.tolist() == [[1.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("normalised", "number"),
+    [(-1.0, "0"), (-0.999, "0"), (-0.99, "1"), (0.0, "128"), (0.999, "255"), (1.0, "255"), (9.0, "255"), (-9.0, "0")],
+)
+def test_a_state_in_the_prompt_is_written_in_256_steps(normalised: float, number: str) -> None:
+    plain = Affine(np.zeros(1), np.ones(1))
+    assert state_words(np.array([normalised], np.float32), StateSlot(None, 1, 256, ()), plain) == number
+
+
+def test_a_state_in_the_prompt_is_normalised_first() -> None:
+    found = state_words(np.array([1.0, 2.0, 1.0], np.float32), StateSlot(None, 3, 4, ()), STATISTICS)
+    assert found == "2 2 3"

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/act answers: every promised field, every way to write an image, the same actions as the engine itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from http_client import STATE, good, jpeg, picture, png, raw, text
+
+from reflex_core.values import Frame, Observation
+
+Serve = Callable[..., Any]
+
+PROMISED = {
+    "actions", "latency_ms", "inference_mode", "guard_clamped", "guard_violations", "adaptive_enabled",
+    "adaptive_steps_used", "injected_latency_ms", "robot_id",
+}  # fmt: skip
+MORE = {
+    "num_actions", "action_dim", "hz", "denoising_steps", "num_denoising_steps", "provider_mode", "active_providers",
+    "vlm_conditioning", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "model_hash", "config_hash",
+    "reflex_version", "action_names", "dt_s", "start_index", "source", "seed", "policy_slot", "model_version",
+    "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "deadline_exceeded", "guard_summary",
+}  # fmt: skip
+EVERY_LAYOUT = (
+    "mono_smolvla", "mono_pi0", "mono_pi05", "decomposed", "decomposed_per_step", "decomposed_state",
+    "decomposed_state_per_step", "vlm_stack", "mono_pi0_7",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", EVERY_LAYOUT)
+def test_every_layout_answers_with_every_promised_field(serve: Serve, layout: str) -> None:
+    server = serve(layout, embodiment="")
+    answer = server.client.act()
+    assert answer.status == 200
+    assert set(answer.json) == PROMISED | MORE
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_an_expert_without_eyes_answers_a_request_without_an_image(serve: Serve) -> None:
+    answer = serve("gr00t", embodiment="").client.act({})
+    assert answer.status == 200
+    assert answer.json["vlm_conditioning"] == "none"
+    assert answer.json["adaptive_steps_used"] == 4
+
+
+def test_the_fields_say_what_was_served(serve: Serve) -> None:
+    server = serve("mono_pi0_7")
+    policy = server.engine.loaded.policy
+    said = server.client.act(episode_id="ep_1", request_id="r-1", seed=5).json
+    assert np.asarray(said["actions"]).shape == (50, 7) == (said["num_actions"], said["action_dim"])
+    assert said["action_names"] == list(policy.fit.action_names)
+    assert (said["robot_id"], said["episode_id"], said["request_id"], said["seed"]) == (
+        "arm7",
+        "ep_1",
+        "r-1",
+        5,
+    )
+    assert said["model_version"] == f"pi0-mono@{said['model_hash']}"
+    assert said["config_hash"] == policy.export.config_hash
+    assert (said["dt_s"], said["source"], said["start_index"], said["policy_slot"]) == (
+        0.05,
+        "policy",
+        0,
+        "prod",
+    )
+    assert (said["denoising_steps"], said["num_denoising_steps"], said["adaptive_steps_used"]) == (10, 10, 10)
+    assert said["hz"] == pytest.approx(1e3 / said["latency_ms"], rel=0.01)
+    assert said["latency_ms"] >= sum(said["stages_ms"].values()) > 0
+    assert said["latency_p50_ms"] <= said["latency_p95_ms"] <= said["latency_p99_ms"]
+    assert said["jitter_ms"] == pytest.approx(said["latency_p99_ms"] - said["latency_p50_ms"], abs=0.002)
+    assert (said["inference_mode"], said["active_providers"]) == ("onnx_cpu", ["CPUExecutionProvider"])
+    assert said["vlm_conditioning"] == "real"
+    for untouched in ("guard_clamped", "adaptive_enabled", "deadline_exceeded"):
+        assert said[untouched] is False
+    assert (said["guard_violations"], said["injected_latency_ms"], said["instruction_tokens_cut"]) == (
+        [],
+        0,
+        0,
+    )
+
+
+def test_actions_are_those_of_the_engine_bit_for_bit(serve: Serve) -> None:
+    server = serve("mono_pi0_7")
+    frame = Frame(simplejpeg.encode_jpeg(picture(), quality=95), "jpeg")
+    observation = Observation({"camera": frame}, np.asarray(STATE, np.float32), "reach the red cube")
+    expected = server.engine.act(server.engine.request(observation, seed=11)).chunk.actions
+    np.testing.assert_array_equal(
+        np.asarray(server.client.act(seed=11).json["actions"], np.float32), expected
+    )
+
+
+def test_a_clamped_chunk_says_which_joint_left_its_range(serve: Serve) -> None:
+    server = serve("wide")
+    said = server.client.act(seed=1).json
+    assert said["guard_clamped"] is True
+    assert said["guard_violations"] == said["guard_summary"]["violations"]
+    assert said["guard_violations"][0].startswith("panda_joint")
+    assert said["guard_summary"]["clamped"] is True
+    assert said["guard_summary"]["clamp_count"] >= len(said["guard_violations"])
+    robot = server.engine.loaded.embodiment
+    actions = np.asarray(said["actions"])
+    assert (actions >= robot.action_min).all()
+    assert (actions <= robot.action_max).all()
+
+
+def test_every_part_of_the_request_reaches_the_network(serve: Serve) -> None:
+    client = serve("mono_pi0_7").client
+    base = client.act(seed=1).json["actions"]
+    assert client.act(seed=1).json["actions"] == base
+    for change in (
+        {"seed": 2},
+        {"image": jpeg(colour=(10, 10, 250))},
+        {"instruction": "push the blue ball"},
+        {"state": [0.5, *STATE[1:]]},
+    ):
+        assert client.act(**({"seed": 1} | change)).json["actions"] != base
+
+
+def test_an_image_may_be_written_in_many_ways(serve: Serve) -> None:
+    client = serve("mono_pi0_7").client
+    plain = png()
+    expected = client.act(image=plain, seed=3).json["actions"]
+    with_padding = {**raw(), "step": 96 + 8}
+    rows = np.pad(picture().reshape(32, 96), ((0, 0), (0, 8)))
+    with_padding["data"] = text(rows.tobytes())
+    for image in (
+        f"data:image/png;base64,{plain}",
+        "\n".join(plain[start : start + 60] for start in range(0, len(plain), 60)),
+        plain.rstrip("="),
+        base64.urlsafe_b64encode(base64.b64decode(plain)).decode(),
+        {"data": plain},
+        {"data": plain, "encoding": "png"},
+        raw("rgb8"),
+        raw("bgr8", colour=(40, 40, 200)),
+        with_padding,
+    ):
+        answer = client.act(image=image, seed=3)
+        assert answer.status == 200, answer.body
+        assert answer.json["actions"] == expected
+
+
+def test_cameras_are_given_by_position_or_by_name(serve: Serve) -> None:
+    client = serve("mono_pi0", embodiment="").client
+    red, blue = jpeg(), jpeg(colour=(0, 0, 255))
+    state = {"state": STATE, "seed": 1}
+    by_position = client.act({"image": red, "image_wrist": blue, **state})
+    by_name = client.act({"images": {"base": red, "wrist_l": blue}, **state})
+    mixed = client.act({"image": red, "images": {"wrist_l": blue, "wrist_r": None}, **state})
+    assert by_position.json["actions"] == by_name.json["actions"] == mixed.json["actions"]
+    swapped = client.act({"images": {"base": blue, "wrist_l": red}, **state})
+    alone = client.act({"image": red, "image_wrist": "", **state})
+    assert len({str(answer.json["actions"]) for answer in (by_name, swapped, alone)}) == 3
+
+
+def test_the_embodiments_first_camera_is_the_image(serve: Serve) -> None:
+    client = serve("mono_pi0_7").client
+    named = client.act(image=None, images={"camera": jpeg()}, seed=1)
+    assert named.json["actions"] == client.act(seed=1).json["actions"]
+
+
+def test_state_is_read_as_numbers_in_any_usual_spelling(serve: Serve) -> None:
+    client = serve("mono_pi0_7").client
+    expected = client.act(state=[1.0, 0.0, 0.0, -1.5, 0.0, 1.75, 0.0], seed=1).json["actions"]
+    assert client.act(state=[True, 0, "0", "-1.5", False, 1.75, 0], seed=1).json["actions"] == expected
+
+
+def test_what_nobody_knows_is_ignored_and_null_is_absent(serve: Serve) -> None:
+    client = serve("mono_pi0_7").client
+    answer = client.act(
+        colour="green", image_wrist=None, images=None, episode_id=None, request_id="", seed=None
+    )
+    assert answer.status == 200
+    assert answer.json["episode_id"] is None
+    assert answer.json["request_id"]
+
+
+def test_an_instruction_that_does_not_fit_says_how_much_was_cut(serve: Serve) -> None:
+    said = serve("mono_pi0_7").client.act(instruction="red " * 30).json
+    assert said["instruction_tokens_cut"] == 30 - 16
+
+
+def test_non_finite_actions_become_a_hold_where_the_robot_is(serve: Serve) -> None:
+    client = serve("failing_nan").client
+    state = [1.5, *STATE[1:]]
+    said = client.act(state=state).json
+    assert said["source"] == "hold"
+    assert said["guard_clamped"] is True
+    assert said["guard_violations"][0].startswith("non_finite")
+    np.testing.assert_allclose(said["actions"], [state] * said["num_actions"], rtol=1e-6)
+
+
+def test_a_body_far_beyond_aiohttps_own_limit_is_read(serve: Serve) -> None:
+    answer = serve("mono_pi0_7").client.act(image=raw(height=1200, width=1600))
+    assert answer.status == 200
+
+
+def test_requests_are_counted_and_timed(serve: Serve) -> None:
+    server = serve("mono_pi0_7")
+    for _ in range(3):
+        server.client.act()
+    answer = server.client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert (
+        'reflex_act_latency_seconds_count{embodiment="franka",model_id="pi0-mono",policy_slot="prod"} 3.0'
+        in (answer.body.decode())
+    )
+
+
+def test_good_is_good(serve: Serve) -> None:
+    """The helper's request is what the other tests change one field of."""
+    assert serve("mono_pi0_7").client.act(good()).status == 200
