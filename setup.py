@@ -45,7 +45,7 @@ RUN = [
 ]
 EXTRAS = {
     "gpu": ["onnxruntime-gpu>=1.20,<2"],
-    "demo": ["mujoco>=3.2,<5"],
+    "demo": ["mujoco>=3.3,<5"],
     "test": [
         "colcon-ros>=0.4,<1",
         "hypothesis>=6.100,<7",

@@ -122,7 +122,11 @@ def one_request(case: Case, client: Client, index: int) -> float:
 
 
 def measure_overhead(
-    exports: Sequence[Measured], sizes: Sequence[tuple[int, int]], counts: Sequence[int], rounds: int, requests: int
+    exports: Sequence[Measured],
+    sizes: Sequence[tuple[int, int]],
+    counts: Sequence[int],
+    rounds: int,
+    requests: int,
 ) -> list[Case]:
     """All cases, each visited `rounds` times in turn."""
     done: list[Case] = []
@@ -187,8 +191,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser(__doc__ or "")
     options.add_argument("--rounds", type=int, default=6, help="how often each case is visited (default 6)")
     options.add_argument("--requests", type=int, default=24, help="requests per case and round (default 24)")
-    options.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at once (1 4 16)")
-    options.add_argument("--health-seconds", type=float, default=8.0, help="how long /health is asked (default 8)")
+    options.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at once (1 4 16)"
+    )
+    options.add_argument(
+        "--health-seconds", type=float, default=8.0, help="how long /health is asked (default 8)"
+    )
     asked = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -80,13 +80,20 @@ def bare_inference(measured: Measured, device: str = "cpu", threads: int = 1) ->
 
     def step_by_step() -> Floats:
         made = _run_all(sessions[:-1], arrays)
-        linked = {node.name: made[contract.links.get(node.name, node.name)] for node in last.get_inputs()
-                  if contract.links.get(node.name, node.name) in made}
+        linked = {
+            node.name: made[contract.links.get(node.name, node.name)]
+            for node in last.get_inputs()
+            if contract.links.get(node.name, node.name) in made
+        }
         flow, x = contract.flow, noise
         stride = np.float32(flow.sign * (flow.end - flow.start) / flow.steps)
         for step in range(flow.steps):
             now = np.full(1, flow.start + step * (flow.end - flow.start) / flow.steps, np.float32)
-            x = x + stride * last.run([names["velocity"]], {**feeds, **linked, names["x"]: x, names["time"]: now})[0]
+            x = (
+                x
+                + stride
+                * last.run([names["velocity"]], {**feeds, **linked, names["x"]: x, names["time"]: now})[0]
+            )
         return x
 
     return whole_loop if contract.baked else step_by_step

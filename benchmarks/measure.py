@@ -69,7 +69,10 @@ def table(rows: Sequence[Row]) -> str:
     cells = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     return "\n".join(
-        "  ".join(cell.rjust(width) if line_number else cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        "  ".join(
+            cell.rjust(width) if line_number else cell.ljust(width)
+            for cell, width in zip(line, widths, strict=True)
+        )
         for line_number, line in enumerate(cells)
     )
 
@@ -81,7 +84,9 @@ def _shown(value: object) -> str:
 def finish(name: str, results: Mapping[str, Any], output: Path | None) -> None:
     """Say which machine this was; write the JSON file where one is asked for."""
     where = machine()
-    print(f"\n{where['cores']} cores ({where['cpu']}), load {where['load']}, onnxruntime {where['onnxruntime']}")
+    print(
+        f"\n{where['cores']} cores ({where['cpu']}), load {where['load']}, onnxruntime {where['onnxruntime']}"
+    )
     if output is not None:
         document = {"benchmark": name, "machine": where, **results}
         output.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")

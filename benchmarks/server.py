@@ -114,7 +114,9 @@ def post_act(camera: str, state: list[float], height: int, width: int, kind: str
         image: object = _text(simplejpeg.encode_jpeg(pixels, quality=85, colorspace="RGB"))
     else:
         image = {"data": _text(pixels.tobytes()), "encoding": "rgb8", "height": height, "width": width}
-    body = orjson.dumps({"instruction": "reach the red cube", "state": state, "seed": 1, "images": {camera: image}})
+    body = orjson.dumps(
+        {"instruction": "reach the red cube", "state": state, "seed": 1, "images": {camera: image}}
+    )
     head = f"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 

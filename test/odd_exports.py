@@ -75,13 +75,17 @@ def probe(
         eyes.save(path / "eyes.onnx")
     hand.save(path / "hand.onnx")
     words(path / "words.json")
-    written = _description(size, layout, state, wrist, time, layers, split, baked, steps, dim) | dict(config or {})
+    written = _description(size, layout, state, wrist, time, layers, split, baked, steps, dim) | dict(
+        config or {}
+    )
     text = json.dumps({key: value for key, value in written.items() if value is not None}, indent=1)
     (path / "reflex_config.json").write_text(text)
     return path
 
 
-def _seen(eyes: Graph, size: tuple[int | str, int | str], layout: str, pixel: int, token: int, wrist: bool) -> str:
+def _seen(
+    eyes: Graph, size: tuple[int | str, int | str], layout: str, pixel: int, token: int, wrist: bool
+) -> str:
     """(1, 5) mean colour, token sum, token count; with a wrist camera also its mean red and its mask."""
     shape: list[int | str] = [1, 3, *size] if layout == "nchw" else [1, *size, 3]
     axes = (2, 3) if layout == "nchw" else (1, 2)
@@ -115,11 +119,20 @@ def _description(
 ) -> dict[str, Any]:  # fmt: skip
     free = {"height": 32, "width": 32} if isinstance(size[0], str) else {}
     images: list[dict[str, Any]] = [
-        {"camera": "front", "input": "eye", "mask": None, "layout": layout, "range": [0.0, 1.0], "resize": "stretch"}
+        {
+            "camera": "front",
+            "input": "eye",
+            "mask": None,
+            "layout": layout,
+            "range": [0.0, 1.0],
+            "resize": "stretch",
+        }
         | free
     ]
     if wrist:
-        images.append(images[0] | {"camera": "wrist", "input": "eye_wrist", "mask": "has_wrist", "required": False})
+        images.append(
+            images[0] | {"camera": "wrist", "input": "eye_wrist", "mask": "has_wrist", "required": False}
+        )
     flow: dict[str, Any] = {"x": "sample", "time": "tau", "velocity": "answer"}
     flow |= {"start": time[0], "end": time[1], "sign": time[2]}
     return {
@@ -131,7 +144,12 @@ def _description(
         "action_dim": dim,
         "graphs": {"prefix": "eyes.onnx", "denoise": "hand.onnx"} if split else {"monolithic": "hand.onnx"},
         "images": images,
-        "language": {"tokens": "spoken", "mask": "heard", "tokenizer": "words.json", "template": "{instruction}"},
+        "language": {
+            "tokens": "spoken",
+            "mask": "heard",
+            "tokenizer": "words.json",
+            "template": "{instruction}",
+        },
         "state": {"input": "body", "names": [f"axis_{number}" for number in range(state)]} if state else None,
         "flow": {"noise": "sample", "actions": "answer"} if baked else flow,
         "links": {f"past.{layer}": f"memory.{layer}.value" for layer in range(layers)} if split else {},

@@ -112,7 +112,9 @@ def test_the_tokenizer_is_found_where_known_exporters_put_it(tmp_path: Path) -> 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     path = changed(probe(tmp_path), "language", "tokenizer", value=...)
-    with pytest.raises(ExportError, match=rf"{tmp_path}/tokenizer\.json: missing: the export needs it as the tokenizer"):
+    with pytest.raises(
+        ExportError, match=rf"{tmp_path}/tokenizer\.json: missing: the export needs it as the tokenizer"
+    ):
         contract(path)
 
 
@@ -222,5 +224,7 @@ def test_a_prefix_input_that_nobody_describes_is_named(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_the_whole_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"images \(eye\)\.range' must be \[0, 255\], as the graph takes whole numbers"):
+    with pytest.raises(
+        ExportError, match=r"images \(eye\)\.range' must be \[0, 255\], as the graph takes whole numbers"
+    ):
         contract(probe(tmp_path, pixel=UINT8))

@@ -81,9 +81,14 @@ def test_a_complete_file_is_read(tmp_path: Path) -> None:
     assert (robot.action_min.tolist(), robot.action_max.tolist()) == ([-1, -2, 0], [1, 2, 1])
     assert robot.velocity_max is not None
     assert robot.velocity_max.tolist() == [1.0, 2.0, 0.5]
-    assert (robot.state_statistics.mean.tolist(), robot.state_statistics.std.tolist()) == ([0, 0], [0.25, 0.25])
+    assert (robot.state_statistics.mean.tolist(), robot.state_statistics.std.tolist()) == (
+        [0, 0],
+        [0.25, 0.25],
+    )
     assert (robot.frequency_hz, robot.chunk_size, robot.execution_horizon) == (20.0, 50, 25)
-    assert [(camera.name, camera.resolution, camera.fps) for camera in robot.cameras] == [("wrist", (640, 480), 30)]
+    assert [(camera.name, camera.resolution, camera.fps) for camera in robot.cameras] == [
+        ("wrist", (640, 480), 30)
+    ]
 
 
 @pytest.mark.parametrize("key", ["joint_names", "velocity_max", "gripper"])
@@ -181,7 +186,7 @@ def test_a_file_that_breaks_the_schema_is_refused_with_file_key_and_value(tmp_pa
     sentence = str(caught.value)
     assert caught.value.slug == "schema-violation"
     assert sentence.startswith(f"{path}: ")
-    assert name.split()[0] in sentence
+    assert name.split(maxsplit=1)[0] in sentence
     assert "must be" in sentence
     assert "\n" not in sentence
 
@@ -246,7 +251,9 @@ def test_the_franka_preset_has_the_published_limits_of_the_panda() -> None:
 def test_the_placeholder_mean_of_a_preset_is_inside_its_ranges() -> None:
     for name in preset_names():
         robot = load_preset(name)
-        inside = (robot.action_min <= robot.action_statistics.mean) & (robot.action_statistics.mean <= robot.action_max)
+        inside = (robot.action_min <= robot.action_statistics.mean) & (
+            robot.action_statistics.mean <= robot.action_max
+        )
         assert inside.all(), name
 
 

@@ -107,7 +107,9 @@ def test_a_configuration_in_another_encoding_is_refused(tmp_path: Path) -> None:
         open_export(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("3", "int"), ("null", "NoneType"), ('"a"', "str")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("[]", "list"), ("3", "int"), ("null", "NoneType"), ('"a"', "str")]
+)
 def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path, text: str, kind: str) -> None:
     with pytest.raises(ExportError, match=rf"reflex_config\.json: must hold a JSON object, got {kind}"):
         open_export(written(tmp_path, text=text))
@@ -150,7 +152,9 @@ def test_mean_and_deviation_map_one_deviation_to_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "low", "high"), [("min_max", "min", "max"), ("quantiles", "q01", "q99")])
 def test_a_range_maps_its_ends_to_minus_one_and_one(tmp_path: Path, mode: str, low: str, high: str) -> None:
     statistics = normalised(tmp_path, mode=mode, **{low: [-1.0, 10.0], high: [3.0, 20.0]})
-    np.testing.assert_allclose(statistics.normalise(np.array([[-1, 10], [3, 20], [1, 15]])), [[-1, -1], [1, 1], [0, 0]])
+    np.testing.assert_allclose(
+        statistics.normalise(np.array([[-1, 10], [3, 20], [1, 15]])), [[-1, -1], [1, 1], [0, 0]]
+    )
     np.testing.assert_allclose(statistics.denormalise(np.array([[-1, -1], [1, 1]])), [[-1, 10], [3, 20]])
 
 
@@ -220,8 +224,14 @@ def test_an_export_without_statistics_says_nothing(tmp_path: Path) -> None:
 def save_statistics(path: Path, prefix: str = "", bad: float = 0.5) -> None:
     state = {f"{prefix}observation.state.mean": np.zeros(2), f"{prefix}observation.state.std": np.ones(2)}
     action = {f"{prefix}action.mean": np.full(2, 0.25), f"{prefix}action.std": np.array([bad, 2.0])}
-    save_file({key: value.astype(np.float32) for key, value in state.items()}, path / "policy_preprocessor_n.safetensors")
-    save_file({key: value.astype(np.float32) for key, value in action.items()}, path / "policy_postprocessor_u.safetensors")
+    save_file(
+        {key: value.astype(np.float32) for key, value in state.items()},
+        path / "policy_preprocessor_n.safetensors",
+    )
+    save_file(
+        {key: value.astype(np.float32) for key, value in action.items()},
+        path / "policy_postprocessor_u.safetensors",
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "buffers."])
@@ -237,7 +247,9 @@ def test_statistics_are_read_from_the_policy_processors(tmp_path: Path, prefix: 
 
 def test_nan_in_the_policy_processors_is_refused_and_the_file_is_named(tmp_path: Path) -> None:
     save_statistics(tmp_path, bad=float("nan"))
-    with pytest.raises(ExportError, match=r"policy_postprocessor_u\.safetensors: the statistics hold NaN") as caught:
+    with pytest.raises(
+        ExportError, match=r"policy_postprocessor_u\.safetensors: the statistics hold NaN"
+    ) as caught:
         open_export(written(tmp_path))
     assert caught.value.slug == "bad-statistics"
 
@@ -246,5 +258,7 @@ def test_a_damaged_policy_processor_is_refused_and_the_file_is_named(tmp_path: P
     save_statistics(tmp_path)
     file = tmp_path / "policy_postprocessor_u.safetensors"
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(ExportError, match=r"policy_postprocessor_u\.safetensors: not readable as safetensors"):
+    with pytest.raises(
+        ExportError, match=r"policy_postprocessor_u\.safetensors: not readable as safetensors"
+    ):
         open_export(written(tmp_path))

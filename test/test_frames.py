@@ -74,7 +74,9 @@ def test_the_last_row_may_come_without_its_padding() -> None:
 def test_sixteen_bit_grey_gives_its_high_byte() -> None:
     deep = (np.arange(12 * 16, dtype="<u2").reshape(12, 16) * 257).astype("<u2")
     found = rgb(Frame(deep.tobytes(), "mono16", 12, 16, 32))
-    np.testing.assert_array_equal(found, np.stack([np.arange(192, dtype=np.uint8).reshape(12, 16)] * 3, axis=2))
+    np.testing.assert_array_equal(
+        found, np.stack([np.arange(192, dtype=np.uint8).reshape(12, 16)] * 3, axis=2)
+    )
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda data: array("B", data)])
@@ -201,7 +203,9 @@ DAMAGED = {
     "half a jpeg": Frame(as_jpeg(scene(64, 64))[:400], "jpeg"),
     "a jpeg that is text": Frame(b"hello, this is no picture", "jpeg"),
     "an empty png": Frame(b"", "png"),
-    "half a png": Frame(as_png(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[:4000], "png"),
+    "half a png": Frame(
+        as_png(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[:4000], "png"
+    ),
     "a png that is text": Frame(b"hello, this is no picture", "png"),
     "raw without a byte": Frame(b"", "rgb8", 12, 16, 48),
     "raw one byte short": Frame(bytes(12 * 48 - 1), "rgb8", 12, 16, 48),
@@ -230,7 +234,9 @@ def test_a_damaged_frame_is_the_callers_mistake_in_one_sentence(frame: Frame) ->
 
 
 def test_truncated_raw_data_says_what_it_needs_and_what_came() -> None:
-    with pytest.raises(ObservationError, match=r"rgb8 image of 16x12 with step 48 needs 576 bytes or more, got 575"):
+    with pytest.raises(
+        ObservationError, match=r"rgb8 image of 16x12 with step 48 needs 576 bytes or more, got 575"
+    ):
         rgb(Frame(bytes(575), "rgb8", 12, 16, 48))
 
 

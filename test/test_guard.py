@@ -26,7 +26,9 @@ COLUMNS = np.arange(7)
 HORIZON = 10
 
 
-def request(episode_id: str | None = "pick", state: Floats | None = MEASURED, received_ns: int | None = None) -> Request:
+def request(
+    episode_id: str | None = "pick", state: Floats | None = MEASURED, received_ns: int | None = None
+) -> Request:
     observation = Observation({}, state, "reach the red cube")
     now = time.monotonic_ns() if received_ns is None else received_ns
     return Request(observation, now, "request-1", episode_id)
@@ -180,7 +182,9 @@ def test_clamped_chunks_are_counted(guard: Guard, metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_number_that_is_none_makes_the_whole_chunk_a_hold_where_the_robot_is(guard: Guard, value: float) -> None:
+def test_one_number_that_is_none_makes_the_whole_chunk_a_hold_where_the_robot_is(
+    guard: Guard, value: float
+) -> None:
     served = guard(request(), answering(spoiled(value)))
     np.testing.assert_array_equal(served.chunk.actions, rows(MEASURED))
     assert served.chunk.source == HOLD
@@ -196,7 +200,10 @@ def test_a_hold_says_why_and_is_counted(guard: Guard, metrics: Metrics) -> None:
     assert report.clamp_count == 1
     assert report.violations == ("non_finite_action: 1 NaN or Inf values: holding position",)
     assert count(metrics, "reflex_holds_total", reason="non_finite") == 1
-    assert count(metrics, "reflex_safety_violations_total", embodiment="franka", violation_kind="non_finite") == 1
+    assert (
+        count(metrics, "reflex_safety_violations_total", embodiment="franka", violation_kind="non_finite")
+        == 1
+    )
 
 
 def test_the_raw_actions_of_a_hold_still_show_the_nan(guard: Guard) -> None:
@@ -260,7 +267,9 @@ UNKNOWN: dict[str, Floats | None] = {
 
 
 @pytest.mark.parametrize("state", list(UNKNOWN.values()), ids=list(UNKNOWN))
-def test_without_a_known_position_there_is_an_error_and_never_zeros(guard: Guard, state: Floats | None) -> None:
+def test_without_a_known_position_there_is_an_error_and_never_zeros(
+    guard: Guard, state: Floats | None
+) -> None:
     with pytest.raises(InferenceError, match="no known position to hold") as caught:
         guard(request(state=state), answering(spoiled()))
     assert caught.value.slug == "non-finite-actions"
@@ -313,7 +322,13 @@ def robot_with_ranges(tmp_path: Path, ranges: list[list[float]]) -> Embodiment:
 def test_random_ranges_are_never_left_in_double_precision(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     low = generator.normal(size=32) * 10.0 ** generator.integers(-3, 4, size=32)
-    robot = robot_with_ranges(tmp_path, [[float(value), float(value + width)] for value, width in zip(low, generator.random(32) + 0.1, strict=True)])
+    robot = robot_with_ranges(
+        tmp_path,
+        [
+            [float(value), float(value + width)]
+            for value, width in zip(low, generator.random(32) + 0.1, strict=True)
+        ],
+    )
     wild = (generator.normal(size=(200, 32)) * 1e5).astype(np.float32)
     actions, report = clamp(wild, inner_limits(robot), tuple(f"joint_{number}" for number in range(32)))
     assert report.clamped

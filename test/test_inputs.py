@@ -13,7 +13,15 @@ from odd_exports import words
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.export import Affine
 from reflex_core.policy.contract import ImageSlot, LanguageSlot, StateSlot
-from reflex_core.policy.inputs import Language, fitted, image_array, image_arrays, missing_image, state_array, state_words
+from reflex_core.policy.inputs import (
+    Language,
+    fitted,
+    image_array,
+    image_arrays,
+    missing_image,
+    state_array,
+    state_words,
+)
 from reflex_core.values import Frame, Pixels
 
 RED = np.array([255, 0, 0], np.uint8)
@@ -24,7 +32,9 @@ def slot(
     high: float = 1.0, mask: str | None = None, required: bool = True, camera: str = "front",
 ) -> ImageSlot:  # fmt: skip
     scale, offset = np.full(3, (high - low) / 255, np.float32), np.full(3, low, np.float32)
-    return ImageSlot(camera, f"img_{camera}", mask, height, width, last, letterbox, scale, offset, low, required)
+    return ImageSlot(
+        camera, f"img_{camera}", mask, height, width, last, letterbox, scale, offset, low, required
+    )
 
 
 def square(height: int, width: int, side: int = 16) -> Pixels:
@@ -85,7 +95,9 @@ def test_a_very_long_picture_still_has_a_row() -> None:
 @pytest.mark.parametrize("size", [(48, 64), (224, 224), (480, 640)])
 def test_a_red_square_stays_red(encoding: str, letterbox: bool, last: bool, size: tuple[int, int]) -> None:
     picture = square(*size, side=size[0] // 2)
-    found = image_array(frame(picture, encoding), slot(height=64, width=64, letterbox=letterbox, last=last))[0]
+    found = image_array(frame(picture, encoding), slot(height=64, width=64, letterbox=letterbox, last=last))[
+        0
+    ]
     pixels = found if last else found.transpose(1, 2, 0)
     assert pixels.shape == (64, 64, 3)
     np.testing.assert_allclose(pixels[32, 32], [1, 0, 0], atol=0.01)
@@ -121,7 +133,9 @@ def test_every_channel_has_its_own_mean_and_deviation(last: bool) -> None:
 
 
 def test_a_missing_camera_is_an_error_that_names_it_and_what_came() -> None:
-    with pytest.raises(ObservationError, match=r"no image from camera 'top' \(got side, wrist\); the policy needs it") as caught:
+    with pytest.raises(
+        ObservationError, match=r"no image from camera 'top' \(got side, wrist\); the policy needs it"
+    ) as caught:
         image_arrays((slot(),), {"wrist": frame(square(8, 8)), "side": frame(square(8, 8))}, {"front": "top"})
     assert caught.value.slug == "missing-image"
 
@@ -152,9 +166,13 @@ def test_the_stand_in_for_a_missing_camera_has_the_shape_of_the_real_one(last: b
     assert (gone.shape, gone.dtype) == (there.shape, there.dtype)
 
 
-def language(path: Path, *, length: int = 8, template: str = "{instruction}", clean: bool = False) -> Language:
+def language(
+    path: Path, *, length: int = 8, template: str = "{instruction}", clean: bool = False
+) -> Language:
     words(path / "words.json")
-    return Language(LanguageSlot("spoken", "heard", length, "words.json", template, clean), path / "words.json")
+    return Language(
+        LanguageSlot("spoken", "heard", length, "words.json", template, clean), path / "words.json"
+    )
 
 
 def test_words_become_tokens_and_the_rest_is_masked(tmp_path: Path) -> None:
@@ -192,7 +210,9 @@ def test_the_tokenizers_own_padding_and_truncation_are_switched_off(tmp_path: Pa
 def test_padding_is_a_token_of_the_vocabulary(tmp_path: Path, pad: str, identifier: int) -> None:
     words(tmp_path / "words.json", pad)
     slot_ = LanguageSlot("spoken", "heard", 3, "words.json", "{instruction}", False)
-    assert Language(slot_, tmp_path / "words.json").tokens("the").ids.tolist() == [[3, identifier, identifier]]
+    assert Language(slot_, tmp_path / "words.json").tokens("the").ids.tolist() == [
+        [3, identifier, identifier]
+    ]
 
 
 def test_the_prompt_is_made_as_in_training(tmp_path: Path) -> None:
@@ -254,7 +274,16 @@ def test_a_state_without_statistics_goes_in_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("normalised", "number"),
-    [(-1.0, "0"), (-0.999, "0"), (-0.99, "1"), (0.0, "128"), (0.999, "255"), (1.0, "255"), (9.0, "255"), (-9.0, "0")],
+    [
+        (-1.0, "0"),
+        (-0.999, "0"),
+        (-0.99, "1"),
+        (0.0, "128"),
+        (0.999, "255"),
+        (1.0, "255"),
+        (9.0, "255"),
+        (-9.0, "0"),
+    ],
 )
 def test_a_state_in_the_prompt_is_written_in_256_steps(normalised: float, number: str) -> None:
     plain = Affine(np.zeros(1), np.ones(1))

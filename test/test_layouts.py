@@ -14,7 +14,16 @@ import pytest
 from conftest import ExportDir
 from graphs import FLOAT, Graph
 from odd_exports import (
-    BLUE, FLOAT16, GREEN, INT32, RED, STATE, TOKEN_COUNT, TOKEN_SUM, UINT8, probe,
+    BLUE,
+    FLOAT16,
+    GREEN,
+    INT32,
+    RED,
+    STATE,
+    TOKEN_COUNT,
+    TOKEN_SUM,
+    UINT8,
+    probe,
 )  # fmt: skip
 
 from reflex_core.errors import ExportError
@@ -38,7 +47,9 @@ def picture(colour: tuple[int, int, int] = (255, 51, 102), height: int = 32, wid
     return Frame(pixels, "rgb8", height, width)
 
 
-def observation(policy: Policy, instruction: str = "reach the red cube", colour: int = 200, shift: float = 0.0) -> Observation:
+def observation(
+    policy: Policy, instruction: str = "reach the red cube", colour: int = 200, shift: float = 0.0
+) -> Observation:
     """Something that every policy takes; the arguments change what it sees, hears and feels."""
     plain = policy.canary()
     frames = {name: picture((colour, 20, 20)) for name in plain.frames}
@@ -47,7 +58,9 @@ def observation(policy: Policy, instruction: str = "reach the red cube", colour:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_every_layout_answers_with_a_finite_float32_chunk_row_by_row(export_dir: ExportDir, name: str) -> None:
+def test_every_layout_answers_with_a_finite_float32_chunk_row_by_row(
+    export_dir: ExportDir, name: str
+) -> None:
     policy = policy_of(export_dir(name))
     actions = policy.predict(observation(policy), seed=1).actions
     assert actions.shape == (policy.fit.horizon, len(policy.fit.action_names))
@@ -134,7 +147,9 @@ ODD: dict[str, dict[str, Any]] = {
 
 def shown(policy: Policy, **changes: Any) -> Floats:
     seen = Observation({"front": picture()}, np.array([0.25, -0.5], np.float32), "reach the red cube")
-    seen = Observation(**({"frames": seen.frames, "state": seen.state, "instruction": seen.instruction} | changes))
+    seen = Observation(
+        **({"frames": seen.frames, "state": seen.state, "instruction": seen.instruction} | changes)
+    )
     return policy.predict(seen, seed=3).actions
 
 
@@ -143,7 +158,9 @@ def test_an_export_that_describes_itself_needs_no_code(tmp_path: Path, name: str
     actions = shown(policy_of(probe(tmp_path, **ODD[name])))
     assert actions.shape == (12, 7)
     tolerance = 0.01 if "half" in name else 1e-4
-    np.testing.assert_allclose(actions[:, [RED, GREEN, BLUE]], np.tile([1.0, 0.2, 0.4], (12, 1)), atol=tolerance)
+    np.testing.assert_allclose(
+        actions[:, [RED, GREEN, BLUE]], np.tile([1.0, 0.2, 0.4], (12, 1)), atol=tolerance
+    )
     np.testing.assert_allclose(actions[:, TOKEN_SUM], 2 + 3 + 4 + 6, atol=tolerance)
     np.testing.assert_allclose(actions[:, TOKEN_COUNT], 4, atol=tolerance)
     np.testing.assert_allclose(actions[:, STATE:], np.tile([0.25, -0.5], (12, 1)), atol=tolerance)
@@ -158,7 +175,9 @@ def test_an_export_that_describes_itself_needs_no_code(tmp_path: Path, name: str
     ],
 )
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_pixels_are_scaled_as_described(tmp_path: Path, image: dict[str, Any], expected: list[float], layout: str) -> None:
+def test_pixels_are_scaled_as_described(
+    tmp_path: Path, image: dict[str, Any], expected: list[float], layout: str
+) -> None:
     images = [{"camera": "front", "input": "eye", "layout": layout} | image]
     actions = shown(policy_of(probe(tmp_path, layout=layout, config={"images": images})))
     np.testing.assert_allclose(actions[0, :3], expected, rtol=1e-5, atol=1e-5)
@@ -171,7 +190,9 @@ def test_a_graph_that_takes_bytes_sees_the_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("resize", "red"), [("letterbox", 0.5), ("stretch", 1.0)])
-def test_wide_pictures_are_letterboxed_or_stretched_as_described(tmp_path: Path, resize: str, red: float) -> None:
+def test_wide_pictures_are_letterboxed_or_stretched_as_described(
+    tmp_path: Path, resize: str, red: float
+) -> None:
     images = [{"camera": "front", "input": "eye", "range": [0.0, 1.0], "resize": resize}]
     policy = policy_of(probe(tmp_path, config={"images": images}))
     actions = shown(policy, frames={"front": picture(height=48, width=96)})
@@ -209,7 +230,12 @@ def test_a_state_that_is_spoken_is_heard_in_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("mono_pi0", "model.onnx"), ("decomposed", "expert_denoise.onnx"), ("decomposed", "vlm_prefix.onnx"), ("gr00t", "model.onnx")],
+    [
+        ("mono_pi0", "model.onnx"),
+        ("decomposed", "expert_denoise.onnx"),
+        ("decomposed", "vlm_prefix.onnx"),
+        ("gr00t", "model.onnx"),
+    ],
 )
 def test_a_missing_graph_is_named(export_copy: ExportDir, name: str, file: str) -> None:
     path = export_copy(name)
@@ -232,10 +258,14 @@ def test_a_truncated_graph_is_named(export_copy: ExportDir, keep: float) -> None
 def test_missing_external_weights_are_named(export_copy: ExportDir) -> None:
     path = export_copy("mono_pi0")
     model = onnx.load(path / "model.onnx")
-    onnx.save(model, path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=128)
+    onnx.save(
+        model, path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=128
+    )
     assert policy_of(path).contract.baked
     (path / "model.onnx.data").unlink()
-    with pytest.raises(ExportError, match=rf"{path}/model\.onnx: onnxruntime cannot load it: .*model\.onnx\.data"):
+    with pytest.raises(
+        ExportError, match=rf"{path}/model\.onnx: onnxruntime cannot load it: .*model\.onnx\.data"
+    ):
         policy_of(path)
 
 
@@ -257,9 +287,15 @@ def test_a_state_projection_without_a_bias_is_told_to_people(export_copy: Export
 
 @pytest.mark.parametrize(
     ("file", "array"),
-    [("state_proj_weight.npy", np.zeros((12, 31))), ("state_proj_weight.npy", np.zeros(12)), ("state_proj_bias.npy", np.zeros(5))],
+    [
+        ("state_proj_weight.npy", np.zeros((12, 31))),
+        ("state_proj_weight.npy", np.zeros(12)),
+        ("state_proj_bias.npy", np.zeros(5)),
+    ],
 )
-def test_a_state_projection_of_the_wrong_shape_is_refused(export_copy: ExportDir, file: str, array: Floats) -> None:
+def test_a_state_projection_of_the_wrong_shape_is_refused(
+    export_copy: ExportDir, file: str, array: Floats
+) -> None:
     path = export_copy("vlm_stack")
     np.save(path / file, array.astype(np.float32))
     with pytest.raises(ExportError, match=rf"{path}/{file}: must be \(.*got shape"):
@@ -300,7 +336,9 @@ def test_a_vision_graph_with_an_input_of_its_own_name_must_be_described(export_c
     colour = vision.shaped(vision.mean(image, 2, 3), 1, 1, 3)
     vision.output(vision.op("MatMul", colour, vision.weights(3, 12)), "image_embeds", FLOAT, [1, 1, 12])
     vision.save(path / "vision_encoder.onnx")
-    with pytest.raises(ExportError, match=r"reflex_config\.json: 'images' must describe the vision graph's input 'frames'"):
+    with pytest.raises(
+        ExportError, match=r"reflex_config\.json: 'images' must describe the vision graph's input 'frames'"
+    ):
         policy_of(path)
     images = [{"camera": "camera", "input": "frames"}]
     policy = policy_of(rewritten(path, lambda config: config.update(images=images)))
@@ -312,7 +350,9 @@ def test_a_graph_input_that_nobody_describes_is_named(export_copy: ExportDir) ->
     model = onnx.load(path / "model.onnx")
     model.graph.input.append(onnx.helper.make_tensor_value_info("gripper_force", FLOAT, [1, 3]))
     onnx.save(model, path / "model.onnx")
-    with pytest.raises(ExportError, match=rf"{path}/model\.onnx: nothing provides its input 'gripper_force'") as caught:
+    with pytest.raises(
+        ExportError, match=rf"{path}/model\.onnx: nothing provides its input 'gripper_force'"
+    ) as caught:
         policy_of(path)
     assert caught.value.slug == "undescribed-input"
 
@@ -324,11 +364,17 @@ def test_an_output_of_another_shape_is_refused_at_load(export_copy: ExportDir) -
     bounds = [graph.constant([value], np.int64) for value in (0, 31, 2)]
     graph.output(graph.op("Slice", noise, *bounds), "actions", FLOAT, [1, 10, 31])
     graph.save(path / "model.onnx")
-    with pytest.raises(ExportError, match=rf"{path}/model\.onnx: its output 'actions' has shape \(1, 10, 31\), expected \(1, 10, 32\)"):
+    with pytest.raises(
+        ExportError,
+        match=rf"{path}/model\.onnx: its output 'actions' has shape \(1, 10, 31\), expected \(1, 10, 32\)",
+    ):
         policy_of(path)
 
 
 def test_a_wrong_chunk_size_is_refused(export_copy: ExportDir) -> None:
     path = rewritten(export_copy("mono_pi0"), lambda config: config.update(chunk_size=50))
-    with pytest.raises(ExportError, match=rf"{path}/reflex_config\.json: 'chunk_size' must be 10, as the graph's input 'noise'"):
+    with pytest.raises(
+        ExportError,
+        match=rf"{path}/reflex_config\.json: 'chunk_size' must be 10, as the graph's input 'noise'",
+    ):
         policy_of(path)

@@ -38,7 +38,9 @@ def test_the_exposition_is_valid_and_every_metric_is_explained() -> None:
 )
 def test_names_and_labels_are_those_that_dashboards_know(name: str, labels: set[str]) -> None:
     by_name = {
-        getattr(metric, "_name", "") + ("_total" if metric._type == "counter" else ""): set(metric._labelnames)
+        getattr(metric, "_name", "") + ("_total" if metric._type == "counter" else ""): set(
+            metric._labelnames
+        )
         for metric in vars(Metrics()).values()
         if hasattr(metric, "_labelnames")
     }
@@ -49,7 +51,19 @@ def test_latency_buckets_span_five_milliseconds_to_five_seconds() -> None:
     metrics = Metrics()
     metrics.act_latency_s.labels("franka", "pi0", "prod").observe(0.03)
     buckets = {labels["le"]: count for labels, count in samples(metrics)["reflex_act_latency_seconds_bucket"]}
-    assert list(buckets) == ["0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1.0", "2.0", "5.0", "+Inf"]
+    assert list(buckets) == [
+        "0.005",
+        "0.01",
+        "0.02",
+        "0.05",
+        "0.1",
+        "0.2",
+        "0.5",
+        "1.0",
+        "2.0",
+        "5.0",
+        "+Inf",
+    ]
     assert (buckets["0.02"], buckets["0.05"]) == (0.0, 1.0)
 
 

@@ -41,7 +41,11 @@ def imports(path: Path) -> Iterator[str]:
 def words(path: Path) -> set[str]:
     """Every string that a file writes out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 @pytest.mark.parametrize("path", CORE, ids=room_of)
@@ -77,7 +81,9 @@ def test_every_module_of_the_core_can_be_imported_where_there_is_no_ros_and_no_h
 def test_a_wedge_knows_no_other_wedge(path: Path) -> None:
     others = {name for name in imports(path) if name.startswith("reflex_core.wedges.")}
     allowed = {"reflex_core.wedges.wedge"}
-    assert {name for name in others if not any(name == good or name.startswith(good + ".") for good in allowed)} == set()
+    assert {
+        name for name in others if not any(name == good or name.startswith(good + ".") for good in allowed)
+    } == set()
 
 
 @pytest.mark.parametrize("path", WEDGES, ids=room_of)
@@ -99,12 +105,16 @@ def test_only_the_engine_puts_wedges_together() -> None:
         for name in imports(path)
         if name.startswith("reflex_core.wedges.") and not name.startswith("reflex_core.wedges.wedge")
     }
-    assert builders <= {"reflex_core/engine.py"} | {name for name in builders if name.startswith("reflex_core/wedges/")}
+    assert builders <= {"reflex_core/engine.py"} | {
+        name for name in builders if name.startswith("reflex_core/wedges/")
+    }
 
 
 def test_only_the_metrics_file_makes_metrics() -> None:
     everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
-    kinds = {f"prometheus_client.{kind}" for kind in ("Counter", "Gauge", "Histogram", "Summary", "Info", "Enum")}
+    kinds = {
+        f"prometheus_client.{kind}" for kind in ("Counter", "Gauge", "Histogram", "Summary", "Info", "Enum")
+    }
     kinds |= {"prometheus_client.metrics", "prometheus_client.core"}
     makers = [room_of(path) for path in everywhere if kinds & set(imports(path))]
     assert makers == ["reflex_core/metrics.py"]
@@ -113,7 +123,9 @@ def test_only_the_metrics_file_makes_metrics() -> None:
 def test_no_file_is_two_rooms() -> None:
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     long = {room_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
-    assert {name: lines for name, lines in long.items() if lines > 400 and not name.startswith("test/training")} == {}
+    assert {
+        name: lines for name, lines in long.items() if lines > 400 and not name.startswith("test/training")
+    } == {}
 
 
 def test_every_file_names_its_licence() -> None:
@@ -121,7 +133,8 @@ def test_every_file_names_its_licence() -> None:
     bare = [
         room_of(path)
         for path in files
-        if path.read_text(encoding="utf-8").strip() and "SPDX-License-Identifier: Apache-2.0" not in path.read_text(encoding="utf-8")[:300]
+        if path.read_text(encoding="utf-8").strip()
+        and "SPDX-License-Identifier: Apache-2.0" not in path.read_text(encoding="utf-8")[:300]
     ]
     assert bare == []
 

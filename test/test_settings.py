@@ -81,7 +81,9 @@ def test_a_number_that_is_no_number_is_refused(row: Setting, value: float) -> No
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.choices], ids=by_name)
 def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(row: Setting) -> None:
-    with pytest.raises(SettingError, match=f"'{row.name}' takes one of {', '.join(row.choices)}, got 'nonsense'"):
+    with pytest.raises(
+        SettingError, match=f"'{row.name}' takes one of {', '.join(row.choices)}, got 'nonsense'"
+    ):
         checked(row, "nonsense")
 
 

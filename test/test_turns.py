@@ -89,7 +89,9 @@ def test_an_exception_inside_passes_the_turn_on() -> None:
     assert entered.is_set()
 
 
-def test_one_who_is_interrupted_while_waiting_does_not_block_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_who_is_interrupted_while_waiting_does_not_block_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     turns = Turns()
 
     class Interrupted(threading.Event):

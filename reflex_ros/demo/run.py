@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> list[str]:
     os.environ.update(ros_environment(os.environ))
     port = free_port(arguments.port)
-    if port != arguments.port:
+    if arguments.port not in {0, port}:
         print(f"port {arguments.port} is in use; the policy server takes {port}")
     robot = start("robot", robot_command(out / FRAMES), out / "robot.log", os.environ)
     children.append(robot)
