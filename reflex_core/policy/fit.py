@@ -53,7 +53,7 @@ def fit(
     action_names = _action_names(contract, embodiment, columns)
     state_statistics = _state_statistics(export, embodiment)
     state_names, state_dim = _state(export, contract, embodiment, state_statistics)
-    cameras = _cameras(contract, embodiment)
+    cameras = _cameras(export, contract, embodiment)
     on_robot = _on_robot(action_names, joint_names)
     return Fit(
         cameras=cameras,
@@ -65,7 +65,7 @@ def fit(
         columns=columns,
         hold_columns=_hold_columns(action_names, state_names, state_dim),
         horizon=min(contract.horizon, embodiment.chunk_size) if embodiment else contract.horizon,
-        dt_s=_dt_s(contract, embodiment),
+        dt_s=_dt_s(export, contract, embodiment),
         notes=tuple(_notes(export, contract, embodiment, cameras)),
     )
 
@@ -140,9 +140,9 @@ def _state(
     names = contract.state.names or (embodiment.joint_names if embodiment else ())
     dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
     if statistics is not None and dim != statistics.dim:
+        whose = "its statistics" if export.state_statistics else "those of the embodiment, which stand in,"
         raise ConfigurationError(
-            f"{export.path}: the state has {dim} names ({', '.join(names)}), its statistics have"
-            f" {statistics.dim} numbers",
+            f"{export.path}: the state has {dim} names ({', '.join(names)}), {whose} have {statistics.dim} numbers",
             "state-dim-mismatch",
         )
     if dim is not None and dim > contract.state.width:
@@ -185,7 +185,7 @@ def _hold_columns(
     return np.arange(len(action_names))
 
 
-def _cameras(contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
+def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
     """By name; where no name agrees, in the order in which both sides list their cameras."""
     wanted = [slot.camera for slot in contract.images]
     if embodiment is None:
@@ -197,17 +197,17 @@ def _cameras(contract: Contract, embodiment: Embodiment | None) -> dict[str, str
     required = [slot.camera for slot in contract.images if slot.required and slot.camera not in pairs]
     if required:
         raise ConfigurationError(
-            f"the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
+            f"{export.path}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
             "camera-mismatch",
         )
     return pairs
 
 
-def _dt_s(contract: Contract, embodiment: Embodiment | None) -> float:
+def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> float:
     said, wanted = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
     if said is not None and wanted is not None and abs(said - wanted) > 1e-6 * said:
         raise ConfigurationError(
-            f"the export was trained at {said:g} Hz, the embodiment says {wanted:g} Hz: a chunk played at another rate"
+            f"{export.path}: the export was trained at {said:g} Hz, the embodiment says {wanted:g} Hz: a chunk played at another rate"
             " moves the robot at another speed",
             "frequency-mismatch",
         )

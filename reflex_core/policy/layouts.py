@@ -184,9 +184,10 @@ def _baked(contract: Contract, session: Session) -> Denoise:
 def _stepped(contract: Contract, session: Session) -> Denoise:
     names = contract.flow_names
     state, time, output = names["x"], names["time"], names["velocity"]
+    shape = (1, contract.horizon, contract.width)
 
     def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
-        velocity = session.repeated(_feeds(contract, session, arrays, made), state, time, output)
+        velocity = session.repeated(_feeds(contract, session, arrays, made), state, time, output, shape)
         return euler(velocity, noise, contract.flow)
 
     return denoise

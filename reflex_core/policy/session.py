@@ -118,33 +118,35 @@ class Session:
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
     def repeated(
-        self, fixed: Mapping[str, Tensor], state: str, time: str, output: str
+        self, fixed: Mapping[str, Tensor], state: str, time: str, output: str, shape: tuple[int, ...]
     ) -> Callable[[Floats, float], Floats]:
-        """A call for the denoise loop: everything but `state` and `time` is bound once.
+        """A call for the denoise loop: everything is bound once, `state` and `time` are overwritten on each call.
 
-        The returned function takes (1, horizon, width) float32 and the flow time, and gives the float32 output.
+        The returned function takes float32 of `shape` and the flow time, and gives the float32 output, also `shape`.
         """
+        clock_shape = self.inputs[time].sized()
+        # a CPU tensor only borrows its array, and older versions of onnxruntime do not hold on to what is bound
+        bound = {
+            **fixed,
+            state: self._empty(self.inputs[state].dtype, shape),
+            time: self._empty(self.inputs[time].dtype, clock_shape),
+        }
         binding = self._ort.io_binding()
         for name in self.inputs:
-            if name not in (state, time):
-                binding.bind_ortvalue_input(name, fixed[name])
-        info, clock = self.inputs[state], self.inputs[time]
-        clock_shape = clock.sized()
+            binding.bind_ortvalue_input(name, bound[name])
+        result = self._empty(self.outputs[output].dtype, shape)
+        binding.bind_ortvalue_output(output, result)
 
         def call(x: Floats, t: float) -> Floats:
-            # a CPU tensor only borrows its array, and older versions of onnxruntime do not hold on to what is bound
-            bound = {
-                **fixed,
-                state: self.tensor(info.name, x),
-                time: self.tensor(clock.name, np.full(clock_shape, t)),
-            }
-            for name in (state, time):
-                binding.bind_ortvalue_input(name, bound[name])
-            binding.bind_output(output, self._device)
+            bound[state].update_inplace(np.ascontiguousarray(x, dtype=self.inputs[state].dtype))
+            bound[time].update_inplace(np.full(clock_shape, t, dtype=self.inputs[time].dtype))
             self._call(binding)
-            return np.asarray(binding.get_outputs()[0].numpy(), dtype=np.float32)
+            return np.array(result.numpy(), dtype=np.float32)  # a copy: the next call overwrites the result
 
         return call
+
+    def _empty(self, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device, 0)
 
     def _call(self, binding: Any) -> None:
         try:
