@@ -101,6 +101,10 @@ def test_a_policy_without_state_or_language_is_read(tmp_path: Path) -> None:
     assert contract(probe(tmp_path, state=0)).state is None
 
 
+def test_null_says_that_a_policy_reads_no_state(tmp_path: Path) -> None:
+    assert contract(changed(probe(tmp_path, state=0), "state", value=None)).state is None
+
+
 def test_the_tokenizer_is_found_where_known_exporters_put_it(tmp_path: Path) -> None:
     path = changed(probe(tmp_path), "language", "tokenizer", value=...)
     (path / "tokenizer").mkdir()

@@ -4,26 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ExportDir, MakeEngine
 
 from reflex_core.engine import ORDER, Engine, onion
-from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError, ObservationError
+from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError
 from reflex_core.settings import settings_from
 from reflex_core.values import HOLD, NOTHING, POLICY, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
-
-Change = Callable[[Path, dict[str, Any]], object]
 
 
 def asked(
@@ -157,7 +152,7 @@ def test_nan_from_the_model_is_a_hold_at_the_last_command_of_the_episode(make_en
     good = engine.act(asked(engine, episode_id="pick"))
     held = engine.act(asked(engine, episode_id="pick", joint1=1.5))
     assert held.chunk.source == HOLD
-    assert not held.chunk.actions.any(axis=0).sum() == 0
+    assert held.chunk.actions.any()
     latest = min(int((time.monotonic_ns() - before) * 1e-9 / 0.05), len(good.chunk.actions) - 1)
     possible = good.chunk.actions[: latest + 1]
     assert (possible == held.chunk.actions[0]).all(axis=1).any()
@@ -249,95 +244,6 @@ def test_a_model_that_gives_nan_for_a_plain_picture_does_not_become_ready(make_e
     assert engine.state == "failed"
 
 
-def edited(**changes: Any) -> Change:
-    return lambda _, config: config.update(changes)
-
-
-def without_file(name: str) -> Change:
-    return lambda path, _: (path / name).unlink()
-
-
-BAD_EXPORTS: dict[str, tuple[Change, str]] = {
-    "no configuration": (lambda path, config: config.clear() or config.update(GONE=True), "reflex_config.json: missing"),
-    "no JSON": (edited(BROKEN=True), "reflex_config.json: not readable as JSON"),
-    "no graph": (without_file("model.onnx"), "model.onnx: missing"),
-    "truncated graph": (
-        lambda path, _: (path / "model.onnx").write_bytes((path / "model.onnx").read_bytes()[:-500]),
-        "model.onnx: onnxruntime cannot load it",
-    ),
-    "no tokenizer": (without_file("tokenizer/tokenizer.json"), "tokenizer.json: missing"),
-    "damaged tokenizer": (
-        lambda path, _: (path / "tokenizer" / "tokenizer.json").write_text("{}"), "not a tokenizer file"
-    ),
-    "NaN statistics": (
-        edited(normalization={"action": {"mean": [float("nan")] * 7, "std": [1.0] * 7}}), "NaN or Inf"
-    ),
-    "short statistics": (
-        edited(normalization={"action": {"mean": [0.0] * 5, "std": [1.0] * 5}}),
-        "'normalization.action' must be 7 numbers",
-    ),
-    "short state statistics": (
-        edited(normalization={"state": {"mean": [0.0] * 5, "std": [1.0] * 5}}), "its statistics have 5 numbers"
-    ),
-    "outside": (edited(graphs={"monolithic": "../model.onnx"}), "lies outside the export directory"),
-    "wrong chunk size": (edited(chunk_size=25), "'chunk_size' must be 50"),
-    "wrong action dim": (edited(action_dim=6, action_names=[f"panda_joint{n}" for n in range(1, 7)], normalization={}),
-                         "its actions have 6 dimensions, embodiment 'franka' has 7"),
-    "other joints": (edited(action_names=[f"ur_{number}" for number in range(7)]), "has joints panda_joint1"),
-    "other rate": (edited(frequency_hz=50.0), "trained at 50 Hz, the embodiment says 20 Hz"),
-    "other layout": (edited(export_kind="tensorrt"), "'export_kind' must be"),
-    "other names": (edited(flow={"noise": "epsilon"}), "'flow' must be naming an input of the graphs"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", list(BAD_EXPORTS))
-def test_a_bad_export_is_refused_in_one_sentence_that_names_the_file(
-    export_copy: ExportDir, name: str
-) -> None:
-    change, says = BAD_EXPORTS[name]
-    path = export_copy("mono_pi0_7")
-    config = json.loads((path / "reflex_config.json").read_text())
-    change(path, config)
-    (path / "reflex_config.json").write_text("{" if "BROKEN" in config else json.dumps(config))
-    if "GONE" in config:
-        (path / "reflex_config.json").unlink()
-    engine = engine_on(path, embodiment="franka")
-    with pytest.raises(ConfigurationError) as caught:
-        engine.load()
-    sentence = str(caught.value)
-    assert says in sentence
-    assert str(path) in sentence
-    assert "\n" not in sentence
-    assert len(sentence) < 600
-    assert (engine.state, engine.reason, engine.loaded) == ("failed", sentence, None)
-
-
-def test_a_robot_without_the_camera_is_refused(export_dir: ExportDir, tmp_path: Path) -> None:
-    from reflex_core.locations import share
-
-    robot = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
-    robot["cameras"] = [robot["cameras"][0] | {"name": "wrist_l"}]
-    (tmp_path / "robot.json").write_text(json.dumps(robot))
-    engine = engine_on(export_dir("mono_pi0_7"), custom_embodiment_config=str(tmp_path / "robot.json"))
-    with pytest.raises(
-        ConfigurationError, match="the policy needs camera 'base', embodiment 'franka' has wrist_l"
-    ):
-        engine.load()
-
-
-def test_an_unknown_robot_is_refused(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", ready=False, embodiment="frnka")
-    with pytest.raises(ConfigurationError, match="no embodiment preset 'frnka'"):
-        engine.load()
-    assert engine.state == "failed"
-
-
-def test_a_device_that_is_not_there_is_refused(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", ready=False, device="tensorrt")
-    with pytest.raises(ConfigurationError, match="device 'tensorrt' needs TensorrtExecutionProvider"):
-        engine.load()
-
-
 def test_a_file_of_its_own_wins_over_a_preset_and_that_is_logged(
     make_engine: MakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,115 +294,6 @@ def test_the_description_can_be_sent_as_json(make_engine: MakeEngine) -> None:
     assert described["action_horizon"] == 50
     assert described["wedges"] == [name for name in ORDER if name in described["wedges"]]
     assert described["cameras"]["base"] == "camera"
-
-
-def test_bad_observations_do_not_disturb_the_next_request(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", embodiment="franka")
-    for _ in range(20):
-        with pytest.raises(ObservationError):
-            engine.act(engine.request(Observation({}, None, "reach")))
-    assert np.isfinite(engine.act(asked(engine)).chunk.actions).all()
-    assert (
-        engine.metrics.registry.get_sample_value("reflex_act_errors_total", {"slug": "missing-image"}) == 20
-    )
-
-
-def test_sixteen_threads_are_all_answered(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", embodiment="franka")
-    expected = {seed: engine.act(asked(engine, seed=seed)).chunk.actions.tobytes() for seed in range(16)}
-    wrong: list[object] = []
-
-    def caller(seed: int) -> None:
-        for _ in range(10):
-            try:
-                if engine.act(asked(engine, seed=seed)).chunk.actions.tobytes() != expected[seed]:
-                    wrong.append(seed)
-            except Exception as error:
-                wrong.append(error)
-
-    threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert wrong == []
-
-
-def test_unloading_while_a_request_is_in_flight_does_not_break_it(make_engine: MakeEngine) -> None:
-    engine = make_engine("slow", embodiment="franka")
-    requests = [asked(engine) for _ in range(3)]
-    answers: list[Served] = []
-    gauge = {"embodiment": "franka", "policy_slot": "prod"}
-
-    threads = [
-        threading.Thread(target=lambda asks=request: answers.append(engine.act(asks))) for request in requests
-    ]
-    for thread in threads:
-        thread.start()
-    limit = time.monotonic() + 30
-    while engine.metrics.registry.get_sample_value("reflex_in_flight_requests", gauge) != 3:
-        assert time.monotonic() < limit
-        time.sleep(0.001)
-    engine.unload()
-    assert answers == []  # all three were still inside
-    for thread in threads:
-        thread.join(60)
-    assert len(answers) == 3
-    assert engine.state == "initializing"
-
-
-def test_requests_during_reloads_are_answered_or_refused_but_never_broken(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", embodiment="franka")
-    request = asked(engine)
-    expected = engine.act(request).chunk.actions.tobytes()
-    done, answered, wrong = threading.Event(), [0], []
-
-    def caller() -> None:
-        while not done.is_set():
-            try:
-                if engine.act(request).chunk.actions.tobytes() != expected:
-                    wrong.append("another chunk")
-                answered[0] += 1
-            except NotReadyError:
-                done.wait(0.001)
-            except Exception as error:
-                wrong.append(repr(error))
-
-    threads = [threading.Thread(target=caller) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(5):
-        engine.load()
-        engine.warm_up()
-    done.set()
-    for thread in threads:
-        thread.join(30)
-    assert wrong == []
-    assert answered[0] > 0
-
-
-def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
-
-
-def test_memory_does_not_grow_over_twenty_reloads(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7_224", embodiment="franka")
-
-    def reload() -> None:
-        engine.unload()
-        engine.load()
-        engine.warm_up()
-        engine.act(asked(engine))
-
-    for _ in range(5):
-        reload()
-    gc.collect()
-    before = resident_mib()
-    for _ in range(20):
-        reload()
-    gc.collect()
-    assert resident_mib() - before < 15
 
 
 def test_the_onion_calls_its_wedges_in_order() -> None:

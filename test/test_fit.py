@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odd_exports
 import pytest
 from conftest import ExportDir
-import odd_exports
 
 from reflex_core.embodiment import Camera, Embodiment, Statistics, load_preset
 from reflex_core.errors import ConfigurationError

@@ -20,6 +20,7 @@ class Ear:
     """Keeps the newest request that the engine answered."""
 
     def __init__(self, scene: World) -> None:
+        self.scene = scene
         self.heard: list[Request] = []
         scene.server.engine.listen(self)
 
@@ -27,11 +28,14 @@ class Ear:
         self.heard.append(request)
 
     def after(self, change: Any) -> Request:
-        """The first request answered after a change and one more, which saw it for sure."""
+        """A request whose every sensor message was made after a change."""
         change()
-        count = len(self.heard)
+        settled_ns = (
+            self.scene.server.now_ns() + 100_000_000
+        )  # five ticks of the robot: none is half-way through
         return wait_for(
-            lambda: self.heard[count + 1] if len(self.heard) > count + 1 else None, "two more requests"
+            lambda: next((r for r in self.heard if r.observation.stamp_ns > settled_ns), None),
+            "a later request",
         )
 
 

@@ -273,7 +273,7 @@ class _Reading:
         block = self.block("language")
         tokens = block.get("tokens")
         if not self.is_input(tokens):
-            if "language" in self._export.config:
+            if self._export.config.get("language") is not None:
                 raise self.fail("language.tokens", f"an input of the graphs ({self.known()})", tokens)
             return None
         mask = block.get("mask")
@@ -327,7 +327,7 @@ class _Reading:
             if name == "state" and "vision" in self.block("graphs"):
                 # the vlm stack takes it through a projection of its own
                 return StateSlot("state", PADDED_WIDTH, 0, names)
-            if "state" in self._export.config:
+            if self._export.config.get("state") is not None:
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
             return None
         shape = self._inputs[str(name)].shape

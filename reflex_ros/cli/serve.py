@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import os
 import signal
 import sys
 import threading
@@ -115,9 +116,15 @@ def serve_http(settings: Settings) -> int:
             return _refuse(error, 1)
         print(f"listening on {sidecar.url}", flush=True)
         # in a thread of its own: a signal must end the process while onnxruntime is still loading
-        threading.Thread(target=prepare, name="reflex-load", daemon=True).start()
+        loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
+        loader.start()
         wake.wait()
     sidecar.stop()
+    if loader.is_alive():
+        # onnxruntime cannot be interrupted while it loads, and aborts when the interpreter is taken down around it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     if not failures:
         return 0
     [failure] = failures
