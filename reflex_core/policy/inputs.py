@@ -60,10 +60,16 @@ def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def missing_image(slot: ImageSlot) -> Floats:
-    """What the model families feed for a camera the robot lacks, while its mask says so."""
+    """What the model families feed for a camera the robot lacks, while its mask says so; shared and read-only."""
     height, width = slot.height or 1, slot.width or 1
-    shape = (1, height, width, 3) if slot.channels_last else (1, 3, height, width)
-    return np.full(shape, slot.fill, dtype=np.float32)
+    return _filled((1, height, width, 3) if slot.channels_last else (1, 3, height, width), slot.fill)
+
+
+@lru_cache(maxsize=16)
+def _filled(shape: tuple[int, ...], value: float) -> Floats:
+    filled = np.full(shape, value, dtype=np.float32)
+    filled.flags.writeable = False
+    return filled
 
 
 def image_arrays(

@@ -6,11 +6,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
 
 from reflex_core.errors import ReflexError
 from reflex_core.metrics import Metrics
@@ -36,6 +35,7 @@ class Telemetry:
         self._in_flight = metrics.in_flight.labels(embodiment, "prod")
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
+        self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
         self._listeners = [] if listeners is None else listeners
 
     def listen(self, listener: Listener) -> None:
@@ -62,7 +62,10 @@ class Telemetry:
             self._metrics.instructions_cut.inc()
             log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
         with self._lock:
+            if len(self._window_ms) == WINDOW:
+                del self._sorted_ms[bisect_left(self._sorted_ms, self._window_ms[0])]
             self._window_ms.append(latency_ms)
+            insort(self._sorted_ms, latency_ms)
         self._tell(request, served)
         return served
 
@@ -76,9 +79,15 @@ class Telemetry:
                 )
 
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
-        """Latency percentiles over the newest 1024 answers; 0.0 before the first."""
+        """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
         with self._lock:
-            window = np.fromiter(self._window_ms, dtype=np.float64)
-        if not window.size:
-            return (0.0,) * len(percentiles)
-        return tuple(float(value) for value in np.percentile(window, percentiles))
+            return tuple(_percentile(self._sorted_ms, percentile) for percentile in percentiles)
+
+
+def _percentile(ordered: list[float], percentile: float) -> float:
+    if not ordered:
+        return 0.0
+    position = percentile / 100 * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)

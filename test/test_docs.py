@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages say holds: links, commands, test names, fields."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MakeEngine
+
+from reflex_core.locations import embedded_policy
+from reflex_core.settings import TABLE
+from reflex_ros.cli.serve import main as serve_main
+from reflex_ros.sidecar.thread import Sidecar
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_make_verbs_in_the_readme_exist() -> None:
+    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^  {verb}\b", helped, re.MULTILINE), verb
+
+
+def test_launch_arguments_in_the_readme_are_settings() -> None:
+    names = {row.name for row in TABLE}
+    for name in re.findall(r"(\w+):=", README):
+        assert name in names
+
+
+def test_the_readme_serve_command_is_understood(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "reflex serve /path/to/export --embodiment franka --no-ros" in README
+    assert serve_main([str(tmp_path / "export"), "--embodiment", "franka", "--no-ros", "--port", "0"]) == 1
+    assert "no such export directory" in capsys.readouterr().err
+
+
+def test_every_test_that_the_behaviour_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "behaviour.md").read_text(encoding="utf-8")))
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "test").glob("test_*.py"))
+    assert named
+    assert [name for name in sorted(named) if f"def {name}(" not in there] == []
+
+
+@pytest.fixture
+def sidecar(make_engine: MakeEngine):  # type: ignore[no-untyped-def]
+    engine = make_engine("mono_pi0_7", export_dir=str(embedded_policy()), port=0)
+    found = Sidecar(engine, engine.settings)
+    found.start()
+    yield found
+    found.stop()
+
+
+def test_the_readme_request_gets_a_chunk_and_the_page_lists_the_reply_fields(sidecar: Sidecar) -> None:
+    from urllib.request import Request, urlopen
+
+    script = re.search(r"<<'PY'.*?\n(.*?)\nPY", README, re.DOTALL)
+    assert script is not None
+    body = subprocess.run([sys.executable, "-c", script[1]], capture_output=True, check=True).stdout
+    with urlopen(Request(f"{sidecar.url}/act", data=body), timeout=30) as answer:
+        reply = json.load(answer)
+    assert len(reply["actions"]) == 50
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    listed = page[page.index("The reply always holds") : page.index("Errors are")]
+    fields = {name for name in re.findall(r"`(\w+)`", listed) if name != "seed"} | {"seed"}
+    assert fields - set(reply) == set(), "promised but absent"
+    assert set(reply) - fields == set(), "present but not on the page"
+
+
+def test_curl_paths_in_the_readme_answer(sidecar: Sidecar) -> None:
+    from urllib.request import urlopen
+
+    for path in re.findall(r"curl -s localhost:8000(/\w+)", README):
+        with urlopen(sidecar.url + path, timeout=30) as answer:
+            assert answer.status == 200

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole program as people start it: `reflex serve` as a process, a robot that dies, signals, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ExportDir
+from reflex_ros.msg import ActionChunk
+from ros_world import Robot, Spinner, wait_for
+
+Start = Callable[..., subprocess.Popen[str]]
+DOMAIN = 41 + os.getpid() % 20
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*command: str) -> subprocess.Popen[str]:
+        environment = dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+        environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        found = subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(found)
+        return found
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def outsider() -> Iterator[Robot]:
+    """Listens, and speaks the instruction; publishes neither camera nor joints."""
+    found = Robot(DOMAIN)
+    found.camera_on = found.joints_on = False
+    yield found
+    found.spinner.close()
+    found.node.destroy_node()
+
+
+def serve(start: Start, *arguments: str) -> subprocess.Popen[str]:
+    return start("reflex_ros.cli.main", "serve", "--port", "0", "--intra-op-threads", "1", *arguments)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_robot_holding_and_ends_with_status_0(
+    start: Start, outsider: Robot, number: signal.Signals
+) -> None:
+    process = serve(start)
+    outsider.camera_on = outsider.joints_on = True
+    outsider.say("reach the red block")
+    outsider.next_chunk()
+    process.send_signal(number)
+    assert process.wait(60) == 0
+    wait_for(lambda: outsider.chunks[-1].source == ActionChunk.SOURCE_HOLD, "the last word is a hold")
+
+
+def test_the_node_survives_the_death_of_the_robot_process(start: Start, outsider: Robot) -> None:
+    def robot() -> subprocess.Popen[str]:
+        remap = "joint_trajectory:=/reflex/joint_trajectory"
+        return start("reflex_ros.demo.robot", "--ros-args", "-r", remap)
+
+    first = robot()
+    process = serve(start)
+    outsider.say("reach the red block")
+    outsider.next_chunk()
+    first.kill()
+    outsider.next_chunk(ActionChunk.SOURCE_HOLD)
+    wait_for(lambda: outsider.statuses[-1].holding, "status says it holds")
+    robot()
+    assert outsider.next_chunk().source == ActionChunk.SOURCE_POLICY
+    assert process.poll() is None
+
+
+def test_a_bad_export_ends_an_autostarted_process_with_one_sentence(
+    start: Start, export_copy: ExportDir
+) -> None:
+    export: Path = export_copy("mono_pi0_7")
+    (export / "model.onnx").unlink()
+    process = serve(start, str(export), "--embodiment", "franka")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    sentences = [line for line in said.splitlines() if line.startswith("reflex serve:")]
+    assert len(sentences) == 1
+    assert "model.onnx" in sentences[0]
+    assert "Traceback" not in said
+
+
+def test_two_nodes_live_side_by_side_in_their_namespaces(start: Start) -> None:
+    for name in ("left", "right"):
+        serve(start, "--robot-id", name, "--ros-args", "-r", f"__ns:=/{name}")
+    spinner = Spinner(DOMAIN)
+    from rclpy.node import Node
+
+    node = Node("looker", context=spinner.context)
+    spinner.start(node)
+    try:
+        for name in ("left", "right"):
+            topic = f"/{name}/reflex/action_chunk"
+            wait_for(lambda t=topic: node.count_publishers(t) == 1, topic)
+            wait_for(lambda n=name: node.count_subscribers(f"/{n}/camera/image_raw") == 1, "its camera")
+    finally:
+        spinner.close()
+        node.destroy_node()
