@@ -42,7 +42,14 @@ class Case:
     bare_ms: list[float] = field(default_factory=list)
     reply_ms: list[list[float]] = field(default_factory=list)
     inside_ms: list[float] = field(default_factory=list)
+    answered: int = 0
     wall_ms: float = 0.0
+
+    def forget(self) -> None:
+        """Begin anew after a warm-up."""
+        self.bare_ms, self.inside_ms = [], []
+        self.reply_ms = [[] for _ in range(self.clients)]
+        self.answered, self.wall_ms = 0, 0.0
 
     def row(self) -> dict[str, object]:
         """The figures of this case."""
@@ -54,7 +61,7 @@ class Case:
             "clients": self.clients, "requests": len(replies),
             "bare p50": bare[0], "bare p99": bare[1], "/act p50": reply[0], "/act p99": reply[1],
             "over p50": over[0], "over p99": over[1], "in graph p50": percentiles(self.inside_ms)[0],
-            "ideal": bare[0] * len(replies) / self.wall_ms,
+            "ideal": bare[0] * self.answered / self.wall_ms,
         }  # fmt: skip
         return row
 
@@ -85,11 +92,13 @@ def cases_of(measured: Measured, sizes: Sequence[tuple[int, int]], clients: Sequ
 
 
 def run_round(case: Case, bare: Bare, clients: Sequence[Client], requests: int) -> None:
-    """`requests` per client and as many bare inferences: in turn for one client, before and after for several."""
+    """`requests` per client and as many bare inferences: in turn for one client, one after the other for several."""
     if case.clients == 1:
         for _ in range(requests):
             case.bare_ms.append(milliseconds(bare))
-            case.wall_ms += one_request(case, clients[0], 0)
+            case.reply_ms[0].append(one_request(case, clients[0]))
+            case.wall_ms += case.reply_ms[0][-1]
+        case.answered += requests
         return
     for _ in range(requests):
         case.bare_ms.append(milliseconds(bare))
@@ -97,8 +106,9 @@ def run_round(case: Case, bare: Bare, clients: Sequence[Client], requests: int) 
 
     def ask(index: int) -> None:
         start.wait()
-        for _ in range(requests):
-            one_request(case, clients[index], index)
+        client_ms = [one_request(case, clients[index]) for _ in range(requests + 1)]
+        # the first requests meet a queue that is still growing: who came first would look favoured for ever
+        case.reply_ms[index] += client_ms[1:]
 
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(case.clients)]
     for thread in threads:
@@ -108,15 +118,15 @@ def run_round(case: Case, bare: Bare, clients: Sequence[Client], requests: int) 
     for thread in threads:
         thread.join()
     case.wall_ms += (time.perf_counter() - began) * 1e3
+    case.answered += case.clients * (requests + 1)
 
 
-def one_request(case: Case, client: Client, index: int) -> float:
-    """Ask once and note how long it took. Raises RuntimeError for anything but a chunk."""
+def one_request(case: Case, client: Client) -> float:
+    """Ask once; how long it took. Raises RuntimeError for anything but a chunk."""
     answer = client.ask(case.request)
     if answer.status != 200:
         raise RuntimeError(f"/act answered {answer.status}: {answer.body[:300]!r}")
     stages = orjson.loads(answer.body)["stages_ms"]
-    case.reply_ms[index].append(answer.duration_ms)
     case.inside_ms.append(stages["vlm_prefix_ms"] + stages["expert_denoise_ms"])
     return answer.duration_ms
 
@@ -137,12 +147,11 @@ def measure_overhead(
             clients = [Client(port) for _ in range(max(counts))]
             for case in cases:  # warm: the first picture of a size is allocated for
                 run_round(case, bare, clients, 2)
-                case.bare_ms.clear(), case.inside_ms.clear()
-                case.reply_ms, case.wall_ms = [[] for _ in range(case.clients)], 0.0
+                case.forget()
             for _ in range(rounds):
                 for case in cases:
                     # the same number of requests per case would let sixteen clients take most of the time
-                    run_round(case, bare, clients, max(requests // case.clients, 3))
+                    run_round(case, bare, clients, max(requests // case.clients, 5))
             for client in clients:
                 client.close()
         done += cases
@@ -162,35 +171,43 @@ def measure_health(folder: Path, seconds: float) -> dict[str, object]:
     [case] = [case for case in cases_of(measured, [(224, 224)], [1]) if case.kind == "jpeg"]
     with served(measured) as port:
         asker, watcher = Client(port), Client(port)
-        one_request(case, asker, 0)
+        one_request(case, asker)
         stop = threading.Event()
 
         def keep_busy() -> None:
             while not stop.is_set():
-                one_request(case, asker, 0)
+                one_request(case, asker)
 
         thread = threading.Thread(target=keep_busy)
         thread.start()
-        health_ms: list[float] = []
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            health_ms.append(watcher.ask(get("/health")).duration_ms)
-            time.sleep(0.005)
+        busy_ms = ask_health(watcher, seconds)
         stop.set()
         thread.join()
-        asker.close(), watcher.close()
-    p50, p99 = percentiles(health_ms)
+        idle_ms = ask_health(watcher, seconds / 2)  # what the machine alone does to the figures
+        asker.close()
+        watcher.close()
     return {
-        "inference p50": percentiles(case.inside_ms)[0], "inferences": len(case.inside_ms), "asked": len(health_ms),
-        "/health p50": p50, "/health p99": p99, "/health max": max(health_ms),
+        "inference p50": percentiles(case.inside_ms)[0], "inferences": len(case.inside_ms), "asked": len(busy_ms),
+        "/health p50": percentiles(busy_ms)[0], "/health p99": percentiles(busy_ms)[1], "/health max": max(busy_ms),
+        "idle p50": percentiles(idle_ms)[0], "idle max": max(idle_ms),
     }  # fmt: skip
+
+
+def ask_health(client: Client, seconds: float) -> list[float]:
+    """How long each answer took."""
+    durations_ms: list[float] = []
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        durations_ms.append(client.ask(get("/health")).duration_ms)
+        time.sleep(0.005)
+    return durations_ms
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run everything and print three tables; all times in ms."""
     options = parser(__doc__ or "")
-    options.add_argument("--rounds", type=int, default=6, help="how often each case is visited (default 6)")
-    options.add_argument("--requests", type=int, default=24, help="requests per case and round (default 24)")
+    options.add_argument("--rounds", type=int, default=4, help="how often each case is visited (default 4)")
+    options.add_argument("--requests", type=int, default=36, help="requests per case and round (default 36)")
     options.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at once (1 4 16)"
     )

@@ -66,14 +66,10 @@ def table(rows: Sequence[Row]) -> str:
     if not rows:
         return "(nothing)"
     columns = list(rows[0])
-    cells = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    lines = [columns, *([_shown(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return "\n".join(
-        "  ".join(
-            cell.rjust(width) if line_number else cell.ljust(width)
-            for cell, width in zip(line, widths, strict=True)
-        )
-        for line_number, line in enumerate(cells)
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
     )
 
 

@@ -113,6 +113,11 @@ class Robot:
         node.create_timer(0.02, self._tick)
         self.spinner.start(node)
 
+    @property
+    def status(self) -> ServeStatus:
+        """The newest status; an empty one before the first."""
+        return self.statuses[-1] if self.statuses else ServeStatus()
+
     def _diagnosed(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics[status.name.split(": ", 1)[1]] = status

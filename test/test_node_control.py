@@ -84,7 +84,7 @@ def test_another_instruction_is_acted_on_at_once(scene: World) -> None:
     second = scene.robot.next_chunk()
     gap_s = (stamp_ns(second.header.stamp) - stamp_ns(first.header.stamp)) * 1e-9
     assert gap_s < 24 * first.dt_s, "not after the execution horizon"
-    wait_for(lambda: scene.robot.statuses[-1].instruction == "reach the blue ball", "status shows it")
+    wait_for(lambda: scene.robot.status.instruction == "reach the blue ball", "status shows it")
 
 
 def test_a_new_episode_starts_counting_again(scene: World) -> None:
@@ -105,7 +105,7 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
     scene.robot.next_chunk()
     assert scene.robot.call("stop").success
     wait_for(lambda: scene.robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, "a hold")
-    wait_for(lambda: scene.robot.statuses[-1].stopped, "status says stopped")
+    wait_for(lambda: scene.robot.status.stopped, "status says stopped")
     scene.robot.say("reach the green bowl")
     scene.robot.begin("ep_43")
     count = len(scene.robot.statuses)
@@ -116,7 +116,7 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
     assert scene.robot.call("resume").success
     chunk = scene.robot.next_chunk()
     assert chunk.source == ActionChunk.SOURCE_POLICY
-    wait_for(lambda: not scene.robot.statuses[-1].holding, "status says it goes on")
+    wait_for(lambda: not scene.robot.status.holding, "status says it goes on")
 
 
 def test_services_say_so_when_the_node_is_not_active(export_dir: ExportDir) -> None:
@@ -150,7 +150,7 @@ def test_a_model_that_raises_makes_the_robot_hold_and_recovers(export_dir: Expor
         scene.robot.next_chunk()
         scene.robot.positions = [101.0, *HOME[1:]]
         scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
-        wait_for(lambda: scene.robot.statuses[-1].errors_total > 0, "errors are counted")
+        wait_for(lambda: scene.robot.status.errors_total > 0, "errors are counted")
         wait_for(lambda: _level(scene) == b"\x02", "diagnostic ERROR")
         scene.robot.positions = list(HOME)
         assert scene.robot.next_chunk().source == ActionChunk.SOURCE_POLICY
@@ -182,7 +182,7 @@ def test_a_guarded_chunk_says_which_joint_was_clamped(export_dir: ExportDir, tmp
         assert chunk.guard_clamped
         assert any(text.startswith("panda_joint4 below min") for text in chunk.guard_violations)
         assert (rows(chunk)[:, 3] >= -0.1).all()
-        wait_for(lambda: scene.robot.statuses[-1].guard_clamped_total > 0, "status counts it")
+        wait_for(lambda: scene.robot.status.guard_clamped_total > 0, "status counts it")
 
 
 def _level(scene: World) -> bytes:

@@ -76,7 +76,7 @@ def test_the_node_survives_the_death_of_the_robot_process(start: Start, outsider
     outsider.next_chunk()
     first.kill()
     outsider.next_chunk(ActionChunk.SOURCE_HOLD)
-    wait_for(lambda: outsider.statuses[-1].holding, "status says it holds")
+    wait_for(lambda: outsider.status.holding, "status says it holds")
     robot()
     assert outsider.next_chunk().source == ActionChunk.SOURCE_POLICY
     assert process.poll() is None

@@ -17,6 +17,8 @@ from odd_exports import probe
 from reflex_core.embodiment import load_preset
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export import open_export
+from reflex_core.policy.inputs import Arrays
+from reflex_core.policy.layouts import Tensors
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.values import Floats, Observation
 
@@ -167,3 +169,33 @@ def test_a_policy_is_freed_at_once_when_it_is_dropped(export_dir: ExportDir) -> 
         assert [reference() for reference in watched] == [None, None, None]
     finally:
         gc.enable()
+
+
+def test_the_graphs_run_one_request_at_a_time(export_dir: ExportDir) -> None:
+    """Sixteen callers must not share the cores: each would wait for all the others."""
+    policy = policy_of(export_dir("mono_pi0_7"))
+    network, inside, seen = policy._layout, [], []
+
+    def watched(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
+        inside.append(1)
+        seen.append(len(inside))
+        answer = network.denoise(arrays, made, noise)
+        inside.pop()
+        return answer
+
+    policy._layout = dataclasses.replace(network, denoise=watched)
+    threads = [threading.Thread(target=policy.predict, args=(policy.canary(), seed)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert seen == [1] * 16
+
+
+def test_the_expert_of_the_vlm_stack_does_not_attend_to_padding(export_dir: ExportDir) -> None:
+    policy = policy_of(export_dir("vlm_stack"))
+    arrays, _ = policy.arrays(dataclasses.replace(policy.canary(), instruction="reach the cube"))
+    made = policy._layout.prefix(arrays)
+    picture, words, state = [True], [True] * 3 + [False] * 13, [True]
+    assert made["kv_mask"].numpy().tolist() == [picture + words + state]
+    assert made["prefix_offset"].numpy().tolist() == [[5]]
