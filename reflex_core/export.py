@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ class Export:
     def file(self, name: str, purpose: str) -> Path:
         """A file of the export. Raises ExportError when it is not there or points outside the directory."""
         path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        # by name, not by link target: caches of model hubs are made of links
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.path)):
             raise ExportError(
                 f"{self.path / CONFIG_NAME}: '{name}' ({purpose}) lies outside the export directory"
             )

@@ -76,7 +76,10 @@ class Settings:
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
     seed: int = _row(
-        -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.", minimum=-1
+        -1,
+        "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
+        minimum=-1,
+        maximum=2**63 - 1,
     )
 
     http: bool = _row(

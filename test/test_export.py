@@ -262,3 +262,12 @@ def test_a_damaged_policy_processor_is_refused_and_the_file_is_named(tmp_path: P
         ExportError, match=r"policy_postprocessor_u\.safetensors: not readable as safetensors"
     ):
         open_export(written(tmp_path))
+
+
+def test_files_that_are_links_out_of_the_directory_are_read_as_model_caches_make_them(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"a graph")
+    home = tmp_path / "export"
+    home.mkdir()
+    (home / "model.onnx").symlink_to("../blob")
+    export = open_export(written(home))
+    assert export.file("model.onnx", "the graph").read_bytes() == b"a graph"

@@ -133,6 +133,15 @@ def test_a_cut_instruction_is_counted_and_logged(
     assert "5 tokens too long" in caplog.text
 
 
+def test_a_cut_instruction_that_comes_again_and_again_is_logged_once(
+    telemetry: Telemetry, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        telemetry(request(), lambda asked: answer(asked, tokens_cut=5))
+    assert count(metrics, "reflex_instructions_cut_total") == 3
+    assert caplog.text.count("too long") == 1
+
+
 def test_there_are_no_percentiles_before_the_first_answer(telemetry: Telemetry) -> None:
     assert telemetry.percentiles_ms(50, 99) == (0.0, 0.0)
 

@@ -36,6 +36,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
         self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
+        self._last_cut: str | None = None
         self._listeners = [] if listeners is None else listeners
 
     def listen(self, listener: Listener) -> None:
@@ -60,7 +61,7 @@ class Telemetry:
         self._steps.inc(served.denoise_steps)
         if served.tokens_cut:
             self._metrics.instructions_cut.inc()
-            log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
+            self._warn_of_cut(request, served)
         with self._lock:
             if len(self._window_ms) == WINDOW:
                 del self._sorted_ms[bisect_left(self._sorted_ms, self._window_ms[0])]
@@ -68,6 +69,14 @@ class Telemetry:
             insort(self._sorted_ms, latency_ms)
         self._tell(request, served)
         return served
+
+    def _warn_of_cut(self, request: Request, served: Served) -> None:
+        instruction = request.observation.instruction
+        if (
+            instruction != self._last_cut
+        ):  # once per instruction: a robot sends the same one ten times a second
+            self._last_cut = instruction
+            log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
 
     def _tell(self, request: Request, served: Served) -> None:
         for listener in tuple(self._listeners):
