@@ -50,12 +50,21 @@ class NotReadyError(ReflexError):
 
     slug = "not-ready"
 
-    def __init__(self, state: str, message: str | None = None) -> None:
-        super().__init__(message or f"the policy is not serving: state is '{state}'")
+    def __init__(
+        self, state: str, message: str | None = None, slug: str | None = None, retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message or f"the policy is not serving: state is '{state}'", slug)
         self.state = state
+        self.retry_after_s = retry_after_s
 
 
 class InferenceError(ReflexError):
     """The model raised or produced something that is not an action chunk."""
 
     slug = "inference-error"
+
+
+class CancelledError(InferenceError):
+    """Nobody waits for this inference any more: its deadline has passed."""
+
+    slug = "cancelled"

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reflex_core.cancellation import Cancellation
+
 
 class Turns:
     """First come, first served. threading.Lock makes no such promise."""
@@ -18,8 +20,8 @@ class Turns:
         self._waiting: deque[threading.Event] = deque()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the lock; blocks until everybody who asked before is done."""
+    def turn(self, cancellation: Cancellation | None = None) -> Iterator[None]:
+        """Hold the lock; blocks until everybody who asked before is done. Raises CancelledError when cancelled."""
         with self._guard:
             mine = threading.Event() if self._taken else None
             if mine is None:
@@ -27,16 +29,20 @@ class Turns:
             else:
                 self._waiting.append(mine)
         if mine is not None:
-            self._wait(mine)
+            self._wait(mine, cancellation or Cancellation())
         try:
             yield
         finally:
             self._pass_on()
 
-    def _wait(self, mine: threading.Event) -> None:
+    def _wait(self, mine: threading.Event, cancellation: Cancellation) -> None:
         try:
-            mine.wait()
-        except BaseException:  # Ctrl-C: a turn that nobody takes would block everybody behind it
+            with cancellation.calling(mine.set):
+                mine.wait()
+            cancellation.check()
+        except (
+            BaseException
+        ):  # cancelled, or Ctrl-C: a turn that nobody takes would block everybody behind it
             with self._guard:
                 waiting = mine in self._waiting
                 if waiting:

@@ -14,12 +14,14 @@ import pytest
 from conftest import ExportDir
 from odd_exports import probe
 
+from reflex_core.cancellation import Cancellation
 from reflex_core.embodiment import load_preset
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export import open_export
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.layouts import Tensors
 from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Observation
 
 JOINTS = load_preset("franka").joint_names
@@ -176,10 +178,12 @@ def test_the_graphs_run_one_request_at_a_time(export_dir: ExportDir) -> None:
     policy = policy_of(export_dir("mono_pi0_7"))
     network, inside, seen = policy._layout, [], []
 
-    def watched(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
+    def watched(
+        arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
+    ) -> tuple[Floats, int]:
         inside.append(1)
         seen.append(len(inside))
-        answer = network.denoise(arrays, made, noise)
+        answer = network.denoise(arrays, made, noise, sampling, cancellation)
         inside.pop()
         return answer
 
@@ -195,7 +199,7 @@ def test_the_graphs_run_one_request_at_a_time(export_dir: ExportDir) -> None:
 def test_the_expert_of_the_vlm_stack_does_not_attend_to_padding(export_dir: ExportDir) -> None:
     policy = policy_of(export_dir("vlm_stack"))
     arrays, _ = policy.arrays(dataclasses.replace(policy.canary(), instruction="reach the cube"))
-    made = policy._layout.prefix(arrays)
+    made = policy._layout.prefix(arrays, None)
     picture, words, state = [True], [True] * 3 + [False] * 13, [True]
     assert made["kv_mask"].numpy().tolist() == [picture + words + state]
     assert made["prefix_offset"].numpy().tolist() == [[5]]

@@ -13,25 +13,29 @@ from pathlib import Path
 
 import numpy as np
 
+from reflex_core.cancellation import Cancellation
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.contract import Contract, Graphs, read_contract
 from reflex_core.policy.inputs import Arrays
-from reflex_core.policy.sampler import euler
+from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
-Prefix = Callable[[Arrays], Tensors]
-Denoise = Callable[[Arrays, Tensors, Floats], tuple[Floats, int]]
+Prefix = Callable[[Arrays, Cancellation | None], Tensors]
+Denoise = Callable[[Arrays, Tensors, Floats, Sampling, Cancellation | None], tuple[Floats, int]]
 
 LANGUAGE_MASK = "language mask"  # not a graph input: what the vlm stack builds its attention mask from
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A loaded export: `prefix(arrays)` once per observation, then `denoise(arrays, prefix, noise)`."""
+    """A loaded export: `prefix` once per observation, then `denoise` makes its noise into actions.
+
+    Both raise CancelledError soon after the request's Cancellation is called.
+    """
 
     contract: Contract
     prefix: Prefix
@@ -140,7 +144,7 @@ def _check_flow(export: Export, contract: Contract, last: Session) -> None:
         )
 
 
-def _no_prefix(_: Arrays) -> Tensors:
+def _no_prefix(_: Arrays, __: Cancellation | None) -> Tensors:
     return {}
 
 
@@ -152,8 +156,9 @@ def _one_graph(contract: Contract, session: Session) -> Prefix:
             "undescribed-input",
         )
 
-    def prefix(arrays: Arrays) -> Tensors:
-        return session.run({name: session.tensor(name, arrays[name]) for name in session.inputs})
+    def prefix(arrays: Arrays, cancellation: Cancellation | None) -> Tensors:
+        feeds = {name: session.tensor(name, arrays[name]) for name in session.inputs}
+        return session.run(feeds, cancellation)
 
     return prefix
 
@@ -172,10 +177,12 @@ def _feeds(contract: Contract, session: Session, arrays: Arrays, made: Tensors) 
 def _baked(contract: Contract, session: Session) -> Denoise:
     noise_name, output = contract.flow_names["noise"], contract.flow_names["actions"]
 
-    def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
+    def denoise(
+        arrays: Arrays, made: Tensors, noise: Floats, _: Sampling, cancellation: Cancellation | None
+    ) -> tuple[Floats, int]:
         feeds = _feeds(contract, session, arrays, made)
         feeds[noise_name] = session.tensor(noise_name, noise)
-        actions = session.run(feeds)[output].numpy()
+        actions = session.run(feeds, cancellation)[output].numpy()
         return np.asarray(actions, dtype=np.float32), contract.flow.steps
 
     return denoise
@@ -186,9 +193,12 @@ def _stepped(contract: Contract, session: Session) -> Denoise:
     state, time, output = names["x"], names["time"], names["velocity"]
     shape = (1, contract.horizon, contract.width)
 
-    def denoise(arrays: Arrays, made: Tensors, noise: Floats) -> tuple[Floats, int]:
-        velocity = session.repeated(_feeds(contract, session, arrays, made), state, time, output, shape)
-        return euler(velocity, noise, contract.flow)
+    def denoise(
+        arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
+    ) -> tuple[Floats, int]:
+        feeds = _feeds(contract, session, arrays, made)
+        velocity = session.repeated(feeds, state, time, output, shape, cancellation)
+        return euler(velocity, noise, contract.flow, sampling)
 
     return denoise
 
@@ -203,9 +213,9 @@ def _vlm_stack(
     weight, bias, notes = _state_projection(export)
     root = np.float32(np.sqrt(config.get("vlm_hidden_size") or len(weight)))  # SmolVLM scales its embeddings
 
-    def prefix(arrays: Arrays) -> Tensors:
-        images = vision.run({image_name: vision.tensor(image_name, arrays[image_name])})
-        words = text.run({text_name: text.tensor(text_name, arrays[text_name])})
+    def prefix(arrays: Arrays, cancellation: Cancellation | None) -> Tensors:
+        images = vision.run({image_name: vision.tensor(image_name, arrays[image_name])}, cancellation)
+        words = text.run({text_name: text.tensor(text_name, arrays[text_name])}, cancellation)
         pixels = next(iter(images.values())).numpy() * root
         tokens = next(iter(words.values())).numpy() * root
         state = (arrays["state"] @ weight.T + bias)[:, None]
@@ -214,7 +224,7 @@ def _vlm_stack(
         seen[:, pixels.shape[1] : -1] = arrays[LANGUAGE_MASK]
         feeds = {"inputs_embeds": prefill.tensor("inputs_embeds", embeds)}
         feeds["attention_mask"] = prefill.tensor("attention_mask", seen)
-        made = prefill.run(feeds)
+        made = prefill.run(feeds, cancellation)
         for name, value in (("prefix_offset", seen.sum(axis=1, keepdims=True)), ("kv_mask", seen)):
             if name in sessions["denoise"].inputs:
                 made[name] = sessions["denoise"].tensor(name, value)

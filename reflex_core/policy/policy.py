@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reflex_core.cancellation import Cancellation
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export import Export
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.inputs import Arrays, Language, image_arrays, state_array, state_words
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
-from reflex_core.policy.sampler import start_noise
+from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.turns import Turns
 from reflex_core.values import Floats, Frame, Observation
 
@@ -49,19 +50,28 @@ class Policy:
             slot = self.contract.language
             self._language = Language(slot, export.file(slot.tokenizer, "the tokenizer"))
 
-    def predict(self, observation: Observation, seed: int) -> Prediction:
-        """Run the network. Raises ObservationError for an observation it cannot take, InferenceError when it fails."""
+    def predict(
+        self,
+        observation: Observation,
+        seed: int,
+        sampling: Sampling = PLAIN,
+        cancellation: Cancellation | None = None,
+    ) -> Prediction:
+        """Run the network.
+
+        Raises ObservationError for an observation it cannot take, InferenceError when it fails, CancelledError.
+        """
         if seed < 0:
             raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
         noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
         prepared = time.perf_counter()
-        with self._turns.turn():
+        with self._turns.turn(cancellation):
             entered = time.perf_counter()
-            prefix = self._layout.prefix(arrays)
+            prefix = self._layout.prefix(arrays, cancellation)
             prefixed = time.perf_counter()
-            normalised, steps = self._layout.denoise(arrays, prefix, noise)
+            normalised, steps = self._layout.denoise(arrays, prefix, noise, sampling, cancellation)
             denoised = time.perf_counter()
         stages = {
             "preprocess_ms": (prepared - began) * 1e3,

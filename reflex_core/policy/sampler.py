@@ -27,19 +27,30 @@ class Flow:
     steps: int = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one request wants its chunk sampled. `steps`: Euler steps over the whole interval, None as configured."""
+
+    steps: int | None = None
+
+
+PLAIN = Sampling()
+
+
 def start_noise(seed: int, shape: tuple[int, ...]) -> Floats:
     """Standard normal float32 noise that depends on seed and shape alone (numpy Philox)."""
     return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
 
 
-def euler(velocity: Velocity, noise: Floats, flow: Flow) -> tuple[Floats, int]:
+def euler(velocity: Velocity, noise: Floats, flow: Flow, sampling: Sampling = PLAIN) -> tuple[Floats, int]:
     """Integrate the flow. Returns (horizon, width)-shaped actions in the policy's units and the steps taken.
 
     x <- x + dt * v(x, t) with dt = (end - start) / steps: Lipman et al., Flow Matching, 2210.02747, explicit Euler.
     """
-    dt = (flow.end - flow.start) / flow.steps
+    steps = sampling.steps or flow.steps
+    dt = (flow.end - flow.start) / steps
     stride = np.float32(flow.sign * dt)
     x = noise
-    for step in range(flow.steps):
+    for step in range(steps):
         x = x + stride * velocity(x, flow.start + step * dt)
-    return x, flow.steps
+    return x, steps

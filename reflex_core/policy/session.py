@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from reflex_core.cancellation import Cancellation
 from reflex_core.errors import ConfigurationError, ExportError, InferenceError
 from reflex_core.values import Floats
 
@@ -107,18 +108,24 @@ class Session:
         typed = np.ascontiguousarray(array, dtype=self.inputs[name].dtype)
         return ort.OrtValue.ortvalue_from_numpy(typed, self._device, 0)
 
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, feeds: Mapping[str, Tensor], cancellation: Cancellation | None = None) -> dict[str, Tensor]:
         """All outputs by name, left on the device. `feeds` holds a tensor for every input."""
         binding = self._ort.io_binding()
         for name in self.inputs:
             binding.bind_ortvalue_input(name, feeds[name])
         for name in self.outputs:
             binding.bind_output(name, self._device)
-        self._call(binding)
+        self._call(binding, cancellation)
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
     def repeated(
-        self, fixed: Mapping[str, Tensor], state: str, time: str, output: str, shape: tuple[int, ...]
+        self,
+        fixed: Mapping[str, Tensor],
+        state: str,
+        time: str,
+        output: str,
+        shape: tuple[int, ...],
+        cancellation: Cancellation | None = None,
     ) -> Callable[[Floats, float], Floats]:
         """A call for the denoise loop: everything is bound once, `state` and `time` are overwritten on each call.
 
@@ -140,7 +147,7 @@ class Session:
         def call(x: Floats, t: float) -> Floats:
             bound[state].update_inplace(np.ascontiguousarray(x, dtype=self.inputs[state].dtype))
             bound[time].update_inplace(np.full(clock_shape, t, dtype=self.inputs[time].dtype))
-            self._call(binding)
+            self._call(binding, cancellation)
             return np.array(result.numpy(), dtype=np.float32)  # a copy: the next call overwrites the result
 
         return call
@@ -148,9 +155,19 @@ class Session:
     def _empty(self, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device, 0)
 
-    def _call(self, binding: Any) -> None:
+    def _call(self, binding: Any, cancellation: Cancellation | None) -> None:
         try:
-            self._ort.run_with_iobinding(binding)
+            if cancellation is None:
+                self._ort.run_with_iobinding(binding)
+                return
+            cancellation.check()
+            options = ort.RunOptions()  # of this run alone: `terminate` stays set once it is set
+            with cancellation.calling(lambda: setattr(options, "terminate", True)):
+                self._ort.run_with_iobinding(binding, options)
+        except InferenceError:
+            raise
         except Exception as error:
             first_line = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            if cancellation is not None:
+                cancellation.check()
             raise InferenceError(f"{self.path.name}: {first_line}") from error
