@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve a policy: `ros2 launch reflex_ros serve.launch.py export_dir:=/my/export embodiment:=franka`.
 
-Every setting of docs/settings.md is an argument. `params_file` holds the same settings as YAML; arguments win.
+Every setting of docs/flags.md is an argument. `params_file` holds the same settings as YAML; arguments win.
 """
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable

@@ -1,193 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting, once: name, type, default, range and help.
 
-The command line, the ROS parameters, the launch arguments and docs/settings.md are made from `TABLE`.
+The command line, the ROS parameters, the launch arguments and docs/flags.md are made from `TABLE`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 from reflex_core.errors import SettingError
+from reflex_core.setting import Setting, Value, checked, row
 
-Value = bool | int | float | str | tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table. `door` is `core`, `http` or `ros`: who reads it.
-
-    `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`.
-    """
-
-    name: str
-    default: Value
-    help: str
-    minimum: float | None
-    maximum: float | None
-    choices: tuple[str, ...]
-    door: str
-    when: str
-
-    @property
-    def flag(self) -> str:
-        """The command-line spelling, `--max-age-ms`."""
-        return "--" + self.name.replace("_", "-")
-
-
-def _row(
-    default: Value,
-    help_: str,
-    *,
-    door: str = "core",
-    when: str = "configure",
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    metadata = {
-        "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "door": door, "when": when
-    }  # fmt: skip
-    return field(default=default, metadata=metadata)
+_policy = partial(row, group="policy")
+_safety = partial(row, group="safety")
+_time = partial(row, group="time")
+_failure = partial(row, group="failure")
+_record = partial(row, group="record")
+_http = partial(row, group="http", when="start")
+_ros = partial(row, group="ros")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of one serving process. Build it with `settings_from`, which checks every value."""
 
-    export_dir: str = _row(
-        "", "Directory of the ONNX export to serve. Empty: the embedded reach_panda policy."
-    )
-    embodiment: str = _row(
-        "", "Embodiment preset by name, for example franka. Empty: the one the export brings."
-    )
-    custom_embodiment_config: str = _row("", "Embodiment JSON file; wins over --embodiment.")
-    robot_id: str = _row("", "Name of this robot in replies, metrics and diagnostics.")
-    device: str = _row(
+    # fmt: off
+    export_dir: str = _policy("", "Directory of the ONNX export to serve. Empty: the embedded reach_panda policy.")
+    embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the one the export brings.")
+    custom_embodiment_config: str = _policy("", "Embodiment JSON file; wins over --embodiment.")
+    robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")
+    device: str = _policy(
         "auto",
         "Where inference runs. auto takes CUDA if this onnxruntime has it; cuda and tensorrt refuse to fall back.",
         choices=("auto", "cpu", "cuda", "tensorrt"),
     )
-    intra_op_threads: int = _row(
+    providers: tuple[str, ...] = _policy((), "Providers of onnxruntime by name, best first; wins over --device.")
+    allow_cpu_fallback: bool = _policy(
+        False, "Serve on the CPU when the GPU that was asked for does not start, instead of refusing."
+    )
+    cuda_graphs: bool = _policy(False, "Capture the graphs as CUDA graphs at warm-up and replay them. Needs a GPU.")
+    intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
-    seed: int = _row(
-        -1,
-        "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
-        minimum=-1,
-        maximum=2**63 - 1,
+    auto_calibrate: bool = _policy(
+        False, "Measure this machine at configure (or read the cache) and choose provider, threads, steps and chunk size."
+    )
+    calibration_cache: str = _policy("", "Where measurements are kept. Empty: ~/.reflex/calibration.json.")
+    calibrate_force: bool = _policy(False, "With --auto-calibrate: measure again, whatever the cache says.")
+    adaptive_steps: bool = _policy(
+        False, "Stop denoising when the velocity has converged. The export must allow it and be calibrated."
+    )
+    adaptive_threshold: float = _policy(
+        0.0, "Relative velocity change at which denoising stops; 0: what the export's calibration says.",
+        when="live", minimum=0.0, maximum=10.0,
+    )
+    seed: int = _policy(
+        -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
+        minimum=-1, maximum=2**63 - 1,
     )
 
-    http: bool = _row(
-        True, "Answer /act, /health, /config and /metrics over HTTP.", door="http", when="start"
-    )
-    host: str = _row(
-        "127.0.0.1",
-        "Address to listen on. Beyond loopback a key or --insecure is needed.",
-        door="http",
-        when="start",
-    )
-    port: int = _row(
-        8000, "Port to listen on; 0 takes a free one.", door="http", when="start", minimum=0, maximum=65535
-    )
-    api_key_file: str = _row(
-        "",
-        "File holding the API key. The environment variable REFLEX_API_KEY does the same.",
-        door="http",
-        when="start",
-    )
-    insecure: bool = _row(False, "Listen beyond loopback without an API key.", door="http", when="start")
-    http_threads: int = _row(
-        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.",
-        door="http", when="start", minimum=1, maximum=64,
-    )  # fmt: skip
-    max_pixels: int = _row(
-        25_000_000, "Largest image accepted over HTTP, in pixels.", door="http", when="start", minimum=1024
+    safety_config: str = _safety("", "JSON file of joint limits (see `reflex guard init`); tightens the embodiment's ranges.")
+    audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.")
+    audit_retention_days: int = _safety(
+        183, "Days an audit file is kept; 0: for ever. EU AI Act Art. 26(6) asks deployers for six months.",
+        minimum=0, maximum=36500,
     )
 
-    autostart: bool = _row(
-        True, "Configure and activate at start, without a lifecycle manager.", door="ros", when="start"
+    deadline_ms: float = _time(
+        0.0, "Longest time from receipt to reply; beyond it the last good chunk goes on, else the robot holds. 0: none.",
+        when="live", minimum=0.0, maximum=60_000.0,
     )
-    instruction: str = _row("", "Instruction until one arrives on the instruction topic.", door="ros")
-    image_transport: str = _row(
+    max_fallback_age_ms: float = _time(
+        1000.0, "Oldest chunk of the same episode that may stand in at the deadline.",
+        when="live", minimum=0.0, maximum=60_000.0,
+    )
+    slo: str = _time("", "Latency objective such as p99=150ms. Empty: none.", when="live")
+    slo_mode: str = _time(
+        "degrade",
+        "While the objective is missed: only log it, refuse new requests (503), or take fewer denoise steps (degrade).",
+        when="live", choices=("log_only", "503", "degrade"),
+    )
+    inject_latency_ms: float = _time(
+        0.0, "Delay every answer by this much, for experiments.", when="live", minimum=0.0, maximum=1000.0
+    )
+
+    cloud_fallback: str = _failure("", "URL of another server with /act, asked when the policy here fails. Empty: none.")
+    cloud_timeout_ms: float = _failure(
+        500.0, "Longest wait for the cloud where there is no deadline.", minimum=1.0, maximum=60_000.0
+    )
+    cloud_hedge_ms: float = _failure(
+        0.0, "Ask the cloud as well when the policy here has not answered after this time; 0: only when it failed.",
+        minimum=0.0, maximum=60_000.0,
+    )
+    max_consecutive_crashes: int = _failure(
+        5, "Failures of the model in a row that open the circuit breaker (503); 0: never.", minimum=0, maximum=10_000
+    )
+    breaker_cooldown_s: float = _failure(
+        60.0, "How long the breaker stays open before one request may probe the model.", minimum=0.1, maximum=86_400.0
+    )
+
+    record: str = _record("", "Directory for JSONL traces of every request. Empty: none.")
+    record_images: str = _record(
+        "hash_only", "What a trace keeps of the images: all of them, their hash, or nothing.",
+        choices=("full", "hash_only", "none"),
+    )
+    record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
+
+    http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")
+    host: str = _http("127.0.0.1", "Address to listen on. Beyond loopback a key or --insecure is needed.")
+    port: int = _http(8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
+    api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.")
+    insecure: bool = _http(False, "Listen beyond loopback without an API key.")
+    http_threads: int = _http(
+        4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
+    )
+    max_concurrent: int = _http(0, "Requests on /act at a time; more get 429. 0: as many as fit.", minimum=0, maximum=10_000)
+    max_pixels: int = _http(25_000_000, "Largest image accepted over HTTP, in pixels.", minimum=1024)
+
+    autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")
+    instruction: str = _ros("", "Instruction until one arrives on the instruction topic.")
+    image_transport: str = _ros(
         "raw", "Which camera topics to subscribe: <camera>/image_raw, or its /compressed twin.",
-        door="ros", choices=("raw", "compressed"),
-    )  # fmt: skip
-    state_source: str = _row(
-        "joint_states", "Message that carries the robot state.",
-        door="ros", choices=("joint_states", "imu", "odometry"),
-    )  # fmt: skip
-    joint_names: tuple[str, ...] = _row(
-        (), "Joint names on the robot, in the embodiment's order. Empty: the names the export or embodiment gives.",
-        door="ros",
-    )  # fmt: skip
-    max_age_ms: float = _row(
-        300.0,
-        "Oldest sensor stamp an inference may use.",
-        door="ros",
-        when="live",
-        minimum=1.0,
-        maximum=60_000.0,
+        choices=("raw", "compressed"),
     )
-    max_skew_ms: float = _row(
-        150.0,
-        "Largest distance between the stamps of one observation.",
-        door="ros",
-        when="live",
-        minimum=0.0,
-        maximum=60_000.0,
+    state_source: str = _ros(
+        "joint_states", "Message that carries the robot state.", choices=("joint_states", "imu", "odometry")
     )
-    margin_ms: float = _row(
+    joint_names: tuple[str, ...] = _ros(
+        (), "Joint names on the robot, in the embodiment's order. Empty: the names the export or embodiment gives."
+    )
+    max_age_ms: float = _ros(
+        300.0, "Oldest sensor stamp an inference may use.", when="live", minimum=1.0, maximum=60_000.0
+    )
+    max_skew_ms: float = _ros(
+        150.0, "Largest distance between the stamps of one observation.", when="live", minimum=0.0, maximum=60_000.0
+    )
+    margin_ms: float = _ros(
         100.0, "Spare time, on top of the measured latency, with which the next chunk is asked for.",
-        door="ros", when="live", minimum=0.0, maximum=10_000.0,
-    )  # fmt: skip
-    execution_horizon: int = _row(
+        when="live", minimum=0.0, maximum=10_000.0,
+    )
+    execution_horizon: int = _ros(
         0, "Actions executed before the next chunk is asked for; 0: the embodiment's.",
-        door="ros", when="live", minimum=0, maximum=1000,
-    )  # fmt: skip
-    status_rate_hz: float = _row(
-        5.0, "Rate of ~/status.", door="ros", when="start", minimum=0.1, maximum=100.0
+        when="live", minimum=0, maximum=1000,
     )
+    status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)
+    # fmt: on
 
 
-def _table() -> tuple[Setting, ...]:
-    return tuple(
-        Setting(name=row.name, default=cast(Value, row.default), **row.metadata)
-        for row in dataclasses.fields(Settings)
-    )
-
-
-TABLE: tuple[Setting, ...] = _table()
-
-
-def checked(row: Setting, value: object) -> Value:
-    """The value as the row's own type, or SettingError naming the setting, what it takes and what it got."""
-    wanted = type(row.default)
-    if isinstance(row.default, tuple):
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise SettingError(f"setting '{row.name}' takes a list of names, got {value!r}")
-        return tuple(item for item in value if item)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not wanted:
-        raise SettingError(f"setting '{row.name}' takes {wanted.__name__}, got {value!r}")
-    if row.choices and value not in row.choices:
-        raise SettingError(f"setting '{row.name}' takes one of {', '.join(row.choices)}, got {value!r}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = row.minimum, row.maximum
-        if not ((low is None or value >= low) and (high is None or value <= high)):
-            raise SettingError(f"setting '{row.name}' takes {_range_words(low, high)}, got {value}")
-    return value
-
-
-def _range_words(low: float | None, high: float | None) -> str:
-    if low is None:
-        return f"at most {high:g}"
-    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+TABLE: tuple[Setting, ...] = tuple(
+    Setting(name=entry.name, default=cast(Value, entry.default), **entry.metadata)
+    for entry in dataclasses.fields(Settings)
+)
 
 
 def settings_from(values: Mapping[str, object]) -> Settings:
@@ -197,76 +164,3 @@ def settings_from(values: Mapping[str, object]) -> Settings:
     if unknown:
         raise SettingError(f"no such setting: {', '.join(unknown)}")
     return Settings(**{name: checked(rows[name], value) for name, value in values.items()})  # type: ignore[arg-type]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option per setting. What the user does not write is left out of the parsed namespace."""
-    for row in TABLE:
-        text = row.help.replace("%", "%%")
-        if isinstance(row.default, bool):
-            parser.add_argument(
-                row.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
-            )
-        elif isinstance(row.default, tuple):
-            parser.add_argument(row.flag, nargs="+", metavar="NAME", default=argparse.SUPPRESS, help=text)
-        else:
-            parser.add_argument(
-                row.flag,
-                type=type(row.default),
-                choices=row.choices or None,
-                metavar=None if row.choices else type(row.default).__name__.upper(),
-                default=argparse.SUPPRESS,
-                help=f"{text} [{row.default!r}]",
-            )
-
-
-def markdown() -> str:
-    """docs/settings.md, made from the table."""
-    lines = [
-        "# Settings",
-        "",
-        "Made from `reflex_core/settings.py` by `python -m reflex_core.settings`; do not edit.",
-        "Every setting is a ROS parameter of the node `reflex`, an argument of `serve.launch.py` and an option of",
-        "`reflex serve` (`max_age_ms` is `--max-age-ms`).",
-    ]
-    for door, title in (("core", "Policy"), ("http", "HTTP"), ("ros", "ROS")):
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            "| name | default | takes | a change takes effect | what it does |",
-            "|---|---|---|---|---|",
-        ]
-        for row in TABLE:
-            if row.door == door:
-                lines.append(
-                    f"| `{row.name}` | `{_default_words(row)}` | {_takes(row)} | {_WHEN[row.when]} | {row.help} |"
-                )
-    return "\n".join(lines) + "\n"
-
-
-_WHEN = {"start": "at start", "configure": "at configure", "live": "at once"}
-
-
-def _default_words(row: Setting) -> str:
-    if isinstance(row.default, tuple):
-        return "[]"
-    return (
-        '""'
-        if row.default == ""
-        else str(row.default).lower()
-        if isinstance(row.default, bool)
-        else str(row.default)
-    )
-
-
-def _takes(row: Setting) -> str:
-    if row.choices:
-        return ", ".join(row.choices)
-    if row.minimum is not None or row.maximum is not None:
-        return f"{type(row.default).__name__}, {_range_words(row.minimum, row.maximum)}"
-    return "names" if isinstance(row.default, tuple) else type(row.default).__name__
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from reflex_core.errors import SettingError
 from reflex_core.locations import share
-from reflex_core.settings import TABLE, Setting, Value, checked
+from reflex_core.setting import Setting, Value, checked
+from reflex_core.settings import TABLE
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 

@@ -16,7 +16,8 @@ from rcl_interfaces.msg import (
 from rclpy.parameter import Parameter
 
 from reflex_core.errors import SettingError
-from reflex_core.settings import TABLE, Setting, Settings, checked, settings_from
+from reflex_core.setting import Setting, checked
+from reflex_core.settings import TABLE, Settings, settings_from
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reflex_core.engine import ORDER
-from reflex_core.settings import markdown
+from reflex_core.flags import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "reflex_core").rglob("*.py"))
@@ -142,5 +142,5 @@ def test_every_file_names_its_licence() -> None:
 
 
 def test_the_page_about_settings_is_made_from_the_table() -> None:
-    """`python -m reflex_core.settings > docs/settings.md` brings it up to date."""
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == markdown()
+    """`python -m reflex_core.flags > docs/flags.md` brings it up to date."""
+    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == markdown()

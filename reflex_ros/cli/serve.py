@@ -15,7 +15,8 @@ from contextlib import contextmanager
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
-from reflex_core.settings import Settings, add_arguments, settings_from
+from reflex_core.flags import add_arguments
+from reflex_core.settings import Settings, settings_from
 from reflex_ros.sidecar.thread import Sidecar
 
 ROS_ARGS = "--ros-args"

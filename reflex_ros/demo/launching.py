@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reflex_core.errors import SettingError
-from reflex_core.settings import Value
+from reflex_core.setting import Value
 from reflex_ros import launching
 from reflex_ros.demo.scene import make_scene
 
