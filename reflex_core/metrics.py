@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
+CAPTURE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10)
+REPLAY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
 
 class Metrics:
@@ -15,50 +19,77 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
         slot = ["embodiment", "policy_slot"]
-        self.act_latency_s = Histogram(
+        # fmt: off
+        self.act_latency_s = histogram(
             "reflex_act_latency_seconds", "Receipt of a request to its finished chunk",
-            ["embodiment", "model_id", "policy_slot"], buckets=LATENCY_BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
-        self.onnx_load_time_s = Histogram(
-            "reflex_onnx_load_time_seconds", "Loading of an export", ["model_id"],
-            buckets=LOAD_BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
-        self.denoise_steps = Counter(
-            "reflex_denoise_steps_total", "Denoise steps taken", slot, registry=self.registry
+            ["embodiment", "model_id", "policy_slot"], buckets=LATENCY_BUCKETS_S,
         )
-        self.in_flight = Gauge(
-            "reflex_in_flight_requests", "Requests inside the engine", slot, registry=self.registry
+        self.onnx_load_time_s = histogram(
+            "reflex_onnx_load_time_seconds", "Loading of an export", ["model_id"], buckets=LOAD_BUCKETS_S
         )
-        self.safety_violations = Counter(
-            "reflex_safety_violations_total", "What the guard changed, by kind",
-            ["embodiment", "violation_kind"], registry=self.registry,
-        )  # fmt: skip
-        self.errors = Counter(
-            "reflex_act_errors_total", "Requests without a chunk, by slug", ["slug"], registry=self.registry
+        self.denoise_steps = counter("reflex_denoise_steps_total", "Denoise steps taken", slot)
+        self.in_flight = gauge("reflex_in_flight_requests", "Requests inside the engine", slot)
+        self.episodes_active = gauge(
+            "reflex_episodes_active", "Episodes with a request in the last minute", ["embodiment"]
         )
-        self.instructions_cut = Counter(
-            "reflex_instructions_cut_total",
-            "Instructions longer than the token window",
-            registry=self.registry,
+        self.safety_violations = counter(
+            "reflex_safety_violations_total", "What the guard changed, by kind", ["embodiment", "violation_kind"]
         )
-        self.observations_refused = Counter(
-            "reflex_observations_refused_total", "Observations no inference ran on, by reason",
-            ["reason"], registry=self.registry,
-        )  # fmt: skip
-        self.holds = Counter(
-            "reflex_holds_total",
-            "Times the robot was told to hold, by reason",
-            ["reason"],
-            registry=self.registry,
+        self.slo_violations = counter(
+            "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
         )
-        self.server_up = Gauge("reflex_server_up", "1 while a policy is ready", registry=self.registry)
-        self.robot_info = Gauge(
-            "reflex_robot_info",
-            "1, with who this is",
-            ["robot_id", "embodiment", "model_id"],
-            registry=self.registry,
+        self.fallback_invocations = counter(
+            "reflex_fallback_invocations_total", "Answers that did not come from the policy here, by what stood in",
+            ["embodiment", "fallback_target"],
         )
+        self.deadline_misses = counter("reflex_deadline_misses_total", "Requests over their deadline", ["embodiment"])
+        self.cloud_failures = counter("reflex_cloud_failures_total", "Times the cloud did not help, by reason", ["reason"])
+        self.breaker_state = gauge(
+            "reflex_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open", ["policy_slot"]
+        )
+        self.errors = counter("reflex_act_errors_total", "Requests without a chunk, by slug", ["slug"])
+        self.instructions_cut = counter("reflex_instructions_cut_total", "Instructions longer than the token window")
+        self.observations_refused = counter(
+            "reflex_observations_refused_total", "Observations no inference ran on, by reason", ["reason"]
+        )
+        self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
+        self.records = counter("reflex_records_total", "Records written, by kind of file", ["kind"])
+        self.records_dropped = counter("reflex_records_dropped_total", "Records lost, by kind of file", ["kind"])
+        self.recorder_degraded = gauge(
+            "reflex_recorder_degraded", "1 while records cannot be written", ["kind"]
+        )
+        self.provider_fallbacks = counter(
+            "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was asked for", ["model_id"]
+        )
+        self.cuda_graph_captured = counter(
+            "reflex_cuda_graph_captured_total", "CUDA graphs captured", ["embodiment", "model_id", "session"]
+        )
+        self.cuda_graph_replayed = counter(
+            "reflex_cuda_graph_replayed_total", "CUDA graphs replayed", ["embodiment", "model_id", "session"]
+        )
+        self.cuda_graph_eager_fallback = counter(
+            "reflex_cuda_graph_eager_fallback_total", "Loads that went on without CUDA graphs",
+            ["embodiment", "model_id", "reason"],
+        )
+        self.cuda_graph_capture_failed = counter(
+            "reflex_cuda_graph_capture_failed_at_init_total", "Captures that failed at warm-up",
+            ["embodiment", "model_id", "session", "reason"],
+        )
+        self.cuda_graph_capture_s = histogram(
+            "reflex_cuda_graph_capture_seconds", "Capturing a CUDA graph", ["embodiment", "session"],
+            buckets=CAPTURE_BUCKETS_S,
+        )
+        self.cuda_graph_replay_s = histogram(
+            "reflex_cuda_graph_replay_seconds", "Replaying a CUDA graph", ["embodiment", "session"],
+            buckets=REPLAY_BUCKETS_S,
+        )
+        self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
+        self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
+        # fmt: on
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.cancellation import Cancellation
+
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
@@ -60,13 +62,21 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to the engine. `seed` None lets the engine choose one; it is always in the answer."""
+    """One question to the engine. `seed` None lets the engine choose one; it is always in the answer.
+
+    deadline_ns: when the answer must be there (monotonic), None without a deadline. max_steps: denoise steps a degraded
+    service allows. forwarded: another server asks, because its own policy failed; it is not asked back.
+    """
 
     observation: Observation
     received_ns: int
     request_id: str
     episode_id: str | None = None
     seed: int | None = None
+    deadline_ns: int | None = None
+    cancellation: Cancellation | None = None
+    max_steps: int | None = None
+    forwarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,7 @@ class Served:
 
     raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
+    fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one. trace_seq: its record in the trace, -1.
     """
 
     chunk: ActionChunk
@@ -116,4 +127,8 @@ class Served:
     guard: GuardReport = GuardReport()
     adaptive_enabled: bool = False
     deadline_exceeded: bool = False
+    fallback_age_ms: float = 0.0
     injected_latency_ms: float = 0.0
+    trace_seq: int = -1
+    model_hash: str = ""
+    config_hash: str = ""

@@ -35,4 +35,6 @@ class Predict:
             denoise_steps_configured=policy.contract.flow.steps,
             tokens_cut=prediction.tokens_cut,
             stages_ms=prediction.stages_ms,
+            model_hash=policy.export.model_hash,
+            config_hash=policy.export.config_hash,
         )
