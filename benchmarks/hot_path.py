@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.exports import Measured, bare_inference, embedded, made_export
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from benchmarks.server import post_act
-from reflex_core.engine import Engine, Loaded
+from reflex_core.assembly import Loaded
+from reflex_core.engine import Engine
 from reflex_core.frames import rgb
 from reflex_core.metrics import Metrics
 from reflex_core.policy.inputs import image_array

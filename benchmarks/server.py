@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ READY_S = 60.0
 
 
 @contextmanager
-def served(measured: Measured, threads: int = 1) -> Iterator[int]:
+def served(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> Iterator[int]:
     """`reflex serve --no-ros` of an export; gives the port once /health says 200."""
     command = [
         sys.executable, "-m", "reflex_ros.cli.main", "serve", str(measured.path), "--no-ros", "--port", "0",
-        "--device", "cpu", "--intra-op-threads", str(threads),
+        "--device", "cpu", "--intra-op-threads", str(threads), *flags,
     ]  # fmt: skip
     if measured.embodiment:
         command += ["--embodiment", measured.embodiment]

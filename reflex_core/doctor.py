@@ -10,8 +10,10 @@ import importlib.util
 import shutil
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_core.settings import Settings
@@ -71,6 +73,33 @@ def providers(device: str) -> Check:
     except ConfigurationError as error:
         return Check("onnxruntime", FAIL, str(error), "pip install onnxruntime-gpu, or take --device cpu")
     return Check("onnxruntime", PASS, f"{wanted} for device '{device}'; this build has {available}")
+
+
+def calibration(path: Path) -> dict[str, Any]:
+    """What the calibration cache holds: {path, problem, entries: {key: {stale, and the fields of the file}}}.
+
+    `problem` says why the file as a whole is of no use; `stale` why an entry would be measured again, '' when it would
+    not.
+    """
+    from reflex_core.calibration import read, stale
+    from reflex_core.fingerprint import this_machine
+
+    try:
+        cache = read(path)
+    except FileNotFoundError:
+        return {
+            "path": str(path),
+            "problem": "there is no such file yet: serve with --auto-calibrate",
+            "entries": {},
+        }
+    except (OSError, ValueError) as error:
+        return {"path": str(path), "problem": f"it cannot be read: {error}", "entries": {}}
+    machine, now = this_machine(), datetime.now(timezone.utc)
+    entries = {
+        key: {"stale": stale(cache, key, machine, now)} | entry.document()
+        for key, entry in cache.entries.items()
+    }
+    return {"path": str(path), "problem": "", "entries": entries}
 
 
 def shared_memory(path: Path = Path("/dev/shm")) -> Check:

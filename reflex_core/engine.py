@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: one call, `act(request) -> Served`, through the onion. The only place that knows the order."""
+"""The engine: one call, `act(request) -> Served`, and the states around it."""
 
 from __future__ import annotations
 
@@ -8,63 +8,22 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
+from reflex_core.assembly import Loaded, Surroundings, assemble
 from reflex_core.errors import InferenceError, NotReadyError, ReflexError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
 from reflex_core.metrics import Metrics
-from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.settings import Settings
 from reflex_core.values import Observation, Request, Served
-from reflex_core.wedges.guard import Guard
-from reflex_core.wedges.predict import Predict
-from reflex_core.wedges.telemetry import Listener, Telemetry
-from reflex_core.wedges.wedge import Proceed, Wedge
-
-# outermost first; a wedge that is not built (yet, or for these settings) is simply absent
-ORDER = (
-    "telemetry", "admission", "latency", "guard", "deadline", "cloud", "router", "breaker", "a2c2", "policy",
-)  # fmt: skip
+from reflex_core.wedges.breaker import CLOSED
+from reflex_core.wedges.telemetry import Listener
 
 INITIALIZING, LOADING, INACTIVE, WARMING, READY = "initializing", "loading", "inactive", "warming", "ready"
-FAILED = "failed"
+FAILED, DEGRADED = "failed", "degraded"
 
 log = logging.getLogger(__name__)
-
-
-def onion(wedges: Mapping[str, Wedge]) -> Proceed:
-    """The wedges as one call, in ORDER. Raises ValueError for a wedge that has no place."""
-    unplaced = set(wedges) - set(ORDER)
-    if unplaced:
-        raise ValueError(f"no place in the onion for {', '.join(sorted(unplaced))}")
-    call: Proceed = _nobody
-    for name in reversed(ORDER):
-        if name in wedges:
-            call = partial(wedges[name], proceed=call)
-    return call
-
-
-def _nobody(_: Request) -> Served:
-    raise InferenceError("the onion has no policy")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What one `load` made; replaced as a whole, so that a request sees all of it or none."""
-
-    policy: Policy
-    embodiment: Embodiment | None
-    telemetry: Telemetry
-    guard: Guard
-    act: Proceed
 
 
 class Engine:
@@ -80,14 +39,18 @@ class Engine:
         self._listeners: list[Listener] = []
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
-        self._seeds = itertools.count(base)
+        seeds = itertools.count(base)
+        self._around = Surroundings(lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds))
         self._session_id = secrets.token_hex(4)
         self._request_numbers = itertools.count()
 
     @property
     def state(self) -> str:
-        """initializing, loading, inactive, warming, ready or failed."""
-        return self._state
+        """initializing, loading, inactive, warming, ready, failed, or degraded: ready but for an open breaker."""
+        loaded, state = self._loaded, self._state
+        if state == READY and loaded is not None and loaded.breaker is not None:
+            return READY if loaded.breaker.state == CLOSED else DEGRADED
+        return state
 
     @property
     def reason(self) -> str:
@@ -113,7 +76,7 @@ class Engine:
             self._enter(LOADING)
             self._loaded = None  # a load that fails must not leave the policy before it within reach
             try:
-                self._loaded = self._build()
+                self._loaded = assemble(self.settings, self._around)
             except ReflexError as error:
                 self._enter(FAILED, str(error))
                 raise
@@ -143,6 +106,26 @@ class Engine:
             if self._loaded is not None and self._state != FAILED:
                 self._enter(INACTIVE)
 
+    def adjust(self, settings: Settings) -> None:
+        """Take over new values of settings that may change while serving; the others wait for the next load."""
+        self.settings = settings
+
+    def reset_guard(self) -> bool:
+        """Take a tripped guard back into service; True when it was tripped. Raises NotReadyError before `load`."""
+        loaded = self._loaded
+        if loaded is None:
+            raise NotReadyError(self._state, "no policy is loaded, so there is no guard to reset")
+        return loaded.guard.reset()
+
+    def reset_breaker(self) -> bool:
+        """Close the circuit breaker; True when it was not closed. Raises NotReadyError where there is none."""
+        loaded = self._loaded
+        if loaded is None or loaded.breaker is None:
+            raise NotReadyError(self._state, "there is no circuit breaker to reset")
+        was_open = loaded.breaker.state != CLOSED
+        loaded.breaker.reset()
+        return was_open
+
     def unload(self) -> None:
         """Drop the policy and its memory; ends `initializing`. A request in flight still gets its answer."""
         with self._lock:
@@ -165,6 +148,7 @@ class Engine:
         episode_id: str | None = None,
         request_id: str | None = None,
         seed: int | None = None,
+        forwarded: bool = False,
     ) -> Request:
         """A Request with an id of its own where the caller has none. `received_ns` is on the monotonic clock."""
         return Request(
@@ -173,6 +157,7 @@ class Engine:
             request_id=request_id or f"{self._session_id}-{next(self._request_numbers)}",
             episode_id=episode_id,
             seed=seed,
+            forwarded=forwarded,
         )
 
     def description(self) -> dict[str, Any]:
@@ -201,60 +186,8 @@ class Engine:
             "actions_denormalised": policy.fit.action_statistics is not None,
             "state_used": policy.contract.state is not None,
             "notes": list(policy.notes),
-            "wedges": [name for name in ORDER if name in ("telemetry", "guard", "policy")],
+            "wedges": list(loaded.wedges),
         }
-
-    def _build(self) -> Loaded:
-        settings = self.settings
-        began = time.perf_counter()
-        path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
-        export = open_export(path)
-        embodiment = self._embodiment(path)
-        policy = load_policy(
-            export, embodiment, settings.device, settings.intra_op_threads, settings.joint_names
-        )
-        if embodiment is not None and settings.joint_names:
-            embodiment = replace(embodiment, joint_names=policy.fit.action_names)
-        name = embodiment.name if embodiment else "none"
-        telemetry = Telemetry(name, export.model_id, self.metrics, self._listeners)
-        guard = Guard(embodiment, policy.fit.hold_columns, self.metrics)
-        wedges: dict[str, Wedge] = {
-            "telemetry": telemetry,
-            "guard": guard,
-            "policy": Predict(policy, "prod", lambda: next(self._seeds)),
-        }
-        self.metrics.onnx_load_time_s.labels(export.model_id).observe(time.perf_counter() - began)
-        self.metrics.robot_info.clear()
-        self.metrics.robot_info.labels(settings.robot_id, name, export.model_id).set(1)
-        self._log_load(policy, embodiment)
-        return Loaded(policy, embodiment, telemetry, guard, onion(wedges))
-
-    def _embodiment(self, export_path: Path) -> Embodiment | None:
-        settings = self.settings
-        if settings.custom_embodiment_config:
-            if settings.embodiment:
-                log.warning("--custom-embodiment-config wins over --embodiment %s", settings.embodiment)
-            embodiment = load_embodiment(Path(settings.custom_embodiment_config))
-        elif settings.embodiment:
-            embodiment = load_preset(settings.embodiment)
-        elif (export_path / "embodiment.json").is_file():
-            embodiment = load_embodiment(export_path / "embodiment.json")
-        else:
-            return None
-        return embodiment
-
-    def _log_load(self, policy: Policy, embodiment: Embodiment | None) -> None:
-        log.info(
-            "loaded %s on %s for embodiment %s; cameras %s",
-            policy.export.model_version, ", ".join(policy.providers),
-            embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.fit.cameras),
-        )  # fmt: skip
-        for note in policy.notes:
-            log.warning("%s: %s", policy.export.path, note)
-        if policy.contract.state is None:
-            log.warning("%s: this policy does not read the robot state", policy.export.path)
-        if policy.fit.action_statistics is None:
-            log.warning("%s: no statistics: actions are served as the network gives them", policy.export.path)
 
     def _require(self, *states: str) -> Loaded:
         if self._loaded is None or self._state not in states:

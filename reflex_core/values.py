@@ -108,6 +108,7 @@ class Served:
 
     raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
+    hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
     fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one. trace_seq: its record in the trace, -1.
     """
 
@@ -128,6 +129,7 @@ class Served:
     adaptive_enabled: bool = False
     deadline_exceeded: bool = False
     fallback_age_ms: float = 0.0
+    hold_reason: str = ""
     injected_latency_ms: float = 0.0
     trace_seq: int = -1
     model_hash: str = ""

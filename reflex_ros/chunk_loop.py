@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reflex_core.engine import Engine, Loaded
+from reflex_core.assembly import Loaded
+from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
-from reflex_core.values import HOLD, Floats, Observation, Served
+from reflex_core.values import CLOUD, LAST_KNOWN_GOOD, Floats, Observation, Served
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.outputs import Outputs
 
@@ -40,6 +41,7 @@ class Progress:
     errors: int = 0
     refused: int = 0
     clamped: int = 0
+    fallbacks: int = 0
     discarded: int = 0
     latency_ms: float = 0.0
     age_ms: float = 0.0
@@ -211,14 +213,17 @@ class ChunkLoop:
             self._executing = (served.chunk.actions, running)
             self._due_since_ns = None
             self.pacing.started(running, (now_ns - taken_ns) * 1e-9)
-            held = served.chunk.source == HOLD
-            self._note("non_finite" if held else "", served.guard.violations[0] if held else "")
-            self.progress.hold_reason = "non_finite" if held else ""
+            reason = served.hold_reason
+            self._note(
+                reason, "; ".join(served.guard.violations[:1]) or "the chunk of this request is a hold"
+            )
+            self.progress.hold_reason = reason
         self._count(served, observation)
 
     def _count(self, served: Served, observation: Observation) -> None:
         self.progress.chunks += 1
         self.progress.clamped += served.guard.clamped
+        self.progress.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
         self.progress.latency_ms = served.latency_ms
         self.progress.age_ms = observation.age_ms
 
@@ -264,9 +269,7 @@ class ChunkLoop:
             )
             return
         self._executing = (position[None], Running(now_ns, self._fit.dt_s, 1))
-        self._outputs.hold(
-            position, self._fit.action_names, self._fit.dt_s, now_ns, self.episode_id, self._chunk_id
-        )
+        self._outputs.hold(position, self._fit, now_ns, self.episode_id, self._chunk_id, reason)
         self.progress.holds += 1
         self._engine.metrics.holds.labels(reason).inc()
         log.warning("holding: %s", reason)

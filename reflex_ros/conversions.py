@@ -111,7 +111,15 @@ def chunk_message(
     message.policy_slot = served.slot
     message.model_version = served.model_version
     message.seed = served.seed
+    message.inference_mode = served.inference_mode
+    message.hold_reason = served.hold_reason
     message.latency_ms = served.latency_ms
+    message.injected_latency_ms = served.injected_latency_ms
+    message.deadline_exceeded = served.deadline_exceeded
+    message.fallback_age_ms = served.fallback_age_ms
+    message.adaptive_enabled = served.adaptive_enabled
+    message.denoise_steps_configured = served.denoise_steps_configured
+    message.trace_seq = served.trace_seq
     message.observation_age_ms = age_ms
     message.denoise_steps = served.denoise_steps
     message.guard_clamped = served.guard.clamped

@@ -31,6 +31,7 @@ from reflex_ros.msg import ServeStatus
 from reflex_ros.observations import Gates, ObservationBuffer
 from reflex_ros.outputs import Outputs
 from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.status import status_message
 
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction or episode id taken from a topic
@@ -74,7 +75,8 @@ class ReflexNode:
         node.create_timer(1.0, self._publish_diagnostics, clock=steady)
         node.create_timer(HEARTBEAT_S, lambda: None, clock=steady)
         for name, action in (
-            ("stop", self._stop), ("resume", self._resume), ("new_episode", self._new_episode)
+            ("stop", self._stop), ("resume", self._resume), ("new_episode", self._new_episode),
+            ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", _answering(action))
         node.add_on_set_parameters_callback(parameters.on_change(lambda: node.state != "unconfigured"))
@@ -111,7 +113,7 @@ class ReflexNode:
         needs_state = loaded.policy.contract.state is not None or needs_joints
         self._buffer = ObservationBuffer(tuple(fit.cameras.values()), joints, needs_state)
         self._buffer.instruction = self.settings.instruction
-        self._outputs = Outputs(self.node)
+        self._outputs = Outputs(self.node, self.settings.robot_id)
 
     async def _activate(self) -> None:
         await self.node.off_executor(self.engine.warm_up)
@@ -162,6 +164,7 @@ class ReflexNode:
     def _parameters_changed(self) -> None:
         try:
             self.settings = parameters.read(self.node)
+            self.engine.adjust(self.settings)
         except ReflexError as error:
             self.node.get_logger().error(f"parameters not taken over: {error}")
 
@@ -206,39 +209,25 @@ class ReflexNode:
         self._begin_episode("")
         return self._episode_id
 
+    def _reset_guard(self) -> str:
+        return "the guard was tripped" if self.engine.reset_guard() else "the guard was not tripped"
+
+    def _reset_breaker(self) -> str:
+        return "the breaker was open" if self.engine.reset_breaker() else "the breaker was closed"
+
     def _require_loop(self) -> ChunkLoop:
         if self._loop is None:
             raise ReflexError(f"the node is {self.node.state}, not active")
         return self._loop
 
     def _publish_status(self) -> None:
-        progress, loop, loaded, now_ns = self._progress, self._loop, self.engine.loaded, self.now_ns()
-        status = ServeStatus(
-            state=self.engine.state,
-            robot_id=self.settings.robot_id,
-            episode_id=self._episode_id,
-            instruction=self._buffer.instruction if self._buffer else "",
-            stopped=loop.stopped if loop else False,
-            holding=bool(progress.hold_reason),
-            hold_reason=progress.hold_reason,
-            latency_ms=progress.latency_ms,
-            observation_age_ms=progress.age_ms,
-            chunks_total=progress.chunks,
-            holds_total=progress.holds,
-            errors_total=progress.errors,
-            guard_clamped_total=progress.clamped,
-            observations_refused_total=progress.refused,
-            chunk_rate_hz=(progress.chunks - self._chunks_before) * self.settings.status_rate_hz,
-        )
+        progress = self._progress
+        rate_hz = (progress.chunks - self._chunks_before) * self.settings.status_rate_hz
         self._chunks_before = progress.chunks
+        status = status_message(self.engine, progress, self._loop, self.now_ns(), rate_hz)
         status.header.stamp = self.node.get_clock().now().to_msg()
-        if loaded is not None:
-            status.embodiment = loaded.embodiment.name if loaded.embodiment else ""
-            status.model_version = loaded.policy.export.model_version
-            status.inference_mode = loaded.policy.inference_mode
-            status.latency_p50_ms, status.latency_p99_ms = loaded.telemetry.percentiles_ms(50, 99)
-        running = loop.pacing.running if loop else None
-        status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
+        status.episode_id = self._episode_id
+        status.instruction = self._buffer.instruction if self._buffer else ""
         self._status.publish(status)
 
     def _publish_diagnostics(self) -> None:

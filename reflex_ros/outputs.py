@@ -11,6 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_core.policy.fit import Fit
 from reflex_core.values import HOLD, ActionChunk, Floats, Served
 from reflex_ros.conversions import chunk_message, hold_message, trajectory_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
@@ -24,9 +25,10 @@ COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 class Outputs:
     """~/action_chunk and ~/joint_trajectory. Publishing is thread-safe; nothing leaves while the node is inactive."""
 
-    def __init__(self, node: LifecycleNode) -> None:
+    def __init__(self, node: LifecycleNode, robot_id: str) -> None:
         overridable = QoSOverridingOptions.with_default_policies()
         self._node = node
+        self._robot_id = robot_id
         self._chunks = node.create_lifecycle_publisher(
             ActionChunkMsg, "~/action_chunk", COMMANDS, qos_overriding_options=overridable
         )
@@ -42,15 +44,20 @@ class Outputs:
     def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
         """Publish a served chunk from row `start` on."""
         self._trajectories.publish(trajectory_message(served.chunk, stamp_ns, start))
-        self._chunks.publish(chunk_message(served, stamp_ns, age_ms, chunk_id, start))
+        message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
+        message.robot_id = self._robot_id
+        self._chunks.publish(message)
 
     def hold(
-        self, position: Floats, names: tuple[str, ...], dt_s: float, now_ns: int, episode: str, chunk_id: int
+        self, position: Floats, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str
     ) -> None:
         """Tell the robot to stay at `position` (action_dim,) from now on."""
-        chunk = ActionChunk(np.asarray(position, dtype=np.float32)[None], names, dt_s, source=HOLD)
+        row = np.asarray(position, dtype=np.float32)[None]
+        chunk = ActionChunk(row, like.action_names, like.dt_s, source=HOLD)
         self._trajectories.publish(trajectory_message(chunk, now_ns, 0))
-        self._chunks.publish(hold_message(chunk, now_ns, episode, chunk_id))
+        message = hold_message(chunk, now_ns, episode, chunk_id)
+        message.robot_id, message.hold_reason = self._robot_id, reason
+        self._chunks.publish(message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached its subscribers, at most `timeout_s`."""

@@ -24,6 +24,7 @@ from graphs import (
     VOCABULARY,
     WIDTH,
     Graph,
+    burning,
     delayed,
     embedded,
     failing,
@@ -77,6 +78,7 @@ def monolithic(
     run_work: int = 0,
     load_work: int = 0,
     failure: str = "",
+    burn: int = 0,
 ) -> Export:
     """SmolVLA, pi0 or pi0.5 as one graph with the loop baked in. `robot` makes it fit the franka preset."""
 
@@ -90,6 +92,7 @@ def monolithic(
         noise = graph.input("noise", FLOAT, [1, chunk, WIDTH])
         actions = loop(graph, noise, targeted(graph, parts, WIDTH))
         actions = folded(graph, delayed(graph, actions, run_work), load_work)
+        actions = burning(graph, actions, state, burn)
         graph.output(failing(graph, actions, state, failure), "actions", FLOAT, [1, chunk, WIDTH])
         config: dict[str, Any] = {"action_dim": WIDTH, "max_state_dim": WIDTH}
         if robot:
@@ -273,7 +276,8 @@ def vlm_stack(*, size: int = 32, chunk: int = 10, dim: int = 7, hidden: int = 12
 
 
 # What conftest.py's export_dir("name") gives. "mono_pi0_7" and all that follow it have the seven joints of a
-# Panda at 20 Hz and fit --embodiment franka; "failing" ones fail once panda_joint1 is above 1 rad.
+# Panda at 20 Hz and fit --embodiment franka; "failing" ones fail once panda_joint1 is above 1 rad, and "burning"
+# computes for many seconds then, unless it is cancelled.
 EXPORTS: Mapping[str, Export] = {
     "mono_smolvla": monolithic("smolvla"),
     "mono_pi0": monolithic("pi0"),
@@ -291,6 +295,7 @@ EXPORTS: Mapping[str, Export] = {
     "failing_nan": monolithic("pi0", robot=True, failure="nan"),
     "failing_raise": monolithic("pi0", robot=True, failure="raise"),
     "always_nan": monolithic("pi0", robot=True, failure="always"),
+    "burning": monolithic("pi0", robot=True, burn=5000),
     "slow": monolithic("pi0", robot=True, run_work=200),
     "heavy": monolithic("pi0", robot=True, run_work=100, load_work=60),
 }

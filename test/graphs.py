@@ -147,3 +147,33 @@ def failing(graph: Graph, tensor: str, state: str, failure: str) -> str:
     room = graph.constant(np.nan) if failure == "always" else graph.op("Sub", graph.constant(2.0), first)
     nothing = graph.op("Mul", graph.op("Sqrt", room), graph.constant(0.0))
     return graph.op("Add", tensor, nothing)
+
+
+def burning(graph: Graph, tensor: str, state: str, products: int, size: int = 384) -> str:
+    """The tensor unchanged; once the first state exceeds 2, after that many size x size matrix products."""
+    if not products:
+        return tensor
+    first = graph.op("Slice", state, *(graph.constant([bound], np.int64) for bound in (0, 1, 1)))
+    above = graph.to(graph.op("Greater", first, graph.constant(2.0)), INT64)
+    count = graph.shaped(graph.op("Mul", above, graph.constant(products, np.int64)))
+    block = graph.op("Add", graph.constant(np.eye(size)), graph.op("ReduceMax", tensor, keepdims=0))
+    turn = graph.constant(np.roll(np.eye(size), 1, axis=0))
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["going"]),
+            helper.make_node("MatMul", ["block", turn], ["turned"]),
+        ],
+        "burn",
+        [
+            helper.make_tensor_value_info("round", INT64, []),
+            helper.make_tensor_value_info("go", BOOL, []),
+            helper.make_tensor_value_info("block", FLOAT, [size, size]),
+        ],
+        [
+            helper.make_tensor_value_info("going", BOOL, []),
+            helper.make_tensor_value_info("turned", FLOAT, [size, size]),
+        ],
+    )
+    burnt = graph.op("Loop", count, "", block, body=body)
+    nothing = graph.op("Mul", graph.op("ReduceMin", burnt, keepdims=0), graph.constant(0.0))
+    return graph.op("Add", tensor, nothing)

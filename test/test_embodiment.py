@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import load_embodiment, load_preset, preset_names
+from reflex_core.embodiment import TwoEnded, load_embodiment
+from reflex_core.embodiment_file import COLOR_SPACES, KEYS, NAMES
 from reflex_core.errors import EmbodimentError
 from reflex_core.locations import share
 
 Change = Callable[[dict[str, Any]], object]
-
-# Franka Control Interface documentation, "Robot and interface specifications", Panda: joint space limits
-PANDA_MIN = [-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973]
-PANDA_MAX = [2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973]
-PANDA_VELOCITY = [2.1750, 2.1750, 2.1750, 2.1750, 2.6100, 2.6100, 2.6100]
 
 
 def document() -> dict[str, Any]:
@@ -96,6 +92,75 @@ def test_what_is_optional_may_be_absent(tmp_path: Path, key: str) -> None:
     load_embodiment(written(tmp_path, without(key)))
 
 
+EDGES: list[Change] = [
+    put("normalization", "std_state", value=[100, 1e-9]),
+    put("control", "frequency_hz", value=1000),
+    put("control", "frequency_hz", value=1e-6),
+    put("control", "chunk_size", value=200),
+    put("constraints", "max_ee_velocity", value=50),
+    put("constraints", "max_gripper_velocity", value=10),
+    put("cameras", 0, "fps", value=240),
+    put("cameras", 0, "resolution", value=[32, 4096]),
+    put("gripper", "close_threshold", value=0),
+    put("gripper", "close_threshold", value=1),
+    put("gripper", "component_idx", value=0),
+    put("action_space", "type", value="discrete"),
+    put("cameras", value=[dict(document()["cameras"][0], name=str(number)) for number in range(8)]),
+]
+
+
+@pytest.mark.parametrize("change", EDGES)
+def test_the_bounds_themselves_are_allowed(tmp_path: Path, change: Change) -> None:
+    load_embodiment(written(tmp_path, change))
+
+
+def test_what_the_gripper_and_the_limits_say_is_read(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["acceleration_max"] = [3, None, 4.5]
+        content["gripper"] = {"component_idx": 2, "close_threshold": 0.25, "inverted": True}
+        content["payload_release"] = {"component_idx": 1, "trigger_threshold": 0.75}
+
+    robot = load_embodiment(written(tmp_path, change))
+    assert robot.acceleration_max is not None
+    assert robot.acceleration_max.tolist() == [3, float("inf"), 4.5]
+    assert robot.gripper == TwoEnded(2, 0.25, inverted=True)
+    assert robot.payload_release == TwoEnded(1, 0.75)
+    assert (robot.max_ee_velocity, robot.max_gripper_velocity) == (1.0, 1.0)
+    continuous = load_embodiment(written(tmp_path, without("gripper", "close_threshold")))
+    assert continuous.gripper == TwoEnded(2, None)
+
+
+@pytest.mark.parametrize(
+    ("written_down", "used"), [([1, 2, 0.5], [1, 2, 0.5]), ([1, 2, 3], [1, 2, 1]), ([1, 2, None], [1, 2, 1])]
+)
+def test_the_gripper_is_never_faster_than_its_cap(
+    tmp_path: Path, written_down: list[Any], used: list[float]
+) -> None:
+    robot = load_embodiment(written(tmp_path, put("velocity_max", value=written_down)))
+    assert robot.velocity_max is not None
+    assert robot.velocity_max.tolist() == used
+
+
+def test_the_cap_of_the_gripper_holds_where_no_joint_has_a_limit(tmp_path: Path) -> None:
+    robot = load_embodiment(written(tmp_path, without("velocity_max")))
+    assert robot.velocity_max is not None
+    assert robot.velocity_max.tolist() == [np.inf, np.inf, 1.0]
+
+
+def test_the_schema_for_editors_knows_the_same_keys() -> None:
+    schema = json.loads((share() / "config" / "embodiment.schema.json").read_text(encoding="utf-8"))
+    properties = schema["properties"]
+    blocks = {key: properties[key] for key in KEYS if key in properties} | {
+        "document": schema,
+        "cameras[]": properties["cameras"]["items"],
+    }
+    for key, known in KEYS.items():
+        assert set(blocks[key]["properties"]) == set(known.split()), key
+        assert blocks[key]["additionalProperties"] is False, key
+    assert tuple(properties["embodiment"]["enum"]) == NAMES
+    assert tuple(blocks["cameras[]"]["properties"]["color_space"]["enum"]) == COLOR_SPACES
+
+
 CONTRADICTIONS: dict[str, list[Change]] = {
     "action-ranges-length-mismatch": [
         put("action_space", "dim", value=4),
@@ -135,7 +200,32 @@ def test_a_file_that_contradicts_itself_is_refused_by_slug(tmp_path: Path, slug:
 
 VIOLATIONS: dict[str, Change] = {
     "schema_version": put("schema_version", value=2),
+    "schema_version true": put("schema_version", value=True),
     "embodiment": put("embodiment", value=""),
+    "embodiment unknown": put("embodiment", value="panda"),
+    "notes": put("notes", value=["a"]),
+    "sources": put("sources", value="a"),
+    "acceleration_max": put("acceleration_max", value=[1, None, -1]),
+    "velocity_max text": put("velocity_max", value="fast"),
+    "mean_action texts": put("normalization", "mean_action", value=["0", "0", "0"]),
+    "mean_action huge": put("normalization", "mean_action", value=[0, 0, 10**400]),
+    "mean_state true": put("normalization", "mean_state", value=[True, False]),
+    "std_action 101": put("normalization", "std_action", value=[0.5, 0.5, 101]),
+    "std_state zero": put("normalization", "std_state", value=[0.5, 0]),
+    "action_space.ranges texts": put("action_space", "ranges", value=[["-1", "1"], [-2, 2], [0, 1]]),
+    "gripper": put("gripper", value=2),
+    "component_idx missing": without("gripper", "component_idx"),
+    "component_idx of a payload": put("payload_release", value={"component_idx": 0.5}),
+    "payload_release": put("payload_release", value={"component_idx": 0, "inverted": True}),
+    "cameras[] text": put("cameras", value=["wrist"]),
+    "resolution huge": put("cameras", 0, "resolution", value=[4097, 480]),
+    "resolution true": put("cameras", 0, "resolution", value=[True, 480]),
+    "control": put("control", value=[]),
+    "chunk_size none": put("control", "chunk_size", value=0),
+    "rtc_execution_horizon far": put("control", "rtc_execution_horizon", value=1001),
+    "max_ee_velocity fast": put("constraints", "max_ee_velocity", value=50.1),
+    "max_gripper_velocity": put("constraints", "max_gripper_velocity", value=0),
+    "max_gripper_velocity fast": put("constraints", "max_gripper_velocity", value=10.5),
     "joint_names": put("joint_names", value=["shoulder", "elbow"]),
     "joint_names twice": put("joint_names", value=["shoulder", "shoulder", "gripper"]),
     "joint_names empty": put("joint_names", value=["shoulder", "", "gripper"]),
@@ -216,10 +306,16 @@ def test_the_smallest_fraction_is_one_action(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "used", "slug"), [(0, 1, "rtc-horizon-too-short"), (51, 50, "rtc-horizon-exceeds-chunk")]
+    ("said", "used", "slug"),
+    [
+        (0, 1, "rtc-horizon-too-short"),
+        (51, 50, "rtc-horizon-exceeds-chunk"),
+        (0.5, 25, "rtc-horizon-fraction"),
+        (2.5, 2, "rtc-horizon-fraction"),
+    ],
 )
 def test_a_horizon_that_no_chunk_can_serve_is_corrected_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: int, used: int, slug: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: float, used: int, slug: str
 ) -> None:
     path = written(tmp_path, put("control", "rtc_execution_horizon", value=said))
     assert load_embodiment(path).execution_horizon == used
@@ -230,44 +326,3 @@ def test_a_horizon_that_no_chunk_can_serve_is_corrected_with_a_warning(
 def test_a_good_file_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     load_embodiment(written(tmp_path))
     assert caplog.text == ""
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_every_preset_that_comes_along_is_valid(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert load_preset(name).name == name
-    assert caplog.text == ""
-
-
-def test_the_franka_preset_has_the_published_limits_of_the_panda() -> None:
-    franka = load_preset("franka")
-    assert franka.joint_names == tuple(f"panda_joint{number}" for number in range(1, 8))
-    assert franka.action_min.tolist() == PANDA_MIN
-    assert franka.action_max.tolist() == PANDA_MAX
-    assert franka.velocity_max is not None
-    assert franka.velocity_max.tolist() == PANDA_VELOCITY
-    assert (franka.frequency_hz, franka.chunk_size) == (20.0, 50)
-
-
-def test_the_placeholder_mean_of_a_preset_is_inside_its_ranges() -> None:
-    for name in preset_names():
-        robot = load_preset(name)
-        inside = (robot.action_min <= robot.action_statistics.mean) & (
-            robot.action_statistics.mean <= robot.action_max
-        )
-        assert inside.all(), name
-
-
-@pytest.mark.parametrize("name", ["frnka", "", "../franka", "/etc/passwd"])
-def test_an_unknown_preset_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(EmbodimentError, match="there are .*franka") as caught:
-        load_preset(name)
-    assert caught.value.slug == "unknown-preset"
-
-
-def test_presets_are_found_where_the_package_is_installed() -> None:
-    assert (share() / "config" / "embodiments" / "franka.json").is_file()
-
-
-def test_numbers_are_float64() -> None:
-    franka = load_preset("franka")
-    assert {franka.action_min.dtype, franka.action_max.dtype} == {np.dtype(np.float64)}

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from conftest import ExportDir, MakeEngine
 
-from reflex_core.engine import ORDER, Engine, onion
+from reflex_core.engine import Engine
+from reflex_core.onion import ORDER, onion
 from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError
 from reflex_core.settings import settings_from
 from reflex_core.values import HOLD, NOTHING, POLICY, Observation, Request, Served
@@ -250,11 +251,11 @@ def test_a_file_of_its_own_wins_over_a_preset_and_that_is_logged(
     from reflex_core.locations import share
 
     robot = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
-    (tmp_path / "robot.json").write_text(json.dumps(robot | {"embodiment": "mine"}))
+    (tmp_path / "robot.json").write_text(json.dumps(robot | {"embodiment": "custom"}))
     engine = make_engine(
         "mono_pi0_7", embodiment="franka", custom_embodiment_config=str(tmp_path / "robot.json")
     )
-    assert engine.description()["embodiment"] == "mine"
+    assert engine.description()["embodiment"] == "custom"
     assert "wins over --embodiment franka" in caplog.text
 
 

@@ -56,7 +56,7 @@ BAD_EXPORTS: dict[str, tuple[Change, str]] = {
     "outside": (edited(graphs={"monolithic": "../model.onnx"}), "lies outside the export directory"),
     "wrong chunk size": (edited(chunk_size=25), "'chunk_size' must be 50"),
     "wrong action dim": (edited(action_dim=6, action_names=[f"panda_joint{n}" for n in range(1, 7)], normalization={}),
-                         "its actions have 6 dimensions, embodiment 'franka' has 7"),
+                         "its actions have 6 dimensions, embodiment 'franka' has 8, or 7 without its gripper"),
     "other joints": (edited(action_names=[f"ur_{number}" for number in range(7)]), "has joints panda_joint1"),
     "other rate": (edited(frequency_hz=50.0), "trained at 50 Hz, the embodiment says 20 Hz"),
     "other layout": (edited(export_kind="tensorrt"), "'export_kind' must be"),

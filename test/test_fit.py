@@ -18,7 +18,7 @@ from reflex_core.export import open_export
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.layouts import load_layout
 
-FRANKA = load_preset("franka")
+FRANKA = load_preset("franka").without_gripper()
 SEVEN = Statistics(np.zeros(7), np.ones(7))
 NAMES = tuple(f"joint_{number}" for number in range(7))
 

@@ -165,11 +165,13 @@ def test_a_model_that_does_not_fit_the_embodiment_is_refused(export_dir: ExportD
     six = tmp_path / "six.json"
     document = json.loads(text)
     for holder, key in [
-        (document, "joint_names"), (document, "velocity_max"), (document["action_space"], "ranges"),
+        (document, "joint_names"), (document, "velocity_max"), (document, "acceleration_max"),
+        (document["action_space"], "ranges"),
         *[(document["normalization"], key) for key in document["normalization"]],
     ]:  # fmt: skip
         holder[key] = holder[key][:6]
     document["action_space"]["dim"] = 6
+    del document["gripper"]
     six.write_text(json.dumps(document))
     with world(export_dir=str(export_dir("mono_pi0_7")), custom_embodiment_config=str(six)) as scene:
         assert not scene.robot.transition(T.TRANSITION_CONFIGURE)

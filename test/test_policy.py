@@ -24,7 +24,7 @@ from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Observation
 
-JOINTS = load_preset("franka").joint_names
+JOINTS = load_preset("franka").without_gripper().joint_names
 
 
 def policy_of(path: Path, embodiment: str | None = None) -> Policy:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.engine import ORDER
+from reflex_core.onion import ORDER
 from reflex_core.flags import markdown
 
 ROOT = Path(__file__).resolve().parents[1]

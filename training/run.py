@@ -17,7 +17,7 @@ HELD_OUT_IMAGES, HELD_OUT_SEED = 600, 2
 
 
 def run_module(name: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", f"training.{name}", *map(str, arguments)]
+    command = [sys.executable, "-m", name, *map(str, arguments)]
     print("$", *command, flush=True)
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -33,13 +33,14 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     images, held_out, weights = work / "train.npz", work / "held_out.npz", work / "policy.pt"
     if not images.exists():
-        run_module("data", "--count", TRAINING_IMAGES, "--seed", TRAINING_SEED, "--out", images)
+        run_module("training.data", "--count", TRAINING_IMAGES, "--seed", TRAINING_SEED, "--out", images)
     if not held_out.exists():
-        run_module("data", "--count", HELD_OUT_IMAGES, "--seed", HELD_OUT_SEED, "--out", held_out)
+        run_module("training.data", "--count", HELD_OUT_IMAGES, "--seed", HELD_OUT_SEED, "--out", held_out)
     if not weights.exists():
-        run_module("train", "--data", images, "--held-out", held_out, "--out", weights)
-    run_module("export", "--weights", weights, "--out", out)
-    run_module("verify", "--weights", weights, "--export", out)
+        run_module("training.train", "--data", images, "--held-out", held_out, "--out", weights)
+    run_module("training.export", "--weights", weights, "--out", out)
+    run_module("reflex_ros.cli.main", "calibrate-adaptive", out, "--write")
+    run_module("training.verify", "--weights", weights, "--export", out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
-from reflex_core.policy.sampler import Flow
+from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded
 
@@ -79,6 +79,7 @@ class Contract:
     action_dim: int
     action_names: tuple[str, ...]
     frequency_hz: float | None
+    adaptive: Adaptive | None = None
 
     @property
     def baked(self) -> bool:
@@ -149,6 +150,7 @@ class _Reading:
             action_dim=action_dim,
             action_names=action_names,
             frequency_hz=self.frequency(),
+            adaptive=self.adaptive(),
         )
 
     def known(self) -> str:
@@ -185,6 +187,20 @@ class _Reading:
         if not numbers or start == end or sign not in (1, -1):
             raise self.fail("flow", "'start' and 'end' that differ and 'sign' 1 or -1", block)
         return Flow(float(start), float(end), int(sign), self.count(self._config, "num_denoising_steps"))
+
+    def adaptive(self) -> Adaptive | None:
+        """When the loop may stop early; None where nobody has measured it."""
+        block = self.block("adaptive")
+        if not block:
+            return None
+        threshold = block.get("threshold")
+        if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold <= 10:
+            raise self.fail("adaptive.threshold", "a number in (0, 10]", threshold)
+        if not isinstance(block.get("measured", {}), dict):
+            raise self.fail("adaptive.measured", "an object", block["measured"])
+        return Adaptive(
+            float(threshold), self.count(block, "min_steps"), self.count(block, "patience", fallback=1)
+        )
 
     def frequency(self) -> float | None:
         value = self._config.get("frequency_hz")

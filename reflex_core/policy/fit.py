@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from reflex_core.embodiment import Embodiment, Statistics
 from reflex_core.errors import ConfigurationError
 from reflex_core.export import Affine, Export
 from reflex_core.policy.contract import Contract
+from reflex_core.policy.gripper import End, ends_of
 from reflex_core.policy.well_known import is_padded
 
 Columns = NDArray[np.intp]
@@ -25,6 +26,8 @@ class Fit:
     cameras: the policy's camera name -> the robot's. columns: which of the network's action columns the robot's
     actions are, in the robot's order. hold_columns: for each action the state column that measures it, or None when
     the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
+    embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
+    own joint names where it has some. ends: what its gripper does to the actions.
     """
 
     cameras: Mapping[str, str]
@@ -38,6 +41,8 @@ class Fit:
     horizon: int
     dt_s: float
     notes: tuple[str, ...] = ()
+    embodiment: Embodiment | None = None
+    ends: tuple[End, ...] = ()
 
 
 def fit(
@@ -49,25 +54,80 @@ def fit(
     notes: what was taken for granted, for people to read.
     Raises ConfigurationError when the dimensions, names or rates contradict each other.
     """
-    columns = _columns(export, contract, embodiment)
-    action_names = _action_names(contract, embodiment, columns)
-    state_statistics = _state_statistics(export, embodiment)
-    state_names, state_dim = _state(export, contract, embodiment, state_statistics)
-    cameras = _cameras(export, contract, embodiment)
+    served = _served(contract, embodiment)
+    alias = _gripper_alias(contract, served)
+    columns = _columns(export, contract, served, alias)
+    action_names = _action_names(contract, served, columns)
+    action_statistics = _action_statistics(export, served, columns)
+    state_statistics = _state_statistics(export, contract, embodiment, served, alias)
+    state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
+    cameras = _cameras(export, contract, served)
+    _check_units(export, served, action_statistics, action_names)
     on_robot = _on_robot(action_names, joint_names)
+    robot_names = tuple(on_robot.get(name, name) for name in action_names)
     return Fit(
         cameras=cameras,
         state_names=tuple(on_robot.get(name, name) for name in state_names),
         state_dim=state_dim,
         state_statistics=state_statistics if contract.state is not None else None,
-        action_names=tuple(on_robot.get(name, name) for name in action_names),
-        action_statistics=_action_statistics(export, embodiment, columns),
+        action_names=robot_names,
+        action_statistics=action_statistics,
         columns=columns,
         hold_columns=_hold_columns(action_names, state_names, state_dim),
-        horizon=min(contract.horizon, embodiment.chunk_size) if embodiment else contract.horizon,
-        dt_s=_dt_s(export, contract, embodiment),
-        notes=tuple(_notes(export, contract, embodiment, cameras)),
+        horizon=min(contract.horizon, served.chunk_size) if served else contract.horizon,
+        dt_s=_dt_s(export, contract, served),
+        notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
+        embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
+        ends=ends_of(served),
     )
+
+
+def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | None:
+    """The robot without its gripper where the export has every dimension but that one."""
+    if embodiment is None or not embodiment.gripper_is_last:
+        return embodiment
+    gripper = embodiment.joint_names[-1:]
+    lacks = contract.action_dim == embodiment.action_dim - 1 and not set(gripper) & set(contract.action_names)
+    return embodiment.without_gripper() if lacks else embodiment
+
+
+def _variants(served: Embodiment | None, embodiment: Embodiment | None) -> tuple[Embodiment, ...]:
+    """The robots whose joints the state may hold: as served, as written, and without its gripper."""
+    bare = embodiment.without_gripper() if embodiment is not None and embodiment.gripper_is_last else None
+    return tuple(robot for robot in (served, embodiment, bare) if robot is not None)
+
+
+def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
+    """The export's name for the gripper -> the robot's, where all other names agree: it is called many things."""
+    if embodiment is None or embodiment.gripper is None or not embodiment.joint_names:
+        return {}
+    theirs = set(contract.action_names) - set(embodiment.joint_names)
+    ours = set(embodiment.joint_names) - set(contract.action_names)
+    if len(theirs) != 1 or ours != {embodiment.joint_names[embodiment.gripper.component_idx]}:
+        return {}
+    name = theirs.pop()
+    return {name: ours.pop()} if "gripper" in name.lower() else {}
+
+
+def _check_units(
+    export: Export, embodiment: Embodiment | None, statistics: Affine | None, names: tuple[str, ...]
+) -> None:
+    """Actions in degrees, or steps instead of positions, have a mean that no joint of the robot can reach.
+
+    One standard deviation is granted: a mean of 0 with a deviation of 1 also says that nothing is normalised.
+    """
+    if embodiment is None or statistics is None or export.action_statistics is None:
+        return
+    low, high = embodiment.action_min, embodiment.action_max
+    far = (statistics.shift < low - statistics.scale) | (statistics.shift > high + statistics.scale)
+    if far.any():
+        joint = int(np.flatnonzero(far)[0])
+        raise ConfigurationError(
+            f"{export.path}: its actions of {names[joint]} lie around {statistics.shift[joint]:g} (deviation"
+            f" {statistics.scale[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}:"
+            " other units, or steps instead of positions",
+            "action-range-mismatch",
+        )
 
 
 def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> dict[str, str]:
@@ -82,13 +142,18 @@ def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> di
 
 
 def _notes(
-    export: Export, contract: Contract, embodiment: Embodiment | None, cameras: Mapping[str, str]
-) -> Iterator[str]:
+    export: Export, contract: Contract, embodiment: Embodiment | None, served: Embodiment | None,
+    cameras: Mapping[str, str], alias: Mapping[str, str],
+) -> Iterator[str]:  # fmt: skip
     if embodiment is not None and not export.says_how_it_normalises:
         yield (
             f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
             " what the policy was trained with"
         )
+    if served is not embodiment:
+        yield "its actions have no gripper: the embodiment is served without its last dimension"
+    for theirs, ours in alias.items():
+        yield f"its '{theirs}' is taken as the gripper '{ours}': right only if both count the same way"
     for wanted, have in cameras.items():
         if wanted != have:
             yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
@@ -96,14 +161,17 @@ def _notes(
         yield f"its chunks of {contract.horizon} actions are cut to the {embodiment.chunk_size} of the embodiment"
 
 
-def _columns(export: Export, contract: Contract, embodiment: Embodiment | None) -> Columns:
+def _columns(
+    export: Export, contract: Contract, embodiment: Embodiment | None, alias: Mapping[str, str]
+) -> Columns:
     if embodiment is None:
         return np.arange(contract.action_dim)
     wanted = embodiment.action_dim
     if contract.action_names and embodiment.joint_names:
-        missing = [name for name in embodiment.joint_names if name not in contract.action_names]
+        theirs = [alias.get(name, name) for name in contract.action_names]
+        missing = [name for name in embodiment.joint_names if name not in theirs]
         if not missing and wanted == contract.action_dim:
-            return np.array([contract.action_names.index(name) for name in embodiment.joint_names])
+            return np.array([theirs.index(name) for name in embodiment.joint_names])
         if wanted != contract.action_dim:
             raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
         raise ConfigurationError(
@@ -118,9 +186,10 @@ def _columns(export: Export, contract: Contract, embodiment: Embodiment | None) 
 
 
 def _misfit(export: Export, contract: Contract, embodiment: Embodiment) -> str:
+    bare = f", or {embodiment.action_dim - 1} without its gripper" if embodiment.gripper_is_last else ""
     return (
         f"{export.path}: its actions have {contract.action_dim} dimensions, embodiment '{embodiment.name}' has"
-        f" {embodiment.action_dim}: take the export or the embodiment of this robot"
+        f" {embodiment.action_dim}{bare}: take the export or the embodiment of this robot"
     )
 
 
@@ -133,12 +202,15 @@ def _action_names(contract: Contract, embodiment: Embodiment | None, columns: Co
 
 
 def _state(
-    export: Export, contract: Contract, embodiment: Embodiment | None, statistics: Affine | None
-) -> tuple[tuple[str, ...], int | None]:
+    export: Export, contract: Contract, robots: tuple[Embodiment, ...], statistics: Affine | None,
+    alias: Mapping[str, str],
+) -> tuple[tuple[str, ...], int | None]:  # fmt: skip
+    """Names and length of the state: the export's own, else those of the first robot that has as many joints."""
+    known = [robot.joint_names for robot in robots]
     if contract.state is None:
-        return (embodiment.joint_names if embodiment else ()), None
-    names = contract.state.names or (embodiment.joint_names if embodiment else ())
-    dim = len(contract.state.names) or (statistics.dim if statistics else 0) or len(names) or None
+        return (known[0] if known else ()), None
+    names = tuple(alias.get(name, name) for name in contract.state.names)
+    dim = len(names) or (statistics.dim if statistics else 0) or (len(known[0]) if known else 0) or None
     if statistics is not None and dim != statistics.dim:
         whose = "its statistics" if export.state_statistics else "those of the embodiment, which stand in,"
         raise ConfigurationError(
@@ -150,15 +222,25 @@ def _state(
             f"{export.path}: the state has {dim} numbers, the export's state input takes {contract.state.width}",
             "state-dim-mismatch",
         )
-    if len(names) != (dim or 0):
-        names = ()
-    return names, dim
+    return names or next((names for names in known if len(names) == dim), ()), dim
 
 
-def _state_statistics(export: Export, embodiment: Embodiment | None) -> Affine | None:
-    if export.says_how_it_normalises or embodiment is None:
+def _state_statistics(
+    export: Export,
+    contract: Contract,
+    embodiment: Embodiment | None,
+    served: Embodiment | None,
+    alias: Mapping[str, str],
+) -> Affine | None:
+    """The export's, else the embodiment's: by name where both sides name the numbers of the state, else in order."""
+    if export.says_how_it_normalises or embodiment is None or served is None:
         return export.state_statistics
-    return _affine(embodiment.state_statistics)
+    joints, statistics = embodiment.joint_names, embodiment.state_statistics
+    names = [alias.get(name, name) for name in contract.state.names] if contract.state else []
+    if names and len(statistics.mean) == len(joints) and set(names) <= set(joints):
+        chosen = [joints.index(name) for name in names]
+        return Affine(statistics.mean[chosen], statistics.std[chosen])
+    return _affine(served.state_statistics)
 
 
 def _action_statistics(export: Export, embodiment: Embodiment | None, columns: Columns) -> Affine | None:

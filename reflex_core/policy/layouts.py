@@ -18,6 +18,8 @@ from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.contract import Contract, Graphs, read_contract
 from reflex_core.policy.inputs import Arrays
+from reflex_core.policy.placed import free_horizon, open_sessions, tuned, varied
+from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged
@@ -42,21 +44,33 @@ class Layout:
     denoise: Denoise
     sessions: tuple[Session, ...]
     notes: tuple[str, ...]
+    denoise_graph: str  # file name
+    fell_back: bool = False
+    free_horizon: bool = False  # the graphs take a chunk of any length
 
 
-def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
+def load_layout(
+    export: Export, device: str, intra_op_threads: int, options: LoadOptions = PLAIN_LOAD
+) -> Layout:
     """Load the graphs and check that every input is described. Raises ExportError or ConfigurationError."""
+    return load_placed(export, place(device, intra_op_threads, options, export.path), options)
+
+
+def load_placed(export: Export, placement: Placement, options: LoadOptions = PLAIN_LOAD) -> Layout:
+    """`load_layout` on providers that are already chosen."""
     config = merged(defaults(export.path, export.config), export.config)
     files = {
         role: export.file(str(name), f"its {role} graph")
-        for role, name in _graph_files(export, config).items()
+        for role, name in _graph_files(export, varied(export, config, options.variant)).items()
     }
-    sessions = {role: Session(path, device, intra_op_threads) for role, path in files.items()}
-    config = _without_absent(config, export.config, sessions)
+    sessions = open_sessions(files, placement, options.graph_metrics)
+    config = tuned(export, _without_absent(config, export.config, sessions), options, sessions)
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
     contract = read_contract(export, config, graphs)
     last = sessions.get("denoise") or sessions["monolithic"]
-    notes = [] if contract.images or contract.language else ["it takes no image and no instruction"]
+    notes = [*placement.notes, *(note for session in sessions.values() for note in session.notes)]
+    if not (contract.images or contract.language):
+        notes.append("it takes no image and no instruction")
     if "vision" in sessions:
         prefix, made, more = _vlm_stack(export, config, contract, sessions)
         notes += more
@@ -66,7 +80,11 @@ def load_layout(export: Export, device: str, intra_op_threads: int) -> Layout:
         prefix, made = _no_prefix, ()
     _check_inputs(export, contract, last, made)
     denoise = _baked(contract, last) if contract.baked else _stepped(contract, last)
-    return Layout(contract, prefix, denoise, tuple(sessions.values()), tuple(notes))
+    fell_back = placement.fell_back(session.providers for session in sessions.values())
+    return Layout(
+        contract, prefix, denoise, tuple(sessions.values()), tuple(notes), last.path.name, fell_back,
+        free_horizon(config.get("flow") or {}, sessions),
+    )  # fmt: skip
 
 
 def _graph_files(export: Export, config: Config) -> dict[str, object]:
@@ -198,7 +216,7 @@ def _stepped(contract: Contract, session: Session) -> Denoise:
     ) -> tuple[Floats, int]:
         feeds = _feeds(contract, session, arrays, made)
         velocity = session.repeated(feeds, state, time, output, shape, cancellation)
-        return euler(velocity, noise, contract.flow, sampling)
+        return euler(velocity, noise, contract.flow, sampling, contract.action_dim)
 
     return denoise
 

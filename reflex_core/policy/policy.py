@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,14 +13,16 @@ from reflex_core.cancellation import Cancellation
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export import Export
+from reflex_core.policy.adaptive import require_adaptive, require_stepped
+from reflex_core.policy.cuda_graph import capture
 from reflex_core.policy.fit import Fit, fit
+from reflex_core.policy.gripper import at_the_ends
 from reflex_core.policy.inputs import Arrays, Language, image_arrays, state_array, state_words
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
-from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
+from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
+from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
 from reflex_core.turns import Turns
 from reflex_core.values import Floats, Frame, Observation
-
-_MODES = {"TensorrtExecutionProvider": "onnx_trt_fp16", "CUDAExecutionProvider": "onnx_gpu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Policy:
         self.fit = fitted
         self.notes = layout.notes + fitted.notes
         self.providers = layout.sessions[0].providers
-        self.inference_mode = _MODES.get(self.providers[0], "onnx_cpu")
+        self.inference_mode = inference_mode([session.providers for session in layout.sessions])
         self._layout = layout
         self._turns = Turns()
         self._language: Language | None = None
@@ -79,18 +81,59 @@ class Policy:
             "vlm_prefix_ms": (prefixed - entered) * 1e3,
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
-        return Prediction(self._actions(normalised), steps, tokens_cut, stages)
+        return Prediction(self.physical(normalised), steps, tokens_cut, stages)
 
-    def _actions(self, normalised: Floats) -> Floats:
+    @property
+    def fell_back(self) -> bool:
+        """True when a GPU was asked for and the policy runs on the CPU, as --allow-cpu-fallback allows."""
+        return self._layout.fell_back
+
+    @property
+    def free_horizon(self) -> bool:
+        """True when its graphs take a chunk of any length."""
+        return self._layout.free_horizon
+
+    def capture_graphs(self) -> tuple[str, ...]:
+        """Capture the CUDA graphs that were asked for; to be called once, before serving.
+
+        Returns what people should know: nothing when all graphs replay what eager runs give, else why they are off.
+        """
+        with self._turns.turn(None):
+            return capture(self._layout.sessions, self._trial)
+
+    def _trial(self, number: int) -> Floats:
+        """The network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
+        plain = self.canary()
+        frames = {
+            name: replace(frame, data=np.full_like(frame.data, 127 - 80 * number))
+            for name, frame in plain.frames.items()
+        }
+        state = None if plain.state is None else (plain.state + np.float32(0.1 * number)).astype(np.float32)
+        arrays, _ = self.arrays(Observation(frames, state, "stop" if number else plain.instruction))
+        noise = start_noise(number, (1, self.contract.horizon, self.contract.width))
+        return self._layout.denoise(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
+
+    def adaptive(self, threshold: float = 0.0) -> Adaptive:
+        """When its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
+
+        Raises ConfigurationError where it cannot stop early or where nothing says when.
+        """
+        return require_adaptive(self.export, self.contract, self._layout.denoise_graph, threshold)
+
+    def require_stepped(self) -> None:
+        """Raise ConfigurationError where the denoise loop cannot be left early."""
+        require_stepped(self.export, self.contract, self._layout.denoise_graph)
+
+    def physical(self, normalised: Floats) -> Floats:
+        """(1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
         own = normalised[0, : self.fit.horizon][:, self.fit.columns]
         statistics = self.fit.action_statistics
-        if statistics is None:
-            return np.ascontiguousarray(own)
+        actions = own if statistics is None else statistics.denormalise(own)
         # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(statistics.denormalise(own))
+        return np.ascontiguousarray(at_the_ends(actions, self.fit.ends))
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Every graph input made from the observation, and how many instruction tokens were cut."""
@@ -159,7 +202,11 @@ def load_policy(
     device: str,
     intra_op_threads: int,
     joint_names: tuple[str, ...] = (),
+    options: LoadOptions = PLAIN_LOAD,
 ) -> Policy:
     """Load an export for a robot. Raises ConfigurationError (or ExportError) in one sentence."""
-    layout = load_layout(export, device, intra_op_threads)
-    return Policy(export, layout, fit(export, layout.contract, embodiment, joint_names))
+    layout = load_layout(export, device, intra_op_threads, options)
+    fitted = fit(export, layout.contract, embodiment, joint_names)
+    if options.chunk_size:
+        fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
+    return Policy(export, layout, fitted)

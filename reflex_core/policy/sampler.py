@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from reflex_core.values import Floats
 
 Velocity = Callable[[Floats, float], Floats]
+EPSILON = 1e-8  # a velocity of zero has no relative change
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,28 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Adaptive:
+    """When the flow counts as straight: `patience` relative changes below `threshold` in a row, after `min_steps` steps.
+
+    threshold 0: never.
+    """
+
+    threshold: float
+    min_steps: int
+    patience: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request wants its chunk sampled. `steps`: Euler steps over the whole interval, None as configured."""
+    """How one request wants its chunk sampled.
+
+    steps: Euler steps over the whole interval, None as configured. adaptive: stop when the flow is straight.
+    watch: called before each stride with x and the velocity there, both (1, horizon, width) float32.
+    """
 
     steps: int | None = None
+    adaptive: Adaptive | None = None
+    watch: Callable[[Floats, Floats], None] | None = None
 
 
 PLAIN = Sampling()
@@ -42,15 +61,44 @@ def start_noise(seed: int, shape: tuple[int, ...]) -> Floats:
     return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
 
 
-def euler(velocity: Velocity, noise: Floats, flow: Flow, sampling: Sampling = PLAIN) -> tuple[Floats, int]:
-    """Integrate the flow. Returns (horizon, width)-shaped actions in the policy's units and the steps taken.
+def euler(
+    velocity: Velocity, noise: Floats, flow: Flow, sampling: Sampling = PLAIN, width: int | None = None
+) -> tuple[Floats, int]:
+    """Integrate the flow. Returns (1, horizon, width)-shaped actions in the policy's units and the steps taken.
 
     x <- x + dt * v(x, t) with dt = (end - start) / steps: Lipman et al., Flow Matching, 2210.02747, explicit Euler.
+    With `sampling.adaptive` the last stride covers all the time that is left, so the noise is always gone.
+    width: how many columns are actions; what pads them does not decide when to stop.
     """
     steps = sampling.steps or flow.steps
     dt = (flow.end - flow.start) / steps
-    stride = np.float32(flow.sign * dt)
+    changes: list[float] = []
+    before: Floats | None = None
     x = noise
     for step in range(steps):
-        x = x + stride * velocity(x, flow.start + step * dt)
+        slope = velocity(x, flow.start + step * dt)
+        if sampling.watch is not None:
+            sampling.watch(x, slope)
+        strides = 1
+        if sampling.adaptive is not None:
+            if before is not None:
+                changes.append(relative_change(before, slope, width))
+            if is_straight(changes, sampling.adaptive):
+                strides = steps - step
+        x = x + np.float32(flow.sign * dt * strides) * slope
+        if strides > 1:
+            return x, step + 1
+        before = slope
     return x, steps
+
+
+def relative_change(before: Floats, after: Floats, width: int | None = None) -> float:
+    """|after - before| / |before| (Euclidean norms over the whole chunk) of the first `width` columns."""
+    difference = float(np.linalg.norm(after[..., :width] - before[..., :width]))
+    return difference / (float(np.linalg.norm(before[..., :width])) + EPSILON)
+
+
+def is_straight(changes: Sequence[float], adaptive: Adaptive) -> bool:
+    """Whether to stop now: `changes` are the relative changes so far, one fewer than there were steps."""
+    enough = len(changes) + 1 >= adaptive.min_steps and len(changes) >= adaptive.patience
+    return enough and all(change < adaptive.threshold for change in changes[-adaptive.patience :])

@@ -1,111 +1,315 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: no chunk leaves with a number outside the joint ranges or without a number at all."""
+"""The guard: no chunk leaves that breaks a limit or is not made of numbers, whoever made it. It fails closed."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reflex_core.commanded import Commanded
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import InferenceError
+from reflex_core.limits.check import KINDS, LINES_KEPT, Check
+from reflex_core.limits.config import (
+    CLIP,
+    DEFAULT_MAX_CONSECUTIVE_CLAMPS,
+    REJECT,
+    SafetyConfig,
+    SafetyConfigError,
+)
+from reflex_core.limits.history import CommandHistory, Told, moment_of
+from reflex_core.limits.motion import Motion, motion
+from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.policy.fit import Columns
-from reflex_core.values import HOLD, ActionChunk, Floats, GuardReport, Request, Served
+from reflex_core.values import (
+    HOLD,
+    LAST_KNOWN_GOOD,
+    NOTHING,
+    ActionChunk,
+    Floats,
+    GuardReport,
+    Request,
+    Served,
+)
 from reflex_core.wedges.wedge import Proceed
 
-VIOLATIONS_KEPT = 20
+VIOLATIONS_KEPT = LINES_KEPT
+NON_FINITE, REJECTED, TRIPPED, BROKEN = "non_finite", "rejected", "guard_tripped", "guard_error"
+OUT_OF_REACH = "out_of_reach"
+SLUGS = {NON_FINITE: "non-finite-actions", TRIPPED: "guard_tripped"}
+ROBOT = "\0robot"  # whose chunks are stamped: one robot on its own clock, whatever episode it is in
+
+UNCHANGED = GuardReport()
+UNKNOWN = Motion()
 
 log = logging.getLogger(__name__)
 
 
-class Guard:
-    """Clamps positions to the embodiment's ranges; a chunk that is not finite becomes a hold, never zeros.
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    """For people and doors. enabled: there are limits to check. inference_count: chunks examined so far."""
 
-    Without an embodiment there are no ranges: only finiteness is checked.
+    enabled: bool
+    tripped: bool
+    trip_reason: str
+    consecutive_clamps: int
+    max_consecutive_clamps: int
+    inference_count: int
+    mode: str
+    violations_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What becomes of a chunk: `actions` None is a hold, for `hold_reason`."""
+
+    actions: Floats | None
+    hold_reason: str = ""
+    report: GuardReport = UNCHANGED
+    kinds: tuple[str, ...] = ()
+    motion: Motion = UNKNOWN
+
+
+class Guard:
+    """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros.
+
+    Without limits only finiteness is checked. After `max_consecutive_clamps` chunks in a row that had to be changed it
+    trips: from then on every answer is a hold and no inference runs, until `reset`. 0 never trips.
     """
 
-    def __init__(self, embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics) -> None:
-        self._limits: tuple[Floats, Floats] | None = None
-        name = "none"
-        if embodiment is not None:
-            name = embodiment.name
-            self._limits = inner_limits(embodiment)
+    def __init__(
+        self, limits: Limits | None, hold_columns: Columns | None, metrics: Metrics, embodiment: str = "none",
+        mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
+    ) -> None:  # fmt: skip
+        """hold_columns: where in the state each action's measured position is, None when nowhere."""
+        if isinstance(limits, Embodiment):  # until the engine calls guard_for
+            embodiment, limits = limits.name, effective_limits(limits.joint_names, limits, None)
+        self.limits = limits
         self._hold_columns = hold_columns
-        self._commanded = Commanded()
-        self._clamps = metrics.safety_violations.labels(name, "joint_clamp")
-        self._non_finite = metrics.safety_violations.labels(name, "non_finite")
-        self._holds = metrics.holds.labels("non_finite")
+        self._violations = {
+            kind: metrics.safety_violations.labels(embodiment, kind)
+            for kind in (NON_FINITE, *KINDS, REJECTED)
+        }
+        self._holds = metrics.holds
+        self._mode = mode
+        self._most = max_consecutive_clamps
+        self._history = CommandHistory()
+        self._check: tuple[float, Check] | None = None
+        self._lock = threading.Lock()
+        self._pattern: Served | None = None
+        self._trip_reason = ""
+        self._consecutive = self._examined = self._lines = 0
+
+    def status(self) -> GuardStatus:
+        """How the guard stands, all of one moment."""
+        with self._lock:
+            return GuardStatus(
+                self.limits is not None, bool(self._trip_reason), self._trip_reason, self._consecutive, self._most,
+                self._examined, self._mode, self._lines,
+            )  # fmt: skip
+
+    def reset(self) -> bool:
+        """Let chunks pass again. True when the guard was tripped."""
+        with self._lock:
+            was_tripped, self._trip_reason, self._consecutive = bool(self._trip_reason), "", 0
+        if was_tripped:
+            log.warning("guard_tripped is over: it was reset")
+        return was_tripped
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
+        with self._lock:
+            reason, pattern = self._trip_reason, self._pattern
+        if reason and pattern is not None:
+            return self._while_tripped(request, pattern, reason)
         served = proceed(request)
-        chunk = served.chunk
-        if not np.isfinite(chunk.actions).all():
-            served = self._held(request, served)
-        elif self._limits is not None:
-            actions, report = clamp(chunk.actions, self._limits, chunk.names)
-            if report.clamped:
-                self._clamps.inc()
-                served = replace(served, chunk=replace(chunk, actions=actions), guard=report)
-        self._commanded.remember(request.episode_id, served.chunk, request.received_ns)
+        judged = self._judge(request, served)
+        reason = self._count(served, judged)
+        if reason:
+            report = replace(
+                judged.report, clamped=True, violations=(_line(reason), *judged.report.violations)
+            )
+            judged = replace(judged, actions=None, hold_reason=TRIPPED, report=report)
+        if judged.actions is None:
+            return self._hold(request, served, judged)
+        if judged.report.clamped:
+            served = replace(served, chunk=replace(served.chunk, actions=judged.actions), guard=judged.report)
+        self._remember(request, served.chunk, judged.motion)
         return served
 
-    def _held(self, request: Request, served: Served) -> Served:
-        bad = int((~np.isfinite(served.chunk.actions)).sum())
-        self._non_finite.inc()
-        self._holds.inc()
-        log.error(
-            "non_finite: the model gave %d NaN or Inf values for request %s: holding", bad, request.request_id
-        )
-        position = self.hold_position(request)
-        if position is None:
-            raise InferenceError(
-                f"the model gave {bad} NaN or Inf values and there is no known position to hold",
-                "non-finite-actions",
+    def _judge(self, request: Request, served: Served) -> _Judged:
+        """Whatever goes wrong in here, the chunk as the model gave it does not leave."""
+        try:
+            return self._judged(request, served.chunk)
+        except Exception as error:
+            log.exception("%s: request %s cannot be checked: holding", BROKEN, request.request_id)
+            report = GuardReport(
+                True, int(np.size(served.chunk.actions)), (f"{BROKEN}: {error}: holding position",)
             )
-        held = np.tile(position.astype(np.float32), (len(served.chunk.actions), 1))
-        if self._limits is not None:
-            held = np.clip(held, *self._limits)
-        chunk = ActionChunk(held, served.chunk.names, served.chunk.dt_s, source=HOLD)
-        report = GuardReport(True, bad, (f"non_finite_action: {bad} NaN or Inf values: holding position",))
-        return replace(served, chunk=chunk, guard=report)
+            return _Judged(None, BROKEN, report)
+
+    def _judged(self, request: Request, chunk: ActionChunk) -> _Judged:
+        actions = chunk.actions
+        if (
+            actions.ndim != 2
+            or not actions.size
+            or actions.dtype != np.float32
+            or actions.shape[1] != len(chunk.names)
+        ):
+            raise ValueError(
+                f"a chunk must be (horizon, {len(chunk.names)}) float32, got {actions.shape} {actions.dtype}"
+            )
+        if self.limits is not None and chunk.names != self.limits.names:
+            raise ValueError(
+                f"the limits are for {', '.join(self.limits.names)}, the chunk has {', '.join(chunk.names)}"
+            )
+        known = self._motion(request, len(actions), chunk.dt_s)
+        if not np.isfinite(actions).all():
+            bad = int((~np.isfinite(actions)).sum())
+            log.error("%s: %d NaN or Inf values for request %s: holding", NON_FINITE, bad, request.request_id)
+            line = f"non_finite_action: {bad} NaN or Inf values: holding position"
+            return _Judged(None, NON_FINITE, GuardReport(True, bad, (line,)), (NON_FINITE,), known)
+        if self.limits is None:
+            return _Judged(actions, motion=known)
+        checked = self._check_for(self.limits, chunk.dt_s)(actions, known, is_hold=chunk.source == HOLD)
+        if checked.clean:
+            return _Judged(actions, motion=known)
+        report = GuardReport(True, checked.changed, checked.violations)
+        if checked.actions is not None:
+            return _Judged(checked.actions, "", report, checked.kinds, known)
+        if self._mode == REJECT:
+            return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known)
+        return _Judged(None, OUT_OF_REACH, report, checked.kinds, known)
+
+    def _check_for(self, limits: Limits, dt_s: float) -> Check:
+        made = self._check
+        if made is None or made[0] != dt_s:
+            made = self._check = (dt_s, Check(limits, dt_s, self._mode))
+        return made[1]
+
+    def _motion(self, request: Request, horizon: int, dt_s: float) -> Motion:
+        if self.limits is None:
+            return UNKNOWN
+        told, moment = self._history.recall(_owner(request)), moment_of(request)
+        measured = self._measured(request)
+        return motion(told, measured, moment, time.monotonic_ns(), self.limits, horizon, dt_s)
+
+    def _count(self, served: Served, judged: _Judged) -> str:
+        """Why the guard is tripped after this chunk; empty while it is not."""
+        report = judged.report
+        for kind in judged.kinds:
+            self._violations[kind].inc()
+        with self._lock:
+            self._examined += 1
+            self._lines += len(report.violations)
+            self._pattern = served
+            if report.clamped:
+                self._consecutive += 1
+            elif served.chunk.source not in (HOLD, LAST_KNOWN_GOOD):
+                self._consecutive = 0  # only a model's own chunk shows that the model is well again
+            first = report.clamped and self._consecutive == 1
+            if self._most and self._consecutive >= self._most and not self._trip_reason:
+                self._trip_reason = (
+                    f"consecutive_clamp_limit_exceeded: {self._consecutive} chunks in a row had to be changed or were"
+                    f" not finite (limit {self._most})"
+                )
+                log.error("%s: %s: holding until it is reset", TRIPPED, self._trip_reason)
+            reason = self._trip_reason
+        if first:
+            log.warning("the guard changed a chunk: %s", "; ".join(report.violations[:3]))
+        return reason
+
+    def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
+        """A hold without any inference, in the shape of the chunks before."""
+        held = self._hold(request, pattern, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
+        return replace(
+            held, raw_actions=held.chunk.actions, request_id=request.request_id, episode_id=request.episode_id,
+            seed=request.seed or 0, denoise_steps=0, tokens_cut=0, latency_ms=0.0, stages_ms=NOTHING,
+            deadline_exceeded=False, fallback_age_ms=0.0, injected_latency_ms=0.0, trace_seq=-1,
+        )  # fmt: skip
+
+    def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:
+        """The whole chunk at one position. Raises InferenceError when none is known: better no chunk than a guess."""
+        self._holds.labels(judged.hold_reason).inc()
+        position = self.hold_position(request)
+        dt_s = served.chunk.dt_s
+        names = served.chunk.names if self.limits is None else self.limits.names
+        if position is None or len(position) != len(names):
+            raise InferenceError(
+                f"{'; '.join(judged.report.violations)}: there is no known position to hold",
+                SLUGS.get(judged.hold_reason, "no-hold-position"),
+            )
+        if self.limits is not None and dt_s > 0.0:
+            position = self._check_for(self.limits, dt_s).inside(position)
+        rows = np.tile(position.astype(np.float32), (max(len(served.chunk.actions), 1), 1))
+        chunk = ActionChunk(rows, names, dt_s, source=HOLD)
+        self._remember(request, chunk, judged.motion)
+        return replace(served, chunk=chunk, guard=judged.report, hold_reason=judged.hold_reason)
 
     def hold_position(self, request: Request) -> Floats | None:
-        """(action_dim,) where the robot was last told to be in this episode, else where it measures itself."""
-        commanded = self._commanded.at(request.episode_id, time.monotonic_ns())
-        if commanded is not None:
-            return commanded
-        state = request.observation.state
-        if self._hold_columns is None or state is None or len(state) <= int(self._hold_columns.max()):
+        """(action_dim,) what the robot is being told, for the joints that do it, else where it measures itself."""
+        told, measured, moment = (
+            self._history.recall(_owner(request)),
+            self._measured(request),
+            moment_of(request),
+        )
+        since_s = moment.seconds_since(told.moment) if told is not None else 0.0
+        if told is None or (since_s < 0.0 and measured is not None):
+            return measured
+        target = told.target(since_s + (time.monotonic_ns() - moment.zero_ns) * 1e-9)
+        if measured is None:
+            return target
+        try:
+            trusted = self._motion(request, 1, told.dt_s).trusted
+        except Exception:
+            log.exception("%s: measured and commanded position cannot be compared", BROKEN)
+            return target
+        held: Floats = target if trusted is None else np.where(trusted, target, measured)
+        return held
+
+    def _measured(self, request: Request) -> Floats | None:
+        state, columns = request.observation.state, self._hold_columns
+        if columns is None or state is None or len(state) <= int(columns.max()):
             return None
-        return state[self._hold_columns] if np.isfinite(state[self._hold_columns]).all() else None
+        measured: Floats = state[columns]
+        return measured if np.isfinite(measured).all() else None
+
+    def _remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
+        rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
+        rows[0], rows[1:] = chunk.actions[0], chunk.actions
+        if known.start is not None:
+            rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
+        self._history.remember(_owner(request), Told(rows, chunk.dt_s, moment_of(request)))
 
 
-def inner_limits(embodiment: Embodiment) -> tuple[Floats, Floats]:
-    """(min, max) as float32, each rounded INTO the range, so that a clamped float32 never lies outside it."""
-    low, high = embodiment.action_min.astype(np.float32), embodiment.action_max.astype(np.float32)
-    low = np.where(low < embodiment.action_min, np.nextafter(low, np.float32(np.inf)), low)
-    high = np.where(high > embodiment.action_max, np.nextafter(high, np.float32(-np.inf)), high)
-    return low.astype(np.float32), high.astype(np.float32)
+def guard_for(
+    embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics, safety: SafetyConfig | None,
+    action_names: tuple[str, ...], dt_s: float,
+) -> Guard:  # fmt: skip
+    """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
+
+    action_names, dt_s: of the chunks that will come.
+    """
+    limits = effective_limits(action_names, embodiment, safety)
+    name = embodiment.name if embodiment is not None else "none"
+    if safety is None:
+        return Guard(limits, hold_columns, metrics, name)
+    for note in safety.notes:
+        log.warning("%s", note)
+    if limits is not None:
+        try:
+            Check(limits, dt_s, safety.mode)
+        except ValueError as error:
+            raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
+    return Guard(limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps)
 
 
-def clamp(
-    actions: Floats, limits: tuple[Floats, Floats], names: tuple[str, ...]
-) -> tuple[Floats, GuardReport]:
-    """(horizon, action_dim) actions inside the limits, and what was outside. A clean chunk is returned as it is."""
-    low, high = limits
-    below, above = actions < low, actions > high
-    count = int(below.sum() + above.sum())
-    if count == 0:
-        return actions, GuardReport()
-    lines: list[str] = []
-    for outside, bound, word, sign in ((below, low, "below min", "<"), (above, high, "above max", ">")):
-        # one line per joint, with its worst value: fifty rows of the same joint tell nobody more
-        for joint in np.flatnonzero(outside.any(axis=0)):
-            column = actions[:, joint]
-            worst = column.min() if sign == "<" else column.max()
-            lines.append(f"{names[joint]} {word}: {worst:.6g} {sign} {bound[joint]:.6g}")
-    return np.clip(actions, low, high), GuardReport(True, count, tuple(lines[:VIOLATIONS_KEPT]))
+def _owner(request: Request) -> str | None:
+    return ROBOT if request.observation.stamp_ns else request.episode_id
+
+
+def _line(reason: str) -> str:
+    return f"{TRIPPED}: {reason}: holding position"

@@ -4,37 +4,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from reflex_core.policy.policy import Policy
+from reflex_core.policy.sampler import Sampling
 from reflex_core.values import ActionChunk, Request, Served
 from reflex_core.wedges.wedge import Proceed
+
+
+def template(policy: Policy, slot: str) -> Served:
+    """What every answer of the policy says, whatever the request; its chunk is all zeros and is never served."""
+    zeros = np.zeros((policy.fit.horizon, len(policy.fit.action_names)), dtype=np.float32)
+    return Served(
+        chunk=ActionChunk(zeros, policy.fit.action_names, policy.fit.dt_s),
+        raw_actions=zeros,
+        request_id="",
+        episode_id=None,
+        seed=0,
+        slot=slot,
+        model_version=policy.export.model_version,
+        inference_mode=policy.inference_mode,
+        denoise_steps=0,
+        denoise_steps_configured=policy.contract.flow.steps,
+        model_hash=policy.export.model_hash,
+        config_hash=policy.export.config_hash,
+    )
 
 
 class Predict:
     """Runs one policy. `next_seed` gives the start noise of requests that bring no seed."""
 
-    def __init__(self, policy: Policy, slot: str, next_seed: Callable[[], int]) -> None:
+    def __init__(
+        self, policy: Policy, slot: str, next_seed: Callable[[], int], sampling: Callable[[Request], Sampling]
+    ) -> None:
         self._policy = policy
-        self._slot = slot
+        self._template = template(policy, slot)
         self._next_seed = next_seed
+        self._sampling = sampling
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
-        policy = self._policy
         seed = self._next_seed() if request.seed is None else request.seed
-        prediction = policy.predict(request.observation, seed)
-        return Served(
-            chunk=ActionChunk(prediction.actions, policy.fit.action_names, policy.fit.dt_s),
+        sampling = self._sampling(request)
+        prediction = self._policy.predict(request.observation, seed, sampling, request.cancellation)
+        return replace(
+            self._template,
+            chunk=replace(self._template.chunk, actions=prediction.actions),
             raw_actions=prediction.actions,
             request_id=request.request_id,
             episode_id=request.episode_id,
             seed=seed,
-            slot=self._slot,
-            model_version=policy.export.model_version,
-            inference_mode=policy.inference_mode,
             denoise_steps=prediction.denoise_steps,
-            denoise_steps_configured=policy.contract.flow.steps,
+            adaptive_enabled=sampling.adaptive is not None,
             tokens_cut=prediction.tokens_cut,
             stages_ms=prediction.stages_ms,
-            model_hash=policy.export.model_hash,
-            config_hash=policy.export.config_hash,
         )

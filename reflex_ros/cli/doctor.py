@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from reflex_core import doctor
+from reflex_core.calibration import default_path
 from reflex_core.doctor import FAIL, PASS, WARN, Check
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.locations import share
@@ -29,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = arguments[: arguments.index("--ros-args")] if "--ros-args" in arguments else arguments
     options = vars(_parser().parse_args(arguments))
     as_json = options.pop("format") == "json"
+    cache = options.pop("calibration_cache")
+    if options.pop("show_calibration"):
+        return show_calibration(Path(cache) if cache else default_path(), as_json)
     try:
         settings = settings_from(options)
     except SettingError as error:
@@ -49,7 +54,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--custom-embodiment-config", default=absent, help="embodiment JSON file")
     parser.add_argument("--device", default=absent, help="auto, cpu, cuda or tensorrt")
     parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--show-calibration",
+        action="store_true",
+        help="show what --auto-calibrate has measured, and nothing else",
+    )
+    parser.add_argument("--calibration-cache", default="", help="its file [~/.reflex/calibration.json]")
     return parser
+
+
+def show_calibration(path: Path, as_json: bool) -> int:
+    """Print the calibration cache. 0 when it can be read, 1 when not."""
+    found = doctor.calibration(path)
+    print(json.dumps(found, indent=1) if as_json else calibration_table(found))
+    return 1 if found["problem"] else 0
+
+
+def calibration_table(found: Mapping[str, Any]) -> str:
+    """One block per robot and export: what was chosen, what it took, and whether it still holds."""
+    lines = [f"{found['path']}: {found['problem'] or 'schema version 1'}"]
+    for key, entry in found["entries"].items():
+        quality = entry["measurement_quality"]
+        lines += [
+            "",
+            f"{key}  {'STALE: ' + entry['stale'] if entry['stale'] else 'in use'}",
+            f"  measured      {entry['timestamp']}",
+            f"  runs on       {entry['provider']}, threads {entry['intra_op_threads'] or 'as onnxruntime likes'},"
+            f" variant {entry['variant'] or 'none'}",
+            f"  chunk         {entry['chunk_size']} actions in {entry['nfe']} denoise steps",
+            f"  inference     median {quality['median_ms']:.1f} ms, p99 {quality['p99_ms']:.1f} ms"
+            f" ({quality['measurement_iters']} runs, quality {quality['quality_score']:.2f} of 1)",
+            f"  compensation  {entry['latency_compensation_ms']:.1f} ms",
+        ]
+    return "\n".join(lines)
 
 
 def all_checks(settings: Settings) -> list[Check]:

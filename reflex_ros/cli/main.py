@@ -11,7 +11,10 @@ from reflex_core import __version__
 COMMANDS = {
     "serve": "serve an ONNX export over ROS 2 and HTTP",
     "replay": "run recorded requests against a policy",
+    "calibrate-adaptive": "measure how early an export's denoise loop may stop",
     "doctor": "check this machine, the policy and the robot's description",
+    "guard": "make and check the safety configuration of a robot",
+    "audit": "check the hash chain of an audit log",
 }
 
 
@@ -21,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     first = arguments[0] if arguments else ""
     if first in COMMANDS:
         # each command is imported on its own: doctor must run where serve cannot even be imported
-        return int(import_module(f"reflex_ros.cli.{first}").main(arguments[1:]))
+        return int(import_module(f"reflex_ros.cli.{first.replace('-', '_')}").main(arguments[1:]))
     if first == "--version":
         print(f"reflex {__version__}")
         return 0
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = ["usage: reflex COMMAND [options]", ""]
-    lines += [f"  {name:8} {what}" for name, what in COMMANDS.items()]
+    lines += [f"  {name:18} {what}" for name, what in COMMANDS.items()]
     return "\n".join([*lines, "", "reflex COMMAND --help lists the options."])
 
 

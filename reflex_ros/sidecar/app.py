@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from aiohttp import StreamReader, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_ros.sidecar import reading
 from reflex_ros.sidecar.keys import authorised
+from reflex_ros.sidecar.operate import breaker_reset, guard_reset, guard_status
 from reflex_ros.sidecar.reply import Reply, chunk_reply, config, health, problem, problem_of
 
 WAITING_REQUESTS = 64
 WAITING_BYTES = 512 << 20
 BODY_TIMEOUT_S = 30.0
 OPEN_PATHS = ("/health", "/metrics")
+HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +35,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Waiting:
-    """Requests whose bodies are in memory and that have no answer yet. Touched by the event loop only."""
+    """Requests on /act, and those whose bodies are in memory. Touched by the event loop only."""
 
+    active: int = 0
     requests: int = 0
     bytes: int = 0
 
@@ -54,6 +58,9 @@ def make_app(engine: Engine, api_key: bytes | None) -> web.Application:
         app[API_KEY] = api_key
     app.cleanup_ctx.append(_threads)
     app.router.add_post("/act", act)
+    app.router.add_get("/guard/status", get_guard_status)
+    app.router.add_post("/guard/reset", post_guard_reset)
+    app.router.add_post("/breaker/reset", post_breaker_reset)
     app.router.add_get("/health", get_health)
     app.router.add_get("/config", get_config)
     app.router.add_get("/metrics", get_metrics)
@@ -117,6 +124,25 @@ async def act(request: web.Request) -> web.Response:
     loaded = engine.loaded
     if loaded is None:
         return _response(problem_of(NotReadyError(engine.state), _fresh_id()))
+    most = engine.settings.max_concurrent
+    if most and waiting.active >= most:
+        return _too_many(request, waiting.active, most)
+    waiting.active += 1
+    try:
+        return await _act(request, engine, loaded, received_ns)
+    finally:
+        waiting.active -= 1
+
+
+def _too_many(request: web.Request, active: int, most: int) -> web.Response:
+    request.app[ENGINE].metrics.errors.labels("too_many_requests").inc()
+    message = f"{active} requests are being served and {most} may be; try again"
+    numbers = {"concurrent_requests": active, "max_concurrent": most}
+    return _response(problem(429, "too_many_requests", message, _fresh_id(), **numbers))
+
+
+async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
+    waiting = request.app[WAITING]
     limit = reading.largest_body(len(reading.cameras_of(loaded)), engine.settings.max_pixels)
     body = await _body(request, limit)
     if body is None:
@@ -130,7 +156,10 @@ async def act(request: web.Request) -> web.Response:
     waiting.bytes += len(body)
     try:
         loop = asyncio.get_running_loop()
-        return _response(await loop.run_in_executor(request.app[WORKERS], answer, engine, body, received_ns))
+        forwarded = HOP_HEADER in request.headers
+        return _response(
+            await loop.run_in_executor(request.app[WORKERS], answer, engine, body, received_ns, forwarded)
+        )
     finally:
         waiting.requests -= 1
         waiting.bytes -= len(body)
@@ -158,7 +187,7 @@ async def _read(stream: StreamReader, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
-def answer(engine: Engine, body: bytes, received_ns: int) -> Reply:
+def answer(engine: Engine, body: bytes, received_ns: int, forwarded: bool = False) -> Reply:
     """The whole of /act but the socket; runs in a worker thread and never raises."""
     request_id = ""
     inside = False
@@ -175,6 +204,7 @@ def answer(engine: Engine, body: bytes, received_ns: int) -> Reply:
             episode_id=asked.episode_id,
             request_id=asked.request_id,
             seed=asked.seed,
+            forwarded=forwarded,
         )
         request_id, inside = request.request_id, True
         served = engine.act(request)
@@ -198,8 +228,7 @@ async def get_health(request: web.Request) -> web.Response:
 
 async def get_config(request: web.Request) -> web.Response:
     """GET /config: the export's reflex_config.json and what is effectively served."""
-    loop = asyncio.get_running_loop()
-    return _response(await loop.run_in_executor(request.app[CLERK], config, request.app[ENGINE]))
+    return _response(await _on_clerk(request, config))
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -207,3 +236,24 @@ async def get_metrics(request: web.Request) -> web.Response:
     loop = asyncio.get_running_loop()
     text = await loop.run_in_executor(request.app[CLERK], request.app[ENGINE].metrics.exposition)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def get_guard_status(request: web.Request) -> web.Response:
+    """GET /guard/status: is the guard tripped, and how near is it?"""
+    return _response(guard_status(request.app[ENGINE]))
+
+
+async def post_guard_reset(request: web.Request) -> web.Response:
+    """POST /guard/reset: take a tripped guard back into service."""
+    return _response(await _on_clerk(request, guard_reset))
+
+
+async def post_breaker_reset(request: web.Request) -> web.Response:
+    """POST /breaker/reset: close the circuit breaker without waiting for its cooldown."""
+    return _response(await _on_clerk(request, breaker_reset))
+
+
+async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:
+    """Work that takes locks or writes a log stays off the event loop."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(request.app[CLERK], work, request.app[ENGINE])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from reflex_core.engine import Loaded
+from reflex_core.assembly import Loaded
 from reflex_core.errors import ObservationError
 from reflex_core.frames import ENCODINGS, encoded_size
 from reflex_core.values import Floats, Frame, Observation

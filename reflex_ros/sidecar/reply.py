@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import orjson
 
 from reflex_core import __version__
-from reflex_core.engine import FAILED, READY, Engine, Loaded
+from reflex_core.assembly import Loaded
+from reflex_core.engine import FAILED, READY, Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
-from reflex_core.values import Served
+from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
 
-RETRY_AFTER_S = "1"
+PUBLIC_SLUGS = ("non-finite-actions", "guard_tripped", "deadline-exceeded")
 
 _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
@@ -32,7 +35,8 @@ class Reply:
 
 def chunk_reply(served: Served, loaded: Loaded, robot_id: str) -> Reply:
     """What a successful /act returns; times in ms unless the name ends otherwise."""
-    return Reply(200, orjson.dumps(_fields(served, loaded, robot_id), option=orjson.OPT_SERIALIZE_NUMPY))
+    body = orjson.dumps(_fields(served, loaded, robot_id), option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(200, body, {"X-Request-Id": header_safe(served.request_id)})
 
 
 def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
@@ -70,12 +74,16 @@ def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
             "clamp_count": guard.clamp_count,
         },
         "deadline_exceeded": served.deadline_exceeded,
+        "deadline_misses_total": loaded.deadline.misses,
+        "fallback_target": chunk.source if chunk.source != POLICY else None,
+        "fallback_age_ms": round(served.fallback_age_ms, 1),
+        "hold_reason": served.hold_reason,
         "instruction_tokens_cut": served.tokens_cut,
         "seed": served.seed,
         "policy_slot": served.slot,
         "model_version": served.model_version,
-        "model_hash": policy.export.model_hash,
-        "config_hash": policy.export.config_hash,
+        "model_hash": served.model_hash,
+        "config_hash": served.config_hash,
         "reflex_version": __version__,
         "robot_id": robot_id,
         "request_id": served.request_id,
@@ -83,13 +91,22 @@ def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
     }
 
 
-def problem(status: int, slug: str, message: str, request_id: str, **more: Any) -> Reply:
-    """An error body. What a client may try again soon says so in Retry-After."""
+def problem(
+    status: int, slug: str, message: str, request_id: str, retry_after_s: float = 1.0, **more: Any
+) -> Reply:
+    """An error body. What a client may try again says when in Retry-After."""
     document = {"error": slug, "message": message, "request_id": request_id, **more}
-    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else {}
+    headers = {"X-Request-Id": header_safe(request_id)}
+    if status in (429, 503):
+        headers["Retry-After"] = str(math.ceil(retry_after_s))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Reply(status, orjson.dumps(document), headers)
+
+
+def header_safe(text: str) -> str:
+    """What may stand in a header: printable ASCII as it is, everything else percent-encoded."""
+    return quote(text, safe="!#$&'()*+,/:;=?@[] ~", encoding="utf-8", errors="replace")
 
 
 def problem_of(error: Exception, request_id: str) -> Reply:
@@ -99,15 +116,12 @@ def problem_of(error: Exception, request_id: str) -> Reply:
     if isinstance(error, ObservationError):
         return problem(422, error.slug, str(error), request_id)
     if isinstance(error, NotReadyError):
-        return problem(
-            503,
-            error.slug,
-            f"the policy is not serving: state is '{error.state}'",
-            request_id,
-            state=error.state,
-        )
+        # a breaker's or an objective's sentence is numbers only; the others may name files
+        plain = error.slug != NotReadyError.slug
+        message = str(error) if plain else f"the policy is not serving: state is '{error.state}'"
+        return problem(503, error.slug, message, request_id, error.retry_after_s, state=error.state)
     if isinstance(error, InferenceError):
-        if error.slug == "non-finite-actions":  # its message is numbers only
+        if error.slug in PUBLIC_SLUGS:  # their messages are numbers only
             return problem(500, error.slug, str(error), request_id)
         return problem(
             500, error.slug, "the model failed on this request; the server's log says why", request_id
@@ -129,6 +143,12 @@ def health(engine: Engine) -> Reply:
         "model_version": policy.export.model_version if policy else "",
         "embodiment": loaded.embodiment.name if loaded and loaded.embodiment else "",
         "reflex_version": __version__,
+        "consecutive_crashes": loaded.breaker.consecutive_failures if loaded and loaded.breaker else 0,
+        "max_consecutive_crashes": engine.settings.max_consecutive_crashes,
+        "guard_tripped": loaded.guard.status().tripped if loaded else False,
+        "recorders": {recorder.kind: recorder.problem or "ok" for recorder in loaded.recorders}
+        if loaded
+        else {},
     }
     return Reply(200 if state == READY else 503, orjson.dumps(document))
 

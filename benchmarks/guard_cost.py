@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guard adds to a request: chunks of 50 x 7, Franka limits, clean and dirty, with and without acceleration."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.measure import finish, milliseconds, parser, percentiles, table
+from reflex_core.embodiment import load_preset
+from reflex_core.limits.config import CLIP, SCALE
+from reflex_core.limits.values import Limits, effective_limits
+from reflex_core.metrics import Metrics
+from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.wedges.guard import Guard
+
+HORIZON = 50
+DT_S = 0.05
+
+
+def chunks(middle: Floats) -> dict[str, Floats]:
+    """A chunk that breaks nothing, and what can be wrong with one, from little to everything."""
+    clean = (middle + 0.3 * (1 - np.cos(np.arange(1, HORIZON + 1)[:, None] / 25))).astype(np.float32)
+    step, outside, all_joints = clean.copy(), clean.copy(), clean.copy()
+    step[20:, 3] += 0.5
+    outside[20:, 3] += 5.0
+    all_joints[20:] += 0.5
+    wild = np.random.default_rng(0).normal(size=clean.shape) * 2
+    return {
+        "clean": clean,
+        "one joint: a step": step,
+        "one joint: out of range": outside,
+        "every joint: a step": all_joints,
+        "every joint, every row": wild.astype(np.float32),
+    }
+
+
+def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
+    """One call of a guard per chunk; each in an episode of its own, robot at rest in the middle of its ranges."""
+    middle = ((limits.position_min + limits.position_max) / 2).astype(np.float32)
+    guard = Guard(limits, np.arange(limits.dim), Metrics(), "franka", mode, 0)
+    episodes = itertools.count()
+
+    def call(actions: Floats) -> Callable[[], object]:
+        served = Served(
+            ActionChunk(actions, limits.names, DT_S),
+            actions,
+            "request",
+            None,
+            0,
+            "prod",
+            "model",
+            "onnx_cpu",
+            10,
+            10,
+        )
+
+        def once() -> object:
+            observation = Observation({}, middle, "reach")
+            request = Request(observation, time.monotonic_ns(), "request", f"episode-{next(episodes)}")
+            return guard(request, lambda _: served)
+
+        return once
+
+    return {name: call(actions) for name, actions in chunks(middle).items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the JSON file. The calls take turns, so that noise hits all alike."""
+    options = _options(arguments)
+    logging.disable(logging.WARNING)
+    robot = load_preset("franka").without_gripper()
+    full = effective_limits(robot.joint_names, robot, None)
+    assert full is not None
+    slow = replace(full, acceleration_max=np.full(full.dim, np.inf))
+    rows = []
+    for checked, limits in (("position, velocity", slow), ("and acceleration", full)):
+        for mode in (CLIP, SCALE):
+            calls = calls_of(limits, mode)
+            times: dict[str, list[float]] = {name: [] for name in calls}
+            for turn in range(options.repeats + options.warm_up):
+                for name, call in calls.items():
+                    took_us = milliseconds(call) * 1e3
+                    if turn >= options.warm_up:
+                        times[name].append(took_us)
+            for name, values in times.items():
+                p50, p99 = percentiles(values)
+                rows.append({"chunk": name, "checked": checked, "mode": mode, "p50 us": p50, "p99 us": p99})
+    print(table(rows))
+    finish("guard_cost", {"repeats": options.repeats, "rows": rows}, options.output)
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__ or "")
+    made.add_argument("--repeats", type=int, default=1000, help="calls of each kind (default: %(default)s)")
+    made.add_argument("--warm-up", type=int, default=50, help="calls before that (default: %(default)s)")
+    return made.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--auto-calibrate`: what the cache says about this machine, robot and export, or a measurement that it then says."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import onnxruntime as ort
+
+from reflex_core import calibration as kept
+from reflex_core.calibrating import Candidate, calibrate
+from reflex_core.calibration import Calibration
+from reflex_core.embodiment import Embodiment
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import Export
+from reflex_core.fingerprint import Fingerprint, physical_cores, this_machine
+from reflex_core.measuring import USUAL, Effort, Run
+from reflex_core.policy.placed import variants
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.providers import LoadOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUnderTest:
+    """A loaded policy as calibration sees it."""
+
+    policy: Policy
+
+    @property
+    def denoise_steps(self) -> int:
+        """Those of its loop."""
+        return self.policy.contract.flow.steps
+
+    @property
+    def chunk_size(self) -> int:
+        """Rows that its graphs make."""
+        return self.policy.contract.horizon
+
+    @property
+    def chunk_s(self) -> float:
+        """How long the rows that are served last."""
+        return self.policy.fit.horizon * self.policy.fit.dt_s
+
+    @property
+    def stepped(self) -> bool:
+        """False where the loop is inside the graph."""
+        return not self.policy.contract.baked
+
+    @property
+    def free_chunk(self) -> bool:
+        """True where the graphs take a chunk of any length."""
+        return self.policy.free_horizon
+
+    def run(self) -> Run:
+        """One inference on a plain observation; waiting for a turn is none of it."""
+        stages = self.policy.predict(self.policy.canary(), seed=0).stages_ms
+        total_ms = sum(taken for name, taken in stages.items() if name != "queue_ms")
+        return Run(total_ms, stages["expert_denoise_ms"])
+
+
+def auto_calibrate(
+    export: Export,
+    embodiment: Embodiment | None,
+    joint_names: tuple[str, ...] = (),
+    *,
+    path: Path | None = None,
+    force: bool = False,
+    effort: Effort = USUAL,
+    machine: Fingerprint | None = None,
+    now: datetime | None = None,
+) -> tuple[Calibration, tuple[str, ...]]:
+    """(what to serve with, sentences for the log). Measuring takes seconds to minutes; the cache makes it a look-up.
+
+    Raises ConfigurationError when the cache cannot be written or the policy cannot be run at all.
+    """
+    path, machine = path or kept.default_path(), machine or this_machine()
+    now = now or datetime.now(timezone.utc)
+    name = embodiment.name if embodiment else ""
+    key = kept.key_of(name, export.model_hash)
+    kept.require_writable(path)
+    found, reason = kept.look_up(path, key, machine, now)
+    if found is not None and not force:
+        return found, (f"calibration of {found.timestamp} taken from {path}",)
+    log.warning(
+        "calibrating %s: %s", export.model_version, "--calibrate-force was given" if force else reason
+    )
+
+    def load(candidate: Candidate) -> PolicyUnderTest:
+        options = LoadOptions(
+            providers=(candidate.provider,),
+            variant=candidate.variant,
+            denoise_steps=candidate.denoise_steps,
+            chunk_size=candidate.chunk_size,
+        )
+        threads = candidate.intra_op_threads
+        return PolicyUnderTest(load_policy(export, embodiment, "auto", threads, joint_names, options))
+
+    made, sentences = calibrate(
+        load,
+        variants=variants(export),
+        providers=ort.get_available_providers(),
+        cores=physical_cores(),
+        compensation_ms=kept.cold_start_ms(name),
+        effort=effort,
+        now=lambda: now,
+    )
+    try:
+        kept.store(path, key, made, machine)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: the calibration cannot be kept there: {error.strerror or error}",
+            "calibration-not-writable",
+        ) from error
+    return made, (f"measured {made.quality.measurement_iters} runs, kept in {path}", *sentences)

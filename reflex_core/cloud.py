@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another server that speaks /act: what it is asked, what of its answer is believed, and when it counts as gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from reflex_core.errors import ReflexError
+from reflex_core.values import POLICY, Floats, Request
+
+TIMEOUT, REFUSED, STATUS, INVALID = "timeout", "refused", "status", "invalid"
+BREAKER_OPEN, INTERNAL = "breaker_open", "internal"
+REASONS = (TIMEOUT, REFUSED, STATUS, INVALID, BREAKER_OPEN, INTERNAL)
+
+CONSECUTIVE_FAILURES = 3
+PROBE_EVERY_S = 5.0
+DT_TOLERANCE_S = 1e-6
+STEPS_LIMIT = 1000
+
+log = logging.getLogger(__name__)
+
+
+class CloudError(ReflexError):
+    """The other server gave nothing that can be used; `reason` is one of REASONS. Never leaves the cloud wedge."""
+
+    slug = "cloud-failed"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class CloudAnswer:
+    """What the other server said, read but not yet believed.
+
+    actions: (n, action_dim) float32. names: empty when it gave none. seed: -1 when it gave none.
+    """
+
+    actions: Floats
+    names: tuple[str, ...]
+    dt_s: float
+    source: str
+    model_version: str
+    seed: int = -1
+    denoise_steps: int = 0
+    denoise_steps_configured: int = 0
+    model_hash: str = ""
+    config_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a chunk must be to stand in for the local policy's."""
+
+    names: tuple[str, ...]
+    dt_s: float
+    horizon: int
+
+
+class CloudServer(Protocol):
+    """The other server. Called from several threads at once."""
+
+    def ask(self, request: Request, left_s: float) -> CloudAnswer:
+        """Its answer within `left_s`. Raises CloudError, CancelledError, or ObservationError for a damaged frame."""
+        ...
+
+    def ready(self) -> bool:
+        """True when it says that it serves."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connections; whoever waits for an answer gets a CloudError."""
+        ...
+
+
+def believed(answer: CloudAnswer, expected: Expected) -> Floats:
+    """(n, action_dim) float32 with 1 <= n <= horizon, if the answer fits this robot. Raises CloudError."""
+    actions, width = answer.actions, len(expected.names)
+    if actions.ndim != 2 or not len(actions) or actions.shape[1] != width:
+        raise _doubt(f"actions of shape {actions.shape}, expected (n, {width})")
+    if not np.isfinite(actions).all():
+        raise _doubt("NaN or Inf among the actions")
+    if answer.names and answer.names != expected.names:
+        raise _doubt(f"actions for {_shown(answer.names)}, expected {_shown(expected.names)}")
+    if not abs(answer.dt_s - expected.dt_s) <= DT_TOLERANCE_S:
+        raise _doubt(f"dt_s {answer.dt_s!r}, expected {expected.dt_s!r}")
+    if answer.source != POLICY:  # its hold or its last chunk is no better than ours, and older
+        raise _doubt(f"a chunk of source {answer.source[:40]!r}, expected {POLICY!r}")
+    if not 0 <= answer.denoise_steps <= STEPS_LIMIT:
+        raise _doubt(f"{answer.denoise_steps} denoising steps")
+    return np.ascontiguousarray(actions[: expected.horizon], dtype=np.float32)
+
+
+def _doubt(got: str) -> CloudError:
+    return CloudError(INVALID, f"the cloud answered with {got}")
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return ", ".join(names)[:200].__repr__()
+
+
+class CloudBreaker:
+    """Closed while the other server works. N failures in a row open it; only its /health closes it again."""
+
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        failures: int = CONSECUTIVE_FAILURES,
+        every_s: float = PROBE_EVERY_S,
+    ) -> None:
+        self._ready = ready
+        self._limit = failures
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._failed = 0
+        self._closed = True
+        self._stopped = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        """True while requests may be sent."""
+        return self._closed
+
+    def succeeded(self) -> None:
+        """The other server gave a chunk that can be used."""
+        with self._lock:
+            self._failed = 0
+
+    def failed(self) -> None:
+        """It did not."""
+        with self._lock:
+            self._failed += 1
+            if self._failed < self._limit or not self._closed or self._stopped.is_set():
+                return
+            self._closed = False
+        log.warning("cloud: %d failures in a row: not asked until its /health is ready", self._limit)
+        threading.Thread(target=self._probe, name="reflex-cloud-probe", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the probing."""
+        self._stopped.set()
+
+    def _probe(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            if not self._is_ready():
+                continue
+            with self._lock:
+                # healthy is not yet helpful: one more failure opens it again
+                self._closed, self._failed = True, self._limit - 1
+            log.info("cloud: its /health is ready: asked again")
+            return
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._ready()
+        except Exception:
+            log.exception("cloud: the health probe failed")
+            return False

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A robot as the policy server knows it: joints, ranges, rates, cameras, statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera the robot has; resolution is (width, height) in pixels."""
+
+    name: str
+    resolution: tuple[int, int]
+    fps: float
+    color_space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Mean and standard deviation per dimension, float64, physical units."""
+
+    mean: Doubles
+    std: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class TwoEnded:
+    """A gripper or a payload release: the action dimension `component_idx` that moves between two ends.
+
+    threshold: in 0..1 of the range; at or above it the action is the upper end, below it the lower. None: continuous.
+    inverted: the policy counts from the other end.
+    """
+
+    component_idx: int
+    threshold: float | None
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Embodiment:
+    """One robot. Every array has one entry per action dimension; ranges are rad, m, or 0..1 for a gripper.
+
+    velocity_max, acceleration_max: per second and per second squared, inf where the file says null; None: not given.
+    max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    action_min: Doubles
+    action_max: Doubles
+    velocity_max: Doubles | None
+    action_statistics: Statistics
+    state_statistics: Statistics
+    cameras: tuple[Camera, ...]
+    frequency_hz: float
+    chunk_size: int
+    execution_horizon: int
+    acceleration_max: Doubles | None = None
+    gripper: TwoEnded | None = None
+    payload_release: TwoEnded | None = None
+    max_ee_velocity: float = 50.0
+    max_gripper_velocity: float | None = None
+
+    @property
+    def action_dim(self) -> int:
+        """How many numbers one action has."""
+        return len(self.action_min)
+
+    @property
+    def gripper_is_last(self) -> bool:
+        """True when the robot can also be served without its gripper: it is the last dimension and not the only one."""
+        return self.gripper is not None and 0 < self.gripper.component_idx == self.action_dim - 1
+
+    def without_gripper(self) -> Embodiment:
+        """The same robot less its last dimension, the gripper; of the state too, where that has a number per joint.
+
+        Raises ValueError when there is no gripper or it is not the last dimension.
+        """
+        if not self.gripper_is_last:
+            raise ValueError(f"embodiment '{self.name}' has no gripper as its last dimension")
+        last = self.action_dim - 1
+        release = self.payload_release
+        state = self.state_statistics
+        return replace(
+            self,
+            joint_names=self.joint_names[:last],
+            action_min=self.action_min[:last],
+            action_max=self.action_max[:last],
+            velocity_max=None if self.velocity_max is None else self.velocity_max[:last],
+            acceleration_max=None if self.acceleration_max is None else self.acceleration_max[:last],
+            action_statistics=_first(self.action_statistics, last),
+            state_statistics=_first(state, last) if len(state.mean) == self.action_dim else state,
+            gripper=None,
+            payload_release=None if release is not None and release.component_idx == last else release,
+            max_gripper_velocity=None,
+        )
+
+
+def _first(statistics: Statistics, dim: int) -> Statistics:
+    return Statistics(statistics.mean[:dim], statistics.std[:dim])

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How late chunks really are, learnt from the requests that are served, and kept for the next start."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from reflex_core.values import POLICY, Request, Served
+
+WINDOW, NEEDED = 100, 30
+PERCENTILE = 95
+KEEP_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class LatencyTracker:
+    """A listener of the engine. Thread-safe; `keep(ms)` is called on a thread of its own, and at `close`.
+
+    first_ms: what is known before 30 answers have been given.
+    """
+
+    def __init__(
+        self, first_ms: float, keep: Callable[[float], None], keep_every_s: float = KEEP_EVERY_S
+    ) -> None:
+        self._first_ms = first_ms
+        self._keep, self._keep_every_s = keep, keep_every_s
+        self._lock = threading.Lock()
+        self._window_ms: deque[float] = deque(maxlen=WINDOW)
+        self._changed = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="latency-tracker", daemon=True)
+        self._thread.start()
+
+    def __call__(self, _: Request, served: Served) -> None:
+        """Only fresh chunks count: what stood in at a deadline says nothing about the policy."""
+        if served.chunk.source != POLICY:
+            return
+        with self._lock:
+            self._window_ms.append(served.latency_ms)
+            self._changed = True
+
+    @property
+    def learnt(self) -> bool:
+        """True once there are enough answers."""
+        return len(self._window_ms) >= NEEDED
+
+    @property
+    def compensation_ms(self) -> float:
+        """95th percentile of the newest 100 answers, linear between them; `first_ms` before there are 30."""
+        with self._lock:
+            window = list(self._window_ms)
+        return float(np.percentile(window, PERCENTILE)) if len(window) >= NEEDED else self._first_ms
+
+    def close(self) -> None:
+        """Keep what was learnt last, and end the thread. May be called again."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._keep_every_s):
+            self._keep_what_is_new()
+        self._keep_what_is_new()
+
+    def _keep_what_is_new(self) -> None:
+        if not (self._changed and self.learnt):
+            return
+        self._changed = False
+        try:
+            self._keep(self.compensation_ms)
+        except (OSError, ValueError) as error:  # a full disk must not end learning
+            log.warning("the learnt latency cannot be kept: %s", error)

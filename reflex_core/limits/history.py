@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each episode's robot was told to do and when, so that the next chunk can be checked against it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.values import Floats, Request
+
+Doubles = NDArray[np.float64]
+
+EPISODES_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Time zero of a chunk: `zero_ns` on the monotonic clock, `stamp_ns` on the robot's (0: unknown)."""
+
+    zero_ns: int
+    stamp_ns: int
+
+    def seconds_since(self, earlier: Moment) -> float:
+        """On the robot's clock where both know it: simulated time need not run as fast as ours."""
+        if self.stamp_ns and earlier.stamp_ns:
+            return (self.stamp_ns - earlier.stamp_ns) * 1e-9
+        return (self.zero_ns - earlier.zero_ns) * 1e-9
+
+
+def moment_of(request: Request) -> Moment:
+    """Time zero of the chunk that answers `request`: when its observation was stamped, not when it came."""
+    observation = request.observation
+    return Moment(request.received_ns - int(observation.age_ms * 1e6), observation.stamp_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One served chunk. rows: (horizon + 1, action_dim), first where it started; row i + 1 is due at (i + 1) * dt_s."""
+
+    rows: Floats
+    dt_s: float
+    moment: Moment
+
+    def at(self, seconds: Doubles) -> Doubles:
+        """(n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows, constant beyond."""
+        last = len(self.rows) - 1
+        place = (
+            np.minimum(np.maximum(seconds / self.dt_s, 0.0), last) if self.dt_s > 0 else last + 0 * seconds
+        )
+        index = np.minimum(place.astype(np.intp), last - 1)
+        before = self.rows[index].astype(np.float64)
+        between: Doubles = before + (self.rows[index + 1] - before) * (place - index)[:, None]
+        return between
+
+    def target(self, seconds: float) -> Floats:
+        """(action_dim,) the row that is being approached at `seconds`; the last one when all are reached."""
+        index = int(seconds / self.dt_s) if self.dt_s > 0 else len(self.rows)
+        row: Floats = self.rows[1 + min(max(index, 0), len(self.rows) - 2)]
+        return row
+
+
+class CommandHistory:
+    """The newest served chunk per episode. Bounded, thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: OrderedDict[str, Told] = OrderedDict()
+
+    def remember(self, episode_id: str | None, told: Told) -> None:
+        """Keep a chunk that is about to be executed. Requests without an episode are nobody's history."""
+        if episode_id is None:
+            return
+        with self._lock:
+            known = self._told.get(episode_id)
+            if known is not None and known.moment.zero_ns > told.moment.zero_ns:
+                return  # the answer to an older observation came late
+            self._told[episode_id] = told
+            self._told.move_to_end(episode_id)
+            while len(self._told) > EPISODES_KEPT:
+                self._told.popitem(last=False)
+
+    def recall(self, episode_id: str | None) -> Told | None:
+        """The newest chunk of this episode, None if there is none."""
+        with self._lock:
+            return self._told.get(episode_id) if episode_id is not None else None

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations kept as files: one JSON file each, beside the camera images that it names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.frames import encoded_size
+from reflex_core.values import Floats, Frame, Observation
+
+
+def read_observations(folder: Path) -> list[Observation]:
+    """Every `*.json` of the folder, by name.
+
+    {"instruction": "...", "state": [...], "images": {"camera": "file.png"}}; state in physical units, images PNG or
+    JPEG, relative to the folder. Raises ObservationError naming file, key, expected and got.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise ObservationError(f"{folder}: expected a folder with one JSON file per observation, found none")
+    return [_observation(path) for path in files]
+
+
+def _observation(path: Path) -> Observation:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ObservationError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ObservationError(f"{path}: must hold a JSON object, got {type(document).__name__}")
+    images, instruction = document.get("images", {}), document.get("instruction", "")
+    if not isinstance(images, dict) or not all(isinstance(name, str) for name in images.values()):
+        raise ObservationError(
+            f"{path}: 'images' must be an object of camera name to file name, got {images!r}"
+        )
+    if not isinstance(instruction, str):
+        raise ObservationError(f"{path}: 'instruction' must be a text, got {instruction!r}")
+    frames = {camera: _frame(path.parent / name, path) for camera, name in images.items()}
+    return Observation(frames, _state(path, document.get("state")), instruction)
+
+
+def _state(path: Path, value: Any) -> Floats | None:
+    if value is None:
+        return None
+    try:
+        state: Floats = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ObservationError(f"{path}: 'state' must be a list of numbers, got {value!r}") from None
+    return state
+
+
+def _frame(path: Path, named_in: Path) -> Frame:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ObservationError(f"{path}: {error.strerror or error}; {named_in} names it") from error
+    try:
+        encoding, height, width = encoded_size(data)
+    except ObservationError as error:
+        raise ObservationError(f"{path}: {error}") from error
+    return Frame(data, encoding, height, width)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an export's denoise loop may stop early, and at what threshold (docs/adaptive.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import Export
+from reflex_core.policy.contract import Contract
+from reflex_core.policy.sampler import Adaptive
+
+FLAG = "--adaptive-steps"
+UNCALIBRATED = Adaptive(0.0, min_steps=3)  # what a threshold of the user's own is joined with
+
+
+def require_adaptive(export: Export, contract: Contract, graph: str, threshold: float = 0.0) -> Adaptive:
+    """When to stop. graph: file name of the denoise graph. threshold: the user's own; 0 takes the export's.
+
+    Raises ConfigurationError where the loop cannot be left early or where nothing says when.
+    """
+    require_stepped(export, contract, graph)
+    block = contract.adaptive
+    if threshold > 0:
+        known = block or UNCALIBRATED
+        return Adaptive(threshold, known.min_steps, known.patience)
+    if block is None:
+        raise ConfigurationError(
+            f"{FLAG}: {export.path} brings no adaptive threshold: run `reflex calibrate-adaptive {export.path} --write`",
+            "adaptive-uncalibrated",
+        )
+    _require_fresh(export, contract)
+    return block
+
+
+def require_stepped(export: Export, contract: Contract, graph: str) -> None:
+    """Raise ConfigurationError where there is no loop to leave."""
+    if contract.baked:
+        raise ConfigurationError(
+            f"{FLAG}: {export.path}: its denoise loop is baked into {graph}, so it cannot stop early;"
+            " export it with one graph call per step, or leave the flag out",
+            "adaptive-baked",
+        )
+    if contract.flow.steps < 3:
+        raise ConfigurationError(
+            f"{FLAG}: {export.path} denoises in {contract.flow.steps} step(s): convergence shows after two, so there is"
+            " nothing to save; leave the flag out",
+            "adaptive-too-few-steps",
+        )
+
+
+def _require_fresh(export: Export, contract: Contract) -> None:
+    """A threshold holds for the weights it was measured on, and for steps that are not finer.
+
+    Finer steps change the velocity less from one to the next, so they would be left too early; coarser ones later.
+    """
+    measured = (export.config.get("adaptive") or {}).get("measured") or {}
+    weights, steps = measured.get("model_hash"), measured.get("denoise_steps")
+    again = f"run `reflex calibrate-adaptive {export.path} --write` again"
+    if weights is not None and weights != export.model_hash:
+        raise ConfigurationError(
+            f"{FLAG}: the adaptive threshold of {export.path} was measured on weights {weights!r}, these are"
+            f" {export.model_hash!r}: {again}",
+            "adaptive-stale",
+        )
+    if isinstance(steps, int) and steps < contract.flow.steps:
+        raise ConfigurationError(
+            f"{FLAG}: the adaptive threshold of {export.path} was measured at {steps} denoise steps, which does not hold"
+            f" for {contract.flow.steps}: {again}",
+            "adaptive-stale",
+        )
+
+
+def adaptive_block(adaptive: Adaptive, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What reflex_config.json keeps under 'adaptive'."""
+    return {**asdict(adaptive), "measured": dict(measured)}

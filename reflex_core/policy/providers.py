@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of onnxruntime's providers a policy runs on, with which options, and what that is called in public."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnxruntime as ort
+
+from reflex_core.errors import ConfigurationError
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+GPU = (TENSORRT, CUDA)
+MODES = {TENSORRT: "onnx_trt_fp16", CUDA: "onnx_gpu"}
+
+_CHAINS = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}
+_WORKSPACE_BYTES = 4 << 30
+
+
+class GraphMetrics(Protocol):
+    """Where CUDA graphs report. `session` is a graph's role: prefix, denoise, vision, text, prefill or monolithic."""
+
+    def captured(self, session: str, seconds: float) -> None: ...
+
+    def replayed(self, session: str, seconds: float) -> None: ...
+
+    def eager_fallback(self, reason: str) -> None: ...
+
+    def capture_failed(self, session: str, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How an export is loaded, beyond device and threads; the defaults are what the export says itself.
+
+    providers: onnxruntime's names, best first, or cpu, cuda, tensorrt; they win over the device.
+    variant: a key of `variants` in reflex_config.json. denoise_steps, chunk_size: 0 as configured.
+    """
+
+    providers: tuple[str, ...] = ()
+    allow_cpu_fallback: bool = False
+    cuda_graphs: bool = False
+    graph_metrics: GraphMetrics | None = None
+    variant: str = ""
+    denoise_steps: int = 0
+    chunk_size: int = 0
+
+
+PLAIN_LOAD = LoadOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the graphs of one export run. `static`: their tensors keep their addresses, as CUDA graphs need.
+
+    notes: what people should know about the choice. engines: where TensorRT keeps what it built. lacking: a GPU was
+    asked for that this onnxruntime has no provider for.
+    """
+
+    providers: tuple[str, ...]
+    intra_op_threads: int = 0
+    allow_cpu_fallback: bool = False
+    static: bool = False
+    engines: Path | None = None
+    lacking: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def captures(self) -> bool:
+        """True when onnxruntime is to capture CUDA graphs."""
+        return self.static and self.providers[0] == CUDA
+
+    def fell_back(self, active: Iterable[Sequence[str]]) -> bool:
+        """True when a GPU was asked for and some graph runs on the CPU; `active`: each graph's providers."""
+        return self.lacking or (self.providers[0] in GPU and any(names[0] not in GPU for names in active))
+
+    def with_options(self) -> list[tuple[str, dict[str, str]]]:
+        """What onnxruntime.InferenceSession takes as `providers`."""
+        return [(name, _options(name, self)) for name in self.providers]
+
+
+def providers_for(device: str) -> list[str]:
+    """The providers to ask for, best first. Raises ConfigurationError when the device is not in this onnxruntime."""
+    available = ort.get_available_providers()
+    if device == "auto":
+        device = "cuda" if CUDA in available else "cpu"
+    wanted = SHORT[device]
+    if wanted not in available:
+        raise ConfigurationError(
+            f"device '{device}' needs {wanted}, which this onnxruntime {ort.__version__} lacks"
+            f" (it has {', '.join(available)}); install onnxruntime-gpu or take --device cpu"
+        )
+    return [name for name in _CHAINS[wanted] if name in available]
+
+
+def place(device: str, intra_op_threads: int, options: LoadOptions, export_path: Path) -> Placement:
+    """Choose the providers. Raises ConfigurationError for what this onnxruntime cannot do.
+
+    A GPU that is lacking is an error, unless `allow_cpu_fallback`: then it is a note.
+    """
+    notes: list[str] = []
+    lacking = False
+    try:
+        chosen = _named(options.providers) if options.providers else providers_for(device)
+    except ConfigurationError as error:
+        if not options.allow_cpu_fallback:
+            raise
+        chosen, lacking = [CPU], True
+        notes.append(f"served on the CPU, as --allow-cpu-fallback says: {error}")
+    if options.cuda_graphs:
+        _require_cuda(chosen, lacking, notes)
+    engines = engine_cache(export_path) if TENSORRT in chosen else None
+    if engines is not None:
+        notes.append(
+            f"TensorRT keeps its engines in {engines}; the first start builds them, which takes minutes"
+        )
+    return Placement(
+        providers=tuple(chosen),
+        intra_op_threads=intra_op_threads,
+        allow_cpu_fallback=options.allow_cpu_fallback,
+        static=options.cuda_graphs and chosen[0] == CUDA,
+        engines=engines,
+        lacking=lacking,
+        notes=tuple(notes),
+    )
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    available = ort.get_available_providers()
+    chosen = list(dict.fromkeys(SHORT.get(name, name) for name in names))
+    missing = [name for name in chosen if name not in available]
+    if missing:
+        raise ConfigurationError(
+            f"providers: this onnxruntime {ort.__version__} has no {', '.join(missing)}"
+            f" (it has {', '.join(available)})"
+        )
+    return chosen if CPU in chosen else [*chosen, CPU]
+
+
+def _require_cuda(chosen: Sequence[str], lacking: bool, notes: list[str]) -> None:
+    if chosen[0] == CUDA:
+        return
+    if lacking:
+        notes.append("cuda_graphs has no effect on the CPU")
+        return
+    raise ConfigurationError(
+        f"cuda_graphs needs {CUDA} first, but the policy would run on {chosen[0]} (this onnxruntime has"
+        f" {', '.join(ort.get_available_providers())}); take --device cuda on a machine with a GPU, or leave it off",
+        "cuda-graphs-unavailable",
+    )
+
+
+def started(placement: Placement, active: Sequence[str], path: Path) -> str:
+    """'' when the graph runs where it should, else a note. Raises ConfigurationError for a silent CPU fallback."""
+    wanted = placement.providers[0]
+    if wanted in active:
+        return ""
+    said = f"{path}: asked for {wanted} but onnxruntime could only start {', '.join(active)}"
+    if not placement.allow_cpu_fallback:
+        raise ConfigurationError(
+            f"{said}; check the CUDA and cuDNN libraries or take --device cpu", "silent-cpu-fallback"
+        )
+    return f"{said}; it is served there, as --allow-cpu-fallback says"
+
+
+def inference_mode(sessions: Sequence[Sequence[str]]) -> str:
+    """onnx_trt_fp16, onnx_gpu or onnx_cpu, after the active providers of every graph: the slowest place counts."""
+    modes = [MODES.get(active[0], "onnx_cpu") for active in sessions]
+    return max(modes, key=("onnx_trt_fp16", "onnx_gpu", "onnx_cpu").index)
+
+
+def engine_cache(export_path: Path) -> Path:
+    """A directory for TensorRT's engines: in the export, else in the user's cache. Raises ConfigurationError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = export_path.resolve()
+    tried = (own / ".ort_trt", cache / "reflex" / "tensorrt" / f"{own.parent.name}_{own.name}")
+    for directory in tried:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                return directory
+        except OSError:
+            continue
+    raise ConfigurationError(f"TensorRT can keep its engines neither in {tried[0]} nor in {tried[1]}")
+
+
+def _options(name: str, placement: Placement) -> dict[str, str]:
+    if name == CUDA:
+        options = {
+            "device_id": "0",
+            "arena_extend_strategy": "kSameAsRequested",
+            "cudnn_conv_algo_search": "HEURISTIC",  # exhaustive search differs from start to start
+            "use_tf32": "0",  # the same numbers as on the CPU; a float16 export is the way to be faster
+        }
+        return options | ({"enable_cuda_graph": "1"} if placement.captures else {})
+    if name == TENSORRT and placement.engines is not None:
+        return {
+            "device_id": "0",
+            "trt_fp16_enable": "1",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(placement.engines),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(placement.engines),
+            "trt_max_workspace_size": str(_WORKSPACE_BYTES),
+        }
+    return {}
+
+
+def session_options(intra_op_threads: int) -> Any:
+    """The onnxruntime.SessionOptions of every graph. threads 0: one per physical core."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors come back as exceptions, which are logged once
+    options.use_deterministic_compute = True
+    # spinning threads take the cores that the robot's other processes need
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deadline: an answer is there when its budget is spent, from the inference or in its place."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reflex_core.cancellation import Cancellation
+from reflex_core.counting import Counts
+from reflex_core.errors import CancelledError, InferenceError
+from reflex_core.values import (
+    CLOUD,
+    HOLD,
+    LAST_KNOWN_GOOD,
+    NOTHING,
+    POLICY,
+    ActionChunk,
+    Floats,
+    GuardReport,
+    Request,
+    Served,
+)
+from reflex_core.wedges.wedge import Proceed
+from reflex_core.workers import Workers
+
+EPISODES_KEPT = 256
+MOST_WORKERS = 32
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """An answer fit to stand in later, and when the request for it was made on both clocks (stamp 0: unknown)."""
+
+    served: Served
+    received_ns: int
+    stamp_ns: int
+
+    def elapsed_rows(self, request: Request) -> int:
+        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
+        stamp_ns = request.observation.stamp_ns
+        between_ns = request.received_ns - self.received_ns
+        if self.stamp_ns > 0 and stamp_ns > 0:
+            # chunks count from their observation's stamp, which may run on a simulator's clock
+            between_ns = stamp_ns - self.stamp_ns
+        return int(between_ns * 1e-9 / self.served.chunk.dt_s)
+
+
+class LastGood:
+    """The newest good answer of each episode. Bounded, thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._good: OrderedDict[str, Good] = OrderedDict()
+
+    def remember(self, request: Request, served: Served) -> None:
+        """Keep an answer that was inferred and is finite, unless a newer one is there."""
+        episode_id, chunk = request.episode_id, served.chunk
+        # a chunk of unknown rate cannot be shifted: nobody knows how much of it is over
+        if episode_id is None or chunk.source not in (POLICY, CLOUD) or chunk.dt_s <= 0:
+            return
+        if not np.isfinite(chunk.actions).all():
+            return
+        with self._lock:
+            known = self._good.get(episode_id)
+            if known is not None and known.received_ns > request.received_ns:
+                return
+            self._good[episode_id] = Good(served, request.received_ns, request.observation.stamp_ns)
+            self._good.move_to_end(episode_id)
+            while len(self._good) > EPISODES_KEPT:
+                self._good.popitem(last=False)
+
+    def find(self, episode_id: str | None) -> Good | None:
+        """The newest good answer of the episode; None without an episode, or before its first."""
+        with self._lock:
+            return self._good.get(episode_id) if episode_id is not None else None
+
+
+class Deadline:
+    """Waits for the inference until the budget, counted from receipt, is spent; then cancels it and answers itself.
+
+    The stand-in is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in
+    any chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
+    template: what a hold says besides its position; its chunk gives the hold's names, dt_s and number of rows.
+    fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD.
+    """
+
+    def __init__(
+        self,
+        budget_ms: Callable[[], float],
+        max_age_ms: Callable[[], float],
+        hold_position: Callable[[Request], Floats | None],
+        template: Served,
+        misses: Counts,
+        fallbacks: Mapping[str, Counts],
+        holds: Counts,
+        most_workers: int = MOST_WORKERS,
+    ) -> None:
+        self._budget_ms, self._max_age_ms = budget_ms, max_age_ms
+        self._hold_position, self._template = hold_position, template
+        self._misses, self._fallbacks, self._holds = misses, fallbacks, holds
+        self._good = LastGood()
+        self._workers = Workers(most_workers, "inference")
+        self._missing = False
+        self._late = 0
+        self._missed = 0
+        self._counting = threading.Lock()
+
+    @property
+    def misses(self) -> int:
+        """How many requests it had to answer itself."""
+        return self._missed
+
+    @property
+    def late(self) -> int:
+        """How many inferences ended after nobody waited for them any more: cancelled, failed or finished."""
+        return self._late
+
+    @property
+    def busy(self) -> int:
+        """How many inferences run now, including those that nobody waits for."""
+        return self._workers.busy
+
+    def __call__(self, request: Request, proceed: Proceed) -> Served:
+        budget_ms = self._budget_ms()
+        if budget_ms <= 0:
+            return proceed(request)
+        deadline_ns = request.received_ns + int(budget_ms * 1e6)
+        if request.deadline_ns is not None:
+            deadline_ns = min(deadline_ns, request.deadline_ns)
+        left_s = (deadline_ns - time.monotonic_ns()) * 1e-9
+        if left_s <= 0:
+            return self._stand_in(request, "its budget was spent before inference began")
+        cancellation = request.cancellation or Cancellation()
+        bounded = replace(request, deadline_ns=deadline_ns, cancellation=cancellation)
+        task = self._workers.start(lambda: self._infer(bounded, proceed, cancellation))
+        if task is None:
+            return self._stand_in(request, "every worker is busy with an inference that does not stop")
+        if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
+            served = task.outcome()
+            self._note_met()
+            return served
+        cancellation.cancel()
+        return self._stand_in(request, "inference took longer")
+
+    def _infer(self, request: Request, proceed: Proceed, cancellation: Cancellation) -> Served:
+        try:
+            served = proceed(request)
+        except Exception as error:
+            if cancellation.cancelled and not isinstance(
+                error, CancelledError
+            ):  # nobody is left to hear of it
+                log.warning("request %s failed after its deadline: %s", request.request_id, error)
+            raise
+        finally:
+            if cancellation.cancelled:
+                with self._counting:
+                    self._late += 1
+        self._good.remember(request, served)  # late or not: it is the newest that is known of its episode
+        return served
+
+    def _stand_in(self, request: Request, reason: str) -> Served:
+        self._misses.inc()
+        self._missed += 1
+        if not self._missing:
+            self._missing = True
+            log.warning("the deadline was missed (request %s: %s)", request.request_id, reason)
+        now_ns = time.monotonic_ns()
+        good = self._good.find(request.episode_id)
+        served = None if good is None else self._continued(good, request, now_ns)
+        if served is None:
+            served = self._held(request)
+        self._fallbacks[served.chunk.source].inc()
+        return served
+
+    def _note_met(self) -> None:
+        if self._missing:
+            self._missing = False
+            log.info("the deadline is met again")
+
+    def _continued(self, good: Good, request: Request, now_ns: int) -> Served | None:
+        """The good answer from the elapsed row on; None when it is too old or nothing is left of it."""
+        age_ms = (now_ns - good.received_ns) * 1e-6
+        if age_ms > self._max_age_ms():
+            return None
+        chunk = good.served.chunk
+        elapsed = good.elapsed_rows(request)
+        if elapsed < 0:
+            return None
+        actions = chunk.actions[elapsed:]
+        waited_s = (now_ns - request.received_ns) * 1e-9
+        if len(actions) * chunk.dt_s <= waited_s:
+            return None
+        return replace(
+            good.served,
+            chunk=replace(chunk, actions=actions, source=LAST_KNOWN_GOOD),
+            raw_actions=good.served.raw_actions[elapsed:],
+            request_id=request.request_id,
+            denoise_steps=0,
+            tokens_cut=0,
+            stages_ms=NOTHING,
+            deadline_exceeded=True,
+            fallback_age_ms=age_ms,
+        )
+
+    def _held(self, request: Request) -> Served:
+        template = self._template
+        position = self._hold_position(request)
+        if position is None:
+            raise InferenceError(
+                "the deadline has passed, and neither a chunk of this episode nor a position to hold is known",
+                "deadline-exceeded",
+            )
+        self._holds.inc()
+        actions = np.tile(position.astype(np.float32), (len(template.chunk.actions), 1))
+        return replace(
+            template,
+            chunk=ActionChunk(actions, template.chunk.names, template.chunk.dt_s, source=HOLD),
+            raw_actions=actions,
+            request_id=request.request_id,
+            episode_id=request.episode_id,
+            seed=request.seed or 0,
+            denoise_steps=0,
+            guard=GuardReport(),
+            deadline_exceeded=True,
+            hold_reason="deadline",
+        )

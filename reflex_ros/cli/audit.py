@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex audit verify|head`: has anybody touched the audit log?"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from reflex_core.audit_chain import START, Verdict, audit_files, read_tail, verify
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check a log or print its last hash. 0 when it is whole, 1 when it is not, 2 for a bad command line."""
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        files = _files(options.log)
+        return _head(files) if options.command == "head" else _verify(files, options.head)
+    except ValueError as error:
+        print(f"reflex audit: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"reflex audit: {error.filename or options.log}: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reflex audit", description="Check the hash chain of an audit log.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    checking = commands.add_parser("verify", help="find the first changed, removed, reordered or torn record")
+    checking.add_argument("log", type=Path, help="the audit directory, or one of its files")
+    checking.add_argument(
+        "--head", type=_hash, help="hash of a record that must still be there, printed by `head` before"
+    )
+    printing = commands.add_parser("head", help="print the hash of the last record, to be kept elsewhere")
+    printing.add_argument("log", type=Path, help="the audit directory, or one of its files")
+    return parser
+
+
+def _hash(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"expected 64 hex digits, got {text[:80]!r}")
+    return text.lower()
+
+
+def _files(log: Path) -> list[Path]:
+    if log.is_file():
+        return [log]
+    if not log.exists():
+        raise ValueError(f"{log}: no such file or directory")
+    files = audit_files(log)
+    if not files:
+        raise ValueError(f"{log}: no audit_<YYYYMMDD>.jsonl in it")
+    return files
+
+
+def _verify(files: list[Path], head: str | None) -> int:
+    verdict = verify(files, head)
+    if verdict.finding is not None:
+        print(verdict.finding)
+        return 1
+    print(_said(verdict))
+    return 0
+
+
+def _said(verdict: Verdict) -> str:
+    parts = [f"whole: {verdict.records} records in {verdict.files} files", f"head {verdict.head}"]
+    if verdict.anchor != START:
+        parts.append(f"begins at record {verdict.first_seq}, trusted anchor {verdict.anchor}")
+    if verdict.records_after is not None:
+        parts.append(f"{verdict.records_after} records after the given head")
+    if verdict.missing:
+        parts.append(f"{verdict.missing} records could not be written, as the log says itself")
+    if verdict.recovered:
+        parts.append(f"{verdict.recovered} torn ends, as the log says itself")
+    return "; ".join(parts)
+
+
+def _head(files: list[Path]) -> int:
+    for path in reversed(files):
+        tail = read_tail(path)
+        if tail.record is not None:
+            print(tail.record["hash"])
+            return 0
+    print(f"{files[-1]}: no whole record in it", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

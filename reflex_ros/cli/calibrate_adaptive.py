@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/adaptive.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
+from reflex_core.errors import ConfigurationError, ObservationError, ReflexError
+from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.locations import embedded_policy
+from reflex_core.observation_files import read_observations
+from reflex_core.policy.adaptive import adaptive_block
+from reflex_core.policy.adaptive_search import Candidate, candidates, choose, course
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.values import Observation
+
+SCENES = 64
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print. 0: a threshold was found; 1: none saves anything, or it could not be measured; 2: usage."""
+    options = _parser().parse_args(argv)
+    path = options.export_dir or embedded_policy()
+    try:
+        return _calibrate(path, options)
+    except ReflexError as error:
+        print(f"reflex calibrate-adaptive: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reflex calibrate-adaptive",
+        description="Measure how early the denoise loop of an export may stop, for --adaptive-steps.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("export_dir", nargs="?", type=Path, help="the export; the embedded one if left out")
+    robot = parser.add_mutually_exclusive_group()
+    robot.add_argument("--embodiment", help="preset whose joint ranges the difference is a share of")
+    robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file with the ranges")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument("--observations", type=Path, help="folder of recorded observations (docs/adaptive.md)")
+    seen.add_argument(
+        "--scenes",
+        type=_count,
+        default=SCENES,
+        help="simulated scenes, for the embedded policy (%(default)s)",
+    )
+    parser.add_argument("--seeds", type=_count, default=1, help="start noises per observation (%(default)s)")
+    parser.add_argument(
+        "--max-difference",
+        type=_share,
+        default=0.01,
+        help="largest change of an action that is allowed, as a share of the joint's range (%(default)s)",
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"))
+    parser.add_argument("--write", action="store_true", help=f"keep the result in the export's {CONFIG_NAME}")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {value}")
+    return value
+
+
+def _calibrate(path: Path, options: argparse.Namespace) -> int:
+    export = open_export(path)
+    policy = load_policy(export, _embodiment(path, options), options.device, 1)
+    robot = policy.fit.embodiment
+    assert robot is not None  # it was given one
+    policy.require_stepped()
+    observations, what = _observations(policy, options)
+    courses = [
+        course(policy, observation, seed) for observation in observations for seed in range(options.seeds)
+    ]
+    steps = policy.contract.flow.steps
+    found = candidates(courses, robot.action_max - robot.action_min)
+    chosen = choose(found, options.max_difference, steps)
+    print(f"{export.model_version}: {len(courses)} chunks of {steps} steps; {what}\n")
+    print(table(found, chosen, options.max_difference, steps))
+    if chosen is None:
+        print(
+            f"\nno choice saves steps within {options.max_difference:.2%} of the joints' ranges: leave it off"
+        )
+        return 1
+    if not options.write:
+        print(f"\nnothing was written; --write keeps the marked line in {path / CONFIG_NAME}")
+        return 0
+    measured = {
+        "model_hash": export.model_hash,
+        "denoise_steps": steps,
+        "observations": what,
+        "chunks": len(courses),
+        "mean_steps": round(chosen.steps, 2),
+        "difference": round(chosen.difference, 4),
+        "max_difference": options.max_difference,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+    write_block(path / CONFIG_NAME, adaptive_block(chosen.adaptive, measured))
+    print(f"\nwritten to {path / CONFIG_NAME}")
+    return 0
+
+
+def _embodiment(path: Path, options: argparse.Namespace) -> Embodiment:
+    own = path / "embodiment.json"
+    if options.custom_embodiment_config:
+        return load_embodiment(options.custom_embodiment_config)
+    if options.embodiment:
+        return load_preset(options.embodiment)
+    if own.is_file():
+        return load_embodiment(own)
+    raise ConfigurationError(
+        f"{path} brings no embodiment.json: give --embodiment or --custom-embodiment-config, as the allowed difference"
+        " is a share of each joint's range"
+    )
+
+
+def _observations(policy: Policy, options: argparse.Namespace) -> tuple[Iterable[Observation], str]:
+    """What to measure on, and its description."""
+    if options.observations is not None:
+        recorded = read_observations(options.observations)
+        return recorded, f"{len(recorded)} recorded observations"
+    if policy.export.model_id != open_export(embedded_policy()).model_id:
+        raise ObservationError(
+            f"{policy.export.path}: needs --observations: how soon its velocity settles depends on what it really sees,"
+            " and only the embedded policy comes with a simulation"
+        )
+    try:
+        from reflex_ros.demo.observations import scene_observations
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{error}: the simulated scenes need mujoco; or give --observations"
+        ) from error
+    seen = scene_observations(policy, options.scenes)
+    return seen, f"{options.scenes} simulated scenes, each with a clear and two ambiguous instructions"
+
+
+def table(found: Sequence[Candidate], chosen: Candidate | None, bound: float, steps: int) -> str:
+    """One line per threshold and least number of steps, the chosen one marked; patience 1 unless it was chosen."""
+    lines = ["   threshold  min steps  patience  steps  saved  difference"]
+    for one in found:
+        if one is not chosen and (one.adaptive.patience > 1 or one.steps == steps):
+            continue
+        mark = "->" if one is chosen else "  "
+        said = f"{one.difference:9.2%}" + ("" if one.difference <= bound else "  too much")
+        lines.append(
+            f"{mark} {one.adaptive.threshold:9g}  {one.adaptive.min_steps:9}  {one.adaptive.patience:8}"
+            f"  {one.steps:5.2f}  {1 - one.steps / steps:5.0%}  {said}"
+        )
+    return "\n".join(lines)
+
+
+def write_block(path: Path, block: dict[str, Any]) -> None:
+    """Set 'adaptive' in a reflex_config.json; a reader sees the old file or the new one, never half of it."""
+    document = json.loads(path.read_text(encoding="utf-8")) | {"adaptive": block}
+    mode = path.stat().st_mode
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            file.write(json.dumps(document, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, mode)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

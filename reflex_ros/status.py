@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""~/status: what the node is doing, as plain numbers."""
+
+from __future__ import annotations
+
+from reflex_core.assembly import Loaded
+from reflex_core.engine import Engine
+from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.msg import ServeStatus
+
+
+def status_message(
+    engine: Engine, progress: Progress, loop: ChunkLoop | None, now_ns: int, chunk_rate_hz: float
+) -> ServeStatus:
+    """Everything but stamp, episode and instruction, which the node knows. `now_ns` is on the robot's clock."""
+    status = ServeStatus(
+        state=engine.state,
+        robot_id=engine.settings.robot_id,
+        stopped=loop.stopped if loop else False,
+        holding=bool(progress.hold_reason),
+        hold_reason=progress.hold_reason,
+        latency_ms=progress.latency_ms,
+        observation_age_ms=progress.age_ms,
+        chunks_total=progress.chunks,
+        holds_total=progress.holds,
+        errors_total=progress.errors,
+        guard_clamped_total=progress.clamped,
+        observations_refused_total=progress.refused,
+        fallbacks_total=progress.fallbacks,
+        chunk_rate_hz=chunk_rate_hz,
+    )
+    loaded = engine.loaded
+    if loaded is not None:
+        _describe(status, loaded)
+    running = loop.pacing.running if loop else None
+    status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
+    return status
+
+
+def _describe(status: ServeStatus, loaded: Loaded) -> None:
+    status.embodiment = loaded.embodiment.name if loaded.embodiment else ""
+    status.model_version = loaded.policy.export.model_version
+    status.inference_mode = loaded.policy.inference_mode
+    status.latency_p50_ms, status.latency_p99_ms = loaded.telemetry.percentiles_ms(50, 99)
+    guard = loaded.guard.status()
+    status.guard_tripped = guard.tripped
+    status.consecutive_clamps = guard.consecutive_clamps
+    status.consecutive_failures = loaded.breaker.consecutive_failures if loaded.breaker else 0
+    status.slo_violated = loaded.admission.violated
+    status.deadline_misses_total = loaded.deadline.misses

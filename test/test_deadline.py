@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deadline: who answers when the model does not, with which rows, and what becomes of the late inference."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from conftest import ExportDir
+from http_client import wait_for
+from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, ramp, request
+
+from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
+from reflex_core.wedges.deadline import EPISODES_KEPT, Deadline
+from reflex_core.wedges.wedge import Proceed
+
+SHORT_MS, LONG_MS = 20.0, 60_000.0
+ENOUGH_MS = 300.0  # for an inference to begin on a busy machine
+MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)
+
+
+@dataclass
+class Bench:
+    """A deadline whose budget a test may change, and the counters it counts with."""
+
+    budget_ms: float = LONG_MS
+    max_age_ms: float = LONG_MS
+    position: Floats | None = field(default_factory=lambda: MEASURED)
+    most_workers: int = 32
+
+    def __post_init__(self) -> None:
+        self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds")
+        self.deadline = Deadline(
+            lambda: self.budget_ms,
+            lambda: self.max_age_ms,
+            lambda _: self.position,
+            answer(request()),
+            self.counts["misses"],
+            self.counts,
+            self.counts["holds"],
+            self.most_workers,
+        )
+
+    def good(self, asked: Request, actions: Floats | None = None, source: str = POLICY) -> Served:
+        self.budget_ms = LONG_MS
+        return self.deadline(asked, lambda bounded: answer(bounded, actions, source=source))
+
+    def missed(self, asked: Request) -> Served:
+        """The answer to a request whose inference goes on until it is cancelled."""
+        self.budget_ms = SHORT_MS
+        return self.deadline(replace(asked, received_ns=time.monotonic_ns()), until_cancelled)
+
+    def counted(self, name: str) -> float:
+        return count(self.counts[name])
+
+
+def until_cancelled(asked: Request) -> Served:
+    assert asked.cancellation is not None
+    stopped = threading.Event()
+    with asked.cancellation.calling(stopped.set):
+        stopped.wait(30)
+    asked.cancellation.check()
+    raise AssertionError("nobody cancelled the inference")
+
+
+class Stubborn:
+    """An inference that no cancellation reaches; it ends when the test says so."""
+
+    def __init__(self, ending: Callable[[Request], Served] = answer) -> None:
+        self.ending = ending
+        self.calls = 0
+        self.release = threading.Event()
+
+    def __call__(self, asked: Request) -> Served:
+        self.calls += 1
+        self.release.wait(30)
+        return self.ending(asked)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_without_a_budget_it_stays_on_the_callers_thread_and_changes_nothing(bench: Bench) -> None:
+    bench.budget_ms = 0.0
+    asked = request()
+    made = answer(asked)
+    threads: list[int] = []
+
+    def proceed(given: Request) -> Served:
+        threads.append(threading.get_ident())
+        assert given is asked
+        return made
+
+    assert bench.deadline(asked, proceed) is made
+    assert threads == [threading.get_ident()]
+
+
+def test_inside_the_budget_the_answer_is_the_policys(bench: Bench) -> None:
+    asked = request()
+    served = bench.good(asked)
+    assert (served.chunk.source, served.deadline_exceeded, served.fallback_age_ms) == (POLICY, False, 0.0)
+    assert served.request_id == asked.request_id
+    assert bench.counted("misses") == 0
+
+
+def test_the_rest_of_the_onion_learns_when_the_answer_must_be_there(bench: Bench) -> None:
+    bench.budget_ms = 1000.0
+    seen: list[Request] = []
+
+    def proceed(given: Request) -> Served:
+        seen.append(given)
+        return answer(given)
+
+    asked = request()
+    bench.deadline(asked, proceed)
+    assert seen[0].deadline_ns == asked.received_ns + 1_000_000_000
+    assert seen[0].cancellation is not None
+
+
+def test_an_earlier_deadline_of_the_request_itself_counts(bench: Bench) -> None:
+    asked = replace(request(), deadline_ns=time.monotonic_ns() + 10_000_000)
+    assert bench.deadline(asked, until_cancelled).deadline_exceeded
+
+
+def test_over_the_deadline_the_last_good_chunk_goes_on_from_the_row_that_is_due(bench: Bench) -> None:
+    bench.good(request(stamp_s=0.0))
+    asked = request(stamp_s=3.4 * DT_S)
+    served = bench.missed(asked)
+    np.testing.assert_array_equal(served.chunk.actions, ramp()[3:])
+    np.testing.assert_array_equal(served.raw_actions, ramp()[3:])
+    assert (served.chunk.source, served.chunk.start_index) == (LAST_KNOWN_GOOD, 0)
+    assert served.deadline_exceeded
+    assert served.fallback_age_ms >= SHORT_MS
+    assert (served.request_id, served.episode_id, served.denoise_steps) == (asked.request_id, "pick", 0)
+    assert (bench.counted("misses"), bench.counted(LAST_KNOWN_GOOD), bench.counted(HOLD)) == (1, 1, 0)
+
+
+def test_without_stamps_the_times_of_receipt_say_which_row_is_due(bench: Bench) -> None:
+    now = time.monotonic_ns()
+    bench.good(request(stamp_s=None, received_ns=now - int(4.5 * DT_S * 1e9)))
+    bench.budget_ms = SHORT_MS
+    served = bench.deadline(request(stamp_s=None, received_ns=now), until_cancelled)
+    np.testing.assert_array_equal(served.chunk.actions, ramp()[4:])
+
+
+def test_each_miss_goes_on_from_the_good_chunk_itself(bench: Bench) -> None:
+    bench.good(request(stamp_s=0.0))
+    for row in (1, 2, 7):
+        served = bench.missed(request(stamp_s=(row + 0.5) * DT_S))
+        np.testing.assert_array_equal(served.chunk.actions, ramp()[row:])
+
+
+def test_once_the_tail_is_spent_the_robot_holds(bench: Bench) -> None:
+    bench.good(request(stamp_s=0.0))
+    served = bench.missed(request(stamp_s=(HORIZON + 0.5) * DT_S))
+    assert (served.chunk.source, served.hold_reason) == (HOLD, "deadline")
+    assert served.deadline_exceeded
+    np.testing.assert_array_equal(served.chunk.actions, np.tile(MEASURED, (HORIZON, 1)))
+    assert (bench.counted(HOLD), bench.counted("holds"), bench.counted(LAST_KNOWN_GOOD)) == (1, 1, 0)
+
+
+def test_a_tail_that_ended_while_the_request_waited_is_spent(bench: Bench) -> None:
+    bench.good(request(stamp_s=0.0))
+    bench.budget_ms = 1.0
+    late = request(stamp_s=8.5 * DT_S, received_ns=time.monotonic_ns() - int(3 * DT_S * 1e9))
+    assert bench.deadline(late, until_cancelled).chunk.source == HOLD
+
+
+def test_a_chunk_older_than_the_limit_is_not_executed(bench: Bench) -> None:
+    bench.good(request(stamp_s=0.0))
+    bench.max_age_ms = 1.0
+    assert bench.missed(request(stamp_s=0.0)).chunk.source == HOLD
+
+
+def test_a_chunk_from_after_the_request_is_not_executed(bench: Bench) -> None:
+    bench.good(request(stamp_s=5.0))
+    assert bench.missed(request(stamp_s=1.0)).chunk.source == HOLD
+
+
+def test_another_episodes_chunk_is_never_used(bench: Bench) -> None:
+    bench.good(request("pick"))
+    assert bench.missed(request("place")).chunk.source == HOLD
+
+
+def test_requests_without_an_episode_never_get_anybodys_chunk(bench: Bench) -> None:
+    bench.good(request(None))
+    bench.good(request("pick"))
+    assert bench.missed(request(None)).chunk.source == HOLD
+
+
+def test_what_is_not_finite_or_not_inferred_is_not_a_good_chunk(bench: Bench) -> None:
+    spoiled = ramp()
+    spoiled[2, 3] = np.nan
+    bench.good(request("nan"), spoiled)
+    bench.good(request("hold"), source=HOLD)
+    assert bench.missed(request("nan")).chunk.source == HOLD
+    assert bench.missed(request("hold")).chunk.source == HOLD
+    bench.good(request("cloud"), source=CLOUD)
+    assert bench.missed(request("cloud")).chunk.source == LAST_KNOWN_GOOD
+
+
+def test_a_chunk_of_unknown_rate_cannot_stand_in(bench: Bench) -> None:
+    bench.deadline(request(), lambda asked: answer(asked, dt_s=0.0))
+    assert bench.missed(request()).chunk.source == HOLD
+
+
+def test_an_older_answer_that_comes_late_does_not_replace_a_newer_one(bench: Bench) -> None:
+    newer = request(stamp_s=2 * DT_S)
+    bench.good(newer, ramp(0.1))
+    bench.good(request(stamp_s=0.0, received_ns=newer.received_ns - 1_000_000), ramp())
+    served = bench.missed(request(stamp_s=2.5 * DT_S))
+    np.testing.assert_array_equal(served.chunk.actions, ramp(0.1))
+
+
+def test_the_episodes_it_remembers_are_bounded(bench: Bench) -> None:
+    for number in range(EPISODES_KEPT + 1):
+        bench.good(request(f"episode-{number}"))
+    assert bench.missed(request("episode-0")).chunk.source == HOLD
+    assert bench.missed(request("episode-1")).chunk.source == LAST_KNOWN_GOOD
+
+
+def test_with_nowhere_to_hold_it_is_an_error(bench: Bench) -> None:
+    bench.position = None
+    with pytest.raises(InferenceError, match="neither a chunk of this episode nor a position") as caught:
+        bench.missed(request())
+    assert caught.value.slug == "deadline-exceeded"
+    assert bench.counted("misses") == 1
+
+
+def test_a_request_that_comes_over_its_budget_is_answered_without_inference(bench: Bench) -> None:
+    bench.good(request())
+    bench.budget_ms = SHORT_MS
+    stubborn = Stubborn()
+    served = bench.deadline(request(received_ns=time.monotonic_ns() - 50_000_000), stubborn)
+    assert (served.chunk.source, stubborn.calls) == (LAST_KNOWN_GOOD, 0)
+
+
+@pytest.mark.parametrize(
+    "error", [InferenceError("broken"), NotReadyError("degraded"), ObservationError("bad"), ValueError("odd")]
+)
+def test_an_error_inside_the_budget_is_the_callers(bench: Bench, error: Exception) -> None:
+    def proceed(_: Request) -> Served:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        bench.deadline(request(), proceed)
+    assert caught.value is error
+    assert (bench.counted("misses"), bench.deadline.late) == (0, 0)
+
+
+def test_the_late_inference_is_cancelled(bench: Bench) -> None:
+    ended: list[BaseException] = []
+
+    def proceed(asked: Request) -> Served:
+        try:
+            return until_cancelled(asked)
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    bench.budget_ms = ENOUGH_MS
+    assert bench.deadline(request(), proceed).deadline_exceeded
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert isinstance(ended[0], CancelledError)
+    assert bench.deadline.late == 1
+
+
+def test_a_late_answer_stands_in_for_the_next_request_of_its_episode(bench: Bench) -> None:
+    stubborn = Stubborn(lambda asked: answer(asked, ramp(0.1)))
+    bench.budget_ms = ENOUGH_MS
+    assert bench.deadline(request(stamp_s=0.0), stubborn).chunk.source == HOLD
+    stubborn.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert bench.deadline.late == 1
+    np.testing.assert_array_equal(bench.missed(request(stamp_s=2.5 * DT_S)).chunk.actions, ramp(0.1)[2:])
+
+
+def test_a_late_error_reaches_nobody_but_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Request) -> Served:
+        raise InferenceError("out of memory")
+
+    stubborn = Stubborn(fail)
+    bench.budget_ms = ENOUGH_MS
+    assert bench.deadline(request(), stubborn).deadline_exceeded
+    stubborn.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert bench.deadline.late == 1
+    assert "failed after its deadline: out of memory" in caplog.text
+
+
+def test_inferences_that_do_not_stop_cannot_pile_up() -> None:
+    bench = Bench(budget_ms=ENOUGH_MS, most_workers=2)
+    stubborn = Stubborn()
+    for _ in range(6):
+        assert bench.deadline(request(), stubborn).deadline_exceeded
+    assert (stubborn.calls, bench.deadline.busy) == (2, 2)
+    stubborn.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert bench.good(request()).chunk.source == POLICY
+
+
+def test_a_miss_is_logged_when_it_begins_and_when_it_is_over(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reflex_core.wedges.deadline")
+    for _ in range(3):
+        bench.missed(request())
+    for _ in range(3):
+        bench.good(request())
+    assert [record.message.split(" (")[0] for record in caplog.records] == [
+        "the deadline was missed",
+        "the deadline is met again",
+    ]
+
+
+def test_sixteen_callers_at_once_get_their_own_answers(bench: Bench) -> None:
+    bench.budget_ms = LONG_MS
+    served: dict[str, Served] = {}
+
+    def caller(episode_id: str) -> None:
+        for _ in range(50):
+            asked = request(episode_id)
+            served[episode_id] = bench.deadline(asked, answer)
+            assert served[episode_id].request_id == asked.request_id
+
+    threads = [threading.Thread(target=caller, args=(f"episode-{number}",)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {name: one.episode_id for name, one in served.items()} == {name: name for name in served}
+    assert len(served) == 16
+
+
+def burning(arm: Arm, bench: Bench) -> Proceed:
+    """The arm's policy behind the deadline; above 1 rad it computes for seconds."""
+    bench.deadline._hold_position = arm.guard.hold_position
+    return arm.onion(deadline=bench.deadline)
+
+
+def test_a_model_that_does_not_end_is_stopped_inside_onnxruntime_and_the_next_request_is_served(
+    bench: Bench, export_dir: ExportDir
+) -> None:
+    arm = Arm(export_dir("burning"))
+    act = burning(arm, bench)
+    good = act(arm.request(stamp_s=0.0))
+    bench.budget_ms = ENOUGH_MS
+    missed = act(arm.request(stamp_s=2.5 * DT_S, joint1=1.5))
+    assert (missed.chunk.source, missed.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    np.testing.assert_array_equal(missed.chunk.actions, good.chunk.actions[2:])
+    wait_for(lambda: bench.deadline.busy == 0)
+    bench.budget_ms = LONG_MS
+    again = act(arm.request(stamp_s=0.0))
+    assert (again.chunk.source, again.deadline_exceeded) == (POLICY, False)
+    assert again.chunk.actions.tobytes() == good.chunk.actions.tobytes()
+
+
+def test_requests_that_wait_for_a_model_that_does_not_end_leave_its_queue(
+    bench: Bench, export_dir: ExportDir
+) -> None:
+    arm = Arm(export_dir("burning"))
+    act = burning(arm, bench)
+    bench.budget_ms = ENOUGH_MS
+    sources: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: sources.append(act(arm.request(joint1=1.5)).chunk.source))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sources == [HOLD] * 8
+    wait_for(lambda: bench.deadline.busy == 0)
+    bench.budget_ms = LONG_MS
+    assert act(arm.request()).chunk.source == POLICY
+
+
+def test_before_the_first_good_chunk_it_holds_where_the_robot_is(bench: Bench, export_dir: ExportDir) -> None:
+    arm = Arm(export_dir("burning"))
+    act = burning(arm, bench)
+    bench.budget_ms = ENOUGH_MS
+    asked = arm.request(joint1=1.5)
+    served = act(asked)
+    assert served.chunk.source == HOLD
+    assert asked.observation.state is not None
+    np.testing.assert_array_equal(served.chunk.actions, np.tile(asked.observation.state, (HORIZON, 1)))

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gripper does to the actions of a real export: inverted, moved to its ends, or left as it is.
+
+The last action of the probe is the last number of the state, so that a test says what the network answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from odd_exports import HORIZON, probe
+from robots import ranges, robot
+
+from reflex_core.embodiment import Embodiment
+from reflex_core.export import open_export
+from reflex_core.policy.gripper import at_the_ends, ends_of
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.values import Floats
+
+PLAIN = {"normalization": {"state": {"mode": "identity"}, "action": {"mode": "identity"}}}
+JOINTS = [f"joint_{number}" for number in range(6)]
+
+
+def with_gripper(path: Path, bounds: tuple[float, float] = (0.0, 1.0), **block: Any) -> Embodiment:
+    action_space = ranges(7, gripper=list(bounds))
+    return robot(path, [*JOINTS, "gripper"], action_space=action_space, gripper={"component_idx": 6, **block})
+
+
+def served(path: Path, embodiment: Embodiment, config: dict[str, Any] | None = None) -> Policy:
+    return load_policy(open_export(probe(path, config=PLAIN | (config or {}))), embodiment, "cpu", 1)
+
+
+def answer(policy: Policy, value: float) -> Floats:
+    """(horizon, 7) actions, the last of which the network says is `value`."""
+    seen = dataclasses.replace(policy.canary(), state=np.array([0.5, value], np.float32))
+    return policy.predict(seen, 1).actions
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 0.75, 1.2])
+def test_a_gripper_without_a_threshold_is_continuous(tmp_path: Path, value: float) -> None:
+    actions = answer(served(tmp_path, with_gripper(tmp_path)), value)
+    np.testing.assert_allclose(actions[:, 6], value, atol=1e-5)
+    np.testing.assert_allclose(actions[:, 5], 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "end"), [(-0.2, 0.0), (0.0, 0.0), (0.59, 0.0), (0.61, 1.0), (1.0, 1.0), (3.0, 1.0)]
+)
+def test_a_threshold_closes_or_opens_the_gripper_all_the_way(
+    tmp_path: Path, value: float, end: float
+) -> None:
+    actions = answer(served(tmp_path, with_gripper(tmp_path, close_threshold=0.6)), value)
+    assert actions[:, 6].tolist() == [end] * HORIZON
+    np.testing.assert_allclose(actions[:, 5], 0.5, atol=1e-5)
+
+
+def test_a_threshold_counts_in_parts_of_the_range(tmp_path: Path) -> None:
+    policy = served(tmp_path, with_gripper(tmp_path, (-2.0, 6.0), close_threshold=0.25))
+    assert answer(policy, -0.1)[:, 6].tolist() == [-2.0] * HORIZON
+    assert answer(policy, 0.1)[:, 6].tolist() == [6.0] * HORIZON
+
+
+def test_an_inverted_gripper_counts_from_the_other_end_of_its_range(tmp_path: Path) -> None:
+    policy = served(tmp_path, with_gripper(tmp_path, (-2.0, 6.0), inverted=True))
+    np.testing.assert_allclose(answer(policy, -1.0)[:, 6], 5.0, atol=1e-5)
+    np.testing.assert_allclose(answer(policy, 6.0)[:, 6], -2.0, atol=1e-5)
+
+
+def test_inversion_comes_before_the_threshold(tmp_path: Path) -> None:
+    policy = served(tmp_path, with_gripper(tmp_path, close_threshold=0.8, inverted=True))
+    assert answer(policy, 0.1)[0, 6] == 1.0
+    assert answer(policy, 0.3)[0, 6] == 0.0
+
+
+def test_both_act_on_physical_units(tmp_path: Path) -> None:
+    """The network says 0.5 for what the statistics call 0.5 * 0.2 + 0.7 = 0.8 of the range."""
+    block = {"state": {"mode": "identity"}, "action": {"mean": [0.0] * 6 + [0.7], "std": [1.0] * 6 + [0.2]}}
+    policy = served(tmp_path, with_gripper(tmp_path, close_threshold=0.75), {"normalization": block})
+    assert answer(policy, 0.5)[0, 6] == 1.0
+    assert answer(policy, 0.2)[0, 6] == 0.0
+
+
+def test_the_gripper_is_found_by_name_wherever_the_export_has_it(tmp_path: Path) -> None:
+    names = ["gripper", *JOINTS]  # the export's first action is the mean red of the picture
+    policy = served(tmp_path, with_gripper(tmp_path, close_threshold=0.5), {"action_names": names})
+    actions = answer(policy, 7.0)
+    assert set(actions[:, 6].tolist()) <= {0.0, 1.0}
+    np.testing.assert_allclose(actions[:, 5], 7.0, atol=1e-5)
+
+
+def test_a_payload_is_released_from_its_threshold_on(tmp_path: Path) -> None:
+    release = {"component_idx": 6, "trigger_threshold": 0.5}
+    drone = robot(
+        tmp_path, [*JOINTS, "payload"], action_space=ranges(7, payload=[0.0, 1.0]), payload_release=release
+    )
+    policy = served(tmp_path, drone)
+    assert (answer(policy, 0.4)[0, 6], answer(policy, 0.5)[0, 6]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_so_for_the_guard_to_see(tmp_path: Path, value: float) -> None:
+    ends = ends_of(with_gripper(tmp_path, close_threshold=0.5, inverted=True))
+    actions = np.full((3, 7), 0.25, np.float32)
+    actions[1, 6] = value
+    found = at_the_ends(actions, ends)
+    assert np.isfinite(found).tolist() == np.isfinite(actions).tolist()
+    assert found[[0, 2], 6].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.044), (0.1, 0.7), (-0.2, 2.0), (-0.7, -0.1)])
+def test_the_ends_lie_inside_the_range(tmp_path: Path, bounds: tuple[float, float]) -> None:
+    """Else the guard would clamp, and count, every chunk in which the gripper is shut."""
+    (end,) = ends_of(with_gripper(tmp_path, bounds, close_threshold=0.5))
+    assert bounds[0] <= float(end.low) <= bounds[0] + 1e-6
+    assert bounds[1] - 1e-6 <= float(end.high) <= bounds[1]
+
+
+def test_a_robot_that_asks_for_nothing_costs_nothing(tmp_path: Path) -> None:
+    actions = np.zeros((3, 7), np.float32)
+    assert ends_of(None) == ends_of(with_gripper(tmp_path)) == ()
+    assert at_the_ends(actions, ()) is actions
+
+
+def test_the_networks_own_answer_is_not_written_over(tmp_path: Path) -> None:
+    actions = np.full((3, 7), 0.25, np.float32)
+    at_the_ends(actions, ends_of(with_gripper(tmp_path, close_threshold=0.5)))
+    assert (actions == 0.25).all()

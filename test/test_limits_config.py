@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The safety configuration: what is read, what is refused, and what both sources of limits come to together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reflex_core.embodiment import load_preset
+from reflex_core.limits.config import SafetyConfigError, load_safety_config
+from reflex_core.limits.values import effective_limits
+from reflex_core.metrics import Metrics
+from reflex_core.wedges.guard import guard_for
+
+ARM = load_preset("franka").without_gripper()
+NAMES = ARM.joint_names
+ONE: dict[str, Any] = {
+    "joint_names": ["panda_joint4"], "position_min": [-3.0], "position_max": [-0.2], "velocity_max": [1.0]
+}  # fmt: skip
+TWO: dict[str, Any] = {
+    "joint_names": ["a", "b"], "position_min": [-1, -2], "position_max": [1, 2], "velocity_max": [1, 1]
+}  # fmt: skip
+CARTESIAN = {
+    "action_space": "cartesian",
+    "workspace_min": [-0.5, -0.5, 0.0],
+    "workspace_max": [0.5, 0.5, 0.8],
+}
+
+
+def written(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "safety_config.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_file_says_what_it_says(tmp_path: Path) -> None:
+    whole = TWO | {
+        "schema_version": 1, "acceleration_max": [3, 4], "effort_max": [10, 20], "mode": "reject",
+        "max_consecutive_clamps": 0, "workspace_min": [-1, -1, 0], "workspace_max": [1, 1, 1.5],
+    }  # fmt: skip
+    config = load_safety_config(written(tmp_path, whole))
+    assert (config.mode, config.max_consecutive_clamps, config.action_space) == ("reject", 0, "joint")
+    np.testing.assert_array_equal(config.acceleration_max, [3, 4])
+    assert any("effort_max is not checked" in note for note in config.notes)
+    assert any("workspace_max are not checked" in note for note in config.notes)
+
+
+def test_the_defaults_are_clip_and_ten(tmp_path: Path) -> None:
+    config = load_safety_config(written(tmp_path, TWO))
+    assert (config.mode, config.max_consecutive_clamps, config.notes) == ("clip", 10, ())
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "nothing at all": ({}, "'joint_names' must be a list of at least one name"),
+    "no object": ([1], "'document' must be an object"),
+    "no JSON": ("{", "not JSON"),
+    "an empty file": ("", "not JSON"),
+    "an unknown key": (TWO | {"velocity_limit": [1]}, r"only the keys .* got \[\"velocity_limit\"\]"),
+    "a key twice": ('{"joint_names": ["a"], "velocity_max": [1], "velocity_max": [9]}', "'velocity_max' is there twice"),
+    "another schema": (TWO | {"schema_version": 2}, "'schema_version' must be 1, got 2"),
+    "no joints": (TWO | {"joint_names": []}, "at least one name"),
+    "the same joint twice": (TWO | {"joint_names": ["a", "a"]}, "all different"),
+    "a position_min that is shorter": (TWO | {"position_min": [-1]}, "'position_min' must be 2 entries"),
+    "a velocity_max that is longer": (TWO | {"velocity_max": [1, 1, 1]}, "'velocity_max' must be 2 entries"),
+    "an empty velocity_max": (TWO | {"velocity_max": []}, "'velocity_max' must be 2 entries"),
+    "NaN": ('{"joint_names": ["a"], "position_min": [NaN], "position_max": [1]}', "'position_min' must be finite"),
+    "Infinity": ('{"joint_names": ["a"], "position_min": [0], "position_max": [Infinity]}', "must be finite"),
+    "a number as text": (TWO | {"position_max": ["1", 2]}, "'position_max' must be finite numbers"),
+    "true for a number": (TWO | {"velocity_max": [True, 1]}, "'velocity_max' must be numbers above 0"),
+    "a range upside down": (TWO | {"position_min": [-1, 3]}, "less than 'position_max' of b, 2"),
+    "a range without width": (TWO | {"position_min": [-1, 2]}, "less than 'position_max' of b, 2"),
+    "half a range": ({"joint_names": ["a"], "position_max": [1]}, "'position_min' must be there"),
+    "half a range in one joint": (TWO | {"position_min": [None, -2]}, "null exactly where"),
+    "speed 0": (TWO | {"velocity_max": [0, 1]}, "'velocity_max' must be numbers above 0"),
+    "a negative acceleration": (TWO | {"acceleration_max": [-1, 1]}, "'acceleration_max' must be numbers above 0"),
+    "an unknown mode": (TWO | {"mode": "clamp"}, "'mode' must be one of clip, scale, reject"),
+    "a mode that is a list": (TWO | {"mode": ["clip"]}, "'mode' must be one of"),
+    "a negative count": (TWO | {"max_consecutive_clamps": -1}, "'max_consecutive_clamps' must be an integer"),
+    "half a count": (TWO | {"max_consecutive_clamps": 1.5}, "'max_consecutive_clamps' must be an integer"),
+    "names without limits": ({"joint_names": ["a"]}, "would check nothing"),
+    "only efforts": ({"joint_names": ["a"], "effort_max": [5]}, "would check nothing"),
+    "only nulls": ({"joint_names": ["a"], "velocity_max": [None]}, "would check nothing"),
+    "a workspace without corners": ({"action_space": "cartesian"}, "'workspace_min' must be three finite numbers"),
+    "half a workspace": (TWO | {"workspace_min": [0, 0, 0]}, "there exactly when"),
+    "a workspace upside down": (CARTESIAN | {"workspace_min": [0, 0, 1]}, "'workspace_min' must be less"),
+    "two axes": (CARTESIAN | {"workspace_axes": ["x", "y"]}, "'workspace_axes' must be three names"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "complaint"), list(REFUSED.values()), ids=list(REFUSED))
+def test_it_is_refused_in_one_sentence_that_names_the_file(
+    tmp_path: Path, content: Any, complaint: str
+) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(SafetyConfigError, match=complaint) as caught:
+        load_safety_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SafetyConfigError, match="nowhere.json: No such file") as caught:
+        load_safety_config(tmp_path / "nowhere.json")
+    assert caught.value.slug == "safety-config-missing"
+
+
+def test_the_tighter_of_both_wins_by_name(tmp_path: Path) -> None:
+    safety = load_safety_config(written(tmp_path, ONE | {"acceleration_max": [50]}))
+    limits = effective_limits(NAMES, ARM, safety)
+    assert limits is not None
+    assert (limits.position_min[3], limits.position_max[3]) == (-3.0, -0.2)
+    assert limits.velocity_max[3] == 1.0
+    assert limits.acceleration_max[3] == 12.5
+    np.testing.assert_array_equal(np.delete(limits.position_min, 3), np.delete(ARM.action_min, 3))
+
+
+def test_a_looser_file_never_widens_the_embodiment(tmp_path: Path) -> None:
+    loose = {
+        "joint_names": list(NAMES),
+        "position_min": [-9] * 7,
+        "position_max": [9] * 7,
+        "velocity_max": [99] * 7,
+    }
+    limits = effective_limits(NAMES, ARM, load_safety_config(written(tmp_path, loose)))
+    assert limits is not None
+    np.testing.assert_array_equal(limits.position_min, ARM.action_min)
+    np.testing.assert_array_equal(limits.position_max, ARM.action_max)
+    np.testing.assert_array_equal(limits.velocity_max, ARM.velocity_max)
+
+
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "joints of another robot": (ONE | {"joint_names": ["elbow"]}, "this robot's actions .* got elbow"),
+    "a range beside the embodiment's": (ONE | {"position_min": [0.5], "position_max": [1.0]}, "'panda_joint4' .*overlap"),
+    "a workspace without its axes": (CARTESIAN, "'workspace_axes' must be names of this robot's actions .* got x, y, z"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "complaint"), list(MISFITS.values()), ids=list(MISFITS))
+def test_a_file_that_is_not_this_robots_is_refused(tmp_path: Path, content: Any, complaint: str) -> None:
+    safety = load_safety_config(written(tmp_path, content))
+    with pytest.raises(SafetyConfigError, match=complaint):
+        effective_limits(NAMES, ARM, safety)
+
+
+def test_an_action_that_nothing_limits_is_refused(tmp_path: Path) -> None:
+    safety = load_safety_config(written(tmp_path, TWO))
+    with pytest.raises(SafetyConfigError, match="no limits for 'c'") as caught:
+        effective_limits(("a", "b", "c"), None, safety)
+    assert caught.value.slug == "safety-config-incomplete"
+
+
+def test_speed_alone_is_enough_only_where_the_file_says_there_is_no_range(tmp_path: Path) -> None:
+    wheel = TWO | {"position_min": [-1, None], "position_max": [1, None]}
+    limits = effective_limits(("a", "b"), None, load_safety_config(written(tmp_path, wheel)))
+    assert limits is not None
+    assert np.isinf(limits.position_max[1])
+    with pytest.raises(SafetyConfigError, match="no limits for 'b'"):
+        effective_limits(
+            ("a", "b"), None, load_safety_config(written(tmp_path, wheel | {"velocity_max": [1, None]}))
+        )
+
+
+def test_a_workspace_limits_the_axes_it_names(tmp_path: Path) -> None:
+    listed = CARTESIAN | {"workspace_axes": ["px", "py", "pz"], "joint_names": ["grip"]}
+    safety = load_safety_config(written(tmp_path, listed | {"position_min": [0], "position_max": [1]}))
+    limits = effective_limits(("px", "py", "pz", "grip"), None, safety)
+    assert limits is not None
+    np.testing.assert_array_equal(limits.position_max, [0.5, 0.5, 0.8, 1.0])
+    np.testing.assert_array_equal(limits.workspace, [True, True, True, False])
+
+
+def test_without_either_there_are_no_limits() -> None:
+    assert effective_limits(("a",), None, None) is None
+
+
+def test_a_gripper_with_a_threshold_is_not_limited_in_speed() -> None:
+    robot = load_preset("franka")
+    assert robot.gripper is not None
+    switching = dataclasses.replace(robot, gripper=dataclasses.replace(robot.gripper, threshold=0.5))
+    for embodiment, limited in ((robot, robot.gripper.threshold is None), (switching, False)):
+        limits = effective_limits(robot.joint_names, embodiment, None)
+        assert limits is not None
+        assert bool(np.isfinite(limits.velocity_max[7])) == limited
+        assert limits.gripper[7]
+
+
+def test_the_guard_takes_mode_and_count_from_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = ONE | {"mode": "scale", "max_consecutive_clamps": 3, "effort_max": [10]}
+    safety = load_safety_config(written(tmp_path, content))
+    with caplog.at_level(logging.WARNING):
+        status = guard_for(ARM, None, Metrics(), safety, NAMES, 0.05).status()
+    assert (status.enabled, status.mode, status.max_consecutive_clamps) == (True, "scale", 3)
+    assert "effort_max is not checked" in caplog.text
+
+
+def test_speed_limits_for_chunks_of_unknown_rate_are_refused(tmp_path: Path) -> None:
+    safety = load_safety_config(written(tmp_path, TWO))
+    with pytest.raises(SafetyConfigError, match="velocity cannot be checked"):
+        guard_for(None, None, Metrics(), safety, ("a", "b"), 0.0)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joint limits out of a robot's description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reflex_core.urdf import UrdfError, limits_of, read_urdf
+
+HARD = '<limit lower="-1" upper="2" velocity="1.5" effort="30"/>'
+
+
+def robot(*joints: str) -> bytes:
+    return f'<?xml version="1.0"?><robot name="arm">{"".join(joints)}</robot>'.encode()
+
+
+def joint(name: str = "elbow", kind: str = "revolute", inside: str = HARD) -> str:
+    return f'<joint name="{name}" type="{kind}">{inside}</joint>'
+
+
+def test_hard_limits_are_read() -> None:
+    found = limits_of(robot(joint(), joint("slide", "prismatic"), joint("base", "fixed", "")), "arm.urdf")
+    assert [entry.name for entry in found.joints] == ["elbow", "slide"]
+    elbow = found.joints[0]
+    assert (elbow.position_min, elbow.position_max, elbow.velocity_max, elbow.effort_max) == (
+        -1.0,
+        2.0,
+        1.5,
+        30.0,
+    )
+    assert (found.notes, found.missing) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("soft", "low", "high"),
+    [
+        ('soft_lower_limit="-0.5" soft_upper_limit="1"', -0.5, 1.0),
+        ('soft_lower_limit="-3" soft_upper_limit="3"', -1.0, 2.0),
+        ('soft_lower_limit="-3" soft_upper_limit="1"', -1.0, 1.0),
+        ('soft_upper_limit="1"', -1.0, 1.0),
+        ('k_velocity="10"', -1.0, 2.0),
+        ('soft_lower_limit="0" soft_upper_limit="0" k_velocity="10"', -1.0, 2.0),
+    ],
+)
+def test_the_tighter_of_hard_and_soft_limits_wins(soft: str, low: float, high: float) -> None:
+    (found,) = limits_of(robot(joint(inside=f"{HARD}<safety_controller {soft}/>")), "arm.urdf").joints
+    assert (found.position_min, found.position_max) == (low, high)
+
+
+def test_mimic_joints_are_left_out_and_reported() -> None:
+    follower = joint("finger2", "prismatic", f'{HARD}<mimic joint="finger1"/>')
+    found = limits_of(robot(joint("finger1", "prismatic"), follower), "arm.urdf")
+    assert [entry.name for entry in found.joints] == ["finger1"]
+    assert found.notes == ("finger2: follows 'finger1' (mimic), nobody commands it: left out",)
+
+
+def test_continuous_joints_have_a_speed_and_no_range() -> None:
+    found = limits_of(robot(joint("wheel", "continuous")), "arm.urdf")
+    (wheel,) = found.joints
+    assert (wheel.position_min, wheel.position_max, wheel.velocity_max) == (None, None, 1.5)
+    assert "position is not limited" in found.notes[0]
+    assert found.missing == ()
+
+
+MISSING = {
+    "no limit element": ("", ["elbow: no position limits (lower, upper)", "elbow: no velocity limit"]),
+    "neither end": ('<limit velocity="1" effort="1"/>', ["elbow: no position limits (lower, upper)"]),
+    "both ends 0": (
+        '<limit lower="0" upper="0" velocity="1"/>',
+        ["elbow: no position limits (lower, upper)"],
+    ),
+    "no velocity": ('<limit lower="-1" upper="1"/>', ["elbow: no velocity limit"]),
+    "velocity 0": ('<limit lower="-1" upper="1" velocity="0"/>', ["elbow: no velocity limit"]),
+}
+
+
+@pytest.mark.parametrize(("inside", "missing"), list(MISSING.values()), ids=list(MISSING))
+def test_missing_limits_are_reported_and_never_invented(inside: str, missing: list[str]) -> None:
+    found = limits_of(robot(joint(inside=inside)), "arm.urdf")
+    assert list(found.missing) == missing
+    (elbow,) = found.joints
+    assert (elbow.position_min is None) == ("position" in missing[0])
+
+
+def test_a_range_may_begin_at_zero() -> None:
+    (finger,) = limits_of(
+        robot(joint("finger", "prismatic", '<limit upper="0.04" velocity="0.2"/>')), "arm.urdf"
+    ).joints
+    assert (finger.position_min, finger.position_max) == (0.0, 0.04)
+
+
+BOMB = '<!DOCTYPE robot [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><robot name="&b;"/>'
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "a DOCTYPE": (BOMB.encode(), "must not have a DOCTYPE"),
+    "a DOCTYPE in another encoding": (f'<?xml version="1.0" encoding="utf-16"?>{BOMB}'.encode("utf-16"), "DOCTYPE"),
+    "no XML": (b"robot: arm", "not XML"),
+    "nothing": (b"", "not XML"),
+    "an encoding nobody knows": (b'<?xml version="1.0" encoding="klingon"?><robot/>', "not XML"),
+    "another document": (b"<sdf/>", "root element must be 'robot'"),
+    "xacro": (
+        b'<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:property name="a" value="1"/></robot>',
+        "run `xacro arm.urdf > robot.urdf` first",
+    ),
+    "an expression": (robot(joint(inside='<limit lower="${low}" upper="1" velocity="1"/>')), "run `xacro"),
+    "no joint that moves": (robot(joint("base", "fixed", "")), "got none"),
+    "a joint without a name": (robot('<joint type="revolute"/>'), "name of its own"),
+    "the same joint twice": (robot(joint(), joint()), "name of its own"),
+    "a limit that is no number": (robot(joint(inside='<limit lower="low" upper="1"/>')), "'lower' of joint 'elbow'"),
+    "NaN": (robot(joint(inside='<limit lower="nan" upper="1"/>')), "must be a finite number"),
+    "a range upside down": (robot(joint(inside='<limit lower="2" upper="1" velocity="1"/>')), "lower < upper"),
+    "a negative speed": (robot(joint(inside='<limit lower="-1" upper="1" velocity="-1"/>')), "must not be negative"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "complaint"), list(REFUSED.values()), ids=list(REFUSED))
+def test_it_is_refused_in_one_sentence(data: bytes, complaint: str) -> None:
+    with pytest.raises(UrdfError, match=complaint) as caught:
+        limits_of(data, "arm.urdf")
+    assert str(caught.value).startswith("arm.urdf: ")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UrdfError, match="No such file"):
+        read_urdf(tmp_path / "nowhere.urdf")
