@@ -3,6 +3,8 @@
 
 /act of a server in a process of its own: every second request makes the model compute for ten budgets, the one after it
 is an ordinary one on the same connection. "over" is the reply's time, first byte sent to last received, minus the budget;
+"inside" the same for the latency_ms that the server reports: receipt to finished chunk. "sleep" is how much longer than
+asked a thread of this process slept at the same time: what the machine's load alone does to anything that waits.
 "next" is the latency of the ordinary request, which nothing cancelled may delay. The hop is the wedge alone, in this process,
 around an inference that costs nothing.
 """
@@ -39,6 +41,8 @@ class Found:
     """What the clients of one case saw; times in ms."""
 
     late: list[float] = field(default_factory=list)
+    inside: list[float] = field(default_factory=list)
+    overslept: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     missed: int = 0
@@ -51,6 +55,7 @@ class Found:
             "threads": threads, "clients": clients, "replies": len(self.late), "missed": self.missed,
             "continued": self.sources.count(LAST_KNOWN_GOOD), "held": self.sources.count(HOLD),
             "over p50": p50, "over p90": p90, "over p99": p99, "over max": float(over.max()),
+            "inside p99": percentiles(self.inside)[1] - budget_ms, "sleep p99": percentiles(self.overslept)[1],
             "next p50": percentiles(self.after)[0], "next p99": percentiles(self.after)[1],
         }  # fmt: skip
 
@@ -104,9 +109,16 @@ def ask_in_turn(port: int, policy: Policy, episode_id: str, requests: int, found
         reply = orjson.loads(late.body)
         found.after.append(after.duration_ms)
         found.late.append(late.duration_ms)
+        found.inside.append(reply["latency_ms"])
         found.missed += reply["deadline_exceeded"]
         found.sources.append(reply["source"])
     client.close()
+
+
+def oversleep(budget_ms: float, stop: threading.Event, found: Found) -> None:
+    """Sleep for the budget, again and again."""
+    while not stop.is_set():
+        found.overslept.append(milliseconds(lambda: time.sleep(budget_ms * 1e-3)) - budget_ms)
 
 
 def measure_replies(measured: Measured, budget_ms: float, threads: int, clients: int, requests: int) -> Found:
@@ -120,10 +132,14 @@ def measure_replies(measured: Measured, budget_ms: float, threads: int, clients:
             )
             for number in range(clients)
         ]
-        for asker in askers:
-            asker.start()
-        for asker in askers:
-            asker.join()
+        stop = threading.Event()
+        sleeper = threading.Thread(target=oversleep, args=(budget_ms, stop, found))
+        for thread in (sleeper, *askers):
+            thread.start()
+        for thread in askers:
+            thread.join()
+        stop.set()
+        sleeper.join()
     return found
 
 

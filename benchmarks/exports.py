@@ -16,6 +16,7 @@ from reflex_core.embodiment import load_preset
 from reflex_core.export import open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions
 from reflex_core.policy.sampler import start_noise
 from reflex_core.policy.session import providers_for, session_options
 from reflex_core.values import Floats
@@ -53,10 +54,12 @@ def embedded() -> Measured:
     return Measured("embedded", embedded_policy(), "")
 
 
-def policy_of(measured: Measured, device: str = "cpu", threads: int = 1) -> Policy:
+def policy_of(
+    measured: Measured, device: str = "cpu", threads: int = 1, options: LoadOptions = PLAIN_LOAD
+) -> Policy:
     """The export as the engine loads it."""
     embodiment = load_preset(measured.embodiment) if measured.embodiment else None
-    return load_policy(open_export(measured.path), embodiment, device, threads)
+    return load_policy(open_export(measured.path), embodiment, device, threads, (), options)
 
 
 def bare_inference(measured: Measured, device: str = "cpu", threads: int = 1) -> Bare:

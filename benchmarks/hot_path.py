@@ -26,7 +26,7 @@ from reflex_core.policy.inputs import image_array
 from reflex_core.policy.sampler import start_noise
 from reflex_core.settings import settings_from
 from reflex_core.values import Frame, Observation, Request, Served
-from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
 from reflex_ros.conversions import chunk_message, trajectory_message
 from reflex_ros.sidecar import reading
@@ -86,7 +86,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     for _ in range(WINDOW):
         full(bench.request, lambda _: served)
     outside = replace(served, chunk=replace(served.chunk, actions=served.chunk.actions + np.float32(10)))
-    guard = Guard(loaded.embodiment, policy.fit.hold_columns, Metrics())
+    fit = policy.fit
+    guard = guard_for(loaded.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
     return {
         "parse JSON": lambda: reading.document(bench.body),
         "base64 and checks": lambda: reading.read(document, cameras, most),

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
+from reflex_core.audit import AuditLog
+from reflex_core.cloud import CloudServer, Expected
 from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
 from reflex_core.errors import ConfigurationError
 from reflex_core.export import open_export
@@ -19,10 +22,14 @@ from reflex_core.metrics import Metrics
 from reflex_core.onion import onion
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN, Sampling
+from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
+from reflex_core.trace.session import session_of
+from reflex_core.trace.writer import TraceWriter
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
 from reflex_core.wedges.admission import DEGRADE, Admission, degraded_steps_of
 from reflex_core.wedges.breaker import CLOSED, STATE_NUMBERS, Breaker
+from reflex_core.wedges.cloud import Cloud
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_core.wedges.latency import Latency
@@ -35,22 +42,16 @@ PROD = "prod"
 log = logging.getLogger(__name__)
 
 
-class Recorder(Protocol):
-    """Writes finished answers somewhere. `problem` is empty while that works."""
-
-    kind: str
-
-    @property
-    def problem(self) -> str: ...
-
-    def __call__(self, request: Request, served: Served) -> None: ...
-
-    def close(self) -> None: ...
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What one `load` made; replaced as a whole, so that a request sees all of it or none."""
+    """What one `load` made; replaced as a whole, so that a request sees all of it or none.
+
+    close: ends the records and the connection to the cloud; requests still inside get their answers.
+    """
 
     policy: Policy
     embodiment: Embodiment | None
@@ -59,9 +60,11 @@ class Loaded:
     admission: Admission
     breaker: Breaker | None
     deadline: Deadline
+    cloud: Cloud | None
     recorders: tuple[Recorder, ...]
     wedges: Mapping[str, Wedge]
     act: Proceed
+    close: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +75,91 @@ class Surroundings:
     metrics: Metrics
     listeners: list[Listener]
     next_seed: Callable[[], int]
+    connect_cloud: Callable[[Settings], CloudServer] | None
 
 
 def assemble(settings: Settings, around: Surroundings) -> Loaded:
-    """Load everything the settings name. Raises ConfigurationError in one sentence."""
+    """Load everything the settings name. Raises ConfigurationError in one sentence, and leaves nothing open then."""
+    with ExitStack() as opened:
+        loaded = _assembled(settings, around, opened)
+        return replace(loaded, close=opened.pop_all().close)
+
+
+def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
     began = time.perf_counter()
-    path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
-    export = open_export(path)
-    policy = load_policy(
-        export, _embodiment(settings, path), settings.device, settings.intra_op_threads, settings.joint_names
-    )
-    embodiment = policy.fit.embodiment
+    policy = _policy(settings)
+    embodiment, fit, model_id = policy.fit.embodiment, policy.fit, policy.export.model_id
     name = embodiment.name if embodiment else "none"
     metrics = around.metrics
-    telemetry = Telemetry(name, export.model_id, metrics, around.listeners)
-    guard = guard_for(
-        embodiment,
-        policy.fit.hold_columns,
-        metrics,
-        _safety(settings),
-        policy.fit.action_names,
-        policy.fit.dt_s,
-    )
+    guard = guard_for(embodiment, fit.hold_columns, metrics, _safety(settings), fit.action_names, fit.dt_s)
     admission = _admission(settings, policy, name, around)
     breaker = _breaker(settings, metrics)
     deadline = _deadline(policy, guard, name, around)
-    wedges: dict[str, Wedge] = {
+    predict = Predict(policy, PROD, around.next_seed, _sampling(settings, policy, around.live))
+    cloud = _cloud(settings, policy, name, around)
+    if cloud is not None:
+        opened.callback(cloud.close)
+    recorders = _recorders(settings, policy)
+    for recorder in recorders:
+        opened.callback(recorder.close)
+    trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
+    telemetry = Telemetry(
+        name, model_id, metrics, around.listeners, recorders, trace.next_seq if trace else None
+    )
+    wedges: dict[str, Wedge | None] = {
         "telemetry": telemetry,
         "admission": admission,
         "latency": Latency(lambda: around.live().inject_latency_ms),
         "guard": guard,
         "deadline": deadline,
-        "policy": Predict(policy, PROD, around.next_seed, _sampling(settings, policy, around.live)),
+        "cloud": cloud,
+        "breaker": breaker,
+        "policy": predict,
     }
-    if breaker is not None:
-        wedges["breaker"] = breaker
-    metrics.onnx_load_time_s.labels(export.model_id).observe(time.perf_counter() - began)
+    built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
+    metrics.recorders.watched = recorders
+    metrics.onnx_load_time_s.labels(model_id).observe(time.perf_counter() - began)
     metrics.robot_info.clear()
-    metrics.robot_info.labels(settings.robot_id, name, export.model_id).set(1)
+    metrics.robot_info.labels(settings.robot_id, name, model_id).set(1)
     _log_load(policy, embodiment)
     return Loaded(
-        policy, embodiment, telemetry, guard, admission, breaker, deadline, (), wedges, onion(wedges)
+        policy,
+        embodiment,
+        telemetry,
+        guard,
+        admission,
+        breaker,
+        deadline,
+        cloud,
+        recorders,
+        built,
+        onion(built),
     )
+
+
+def _policy(settings: Settings) -> Policy:
+    path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
+    export = open_export(path)
+    return load_policy(
+        export, _embodiment(settings, path), settings.device, settings.intra_op_threads, settings.joint_names
+    )
+
+
+def _recorders(settings: Settings, policy: Policy) -> tuple[Recorder, ...]:
+    export, found = policy.export, list[Recorder]()
+    if settings.audit_log:
+        found.append(AuditLog(
+            Path(settings.audit_log), robot_id=settings.robot_id, model_version=export.model_version,
+            model_hash=export.model_hash, config_hash=export.config_hash, retention_days=settings.audit_retention_days,
+        ))  # fmt: skip
+    if settings.record:
+        session = session_of(
+            policy, policy.fit.embodiment, settings.robot_id, settings=dataclasses.asdict(settings)
+        )
+        found.append(TraceWriter(
+            Path(settings.record), session, images=settings.record_images, gzip=not settings.record_no_gzip
+        ))  # fmt: skip
+    return tuple(found)
 
 
 def _safety(settings: Settings) -> SafetyConfig | None:
@@ -162,6 +208,20 @@ def _deadline(policy: Policy, guard: Guard, embodiment: str, around: Surrounding
         },
         metrics.holds.labels("deadline"),
     )
+
+
+def _cloud(settings: Settings, policy: Policy, embodiment: str, around: Surroundings) -> Cloud | None:
+    if not settings.cloud_fallback:
+        return None
+    if around.connect_cloud is None:
+        raise ConfigurationError(
+            "--cloud-fallback: this engine was made without a connection to other servers"
+        )
+    expected = Expected(policy.fit.action_names, policy.fit.dt_s, policy.fit.horizon)
+    return Cloud(
+        around.connect_cloud(settings), expected, timeout_ms=settings.cloud_timeout_ms,
+        hedge_ms=settings.cloud_hedge_ms, metrics=around.metrics, embodiment=embodiment,
+    )  # fmt: skip
 
 
 def _sampling(

@@ -8,11 +8,14 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from reflex_core.assembly import Loaded, Surroundings, assemble
+from reflex_core.audit import AuditLog
+from reflex_core.cloud import CloudServer
 from reflex_core.errors import InferenceError, NotReadyError, ReflexError
 from reflex_core.metrics import Metrics
 from reflex_core.settings import Settings
@@ -29,7 +32,10 @@ log = logging.getLogger(__name__)
 class Engine:
     """Loads, warms and serves one policy. `act` may be called from any thread at any time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, connect_cloud: Callable[[Settings], CloudServer] | None = None
+    ) -> None:
+        """connect_cloud: reaches the server of `cloud_fallback`; the core itself speaks no HTTP."""
         self.settings = settings
         self.metrics = Metrics()
         self._lock = threading.Lock()
@@ -40,7 +46,9 @@ class Engine:
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
         seeds = itertools.count(base)
-        self._around = Surroundings(lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds))
+        self._around = Surroundings(
+            lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds), connect_cloud
+        )
         self._session_id = secrets.token_hex(4)
         self._request_numbers = itertools.count()
 
@@ -74,7 +82,7 @@ class Engine:
         with self._lock:
             self.settings = settings or self.settings
             self._enter(LOADING)
-            self._loaded = None  # a load that fails must not leave the policy before it within reach
+            self._drop()  # a load that fails must not leave the policy before it within reach
             try:
                 self._loaded = assemble(self.settings, self._around)
             except ReflexError as error:
@@ -115,7 +123,11 @@ class Engine:
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded, so there is no guard to reset")
-        return loaded.guard.reset()
+        was_tripped = loaded.guard.reset()
+        for recorder in loaded.recorders:
+            if isinstance(recorder, AuditLog):
+                recorder.event("guard-reset", was_tripped=was_tripped)
+        return was_tripped
 
     def reset_breaker(self) -> bool:
         """Close the circuit breaker; True when it was not closed. Raises NotReadyError where there is none."""
@@ -129,7 +141,7 @@ class Engine:
     def unload(self) -> None:
         """Drop the policy and its memory; ends `initializing`. A request in flight still gets its answer."""
         with self._lock:
-            self._loaded = None
+            self._drop()
             self._enter(INITIALIZING)
 
     def act(self, request: Request) -> Served:
@@ -188,6 +200,11 @@ class Engine:
             "notes": list(policy.notes),
             "wedges": list(loaded.wedges),
         }
+
+    def _drop(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.close()
 
     def _require(self, *states: str) -> Loaded:
         if self._loaded is None or self._state not in states:

@@ -3,15 +3,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from reflex_core.recorder import Recorder
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
 CAPTURE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10)
 REPLAY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+
+
+class RecorderFigures(Collector):
+    """What the recorders count themselves, read when somebody looks."""
+
+    def __init__(self) -> None:
+        self.watched: Sequence[Recorder] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Three families with a sample per recorder."""
+        written = CounterMetricFamily("reflex_records", "Records written, by kind of file", labels=["kind"])
+        dropped = CounterMetricFamily(
+            "reflex_records_dropped", "Records lost, by kind of file", labels=["kind"]
+        )
+        degraded = GaugeMetricFamily(
+            "reflex_recorder_degraded", "1 while records cannot be written", labels=["kind"]
+        )
+        for recorder in self.watched:
+            written.add_metric([recorder.kind], recorder.written)
+            dropped.add_metric([recorder.kind], recorder.dropped)
+            degraded.add_metric([recorder.kind], float(recorder.degraded))
+        yield from (written, dropped, degraded)
 
 
 class Metrics:
@@ -57,11 +84,6 @@ class Metrics:
             "reflex_observations_refused_total", "Observations no inference ran on, by reason", ["reason"]
         )
         self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
-        self.records = counter("reflex_records_total", "Records written, by kind of file", ["kind"])
-        self.records_dropped = counter("reflex_records_dropped_total", "Records lost, by kind of file", ["kind"])
-        self.recorder_degraded = gauge(
-            "reflex_recorder_degraded", "1 while records cannot be written", ["kind"]
-        )
         self.provider_fallbacks = counter(
             "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was asked for", ["model_id"]
         )
@@ -90,6 +112,8 @@ class Metrics:
         self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
         self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
         # fmt: on
+        self.recorders = RecorderFigures()
+        self.registry.register(self.recorders)
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

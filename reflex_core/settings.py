@@ -89,6 +89,9 @@ class Settings:
     )
 
     cloud_fallback: str = _failure("", "URL of another server with /act, asked when the policy here fails. Empty: none.")
+    cloud_api_key_file: str = _failure(
+        "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same."
+    )
     cloud_timeout_ms: float = _failure(
         500.0, "Longest wait for the cloud where there is no deadline.", minimum=1.0, maximum=60_000.0
     )

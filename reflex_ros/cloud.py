@@ -28,6 +28,7 @@ from reflex_core.cancellation import Cancellation
 from reflex_core.cloud import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
 from reflex_core.errors import CancelledError, SettingError
 from reflex_core.frames import rgb
+from reflex_core.settings import Settings
 from reflex_core.values import POLICY, Floats, Frame, Request
 
 VARIABLE = "REFLEX_CLOUD_API_KEY"
@@ -63,6 +64,11 @@ def read_cloud_key(path: str, environment: Mapping[str, str] = os.environ) -> st
     if not (key.isascii() and key.isprintable()):
         raise SettingError(f"{where} must be one line of printable ASCII")
     return key or None
+
+
+def connect_cloud(settings: Settings) -> HttpCloud:
+    """The server of --cloud-fallback. Raises SettingError for a URL or key that cannot be used."""
+    return HttpCloud(settings.cloud_fallback, read_cloud_key(settings.cloud_api_key_file))
 
 
 def checked_url(url: str) -> SplitResult:

@@ -24,6 +24,7 @@ from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_ros import diagnostics, parameters
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
+from reflex_ros.cloud import connect_cloud
 from reflex_ros.inputs import LATCHED, Inputs
 from reflex_ros.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.logs import bridge, unbridge
@@ -44,7 +45,7 @@ class ReflexNode:
         self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
         self._logs = bridge(self.node.get_logger())
         self.settings = parameters.declare(self.node, overrides)
-        self.engine = Engine(self.settings)
+        self.engine = Engine(self.settings, connect_cloud)
         self.sidecar = Sidecar(self.engine, self.settings) if self.settings.http else None
         if self.sidecar is not None:
             self.sidecar.start()

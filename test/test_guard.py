@@ -7,17 +7,6 @@ import time
 
 import numpy as np
 import pytest
-
-from reflex_core.errors import InferenceError
-from reflex_core.metrics import Metrics
-from reflex_core.values import (
-    HOLD,
-    POLICY,
-    Floats,
-    Request,
-    Served,
-)
-from reflex_core.wedges.guard import Guard, guard_for
 from guarded import (
     FRANKA,
     FREE,
@@ -34,6 +23,17 @@ from guarded import (
     rows,
     spoiled,
 )
+
+from reflex_core.errors import InferenceError
+from reflex_core.metrics import Metrics
+from reflex_core.values import (
+    HOLD,
+    POLICY,
+    Floats,
+    Request,
+    Served,
+)
+from reflex_core.wedges.guard import Guard, guard_for
 
 
 @pytest.fixture

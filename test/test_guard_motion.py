@@ -8,6 +8,20 @@ import time
 
 import numpy as np
 import pytest
+from guarded import (
+    COLUMNS,
+    FRANKA,
+    FREE,
+    HIGH,
+    HORIZON,
+    MEASURED,
+    MIDDLE,
+    answering,
+    count,
+    guard_of,
+    request,
+    rows,
+)
 
 from reflex_core.limits.config import REJECT
 from reflex_core.limits.values import effective_limits
@@ -23,20 +37,6 @@ from reflex_core.values import (
     Served,
 )
 from reflex_core.wedges.guard import Guard
-from guarded import (
-    COLUMNS,
-    FRANKA,
-    FREE,
-    HIGH,
-    HORIZON,
-    MEASURED,
-    MIDDLE,
-    answering,
-    count,
-    guard_of,
-    request,
-    rows,
-)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_robot_that_is_out_of_its_range_holds_where_it_is(fast: Guard, metrics
     served = fast(request(state=state), answering(rows(MEASURED)))
     np.testing.assert_array_equal(served.chunk.actions, rows(state))
     assert (served.chunk.source, served.hold_reason) == (HOLD, "out_of_reach")
-    assert served.guard.violations[0].startswith("panda_joint2 is outside already: 2.5 > 1.76")
+    assert served.guard.violations[0].startswith("panda_joint2 range left already: 2.5 > 1.76")
     assert count(metrics, "reflex_holds_total", reason="out_of_reach") == 1
 
 

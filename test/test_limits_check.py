@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def random_chunks(number: int, seed: int) -> Iterator[tuple[Floats, Motion]]:
         motion = start_at(where)
         if index % 2:
             row = int(generator.integers(1, HORIZON))
-            motion = Motion(motion.start, Splice(row, np.tile(where, (row, 1)), STILL))
+            motion = Motion(motion.start, Splice(row, where, STILL, partial(np.tile, where, (row, 1))))
         yield (where + walk + noise).astype(np.float32), motion
 
 

@@ -82,7 +82,7 @@ def test_elapsed_rows_are_those_that_were_commanded_meanwhile() -> None:
     splice = begun(ROWS[8], after_s=0.4, latency_s=0.17).splice
     assert splice is not None
     assert splice.row == 3
-    np.testing.assert_allclose(splice.path, ROWS[9:12], atol=1e-6)
+    np.testing.assert_allclose(splice.path(), ROWS[9:12], atol=1e-6)
     np.testing.assert_allclose(splice.step, 0.02, atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_a_robot_that_nobody_has_commanded_is_at_rest() -> None:
     assert found.start is not None
     assert found.splice is not None
     np.testing.assert_array_equal(found.start.step, np.zeros(7))
-    np.testing.assert_array_equal(found.splice.path, [MIDDLE, MIDDLE])
+    np.testing.assert_array_equal(found.splice.path(), [MIDDLE, MIDDLE])
 
 
 def test_without_command_or_measurement_nothing_is_known() -> None:

@@ -91,13 +91,13 @@ def test_a_wedge_reads_no_settings(path: Path) -> None:
     assert "reflex_core.settings" not in set(imports(path))
 
 
-def test_only_the_engine_knows_the_order() -> None:
+def test_the_wedges_are_named_in_two_places_their_order_and_their_making() -> None:
     everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
     knows = [room_of(path) for path in everywhere if len(words(path) & set(ORDER)) >= 4]
-    assert knows == ["reflex_core/engine.py"]
+    assert sorted(knows) == ["reflex_core/assembly.py", "reflex_core/onion.py"]
 
 
-def test_only_the_engine_puts_wedges_together() -> None:
+def test_only_the_engine_and_its_assembly_know_wedges() -> None:
     everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
     builders = {
         room_of(path)
@@ -105,7 +105,7 @@ def test_only_the_engine_puts_wedges_together() -> None:
         for name in imports(path)
         if name.startswith("reflex_core.wedges.") and not name.startswith("reflex_core.wedges.wedge")
     }
-    assert builders <= {"reflex_core/engine.py"} | {
+    assert builders <= {"reflex_core/engine.py", "reflex_core/assembly.py"} | {
         name for name in builders if name.startswith("reflex_core/wedges/")
     }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,6 @@ Mask = NDArray[np.bool_]
 # How far behind its command an arm may trail: position controllers lag by tens of milliseconds. A robot that is
 # nowhere its command has been for this long was stopped, moved by hand, or follows somebody else.
 TRACKING_S = 0.2
-_RECENTLY: Doubles = np.array([-TRACKING_S, -TRACKING_S / 2], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """Rows before `row` have elapsed: the robot spends them at `path` (row, action_dim), moving by `step` at its end."""
+    """Rows before `row` have elapsed: meanwhile the robot is led to `end` (action_dim,), the last time by `step`.
+
+    path: makes (row, action_dim), where it is when each of them would have been due; needed only for a repair.
+    """
 
     row: int
-    path: Doubles
+    end: Doubles
     step: Doubles
+    path: Callable[[], Doubles]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +80,36 @@ def motion(
     if told is None:
         assert where is not None
         return _at_rest(where, live, known=moment.stamp_ns != 0)
-    # one period before time zero, time zero, and when each elapsed row was due
-    path = told.at(np.arange(-1.0, live + 1.0) * dt_s + since)
-    if where is None:
-        return _following(path, path[1], path[1], None)
-    recent = told.at(_RECENTLY + since)
-    margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.inf
-    low, high = np.minimum(recent.min(axis=0), path[1]), np.maximum(recent.max(axis=0), path[1])
-    trusted = ((where >= low - margin) & (where <= high + margin)) | limits.gripper
-    if not trusted.all():
-        # such a joint starts from where it is, and nobody knows that it moves
-        path = np.where(trusted, path, where)
-    return _following(path, np.minimum(path[1], where), np.maximum(path[1], where), trusted)
-
-
-def _following(path: Doubles, low: Doubles, high: Doubles, trusted: Mask | None) -> Motion:
-    start = Start(low, high, path[1] - path[0])
-    if len(path) == 2:
+    # one period before time zero, time zero, the last two elapsed rows, and where a trailing arm may still be
+    seconds = [since - dt_s, since, since + (live - 1) * dt_s, since + live * dt_s]
+    places = told.at(np.array([*seconds, since - TRACKING_S, since - TRACKING_S / 2]))
+    trusted = None
+    if where is not None:
+        margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.inf
+        recent = places[[1, 4, 5]]
+        trusted = (where >= recent.min(axis=0) - margin) & (
+            where <= recent.max(axis=0) + margin
+        ) | limits.gripper
+        # any other joint starts from where it is, and nobody knows that it moves
+        places = np.where(trusted, places, where)
+    before, command, previous, end = places[:4]
+    start = Start(command, command, command - before)
+    if where is not None:
+        start = Start(np.minimum(command, where), np.maximum(command, where), command - before)
+    if live == 0:
         return Motion(start, None, trusted)
-    return Motion(start, Splice(len(path) - 2, path[2:], path[-1] - path[-2]), trusted)
+
+    def path() -> Doubles:
+        commanded = told.at(np.arange(1.0, live + 1.0) * dt_s + since)
+        return commanded if trusted is None or where is None else np.where(trusted, commanded, where)
+
+    return Motion(start, Splice(live, end, end - previous, path), trusted)
 
 
 def _at_rest(where: Doubles, live: int, *, known: bool) -> Motion:
     """Nobody commands this robot as far as anyone knows; `known`: and this is the only one who would."""
-    still = np.zeros(len(where))
     if not known:
         return Motion(Start(where, where))
-    return Motion(
-        Start(where, where, still), Splice(live, np.tile(where, (live, 1)), still) if live else None
-    )
+    still = np.zeros(len(where))
+    splice = Splice(live, where, still, lambda: np.tile(where, (live, 1))) if live else None
+    return Motion(Start(where, where, still), splice)

@@ -99,9 +99,9 @@ class Policy:
         Returns what people should know: nothing when all graphs replay what eager runs give, else why they are off.
         """
         with self._turns.turn(None):
-            return capture(self._layout.sessions, self._trial)
+            return capture(self._layout.sessions, self.trial)
 
-    def _trial(self, number: int) -> Floats:
+    def trial(self, number: int) -> Floats:
         """The network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
         plain = self.canary()
         frames = {

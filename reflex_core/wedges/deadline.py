@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from reflex_core.workers import Workers
 
 EPISODES_KEPT = 256
 MOST_WORKERS = 32
+QUIET_S = 60.0  # between two lines of the log on the same trouble: it may come with every request
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,26 @@ class LastGood:
             return self._good.get(episode_id) if episode_id is not None else None
 
 
+class Seldom:
+    """How often something has happened since it was last spoken of. Thread-safe."""
+
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
+        self._lock = threading.Lock()
+        self._happened = 0
+        self._spoken_at = -math.inf
+
+    def times(self) -> int:
+        """Count one more; 0 while it is too early to speak of it again."""
+        with self._lock:
+            self._happened += 1
+            if time.monotonic() - self._spoken_at < self._quiet_s:
+                return 0
+            self._spoken_at = time.monotonic()
+            happened, self._happened = self._happened, 0
+            return happened
+
+
 class Deadline:
     """Waits for the inference until the budget, counted from receipt, is spent; then cancels it and answers itself.
 
@@ -109,7 +131,7 @@ class Deadline:
         self._misses, self._fallbacks, self._holds = misses, fallbacks, holds
         self._good = LastGood()
         self._workers = Workers(most_workers, "inference")
-        self._missing = False
+        self._miss_log, self._failure_log = Seldom(), Seldom()
         self._late = 0
         self._missed = 0
         self._counting = threading.Lock()
@@ -145,9 +167,7 @@ class Deadline:
         if task is None:
             return self._stand_in(request, "every worker is busy with an inference that does not stop")
         if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
-            served = task.outcome()
-            self._note_met()
-            return served
+            return task.outcome()
         cancellation.cancel()
         return self._stand_in(request, "inference took longer")
 
@@ -155,10 +175,8 @@ class Deadline:
         try:
             served = proceed(request)
         except Exception as error:
-            if cancellation.cancelled and not isinstance(
-                error, CancelledError
-            ):  # nobody is left to hear of it
-                log.warning("request %s failed after its deadline: %s", request.request_id, error)
+            if cancellation.cancelled and not isinstance(error, CancelledError):
+                self._log_late(request, error)
             raise
         finally:
             if cancellation.cancelled:
@@ -167,12 +185,19 @@ class Deadline:
         self._good.remember(request, served)  # late or not: it is the newest that is known of its episode
         return served
 
+    def _log_late(self, request: Request, error: Exception) -> None:
+        """Nobody is left to hear of it but the log."""
+        if times := self._failure_log.times():
+            name = request.request_id
+            log.warning("%d late inferences failed, the last for request %s: %s", times, name, error)
+
     def _stand_in(self, request: Request, reason: str) -> Served:
         self._misses.inc()
-        self._missed += 1
-        if not self._missing:
-            self._missing = True
-            log.warning("the deadline was missed (request %s: %s)", request.request_id, reason)
+        with self._counting:
+            self._missed += 1
+        if times := self._miss_log.times():
+            name = request.request_id
+            log.warning("the deadline was missed %d times, the last by request %s: %s", times, name, reason)
         now_ns = time.monotonic_ns()
         good = self._good.find(request.episode_id)
         served = None if good is None else self._continued(good, request, now_ns)
@@ -180,11 +205,6 @@ class Deadline:
             served = self._held(request)
         self._fallbacks[served.chunk.source].inc()
         return served
-
-    def _note_met(self) -> None:
-        if self._missing:
-            self._missing = False
-            log.info("the deadline is met again")
 
     def _continued(self, good: Good, request: Request, now_ns: int) -> Served | None:
         """The good answer from the elapsed row on; None when it is too old or nothing is left of it."""

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 
@@ -86,10 +87,9 @@ class Guard:
         mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
     ) -> None:  # fmt: skip
         """hold_columns: where in the state each action's measured position is, None when nowhere."""
-        if isinstance(limits, Embodiment):  # until the engine calls guard_for
-            embodiment, limits = limits.name, effective_limits(limits.joint_names, limits, None)
         self.limits = limits
         self._hold_columns = hold_columns
+        self._state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
         self._violations = {
             kind: metrics.safety_violations.labels(embodiment, kind)
             for kind in (NON_FINITE, *KINDS, REJECTED)
@@ -272,10 +272,10 @@ class Guard:
 
     def _measured(self, request: Request) -> Floats | None:
         state, columns = request.observation.state, self._hold_columns
-        if columns is None or state is None or len(state) <= int(columns.max()):
+        if columns is None or state is None or len(state) < self._state_dim:
             return None
         measured: Floats = state[columns]
-        return measured if np.isfinite(measured).all() else None
+        return measured if all(map(isfinite, measured.tolist())) else None
 
     def _remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
         rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)

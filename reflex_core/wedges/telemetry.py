@@ -8,11 +8,13 @@ import threading
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from reflex_core.episodes import Episodes
 from reflex_core.errors import ReflexError
 from reflex_core.metrics import Metrics
+from reflex_core.recorder import Recorder
 from reflex_core.values import Request, Served
 from reflex_core.wedges.wedge import Proceed
 
@@ -27,8 +29,15 @@ class Telemetry:
     """Measures every request from its receipt. Listeners (recorders) run last and cannot fail a request."""
 
     def __init__(
-        self, embodiment: str, model_id: str, metrics: Metrics, listeners: list[Listener] | None = None
+        self,
+        embodiment: str,
+        model_id: str,
+        metrics: Metrics,
+        listeners: list[Listener] | None = None,
+        recorders: Sequence[Recorder] = (),
+        next_seq: Callable[[], int] | None = None,
     ) -> None:
+        """next_seq: the number of the next record in the trace, where there is one."""
         self._metrics = metrics
         self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
         self._steps = metrics.denoise_steps.labels(embodiment, "prod")
@@ -36,6 +45,10 @@ class Telemetry:
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
         self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
+        self._recorders = tuple(recorders)
+        self._next_seq = next_seq
+        self._episodes = Episodes()
+        metrics.episodes_active.labels(embodiment).set_function(self._episodes.active)
         self._last_cut: str | None = None
         self._listeners = [] if listeners is None else listeners
 
@@ -45,18 +58,20 @@ class Telemetry:
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
         self._in_flight.inc()
+        self._episodes.seen(request.episode_id)
         try:
             served = proceed(request)
-        except ReflexError as error:
-            self._metrics.errors.labels(error.slug).inc()
-            raise
-        except Exception:
-            self._metrics.errors.labels("internal-error").inc()
+        except Exception as error:
+            slug = error.slug if isinstance(error, ReflexError) else "internal-error"
+            self._metrics.errors.labels(slug).inc()
+            for recorder in self._recorders:
+                recorder.error(request, slug, str(error))
             raise
         finally:
             self._in_flight.dec()
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
-        served = replace(served, latency_ms=latency_ms)
+        seq = self._next_seq() if self._next_seq is not None else -1
+        served = replace(served, latency_ms=latency_ms, trace_seq=seq)
         self._latency_s.observe(latency_ms * 1e-3)
         self._steps.inc(served.denoise_steps)
         if served.tokens_cut:
@@ -79,7 +94,8 @@ class Telemetry:
             log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
 
     def _tell(self, request: Request, served: Served) -> None:
-        for listener in tuple(self._listeners):
+        told: list[Listener] = [*self._recorders, *self._listeners]
+        for listener in told:
             try:
                 listener(request, served)
             except Exception:

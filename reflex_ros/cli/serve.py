@@ -17,6 +17,7 @@ from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.flags import add_arguments
 from reflex_core.settings import Settings, settings_from
+from reflex_ros.cloud import connect_cloud
 from reflex_ros.sidecar.thread import Sidecar
 
 ROS_ARGS = "--ros-args"
@@ -97,7 +98,7 @@ def serve_http(settings: Settings) -> int:
             SettingError("setting 'http' is false and there is no ROS: nothing would be served"), 2
         )
     wake = threading.Event()
-    engine = Engine(settings)
+    engine = Engine(settings, connect_cloud)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
 
@@ -126,6 +127,7 @@ def serve_http(settings: Settings) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+    engine.unload()  # ends traces and logs in order
     if not failures:
         return 0
     [failure] = failures

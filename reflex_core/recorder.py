@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recorder is: it writes finished answers somewhere, and never on the time of the request."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from reflex_core.values import Request, Served
+
+
+class Recorder(Protocol):
+    """Trace or audit log. Called from several threads at once; only enqueues."""
+
+    kind: str
+
+    @property
+    def problem(self) -> str:
+        """Why records cannot be written just now; empty while they can."""
+        ...
+
+    @property
+    def degraded(self) -> bool:
+        """True while records cannot be written."""
+        ...
+
+    @property
+    def written(self) -> int:
+        """Records written so far."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Records lost so far."""
+        ...
+
+    def __call__(self, request: Request, served: Served) -> None:
+        """Record an answer."""
+        ...
+
+    def error(self, request: Request, slug: str, message: str) -> None:
+        """Record that a request got no answer."""
+        ...
+
+    def close(self) -> None:
+        """Write what is waiting and end the file in order."""
+        ...
