@@ -140,6 +140,8 @@ def measure_replies(measured: Measured, budget_ms: float, threads: int, clients:
             thread.join()
         stop.set()
         sleeper.join()
+    if len(found.late) != requests // clients * clients:
+        raise RuntimeError("a client stopped before its last request; its error stands above")
     return found
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,14 +12,13 @@ from pathlib import Path
 
 from reflex_core.audit import AuditLog
 from reflex_core.cloud import CloudServer, Expected
-from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
+from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
 from reflex_core.limits.config import SafetyConfig, load_safety_config
-from reflex_core.locations import embedded_policy
+from reflex_core.loading import load
 from reflex_core.metrics import Metrics
 from reflex_core.onion import onion
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.policy import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
@@ -39,8 +37,6 @@ from reflex_core.wedges.wedge import Proceed, Wedge
 
 PROD = "prod"
 
-log = logging.getLogger(__name__)
-
 
 def _nothing() -> None:
     pass
@@ -54,6 +50,7 @@ class Loaded:
     """
 
     policy: Policy
+    first_latency_s: float
     embodiment: Embodiment | None
     telemetry: Telemetry
     guard: Guard
@@ -87,7 +84,10 @@ def assemble(settings: Settings, around: Surroundings) -> Loaded:
 
 def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
     began = time.perf_counter()
-    policy = _policy(settings)
+    found = load(settings, around.metrics)
+    policy = found.policy
+    if found.tracker is not None:
+        opened.callback(found.tracker.close)
     embodiment, fit, model_id = policy.fit.embodiment, policy.fit, policy.export.model_id
     name = embodiment.name if embodiment else "none"
     metrics = around.metrics
@@ -104,8 +104,9 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         opened.callback(recorder.close)
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
     telemetry = Telemetry(
-        name, model_id, metrics, around.listeners, recorders, trace.next_seq if trace else None
-    )
+        name, model_id, metrics, around.listeners, recorders,
+        trace.next_seq if trace else None, [found.tracker] if found.tracker else [],
+    )  # fmt: skip
     wedges: dict[str, Wedge | None] = {
         "telemetry": telemetry,
         "admission": admission,
@@ -121,27 +122,19 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     metrics.onnx_load_time_s.labels(model_id).observe(time.perf_counter() - began)
     metrics.robot_info.clear()
     metrics.robot_info.labels(settings.robot_id, name, model_id).set(1)
-    _log_load(policy, embodiment)
     return Loaded(
-        policy,
-        embodiment,
-        telemetry,
-        guard,
-        admission,
-        breaker,
-        deadline,
-        cloud,
-        recorders,
-        built,
-        onion(built),
-    )
-
-
-def _policy(settings: Settings) -> Policy:
-    path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
-    export = open_export(path)
-    return load_policy(
-        export, _embodiment(settings, path), settings.device, settings.intra_op_threads, settings.joint_names
+        policy=policy,
+        first_latency_s=found.first_latency_s,
+        embodiment=embodiment,
+        telemetry=telemetry,
+        guard=guard,
+        admission=admission,
+        breaker=breaker,
+        deadline=deadline,
+        cloud=cloud,
+        recorders=recorders,
+        wedges=built,
+        act=onion(built),
     )
 
 
@@ -237,28 +230,3 @@ def _sampling(
         return Sampling(request.max_steps, replace(calibrated, threshold=threshold))
 
     return sampling
-
-
-def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
-    if settings.custom_embodiment_config:
-        if settings.embodiment:
-            log.warning("--custom-embodiment-config wins over --embodiment %s", settings.embodiment)
-        return load_embodiment(Path(settings.custom_embodiment_config))
-    if settings.embodiment:
-        return load_preset(settings.embodiment)
-    own = export_path / "embodiment.json"
-    return load_embodiment(own) if own.is_file() else None
-
-
-def _log_load(policy: Policy, embodiment: Embodiment | None) -> None:
-    log.info(
-        "loaded %s on %s for embodiment %s; cameras %s",
-        policy.export.model_version, ", ".join(policy.providers),
-        embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.fit.cameras),
-    )  # fmt: skip
-    for note in policy.notes:
-        log.warning("%s: %s", policy.export.path, note)
-    if policy.contract.state is None:
-        log.warning("%s: this policy does not read the robot state", policy.export.path)
-    if policy.fit.action_statistics is None:
-        log.warning("%s: no statistics: actions are served as the network gives them", policy.export.path)

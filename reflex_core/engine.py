@@ -99,6 +99,8 @@ class Engine:
             loaded = self._require(INACTIVE, READY)
             self._enter(WARMING)
             try:
+                for note in loaded.policy.capture_graphs():
+                    log.warning("%s", note)
                 for seed in (0, 1):
                     actions = loaded.policy.predict(loaded.policy.canary(), seed).actions
                     if not np.isfinite(actions).all():

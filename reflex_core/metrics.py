@@ -118,3 +118,30 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return bytes(generate_latest(self.registry))
+
+
+class CudaGraphMetrics:
+    """What a policy with CUDA graphs reports, for one embodiment and model."""
+
+    def __init__(self, metrics: Metrics, embodiment: str, model_id: str) -> None:
+        self._metrics, self._embodiment, self._model_id = metrics, embodiment, model_id
+
+    def captured(self, session: str, seconds: float) -> None:
+        """A graph was captured."""
+        self._metrics.cuda_graph_captured.labels(self._embodiment, self._model_id, session).inc()
+        self._metrics.cuda_graph_capture_s.labels(self._embodiment, session).observe(seconds)
+
+    def replayed(self, session: str, seconds: float) -> None:
+        """A captured graph was run again."""
+        self._metrics.cuda_graph_replayed.labels(self._embodiment, self._model_id, session).inc()
+        self._metrics.cuda_graph_replay_s.labels(self._embodiment, session).observe(seconds)
+
+    def eager_fallback(self, reason: str) -> None:
+        """The policy goes on without captured graphs."""
+        self._metrics.cuda_graph_eager_fallback.labels(self._embodiment, self._model_id, reason).inc()
+
+    def capture_failed(self, session: str, reason: str) -> None:
+        """A graph could not be captured."""
+        self._metrics.cuda_graph_capture_failed.labels(
+            self._embodiment, self._model_id, session, reason
+        ).inc()

@@ -29,7 +29,9 @@ class Running:
 class Pacing:
     """Asks for the next chunk after `execution_horizon` rows, or earlier where latency and margin need it."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_latency_s: float = 0.0) -> None:
+        """first_latency_s: what to expect of the first answer."""
+        self._first_latency_s = first_latency_s
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.running: Running | None = None
 
@@ -44,8 +46,8 @@ class Pacing:
 
     @property
     def latency_s(self) -> float:
-        """The slowest of the newest answers; 0.0 before the first."""
-        return max(self._latencies_s, default=0.0)
+        """The slowest of the newest answers; what was expected before the first."""
+        return max(self._latencies_s, default=self._first_latency_s)
 
     def due_ns(self, execution_horizon: int, margin_s: float) -> int | None:
         """When to take the next observation (robot clock); None when there is no running chunk: at once.

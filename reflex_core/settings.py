@@ -46,6 +46,9 @@ class Settings:
     intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
+    variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.")
+    denoise_steps: int = _policy(0, "Denoise steps; 0: as the export says. Only for loops outside the graph.", minimum=0, maximum=1000)
+    chunk_size: int = _policy(0, "Rows of a chunk; 0: as the export says. Only for graphs that take any number.", minimum=0, maximum=1000)
     auto_calibrate: bool = _policy(
         False, "Measure this machine at configure (or read the cache) and choose provider, threads, steps and chunk size."
     )

@@ -67,7 +67,7 @@ class ChunkLoop:
         self._buffer, self._outputs = buffer, outputs
         self._clock_ns, self._tuning = clock_ns, tuning
         self.progress = progress
-        self.pacing = Pacing()
+        self.pacing = Pacing(loaded.first_latency_s)
         self.episode_id = ""
         self._fit = loaded.policy.fit
         self._needs_words = loaded.policy.contract.language is not None

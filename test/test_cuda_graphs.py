@@ -16,8 +16,9 @@ from conftest import ExportDir
 
 from benchmarks import gpu_check
 from reflex_core.cancellation import Cancellation
-from reflex_core.errors import CancelledError, ConfigurationError, InferenceError
+from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.export import open_export
+from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.cuda_graph import EAGER, REPLAYING, StaticSession
 from reflex_core.policy.fit import fit
 from reflex_core.policy.layouts import load_placed
@@ -73,9 +74,14 @@ def seen(policy: Policy, level: int) -> Observation:
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_without_a_gpu_it_says_so_at_configure(export_dir: ExportDir, device: str) -> None:
-    with pytest.raises(ConfigurationError, match="cuda_graphs needs CUDAExecutionProvider first") as caught:
-        load_policy(open_export(export_dir("gr00t")), None, device, 1, (), LoadOptions(cuda_graphs=True))
-    assert caught.value.slug == "cuda-graphs-unavailable"
+    metrics = Metrics()
+    options = LoadOptions(cuda_graphs=True, graph_metrics=CudaGraphMetrics(metrics, "none", "gr00t"))
+    policy = load_policy(open_export(export_dir("gr00t")), None, device, 1, (), options)
+    assert any("cuda_graphs has no effect: it needs CUDAExecutionProvider" in note for note in policy.notes)
+    labels = {"embodiment": "none", "model_id": "gr00t", "reason": "no_cuda"}
+    assert metrics.registry.get_sample_value("reflex_cuda_graph_eager_fallback_total", labels) == 1
+    assert policy.capture_graphs() == ()
+    assert np.isfinite(policy.predict(policy.canary(), 0).actions).all()
 
 
 def test_a_policy_without_cuda_graphs_has_nothing_to_capture(export_dir: ExportDir) -> None:

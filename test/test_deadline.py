@@ -16,7 +16,7 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, 
 
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
-from reflex_core.wedges.deadline import EPISODES_KEPT, Deadline, Seldom
+from reflex_core.wedges.deadline import EPISODES_KEPT, Deadline, Seldom, reserve_ms
 from reflex_core.wedges.wedge import Proceed
 
 SHORT_MS, LONG_MS = 20.0, 60_000.0
@@ -120,8 +120,13 @@ def test_the_rest_of_the_onion_learns_when_the_answer_must_be_there(bench: Bench
 
     asked = request()
     bench.deadline(asked, proceed)
-    assert seen[0].deadline_ns == asked.received_ns + 1_000_000_000
+    assert seen[0].deadline_ns == asked.received_ns + 999_000_000
     assert seen[0].cancellation is not None
+
+
+@pytest.mark.parametrize(("budget_ms", "reserved_ms"), [(1000.0, 1.0), (33.0, 1.0), (5.0, 0.5)])
+def test_some_of_the_budget_is_kept_for_the_reply(budget_ms: float, reserved_ms: float) -> None:
+    assert reserve_ms(budget_ms) == reserved_ms
 
 
 def test_an_earlier_deadline_of_the_request_itself_counts(bench: Bench) -> None:

@@ -114,7 +114,7 @@ def place(device: str, intra_op_threads: int, options: LoadOptions, export_path:
         chosen, lacking = [CPU], True
         notes.append(f"served on the CPU, as --allow-cpu-fallback says: {error}")
     if options.cuda_graphs:
-        _require_cuda(chosen, lacking, notes)
+        _say_without_cuda(chosen, options.graph_metrics, notes)
     engines = engine_cache(export_path) if TENSORRT in chosen else None
     if engines is not None:
         notes.append(
@@ -143,17 +143,16 @@ def _named(names: Sequence[str]) -> list[str]:
     return chosen if CPU in chosen else [*chosen, CPU]
 
 
-def _require_cuda(chosen: Sequence[str], lacking: bool, notes: list[str]) -> None:
+def _say_without_cuda(chosen: Sequence[str], metrics: GraphMetrics | None, notes: list[str]) -> None:
+    """A flag that speeds up a GPU must not keep the same command line from serving where there is none."""
     if chosen[0] == CUDA:
         return
-    if lacking:
-        notes.append("cuda_graphs has no effect on the CPU")
-        return
-    raise ConfigurationError(
-        f"cuda_graphs needs {CUDA} first, but the policy would run on {chosen[0]} (this onnxruntime has"
-        f" {', '.join(ort.get_available_providers())}); take --device cuda on a machine with a GPU, or leave it off",
-        "cuda-graphs-unavailable",
+    notes.append(
+        f"cuda_graphs has no effect: it needs {CUDA} first, and the policy runs on {chosen[0]} (this onnxruntime has"
+        f" {', '.join(ort.get_available_providers())})"
     )
+    if metrics is not None:
+        metrics.eager_fallback("no_cuda")
 
 
 def started(placement: Placement, active: Sequence[str], path: Path) -> str:

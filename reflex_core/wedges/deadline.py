@@ -33,6 +33,8 @@ from reflex_core.workers import Workers
 
 EPISODES_KEPT = 256
 MOST_WORKERS = 32
+RESERVE_MS = 1.0  # of the budget, for what follows: the guard, the reply, waking the threads that send it
+MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
 QUIET_S = 60.0  # between two lines of the log on the same trouble: it may come with every request
 
 log = logging.getLogger(__name__)
@@ -106,8 +108,13 @@ class Seldom:
             return happened
 
 
+def reserve_ms(budget_ms: float) -> float:
+    """How long before the budget is spent the answer must be there, for the reply to be in time."""
+    return min(RESERVE_MS, MOST_RESERVED * budget_ms)
+
+
 class Deadline:
-    """Waits for the inference until the budget, counted from receipt, is spent; then cancels it and answers itself.
+    """Waits for the inference until the budget, counted from receipt, is all but spent; then cancels it and answers.
 
     The stand-in is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in
     any chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
@@ -155,7 +162,7 @@ class Deadline:
         budget_ms = self._budget_ms()
         if budget_ms <= 0:
             return proceed(request)
-        deadline_ns = request.received_ns + int(budget_ms * 1e6)
+        deadline_ns = request.received_ns + int((budget_ms - reserve_ms(budget_ms)) * 1e6)
         if request.deadline_ns is not None:
             deadline_ns = min(deadline_ns, request.deadline_ns)
         left_s = (deadline_ns - time.monotonic_ns()) * 1e-9

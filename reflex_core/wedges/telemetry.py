@@ -36,8 +36,9 @@ class Telemetry:
         listeners: list[Listener] | None = None,
         recorders: Sequence[Recorder] = (),
         next_seq: Callable[[], int] | None = None,
+        trackers: Sequence[Listener] = (),
     ) -> None:
-        """next_seq: the number of the next record in the trace, where there is one."""
+        """listeners: the caller's own, who may come and go. next_seq: the number of the next record in the trace."""
         self._metrics = metrics
         self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
         self._steps = metrics.denoise_steps.labels(embodiment, "prod")
@@ -46,6 +47,7 @@ class Telemetry:
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
         self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
         self._recorders = tuple(recorders)
+        self._own: tuple[Listener, ...] = (*recorders, *trackers)
         self._next_seq = next_seq
         self._episodes = Episodes()
         metrics.episodes_active.labels(embodiment).set_function(self._episodes.active)
@@ -94,8 +96,7 @@ class Telemetry:
             log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
 
     def _tell(self, request: Request, served: Served) -> None:
-        told: list[Listener] = [*self._recorders, *self._listeners]
-        for listener in told:
+        for listener in (*self._own, *self._listeners):
             try:
                 listener(request, served)
             except Exception:

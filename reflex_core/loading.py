@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to a loaded policy: the export, the robot it is for, and where and how it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from reflex_core.auto_calibrate import auto_calibrate
+from reflex_core.calibration import cold_start_ms, default_path, key_of, resolve, store_latency
+from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
+from reflex_core.errors import SettingError
+from reflex_core.export import Export, open_export
+from reflex_core.latency_tracker import LatencyTracker
+from reflex_core.locations import embedded_policy
+from reflex_core.metrics import CudaGraphMetrics, Metrics
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.providers import LoadOptions
+from reflex_core.settings import TABLE, Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """first_latency_s: how long a chunk will take, before there was one. tracker: learns it for the next start."""
+
+    policy: Policy
+    first_latency_s: float
+    tracker: LatencyTracker | None
+
+
+def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
+    """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence."""
+    if settings.calibrate_force and not settings.auto_calibrate:
+        raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
+    path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
+    export = open_export(path)
+    embodiment = _embodiment(settings, path)
+    name = embodiment.name if embodiment else "none"
+    first_ms, keep = cold_start_ms(name), None
+    if settings.auto_calibrate:
+        settings, first_ms, keep = _calibrated(settings, export, embodiment)
+    options = LoadOptions(
+        providers=settings.providers,
+        allow_cpu_fallback=settings.allow_cpu_fallback,
+        cuda_graphs=settings.cuda_graphs,
+        graph_metrics=CudaGraphMetrics(metrics, name, export.model_id),
+        variant=settings.variant,
+        denoise_steps=settings.denoise_steps,
+        chunk_size=settings.chunk_size,
+    )
+    policy = load_policy(
+        export, embodiment, settings.device, settings.intra_op_threads, settings.joint_names, options
+    )
+    if policy.fell_back:
+        metrics.provider_fallbacks.labels(export.model_id).inc()
+    _log_load(policy)
+    return LoadedPolicy(policy, first_ms * 1e-3, LatencyTracker(first_ms, keep) if keep else None)
+
+
+def _calibrated(
+    settings: Settings, export: Export, embodiment: Embodiment | None
+) -> tuple[Settings, float, Callable[[float], None]]:
+    """(settings as measured, where nobody wrote another value, the latency to expect, where to keep a better one)."""
+    path = Path(settings.calibration_cache) if settings.calibration_cache else default_path()
+    calibration, said = auto_calibrate(
+        export, embodiment, settings.joint_names, path=path, force=settings.calibrate_force
+    )
+    given = {row.name for row in TABLE if getattr(settings, row.name) != row.default}
+    used, overrides = resolve(dataclasses.asdict(settings), given, calibration)
+    for sentence in (*said, *overrides):
+        log.info("calibration: %s", sentence)
+    key = key_of(embodiment.name if embodiment else "", export.model_hash)
+    chosen = dataclasses.replace(settings, **used)  # type: ignore[arg-type]
+    return chosen, calibration.latency_compensation_ms, partial(store_latency, path, key)
+
+
+def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
+    if settings.custom_embodiment_config:
+        if settings.embodiment:
+            log.warning("--custom-embodiment-config wins over --embodiment %s", settings.embodiment)
+        return load_embodiment(Path(settings.custom_embodiment_config))
+    if settings.embodiment:
+        return load_preset(settings.embodiment)
+    own = export_path / "embodiment.json"
+    return load_embodiment(own) if own.is_file() else None
+
+
+def _log_load(policy: Policy) -> None:
+    embodiment, path = policy.fit.embodiment, policy.export.path
+    log.info(
+        "loaded %s on %s for embodiment %s; cameras %s",
+        policy.export.model_version, ", ".join(policy.providers),
+        embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.fit.cameras),
+    )  # fmt: skip
+    for note in policy.notes:
+        log.warning("%s: %s", path, note)
+    if policy.contract.state is None:
+        log.warning("%s: this policy does not read the robot state", path)
+    if policy.fit.action_statistics is None:
+        log.warning("%s: no statistics: actions are served as the network gives them", path)
