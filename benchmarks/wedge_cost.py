@@ -21,6 +21,7 @@ from reflex_core.onion import ORDER, onion
 from reflex_core.settings import settings_from
 from reflex_core.values import Request
 from reflex_core.wedges.wedge import Proceed, Wedge
+from reflex_ros.cloud import connect_cloud
 
 BATCH = 20  # requests per measurement: one alone is near the resolution of the clock
 
@@ -34,7 +35,7 @@ def everything_on(folder: Path) -> Engine:
         "adaptive_steps": True, "deadline_ms": 10_000.0, "cloud_fallback": "http://127.0.0.1:9",
         "slo": "p99=150ms", "record": str(folder / "traces"), "audit_log": str(folder / "audit"),
         "robot_id": "benchmark",
-    }))  # fmt: skip
+    }), connect_cloud)  # fmt: skip
     engine.load()
     engine.warm_up()
     return engine

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from exports import PANDA_MEAN
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -34,7 +35,9 @@ from reflex_ros.node import ReflexNode
 
 PATIENCE_S = 60.0  # a bound for machines under load, never a measure
 JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
-HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]
+REACH_HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]  # where the embedded policy's arm begins
+HOME = list(PANDA_MEAN)  # where the calm exports stay
+BEYOND = [0.02, *HOME[1:]]  # where they raise, burn or give NaN: as near as a robot trails behind its command
 
 _domains = itertools.count(os.getpid() % 40)
 

@@ -21,8 +21,9 @@ from reflex_core.values import Floats
 ARM = load_preset("franka").without_gripper()
 FOUND = effective_limits(ARM.joint_names, ARM, None)
 assert FOUND is not None
-LIMITS: Limits = FOUND
-NO_ACCELERATION = dataclasses.replace(LIMITS, acceleration_max=np.full(7, np.inf))
+assert ARM.acceleration_max is not None
+LIMITS: Limits = dataclasses.replace(FOUND, acceleration_max=ARM.acceleration_max)  # as a safety file may say
+NO_ACCELERATION: Limits = FOUND
 MIDDLE = (LIMITS.position_min + LIMITS.position_max) / 2
 STILL = np.zeros(7)
 DT_S = 0.05

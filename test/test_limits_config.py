@@ -116,8 +116,15 @@ def test_the_tighter_of_both_wins_by_name(tmp_path: Path) -> None:
     assert limits is not None
     assert (limits.position_min[3], limits.position_max[3]) == (-3.0, -0.2)
     assert limits.velocity_max[3] == 1.0
-    assert limits.acceleration_max[3] == 12.5
+    assert limits.acceleration_max[3] == 50
     np.testing.assert_array_equal(np.delete(limits.position_min, 3), np.delete(ARM.action_min, 3))
+
+
+def test_acceleration_is_limited_by_the_safety_file_alone(tmp_path: Path) -> None:
+    assert ARM.acceleration_max is not None
+    without = effective_limits(NAMES, ARM, load_safety_config(written(tmp_path, ONE)))
+    assert without is not None
+    assert np.isinf(without.acceleration_max).all()
 
 
 def test_a_looser_file_never_widens_the_embodiment(tmp_path: Path) -> None:

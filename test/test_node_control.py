@@ -12,7 +12,7 @@ import pytest
 from conftest import ExportDir
 from rclpy.parameter import Parameter
 from reflex_ros.msg import ActionChunk
-from ros_world import HOME, JOINTS, World, wait_for, world
+from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
 
 from reflex_core.locations import share
 from reflex_ros.conversions import stamp_ns
@@ -21,7 +21,7 @@ from reflex_ros.conversions import stamp_ns
 @pytest.fixture
 def scene(export_dir: ExportDir) -> Iterator[World]:
     with world(
-        export_dir=str(export_dir("mono_pi0_7")), embodiment="franka", robot_id="cell-9", seed=5
+        export_dir=str(export_dir("calm")), embodiment="franka", robot_id="cell-9", seed=5
     ) as found:
         found.activate()
         yield found
@@ -120,35 +120,32 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
 
 
 def test_services_say_so_when_the_node_is_not_active(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         answer = scene.robot.call("stop")
         assert not answer.success
         assert "not active" in answer.message
 
 
 def test_nan_from_the_model_holds_at_a_real_position(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("failing_nan")), embodiment="franka", execution_horizon=1) as scene:
+    with world(export_dir=str(export_dir("calm_nan")), embodiment="franka", execution_horizon=1) as scene:
         scene.activate()
         scene.robot.next_chunk()
-        scene.robot.positions = [101.0, *HOME[1:]]
+        scene.robot.positions = list(BEYOND)
         chunk = scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
         assert np.isfinite(rows(chunk)).all()
         assert rows(chunk).any(), "never zeros"
         assert chunk.guard_clamped
         assert "non_finite" in chunk.guard_violations[0]
-        low, high = [-2.9] * 7, [3.8] * 7
-        assert ((rows(chunk) > low) & (rows(chunk) < high)).all(), (
-            "inside the joint ranges although the state is not"
-        )
+        np.testing.assert_allclose(rows(chunk), [HOME] * chunk.horizon, atol=0.03)
 
 
 def test_a_model_that_raises_makes_the_robot_hold_and_recovers(export_dir: ExportDir) -> None:
     with world(
-        export_dir=str(export_dir("failing_raise")), embodiment="franka", execution_horizon=1
+        export_dir=str(export_dir("calm_raise")), embodiment="franka", execution_horizon=1
     ) as scene:
         scene.activate()
         scene.robot.next_chunk()
-        scene.robot.positions = [101.0, *HOME[1:]]
+        scene.robot.positions = list(BEYOND)
         scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
         wait_for(lambda: scene.robot.status.errors_total > 0, "errors are counted")
         wait_for(lambda: _level(scene) == b"\x02", "diagnostic ERROR")
@@ -158,7 +155,7 @@ def test_a_model_that_raises_makes_the_robot_hold_and_recovers(export_dir: Expor
 
 def test_a_clock_that_jumps_back_drops_what_it_knew_and_goes_on(export_dir: ExportDir) -> None:
     parameters = [Parameter("use_sim_time", value=True)]
-    with world(parameters, export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(parameters, export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.robot.clock_ns = 100_000_000_000
         scene.activate()
         before = scene.robot.next_chunk()
@@ -173,15 +170,15 @@ def test_a_clock_that_jumps_back_drops_what_it_knew_and_goes_on(export_dir: Expo
 
 def test_a_guarded_chunk_says_which_joint_was_clamped(export_dir: ExportDir, tmp_path: Any) -> None:
     document = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
-    document["action_space"]["ranges"][3] = [-0.1, -0.0698]
+    document["action_space"]["ranges"][3] = [HOME[3] + 0.001, -0.0698]
     narrow = tmp_path / "narrow.json"
     narrow.write_text(json.dumps(document))
-    with world(export_dir=str(export_dir("mono_pi0_7")), custom_embodiment_config=str(narrow)) as scene:
+    with world(export_dir=str(export_dir("calm")), custom_embodiment_config=str(narrow)) as scene:
         scene.activate()
         chunk = scene.robot.next_chunk()
         assert chunk.guard_clamped
         assert any(text.startswith("panda_joint4 below min") for text in chunk.guard_violations)
-        assert (rows(chunk)[:, 3] >= -0.1).all()
+        assert (rows(chunk)[:, 3] > HOME[3]).all()
         wait_for(lambda: scene.robot.status.guard_clamped_total > 0, "status counts it")
 
 

@@ -28,7 +28,7 @@ def settings(export: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_the_node_walks_by_request_and_shows_its_state(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"))) as scene:
+    with world(**settings(export_dir("calm"))) as scene:
         seen = [(scene.state, scene.server.engine.state)]
         for transition in (
             T.TRANSITION_CONFIGURE,
@@ -48,7 +48,7 @@ def test_the_node_walks_by_request_and_shows_its_state(export_dir: ExportDir) ->
 
 
 def test_transitions_that_do_not_fit_are_refused_and_survived(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"))) as scene:
+    with world(**settings(export_dir("calm"))) as scene:
         for transition in (T.TRANSITION_ACTIVATE, T.TRANSITION_DEACTIVATE, T.TRANSITION_CLEANUP, 99):
             assert not scene.robot.transition(transition)
         scene.activate()
@@ -77,7 +77,7 @@ def test_diagnostics_and_status_go_on_while_a_model_loads(export_dir: ExportDir)
 
 
 def test_deactivate_leaves_the_robot_holding_and_silent(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"))) as scene:
+    with world(**settings(export_dir("calm"))) as scene:
         scene.activate()
         scene.robot.next_chunk()
         assert scene.robot.transition(T.TRANSITION_DEACTIVATE)
@@ -145,7 +145,7 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_bad_export_is_refused_in_one_sentence(name: str, export_copy: ExportDir) -> None:
     damage, words = DAMAGES[name]
-    export = export_copy("mono_pi0_7")
+    export = export_copy("calm")
     damage(export)
     with world(**settings(export)) as scene:
         assert not scene.robot.transition(T.TRANSITION_CONFIGURE)
@@ -173,14 +173,14 @@ def test_a_model_that_does_not_fit_the_embodiment_is_refused(export_dir: ExportD
     document["action_space"]["dim"] = 6
     del document["gripper"]
     six.write_text(json.dumps(document))
-    with world(export_dir=str(export_dir("mono_pi0_7")), custom_embodiment_config=str(six)) as scene:
+    with world(export_dir=str(export_dir("calm")), custom_embodiment_config=str(six)) as scene:
         assert not scene.robot.transition(T.TRANSITION_CONFIGURE)
         assert "7 dimensions" in scene.server.node.refusal
         assert "6" in scene.server.node.refusal
 
 
 def test_a_refused_node_can_be_configured_once_the_fault_is_mended(export_copy: ExportDir) -> None:
-    export = export_copy("mono_pi0_7")
+    export = export_copy("calm")
     text = (export / "reflex_config.json").read_text()
     (export / "reflex_config.json").write_text("{")
     with world(**settings(export)) as scene:
@@ -190,7 +190,7 @@ def test_a_refused_node_can_be_configured_once_the_fault_is_mended(export_copy: 
 
 
 def test_a_robot_without_an_embodiment_is_refused(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7"))) as scene:
+    with world(export_dir=str(export_dir("calm"))) as scene:
         assert not scene.robot.transition(T.TRANSITION_CONFIGURE)
         assert "--embodiment" in scene.server.node.refusal
 
@@ -209,7 +209,7 @@ def _set(scene: World, name: str, value: Any) -> Any:
 
 
 def test_parameters_are_checked_and_say_when_they_take_effect(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"))) as scene:
+    with world(**settings(export_dir("calm"))) as scene:
         assert not _set(scene, "max_age_ms", -5.0).successful
         assert not _set(scene, "port", 9000).successful, "read only"
         scene.activate()
@@ -221,7 +221,7 @@ def test_parameters_are_checked_and_say_when_they_take_effect(export_dir: Export
 
 
 def test_parameters_are_described_for_rqt(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"))) as scene:
+    with world(**settings(export_dir("calm"))) as scene:
         described = scene.server.node.describe_parameter("max_age_ms")
         assert described.description
         assert described.floating_point_range[0].to_value == 60_000.0
@@ -230,14 +230,14 @@ def test_parameters_are_described_for_rqt(export_dir: ExportDir) -> None:
 
 def test_quality_of_service_can_be_overridden(export_dir: ExportDir) -> None:
     override = Parameter("qos_overrides./camera/image_raw.subscription.reliability", value="reliable")
-    with world([override], **settings(export_dir("mono_pi0_7"))) as scene:
+    with world([override], **settings(export_dir("calm"))) as scene:
         scene.activate()
         [info] = scene.server.node.get_subscriptions_info_by_topic("/camera/image_raw")
         assert info.qos_profile.reliability.name == "RELIABLE"
 
 
 def test_subscribers_may_come_and_go(export_dir: ExportDir) -> None:
-    with world(**settings(export_dir("mono_pi0_7"), execution_horizon=1)) as scene:
+    with world(**settings(export_dir("calm"), execution_horizon=1)) as scene:
         scene.activate()
         node = scene.robot.node
         for _ in range(5):

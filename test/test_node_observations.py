@@ -41,7 +41,7 @@ class Ear:
 
 @pytest.fixture(scope="module")
 def scene(export_dir: ExportDir) -> Iterator[World]:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka", execution_horizon=1) as found:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", execution_horizon=1) as found:
         found.activate()
         found.robot.next_chunk()
         yield found
@@ -176,7 +176,7 @@ def test_the_hold_stays_where_the_robot_was_told_to_be(scene: World) -> None:
 
 
 def test_wrong_joint_names_say_which_are_missing_and_which_were_seen(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.robot.names = [f"fr3_joint{number}" for number in range(1, 8)]
         scene.activate()
         message = wait_for(
@@ -191,7 +191,7 @@ def test_wrong_joint_names_say_which_are_missing_and_which_were_seen(export_dir:
 
 
 def test_no_camera_no_chunk(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.robot.camera_on = False
         scene.activate()
         wait_for(lambda: scene.server._progress.problem == "camera_missing", "camera_missing")
@@ -201,7 +201,7 @@ def test_no_camera_no_chunk(export_dir: ExportDir) -> None:
 
 
 def test_no_instruction_no_chunk(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate(instruction="")
         wait_for(lambda: scene.server._progress.problem == "no_instruction", "no_instruction")
         scene.robot.say("reach the red cube")
@@ -209,7 +209,7 @@ def test_no_instruction_no_chunk(export_dir: ExportDir) -> None:
 
 
 def test_compressed_images_are_decoded(export_dir: ExportDir) -> None:
-    settings: dict[str, Any] = {"export_dir": str(export_dir("mono_pi0_7")), "embodiment": "franka"}
+    settings: dict[str, Any] = {"export_dir": str(export_dir("calm")), "embodiment": "franka"}
     with world(**settings, image_transport="compressed", execution_horizon=1) as scene:
         ear = Ear(scene)
         scene.activate()
@@ -219,6 +219,6 @@ def test_compressed_images_are_decoded(export_dir: ExportDir) -> None:
 
 
 def test_a_truncated_instruction_is_reported(export_dir: ExportDir) -> None:
-    with world(export_dir=str(export_dir("mono_pi0_7")), embodiment="franka") as scene:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate("reach " + "the red cube " * 10)
         assert scene.robot.next_chunk().instruction_truncated

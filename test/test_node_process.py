@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ExportDir
 from reflex_ros.msg import ActionChunk
-from ros_world import Robot, Spinner, wait_for
+from ros_world import REACH_HOME, Robot, Spinner, wait_for
 
 Start = Callable[..., subprocess.Popen[str]]
 DOMAIN = 41 + os.getpid() % 20
@@ -43,6 +43,7 @@ def outsider() -> Iterator[Robot]:
     """Listens, and speaks the instruction; publishes neither camera nor joints."""
     found = Robot(DOMAIN)
     found.camera_on = found.joints_on = False
+    found.positions = list(REACH_HOME)
     yield found
     found.spinner.close()
     found.node.destroy_node()

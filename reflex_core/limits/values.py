@@ -48,6 +48,8 @@ def effective_limits(
 ) -> Limits | None:
     """The tighter of both for each action; None when there is neither.
 
+    Acceleration is limited by the safety file alone: chunks of learned policies start harder at their borders than most
+    data sheets allow, controllers interpolate, and a guard that trips over that would be switched off.
     action_names: what the robot calls the columns of a chunk, in order; the embodiment's arrays follow that order,
     those of the safety file are matched by name.
     Raises SafetyConfigError when the file is not this robot's or when an action would have no limit at all.
@@ -65,7 +67,6 @@ def effective_limits(
             )
         low, high = embodiment.action_min.copy(), embodiment.action_max.copy()
         velocity = _or_infinite(embodiment.velocity_max, dim)
-        acceleration = _or_infinite(embodiment.acceleration_max, dim)
         for part in (embodiment.gripper, embodiment.payload_release):
             if part is not None:
                 gripper[part.component_idx] = True

@@ -34,13 +34,15 @@ class TraceReader:
     """One trace file, plain or gzip by its content. Iterate once: it yields a Recorded per request.
 
     header: the first record. footer: the last one, once the iteration has reached it; None after a hard stop.
-    warnings: what was wrong but could be read around. Raises TraceError, in the constructor and while iterating.
+    warnings: what was wrong but could be read around; damage: those of them that mean that something is torn off or
+    not understood. Raises TraceError, in the constructor and while iterating.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.footer: Document | None = None
         self.warnings: list[str] = []
+        self.damage: list[str] = []
         self._kinds: set[str] = set()
         try:
             self._stream = path.open("rb")
@@ -108,7 +110,11 @@ class TraceReader:
         if name in self._kinds or len(self._kinds) >= KINDS_NAMED:
             return
         self._kinds.add(name)
-        self._warn(f"{where}: records of kind '{name}' are not known and are left out")
+        self._damaged(f"{where}: records of kind '{name}' are not known and are left out")
+
+    def _damaged(self, message: str) -> None:
+        self.damage.append(message)
+        self._warn(message)
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -134,7 +140,7 @@ class TraceReader:
                 raise TraceError(f"{where}: must be a JSON object, got {type(document).__name__}")
             yield where, document
         if broken:
-            self._warn(f"{broken}; it is the last one, torn by a hard stop, and is left out")
+            self._damaged(f"{broken}; it is the last one, torn by a hard stop, and is left out")
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         number = 1
@@ -172,7 +178,7 @@ class TraceReader:
                 if member.eof:
                     data = data.lstrip(b"\0")  # padding after the end is allowed
                     if data and not _GZIP_MAGIC.startswith(data[:2]):
-                        self._warn(f"{self.path}: what follows the end of the gzip stream is left out")
+                        self._damaged(f"{self.path}: what follows the end of the gzip stream is left out")
                         return
                     if data:
                         member = zlib.decompressobj(_GZIP)
@@ -185,7 +191,7 @@ class TraceReader:
                 f"{self.path}: damaged before byte {stream.tell()} of the gzip file: {error}"
             ) from error
         if not member.eof:
-            self._warn(
+            self._damaged(
                 f"{self.path}: the gzip stream has no end, its writer was stopped hard; read up to there"
             )
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy that recorded requests are run against, loaded as the recorded one was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reflex_core.embodiment import preset_names
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import open_export
+from reflex_core.loading import load
+from reflex_core.metrics import Metrics
+from reflex_core.policy.policy import Policy
+from reflex_core.policy.sampler import Adaptive, Sampling
+from reflex_core.replay.images import ImageFiles, frames_of
+from reflex_core.replay.values import Replayed
+from reflex_core.settings import settings_from
+from reflex_core.trace.records import Recorded
+from reflex_core.values import Floats, Observation
+
+NO_EMBODIMENT = "none"
+ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "joint_names")
+MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller wants of a target; empty: as recorded. embodiment `none`: the export's own, if it has one.
+
+    seed: the start noise of every request, None for the recorded one. fallback_seed: where none was recorded.
+    """
+
+    export_dir: Path
+    device: str = "auto"
+    embodiment: str = ""
+    embodiment_file: str = ""
+    seed: int | None = None
+    fallback_seed: int = 0
+    images: ImageFiles | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTarget:
+    """One loaded policy as a replay's target. notes: what about it differs from the recorded one."""
+
+    policy: Policy
+    wanted: Wanted
+    same_model: bool
+    adaptive: Adaptive | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def needs_images(self) -> bool:
+        """True when pictures decide what it answers."""
+        return bool(self.policy.contract.images)
+
+    def replay(self, record: Recorded) -> Replayed:
+        """Run one record. Raises TraceError without its pictures, ObservationError or InferenceError."""
+        policy = self.policy
+        cameras = tuple(policy.fit.cameras.values())
+        first = cameras[0] if cameras else ""
+        frames = frames_of(record, self.wanted.images, first) if self.needs_images else {}
+        observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
+        seed = record.seed if self.wanted.seed is None else self.wanted.seed
+        began = time.perf_counter()
+        made = policy.predict(
+            observation, self.wanted.fallback_seed if seed is None else seed, self.sampling(record)
+        )
+        total_ms = (time.perf_counter() - began) * 1e3
+        actions, names = in_order(made.actions, policy.fit.action_names, record.names)
+        return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms)
+
+    def sampling(self, record: Recorded) -> Sampling:
+        """How the recorded chunk was sampled; a loop inside the graph has no choice and ignores it."""
+        block = record.document.get("denoise") or {}
+        adaptive = bool(block.get("adaptive"))
+        configured = block.get("steps_configured")
+        steps = record.max_steps
+        if steps is None and self.same_model:
+            steps = configured if adaptive else record.denoise_steps
+        elif steps is None and not adaptive and record.denoise_steps != configured:
+            steps = record.denoise_steps  # a service that was degraded took fewer
+        valid = isinstance(steps, int) and not isinstance(steps, bool) and steps > 0
+        return Sampling(steps if valid else None, self.adaptive if adaptive else None)
+
+
+def in_order(
+    actions: Floats, names: tuple[str, ...], recorded: tuple[str, ...]
+) -> tuple[Floats, tuple[str, ...]]:
+    """The columns in the recorded order where both sides name the same joints; else as they are."""
+    if names == recorded or sorted(names) != sorted(recorded) or len(set(names)) != len(names):
+        return actions, names
+    return np.ascontiguousarray(actions[:, [names.index(name) for name in recorded]]), recorded
+
+
+def load_target(wanted: Wanted, header: Mapping[str, Any], recorded_hash: str) -> PolicyTarget:
+    """Load and warm up an export for the robot, and with the settings, of the trace.
+
+    recorded_hash: the recorded model's, for this slot. Settings that belong to the recorded weights (variant, steps,
+    chunk size) are taken over for those weights only. Raises ConfigurationError in one sentence.
+    """
+    export = open_export(wanted.export_dir)
+    same = bool(recorded_hash) and export.model_hash == recorded_hash
+    kept = header.get("settings")
+    recorded: Mapping[str, Any] = kept if isinstance(kept, dict) else {}
+    values: dict[str, Any] = {"export_dir": str(wanted.export_dir), "device": wanted.device}
+    values |= _robot(wanted, header, recorded)
+    if same:
+        values |= {name: recorded[name] for name in MODEL_SETTINGS if name in recorded}
+    try:
+        policy = load(settings_from(values), Metrics()).policy
+        _warm_up(policy)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # onnxruntime has errors of its own, and a replay must end in a sentence
+        raise ConfigurationError(f"{wanted.export_dir}: {type(error).__name__}: {error}") from error
+    adaptive, notes = _adaptive(policy, recorded)
+    notes = (*differences(policy, header, recorded_hash), *notes)
+    return PolicyTarget(policy, wanted, same, adaptive, notes)
+
+
+def _warm_up(policy: Policy) -> None:
+    """As in service: the first runs allocate, and would be the only slow ones."""
+    for seed in (0, 1):
+        policy.predict(policy.canary(), seed)
+
+
+def _robot(wanted: Wanted, header: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    if wanted.embodiment_file:
+        return {"custom_embodiment_config": wanted.embodiment_file}
+    if wanted.embodiment:
+        return {} if wanted.embodiment == NO_EMBODIMENT else {"embodiment": wanted.embodiment}
+    if not recorded:  # another writer's trace: its header names the robot at most
+        name = header.get("embodiment")
+        return {"embodiment": name} if name in preset_names() else {}
+    values = {name: recorded[name] for name in ROBOT_SETTINGS if recorded.get(name)}
+    file = values.get("custom_embodiment_config")
+    if isinstance(file, str) and not Path(file).is_file():
+        raise ConfigurationError(
+            f"the trace was recorded with the embodiment file {file}, which is not here: name it with"
+            " --custom-embodiment-config"
+        )
+    return values
+
+
+def _adaptive(policy: Policy, recorded: Mapping[str, Any]) -> tuple[Adaptive | None, tuple[str, ...]]:
+    if not recorded.get("adaptive_steps"):
+        return None, ()
+    try:
+        threshold = float(recorded.get("adaptive_threshold") or 0.0)
+        return policy.adaptive(threshold), ()
+    except (ConfigurationError, ValueError, TypeError) as error:
+        return None, (f"it was recorded with adaptive steps; this replay takes all of them: {error}",)
+
+
+def differences(policy: Policy, header: Mapping[str, Any], recorded_hash: str) -> tuple[str, ...]:
+    """Sentences about what is not as it was recorded."""
+    export, notes = policy.export, []
+    if recorded_hash and recorded_hash != export.model_hash:
+        notes.append(f"model_hash mismatch: recorded {recorded_hash}, {export.path} has {export.model_hash}")
+    elif not recorded_hash:
+        notes.append("the trace does not name the recorded model's hash")
+    config_hash = header.get("config_hash")
+    if recorded_hash == export.model_hash and config_hash and config_hash != export.config_hash:
+        notes.append(f"config_hash mismatch: recorded {config_hash}, {export.path} has {export.config_hash}")
+    providers = header.get("providers") or []
+    if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):
+        notes.append(
+            f"recorded on {', '.join(map(str, providers))}, replayed on {', '.join(policy.providers)}:"
+            " actions need not be the same to the bit"
+        )
+    return tuple(notes)

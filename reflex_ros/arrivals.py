@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages as they came from the middleware: their bytes are kept, and pixels are read in place.
+
+Most frames of a camera are never looked at, because inference takes the newest. Keeping the bytes costs less than
+building a message, and a bag gets exactly what the sensor sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from reflex_core.errors import ObservationError
+from reflex_core.frames import encoded_size
+from reflex_core.values import Frame
+
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_ENCAPSULATION = 4  # bytes before the data; what is aligned is aligned from there
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """One message. kind: its type, such as sensor_msgs/msg/Image. raw: CDR with its encapsulation header.
+
+    stamp_ns: its sensor stamp, or its time of arrival for a sensor that leaves it empty. received_ns: on the robot's
+    clock.
+    """
+
+    topic: str
+    kind: str
+    raw: bytes
+    stamp_ns: int
+    received_ns: int
+
+
+def header_stamp_ns(raw: bytes) -> int:
+    """The stamp of a message that begins with std_msgs/Header, in nanoseconds."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, _ENCAPSULATION)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def image_frame(arrival: Arrival) -> Frame:
+    """The pixels of an Image or CompressedImage, not decoded and not copied. Raises ObservationError when damaged."""
+    try:
+        return _compressed(arrival.raw) if arrival.kind == COMPRESSED_IMAGE else _raw_rows(arrival.raw)
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ObservationError(
+            f"a message of {len(arrival.raw)} bytes on {arrival.topic} is no {arrival.kind}: {error}", "bad-image"
+        ) from error
+
+
+def _raw_rows(raw: bytes) -> Frame:
+    read = _after_header(raw)
+    height, width = read.uint32(), read.uint32()
+    encoding = read.sequence(read.uint32())[:-1].tobytes().decode()
+    read.uint8()  # is_bigendian concerns 16-bit pixels only, and those are read as little-endian
+    step = read.uint32()
+    return Frame(read.sequence(read.uint32()), encoding, height, width, step)
+
+
+def _compressed(raw: bytes) -> Frame:
+    read = _after_header(raw)
+    read.sequence(read.uint32())  # `format` is free text: the file says better what it is
+    data = read.sequence(read.uint32())
+    encoding, height, width = encoded_size(data)
+    return Frame(data, encoding, height, width)
+
+
+def _after_header(raw: bytes) -> _Reading:
+    read = _Reading(raw)
+    read.uint32()
+    read.uint32()
+    read.sequence(read.uint32())
+    return read
+
+
+class _Reading:
+    """Reads CDR from the front. Raises struct.error at its end."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._data = memoryview(raw)[_ENCAPSULATION:]
+        self._uint32 = "<I" if raw[1] & 1 else ">I"
+        self._at = 0
+
+    def uint8(self) -> int:
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def uint32(self) -> int:
+        self._at += -self._at % 4
+        (value,) = struct.unpack_from(self._uint32, self._data, self._at)
+        self._at += 4
+        return int(value)
+
+    def sequence(self, length: int) -> memoryview:
+        """The next `length` bytes, in place."""
+        end = self._at + length
+        if end > len(self._data):
+            raise struct.error(f"it says it has {length} bytes from {self._at} on, and has {len(self._data)} in all")
+        self._at, begin = end, self._at
+        return self._data[begin:end]

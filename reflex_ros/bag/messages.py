@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bag says about its topics: the types with their definitions, and the quality of service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.qos import QoSProfile
+
+STRING = "std_msgs/msg/String"
+
+OfferedQos = Callable[[str], Sequence[Qos]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way into the bag. data: its CDR bytes, or the message, serialised when it is written.
+
+    time_ns: when it was received or published, on the robot's clock.
+    """
+
+    topic: str
+    kind: str
+    time_ns: int
+    data: Any
+
+
+def kind_of(message_class: type) -> str:
+    """`sensor_msgs/msg/Image` of a message class."""
+    return f"{message_class.__module__.split('.')[0]}/msg/{message_class.__name__}"
+
+
+def definitions() -> Typestore:
+    """The standard messages and ours, as they were built."""
+    from ament_index_python.packages import get_package_share_directory
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for path in sorted((Path(get_package_share_directory("reflex_ros")) / "msg").glob("*.msg")):
+        store.register(get_types_from_msg(path.read_text(encoding="utf-8"), f"reflex_ros/msg/{path.stem}"))
+    return store
+
+
+def offered_qos(node: Node) -> OfferedQos:
+    """Asks the graph what the publishers of a topic offer: what `ros2 bag play` is to offer in their place."""
+
+    def ask(topic: str) -> list[Qos]:
+        return [qos(endpoint.qos_profile) for endpoint in node.get_publishers_info_by_topic(topic)]
+
+    return ask
+
+
+def qos(profile: QoSProfile) -> Qos:
+    """A profile of rclpy as rosbags writes it."""
+    return Qos(
+        QosHistory(int(profile.history)),
+        int(profile.depth),
+        QosReliability(int(profile.reliability)),
+        QosDurability(int(profile.durability)),
+        _time(profile.deadline),
+        _time(profile.lifespan),
+        QosLiveliness(int(profile.liveliness)),
+        _time(profile.liveliness_lease_duration),
+        bool(profile.avoid_ros_namespace_conventions),
+    )
+
+
+def _time(duration: Any) -> QosTime:
+    return QosTime(*divmod(int(duration.nanoseconds), 1_000_000_000))

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every family of reflex_core/metrics.py changes when what it counts happens, as GET /metrics shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
+from conftest import Server
+from http_client import Background, Client, busy, in_flight, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+from recordings import tiny_disk
+from ros_world import world
+
+from reflex_core.metrics import CudaGraphMetrics, Metrics
+from reflex_core.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a provocation works with."""
+
+    serve: Callable[..., Server]
+    export: Path
+    directory: Path
+
+
+# Yields the client when all is quiet, and ends, or yields again, when the figure has moved.
+Provocation = Generator[Client, None, None]
+
+
+def an_answer(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client)
+
+
+def an_episode(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client, episode_id="ep_1")
+
+
+def a_load(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False)
+    yield server.client
+    server.engine.load()
+    server.engine.warm_up()
+
+
+def a_request_inside(bench: Bench) -> Provocation:
+    server = bench.serve("calm")
+    yield server.client
+    with busy(server.engine):
+        Background(lambda: act(server.client))
+        wait_for(lambda: in_flight(server.engine) == 1)
+        yield server.client
+
+
+def a_clamped_chunk(bench: Bench) -> Provocation:
+    client = bench.serve("wide").client
+    yield client
+    act(client)
+
+
+def nan(bench: Bench) -> Provocation:
+    client = bench.serve("calm_nan").client
+    yield client
+    act(client, BEYOND)
+
+
+def a_missed_objective(bench: Bench) -> Provocation:
+    server = bench.serve("calm", slo=ALWAYS_MISSED, slo_mode="log_only")
+    miss_the_objective(server)
+    yield server.client
+    act(server.client)
+
+
+def a_missed_deadline(bench: Bench) -> Provocation:
+    client = bench.serve("calm_burning", deadline_ms=100.0).client
+    yield client
+    act(client, BEYOND)
+
+
+def a_cloud_that_is_down(bench: Bench) -> Provocation:
+    client = bench.serve("calm_raise", cloud_fallback="http://127.0.0.1:9").client
+    yield client
+    act(client, BEYOND)
+
+
+def a_model_that_raises(bench: Bench) -> Provocation:
+    client = bench.serve("calm_raise", max_consecutive_crashes=1).client
+    yield client
+    act(client, BEYOND)
+
+
+def a_long_instruction(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client, instruction="red " * 30)
+
+
+def a_camera_that_stops(bench: Bench) -> Provocation:
+    """The ROS door's own figure: over HTTP an observation that is refused is an error of its caller."""
+    with world(export_dir=str(bench.export), embodiment="franka", http=True, port=0) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+        client = Client(sidecar.port)
+        yield client
+        before = families(client)["reflex_observations_refused"]
+        scene.robot.camera_on = False
+        wait_for(lambda: families(client)["reflex_observations_refused"] != before)
+        yield client
+
+
+def a_gpu_that_is_not_there(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False, device="cuda", allow_cpu_fallback=True)
+    yield server.client
+    server.engine.load()
+
+
+def cuda_graphs_without_a_gpu(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False, cuda_graphs=True)
+    yield server.client
+    server.engine.load()
+
+
+def cuda_graphs(bench: Bench) -> Provocation:
+    """Only a GPU captures and replays, and only there a capture can fail: here the policy's part is played by hand.
+
+    benchmarks/gpu_check.py shows the same figures on a machine with a GPU.
+    """
+    server = bench.serve("calm")
+    yield server.client
+    graphs = CudaGraphMetrics(server.engine.metrics, "franka", "pi0-mono")
+    graphs.captured("denoise", 0.2)
+    graphs.replayed("denoise", 0.004)
+    graphs.capture_failed("prefix", "RuntimeError")
+
+
+def recorder_of(server: Server) -> Recorder:
+    assert server.engine.loaded is not None
+    [recorder] = server.engine.loaded.recorders
+    return recorder
+
+
+def a_record(bench: Bench) -> Provocation:
+    server = bench.serve("calm", record=str(bench.directory / "traces"))
+    yield server.client
+    wait_for(lambda: act(server.client) and recorder_of(server).written > 0)
+
+
+def a_full_disk(bench: Bench) -> Provocation:
+    with tiny_disk(bench.directory / "disk", 1 << 20) as disk:
+        server = bench.serve("calm", record=str(disk.path), record_no_gzip=True)
+        yield server.client
+        disk.fill()
+        recorder = recorder_of(server)
+        wait_for(lambda: act(server.client) and recorder.degraded and recorder.dropped > 0)
+        assert server.client.get("/health").json["recorders"]["trace"].startswith("record-disk-full")
+        yield server.client
+
+
+PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
+    "reflex_act_latency_seconds": an_answer,
+    "reflex_onnx_load_time_seconds": a_load,
+    "reflex_denoise_steps": an_answer,
+    "reflex_in_flight_requests": a_request_inside,
+    "reflex_episodes_active": an_episode,
+    "reflex_safety_violations": a_clamped_chunk,
+    "reflex_slo_violations": a_missed_objective,
+    "reflex_fallback_invocations": a_missed_deadline,
+    "reflex_deadline_misses": a_missed_deadline,
+    "reflex_cloud_failures": a_cloud_that_is_down,
+    "reflex_breaker_state": a_model_that_raises,
+    "reflex_act_errors": a_model_that_raises,
+    "reflex_instructions_cut": a_long_instruction,
+    "reflex_observations_refused": a_camera_that_stops,
+    "reflex_holds": nan,
+    "reflex_provider_fallbacks": a_gpu_that_is_not_there,
+    "reflex_cuda_graph_captured": cuda_graphs,
+    "reflex_cuda_graph_replayed": cuda_graphs,
+    "reflex_cuda_graph_eager_fallback": cuda_graphs_without_a_gpu,
+    "reflex_cuda_graph_capture_failed_at_init": cuda_graphs,
+    "reflex_cuda_graph_capture_seconds": cuda_graphs,
+    "reflex_cuda_graph_replay_seconds": cuda_graphs,
+    "reflex_server_up": a_load,
+    "reflex_robot_info": a_load,
+    "reflex_records": a_record,
+    "reflex_records_dropped": a_full_disk,
+    "reflex_recorder_degraded": a_full_disk,
+}
+
+
+@pytest.fixture
+def bench(serve: Callable[..., Server], export_dir: Callable[[str], Path], tmp_path: Path) -> Bench:
+    return Bench(serve, export_dir("calm"), tmp_path)
+
+
+def test_every_family_has_a_provocation() -> None:
+    exposition = text_string_to_metric_families(Metrics().exposition().decode())
+    names = {family.name for family in exposition if not family.name.endswith("_created")}
+    assert names == set(PROVOKED_BY)
+
+
+@pytest.mark.parametrize("family", PROVOKED_BY)
+def test_a_family_moves_when_what_it_counts_happens(bench: Bench, family: str) -> None:
+    with closing(PROVOKED_BY[family](bench)) as provocation:
+        client = next(provocation)
+        before = families(client)[family]
+        next(provocation, None)
+        assert families(client)[family] != before
+
+
+def test_a_thousand_episodes_add_no_series(serve: Callable[..., Server]) -> None:
+    server = serve("calm")
+    act(server.client, episode_id="ep_0", request_id="r-0")
+
+    def series() -> set[object]:
+        return {key for samples in families(server.client).values() for key in samples}
+
+    before = series()
+    for number in range(1, 1000):
+        assert act(server.client, episode_id=f"ep_{number}", request_id=f"r-{number}").status == 200
+    assert series() == before
+    assert figure(server.client, "reflex_episodes_active") == 1000
