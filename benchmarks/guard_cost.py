@@ -77,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     logging.disable(logging.WARNING)
     robot = load_preset("franka").without_gripper()
-    full = effective_limits(robot.joint_names, robot, None)
-    assert full is not None
-    slow = replace(full, acceleration_max=np.full(full.dim, np.inf))
+    slow = effective_limits(robot.joint_names, robot, None)
+    assert slow is not None
+    assert robot.acceleration_max is not None
+    full = replace(slow, acceleration_max=robot.acceleration_max)
     rows = []
     for checked, limits in (("position, velocity", slow), ("and acceleration", full)):
         for mode in (CLIP, SCALE):

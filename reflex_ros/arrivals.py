@@ -45,8 +45,18 @@ def image_frame(arrival: Arrival) -> Frame:
         return _compressed(arrival.raw) if arrival.kind == COMPRESSED_IMAGE else _raw_rows(arrival.raw)
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ObservationError(
-            f"a message of {len(arrival.raw)} bytes on {arrival.topic} is no {arrival.kind}: {error}", "bad-image"
+            f"a message of {len(arrival.raw)} bytes on {arrival.topic} is no {arrival.kind}: {error}",
+            "bad-image",
         ) from error
+
+
+def string_data(raw: bytes) -> str:
+    """The text of a std_msgs/String. Raises ValueError when damaged."""
+    read = _Reading(raw)
+    try:
+        return read.sequence(read.uint32())[:-1].tobytes().decode()
+    except struct.error as error:
+        raise ValueError(f"a message of {len(raw)} bytes is no std_msgs/msg/String: {error}") from error
 
 
 def _raw_rows(raw: bytes) -> Frame:
@@ -96,6 +106,8 @@ class _Reading:
         """The next `length` bytes, in place."""
         end = self._at + length
         if end > len(self._data):
-            raise struct.error(f"it says it has {length} bytes from {self._at} on, and has {len(self._data)} in all")
+            raise struct.error(
+                f"it says it has {length} bytes from {self._at} on, and has {len(self._data)} in all"
+            )
         self._at, begin = end, self._at
         return self._data[begin:end]

@@ -13,7 +13,7 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
-from reflex_core.values import CLOUD, LAST_KNOWN_GOOD, Floats, Observation, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Floats, Observation, Served
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.outputs import Outputs
 
@@ -78,6 +78,8 @@ class ChunkLoop:
         self._chunk_id = 0
         self._executing: tuple[Floats, Running] | None = None
         self._retry_at = 0.0
+        self._unwell = False
+        self._held_at_ns = 0
         self._due_since_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
@@ -104,6 +106,7 @@ class ChunkLoop:
     def new_episode(self, episode_id: str) -> None:
         """Begin an episode: chunk numbers start at 0 and nothing of the old episode is used or published."""
         with self._lock:
+            self._forget()
             self.episode_id = episode_id
             self._chunk_id = 0
             self.restart()
@@ -119,6 +122,8 @@ class ChunkLoop:
         """Stamps of before mean nothing now."""
         with self._lock:
             self._buffer.clear()
+            self._forget()
+            self._held_at_ns = time.monotonic_ns()
             self._executing = None
             self._due_since_ns = None
             self._note("clock_jump", "the clock jumped back: sensor data and running chunk were dropped")
@@ -162,7 +167,7 @@ class ChunkLoop:
         tuning = self._tuning()
         now_ns = self._clock_ns()
         due_ns = self.pacing.due_ns(tuning.execution_horizon or self._default_horizon(), tuning.margin_s)
-        if due_ns is not None and now_ns < due_ns:
+        if due_ns is not None and now_ns < due_ns and not self._unwell:
             return
         if self._due_since_ns is None:
             self._due_since_ns = now_ns
@@ -171,13 +176,16 @@ class ChunkLoop:
         try:
             observation = self._observe(now_ns, tuning.gates)
         except ReflexError as error:
-            self._refused(error, now_ns - self._due_since_ns, tuning.gates)
+            self.progress.refused += 1
+            self._engine.metrics.observations_refused.labels(error.slug).inc()
+            self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
         request = self._engine.request(observation, episode_id=episode_id or None)
         try:
             served = self._engine.act(request)
         except NotReadyError as error:
-            self._refused(error, now_ns - self._due_since_ns, tuning.gates)
+            self.progress.errors += 1
+            self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
         except ReflexError as error:
             self._failed(error.slug, str(error))
@@ -203,35 +211,61 @@ class ChunkLoop:
         with self._lock:
             if epoch != self._epoch or self._closing:
                 self.progress.discarded += 1
+                self._forget()
                 return
             start = running.elapsed(now_ns)
             if start >= running.horizon:
-                self._failed("chunk_expired", "inference took longer than the whole chunk lasts")
+                self._forget()
+                self._failed("chunk_expired", "all of the chunk had elapsed before it was there")
+                return
+            if self._outlived(served):
+                self._forget()
+                self._failed("deadline", "the last good chunk is from before the robot held")
                 return
             self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
             self._chunk_id += 1
             self._executing = (served.chunk.actions, running)
             self._due_since_ns = None
             self.pacing.started(running, (now_ns - taken_ns) * 1e-9)
-            reason = served.hold_reason
-            self._note(
-                reason, "; ".join(served.guard.violations[:1]) or "the chunk of this request is a hold"
-            )
-            self.progress.hold_reason = reason
+            self._judge(served)
         self._count(served, observation)
 
+    def _outlived(self, served: Served) -> bool:
+        """True for a stand-in from before the robot held: it would jump to where it might have been by now."""
+        if served.chunk.source != LAST_KNOWN_GOOD:
+            return False
+        age_ms = served.fallback_age_ms + served.injected_latency_ms
+        return time.monotonic_ns() - age_ms * 1e6 < self._held_at_ns
+
+    def _judge(self, served: Served) -> None:
+        """What stands in for a fresh chunk is a reason to ask again soon."""
+        source, reason = served.chunk.source, served.hold_reason
+        if source == HOLD:
+            self._held_at_ns = time.monotonic_ns()
+            reason = reason or HOLD
+        self._unwell = source in (HOLD, LAST_KNOWN_GOOD)
+        if self._unwell:
+            self._retry_at = time.monotonic() + RETRY_S
+        text = "; ".join(served.guard.violations[:1]) or "this request was answered with a hold"
+        problem = "deadline" if source == LAST_KNOWN_GOOD else reason
+        if source == LAST_KNOWN_GOOD:
+            text = f"inference was too slow, the chunk of {served.fallback_age_ms:.0f} ms ago goes on"
+        self._note(problem, text)
+        self.progress.hold_reason = reason
+
     def _count(self, served: Served, observation: Observation) -> None:
-        self.progress.chunks += 1
+        if served.chunk.source == HOLD:
+            self.progress.holds += 1
+        else:
+            self.progress.chunks += 1
         self.progress.clamped += served.guard.clamped
         self.progress.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
         self.progress.latency_ms = served.latency_ms
         self.progress.age_ms = observation.age_ms
 
-    def _refused(self, error: ReflexError, late_ns: int, gates: Gates) -> None:
+    def _bridge(self, error: ReflexError, late_ns: int, gates: Gates) -> None:
         """No inference. The running chunk's tail bridges a hiccup of `max_age_ms`; after that the robot holds."""
         self._retry_at = time.monotonic() + RETRY_S
-        self.progress.refused += 1
-        self._engine.metrics.observations_refused.labels(error.slug).inc()
         self._note(error.slug, str(error))
         if late_ns > gates.max_age_ms * 1e6:
             with self._lock:
@@ -254,6 +288,10 @@ class ChunkLoop:
             log.info("%s is over", self.progress.problem)
         self.progress.problem, self.progress.problem_text = problem, text
 
+    def _forget(self) -> None:
+        """The guard must not take the chunk it saw last for what the robot executes. Needs the lock."""
+        getattr(self._loaded.guard, "forget", lambda _: None)(self.episode_id)
+
     def _hold(self, reason: str) -> None:
         """Publish a hold where the robot was last told to be, else where it measures itself. Needs the lock."""
         now_ns = self._clock_ns()
@@ -263,6 +301,8 @@ class ChunkLoop:
             position = actions[min(running.elapsed(now_ns), len(actions) - 1)]
         self.progress.hold_reason = reason
         self.pacing.reset()
+        self._forget()
+        self._held_at_ns = time.monotonic_ns()
         if position is None:
             log.error(
                 "hold (%s): no commanded and no measured position is known, nothing was published", reason

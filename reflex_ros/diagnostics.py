@@ -8,8 +8,15 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from reflex_core.engine import READY, Engine
-from reflex_ros.chunk_loop import ChunkLoop
+from reflex_core.assembly import Loaded
+from reflex_core.engine import DEGRADED, READY, Engine
+from reflex_core.recorder import Recorder
+from reflex_core.settings import Settings
+from reflex_core.wedges.admission import DEGRADE, REFUSE
+from reflex_core.wedges.breaker import CLOSED, Breaker
+from reflex_core.wedges.cloud import Cloud
+from reflex_core.wedges.guard import Guard
+from reflex_ros.chunk_loop import ChunkLoop, Progress
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -48,7 +55,7 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
     description = engine.description()
     values = {key: description[key] for key in ("model_version", "inference_mode") if key in description}
     problem = refusal or engine.reason
-    level = OK if engine.state == READY else ERROR if problem else WARN
+    level = OK if engine.state == READY else ERROR if problem or engine.state == DEGRADED else WARN
     return Finding("policy", level, problem or engine.state, values | {"state": engine.state})
 
 
@@ -66,21 +73,88 @@ def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Findin
     return Finding("observations", level, f"{progress.problem}: {progress.problem_text}", values)
 
 
-def timing_finding(loop: ChunkLoop, percentiles_ms: tuple[float, ...], margin_s: float) -> Finding:
-    """Does inference keep up with the robot?"""
-    p50, p99 = percentiles_ms
-    values = {"latency p50 ms": f"{p50:.1f}", "latency p99 ms": f"{p99:.1f}", "errors": loop.progress.errors}
-    if loop.pacing.keeps_up(margin_s):
-        return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)
-    return Finding(
-        "timing", WARN, "inference is slower than a chunk lasts: the robot pauses between chunks", values
-    )
+def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Finding:
+    """Does inference keep up with the robot, its deadline and its objective?"""
+    p50, p99 = loaded.telemetry.percentiles_ms(50, 99)
+    deadline, admission = loaded.deadline, loaded.admission
+    window = admission.window
+    values: dict[str, object] = {
+        "latency p50 ms": f"{p50:.1f}",
+        "latency p99 ms": f"{p99:.1f}",
+        "errors": loop.progress.errors,
+        "deadline ms": settings.deadline_ms or "none",
+        "deadline misses": deadline.misses,
+        "stand-ins": loop.progress.fallbacks,
+        "objective": settings.slo or "none",
+    }
+    if window is not None and admission.violated:
+        said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
+        refusing = settings.slo_mode == REFUSE
+        then = {REFUSE: "no inference until it is met again", DEGRADE: "fewer denoise steps"}
+        more = then.get(settings.slo_mode, "only noted")
+        return Finding("timing", ERROR if refusing else WARN, f"{said}: {more}", values)
+    if loop.progress.problem == "deadline":
+        return Finding("timing", WARN, f"deadline missed: {loop.progress.problem_text}", values)
+    if not loop.pacing.keeps_up(settings.margin_ms * 1e-3):
+        slow = "inference is slower than a chunk lasts: the robot pauses between chunks"
+        return Finding("timing", WARN, slow, values)
+    return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)
 
 
-def guard_finding(loop: ChunkLoop) -> Finding:
-    """Did chunks have to be changed before they could leave?"""
-    progress = loop.progress
-    values = {"clamped chunks": progress.clamped, "holds": progress.holds}
+def wedge_findings(loaded: Loaded, progress: Progress) -> list[Finding]:
+    """What keeps the robot safe and on record, and whether a person must do something about it."""
+    return [
+        _guard(loaded.guard, progress),
+        *([_breaker(loaded.breaker)] if loaded.breaker is not None else []),
+        *([_cloud(loaded.cloud)] if loaded.cloud is not None else []),
+        *([_recorders(loaded.recorders)] if loaded.recorders else []),
+    ]
+
+
+def _guard(guard: Guard, progress: Progress) -> Finding:
+    status = guard.status()
+    values: dict[str, object] = {
+        "limits": "checked" if status.enabled else "none: only NaN and Inf are noticed",
+        "mode": status.mode,
+        "clamped chunks": progress.clamped,
+        "clamped in a row": f"{status.consecutive_clamps} of {status.max_consecutive_clamps or 'any number'}",
+        "violations": status.violations_total,
+        "holds": progress.holds,
+    }
+    if status.tripped:
+        todo = "see what the policy does, then call ~/reset_guard"
+        return Finding("guard", ERROR, f"tripped, the robot holds: {status.trip_reason}; {todo}", values)
     if progress.hold_reason:
         return Finding("guard", WARN, f"holding: {progress.hold_reason}", values)
     return Finding("guard", OK, f"{progress.clamped} of {progress.chunks} chunks clamped", values)
+
+
+def _breaker(breaker: Breaker) -> Finding:
+    failures = f"{breaker.consecutive_failures} failures in a row"
+    values = {
+        "state": breaker.state,
+        "failures in a row": breaker.consecutive_failures,
+        "opens at": breaker.threshold,
+    }
+    if breaker.state != CLOSED:
+        todo = "one request tries the model after each cooldown; once it is mended, ~/reset_breaker does so at once"
+        return Finding("breaker", ERROR, f"{breaker.state}, the robot holds: {failures}; {todo}", values)
+    return Finding("breaker", WARN if breaker.consecutive_failures else OK, failures, values)
+
+
+def _cloud(cloud: Cloud) -> Finding:
+    if cloud.reachable:
+        return Finding("cloud", OK, "stands by", {"reachable": True})
+    return Finding(
+        "cloud", WARN, "not reachable: there is no help when the policy here fails", {"reachable": False}
+    )
+
+
+def _recorders(recorders: tuple[Recorder, ...]) -> Finding:
+    values: dict[str, object] = {}
+    for recorder in recorders:
+        values |= {f"{recorder.kind} written": recorder.written, f"{recorder.kind} dropped": recorder.dropped}
+    problems = [f"{recorder.kind}: {recorder.problem}" for recorder in recorders if recorder.problem]
+    if problems:
+        return Finding("recorders", ERROR, f"nothing is recorded: {'; '.join(problems)}", values)
+    return Finding("recorders", OK, "writing", values)

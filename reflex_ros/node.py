@@ -21,7 +21,10 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from reflex_core.engine import Engine
-from reflex_core.errors import ConfigurationError, ReflexError
+from reflex_core.errors import ConfigurationError, ReflexError, SettingError
+from reflex_core.settings import Settings
+from reflex_core.slo import parse_slo
+from reflex_core.wedges.admission import DEGRADE
 from reflex_ros import diagnostics, parameters
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
 from reflex_ros.cloud import connect_cloud
@@ -80,7 +83,9 @@ class ReflexNode:
             ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", _answering(action))
-        node.add_on_set_parameters_callback(parameters.on_change(lambda: node.state != "unconfigured"))
+        node.add_on_set_parameters_callback(
+            parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
+        )
         node.add_post_set_parameters_callback(lambda _: self._parameters_changed())
         threshold = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
@@ -162,6 +167,18 @@ class ReflexNode:
         gates = Gates(settings.max_age_ms, settings.max_skew_ms)
         return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
 
+    def _check(self, settings: Settings) -> None:
+        """Raises SettingError for an objective that cannot be read or kept."""
+        if not settings.slo:
+            return
+        parse_slo(settings.slo)
+        loaded = self.engine.loaded
+        if loaded is not None and settings.slo_mode == DEGRADE and loaded.policy.contract.baked:
+            raise SettingError(
+                "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take"
+                " fewer steps; set slo_mode to '503' or 'log_only' first"
+            )
+
     def _parameters_changed(self) -> None:
         try:
             self.settings = parameters.read(self.node)
@@ -234,13 +251,12 @@ class ReflexNode:
     def _publish_diagnostics(self) -> None:
         findings = [diagnostics.policy_finding(self.engine, self.node.refusal)]
         loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
+        if loaded is not None:
+            findings += diagnostics.wedge_findings(loaded, self._progress)
         if loop is not None and buffer is not None and loaded is not None:
             findings += [
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
-                diagnostics.timing_finding(
-                    loop, loaded.telemetry.percentiles_ms(50, 99), self.settings.margin_ms * 1e-3
-                ),
-                diagnostics.guard_finding(loop),
+                diagnostics.timing_finding(loop, loaded, self.settings),
             ]
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()

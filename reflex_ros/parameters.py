@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import (
@@ -15,7 +16,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.parameter import Parameter
 
-from reflex_core.errors import SettingError
+from reflex_core.errors import ReflexError, SettingError
 from reflex_core.setting import Setting, checked
 from reflex_core.settings import TABLE, Settings, settings_from
 
@@ -69,22 +70,31 @@ def descriptor(row: Setting) -> ParameterDescriptor:
     return found
 
 
-def on_change(configured: Callable[[], bool]) -> Callable[[list[Parameter]], SetParametersResult]:
-    """The parameter callback: refuses a wrong value, and one that would silently wait for the next configure."""
+def on_change(
+    current: Callable[[], Settings], configured: Callable[[], bool], check: Callable[[Settings], None]
+) -> Callable[[list[Parameter]], SetParametersResult]:
+    """The parameter callback: refuses a wrong value, and one that would silently wait for the next configure.
+
+    check: raises ReflexError for settings that do not go together, or not with what is loaded.
+    """
     rows = {row.name: row for row in TABLE}
 
     def accept(changes: list[Parameter]) -> SetParametersResult:
-        for change in changes:
-            row = rows.get(change.name)
-            if row is None:
-                continue
+        changed = {change.name: _value(change) for change in changes if change.name in rows}
+        if not changed:
+            return SetParametersResult(successful=True)
+        for name, value in changed.items():
             try:
-                checked(row, _value(change))
+                checked(rows[name], value)
             except SettingError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if row.when == "configure" and configured():
-                reason = f"'{row.name}' takes effect at configure: deactivate and clean up first"
+            if rows[name].when == "configure" and configured():
+                reason = f"'{name}' takes effect at configure: deactivate and clean up first"
                 return SetParametersResult(successful=False, reason=reason)
+        try:
+            check(replace(current(), **changed))
+        except ReflexError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     return accept

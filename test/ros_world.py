@@ -78,8 +78,8 @@ class Spinner:
 
     def close(self) -> None:
         self.executor.shutdown(timeout_sec=5)
-        rclpy.try_shutdown(context=self.context)
         self._thread.join(5)
+        rclpy.try_shutdown(context=self.context)
 
 
 class Robot:

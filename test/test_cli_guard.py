@@ -49,7 +49,7 @@ def test_check_shows_the_tighter_of_file_and_embodiment(
     init(urdf(tmp_path), output, "--margin", "0.1")
     assert main(["guard", "check", "--config", str(output), "--embodiment", "franka"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["panda_joint1", "-2.7973", "2.7973", "2", "15"] in lines
+    assert ["panda_joint1", "-2.7973", "2.7973", "2", "unlimited"] in lines
     assert ["panda_gripper", "0", "1", "5", "unlimited"] in lines
 
 

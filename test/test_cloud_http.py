@@ -40,7 +40,9 @@ def test_what_fails_here_is_answered_there(serve: Serve, fault: str) -> None:
 def test_what_comes_from_the_cloud_passes_the_guard_here(serve: Serve, tmp_path: Path) -> None:
     there = serve("mono_pi0_7")
     slow = safety_file(tmp_path, velocity_max=[0.2] * 7, position_min=[-2.0] * 7, position_max=[2.0] * 7)
-    here = serve("calm_raise", cloud_fallback=there.sidecar.url, cloud_timeout_ms=30_000.0, safety_config=slow)
+    here = serve(
+        "calm_raise", cloud_fallback=there.sidecar.url, cloud_timeout_ms=30_000.0, safety_config=slow
+    )
     said = act(here.client, BEYOND).json
     assert (said["source"], said["guard_clamped"]) == ("cloud", True)
     assert any(line.endswith("> 0.2 rad/s") for line in said["guard_violations"])

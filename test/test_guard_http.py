@@ -22,7 +22,10 @@ Serve = Callable[..., Server]
 
 SEED = 3
 KEY = "a-key-of-this-test"
-TIGHT = {"velocity_max": [1.0] * 7, "max_consecutive_clamps": 3}  # the export's rows are noise: each breaks it
+TIGHT = {
+    "velocity_max": [1.0] * 7,
+    "max_consecutive_clamps": 3,
+}  # the export's rows are noise: each breaks it
 
 
 @pytest.fixture
@@ -51,7 +54,9 @@ def test_a_violation_names_joint_bound_value_and_limit(guarded: Any, serve: Serv
     assert said["guard_clamped"] is True
     assert f"panda_joint1 below min: {raw[:, 0].min():g} < -0.3" in said["guard_violations"]
     assert f"panda_joint1 above max: {raw[:, 0].max():g} > 0.3" in said["guard_violations"]
-    speeds = [re.fullmatch(r"panda_joint\d velocity: (\S+) > 1 rad/s", line) for line in said["guard_violations"]]
+    speeds = [
+        re.fullmatch(r"panda_joint\d velocity: (\S+) > 1 rad/s", line) for line in said["guard_violations"]
+    ]
     assert all(float(found[1]) > 1.0 for found in speeds if found)
     assert any(speeds)
     assert said["guard_summary"]["clamp_count"] > 0
@@ -67,7 +72,10 @@ def test_what_is_served_keeps_every_limit(guarded: Any, mode: str) -> None:
 
 def test_scale_keeps_the_direction_that_clip_does_not(guarded: Any, serve: Serve) -> None:
     meant = unguarded(serve)[0] - AT_REST
-    kept = {mode: (actions(act(guarded(mode).client, seed=SEED))[0] - AT_REST) / meant for mode in ("scale", "clip")}
+    kept = {
+        mode: (actions(act(guarded(mode).client, seed=SEED))[0] - AT_REST) / meant
+        for mode in ("scale", "clip")
+    }
     np.testing.assert_allclose(kept["scale"], kept["scale"][0], rtol=1e-2)
     assert np.ptp(kept["clip"]) > 0.1
 
@@ -81,11 +89,16 @@ def test_reject_changes_nothing_and_holds(guarded: Any) -> None:
 def test_after_too_many_clamped_chunks_it_holds_without_inference_until_it_is_reset(guarded: Any) -> None:
     client = guarded().client
     assert [act(client).json["source"] for _ in range(3)] == ["policy", "policy", "hold"]
-    steps, examined = figure(client, "reflex_denoise_steps_total"), client.get("/guard/status").json["inference_count"]
+    steps, examined = (
+        figure(client, "reflex_denoise_steps_total"),
+        client.get("/guard/status").json["inference_count"],
+    )
     for _ in range(3):
         said = act(client).json
         assert (said["source"], said["hold_reason"], said["denoising_steps"]) == ("hold", "guard_tripped", 0)
-        assert said["guard_violations"][0].startswith("guard_tripped: consecutive_clamp_limit_exceeded: 3 chunks")
+        assert said["guard_violations"][0].startswith(
+            "guard_tripped: consecutive_clamp_limit_exceeded: 3 chunks"
+        )
         np.testing.assert_allclose(said["actions"], [AT_REST] * 50, rtol=1e-6)
     assert figure(client, "reflex_denoise_steps_total") == steps
     status = client.get("/guard/status").json

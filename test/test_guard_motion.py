@@ -21,8 +21,10 @@ from guarded import (
     guard_of,
     request,
     rows,
+    spoiled,
 )
 
+from reflex_core.embodiment import Embodiment
 from reflex_core.limits.config import REJECT
 from reflex_core.limits.values import effective_limits
 from reflex_core.metrics import Metrics
@@ -122,6 +124,27 @@ def test_a_robot_that_is_out_of_its_range_holds_where_it_is(fast: Guard, metrics
     assert (served.chunk.source, served.hold_reason) == (HOLD, "out_of_reach")
     assert served.guard.violations[0].startswith("panda_joint2 range left already: 2.5 > 1.76")
     assert count(metrics, "reflex_holds_total", reason="out_of_reach") == 1
+
+
+def test_a_stamped_robot_is_the_same_one_in_every_episode(fast: Guard) -> None:
+    """Its arm goes on moving when the next episode begins: the first chunk is joined to the last of the one before."""
+    asked_ns = time.monotonic_ns()
+    ramp_rows = (MIDDLE + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.08).astype(np.float32)
+    first = Observation({}, MIDDLE, "reach", stamp_ns=10**18)
+    fast(Request(first, asked_ns + 10**9, "one", "pick"), answering(ramp_rows))
+    later = Observation({}, ramp_rows[1], "reach", stamp_ns=10**18 + 200_000_000)
+    asked = Request(later, asked_ns + 10**9 + 200_000_000, "two", "place")
+    assert not fast(asked, answering((ramp_rows + np.float32(0.32)).astype(np.float32))).guard.clamped
+
+
+@pytest.mark.parametrize("robot", [FREE, None])
+def test_without_speed_limits_another_episode_holds_where_the_robot_is(robot: Embodiment | None) -> None:
+    guard = guard_of(robot)
+    observation = Observation({}, MEASURED, "reach", stamp_ns=10**18)
+    guard(Request(observation, time.monotonic_ns(), "one", "pick"), answering(rows(MIDDLE)))
+    later = Observation({}, MEASURED, "reach", stamp_ns=10**18 + 10**10)
+    held = guard(Request(later, time.monotonic_ns(), "two", "place"), answering(spoiled()))
+    np.testing.assert_array_equal(held.chunk.actions, rows(MEASURED))
 
 
 def test_reject_mode_holds_instead_of_changing(metrics: Metrics) -> None:

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import Embodiment, load_preset
+from reflex_core.embodiment import load_preset
 from reflex_core.export import open_export
+from reflex_core.limits.config import SafetyConfig
 from reflex_core.locations import embedded_policy
 from reflex_core.metrics import Metrics
 from reflex_core.policy.policy import Policy, load_policy
@@ -27,7 +28,7 @@ EPOCH_NS = 10**18
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    """The embedded policy as the Franka preset sees it: with velocity and acceleration limits."""
+    """The embedded policy as the Franka preset sees it."""
     return load_policy(open_export(embedded_policy()), load_preset("franka"), "cpu", 1, ())
 
 
@@ -67,16 +68,14 @@ def reach(policy: Policy, arm: Arm, guard: Guard, seed: int) -> list[Served]:
     return answers
 
 
-def guard_of(policy: Policy, embodiment: Embodiment | None) -> Guard:
+def guard_of(policy: Policy, safety: SafetyConfig | None) -> Guard:
     fit = policy.fit
-    return guard_for(embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
+    return guard_for(fit.embodiment, fit.hold_columns, Metrics(), safety, fit.action_names, fit.dt_s)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ordinary_chunks_pass_the_velocity_check_as_they_are(policy: Policy, arm: Arm, seed: int) -> None:
-    assert policy.fit.embodiment is not None
-    guard = guard_of(policy, replace(policy.fit.embodiment, acceleration_max=None))
-    for served in reach(policy, arm, guard, seed):
+    for served in reach(policy, arm, guard_of(policy, None), seed):
         assert served.guard.violations == ()
         assert served.chunk.actions is served.raw_actions
 
@@ -84,7 +83,13 @@ def test_ordinary_chunks_pass_the_velocity_check_as_they_are(policy: Policy, arm
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_arm_still_reaches_with_its_starts_softened(policy: Policy, arm: Arm, seed: int) -> None:
     """With the Panda's published accelerations the policy's first chunk starts the arm too hard."""
-    guard = guard_of(policy, policy.fit.embodiment)
+    embodiment = policy.fit.embodiment
+    assert embodiment is not None
+    safety = SafetyConfig(
+        Path("safety.json"), embodiment.joint_names, acceleration_max=embodiment.acceleration_max
+    )
+    guard = guard_of(policy, safety)
     first, *_ = reach(policy, arm, guard, seed)
+    assert first.guard.clamped
     assert all("acceleration" in line for line in first.guard.violations)
     assert not guard.status().tripped

@@ -141,8 +141,9 @@ def test_nan_from_the_model_holds_at_a_real_position(export_dir: ExportDir) -> N
 
 def test_a_model_that_raises_makes_the_robot_hold_and_recovers(export_dir: ExportDir) -> None:
     with world(
-        export_dir=str(export_dir("calm_raise")), embodiment="franka", execution_horizon=1
-    ) as scene:
+        export_dir=str(export_dir("calm_raise")), embodiment="franka", execution_horizon=1,
+        max_consecutive_crashes=0,
+    ) as scene:  # fmt: skip
         scene.activate()
         scene.robot.next_chunk()
         scene.robot.positions = list(BEYOND)

@@ -211,14 +211,22 @@ def test_sigterm_ends_it_in_order(first: Run, place: Place) -> None:
         [record] = list(reader)
         assert reader.footer is not None
         assert (reader.footer["total_requests"], reader.footer["total_errors"]) == (1, 0)
-    assert record["request"]["request_id"] == "r-1"
+    assert (record.document["request"]["request_id"], record.document["response"]["source"]) == (
+        "r-1",
+        "policy",
+    )
 
 
-def test_the_machine_was_measured_and_the_next_start_looks_it_up(second: Run, place: Place) -> None:
+def test_the_machine_was_measured_and_the_next_start_looks_it_up(
+    first: Run, second: Run, place: Place
+) -> None:
     cache = json.loads(place.calibration.read_text())
     assert cache["schema_version"] == 1
     [entry] = [entry for key, entry in cache["entries"].items() if key.startswith("franka::")]
     assert entry["provider"] == "CPUExecutionProvider"
     assert second.status == 0, second.log
+    assert "measured" in first.log
+    assert f"calibration of {entry['timestamp']} taken from" in second.log
+    assert "measured" not in second.log
     assert second.act.status == 200
     assert len(list(place.traces.glob("*.jsonl.gz"))) == 2

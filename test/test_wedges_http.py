@@ -53,10 +53,15 @@ def test_another_episodes_chunk_never_stands_in(serve: Serve) -> None:
 
 
 def test_after_a_missed_deadline_the_policy_is_free(serve: Serve) -> None:
-    client = serve("calm_burning", **DEADLINE).client
+    server = serve("calm_burning", **DEADLINE)
+    client = server.client
     assert act(client, BEYOND).json["deadline_exceeded"] is True
     said = act(client).json
     assert (said["source"], said["deadline_exceeded"], said["fallback_target"]) == ("policy", False, None)
+    assert server.engine.loaded is not None
+    deadline = server.engine.loaded.deadline
+    wait_for(lambda: deadline.busy == 0)
+    assert deadline.late == 1
 
 
 def test_a_model_that_keeps_raising_is_left_alone(serve: Serve) -> None:
@@ -92,7 +97,13 @@ def test_a_success_between_them_starts_the_count_anew(serve: Serve) -> None:
 
 def test_a_clients_mistakes_never_count_as_failures(serve: Serve) -> None:
     client = serve("calm_raise", max_consecutive_crashes=1).client
-    for mistake in ({"image": "!!!!"}, {"image": None}, {"state": AT_REST[:5]}, {"seed": -1}, {"instruction": 7}):
+    for mistake in (
+        {"image": "!!!!"},
+        {"image": None},
+        {"state": AT_REST[:5]},
+        {"seed": -1},
+        {"instruction": 7},
+    ):
         assert client.act(**{"state": AT_REST} | mistake).status == 422
     assert client.ask("POST", "/act", b"{").status == 400
     assert client.get("/health").json["consecutive_crashes"] == 0
@@ -212,7 +223,13 @@ def test_more_than_max_concurrent_are_told_to_come_again(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("given", "header"),
-    [("r-1", "r-1"), ("a b~[1]", "a b~[1]"), ("жук-7", "%D0%B6%D1%83%D0%BA-7"), ("50%", "50%25"), ("é", "%C3%A9")],
+    [
+        ("r-1", "r-1"),
+        ("a b~[1]", "a b~[1]"),
+        ("жук-7", "%D0%B6%D1%83%D0%BA-7"),
+        ("50%", "50%25"),
+        ("é", "%C3%A9"),
+    ],
 )
 def test_the_request_id_is_echoed_and_safe_in_a_header(serve: Serve, given: str, header: str) -> None:
     client = serve("calm").client

@@ -44,6 +44,7 @@ class Told:
     rows: Floats
     dt_s: float
     moment: Moment
+    episode_id: str | None = None
 
     def at(self, seconds: Doubles) -> Doubles:
         """(n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows, constant beyond."""

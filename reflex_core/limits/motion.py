@@ -60,11 +60,13 @@ class Motion:
 
 def motion(
     told: Told | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
-    dt_s: float,
+    dt_s: float, *, same_episode: bool = True,
 ) -> Motion:  # fmt: skip
     """Put together what was commanded and what was measured at time zero of a chunk.
 
     told: the newest chunk of the same robot. measured: (action_dim,) at `moment`. now_ns: monotonic.
+    same_episode: `told` is of it; in another one, a joint without a speed limit counts from where it is measured,
+    as nothing says how far it may be from its command.
     A stamped chunk is executed against the clock, so that it is joined at the row which is due next; without a stamp
     the caller plays it from row 0.
     """
@@ -85,7 +87,9 @@ def motion(
     places = told.at(np.array([*seconds, since - TRACKING_S, since - TRACKING_S / 2]))
     trusted = None
     if where is not None:
-        margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.inf
+        margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
+        if not same_episode:
+            margin = np.where(np.isfinite(margin), margin, 0.0)
         recent = places[[1, 4, 5]]
         trusted = (where >= recent.min(axis=0) - margin) & (
             where <= recent.max(axis=0) + margin

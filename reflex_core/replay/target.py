@@ -25,6 +25,7 @@ from reflex_core.trace.records import Recorded
 from reflex_core.values import Floats, Observation
 
 NO_EMBODIMENT = "none"
+FALLBACK_SEED = 0  # for requests whose seed was not recorded
 ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "joint_names")
 MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 
@@ -33,7 +34,7 @@ MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 class Wanted:
     """What the caller wants of a target; empty: as recorded. embodiment `none`: the export's own, if it has one.
 
-    seed: the start noise of every request, None for the recorded one. fallback_seed: where none was recorded.
+    seed: the start noise of every request, None for the recorded one.
     """
 
     export_dir: Path
@@ -41,7 +42,6 @@ class Wanted:
     embodiment: str = ""
     embodiment_file: str = ""
     seed: int | None = None
-    fallback_seed: int = 0
     images: ImageFiles | None = None
 
 
@@ -69,9 +69,7 @@ class PolicyTarget:
         observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
         seed = record.seed if self.wanted.seed is None else self.wanted.seed
         began = time.perf_counter()
-        made = policy.predict(
-            observation, self.wanted.fallback_seed if seed is None else seed, self.sampling(record)
-        )
+        made = policy.predict(observation, FALLBACK_SEED if seed is None else seed, self.sampling(record))
         total_ms = (time.perf_counter() - began) * 1e3
         actions, names = in_order(made.actions, policy.fit.action_names, record.names)
         return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms)

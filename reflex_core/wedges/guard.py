@@ -195,7 +195,9 @@ class Guard:
             return UNKNOWN
         told, moment = self._history.recall(_owner(request)), moment_of(request)
         measured = self._measured(request)
-        return motion(told, measured, moment, time.monotonic_ns(), self.limits, horizon, dt_s)
+        same = told is None or told.episode_id == request.episode_id
+        now_ns = time.monotonic_ns()
+        return motion(told, measured, moment, now_ns, self.limits, horizon, dt_s, same_episode=same)
 
     def _count(self, served: Served, judged: _Judged) -> str:
         """Why the guard is tripped after this chunk; empty while it is not."""
@@ -267,7 +269,9 @@ class Guard:
         except Exception:
             log.exception("%s: measured and commanded position cannot be compared", BROKEN)
             return target
-        held: Floats = target if trusted is None else np.where(trusted, target, measured)
+        if trusted is None:
+            return target if told.episode_id == request.episode_id else measured
+        held: Floats = np.where(trusted, target, measured)
         return held
 
     def _measured(self, request: Request) -> Floats | None:
@@ -282,7 +286,9 @@ class Guard:
         rows[0], rows[1:] = chunk.actions[0], chunk.actions
         if known.start is not None:
             rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
-        self._history.remember(_owner(request), Told(rows, chunk.dt_s, moment_of(request)))
+        self._history.remember(
+            _owner(request), Told(rows, chunk.dt_s, moment_of(request), request.episode_id)
+        )
 
 
 def guard_for(

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import yaml
 from rosbags.interfaces import (
@@ -31,22 +31,6 @@ from reflex_ros.bag.metadata import VERSION, Part, save, text
 
 MCAP, SQLITE3 = "mcap", "sqlite3"
 SUFFIXES = {MCAP: ".mcap", SQLITE3: ".db3"}
-
-
-class Storage(Protocol):
-    """What the storage classes of rosbags share, and what this adds: `flush` and `size`."""
-
-    path: Path
-
-    def add_msgtype(self, connection: Connection) -> None: ...
-
-    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None: ...
-
-    def write(self, connection: Connection, timestamp: int, data: bytes | memoryview) -> None: ...
-
-    def close(self, version: int, metadata: str) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 class _FileName(NamedTuple):
@@ -111,7 +95,9 @@ class PartWriter:
         if kind not in self._kinds:
             self._writer.add_msgtype(connection)
             self._kinds.add(kind)
-        self._writer.add_connection(connection, str(yaml.safe_dump([*map(dict, dump_qos_v9(list(profiles)))])))
+        self._writer.add_connection(
+            connection, str(yaml.safe_dump([*map(dict, dump_qos_v9(list(profiles)))]))
+        )
         self._connections[topic] = connection
 
     def knows(self, topic: str) -> bool:
@@ -128,13 +114,14 @@ class PartWriter:
         """Make everything written so far survive a kill -9."""
         self.size_bytes = flush(self._writer)
 
-    def close(self) -> Part:
-        """Write index and summary."""
+    def close(self, name: str = "") -> Part:
+        """Write index and summary. name: what the file will be called, where that is not what it is called now."""
         connections = [
-            connection._replace(msgcount=self._counts[topic]) for topic, connection in self._connections.items()
+            connection._replace(msgcount=self._counts[topic])
+            for topic, connection in self._connections.items()
         ]
         start_ns = self._start_ns if self._counts else 0
-        part = Part(self.path.name, connections, start_ns, self._end_ns)
+        part = Part(name or self.path.name, connections, start_ns, self._end_ns)
         self._writer.close(VERSION, text([part], self._storage).strip())
         return part
 
@@ -153,6 +140,7 @@ class BagFiles:
         self._storage, self._split_bytes = storage, split_bytes
         self._parts: list[Part] = []
         self.part: PartWriter | None = None
+        self.flushed = False
 
     def writable(self) -> PartWriter:
         """The part that the next message belongs to."""
@@ -165,6 +153,7 @@ class BagFiles:
         if self.part is None:
             return
         self.part.flush()
+        self.flushed = True
         if self.part.size_bytes >= self._split_bytes:
             self._end_part()
 

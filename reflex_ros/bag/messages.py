@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
 STRING = "std_msgs/msg/String"
+TRACE = "trace"  # last part of the topic, in the bag only, with the trace record of every request as JSON
+CONSUMED = "consumed"  # in such a record: where the image of each camera is
 
 OfferedQos = Callable[[str], Sequence[Qos]]
 

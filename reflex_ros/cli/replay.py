@@ -1,18 +1,323 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex replay`: not built yet, and it says so."""
+"""`reflex replay`: runs the requests of a trace against a policy and compares the answers (docs/replay.md)."""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import os
+import platform
 import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.replay.images import ImageFiles
+from reflex_core.replay.report import Report, summary_document
+from reflex_core.replay.runner import (
+    FAIL_ON,
+    Plan,
+    failed,
+    hash_of,
+    judges,
+    modes_of,
+    replay,
+    require_images,
+    why_left_out,
+)
+from reflex_core.replay.sources import open_source
+from reflex_core.replay.statistics import Totals
+from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
+from reflex_core.replay.values import ACTIONS, ALL, LATENCY, MODES, Source, Tolerances
+from reflex_core.trace.records import TraceError
+from reflex_ros.cli.replay_words import Bar, header_lines, request_line, shown, summary_lines
+
+PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+STDOUT = "-"
+SLOT_B = "b"
 
 
-def main(argv: list[str] | None = None) -> int:  # noqa: ARG001  (the signature of every command)
-    """Say that there is nothing to replay yet. Always exit status 1."""
-    print(
-        "reflex replay: not in this version; it comes with recording, so there is nothing to replay yet",
-        file=sys.stderr,
+def main(argv: list[str] | None = None) -> int:
+    """Replay a trace.
+
+    0: done; 1: the trace, or the command line, is not right, or nothing could be compared; 2: the policy cannot be
+    loaded; 3: what --fail-on names has failed.
+    """
+    logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without arrows must not end a replay
+    try:
+        options = _parser().parse_args(argv)
+        plan = _plan(options)
+    except SystemExit as stop:  # 2 says that the target did not load
+        return PASSED if stop.code in (0, None) else TRACE_ERROR
+    except ValueError as error:
+        return _refused(error, TRACE_ERROR)
+    try:
+        return _inspect(options) if options.no_replay else _replay(options, plan)
+    except TraceError as error:
+        return _refused(error, TRACE_ERROR)
+    except ConfigurationError as error:
+        return _refused(error, TARGET_ERROR)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing it complains again
+        return TRACE_ERROR
+    except KeyboardInterrupt:
+        return _refused("stopped", INTERRUPTED)
+
+
+def _refused(reason: object, status: int) -> int:
+    print(f"reflex replay: {reason}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    usual = Tolerances()
+    parser = argparse.ArgumentParser(
+        prog="reflex replay",
+        description="Run recorded requests against a policy and compare what comes out.",
+        epilog="exit status: 0 done, 1 trace or command line not right or nothing compared, 2 policy not loaded,"
+        " 3 what --fail-on names has failed",
+        allow_abbrev=False,
     )
-    return 1
+    add = parser.add_argument
+    add("trace", type=Path, help="a .jsonl or .jsonl.gz trace")
+    add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay")
+    add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
+    add("--diff", default=ACTIONS, choices=(*MODES, ALL), help="what to compare (%(default)s)")
+    add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
+    add("--output", metavar="FILE", help="write a JSON report; - for standard output")
+    add("--fail-on", default="", choices=FAIL_ON, help="exit 3 if any diff of that kind fails")
+    add("--no-replay", action="store_true", help="read the trace and say what is in it; needs no model")
+    add(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="where the pictures of a hash_only trace are, under any names",
+    )
+    add("--seed", type=int, metavar="N", help="draw every start noise from this seed, whatever was recorded")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"), help="(%(default)s)")
+    robot = parser.add_mutually_exclusive_group()
+    robot.add_argument(
+        "--embodiment", default="", metavar="NAME", help="instead of the recorded one; none: no preset"
+    )
+    robot.add_argument(
+        "--custom-embodiment-config", default="", metavar="FILE", help="instead of the recorded one"
+    )
+    add("--min-cos", type=float, default=usual.min_cosine, metavar="X", help="least cosine (%(default)g)")
+    add("--max-abs", type=float, default=usual.max_abs, metavar="X", help="largest difference (%(default)g)")
+    add(
+        "--joint-share", type=float, default=usual.joint_share, metavar="X",
+        help="largest difference of a joint, as a share of its largest value in the chunk (%(default)g)",
+    )  # fmt: skip
+    add(
+        "--allow-damage",
+        action="store_true",
+        help="exit 0 for a trace that was cut off, if what is left passes",
+    )
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """What to compare. Raises ValueError for options that do not go together."""
+    if options.model is None and not options.no_replay:
+        raise ValueError("--model names the export to run; --no-replay only reads the trace")
+    if options.n < 0:
+        raise ValueError(f"--n must not be negative, got {options.n}")
+    if options.seed is not None and options.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {options.seed}")
+    if options.fail_on and options.no_replay:
+        raise ValueError(f"--fail-on {options.fail_on} needs a replay, and --no-replay makes none")
+    tolerances = Tolerances(options.min_cos, options.max_abs, options.joint_share)
+    plan = Plan(modes_of(options.diff), tolerances, options.n, options.fail_on)
+    if not judges(plan):
+        raise ValueError(
+            f"--fail-on {plan.fail_on}: --diff {options.diff} does not compare it; take --diff all"
+        )
+    return plan
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """--no-replay: say what is in the trace."""
+    with open_source(options.trace) as source, _report(options, source.header) as report:
+        out = _out(options)
+        _head(options, source.header, out)
+        kinds, slots, seeds = Counter[str](), Counter[str](), 0
+        bar, count = Bar(), 0
+        for count, record in enumerate(source, start=1):
+            kinds[why_left_out(record) or "policy"] += 1
+            slots[record.slot] += 1
+            seeds += record.seed is not None
+            bar.draw(source.fraction, count)
+        bar.clear()
+        whole = not source.damage and (getattr(source, "footer", None) is not None)
+        print(f"records: {count} ({'with' if whole else 'without'} footer)", file=out)
+        for name, counted in (("answered by", kinds), ("slots", slots)):
+            said = ", ".join(f"{shown(kind)} {number}" for kind, number in sorted(counted.items()))
+            print(f"  {name}: {said or 'none'}", file=out)
+        print(f"  with a recorded seed: {seeds}", file=out)
+        _warn(source.warnings, out)
+        status = TRACE_ERROR if source.damage and not options.allow_damage else PASSED
+        if report is not None:
+            report.finish({
+                "trace_file": str(options.trace), "exit_code": status, "n_records": count,
+                "n_answered_by": dict(kinds), "n_slots": dict(slots), "n_with_seed": seeds,
+                "warnings": list(source.warnings),
+            })  # fmt: skip
+        return status
+
+
+def _replay(options: argparse.Namespace, plan: Plan) -> int:
+    images = ImageFiles(options.images) if options.images else None
+    with open_source(options.trace) as source:
+        out = _out(options)
+        _head(options, source.header, out)
+        targets = _targets(options, source.header, images, out)
+        if any(target.needs_images for target in targets.values()):
+            require_images(source.header, options.trace, has_files=images is not None)
+        with _report(options, source.header) as report:
+            return _run(options, plan, source, targets, report)
+
+
+def _run(
+    options: argparse.Namespace, plan: Plan, source: Source, targets: Mapping[str, PolicyTarget],
+    report: Report | None,
+) -> int:  # fmt: skip
+    out, bar, totals = _out(options), Bar(), Totals()
+    print(f"Replaying requests (--n={plan.limit or 'all'}, --diff={options.diff}):", file=out)
+    broken: TraceError | None = None
+    try:
+        for made in replay(source, targets, plan, totals):
+            bar.clear()
+            print(request_line(made), file=out)
+            bar.draw(source.fraction, totals.records)
+            if report is not None:
+                report.add(made, plan.tolerances)
+    except TraceError as error:  # what was read before it is still worth a summary
+        broken = error
+    bar.clear()
+    print("", *summary_lines(totals, plan), sep="\n", file=out)
+    notes = [*source.warnings, *_notes(options, plan, source.header, totals)]
+    _warn(notes, out)
+    status = _status(options, plan, source, totals, broken)
+    if report is not None:
+        told: dict[str, Any] = {
+            "trace_file": str(options.trace), "model": str(options.model), "model_b": _text(options.model_b),
+            "exit_code": status, "warnings": notes, "error": _text(broken),
+        }  # fmt: skip
+        report.finish(summary_document(totals, plan, **told))
+    if broken is not None:
+        return _refused(broken, status)
+    if status == TRACE_ERROR and totals.compared == 0:
+        return _refused(f"{options.trace}: nothing could be compared", status)
+    if status == TRACE_ERROR:
+        return _refused(f"{options.trace}: is damaged; --allow-damage takes what is left of it", status)
+    return status
+
+
+def _status(
+    options: argparse.Namespace, plan: Plan, source: Source, totals: Totals, broken: TraceError | None
+) -> int:
+    """A trace that cannot be read on outranks a difference, a difference outranks a torn end."""
+    if broken is not None:
+        return TRACE_ERROR
+    if failed(totals, plan):
+        return FAILED
+    if totals.compared == 0 or (source.damage and not options.allow_damage):
+        return TRACE_ERROR
+    return PASSED
+
+
+def _targets(
+    options: argparse.Namespace, header: Mapping[str, Any], images: ImageFiles | None, out: Any
+) -> dict[str, PolicyTarget]:
+    """The policies by slot, "" for all others; only what slot b answered can go to another export."""
+    wanted = Wanted(
+        options.model, options.device, options.embodiment, options.custom_embodiment_config, options.seed,
+        images=images,
+    )  # fmt: skip
+    print(f"Loading target model: {options.model}", file=out)
+    targets = {"": load_target(wanted, header, hash_of(header, "a"))}
+    if options.model_b is not None:
+        print(f"Loading target model of slot b: {options.model_b}", file=out)
+        wanted = replace(wanted, export_dir=options.model_b)
+        targets[SLOT_B] = load_target(wanted, header, hash_of(header, SLOT_B))
+    elif hash_of(header, SLOT_B) != hash_of(header, "a"):
+        _warn(
+            ["slot b was recorded with another model; without --model-b it is replayed on --model too"], out
+        )
+    for target in targets.values():
+        _warn(target.notes, out)
+    return targets
+
+
+def _notes(
+    options: argparse.Namespace, plan: Plan, header: Mapping[str, Any], totals: Totals
+) -> Iterator[str]:
+    versions = header.get("versions")
+    if (
+        LATENCY in plan.modes
+        and isinstance(versions, dict)
+        and versions.get("platform") != platform.platform()
+    ):
+        yield f"recorded on {shown(versions.get('platform'))}, another machine: latencies say little"
+    if options.seed is not None:
+        yield f"the start noise was drawn from seed {options.seed} for every request, not as recorded"
+    elif totals.without_seed:
+        yield (
+            f"the noise of {totals.without_seed} requests was not recorded: they were replayed with seed"
+            f" {FALLBACK_SEED}, so a policy that starts from noise differs"
+        )
+    if totals.guided:
+        yield f"{totals.guided} chunks were guided by the one before (rtc), which a replay leaves out"
+
+
+def _head(options: argparse.Namespace, header: Mapping[str, Any], out: Any) -> None:
+    print(f"Replay: {options.trace}", *header_lines(header), sep="\n", file=out)
+
+
+def _warn(sentences: Any, out: Any) -> None:
+    for sentence in sentences:
+        print(f"WARN: {sentence}", file=out)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _out(options: argparse.Namespace) -> Any:
+    """Where people read: standard output, unless the report goes there."""
+    return sys.stderr if options.output == STDOUT else sys.stdout
+
+
+@contextmanager
+def _report(options: argparse.Namespace, header: Mapping[str, Any]) -> Iterator[Report | None]:
+    """The report, if one is wanted. A file gets its name when it is whole. Raises TraceError if it cannot be written."""
+    if not options.output:
+        yield None
+        return
+    if options.output == STDOUT:
+        yield Report(sys.stdout.buffer, header)
+        return
+    path = Path(options.output)
+    # a pipe or a device has no neighbour that could take its name
+    part = path.with_name(f"{path.name}.part") if path.is_file() or not path.exists() else path
+    try:
+        with part.open("wb") as stream:
+            yield Report(stream, header)
+        part.replace(path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TraceError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if part != path:
+            part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

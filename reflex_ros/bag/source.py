@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a recorded bag back as the requests that a replay runs. Needs rosbags, and no ROS."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.errors import ReaderError
+
+from reflex_core.errors import ObservationError
+from reflex_core.trace.hashing import base64_text, encoded, text_hash
+from reflex_core.trace.records import Recorded, RecordedImage, TraceError, check_version, recorded
+from reflex_core.trace.schema import HEADER, REQUEST
+from reflex_ros.arrivals import COMPRESSED_IMAGE, IMAGE, Arrival, image_frame, string_data
+from reflex_ros.bag.messages import CONSUMED, STRING, TRACE
+
+IMAGES_KEPT = 8  # per topic; a record follows its images closely, so only the newest can be meant
+
+Document = dict[str, Any]
+
+
+class BagSource:
+    """One bag, as a directory or as one of its files. Iterate once: it yields a Recorded per request.
+
+    The images of a record are those that inference consumed, as files: JPEG and PNG as they were sent, raw frames as the
+    PPM that a trace would have kept. header: that of the trace inside. warnings: what was wrong but could be read
+    around; damage: those of them that mean that something is missing. Raises TraceError, in the constructor and while
+    iterating.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self.damage: list[str] = []
+        self._read = 0
+        self._stack = ExitStack()
+        try:
+            self._reader = self._stack.enter_context(Reader(path))
+            connections = self._reader.connections
+            self._trace = [c for c in connections if c.msgtype == STRING and c.topic.endswith(f"/{TRACE}")]
+            cameras = [c for c in connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE)]
+            self._connections = [*cameras, *self._trace]
+            self._total = sum(connection.msgcount for connection in self._connections)
+            self.header: Mapping[str, Any] = self._header()
+        except FileNotFoundError as error:
+            raise TraceError(
+                f"{path}: holds no metadata.yaml: a bag that was cut off, `reflex bag reindex {path}` makes it whole"
+            ) from error
+        except (ReaderError, OSError) as error:
+            raise TraceError(f"{path}: cannot be read as a bag: {error}") from error
+
+    def __enter__(self) -> BagSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    @property
+    def fraction(self) -> float:
+        """How much of the bag has been read, 0 to 1; may be asked while iterating."""
+        return self._read / self._total if self._total else 1.0
+
+    def __iter__(self) -> Iterator[Recorded]:
+        images: dict[str, deque[Arrival]] = {}
+        try:
+            for connection, time_ns, raw in self._reader.messages(self._connections):
+                self._read += 1
+                if connection.msgtype != STRING:
+                    kept = images.setdefault(connection.topic, deque(maxlen=IMAGES_KEPT))
+                    kept.append(Arrival(connection.topic, connection.msgtype, raw, 0, time_ns))
+                    continue
+                where, document = self._document(connection, time_ns, raw)
+                if document.get("kind") == REQUEST:
+                    yield self._recorded(document, where, images)
+        except (ReaderError, OSError) as error:
+            raise TraceError(f"{self.path}: cannot be read as a bag: {error}") from error
+
+    def _header(self) -> Document:
+        for connection, time_ns, raw in self._reader.messages(self._trace) if self._trace else ():
+            where, document = self._document(connection, time_ns, raw)
+            if document.get("kind") == HEADER:
+                return document
+            break
+        raise TraceError(
+            f"{self.path}: has no topic that ends with /{TRACE} and begins with a header: only bags that"
+            " --record-bag wrote say which messages inference consumed"
+        )
+
+    def _document(self, connection: Connection, time_ns: int, raw: bytes) -> tuple[str, Document]:
+        where = f"{self.path}: {connection.topic} at {time_ns}"
+        try:
+            document = orjson.loads(string_data(raw))
+        except ValueError as error:
+            raise TraceError(f"{where}: the message is not JSON: {str(error)[:100]}") from error
+        if not isinstance(document, dict):
+            raise TraceError(f"{where}: must be a JSON object, got {type(document).__name__}")
+        check_version(document, where)
+        return where, document
+
+    def _recorded(self, document: Document, where: str, images: Mapping[str, deque[Arrival]]) -> Recorded:
+        found: dict[str, RecordedImage] = {}
+        for camera, place in self._consumed(document, where).items():
+            topic, received_ns = place.get("topic"), place.get("received_ns")
+            arrival = next((a for a in images.get(str(topic), ()) if a.received_ns == received_ns), None)
+            if arrival is None:
+                self._damaged(f"{where}: the image of camera '{camera}' is not in the bag")
+                continue
+            try:
+                text = base64_text(encoded(image_frame(arrival)))
+            except ObservationError as error:
+                raise TraceError(f"{where}: {error}") from error
+            found[camera] = RecordedImage(text_hash(text), text)
+        return replace(recorded(document, where), images=found)
+
+    def _consumed(self, document: Document, where: str) -> Mapping[str, Mapping[str, Any]]:
+        places = document.get(CONSUMED)
+        if not isinstance(places, dict) or not all(isinstance(place, dict) for place in places.values()):
+            raise TraceError(f"{where}: {CONSUMED} must be an object of objects")
+        return places
+
+    def _damaged(self, message: str) -> None:
+        self.damage.append(message)
+        self.warnings.append(message)

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records an activation of the node into a bag, on a thread of its own: what inference consumed and what left."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.json_lines import json_line, utc_text
+from reflex_core.spool import MAX_BYTES, Spool
+from reflex_core.trace.schema import FULL, NONE, UNKNOWN_HASH, Failure, Session, header_record, request_record
+from reflex_core.values import Request, Served
+from reflex_ros.arrivals import Arrival
+from reflex_ros.bag.files import MCAP, BagFiles
+from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, kind_of
+from reflex_ros.bag.reindex import reindex
+
+FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
+RETRY_S = 5.0
+SPLIT_BYTES = 512 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The messages that one observation was made of. images: by camera."""
+
+    images: Mapping[str, Arrival]
+    states: Sequence[Arrival]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One inference on its way into the bag; `fresh` are those of its messages that no earlier one brought."""
+
+    request: Request
+    outcome: Served | Failure
+    time_ns: int
+    images: Mapping[str, Arrival]
+    fresh: Sequence[Arrival]
+
+
+class BagRecorder:
+    """Everything that calls it only enqueues. `problem` says why nothing can be written, empty while all is well.
+
+    Writes `<directory>/<YYYYMMDD-HHMMSS>-<model hash>/`, UTC, from the first message on. trace_topic: where the trace
+    record of every request goes, inside the bag only. offered: asks what the publishers of a topic offer. Raises
+    ConfigurationError when the directory cannot be made.
+    """
+
+    kind = "bag"
+
+    def __init__(
+        self,
+        directory: Path,
+        session: Session,
+        trace_topic: str,
+        clock_ns: Callable[[], int],
+        offered: OfferedQos,
+        *,
+        storage: str = MCAP,
+        split_bytes: int = SPLIT_BYTES,
+        flush_interval_s: float = FLUSH_S,
+        retry_s: float = RETRY_S,
+        max_queue_bytes: int = MAX_BYTES,
+    ) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{directory}: bags cannot be kept here: {error.strerror}") from error
+        self._directory, self._session = directory, session
+        self._trace_topic, self._clock_ns, self._offered = trace_topic, clock_ns, offered
+        self._storage, self._split_bytes, self._retry_s = storage, split_bytes, retry_s
+        self._types = definitions()
+        self._texts: dict[str, tuple[str, str]] = {}
+        self._profiles: dict[str, Sequence[Any]] = {}
+        self._session_id = str(uuid.uuid4())
+        self._latched: dict[str, Message] = {}
+        self._previous: Sequence[Arrival] = ()
+        self._files: BagFiles | None = None
+        self._unfinished: list[Path] = []
+        self._next_seq = 0
+        self._written = self._lost = self._unflushed = 0
+        self._retry_at_s = 0.0
+        self._problem = ""
+        self._spool: Spool[Message | _Answer] = Spool(
+            "bag", self._write, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes
+        )
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written; empty while all is well."""
+        return self._problem
+
+    @property
+    def degraded(self) -> bool:
+        """True while nothing can be written."""
+        return bool(self._problem)
+
+    @property
+    def written(self) -> int:
+        """Messages that the operating system has."""
+        return self._written
+
+    @property
+    def dropped(self) -> int:
+        """Messages that are in no bag; an inference whose messages did not fit the queue counts as one."""
+        return self._spool.dropped + self._lost
+
+    @property
+    def path(self) -> Path | None:
+        """The bag that is written now; None before the first message."""
+        files = self._files
+        return None if files is None else files.directory
+
+    def heard(self, arrival: Arrival) -> None:
+        """Enqueue a message that says what to do: instruction, episode. A later bag begins with the newest of each."""
+        message = Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw)
+        self._latched[arrival.topic] = message
+        self._spool.put(message, len(arrival.raw))
+
+    def sent(self, topic: str, message: Any) -> None:
+        """Enqueue a message that the node publishes; nobody may change it any more."""
+        self._spool.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
+
+    def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
+        """Enqueue one inference and the messages it consumed, each of which is written once."""
+        arrivals = [*consumed.images.values(), *consumed.states]
+        # a message that was consumed again was also consumed the last time: only newer ones take its place
+        fresh = [arrival for arrival in arrivals if arrival not in self._previous]
+        answer = _Answer(request, outcome, self._clock_ns(), consumed.images, fresh)
+        taken = self._spool.put(answer, sum(len(arrival.raw) for arrival in fresh))
+        self._previous = arrivals if taken else ()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what waits, the index and metadata.yaml."""
+        if not self._spool.close(timeout_s) or self._files is None:
+            return
+        try:
+            self._files.close()
+        except (OSError, sqlite3.Error) as error:
+            self._degrade(error)
+
+    def _write(self, batch: Sequence[Message | _Answer]) -> None:
+        messages = [message for item in batch for message in self._messages(item)]
+        if self._problem and time.monotonic() < self._retry_at_s:
+            self._lost += len(messages)
+            return
+        self._unflushed = len(messages)
+        try:
+            self._put(messages)
+        except (OSError, sqlite3.Error) as error:
+            self._lost += self._unflushed
+            self._degrade(error)
+            return
+        self._written += len(messages)
+        if self._problem:
+            log.warning("recording again, in %s; it had stopped after: %s", self.path, self._problem)
+            self._problem = ""
+            self._finish_the_unfinished()
+
+    def _put(self, messages: Sequence[Message]) -> None:
+        if self._files is None:
+            self._files = BagFiles(self._free_name(), self._storage, self._split_bytes)
+            messages = [*self._beginning(messages), *messages]
+        for message in messages:
+            part = self._files.writable()
+            if not part.knows(message.topic):
+                part.add(message.topic, message.kind, *self._text(message.kind), self._qos(message.topic))
+            part.write(message.topic, message.time_ns, message.data)
+        self._files.flush()
+
+    def _beginning(self, messages: Sequence[Message]) -> Iterator[Message]:
+        """What a bag begins with: the header of its trace, and the instruction and episode that hold."""
+        record = header_record(
+            self._session,
+            session_id=self._session_id,
+            started_at=utc_text(),
+            images=FULL,
+            part=0,
+            dropped=self.dropped,
+        )
+        first_ns = min((message.time_ns for message in messages), default=self._clock_ns())
+        yield self._trace_message(record, first_ns)
+        here = {message.topic for message in messages}
+        yield from (message for topic, message in self._latched.items() if topic not in here)
+
+    def _messages(self, item: Message | _Answer) -> Iterator[Message]:
+        """An item of the queue as serialised messages. One that cannot be made is lost alone."""
+        try:
+            if isinstance(item, _Answer):
+                yield from (Message(a.topic, a.kind, a.received_ns, a.raw) for a in item.fresh)
+                yield self._trace_message(self._record(item), item.time_ns)
+            elif isinstance(item.data, bytes):
+                yield item
+            else:
+                from rclpy.serialization import serialize_message
+
+                yield Message(item.topic, item.kind, item.time_ns, serialize_message(item.data))
+        except Exception:
+            self._lost += 1
+            log.exception("bag: a message could not be recorded")
+
+    def _record(self, item: _Answer) -> dict[str, Any]:
+        seq = item.outcome.trace_seq if isinstance(item.outcome, Served) else -1
+        seq = seq if seq >= 0 else self._next_seq
+        self._next_seq = seq + 1
+        record = request_record(
+            item.request,
+            item.outcome,
+            seq=seq,
+            timestamp=utc_text(),
+            images=NONE,
+            vlm_conditioning=self._session.vlm_conditioning,
+        )
+        images = item.images.items()
+        return record | {
+            CONSUMED: {
+                camera: {"topic": a.topic, "received_ns": a.received_ns, "stamp_ns": a.stamp_ns}
+                for camera, a in images
+            }
+        }
+
+    def _trace_message(self, record: Mapping[str, Any], time_ns: int) -> Message:
+        string = self._types.types[STRING](json_line(record).decode("ascii"))
+        return Message(self._trace_topic, STRING, time_ns, self._types.serialize_cdr(string, STRING))
+
+    def _text(self, kind: str) -> tuple[str, str]:
+        """The definition of a type with everything it is made of, and its RIHS01 hash."""
+        if kind not in self._texts:
+            definition, _ = self._types.generate_msgdef(kind, ros_version=2)
+            self._texts[kind] = (definition, self._types.hash_rihs01(kind))
+        return self._texts[kind]
+
+    def _qos(self, topic: str) -> Sequence[Any]:
+        if topic not in self._profiles:
+            self._profiles[topic] = self._offered(topic)
+        return self._profiles[topic]
+
+    def _free_name(self) -> Path:
+        moment = datetime.now(timezone.utc)
+        name = f"{moment:%Y%m%d-%H%M%S}-{self._session.model_hash or UNKNOWN_HASH}"
+        path, number = self._directory / name, 1
+        while path.exists():
+            number += 1
+            path = self._directory / f"{name}-{number}"
+        return path
+
+    def _degrade(self, error: Exception) -> None:
+        """Leave the bag as it is; the next attempt begins another."""
+        self._retry_at_s = time.monotonic() + self._retry_s
+        if not self._problem:
+            log.error("slug=record-disk-full the bag cannot be written, serving goes on: %s", error)
+        self._problem = f"record-disk-full: {getattr(error, 'strerror', None) or error}"
+        self._previous = ()
+        files, self._files = self._files, None
+        if files is None:
+            return
+        files.abort()
+        if files.flushed:
+            self._unfinished.append(files.directory)
+        else:
+            shutil.rmtree(files.directory, ignore_errors=True)
+
+    def _finish_the_unfinished(self) -> None:
+        while self._unfinished:
+            directory = self._unfinished.pop()
+            try:
+                reindex(directory)
+            except Exception as error:  # the new bag goes on, and `reflex bag reindex` says more
+                log.error("%s: not made whole, `reflex bag reindex` may: %s", directory, error)

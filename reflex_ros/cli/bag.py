@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex bag reindex`: make a bag whole that was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reflex_ros.bag.reindex import BagError, reindex
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reindex a bag. 0 when it is whole now, 1 when it cannot be, 2 for a bad command line."""
+    parser = argparse.ArgumentParser(prog="reflex bag", description="Care for recorded bags.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser(
+        "reindex", help="write what a killed recorder left out: index, summary and metadata.yaml"
+    )
+    making.add_argument("directory", type=Path, help="the directory of the bag")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        done = reindex(options.directory)
+    except BagError as error:
+        print(f"reflex bag: {error}", file=sys.stderr)
+        return 1
+    for name in done.empty:
+        print(f"{name}: holds no message, left out")
+    repaired = ", ".join(done.repaired) or "none"
+    print(f"{options.directory}: {done.messages} messages in {done.files} files; repaired: {repaired}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
