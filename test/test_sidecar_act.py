@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+from asking import AT_REST
 from http_client import STATE, good, jpeg, picture, png, raw, text
 
 from reflex_core.values import Frame, Observation
@@ -25,6 +26,7 @@ MORE = {
     "vlm_conditioning", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "model_hash", "config_hash",
     "reflex_version", "action_names", "dt_s", "start_index", "source", "seed", "policy_slot", "model_version",
     "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "deadline_exceeded", "guard_summary",
+    "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason",
 }  # fmt: skip
 EVERY_LAYOUT = (
     "mono_smolvla", "mono_pi0", "mono_pi05", "decomposed", "decomposed_per_step", "decomposed_state",
@@ -49,9 +51,9 @@ def test_an_expert_without_eyes_answers_a_request_without_an_image(serve: Serve)
 
 
 def test_the_fields_say_what_was_served(serve: Serve) -> None:
-    server = serve("mono_pi0_7")
+    server = serve("calm")
     policy = server.engine.loaded.policy
-    said = server.client.act(episode_id="ep_1", request_id="r-1", seed=5).json
+    said = server.client.act(episode_id="ep_1", request_id="r-1", seed=5, state=list(AT_REST)).json
     assert np.asarray(said["actions"]).shape == (50, 7) == (said["num_actions"], said["action_dim"])
     assert said["action_names"] == list(policy.fit.action_names)
     assert (said["robot_id"], said["episode_id"], said["request_id"], said["seed"]) == (
@@ -122,7 +124,7 @@ def test_every_part_of_the_request_reaches_the_network(serve: Serve) -> None:
 
 
 def test_an_image_may_be_written_in_many_ways(serve: Serve) -> None:
-    client = serve("mono_pi0_7").client
+    client = serve("mono_pi0_7", embodiment="").client
     plain = png()
     expected = client.act(image=plain, seed=3).json["actions"]
     with_padding = {**raw(), "step": 96 + 8}
