@@ -22,6 +22,7 @@ from reflex_core.policy.policy import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
+from reflex_core.slo import parse_slo
 from reflex_core.trace.session import session_of
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
@@ -161,8 +162,9 @@ def _safety(settings: Settings) -> SafetyConfig | None:
 
 def _admission(settings: Settings, policy: Policy, embodiment: str, around: Surroundings) -> Admission:
     if settings.slo and settings.slo_mode == DEGRADE and policy.contract.baked:
+        parse_slo(settings.slo)  # a text that is no objective is the first thing to say
         raise ConfigurationError(
-            f"--slo-mode degrade: {policy.export.path}: its denoise loop is baked into one graph, so it cannot take"
+            f"--slo-mode degrade (the default): {policy.export.path}: its denoise loop is baked into one graph, so it cannot take"
             " fewer steps; take --slo-mode 503 or log_only",
             "slo-degrade-baked",
         )

@@ -81,7 +81,7 @@ class Metrics:
         self.errors = counter("reflex_act_errors_total", "Requests without a chunk, by slug", ["slug"])
         self.instructions_cut = counter("reflex_instructions_cut_total", "Instructions longer than the token window")
         self.observations_refused = counter(
-            "reflex_observations_refused_total", "Observations no inference ran on, by reason", ["reason"]
+            "reflex_observations_refused_total", "Observations from ROS that no inference ran on, by reason", ["reason"]
         )
         self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
         self.provider_fallbacks = counter(

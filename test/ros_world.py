@@ -21,8 +21,10 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from exports import PANDA_MEAN
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from reflex_ros.msg import ActionChunk, ServeStatus
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -51,6 +53,11 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
             return found
         threading.Event().wait(0.005)
     raise AssertionError(f"never happened: {what}")
+
+
+def rows(chunk: ActionChunk) -> Any:
+    """(horizon, action_dim) float32."""
+    return np.array(chunk.data, np.float32).reshape(chunk.horizon, chunk.action_dim)
 
 
 class Spinner:
@@ -177,6 +184,21 @@ class Robot:
             lambda: next((chunk for chunk in self.chunks[seen:] if chunk.source == source), None),
             f"a chunk of source {source}; diagnostics {[(k, v.message) for k, v in self.diagnostics.items()]}",
         )
+
+    def diagnosed(self, concern: str, level: bytes) -> DiagnosticStatus:
+        """The newest diagnostic of a concern once it is of that level."""
+        return wait_for(
+            lambda: next(
+                (found for found in [self.diagnostics.get(concern)] if found and found.level == level), None
+            ),
+            f"{concern} is diagnosed as {level!r}; now {self.diagnostics.get(concern)}",
+        )
+
+    def set(self, name: str, value: Any) -> Any:
+        """What `ros2 param set /reflex name value` does; the answer says whether it was taken, and why not."""
+        client = self.node.create_client(SetParameters, "reflex/set_parameters")
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self._request(client, request).results[0]
 
     def call(self, name: str) -> Trigger.Response:
         return self._request(self.node.create_client(Trigger, f"reflex/{name}"), Trigger.Request())

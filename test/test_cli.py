@@ -40,11 +40,6 @@ def test_help_and_version_are_status_0(capsys: Output) -> None:
     assert capsys.readouterr().out.startswith("reflex ")
 
 
-def test_replay_says_that_it_is_not_here_yet(capsys: Output) -> None:
-    assert main(["replay", "trace.jsonl"]) == 1
-    assert "not in this version" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "own", "ros"),
     [

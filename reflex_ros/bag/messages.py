@@ -20,6 +20,8 @@ STRING = "std_msgs/msg/String"
 TRACE = "trace"  # last part of the topic, in the bag only, with the trace record of every request as JSON
 CONSUMED = "consumed"  # in such a record: where the image of each camera is
 
+_ENCAPSULATION = 4  # bytes before the data
+
 OfferedQos = Callable[[str], Sequence[Qos]]
 
 
@@ -49,6 +51,20 @@ def definitions() -> Typestore:
     for path in sorted((Path(get_package_share_directory("reflex_ros")) / "msg").glob("*.msg")):
         store.register(get_types_from_msg(path.read_text(encoding="utf-8"), f"reflex_ros/msg/{path.stem}"))
     return store
+
+
+def serialised(message: Any, kind: str, store: Typestore) -> bytes:
+    """The CDR bytes of a message, as long as DDS sends them.
+
+    rclpy hands out its whole buffer: up to a fifth more than the message, whatever the memory held, and strict readers
+    refuse that.
+    """
+    from rclpy.serialization import serialize_message
+
+    raw: bytes = serialize_message(message)
+    # the size is on the way to another format, which is not made
+    length, _ = store.get_msgdef(kind).getsize_cdr_to_ros1(raw[_ENCAPSULATION:], 0, None, 0, store)
+    return raw[: _ENCAPSULATION + length]
 
 
 def offered_qos(node: Node) -> OfferedQos:

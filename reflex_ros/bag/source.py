@@ -44,6 +44,13 @@ class BagSource:
         self._read = 0
         self._stack = ExitStack()
         try:
+            self._open(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
             self._reader = self._stack.enter_context(Reader(path))
             connections = self._reader.connections
             self._trace = [c for c in connections if c.msgtype == STRING and c.topic.endswith(f"/{TRACE}")]

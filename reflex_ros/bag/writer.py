@@ -21,7 +21,7 @@ from reflex_core.trace.schema import FULL, NONE, UNKNOWN_HASH, Failure, Session,
 from reflex_core.values import Request, Served
 from reflex_ros.arrivals import Arrival
 from reflex_ros.bag.files import MCAP, BagFiles
-from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, kind_of
+from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, kind_of, serialised
 from reflex_ros.bag.reindex import reindex
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
@@ -204,9 +204,8 @@ class BagRecorder:
             elif isinstance(item.data, bytes):
                 yield item
             else:
-                from rclpy.serialization import serialize_message
-
-                yield Message(item.topic, item.kind, item.time_ns, serialize_message(item.data))
+                data = serialised(item.data, item.kind, self._types)
+                yield Message(item.topic, item.kind, item.time_ns, data)
         except Exception:
             self._lost += 1
             log.exception("bag: a message could not be recorded")

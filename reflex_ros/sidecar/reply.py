@@ -14,7 +14,7 @@ import orjson
 
 from reflex_core import __version__
 from reflex_core.assembly import Loaded
-from reflex_core.engine import FAILED, READY, Engine
+from reflex_core.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
@@ -134,7 +134,7 @@ def health(engine: Engine) -> Reply:
     loaded, state = engine.loaded, engine.state
     policy = loaded.policy if loaded else None
     document = {
-        "status": "ok" if state == READY else "not_ready",
+        "status": {READY: "ok", DEGRADED: "degraded"}.get(state, "not_ready"),
         "state": state,
         "model_loaded": policy is not None,
         "inference_mode": policy.inference_mode if policy else "uninitialized",
