@@ -21,7 +21,7 @@ import simplejpeg
 from benchmarks.exports import Measured, embedded, made_export, policy_of
 from benchmarks.measure import finish, parser, table
 from benchmarks.server import picture
-from reflex_core.audit import AuditLog
+from reflex_core.audit.log import AuditLog
 from reflex_core.policy.policy import Policy
 from reflex_core.trace.reader import TraceReader
 from reflex_core.trace.session import session_of

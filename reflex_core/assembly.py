@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reflex_core.audit import AuditLog
+from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer, Expected
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError

@@ -81,8 +81,8 @@ def calibration(path: Path) -> dict[str, Any]:
     `problem` says why the file as a whole is of no use; `stale` why an entry would be measured again, '' when it would
     not.
     """
-    from reflex_core.calibration import read, stale
-    from reflex_core.fingerprint import this_machine
+    from reflex_core.calibration.cache import read, stale
+    from reflex_core.calibration.fingerprint import this_machine
 
     try:
         cache = read(path)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.assembly import Loaded, Surroundings, assemble
-from reflex_core.audit import AuditLog
+from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer
 from reflex_core.errors import InferenceError, NotReadyError, ReflexError
 from reflex_core.metrics import Metrics

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from reflex_core.auto_calibrate import auto_calibrate
-from reflex_core.calibration import cold_start_ms, default_path, key_of, resolve, store_latency
+from reflex_core.calibration.auto import auto_calibrate
+from reflex_core.calibration.cache import cold_start_ms, default_path, key_of, resolve, store_latency
+from reflex_core.calibration.latency import LatencyTracker
 from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
 from reflex_core.errors import SettingError
 from reflex_core.export import Export, open_export
-from reflex_core.latency_tracker import LatencyTracker
 from reflex_core.locations import embedded_policy
 from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.policy import Policy, load_policy

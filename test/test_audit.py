@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from recordings import asked, lines_of, served, tiny_disk
 
-from reflex_core.audit import AuditLog
-from reflex_core.audit_chain import START, audit_files, verify
+from reflex_core.audit.log import AuditLog
+from reflex_core.audit.chain import START, audit_files, verify
 from reflex_core.errors import ConfigurationError
 from reflex_core.trace.hashing import observation_hash
 from reflex_core.values import Frame, GuardReport
@@ -231,7 +231,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from recordings import asked, served
-from reflex_core.audit import AuditLog
+from reflex_core.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=0.01)
 request = asked()
 while True:

@@ -249,7 +249,7 @@ def test_a_bag_is_read_back_as_the_requests_it_was_made_of(tmp_path: Path, stora
     recorder = recorder_of(tmp_path, storage)
     requests = [inference(recorder, number) for number in range(4)]
     picture = jpeg(seed=9)
-    wrist = arrival(COMPRESSED, compressed(9, picture), 9)
+    wrist = arrival(COMPRESSED, compressed(4, picture), 4)
     recorder.answered(asked(9), Failure("internal-error", "the model raised"), Consumed({"wrist": wrist}, []))
     recorder.close()
     with BagSource(bags(tmp_path)[0]) as source:

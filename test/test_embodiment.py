@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reflex_core.embodiment import TwoEnded, load_embodiment
-from reflex_core.embodiment_file import COLOR_SPACES, KEYS, NAMES
+from reflex_core.embodiment.file import COLOR_SPACES, KEYS, NAMES
 from reflex_core.errors import EmbodimentError
 from reflex_core.locations import share
 

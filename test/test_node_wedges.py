@@ -16,7 +16,7 @@ from conftest import ExportDir, Server
 from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, REACH_HOME, World, rows, wait_for, world
 
-from reflex_core.audit_chain import audit_files, verify
+from reflex_core.audit.chain import audit_files, verify
 from reflex_core.trace.reader import TraceReader
 from reflex_ros.conversions import stamp_ns
 

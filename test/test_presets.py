@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reflex_core.embodiment import TwoEnded, load_preset, preset_names
-from reflex_core.embodiment_file import NAMES
+from reflex_core.embodiment.file import NAMES
 from reflex_core.errors import EmbodimentError
 from reflex_core.locations import share
 

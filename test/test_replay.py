@@ -293,7 +293,8 @@ def test_two_slots_are_replayed_on_two_exports_with_counts_of_their_own(
         documents += [
             request | {"slot": slot, "seq": len(documents) + n} for n, request in enumerate(requests)
         ]
-    trace = written(tmp_path / "two.jsonl", [header | {"policies": policies}, *documents])
+    header |= {"model_hash": policies[0]["model_hash"], "config_hash": "", "policies": policies}
+    trace = written(tmp_path / "two.jsonl", [header, *documents])
     model, other = (export_dir(name) for name in names.values())
     done = command(
         capsys, trace, "--model", model, "--model-b", other, "--fail-on", "actions", "--output", "-"

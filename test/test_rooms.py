@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.onion import ORDER
 from reflex_core.flags import markdown
+from reflex_core.onion import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "reflex_core").rglob("*.py"))

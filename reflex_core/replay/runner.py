@@ -116,13 +116,19 @@ def judges(plan: Plan) -> bool:
     return mode in ("", ALL) or mode in plan.modes
 
 
-def hash_of(header: Mapping[str, Any], slot: str) -> str:
-    """The recorded model's hash: the slot's, where the trace has several policies."""
+def hashes_of(header: Mapping[str, Any], slot: str) -> tuple[str, str]:
+    """(model_hash, config_hash) of what answered in a slot, empty where not recorded.
+
+    The header's own, unless the trace has several policies.
+    """
+    own = str(header.get("model_hash") or ""), str(header.get("config_hash") or "")
     policies = header.get("policies")
     for policy in policies if isinstance(policies, list) else ():
         if isinstance(policy, dict) and policy.get("slot") == slot:
-            return str(policy.get("model_hash") or "")
-    return str(header.get("model_hash") or "")
+            model_hash = str(policy.get("model_hash") or "")
+            shared = own[1] if model_hash == own[0] else ""
+            return model_hash, str(policy.get("config_hash") or shared)
+    return own
 
 
 def require_images(header: Mapping[str, Any], path: object, *, has_files: bool) -> None:

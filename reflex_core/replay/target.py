@@ -97,14 +97,14 @@ def in_order(
     return np.ascontiguousarray(actions[:, [names.index(name) for name in recorded]]), recorded
 
 
-def load_target(wanted: Wanted, header: Mapping[str, Any], recorded_hash: str) -> PolicyTarget:
+def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, str]) -> PolicyTarget:
     """Load and warm up an export for the robot, and with the settings, of the trace.
 
-    recorded_hash: the recorded model's, for this slot. Settings that belong to the recorded weights (variant, steps,
+    hashes: model_hash and config_hash of what was recorded; empty where unknown. Settings that belong to the recorded weights (variant, steps,
     chunk size) are taken over for those weights only. Raises ConfigurationError in one sentence.
     """
     export = open_export(wanted.export_dir)
-    same = bool(recorded_hash) and export.model_hash == recorded_hash
+    same = export.model_hash == hashes[0]
     kept = header.get("settings")
     recorded: Mapping[str, Any] = kept if isinstance(kept, dict) else {}
     values: dict[str, Any] = {"export_dir": str(wanted.export_dir), "device": wanted.device}
@@ -119,7 +119,7 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], recorded_hash: str) -
     except Exception as error:  # onnxruntime has errors of its own, and a replay must end in a sentence
         raise ConfigurationError(f"{wanted.export_dir}: {type(error).__name__}: {error}") from error
     adaptive, notes = _adaptive(policy, recorded)
-    notes = (*differences(policy, header, recorded_hash), *notes)
+    notes = (*differences(policy, header, *hashes), *notes)
     return PolicyTarget(policy, wanted, same, adaptive, notes)
 
 
@@ -157,15 +157,16 @@ def _adaptive(policy: Policy, recorded: Mapping[str, Any]) -> tuple[Adaptive | N
         return None, (f"it was recorded with adaptive steps; this replay takes all of them: {error}",)
 
 
-def differences(policy: Policy, header: Mapping[str, Any], recorded_hash: str) -> tuple[str, ...]:
+def differences(
+    policy: Policy, header: Mapping[str, Any], model_hash: str, config_hash: str
+) -> tuple[str, ...]:
     """Sentences about what is not as it was recorded."""
     export, notes = policy.export, []
-    if recorded_hash and recorded_hash != export.model_hash:
-        notes.append(f"model_hash mismatch: recorded {recorded_hash}, {export.path} has {export.model_hash}")
-    elif not recorded_hash:
-        notes.append("the trace does not name the recorded model's hash")
-    config_hash = header.get("config_hash")
-    if recorded_hash == export.model_hash and config_hash and config_hash != export.config_hash:
+    if not model_hash:
+        notes.append("the trace does not name the hash of the recorded model")
+    elif model_hash != export.model_hash:
+        notes.append(f"model_hash mismatch: recorded {model_hash}, {export.path} has {export.model_hash}")
+    elif config_hash not in ("", export.config_hash):
         notes.append(f"config_hash mismatch: recorded {config_hash}, {export.path} has {export.config_hash}")
     providers = header.get("providers") or []
     if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):

@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from reflex_core import doctor
-from reflex_core.calibration import default_path
+from reflex_core.calibration.cache import default_path
 from reflex_core.doctor import FAIL, PASS, WARN, Check
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.locations import share

@@ -22,7 +22,7 @@ from reflex_core.replay.runner import (
     FAIL_ON,
     Plan,
     failed,
-    hash_of,
+    hashes_of,
     judges,
     modes_of,
     replay,
@@ -242,12 +242,12 @@ def _targets(
         images=images,
     )  # fmt: skip
     print(f"Loading target model: {options.model}", file=out)
-    targets = {"": load_target(wanted, header, hash_of(header, "a"))}
+    targets = {"": load_target(wanted, header, hashes_of(header, "a"))}
     if options.model_b is not None:
         print(f"Loading target model of slot b: {options.model_b}", file=out)
         wanted = replace(wanted, export_dir=options.model_b)
-        targets[SLOT_B] = load_target(wanted, header, hash_of(header, SLOT_B))
-    elif hash_of(header, SLOT_B) != hash_of(header, "a"):
+        targets[SLOT_B] = load_target(wanted, header, hashes_of(header, SLOT_B))
+    elif hashes_of(header, SLOT_B)[0] != hashes_of(header, "a")[0]:
         _warn(
             ["slot b was recorded with another model; without --model-b it is replayed on --model too"], out
         )

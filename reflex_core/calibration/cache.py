@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from reflex_core.calibration.fingerprint import Fingerprint, fingerprint_from
+from reflex_core.calibration.measuring import Quality
 from reflex_core.errors import ConfigurationError
-from reflex_core.fingerprint import Fingerprint, fingerprint_from
-from reflex_core.measuring import Quality
 from reflex_core.policy.providers import SHORT
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reflex_core.embodiment_values import Camera, Doubles, Embodiment, Statistics, TwoEnded
+from reflex_core.embodiment.values import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.errors import EmbodimentError
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")

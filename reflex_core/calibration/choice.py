@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Protocol
 
-from reflex_core.calibration import Calibration
+from reflex_core.calibration.cache import Calibration
+from reflex_core.calibration.measuring import USUAL, Effort, Measurement, Run, measure
 from reflex_core.errors import ConfigurationError, InferenceError
-from reflex_core.measuring import USUAL, Effort, Measurement, Run, measure
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT
 
 PROVIDERS = (TENSORRT, CUDA, CPU)

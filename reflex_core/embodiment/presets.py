@@ -1,25 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots by preset name or by file (docs/embodiments.md); the values themselves are in embodiment_values.py."""
+"""Robots by preset name or by file (docs/embodiments.md)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from reflex_core.embodiment_file import Reader
-from reflex_core.embodiment_values import Camera, Embodiment, Statistics, TwoEnded
+from reflex_core.embodiment.file import Reader
+from reflex_core.embodiment.values import Embodiment
 from reflex_core.errors import EmbodimentError
 from reflex_core.locations import share
-
-__all__ = [
-    "Camera",
-    "Embodiment",
-    "Statistics",
-    "TwoEnded",
-    "load_embodiment",
-    "load_preset",
-    "preset_names",
-]
 
 
 def preset_names() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from reflex_core.audit_chain import (
+from reflex_core.audit.chain import (
     CHECKPOINT,
     RECOVERED,
     START,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from reflex_core.audit_store import AuditStore, Fields
+from reflex_core.audit.store import AuditStore, Fields
 from reflex_core.errors import ConfigurationError
 from reflex_core.json_lines import exact, utc_text
 from reflex_core.spool import Spool
