@@ -8,6 +8,7 @@ building a message, and a bag gets exactly what the sensor sent.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reflex_core.errors import ObservationError
@@ -31,6 +32,19 @@ class Arrival:
     raw: bytes
     stamp_ns: int
     received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The messages that one observation was made of. images: by camera."""
+
+    images: Mapping[str, Arrival]
+    states: Sequence[Arrival]
+
+
+def kind_of(message_class: type) -> str:
+    """`sensor_msgs/msg/Image` of a message class."""
+    return f"{message_class.__module__.split('.')[0]}/msg/{message_class.__name__}"
 
 
 def header_stamp_ns(raw: bytes) -> int:

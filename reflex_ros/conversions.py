@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from sensor_msgs.msg import CompressedImage, Image, Imu
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, Imu
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import encoded_size, needs_conversion
+from reflex_core.frames import needs_conversion
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -26,6 +28,7 @@ from reflex_core.values import (
     Pixels,
     Served,
 )
+from reflex_ros.arrivals import Arrival, image_frame
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
 _SOURCES = {
@@ -47,16 +50,15 @@ def time_msg(nanoseconds: int) -> Time:
     return Time(sec=seconds, nanosec=rest)
 
 
-def frame(message: Image | CompressedImage) -> Frame:
+def frame(arrival: Arrival) -> Frame:
     """The message's pixels, not yet decoded; no copy. Raises ObservationError for an unknown compressed kind."""
-    if isinstance(message, CompressedImage):
-        encoding, height, width = encoded_size(message.data)
-        return Frame(message.data, encoding, height, width)
-    decoder = _cv_bridge_decoder(message) if needs_conversion(message.encoding) else None
-    return Frame(message.data, message.encoding, message.height, message.width, message.step, decoder)
+    found = image_frame(arrival)
+    if not needs_conversion(found.encoding):
+        return found
+    return replace(found, decoder=_cv_bridge_decoder(arrival, found.encoding))
 
 
-def _cv_bridge_decoder(message: Image) -> Callable[[Frame], Pixels] | None:
+def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pixels] | None:
     """cv_bridge for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
     bridge = _cv_bridge()
     if bridge is None:
@@ -64,10 +66,11 @@ def _cv_bridge_decoder(message: Image) -> Callable[[Frame], Pixels] | None:
 
     def decode(_: Frame) -> Pixels:
         try:
+            message = deserialize_message(arrival.raw, Image)
             return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
         except Exception as error:
             raise ObservationError(
-                f"cv_bridge cannot read a {message.encoding} image: {error}", "bad-image"
+                f"cv_bridge cannot read a {encoding} image: {error}", "bad-image"
             ) from error
 
     return decode

@@ -12,8 +12,10 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.values import Floats, Frame, Observation
+from reflex_ros.arrivals import Arrival, Consumed
 from reflex_ros.conversions import frame
 
+NOTHING_CONSUMED = Consumed({}, ())
 FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a second means another clock
 
 
@@ -40,28 +42,29 @@ class ObservationBuffer:
         self._joint_names = joint_names
         self._needs_state = needs_state
         self._lock = threading.Lock()
-        self._images: dict[str, tuple[int, Any]] = {}
-        self._joints: dict[str, tuple[int, float]] = {}
-        self._vector: tuple[int, Floats] | None = None
+        self._images: dict[str, Arrival] = {}
+        self._joints: dict[str, tuple[Arrival, float]] = {}
+        self._vector: tuple[Arrival, Floats] | None = None
         self.instruction = ""
+        self.consumed = NOTHING_CONSUMED
 
-    def put_image(self, camera: str, stamp: int, message: Any) -> None:
+    def put_image(self, camera: str, arrival: Arrival) -> None:
         """Keep the newest image of a camera; cheap, for the executor thread."""
         with self._lock:
-            self._images[camera] = (stamp, message)
+            self._images[camera] = arrival
 
-    def put_joints(self, stamp: int, names: list[str], positions: Any) -> None:
+    def put_joints(self, arrival: Arrival, names: list[str], positions: Any) -> None:
         """Keep the newest position of every named joint (rad or m)."""
         if len(names) != len(positions):
             return  # a message without positions (effort only) says nothing about where the joints are
         with self._lock:
             for name, position in zip(names, positions, strict=True):
-                self._joints[name] = (stamp, position)
+                self._joints[name] = (arrival, position)
 
-    def put_vector(self, stamp: int, vector: Floats) -> None:
+    def put_vector(self, arrival: Arrival, vector: Floats) -> None:
         """Keep the newest state that is not joints (Imu, Odometry)."""
         with self._lock:
-            self._vector = (stamp, vector)
+            self._vector = (arrival, vector)
 
     def clear(self) -> None:
         """Forget every sensor message: the clock jumped back."""
@@ -81,34 +84,39 @@ class ObservationBuffer:
     def ages_ms(self, now_ns: int) -> dict[str, float]:
         """Age of each stream's newest message; a stream that was never seen is absent."""
         with self._lock:
-            ages = {f"camera {name}": (now_ns - entry[0]) * 1e-6 for name, entry in self._images.items()}
-            stamps = [entry[0] for name, entry in self._joints.items() if name in self._joint_names]
+            ages = {f"camera {name}": (now_ns - a.stamp_ns) * 1e-6 for name, a in self._images.items()}
+            stamps = [entry[0].stamp_ns for name, entry in self._joints.items() if name in self._joint_names]
             if self._vector is not None:
-                stamps.append(self._vector[0])
+                stamps.append(self._vector[0].stamp_ns)
         if stamps:
             ages["state"] = (now_ns - min(stamps)) * 1e-6
         return ages
 
     def take(self, now_ns: int, gates: Gates) -> Observation:
-        """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on."""
+        """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on.
+
+        `consumed` is then what it was made of, until the next call.
+        """
         with self._lock:
             images = dict(self._images)
-            state, state_stamp = self._state()
+            state, messages = self._state()
         for camera in self._cameras:
             if camera not in images:
                 raise RefusedObservationError(f"no image from camera '{camera}' yet", "camera_missing")
-        stamps = {f"camera '{camera}'": images[camera][0] for camera in self._cameras}
-        if state is not None:
-            stamps["the robot state"] = state_stamp
+        stamps = {f"camera '{camera}'": images[camera].stamp_ns for camera in self._cameras}
+        if messages:
+            stamps["the robot state"] = min(message.stamp_ns for message in messages)
         oldest = check_stamps(stamps, now_ns, gates)
-        frames: Mapping[str, Frame] = {camera: frame(images[camera][1]) for camera in self._cameras}
+        frames: Mapping[str, Frame] = {camera: frame(images[camera]) for camera in self._cameras}
+        self.consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
         return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6)
 
-    def _state(self) -> tuple[Floats | None, int]:
+    def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
+        """The state, and the messages it is made of."""
         if self._vector is not None:
-            return self._vector[1], self._vector[0]
+            return self._vector[1], (self._vector[0],)
         if not self._needs_state:
-            return None, 0
+            return None, ()
         missing = [name for name in self._joint_names if name not in self._joints]
         if missing or not self._joint_names:
             seen = ", ".join(sorted(self._joints)) or "none"
@@ -123,7 +131,7 @@ class ObservationBuffer:
             raise RefusedObservationError(
                 f"joint '{bad}' reports a position that is not finite", "state_not_finite"
             )
-        return positions, min(stamp for stamp, _ in entries)
+        return positions, tuple({id(arrival): arrival for arrival, _ in entries}.values())
 
 
 def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:

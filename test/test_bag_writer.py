@@ -44,9 +44,9 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.trace.hashing import encoded
 from reflex_core.trace.records import TraceError
 from reflex_core.trace.schema import Failure
+from reflex_ros.arrivals import Consumed
 from reflex_ros.bag.reindex import BagError, reindex
 from reflex_ros.bag.source import BagSource
-from reflex_ros.bag.writer import Consumed
 from reflex_ros.cli.main import main
 
 STORAGES = pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -65,7 +65,7 @@ def test_what_was_consumed_is_in_the_bag_byte_for_byte(tmp_path: Path, storage: 
     with Reader(path) as reader:
         raw = [(c.topic, time, data) for c, time, data in reader.messages()]
     cameras = [(time, data) for topic, time, data in raw if topic == CAMERA]
-    assert cameras == [(START_NS + n * 20_000_000, arrivals(n)[0].raw) for n in range(5)]
+    assert cameras == [(START_NS + n * 20_000_000, arrivals(n, 32)[0].raw) for n in range(5)]
     decoded = {topic: message for topic, _, message in messages(path)}
     assert decoded["/reflex/action_chunk"].trace_seq == 3
     assert np.array_equal(decoded["/reflex/action_chunk"].data, np.array([0.1, 0.2], np.float32))
@@ -110,7 +110,7 @@ def test_the_metadata_say_what_ros2_bag_play_has_to_offer(tmp_path: Path, storag
 @STORAGES
 def test_a_message_that_is_consumed_again_is_written_once(tmp_path: Path, storage: str) -> None:
     recorder = recorder_of(tmp_path, storage)
-    camera = arrival(CAMERA, image(1), 1)
+    camera = arrival(CAMERA, image(0), 0)
     for _ in range(3):
         recorder.answered(asked(), served(asked()), Consumed({"base": camera}, []))
     recorder.close()
@@ -166,7 +166,7 @@ def test_after_a_kill_minus_nine_a_reindex_finds_everything_that_was_flushed(
         BagSource(path)
     assert main(["bag", "reindex", str(path)]) == 0
     found = messages(path)
-    assert len(found) > flushed
+    assert len(found) >= flushed
     times = [time for topic, time, _ in found if topic == CAMERA]
     assert times == [START_NS + n * 20_000_000 for n in range(len(times))], "not one is missing in between"
     with BagSource(path) as source:

@@ -264,7 +264,6 @@ def test_a_long_trace_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> N
 
     short, long = peak_of(1000), peak_of(3000)
     assert long < short + (1 << 20)
-    assert long < 3000 * 3000 // 2  # of what the trace holds
 
 
 def test_only_as_many_records_are_read_as_asked_for(blind: Path, tmp_path: Path, capsys: Output) -> None:

@@ -38,11 +38,6 @@ class Message:
     data: Any
 
 
-def kind_of(message_class: type) -> str:
-    """`sensor_msgs/msg/Image` of a message class."""
-    return f"{message_class.__module__.split('.')[0]}/msg/{message_class.__name__}"
-
-
 def definitions() -> Typestore:
     """The standard messages and ours, as they were built."""
     from ament_index_python.packages import get_package_share_directory

@@ -19,9 +19,9 @@ from reflex_core.json_lines import json_line, utc_text
 from reflex_core.spool import MAX_BYTES, Spool
 from reflex_core.trace.schema import FULL, NONE, UNKNOWN_HASH, Failure, Session, header_record, request_record
 from reflex_core.values import Request, Served
-from reflex_ros.arrivals import Arrival
+from reflex_ros.arrivals import Arrival, Consumed, kind_of
 from reflex_ros.bag.files import MCAP, BagFiles
-from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, kind_of, serialised
+from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, serialised
 from reflex_ros.bag.reindex import reindex
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
@@ -29,14 +29,6 @@ RETRY_S = 5.0
 SPLIT_BYTES = 512 << 20
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Consumed:
-    """The messages that one observation was made of. images: by camera."""
-
-    images: Mapping[str, Arrival]
-    states: Sequence[Arrival]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class BagRecorder:
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
         self._next_seq = 0
-        self._written = self._lost = self._unflushed = 0
+        self._written = self._lost = 0
         self._retry_at_s = 0.0
         self._problem = ""
         self._spool: Spool[Message | _Answer] = Spool(
@@ -156,20 +148,19 @@ class BagRecorder:
         if self._problem and time.monotonic() < self._retry_at_s:
             self._lost += len(messages)
             return
-        self._unflushed = len(messages)
         try:
-            self._put(messages)
+            self._written += self._put(messages)
         except (OSError, sqlite3.Error) as error:
-            self._lost += self._unflushed
+            self._lost += len(messages)
             self._degrade(error)
             return
-        self._written += len(messages)
         if self._problem:
             log.warning("recording again, in %s; it had stopped after: %s", self.path, self._problem)
             self._problem = ""
             self._finish_the_unfinished()
 
-    def _put(self, messages: Sequence[Message]) -> None:
+    def _put(self, messages: Sequence[Message]) -> int:
+        """Write and flush; returns how many were written, with what a new bag begins with."""
         if self._files is None:
             self._files = BagFiles(self._free_name(), self._storage, self._split_bytes)
             messages = [*self._beginning(messages), *messages]
@@ -179,6 +170,7 @@ class BagRecorder:
                 part.add(message.topic, message.kind, *self._text(message.kind), self._qos(message.topic))
             part.write(message.topic, message.time_ns, message.data)
         self._files.flush()
+        return len(messages)
 
     def _beginning(self, messages: Sequence[Message]) -> Iterator[Message]:
         """What a bag begins with: the header of its trace, and the instruction and episode that hold."""

@@ -34,7 +34,7 @@ from reflex_core.replay.statistics import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
 from reflex_core.replay.values import ACTIONS, ALL, LATENCY, MODES, Source, Tolerances
 from reflex_core.trace.records import TraceError
-from reflex_ros.cli.replay_words import Bar, header_lines, request_line, shown, summary_lines
+from reflex_ros.cli.replay_words import Bar, header_lines, printable, request_line, shown, summary_lines
 
 PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 STDOUT = "-"
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refused(reason: object, status: int) -> int:
-    print(f"reflex replay: {reason}", file=sys.stderr)
+    print(f"reflex replay: {printable(str(reason))}", file=sys.stderr)
     return status
 
 
@@ -283,7 +283,7 @@ def _head(options: argparse.Namespace, header: Mapping[str, Any], out: Any) -> N
 
 def _warn(sentences: Any, out: Any) -> None:
     for sentence in sentences:
-        print(f"WARN: {sentence}", file=out)
+        print(f"WARN: {printable(sentence)}", file=out)
 
 
 def _text(value: object) -> str | None:

@@ -27,9 +27,14 @@ BAR_WIDTH = 24
 REDRAW_S = 0.1
 
 
+def printable(text: str) -> str:
+    """Without control characters, which a trace could use to rewrite a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def shown(value: object) -> str:
-    """A value from a trace as it may stand on a terminal: short, and without control characters."""
-    text = "".join(character if character.isprintable() else "?" for character in str(value))
+    """A value from a trace as it may stand on a terminal, and not too long."""
+    text = printable(str(value))
     return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
 
 
@@ -50,7 +55,7 @@ def request_line(made: RequestDiff) -> str:
     """`  seq=   0  actions: cos=1.000000 max_abs=0.00e+00 [PASS]  latency: ...  cache: ...`"""
     parts = [f"  seq={made.seq:4d}"]
     if made.error:
-        return "  ".join([*parts, f"replay raised {shown(made.error)} [FAIL]"])
+        return "  ".join([*parts, f"replay raised {printable(made.error)} [FAIL]"])
     if made.actions is not None:
         parts.append(f"actions: {_actions_words(made.actions)}")
     if made.latency is not None:
