@@ -49,6 +49,7 @@ EXTRAS = {
     "test": [
         "colcon-ros>=0.4,<1",
         "hypothesis>=6.100,<7",
+        "mcap-ros2-support>=0.5,<1",
         "mypy>=1.11,<3",
         "onnx>=1.16,<2",
         "pytest>=8,<10",

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from reflex_core.recorder import Recorder
+from reflex_core.recorder import Watched
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
@@ -23,7 +23,7 @@ class RecorderFigures(Collector):
     """What the recorders count themselves, read when somebody looks."""
 
     def __init__(self) -> None:
-        self.watched: Sequence[Recorder] = ()
+        self.watched: Sequence[Watched] = ()
 
     def collect(self) -> Iterator[Metric]:
         """Three families with a sample per recorder."""

@@ -8,8 +8,8 @@ from typing import Protocol
 from reflex_core.values import Request, Served
 
 
-class Recorder(Protocol):
-    """Trace or audit log. Called from several threads at once; only enqueues."""
+class Watched(Protocol):
+    """What health, metrics and diagnostics look at."""
 
     kind: str
 
@@ -32,6 +32,10 @@ class Recorder(Protocol):
     def dropped(self) -> int:
         """Records lost so far."""
         ...
+
+
+class Recorder(Watched, Protocol):
+    """Trace or audit log. Called from several threads at once; only enqueues."""
 
     def __call__(self, request: Request, served: Served) -> None:
         """Record an answer."""

@@ -115,6 +115,11 @@ class Settings:
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
+    record_bag: str = _record("", "Directory for rosbag2 bags of what inference consumed and what left, one per activation. Empty: none.")
+    record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
+    record_bag_split_mb: int = _record(
+        512, "Size at which a bag's file is ended and the next one begun.", minimum=1, maximum=1_000_000
+    )
 
     http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")
     host: str = _http("127.0.0.1", "Address to listen on. Beyond loopback a key or --insecure is needed.")

@@ -110,6 +110,11 @@ class Served:
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
     hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
     fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one. trace_seq: its record in the trace, -1.
+    routing: how its slot was found: slot, routing_key, degraded, cached, bucket, split, crash_verdict; empty with one policy.
+    a2c2: what the correction head did: applied, reason, correction_magnitude; empty without one.
+    cache_status: hit, miss, or n/a where no prefix is kept; cache_age_ms: how much older than the observation it was.
+    rtc_mode: how the previous chunk guided this one, empty when it did not; rtc_delay: rows taken over from it;
+    rtc_previous: its request_id; rtc_elapsed_rows: how many of its rows were over at this observation.
     """
 
     chunk: ActionChunk
@@ -134,3 +139,11 @@ class Served:
     trace_seq: int = -1
     model_hash: str = ""
     config_hash: str = ""
+    routing: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    a2c2: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    cache_status: str = "n/a"
+    cache_age_ms: float = 0.0
+    rtc_mode: str = ""
+    rtc_delay: int = 0
+    rtc_previous: str = ""
+    rtc_elapsed_rows: float = 0.0

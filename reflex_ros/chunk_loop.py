@@ -13,9 +13,11 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
+from reflex_core.trace.schema import Failure
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Floats, Observation, Served
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.outputs import Outputs
+from reflex_ros.tap import OFF, Tap
 
 POLL_S = 0.02
 RETRY_S = 0.05
@@ -62,9 +64,10 @@ class ChunkLoop:
         clock_ns: Callable[[], int],
         tuning: Callable[[], Tuning],
         progress: Progress,
+        tap: Tap = OFF,
     ) -> None:
         self._engine, self._loaded = engine, loaded
-        self._buffer, self._outputs = buffer, outputs
+        self._buffer, self._outputs, self._tap = buffer, outputs, tap
         self._clock_ns, self._tuning = clock_ns, tuning
         self.progress = progress
         self.pacing = Pacing(loaded.first_latency_s)
@@ -188,8 +191,10 @@ class ChunkLoop:
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
         except ReflexError as error:
+            self._tap.answered(request, Failure(error.slug, str(error)), self._buffer.consumed)
             self._failed(error.slug, str(error))
             return
+        self._tap.answered(request, served, self._buffer.consumed)
         self._publish(served, observation, now_ns, epoch)
 
     def _default_horizon(self) -> int:

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from reflex_core.assembly import Loaded
 from reflex_core.engine import DEGRADED, READY, Engine
-from reflex_core.recorder import Recorder
+from reflex_core.recorder import Watched
 from reflex_core.settings import Settings
-from reflex_core.wedges.admission import DEGRADE, REFUSE
-from reflex_core.wedges.breaker import CLOSED, Breaker
-from reflex_core.wedges.cloud import Cloud
-from reflex_core.wedges.guard import Guard
 from reflex_ros.chunk_loop import ChunkLoop, Progress
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -89,10 +85,9 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
     }
     if window is not None and admission.violated:
         said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
-        refusing = settings.slo_mode == REFUSE
-        then = {REFUSE: "no inference until it is met again", DEGRADE: "fewer denoise steps"}
-        more = then.get(settings.slo_mode, "only noted")
-        return Finding("timing", ERROR if refusing else WARN, f"{said}: {more}", values)
+        refusing = settings.slo_mode == "503"
+        then = "no inference until it is met again" if refusing else f"mode {settings.slo_mode}"
+        return Finding("timing", ERROR if refusing else WARN, f"{said}: {then}", values)
     if loop.progress.problem == "deadline":
         return Finding("timing", WARN, f"deadline missed: {loop.progress.problem_text}", values)
     if not loop.pacing.keeps_up(settings.margin_ms * 1e-3):
@@ -101,18 +96,18 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
     return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)
 
 
-def wedge_findings(loaded: Loaded, progress: Progress) -> list[Finding]:
+def wedge_findings(loaded: Loaded, progress: Progress, recorders: Sequence[Watched]) -> list[Finding]:
     """What keeps the robot safe and on record, and whether a person must do something about it."""
     return [
-        _guard(loaded.guard, progress),
-        *([_breaker(loaded.breaker)] if loaded.breaker is not None else []),
-        *([_cloud(loaded.cloud)] if loaded.cloud is not None else []),
-        *([_recorders(loaded.recorders)] if loaded.recorders else []),
+        _guard(loaded, progress),
+        *_breaker(loaded),
+        *_cloud(loaded),
+        *([_recorders(recorders)] if recorders else []),
     ]
 
 
-def _guard(guard: Guard, progress: Progress) -> Finding:
-    status = guard.status()
+def _guard(loaded: Loaded, progress: Progress) -> Finding:
+    status = loaded.guard.status()
     values: dict[str, object] = {
         "limits": "checked" if status.enabled else "none: only NaN and Inf are noticed",
         "mode": status.mode,
@@ -129,32 +124,35 @@ def _guard(guard: Guard, progress: Progress) -> Finding:
     return Finding("guard", OK, f"{progress.clamped} of {progress.chunks} chunks clamped", values)
 
 
-def _breaker(breaker: Breaker) -> Finding:
+def _breaker(loaded: Loaded) -> list[Finding]:
+    breaker, concern = loaded.breaker, "circuit breaker"
+    if breaker is None:
+        return []
     failures = f"{breaker.consecutive_failures} failures in a row"
     values = {
         "state": breaker.state,
         "failures in a row": breaker.consecutive_failures,
         "opens at": breaker.threshold,
     }
-    if breaker.state != CLOSED:
+    if breaker.state != "closed":
         todo = "one request tries the model after each cooldown; once it is mended, ~/reset_breaker does so at once"
-        return Finding("breaker", ERROR, f"{breaker.state}, the robot holds: {failures}; {todo}", values)
-    return Finding("breaker", WARN if breaker.consecutive_failures else OK, failures, values)
+        return [Finding(concern, ERROR, f"{breaker.state}, the robot holds: {failures}; {todo}", values)]
+    return [Finding(concern, WARN if breaker.consecutive_failures else OK, failures, values)]
 
 
-def _cloud(cloud: Cloud) -> Finding:
-    if cloud.reachable:
-        return Finding("cloud", OK, "stands by", {"reachable": True})
-    return Finding(
-        "cloud", WARN, "not reachable: there is no help when the policy here fails", {"reachable": False}
-    )
+def _cloud(loaded: Loaded) -> list[Finding]:
+    if loaded.cloud is None:
+        return []
+    reachable = loaded.cloud.reachable
+    said = "stands by" if reachable else "not reachable: there is no help when the policy here fails"
+    return [Finding("cloud fallback", OK if reachable else WARN, said, {"reachable": reachable})]
 
 
-def _recorders(recorders: tuple[Recorder, ...]) -> Finding:
+def _recorders(recorders: Sequence[Watched]) -> Finding:
     values: dict[str, object] = {}
     for recorder in recorders:
         values |= {f"{recorder.kind} written": recorder.written, f"{recorder.kind} dropped": recorder.dropped}
     problems = [f"{recorder.kind}: {recorder.problem}" for recorder in recorders if recorder.problem]
     if problems:
-        return Finding("recorders", ERROR, f"nothing is recorded: {'; '.join(problems)}", values)
+        return Finding("recorders", ERROR, f"records are lost: {'; '.join(problems)}", values)
     return Finding("recorders", OK, "writing", values)

@@ -20,11 +20,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
-from reflex_core.wedges.admission import DEGRADE
 from reflex_ros import diagnostics, parameters
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
 from reflex_ros.cloud import connect_cloud
@@ -36,6 +36,7 @@ from reflex_ros.observations import Gates, ObservationBuffer
 from reflex_ros.outputs import Outputs
 from reflex_ros.sidecar.thread import Sidecar
 from reflex_ros.status import status_message
+from reflex_ros.tap import OFF, open_tap
 
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction or episode id taken from a topic
@@ -57,6 +58,7 @@ class ReflexNode:
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
         self._loop: ChunkLoop | None = None
+        self._tap = OFF
         self._episodes = 0
         self._episode_id = ""
         self._instruction = ""
@@ -127,13 +129,17 @@ class ReflexNode:
         assert loaded is not None
         assert buffer is not None
         assert outputs is not None
+        await self.node.off_executor(lambda: self._open_tap(loaded))
+        outputs.tap = self._tap
         outputs.enable(True)
-        loop = ChunkLoop(self.engine, loaded, buffer, outputs, self.now_ns, self._tuning, self._progress)
+        loop = ChunkLoop(
+            self.engine, loaded, buffer, outputs, self.now_ns, self._tuning, self._progress, self._tap
+        )
         self._loop = loop
         self._begin_episode("")
         self._inputs = Inputs(
             self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
-            loop.news, self._heard_instruction, self._begin_episode,
+            loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
         )  # fmt: skip
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
@@ -150,8 +156,20 @@ class ReflexNode:
         if self._outputs is not None:
             self._outputs.flush(1.0)
             self._outputs.enable(False)
+            self._outputs.tap = OFF
+        await self.node.off_executor(self._close_tap)
         self.engine.pause()
         gc.unfreeze()
+
+    def _open_tap(self, loaded: Loaded) -> None:
+        self._tap = open_tap(self.node, self.settings, loaded, self.now_ns)
+        self.engine.metrics.recorders.watched = (*loaded.recorders, *self._tap.recorders)
+
+    def _close_tap(self) -> None:
+        tap, self._tap = self._tap, OFF
+        tap.close()
+        loaded = self.engine.loaded
+        self.engine.metrics.recorders.watched = loaded.recorders if loaded is not None else ()
 
     async def _clean_up(self) -> None:
         await self._deactivate()
@@ -173,7 +191,7 @@ class ReflexNode:
             return
         parse_slo(settings.slo)
         loaded = self.engine.loaded
-        if loaded is not None and settings.slo_mode == DEGRADE and loaded.policy.contract.baked:
+        if loaded is not None and settings.slo_mode == "degrade" and loaded.policy.contract.baked:
             raise SettingError(
                 "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take"
                 " fewer steps; set slo_mode to '503' or 'log_only' first"
@@ -247,12 +265,15 @@ class ReflexNode:
         status.episode_id = self._episode_id
         status.instruction = self._buffer.instruction if self._buffer else ""
         self._status.publish(status)
+        self._tap.sent(self._status.topic_name, status)
 
     def _publish_diagnostics(self) -> None:
         findings = [diagnostics.policy_finding(self.engine, self.node.refusal)]
         loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
         if loaded is not None:
-            findings += diagnostics.wedge_findings(loaded, self._progress)
+            findings += diagnostics.wedge_findings(
+                loaded, self._progress, self.engine.metrics.recorders.watched
+            )
         if loop is not None and buffer is not None and loaded is not None:
             findings += [
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
@@ -261,6 +282,7 @@ class ReflexNode:
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        self._tap.sent(self._diagnostics.topic_name, message)
 
     async def start(self) -> bool:
         """Walk to `active` without a lifecycle manager. False when a transition did not succeed."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.duration import Duration
@@ -15,9 +15,10 @@ from reflex_core.policy.fit import Fit
 from reflex_core.values import HOLD, ActionChunk, Floats, Served
 from reflex_ros.conversions import chunk_message, hold_message, trajectory_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
+from reflex_ros.tap import OFF, Tap
 
 if TYPE_CHECKING:
-    from rclpy.lifecycle import LifecycleNode
+    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 
 COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -29,6 +30,7 @@ class Outputs:
         overridable = QoSOverridingOptions.with_default_policies()
         self._node = node
         self._robot_id = robot_id
+        self.tap: Tap = OFF
         self._chunks = node.create_lifecycle_publisher(
             ActionChunkMsg, "~/action_chunk", COMMANDS, qos_overriding_options=overridable
         )
@@ -43,10 +45,10 @@ class Outputs:
 
     def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
         """Publish a served chunk from row `start` on."""
-        self._trajectories.publish(trajectory_message(served.chunk, stamp_ns, start))
+        self._publish(self._trajectories, trajectory_message(served.chunk, stamp_ns, start))
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
-        self._chunks.publish(message)
+        self._publish(self._chunks, message)
 
     def hold(
         self, position: Floats, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str
@@ -54,10 +56,14 @@ class Outputs:
         """Tell the robot to stay at `position` (action_dim,) from now on."""
         row = np.asarray(position, dtype=np.float32)[None]
         chunk = ActionChunk(row, like.action_names, like.dt_s, source=HOLD)
-        self._trajectories.publish(trajectory_message(chunk, now_ns, 0))
+        self._publish(self._trajectories, trajectory_message(chunk, now_ns, 0))
         message = hold_message(chunk, now_ns, episode, chunk_id)
         message.robot_id, message.hold_reason = self._robot_id, reason
-        self._chunks.publish(message)
+        self._publish(self._chunks, message)
+
+    def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
+        publisher.publish(message)
+        self.tap.sent(publisher.topic_name, message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached its subscribers, at most `timeout_s`."""

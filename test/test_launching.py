@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
+from launch_double import launch_modules
 
 from reflex_core.errors import SettingError
 from reflex_core.locations import share
 from reflex_core.settings import TABLE
 from reflex_ros import launching
+from reflex_ros.demo.scene import make_scene
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 
@@ -61,15 +64,37 @@ def test_launch_files_are_valid_python() -> None:
         compile(path.read_text(encoding="utf-8"), str(path), "exec")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("launch_ros") is None,
-    reason="launch_ros comes with a ROS install and is on no registry",
-)
-@pytest.mark.parametrize("name", ["serve", "demo"])
-def test_a_launch_file_describes_its_processes(name: str) -> None:
+def described(name: str) -> Any:
+    """The launch description of a file; the doubles stand in where there is no ROS install."""
     spec = importlib.util.spec_from_file_location(name, LAUNCH / f"{name}.launch.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.generate_launch_description().entities
+    with launch_modules():
+        spec.loader.exec_module(module)
+        return module.generate_launch_description()
+
+
+@pytest.mark.parametrize("name", ["serve", "demo"])
+def test_a_launch_file_describes_its_processes(name: str) -> None:
+    assert described(name).entities
+
+
+def test_serve_takes_every_setting_and_gives_the_node_those_that_were_written() -> None:
+    entities = described("serve").entities
+    defaults = {entity.name: entity.default_value for entity in entities if entity.kind == "argument"}
+    assert {row.name for row in TABLE} < set(defaults)
+    [function] = [entity.function for entity in entities if entity.kind == "function"]
+    [node] = function(defaults | {"deadline_ms": "33", "adaptive_steps": "true", "namespace": "/left"})
+    assert (node.executable, node.namespace) == ("serve", "/left")
+    assert node.parameters == [{"use_sim_time": False}, {"deadline_ms": 33.0, "adaptive_steps": True}]
+
+
+def test_demo_starts_robot_and_node_with_the_scene_and_its_instruction() -> None:
+    entities = described("demo").entities
+    defaults = {entity.name: entity.default_value for entity in entities if entity.kind == "argument"}
+    [function] = [entity.function for entity in entities if entity.kind == "function"]
+    robot, node = function(defaults | {"scene_seed": "7"})
+    assert robot.parameters == [{"scene_seed": 7, "pictures_dir": ""}]
+    assert node.parameters[0]["instruction"] == make_scene(7).instruction
+    assert node.remappings == [("~/joint_trajectory", "joint_trajectory")]

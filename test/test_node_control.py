@@ -20,9 +20,7 @@ from reflex_ros.conversions import stamp_ns
 
 @pytest.fixture
 def scene(export_dir: ExportDir) -> Iterator[World]:
-    with world(
-        export_dir=str(export_dir("calm")), embodiment="franka", robot_id="cell-9", seed=5
-    ) as found:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", robot_id="cell-9", seed=5) as found:
         found.activate()
         yield found
 

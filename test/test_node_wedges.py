@@ -133,12 +133,12 @@ def test_a_model_that_keeps_failing_degrades_the_service_until_a_probe_succeeds(
         status = wait_for(lambda: scene.robot.status if scene.robot.status.holding else None, "it holds")
         assert status.consecutive_failures >= 3
         assert scene.robot.chunks[-1].source == HOLD
-        assert "~/reset_breaker" in scene.robot.diagnosed("breaker", ERROR).message
+        assert "~/reset_breaker" in scene.robot.diagnosed("circuit breaker", ERROR).message
         scene.robot.diagnosed("policy", ERROR)
         scene.robot.positions = list(HOME)
         scene.robot.next_chunk()
         wait_for(lambda: scene.robot.status.state == "ready", "status says ready")
-        scene.robot.diagnosed("breaker", OK)
+        scene.robot.diagnosed("circuit breaker", OK)
 
 
 def test_the_breaker_is_closed_by_hand_without_waiting_for_its_cooldown(export_dir: ExportDir) -> None:
@@ -331,7 +331,7 @@ def test_another_server_answers_when_the_model_here_fails(
     with world(**franka(export_dir("calm_raise"), cloud_fallback=url, cloud_timeout_ms=60_000.0)) as scene:
         scene.activate()
         scene.robot.next_chunk()
-        scene.robot.diagnosed("cloud", OK)
+        scene.robot.diagnosed("cloud fallback", OK)
         scene.robot.positions = list(BEYOND)
         chunk = scene.robot.next_chunk(CLOUD)
         np.testing.assert_allclose(rows(chunk), [HOME] * chunk.horizon, atol=0.03)
@@ -339,7 +339,7 @@ def test_another_server_answers_when_the_model_here_fails(
         wait_for(lambda: scene.robot.status.fallbacks_total > 0, "status counts it")
         other.sidecar.stop()
         assert scene.robot.next_chunk(HOLD).horizon >= 1
-        scene.robot.diagnosed("cloud", WARN)
+        scene.robot.diagnosed("cloud fallback", WARN)
 
 
 def test_what_is_published_is_in_the_trace_and_in_the_audit_log(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.policy.blocks import CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded
@@ -80,6 +81,8 @@ class Contract:
     action_names: tuple[str, ...]
     frequency_hz: float | None
     adaptive: Adaptive | None = None
+    prefix_cache: CacheRule | None = None
+    rtc: RtcBlock = RtcBlock()
 
     @property
     def baked(self) -> bool:
@@ -138,11 +141,12 @@ class _Reading:
         action_names = self.names("action_names", self._config.get("action_names", []))
         if action_names and len(action_names) != action_dim:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
+        flow = self.flow()
         return Contract(
             images=tuple(self.images()),
             language=self.language(),
             state=self.state(),
-            flow=self.flow(),
+            flow=flow,
             flow_names=flow_names,
             links={str(key): str(value) for key, value in self.block("links").items()},
             horizon=horizon,
@@ -151,6 +155,8 @@ class _Reading:
             action_names=action_names,
             frequency_hz=self.frequency(),
             adaptive=self.adaptive(),
+            prefix_cache=read_cache_rule(self.block("prefix_cache"), self.fail),
+            rtc=read_rtc_block(self.block("rtc"), flow.end, self.fail),
         )
 
     def known(self) -> str:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reflex_core.policy.guidance import FEWEST_STEPS, Guidance
 from reflex_core.values import Floats
 
 Velocity = Callable[[Floats, float], Floats]
@@ -46,11 +47,13 @@ class Sampling:
 
     steps: Euler steps over the whole interval, None as configured. adaptive: stop when the flow is straight.
     watch: called before each stride with x and the velocity there, both (1, horizon, width) float32.
+    guidance: the previous chunk, where it has a say in this one.
     """
 
     steps: int | None = None
     adaptive: Adaptive | None = None
     watch: Callable[[Floats, Floats], None] | None = None
+    guidance: Guidance | None = None
 
 
 PLAIN = Sampling()
@@ -67,29 +70,44 @@ def euler(
     """Integrate the flow. Returns (1, horizon, width)-shaped actions in the policy's units and the steps taken.
 
     x <- x + dt * v(x, t) with dt = (end - start) / steps: Lipman et al., Flow Matching, 2210.02747, explicit Euler.
+    With `sampling.guidance` v is what the previous chunk makes of it, and convergence is judged on that.
     With `sampling.adaptive` the last stride covers all the time that is left, so the noise is always gone.
     width: how many columns are actions; what pads them does not decide when to stop.
     """
     steps = sampling.steps or flow.steps
     dt = (flow.end - flow.start) / steps
+    span = flow.sign * (flow.end - flow.start)
+    guidance, adaptive = sampling.guidance, sampling.adaptive
+    if guidance is not None:
+        velocity = guidance.fixed(velocity)
+        if adaptive is not None:
+            adaptive = replace(adaptive, min_steps=max(adaptive.min_steps, FEWEST_STEPS))
     changes: list[float] = []
     before: Floats | None = None
     x = noise
     for step in range(steps):
-        slope = velocity(x, flow.start + step * dt)
+        bare = velocity(x, flow.start + step * dt)
+        left = 1 - step / steps
+        slope = bare if guidance is None else guidance.guided(x, bare, left, 1 / steps, span)
         if sampling.watch is not None:
             sampling.watch(x, slope)
         strides = 1
-        if sampling.adaptive is not None:
+        if adaptive is not None:
             if before is not None:
                 changes.append(relative_change(before, slope, width))
-            if is_straight(changes, sampling.adaptive):
+            if is_straight(changes, adaptive):
                 strides = steps - step
+        if strides > 1 and guidance is not None:
+            slope = guidance.guided(x, bare, left, strides / steps, span)
         x = x + np.float32(flow.sign * dt * strides) * slope
         if strides > 1:
-            return x, step + 1
+            return _finished(x, guidance), step + 1
         before = slope
-    return x, steps
+    return _finished(x, guidance), steps
+
+
+def _finished(x: Floats, guidance: Guidance | None) -> Floats:
+    return x if guidance is None else guidance.finished(x)
 
 
 def relative_change(before: Floats, after: Floats, width: int | None = None) -> float:

@@ -63,10 +63,17 @@ def serialised(message: Any, kind: str, store: Typestore) -> bytes:
 
 
 def offered_qos(node: Node) -> OfferedQos:
-    """Asks the graph what the publishers of a topic offer: what `ros2 bag play` is to offer in their place."""
+    """Asks the graph what the publishers of a topic offer: what `ros2 bag play` is to offer in their place.
+
+    Where the only publisher has gone, as after `ros2 topic pub --once`, what this node asks for serves as well.
+    """
 
     def ask(topic: str) -> list[Qos]:
-        return [qos(endpoint.qos_profile) for endpoint in node.get_publishers_info_by_topic(topic)]
+        found = node.get_publishers_info_by_topic(topic)
+        found = found or [
+            e for e in node.get_subscriptions_info_by_topic(topic) if e.node_name == node.get_name()
+        ]
+        return [qos(endpoint.qos_profile) for endpoint in found]
 
     return ask
 

@@ -110,6 +110,11 @@ class BagRecorder:
         return self._spool.dropped + self._lost
 
     @property
+    def recorders(self) -> tuple[BagRecorder, ...]:
+        """Itself: there is nothing else to watch."""
+        return (self,)
+
+    @property
     def path(self) -> Path | None:
         """The bag that is written now; None before the first message."""
         files = self._files

@@ -142,9 +142,15 @@ def _plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
+def _open_bag(path: Path) -> Source:
+    from reflex_ros.bag.source import BagSource  # a trace is replayed without what reads bags
+
+    return BagSource(path)
+
+
 def _inspect(options: argparse.Namespace) -> int:
     """--no-replay: say what is in the trace."""
-    with open_source(options.trace) as source, _report(options, source.header) as report:
+    with open_source(options.trace, _open_bag) as source, _report(options, source.header) as report:
         out = _out(options)
         _head(options, source.header, out)
         kinds, slots, seeds = Counter[str](), Counter[str](), 0
@@ -174,7 +180,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace, plan: Plan) -> int:
     images = ImageFiles(options.images) if options.images else None
-    with open_source(options.trace) as source:
+    with open_source(options.trace, _open_bag) as source:
         out = _out(options)
         _head(options, source.header, out)
         targets = _targets(options, source.header, images, out)

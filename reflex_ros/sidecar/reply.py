@@ -146,7 +146,9 @@ def health(engine: Engine) -> Reply:
         "consecutive_crashes": loaded.breaker.consecutive_failures if loaded and loaded.breaker else 0,
         "max_consecutive_crashes": engine.settings.max_consecutive_crashes,
         "guard_tripped": loaded.guard.status().tripped if loaded else False,
-        "recorders": {recorder.kind: recorder.problem or "ok" for recorder in loaded.recorders}
+        "recorders": {
+            recorder.kind: recorder.problem or "ok" for recorder in engine.metrics.recorders.watched
+        }
         if loaded
         else {},
     }

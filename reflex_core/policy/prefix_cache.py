@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The episode cache: the prefix of an earlier observation stands in while nothing that it was made of has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import Export
+from reflex_core.policy.blocks import CacheRule
+from reflex_core.policy.contract import Contract, ImageSlot
+from reflex_core.policy.inputs import Arrays
+from reflex_core.policy.session import Tensor
+from reflex_core.values import Floats, Observation
+
+FLAG = "--prefix-cache"
+EPISODES_KEPT = 8
+MOST_BYTES = 512 * 1024 * 1024
+THUMBNAIL = 16  # cells per side: each is the mean of many pixels, so that a camera's noise is not a change
+
+HIT, MISS, NOT_CACHED = "hit", "miss", "n/a"
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a prefix was made of. thumbnails: (16, 16, 3) float32 per picture, each channel's range is 1.
+
+    exact: every other input, which must be the same to the byte. at_ns: when it was seen, monotonic; stamp_ns: on the
+    robot's clock, 0 when unknown.
+    """
+
+    thumbnails: tuple[Floats, ...]
+    exact: tuple[bytes, ...]
+    at_ns: int
+    stamp_ns: int
+
+    def older_ms(self, now: Seen) -> float:
+        """How much older it is than `now`; negative when it is from after it."""
+        if self.stamp_ns and now.stamp_ns:
+            return (now.stamp_ns - self.stamp_ns) * 1e-6
+        return (now.at_ns - self.at_ns) * 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the cache says to an observation; `why` names what has changed when it is a miss."""
+
+    prefix: Tensors | None
+    status: str
+    age_ms: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    seen: Seen
+    prefix: Tensors
+    size_bytes: int
+
+
+NOTHING_KEPT = Found(None, NOT_CACHED)
+
+
+class PrefixCache:
+    """The newest prefix of each episode. Bounded in episodes and bytes, thread-safe. One per policy slot.
+
+    inputs: what the prefix reads. overwritten: the prefix's own tensors are those of the next run, too; keep copies.
+    """
+
+    def __init__(
+        self,
+        rule: CacheRule,
+        images: Sequence[ImageSlot],
+        inputs: Sequence[str],
+        *,
+        overwritten: bool = False,
+        episodes: int = EPISODES_KEPT,
+        most_bytes: int = MOST_BYTES,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.rule = rule
+        self._images = tuple(slot for slot in images if slot.input in inputs)
+        pictures = {slot.input for slot in self._images}
+        self._exact = tuple(sorted(name for name in inputs if name not in pictures))
+        self._overwritten, self._episodes, self._most_bytes = overwritten, episodes, most_bytes
+        self._clock_ns = clock_ns
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often it was a `hit`, and otherwise what was different: first, input, age, image."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the kept prefixes take."""
+        with self._lock:
+            return sum(kept.size_bytes for kept in self._kept.values())
+
+    def seen(self, observation: Observation, arrays: Arrays) -> Seen:
+        """What must not change, of the inputs made from an observation."""
+        return Seen(
+            tuple(thumbnail(arrays[slot.input], slot) for slot in self._images),
+            tuple(_content(arrays[name]) for name in self._exact if name in arrays),
+            self._clock_ns() - int(observation.age_ms * 1e6),
+            observation.stamp_ns,
+        )
+
+    def find(self, episode_id: str | None, seen: Seen) -> Found:
+        """The prefix of this episode if it still holds. Requests without an episode share nothing."""
+        if episode_id is None:
+            return NOTHING_KEPT
+        with self._lock:
+            kept = self._kept.get(episode_id)
+            why = "first" if kept is None else self._changed(kept.seen, seen)
+            self._counts[why or HIT] += 1
+            if kept is None or why:
+                return Found(None, MISS, 0.0, why)
+            self._kept.move_to_end(episode_id)
+            return Found(kept.prefix, HIT, kept.seen.older_ms(seen))
+
+    def _changed(self, before: Seen, now: Seen) -> str:
+        if before.exact != now.exact:
+            return "input"
+        if not 0 <= before.older_ms(now) <= self.rule.max_age_ms:
+            return "age"
+        pairs = zip(before.thumbnails, now.thumbnails, strict=True)
+        # not "greater": a NaN is a change, too
+        same = all(image_change(one, other) <= self.rule.image_threshold for one, other in pairs)
+        return "" if same else "image"
+
+    def keep(self, episode_id: str | None, seen: Seen, prefix: Tensors) -> None:
+        """Keep a prefix that was just made; must be called before the next one is."""
+        if episode_id is None:
+            return
+        size = sum(_size_bytes(tensor) for tensor in prefix.values())
+        if size > self._most_bytes:
+            return
+        if self._overwritten:
+            prefix = {name: _copied(tensor) for name, tensor in prefix.items()}
+        with self._lock:
+            self._kept[episode_id] = _Kept(seen, prefix, size)
+            self._kept.move_to_end(episode_id)
+            total = sum(kept.size_bytes for kept in self._kept.values())
+            while len(self._kept) > self._episodes or total > self._most_bytes:
+                total -= self._kept.popitem(last=False)[1].size_bytes
+
+    def forget(self, episode_id: str | None) -> None:
+        """The episode begins anew."""
+        with self._lock:
+            self._kept.pop(episode_id or "", None)
+
+
+def image_change(before: Floats, now: Floats) -> float:
+    """The largest change of one cell in one colour, as a share of the pixels' range.
+
+    Not the mean: a block that moves is small in the picture, and the mean of an arm that settles is larger.
+    """
+    return float(np.abs(now - before).max())
+
+
+def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:
+    """(16, 16, 3) float32 means of a network input (1, 3, h, w) or (1, h, w, 3); one unit is a channel's whole range."""
+    planes = np.moveaxis(picture[0], -1, 0) if slot.channels_last else picture[0]
+    size = (THUMBNAIL, THUMBNAIL)
+    cells = [
+        cv2.resize(np.ascontiguousarray(plane, np.float32), size, interpolation=cv2.INTER_AREA)
+        for plane in planes
+    ]
+    ranges = 255 * np.abs(slot.scale)
+    return np.asarray(np.stack(cells, axis=-1) / ranges, dtype=np.float32)
+
+
+def refusal(contract: Contract, inputs: Sequence[str]) -> str:
+    """Why a prefix that reads `inputs` cannot be kept; empty when it can."""
+    if not inputs:
+        return "it has no prefix of its own: the whole network is one graph"
+    state = contract.state
+    if state is not None and state.input is None:
+        return "the state is part of the prompt, so that every prefix is another one"
+    if state is not None and state.input in inputs:
+        return "the state enters its prefix, so that every prefix is another one"
+    return ""
+
+
+def require_cache(
+    export: Export, contract: Contract, inputs: Sequence[str], overwritten: bool, max_age_ms: float = 0.0
+) -> PrefixCache:
+    """A cache for this export. max_age_ms: the user's own; 0 takes the export's.
+
+    Raises ConfigurationError where its prefix cannot be kept or where nobody measured when it may be.
+    """
+    if why := refusal(contract, inputs):
+        raise ConfigurationError(f"{FLAG}: {export.path}: {why}; leave the flag out", "prefix-cache-layout")
+    rule = contract.prefix_cache
+    if rule is None:
+        raise ConfigurationError(
+            f"{FLAG}: {export.path} does not say how much a picture may change: put a measured 'prefix_cache' block"
+            " into its reflex_config.json (docs/chunks.md), or leave the flag out",
+            "prefix-cache-unmeasured",
+        )
+    if rule.measured_on not in ("", export.model_hash):
+        raise ConfigurationError(
+            f"{FLAG}: the prefix_cache threshold of {export.path} was measured on weights {rule.measured_on!r}, these are"
+            f" {export.model_hash!r}: measure again (docs/chunks.md)",
+            "prefix-cache-stale",
+        )
+    if max_age_ms > 0:
+        rule = CacheRule(rule.image_threshold, max_age_ms, rule.measured_on)
+    return PrefixCache(rule, contract.images, inputs, overwritten=overwritten)
+
+
+def _content(array: NDArray[Any]) -> bytes:
+    return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+
+
+def _size_bytes(tensor: Tensor) -> int:
+    width = {"double": 8, "int64": 8, "float16": 2, "bool": 1, "uint8": 1}
+    kind = tensor.data_type().removeprefix("tensor(").removesuffix(")")
+    return int(np.prod(tensor.shape(), dtype=np.int64)) * width.get(kind, 4)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # by way of the host: onnxruntime's Python interface copies between device tensors only into existing ones
+    return ort.OrtValue.ortvalue_from_numpy(np.array(tensor.numpy()), tensor.device_name(), 0)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reply says about its routing in X-Reflex-* headers, whatever characters the episode id is made of."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from reflex_core.values import Served
+
+KEY_LENGTH = 128
+_PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|} "  # with letters, digits and _.-~ all of printable ASCII but the per cent sign
+
+
+def header_text(text: str) -> str:
+    """The first 128 characters; what is not printable ASCII, and %, as %XX of its UTF-8 bytes."""
+    quoted = quote(text[:KEY_LENGTH], safe=_PLAIN, errors="surrogatepass")
+    # blanks at the ends are not part of a header's value (RFC 9110, 5.5)
+    start, end = len(quoted) - len(quoted.lstrip(" ")), len(quoted) - len(quoted.rstrip(" "))
+    if start == len(quoted):
+        return "%20" * start
+    return "%20" * start + quoted.strip(" ") + "%20" * end
+
+
+def routing_headers(served: Served) -> dict[str, str]:
+    """The headers of an answer that was routed; none where there is one policy."""
+    if not served.routing:
+        return {}
+    headers = {
+        "X-Reflex-Policy-Slot": served.slot,
+        "X-Reflex-Model-Version": header_text(served.model_version),
+        "X-Reflex-Routing-Key": header_text(str(served.routing["routing_key"])),
+    }
+    return headers | ({"X-Reflex-Routing-Degraded": "true"} if served.routing["degraded"] else {})

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slot answers an episode: the same one for every request of it, in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+A, B = "a", "b"
+SLOTS = (A, B)
+BUCKETS = 100
+EPISODES_KEPT = 10_000
+REQUEST_ID_SHOWN = 64
+
+log = logging.getLogger(__name__)
+
+
+def bucket(key: str) -> int:
+    """0..99: the first 8 bytes of SHA-256 over the UTF-8 key, as a big-endian number, modulo 100."""
+    data = key.encode(
+        "utf-8", "surrogatepass"
+    )  # JSON may bring half a surrogate pair; it is a key like any other
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") % BUCKETS
+
+
+def slot_of(number: int, split: int) -> str:
+    """The slot of a bucket when `split` percent go to a: 0 sends all to b, 100 all to a."""
+    return A if number < split else B
+
+
+def other(slot: str) -> str:
+    """The other of the two slots."""
+    return B if slot == A else A
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a request goes. split: the percentage that held; cached: the episode was on this slot before.
+
+    degraded: there was no episode id, so that the next request of the same robot may go elsewhere.
+    """
+
+    slot: str
+    routing_key: str
+    degraded: bool
+    cached: bool
+    bucket: int
+    split: int
+
+
+class _Once:
+    """True the first time it is asked in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spent = False
+
+    def __call__(self) -> bool:
+        with self._lock:
+            first, self._spent = not self._spent, True
+        return first
+
+
+_first_degraded = _Once()
+
+
+class Routing:
+    """Decides per episode and remembers the newest 10,000. Thread-safe.
+
+    split: percent of episodes for slot a, asked with every new episode; episodes under way stay where they are.
+    Forgetting an old episode does no harm while the split stays: its hash leads to the same slot again.
+    """
+
+    def __init__(self, split: Callable[[], int], most_episodes: int = EPISODES_KEPT) -> None:
+        if most_episodes < 1:
+            raise ValueError(f"most_episodes must be at least 1, got {most_episodes}")
+        self._split, self._most = split, most_episodes
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[str, tuple[str, bool]] = (
+            OrderedDict()
+        )  # slot, and whether it was moved there
+
+    def decide(self, episode_id: str | None, request_id: str) -> Decision:
+        """The slot of a request; without an episode id that of its request id, and one warning per process."""
+        split = self._split()
+        if not episode_id:
+            if _first_degraded():
+                name = ascii(request_id[:REQUEST_ID_SHOWN])
+                log.warning("policy_router.degraded_mode request_id=%s: no episode_id provided", name)
+            number = bucket(request_id)
+            return Decision(slot_of(number, split), request_id, True, False, number, split)
+        number = bucket(episode_id)
+        with self._lock:
+            known = self._slots.get(episode_id)
+            if known is None:
+                slot = slot_of(number, split)
+                self._keep(episode_id, slot, moved=False)
+                return Decision(slot, episode_id, False, False, number, split)
+            self._slots.move_to_end(episode_id)
+            return Decision(known[0], episode_id, False, not known[1], number, split)
+
+    def move(self, episode_id: str, slot: str) -> None:
+        """The episode goes on in this slot, though its own comes back: one change of policy is enough for a robot."""
+        with self._lock:
+            self._keep(episode_id, slot, moved=True)
+
+    def slot(self, episode_id: str) -> str | None:
+        """The slot of an episode that is remembered."""
+        with self._lock:
+            known = self._slots.get(episode_id)
+            return None if known is None else known[0]
+
+    def forget(self) -> None:
+        """Let every episode be decided anew with its next request."""
+        with self._lock:
+            self._slots.clear()
+
+    def __len__(self) -> int:
+        """How many episodes are remembered."""
+        return len(self._slots)
+
+    def _keep(self, episode_id: str, slot: str, *, moved: bool) -> None:
+        self._slots[episode_id] = (slot, moved)
+        self._slots.move_to_end(episode_id)
+        if len(self._slots) > self._most:
+            self._slots.popitem(last=False)

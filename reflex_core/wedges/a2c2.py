@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The correction wedge: a chunk that comes late is corrected by what has been seen since, before the guard.
+
+It acts once per chunk, on every row. `Correction.step` does the same once per control step, for whoever owns that loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from reflex_core.a2c2.correction import Correction
+from reflex_core.a2c2.features import Moment
+from reflex_core.values import POLICY, Floats, Observation, Request, Served
+from reflex_core.wedges.wedge import Proceed
+
+COLD_START, LOW_LATENCY, HIGH_SUCCESS = "cold_start", "low_latency", "high_success"
+APPLIED, TOO_LARGE = "applied", "magnitude_safety_skip"
+NOT_A_POLICY_CHUNK = "not_a_policy_chunk"
+
+LATENCY_WINDOW, SUCCESS_WINDOW, NEEDED = 100, 50, 5
+PERCENTILE = 95
+QUIET_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done to one chunk. reason: applied, why it was skipped, or `error:` and an exception's name.
+
+    magnitude: L2 norm of the correction that was made or, at magnitude_safety_skip, refused; 0.0 where there was none.
+    """
+
+    applied: bool
+    reason: str
+    magnitude: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        """The fields of a reply."""
+        return {
+            "applied": self.applied,
+            "reason": self.reason,
+            "correction_magnitude": round(self.magnitude, 6),
+        }
+
+
+class A2C2:
+    """Corrects the chunks of one policy slot. Thread-safe; what it remembers is bounded and about the slot alone."""
+
+    def __init__(
+        self,
+        correction: Correction,
+        *,
+        latency_threshold_ms: float = 40.0,
+        success_threshold: float = 0.9,
+        newest: Callable[[Request], Observation | None] = lambda _: None,
+        previous: Callable[[Request], Floats | None] = lambda _: None,
+        injected_ms: Callable[[], float] = lambda: 0.0,
+        on_outcome: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
+        """newest: what the robot of this request sees now, None where only the request's own observation is known.
+
+        previous: (action_dim,) what it is being told. injected_ms: delay that is added outside. on_outcome: for metrics.
+        A success_threshold above 1 never skips for success; without reported episodes nothing is skipped for it either.
+        """
+        self._correction = correction
+        self._latency_threshold_ms = latency_threshold_ms
+        self._success_threshold = success_threshold
+        self._newest, self._previous = newest, previous
+        self._injected_ms, self._on_outcome = injected_ms, on_outcome
+        checkpoint = correction.head.checkpoint
+        self._most_per_row = checkpoint.output_saturation_scale
+        self._lock = threading.Lock()
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self._successes: deque[bool] = deque(maxlen=SUCCESS_WINDOW)
+        self._warned_s = -QUIET_S
+
+    def report(self, success: bool) -> None:
+        """An episode of this slot ended. An answer without an error is no success: only reported episodes count."""
+        with self._lock:
+            self._successes.append(success)
+
+    def __call__(self, request: Request, proceed: Proceed) -> Served:
+        served = proceed(request)
+        latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6 + self._injected_ms()
+        if served.chunk.source != POLICY or served.hold_reason or not np.isfinite(served.chunk.actions).all():
+            return self._said(served, Outcome(False, NOT_A_POLICY_CHUNK))
+        p95_ms, skip = self._measured(latency_ms)
+        if skip:
+            return self._said(served, Outcome(False, skip))
+        try:
+            actions, outcome = self._corrected(request, served, p95_ms)
+        except Exception as error:  # a correction is an extra: the policy's own chunk is still good
+            self._warn(request, error)
+            return self._said(served, Outcome(False, f"error:{type(error).__name__}"))
+        if outcome.applied:
+            served = replace(served, chunk=replace(served.chunk, actions=actions))
+        return self._said(served, outcome)
+
+    def _measured(self, latency_ms: float) -> tuple[float, str]:
+        """(95th percentile of the latency, why nothing is to be corrected); the newest answer counts."""
+        with self._lock:
+            self._latencies_ms.append(latency_ms)
+            latencies_ms, successes = list(self._latencies_ms), list(self._successes)
+        if len(latencies_ms) < NEEDED:
+            return 0.0, COLD_START
+        p95_ms = float(np.percentile(latencies_ms, PERCENTILE))
+        if p95_ms < self._latency_threshold_ms:
+            return p95_ms, LOW_LATENCY
+        if len(successes) >= NEEDED and sum(successes) / len(successes) > self._success_threshold:
+            return p95_ms, HIGH_SUCCESS
+        return p95_ms, ""
+
+    def _corrected(self, request: Request, served: Served, p95_ms: float) -> tuple[Floats, Outcome]:
+        seen, chunk = request.observation, served.chunk
+        now = self._newest(request) or seen
+        between_ms = (now.stamp_ns - seen.stamp_ns) * 1e-6
+        if between_ms <= 0:  # nothing newer: the head is told how late chunks come, as its format says
+            now, between_ms = seen, p95_ms
+        elapsed_rows = max(int(between_ms * 1e-3 / chunk.dt_s), 0) if chunk.dt_s > 0 else 0
+        observation = self._correction.features_of(Moment(now, seen, self._previous(request)))
+        corrected = self._correction.chunk(chunk.actions, observation, between_ms, elapsed_rows)
+        most = np.sqrt(len(chunk.actions)) * self._most_per_row
+        if not np.isfinite(corrected.actions).all():
+            return chunk.actions, Outcome(False, TOO_LARGE)
+        if corrected.magnitude > most:
+            return chunk.actions, Outcome(False, TOO_LARGE, corrected.magnitude)
+        return corrected.actions, Outcome(True, APPLIED, corrected.magnitude)
+
+    def _said(self, served: Served, outcome: Outcome) -> Served:
+        self._on_outcome(outcome)
+        return replace(served, a2c2=outcome.document())
+
+    def _warn(self, request: Request, error: Exception) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._warned_s < QUIET_S:
+                return
+            self._warned_s = now_s
+        log.warning(
+            "A2C2 left the chunk of request %s as it is: %s: %s", request.request_id, type(error).__name__, error
+        )

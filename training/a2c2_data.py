@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes for the correction head: the arm follows late chunks while the named block moves.
+
+At every control step the policy is asked anew. So for every step it is known what a chunk from any earlier observation
+says, and what one from this very moment would say.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.a2c2.features import hues, words
+from reflex_core.export import open_export
+from reflex_core.embodiment import load_embodiment
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.sampler import Sampling
+from reflex_core.values import Floats
+from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.observations import look
+from reflex_ros.demo.scene import BLOCK_AREA_M, Scene, make_scene
+
+EPISODE_STEPS = 90
+EULER_STEPS = 5
+LONGEST_DELAY = 12
+EXECUTED_ROWS = (5, 25)
+STILL_SHARE, JUMP_SHARE = 0.2, 0.2
+SPEED_M_S = (0.03, 0.15)
+START_STEP, JUMP_STEP = (0, 30), (10, 60)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """One row per episode E and control step T; states and actions in the policy's normalised units.
+
+    states, previous: (E, T, 7). hues: (E, T, 36). words: (E, 32). chunks: (E, T, 50, 7), each from the observation of
+    its own step. All float32.
+    """
+
+    states: Floats
+    previous: Floats
+    hues: Floats
+    words: Floats
+    chunks: Floats
+
+
+def block_path(scene: Scene, generator: np.random.Generator, period_s: float) -> NDArray[np.float64]:
+    """(T, 2) where the named block is at each step: at rest, moving and bouncing off the table's edges, or put elsewhere."""
+    low, high = np.transpose(BLOCK_AREA_M)
+    block = scene.blocks[scene.target_index]
+    start = np.array([block.x_m, block.y_m])
+    steps = np.arange(EPISODE_STEPS)
+    kind = generator.random()
+    if kind < STILL_SHARE:
+        return np.tile(start, (EPISODE_STEPS, 1))
+    if kind < STILL_SHARE + JUMP_SHARE:
+        later = steps >= generator.integers(*JUMP_STEP)
+        return np.where(later[:, None], generator.uniform(low, high), start)
+    angle, speed_m_s = generator.uniform(0, 2 * np.pi), generator.uniform(*SPEED_M_S)
+    moving_s = np.maximum(steps - generator.integers(*START_STEP), 0) * period_s
+    path = start + moving_s[:, None] * speed_m_s * np.array([np.cos(angle), np.sin(angle)])
+    # a straight line folded back at the edges
+    folded = np.mod(path - low, 2 * (high - low))
+    return low + np.minimum(folded, 2 * (high - low) - folded)
+
+
+def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
+    """Put a block elsewhere; it is seen there after the next physics step."""
+    arm._model.geom_pos[arm._block_geoms[index], :2] = place_m
+
+
+def run_episode(policy: Policy, arm: Arm, seed: int) -> list[Floats]:
+    """The five arrays of one episode, in the order of Episodes."""
+    fit, generator = policy.fit, np.random.default_rng((seed, 1))
+    assert fit.state_statistics is not None and fit.action_statistics is not None
+    scene = make_scene(seed)
+    path = block_path(scene, generator, fit.dt_s)
+    delay = int(generator.integers(0, LONGEST_DELAY + 1))
+    every = max(delay, int(generator.integers(*EXECUTED_ROWS)))
+    arm.reset(scene)
+    camera = next(iter(fit.cameras.values()))
+    command = arm.joint_positions_rad.astype(np.float32)
+    states, previous, seen, chunks = [], [], [], []
+    followed = -1
+    for step, place_m in enumerate(path):
+        observation = look(arm, scene, camera)
+        states.append(observation.state)
+        previous.append(command)
+        seen.append(hues(observation.frames[camera].data))
+        chunks.append(policy.predict(observation, 1000 * seed + step, Sampling(EULER_STEPS)).actions)
+        ready = (step - delay) // every * every
+        followed = max(followed, ready)
+        if followed >= 0:
+            command = chunks[followed][step - followed]
+        move_block(arm, scene.target_index, place_m)
+        arm.step(command, fit.dt_s)
+    return [
+        fit.state_statistics.normalise(np.array(states)), fit.action_statistics.normalise(np.array(previous)),
+        np.array(seen), words(scene.instruction), fit.action_statistics.normalise(np.array(chunks)),
+    ]  # fmt: skip
+
+
+def generate(policy: Policy, first_seed: int, count: int) -> Episodes:
+    """Simulates `count` episodes; the same seeds give the same ones."""
+    arm = Arm()
+    try:
+        episodes = []
+        for seed in range(first_seed, first_seed + count):
+            episodes.append(run_episode(policy, arm, seed))
+            print(f"episode {len(episodes)} of {count}", end="\r", flush=True)
+    finally:
+        arm.close()
+    return Episodes(*(np.stack(arrays) for arrays in zip(*episodes, strict=True)))
+
+
+def open_policy(folder: Path) -> Policy:
+    return load_policy(open_export(folder), load_embodiment(folder / "embodiment.json"), "cpu", 1)
+
+
+def save(episodes: Episodes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{field.name: getattr(episodes, field.name) for field in fields(Episodes)})
+
+
+def load(path: Path) -> Episodes:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Episodes(**{name: arrays[name] for name in arrays.files})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--first-seed", type=int, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    save(generate(open_policy(arguments.export), arguments.first_seed, arguments.count), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
