@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -24,12 +25,10 @@ def random_head(obs_dim: int, hidden: int, layers: int) -> Head:
     widths = [ACTIONS + obs_dim + POSITIONS + 1, *[hidden] * layers, ACTIONS]
     weights = tuple(
         generator.normal(0, inputs**-0.5, (outputs, inputs)).astype(np.float32)
-        for inputs, outputs in zip(widths, widths[1:], strict=False)
+        for inputs, outputs in itertools.pairwise(widths)
     )
     biases = tuple(np.zeros(width, np.float32) for width in widths[1:])
-    return Head(
-        Checkpoint(Path(), ACTIONS, obs_dim, CHUNK, hidden, layers, POSITIONS, weights, biases)
-    )
+    return Head(Checkpoint(Path(), ACTIONS, obs_dim, CHUNK, hidden, layers, POSITIONS, weights, biases))
 
 
 def observation(seed: int, side: int = 224) -> Observation:
@@ -56,10 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         features = Features(recipe, robot)
         head = random_head(features.dim, given.hidden, given.layers)
         vector = features.vector(moment)
-        first = np.array([0])
         measured = {
             "chunk": lambda head=head, vector=vector: head.residual(actions, vector, 100.0),
-            "one step": lambda head=head, vector=vector: head.residual(actions[:1], vector, 100.0, first),
+            "one step": lambda head=head, vector=vector: head.residual(actions[:1], vector, 100.0),
             "features, 224x224": lambda features=features: features.vector(moment),
         }
         for name, call in measured.items():

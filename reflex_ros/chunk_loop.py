@@ -109,7 +109,6 @@ class ChunkLoop:
     def new_episode(self, episode_id: str) -> None:
         """Begin an episode: chunk numbers start at 0 and nothing of the old episode is used or published."""
         with self._lock:
-            self._forget()
             self.episode_id = episode_id
             self._chunk_id = 0
             self.restart()
@@ -295,7 +294,7 @@ class ChunkLoop:
 
     def _forget(self) -> None:
         """The guard must not take the chunk it saw last for what the robot executes. Needs the lock."""
-        getattr(self._loaded.guard, "forget", lambda _: None)(self.episode_id)
+        self._loaded.guard.forget()
 
     def _hold(self, reason: str) -> None:
         """Publish a hold where the robot was last told to be, else where it measures itself. Needs the lock."""

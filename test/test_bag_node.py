@@ -125,8 +125,11 @@ def stamp_of(message: Any) -> int:
 
 
 def test_compressed_images_are_in_the_bag_as_they_were_sent(export_dir: ExportDir, tmp_path: Path) -> None:
+    def act(scene: World) -> None:
+        wait_for(lambda: scene.robot.status.chunks_total > 1, "the status knows of chunks")
+
     path, found = recorded(
-        tmp_path, lambda scene: chunks_of(scene, 2), export_dir=str(export_dir("mono_pi0_7")), embodiment="franka",
+        tmp_path, act, export_dir=str(export_dir("mono_pi0_7")), embodiment="franka",
         image_transport="compressed", execution_horizon=2,
     )  # fmt: skip
     sent = {bytes(image.data) for _, image in found["/camera/image_raw/compressed"]}
@@ -182,3 +185,10 @@ def test_a_failed_inference_is_recorded_with_what_it_was_given(export_dir: Expor
     assert record.state is not None
     assert record.state[0] == np.float32(BEYOND[0])
     assert record.images["camera"].data() is not None
+
+
+def test_without_ros_a_bag_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--no-ros", "--record-bag", str(tmp_path)]) == 1
+    assert "--record-bag records what goes over ROS" in capsys.readouterr().err

@@ -193,3 +193,21 @@ def test_what_cannot_be_checked_becomes_a_hold(fast: Guard, metrics: Metrics, ch
     np.testing.assert_array_equal(served.chunk.actions[0], MEASURED)
     assert served.guard.clamped
     assert count(metrics, "reflex_holds_total", reason="guard_error") == 1
+
+
+def test_a_robot_that_was_stopped_counts_from_where_it_is(fast: Guard) -> None:
+    """Its last chunk would have led it on; the door says that it is not executed any more."""
+
+    def stamped(seconds: float) -> Request:
+        stamp_ns = 100_000_000_000 + int(seconds * 1e9)
+        observation = Observation({}, MEASURED, "reach the red cube", stamp_ns)
+        return Request(observation, time.monotonic_ns(), "request-1", "pick")
+
+    leading = (MEASURED + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.05).astype(np.float32)
+    assert not fast(stamped(0.0), answering(leading)).guard.clamped
+    led = fast.hold_position(stamped(0.05))
+    fast.forget()
+    stopped = fast.hold_position(stamped(0.05))
+    assert led is not None
+    assert (led > MEASURED).all()
+    np.testing.assert_array_equal(stopped, MEASURED)

@@ -137,4 +137,4 @@ def test_a_slot_without_a_breaker_is_never_out(pair: Pair) -> None:
 @pytest.mark.parametrize("names", [("a",), ("a", "prod"), ("a", "b", "c")])
 def test_other_slots_than_a_and_b_are_refused(pair: Pair, names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="slots a and b"):
-        Router({name: pair.slots["a"] for name in names}, pair.routing)
+        Router(dict.fromkeys(names, pair.slots["a"]), pair.routing)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.a2c2.features import hues, words
-from reflex_core.export import open_export
 from reflex_core.embodiment import load_embodiment
+from reflex_core.export import open_export
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats
@@ -76,7 +76,8 @@ def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
 def run_episode(policy: Policy, arm: Arm, seed: int) -> list[Floats]:
     """The five arrays of one episode, in the order of Episodes."""
     fit, generator = policy.fit, np.random.default_rng((seed, 1))
-    assert fit.state_statistics is not None and fit.action_statistics is not None
+    assert fit.state_statistics is not None  # this export has both
+    assert fit.action_statistics is not None
     scene = make_scene(seed)
     path = block_path(scene, generator, fit.dt_s)
     delay = int(generator.integers(0, LONGEST_DELAY + 1))

@@ -62,7 +62,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     expected = {f"{kind}{number}" for kind in "wb" for number in range(layers + 1)}
     surplus = sorted(key for key in arrays if _WEIGHT.fullmatch(key) and key not in expected)
     if surplus:
-        raise _wrong(path, "num_hidden_layers", f"weights up to w{layers} and b{layers}", f"also {surplus[0]}")
+        raise _wrong(
+            path, "num_hidden_layers", f"weights up to w{layers} and b{layers}", f"also {surplus[0]}"
+        )
     pairs = list(enumerate(zip(widths[1:], widths, strict=False)))
     return Checkpoint(
         path,

@@ -37,7 +37,9 @@ class Correction:
         """excluded: action columns that are never corrected."""
         self.head = head
         self.features = features
-        scale = np.ones(len(fit.action_names)) if fit.action_statistics is None else fit.action_statistics.scale
+        scale = (
+            np.ones(len(fit.action_names)) if fit.action_statistics is None else fit.action_statistics.scale
+        )
         self._statistics = fit.action_statistics
         self._scale = scale.astype(np.float32)
         snapped = {end.component_idx for end in fit.ends if end.switch is not None}
@@ -47,7 +49,9 @@ class Correction:
         """(obs_dim,) float32 of the moment. Raises ObservationError when something that the recipe needs is missing."""
         return self.features.vector(moment)
 
-    def chunk(self, actions: Floats, observation: Floats, latency_ms: float, elapsed_rows: int = 0) -> Corrected:
+    def chunk(
+        self, actions: Floats, observation: Floats, latency_ms: float, elapsed_rows: int = 0
+    ) -> Corrected:
         """Correct a whole chunk (horizon, action_dim).
 
         Rows before `elapsed_rows` are over when the chunk arrives; they take the residual of the first row that is not,

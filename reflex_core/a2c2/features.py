@@ -20,7 +20,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -97,13 +97,55 @@ class Features:
 
     def vector(self, moment: Moment) -> Floats:
         """(dim,) float32. Raises ObservationError when an image or the state that the recipe needs is not there."""
-        return np.concatenate([part.make(self._robot, moment) for part in self._parts]).astype(np.float32)
+        view = _View(self._robot, moment)
+        return np.concatenate([part.make(view) for part in self._parts]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A moment as the parts look at it; what several of them need is made once."""
+
+    robot: Robot
+    moment: Moment
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        return _pixels(self.robot, self.moment.now)
+
+    @cached_property
+    def state(self) -> Floats:
+        return _state(self.robot, self.moment.now)
+
+    @cached_property
+    def hues(self) -> Floats:
+        return hues(self.pixels)
+
+    def state_change(self) -> Floats:
+        return self.state - _state(self.robot, self.moment.seen)
+
+    def previous(self) -> Floats:
+        told, statistics = self.moment.previous, self.robot.action_statistics
+        if told is None:  # normalised zero is the mean action: the least that can be said
+            return np.zeros(self.robot.action_dim, dtype=np.float32)
+        return statistics.normalise(told) if statistics else told
+
+    def hues_change(self) -> Floats:
+        if self.moment.now is self.moment.seen:
+            return np.zeros(3 * HUES, dtype=np.float32)
+        return self.hues - hues(_pixels(self.robot, self.moment.seen))
+
+    def runtime(self) -> Floats:
+        vector = np.zeros(2 * SLOT + 3 * THUMBNAIL**2, dtype=np.float32)
+        vector[: self.robot.state_dim] = self.state
+        vector[SLOT : SLOT + self.robot.action_dim] = self.previous()
+        vector[2 * SLOT :] = thumbnail(self.pixels)
+        return vector
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     size: Callable[[Robot], int]
-    make: Callable[[Robot, Moment], Floats]
+    make: Callable[[_View], Floats]
 
 
 def thumbnail(pixels: Pixels) -> Floats:
@@ -159,38 +201,13 @@ def _state(robot: Robot, observation: Observation) -> Floats:
     return statistics.normalise(state) if statistics is not None and fits else state
 
 
-def _previous(robot: Robot, moment: Moment) -> Floats:
-    if moment.previous is None:  # normalised zero is the mean action: the least that can be said
-        return np.zeros(robot.action_dim, dtype=np.float32)
-    return robot.action_statistics.normalise(moment.previous) if robot.action_statistics else moment.previous
-
-
-def _hues_change(robot: Robot, moment: Moment) -> Floats:
-    if moment.now is moment.seen:
-        return np.zeros(3 * HUES, dtype=np.float32)
-    return hues(_pixels(robot, moment.now)) - hues(_pixels(robot, moment.seen))
-
-
-def _runtime(robot: Robot, moment: Moment) -> Floats:
-    vector = np.zeros(2 * SLOT + 3 * THUMBNAIL**2, dtype=np.float32)
-    vector[: robot.state_dim] = _state(robot, moment.now)
-    vector[SLOT : SLOT + robot.action_dim] = _previous(robot, moment)
-    vector[2 * SLOT :] = thumbnail(_pixels(robot, moment.now))
-    return vector
-
-
 _PARTS: Mapping[str, _Part] = {
-    "state": _Part(lambda robot: robot.state_dim, lambda robot, moment: _state(robot, moment.now)),
-    "state_change": _Part(
-        lambda robot: robot.state_dim,
-        lambda robot, moment: _state(robot, moment.now) - _state(robot, moment.seen),
-    ),
-    "previous": _Part(lambda robot: robot.action_dim, _previous),
-    "thumbnail8": _Part(
-        lambda _: 3 * THUMBNAIL**2, lambda robot, moment: thumbnail(_pixels(robot, moment.now))
-    ),
-    "hues12": _Part(lambda _: 3 * HUES, lambda robot, moment: hues(_pixels(robot, moment.now))),
-    "hues12_change": _Part(lambda _: 3 * HUES, _hues_change),
-    "words32": _Part(lambda _: WORDS, lambda _, moment: words(moment.now.instruction)),
-    "runtime256": _Part(lambda _: 2 * SLOT + 3 * THUMBNAIL**2, _runtime),
+    "state": _Part(lambda robot: robot.state_dim, lambda view: view.state),
+    "state_change": _Part(lambda robot: robot.state_dim, _View.state_change),
+    "previous": _Part(lambda robot: robot.action_dim, _View.previous),
+    "thumbnail8": _Part(lambda _: 3 * THUMBNAIL**2, lambda view: thumbnail(view.pixels)),
+    "hues12": _Part(lambda _: 3 * HUES, lambda view: view.hues),
+    "hues12_change": _Part(lambda _: 3 * HUES, _View.hues_change),
+    "words32": _Part(lambda _: WORDS, lambda view: words(view.moment.now.instruction)),
+    "runtime256": _Part(lambda _: 2 * SLOT + 3 * THUMBNAIL**2, _View.runtime),
 }

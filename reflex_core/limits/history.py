@@ -84,6 +84,11 @@ class CommandHistory:
             while len(self._told) > EPISODES_KEPT:
                 self._told.popitem(last=False)
 
+    def forget(self, episode_id: str) -> None:
+        """The newest chunk is not what the robot does."""
+        with self._lock:
+            self._told.pop(episode_id, None)
+
     def recall(self, episode_id: str | None) -> Told | None:
         """The newest chunk of this episode, None if there is none."""
         with self._lock:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +42,9 @@ class RtcBlock:
     max_delay: int = 0
 
 
+PLAIN_RTC = RtcBlock()
+
+
 def read_cache_rule(block: Mapping[str, Any], fail: Fail) -> CacheRule | None:
     """The block `prefix_cache`; None where there is none, because nobody has measured it."""
     if not block:
@@ -61,7 +63,9 @@ def read_rtc_block(block: Mapping[str, Any], end: float, fail: Fail) -> RtcBlock
     """The block `rtc`. end: the flow time of actions without noise."""
     mode = block.get("mode", GUIDED)
     if mode not in (GUIDED, PREFIX, OFF):
-        raise fail("rtc.mode", f"{GUIDED}, {PREFIX} or {OFF} (a graph for exact guidance is not supported)", mode)
+        raise fail(
+            "rtc.mode", f"{GUIDED}, {PREFIX} or {OFF} (a graph for exact guidance is not supported)", mode
+        )
     weight = None
     if block.get("max_guidance_weight") is not None:
         weight = _number(block, "rtc.max_guidance_weight", 0.0, 1000.0, fail)
@@ -70,13 +74,12 @@ def read_rtc_block(block: Mapping[str, Any], end: float, fail: Fail) -> RtcBlock
     longest = block.get("max_delay")
     if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
         raise fail("rtc.max_delay", "how many fixed rows it was trained with, 1 or more", longest)
-    clean = _number(block | {"clean_time": block.get("clean_time", end)}, "rtc.clean_time", -1e6, 1e6, fail)
+    clean = _number({"clean_time": block.get("clean_time", end)}, "rtc.clean_time", -1e6, 1e6, fail)
     return RtcBlock(mode, weight, clean, longest)
 
 
 def _number(block: Mapping[str, Any], key: str, low: float, high: float, fail: Fail) -> float:
     value = block.get(key.rpartition(".")[2])
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
         raise fail(key, f"a number from {low:g} to {high:g}", value)
     return float(value)

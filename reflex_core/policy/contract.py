@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
-from reflex_core.policy.blocks import CacheRule, RtcBlock, read_cache_rule, read_rtc_block
+from reflex_core.policy.blocks import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded
@@ -82,7 +82,7 @@ class Contract:
     frequency_hz: float | None
     adaptive: Adaptive | None = None
     prefix_cache: CacheRule | None = None
-    rtc: RtcBlock = RtcBlock()
+    rtc: RtcBlock = PLAIN_RTC
 
     @property
     def baked(self) -> bool:

@@ -16,7 +16,9 @@ import numpy as np
 from reflex_core.cancellation import Cancellation
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.policy.blocks import PREFIX
 from reflex_core.policy.contract import Contract, Graphs, read_contract
+from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.placed import free_horizon, open_sessions, tuned, varied
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
@@ -37,6 +39,8 @@ class Layout:
     """A loaded export: `prefix` once per observation, then `denoise` makes its noise into actions.
 
     Both raise CancelledError soon after the request's Cancellation is called.
+    prefix_inputs: what `prefix` reads of the arrays, () where there is none. overwritten: its next run writes into the
+    tensors of this one.
     """
 
     contract: Contract
@@ -47,6 +51,8 @@ class Layout:
     denoise_graph: str  # file name
     fell_back: bool = False
     free_horizon: bool = False  # the graphs take a chunk of any length
+    prefix_inputs: tuple[str, ...] = ()
+    overwritten: bool = False
 
 
 def load_layout(
@@ -74,16 +80,20 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     if "vision" in sessions:
         prefix, made, more = _vlm_stack(export, config, contract, sessions)
         notes += more
+        read: tuple[str, ...] = (*sessions["vision"].inputs, *sessions["text"].inputs, LANGUAGE_MASK, "state")
     elif "prefix" in sessions:
         prefix, made = _one_graph(contract, sessions["prefix"]), tuple(sessions["prefix"].outputs)
+        read = tuple(sessions["prefix"].inputs)
     else:
-        prefix, made = _no_prefix, ()
+        prefix, made, read = _no_prefix, (), ()
     _check_inputs(export, contract, last, made)
+    _check_fixed_rows(export, contract, last)
     denoise = _baked(contract, last) if contract.baked else _stepped(contract, last)
     fell_back = placement.fell_back(session.providers for session in sessions.values())
     return Layout(
         contract, prefix, denoise, tuple(sessions.values()), tuple(notes), last.path.name, fell_back,
         free_horizon(config.get("flow") or {}, sessions),
+        read, any(isinstance(session, StaticSession) for session in sessions.values()),
     )  # fmt: skip
 
 
@@ -159,6 +169,19 @@ def _check_flow(export: Export, contract: Contract, last: Session) -> None:
     if len(output.shape) != 3 or not agrees:
         raise ExportError(
             f"{last.path}: its output '{output.name}' has shape {output.shape}, expected {expected} as its input has"
+        )
+
+
+def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None:
+    """What was trained with fixed rows takes one time per row."""
+    if contract.rtc.mode != PREFIX:
+        return
+    name = contract.flow_names.get("time", "")
+    shape = last.inputs[name].shape if name in last.inputs and not contract.baked else ()
+    if not shape or shape[-1] != contract.horizon:
+        raise ExportError(
+            f"{export.path / CONFIG_NAME}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"
+            f" {contract.horizon} numbers, one per row; {last.path.name} takes {shape or 'none'}"
         )
 
 

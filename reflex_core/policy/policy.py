@@ -19,7 +19,9 @@ from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.gripper import at_the_ends
 from reflex_core.policy.inputs import Arrays, Language, image_arrays, state_array, state_words
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
+from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found, PrefixCache, require_cache
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
+from reflex_core.policy.rtc import Rtc
 from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
 from reflex_core.turns import Turns
 from reflex_core.values import Floats, Frame, Observation
@@ -27,12 +29,17 @@ from reflex_core.values import Floats, Frame, Observation
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard."""
+    """actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard.
+
+    normalised: (1, horizon, width) float32 as the network made them. cache: what the episode cache said.
+    """
 
     actions: Floats
     denoise_steps: int
     tokens_cut: int
     stages_ms: Mapping[str, float]
+    normalised: Floats
+    cache: Found = NOTHING_KEPT
 
 
 class Policy:
@@ -58,8 +65,10 @@ class Policy:
         seed: int,
         sampling: Sampling = PLAIN,
         cancellation: Cancellation | None = None,
+        episode_id: str | None = None,
+        cache: PrefixCache | None = None,
     ) -> Prediction:
-        """Run the network.
+        """Run the network; of its prefix only what the cache does not have for this episode.
 
         Raises ObservationError for an observation it cannot take, InferenceError when it fails, CancelledError.
         """
@@ -68,20 +77,25 @@ class Policy:
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
         noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
+        seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
         with self._turns.turn(cancellation):
             entered = time.perf_counter()
-            prefix = self._layout.prefix(arrays, cancellation)
+            found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
+            prefix = found.prefix or self._layout.prefix(arrays, cancellation)
             prefixed = time.perf_counter()
             normalised, steps = self._layout.denoise(arrays, prefix, noise, sampling, cancellation)
             denoised = time.perf_counter()
+            # what made NaN of this observation must not be asked again
+            if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
+                cache.keep(episode_id, seen, prefix)
         stages = {
             "preprocess_ms": (prepared - began) * 1e3,
             "queue_ms": (entered - prepared) * 1e3,
             "vlm_prefix_ms": (prefixed - entered) * 1e3,
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
-        return Prediction(self.physical(normalised), steps, tokens_cut, stages)
+        return Prediction(self.physical(normalised), steps, tokens_cut, stages, normalised, found)
 
     @property
     def fell_back(self) -> bool:
@@ -119,6 +133,18 @@ class Policy:
         Raises ConfigurationError where it cannot stop early or where nothing says when.
         """
         return require_adaptive(self.export, self.contract, self._layout.denoise_graph, threshold)
+
+    def prefix_cache(self, max_age_ms: float = 0.0) -> PrefixCache:
+        """A new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
+
+        Raises ConfigurationError where its prefix cannot be kept or where nothing says when it may.
+        """
+        layout = self._layout
+        return require_cache(self.export, self.contract, layout.prefix_inputs, layout.overwritten, max_age_ms)
+
+    def rtc(self) -> Rtc:
+        """What carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""
+        return Rtc(self.contract, self.fit)
 
     def require_stepped(self) -> None:
         """Raise ConfigurationError where the denoise loop cannot be left early."""

@@ -146,5 +146,8 @@ class A2C2:
                 return
             self._warned_s = now_s
         log.warning(
-            "A2C2 left the chunk of request %s as it is: %s: %s", request.request_id, type(error).__name__, error
+            "A2C2 left the chunk of request %s as it is: %s: %s",
+            request.request_id,
+            type(error).__name__,
+            error,
         )

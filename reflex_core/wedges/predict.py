@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from reflex_core.policy.policy import Policy
+from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.policy.rtc import Carried, Rtc
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import ActionChunk, Request, Served
 from reflex_core.wedges.wedge import Proceed
@@ -34,20 +36,38 @@ def template(policy: Policy, slot: str) -> Served:
 
 
 class Predict:
-    """Runs one policy. `next_seed` gives the start noise of requests that bring no seed."""
+    """Runs one policy. `next_seed` gives the start noise of requests that bring no seed.
+
+    cache: keeps prefixes of an episode. rtc: lets an episode's previous chunk guide the next one.
+    """
 
     def __init__(
-        self, policy: Policy, slot: str, next_seed: Callable[[], int], sampling: Callable[[Request], Sampling]
+        self,
+        policy: Policy,
+        slot: str,
+        next_seed: Callable[[], int],
+        sampling: Callable[[Request], Sampling],
+        cache: PrefixCache | None = None,
+        rtc: Rtc | None = None,
     ) -> None:
         self._policy = policy
         self._template = template(policy, slot)
         self._next_seed = next_seed
         self._sampling = sampling
+        self._cache, self._rtc = cache, rtc
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
         seed = self._next_seed() if request.seed is None else request.seed
         sampling = self._sampling(request)
-        prediction = self._policy.predict(request.observation, seed, sampling, request.cancellation)
+        carried = Carried() if self._rtc is None else self._rtc.carried(request)
+        guidance = carried.guidance
+        if guidance is not None:
+            sampling = replace(sampling, guidance=guidance)
+        prediction = self._policy.predict(
+            request.observation, seed, sampling, request.cancellation, request.episode_id, self._cache
+        )
+        if self._rtc is not None:
+            self._rtc.produced(request, prediction.normalised)
         return replace(
             self._template,
             chunk=replace(self._template.chunk, actions=prediction.actions),
@@ -59,4 +79,10 @@ class Predict:
             adaptive_enabled=sampling.adaptive is not None,
             tokens_cut=prediction.tokens_cut,
             stages_ms=prediction.stages_ms,
+            cache_status=prediction.cache.status,
+            cache_age_ms=prediction.cache.age_ms,
+            rtc_mode=guidance.mode if guidance is not None else "",
+            rtc_delay=guidance.delay if guidance is not None else 0,
+            rtc_previous=carried.previous,
+            rtc_elapsed_rows=carried.elapsed_rows,
         )

@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(error, 2)
     if not no_ros and _rclpy_is_there():
         return _serve_ros(overrides, ros_args)
+    if settings.record_bag:
+        return _refuse(SettingError("--record-bag records what goes over ROS, and this serves HTTP alone"), 1)
     print(
         "serving HTTP alone, without ROS:",
         "--no-ros" if no_ros else "rclpy cannot be imported here",

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the chunks of an episode fit together, measured on what is served. Pure functions and one bounded listener.
+
+Row i of a chunk is for stamp + (i + 1) * dt. `shift` is by how many rows a chunk's stamp is later than the one before it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from reflex_core.values import ActionChunk, Floats, Request, Served
+
+EPISODES_KEPT = 256
+WINDOW = 200
+
+
+def border_jump(old: Floats, new: Floats, shift: int, first: int) -> float:
+    """Largest difference, over the joints, between both chunks' commands for the moment when the new one takes over.
+
+    old, new: (horizon, action_dim). first: the new chunk's first row that is executed. NaN where the old one has ended.
+    """
+    row = first + shift
+    if not (0 <= row < len(old) and 0 <= first < len(new)):
+        return math.nan
+    return float(np.abs(new[first] - old[row]).max())
+
+
+def overlap_disagreement(old: Floats, new: Floats, shift: int, first: int = 0) -> float:
+    """Mean absolute difference of both chunks on the moments that both have, from the new one's row `first` on.
+
+    NaN without such a moment. It grows when a policy changes its mind, and is a cheap sign of failure.
+    """
+    begin = max(first, -shift, 0)
+    end = min(len(new), len(old) - shift)
+    if begin >= end:
+        return math.nan
+    return float(np.abs(new[begin:end] - old[begin + shift : end + shift]).mean())
+
+
+def jerk_rms(actions: Floats, dt_s: float) -> float:
+    """Root mean square of the third difference divided by dt^3, over all rows and joints: rad/s^3 for joints in rad.
+
+    NaN for fewer than 4 rows.
+    """
+    if len(actions) < 4 or dt_s <= 0:
+        return math.nan
+    jerk = np.diff(actions.astype(np.float64), n=3, axis=0) / dt_s**3
+    return float(np.sqrt(np.mean(jerk**2)))
+
+
+def is_late(old_horizon: int, shift: int, arrival_rows: float) -> bool:
+    """True when the running chunk was spent before the new one arrived, `arrival_rows` after its own stamp."""
+    return shift + arrival_rows > old_horizon
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """One chunk after another of the same episode. What cannot be said is NaN.
+
+    jump: units of the action. disagreement: the same. jerk_rms: units/s^3, of the rows of the old chunk that were
+    executed, with the border they began with.
+    """
+
+    jump: float
+    disagreement: float
+    jerk_rms: float
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MotionFigures:
+    """Over the newest 200 borders of all episodes: plain numbers, NaN where nothing was measured."""
+
+    chunks: int
+    late_chunks: int
+    borders: int
+    late_share: float
+    border_jump_mean: float
+    border_jump_p95: float
+    overlap_disagreement_mean: float
+    jerk_rms: float
+
+    def document(self) -> dict[str, float | int | None]:
+        """For a reply: None instead of NaN, which JSON does not know."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The chunk that an episode's robot follows, from row `first` on. tail: the last 3 rows executed before it."""
+
+    actions: Floats
+    dt_s: float
+    stamp_ns: int
+    first: int
+    tail: Floats
+
+
+class MotionQuality:
+    """A listener of the engine. Bounded and thread-safe; the numbers are those of the guarded, served chunks.
+
+    Holds and chunks that stand in are executed too and count as chunks; requests without an episode are left out, as
+    nobody knows which robot they move. Times are those of the observations: a simulator's clock that does not run at
+    the speed of the wall clock makes the share of late chunks meaningless.
+    """
+
+    def __init__(
+        self, excluded: Sequence[int] = (), on_border: Callable[[Border], None] = lambda _: None
+    ) -> None:
+        """excluded: action columns that jump by design, as grippers do. on_border: for histograms."""
+        self._excluded = sorted(set(excluded))
+        self._on_border = on_border
+        self._lock = threading.Lock()
+        self._running: OrderedDict[str, _Running] = OrderedDict()
+        self._borders: deque[Border] = deque(maxlen=WINDOW)
+        self._chunks = self._late = 0
+
+    def __call__(self, request: Request, served: Served) -> None:
+        """Compare the chunk with the one before it in its episode."""
+        chunk, episode = served.chunk, request.episode_id
+        if episode is None or len(chunk.actions) == 0 or chunk.dt_s <= 0:
+            return
+        arrival_rows = _arrival_rows(request, served)
+        with self._lock:
+            border = self._follow(episode, request, chunk, arrival_rows)
+        if border is not None:
+            self._on_border(border)
+
+    def figures(self) -> MotionFigures:
+        """The numbers now."""
+        with self._lock:
+            borders, chunks, late = list(self._borders), self._chunks, self._late
+        jumps = _known([border.jump for border in borders])
+        jerks = _known([border.jerk_rms for border in borders])
+        return MotionFigures(
+            chunks=chunks,
+            late_chunks=late,
+            borders=len(borders),
+            late_share=_mean([float(border.late) for border in borders]),
+            border_jump_mean=_mean(jumps),
+            border_jump_p95=float(np.percentile(jumps, 95)) if jumps else math.nan,
+            overlap_disagreement_mean=_mean(_known([border.disagreement for border in borders])),
+            jerk_rms=math.sqrt(_mean([jerk**2 for jerk in jerks])) if jerks else math.nan,
+        )
+
+    def _follow(
+        self, episode: str, request: Request, chunk: ActionChunk, arrival_rows: float
+    ) -> Border | None:
+        """The border between the episode's running chunk and this one, None for its first."""
+        kept = np.delete(chunk.actions, self._excluded, axis=1) if self._excluded else chunk.actions
+        stamp_ns = request.observation.stamp_ns or request.received_ns
+        first = min(max(math.ceil(arrival_rows) - 1, chunk.start_index, 0), len(kept) - 1)
+        old = self._running.get(episode)
+        if old is not None and stamp_ns < old.stamp_ns:
+            return None  # the answer to an older observation came late and is not followed
+        self._chunks += 1
+        border, tail = None, kept[:0]
+        if old is not None and old.actions.shape[1] == kept.shape[1] and old.dt_s == chunk.dt_s:
+            border, tail = _border(old, kept, round((stamp_ns - old.stamp_ns) * 1e-9 / chunk.dt_s), first, arrival_rows)  # fmt: skip
+            self._borders.append(border)
+            self._late += border.late
+        self._running[episode] = _Running(kept, chunk.dt_s, stamp_ns, first, tail)
+        self._running.move_to_end(episode)
+        while len(self._running) > EPISODES_KEPT:
+            self._running.popitem(last=False)
+        return border
+
+
+def _border(old: _Running, new: Floats, shift: int, first: int, arrival_rows: float) -> tuple[Border, Floats]:
+    """(what the border is like, the last 3 rows of what was executed before it)."""
+    executed = np.concatenate([old.tail, old.actions[old.first : max(first + shift, old.first)]])
+    border = Border(
+        jump=border_jump(old.actions, new, shift, first),
+        disagreement=overlap_disagreement(old.actions, new, shift, first),
+        jerk_rms=jerk_rms(executed, old.dt_s),
+        late=is_late(len(old.actions), shift, arrival_rows),
+    )
+    return border, executed[-3:]
+
+
+def _arrival_rows(request: Request, served: Served) -> float:
+    """How many rows of the chunk are over when it is handed out."""
+    observation = request.observation
+    age_ms = observation.age_ms if observation.stamp_ns else 0.0
+    return (age_ms + served.latency_ms) * 1e-3 / served.chunk.dt_s
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan

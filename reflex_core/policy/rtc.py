@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real-time chunking over requests: what each episode's robot executes now, and how it guides the next chunk.
+
+A chunk guides only once it was delivered: what the deadline threw away or the guard replaced was never executed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from reflex_core.policy.blocks import GUIDED, OFF, PREFIX
+from reflex_core.policy.contract import Contract
+from reflex_core.policy.fit import Fit
+from reflex_core.policy.guidance import Guidance, shifted, soft_mask
+from reflex_core.values import CLOUD, HOLD, POLICY, Floats, Request, Served
+
+FLAG = "--rtc"
+EPISODES_KEPT = 256
+PENDING_KEPT = 64  # answers that are made but not delivered yet; more are never under way at once
+DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten chunks, not for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks."""
+
+    rows: Floats
+    request_id: str
+    instruction: str
+    zero_ns: int
+    stamp_ns: int
+
+    def elapsed_rows(self, request: Request, dt_s: float) -> float:
+        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
+        observation = request.observation
+        between_ns = _zero_ns(request) - self.zero_ns
+        if self.stamp_ns > 0 and observation.stamp_ns > 0:
+            # chunks count from their observation's stamp, which may run on a simulator's clock
+            between_ns = observation.stamp_ns - self.stamp_ns
+        return between_ns * 1e-9 / dt_s
+
+
+class Carried(NamedTuple):
+    """What an episode's previous chunk does to its next one; guidance None: nothing, and `why`."""
+
+    guidance: Guidance | None = None
+    previous: str = ""
+    elapsed_rows: float = 0.0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Episode:
+    previous: Previous | None = None
+    delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS_KEPT))
+
+
+def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
+    """(mode, why it is off or ''): what real-time chunking comes to on this export."""
+    if contract.baked:
+        return OFF, f"{FLAG} has no effect: the denoise loop is baked into the graph, so nothing can guide it"
+    if contract.flow.steps < 2:
+        return OFF, f"{FLAG} has no effect: the export denoises in one step, which leaves nothing to guide"
+    if dt_s <= 0:
+        return OFF, f"{FLAG} has no effect: the rate of the actions is not known, so rows cannot be aligned"
+    if contract.rtc.mode == OFF:
+        return OFF, f"{FLAG} has no effect: the export's own 'rtc' block switches it off"
+    return contract.rtc.mode, ""
+
+
+class Rtc:
+    """The state of every episode of one policy slot. Bounded, thread-safe.
+
+    Order of calls per request: `carried`, `produced`, then `delivered` when the answer leaves, whatever it became.
+    """
+
+    def __init__(self, contract: Contract, fit: Fit) -> None:
+        self.mode, self.note = effective_mode(contract, fit.dt_s)
+        self._block, self._steps = contract.rtc, contract.flow.steps
+        self._shape = (1, contract.horizon, contract.width)
+        self._horizon, self._dt_s = fit.horizon, fit.dt_s
+        self._columns = guided_columns(fit, contract.width)
+        self._lock = threading.Lock()
+        self._episodes: OrderedDict[str, _Episode] = OrderedDict()
+        self._pending: OrderedDict[tuple[str, str, int], Previous] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Chunks that were `guided` and delivered, and requests that nothing could guide, by reason."""
+        with self._lock:
+            return dict(self._counts)
+
+    def carried(self, request: Request) -> Carried:
+        """What the previous chunk of the request's episode does to the one that is asked for."""
+        if self.mode == OFF or request.episode_id is None:
+            return Carried()
+        with self._lock:
+            episode = self._episodes.get(request.episode_id)
+            previous = None if episode is None else episode.previous
+            delay = max(episode.delays, default=1) if episode is not None else 0
+            carried = self._guiding(request, previous, delay)
+            if carried.why:
+                self._counts[carried.why] += 1
+        return carried
+
+    def _guiding(self, request: Request, previous: Previous | None, delay: int) -> Carried:
+        if previous is None:
+            return Carried(why="first")
+        if request.max_steps is not None:
+            return Carried(why="degraded")
+        if previous.instruction != request.observation.instruction:
+            return Carried(why="instruction")  # the tail leads to where the robot is no longer wanted
+        elapsed = previous.elapsed_rows(request, self._dt_s)
+        tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
+        if not len(tail):
+            return Carried(why="stale")
+        delay = min(delay, len(tail))
+        if self.mode == PREFIX and delay > self._block.max_delay:
+            return Carried(why="delay")  # longer than it was trained for
+        # the paper executes half a chunk before it asks anew; asked sooner, all of a chunk would follow the old one
+        end = min(len(tail), max(math.ceil(self._horizon / 2), delay))
+        return Carried(self._guidance(tail, delay, end), previous.request_id, elapsed)
+
+    def _guidance(self, tail: Floats, delay: int, end: int) -> Guidance:
+        target = np.zeros(self._shape, np.float32)
+        target[0, : len(tail)] = tail
+        weights = soft_mask(delay, end, self._shape[1])[:, None] * self._columns
+        beta = self._block.max_guidance_weight or float(self._steps)
+        return Guidance(target, weights[None], delay, beta, self.mode, self._block.clean_time)
+
+    def produced(self, request: Request, normalised: Floats) -> None:
+        """The network's own chunk, (1, horizon, width): it guides the next one if it is delivered."""
+        if self.mode == OFF or request.episode_id is None or not np.isfinite(normalised).all():
+            return
+        observation = request.observation
+        previous = Previous(
+            normalised[0],
+            request.request_id,
+            observation.instruction,
+            _zero_ns(request),
+            observation.stamp_ns,
+        )
+        with self._lock:
+            self._pending[_key(request)] = previous
+            while len(self._pending) > PENDING_KEPT:
+                self._pending.popitem(last=False)
+
+    def delivered(self, request: Request, served: Served) -> None:
+        """The answer leaves now. A policy's chunk becomes the one that is executed; a hold or another's ends it.
+
+        A chunk that stands in for a late one is the tail of what is executed already: that stays as it is.
+        """
+        if self.mode == OFF or request.episode_id is None:
+            return
+        delay_s = (time.monotonic_ns() - _zero_ns(request)) * 1e-9
+        with self._lock:
+            previous = self._pending.pop(_key(request), None)
+            if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
+                self._forget(request.episode_id)
+            elif served.chunk.source == POLICY and previous is not None:
+                self._counts["guided"] += bool(served.rtc_mode)
+                self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
+
+    def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
+        episode = self._episodes.setdefault(episode_id, _Episode())
+        self._episodes.move_to_end(episode_id)
+        while len(self._episodes) > EPISODES_KEPT:
+            self._episodes.popitem(last=False)
+        episode.delays.append(min(max(delay, 1), self._horizon))
+        if episode.previous is None or episode.previous.zero_ns <= previous.zero_ns:
+            episode.previous = previous  # the answer to an older observation may come late
+
+    def consumed(self, episode_id: str | None, rows: int) -> None:
+        """How many rows of the newest chunk were over or under way when the robot got it, where a door knows."""
+        with self._lock:
+            episode = self._episodes.get(episode_id or "")
+            if episode is not None and episode.delays:
+                episode.delays[-1] = min(max(episode.delays[-1], rows), self._horizon)
+
+    def forget(self, episode_id: str | None) -> None:
+        """What was delivered last is not executed: nothing guides the next chunk. The delays are still true."""
+        with self._lock:
+            self._forget(episode_id or "")
+
+    def _forget(self, episode_id: str) -> None:
+        episode = self._episodes.get(episode_id)
+        if episode is not None:
+            episode.previous = None
+
+
+def guided_columns(fit: Fit, width: int) -> Floats:
+    """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
+
+    A gripper that is half way between two chunks is in neither of the states that they meant.
+    """
+    columns = np.zeros(width, np.float32)
+    columns[fit.columns] = 1.0
+    robot = fit.embodiment
+    for part in () if robot is None else (robot.gripper, robot.payload_release):
+        if part is not None:
+            columns[fit.columns[part.component_idx]] = 0.0
+    return columns
+
+
+def _zero_ns(request: Request) -> int:
+    return request.received_ns - int(request.observation.age_ms * 1e6)
+
+
+def _key(request: Request) -> tuple[str, str, int]:
+    return request.episode_id or "", request.request_id, request.received_ns
+
+
+__all__ = ["GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "effective_mode", "guided_columns"]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether two policies fit, asked before the first byte of them is loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reflex_core.errors import ConfigurationError
+
+WEIGHTS = ("*.onnx", "*.data", "*.bin", "*.safetensors")
+SHARE = 0.7  # of what is free: the rest is for cuDNN, buffers and whoever else comes
+WORKSPACE_BYTES = 512 << 20  # what the graphs of both compute in
+GB = 1e9
+TIMEOUT_S = 10.0
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+VRAM, MEMORY = "VRAM", "memory"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free now. kind: VRAM of a GPU of its own, or memory that everything on this machine shares."""
+
+    free_bytes: int
+    kind: str
+
+
+def weight_bytes(export: Path) -> int:
+    """Size of all weight files of an export directory, subdirectories included."""
+    files = {file for pattern in WEIGHTS for file in export.rglob(pattern) if file.is_file()}
+    return sum(file.stat().st_size for file in files)
+
+
+def require_room(
+    exports: Sequence[Path],
+    *,
+    gpu: bool,
+    workspace_bytes: int = WORKSPACE_BYTES,
+    probe: Callable[[bool], Room | None] | None = None,
+) -> None:
+    """Raise ConfigurationError when the exports and their workspace need more than 70 % of what is free.
+
+    gpu: they are to run on one. probe: tells what is free; without an answer nothing is refused, and the log says so.
+    """
+    needed = sum(map(weight_bytes, exports)) + workspace_bytes
+    room = (probe or free_room)(gpu)
+    if room is None:
+        log.warning("how much memory is free cannot be found out here; the policies need %.1f GB", needed / GB)
+        return
+    allowed = SHARE * room.free_bytes
+    if needed <= allowed:
+        return
+    larger = "GPU" if room.kind == VRAM else "machine"
+    raise ConfigurationError(
+        f"2-policy mode requires {needed / GB:.1f} GB {room.kind} but only {allowed / GB:.1f} GB"
+        f" ({SHARE:.0%} of {room.free_bytes / GB:.1f} GB) is available. Either pick smaller models, run on a larger"
+        f" {larger}, OR drop to single-policy mode.",
+        "not-enough-memory",
+    )
+
+
+def free_room(gpu: bool) -> Room | None:
+    """The free memory of the GPU that is used; of the machine where there is none, or where the GPU shares it."""
+    free = free_vram_bytes() if gpu else None
+    if free is not None:
+        return Room(free, VRAM)
+    free = free_memory_bytes()
+    return None if free is None else Room(free, MEMORY)
+
+
+def free_vram_bytes(command: str = "nvidia-smi") -> int | None:
+    """Free bytes of the first visible GPU; None without nvidia-smi, and for memory shared with the CPU ([N/A])."""
+    device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    asked = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={device}"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*", done.stdout) if done.returncode == 0 else None
+    return int(found[1]) << 20 if found else None
+
+
+def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
+    """MemAvailable, or less where a container may not have all of it; None where nothing tells."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(meminfo), re.MULTILINE)
+    known = [int(found[1]) << 10] if found else []
+    limit, used = _text(cgroup / "memory.max").strip(), _text(cgroup / "memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        # pages of files that nobody has used lately are given back when somebody needs them
+        kept = re.search(r"^inactive_file (\d+)$", _text(cgroup / "memory.stat"), re.MULTILINE)
+        known.append(max(0, int(limit) - int(used) + (int(kept[1]) if kept else 0)))
+    return min(known, default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the correction head of the embedded policy and measures it on scenes it has not seen. Plain numpy, one thread.
+
+What it learns: a row of a chunk from an old observation, and what is seen and felt now, become what a chunk from now says
+for the same moment. The format is that of reflex_core/a2c2/checkpoint.py; the standardisation of the inputs is folded into
+the first layer.
+
+    python -m training.a2c2 --data train.npz --held-out held_out.npz --out a2c2.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.a2c2.checkpoint import Checkpoint, write_checkpoint
+from reflex_core.a2c2.head import Head, position_encoding
+from reflex_core.values import Floats
+from training.a2c2_data import Episodes, load
+
+RECIPE = "state+state_change+previous+hues12+hues12_change+words32"
+ACTION_DIM, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS = 7, 50, 128, 3, 32
+PERIOD_MS = 50.0
+SATURATION = 3.0
+OLDEST = 40
+NOTHING_NEW_SHARE = 0.15
+ITERATIONS, BATCH = 12_000, 1024
+RATE, WEIGHT_DECAY = 2e-3, 1e-2
+CONSTANT_STD = 1e-4
+REPORT_EVERY = 500
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: (N, in) as the head takes them. target: (N, 7) the residual that would be right."""
+
+    inputs: Floats
+    target: Floats
+
+
+def observed(episodes: Episodes, episode: Index, now: Index, seen: Index) -> Floats:
+    """(N, obs_dim): RECIPE for many moments at once; test_a2c2_training.py holds it against Features."""
+    state, hue = episodes.states[episode, now], episodes.hues[episode, now]
+    return np.concatenate([
+        state, state - episodes.states[episode, seen], episodes.previous[episode, now],
+        hue, hue - episodes.hues[episode, seen], episodes.words[episode],
+    ], axis=1)  # fmt: skip
+
+
+class Sampler:
+    """Draws moments: an episode, a step, how old the chunk is, and one of its rows that is still to come."""
+
+    def __init__(self, episodes: Episodes, seed: int) -> None:
+        self._episodes = episodes
+        self._generator = np.random.default_rng(seed)
+        self._encoding = position_encoding(CHUNK_SIZE, POSITIONS)
+
+    def draw(self, count: int) -> Batch:
+        """Some moments have nothing newer than the chunk's own observation; there is nothing to correct then."""
+        generator, chunks = self._generator, self._episodes.chunks
+        episode = generator.integers(0, len(chunks), count)
+        now = generator.integers(0, chunks.shape[1], count)
+        age = generator.integers(0, np.minimum(now, OLDEST) + 1)
+        row = generator.integers(age, CHUNK_SIZE)
+        seen = now - age
+        base = chunks[episode, seen, row]
+        target = chunks[episode, now, row - age] - base
+        blind = generator.random(count) < NOTHING_NEW_SHARE
+        target[blind] = 0
+        observation = observed(self._episodes, episode, np.where(blind, seen, now), seen)
+        latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]
+        inputs = np.concatenate([base, observation, self._encoding[row], latency_ms], axis=1)
+        return Batch(inputs, target)
+
+
+@dataclass
+class Network:
+    """Weights (outputs, inputs) and biases of the layers, on standardised inputs."""
+
+    weights: list[Floats]
+    biases: list[Floats]
+
+    def parameters(self) -> list[Floats]:
+        return [*self.weights, *self.biases]
+
+    def loss(self, inputs: Floats, target: Floats) -> tuple[float, list[Floats]]:
+        """Mean squared error, and its gradient for each of `parameters()`."""
+        hidden, slopes, entered = inputs, [], []
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            entered.append(hidden)
+            hidden = hidden @ weight.T + bias
+            if number < len(self.weights) - 1:
+                hidden, slope = _gelu(hidden)
+                slopes.append(slope)
+        bounded = np.tanh(hidden / SATURATION)
+        error = bounded * SATURATION - target
+        back = 2 / error.size * error * (1 - bounded**2)
+        of_weights, of_biases = [], []
+        for number in reversed(range(len(self.weights))):
+            of_weights.append(back.T @ entered[number])
+            of_biases.append(back.sum(0))
+            if number:
+                back = back @ self.weights[number] * slopes[number - 1]
+        return float(np.mean(error**2)), [*reversed(of_weights), *reversed(of_biases)]
+
+
+def _gelu(x: Floats) -> tuple[Floats, Floats]:
+    """The tanh form of GELU and its derivative."""
+    scale, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+    square = x * x
+    curve = np.tanh(scale * x * (1 + cubic * square))
+    half = np.float32(0.5)
+    return half * x * (1 + curve), half * (1 + curve) + half * x * (1 - curve**2) * scale * (
+        1 + 3 * cubic * square
+    )
+
+
+def new_network(inputs: int, seed: int) -> Network:
+    generator = np.random.default_rng(seed)
+    widths = [inputs, *[HIDDEN] * LAYERS, ACTION_DIM]
+    weights = [
+        generator.normal(0, width**-0.5, (outputs, width)).astype(np.float32)
+        for width, outputs in itertools.pairwise(widths)
+    ]
+    weights[-1] *= np.float32(0.1)  # begin with hardly any correction
+    return Network(weights, [np.zeros(width, np.float32) for width in widths[1:]])
+
+
+class AdamW:
+    """Adam with decoupled weight decay on matrices (Loshchilov and Hutter 2019)."""
+
+    def __init__(self, parameters: list[Floats]) -> None:
+        self._mean = [np.zeros_like(value) for value in parameters]
+        self._square = [np.zeros_like(value) for value in parameters]
+        self._steps = 0
+
+    def step(self, parameters: list[Floats], gradients: list[Floats], rate: float) -> None:
+        """Change the parameters in place."""
+        self._steps += 1
+        unbias, unbias_square = 1 - 0.9**self._steps, 1 - 0.99**self._steps
+        for index, (value, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            mean, square = self._mean[index], self._square[index]
+            mean += 0.1 * (gradient - mean)
+            square += 0.01 * (gradient**2 - square)
+            change = (mean / unbias) / (np.sqrt(square / unbias_square) + 1e-8)
+            decay = WEIGHT_DECAY * value if value.ndim == 2 else 0
+            np.subtract(value, np.float32(rate) * (change + decay), out=value)
+
+
+def train(episodes: Episodes, iterations: int, seed: int) -> tuple[Network, Floats, Floats]:
+    """(average of the weights, mean and std of the inputs); the rate falls like a cosine."""
+    sampler = Sampler(episodes, seed)
+    sample = sampler.draw(20_000).inputs
+    mean, std = sample.mean(0), sample.std(0)
+    std[std < CONSTANT_STD] = np.inf  # what never changes in training must not matter later
+    network = new_network(len(mean), seed)
+    average = [value.copy() for value in network.parameters()]
+    optimiser = AdamW(average)
+    reported = 0.0
+    for iteration in range(1, iterations + 1):
+        batch = sampler.draw(BATCH)
+        loss, gradients = network.loss((batch.inputs - mean) / std, batch.target)
+        rate = RATE * min(1.0, iteration / 100) * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+        keep = min(0.999, (1 + iteration) / (10 + iteration))
+        optimiser.step(network.parameters(), gradients, rate)
+        for kept, value in zip(average, network.parameters(), strict=True):
+            np.add(kept, np.float32(1 - keep) * (value - kept), out=kept)
+        reported += loss / REPORT_EVERY
+        if iteration % REPORT_EVERY == 0:
+            print(f"{iteration}/{iterations} cpu {time.process_time():.0f} s loss {reported:.5f}", flush=True)
+            reported = 0.0
+    return Network(average[: LAYERS + 1], average[LAYERS + 1 :]), mean, std
+
+
+def checkpoint_of(network: Network, mean: Floats, std: Floats, path: Path) -> Checkpoint:
+    """The head on plain inputs: w (x - mean) / std + b is (w / std) x + (b - w mean / std)."""
+    scaled = network.weights[0].astype(np.float64) / std
+    first, bias = scaled.astype(np.float32), (network.biases[0] - scaled @ mean).astype(np.float32)
+    obs_dim = len(mean) - ACTION_DIM - POSITIONS - 1
+    return Checkpoint(
+        path, ACTION_DIM, obs_dim, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS,
+        (first, *network.weights[1:]), (bias, *network.biases[1:]), SATURATION, RECIPE,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far rows are from what a fresh chunk says, RMS over joints in std of the action; one number per episode."""
+
+    plain: NDArray[np.float64]
+    corrected: NDArray[np.float64]
+
+
+def measure(head: Head, episodes: Episodes, delay: int, rows: int = 25, every: int = 3) -> Error:
+    """Chunks that arrive `delay` steps late, corrected once on arrival; the `rows` that would then be executed."""
+    count, length = episodes.chunks.shape[:2]
+    plain, corrected = np.zeros(count), np.zeros(count)
+    for episode in range(count):
+        steps = np.arange(delay, length, every)
+        numbers = np.full(len(steps), episode)
+        vectors = observed(episodes, numbers, steps, steps - delay)
+        for step, vector in zip(steps, vectors, strict=True):
+            old, fresh = episodes.chunks[episode, step - delay], episodes.chunks[episode, step]
+            wanted, late = fresh[:rows], old[delay : delay + rows]
+            new = old + head.residual(old, vector, delay * PERIOD_MS)
+            plain[episode] += np.mean((late - wanted) ** 2) / len(steps)
+            corrected[episode] += np.mean((new[delay : delay + rows] - wanted) ** 2) / len(steps)
+    return Error(np.sqrt(plain), np.sqrt(corrected))
+
+
+def report(head: Head, episodes: Episodes, seed: int = 0) -> str:
+    """A Markdown table: error per delay without and with the head, and a 95 % bootstrap interval of the difference."""
+    generator = np.random.default_rng(seed)
+    lines = ["| delay, steps | plain | corrected | difference, 95 % |", "|---|---|---|---|"]
+    for delay in (0, 1, 2, 4, 6, 8, 10, 12):
+        error = measure(head, episodes, delay)
+        difference = error.corrected - error.plain
+        draws = generator.integers(0, len(difference), (2000, len(difference)))
+        low, high = np.percentile(difference[draws].mean(1), (2.5, 97.5))
+        lines.append(
+            f"| {delay} | {error.plain.mean():.4f} | {error.corrected.mean():.4f} | {low:+.4f} to {high:+.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    network, mean, std = train(load(arguments.data), arguments.iterations, arguments.seed)
+    checkpoint = checkpoint_of(network, mean, std, arguments.out)
+    write_checkpoint(checkpoint)
+    print(report(Head(checkpoint), load(arguments.held_out)))
+
+
+if __name__ == "__main__":
+    main()
