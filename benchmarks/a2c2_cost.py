@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         features = Features(recipe, robot)
         head = random_head(features.dim, given.hidden, given.layers)
         vector = features.vector(moment)
-        measured = {
-            "chunk": lambda head=head, vector=vector: head.residual(actions, vector, 100.0),
-            "one step": lambda head=head, vector=vector: head.residual(actions[:1], vector, 100.0),
-            "features, 224x224": lambda features=features: features.vector(moment),
+        measured: dict[str, Callable[[], object]] = {
+            "chunk": partial(head.residual, actions, vector, 100.0),
+            "one step": partial(head.residual, actions[:1], vector, 100.0),
+            "features, 224x224": partial(features.vector, moment),
         }
         for name, call in measured.items():
             for _ in range(50):

@@ -156,8 +156,8 @@ def test_threads_agree_on_every_episode(dial: Dial) -> None:
     ("key", "text"),
     [
         ("ep_arm7_1712", "ep_arm7_1712"),
-        ("épisode 1", "%C3%A9pisode 1"),
-        ("a\r\nSet-Cookie: x", "a%0D%0ASet-Cookie: x"),
+        ("épisode 1", "%C3%A9pisode%201"),
+        ("a\r\nSet-Cookie: x", "a%0D%0ASet-Cookie:%20x"),
         ("100%", "100%25"),
         (" ab ", "%20ab%20"),
         ("  ", "%20%20"),

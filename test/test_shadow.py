@@ -37,7 +37,8 @@ class Gate:
     def __call__(self, asked: Request) -> Served:
         self.asked.append(asked)
         self.entered.release()
-        with asked.cancellation.calling(self.open.set) if asked.cancellation else threading.Lock():
+        assert asked.cancellation is not None
+        with asked.cancellation.calling(self.open.set):
             assert self.open.wait(20)
         return answer(asked, ramp(0.25))
 
@@ -46,9 +47,7 @@ def test_the_difference_is_per_joint_and_in_physical_units() -> None:
     ours, theirs = ramp(), ramp()
     theirs[:, 2] += 0.5
     theirs[3, 4] -= 1.0
-    names, max_abs, rms = difference(
-        ActionChunk(ours, NAMES, 0.05), ours, ActionChunk(theirs, NAMES, 0.05)
-    )
+    names, max_abs, rms = difference(ActionChunk(ours, NAMES, 0.05), ours, ActionChunk(theirs, NAMES, 0.05))
     assert names == NAMES
     np.testing.assert_allclose(max_abs, [0, 0, 0.5, 0, 1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(rms, [0, 0, 0.5, 0, 0.1**0.5, 0, 0], atol=1e-6)
@@ -193,4 +192,4 @@ def test_real_policies_the_same_export_does_not_diverge_and_another_does(export_
 
 def served_by_policy(arm: Arm) -> Callable[..., Served]:
     act = arm.onion()
-    return lambda request, proceed: act(request)
+    return lambda request, **_: act(request)

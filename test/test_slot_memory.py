@@ -59,32 +59,32 @@ def test_the_weights_are_what_counts_each_file_once(exports: list[Path]) -> None
 
 def test_too_much_is_refused_with_the_sentence(exports: list[Path]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda gpu: Room(16 * GB, VRAM))
+        require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda _: Room(16 * GB, VRAM))
     assert str(caught.value) == SEED
     assert caught.value.slug == "not-enough-memory"
 
 
 def test_memory_that_cpu_and_gpu_share_is_named_so(exports: list[Path]) -> None:
     with pytest.raises(ConfigurationError, match=r"16\.0 GB memory but .* run on a larger machine, OR"):
-        require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda gpu: Room(22 * GB, MEMORY))
+        require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda _: Room(22 * GB, MEMORY))
 
 
 def test_what_just_fits_is_loaded(exports: list[Path]) -> None:
-    require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda gpu: Room(23 * GB, VRAM))
+    require_room(exports, gpu=True, workspace_bytes=GB, probe=lambda _: Room(23 * GB, VRAM))
 
 
 def test_the_same_export_twice_counts_twice(exports: list[Path]) -> None:
     both = [exports[0], exports[0]]
-    require_room(both, gpu=False, workspace_bytes=0, probe=lambda gpu: Room(15 * GB, MEMORY))
+    require_room(both, gpu=False, workspace_bytes=0, probe=lambda _: Room(15 * GB, MEMORY))
     with pytest.raises(ConfigurationError, match=r"requires 10\.0 GB"):
-        require_room(both, gpu=False, workspace_bytes=0, probe=lambda gpu: Room(14 * GB, MEMORY))
+        require_room(both, gpu=False, workspace_bytes=0, probe=lambda _: Room(14 * GB, MEMORY))
 
 
 def test_where_nothing_tells_what_is_free_it_is_said_and_nothing_refused(
     exports: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        require_room(exports, gpu=True, probe=lambda gpu: None)
+        require_room(exports, gpu=True, probe=lambda _: None)
     assert "need 15.5 GB" in caplog.text
 
 

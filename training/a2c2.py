@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.a2c2.checkpoint import Checkpoint, write_checkpoint
+from reflex_core.a2c2.features import HUES, WORDS, words
 from reflex_core.a2c2.head import Head, position_encoding
 from reflex_core.values import Floats
 from training.a2c2_data import Episodes, load
@@ -35,6 +36,9 @@ ITERATIONS, BATCH = 12_000, 1024
 RATE, WEIGHT_DECAY = 2e-3, 1e-2
 CONSTANT_STD = 1e-4
 REPORT_EVERY = 500
+COLOURS = ("red", "yellow", "green", "blue")
+HUE_OF = {"red": 0, "yellow": 2, "green": 4, "blue": 8}
+OBS_DIM = 3 * ACTION_DIM + 2 * 3 * HUES + WORDS
 Index = NDArray[np.int64]
 
 
@@ -46,22 +50,45 @@ class Batch:
     target: Floats
 
 
-def observed(episodes: Episodes, episode: Index, now: Index, seen: Index) -> Floats:
-    """(N, obs_dim): RECIPE for many moments at once; test_a2c2_training.py holds it against Features."""
+def observed(episodes: Episodes, episode: Index, now: Index, seen: Index, spoken: Floats) -> Floats:
+    """(N, obs_dim): RECIPE for many moments at once; test_a2c2_training.py holds it against Features.
+
+    spoken: (N, 32) the words of the instructions.
+    """
     state, hue = episodes.states[episode, now], episodes.hues[episode, now]
     return np.concatenate([
         state, state - episodes.states[episode, seen], episodes.previous[episode, now],
-        hue, hue - episodes.hues[episode, seen], episodes.words[episode],
+        hue, hue - episodes.hues[episode, seen], spoken,
     ], axis=1)  # fmt: skip
 
 
+def recoloured(order: Index) -> Index:
+    """(obs_dim,) which number of the observation comes where when each colour i is painted as colour order[i]."""
+    columns = np.arange(OBS_DIM)
+    bins = np.array([HUE_OF[colour] for colour in COLOURS])
+    for begin in (3 * ACTION_DIM, 3 * ACTION_DIM + 3 * HUES):
+        for part in range(begin, begin + 3 * HUES, HUES):
+            columns[part + bins[order]] = part + bins
+    return columns
+
+
 class Sampler:
-    """Draws moments: an episode, a step, how old the chunk is, and one of its rows that is still to come."""
+    """Draws moments: an episode, a step, how old the chunk is, and one of its rows that is still to come.
+
+    Every batch has the colours of its blocks, and the words for them, exchanged at random: which colour a block has
+    says nothing about where the arm must go, and there are far fewer episodes than pairs of place and colour.
+    """
 
     def __init__(self, episodes: Episodes, seed: int) -> None:
         self._episodes = episodes
         self._generator = np.random.default_rng(seed)
         self._encoding = position_encoding(CHUNK_SIZE, POSITIONS)
+        named = [next(colour for colour in COLOURS if colour in text) for text in episodes.instructions]
+        self._colours = np.array([COLOURS.index(colour) for colour in named])
+        self._spoken = np.array([
+            [words(text.replace(colour, other)) for other in COLOURS]
+            for text, colour in zip(episodes.instructions, named, strict=True)
+        ])  # fmt: skip
 
     def draw(self, count: int) -> Batch:
         """Some moments have nothing newer than the chunk's own observation; there is nothing to correct then."""
@@ -75,7 +102,10 @@ class Sampler:
         target = chunks[episode, now, row - age] - base
         blind = generator.random(count) < NOTHING_NEW_SHARE
         target[blind] = 0
-        observation = observed(self._episodes, episode, np.where(blind, seen, now), seen)
+        order = generator.permutation(len(COLOURS))
+        spoken = self._spoken[episode, order[self._colours[episode]]]
+        observation = observed(self._episodes, episode, np.where(blind, seen, now), seen, spoken)
+        observation = observation[:, recoloured(order)]
         latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]
         inputs = np.concatenate([base, observation, self._encoding[row], latency_ms], axis=1)
         return Batch(inputs, target)
@@ -184,9 +214,8 @@ def checkpoint_of(network: Network, mean: Floats, std: Floats, path: Path) -> Ch
     """The head on plain inputs: w (x - mean) / std + b is (w / std) x + (b - w mean / std)."""
     scaled = network.weights[0].astype(np.float64) / std
     first, bias = scaled.astype(np.float32), (network.biases[0] - scaled @ mean).astype(np.float32)
-    obs_dim = len(mean) - ACTION_DIM - POSITIONS - 1
     return Checkpoint(
-        path, ACTION_DIM, obs_dim, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS,
+        path, ACTION_DIM, OBS_DIM, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS,
         (first, *network.weights[1:]), (bias, *network.biases[1:]), SATURATION, RECIPE,
     )  # fmt: skip
 
@@ -206,7 +235,8 @@ def measure(head: Head, episodes: Episodes, delay: int, rows: int = 25, every: i
     for episode in range(count):
         steps = np.arange(delay, length, every)
         numbers = np.full(len(steps), episode)
-        vectors = observed(episodes, numbers, steps, steps - delay)
+        spoken = np.tile(words(str(episodes.instructions[episode])), (len(steps), 1))
+        vectors = observed(episodes, numbers, steps, steps - delay, spoken)
         for step, vector in zip(steps, vectors, strict=True):
             old, fresh = episodes.chunks[episode, step - delay], episodes.chunks[episode, step]
             wanted, late = fresh[:rows], old[delay : delay + rows]

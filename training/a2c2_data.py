@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.a2c2.features import hues, words
+from reflex_core.a2c2.features import hues
 from reflex_core.embodiment import load_embodiment
 from reflex_core.export import open_export
 from reflex_core.policy.policy import Policy, load_policy
@@ -37,15 +38,15 @@ START_STEP, JUMP_STEP = (0, 30), (10, 60)
 class Episodes:
     """One row per episode E and control step T; states and actions in the policy's normalised units.
 
-    states, previous: (E, T, 7). hues: (E, T, 36). words: (E, 32). chunks: (E, T, 50, 7), each from the observation of
-    its own step. All float32.
+    states, previous: (E, T, 7). hues: (E, T, 36). chunks: (E, T, 50, 7), each from the observation of its own step; all
+    float32. instructions: (E,) text.
     """
 
     states: Floats
     previous: Floats
     hues: Floats
-    words: Floats
     chunks: Floats
+    instructions: NDArray[np.str_]
 
 
 def block_path(scene: Scene, generator: np.random.Generator, period_s: float) -> NDArray[np.float64]:
@@ -73,7 +74,7 @@ def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
     arm._model.geom_pos[arm._block_geoms[index], :2] = place_m
 
 
-def run_episode(policy: Policy, arm: Arm, seed: int) -> list[Floats]:
+def run_episode(policy: Policy, arm: Arm, seed: int) -> list[NDArray[Any]]:
     """The five arrays of one episode, in the order of Episodes."""
     fit, generator = policy.fit, np.random.default_rng((seed, 1))
     assert fit.state_statistics is not None  # this export has both
@@ -101,7 +102,7 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> list[Floats]:
         arm.step(command, fit.dt_s)
     return [
         fit.state_statistics.normalise(np.array(states)), fit.action_statistics.normalise(np.array(previous)),
-        np.array(seen), words(scene.instruction), fit.action_statistics.normalise(np.array(chunks)),
+        np.array(seen), fit.action_statistics.normalise(np.array(chunks)), np.array(scene.instruction),
     ]  # fmt: skip
 
 

@@ -126,14 +126,12 @@ class Rtc:
         delay = min(delay, len(tail))
         if self.mode == PREFIX and delay > self._block.max_delay:
             return Carried(why="delay")  # longer than it was trained for
-        # the paper executes half a chunk before it asks anew; asked sooner, all of a chunk would follow the old one
-        end = min(len(tail), max(math.ceil(self._horizon / 2), delay))
-        return Carried(self._guidance(tail, delay, end), previous.request_id, elapsed)
+        return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
 
-    def _guidance(self, tail: Floats, delay: int, end: int) -> Guidance:
+    def _guidance(self, tail: Floats, delay: int) -> Guidance:
         target = np.zeros(self._shape, np.float32)
         target[0, : len(tail)] = tail
-        weights = soft_mask(delay, end, self._shape[1])[:, None] * self._columns
+        weights = soft_mask(delay, len(tail), self._shape[1])[:, None] * self._columns
         beta = self._block.max_guidance_weight or float(self._steps)
         return Guidance(target, weights[None], delay, beta, self.mode, self._block.clean_time)
 

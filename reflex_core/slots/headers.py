@@ -8,17 +8,12 @@ from urllib.parse import quote
 from reflex_core.values import Served
 
 KEY_LENGTH = 128
-_PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|} "  # with letters, digits and _.-~ all of printable ASCII but the per cent sign
+_PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # with letters, digits and _.-~ all of printable ASCII but blank and per cent
 
 
 def header_text(text: str) -> str:
-    """The first 128 characters; what is not printable ASCII, and %, as %XX of its UTF-8 bytes."""
-    quoted = quote(text[:KEY_LENGTH], safe=_PLAIN, errors="surrogatepass")
-    # blanks at the ends are not part of a header's value (RFC 9110, 5.5)
-    start, end = len(quoted) - len(quoted.lstrip(" ")), len(quoted) - len(quoted.rstrip(" "))
-    if start == len(quoted):
-        return "%20" * start
-    return "%20" * start + quoted.strip(" ") + "%20" * end
+    """The first 128 characters; blanks, %, and what is not printable ASCII as %XX of the UTF-8 bytes."""
+    return quote(text[:KEY_LENGTH], safe=_PLAIN, errors="surrogatepass")
 
 
 def routing_headers(served: Served) -> dict[str, str]:

@@ -42,9 +42,7 @@ class Outcomes:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Outcome] = OrderedDict()
 
-    def report(
-        self, episode_id: str, success: bool, score: float | None = None, note: str = ""
-    ) -> Outcome:
+    def report(self, episode_id: str, success: bool, score: float | None = None, note: str = "") -> Outcome:
         """Keep how an episode ended. Raises ObservationError for a report that says nothing."""
         if not episode_id or len(episode_id) > ID_LENGTH:
             raise ObservationError(
@@ -55,9 +53,7 @@ class Outcomes:
             raise ObservationError(f"success must be true or false, got {success!r:.40}", "bad-outcome")
         if score is not None and not math.isfinite(score):
             raise ObservationError(f"score must be a finite number, got {score}", "bad-outcome")
-        outcome = Outcome(
-            episode_id, success, self._slot_of(episode_id) or "", score, note[:NOTE_LENGTH]
-        )
+        outcome = Outcome(episode_id, success, self._slot_of(episode_id) or "", score, note[:NOTE_LENGTH])
         with self._lock:
             self._known[episode_id] = outcome
             self._known.move_to_end(episode_id)

@@ -44,7 +44,9 @@ class Divergence:
     latency_ms: float
 
 
-def difference(served: ActionChunk, raw: Floats, shadow: ActionChunk) -> tuple[tuple[str, ...], Floats, Floats]:
+def difference(
+    served: ActionChunk, raw: Floats, shadow: ActionChunk
+) -> tuple[tuple[str, ...], Floats, Floats]:
     """(joints, max-abs, RMS) of two chunks over the rows and the joints that both have.
 
     raw: the served chunk before its guard, with the names and the rate of `served`. Raises ValueError when the chunks

@@ -15,6 +15,7 @@ COMMANDS = {
     "doctor": "check this machine, the policy and the robot's description",
     "guard": "make and check the safety configuration of a robot",
     "audit": "check the hash chain of an audit log",
+    "ab": "compare the two policies of a server, from its traces",
     "bag": "make a bag whole that was cut off",
 }
 

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("trace", type=Path, help="a .jsonl or .jsonl.gz trace")
+    add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
     add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay")
     add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
     add("--diff", default=ACTIONS, choices=(*MODES, ALL), help="what to compare (%(default)s)")

@@ -65,11 +65,15 @@ class Arm:
     def reset(self, scene: Scene) -> None:
         """Puts the arm at rest in the scene's start pose and the blocks in their places."""
         mujoco.mj_resetData(self._model, self._data)
+        self.place_blocks(scene)
+        self._until_s = 0.0
+        self.set_joints(scene.start_joints_rad)
+
+    def place_blocks(self, scene: Scene) -> None:
+        """Moves the blocks to where the scene has them; the arm goes on as it was. Seen from the next step on."""
         for geom, block in zip(self._block_geoms, scene.blocks, strict=True):
             self._model.geom_pos[geom, :2] = (block.x_m, block.y_m)
             self._model.geom_rgba[geom] = (*COLOURS[block.colour], 1.0)
-        self._until_s = 0.0
-        self.set_joints(scene.start_joints_rad)
 
     def set_joints(self, joints_rad: ArrayLike) -> None:
         """Teleports the arm to 7 joint angles in rad, clipped to the joint limits, at rest."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex ab report`: which of two policies is better, from the traces of both (docs/ab.md)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from reflex_core.ab.picture import picture
+from reflex_core.ab.reading import add_traces
+from reflex_core.ab.report import report_document, table
+from reflex_core.ab.sequential import ALPHA
+from reflex_core.ab.tally import Tally
+from reflex_core.json_lines import json_line
+from reflex_core.trace.records import TraceError
+
+STDOUT = "-"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Report on traces. 0: done; 1: a trace cannot be read, or the report not written; 2: bad command line."""
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
+    tally = Tally(options.split, options.alpha)
+    try:
+        document = report_document(tally, add_traces(options.traces, tally))
+        if options.json == STDOUT:
+            print(json_line(document).decode())
+        else:
+            print(table(document))
+        if options.json and options.json != STDOUT:
+            Path(options.json).write_bytes(json_line(document) + b"\n")
+        if options.picture:
+            options.picture.write_text(picture(document, tally.test.path), encoding="utf-8")
+    except TraceError as error:
+        print(f"reflex ab: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"reflex ab: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reflex ab", description="Compare the two policies of a server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    reporting = commands.add_parser(
+        "report", help="success, latency and violations of each slot, from traces"
+    )
+    reporting.add_argument("traces", type=Path, nargs="+", help="trace files, or directories of them")
+    reporting.add_argument(
+        "--split", type=_percent, help="percent of episodes for a, where traces do not say"
+    )
+    reporting.add_argument("--alpha", type=_share, default=ALPHA, help="risk of deciding wrongly (0.05)")
+    reporting.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")
+    reporting.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw it")
+    return parser
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 100, got {text[:40]!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text[:40]!r}")
+    return share
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training of the correction head: its gradients, its inputs, and what comes out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from heads import fit_of, observation, picture
+
+from reflex_core.a2c2.checkpoint import read_checkpoint, write_checkpoint
+from reflex_core.a2c2.features import Features, Moment, hues, robot_of, words
+from reflex_core.a2c2.head import Head, position_encoding
+from reflex_ros.demo.scene import BLOCK_AREA_M, make_scene
+from training.a2c2 import (
+    COLOURS,
+    RECIPE,
+    Sampler,
+    checkpoint_of,
+    measure,
+    new_network,
+    observed,
+    recoloured,
+    train,
+)
+from training.a2c2_data import EPISODE_STEPS, Episodes, block_path
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def episodes() -> Episodes:
+    """Made up: at step t every row of a chunk is the state of joint 1, which wanders."""
+    generator = np.random.default_rng(0)
+    states = np.cumsum(generator.normal(0, 0.2, (30, STEPS, 7)), axis=1).astype(np.float32)
+    chunks = np.repeat(np.repeat(states[..., None, :1], 50, axis=2), 7, axis=3)
+    nothing = np.zeros((30, STEPS, 36), np.float32)
+    return Episodes(states, states, nothing, chunks, np.array(["reach the red cube"] * 30))
+
+
+def test_the_gradient_is_that_of_the_loss() -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(5, 12)).astype(np.float32)
+    target = generator.normal(size=(5, 7)).astype(np.float32)
+    network = new_network(12, 0)
+    network.weights[-1] *= np.float32(10)
+    _, gradients = network.loss(inputs, target)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        place = tuple(0 for _ in parameter.shape)
+        kept, step = parameter[place], np.float32(1e-2)
+        losses = []
+        for shifted in (kept + step, kept - step):
+            parameter[place] = shifted
+            losses.append(network.loss(inputs, target)[0])
+        parameter[place] = kept
+        assert gradient[place] == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=2e-2, abs=1e-4)
+
+
+def test_training_sees_what_serving_sees() -> None:
+    robot = robot_of(fit_of())
+    places = [(30, 40), (50, 60)]
+    frames = [picture((200, 20, 20), *place) for place in places]
+    states = np.array([[0.1] * 7, [0.4] * 7], np.float32)
+    assert robot.state_statistics is not None
+    physical = robot.state_statistics.denormalise(states)
+    seen, now = (observation(frame, state) for frame, state in zip(frames, physical, strict=True))
+    previous = np.full(7, 0.2, np.float32)
+    episodes = Episodes(
+        states[None], np.tile(previous, (1, 2, 1)), np.array([[hues(frame.data) for frame in frames]]),
+        np.zeros((1, 2, 50, 7), np.float32), np.array([now.instruction]),
+    )  # fmt: skip
+    spoken = words(now.instruction)[None]
+    batch = observed(episodes, np.array([0]), np.array([1]), np.array([0]), spoken)[0]
+    assert robot.action_statistics is not None
+    moment = Moment(now, seen, robot.action_statistics.denormalise(previous))
+    np.testing.assert_allclose(Features(RECIPE, robot).vector(moment), batch, atol=1e-5)
+
+
+def test_exchanged_colours_are_exchanged_everywhere() -> None:
+    """A red block seen as a yellow one gives the numbers of a yellow block in that place."""
+    robot, place = robot_of(fit_of()), (30, 60)
+    made = []
+    for colour in ((200, 20, 20), (220, 200, 20)):
+        now = observation(picture(colour, *place))
+        made.append(Features(RECIPE, robot).vector(Moment(now, observation(picture(colour, 50, 50)))))
+    order = np.array([COLOURS.index(colour) for colour in ("yellow", "red", "green", "blue")])
+    np.testing.assert_allclose(made[0][recoloured(order)], made[1], atol=1e-6)
+
+
+def test_a_trained_head_comes_nearer_to_the_fresh_chunk(episodes: Episodes, tmp_path: Path) -> None:
+    network, mean, std = train(episodes, 150, 0)
+    checkpoint = checkpoint_of(network, mean, std, tmp_path / "head.npz")
+    write_checkpoint(checkpoint)
+    head = Head(read_checkpoint(checkpoint.path))
+    error = measure(head, episodes, delay=6)
+    assert error.corrected.mean() < 0.7 * error.plain.mean()
+
+
+def test_the_standardisation_is_part_of_the_checkpoint(episodes: Episodes, tmp_path: Path) -> None:
+    network, mean, std = train(episodes, 20, 0)
+    head = Head(checkpoint_of(network, mean, std, tmp_path / "head.npz"))
+    batch = Sampler(episodes, 1).draw(64)
+    by_head = head.residual(batch.inputs[0, None, :7], batch.inputs[0, 7:-33], 0.0, np.array([3]))
+    plain = batch.inputs[:1].copy()
+    plain[0, -33:-1], plain[0, -1] = position_encoding(50, 32)[3], 0.0
+    loss, _ = network.loss((plain - mean) / std, by_head)
+    assert loss < 1e-9
+
+
+def test_the_same_seed_gives_the_same_head(episodes: Episodes) -> None:
+    first, second = (train(episodes, 5, 3)[0].parameters() for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_block_stays_on_the_table() -> None:
+    low, high = np.transpose(BLOCK_AREA_M)
+    for seed in range(30):
+        path = block_path(make_scene(seed), np.random.default_rng(seed), 0.05)
+        assert path.shape == (EPISODE_STEPS, 2)
+        assert ((path >= low - 1e-9) & (path <= high + 1e-9)).all()

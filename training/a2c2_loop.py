@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Closed loop with late chunks and a block that moves: the arm with and without the correction head.
+
+The protocol is that of arXiv 2509.23224 and of real-time-chunking-kinetix: a chunk is asked for every `every` control steps
+and is there `delay` steps later, while the robot goes on with the one before.
+
+    python -m training.a2c2_loop models/reach_panda models/reach_panda/a2c2.npz --episodes 60
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.a2c2.correction import Correction, load_correction
+from reflex_core.a2c2.features import Moment
+from reflex_core.motion import border_jump, jerk_rms
+from reflex_core.policy.policy import Policy
+from reflex_core.policy.sampler import Sampling
+from reflex_core.values import Floats, Observation
+from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.observations import look
+from reflex_ros.demo.scene import BLOCK_AREA_M, SUCCESS_DISTANCE_M, Scene, distances_m, make_scene
+from training.a2c2_data import EULER_STEPS, move_block, open_policy
+from training.evaluate import FIRST_HELD_OUT_SEED, wilson_interval
+
+STEPS = 120
+EXECUTED_ROWS = 10
+FROM_START, SKIP_STALE, ON_ARRIVAL, EVERY_STEP = (
+    "from the start",
+    "skip stale",
+    "A2C2 on arrival",
+    "A2C2 every step",
+)
+MODES = (FROM_START, SKIP_STALE, ON_ARRIVAL, EVERY_STEP)
+DELAYS = (0, 2, 4, 6, 8, 10, 12)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One episode. reached: above the named block when it ends. jerk, jump: of the commands, rad/s^3 and rad."""
+
+    reached: bool
+    distance_m: float
+    jerk: float
+    jump: float
+
+
+def straight_path(scene: Scene, speed_m_s: float, period_s: float) -> NDArray[np.float64]:
+    """(STEPS, 2): the named block goes straight on and turns back at the table's edges."""
+    low, high = np.transpose(BLOCK_AREA_M)
+    block = scene.blocks[scene.target_index]
+    angle = np.random.default_rng((scene.seed, 2)).uniform(0, 2 * np.pi)
+    way = np.arange(STEPS)[:, None] * period_s * speed_m_s * np.array([np.cos(angle), np.sin(angle)])
+    folded = np.mod(np.array([block.x_m, block.y_m]) + way - low, 2 * (high - low))
+    return np.asarray(low + np.minimum(folded, 2 * (high - low) - folded))
+
+
+@dataclass
+class _Follow:
+    """The chunk that is executed: asked for at step `asked`, from observation `seen`, row 0 executed at `begun`."""
+
+    actions: Floats
+    seen: Observation
+    asked: int
+    begun: int
+
+
+def run_episode(
+    policy: Policy, correction: Correction, arm: Arm, seed: int, mode: str, delay: int, speed_m_s: float
+) -> Result:
+    """Every mode gets the same scene, block path and noise."""
+    scene, fit = make_scene(seed), policy.fit
+    path = straight_path(scene, speed_m_s, fit.dt_s)
+    arm.reset(scene)
+    camera, every = next(iter(fit.cameras.values())), max(EXECUTED_ROWS, delay)
+    command = arm.joint_positions_rad.astype(np.float32)
+    asked: list[_Follow] = []
+    followed: _Follow | None = None
+    commands: list[Floats] = []
+    jumps: list[float] = []
+    for step, place_m in enumerate(path):
+        needed = step % every in {0, delay % every} or mode == EVERY_STEP
+        now = look(arm, scene, camera) if needed else None
+        if now is not None and step % every == 0:
+            actions = policy.predict(now, 1000 * seed + step, Sampling(EULER_STEPS)).actions
+            asked.append(_Follow(actions, now, step, step if mode != FROM_START else step + delay))
+        if asked and step == asked[0].asked + delay:
+            new = asked.pop(0)
+            if mode == ON_ARRIVAL and delay and now is not None:
+                vector = correction.features_of(Moment(now, new.seen, command))
+                late_ms = delay * fit.dt_s * 1e3
+                new = replace(new, actions=correction.chunk(new.actions, vector, late_ms, delay).actions)
+            if followed is not None:
+                shift = new.begun - followed.begun
+                jumps.append(border_jump(followed.actions, new.actions, shift, step - new.begun))
+            followed = new
+        if followed is not None:
+            row = min(step - followed.begun, len(followed.actions) - 1)
+            command = followed.actions[row]
+            age = step - followed.asked
+            if mode == EVERY_STEP and age and now is not None:
+                vector = correction.features_of(Moment(now, followed.seen, commands[-1]))
+                command = correction.step(command, vector, row, age * fit.dt_s * 1e3)
+        commands.append(command)
+        move_block(arm, scene.target_index, place_m)
+        arm.step(command, fit.dt_s)
+    blocks = list(scene.blocks)
+    blocks[scene.target_index] = replace(
+        blocks[scene.target_index], x_m=float(path[-1, 0]), y_m=float(path[-1, 1])
+    )
+    distances = distances_m(replace(scene, blocks=tuple(blocks)), arm.end_effector_m)
+    distance_m = float(distances[scene.target_index])
+    return Result(
+        bool(distance_m < SUCCESS_DISTANCE_M), distance_m, jerk_rms(np.array(commands), fit.dt_s), float(np.nanmean(jumps))
+    )  # fmt: skip
+
+
+def table(
+    policy: Policy, correction: Correction, episodes: int, delays: Sequence[int], speed_m_s: float
+) -> str:
+    """A Markdown table, one row per delay and mode, on held-out scenes."""
+    lines = [
+        "| delay, steps | mode | reached | 95 % | distance median / p90, cm | jerk RMS, rad/s³ | jump, rad |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    arm = Arm()
+    try:
+        for delay in delays:
+            for mode in MODES if delay else (SKIP_STALE, EVERY_STEP):
+                seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + episodes)
+                results = [
+                    run_episode(policy, correction, arm, seed, mode, delay, speed_m_s) for seed in seeds
+                ]
+                reached = sum(result.reached for result in results)
+                low, high = wilson_interval(reached, episodes)
+                distances_cm = 100 * np.array([result.distance_m for result in results])
+                lines.append(
+                    f"| {delay} | {mode} | {reached}/{episodes} | {100 * low:.0f}-{100 * high:.0f} % |"
+                    f" {np.median(distances_cm):.1f} / {np.quantile(distances_cm, 0.9):.1f} |"
+                    f" {np.mean([result.jerk for result in results]):.0f} |"
+                    f" {np.mean([result.jump for result in results]):.3f} |"
+                )
+                print(lines[-1], flush=True)
+    finally:
+        arm.close()
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("export", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--speed-m-s", type=float, default=0.06)
+    parser.add_argument("--delays", type=int, nargs="+", default=DELAYS)
+    arguments = parser.parse_args()
+    policy = open_policy(arguments.export)
+    correction = load_correction(arguments.checkpoint, policy.fit)
+    print(table(policy, correction, arguments.episodes, arguments.delays, arguments.speed_m_s))
+
+
+if __name__ == "__main__":
+    main()
