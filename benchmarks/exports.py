@@ -45,7 +45,7 @@ def made_export(folder: Path, *, size: int = 224, run_work: int = 0) -> Measured
 
     name = f"pi0-like {size}" + (f" +{run_work}" if run_work else "")
     path = folder / name.replace(" ", "_")
-    monolithic("pi0", size=size, chunk=50, robot=True, run_work=run_work)(path)
+    monolithic("pi0", size=size, chunk=50, robot=True, run_work=run_work, spread=0.002)(path)
     return Measured(name, path, "franka")
 
 

@@ -154,7 +154,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run every task with every way and print the table, or write the threshold."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--episodes", type=int, default=200, help="with a static scene")
-    arguments.add_argument("--moved-episodes", type=int, default=60, help="with a block that moves, of each kind")
+    arguments.add_argument(
+        "--moved-episodes", type=int, default=60, help="with a block that moves, of each kind"
+    )
     arguments.add_argument("--thresholds", type=float, nargs="*", default=[], help="others than the export's")
     arguments.add_argument("--write", type=Path, help="measure the threshold of this export and write it")
     options = arguments.parse_args(argv)

@@ -61,6 +61,15 @@ class Settings:
         0.0, "Relative velocity change at which denoising stops; 0: what the export's calibration says.",
         when="live", minimum=0.0, maximum=10.0,
     )
+    prefix_cache: bool = _policy(
+        False, "Keep each episode's prefix while its instruction and pictures do not change. The export says when they have."
+    )
+    prefix_cache_max_age_ms: float = _policy(
+        0.0, "Longest age of a kept prefix; 0: what the export says.", minimum=0.0, maximum=60_000.0
+    )
+    rtc: bool = _policy(
+        True, "Real-time chunking: the rest of an episode's previous chunk guides the next one, where the export allows it."
+    )
     seed: int = _policy(
         -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
         minimum=-1, maximum=2**63 - 1,

@@ -47,7 +47,6 @@ class ReflexNode:
 
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
         self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
-        self._logs = bridge(self.node.get_logger())
         self.settings = parameters.declare(self.node, overrides)
         self.engine = Engine(self.settings, connect_cloud)
         self.sidecar = Sidecar(self.engine, self.settings) if self.settings.http else None
@@ -70,6 +69,7 @@ class ReflexNode:
         work[State.TRANSITION_STATE_DEACTIVATING] = self._deactivate
         work[State.TRANSITION_STATE_CLEANINGUP] = self._clean_up
         work[State.TRANSITION_STATE_SHUTTINGDOWN] = self._clean_up
+        self._logs = bridge(self.node.get_logger())  # last: a node that cannot be made must not keep the loggers
 
     def _interfaces(self) -> None:
         node = self.node

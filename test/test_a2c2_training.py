@@ -24,19 +24,24 @@ from training.a2c2 import (
     recoloured,
     train,
 )
-from training.a2c2_data import EPISODE_STEPS, Episodes, block_path
+from training.a2c2_data import EPISODE_STEPS, Moments, block_path, joined
 
 STEPS = 20
 
 
 @pytest.fixture(scope="module")
-def episodes() -> Episodes:
+def moments() -> Moments:
     """Made up: at step t every row of a chunk is the state of joint 1, which wanders."""
     generator = np.random.default_rng(0)
     states = np.cumsum(generator.normal(0, 0.2, (30, STEPS, 7)), axis=1).astype(np.float32)
     chunks = np.repeat(np.repeat(states[..., None, :1], 50, axis=2), 7, axis=3)
-    nothing = np.zeros((30, STEPS, 36), np.float32)
-    return Episodes(states, states, nothing, chunks, np.array(["reach the red cube"] * 30))
+    return joined([
+        Moments(
+            state, state, np.zeros((STEPS, 36), np.float32), chunk, np.full(STEPS, "reach the red cube"),
+            np.zeros(STEPS, np.int64), np.arange(STEPS),
+        )
+        for state, chunk in zip(states, chunks, strict=True)
+    ])  # fmt: skip
 
 
 def test_the_gradient_is_that_of_the_loss() -> None:
@@ -66,12 +71,12 @@ def test_training_sees_what_serving_sees() -> None:
     physical = robot.state_statistics.denormalise(states)
     seen, now = (observation(frame, state) for frame, state in zip(frames, physical, strict=True))
     previous = np.full(7, 0.2, np.float32)
-    episodes = Episodes(
-        states[None], np.tile(previous, (1, 2, 1)), np.array([[hues(frame.data) for frame in frames]]),
-        np.zeros((1, 2, 50, 7), np.float32), np.array([now.instruction]),
+    pair = np.arange(2)
+    moments = Moments(
+        states, np.tile(previous, (2, 1)), np.array([hues(frame.data) for frame in frames]),
+        np.zeros((2, 50, 7), np.float32), np.full(2, now.instruction), 0 * pair, pair,
     )  # fmt: skip
-    spoken = words(now.instruction)[None]
-    batch = observed(episodes, np.array([0]), np.array([1]), np.array([0]), spoken)[0]
+    batch = observed(moments, pair[1:], pair[:1], words(now.instruction)[None])[0]
     assert robot.action_statistics is not None
     moment = Moment(now, seen, robot.action_statistics.denormalise(previous))
     np.testing.assert_allclose(Features(RECIPE, robot).vector(moment), batch, atol=1e-5)
@@ -88,19 +93,19 @@ def test_exchanged_colours_are_exchanged_everywhere() -> None:
     np.testing.assert_allclose(made[0][recoloured(order)], made[1], atol=1e-6)
 
 
-def test_a_trained_head_comes_nearer_to_the_fresh_chunk(episodes: Episodes, tmp_path: Path) -> None:
-    network, mean, std = train(episodes, 150, 0)
+def test_a_trained_head_comes_nearer_to_the_fresh_chunk(moments: Moments, tmp_path: Path) -> None:
+    network, mean, std = train(moments, 150, 0)
     checkpoint = checkpoint_of(network, mean, std, tmp_path / "head.npz")
     write_checkpoint(checkpoint)
     head = Head(read_checkpoint(checkpoint.path))
-    error = measure(head, episodes, delay=6)
+    error = measure(head, moments, delay=6)
     assert error.corrected.mean() < 0.7 * error.plain.mean()
 
 
-def test_the_standardisation_is_part_of_the_checkpoint(episodes: Episodes, tmp_path: Path) -> None:
-    network, mean, std = train(episodes, 20, 0)
+def test_the_standardisation_is_part_of_the_checkpoint(moments: Moments, tmp_path: Path) -> None:
+    network, mean, std = train(moments, 20, 0)
     head = Head(checkpoint_of(network, mean, std, tmp_path / "head.npz"))
-    batch = Sampler(episodes, 1).draw(64)
+    batch = Sampler(moments, 1).draw(64)
     by_head = head.residual(batch.inputs[0, None, :7], batch.inputs[0, 7:-33], 0.0, np.array([3]))
     plain = batch.inputs[:1].copy()
     plain[0, -33:-1], plain[0, -1] = position_encoding(50, 32)[3], 0.0
@@ -108,8 +113,8 @@ def test_the_standardisation_is_part_of_the_checkpoint(episodes: Episodes, tmp_p
     assert loss < 1e-9
 
 
-def test_the_same_seed_gives_the_same_head(episodes: Episodes) -> None:
-    first, second = (train(episodes, 5, 3)[0].parameters() for _ in range(2))
+def test_the_same_seed_gives_the_same_head(moments: Moments) -> None:
+    first, second = (train(moments, 5, 3)[0].parameters() for _ in range(2))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
 

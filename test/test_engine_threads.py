@@ -39,7 +39,7 @@ def test_bad_observations_do_not_disturb_the_next_request(make_engine: MakeEngin
 
 
 def test_sixteen_threads_are_all_answered(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", embodiment="franka")
+    engine = make_engine("calm", embodiment="franka")
     expected = {seed: engine.act(asked(engine, seed=seed)).chunk.actions.tobytes() for seed in range(16)}
     wrong: list[object] = []
 
@@ -83,7 +83,7 @@ def test_unloading_while_a_request_is_in_flight_does_not_break_it(make_engine: M
 
 
 def test_requests_during_reloads_are_answered_or_refused_but_never_broken(make_engine: MakeEngine) -> None:
-    engine = make_engine("mono_pi0_7", embodiment="franka")
+    engine = make_engine("calm", embodiment="franka")
     request = asked(engine)
     expected = engine.act(request).chunk.actions.tobytes()
     done, answered, wrong = threading.Event(), [0], []

@@ -24,13 +24,14 @@ from reflex_core.a2c2.checkpoint import Checkpoint, write_checkpoint
 from reflex_core.a2c2.features import HUES, WORDS, words
 from reflex_core.a2c2.head import Head, position_encoding
 from reflex_core.values import Floats
-from training.a2c2_data import Episodes, load
+from training.a2c2_data import Moments, joined, load
 
 RECIPE = "state+state_change+previous+hues12+hues12_change+words32"
 ACTION_DIM, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS = 7, 50, 128, 3, 32
 PERIOD_MS = 50.0
 SATURATION = 3.0
 OLDEST = 40
+LONGEST_EPISODE = 1 << 32
 NOTHING_NEW_SHARE = 0.15
 ITERATIONS, BATCH = 12_000, 1024
 RATE, WEIGHT_DECAY = 2e-3, 1e-2
@@ -50,15 +51,14 @@ class Batch:
     target: Floats
 
 
-def observed(episodes: Episodes, episode: Index, now: Index, seen: Index, spoken: Floats) -> Floats:
-    """(N, obs_dim): RECIPE for many moments at once; test_a2c2_training.py holds it against Features.
+def observed(moments: Moments, now: Index, seen: Index, spoken: Floats) -> Floats:
+    """(N, obs_dim): RECIPE for many pairs of moments at once; test_a2c2_training.py holds it against Features.
 
     spoken: (N, 32) the words of the instructions.
     """
-    state, hue = episodes.states[episode, now], episodes.hues[episode, now]
+    state, hue = moments.states[now], moments.hues[now]
     return np.concatenate([
-        state, state - episodes.states[episode, seen], episodes.previous[episode, now],
-        hue, hue - episodes.hues[episode, seen], spoken,
+        state, state - moments.states[seen], moments.previous[now], hue, hue - moments.hues[seen], spoken,
     ], axis=1)  # fmt: skip
 
 
@@ -73,39 +73,42 @@ def recoloured(order: Index) -> Index:
 
 
 class Sampler:
-    """Draws moments: an episode, a step, how old the chunk is, and one of its rows that is still to come.
+    """Draws a moment, an earlier one of its episode that a chunk was made at, and a row of that which is still to come.
 
     Every batch has the colours of its blocks, and the words for them, exchanged at random: which colour a block has
     says nothing about where the arm must go, and there are far fewer episodes than pairs of place and colour.
     """
 
-    def __init__(self, episodes: Episodes, seed: int) -> None:
-        self._episodes = episodes
+    def __init__(self, moments: Moments, seed: int) -> None:
+        self._moments = moments
         self._generator = np.random.default_rng(seed)
         self._encoding = position_encoding(CHUNK_SIZE, POSITIONS)
-        named = [next(colour for colour in COLOURS if colour in text) for text in episodes.instructions]
-        self._colours = np.array([COLOURS.index(colour) for colour in named])
+        along = moments.episodes * LONGEST_EPISODE + moments.rows  # ascending, and far apart between episodes
+        oldest = np.maximum(moments.rows - OLDEST, 0)
+        self._earliest = np.searchsorted(along, along - moments.rows + oldest)
+        texts, self._text = np.unique(moments.instructions, return_inverse=True)
+        named = [next((colour for colour in COLOURS if colour in text), "") for text in texts]
+        self._colours = np.array([COLOURS.index(colour) if colour else 0 for colour in named])
         self._spoken = np.array([
-            [words(text.replace(colour, other)) for other in COLOURS]
-            for text, colour in zip(episodes.instructions, named, strict=True)
+            [words(text.replace(colour, other) if colour else str(text)) for other in COLOURS]
+            for text, colour in zip(texts, named, strict=True)
         ])  # fmt: skip
 
     def draw(self, count: int) -> Batch:
         """Some moments have nothing newer than the chunk's own observation; there is nothing to correct then."""
-        generator, chunks = self._generator, self._episodes.chunks
-        episode = generator.integers(0, len(chunks), count)
-        now = generator.integers(0, chunks.shape[1], count)
-        age = generator.integers(0, np.minimum(now, OLDEST) + 1)
+        generator, moments = self._generator, self._moments
+        now = generator.integers(0, len(moments.rows), count)
+        seen = generator.integers(self._earliest[now], now + 1)
+        age = moments.rows[now] - moments.rows[seen]
         row = generator.integers(age, CHUNK_SIZE)
-        seen = now - age
-        base = chunks[episode, seen, row]
-        target = chunks[episode, now, row - age] - base
+        base = moments.chunks[seen, row]
+        target = moments.chunks[now, row - age] - base
         blind = generator.random(count) < NOTHING_NEW_SHARE
         target[blind] = 0
         order = generator.permutation(len(COLOURS))
-        spoken = self._spoken[episode, order[self._colours[episode]]]
-        observation = observed(self._episodes, episode, np.where(blind, seen, now), seen, spoken)
-        observation = observation[:, recoloured(order)]
+        text = self._text[now]
+        spoken = self._spoken[text, order[self._colours[text]]]
+        observation = observed(moments, np.where(blind, seen, now), seen, spoken)[:, recoloured(order)]
         latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]
         inputs = np.concatenate([base, observation, self._encoding[row], latency_ms], axis=1)
         return Batch(inputs, target)
@@ -185,9 +188,9 @@ class AdamW:
             np.subtract(value, np.float32(rate) * (change + decay), out=value)
 
 
-def train(episodes: Episodes, iterations: int, seed: int) -> tuple[Network, Floats, Floats]:
+def train(moments: Moments, iterations: int, seed: int) -> tuple[Network, Floats, Floats]:
     """(average of the weights, mean and std of the inputs); the rate falls like a cosine."""
-    sampler = Sampler(episodes, seed)
+    sampler = Sampler(moments, seed)
     sample = sampler.draw(20_000).inputs
     mean, std = sample.mean(0), sample.std(0)
     std[std < CONSTANT_STD] = np.inf  # what never changes in training must not matter later
@@ -228,30 +231,36 @@ class Error:
     corrected: NDArray[np.float64]
 
 
-def measure(head: Head, episodes: Episodes, delay: int, rows: int = 25, every: int = 3) -> Error:
+def measure(head: Head, moments: Moments, delay: int, rows: int = 25, every: int = 3) -> Error:
     """Chunks that arrive `delay` steps late, corrected once on arrival; the `rows` that would then be executed."""
-    count, length = episodes.chunks.shape[:2]
-    plain, corrected = np.zeros(count), np.zeros(count)
-    for episode in range(count):
-        steps = np.arange(delay, length, every)
-        numbers = np.full(len(steps), episode)
-        spoken = np.tile(words(str(episodes.instructions[episode])), (len(steps), 1))
-        vectors = observed(episodes, numbers, steps, steps - delay, spoken)
-        for step, vector in zip(steps, vectors, strict=True):
-            old, fresh = episodes.chunks[episode, step - delay], episodes.chunks[episode, step]
-            wanted, late = fresh[:rows], old[delay : delay + rows]
-            new = old + head.residual(old, vector, delay * PERIOD_MS)
-            plain[episode] += np.mean((late - wanted) ** 2) / len(steps)
-            corrected[episode] += np.mean((new[delay : delay + rows] - wanted) ** 2) / len(steps)
-    return Error(np.sqrt(plain), np.sqrt(corrected))
+    plain, corrected = [], []
+    for episode in np.unique(moments.episodes):
+        own = np.flatnonzero(moments.episodes == episode)
+        at = dict(zip(moments.rows[own].tolist(), own.tolist(), strict=True))
+        pairs = [(now, at[row - delay]) for row, now in at.items() if row - delay in at][::every]
+        if not pairs:
+            continue
+        now, seen = np.array(pairs).T
+        vectors = observed(
+            moments, now, seen, np.array([words(str(text)) for text in moments.instructions[now]])
+        )
+        late = moments.chunks[seen]
+        new = late + [
+            head.residual(chunk, vector, delay * PERIOD_MS)
+            for chunk, vector in zip(late, vectors, strict=True)
+        ]
+        wanted, due = moments.chunks[now, :rows], slice(delay, delay + rows)
+        plain.append(np.sqrt(np.mean((late[:, due] - wanted) ** 2)))
+        corrected.append(np.sqrt(np.mean((new[:, due] - wanted) ** 2)))
+    return Error(np.array(plain), np.array(corrected))
 
 
-def report(head: Head, episodes: Episodes, seed: int = 0) -> str:
+def report(head: Head, moments: Moments, seed: int = 0) -> str:
     """A Markdown table: error per delay without and with the head, and a 95 % bootstrap interval of the difference."""
     generator = np.random.default_rng(seed)
     lines = ["| delay, steps | plain | corrected | difference, 95 % |", "|---|---|---|---|"]
     for delay in (0, 1, 2, 4, 6, 8, 10, 12):
-        error = measure(head, episodes, delay)
+        error = measure(head, moments, delay)
         difference = error.corrected - error.plain
         draws = generator.integers(0, len(difference), (2000, len(difference)))
         low, high = np.percentile(difference[draws].mean(1), (2.5, 97.5))
@@ -263,13 +272,15 @@ def report(head: Head, episodes: Episodes, seed: int = 0) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    network, mean, std = train(load(arguments.data), arguments.iterations, arguments.seed)
+    network, mean, std = train(
+        joined([load(path) for path in arguments.data]), arguments.iterations, arguments.seed
+    )
     checkpoint = checkpoint_of(network, mean, std, arguments.out)
     write_checkpoint(checkpoint)
     print(report(Head(checkpoint), load(arguments.held_out)))

@@ -8,9 +8,9 @@ says, and what one from this very moment would say.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,11 @@ START_STEP, JUMP_STEP = (0, 30), (10, 60)
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """One row per episode E and control step T; states and actions in the policy's normalised units.
+class Moments:
+    """M observations in the order of their episodes; states and actions in the policy's normalised units.
 
-    states, previous: (E, T, 7). hues: (E, T, 36). chunks: (E, T, 50, 7), each from the observation of its own step; all
-    float32. instructions: (E,) text.
+    states, previous: (M, 7). hues: (M, 36). chunks: (M, 50, 7), each from the observation of its own moment; all float32.
+    instructions: (M,) text. episodes: (M,) which one it belongs to. rows: (M,) when, in control steps of its episode.
     """
 
     states: Floats
@@ -47,6 +47,21 @@ class Episodes:
     hues: Floats
     chunks: Floats
     instructions: NDArray[np.str_]
+    episodes: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def joined(parts: Sequence[Moments]) -> Moments:
+    """One after the other; their episodes keep apart."""
+    numbers, first = [], 0
+    for part in parts:
+        _, inverse = np.unique(part.episodes, return_inverse=True)
+        numbers.append(inverse + first)
+        first += int(inverse.max(initial=-1)) + 1
+    together = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Moments)
+    }
+    return Moments(**(together | {"episodes": np.concatenate(numbers)}))
 
 
 def block_path(scene: Scene, generator: np.random.Generator, period_s: float) -> NDArray[np.float64]:
@@ -74,8 +89,8 @@ def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
     arm._model.geom_pos[arm._block_geoms[index], :2] = place_m
 
 
-def run_episode(policy: Policy, arm: Arm, seed: int) -> list[NDArray[Any]]:
-    """The five arrays of one episode, in the order of Episodes."""
+def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
+    """One episode, a moment per control step."""
     fit, generator = policy.fit, np.random.default_rng((seed, 1))
     assert fit.state_statistics is not None  # this export has both
     assert fit.action_statistics is not None
@@ -100,13 +115,15 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> list[NDArray[Any]]:
             command = chunks[followed][step - followed]
         move_block(arm, scene.target_index, place_m)
         arm.step(command, fit.dt_s)
-    return [
+    steps = np.arange(len(path))
+    return Moments(
         fit.state_statistics.normalise(np.array(states)), fit.action_statistics.normalise(np.array(previous)),
-        np.array(seen), fit.action_statistics.normalise(np.array(chunks)), np.array(scene.instruction),
-    ]  # fmt: skip
+        np.array(seen), fit.action_statistics.normalise(np.array(chunks)),
+        np.full(len(path), scene.instruction), np.zeros_like(steps), steps,
+    )  # fmt: skip
 
 
-def generate(policy: Policy, first_seed: int, count: int) -> Episodes:
+def generate(policy: Policy, first_seed: int, count: int) -> Moments:
     """Simulates `count` episodes; the same seeds give the same ones."""
     arm = Arm()
     try:
@@ -116,21 +133,21 @@ def generate(policy: Policy, first_seed: int, count: int) -> Episodes:
             print(f"episode {len(episodes)} of {count}", end="\r", flush=True)
     finally:
         arm.close()
-    return Episodes(*(np.stack(arrays) for arrays in zip(*episodes, strict=True)))
+    return joined(episodes)
 
 
 def open_policy(folder: Path) -> Policy:
     return load_policy(open_export(folder), load_embodiment(folder / "embodiment.json"), "cpu", 1)
 
 
-def save(episodes: Episodes, path: Path) -> None:
+def save(moments: Moments, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{field.name: getattr(episodes, field.name) for field in fields(Episodes)})
+    np.savez(path, **{field.name: getattr(moments, field.name) for field in fields(Moments)})
 
 
-def load(path: Path) -> Episodes:
+def load(path: Path) -> Moments:
     with np.load(path, allow_pickle=False) as arrays:
-        return Episodes(**{name: arrays[name] for name in arrays.files})
+        return Moments(**{name: arrays[name] for name in arrays.files})
 
 
 def main() -> None:

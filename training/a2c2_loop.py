@@ -10,8 +10,9 @@ and is there `delay` steps later, while the robot goes on with the one before.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,19 @@ from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import look
-from reflex_ros.demo.scene import BLOCK_AREA_M, SUCCESS_DISTANCE_M, Scene, distances_m, make_scene
+from reflex_ros.demo.scene import (
+    BLOCK_AREA_M,
+    BLOCK_SPACING_M,
+    SUCCESS_DISTANCE_M,
+    Scene,
+    distances_m,
+    make_scene,
+)
 from training.a2c2_data import EULER_STEPS, move_block, open_policy
 from training.evaluate import FIRST_HELD_OUT_SEED, wilson_interval
 
 STEPS = 120
+PUT_STEP = (40, 60)
 EXECUTED_ROWS = 10
 FROM_START, SKIP_STALE, ON_ARRIVAL, EVERY_STEP = (
     "from the start",
@@ -38,6 +47,7 @@ FROM_START, SKIP_STALE, ON_ARRIVAL, EVERY_STEP = (
     "A2C2 every step",
 )
 MODES = (FROM_START, SKIP_STALE, ON_ARRIVAL, EVERY_STEP)
+PathOf = Callable[[Scene], NDArray[np.float64]]
 DELAYS = (0, 2, 4, 6, 8, 10, 12)
 
 
@@ -61,6 +71,19 @@ def straight_path(scene: Scene, speed_m_s: float, period_s: float) -> NDArray[np
     return np.asarray(low + np.minimum(folded, 2 * (high - low) - folded))
 
 
+def put_elsewhere_path(scene: Scene, seconds: float, period_s: float) -> NDArray[np.float64]:
+    """(steps, 2): the named block stands still, is put where no other block is, and `seconds` later it is over."""
+    low, high = np.transpose(BLOCK_AREA_M)
+    generator = np.random.default_rng((scene.seed, 3))
+    here = np.array([[block.x_m, block.y_m] for block in scene.blocks])
+    while True:
+        there = generator.uniform(low, high)
+        if np.linalg.norm(here - there, axis=1).min() > BLOCK_SPACING_M:
+            break
+    before, after = int(generator.integers(*PUT_STEP)), round(seconds / period_s)
+    return np.concatenate([np.tile(here[scene.target_index], (before, 1)), np.tile(there, (after, 1))])
+
+
 @dataclass
 class _Follow:
     """The chunk that is executed: asked for at step `asked`, from observation `seen`, row 0 executed at `begun`."""
@@ -72,11 +95,11 @@ class _Follow:
 
 
 def run_episode(
-    policy: Policy, correction: Correction, arm: Arm, seed: int, mode: str, delay: int, speed_m_s: float
+    policy: Policy, correction: Correction, arm: Arm, seed: int, mode: str, delay: int, path_of: PathOf
 ) -> Result:
     """Every mode gets the same scene, block path and noise."""
     scene, fit = make_scene(seed), policy.fit
-    path = straight_path(scene, speed_m_s, fit.dt_s)
+    path = path_of(scene)
     arm.reset(scene)
     camera, every = next(iter(fit.cameras.values())), max(EXECUTED_ROWS, delay)
     command = arm.joint_positions_rad.astype(np.float32)
@@ -122,34 +145,31 @@ def run_episode(
 
 
 def table(
-    policy: Policy, correction: Correction, episodes: int, delays: Sequence[int], speed_m_s: float
-) -> str:
-    """A Markdown table, one row per delay and mode, on held-out scenes."""
-    lines = [
-        "| delay, steps | mode | reached | 95 % | distance median / p90, cm | jerk RMS, rad/s³ | jump, rad |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    policy: Policy, correction: Correction, episodes: int, delays: Sequence[int], path_of: PathOf
+) -> None:
+    """Print a Markdown table, one row per delay and mode, on held-out scenes."""
+    print(
+        "| delay, steps | mode | reached | 95 % | distance median / p90, cm | jerk RMS, rad/s³ | jump, rad |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
     arm = Arm()
     try:
         for delay in delays:
             for mode in MODES if delay else (SKIP_STALE, EVERY_STEP):
                 seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + episodes)
-                results = [
-                    run_episode(policy, correction, arm, seed, mode, delay, speed_m_s) for seed in seeds
-                ]
+                results = [run_episode(policy, correction, arm, seed, mode, delay, path_of) for seed in seeds]
                 reached = sum(result.reached for result in results)
                 low, high = wilson_interval(reached, episodes)
                 distances_cm = 100 * np.array([result.distance_m for result in results])
-                lines.append(
+                print(
                     f"| {delay} | {mode} | {reached}/{episodes} | {100 * low:.0f}-{100 * high:.0f} % |"
                     f" {np.median(distances_cm):.1f} / {np.quantile(distances_cm, 0.9):.1f} |"
                     f" {np.mean([result.jerk for result in results]):.0f} |"
-                    f" {np.mean([result.jump for result in results]):.3f} |"
+                    f" {np.mean([result.jump for result in results]):.3f} |",
+                    flush=True,
                 )
-                print(lines[-1], flush=True)
     finally:
         arm.close()
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -157,12 +177,20 @@ def main() -> None:
     parser.add_argument("export", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--episodes", type=int, default=60)
-    parser.add_argument("--speed-m-s", type=float, default=0.06)
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--speed-m-s", type=float, default=0.06, help="of the block, for 6 s")
+    task.add_argument(
+        "--put-elsewhere-s", type=float, help="put the block elsewhere once, so long before the end"
+    )
     parser.add_argument("--delays", type=int, nargs="+", default=DELAYS)
     arguments = parser.parse_args()
     policy = open_policy(arguments.export)
     correction = load_correction(arguments.checkpoint, policy.fit)
-    print(table(policy, correction, arguments.episodes, arguments.delays, arguments.speed_m_s))
+    period_s = policy.fit.dt_s
+    path_of = partial(straight_path, speed_m_s=arguments.speed_m_s, period_s=period_s)
+    if arguments.put_elsewhere_s:
+        path_of = partial(put_elsewhere_path, seconds=arguments.put_elsewhere_s, period_s=period_s)
+    table(policy, correction, arguments.episodes, arguments.delays, path_of)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def main() -> None:
         run_module("training.train", "--data", images, "--held-out", held_out, "--out", weights)
     run_module("training.export", "--weights", weights, "--out", out)
     run_module("reflex_ros.cli.main", "calibrate-adaptive", out, "--write")
+    run_module("benchmarks.prefix_reuse", "--write", out)
     run_module("training.verify", "--weights", weights, "--export", out)
 
 

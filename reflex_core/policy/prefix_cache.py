@@ -180,7 +180,7 @@ def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:
     """(16, 16, 3) float32 means of a network input (1, 3, h, w) or (1, h, w, 3); one unit is a channel's whole range."""
     size = (THUMBNAIL, THUMBNAIL)
     height, width = picture.shape[1:3] if slot.channels_last else picture.shape[2:4]
-    stride = max(1, height * width // ENOUGH_PIXELS)
+    stride = max(1, min(height * width // ENOUGH_PIXELS, height // (4 * THUMBNAIL)))
     if slot.channels_last:
         near = np.ascontiguousarray(picture[0, ::stride], np.float32)
         cells = cv2.resize(near, size, interpolation=cv2.INTER_AREA)

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -82,7 +82,8 @@ class Rtc:
     Order of calls per request: `carried`, `produced`, then `delivered` when the answer leaves, whatever it became.
     """
 
-    def __init__(self, contract: Contract, fit: Fit) -> None:
+    def __init__(self, contract: Contract, fit: Fit, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns = clock_ns
         self.mode, self.note = effective_mode(contract, fit.dt_s)
         self._block, self._steps = contract.rtc, contract.flow.steps
         self._shape = (1, contract.horizon, contract.width)
@@ -128,6 +129,10 @@ class Rtc:
             return Carried(why="delay")  # longer than it was trained for
         return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
 
+    def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
+        """What guided a recorded answer: the chunk before it, (1, horizon, width), and what its record says."""
+        return self._guidance(shifted(normalised[0, : self._horizon], elapsed_rows), delay)
+
     def _guidance(self, tail: Floats, delay: int) -> Guidance:
         target = np.zeros(self._shape, np.float32)
         target[0, : len(tail)] = tail
@@ -159,7 +164,7 @@ class Rtc:
         """
         if self.mode == OFF or request.episode_id is None:
             return
-        delay_s = (time.monotonic_ns() - _zero_ns(request)) * 1e-9
+        delay_s = (self._clock_ns() - _zero_ns(request)) * 1e-9
         with self._lock:
             previous = self._pending.pop(_key(request), None)
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
