@@ -77,7 +77,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rt
             actions, begins = served.chunk.actions, row - delay
             if rtc is not None:
                 rtc.delivered(request, served)
-                rtc.consumed(request.episode_id, delay)
+                rtc.consumed(request.episode_id, delay + 1)  # the row on its way counts, as for the ROS node
             if running is not None:
                 old = running[0][begins - running[1] :]
                 jumps.append(float(np.abs(actions[delay] - old[delay]).max()))

@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from benchmarks import act_overhead, camera_to_chunk, gpu_check, hot_path
+from benchmarks import act_overhead, bag_cost, camera_to_chunk, gpu_check, hot_path, record_cost, trace_size
 from benchmarks.measure import percentiles, table
 
 
@@ -60,6 +60,39 @@ def test_gpu_check_says_so_where_there_is_no_gpu(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert gpu_check.main(["--rounds", "1"]) == 1
     assert "CUDAExecutionProvider" in capsys.readouterr().err
+
+
+def test_trace_size_measures_every_kind_of_file_and_the_audit_log(tmp_path: Path) -> None:
+    output = tmp_path / "trace.json"
+    assert trace_size.main(["--requests", "3", "--output", str(output)]) == 0
+    rows = results(output, "trace_size")["rows"]
+    assert len(rows) == 2 * (len(trace_size.COLUMNS) + 1)
+    assert all(row["MB per 1000"] > 0 for row in rows)
+
+
+def test_bag_cost_records_and_receives(tmp_path: Path) -> None:
+    output = tmp_path / "bag.json"
+    assert bag_cost.main(["--requests", "3", "--output", str(output)]) == 0
+    document = results(output, "bag_cost")
+    assert {row["storage"] for row in document["recording"]} == {"mcap", "sqlite3"}
+    assert len(document["receiving"]) == len(bag_cost.SIZES) + 1
+
+
+def test_record_cost_reads_and_replays_what_it_recorded(tmp_path: Path) -> None:
+    output = tmp_path / "record.json"
+    assert record_cost.main(["--requests", "3", "--output", str(output)]) == 0
+    document = results(output, "record_cost")
+    assert (len(document["traces"]), len(document["bags"])) == (7, 2)
+    assert len(document["replay"]) == 4
+    assert all(row["records per s"] > 0 for row in document["replay"])
+
+
+def test_record_cost_soaks_with_every_recorder(tmp_path: Path) -> None:
+    output = tmp_path / "soak.json"
+    assert record_cost.main(["--soak-seconds", "0.4", "--output", str(output)]) == 0
+    (*_, last) = results(output, "record_cost")["soak"]
+    assert (last["requests"], last["dropped"]) == (20, 0)
+    assert last["RSS MB"] > 0
 
 
 def test_percentiles_of_nothing_are_no_numbers() -> None:

@@ -33,7 +33,7 @@ SATURATION = 3.0
 OLDEST = 40
 LONGEST_EPISODE = 1 << 32
 NOTHING_NEW_SHARE = 0.15
-ITERATIONS, BATCH = 12_000, 1024
+ITERATIONS, BATCH = 8_000, 1024
 RATE, WEIGHT_DECAY = 2e-3, 1e-2
 CONSTANT_STD = 1e-4
 REPORT_EVERY = 500
@@ -51,14 +51,15 @@ class Batch:
     target: Floats
 
 
-def observed(moments: Moments, now: Index, seen: Index, spoken: Floats) -> Floats:
+def observed(moments: Moments, now: Index, seen: Index, spoken: Floats, told: Index | None = None) -> Floats:
     """(N, obs_dim): RECIPE for many pairs of moments at once; test_a2c2_training.py holds it against Features.
 
-    spoken: (N, 32) the words of the instructions.
+    spoken: (N, 32) the words of the instructions. told: when the previous action was told, `now` where not given.
     """
     state, hue = moments.states[now], moments.hues[now]
     return np.concatenate([
-        state, state - moments.states[seen], moments.previous[now], hue, hue - moments.hues[seen], spoken,
+        state, state - moments.states[seen], moments.previous[now if told is None else told],
+        hue, hue - moments.hues[seen], spoken,
     ], axis=1)  # fmt: skip
 
 
@@ -95,7 +96,7 @@ class Sampler:
         ])  # fmt: skip
 
     def draw(self, count: int) -> Batch:
-        """Some moments have nothing newer than the chunk's own observation; there is nothing to correct then."""
+        """Some pairs have nothing newer than the chunk's own observation; there is nothing to correct then."""
         generator, moments = self._generator, self._moments
         now = generator.integers(0, len(moments.rows), count)
         seen = generator.integers(self._earliest[now], now + 1)
@@ -108,7 +109,9 @@ class Sampler:
         order = generator.permutation(len(COLOURS))
         text = self._text[now]
         spoken = self._spoken[text, order[self._colours[text]]]
-        observation = observed(moments, np.where(blind, seen, now), seen, spoken)[:, recoloured(order)]
+        observation = observed(moments, np.where(blind, seen, now), seen, spoken, told=now)[
+            :, recoloured(order)
+        ]
         latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]
         inputs = np.concatenate([base, observation, self._encoding[row], latency_ms], axis=1)
         return Batch(inputs, target)

@@ -10,6 +10,7 @@ and is there `delay` steps later, while the robot goes on with the one before.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,7 +120,7 @@ def run_episode(
                 vector = correction.features_of(Moment(now, new.seen, command))
                 late_ms = delay * fit.dt_s * 1e3
                 new = replace(new, actions=correction.chunk(new.actions, vector, late_ms, delay).actions)
-            if followed is not None:
+            if followed is not None and mode != EVERY_STEP:  # there the commands are not those of the chunks
                 shift = new.begun - followed.begun
                 jumps.append(border_jump(followed.actions, new.actions, shift, step - new.begun))
             followed = new
@@ -140,7 +141,7 @@ def run_episode(
     distances = distances_m(replace(scene, blocks=tuple(blocks)), arm.end_effector_m)
     distance_m = float(distances[scene.target_index])
     return Result(
-        bool(distance_m < SUCCESS_DISTANCE_M), distance_m, jerk_rms(np.array(commands), fit.dt_s), float(np.nanmean(jumps))
+        bool(distance_m < SUCCESS_DISTANCE_M), distance_m, jerk_rms(np.array(commands), fit.dt_s), float(np.nanmean(jumps)) if jumps else math.nan
     )  # fmt: skip
 
 

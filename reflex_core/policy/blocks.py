@@ -11,6 +11,7 @@ from reflex_core.errors import ExportError
 
 GUIDED, PREFIX, OFF = "guided_identity", "prefix", "off"
 MOST_AGE_MS = 60_000.0
+BLEND_ROWS = 8  # the paper blends to the old chunk's end: a robot that sees its goal move then turns too late
 
 Fail = Callable[[str, str, object], ExportError]  # key, expected, got
 
@@ -32,7 +33,8 @@ class CacheRule:
 class RtcBlock:
     """How chunks of this export are made to fit together.
 
-    max_guidance_weight: None takes the number of denoise steps. clean_time: the flow time of an action that is fixed.
+    max_guidance_weight: None takes the number of denoise steps. blend_rows: over how many rows after the fixed ones the
+    old chunk loses its say. clean_time: the flow time of an action that is fixed.
     max_delay: the longest fixed part seen in training, in rows; for PREFIX only.
     """
 
@@ -40,6 +42,7 @@ class RtcBlock:
     max_guidance_weight: float | None = None
     clean_time: float = 0.0
     max_delay: int = 0
+    blend_rows: int = BLEND_ROWS
 
 
 PLAIN_RTC = RtcBlock()
@@ -69,13 +72,19 @@ def read_rtc_block(block: Mapping[str, Any], end: float, fail: Fail) -> RtcBlock
     weight = None
     if block.get("max_guidance_weight") is not None:
         weight = _number(block, "rtc.max_guidance_weight", 0.0, 1000.0, fail)
+    blend = _rows(block, "rtc.blend_rows", BLEND_ROWS, fail)
     if mode != PREFIX:
-        return RtcBlock(mode, weight)
-    longest = block.get("max_delay")
-    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
-        raise fail("rtc.max_delay", "how many fixed rows it was trained with, 1 or more", longest)
+        return RtcBlock(mode, weight, blend_rows=blend)
+    longest = _rows(block, "rtc.max_delay", None, fail)
     clean = _number({"clean_time": block.get("clean_time", end)}, "rtc.clean_time", -1e6, 1e6, fail)
-    return RtcBlock(mode, weight, clean, longest)
+    return RtcBlock(mode, weight, clean, longest, blend)
+
+
+def _rows(block: Mapping[str, Any], key: str, fallback: int | None, fail: Fail) -> int:
+    value = block.get(key.rpartition(".")[2], fallback)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise fail(key, "a number of rows, 1 or more", value)
+    return value
 
 
 def _number(block: Mapping[str, Any], key: str, low: float, high: float, fail: Fail) -> float:

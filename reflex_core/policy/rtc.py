@@ -136,7 +136,8 @@ class Rtc:
     def _guidance(self, tail: Floats, delay: int) -> Guidance:
         target = np.zeros(self._shape, np.float32)
         target[0, : len(tail)] = tail
-        weights = soft_mask(delay, len(tail), self._shape[1])[:, None] * self._columns
+        end = min(len(tail), delay + self._block.blend_rows)
+        weights = soft_mask(delay, end, self._shape[1])[:, None] * self._columns
         beta = self._block.max_guidance_weight or float(self._steps)
         return Guidance(target, weights[None], delay, beta, self.mode, self._block.clean_time)
 

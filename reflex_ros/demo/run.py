@@ -46,6 +46,7 @@ from reflex_ros.launching import PROFILE_VARIABLES
 READY_TIMEOUT_S = 90.0
 PICTURE_PERIOD_S = 0.25
 FRAMES = "frames"
+TRACES, BAGS = "trace", "bag"
 
 
 def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,6 +60,9 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
     option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
     option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
+    option(
+        "--record", type=Path, metavar="DIR", help="write DIR/trace (with images) and DIR/bag, for replays"
+    )
     return parser.parse_args(argv)
 
 
@@ -68,9 +72,15 @@ def robot_command(pictures_dir: Path) -> list[str]:
     return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *parameters]
 
 
-def policy_command(port: int) -> list[str]:
-    """The policy process: the embedded export on one thread, its trajectory wired to the robot."""
+def policy_command(port: int, record: Path | None = None) -> list[str]:
+    """The policy process: the embedded export on one thread, its trajectory wired to the robot.
+
+    record: where a trace with every image and a bag are written; None for neither.
+    """
     serve = ["serve", "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
+    if record is not None:
+        serve += ["--record", str(record / TRACES), "--record-images", "full"]
+        serve += ["--record-bag", str(record / BAGS)]
     remap = ["--ros-args", "-r", "reflex/joint_trajectory:=joint_trajectory"]
     return [sys.executable, "-m", "reflex_ros.cli.main", *serve, *remap]
 
@@ -92,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         complaints = stop(children)
+    if arguments.record is not None:
+        print("recorded", *map(_short, _recordings(arguments.record.resolve())), sep="\n  ")
     # After another failure a process may be caught while it starts, which says nothing.
     failures = failures or complaints
     if failures:
@@ -107,7 +119,8 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
         print(f"port {arguments.port} is in use; the policy server takes {port}")
     robot = start("robot", robot_command(out / FRAMES), out / "robot.log", os.environ)
     children.append(robot)
-    policy = start("policy", policy_command(port), out / "policy.log", os.environ)
+    record = arguments.record.resolve() if arguments.record else None
+    policy = start("policy", policy_command(port, record), out / "policy.log", os.environ)
     children.append(policy)
     print(f"robot   simulated Panda, pid {robot.process.pid}, {_short(robot.log)}")
     print(f"policy  {embedded_policy().name}, pid {policy.process.pid}, {_short(policy.log)}")
@@ -243,6 +256,11 @@ def _subscribed(participant: Participant, kind: type, topic: str, received: list
         yield
     finally:
         participant.node.destroy_subscription(subscription)
+
+
+def _recordings(record: Path) -> list[Path]:
+    """Every trace and bag under the folder that --record named."""
+    return sorted([*(record / TRACES).glob("*.jsonl.gz"), *(record / BAGS).glob("*/")])
 
 
 def _explain(failures: Sequence[str], children: Sequence[Child]) -> None:
