@@ -118,25 +118,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--episodes", type=int, default=50, help="per line")
     arguments.add_argument("--delays", type=int, nargs="+", default=[1, 4, 8, 12], help="in actions of 50 ms")
+    arguments.add_argument("--blend-rows", type=int, default=0, help="instead of what the export says")
     options = arguments.parse_args(argv)
     path = embedded().path
     policy = load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
+    block = policy.contract.rtc
+    contract = replace(policy.contract, rtc=replace(block, blend_rows=options.blend_rows or block.blend_rows))
     arm, rows, began = Arm(), [], time.perf_counter()
     for task, change in {CLEAR: names_one, TWINS: names_two, MOVED: names_one}.items():
         scenes = [change(make_scene(FIRST_HELD_OUT_SEED + index)) for index in range(options.episodes)]
         for delay in options.delays:
             for name in ("plain", "RTC"):
-                outcomes = [
-                    episode(
-                        policy,
-                        arm,
-                        scene,
-                        later_scene(task, scene),
-                        delay,
-                        policy.rtc() if name == "RTC" else None,
-                    )
-                    for scene in scenes
-                ]
+                outcomes = []
+                for scene in scenes:
+                    rtc = Rtc(contract, policy.fit) if name == "RTC" else None
+                    outcomes.append(episode(policy, arm, scene, later_scene(task, scene), delay, rtc))
                 rows.append(row_of(task, delay, name, outcomes))
                 print(".", end="", flush=True)
     arm.close()

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reflex_core.a2c2.correction import load_correction
 from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer, Expected
 from reflex_core.embodiment import Embodiment
@@ -17,8 +19,10 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.limits.config import SafetyConfig, load_safety_config
 from reflex_core.loading import load
 from reflex_core.metrics import Metrics
+from reflex_core.motion import MotionQuality
 from reflex_core.onion import onion
 from reflex_core.policy.policy import Policy
+from reflex_core.policy.rtc import Rtc
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
@@ -26,6 +30,7 @@ from reflex_core.slo import parse_slo
 from reflex_core.trace.session import session_of
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
+from reflex_core.wedges.a2c2 import A2C2, Outcome
 from reflex_core.wedges.admission import DEGRADE, Admission, degraded_steps_of
 from reflex_core.wedges.breaker import CLOSED, STATE_NUMBERS, Breaker
 from reflex_core.wedges.cloud import Cloud
@@ -37,6 +42,8 @@ from reflex_core.wedges.telemetry import Listener, Telemetry
 from reflex_core.wedges.wedge import Proceed, Wedge
 
 PROD = "prod"
+
+log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -60,6 +67,7 @@ class Loaded:
     deadline: Deadline
     cloud: Cloud | None
     recorders: tuple[Recorder, ...]
+    motion: MotionQuality
     wedges: Mapping[str, Wedge]
     act: Proceed
     close: Callable[[], None] = _nothing
@@ -96,7 +104,10 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     admission = _admission(settings, policy, name, around)
     breaker = _breaker(settings, metrics)
     deadline = _deadline(policy, guard, name, around)
-    predict = Predict(policy, PROD, around.next_seed, _sampling(settings, policy, around.live))
+    cache = policy.prefix_cache(settings.prefix_cache_max_age_ms) if settings.prefix_cache else None
+    rtc = _rtc(settings, policy)
+    predict = Predict(policy, PROD, around.next_seed, _sampling(settings, policy, around.live), cache, rtc)
+    a2c2 = _a2c2(settings, policy, guard, around)
     cloud = _cloud(settings, policy, name, around)
     if cloud is not None:
         opened.callback(cloud.close)
@@ -104,9 +115,14 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     for recorder in recorders:
         opened.callback(recorder.close)
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
+    trackers: list[Listener] = [found.tracker] if found.tracker else []
+    trackers += [rtc.delivered] if rtc else []
+    ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
+    motion = MotionQuality([end.component_idx for end in ends if end is not None])
+    trackers.append(motion)
     telemetry = Telemetry(
         name, model_id, metrics, around.listeners, recorders,
-        trace.next_seq if trace else None, [found.tracker] if found.tracker else [],
+        trace.next_seq if trace else None, trackers,
     )  # fmt: skip
     wedges: dict[str, Wedge | None] = {
         "telemetry": telemetry,
@@ -116,6 +132,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         "deadline": deadline,
         "cloud": cloud,
         "breaker": breaker,
+        "a2c2": a2c2,
         "policy": predict,
     }
     built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
@@ -134,6 +151,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         deadline=deadline,
         cloud=cloud,
         recorders=recorders,
+        motion=motion,
         wedges=built,
         act=onion(built),
     )
@@ -173,6 +191,35 @@ def _admission(settings: Settings, policy: Policy, embodiment: str, around: Surr
         lambda: around.live().slo_mode,
         degraded_steps_of(policy.contract.flow.steps),
         lambda kind: around.metrics.slo_violations.labels(embodiment, kind),
+    )
+
+
+def _rtc(settings: Settings, policy: Policy) -> Rtc | None:
+    if not settings.rtc:
+        return None
+    rtc = policy.rtc()
+    if rtc.note:
+        log.warning("%s: %s", policy.export.path, rtc.note)
+    return rtc
+
+
+def _a2c2(settings: Settings, policy: Policy, guard: Guard, around: Surroundings) -> A2C2 | None:
+    if not settings.a2c2_checkpoint:
+        return None
+    metrics = around.metrics
+
+    def count(outcome: Outcome) -> None:
+        family = metrics.a2c2_applied if outcome.applied else metrics.a2c2_skipped
+        family.labels(outcome.reason).inc()
+
+    return A2C2(
+        load_correction(Path(settings.a2c2_checkpoint), policy.fit),
+        latency_threshold_ms=settings.a2c2_latency_threshold_ms,
+        success_threshold=settings.a2c2_success_threshold,
+        newest=lambda request: request.newest() if request.newest else None,
+        previous=guard.hold_position,
+        injected_ms=lambda: around.live().inject_latency_ms,
+        on_outcome=count,
     )
 
 

@@ -201,6 +201,7 @@ class Engine:
             "state_used": policy.contract.state is not None,
             "notes": list(policy.notes),
             "wedges": list(loaded.wedges),
+            "motion": loaded.motion.figures().document(),
         }
 
     def _drop(self) -> None:

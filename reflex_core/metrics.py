@@ -75,6 +75,15 @@ class Metrics:
         )
         self.deadline_misses = counter("reflex_deadline_misses_total", "Requests over their deadline", ["embodiment"])
         self.cloud_failures = counter("reflex_cloud_failures_total", "Times the cloud did not help, by reason", ["reason"])
+        self.cache_hits = counter(
+            "reflex_cache_hit_total", "Prefixes taken from the episode cache", ["embodiment", "cache_type", "policy_slot"]
+        )
+        self.cache_misses = counter(
+            "reflex_cache_miss_total", "Prefixes that had to be made", ["embodiment", "cache_type", "policy_slot"]
+        )
+        self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
+        self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
+        self.a2c2_skipped = counter("reflex_a2c2_skipped_total", "Chunks not corrected, by reason", ["reason"])
         self.breaker_state = gauge(
             "reflex_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open", ["policy_slot"]
         )

@@ -68,7 +68,15 @@ class Settings:
         0.0, "Longest age of a kept prefix; 0: what the export says.", minimum=0.0, maximum=60_000.0
     )
     rtc: bool = _policy(
-        True, "Real-time chunking: the rest of an episode's previous chunk guides the next one, where the export allows it."
+        False, "Real-time chunking: the rest of an episode's previous chunk guides the next one, where the export allows it."
+    )
+    a2c2_checkpoint: str = _policy("", "Head that corrects late chunks by what has been seen since (.npz). Empty: none.")
+    a2c2_latency_threshold_ms: float = _policy(
+        40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0
+    )
+    a2c2_success_threshold: float = _policy(
+        0.9, "Share of reported episodes that succeed, above which chunks are not corrected; above 1: always correct.",
+        minimum=0.0, maximum=2.0,
     )
     seed: int = _policy(
         -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",

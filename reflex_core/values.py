@@ -65,7 +65,8 @@ class Request:
     """One question to the engine. `seed` None lets the engine choose one; it is always in the answer.
 
     deadline_ns: when the answer must be there (monotonic), None without a deadline. max_steps: denoise steps a degraded
-    service allows. forwarded: another server asks, because its own policy failed; it is not asked back.
+    service allows. newest: what the robot sees by now, None where only `observation` is known. forwarded: another
+    server asks, because its own policy failed; it is not asked back.
     """
 
     observation: Observation
@@ -77,6 +78,7 @@ class Request:
     cancellation: Cancellation | None = None
     max_steps: int | None = None
     forwarded: bool = False
+    newest: Callable[[], Observation | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
@@ -182,7 +182,10 @@ class ChunkLoop:
             self._engine.metrics.observations_refused.labels(error.slug).inc()
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
-        request = self._engine.request(observation, episode_id=episode_id or None)
+        request = replace(
+            self._engine.request(observation, episode_id=episode_id or None),
+            newest=lambda: self._buffer.peek(self._clock_ns(), tuning.gates),
+        )
         try:
             served = self._engine.act(request)
         except NotReadyError as error:

@@ -97,6 +97,17 @@ class ObservationBuffer:
 
         `consumed` is then what it was made of, until the next call.
         """
+        observation, self.consumed = self._newest(now_ns, gates)
+        return observation
+
+    def peek(self, now_ns: int, gates: Gates) -> Observation | None:
+        """What `take` would give, without counting as consumed; None where it would refuse."""
+        try:
+            return self._newest(now_ns, gates)[0]
+        except RefusedObservationError:
+            return None
+
+    def _newest(self, now_ns: int, gates: Gates) -> tuple[Observation, Consumed]:
         with self._lock:
             images = dict(self._images)
             state, messages = self._state()
@@ -108,8 +119,8 @@ class ObservationBuffer:
             stamps["the robot state"] = min(message.stamp_ns for message in messages)
         oldest = check_stamps(stamps, now_ns, gates)
         frames: Mapping[str, Frame] = {camera: frame(images[camera]) for camera in self._cameras}
-        self.consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
-        return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6)
+        consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
+        return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
 
     def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
         """The state, and the messages it is made of."""

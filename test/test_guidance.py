@@ -130,6 +130,7 @@ def test_one_step_unknown_rate_and_the_export_s_own_word_switch_it_off(export_co
         ({"mode": "prefix", "max_delay": 4, "clean_time": "now"}, "rtc.clean_time"),
         ({"mode": "prefix", "max_delay": 4}, "10 numbers, one per row"),
         ({"max_guidance_weight": -1}, "rtc.max_guidance_weight"),
+        ({"blend_rows": 0}, "rtc.blend_rows"),
     ],
 )
 def test_what_an_export_describes_wrongly_is_refused(

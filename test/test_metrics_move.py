@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
 from conftest import Server
-from http_client import Background, Client, busy, in_flight, wait_for
+from http_client import Background, Client, busy, in_flight, jpeg, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
-from ros_world import world
+from ros_world import REACH_HOME, world
 
+from reflex_core.locations import embedded_policy
 from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.recorder import Recorder
 
@@ -167,6 +168,38 @@ def a_full_disk(bench: Bench) -> Provocation:
         yield server.client
 
 
+def the_embedded_policy(bench: Bench, **settings: object) -> Client:
+    client: Client = bench.serve("calm", export_dir=str(embedded_policy()), **settings).client
+    return client
+
+
+def one_episode(client: Client, requests: int = 2) -> None:
+    for _ in range(requests):
+        grey = jpeg(
+            height=224, width=224, colour=(127, 127, 127)
+        )  # the head leaves pictures alone that look like nothing it has seen
+        assert client.act(image=grey, state=REACH_HOME, episode_id="ep_1").status == 200
+
+
+def a_prefix_that_is_kept(bench: Bench) -> Provocation:
+    client = the_embedded_policy(bench, prefix_cache=True)
+    yield client
+    one_episode(client)
+
+
+def a_chunk_that_is_guided(bench: Bench) -> Provocation:
+    client = the_embedded_policy(bench, rtc=True)
+    yield client
+    one_episode(client)
+
+
+def chunks_with_a_head(bench: Bench) -> Provocation:
+    head = embedded_policy() / "a2c2.npz"
+    client = the_embedded_policy(bench, a2c2_checkpoint=str(head), inject_latency_ms=60.0)
+    yield client
+    one_episode(client, 8)  # the first few are skipped: nothing is known of the latency yet
+
+
 PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_act_latency_seconds": an_answer,
     "reflex_onnx_load_time_seconds": a_load,
@@ -190,6 +223,11 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_cuda_graph_capture_failed_at_init": cuda_graphs,
     "reflex_cuda_graph_capture_seconds": cuda_graphs,
     "reflex_cuda_graph_replay_seconds": cuda_graphs,
+    "reflex_cache_hit": a_prefix_that_is_kept,
+    "reflex_cache_miss": a_prefix_that_is_kept,
+    "reflex_rtc_guided": a_chunk_that_is_guided,
+    "reflex_a2c2_applied": chunks_with_a_head,
+    "reflex_a2c2_skipped": chunks_with_a_head,
     "reflex_server_up": a_load,
     "reflex_robot_info": a_load,
     "reflex_records": a_record,

@@ -11,7 +11,7 @@ from reflex_core.errors import ExportError
 
 GUIDED, PREFIX, OFF = "guided_identity", "prefix", "off"
 MOST_AGE_MS = 60_000.0
-BLEND_ROWS = 8  # the paper blends to the old chunk's end: a robot that sees its goal move then turns too late
+BLEND_ROWS = 4  # the paper blends to the old chunk's end: a robot that sees its goal move then turns too late
 
 Fail = Callable[[str, str, object], ExportError]  # key, expected, got
 

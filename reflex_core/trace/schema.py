@@ -226,10 +226,31 @@ def _guard(_: Request, served: Served) -> Record:
     return {"violations": report.violations, "clamped": report.clamped, "clamp_count": report.clamp_count}
 
 
+def _cache(_: Request, served: Served) -> Record | None:
+    if served.cache_status == "n/a":
+        return None
+    return {"status": served.cache_status, "age_ms": _ms(served.cache_age_ms)}
+
+
+def _rtc(_: Request, served: Served) -> Record | None:
+    if not served.rtc_mode:
+        return None
+    return {
+        "mode": served.rtc_mode,
+        "delay": served.rtc_delay,
+        "previous": served.rtc_previous,
+        "elapsed_rows": served.rtc_elapsed_rows,
+    }
+
+
 # Everything optional, in the order it is written. One line adds a block; None leaves it out of a record.
 BLOCKS: Mapping[str, Callable[[Request, Served], Any]] = {
+    "cache": _cache,
     "guard": _guard,
     "deadline": _deadline,
+    "rtc": _rtc,
+    "routing": lambda _, served: dict(served.routing) or None,
+    "a2c2": lambda _, served: dict(served.a2c2) or None,
     "noise": lambda _, served: {"seed": served.seed},
     "slot": lambda _, served: served.slot,
     "model_version": lambda _, served: served.model_version,

@@ -42,6 +42,9 @@ class Telemetry:
         self._metrics = metrics
         self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
         self._steps = metrics.denoise_steps.labels(embodiment, "prod")
+        self._cache_hits = metrics.cache_hits.labels(embodiment, "vlm_prefix", "prod")
+        self._cache_misses = metrics.cache_misses.labels(embodiment, "vlm_prefix", "prod")
+        self._guided = metrics.chunks_guided.labels(embodiment, "prod")
         self._in_flight = metrics.in_flight.labels(embodiment, "prod")
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
@@ -76,6 +79,12 @@ class Telemetry:
         served = replace(served, latency_ms=latency_ms, trace_seq=seq)
         self._latency_s.observe(latency_ms * 1e-3)
         self._steps.inc(served.denoise_steps)
+        if served.cache_status == "hit":
+            self._cache_hits.inc()
+        elif served.cache_status == "miss":
+            self._cache_misses.inc()
+        if served.rtc_mode:
+            self._guided.inc()
         if served.tokens_cut:
             self._metrics.instructions_cut.inc()
             self._warn_of_cut(request, served)

@@ -28,6 +28,7 @@ _DATA = {1, 3, 4, 5, 6, 7}  # header, schema, channel, message, chunk, message i
 _FOOTER = _HEAD.pack(2, 20) + bytes(20) + _MAGIC  # without a summary
 _END_OF_DATA = _HEAD.pack(15, 4) + bytes(4)
 _REINDEX = ".reindex"
+MESSAGE_LENGTH = 300
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -66,8 +67,11 @@ def reindex(directory: Path) -> Reindexed:
         if not parts:
             raise BagError(f"{directory}: its files hold no message")
         save(directory, parts, storage)
-    except (OSError, sqlite3.Error) as error:
-        raise BagError(f"{directory}: {error}") from error
+    except BagError:
+        raise
+    except Exception as error:  # rosbags meets damage with whatever its parsers happen to raise
+        said = error if isinstance(error, OSError | sqlite3.Error) else f"{type(error).__name__}: {error}"
+        raise BagError(f"{directory}: {' '.join(str(said).split())[:MESSAGE_LENGTH]}") from error
     names = {part.name for part in parts}
     empty = tuple(path.name for path in paths if path.name not in names)
     return Reindexed(len(parts), sum(part.messages for part in parts), repaired, empty)

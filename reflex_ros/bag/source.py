@@ -25,7 +25,15 @@ from reflex_ros.bag.messages import CONSUMED, STRING, TRACE
 
 IMAGES_KEPT = 8  # per topic; a record follows its images closely, so only the newest can be meant
 
+MESSAGE_LENGTH = 300
+
 Document = dict[str, Any]
+
+
+def _unreadable(path: Path, error: Exception) -> TraceError:
+    """One sentence. Damaged files raise in rosbags whatever its parsers happen to raise, so nothing can be listed."""
+    said = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
+    return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(said).split())[:MESSAGE_LENGTH]}")
 
 
 class BagSource:
@@ -62,8 +70,10 @@ class BagSource:
             raise TraceError(
                 f"{path}: holds no metadata.yaml: a bag that was cut off, `reflex bag reindex {path}` makes it whole"
             ) from error
-        except (ReaderError, OSError) as error:
-            raise TraceError(f"{path}: cannot be read as a bag: {error}") from error
+        except TraceError:
+            raise
+        except Exception as error:
+            raise _unreadable(path, error) from error
 
     def __enter__(self) -> BagSource:
         return self
@@ -94,8 +104,10 @@ class BagSource:
                 where, document = self._document(connection, time_ns, raw)
                 if document.get("kind") == REQUEST:
                     yield self._recorded(document, where, images)
-        except (ReaderError, OSError) as error:
-            raise TraceError(f"{self.path}: cannot be read as a bag: {error}") from error
+        except TraceError:
+            raise
+        except Exception as error:
+            raise _unreadable(self.path, error) from error
 
     def _header(self) -> Document:
         for connection, time_ns, raw in self._reader.messages(self._trace) if self._trace else ():
