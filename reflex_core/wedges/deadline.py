@@ -20,7 +20,7 @@ from reflex_core.values import (
     CLOUD,
     HOLD,
     LAST_KNOWN_GOOD,
-    NOTHING,
+    NOT_INFERRED,
     POLICY,
     ActionChunk,
     Floats,
@@ -231,11 +231,9 @@ class Deadline:
             chunk=replace(chunk, actions=actions, source=LAST_KNOWN_GOOD),
             raw_actions=good.served.raw_actions[elapsed:],
             request_id=request.request_id,
-            denoise_steps=0,
-            tokens_cut=0,
-            stages_ms=NOTHING,
             deadline_exceeded=True,
             fallback_age_ms=age_ms,
+            **NOT_INFERRED,
         )
 
     def _held(self, request: Request) -> Served:

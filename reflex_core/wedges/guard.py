@@ -29,6 +29,7 @@ from reflex_core.policy.fit import Columns
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
+    NOT_INFERRED,
     NOTHING,
     ActionChunk,
     Floats,
@@ -233,8 +234,8 @@ class Guard:
         held = self._hold(request, pattern, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
         return replace(
             held, raw_actions=held.chunk.actions, request_id=request.request_id, episode_id=request.episode_id,
-            seed=request.seed or 0, denoise_steps=0, tokens_cut=0, latency_ms=0.0, stages_ms=NOTHING,
-            deadline_exceeded=False, fallback_age_ms=0.0, injected_latency_ms=0.0, trace_seq=-1,
+            seed=request.seed or 0, latency_ms=0.0, routing=NOTHING, deadline_exceeded=False,
+            fallback_age_ms=0.0, injected_latency_ms=0.0, trace_seq=-1, **NOT_INFERRED,
         )  # fmt: skip
 
     def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:

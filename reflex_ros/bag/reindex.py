@@ -71,10 +71,14 @@ def reindex(directory: Path) -> Reindexed:
         raise
     except Exception as error:  # rosbags meets damage with whatever its parsers happen to raise
         said = error if isinstance(error, OSError | sqlite3.Error) else f"{type(error).__name__}: {error}"
-        raise BagError(f"{directory}: {' '.join(str(said).split())[:MESSAGE_LENGTH]}") from error
+        raise BagError(f"{directory}: {_one_line(said)}") from error
     names = {part.name for part in parts}
     empty = tuple(path.name for path in paths if path.name not in names)
     return Reindexed(len(parts), sum(part.messages for part in parts), repaired, empty)
+
+
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())[:MESSAGE_LENGTH]
 
 
 def _is_part(path: Path) -> bool:
@@ -91,7 +95,7 @@ def _part(path: Path, storage: str) -> Part:
     try:
         reader.open()
     except (ReaderError, ValueError, KeyError) as error:
-        raise BagError(f"{path}: {error}") from error
+        raise BagError(f"{path}: {_one_line(error)}") from error
     try:
         connections = [connection._replace(digest=_digest(connection)) for connection in reader.connections]
         found = reader.metadata
