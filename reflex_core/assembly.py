@@ -70,7 +70,19 @@ class Loaded:
     motion: MotionQuality
     wedges: Mapping[str, Wedge]
     act: Proceed
+    rtc: Rtc | None = None
     close: Callable[[], None] = _nothing
+
+    def executed(self, episode_id: str | None, first_row: int) -> None:
+        """A door handed the newest chunk to the robot, which goes on at `first_row`."""
+        if self.rtc is not None:
+            self.rtc.consumed(episode_id, first_row + 1)
+
+    def not_executed(self, episode_id: str | None) -> None:
+        """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
+        self.guard.forget()
+        if self.rtc is not None:
+            self.rtc.forget(episode_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         motion=motion,
         wedges=built,
         act=onion(built),
+        rtc=rtc,
     )
 
 

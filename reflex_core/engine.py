@@ -201,6 +201,9 @@ class Engine:
             "state_used": policy.contract.state is not None,
             "notes": list(policy.notes),
             "wedges": list(loaded.wedges),
+            "rtc": {"mode": loaded.rtc.mode, "note": loaded.rtc.note} | loaded.rtc.counts
+            if loaded.rtc
+            else None,
             "motion": loaded.motion.figures().document(),
         }
 

@@ -230,6 +230,7 @@ class ChunkLoop:
                 self._failed("deadline", "the last good chunk is from before the robot held")
                 return
             self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
+            self._loaded.executed(self.episode_id or None, start)
             self._chunk_id += 1
             self._executing = (served.chunk.actions, running)
             self._due_since_ns = None
@@ -296,8 +297,8 @@ class ChunkLoop:
         self.progress.problem, self.progress.problem_text = problem, text
 
     def _forget(self) -> None:
-        """The guard must not take the chunk it saw last for what the robot executes. Needs the lock."""
-        self._loaded.guard.forget()
+        """Nothing may take the newest chunk for what the robot executes. Needs the lock."""
+        self._loaded.not_executed(self.episode_id or None)
 
     def _hold(self, reason: str) -> None:
         """Publish a hold where the robot was last told to be, else where it measures itself. Needs the lock."""

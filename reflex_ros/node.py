@@ -69,7 +69,9 @@ class ReflexNode:
         work[State.TRANSITION_STATE_DEACTIVATING] = self._deactivate
         work[State.TRANSITION_STATE_CLEANINGUP] = self._clean_up
         work[State.TRANSITION_STATE_SHUTTINGDOWN] = self._clean_up
-        self._logs = bridge(self.node.get_logger())  # last: a node that cannot be made must not keep the loggers
+        self._logs = bridge(
+            self.node.get_logger()
+        )  # last: a node that cannot be made must not keep the loggers
 
     def _interfaces(self) -> None:
         node = self.node

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from recordings import asked, lines_of, served, tiny_disk
 
-from reflex_core.audit.log import AuditLog
 from reflex_core.audit.chain import START, audit_files, verify
+from reflex_core.audit.log import AuditLog
 from reflex_core.errors import ConfigurationError
 from reflex_core.trace.hashing import observation_hash
 from reflex_core.values import Frame, GuardReport

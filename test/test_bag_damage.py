@@ -45,7 +45,7 @@ def read(path: Path) -> None:
             assert set(source.damage) <= set(source.warnings)
     except TraceError as error:
         said = str(error)
-        assert (str(path) in said or "image" in said, "\n" in said) == (True, False)  # noqa: PT017
+        assert (str(path) in said or "image" in said, "\n" in said) == (True, False)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -76,5 +76,5 @@ def test_a_damaged_bag_gives_records_or_one_sentence(
         reindex(path)
     except BagError as error:
         said = str(error)
-        assert (str(path) in said, "\n" in said) == (True, False)  # noqa: PT017  (allowed, not required)
+        assert (str(path) in said, "\n" in said) == (True, False)
     read(path)

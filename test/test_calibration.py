@@ -13,9 +13,15 @@ import pytest
 
 from reflex_core.calibration import cache as kept
 from reflex_core.calibration.cache import Calibration, look_up, read, resolve, store, store_latency
-from reflex_core.errors import ConfigurationError
-from reflex_core.calibration.fingerprint import Fingerprint, fingerprint_from, physical_cores, ram_gb, this_machine
+from reflex_core.calibration.fingerprint import (
+    Fingerprint,
+    fingerprint_from,
+    physical_cores,
+    ram_gb,
+    this_machine,
+)
 from reflex_core.calibration.measuring import Effort, Quality, Run, measure, quality_score
+from reflex_core.errors import ConfigurationError
 from reflex_core.policy.providers import CPU, CUDA
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

@@ -93,7 +93,7 @@ def test_a_wedge_reads_no_settings(path: Path) -> None:
 
 def test_the_wedges_are_named_in_two_places_their_order_and_their_making() -> None:
     everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
-    knows = [room_of(path) for path in everywhere if len(words(path) & set(ORDER)) >= 4]
+    knows = [room_of(path) for path in everywhere if len(words(path) & set(ORDER)) >= 6]
     assert sorted(knows) == ["reflex_core/assembly.py", "reflex_core/onion.py"]
 
 
