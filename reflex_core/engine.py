@@ -201,9 +201,7 @@ class Engine:
             "state_used": policy.contract.state is not None,
             "notes": list(policy.notes),
             "wedges": list(loaded.wedges),
-            "rtc": {"mode": loaded.rtc.mode, "note": loaded.rtc.note} | loaded.rtc.counts
-            if loaded.rtc
-            else None,
+            "rtc": _rtc(loaded),
             "motion": loaded.motion.figures().document(),
         }
 
@@ -222,3 +220,12 @@ class Engine:
     def _enter(self, state: str, reason: str = "") -> None:
         self._state, self._reason = state, reason
         self.metrics.server_up.set(1 if state == READY else 0)
+
+
+def _rtc(loaded: Loaded) -> dict[str, Any] | None:
+    """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
+    return (
+        None
+        if loaded.rtc is None
+        else {"mode": loaded.rtc.mode, "note": loaded.rtc.note, **loaded.rtc.counts}
+    )
