@@ -75,7 +75,17 @@ def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON file. The calls take turns, so that noise hits all alike."""
     options = _options(arguments)
-    logging.disable(logging.WARNING)
+    log = logging.getLogger("reflex_core.wedges.guard")
+    level = log.level
+    log.setLevel(logging.ERROR)  # every repaired chunk would say so
+    try:
+        return _measured(options)
+    finally:
+        log.setLevel(level)
+
+
+def _measured(options: argparse.Namespace) -> int:
+    """What main does, quietly."""
     robot = load_preset("franka").without_gripper()
     slow = effective_limits(robot.joint_names, robot, None)
     assert slow is not None

@@ -61,7 +61,8 @@ def test_a_trace_of_30_000_requests_takes_no_more_memory_than_one_of_5_000(
     trace = writer(tmp_path, images="none", gzip=packed)
     grown_bytes, grown_files = push(trace, lambda: trace.written, 1)
     trace.close()
-    assert (trace.dropped, grown_files) == (0, 0)
+    assert trace.dropped == 0
+    assert grown_files <= 0  # others' files may close meanwhile
     assert grown_bytes < GROWTH_BYTES
     (path,) = traces(tmp_path)
     with TraceReader(path) as reader:
@@ -81,7 +82,8 @@ def test_a_bag_of_30_000_requests_takes_no_more_memory_than_one_of_5_000(
 
     grown_bytes, grown_files = push(record, lambda: bag.written, PER_INFERENCE)
     bag.close()
-    assert (bag.dropped, grown_files) == (0, 0)
+    assert bag.dropped == 0
+    assert grown_files <= 0
     assert grown_bytes < GROWTH_BYTES
     with BagSource(bags(tmp_path)[0]) as source:
         assert sum(1 for _ in source) == REQUESTS
