@@ -228,7 +228,6 @@ def _a2c2(settings: Settings, policy: Policy, guard: Guard, around: Surroundings
     return A2C2(
         load_correction(Path(settings.a2c2_checkpoint), policy.fit),
         latency_threshold_ms=settings.a2c2_latency_threshold_ms,
-        success_threshold=settings.a2c2_success_threshold,
         newest=lambda request: request.newest() if request.newest else None,
         previous=guard.hold_position,
         injected_ms=lambda: around.live().inject_latency_ms,

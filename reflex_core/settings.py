@@ -74,10 +74,6 @@ class Settings:
     a2c2_latency_threshold_ms: float = _policy(
         40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0
     )
-    a2c2_success_threshold: float = _policy(
-        0.9, "Share of reported episodes that succeed, above which chunks are not corrected; above 1: always correct.",
-        minimum=0.0, maximum=2.0,
-    )
     seed: int = _policy(
         -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
         minimum=-1, maximum=2**63 - 1,

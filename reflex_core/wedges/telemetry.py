@@ -15,6 +15,7 @@ from reflex_core.episodes import Episodes
 from reflex_core.errors import ReflexError
 from reflex_core.metrics import Metrics
 from reflex_core.recorder import Recorder
+from reflex_core.slo import percentile_of
 from reflex_core.values import Request, Served
 from reflex_core.wedges.wedge import Proceed
 
@@ -116,13 +117,4 @@ class Telemetry:
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
         """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
         with self._lock:
-            return tuple(_percentile(self._sorted_ms, percentile) for percentile in percentiles)
-
-
-def _percentile(ordered: list[float], percentile: float) -> float:
-    if not ordered:
-        return 0.0
-    position = percentile / 100 * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+            return tuple(percentile_of(self._sorted_ms, percentile) for percentile in percentiles)

@@ -240,7 +240,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def get_guard_status(request: web.Request) -> web.Response:
     """GET /guard/status: is the guard tripped, and how near is it?"""
-    return _response(guard_status(request.app[ENGINE]))
+    return _response(await _on_clerk(request, guard_status))
 
 
 async def post_guard_reset(request: web.Request) -> web.Response:
