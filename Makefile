@@ -56,7 +56,7 @@ doctor: build ## check this machine
 	@$(RUN) -m reflex_ros.cli.doctor
 
 .PHONY: test
-test: lint $(STAMPS)/simulator ## lint, check the types and run all tests
+test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types and run all tests
 	@$(RUN) -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -112,7 +112,16 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 $(STAMPS)/test: $(STAMPS)/build
 	@echo "installing the test tools"
 	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo,test]'
+	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
 	@touch $@
+
+# The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages.
+$(STAMPS)/browser: requirements/debian.sh $(STAMPS)/build
+	@for name in chromium-headless-shell chromium google-chrome; do \
+	  ! command -v $$name >/dev/null || exec touch $@; \
+	done; \
+	echo "unpacking Chromium for the tests (100 MB to fetch)"; \
+	requirements/debian.sh --with-needs chromium-headless-shell $(VENV)/chromium && touch $@
 
 $(STAMPS)/simulator: $(STAMPS)/build
 	@$(SYSTEM) simulator $(RUN)

@@ -20,6 +20,7 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
+DATA = ("launch", "config", "models", "dashboards", "deploy")  # as CMakeLists.txt installs them
 ROS_IS_SOURCED = bool(os.environ.get("ROS_DISTRO"))
 
 # Exact versions: the bare names hold Jazzy and Kilted side by side, and pip would take Kilted.
@@ -43,10 +44,13 @@ RUN = [
     "simplejpeg>=1.7,<2",
     "tokenizers>=0.20,<1",
 ]
+OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.36,<2", "opentelemetry-sdk>=1.36,<2"]
 EXTRAS = {
     "gpu": ["onnxruntime-gpu>=1.20,<2"],
     "demo": ["mujoco>=3.3,<5"],
+    "otel": OTEL,
     "test": [
+        *OTEL,
         "colcon-ros>=0.4,<1",
         "hypothesis>=6.100,<7",
         "mcap-ros2-support>=0.5,<1",
@@ -131,7 +135,7 @@ class BuildMessages(Command):
     def get_source_files(self) -> list[str]:
         """Name what an sdist must hold for this command to work there."""
         paths = [ROOT / "CMakeLists.txt", ROOT / "package.xml"]
-        for folder in ("msg", "launch", "config", "models", "requirements", "reflex_core", "reflex_ros"):
+        for folder in (*DATA, "msg", "requirements", "reflex_core", "reflex_ros"):
             paths += files_below(ROOT / folder)
         return [str(path.relative_to(ROOT)) for path in paths]
 
@@ -191,7 +195,7 @@ def is_message_file(path: Path, site_packages: Path) -> bool:
     if path.is_relative_to(site_packages):
         inside = path.relative_to(site_packages)
         return is_python_file(inside) and (path.suffix == ".so" or inside.is_relative_to("reflex_ros/msg"))
-    copied = [Path("share/reflex_ros") / name for name in ("launch", "config", "models")]
+    copied = [Path("share/reflex_ros") / name for name in DATA]
     return not any(path.is_relative_to(folder) for folder in copied)
 
 

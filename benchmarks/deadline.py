@@ -150,7 +150,7 @@ def measure_hop(measured: Measured, requests: int) -> dict[str, object]:
     policy, metrics = policy_of(measured), Metrics()
     answer = template(policy, "prod")
     deadline = Deadline(
-        lambda: 1000.0, lambda: 1000.0, lambda _: None, answer, metrics.deadline_misses.labels("bench"),
+        lambda: 1000.0, lambda: 1000.0, lambda _: None, lambda _: answer, metrics.deadline_misses.labels("bench"),
         {}, metrics.holds.labels("deadline"),
     )  # fmt: skip
     observation = policy.canary()

@@ -12,3 +12,25 @@ class Counts(Protocol):
     def inc(self) -> None:
         """One more."""
         ...
+
+
+class Level(Protocol):
+    """A gauge that is bound to its labels and goes up and down."""
+
+    def inc(self) -> None:
+        """One more."""
+        ...
+
+    def dec(self) -> None:
+        """One less."""
+        ...
+
+
+class Unwatched:
+    """A level that nobody looks at."""
+
+    def inc(self) -> None:
+        """Nothing."""
+
+    def dec(self) -> None:
+        """Nothing."""

@@ -9,16 +9,21 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from reflex_core.assembly import Loaded, Surroundings, assemble
+from reflex_core.assembly import Loaded, PolicySlot, Surroundings, assemble
 from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer
-from reflex_core.errors import InferenceError, NotReadyError, ReflexError
+from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.metrics import Metrics
+from reflex_core.progress import report
+from reflex_core.recorder import ConnectTracing
 from reflex_core.settings import Settings
+from reflex_core.slots.health import DEGRADED as NO_SLOT
+from reflex_core.slots.operate import Swap, SwapError
+from reflex_core.slots.outcomes import Outcome
+from reflex_core.slots.pair import Pair
 from reflex_core.values import Observation, Request, Served
 from reflex_core.wedges.breaker import CLOSED
 from reflex_core.wedges.telemetry import Listener
@@ -33,9 +38,15 @@ class Engine:
     """Loads, warms and serves one policy. `act` may be called from any thread at any time."""
 
     def __init__(
-        self, settings: Settings, connect_cloud: Callable[[Settings], CloudServer] | None = None
+        self,
+        settings: Settings,
+        connect_cloud: Callable[[Settings], CloudServer] | None = None,
+        connect_tracing: ConnectTracing | None = None,
     ) -> None:
-        """connect_cloud: reaches the server of `cloud_fallback`; the core itself speaks no HTTP."""
+        """connect_cloud: reaches the server of `cloud_fallback`; the core itself speaks no HTTP.
+
+        connect_tracing: opens the recorder that sends spans to `otel_endpoint`, at every load.
+        """
         self.settings = settings
         self.metrics = Metrics()
         self._lock = threading.Lock()
@@ -47,17 +58,18 @@ class Engine:
         self._base_seed = base
         seeds = itertools.count(base)
         self._around = Surroundings(
-            lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds), connect_cloud
+            lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds), connect_cloud,
+            connect_tracing,
         )
         self._session_id = secrets.token_hex(4)
         self._request_numbers = itertools.count()
 
     @property
     def state(self) -> str:
-        """initializing, loading, inactive, warming, ready, failed, or degraded: ready but for an open breaker."""
+        """initializing, loading, inactive, warming, ready, failed, or degraded: ready but for the breaker of every slot."""
         loaded, state = self._loaded, self._state
-        if state == READY and loaded is not None and loaded.breaker is not None:
-            return READY if loaded.breaker.state == CLOSED else DEGRADED
+        if state == READY and loaded is not None and loaded.verdict == NO_SLOT:
+            return DEGRADED
         return state
 
     @property
@@ -84,13 +96,15 @@ class Engine:
             self._enter(LOADING)
             self._drop()  # a load that fails must not leave the policy before it within reach
             try:
-                self._loaded = assemble(self.settings, self._around)
+                self._loaded = loaded = assemble(self.settings, self._around)
             except ReflexError as error:
                 self._enter(FAILED, str(error))
                 raise
             except Exception as error:
                 self._enter(FAILED, f"{type(error).__name__}: {error}")
                 raise
+            if loaded.pair is not None:
+                loaded.pair.operating.listen(self._swapped)
             self._enter(INACTIVE)
 
     def warm_up(self) -> None:
@@ -99,12 +113,11 @@ class Engine:
             loaded = self._require(INACTIVE, READY)
             self._enter(WARMING)
             try:
-                for note in loaded.policy.capture_graphs():
-                    log.warning("%s", note)
-                for seed in (0, 1):
-                    actions = loaded.policy.predict(loaded.policy.canary(), seed).actions
-                    if not np.isfinite(actions).all():
-                        raise InferenceError("warm-up: the model gave NaN or Inf for a plain grey image")
+                for done, slot in enumerate(loaded.slots.values()):
+                    report(done / len(loaded.slots), "warming up", slot.policy.export.model_version)
+                    for note in slot.warm_up():
+                        log.warning("%s", note)
+                report(1.0, "warming up")
             except Exception as error:
                 self._enter(FAILED, f"warm-up failed: {error}")
                 raise
@@ -118,7 +131,10 @@ class Engine:
 
     def adjust(self, settings: Settings) -> None:
         """Take over new values of settings that may change while serving; the others wait for the next load."""
-        self.settings = settings
+        before, self.settings = self.settings, settings
+        loaded = self._loaded
+        if loaded is not None and loaded.pair is not None and settings.split != before.split:
+            loaded.pair.operating.set_split(settings.split, "the setting was changed", "settings")
 
     def reset_guard(self) -> bool:
         """Take a tripped guard back into service; True when it was tripped. Raises NotReadyError before `load`."""
@@ -132,13 +148,32 @@ class Engine:
         return was_tripped
 
     def reset_breaker(self) -> bool:
-        """Close the circuit breaker; True when it was not closed. Raises NotReadyError where there is none."""
+        """Close the circuit breakers; True when one was not closed. Raises NotReadyError where there is none."""
         loaded = self._loaded
-        if loaded is None or loaded.breaker is None:
+        if loaded is None or not loaded.breakers:
             raise NotReadyError(self._state, "there is no circuit breaker to reset")
-        was_open = loaded.breaker.state != CLOSED
-        loaded.breaker.reset()
+        was_open = any(breaker.state != CLOSED for breaker in loaded.breakers)
+        for breaker in loaded.breakers:
+            breaker.reset()
         return was_open
+
+    def pair(self) -> Pair:
+        """The two policies' operating room. Raises SwapError where one policy is served, NotReadyError before `load`."""
+        loaded = self._loaded
+        if loaded is None:
+            raise NotReadyError(self._state, "no policy is loaded")
+        if loaded.pair is None:
+            raise SwapError("one policy is served: start with --policy-a and --policy-b to share episodes", "single-policy")
+        return loaded.pair
+
+    def report_outcome(
+        self, episode_id: str, success: bool, score: float | None = None, note: str = ""
+    ) -> Outcome:
+        """Keep how an episode ended. Raises NotReadyError before `load`, ObservationError for a report that says nothing."""
+        loaded = self._loaded
+        if loaded is None:
+            raise NotReadyError(self._state, "no policy is loaded")
+        return loaded.outcomes.report(episode_id, success, score, note)
 
     def unload(self) -> None:
         """Drop the policy and its memory; ends `initializing`. A request in flight still gets its answer."""
@@ -163,6 +198,9 @@ class Engine:
         request_id: str | None = None,
         seed: int | None = None,
         forwarded: bool = False,
+        elapsed_rows: float | None = None,
+        traceparent: str = "",
+        tracestate: str = "",
     ) -> Request:
         """A Request with an id of its own where the caller has none. `received_ns` is on the monotonic clock."""
         return Request(
@@ -172,6 +210,9 @@ class Engine:
             episode_id=episode_id,
             seed=seed,
             forwarded=forwarded,
+            elapsed_rows=elapsed_rows,
+            traceparent=traceparent,
+            tracestate=tracestate,
         )
 
     def description(self) -> dict[str, Any]:
@@ -201,9 +242,33 @@ class Engine:
             "state_used": policy.contract.state is not None,
             "notes": list(policy.notes),
             "wedges": list(loaded.wedges),
-            "rtc": _rtc(loaded),
+            "rtc": _rtc(loaded.first),
+            "prefix_cache": None if loaded.first.cache is None else dict(loaded.first.cache.counts),
+            "policies": self.policies(),
             "motion": loaded.motion.figures().document(),
         }
+
+    def policies(self) -> dict[str, Any]:
+        """Who answers: every slot, and where there are two the split, its history and the watch over it."""
+        loaded = self._loaded
+        if loaded is None:
+            return {"mode": "none", "verdict": self._state, "slots": {}}
+        tally = loaded.outcomes.tally()
+        slots = {
+            name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
+            for name, slot in loaded.slots.items()
+        }
+        document = {
+            "mode": "single" if loaded.pair is None else "two",
+            "verdict": loaded.verdict,
+            "slots": slots,
+            "shadow": _shadow(loaded),
+        }
+        return document | (loaded.pair.document() if loaded.pair is not None else {})
+
+    def _swapped(self, swap: Swap) -> None:
+        """Whoever changed the split: the settings say so too."""
+        self.settings = replace(self.settings, split=swap.to_split)
 
     def _drop(self) -> None:
         loaded, self._loaded = self._loaded, None
@@ -222,10 +287,19 @@ class Engine:
         self.metrics.server_up.set(1 if state == READY else 0)
 
 
-def _rtc(loaded: Loaded) -> dict[str, Any] | None:
+def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
     """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
-    return (
-        None
-        if loaded.rtc is None
-        else {"mode": loaded.rtc.mode, "note": loaded.rtc.note, **loaded.rtc.counts}
-    )
+    rtc = slot.rtc
+    return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
+
+
+def _shadow(loaded: Loaded) -> dict[str, Any] | None:
+    shadow, policy = loaded.shadow, loaded.shadow_policy
+    if shadow is None or policy is None:
+        return None
+    return {
+        "model_version": policy.export.model_version,
+        "compared": shadow.compared,
+        "dropped": shadow.dropped,
+        "failed": shadow.failed,
+    }

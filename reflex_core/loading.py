@@ -20,6 +20,7 @@ from reflex_core.locations import embedded_policy
 from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.providers import LoadOptions
+from reflex_core.progress import report
 from reflex_core.settings import TABLE, Settings
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    """first_latency_s: how long a chunk will take, before there was one. tracker: learns it for the next start."""
+    """first_latency_s: how long a chunk will take, before there was one. tracker: learns it for the next start.
+
+    settings: with what --auto-calibrate chose where nobody wrote another value.
+    """
 
     policy: Policy
+    settings: Settings
     first_latency_s: float
     tracker: LatencyTracker | None
 
@@ -39,6 +44,7 @@ def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
     if settings.calibrate_force and not settings.auto_calibrate:
         raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
     path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
+    report(0.0, "loading", f"the files of {path}")
     export = open_export(path)
     embodiment = _embodiment(settings, path)
     name = embodiment.name if embodiment else "none"
@@ -54,13 +60,15 @@ def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
         denoise_steps=settings.denoise_steps,
         chunk_size=settings.chunk_size,
     )
+    report(0.5, "loading", f"the graphs of {export.model_version}")
     policy = load_policy(
         export, embodiment, settings.device, settings.intra_op_threads, settings.joint_names, options
     )
     if policy.fell_back:
         metrics.provider_fallbacks.labels(export.model_id).inc()
     _log_load(policy)
-    return LoadedPolicy(policy, first_ms * 1e-3, LatencyTracker(first_ms, keep) if keep else None)
+    report(1.0, "loading")
+    return LoadedPolicy(policy, settings, first_ms * 1e-3, LatencyTracker(first_ms, keep) if keep else None)
 
 
 def _calibrated(

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from reflex_core.motion import MotionFigures, MotionQuality
 from reflex_core.recorder import Watched
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -41,6 +42,27 @@ class RecorderFigures(Collector):
         yield from (written, dropped, degraded)
 
 
+class MotionGauges(Collector):
+    """How well chunks fit together, read when somebody looks. NaN where nothing was measured."""
+
+    def __init__(self) -> None:
+        self.figures: Callable[[], MotionFigures] = MotionQuality().figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Two counters and three gauges."""
+        found = self.figures()
+        yield CounterMetricFamily("reflex_motion_chunks", "Chunks followed in their episodes", found.chunks)
+        yield CounterMetricFamily(
+            "reflex_motion_late_chunks", "Chunks that came when the one before was spent", found.late_chunks
+        )
+        for name, help_, value in (
+            ("border_jump_p95", "Largest leap of a joint where chunks meet, 95th percentile, its own unit", found.border_jump_p95),
+            ("jerk_rms", "Jerk of what was executed, units per second cubed", found.jerk_rms),
+            ("overlap_disagreement", "Mean difference of chunks on the moments that both have", found.overlap_disagreement_mean),
+        ):  # fmt: skip
+            yield GaugeMetricFamily(f"reflex_motion_{name}", help_, value)
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own. Children are bound once per slot, not per request."""
 
@@ -49,6 +71,7 @@ class Metrics:
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
+        summary = partial(Summary, registry=self.registry)
         slot = ["embodiment", "policy_slot"]
         # fmt: off
         self.act_latency_s = histogram(
@@ -66,6 +89,9 @@ class Metrics:
         self.safety_violations = counter(
             "reflex_safety_violations_total", "What the guard changed, by kind", ["embodiment", "violation_kind"]
         )
+        self.guard_tripped = gauge(
+            "reflex_guard_tripped", "1 while the guard holds the robot until somebody resets it", ["embodiment"]
+        )
         self.slo_violations = counter(
             "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
         )
@@ -80,6 +106,20 @@ class Metrics:
         )
         self.cache_misses = counter(
             "reflex_cache_miss_total", "Prefixes that had to be made", ["embodiment", "cache_type", "policy_slot"]
+        )
+        self.model_swaps = counter(
+            "reflex_model_swaps_total", "Changes of who gets new episodes, by what lost and what gained",
+            ["embodiment", "from_model", "to_model"],
+        )
+        self.policy_split = gauge("reflex_policy_split_percent", "Percent of new episodes that slot a gets")
+        self.episode_outcomes = counter(
+            "reflex_episode_outcomes_total", "Episodes whose end was reported", ["policy_slot", "success"]
+        )
+        self.shadow_compared = counter("reflex_shadow_compared_total", "Answers laid beside the shadow's")
+        self.shadow_dropped = counter("reflex_shadow_dropped_total", "Answers the shadow had no time for")
+        self.shadow_failed = counter("reflex_shadow_failed_total", "Requests on which the shadow failed")
+        self.shadow_divergence = summary(
+            "reflex_shadow_divergence", "RMS between the shadow's chunk and the served one, physical units", ["joint"]
         )
         self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
         self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
@@ -121,8 +161,9 @@ class Metrics:
         self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
         self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
         # fmt: on
-        self.recorders = RecorderFigures()
+        self.recorders, self.motion = RecorderFigures(), MotionGauges()
         self.registry.register(self.recorders)
+        self.registry.register(self.motion)
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

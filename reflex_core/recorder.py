@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from reflex_core.settings import Settings
 from reflex_core.values import Request, Served
 
 
@@ -47,4 +49,12 @@ class Recorder(Watched, Protocol):
 
     def close(self) -> None:
         """Write what is waiting and end the file in order."""
+        ...
+
+
+class ConnectTracing(Protocol):
+    """Opens the recorder that turns requests into spans. It is given to the engine, because the core speaks no HTTP."""
+
+    def __call__(self, settings: Settings, models: Mapping[str, str], embodiment: str) -> Recorder:
+        """models: the export directory of each policy slot. Raises ConfigurationError."""
         ...

@@ -68,11 +68,25 @@ class Settings:
         0.0, "Longest age of a kept prefix; 0: what the export says.", minimum=0.0, maximum=60_000.0
     )
     rtc: bool = _policy(
-        False, "Real-time chunking: the rest of an episode's previous chunk guides the next one, where the export allows it."
+        True, "Real-time chunking: the rest of an episode's previous chunk guides the next one. Two policies need --no-rtc."
     )
     a2c2_checkpoint: str = _policy("", "Head that corrects late chunks by what has been seen since (.npz). Empty: none.")
     a2c2_latency_threshold_ms: float = _policy(
         40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0
+    )
+    a2c2_success_threshold: float = _policy(
+        0.9, "Share of reported episodes that succeed above which chunks are not corrected; above 1: never skipped for it.",
+        minimum=0.0, maximum=2.0,
+    )
+    policy_a: str = _policy("", "Export of slot a; goes with --policy-b. Both are loaded and warm, and share the episodes.")
+    policy_b: str = _policy("", "Export of slot b; goes with --policy-a.")
+    split: int = _policy(50, "Percent of new episodes that slot a gets.", when="live", minimum=0, maximum=100)
+    shadow_policy: str = _policy(
+        "", "Export that sees what the served policy sees; only the difference is kept. Not with --policy-b."
+    )
+    rollback_divergence: float = _policy(
+        0.0, "Mean distance of the two policies (RMS of the worst joint) beyond which a change of split is taken back. 0: not compared.",
+        minimum=0.0, maximum=1000.0,
     )
     seed: int = _policy(
         -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
@@ -132,6 +146,12 @@ class Settings:
     record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
     record_bag_split_mb: int = _record(
         512, "Size at which a bag's file is ended and the next one begun.", minimum=1, maximum=1_000_000
+    )
+    otel_endpoint: str = _record(
+        "", "Base URL of an OTLP/HTTP receiver that gets an OpenTelemetry span per request (extra `otel`). Empty: none."
+    )
+    otel_sample: float = _record(
+        1.0, "Share of requests that become spans; a caller's traceparent decides for its own.", minimum=0.0, maximum=1.0
     )
 
     http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")

@@ -66,7 +66,8 @@ class Request:
 
     deadline_ns: when the answer must be there (monotonic), None without a deadline. max_steps: denoise steps a degraded
     service allows. newest: what the robot sees by now, None where only `observation` is known. forwarded: another
-    server asks, because its own policy failed; it is not asked back.
+    server asks, because its own policy failed; it is not asked back. traceparent, tracestate: the caller's span as W3C
+    Trace Context writes it, checked by the door; empty without one.
     """
 
     observation: Observation
@@ -79,6 +80,9 @@ class Request:
     max_steps: int | None = None
     forwarded: bool = False
     newest: Callable[[], Observation | None] | None = None
+    elapsed_rows: float | None = None
+    traceparent: str = ""
+    tracestate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Served:
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
     hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
     fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one. trace_seq: its record in the trace, -1.
+    adaptive_threshold: relative velocity change at which denoising stopped, 0.0 where it takes all steps. max_steps: denoise
+    steps that a degraded service allowed.
     routing: how its slot was found: slot, routing_key, degraded, cached, bucket, split, crash_verdict; empty with one policy.
     a2c2: what the correction head did: applied, reason, correction_magnitude; empty without one.
     cache_status: hit, miss, or n/a where no prefix is kept; cache_age_ms: how much older than the observation it was.
@@ -134,6 +140,8 @@ class Served:
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
     guard: GuardReport = GuardReport()
     adaptive_enabled: bool = False
+    adaptive_threshold: float = 0.0
+    max_steps: int | None = None
     deadline_exceeded: bool = False
     fallback_age_ms: float = 0.0
     hold_reason: str = ""

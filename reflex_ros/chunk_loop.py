@@ -50,6 +50,7 @@ class Progress:
     problem: str = ""
     problem_text: str = ""
     hold_reason: str = ""
+    slot: str = ""
 
 
 class ChunkLoop:
@@ -73,7 +74,7 @@ class ChunkLoop:
         self.pacing = Pacing(loaded.first_latency_s)
         self.episode_id = ""
         self._fit = loaded.policy.fit
-        self._needs_words = loaded.policy.contract.language is not None
+        self._needs_words = loaded.needs_instruction
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._news = self._closing = self._stopped = False
@@ -111,6 +112,7 @@ class ChunkLoop:
         with self._lock:
             self.episode_id = episode_id
             self._chunk_id = 0
+            self._loaded.begins(episode_id)
             self.restart()
 
     def restart(self) -> None:
@@ -268,7 +270,7 @@ class ChunkLoop:
             self.progress.chunks += 1
         self.progress.clamped += served.guard.clamped
         self.progress.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
-        self.progress.latency_ms = served.latency_ms
+        self.progress.latency_ms, self.progress.slot = served.latency_ms, served.slot
         self.progress.age_ms = observation.age_ms
 
     def _bridge(self, error: ReflexError, late_ns: int, gates: Gates) -> None:

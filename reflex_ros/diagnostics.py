@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from reflex_core.assembly import Loaded
+from reflex_core.assembly import Loaded, PolicySlot
 from reflex_core.engine import DEGRADED, READY, Engine
 from reflex_core.recorder import Watched
 from reflex_core.settings import Settings
 from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.ranges import range_values
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -49,7 +51,10 @@ def array_message(findings: list[Finding], node: str, hardware_id: str) -> Diagn
 def policy_finding(engine: Engine, refusal: str) -> Finding:
     """Is a policy loaded and serving?"""
     description = engine.description()
-    values = {key: description[key] for key in ("model_version", "inference_mode") if key in description}
+    shown = ("model_version", "embodiment", "inference_mode", "config_hash")
+    values: dict[str, object] = {key: description[key] for key in shown if key in description}
+    if "active_providers" in description:
+        values["active_providers"] = ", ".join(description["active_providers"])
     problem = refusal or engine.reason
     level = OK if engine.state == READY else ERROR if problem or engine.state == DEGRADED else WARN
     return Finding("policy", level, problem or engine.state, values | {"state": engine.state})
@@ -74,6 +79,7 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
     p50, p99 = loaded.telemetry.percentiles_ms(50, 99)
     deadline, admission = loaded.deadline, loaded.admission
     window = admission.window
+    measured = {} if window is None else {f"{window.slo.name} of a minute ms": f"{window.measured_ms:.1f}"}
     values: dict[str, object] = {
         "latency p50 ms": f"{p50:.1f}",
         "latency p99 ms": f"{p99:.1f}",
@@ -82,6 +88,7 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
         "deadline misses": deadline.misses,
         "stand-ins": loop.progress.fallbacks,
         "objective": settings.slo or "none",
+        **measured,
     }
     if window is not None and admission.violated:
         said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
@@ -100,10 +107,49 @@ def wedge_findings(loaded: Loaded, progress: Progress, recorders: Sequence[Watch
     """What keeps the robot safe and on record, and whether a person must do something about it."""
     return [
         _guard(loaded, progress),
-        *_breaker(loaded),
-        *_cloud(loaded),
-        *([_recorders(recorders)] if recorders else []),
+        *(_breaker(slot, loaded) for slot in loaded.slots.values()),
+        _cache(loaded),
+        _cloud(loaded),
+        _recorders(recorders),
     ]
+
+
+def _cache(loaded: Loaded) -> Finding:
+    caches = {name: slot.cache for name, slot in loaded.slots.items() if slot.cache is not None}
+    if not caches:
+        return Finding("cache", OK, "off", {})
+    values: dict[str, object] = {}
+    for slot, cache in caches.items():
+        values |= {f"{slot} {what}": count for what, count in cache.counts.items()}
+        values[f"{slot} size MB"] = f"{cache.size_bytes / 1e6:.1f}"
+    hits = sum(cache.counts.get("hit", 0) for cache in caches.values())
+    return Finding("cache", OK, f"{hits} prefixes were not computed again", values)
+
+
+def queue_finding(engine: Engine) -> Finding:
+    """Do requests over HTTP wait?"""
+    inside, threads = _total(engine.metrics.in_flight), engine.settings.http_threads
+    turned_away = sum(
+        _total(engine.metrics.errors, {"slug": slug}) for slug in ("queue_full", "too_many_requests")
+    )
+    values = {
+        "requests in the engine": inside,
+        "threads for HTTP": threads if engine.settings.http else 0,
+        "turned away": turned_away,
+    }
+    if engine.settings.http and inside >= threads:
+        return Finding("queue", WARN, f"{inside} requests at a time: every HTTP thread is taken", values)
+    return Finding("queue", OK, f"{inside} requests in the engine", values)
+
+
+def _total(family: Any, labels: Mapping[str, str] | None = None) -> int:
+    """The sum of a counter or gauge over all label values, or over those that are asked for."""
+    wanted = (labels or {}).items()
+    samples: Iterable[Any] = (sample for metric in family.collect() for sample in metric.samples)
+    return int(sum(
+        sample.value for sample in samples
+        if not sample.name.endswith("_created") and wanted <= sample.labels.items()
+    ))  # fmt: skip
 
 
 def _guard(loaded: Loaded, progress: Progress) -> Finding:
@@ -115,6 +161,7 @@ def _guard(loaded: Loaded, progress: Progress) -> Finding:
         "clamped in a row": f"{status.consecutive_clamps} of {status.max_consecutive_clamps or 'any number'}",
         "violations": status.violations_total,
         "holds": progress.holds,
+        **(range_values(loaded.guard.limits) if loaded.guard.limits is not None else {}),
     }
     if status.tripped:
         todo = "see what the policy does, then call ~/reset_guard"
@@ -124,31 +171,39 @@ def _guard(loaded: Loaded, progress: Progress) -> Finding:
     return Finding("guard", OK, f"{progress.clamped} of {progress.chunks} chunks clamped", values)
 
 
-def _breaker(loaded: Loaded) -> list[Finding]:
-    breaker, concern = loaded.breaker, "circuit breaker"
+def _breaker(slot: PolicySlot, loaded: Loaded) -> Finding:
+    breaker, alone = slot.breaker, len(loaded.slots) == 1
+    concern = "circuit breaker" if alone else f"circuit breaker {slot.name}"
     if breaker is None:
-        return []
+        return Finding(concern, OK, "off", {})
     failures = f"{breaker.consecutive_failures} failures in a row"
     values = {
         "state": breaker.state,
         "failures in a row": breaker.consecutive_failures,
         "opens at": breaker.threshold,
     }
-    if breaker.state != "closed":
-        todo = "one request tries the model after each cooldown; once it is mended, ~/reset_breaker does so at once"
-        return [Finding(concern, ERROR, f"{breaker.state}, the robot holds: {failures}; {todo}", values)]
-    return [Finding(concern, WARN if breaker.consecutive_failures else OK, failures, values)]
+    if breaker.state == "closed":
+        return Finding(concern, WARN if breaker.consecutive_failures else OK, failures, values)
+    holds = alone or loaded.verdict == DEGRADED
+    then = "the robot holds" if holds else "the other policy answers"
+    todo = (
+        "one request tries the model after each cooldown; once it is mended, ~/reset_breaker does so at once"
+    )
+    said = f"{breaker.state}, {then}: {failures}; {todo}"
+    return Finding(concern, ERROR if holds else WARN, said, values)
 
 
-def _cloud(loaded: Loaded) -> list[Finding]:
+def _cloud(loaded: Loaded) -> Finding:
     if loaded.cloud is None:
-        return []
+        return Finding("cloud fallback", OK, "off", {})
     reachable = loaded.cloud.reachable
     said = "stands by" if reachable else "not reachable: there is no help when the policy here fails"
-    return [Finding("cloud fallback", OK if reachable else WARN, said, {"reachable": reachable})]
+    return Finding("cloud fallback", OK if reachable else WARN, said, {"reachable": reachable})
 
 
 def _recorders(recorders: Sequence[Watched]) -> Finding:
+    if not recorders:
+        return Finding("recorders", OK, "off", {})
     values: dict[str, object] = {}
     for recorder in recorders:
         values |= {f"{recorder.kind} written": recorder.written, f"{recorder.kind} dropped": recorder.dropped}

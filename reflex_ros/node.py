@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -17,26 +18,35 @@ from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from reflex_core.assembly import Loaded
+from reflex_core.drivable import JOINT_STATES, require_drivable
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
-from reflex_ros import diagnostics, parameters
+from reflex_core.slots.choice import chosen
+from reflex_ros import diagnostics, parameters, ready
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
 from reflex_ros.cloud import connect_cloud
 from reflex_ros.inputs import LATCHED, Inputs
 from reflex_ros.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.logs import bridge, unbridge
+from reflex_ros.look import look_at
 from reflex_ros.msg import ServeStatus
 from reflex_ros.observations import Gates, ObservationBuffer
+from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs import Outputs
+from reflex_ros.policies import open_policy_doors
+from reflex_ros.services import answering
+from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.thread import Sidecar
 from reflex_ros.status import status_message
 from reflex_ros.tap import OFF, open_tap
+from reflex_ros.terminal import watched
 
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction or episode id taken from a topic
@@ -48,10 +58,7 @@ class ReflexNode:
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
         self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
         self.settings = parameters.declare(self.node, overrides)
-        self.engine = Engine(self.settings, connect_cloud)
-        self.sidecar = Sidecar(self.engine, self.settings) if self.settings.http else None
-        if self.sidecar is not None:
-            self.sidecar.start()
+        self.engine = Engine(self.settings, connect_cloud, connect_tracing)
         self._progress = Progress()
         self._buffer: ObservationBuffer | None = None
         self._outputs: Outputs | None = None
@@ -62,6 +69,12 @@ class ReflexNode:
         self._episode_id = ""
         self._instruction = ""
         self._chunks_before = 0
+        self._findings: list[diagnostics.Finding] = []
+        robot = Robot(self._stop, self._resume, self._look)
+        self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
+        if self.sidecar is not None:
+            self.sidecar.start()
+        self._told = False
         self._interfaces()
         work = self.node.work
         work[State.TRANSITION_STATE_CONFIGURING] = self._configure
@@ -86,11 +99,12 @@ class ReflexNode:
             ("stop", self._stop), ("resume", self._resume), ("new_episode", self._new_episode),
             ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
-            node.create_service(Trigger, f"~/{name}", _answering(action))
+            node.create_service(Trigger, f"~/{name}", answering(action))
+        open_policy_doors(node, self.engine, lambda: self._episode_id)
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
         )
-        node.add_post_set_parameters_callback(lambda _: self._parameters_changed())
+        node.add_post_set_parameters_callback(self._parameters_changed)
         threshold = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
         )
@@ -100,33 +114,29 @@ class ReflexNode:
         """The robot's clock: ROS time, simulated where use_sim_time says so."""
         return int(self.node.get_clock().now().nanoseconds)
 
+    def _say(self, line: str) -> None:
+        self.node.get_logger().info(line)
+
     async def _configure(self) -> None:
         self.settings = parameters.read(self.node)
-        await self.node.off_executor(lambda: self.engine.load(self.settings))
+        await self.node.off_executor(lambda: watched(lambda: self.engine.load(self.settings), self._say))
         loaded = self.engine.loaded
         assert loaded is not None
         fit = loaded.policy.fit
         joints = fit.state_names or fit.action_names
-        needs_joints = self.settings.state_source == "joint_states"
-        if loaded.embodiment is None or (needs_joints and not loaded.embodiment.joint_names):
+        try:
+            require_drivable(loaded, self.settings.state_source)
+        except ConfigurationError:
             self.engine.unload()
-            raise ConfigurationError(
-                "a robot needs an embodiment with joint_names: give --embodiment, --custom-embodiment-config, or"
-                " --joint-names"
-            )
-        if needs_joints and fit.hold_columns is None:
-            self.engine.unload()
-            raise ConfigurationError(
-                f"the state ({', '.join(fit.state_names) or 'unnamed'}) does not contain the joints that are commanded"
-                f" ({', '.join(fit.action_names)}): the robot could not be told to hold"
-            )
-        needs_state = loaded.policy.contract.state is not None or needs_joints
+            raise
+        needs_joints = self.settings.state_source == JOINT_STATES
+        needs_state = loaded.needs_state or needs_joints
         self._buffer = ObservationBuffer(tuple(fit.cameras.values()), joints, needs_state)
         self._buffer.instruction = self.settings.instruction
         self._outputs = Outputs(self.node, self.settings.robot_id)
 
     async def _activate(self) -> None:
-        await self.node.off_executor(self.engine.warm_up)
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
         loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
         assert loaded is not None
         assert buffer is not None
@@ -143,6 +153,9 @@ class ReflexNode:
             self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
             loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
         )  # fmt: skip
+        if not self._told:
+            self._told = True
+            ready.tell(self.engine, self.sidecar, self._say, self.node)
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
         gc.freeze()
@@ -188,20 +201,25 @@ class ReflexNode:
         return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
 
     def _check(self, settings: Settings) -> None:
-        """Raises SettingError for an objective that cannot be read or kept."""
+        """Raises SettingError for an objective that cannot be read or kept, or a split of what is not there."""
+        chosen(settings)
         if not settings.slo:
             return
         parse_slo(settings.slo)
         loaded = self.engine.loaded
-        if loaded is not None and settings.slo_mode == "degrade" and loaded.policy.contract.baked:
+        if loaded is not None and settings.slo_mode == "degrade" and loaded.baked:
             raise SettingError(
                 "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take"
                 " fewer steps; set slo_mode to '503' or 'log_only' first"
             )
 
-    def _parameters_changed(self) -> None:
+    def _parameters_changed(self, changes: list[Parameter]) -> None:
         try:
-            self.settings = parameters.read(self.node)
+            settings = parameters.read(self.node)
+            if all(change.name != "split" for change in changes):
+                # somebody may have changed it over HTTP; the parameter follows a moment later
+                settings = replace(settings, split=self.engine.settings.split)
+            self.settings = settings
             self.engine.adjust(self.settings)
         except ReflexError as error:
             self.node.get_logger().error(f"parameters not taken over: {error}")
@@ -258,6 +276,12 @@ class ReflexNode:
             raise ReflexError(f"the node is {self.node.state}, not active")
         return self._loop
 
+    def _look(self) -> Look:
+        return look_at(
+            self.node.state, self.node.refusal, self._progress, self._loop, self._buffer,
+            self._episode_id, self._findings, self.now_ns(),
+        )  # fmt: skip
+
     def _publish_status(self) -> None:
         progress = self._progress
         rate_hz = (progress.chunks - self._chunks_before) * self.settings.status_rate_hz
@@ -281,6 +305,7 @@ class ReflexNode:
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
                 diagnostics.timing_finding(loop, loaded, self.settings),
             ]
+        self._findings = findings
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._diagnostics.publish(message)
@@ -300,19 +325,6 @@ class ReflexNode:
             self.sidecar.stop()
         unbridge(self._logs)
         self.node.destroy_node()
-
-
-def _answering(action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-    """A Trigger service from a call that returns its message or raises ReflexError."""
-
-    def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message, response.success = action(), True
-        except ReflexError as error:
-            response.message, response.success = str(error), False
-        return response
-
-    return answer
 
 
 def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:

@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 from reflex_core.policy.fit import Fit
 from reflex_core.values import HOLD, ActionChunk, Floats, Served
 from reflex_ros.conversions import chunk_message, hold_message, trajectory_message
+from reflex_ros.debug import DebugTopics
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.tap import OFF, Tap
 
@@ -24,7 +25,7 @@ COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
-    """~/action_chunk and ~/joint_trajectory. Publishing is thread-safe; nothing leaves while the node is inactive."""
+    """~/action_chunk, ~/joint_trajectory and ~/debug/*. Publishing is thread-safe; nothing leaves while the node is inactive."""
 
     def __init__(self, node: LifecycleNode, robot_id: str) -> None:
         overridable = QoSOverridingOptions.with_default_policies()
@@ -37,11 +38,14 @@ class Outputs:
         self._trajectories = node.create_lifecycle_publisher(
             JointTrajectory, "~/joint_trajectory", COMMANDS, qos_overriding_options=overridable
         )
+        self._debug = DebugTopics(node)
 
     def enable(self, on: bool) -> None:
         """Let messages out (active) or swallow them (every other state)."""
         for publisher in (self._chunks, self._trajectories):
             (publisher.on_activate if on else publisher.on_deactivate)(None)
+        if not on:
+            self._debug.pause()
 
     def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
         """Publish a served chunk from row `start` on."""
@@ -49,6 +53,7 @@ class Outputs:
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
         self._publish(self._chunks, message)
+        self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
         self, position: Floats, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str
@@ -73,3 +78,4 @@ class Outputs:
         """Take both topics away."""
         self._node.destroy_lifecycle_publisher(self._chunks)
         self._node.destroy_lifecycle_publisher(self._trajectories)
+        self._debug.destroy()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
+from reflex_core.policy.blocks import OFF
+from reflex_core.policy.prefix_cache import HIT
 from reflex_ros.chunk_loop import ChunkLoop, Progress
 from reflex_ros.msg import ServeStatus
 
@@ -27,6 +29,7 @@ def status_message(
         guard_clamped_total=progress.clamped,
         observations_refused_total=progress.refused,
         fallbacks_total=progress.fallbacks,
+        policy_slot=progress.slot,
         chunk_rate_hz=chunk_rate_hz,
     )
     loaded = engine.loaded
@@ -45,6 +48,24 @@ def _describe(status: ServeStatus, loaded: Loaded) -> None:
     guard = loaded.guard.status()
     status.guard_tripped = guard.tripped
     status.consecutive_clamps = guard.consecutive_clamps
-    status.consecutive_failures = loaded.breaker.consecutive_failures if loaded.breaker else 0
+    status.consecutive_failures = loaded.consecutive_failures
     status.slo_violated = loaded.admission.violated
     status.deadline_misses_total = loaded.deadline.misses
+    _describe_chunks(status, loaded)
+
+
+def _describe_chunks(status: ServeStatus, loaded: Loaded) -> None:
+    """Who answers, and how its chunks fit together."""
+    status.policy_verdict = loaded.verdict
+    status.split_percent = loaded.pair.operating.split() if loaded.pair else 100
+    rtc = loaded.first.rtc
+    status.rtc_mode = OFF if rtc is None else rtc.mode
+    status.rtc_guided_total = 0 if rtc is None else rtc.counts.get("guided", 0)
+    counts = [dict(slot.cache.counts) for slot in loaded.slots.values() if slot.cache is not None]
+    hits = sum(count.get(HIT, 0) for count in counts)
+    status.cache_hits_total = hits
+    status.cache_misses_total = sum(sum(count.values()) for count in counts) - hits
+    motion = loaded.motion.figures()
+    status.border_jump_p95, status.jerk_rms = motion.border_jump_p95, motion.jerk_rms
+    status.overlap_disagreement = motion.overlap_disagreement_mean
+    status.late_chunks_total = motion.late_chunks

@@ -15,6 +15,7 @@ from http_client import Client
 from reflex_core.engine import Engine
 from reflex_core.settings import settings_from
 from reflex_ros.cloud import connect_cloud
+from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.thread import Sidecar
 
 ExportDir = Callable[[str], Path]
@@ -57,7 +58,7 @@ def make_engine(export_dir: ExportDir) -> Iterator[MakeEngine]:
 
     def make(name: str, *, ready: bool = True, **settings: object) -> Engine:
         values = {"export_dir": str(export_dir(name)), "device": "cpu", "intra_op_threads": 1} | settings
-        engine = Engine(settings_from(values), connect_cloud)
+        engine = Engine(settings_from(values), connect_cloud, connect_tracing)
         engines.append(engine)
         if ready:
             engine.load()

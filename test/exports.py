@@ -299,6 +299,7 @@ EXPORTS: Mapping[str, Export] = {
     "slow": monolithic("pi0", robot=True, run_work=200),
     # chunks of these are slow and smooth enough for the franka preset when the arm stands at PANDA_MEAN
     "calm": monolithic("pi0", chunk=50, robot=True, spread=0.002),
+    "calm_other": monolithic("pi0", chunk=50, robot=True, spread=0.001),
     "calm_nan": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="nan"),
     "calm_raise": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="raise"),
     "calm_burning": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=5000),

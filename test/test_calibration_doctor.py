@@ -39,7 +39,7 @@ def test_what_was_measured_is_shown(cache: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_programs_read_it_as_json(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text = shown(cache, capsys, "--format", "json")
+    status, text = shown(cache, capsys, "--json")
     found = json.loads(text)
     (entry,) = found["entries"].values()
     assert (status, found["problem"], entry["stale"], entry["nfe"]) == (0, "", "", 4)

@@ -1,53 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex doctor`: each check passes, warns or fails for the right reason, and says what to do."""
+"""`reflex doctor` as a command: the embedded policy is all green, and what is broken turns its check red."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from reflex_core import doctor
-from reflex_core.doctor import Check
-from reflex_ros.cli.doctor import PROFILE_VARIABLES, image_transport, main, table
+from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+from reflex_core.doctor.system import PACKAGES
+from reflex_core.locations import embedded_policy
+from reflex_core.settings import settings_from
+from reflex_ros.cli.doctor import exports_of, http, main, table, written_to
 
-SHIPPED = Path(__file__).resolve().parents[1] / "config" / "fastdds_shm.xml"
+ROOT = Path(__file__).resolve().parents[1]
 ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
+QUICK = ("--no-ros", "--device", "cpu", "--intra-op-threads", "1", "--port", "0")
+
+EVERY_CHECK = [
+    "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",
+    "ros clock", "loopback", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
+    "embodiment", "canary", "parity",
+]  # fmt: skip
 
 
-def checks_of(arguments: list[object], capsys: Output) -> tuple[int, dict[str, Check]]:
-    """Exit status and the checks by name, as a program reads them."""
-    status = main([*map(str, arguments), "--format", "json"])
-    found = [Check(**entry) for entry in json.loads(capsys.readouterr().out)]
-    for check in found:
-        assert check.status in ("PASS", "WARN", "FAIL")
-        assert bool(check.remedy) == (check.status != "PASS"), check
-    return status, {check.name: check for check in found}
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A program that listens on a port of loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken
 
 
-def test_a_good_export_on_its_robot_passes(export_dir: ExportDir, capsys: Output) -> None:
-    status, found = checks_of([export_dir("mono_pi0_7"), "--embodiment", "franka"], capsys)
+def findings_of(capsys: Output, *arguments: object) -> tuple[int, dict[str, Finding]]:
+    """Exit status and the findings by name, as a program reads them."""
+    status = main([*map(str, arguments), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    return status, by_name(document)
+
+
+def by_name(document: dict[str, Any]) -> dict[str, Finding]:
+    return {entry["name"]: Finding(**entry) for entry in document["findings"]}
+
+
+def process(*arguments: str, **variables: str) -> tuple[int, dict[str, Finding]]:
+    """The same of a process of its own, whose environment is made up of what ROS reads."""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+    }
+    environment |= {
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_shm.xml"),
+    } | variables
+    done = subprocess.run(
+        [sys.executable, "-m", "reflex_ros.cli.main", "doctor", "--port", "0", *arguments, "--json"],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, by_name(json.loads(done.stdout))
+
+
+def test_the_embedded_policy_is_all_green() -> None:
+    status, found = process()
+    assert [finding for finding in found.values() if finding.level != OK] == []
+    assert list(found) == EVERY_CHECK
     assert status == 0
-    for name in ("python", "packages", "onnxruntime", "rclpy", "messages", "policy", "embodiment", "canary"):
-        assert found[name].status == "PASS", found[name]
-    assert "50 x 7 actions" in found["policy"].detail
 
 
-def test_without_an_embodiment_it_warns(export_dir: ExportDir, capsys: Output) -> None:
-    status, found = checks_of([export_dir("mono_pi0_7")], capsys)
-    assert (status, found["embodiment"].status) == (0, "WARN")
+def test_an_rmw_implementation_that_is_not_there_fails_and_ros_is_left_alone() -> None:
+    status, found = process(RMW_IMPLEMENTATION="rmw_nowhere_cpp")
+    assert (status, found["middleware"].level) == (1, FAIL)
+    assert "RMW_IMPLEMENTATION=rmw_nowhere_cpp cannot be loaded" in found["middleware"].said
+    assert "unset RMW_IMPLEMENTATION" in found["middleware"].do
+    assert "loopback" not in found
+    assert found["canary"].level == OK  # rcl would have ended this process
+
+
+def test_a_good_export_on_its_robot_has_nothing_that_fails(export_dir: ExportDir, capsys: Output) -> None:
+    status, found = findings_of(capsys, export_dir("mono_pi0_7"), "--embodiment", "franka", *QUICK)
+    assert status == 0
+    assert {name for name, finding in found.items() if finding.level == FAIL} == set()
+    assert "50 x 7 actions" in found["policy"].said
+    assert found["hashes"].level == WARN  # the test export brings no receipt
+
+
+def test_without_an_embodiment_http_warns_and_ros_refuses(export_dir: ExportDir, capsys: Output) -> None:
+    export = export_dir("mono_pi0_7")
+    status, found = findings_of(capsys, export, *QUICK)
+    assert (status, found["embodiment"].level) == (0, WARN)
+    status, found = process(str(export), "--intra-op-threads", "1")
+    assert (status, found["embodiment"].level) == (1, FAIL)
+    assert "a robot needs an embodiment" in found["embodiment"].said
 
 
 @pytest.mark.parametrize(
     ("export", "embodiment", "check", "says"),
     [
-        ("nowhere", "franka", "policy", "no such export directory"),
-        ("mono_pi0_7", "robbie", "policy", "no embodiment preset 'robbie'"),
-        ("gr00t", "franka", "", ""),
+        ("nowhere", "franka", "export", "no such export directory"),
+        ("mono_pi0_7", "robbie", "embodiment", "no embodiment preset 'robbie'"),
+        ("mono_pi0_7", "so100", "policy", "so100"),
         ("always_nan", "franka", "canary", "NaN or Inf"),
     ],
 )
@@ -55,74 +115,160 @@ def test_what_is_wrong_with_a_policy_fails(
     export_dir: ExportDir, capsys: Output, export: str, embodiment: str, check: str, says: str
 ) -> None:
     path = Path("nowhere") if export == "nowhere" else export_dir(export)
-    status, found = checks_of([path, "--embodiment", embodiment], capsys)
-    assert status == (1 if check else 0)
-    if check:
-        assert found[check].status == "FAIL"
-        assert says in found[check].detail
+    status, found = findings_of(capsys, path, "--embodiment", embodiment, *QUICK)
+    assert status == 1
+    assert found[check].level == FAIL
+    assert says in found[check].said
 
 
-def test_a_device_that_is_not_there_fails(export_dir: ExportDir, capsys: Output) -> None:
-    status, found = checks_of([export_dir("mono_pi0_7"), "--device", "tensorrt"], capsys)
-    assert (status, found["onnxruntime"].status) == (1, "FAIL")
-    assert "TensorrtExecutionProvider" in found["onnxruntime"].detail
+def test_a_graph_of_another_shape_fails(export_copy: ExportDir, capsys: Output) -> None:
+    export = export_copy("mono_pi0_7")
+    config = json.loads((export / "reflex_config.json").read_text())
+    (export / "reflex_config.json").write_text(json.dumps(config | {"chunk_size": 20}))
+    status, found = findings_of(capsys, export, "--embodiment", "franka", *QUICK)
+    assert (status, found["policy"].level) == (1, FAIL)
+    assert "20" in found["policy"].said
 
 
-def test_a_missing_library_fails_and_the_policy_is_not_tried(
-    monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    monkeypatch.setitem(doctor.PACKAGES, "no_such_module", "no-such-wheel")
-    status, found = checks_of([], capsys)
-    assert (status, found["packages"].remedy) == (1, "pip install no-such-wheel")
-    assert "policy" not in found
-
-
-def test_a_bad_setting_is_status_2(capsys: Output) -> None:
-    assert main(["--device", "abacus"]) == 2
-    assert "setting 'device' takes one of" in capsys.readouterr().err
-
-
-def test_the_shipped_profile_is_large_enough() -> None:
-    for variable in PROFILE_VARIABLES:
-        found = image_transport({variable: str(SHIPPED)})
-        assert (found.status, "16 MB" in found.detail) == ("PASS", True)
-
-
-def test_without_a_profile_it_names_the_shipped_one() -> None:
-    found = image_transport({})
-    assert found.status == "WARN"
-    assert found.remedy == f"export FASTRTPS_DEFAULT_PROFILES_FILE={SHIPPED}"
+def test_a_file_that_is_cut_off_fails(export_copy: ExportDir, capsys: Output) -> None:
+    export = export_copy("mono_pi0_7")
+    model = export / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-100])
+    status, found = findings_of(capsys, export, "--embodiment", "franka", *QUICK)
+    assert (status, found["policy"].level) == (1, FAIL)
+    assert "model.onnx" in found["policy"].said
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "check", "says"),
     [
-        (None, "No such file"),
-        ("<dds>", "no element found"),
-        ("<dds></dds>", "segment of 0 bytes"),
-        (SHIPPED.read_text().replace("16777216", "524288"), "segment of 524288 bytes"),
-        (SHIPPED.read_text().replace("16777216", "large"), "invalid literal"),
+        ("{", "safety", "not JSON"),
+        ('{"joint_names": ["panda_joint1"], "velocity_max": [-1]}', "safety", "'velocity_max' must be"),
+        ('{"joint_names": ["elbow"], "velocity_max": [1]}', "safety limits", "elbow"),
     ],
 )
-def test_a_profile_that_loses_images_warns(tmp_path: Path, content: str | None, says: str) -> None:
-    profile = tmp_path / "profile.xml"
-    if content is not None:
-        profile.write_text(content)
-    found = image_transport({PROFILE_VARIABLES[0]: str(profile)})
-    assert found.status == "WARN"
-    assert says in found.detail
+def test_a_safety_configuration_that_is_wrong_fails(
+    tmp_path: Path, capsys: Output, content: str, check: str, says: str
+) -> None:
+    path = tmp_path / "safety.json"
+    path.write_text(content)
+    status, found = findings_of(capsys, "--safety-config", path, *QUICK)
+    assert (status, found[check].level) == (1, FAIL), found
+    assert says in found[check].said
 
 
-def test_another_middleware_needs_no_fast_dds_profile() -> None:
-    assert image_transport({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}).status == "PASS"
+def test_a_taken_port_fails_with_the_command_that_shows_who_has_it(
+    listener: socket.socket, capsys: Output
+) -> None:
+    number = listener.getsockname()[1]
+    status, found = findings_of(capsys, "nowhere", *QUICK, "--port", number)
+    assert (status, found["port"].level) == (1, FAIL)
+    assert f"ss -ltnp 'sport = :{number}'" in found["port"].do
+    assert "port" not in findings_of(capsys, "nowhere", *QUICK, "--no-http", "--port", number)[1]
 
 
-def test_a_small_shared_memory_warns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=64_000_000))
-    assert doctor.shared_memory(tmp_path).status == "WARN"
-    assert doctor.shared_memory(tmp_path / "nothing").status == "WARN"
+def test_an_address_open_to_the_network_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REFLEX_API_KEY", raising=False)
+    (tmp_path / "key").write_text("secret")
+    open_to_all = {"host": "0.0.0.0", "port": 0}
+    key_of = {finding.name: finding for finding in http(settings_from(open_to_all))}["api key"]
+    assert key_of.level == FAIL
+    *_, key_of = http(settings_from(open_to_all | {"api_key_file": str(tmp_path / "key")}))
+    assert (key_of.level, key_of.said) == (OK, "asked for")
+    *_, key_of = http(settings_from({"port": 0, "api_key_file": str(tmp_path / "none")}))
+    assert (key_of.level, "No such file" in key_of.said) == (FAIL, True)
 
 
-def test_the_table_puts_each_remedy_below_its_check() -> None:
-    lines = table([Check("rclpy", "PASS", "here"), Check("policy", "FAIL", "broken", "mend it")]).splitlines()
-    assert lines == ["PASS  rclpy   here", "FAIL  policy  broken", "              -> mend it"]
+def test_nothing_is_written_where_serving_would_record(tmp_path: Path, capsys: Output) -> None:
+    folders = {flag: tmp_path / flag for flag in ("record", "record-bag", "audit-log")}
+    flags = [word for flag, folder in folders.items() for word in (f"--{flag}", folder)]
+    status, found = findings_of(capsys, *QUICK, *flags)
+    assert status == 0
+    assert [found[f"disk --{flag}"].level for flag in folders] == [OK] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_directory_that_cannot_be_made_fails(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, found = findings_of(capsys, "nowhere", *QUICK, "--record", tmp_path / "file" / "traces")
+    assert (status, found["disk --record"].level) == (1, FAIL)
+    assert "is not a directory" in found["disk --record"].said
+
+
+def test_the_calibration_cache_is_looked_at_where_it_would_be_written(tmp_path: Path) -> None:
+    cache = str(tmp_path / "calibration.json")
+    assert written_to(settings_from({"calibration_cache": cache})) == {}
+    wanted = settings_from({"calibration_cache": cache, "auto_calibrate": True})
+    assert written_to(wanted) == {"--calibration-cache": str(tmp_path)}
+
+
+def test_both_exports_of_two_slots_are_checked(export_copy: ExportDir, capsys: Output) -> None:
+    one, other = export_copy("calm"), export_copy("mono_pi0_7")
+    slots = ["--policy-a", one, "--policy-b", other, "--no-rtc", "--embodiment", "franka"]
+    status, found = findings_of(capsys, *QUICK, *slots)
+    assert status == 0
+    assert {"export a", "export b", "parity a", "parity b"} <= set(found)
+    (other / "model.onnx").unlink()
+    status, found = findings_of(capsys, *QUICK, *slots)
+    assert (status, found["policy"].level) == (1, FAIL)
+
+
+def test_the_export_is_the_embedded_one_unless_another_is_named() -> None:
+    assert exports_of(settings_from({})) == {"": embedded_policy()}
+    assert exports_of(settings_from({"export_dir": "x", "shadow_policy": "y"})) == {
+        "": Path("x"),
+        " shadow": Path("y"),
+    }
+
+
+def test_it_runs_where_nothing_can_be_imported_and_says_what_to_install() -> None:
+    missing = ["numpy", "onnxruntime", "safetensors", "aiohttp", "prometheus_client"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));"
+        "from reflex_ros.cli.doctor import main; sys.exit(main(['--no-ros', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = by_name(json.loads(done.stdout))
+    assert (done.returncode, found["packages"].level) == (1, FAIL), done.stderr
+    assert (
+        found["packages"].do
+        == f"pip install {' '.join(PACKAGES[name] for name in PACKAGES if name in missing)}"
+    )
+
+
+def test_every_library_that_the_wheel_asks_for_is_looked_for() -> None:
+    asked = re.search(r"^RUN = \[(.*?)^\]", (ROOT / "setup.py").read_text(), re.MULTILINE | re.DOTALL)
+    assert asked is not None
+    assert sorted(PACKAGES.values()) == sorted(re.findall(r'"([\w-]+)[>=<]', asked[1]))
+
+
+def test_a_device_that_is_not_there_fails(capsys: Output) -> None:
+    status, found = findings_of(capsys, "nowhere", *QUICK, "--device", "tensorrt")
+    assert (status, found["providers"].level) == (1, FAIL)
+    assert "TensorrtExecutionProvider" in found["providers"].said
+    assert "--device cpu" in found["providers"].do
+
+
+def test_a_bad_setting_is_status_2(capsys: Output) -> None:
+    assert main(["--port", "70000"]) == 2
+    assert "setting 'port' takes" in capsys.readouterr().err
+
+
+def test_people_get_lines_and_a_sum(capsys: Output) -> None:
+    assert main([*QUICK, "nowhere"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL  export" in said
+    assert "-> copy the export again, or name another one" in said
+    assert said.splitlines()[-1].endswith(" 1 failures")
+
+
+def test_the_table_puts_each_way_out_below_its_finding() -> None:
+    lines = table([Finding("rclpy", OK, "here"), Finding("policy", FAIL, "broken", "mend it")])
+    assert lines == ["ok    rclpy   here", "FAIL  policy  broken", "              -> mend it"]
+
+
+def test_every_finding_that_is_not_ok_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="needs a way out"):
+        Finding("policy", FAIL, "broken")
+    with pytest.raises(ValueError, match="needs no way out"):
+        Finding("policy", OK, "fine", "nothing")

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,8 @@ from reflex_ros.bag.source import BagSource
 from reflex_ros.demo.run import policy_command
 
 EPISODES = 2
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +132,61 @@ def test_the_chunks_of_the_bag_are_those_of_the_trace_by_their_embedded_definiti
 
 def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
     assert not [word for word in policy_command(8000) if word.startswith("--record")]
+
+
+def walk_through() -> list[str]:
+    """The code of the page's walk-through, block after block."""
+    page = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    section = page[page.index("## From a bad grasp") : page.index("## Onto ROS topics")]
+    return re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(
+    recorded: dict[str, Path], tmp_path: Path
+) -> None:
+    demo, alone, node, play, again, cut, rule, pytest_call = walk_through()
+    make, copy = demo.splitlines()
+    assert make == f'make demo DEMO_ARGS="--episodes {EPISODES} --record records"'
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "records").symlink_to(recorded["trace"].parents[1])
+    environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), SHELL="/bin/bash")
+    environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+    domain = str(1 + os.getpid() % 100)
+
+    def begin(block: str) -> subprocess.Popen[str]:
+        commands = (
+            'reflex() { "$PYTHON" -m reflex_ros.cli.main "$@"; }\n'
+            'python() { "$PYTHON" "$@" -p no:cacheprovider; }\n'
+        ) + block.replace("ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={domain}")
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def run(block: str) -> tuple[int, str]:
+        process = begin(block)
+        said, _ = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, said
+
+    assert run(copy) == (0, "")
+    status, said = run(alone)
+    assert status == 0, said
+    serving = begin(node)
+    try:
+        status, said = run(play)
+        assert status == 0, said
+        assert re.search(r"published \d+ observations .* at worst [\d.]+ ms late", said)
+    finally:
+        os.killpg(serving.pid, signal.SIGINT)
+        said, _ = serving.communicate(timeout=PATIENCE_S)
+    assert "holding: deactivated" in said, "it ended in order"
+    status, said = run(again)
+    assert status == 0, said
+    assert run(cut) == (0, "")
+    (tmp_path / "test_bad_grasp.py").write_text(rule)
+    status, said = run(pytest_call)
+    assert status == 1, said
+    assert re.search(r"^E +assert .* < 0.1$", said, re.MULTILINE), said
+    (tmp_path / "test_bad_grasp.py").write_text(rule.replace("< 0.1", "< 3.0"))
+    status, said = run(pytest_call)
+    assert status == 0, said

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
 from ros_world import REACH_HOME, world
 
+from reflex_core.limits.config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
 from reflex_core.locations import embedded_policy
 from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.recorder import Recorder
@@ -26,6 +27,7 @@ class Bench:
     """What a provocation works with."""
 
     serve: Callable[..., Server]
+    exports: Callable[[str], Path]
     export: Path
     directory: Path
 
@@ -66,6 +68,13 @@ def a_clamped_chunk(bench: Bench) -> Provocation:
     client = bench.serve("wide").client
     yield client
     act(client)
+
+
+def a_guard_that_trips(bench: Bench) -> Provocation:
+    client = bench.serve("wide").client
+    yield client
+    for _ in range(DEFAULT_MAX_CONSECUTIVE_CLAMPS):
+        act(client)
 
 
 def nan(bench: Bench) -> Provocation:
@@ -178,7 +187,7 @@ def one_episode(client: Client, requests: int = 2) -> None:
         grey = jpeg(
             height=224, width=224, colour=(127, 127, 127)
         )  # the head leaves pictures alone that look like nothing it has seen
-        assert client.act(image=grey, state=REACH_HOME, episode_id="ep_1").status == 200
+        assert client.act(image=grey, state=REACH_HOME, episode_id="ep_1", elapsed_rows=5).status == 200
 
 
 def a_prefix_that_is_kept(bench: Bench) -> Provocation:
@@ -188,9 +197,62 @@ def a_prefix_that_is_kept(bench: Bench) -> Provocation:
 
 
 def a_chunk_that_is_guided(bench: Bench) -> Provocation:
-    client = the_embedded_policy(bench, rtc=True)
+    client = the_embedded_policy(bench)
     yield client
     one_episode(client)
+
+
+def a_border(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    for _ in range(4):
+        act(client, episode_id="ep_1")
+
+
+def a_late_chunk(bench: Bench) -> Provocation:
+    """Its chunks last half a second."""
+    client = bench.serve("failing_raise", inject_latency_ms=700.0).client
+    yield client
+    for _ in range(2):
+        act(client, episode_id="ep_1")
+
+
+def two_policies(bench: Bench) -> Server:
+    return bench.serve("calm", policy_a=str(bench.export), policy_b=str(bench.export), rtc=False)
+
+
+def a_change_of_split(bench: Bench) -> Provocation:
+    server = two_policies(bench)
+    yield server.client
+    assert server.client.ask("POST", "/policies", b'{"split": 90}').status == 200
+
+
+def an_outcome(bench: Bench) -> Provocation:
+    server = bench.serve("calm")
+    yield server.client
+    assert server.client.ask("POST", "/episodes/ep_1/outcome", b'{"success": true}').status == 200
+
+
+def a_shadow(bench: Bench) -> Provocation:
+    server = bench.serve("calm", shadow_policy=str(bench.exports("calm_other")))
+    yield server.client
+    compared = server.engine.metrics.shadow_compared
+    wait_for(lambda: act(server.client) and compared._value.get() > 0)
+
+
+def a_shadow_that_raises(bench: Bench) -> Provocation:
+    server = bench.serve("calm_burning", shadow_policy=str(bench.exports("calm_raise")))
+    yield server.client
+    act(server.client, BEYOND)
+    wait_for(lambda: server.engine.policies()["shadow"]["failed"])
+
+
+def a_shadow_that_is_slow(bench: Bench) -> Provocation:
+    """It computes for many seconds, until unloading cancels it."""
+    server = bench.serve("calm", shadow_policy=str(bench.exports("calm_burning")))
+    yield server.client
+    for _ in range(4):
+        act(server.client, BEYOND)
 
 
 def chunks_with_a_head(bench: Bench) -> Provocation:
@@ -207,6 +269,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_in_flight_requests": a_request_inside,
     "reflex_episodes_active": an_episode,
     "reflex_safety_violations": a_clamped_chunk,
+    "reflex_guard_tripped": a_guard_that_trips,
     "reflex_slo_violations": a_missed_objective,
     "reflex_fallback_invocations": a_missed_deadline,
     "reflex_deadline_misses": a_missed_deadline,
@@ -226,6 +289,13 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_cache_hit": a_prefix_that_is_kept,
     "reflex_cache_miss": a_prefix_that_is_kept,
     "reflex_rtc_guided": a_chunk_that_is_guided,
+    "reflex_model_swaps": a_change_of_split,
+    "reflex_policy_split_percent": a_change_of_split,
+    "reflex_episode_outcomes": an_outcome,
+    "reflex_shadow_compared": a_shadow,
+    "reflex_shadow_divergence": a_shadow,
+    "reflex_shadow_failed": a_shadow_that_raises,
+    "reflex_shadow_dropped": a_shadow_that_is_slow,
     "reflex_a2c2_applied": chunks_with_a_head,
     "reflex_a2c2_skipped": chunks_with_a_head,
     "reflex_server_up": a_load,
@@ -233,12 +303,17 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_records": a_record,
     "reflex_records_dropped": a_full_disk,
     "reflex_recorder_degraded": a_full_disk,
+    "reflex_motion_chunks": an_episode,
+    "reflex_motion_late_chunks": a_late_chunk,
+    "reflex_motion_border_jump_p95": a_border,
+    "reflex_motion_jerk_rms": a_border,
+    "reflex_motion_overlap_disagreement": a_border,
 }
 
 
 @pytest.fixture
 def bench(serve: Callable[..., Server], export_dir: Callable[[str], Path], tmp_path: Path) -> Bench:
-    return Bench(serve, export_dir("calm"), tmp_path)
+    return Bench(serve, export_dir, export_dir("calm"), tmp_path)
 
 
 def test_every_family_has_a_provocation() -> None:
@@ -268,3 +343,12 @@ def test_a_thousand_episodes_add_no_series(serve: Callable[..., Server]) -> None
         assert act(server.client, episode_id=f"ep_{number}", request_id=f"r-{number}").status == 200
     assert series() == before
     assert figure(server.client, "reflex_episodes_active") == 1000
+
+
+def test_the_guard_is_shown_as_tripped_until_it_is_reset(bench: Bench) -> None:
+    with closing(a_guard_that_trips(bench)) as provocation:
+        client = next(provocation)
+        next(provocation, None)
+    assert figure(client, "reflex_guard_tripped", embodiment="franka") == 1
+    assert client.ask("POST", "/guard/reset").status == 200
+    assert figure(client, "reflex_guard_tripped", embodiment="franka") == 0

@@ -24,7 +24,7 @@ from reflex_core.replay.statistics import Totals
 from reflex_core.replay.values import MODES, Replayed, Source
 from reflex_core.trace.reader import TraceReader
 from reflex_core.trace.records import Recorded, TraceError
-from reflex_ros.cli.replay_words import Bar
+from reflex_ros.terminal import Bar
 
 Output = pytest.CaptureFixture[str]
 FOREIGN = Path(__file__).parent / "fixtures" / "traces"

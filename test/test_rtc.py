@@ -163,16 +163,14 @@ def test_a_chunk_that_does_not_apply_guides_nothing(
     assert robot.rtc.counts[why] == 1
 
 
-def test_without_stamps_rows_count_from_receipt(reach: Policy) -> None:
+def test_without_stamps_only_a_caller_who_counts_rows_is_guided(reach: Policy) -> None:
+    """The wall clock says nothing of a simulator that stands still while it waits."""
     robot = Robot(reach)
-    now = robot.now_ns
-    first, second = (
-        robot.request("pick", 0, stamp_ns=0, received_ns=now - round(rows * DT_S * 1e9)) for rows in (30, 10)
-    )
-    for asked in (first, second):
-        served = robot.predict(asked, nobody)
-        robot.rtc.delivered(asked, served)
-    assert served.rtc_elapsed_rows == pytest.approx(20)
+    robot.ask("pick", 0, stamp_ns=0)
+    assert robot.ask("pick", 20, stamp_ns=0).rtc_mode == ""
+    assert robot.rtc.counts["unknown_rows"] == 1
+    counted = robot.ask("pick", 40, stamp_ns=0, elapsed_rows=12.0)
+    assert (counted.rtc_mode, counted.rtc_elapsed_rows) == (GUIDED, 12.0)
 
 
 def test_a_chunk_that_was_never_delivered_does_not_guide(reach: Policy) -> None:

@@ -180,7 +180,7 @@ def test_real_policies_the_same_export_does_not_diverge_and_another_does(export_
         Shadow(served_by.onion(), "same", [found["same"].append]),
         Shadow(other.onion(), "other", [found["other"].append]),
     ]
-    telemetry = Telemetry("franka", "pi0", Metrics(), list(shadows))
+    telemetry = Telemetry("franka", {"prod": "pi0"}, Metrics(), list(shadows))
     served = onion({"telemetry": telemetry, "policy": served_by_policy(served_by)})(served_by.request())
     until(lambda: all(found.values()))
     for shadow in shadows:

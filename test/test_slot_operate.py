@@ -295,7 +295,7 @@ def test_real_policies_one_that_leaves_the_joint_ranges_is_rolled_back_by_itself
     router = Router(slots, routing, monitor.failed)
     fit = arms["a"].policy.fit
     guard = guard_for(fit.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
-    telemetry = Telemetry("franka", "two", Metrics(), [monitor.answered])
+    telemetry = Telemetry("franka", {"a": "one", "b": "two"}, Metrics(), [monitor.answered])
     act = onion({"telemetry": telemetry, "guard": guard, "router": router})
     for number in range(40):
         assert act(arms["a"].request(f"before-{number}", stamp_s=number)).slot == "a"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def telemetry(metrics: Metrics) -> Telemetry:
-    return Telemetry("franka", "pi0", metrics)
+    return Telemetry("franka", {"prod": "pi0"}, metrics)
 
 
 def count(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -105,23 +106,22 @@ def test_an_error_is_counted_by_slug_and_passed_on(
     assert heard == []
 
 
-def test_requests_in_flight_are_shown_and_gone_afterwards(telemetry: Telemetry, metrics: Metrics) -> None:
-    seen: list[float | None] = []
-    labels = {"embodiment": "franka", "policy_slot": "prod"}
-
-    def looking(asked: Request) -> Served:
-        seen.append(count(metrics, "reflex_in_flight_requests", **labels))
-        return answer(asked)
-
-    def failing(_: Request) -> Served:
-        seen.append(count(metrics, "reflex_in_flight_requests", **labels))
-        raise InferenceError("boom")
-
-    telemetry(request(), looking)
-    with pytest.raises(InferenceError):
-        telemetry(request(), failing)
-    assert seen == [1, 1]
-    assert count(metrics, "reflex_in_flight_requests", **labels) == 0
+def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
+    telemetry = Telemetry("franka", {"a": "one", "b": "two"}, metrics)
+    telemetry(request(), lambda asked: replace(answer(asked), slot="b", cache_status="hit"))
+    telemetry(request(), lambda asked: replace(answer(asked), slot="a", cache_status="miss"))
+    telemetry(request(), lambda asked: replace(answer(asked), slot="cloud"))  # nobody's: it counts for the first
+    of = {slot: {"embodiment": "franka", "policy_slot": slot} for slot in "ab"}
+    prefix = {"cache_type": "vlm_prefix"}
+    latencies = [
+        count(metrics, "reflex_act_latency_seconds_count", model_id=model, **of[slot])
+        for slot, model in (("a", "one"), ("b", "two"))
+    ]
+    assert latencies == [2, 1]
+    assert count(metrics, "reflex_cache_hit_total", **of["b"], **prefix) == 1
+    assert count(metrics, "reflex_cache_hit_total", **of["a"], **prefix) == 0
+    assert count(metrics, "reflex_cache_miss_total", **of["a"], **prefix) == 1
+    assert [count(metrics, "reflex_denoise_steps_total", **of[slot]) for slot in "ab"] == [14, 7]
 
 
 def test_a_cut_instruction_is_counted_and_logged(

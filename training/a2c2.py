@@ -24,6 +24,7 @@ from reflex_core.a2c2.checkpoint import Checkpoint, write_checkpoint
 from reflex_core.a2c2.features import HUES, WORDS, words
 from reflex_core.a2c2.head import Head, position_encoding
 from reflex_core.values import Floats
+from reflex_ros.terminal import Bar
 from training.a2c2_data import Moments, joined, load
 
 RECIPE = "state+state_change+previous+hues12+hues12_change+words32"
@@ -200,7 +201,7 @@ def train(moments: Moments, iterations: int, seed: int) -> tuple[Network, Floats
     network = new_network(len(mean), seed)
     average = [value.copy() for value in network.parameters()]
     optimiser = AdamW(average)
-    reported = 0.0
+    reported, bar = 0.0, Bar()
     for iteration in range(1, iterations + 1):
         batch = sampler.draw(BATCH)
         loss, gradients = network.loss((batch.inputs - mean) / std, batch.target)
@@ -210,7 +211,9 @@ def train(moments: Moments, iterations: int, seed: int) -> tuple[Network, Floats
         for kept, value in zip(average, network.parameters(), strict=True):
             np.add(kept, np.float32(1 - keep) * (value - kept), out=kept)
         reported += loss / REPORT_EVERY
+        bar.draw(iteration / iterations, "training: correction head")
         if iteration % REPORT_EVERY == 0:
+            bar.clear()
             print(f"{iteration}/{iterations} cpu {time.process_time():.0f} s loss {reported:.5f}", flush=True)
             reported = 0.0
     return Network(average[: LAYERS + 1], average[LAYERS + 1 :]), mean, std

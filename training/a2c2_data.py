@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from reflex_core.values import Floats
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import look
 from reflex_ros.demo.scene import BLOCK_AREA_M, Scene, make_scene
+from reflex_ros.terminal import Bar
 
 EPISODE_STEPS = 90
 EULER_STEPS = 5
@@ -125,13 +127,14 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
 
 def generate(policy: Policy, first_seed: int, count: int) -> Moments:
     """Simulates `count` episodes; the same seeds give the same ones."""
-    arm = Arm()
+    arm, bar = Arm(), Bar(unit="episodes", plain=partial(print, flush=True))
     try:
         episodes = []
         for seed in range(first_seed, first_seed + count):
             episodes.append(run_episode(policy, arm, seed))
-            print(f"episode {len(episodes)} of {count}", end="\r", flush=True)
+            bar.draw(len(episodes) / count, len(episodes))
     finally:
+        bar.clear()
         arm.close()
     return joined(episodes)
 

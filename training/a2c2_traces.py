@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded traces become data for the correction head: what the policy said at one moment, and what it said later.
 
-A request counts when it was answered by the policy, belongs to an episode, has a sensor stamp, and was recorded with its
-images (`--record-images full`). The chunks are those of the network, before any correction and before the guard.
+A request counts when it counts for a dataset (reflex_core/dataset/examples.py), belongs to an episode, has a sensor stamp,
+and was recorded with its images (`--record-images full`). The chunks are those of the network, before any correction and before the guard.
 
     python -m training.a2c2_traces models/reach_panda TRACE... --out traces.npz
     python -m training.a2c2 --data train.npz traces.npz --held-out held_out.npz --out a2c2.npz
@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from reflex_core.a2c2.features import hues
+from reflex_core.dataset.examples import why_unfit
 from reflex_core.frames import rgb
 from reflex_core.policy.policy import Policy
 from reflex_core.trace.reader import TraceReader
 from reflex_core.trace.records import Recorded
-from reflex_core.values import POLICY, Floats
+from reflex_core.values import Floats
 from training.a2c2_data import Moments, joined, open_policy, save
 
 
@@ -30,13 +31,10 @@ def usable(record: Recorded, policy: Policy) -> bool:
     camera = next(iter(policy.fit.cameras.values()))
     image = record.images.get(camera)
     return (
-        record.error is None
-        and record.source == POLICY
+        not why_unfit(record)
         and record.episode_id is not None
         and record.stamp_ns > 0
-        and record.state is not None
         and record.raw_actions.shape == (policy.fit.horizon, len(policy.fit.action_names))
-        and bool(np.isfinite(record.raw_actions).all())
         and image is not None
         and image.text is not None
     )

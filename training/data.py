@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from reflex_ros.demo.scene import (
     Scene,
     sample_block_positions,
 )
+from reflex_ros.terminal import Bar
 from training.expert import build_goal_function
 
 CAMERA_SIZE = 224
@@ -63,7 +65,9 @@ def generate(count: int, seed: int) -> Dataset:
     arm = Arm(image_size=CAMERA_SIZE)
     images: list[NDArray[np.uint8]] = []
     joints, positions, colours = [], [], []
+    bar = Bar(unit="images", plain=partial(print, flush=True))
     while len(images) < count:
+        bar.draw(len(images) / count, len(images))
         blocks_m = sample_block_positions(generator)
         colour_index = generator.choice(len(COLOUR_NAMES), len(blocks_m), replace=False)
         blocks = tuple(Block(x, y, COLOUR_NAMES[c]) for (x, y), c in zip(blocks_m, colour_index, strict=True))
@@ -82,6 +86,7 @@ def generate(count: int, seed: int) -> Dataset:
             joints.append(arm.joint_positions_rad)
             positions.append(blocks_m)
             colours.append(colour_index)
+    bar.clear()
     arm.close()
     blocks_array = np.array(positions[:count])
     return Dataset(

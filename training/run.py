@@ -41,6 +41,7 @@ def main() -> None:
     run_module("training.export", "--weights", weights, "--out", out)
     run_module("reflex_ros.cli.main", "calibrate-adaptive", out, "--write")
     run_module("benchmarks.prefix_reuse", "--write", out)
+    run_module("training.parity", out)
     run_module("training.verify", "--weights", weights, "--export", out)
 
 

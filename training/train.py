@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from reflex_ros.demo.arm import build_model
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_HALF_SIZE_M
+from reflex_ros.terminal import Bar
 from training import data as datasets
 from training.data import COLOUR_NAMES, Dataset
 from training.expert import demonstrate
@@ -162,6 +163,7 @@ def train_detection(policy: ReachPolicy, sampler: Sampler, iterations: int) -> N
     prefix = policy.prefix
     parameters = [*prefix.stem.parameters(), *prefix.project.parameters(), *prefix.detection.parameters()]
     optimiser = torch.optim.AdamW(parameters, DETECTION_RATE, weight_decay=1e-3)
+    bar = Bar()
     for iteration in range(iterations):
         optimiser.param_groups[0]["lr"] = cosine_rate(DETECTION_RATE, iteration, iterations, 30, 0.1)
         rows = sampler.pick(DETECTION_BATCH)
@@ -169,7 +171,9 @@ def train_detection(policy: ReachPolicy, sampler: Sampler, iterations: int) -> N
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        bar.draw((iteration + 1) / iterations, "training: detection")
         if iteration % REPORT_EVERY == 0:
+            bar.clear()
             print(
                 f"detection {iteration}/{iterations} cpu {time.process_time():.0f} s loss {loss.item():.4f}",
                 flush=True,
@@ -181,7 +185,7 @@ def train_flow(policy: ReachPolicy, sampler: Sampler, iterations: int) -> ReachP
     dataset, generator = sampler.dataset, sampler.generator
     average = copy.deepcopy(policy)
     optimiser = torch.optim.AdamW(policy.parameters(), FLOW_RATE, weight_decay=1e-3, betas=(0.9, 0.98))
-    reported = np.zeros(2)
+    reported, bar = np.zeros(2), Bar()
     for iteration in range(iterations):
         optimiser.param_groups[0]["lr"] = cosine_rate(FLOW_RATE, iteration, iterations, 100, 0.02)
         rows = sampler.pick(FLOW_IMAGES)
@@ -219,7 +223,9 @@ def train_flow(policy: ReachPolicy, sampler: Sampler, iterations: int) -> ReachP
             for kept, new in zip(average.parameters(), policy.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         reported += (flow.item(), guess.item())
+        bar.draw((iteration + 1) / iterations, "training: flow")
         if (iteration + 1) % REPORT_EVERY == 0:
+            bar.clear()
             flow_mean, guess_mean = reported / REPORT_EVERY
             print(
                 f"flow {iteration + 1}/{iterations} cpu {time.process_time():.0f} s flow {flow_mean:.4f} "

@@ -144,6 +144,8 @@ from seeds {PARITY_SEEDS[0]} to {PARITY_SEEDS[-1]}, ONNX Runtime on the CPU. The
 
 {parity_table(weights, folder)}
 
+`parity.npz` is one simulated observation and the chunk that was made of it here; `reflex doctor` compares elsewhere.
+
 ## Held-out images
 
 Training seed {stored["seed"]}; {stored["validation"]}.

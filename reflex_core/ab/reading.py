@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from reflex_core.ab.tally import Tally
-from reflex_core.trace.reader import Document, TraceReader
-from reflex_core.trace.records import TraceError, check_version
+from reflex_core.trace.reader import TraceReader
+from reflex_core.trace.records import TraceError
 
 PATTERNS = ("*.jsonl", "*.jsonl.gz")
 
@@ -31,7 +31,7 @@ def add_traces(paths: Sequence[Path], tally: Tally) -> list[str]:
     warnings: list[str] = []
     for path in sorted(trace_files(paths), key=_started_at):
         with TraceReader(path) as reader:
-            for document in documents(reader):
+            for document in reader.documents():
                 tally.add(document, reader.header)
             warnings += reader.warnings
     tally.finish()
@@ -42,10 +42,3 @@ def _started_at(path: Path) -> tuple[str, int, str]:
     with TraceReader(path) as reader:
         part = reader.header.get("part")
         return str(reader.header.get("started_at")), part if isinstance(part, int) else 0, path.name
-
-
-def documents(reader: TraceReader) -> Iterator[Document]:
-    """Every record after the header as it was written, of whatever kind."""
-    for where, document in reader._documents:
-        check_version(document, where)
-        yield document

@@ -18,6 +18,7 @@ from reflex_core.calibration.cache import Calibration
 from reflex_core.calibration.measuring import USUAL, Effort, Measurement, Run, measure
 from reflex_core.errors import ConfigurationError, InferenceError
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT
+from reflex_core.progress import report
 
 PROVIDERS = (TENSORRT, CUDA, CPU)
 STEPS = (8, 4, 2, 1)
@@ -110,16 +111,19 @@ def calibrate(
     Raises ConfigurationError when no candidate loads and runs.
     """
     said: list[str] = []
-    trial = _Trial(load, effort)
+    threads = thread_counts(cores)
+    # one more each for fewer steps and for a shorter chunk, which are tried last and only where it is too slow
+    trial = _Trial(load, effort, 1 + len(variants) + len(providers) + len(threads) + 2)
     known = [name for name in PROVIDERS if name in providers] or [CPU]
     start = trial.first(Candidate(name) for name in known)
     best = trial.best([start, *(replace(start, variant=name) for name in variants)])
     later = known[known.index(start.provider) :]  # those before it do not start
     best = trial.best(replace(best.candidate, provider=name) for name in later)
     if best.candidate.provider == CPU:
-        best = trial.best(replace(best.candidate, intra_op_threads=count) for count in thread_counts(cores))
+        best = trial.best(replace(best.candidate, intra_op_threads=count) for count in threads)
     best = _steps(trial, best)
     best = _chunk(trial, best)
+    report(1.0, "calibrating")
     if best.measurement.total_ms > best.budget_ms:
         said.append(
             f"an inference takes {best.measurement.total_ms:.0f} ms, more than {SHARE_OF_CHUNK:.0%} of the"
@@ -153,6 +157,12 @@ def thread_counts(cores: int) -> tuple[int, ...]:
 def context() -> dict[str, str | None]:
     """The versions that the figures depend on; None for a library that is not installed."""
     return {key: _version(name) for key, name in PACKAGES.items()}
+
+
+def _words(candidate: Candidate) -> str:
+    parts = [candidate.provider, candidate.variant]
+    parts += [f"{candidate.intra_op_threads} threads"] if candidate.intra_op_threads else []
+    return ", ".join(filter(None, parts))
 
 
 def _version(package: str) -> str | None:
@@ -189,8 +199,9 @@ def _chunk(trial: _Trial, best: _Tried) -> _Tried:
 class _Trial:
     """Measures every candidate once."""
 
-    def __init__(self, load: Load, effort: Effort) -> None:
-        self._load, self._effort = load, effort
+    def __init__(self, load: Load, effort: Effort, at_most: int) -> None:
+        """at_most: candidates there can be."""
+        self._load, self._effort, self._at_most = load, effort, at_most
         self._tried: dict[Candidate, _Tried | None] = {}
         self._refusal = "nothing was tried"
 
@@ -224,6 +235,7 @@ class _Trial:
         return self._tried[candidate]
 
     def _measured(self, candidate: Candidate) -> _Tried | None:
+        report(len(self._tried) / self._at_most, "calibrating", _words(candidate))
         try:
             policy = self._load(candidate)
             measurement = measure(policy.run, self._effort)

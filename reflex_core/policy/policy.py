@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,13 +134,17 @@ class Policy:
         """
         return require_adaptive(self.export, self.contract, self._layout.denoise_graph, threshold)
 
-    def prefix_cache(self, max_age_ms: float = 0.0) -> PrefixCache:
+    def prefix_cache(
+        self, max_age_ms: float = 0.0, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> PrefixCache:
         """A new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
 
         Raises ConfigurationError where its prefix cannot be kept or where nothing says when it may.
         """
         layout = self._layout
-        return require_cache(self.export, self.contract, layout.prefix_inputs, layout.overwritten, max_age_ms)
+        return require_cache(
+            self.export, self.contract, layout.prefix_inputs, layout.overwritten, max_age_ms, clock_ns
+        )
 
     def rtc(self) -> Rtc:
         """What carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""

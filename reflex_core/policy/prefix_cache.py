@@ -203,7 +203,12 @@ def refusal(contract: Contract, inputs: Sequence[str]) -> str:
 
 
 def require_cache(
-    export: Export, contract: Contract, inputs: Sequence[str], overwritten: bool, max_age_ms: float = 0.0
+    export: Export,
+    contract: Contract,
+    inputs: Sequence[str],
+    overwritten: bool,
+    max_age_ms: float = 0.0,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> PrefixCache:
     """A cache for this export. max_age_ms: the user's own; 0 takes the export's.
 
@@ -226,7 +231,7 @@ def require_cache(
         )
     if max_age_ms > 0:
         rule = CacheRule(rule.image_threshold, max_age_ms, rule.measured_on)
-    return PrefixCache(rule, contract.images, inputs, overwritten=overwritten)
+    return PrefixCache(rule, contract.images, inputs, overwritten=overwritten, clock_ns=clock_ns)
 
 
 def _content(array: NDArray[Any]) -> bytes:

@@ -99,6 +99,15 @@ def providers_for(device: str) -> list[str]:
     return [name for name in _CHAINS[wanted] if name in available]
 
 
+def wants_gpu(device: str, providers: Sequence[str]) -> bool:
+    """True when a policy with these settings would be put on a GPU."""
+    try:
+        chosen = _named(providers) if providers else providers_for(device)
+    except ConfigurationError:
+        return False  # loading says it better
+    return chosen[0] in GPU
+
+
 def place(device: str, intra_op_threads: int, options: LoadOptions, export_path: Path) -> Placement:
     """Choose the providers. Raises ConfigurationError for what this onnxruntime cannot do.
 

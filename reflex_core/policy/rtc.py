@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from reflex_core.policy.fit import Fit
 from reflex_core.policy.guidance import Guidance, shifted, soft_mask
 from reflex_core.values import CLOUD, HOLD, POLICY, Floats, Request, Served
 
-FLAG = "--rtc"
+FLAG = "real-time chunking"
 EPISODES_KEPT = 256
 PENDING_KEPT = 64  # answers that are made but not delivered yet; more are never under way at once
 DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten chunks, not for ever
@@ -38,14 +38,16 @@ class Previous:
     zero_ns: int
     stamp_ns: int
 
-    def elapsed_rows(self, request: Request, dt_s: float) -> float:
-        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
-        observation = request.observation
-        between_ns = _zero_ns(request) - self.zero_ns
-        if self.stamp_ns > 0 and observation.stamp_ns > 0:
-            # chunks count from their observation's stamp, which may run on a simulator's clock
-            between_ns = observation.stamp_ns - self.stamp_ns
-        return between_ns * 1e-9 / dt_s
+    def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
+        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it.
+
+        By the stamps of both observations, or as the request says. None where neither tells: the wall clock does not, as
+        a simulator may stand still while it waits, and the robot would repeat what it has done.
+        """
+        if request.elapsed_rows is not None:
+            return request.elapsed_rows
+        stamp_ns = request.observation.stamp_ns
+        return (stamp_ns - self.stamp_ns) * 1e-9 / dt_s if stamp_ns > 0 and self.stamp_ns > 0 else None
 
 
 class Carried(NamedTuple):
@@ -88,7 +90,7 @@ class Rtc:
         self._block, self._steps = contract.rtc, contract.flow.steps
         self._shape = (1, contract.horizon, contract.width)
         self._horizon, self._dt_s = fit.horizon, fit.dt_s
-        self._columns = guided_columns(fit, contract.width)
+        self._columns, self._fit = guided_columns(fit, contract.width), fit
         self._lock = threading.Lock()
         self._episodes: OrderedDict[str, _Episode] = OrderedDict()
         self._pending: OrderedDict[tuple[str, str, int], Previous] = OrderedDict()
@@ -121,6 +123,8 @@ class Rtc:
         if previous.instruction != request.observation.instruction:
             return Carried(why="instruction")  # the tail leads to where the robot is no longer wanted
         elapsed = previous.elapsed_rows(request, self._dt_s)
+        if elapsed is None:
+            return Carried(why="unknown_rows")
         tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
         if not len(tail):
             return Carried(why="stale")
@@ -172,6 +176,8 @@ class Rtc:
                 self._forget(request.episode_id)
             elif served.chunk.source == POLICY and previous is not None:
                 self._counts["guided"] += bool(served.rtc_mode)
+                if served.a2c2.get("applied"):
+                    previous = replace(previous, rows=corrected_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit))
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
@@ -201,6 +207,19 @@ class Rtc:
             episode.previous = None
 
 
+def corrected_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floats:
+    """(horizon, width) of the network with what the correction head added, as that is what the robot executes.
+
+    executed, raw: (horizon, action_dim), after and before it. A guard that had to change the corrected chunk is in it too.
+    """
+    added: Floats = executed - raw
+    if fit.action_statistics is not None:
+        added = (added / fit.action_statistics.scale).astype(np.float32)
+    corrected = rows.copy()
+    corrected[: len(added), fit.columns] += added
+    return corrected
+
+
 def guided_columns(fit: Fit, width: int) -> Floats:
     """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
 
@@ -223,4 +242,6 @@ def _key(request: Request) -> tuple[str, str, int]:
     return request.episode_id or "", request.request_id, request.received_ns
 
 
-__all__ = ["GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "effective_mode", "guided_columns"]
+__all__ = [
+    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "corrected_rows", "effective_mode", "guided_columns",
+]  # fmt: skip

@@ -58,7 +58,6 @@ def replay(
             totals.left_out[reason] += 1
             continue
         totals.without_seed += record.seed is None
-        totals.guided += bool(record.document.get("rtc"))
         made = one(record, targets.get(record.slot, targets[""]), plan)
         totals.add(made)
         yield made

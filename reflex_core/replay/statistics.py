@@ -152,7 +152,7 @@ class Totals:
         self.left_out: Counter[str] = Counter()
         self.everything = Tally()
         self.slots: dict[str, Tally] = {}
-        self.without_seed = self.guided = 0
+        self.without_seed = 0
 
     def add(self, made: RequestDiff) -> None:
         """Count one replayed request, in its slot too."""

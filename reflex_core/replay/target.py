@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from reflex_core.loading import load
 from reflex_core.metrics import Metrics
 from reflex_core.policy.policy import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling
+from reflex_core.replay.carrying import Carrying
 from reflex_core.replay.images import ImageFiles, frames_of
 from reflex_core.replay.values import Replayed
 from reflex_core.settings import settings_from
@@ -53,6 +54,7 @@ class PolicyTarget:
     wanted: Wanted
     same_model: bool
     adaptive: Adaptive | None
+    carrying: Carrying
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,11 +70,17 @@ class PolicyTarget:
         frames = frames_of(record, self.wanted.images, first) if self.needs_images else {}
         observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
         seed = record.seed if self.wanted.seed is None else self.wanted.seed
+        sampling = replace(self.sampling(record), guidance=self.carrying.guidance(record))
+        self.carrying.at(record)
         began = time.perf_counter()
-        made = policy.predict(observation, FALLBACK_SEED if seed is None else seed, self.sampling(record))
+        made = policy.predict(
+            observation, FALLBACK_SEED if seed is None else seed, sampling, None, record.episode_id,
+            self.carrying.cache,
+        )  # fmt: skip
         total_ms = (time.perf_counter() - began) * 1e3
+        self.carrying.keep(record, made.normalised)
         actions, names = in_order(made.actions, policy.fit.action_names, record.names)
-        return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms)
+        return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms, made.cache.status)
 
     def sampling(self, record: Recorded) -> Sampling:
         """How the recorded chunk was sampled; a loop inside the graph has no choice and ignores it."""
@@ -85,7 +93,14 @@ class PolicyTarget:
         elif steps is None and not adaptive and record.denoise_steps != configured:
             steps = record.denoise_steps  # a service that was degraded took fewer
         valid = isinstance(steps, int) and not isinstance(steps, bool) and steps > 0
-        return Sampling(steps if valid else None, self.adaptive if adaptive else None)
+        return Sampling(steps if valid else None, self._adaptive(block) if adaptive else None)
+
+    def _adaptive(self, block: Mapping[str, Any]) -> Adaptive | None:
+        """With the threshold that held for this record: it may change while serving."""
+        threshold = block.get("threshold")
+        if self.adaptive is None or not isinstance(threshold, float) or threshold <= 0:
+            return self.adaptive
+        return replace(self.adaptive, threshold=threshold)
 
 
 def in_order(
@@ -119,8 +134,9 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
     except Exception as error:  # onnxruntime has errors of its own, and a replay must end in a sentence
         raise ConfigurationError(f"{wanted.export_dir}: {type(error).__name__}: {error}") from error
     adaptive, notes = _adaptive(policy, recorded)
-    notes = (*differences(policy, header, *hashes), *notes)
-    return PolicyTarget(policy, wanted, same, adaptive, notes)
+    carrying = Carrying(policy, recorded)
+    notes = (*differences(policy, header, *hashes), *notes, *carrying.notes)
+    return PolicyTarget(policy, wanted, same, adaptive, carrying, notes)
 
 
 def _warm_up(policy: Policy) -> None:

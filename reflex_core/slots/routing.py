@@ -103,6 +103,13 @@ class Routing:
             self._slots.move_to_end(episode_id)
             return Decision(known[0], episode_id, False, not known[1], number, split)
 
+    def expected(self, episode_id: str | None, request_id: str) -> Decision:
+        """What `decide` would say, without remembering it."""
+        split, key = self._split(), episode_id or request_id
+        number = bucket(key)
+        known = self.slot(episode_id) if episode_id else None
+        return Decision(known or slot_of(number, split), key, not episode_id, known is not None, number, split)
+
     def move(self, episode_id: str, slot: str) -> None:
         """The episode goes on in this slot, though its own comes back: one change of policy is enough for a robot."""
         with self._lock:

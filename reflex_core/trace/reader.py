@@ -21,6 +21,7 @@ LINE_BYTES = (
     256 << 20
 )  # several raw 4K cameras in base64 stay below; without a bound a damaged file fills the memory
 KINDS_NAMED = 10
+NOTES = ("shadow", "outcome")  # beside the requests, for whoever asks for `documents`
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 31
@@ -79,6 +80,8 @@ class TraceReader:
         count, first, last = 0, -1, -1
         for where, document in self._documents:
             kind = document.get("kind")
+            if kind in NOTES:
+                continue
             if kind not in (REQUEST, FOOTER):
                 self._skip(where, kind)
                 continue
@@ -94,6 +97,12 @@ class TraceReader:
         missing = last - first + 1 - count if count else 0
         if missing > 0:
             self._warn(f"{self.path}: {missing} requests between {first} and {last} were not recorded")
+
+    def documents(self) -> Iterator[Document]:
+        """Every record after the header as it was written, of whatever kind; instead of iterating. Raises TraceError."""
+        for where, document in self._documents:
+            check_version(document, where)
+            yield document
 
     def _header(self) -> Document:
         where, document = next(self._documents, (str(self.path), None))

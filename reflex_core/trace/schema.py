@@ -147,7 +147,8 @@ def request_record(
             "steps_used": outcome.denoise_steps,
             "steps_configured": outcome.denoise_steps_configured,
             "adaptive": outcome.adaptive_enabled,
-        },
+        }
+        | ({"threshold": outcome.adaptive_threshold} if outcome.adaptive_enabled else {}),
         "mode": outcome.inference_mode,
         "vlm_conditioning": vlm_conditioning,
     }
@@ -256,5 +257,5 @@ BLOCKS: Mapping[str, Callable[[Request, Served], Any]] = {
     "model_version": lambda _, served: served.model_version,
     "tokens_cut": lambda _, served: served.tokens_cut or None,
     "injected_latency_ms": lambda _, served: _ms(served.injected_latency_ms) or None,
-    "max_steps": lambda request, _: request.max_steps,
+    "max_steps": lambda _, served: served.max_steps,
 }

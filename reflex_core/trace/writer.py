@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
@@ -20,6 +20,7 @@ from reflex_core.trace.schema import (
     HASH_ONLY,
     IMAGE_MODES,
     Failure,
+    Record,
     Session,
     footer_record,
     header_record,
@@ -43,6 +44,18 @@ class Entry:
     session: Session
     request: Request
     outcome: Served | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A record of another kind on its way to the file; `make` is given its timestamp."""
+
+    time_ns: int
+    session: Session
+    make: Callable[[str], Record]
+
+
+NOTE_BYTES = 16_384  # what a note holds in memory while it waits, at most: a shadow's chunk
 
 
 class TraceWriter:
@@ -88,7 +101,7 @@ class TraceWriter:
         self._written = self._lost = 0
         self._problem = ""
         self._in_header = session
-        self._spool: Spool[Entry] = Spool(
+        self._spool: Spool[Entry | Note] = Spool(
             "trace", self._write, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes
         )
 
@@ -109,7 +122,7 @@ class TraceWriter:
 
     @property
     def dropped(self) -> int:
-        """Requests that are in no file, ever."""
+        """Requests and notes that are in no file, ever."""
         return self._spool.dropped + self._lost
 
     @property
@@ -131,6 +144,10 @@ class TraceWriter:
         """Enqueue a request that got no answer."""
         self._put(self.next_seq(), request, Failure(slug, message))
 
+    def note(self, make: Callable[[str], Record]) -> None:
+        """Enqueue a record that is no request: what a shadow did, how an episode ended. `make` runs on the writer's thread."""
+        self._spool.put(Note(time.time_ns(), self._session, make), NOTE_BYTES)
+
     def describe(self, session: Session) -> None:
         """Another policy answers from now on: what follows goes to a new file with a header of its own."""
         self._session = session
@@ -145,26 +162,28 @@ class TraceWriter:
             Entry(seq, time.time_ns(), self._session, request, outcome), size_bytes(request.observation)
         )
 
-    def _write(self, batch: Sequence[Entry]) -> None:
+    def _write(self, batch: Sequence[Entry | Note]) -> None:
         for session, entries in groupby(batch, key=lambda entry: entry.session):
             if session is not self._in_header:
                 self._end_file()
                 self._in_header = session
             self._write_entries(list(entries))
 
-    def _write_entries(self, entries: Sequence[Entry]) -> None:
-        self._next_seq = max(self._next_seq, *(entry.seq + 1 for entry in entries))
+    def _write_entries(self, waiting: Sequence[Entry | Note]) -> None:
+        entries = [entry for entry in waiting if isinstance(entry, Entry)]
+        self._next_seq = max([self._next_seq, *(entry.seq + 1 for entry in entries)])
         if self._problem and time.monotonic() < self._retry_at_s:
-            self._lost += len(entries)
+            self._lost += len(waiting)
             return
         lines = [line for entry in entries if (line := self._line(entry))]
+        notes = b"".join(self._noted(note) for note in waiting if isinstance(note, Note))
         self._lost += len(entries) - len(lines)
         try:
             self._rotate()
             header = b""
             if self._file is None:
                 self._file, header = self._open()
-            self._file.write(header + b"".join(lines))
+            self._file.write(header + b"".join(lines) + notes)
         except OSError as error:
             self._lost += len(lines)
             self._degrade(error)
@@ -189,6 +208,13 @@ class TraceWriter:
             return json_line(record) + b"\n"
         except Exception:  # one odd request must not take the records beside it along
             log.exception("trace: request %s could not be recorded", entry.request.request_id)
+            return b""
+
+    def _noted(self, note: Note) -> bytes:
+        try:
+            return json_line(note.make(utc_text(note.time_ns))) + b"\n"
+        except Exception:
+            log.exception("trace: a note could not be recorded")
             return b""
 
     def _rotate(self) -> None:

@@ -65,17 +65,19 @@ class A2C2:
         previous: Callable[[Request], Floats | None] = lambda _: None,
         injected_ms: Callable[[], float] = lambda: 0.0,
         on_outcome: Callable[[Outcome], None] = lambda _: None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """newest: what the robot of this request sees now, None where only the request's own observation is known.
 
         previous: (action_dim,) what it is being told. injected_ms: delay that is added outside. on_outcome: for metrics.
+        clock_ns: the one that requests are received by.
         A success_threshold above 1 never skips for success; without reported episodes nothing is skipped for it either.
         """
         self._correction = correction
         self._latency_threshold_ms = latency_threshold_ms
         self._success_threshold = success_threshold
         self._newest, self._previous = newest, previous
-        self._injected_ms, self._on_outcome = injected_ms, on_outcome
+        self._injected_ms, self._on_outcome, self._clock_ns = injected_ms, on_outcome, clock_ns
         checkpoint = correction.head.checkpoint
         self._most_per_row = checkpoint.output_saturation_scale
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class A2C2:
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
         served = proceed(request)
-        latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6 + self._injected_ms()
+        latency_ms = (self._clock_ns() - request.received_ns) * 1e-6 + self._injected_ms()
         if served.chunk.source != POLICY or served.hold_reason or not np.isfinite(served.chunk.actions).all():
             return self._said(served, Outcome(False, NOT_A_POLICY_CHUNK))
         p95_ms, skip = self._measured(latency_ms)

@@ -118,7 +118,7 @@ class Deadline:
 
     The stand-in is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in
     any chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
-    template: what a hold says besides its position; its chunk gives the hold's names, dt_s and number of rows.
+    template: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
     fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD.
     """
 
@@ -127,7 +127,7 @@ class Deadline:
         budget_ms: Callable[[], float],
         max_age_ms: Callable[[], float],
         hold_position: Callable[[Request], Floats | None],
-        template: Served,
+        template: Callable[[Request], Served],
         misses: Counts,
         fallbacks: Mapping[str, Counts],
         holds: Counts,
@@ -237,7 +237,7 @@ class Deadline:
         )
 
     def _held(self, request: Request) -> Served:
-        template = self._template
+        template = self._template(request)
         position = self._hold_position(request)
         if position is None:
             raise InferenceError(

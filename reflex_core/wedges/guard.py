@@ -96,6 +96,8 @@ class Guard:
             for kind in (NON_FINITE, *KINDS, REJECTED)
         }
         self._holds = metrics.holds
+        metrics.guard_tripped.clear()  # there is one guard; the one before may have had another robot
+        self._tripped = metrics.guard_tripped.labels(embodiment)
         self._mode = mode
         self._most = max_consecutive_clamps
         self._history = CommandHistory()
@@ -117,6 +119,7 @@ class Guard:
         """Let chunks pass again. True when the guard was tripped."""
         with self._lock:
             was_tripped, self._trip_reason, self._consecutive = bool(self._trip_reason), "", 0
+            self._tripped.set(0)
         if was_tripped:
             log.warning("guard_tripped is over: it was reset")
         return was_tripped
@@ -223,6 +226,7 @@ class Guard:
                     f"consecutive_clamp_limit_exceeded: {self._consecutive} chunks in a row had to be changed or were"
                     f" not finite (limit {self._most})"
                 )
+                self._tripped.set(1)
                 log.error("%s: %s: holding until it is reset", TRIPPED, self._trip_reason)
             reason = self._trip_reason
         if first:

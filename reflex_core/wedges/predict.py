@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from reflex_core.counting import Level, Unwatched
 from reflex_core.policy.policy import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.rtc import Carried, Rtc
@@ -38,7 +39,8 @@ def template(policy: Policy, slot: str) -> Served:
 class Predict:
     """Runs one policy. `next_seed` gives the start noise of requests that bring no seed.
 
-    cache: keeps prefixes of an episode. rtc: lets an episode's previous chunk guide the next one.
+    cache: keeps prefixes of an episode. rtc: lets an episode's previous chunk guide the next one. in_flight: how many
+    requests are in here, waiting for the network or in it.
     """
 
     def __init__(
@@ -49,14 +51,23 @@ class Predict:
         sampling: Callable[[Request], Sampling],
         cache: PrefixCache | None = None,
         rtc: Rtc | None = None,
+        in_flight: Level | None = None,
     ) -> None:
         self._policy = policy
         self._template = template(policy, slot)
         self._next_seed = next_seed
         self._sampling = sampling
         self._cache, self._rtc = cache, rtc
+        self._in_flight = in_flight or Unwatched()
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
+        self._in_flight.inc()
+        try:
+            return self._answer(request)
+        finally:
+            self._in_flight.dec()
+
+    def _answer(self, request: Request) -> Served:
         seed = self._next_seed() if request.seed is None else request.seed
         sampling = self._sampling(request)
         carried = Carried() if self._rtc is None else self._rtc.carried(request)
@@ -77,6 +88,8 @@ class Predict:
             seed=seed,
             denoise_steps=prediction.denoise_steps,
             adaptive_enabled=sampling.adaptive is not None,
+            adaptive_threshold=sampling.adaptive.threshold if sampling.adaptive else 0.0,
+            max_steps=request.max_steps,
             tokens_cut=prediction.tokens_cut,
             stages_ms=prediction.stages_ms,
             cache_status=prediction.cache.status,

@@ -8,8 +8,8 @@ import threading
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from reflex_core.episodes import Episodes
 from reflex_core.errors import ReflexError
@@ -26,27 +26,45 @@ log = logging.getLogger(__name__)
 Listener = Callable[[Request, Served], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The metrics of one policy slot, bound to its labels."""
+
+    latency_s: Callable[[float], None]
+    steps: Callable[[float], None]
+    cache_hit: Callable[[], None]
+    cache_miss: Callable[[], None]
+    guided: Callable[[], None]
+
+
 class Telemetry:
     """Measures every request from its receipt. Listeners (recorders) run last and cannot fail a request."""
 
     def __init__(
         self,
         embodiment: str,
-        model_id: str,
+        models: Mapping[str, str],
         metrics: Metrics,
         listeners: list[Listener] | None = None,
         recorders: Sequence[Recorder] = (),
         next_seq: Callable[[], int] | None = None,
         trackers: Sequence[Listener] = (),
     ) -> None:
-        """listeners: the caller's own, who may come and go. next_seq: the number of the next record in the trace."""
+        """models: model id by slot; what no slot answered counts for the first. listeners: the caller's own, who may come
+        and go. next_seq: the number of the next record in the trace.
+        """
         self._metrics = metrics
-        self._latency_s = metrics.act_latency_s.labels(embodiment, model_id, "prod")
-        self._steps = metrics.denoise_steps.labels(embodiment, "prod")
-        self._cache_hits = metrics.cache_hits.labels(embodiment, "vlm_prefix", "prod")
-        self._cache_misses = metrics.cache_misses.labels(embodiment, "vlm_prefix", "prod")
-        self._guided = metrics.chunks_guided.labels(embodiment, "prod")
-        self._in_flight = metrics.in_flight.labels(embodiment, "prod")
+        self._slots = {
+            slot: _Slot(
+                metrics.act_latency_s.labels(embodiment, model_id, slot).observe,
+                metrics.denoise_steps.labels(embodiment, slot).inc,
+                metrics.cache_hits.labels(embodiment, "vlm_prefix", slot).inc,
+                metrics.cache_misses.labels(embodiment, "vlm_prefix", slot).inc,
+                metrics.chunks_guided.labels(embodiment, slot).inc,
+            )
+            for slot, model_id in models.items()
+        }
+        self._first = next(iter(self._slots.values()))
         self._lock = threading.Lock()
         self._window_ms: deque[float] = deque(maxlen=WINDOW)
         self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
@@ -63,7 +81,6 @@ class Telemetry:
         self._listeners.append(listener)
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
-        self._in_flight.inc()
         self._episodes.seen(request.episode_id)
         try:
             served = proceed(request)
@@ -73,19 +90,18 @@ class Telemetry:
             for recorder in self._recorders:
                 recorder.error(request, slug, str(error))
             raise
-        finally:
-            self._in_flight.dec()
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
         seq = self._next_seq() if self._next_seq is not None else -1
         served = replace(served, latency_ms=latency_ms, trace_seq=seq)
-        self._latency_s.observe(latency_ms * 1e-3)
-        self._steps.inc(served.denoise_steps)
+        slot = self._slots.get(served.slot, self._first)
+        slot.latency_s(latency_ms * 1e-3)
+        slot.steps(served.denoise_steps)
         if served.cache_status == "hit":
-            self._cache_hits.inc()
+            slot.cache_hit()
         elif served.cache_status == "miss":
-            self._cache_misses.inc()
+            slot.cache_miss()
         if served.rtc_mode:
-            self._guided.inc()
+            slot.guided()
         if served.tokens_cut:
             self._metrics.instructions_cut.inc()
             self._warn_of_cut(request, served)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +108,35 @@ class BagSource:
             raise
         except Exception as error:
             raise _unreadable(self.path, error) from error
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Type by topic of everything that was a message; the trace inside never was one."""
+        inside = {connection.topic for connection in self._trace}
+        return {c.topic: c.msgtype for c in self._reader.connections if c.topic not in inside}
+
+    def is_own(self, topic: str) -> bool:
+        """True for what the recorded node published under its own name, as `~/action_chunk`."""
+        return any(topic.startswith(each.topic.removesuffix(TRACE)) for each in self._trace)
+
+    def messages(self, kinds: Container[str]) -> Iterator[tuple[str, int, bytes]]:
+        """(topic, time in ns, CDR bytes) of every message of these types, in order. Instead of iterating."""
+        connections = [c for c in self._reader.connections if c.msgtype in kinds]
+        self._total, self._read = sum(connection.msgcount for connection in connections), 0
+        try:
+            for connection, time_ns, raw in self._reader.messages(connections):
+                self._read += 1
+                yield connection.topic, time_ns, raw
+        except Exception as error:
+            raise _unreadable(self.path, error) from error
+
+    def request(self, topic: str, time_ns: int, raw: bytes) -> Recorded | None:
+        """The request that a message of the trace inside holds, without its images; None for any other message."""
+        connection = next((c for c in self._trace if c.topic == topic), None)
+        if connection is None:
+            return None
+        where, document = self._document(connection, time_ns, raw)
+        return recorded(document, where) if document.get("kind") == REQUEST else None
 
     def _header(self) -> Document:
         for connection, time_ns, raw in self._reader.messages(self._trace) if self._trace else ():

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from reflex_core.export import CONFIG_NAME, open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.observation_files import read_observations
 from reflex_core.policy.adaptive import adaptive_block
-from reflex_core.policy.adaptive_search import Candidate, candidates, choose, course
+from reflex_core.policy.adaptive_search import Candidate, Course, candidates, choose, course
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.values import Observation
+from reflex_ros.terminal import Bar
 
 SCENES = 64
 
@@ -87,10 +89,8 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
     robot = policy.fit.embodiment
     assert robot is not None  # it was given one
     policy.require_stepped()
-    observations, what = _observations(policy, options)
-    courses = [
-        course(policy, observation, seed) for observation in observations for seed in range(options.seeds)
-    ]
+    observations, many, what = _observations(policy, options)
+    courses = _courses(policy, observations, options.seeds, many)
     steps = policy.contract.flow.steps
     found = candidates(courses, robot.action_max - robot.action_min)
     chosen = choose(found, options.max_difference, steps)
@@ -133,24 +133,38 @@ def _embodiment(path: Path, options: argparse.Namespace) -> Embodiment:
     )
 
 
-def _observations(policy: Policy, options: argparse.Namespace) -> tuple[Iterable[Observation], str]:
-    """What to measure on, and its description."""
+def _courses(policy: Policy, observations: Iterable[Observation], seeds: int, many: int) -> list[Course]:
+    """One course per observation and start noise; a bar shows how many of the observations are done."""
+    bar, courses = Bar(unit="observations", plain=partial(print, file=sys.stderr, flush=True)), list[Course]()
+    try:
+        for done, observation in enumerate(observations, start=1):
+            courses += [course(policy, observation, seed) for seed in range(seeds)]
+            bar.draw(min(done / many, 1.0), done)
+    finally:
+        bar.clear()
+    return courses
+
+
+def _observations(policy: Policy, options: argparse.Namespace) -> tuple[Iterable[Observation], int, str]:
+    """What to measure on, how many there are, and their description."""
     if options.observations is not None:
         recorded = read_observations(options.observations)
-        return recorded, f"{len(recorded)} recorded observations"
+        return recorded, len(recorded), f"{len(recorded)} recorded observations"
     if policy.export.model_id != open_export(embedded_policy()).model_id:
         raise ObservationError(
             f"{policy.export.path}: needs --observations: how soon its velocity settles depends on what it really sees,"
             " and only the embedded policy comes with a simulation"
         )
     try:
-        from reflex_ros.demo.observations import scene_observations
+        from reflex_ros.demo.ambiguity import TASKS
+        from reflex_ros.demo.observations import ALONG_THE_WAY, scene_observations
     except ImportError as error:
         raise ConfigurationError(
             f"{error}: the simulated scenes need mujoco; or give --observations"
         ) from error
     seen = scene_observations(policy, options.scenes)
-    return seen, f"{options.scenes} simulated scenes, each with a clear and two ambiguous instructions"
+    many = options.scenes * len(TASKS) * (1 + len(ALONG_THE_WAY))
+    return seen, many, f"{options.scenes} simulated scenes, each with a clear and two ambiguous instructions"
 
 
 def table(found: Sequence[Candidate], chosen: Candidate | None, bound: float, steps: int) -> str:

@@ -1,71 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex doctor`: what is right and wrong on this machine, and what to do about it."""
+"""`reflex doctor`: what is right and wrong on this machine, and what to do about it (docs/doctor.md)."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-from reflex_core import doctor
-from reflex_core.calibration.cache import default_path
-from reflex_core.doctor import FAIL, PASS, WARN, Check
+from reflex_core.doctor import clock, onnx, system
+from reflex_core.doctor.calibrated import calibration
+from reflex_core.doctor.finding import FAIL, LEVELS, OK, WARN, Finding, worst
 from reflex_core.errors import ConfigurationError, SettingError
-from reflex_core.locations import share
+from reflex_core.flags import add_arguments
+from reflex_core.locations import embedded_policy
 from reflex_core.settings import Settings, settings_from
+from reflex_ros.doctoring import ros
+from reflex_ros.terminal import Bar, drawn, plain_table
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-SEGMENT_BYTES = 16 << 20
+ROUGHLY = 20  # checks, for the bar
+WORDS = {OK: "ok", WARN: "WARN", FAIL: "FAIL"}
+STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
+ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the checks. 0 when nothing fails, 1 when something does, 2 for a bad option."""
+    """Print the findings. 0 when nothing fails, 1 when something does, 2 for a bad option."""
     arguments = sys.argv[1:] if argv is None else argv
     arguments = arguments[: arguments.index("--ros-args")] if "--ros-args" in arguments else arguments
     options = vars(_parser().parse_args(arguments))
-    as_json = options.pop("format") == "json"
-    cache = options.pop("calibration_cache")
-    if options.pop("show_calibration"):
-        return show_calibration(Path(cache) if cache else default_path(), as_json)
+    as_json, no_ros = options.pop("json"), options.pop("no_ros")
+    only_calibration = options.pop("show_calibration")
     try:
         settings = settings_from(options)
     except SettingError as error:
         print(f"reflex doctor: {error}", file=sys.stderr)
         return 2
-    checks = all_checks(settings)
-    print(json.dumps([asdict(check) for check in checks], indent=1) if as_json else table(checks))
-    return 1 if any(check.status == FAIL for check in checks) else 0
+    if only_calibration:
+        return show_calibration(settings.calibration_cache, as_json)
+    found = examined(settings, no_ros)
+    print(document(found) if as_json else "", end="\n" if as_json else "")
+    if not as_json:
+        show(found)
+    return 1 if worst(found) == FAIL else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex doctor", description="Check this machine and a policy.")
-    absent = argparse.SUPPRESS
-    parser.add_argument(
-        "export_dir", nargs="?", default=absent, help="export to check; the embedded one if left out"
+    parser = argparse.ArgumentParser(
+        prog="reflex doctor",
+        description="Check this machine and what would be served here. Takes the options of `reflex serve`.",
+        epilog="exit status: 0 nothing fails, 1 something does, 2 a bad option",
+        allow_abbrev=False,
     )
-    parser.add_argument("--embodiment", default=absent, help="embodiment preset that the policy must fit")
-    parser.add_argument("--custom-embodiment-config", default=absent, help="embodiment JSON file")
-    parser.add_argument("--device", default=absent, help="auto, cpu, cuda or tensorrt")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "export_dir",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="export to check; the embedded one if left out",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
+    parser.add_argument("--no-ros", action="store_true", help="Leave out the checks of ROS.")
     parser.add_argument(
         "--show-calibration",
         action="store_true",
         help="show what --auto-calibrate has measured, and nothing else",
     )
-    parser.add_argument("--calibration-cache", default="", help="its file [~/.reflex/calibration.json]")
+    add_arguments(parser)
     return parser
 
 
-def show_calibration(path: Path, as_json: bool) -> int:
+def examined(settings: Settings, no_ros: bool) -> list[Finding]:
+    """The findings of every check; a bar says which one is at work."""
+    found, bar = list[Finding](), Bar()
+    bar.draw(0.0, "checking this machine")
+    for finding in checks(settings, no_ros):
+        found.append(finding)
+        bar.draw(min(len(found) / ROUGHLY, 0.99), f"{finding.name}: {finding.level}")
+    bar.clear()
+    return found
+
+
+def checks(
+    settings: Settings, no_ros: bool, environment: Mapping[str, str] = os.environ
+) -> Iterator[Finding]:
+    """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
+    yield system.python_version()
+    libraries = system.packages()
+    yield libraries
+    yield system.shared_memory()
+    yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
+    for flag, directory in written_to(settings).items():
+        yield system.disk(flag, Path(directory))
+    if not no_ros:
+        yield from ros(environment)
+    if libraries.level == FAIL:
+        return
+    if settings.http:
+        yield from http(settings)
+    yield onnx.builds()
+    yield onnx.providers(onnx.Wanted(settings.device, settings.providers, settings.allow_cpu_fallback))
+    yield from served(settings, drives=not no_ros and importlib.util.find_spec("rclpy") is not None)
+
+
+def written_to(settings: Settings) -> dict[str, str]:
+    """The directories that serving would write to, by their flags."""
+    from reflex_core.calibration.cache import default_path
+
+    cache = str(Path(settings.calibration_cache or default_path()).parent) if settings.auto_calibrate else ""
+    every = {
+        "--record": settings.record,
+        "--record-bag": settings.record_bag,
+        "--audit-log": settings.audit_log,
+        "--calibration-cache": cache,
+    }
+    return {flag: directory for flag, directory in every.items() if directory}
+
+
+def http(settings: Settings) -> Iterator[Finding]:
+    """The port, and whether the address may be listened on."""
+    from reflex_ros.sidecar.keys import VARIABLE, check_address, read_key
+
+    yield system.port(settings.host, settings.port)
+    try:
+        key = read_key(settings)
+        check_address(settings, key)
+    except ConfigurationError as error:
+        yield Finding(
+            "api key", FAIL, str(error), f"set {VARIABLE}, or --api-key-file to a file that holds the key"
+        )
+        return
+    said = "asked for" if key else "none" if not settings.insecure else "none, as --insecure says"
+    yield Finding("api key", OK, said)
+
+
+def served(settings: Settings, drives: bool) -> Iterator[Finding]:
+    """Export, safety configuration, policy and robot. drives: over ROS."""
+    from reflex_core.doctor.export import export
+    from reflex_core.doctor.policy import policy, safety
+
+    try:
+        exports = exports_of(settings)
+    except ConfigurationError as error:
+        yield Finding("export", FAIL, str(error), "install the package again, or name an export")
+        return
+    found = [finding for label, path in exports.items() for finding in export(path, label)]
+    found.append(safety(settings.safety_config))
+    yield from found
+    # a changed file may still load, and what it then does is worth knowing
+    if all(finding.level != FAIL for finding in found if not finding.name.startswith("hashes")):
+        yield from policy(settings, drives)
+
+
+def exports_of(settings: Settings) -> dict[str, Path]:
+    """The exports that would be loaded, by what tells them apart. Raises ConfigurationError."""
+    two = {" a": settings.policy_a, " b": settings.policy_b}
+    one = {"": settings.export_dir or str(embedded_policy())}
+    named = (two if any(two.values()) else one) | {" shadow": settings.shadow_policy}
+    return {label: Path(path) for label, path in named.items() if path}
+
+
+def document(found: Sequence[Finding]) -> str:
+    """{"level": the worst, "findings": [{name, level, said, do}]} as JSON."""
+    return json.dumps({"level": worst(found), "findings": [asdict(finding) for finding in found]}, indent=1)
+
+
+def show(found: Sequence[Finding]) -> None:
+    """For people: a table on a terminal with rich, else plain lines, the way out below its finding."""
+    counts = {level: sum(finding.level == level for finding in found) for level in LEVELS}
+    last = f"{counts[OK]} ok, {counts[WARN]} warnings, {counts[FAIL]} failures"
+    rows = [
+        (WORDS[finding.level], finding.name, finding.said + (f"\n-> {finding.do}" if finding.do else ""))
+        for finding in found
+    ]
+    if drawn(rows, "reflex doctor", sys.stdout, [STYLES[finding.level] for finding in found]):
+        print(last)
+        return
+    print(*table(found), "", last, sep="\n")
+
+
+def table(found: Sequence[Finding]) -> list[str]:
+    """One line per finding, its way out below it."""
+    lines = plain_table([(WORDS[finding.level], finding.name, finding.said) for finding in found])
+    indent = 4 + 2 + max((len(finding.name) for finding in found), default=0) + 2
+    return [
+        line
+        for finding, first in zip(found, lines, strict=True)
+        for line in ([first, f"{'':{indent}}-> {finding.do}"] if finding.do else [first])
+    ]
+
+
+def show_calibration(cache: str, as_json: bool) -> int:
     """Print the calibration cache. 0 when it can be read, 1 when not."""
-    found = doctor.calibration(path)
+    from reflex_core.calibration.cache import default_path
+
+    found = calibration(Path(cache) if cache else default_path())
     print(json.dumps(found, indent=1) if as_json else calibration_table(found))
     return 1 if found["problem"] else 0
 
@@ -86,95 +219,6 @@ def calibration_table(found: Mapping[str, Any]) -> str:
             f" ({quality['measurement_iters']} runs, quality {quality['quality_score']:.2f} of 1)",
             f"  compensation  {entry['latency_compensation_ms']:.1f} ms",
         ]
-    return "\n".join(lines)
-
-
-def all_checks(settings: Settings) -> list[Check]:
-    """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
-    libraries = doctor.packages()
-    checks = [doctor.python_version(), libraries, rclpy(), messages(), image_transport(os.environ)]
-    checks.append(doctor.shared_memory())
-    if libraries.status == FAIL:
-        return checks
-    return [*checks, doctor.providers(settings.device), *doctor.policy(settings)]
-
-
-def rclpy() -> Check:
-    """Without rclpy only HTTP is served."""
-    reason = _import_failure("rclpy")
-    if reason:
-        return Check(
-            "rclpy", WARN, reason, "source a ROS 2 install or install the ROS wheels; HTTP works without"
-        )
-    return Check("rclpy", PASS, f"ROS_DISTRO {os.environ.get('ROS_DISTRO') or 'not set (wheels)'}")
-
-
-def messages() -> Check:
-    """Our own messages, which are compiled when the package is built."""
-    reason = _import_failure("reflex_ros.msg")
-    if not reason:
-        return Check("messages", PASS, "reflex_ros.msg")
-    if _import_failure("rclpy"):
-        return Check("messages", WARN, "not checked without rclpy", "install ROS 2 first")
-    return Check("messages", FAIL, reason, "build the package: make build, pip install . or colcon build")
-
-
-def _import_failure(module: str) -> str:
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # a half-installed ROS raises whatever it likes
-        return f"import {module}: {type(error).__name__}: {str(error)[:160]}"
-    return ""
-
-
-def image_transport(environment: Mapping[str, str]) -> Check:
-    """The default shared-memory segment of Fast DDS is smaller than one camera image."""
-    name = "image transport"
-    path = next((environment[variable] for variable in PROFILE_VARIABLES if environment.get(variable)), "")
-    remedy = f"export {PROFILE_VARIABLES[0]}={_shipped_profile()}"
-    if environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
-        return Check(name, PASS, f"{environment['RMW_IMPLEMENTATION']} is used, Fast DDS is not")
-    if not path:
-        return Check(name, WARN, f"{PROFILE_VARIABLES[0]} is not set: raw camera images will be lost", remedy)
-    try:
-        segment = largest_segment(Path(path))
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        return Check(name, WARN, f"{path}: {error}", remedy)
-    if segment < SEGMENT_BYTES:
-        return Check(
-            name,
-            WARN,
-            f"{path}: shared-memory segment of {segment} bytes, {SEGMENT_BYTES} are needed",
-            remedy,
-        )
-    return Check(name, PASS, f"{path}: shared-memory segment of {segment / 2**20:.0f} MB")
-
-
-def largest_segment(profile: Path) -> int:
-    """segment_size in bytes of the largest SHM transport of a Fast DDS profile; 0 when there is none."""
-    sizes = [0]
-    for transport in ElementTree.parse(profile).iter():
-        children = {child.tag.rsplit("}", 1)[-1]: (child.text or "").strip() for child in transport}
-        if transport.tag.endswith("transport_descriptor") and children.get("type") == "SHM":
-            sizes.append(int(children.get("segment_size", 0)))
-    return max(sizes)
-
-
-def _shipped_profile() -> str:
-    try:
-        return str(share() / "config" / "fastdds_shm.xml")
-    except ConfigurationError:
-        return "config/fastdds_shm.xml"
-
-
-def table(checks: list[Check]) -> str:
-    """One line per check, its remedy below it."""
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.status}  {check.name:{width}}  {check.detail}")
-        if check.remedy:
-            lines.append(f"{'':{width + 6}}  -> {check.remedy}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "check the hash chain of an audit log",
     "ab": "compare the two policies of a server, from its traces",
     "bag": "make a bag whole that was cut off",
+    "trace": "make a dataset to train with from traces",
 }
 
 

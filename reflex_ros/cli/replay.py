@@ -17,6 +17,8 @@ from typing import Any
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.replay.images import ImageFiles
+from reflex_core.replay.kept import Kept, watched
+from reflex_core.replay.picture import draw, prepare, units_of
 from reflex_core.replay.report import Report, summary_document
 from reflex_core.replay.runner import (
     FAIL_ON,
@@ -34,7 +36,9 @@ from reflex_core.replay.statistics import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
 from reflex_core.replay.values import ACTIONS, ALL, LATENCY, MODES, Source, Tolerances
 from reflex_core.trace.records import TraceError
-from reflex_ros.cli.replay_words import Bar, header_lines, printable, request_line, shown, summary_lines
+from reflex_ros.cli import replay_publish
+from reflex_ros.cli.replay_words import header_lines, printable, request_line, shown, summary_lines
+from reflex_ros.terminal import Bar
 
 PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 STDOUT = "-"
@@ -51,14 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without arrows must not end a replay
+    own, ros_args = replay_publish.split_ros_args(sys.argv[1:] if argv is None else argv)
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_args(own)
         plan = _plan(options)
     except SystemExit as stop:  # 2 says that the target did not load
         return PASSED if stop.code in (0, None) else TRACE_ERROR
     except ValueError as error:
         return _refused(error, TRACE_ERROR)
     try:
+        if options.publish:
+            return replay_publish.publish(options, ros_args, _open_bag)
         return _inspect(options) if options.no_replay else _replay(options, plan)
     except TraceError as error:
         return _refused(error, TRACE_ERROR)
@@ -87,11 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
-    add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay")
+    add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay or --publish")
     add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
     add("--diff", default=ACTIONS, choices=(*MODES, ALL), help="what to compare (%(default)s)")
     add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
     add("--output", metavar="FILE", help="write a JSON report; - for standard output")
+    add("--plot", type=Path, metavar="DIR", help="draw actions and latencies as PNG; needs reflex_ros[plot]")
     add("--fail-on", default="", choices=FAIL_ON, help="exit 3 if any diff of that kind fails")
     add("--no-replay", action="store_true", help="read the trace and say what is in it; needs no model")
     add(
@@ -120,12 +128,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit 0 for a trace that was cut off, if what is left passes",
     )
+    replay_publish.add_arguments(parser)
     return parser
 
 
 def _plan(options: argparse.Namespace) -> Plan:
     """What to compare. Raises ValueError for options that do not go together."""
-    if options.model is None and not options.no_replay:
+    if options.publish:
+        replay_publish.check(options)
+    elif options.model is None and not options.no_replay:
         raise ValueError("--model names the export to run; --no-replay only reads the trace")
     if options.n < 0:
         raise ValueError(f"--n must not be negative, got {options.n}")
@@ -133,6 +144,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise ValueError(f"--seed must not be negative, got {options.seed}")
     if options.fail_on and options.no_replay:
         raise ValueError(f"--fail-on {options.fail_on} needs a replay, and --no-replay makes none")
+    if options.plot and (options.no_replay or options.publish):
+        raise ValueError("--plot draws a replay, and --no-replay and --publish make none")
     tolerances = Tolerances(options.min_cos, options.max_abs, options.joint_share)
     plan = Plan(modes_of(options.diff), tolerances, options.n, options.fail_on)
     if not judges(plan):
@@ -161,8 +174,7 @@ def _inspect(options: argparse.Namespace) -> int:
             seeds += record.seed is not None
             bar.draw(source.fraction, count)
         bar.clear()
-        whole = not source.damage and (getattr(source, "footer", None) is not None)
-        print(f"records: {count} ({'with' if whole else 'without'} footer)", file=out)
+        print(f"records: {count}{_ending(source)}", file=out)
         for name, counted in (("answered by", kinds), ("slots", slots)):
             said = ", ".join(f"{shown(kind)} {number}" for kind, number in sorted(counted.items()))
             print(f"  {name}: {said or 'none'}", file=out)
@@ -178,27 +190,42 @@ def _inspect(options: argparse.Namespace) -> int:
         return status
 
 
+def _ending(source: Source) -> str:
+    """Whether a trace ended in order; bags have no footer to tell by."""
+    if not hasattr(source, "footer"):
+        return ""
+    return " (with footer)" if source.footer is not None and not source.damage else " (without footer)"
+
+
 def _replay(options: argparse.Namespace, plan: Plan) -> int:
     images = ImageFiles(options.images) if options.images else None
+    if options.plot:
+        prepare(options.plot)
     with open_source(options.trace, _open_bag) as source:
         out = _out(options)
         _head(options, source.header, out)
         targets = _targets(options, source.header, images, out)
         if any(target.needs_images for target in targets.values()):
             require_images(source.header, options.trace, has_files=images is not None)
+        kept = Kept(plan.tolerances) if options.plot else None
         with _report(options, source.header) as report:
-            return _run(options, plan, source, targets, report)
+            status = _run(options, plan, source, targets, report, kept)
+        if kept is not None:
+            fit = targets[""].policy.fit
+            units = units_of(fit.embodiment, fit.action_names)
+            print(draw(kept, options.plot, plan.tolerances, units), file=out)
+        return status
 
 
 def _run(
     options: argparse.Namespace, plan: Plan, source: Source, targets: Mapping[str, PolicyTarget],
-    report: Report | None,
+    report: Report | None, kept: Kept | None,
 ) -> int:  # fmt: skip
     out, bar, totals = _out(options), Bar(), Totals()
     print(f"Replaying requests (--n={plan.limit or 'all'}, --diff={options.diff}):", file=out)
     broken: TraceError | None = None
     try:
-        for made in replay(source, targets, plan, totals):
+        for made in replay(source, watched(targets, kept), plan, totals):
             bar.clear()
             print(request_line(made), file=out)
             bar.draw(source.fraction, totals.records)
@@ -208,7 +235,7 @@ def _run(
         broken = error
     bar.clear()
     print("", *summary_lines(totals, plan), sep="\n", file=out)
-    notes = [*source.warnings, *_notes(options, plan, source.header, totals)]
+    notes = [*source.warnings, *_notes(options, plan, source.header, totals, targets)]
     _warn(notes, out)
     status = _status(options, plan, source, totals, broken)
     if report is not None:
@@ -263,8 +290,9 @@ def _targets(
 
 
 def _notes(
-    options: argparse.Namespace, plan: Plan, header: Mapping[str, Any], totals: Totals
-) -> Iterator[str]:
+    options: argparse.Namespace, plan: Plan, header: Mapping[str, Any], totals: Totals,
+    targets: Mapping[str, PolicyTarget],
+) -> Iterator[str]:  # fmt: skip
     versions = header.get("versions")
     if (
         LATENCY in plan.modes
@@ -279,8 +307,9 @@ def _notes(
             f"the noise of {totals.without_seed} requests was not recorded: they were replayed with seed"
             f" {FALLBACK_SEED}, so a policy that starts from noise differs"
         )
-    if totals.guided:
-        yield f"{totals.guided} chunks were guided by the one before (rtc), which a replay leaves out"
+    lost = sum(target.carrying.lost for target in targets.values())
+    if lost:
+        yield f"{lost} chunks were guided by one that is not in the trace before them: they were replayed without"
 
 
 def _head(options: argparse.Namespace, header: Mapping[str, Any], out: Any) -> None:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any
 
 from reflex_core.replay.runner import Plan
 from reflex_core.replay.statistics import Tally, Totals
@@ -23,8 +21,6 @@ from reflex_core.replay.values import (
 HEADER_KEYS = ("reflex_version", "model_hash", "config_hash", "model_type", "export_kind", "embodiment")
 SHOWN_LENGTH = 120
 JOINTS_SHOWN = 3
-BAR_WIDTH = 24
-REDRAW_S = 0.1
 
 
 def printable(text: str) -> str:
@@ -150,31 +146,3 @@ def _median_lines(tally: Tally, tolerances: Tolerances, indent: str) -> Iterator
         f"{indent}latency medians: {found['recorded_median_ms']:.1f}→{found['replayed_median_ms']:.1f}ms,"
         f" change {found['median_delta_pct']:+.1f}% ({interval}): {found['verdict']}"
     )
-
-
-class Bar:
-    """A progress bar on standard error where that is a terminal; nothing anywhere else."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._on = self._stream.isatty()
-        self._began_s = time.monotonic()
-        self._drawn_s = 0.0
-
-    def clear(self) -> None:
-        """Make room for a line."""
-        if self._on:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-
-    def draw(self, fraction: float, requests: int) -> None:
-        """Draw again, at most ten times a second."""
-        now_s = time.monotonic()
-        if not self._on or now_s - self._drawn_s < REDRAW_S:
-            return
-        self._drawn_s = now_s
-        full = round(fraction * BAR_WIDTH)
-        rate = requests / max(now_s - self._began_s, 1e-3)
-        bar = "#" * full + "." * (BAR_WIDTH - full)
-        self._stream.write(f"\r\x1b[K[{bar}] {fraction:4.0%}  {requests} requests  {rate:.0f}/s")
-        self._stream.flush()

@@ -12,13 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.flags import add_arguments
 from reflex_core.settings import Settings, settings_from
+from reflex_ros import ready
 from reflex_ros.cloud import connect_cloud
+from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.terminal import watched
 
 ROS_ARGS = "--ros-args"
 
@@ -100,15 +104,15 @@ def serve_http(settings: Settings) -> int:
             SettingError("setting 'http' is false and there is no ROS: nothing would be served"), 2
         )
     wake = threading.Event()
-    engine = Engine(settings, connect_cloud)
+    engine = Engine(settings, connect_cloud, connect_tracing)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
 
     def prepare() -> None:
         try:
-            engine.load()
-            engine.warm_up()
-            print(_serving(engine, sidecar), flush=True)
+            watched(engine.load, log.info)
+            watched(engine.warm_up, log.info)
+            ready.tell(engine, sidecar, partial(print, flush=True))
         except Exception as error:
             failures.append(error)
             wake.set()
@@ -136,12 +140,6 @@ def serve_http(settings: Settings) -> int:
     if not isinstance(failure, ConfigurationError):
         log.error("the policy could not be made ready", exc_info=failure)
     return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
-
-
-def _serving(engine: Engine, sidecar: Sidecar) -> str:
-    said = engine.description()
-    robot = said["embodiment"] or "no embodiment"
-    return f"serving {said['model_version']} for {robot} on {said['active_providers'][0]} at {sidecar.url}"
 
 
 @contextmanager

@@ -18,14 +18,21 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_ros.sidecar import reading
+from reflex_ros.sidecar.door import FILES as PAGE_FILES
+from reflex_ros.sidecar.door import add_page
 from reflex_ros.sidecar.keys import authorised
 from reflex_ros.sidecar.operate import breaker_reset, guard_reset, guard_status
+from reflex_ros.sidecar.origin import from_elsewhere
+from reflex_ros.sidecar.policies import LARGEST_BODY, change_policies, policies, report_outcome
 from reflex_ros.sidecar.reply import Reply, chunk_reply, config, health, problem, problem_of
+from reflex_ros.sidecar.robot import Robot
+from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext, trace_context
 
 WAITING_REQUESTS = 64
 WAITING_BYTES = 512 << 20
 BODY_TIMEOUT_S = 30.0
-OPEN_PATHS = ("/health", "/metrics")
+OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
+FOREIGN_ORIGIN = "without an API key, browsers may act only from the page of this server, opened by IP address or localhost"
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
@@ -49,7 +56,7 @@ WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 
 
-def make_app(engine: Engine, api_key: bytes | None) -> web.Application:
+def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) -> web.Application:
     """The application; its worker threads live as long as it does."""
     app = web.Application(middlewares=[_answer_in_json])
     app[ENGINE] = engine
@@ -61,9 +68,13 @@ def make_app(engine: Engine, api_key: bytes | None) -> web.Application:
     app.router.add_get("/guard/status", get_guard_status)
     app.router.add_post("/guard/reset", post_guard_reset)
     app.router.add_post("/breaker/reset", post_breaker_reset)
+    app.router.add_get("/policies", get_policies)
+    app.router.add_post("/policies", post_policies)
+    app.router.add_post("/episodes/{episode_id:.+}/outcome", post_outcome)
     app.router.add_get("/health", get_health)
     app.router.add_get("/config", get_config)
     app.router.add_get("/metrics", get_metrics)
+    add_page(app, engine, robot, has_key=api_key is not None)
     return app
 
 
@@ -88,6 +99,8 @@ async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamR
             return _refused(
                 request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>"
             )
+        if request.method == "POST" and API_KEY not in request.app and from_elsewhere(request.headers):
+            return _refused(request, 403, "foreign-origin", FOREIGN_ORIGIN)
         return await handler(request)
     except web.HTTPException as error:
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
@@ -157,8 +170,11 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
     try:
         loop = asyncio.get_running_loop()
         forwarded = HOP_HEADER in request.headers
+        caller = trace_context(request.headers)
         return _response(
-            await loop.run_in_executor(request.app[WORKERS], answer, engine, body, received_ns, forwarded)
+            await loop.run_in_executor(
+                request.app[WORKERS], answer, engine, body, received_ns, forwarded, caller
+            )
         )
     finally:
         waiting.requests -= 1
@@ -187,7 +203,13 @@ async def _read(stream: StreamReader, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
-def answer(engine: Engine, body: bytes, received_ns: int, forwarded: bool = False) -> Reply:
+def answer(
+    engine: Engine,
+    body: bytes,
+    received_ns: int,
+    forwarded: bool = False,
+    caller: TraceContext = NO_PARENT,
+) -> Reply:
     """The whole of /act but the socket; runs in a worker thread and never raises."""
     request_id = ""
     inside = False
@@ -205,6 +227,9 @@ def answer(engine: Engine, body: bytes, received_ns: int, forwarded: bool = Fals
             request_id=asked.request_id,
             seed=asked.seed,
             forwarded=forwarded,
+            elapsed_rows=asked.elapsed_rows,
+            traceparent=caller.traceparent,
+            tracestate=caller.tracestate,
         )
         request_id, inside = request.request_id, True
         served = engine.act(request)
@@ -251,6 +276,30 @@ async def post_guard_reset(request: web.Request) -> web.Response:
 async def post_breaker_reset(request: web.Request) -> web.Response:
     """POST /breaker/reset: close the circuit breaker without waiting for its cooldown."""
     return _response(await _on_clerk(request, breaker_reset))
+
+
+async def get_policies(request: web.Request) -> web.Response:
+    """GET /policies: every slot, the split, and what was changed."""
+    return _response(await _on_clerk(request, policies))
+
+
+async def post_policies(request: web.Request) -> web.Response:
+    """POST /policies: change the split, promote a slot, or roll the last change back."""
+    body = await _small_body(request)
+    return _response(await _on_clerk(request, lambda engine: change_policies(engine, body)))
+
+
+async def post_outcome(request: web.Request) -> web.Response:
+    """POST /episodes/<id>/outcome: how an episode ended."""
+    body, episode_id = await _small_body(request), request.match_info["episode_id"]
+    return _response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
+
+
+async def _small_body(request: web.Request) -> bytes:
+    body = await _body(request, LARGEST_BODY)
+    if body is None:
+        raise web.HTTPRequestEntityTooLarge(LARGEST_BODY, request.content_length or 0)
+    return body
 
 
 async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:

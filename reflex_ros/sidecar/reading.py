@@ -21,6 +21,7 @@ INSTRUCTION_CHARACTERS = 10_000
 ID_CHARACTERS = 256
 STATE_NUMBERS = 4096
 SEED_LIMIT = 2**63
+MOST_ROWS = 100_000
 LENIENT_BYTES = 4 << 20
 
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -42,6 +43,7 @@ class Asked:
     episode_id: str | None
     request_id: str | None
     seed: int | None
+    elapsed_rows: float | None = None
 
 
 def cameras_of(loaded: Loaded) -> tuple[str, ...]:
@@ -96,6 +98,7 @@ def read(asked: Document, cameras: tuple[str, ...], max_pixels: int) -> Asked:
         episode_id=_identifier(asked, "episode_id"),
         request_id=request_id(asked),
         seed=_seed(asked.get("seed")),
+        elapsed_rows=_elapsed_rows(asked.get("elapsed_rows")),
     )
 
 
@@ -132,6 +135,17 @@ def _seed(value: object) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < SEED_LIMIT:
         raise ObservationError(f"'seed' must be an integer in 0 to 2^63 - 1, got {_shown(value)}", "bad-seed")
     return value
+
+
+def _elapsed_rows(value: object) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) <= MOST_ROWS:  # type: ignore[arg-type]
+        raise ObservationError(
+            f"'elapsed_rows' must be a number from 0 to {MOST_ROWS}, got {_shown(value)}", "bad-elapsed-rows"
+        )
+    return float(value)  # type: ignore[arg-type]
 
 
 def _state(value: object) -> Floats | None:

@@ -16,6 +16,7 @@ from reflex_core import __version__
 from reflex_core.assembly import Loaded
 from reflex_core.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_core.slots.headers import routing_headers
 from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
 
@@ -36,7 +37,7 @@ class Reply:
 def chunk_reply(served: Served, loaded: Loaded, robot_id: str) -> Reply:
     """What a successful /act returns; times in ms unless the name ends otherwise."""
     body = orjson.dumps(_fields(served, loaded, robot_id), option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(200, body, {"X-Request-Id": header_safe(served.request_id)})
+    return Reply(200, body, {"X-Request-Id": header_safe(served.request_id), **routing_headers(served)})
 
 
 def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
         "a2c2_correction_magnitude": float(served.a2c2.get("correction_magnitude", 0.0)),
         "seed": served.seed,
         "policy_slot": served.slot,
+        "routing": dict(served.routing) or None,
         "model_version": served.model_version,
         "model_hash": served.model_hash,
         "config_hash": served.config_hash,
@@ -150,7 +152,7 @@ def health(engine: Engine) -> Reply:
         "model_version": policy.export.model_version if policy else "",
         "embodiment": loaded.embodiment.name if loaded and loaded.embodiment else "",
         "reflex_version": __version__,
-        "consecutive_crashes": loaded.breaker.consecutive_failures if loaded and loaded.breaker else 0,
+        "consecutive_crashes": loaded.consecutive_failures if loaded else 0,
         "max_consecutive_crashes": engine.settings.max_consecutive_crashes,
         "guard_tripped": loaded.guard.status().tripped if loaded else False,
         "recorders": {

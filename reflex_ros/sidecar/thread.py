@@ -14,6 +14,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.settings import Settings
 from reflex_ros.sidecar.app import WAITING, Waiting, make_app
 from reflex_ros.sidecar.keys import check_address, read_key
+from reflex_ros.sidecar.robot import Robot
 
 FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
 
@@ -23,8 +24,10 @@ log = logging.getLogger(__name__)
 class Sidecar:
     """The HTTP server of one engine. Start it before the engine loads: /health tells how far that is."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, robot: Robot | None = None) -> None:
+        """robot: what /stop and /resume act on, and what the page shows of the chunk loop; None without a node."""
         self._engine = engine
+        self._robot = robot
         self._settings = settings
         self._bound = threading.Event()
         self._failure: ReflexError | None = None
@@ -33,6 +36,7 @@ class Sidecar:
         self._stopping: asyncio.Event | None = None
         self._port = 0
         self._waiting: Waiting | None = None
+        self.app: web.Application | None = None  # once it is started
 
     @property
     def port(self) -> int:
@@ -91,8 +95,8 @@ class Sidecar:
 
     async def _serve(self, key: bytes | None) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = make_app(self._engine, key)
-        self._waiting = app[WAITING]
+        app = make_app(self._engine, key, self._robot)
+        self.app, self._waiting = app, app[WAITING]
         runner = web.AppRunner(
             app,
             access_log=None,

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the arm follows a moving block when chunks come late, and how smoothly. In simulated time, so that no busy
+machine disturbs it: the same scenes give the same table.
+
+Protocol of arXiv 2509.23224 and of real-time-chunking-kinetix: a chunk is asked for every max(horizon, delay) control
+steps and is there `delay` steps later, the first one at once; until then the robot plays the one before. The named block goes straight on at
+a constant speed, in a direction in which it meets no other. Followed: over the last 2 s the end effector was on average
+within 4 cm of the point above it. Every way gets the same scenes, paths and start noises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.exports import embedded
+from benchmarks.measure import finish, parser
+from benchmarks.moving_target import Followed, World, straight_path
+from benchmarks.sweep_report import Cell, Outcome, draw, markdown
+from reflex_core.a2c2.correction import Correction, load_correction
+from reflex_core.embodiment import load_embodiment
+from reflex_core.export import open_export
+from reflex_core.motion import border_jump, jerk_rms, overlap_disagreement
+from reflex_core.onion import onion
+from reflex_core.pacing import Running
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.rtc import Rtc
+from reflex_core.policy.sampler import PLAIN
+from reflex_core.values import Floats, Observation, Request, Served
+from reflex_core.wedges.a2c2 import A2C2, APPLIED, NEEDED
+from reflex_core.wedges.predict import Predict
+from reflex_core.wedges.wedge import Proceed, Wedge
+from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.scene import SUCCESS_DISTANCE_M, make_scene
+
+FIRST_HELD_OUT_SEED, WARM_UP_SEED = 10_000, 9_999
+DELAYS, QUICK_DELAYS = (0, 1, 2, 4, 6, 8, 10, 12), (0, 8)
+EPISODES, QUICK_EPISODES = 40, 2
+STEPS, QUICK_STEPS, SCORED_STEPS = 120, 64, 40
+HORIZON, SPEED_M_S = 5, 0.06
+FROM_START, SKIP, RTC, CORRECTED, BOTH = "none", "skip stale", "RTC", "A2C2", "RTC + A2C2"
+CONDITIONS = (FROM_START, SKIP, RTC, CORRECTED, BOTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every condition is given. horizon: control steps between two questions, where the delay is not longer."""
+
+    horizon: int = HORIZON
+    steps: int = STEPS
+    speed_m_s: float = SPEED_M_S
+
+    def every(self, delay: int) -> int:
+        return max(self.horizon, delay)
+
+
+class Server:
+    """The wedges that serve, around a network whose answer takes `delay` control steps of the world it answers for."""
+
+    def __init__(self, policy: Policy, correction: Correction, condition: str, delay: int) -> None:
+        self.rtc = Rtc(policy.contract, policy.fit, self._clock_ns) if condition in (RTC, BOTH) else None
+        self.world: World | None = None
+        self._delay = delay
+        self._predict = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, self.rtc)
+        wedges: dict[str, Wedge] = {"policy": self._slow}
+        if condition in (CORRECTED, BOTH):
+            wedges["a2c2"] = A2C2(
+                correction,
+                newest=_newest,
+                previous=lambda _: self._robot().command(),
+                clock_ns=self._clock_ns,
+            )
+        self.act: Proceed = onion(wedges)
+
+    def _slow(self, request: Request, proceed: Proceed) -> Served:
+        served = self._predict(request, proceed)
+        if self._robot().followed is not None:  # the protocol has the first chunk at once
+            self._robot().run(self._delay)  # the robot goes on meanwhile
+        return served
+
+    def _clock_ns(self) -> int:
+        return self._robot().clock_ns()
+
+    def _robot(self) -> World:
+        assert self.world is not None  # `drive` sets it before it asks
+        return self.world
+
+
+def _newest(request: Request) -> Observation | None:
+    return request.newest() if request.newest else None
+
+
+@dataclass(slots=True)
+class _Borders:
+    """jumps and disagreements: rad, one per chunk after the first."""
+
+    jumps: list[float]
+    disagreements: list[float]
+
+    def follow(self, world: World, actions: Floats, first: int) -> None:
+        """The robot plays `actions` from row `first` on, beginning with the present control step."""
+        new, old = Followed(actions, world.step - first), world.followed
+        if old is not None:
+            shift = new.zero_step - old.zero_step
+            self.jumps.append(border_jump(old.actions, new.actions, shift, first))
+            self.disagreements.append(overlap_disagreement(old.actions, new.actions, shift, first))
+        world.followed = new
+
+
+def drive(
+    policy: Policy, server: Server, arm: Arm, task: Task, seed: int, condition: str, delay: int
+) -> Outcome:
+    """One episode."""
+    scene, period_s = make_scene(seed), policy.fit.dt_s
+    path_m = straight_path(scene, task.steps, task.speed_m_s * period_s)
+    world = server.world = World(arm, scene, path_m, period_s, next(iter(policy.fit.cameras.values())))
+    episode_id, borders = f"{condition}-{delay}-{seed}", _Borders([], [])
+    chunks = guided = corrected = 0
+    while not world.over:
+        observation, asked_ns = world.look(), world.clock_ns()
+        request_id, noise = f"{episode_id}-{world.step}", 1000 * seed + world.step
+        request = Request(observation, asked_ns, request_id, episode_id, noise, newest=world.look)
+        served = server.act(request)
+        if world.over:
+            break
+        # what the chunk loop of the node does with an answer
+        elapsed = Running(observation.stamp_ns, period_s, policy.fit.horizon).elapsed(world.clock_ns())
+        if server.rtc is not None:
+            server.rtc.delivered(request, served)
+            server.rtc.consumed(
+                episode_id, delay + 1
+            )  # known from the first chunk on, though that one is early
+        borders.follow(world, served.chunk.actions, 0 if condition == FROM_START else elapsed)
+        chunks += 1
+        guided += bool(served.rtc_mode)
+        corrected += served.a2c2.get("reason") == APPLIED
+        world.run(task.every(delay) - delay)
+    distance_m = float(np.mean(world.distances_m[-SCORED_STEPS:]))
+    return Outcome(
+        seed=seed, followed=distance_m < SUCCESS_DISTANCE_M, distance_m=distance_m,
+        jump_rad=float(np.nanmean(borders.jumps)), disagreement_rad=float(np.nanmean(borders.disagreements)),
+        jerk_rad_s3=jerk_rms(np.array(world.commands), period_s), too_fast=_too_fast(policy, world.commands),
+        chunks=chunks, guided=guided, corrected=corrected,
+    )  # fmt: skip
+
+
+def _too_fast(policy: Policy, commands: Sequence[Floats]) -> float:
+    """The share of steps beyond the speed limits. The guard would slow them down, but it lives by the machine's clock."""
+    embodiment = policy.fit.embodiment
+    assert embodiment is not None  # the embedded export brings its own
+    speeds_rad_s = np.abs(np.diff(commands, axis=0)) / policy.fit.dt_s
+    return float(np.mean((speeds_rad_s > embodiment.velocity_max).any(axis=1)))
+
+
+def cell(
+    policy: Policy,
+    correction: Correction,
+    arm: Arm,
+    task: Task,
+    seeds: Sequence[int],
+    condition: str,
+    delay: int,
+) -> Cell:
+    """All episodes of one condition at one delay, answered by one server, as in service."""
+    server = Server(policy, correction, condition, delay)
+    if condition in (CORRECTED, BOTH):  # it leaves the first answers of a process alone
+        short = Task(task.horizon, (NEEDED + 1) * task.every(delay), task.speed_m_s)
+        drive(policy, server, arm, short, WARM_UP_SEED, condition, delay)
+    outcomes = [drive(policy, server, arm, task, seed, condition, delay) for seed in seeds]
+    return Cell(delay, condition, tuple(outcomes))
+
+
+def sweep(
+    policy: Policy, correction: Correction, task: Task, seeds: Sequence[int], delays: Sequence[int]
+) -> list[Cell]:
+    """Every delay with every condition, in that order."""
+    arm, cells = Arm(), list[Cell]()
+    try:
+        for delay in delays:
+            for condition in CONDITIONS:
+                cells.append(cell(policy, correction, arm, task, seeds, condition, delay))
+                print(".", end="", file=sys.stderr, flush=True)
+    finally:
+        arm.close()
+    print(file=sys.stderr)
+    return cells
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--quick", action="store_true", help="a few short episodes: does it run at all?")
+    arguments.add_argument("--episodes", type=int, help=f"per line; {EPISODES}")
+    arguments.add_argument("--delays", type=int, nargs="+", help="in control steps of 50 ms")
+    arguments.add_argument("--horizon", type=int, default=HORIZON, help="control steps between questions")
+    arguments.add_argument("--speed-m-s", type=float, default=SPEED_M_S, help="of the block")
+    arguments.add_argument("--first-seed", type=int, default=FIRST_HELD_OUT_SEED)
+    arguments.add_argument("--a2c2", type=Path, help="another head than the export's own")
+    arguments.add_argument(
+        "--picture", type=Path, help="draw the curves into this PNG file; needs matplotlib"
+    )
+    return arguments.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the sweep, print the table, draw the picture."""
+    options = _options(argv)
+    path = embedded().path
+    policy = load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
+    correction = load_correction(options.a2c2 or path / "a2c2.npz", policy.fit)
+    task = Task(options.horizon, QUICK_STEPS if options.quick else STEPS, options.speed_m_s)
+    episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
+    delays = options.delays or (QUICK_DELAYS if options.quick else DELAYS)
+    longest = max(delays)
+    if min(delays) < 0 or 2 * task.every(longest) > min(policy.fit.horizon, task.steps // 2):
+        print(
+            f"--delays, --horizon: expected 0 to {policy.fit.horizon // 2} control steps, got {delays}, {task.horizon}",
+            file=sys.stderr,
+        )
+        return 2
+    began = time.perf_counter()
+    cells = sweep(policy, correction, task, range(options.first_seed, options.first_seed + episodes), delays)
+    print(markdown(cells, FROM_START, SKIP))
+    print(f"\n{policy.export.model_version}, {asdict(task)}, {time.perf_counter() - began:.0f} s")
+    if options.picture is not None:
+        draw(cells, options.picture)
+    finish("latency_sweep", _document(task, cells), options.output)
+    return 0
+
+
+def _document(task: Task, cells: Sequence[Cell]) -> Mapping[str, object]:
+    return {"task": asdict(task), "cells": [asdict(one) for one in cells]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to something that answers: the policies in their slots, and the onion around them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+
+from reflex_core.assembly.beside import build_shadow, watch_divergence
+from reflex_core.assembly.loaded import Loaded, PolicySlot, Surroundings
+from reflex_core.assembly.shared import (
+    build_admission,
+    build_cloud,
+    build_deadline,
+    build_guard,
+    build_recorders,
+    build_tracing,
+)
+from reflex_core.assembly.slot import build_slot
+from reflex_core.errors import ConfigurationError
+from reflex_core.loading import LoadedPolicy, load
+from reflex_core.locations import embedded_policy
+from reflex_core.motion import MotionQuality
+from reflex_core.onion import onion
+from reflex_core.policy.policy import Policy
+from reflex_core.policy.providers import wants_gpu
+from reflex_core.settings import Settings
+from reflex_core.slots.choice import PROD, chosen
+from reflex_core.slots.health import is_out
+from reflex_core.slots.memory import require_room
+from reflex_core.slots.monitor import Monitor, Tripwires
+from reflex_core.slots.operate import Operating, Swap
+from reflex_core.slots.outcomes import Outcome, Outcomes
+from reflex_core.slots.pair import Pair
+from reflex_core.slots.records import outcome_record
+from reflex_core.slots.routing import Routing, other
+from reflex_core.trace.writer import TraceWriter
+from reflex_core.values import Request, Served
+from reflex_core.wedges.latency import Latency
+from reflex_core.wedges.predict import template
+from reflex_core.wedges.router import Router, Slot
+from reflex_core.wedges.telemetry import Listener, Telemetry
+from reflex_core.wedges.wedge import Wedge
+
+log = logging.getLogger(__name__)
+
+
+def assemble(settings: Settings, around: Surroundings) -> Loaded:
+    """Load everything the settings name. Raises ConfigurationError in one sentence, and leaves nothing open then."""
+    with ExitStack() as opened:
+        loaded = _assembled(settings, around, opened)
+        return replace(loaded, close=opened.pop_all().close)
+
+
+def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
+    choice, metrics = chosen(settings), around.metrics
+    if choice.several:
+        paths = list(choice.paths) or [embedded_policy()]
+        require_room(paths, gpu=wants_gpu(settings.device, settings.providers))
+    metrics.breaker_state.clear()  # a slot of the load before would stay in it
+    found = {name: _load(settings, path, around, opened) for name, path in choice.exports.items()}
+    policy = next(iter(found.values())).policy
+    for other in found.values():
+        _require_same_robot(policy, other.policy)
+    embodiment = policy.fit.embodiment
+    robot = embodiment.name if embodiment else "none"
+    guard = build_guard(settings, policy, around)
+    slots = {
+        name: build_slot(name, one, robot, guard.hold_position, around, opened) for name, one in found.items()
+    }
+    pair = _pair(settings, slots, robot, around) if len(slots) > 1 else None
+    cloud = build_cloud(settings, policy, robot, around)
+    if cloud is not None:
+        opened.callback(cloud.close)
+    recorders = build_recorders(settings, slots)
+    for recorder in recorders:
+        opened.callback(recorder.close)
+    if settings.otel_endpoint:
+        tracing = build_tracing(settings, slots, robot, around)
+        opened.callback(tracing.close)
+        recorders = (*recorders, tracing)
+    trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
+    ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
+    motion = MotionQuality([end.component_idx for end in ends if end is not None])
+    shadow, shadow_policy = build_shadow(settings, choice, trace, around, opened)
+    watch = watch_divergence(settings, slots, pair, metrics, opened) if pair else None
+    trackers: list[Listener] = [listener for one in found.values() for listener in _learning(one, found)]
+    trackers += [slot.rtc.delivered for slot in slots.values() if slot.rtc is not None]
+    trackers.append(motion)
+    trackers += [listener for listener in (shadow, watch) if listener is not None]
+    if pair is not None:
+        trackers.append(pair.monitor.answered)
+    telemetry = Telemetry(
+        robot, {name: slot.policy.export.model_id for name, slot in slots.items()}, metrics, around.listeners,
+        recorders, trace.next_seq if trace else None, trackers,
+    )  # fmt: skip
+    wedges: dict[str, Wedge | None] = {
+        "telemetry": telemetry,
+        "admission": (admission := build_admission(settings, slots, robot, around)),
+        "latency": Latency(lambda: around.live().inject_latency_ms),
+        "guard": guard,
+        "deadline": (deadline := build_deadline(guard, robot, _held(slots, pair), around)),
+        "cloud": cloud,
+    }
+    built = {place: wedge for place, wedge in wedges.items() if wedge is not None} | _inner(slots, pair)
+    metrics.recorders.watched = recorders
+    metrics.motion.figures = motion.figures
+    metrics.robot_info.clear()
+    metrics.robot_info.labels(settings.robot_id, robot, policy.export.model_id).set(1)
+    return Loaded(
+        slots=slots,
+        embodiment=embodiment,
+        telemetry=telemetry,
+        guard=guard,
+        admission=admission,
+        deadline=deadline,
+        cloud=cloud,
+        recorders=recorders,
+        motion=motion,
+        outcomes=_outcomes(slots, pair, trace, around),
+        wedges=built,
+        act=onion(built),
+        pair=pair,
+        shadow=shadow,
+        shadow_policy=shadow_policy,
+    )
+
+
+def _load(settings: Settings, path: str, around: Surroundings, opened: ExitStack) -> LoadedPolicy:
+    began = time.perf_counter()
+    found = load(replace(settings, export_dir=path), around.metrics)
+    if found.tracker is not None:
+        opened.callback(found.tracker.close)
+    took_s = time.perf_counter() - began
+    around.metrics.onnx_load_time_s.labels(found.policy.export.model_id).observe(took_s)
+    return found
+
+
+def _require_same_robot(first: Policy, other: Policy) -> None:
+    """Raise ConfigurationError when two policies move different robots, or see them with different eyes."""
+    a, b = first.fit, other.fit
+    for what, one, two in (
+        ("embodiment", a.embodiment and a.embodiment.name, b.embodiment and b.embodiment.name),
+        ("action names", a.action_names, b.action_names),
+        ("state names", a.state_names, b.state_names),
+        ("seconds per action", a.dt_s, b.dt_s),
+        ("cameras", sorted(set(a.cameras.values())), sorted(set(b.cameras.values()))),
+    ):
+        if one != two:
+            raise ConfigurationError(
+                f"{other.export.path} is for another robot than {first.export.path}: its {what} are {two!r:.300},"
+                f" expected {one!r:.300}; give both one --custom-embodiment-config",
+                "policies-differ",
+            )
+
+
+def _inner(slots: Mapping[str, PolicySlot], pair: Pair | None) -> dict[str, Wedge]:
+    """What lies inside the shared wedges: one slot's own, or the router with two slots behind it."""
+    if pair is None:
+        return dict(next(iter(slots.values())).wedges)
+    behind = {name: Slot(slot.act, slot.breaker) for name, slot in slots.items()}
+    return {"router": Router(behind, pair.routing, pair.monitor.failed)}
+
+
+def _pair(settings: Settings, slots: Mapping[str, PolicySlot], robot: str, around: Surroundings) -> Pair:
+    operating = Operating(settings.split, is_out=lambda name: is_out(slots[name].breaker))
+    routing = Routing(operating.split)
+    operating.attach(routing)
+    limit = settings.rollback_divergence or None
+    monitor = Monitor(lambda why: operating.rollback(why, "monitor"), Tripwires(divergence_limit=limit))
+    operating.listen(monitor.swapped)
+    metrics, models = around.metrics, {name: slot.policy.export.model_id for name, slot in slots.items()}
+    metrics.policy_split.set(settings.split)
+
+    def count(swap: Swap) -> None:
+        metrics.policy_split.set(swap.to_split)
+        metrics.model_swaps.labels(robot, models[other(swap.gains)], models[swap.gains]).inc()
+
+    operating.listen(count)
+    return Pair(operating, routing, monitor)
+
+
+def _learning(one: LoadedPolicy, found: Mapping[str, LoadedPolicy]) -> list[Listener]:
+    """The tracker of a slot's latency hears of that slot alone."""
+    tracker = one.tracker
+    if tracker is None:
+        return []
+    name = next(name for name, other in found.items() if other is one)
+
+    def learn(request: Request, served: Served) -> None:
+        if served.slot == name:
+            tracker(request, served)
+
+    return [learn]
+
+
+def _held(slots: Mapping[str, PolicySlot], pair: Pair | None) -> Callable[[Request], Served]:
+    """What a hold says of the slot that was to answer."""
+    said = {name: template(slot.policy, name) for name, slot in slots.items()}
+    if pair is None:
+        return lambda _: said[PROD]
+
+    def held(request: Request) -> Served:
+        decision = pair.routing.expected(request.episode_id, request.request_id)
+        return replace(said[decision.slot], routing=asdict(decision))
+
+    return held
+
+
+def _outcomes(
+    slots: Mapping[str, PolicySlot], pair: Pair | None, trace: TraceWriter | None, around: Surroundings
+) -> Outcomes:
+    """How episodes ended goes to the trace, the metrics, and to the correction head of the slot."""
+
+    def listen(outcome: Outcome) -> None:
+        slot = slots.get(outcome.slot)
+        if slot is not None and slot.a2c2 is not None:
+            slot.a2c2.report(outcome.success)
+        around.metrics.episode_outcomes.labels(outcome.slot or "unknown", str(outcome.success).lower()).inc()
+        if trace is not None:
+            trace.note(lambda timestamp: outcome_record(outcome, timestamp))
+
+    slot_of = pair.routing.slot if pair is not None else lambda _: PROD
+    return Outcomes(slot_of, [listen])
+
+

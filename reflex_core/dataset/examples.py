@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one recorded request teaches: what was seen, what the policy answered, and what was executed first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.frames import encoded_size, rgb
+from reflex_core.replay.images import ImageFiles, frames_of
+from reflex_core.trace.records import Recorded, TraceError
+from reflex_core.trace.schema import NONE
+from reflex_core.values import POLICY, Floats, Frame, Pixels
+
+NO_STATE, NOT_FINITE, NO_ACTIONS, EXPIRED = "no state", "not finite", "no actions", "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One frame of a dataset.
+
+    state: (state_dim,). served, raw: (horizon, action_dim), the chunk after the guard and before it, all float32.
+    row: the row of `served` that the robot began with. time_s: since the first frame of the episode.
+    """
+
+    seq: int
+    time_ns: int
+    time_s: float
+    instruction: str
+    state: Floats
+    served: Floats
+    raw: Floats
+    row: int
+    frames: Mapping[str, Frame]
+
+    @property
+    def action(self) -> Floats:
+        """(action_dim,) what was executed first."""
+        return np.asarray(self.served[self.row])
+
+    def pictures(self, where: str) -> Iterator[tuple[str, Frame, Pixels]]:
+        """Each camera's name, frame and (height, width, 3) RGB pixels. Raises TraceError for a damaged picture."""
+        for camera, frame in self.frames.items():
+            try:
+                yield camera, frame, np.ascontiguousarray(rgb(frame))
+            except ObservationError as error:
+                raise TraceError(f"{where}, seq {self.seq}, camera '{camera}': {error}") from error
+
+
+def why_unfit(record: Recorded) -> str:
+    """Why nothing can be learned from a request; empty where something can.
+
+    Only what the policy itself answered counts: a hold, the last good chunk or another server's answer teach a policy
+    what it did not say.
+    """
+    if record.error is not None:
+        return "error"
+    if record.source != POLICY:
+        return record.source
+    if record.state is None:
+        return NO_STATE
+    if not record.actions.size or record.raw_actions.shape != record.actions.shape:
+        return NO_ACTIONS
+    if not all(np.isfinite(part).all() for part in (record.state, record.actions, record.raw_actions)):
+        return NOT_FINITE
+    return EXPIRED if executed_row(record) >= len(record.actions) else ""
+
+
+def executed_row(record: Recorded) -> int:
+    """The row of its chunk at which the robot was when the answer left.
+
+    Row i is to be reached at the observation's stamp + (i + 1) * dt_s, so the rows of the observation's age and of the
+    latency are over. Without a dt_s it is the first that the answer allows.
+    """
+    if not record.dt_s:
+        return record.start_index
+    age_ms = record.document["request"].get("age_ms")
+    elapsed_ms = record.total_ms + (age_ms if isinstance(age_ms, (int, float)) else 0.0)
+    return max(record.start_index, int(elapsed_ms * 1e-3 / record.dt_s))
+
+
+def recorded_ns(record: Recorded, where: str) -> int:
+    """When the record was written, for requests without a sensor stamp. Raises TraceError when that is no time."""
+    try:
+        return round(datetime.fromisoformat(record.timestamp.replace("Z", "+00:00")).timestamp() * 1e9)
+    except ValueError as error:
+        raise TraceError(
+            f"{where}, seq {record.seq}: has no stamp, and its timestamp '{record.timestamp[:40]}' is no time"
+        ) from error
+
+
+def frames(record: Recorded, files: ImageFiles | None, image_mode: object, where: str) -> Mapping[str, Frame]:
+    """Every camera's frame, not yet decoded. Raises TraceError where a picture cannot be had."""
+    if not record.images and image_mode == NONE:
+        raise TraceError(
+            f"{where}: was recorded with --record-images none, and a dataset needs the pictures: record with"
+            " --record-images full"
+        )
+    if files is None and any(image.text is None for image in record.images.values()):
+        raise TraceError(
+            f"{where}, seq {record.seq}: only hashes of the pictures were recorded: name the directory that holds the"
+            " pictures with --images, or record with --record-images full"
+        )
+    try:
+        return frames_of(record, files, "")
+    except TraceError as error:
+        raise TraceError(f"{where}, seq {record.seq}: {error}") from error
+
+
+def size_of(frame: Frame, where: str) -> tuple[int, int]:
+    """(height, width) without decoding it. Raises TraceError for a damaged picture."""
+    if frame.encoding not in ("jpeg", "png"):
+        return frame.height, frame.width
+    try:
+        return encoded_size(frame.data)[1:]
+    except ObservationError as error:
+        raise TraceError(f"{where}: {error}") from error

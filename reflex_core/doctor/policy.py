@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what would be served: export, robot and limits fit each other, and the network answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+from reflex_core.errors import ConfigurationError, EmbodimentError, ReflexError
+from reflex_core.settings import Settings
+
+if TYPE_CHECKING:
+    from reflex_core.assembly import Loaded
+
+# what would write files, ask other machines or measure for minutes; none of it changes whether the parts fit
+QUIET = {
+    "record": "", "audit_log": "", "record_bag": "", "cloud_fallback": "", "otel_endpoint": "", "auto_calibrate": False,
+    "calibrate_force": False,
+}  # fmt: skip
+ANOTHER = "correct what the sentence names, or take another export or embodiment"
+
+
+def safety(path: str) -> Finding:
+    """Whether the safety configuration can be read; whether it is this robot's is for `policy` to say."""
+    from reflex_core.limits.config import load_safety_config
+
+    if not path:
+        return Finding("safety", OK, "no --safety-config: the joint ranges of the embodiment are the limits")
+    try:
+        found = load_safety_config(Path(path))
+    except ConfigurationError as error:
+        return Finding("safety", FAIL, str(error), "correct the file; `reflex guard init` writes a good one")
+    limited = ", ".join(found.joint_names) or "no joint"
+    said = f"{path}: limits of {limited}; mode {found.mode}"
+    if found.notes:
+        return Finding(
+            "safety", WARN, "; ".join(found.notes), "leave it out, or check it where the robot is driven"
+        )
+    return Finding("safety", OK, said)
+
+
+def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
+    """Load what the settings name, match it with the robot, let it answer, and compare it with its fixture.
+
+    drives: it is to drive a robot over ROS, and not only to answer over HTTP.
+    """
+    from reflex_core.doctor.parity import parity
+    from reflex_core.engine import Engine
+    from reflex_core.limits.config import SafetyConfigError
+
+    # what loading has to say is said here; without a handler Python prints warnings on its own
+    logging.getLogger("reflex_core").addHandler(logging.NullHandler())
+    engine = Engine(replace(settings, **QUIET))  # type: ignore[arg-type]
+    try:
+        engine.load()
+    except ConfigurationError as error:
+        names = {EmbodimentError: "embodiment", SafetyConfigError: "safety limits"}
+        name = next((name for kind, name in names.items() if isinstance(error, kind)), "policy")
+        yield Finding(name, FAIL, str(error), ANOTHER)
+        return
+    try:
+        loaded = engine.loaded
+        assert loaded is not None
+        yield _shapes(engine.description())
+        yield _robot(loaded, settings.state_source if drives else "")
+        try:
+            engine.warm_up()
+        except ReflexError as error:
+            yield Finding(
+                "canary", FAIL, str(error), "the graphs load but do not run: export the policy again"
+            )
+            return
+        yield Finding("canary", OK, f"answered twice on {loaded.policy.providers[0]}")
+        for slot in loaded.slots.values():
+            name = "parity" if len(loaded.slots) == 1 else f"parity {slot.name}"
+            if settings.denoise_steps or settings.chunk_size or settings.variant:
+                said = "not compared: steps, chunk size or variant are not the export's own"
+                yield Finding(name, OK, said)
+            else:
+                yield replace(parity(slot.policy), name=name)
+    finally:
+        engine.unload()
+
+
+def _shapes(said: Mapping[str, Any]) -> Finding:
+    cameras = ", ".join(said["cameras"].values()) or "none"
+    state = f"a state of {said['state_dim']}" if said["state_used"] else "no state"
+    versions = ", ".join(slot["model_version"] for slot in said["policies"]["slots"].values())
+    actions = f"{said['action_horizon']} x {len(said['action_names'])} actions"
+    return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
+
+
+def _robot(loaded: Loaded, state_source: str) -> Finding:
+    """state_source: '' where no robot is driven."""
+    from reflex_core.drivable import require_drivable
+
+    name = "--embodiment NAME or --custom-embodiment-config FILE"
+    try:
+        if state_source:
+            require_drivable(loaded, state_source)
+    except ConfigurationError as error:
+        return Finding("embodiment", FAIL, str(error), f"{name}; or --no-ros, which drives no robot")
+    if loaded.embodiment is None:
+        said = "none: actions are served raw and joint ranges are not checked"
+        return Finding("embodiment", WARN, said, name)
+    return Finding("embodiment", OK, f"{loaded.embodiment.name}: {', '.join(loaded.policy.fit.action_names)}")

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the machine: Python, libraries, shared memory, disks, sockets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+
+# what is imported: wheel (the GPU build of onnxruntime and the full OpenCV are imported by the same name)
+PACKAGES = {
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "cv2": "opencv-python-headless",
+    "tokenizers": "tokenizers",
+    "safetensors": "safetensors",
+    "simplejpeg": "simplejpeg",
+    "aiohttp": "aiohttp",
+    "orjson": "orjson",
+    "prometheus_client": "prometheus-client",
+    "yaml": "pyyaml",
+    "rosbags": "rosbags",
+}
+SHARED_MEMORY_MB = 128  # a robot driver, the node and a few tools, 16 MB each
+ENOUGH_MB, LEAST_MB = (
+    2000,
+    100,
+)  # an hour of bags of one camera; what a log needs to say that the disk is full
+
+
+def python_version() -> Finding:
+    """Python 3.10 to 3.12, for which the ROS wheels exist."""
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+        return Finding("python", OK, found)
+    return Finding("python", WARN, found, "use Python 3.10, 3.11 or 3.12")
+
+
+def packages(wanted: Mapping[str, str] = PACKAGES) -> Finding:
+    """The libraries that serving needs, with their versions. wanted: wheel by module."""
+    missing = [wheel for module, wheel in wanted.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return Finding("packages", FAIL, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    wheels = metadata.packages_distributions()
+    versions = (f"{module} {metadata.version(wheels[module][0])}" for module in wanted if module in wheels)
+    return Finding("packages", OK, ", ".join(versions))
+
+
+def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_MB) -> Finding:
+    """Room for the shared-memory segments that carry camera images between processes."""
+    name = "shared memory"
+    if not path.is_dir():
+        return Finding(
+            name, WARN, f"there is no {path}, so camera images travel over loopback UDP",
+            "mount a tmpfs there; in a container: docker run --shm-size=1g, or --ipc=host",
+        )  # fmt: skip
+    free_mb = shutil.disk_usage(path).free / 1e6
+    if free_mb >= need_mb:
+        return Finding(name, OK, f"{free_mb:.0f} MB free in {path}")
+    return Finding(
+        name, WARN, f"{free_mb:.0f} MB free in {path}, {need_mb:.0f} MB are good",
+        "in a container: docker run --shm-size=1g, or --ipc=host",
+    )  # fmt: skip
+
+
+def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: float = LEAST_MB) -> Finding:
+    """Whether files can be made in a directory, or in the one where it would be made, and how much room there is."""
+    name = f"disk {flag}"
+    there = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+    other = f"give {flag} a directory that can be written"
+    if not there.is_dir():
+        return Finding(name, FAIL, f"{directory}: {there} is not a directory", other)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Finding(name, FAIL, f"{directory}: nothing can be written: {error.strerror or error}", other)
+    free_mb = shutil.disk_usage(there).free / 1e6
+    said = f"{directory}: writable, {free_mb / 1e3:.1f} GB free"
+    if free_mb >= enough_mb:
+        return Finding(name, OK, said)
+    return Finding(
+        name, WARN if free_mb >= least_mb else FAIL, f"{said}, {enough_mb / 1e3:g} GB are good",
+        f"make room, or give {flag} a directory on another disk",
+    )  # fmt: skip
+
+
+def port(host: str, number: int) -> Finding:
+    """Whether the HTTP sidecar could listen there."""
+    if number == 0:
+        return Finding("port", OK, "--port 0 takes a free one")
+    other = f"end what listens there (ss -ltnp 'sport = :{number}'), or take another --port"
+    try:
+        addresses = socket.getaddrinfo(host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return Finding(
+            "port", FAIL, f"--host {host}: {error.strerror}", "give --host an address of this machine"
+        )
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the sidecar does
+                listener.bind(address)
+                listener.listen()
+        except OSError as error:
+            return Finding("port", FAIL, f"{host}:{number}: {error.strerror or error}", other)
+    return Finding("port", OK, f"{host}:{number} is free")

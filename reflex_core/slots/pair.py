@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What there is only where two policies share the episodes: who is asked, who changes that, and who watches."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from reflex_core.slots.monitor import Monitor
+from reflex_core.slots.operate import Operating
+from reflex_core.slots.routing import Routing
+
+CHANGES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The share of each slot, the episodes under way, and the watch after a change."""
+
+    operating: Operating
+    routing: Routing
+    monitor: Monitor
+
+    def document(self) -> dict[str, Any]:
+        """For GET /policies: the split, the newest changes, and what the monitor says."""
+        last = self.monitor.last
+        return {
+            "split": self.operating.split(),
+            "episodes_known": len(self.routing),
+            "monitor": {"watching": self.monitor.watching, "last": None if last is None else str(last)},
+            "history": [dataclasses.asdict(swap) for swap in self.operating.history[-CHANGES_SHOWN:]],
+        }

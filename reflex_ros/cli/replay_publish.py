@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex replay --publish`: a recording onto the ROS topics, for a node that runs beside it (docs/replay.md)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reflex_core.embodiment import load_embodiment, load_preset
+from reflex_core.errors import ConfigurationError
+from reflex_core.replay.images import ImageFiles
+from reflex_core.replay.sources import open_source
+from reflex_core.replay.values import Source
+from reflex_core.trace.reader import TraceReader
+from reflex_ros.cli.replay_words import header_lines, printable, shown
+from reflex_ros.terminal import Bar
+
+if TYPE_CHECKING:
+    from reflex_ros.playing.player import Played, Player
+    from reflex_ros.playing.values import Recording
+
+PLAYED, PART_PLAYED = 0, 1
+PATIENCE_S = 30.0
+ROS_ARGS = "--ros-args"
+NOT_WITH = ("model", "model_b", "no_replay", "fail_on", "output", "plot", "seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of --publish."""
+    group = parser.add_argument_group("onto ROS topics", f"what follows {ROS_ARGS} goes to rclpy")
+    add = group.add_argument
+    add("--publish", action="store_true", help="publish what the robot saw, for a node to infer on; no model")
+    add("--rate", type=float, default=1.0, metavar="X", help="times the recorded pace (%(default)g)")
+    add(
+        "--clock", action="store_true",
+        help="keep the recorded stamps and publish /clock, for a node with use_sim_time; else stamps are now",
+    )  # fmt: skip
+    add(
+        "--wait-s", type=float, default=PATIENCE_S, metavar="S",
+        help="how long to wait for a node to listen (%(default)g)",
+    )  # fmt: skip
+
+
+def split_ros_args(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(ours, those from --ros-args on)."""
+    at = arguments.index(ROS_ARGS) if ROS_ARGS in arguments else len(arguments)
+    return list(arguments[:at]), list(arguments[at:])
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that --publish has no use for, or that are no numbers for it."""
+    for name in NOT_WITH:
+        value = getattr(options, name, None)
+        if value is not None and value is not False and value != "":
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{flag} does not go with --publish, which runs no policy: start a node beside it"
+            )
+    if not (math.isfinite(options.rate) and options.rate > 0.0):
+        raise ValueError(f"--rate must be more than 0, got {options.rate:g}")
+    if not (math.isfinite(options.wait_s) and options.wait_s >= 0.0):
+        raise ValueError(f"--wait-s must be 0 or more, got {options.wait_s:g}")
+
+
+def publish(options: argparse.Namespace, ros_args: Sequence[str], open_bag: Callable[[Path], Source]) -> int:
+    """Play it. Returns the exit status; raises TraceError, or ConfigurationError where nobody listens."""
+    try:
+        from reflex_ros.playing.player import Player, playing_node
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(f"--publish needs ROS 2, and rclpy cannot be imported: {error}") from error
+    images = ImageFiles(options.images) if options.images else None
+    with open_source(options.trace, open_bag) as source:
+        print(f"Publishing: {options.trace}", *header_lines(source.header), sep="\n")
+        recording = _recording(options, source, images)
+        if recording.first.seed is not None:
+            print(f"  noise seed of the first request: {recording.first.seed}")
+        with playing_node(ros_args) as node:
+            player = Player(node, recording.offers, rate=options.rate, clock=options.clock)
+            _wait(player, options.wait_s)
+            try:
+                _play(player, recording)
+            finally:
+                _warn([*source.warnings, *_left_out(recording)])
+                print(_summary(player.played, options.rate), flush=True)
+        torn = bool(source.damage or recording.left_out)
+        return PART_PLAYED if torn and not options.allow_damage else PLAYED
+
+
+def _recording(options: argparse.Namespace, source: Source, images: ImageFiles | None) -> Recording:
+    """Raises TraceError where there is nothing to play."""
+    if isinstance(source, TraceReader):
+        from reflex_ros.playing.traces import TraceRecording
+
+        names = _joint_names(options)
+        return TraceRecording(source, options.trace, images=images, joint_names=names, limit=options.n)
+    from reflex_ros.bag.source import BagSource
+    from reflex_ros.playing.bags import BagRecording
+
+    assert isinstance(source, BagSource)
+    return BagRecording(source, options.n)
+
+
+def _joint_names(options: argparse.Namespace) -> tuple[str, ...]:
+    """Of the robot that the command line names; empty where it names none."""
+    if options.custom_embodiment_config:
+        return load_embodiment(Path(options.custom_embodiment_config)).joint_names
+    return load_preset(options.embodiment).joint_names if options.embodiment else ()
+
+
+def _wait(player: Player, patience_s: float) -> None:
+    waited_for = ", ".join(player.unheard())
+    if waited_for:
+        print(
+            f"waiting up to {patience_s:g} s for a node that listens to {printable(waited_for)}", flush=True
+        )
+    unheard = player.wait(patience_s)
+    if unheard:
+        _warn([f"nobody listens to {', '.join(unheard)}"])
+
+
+def _play(player: Player, recording: Recording) -> None:
+    bar = Bar()
+
+    def progress(played: Played) -> None:
+        bar.draw(recording.fraction, played.observations)
+
+    try:
+        player.play(recording.moments(), progress)
+    finally:
+        bar.clear()
+
+
+def _summary(played: Played, rate: float) -> str:
+    pace = "" if rate == 1.0 else f" at {rate:g} times their pace"
+    return (
+        f"published {played.observations} observations ({played.messages} messages) in {played.seconds:.1f} s;"
+        f" recorded over {played.recorded_s:.1f} s{pace}, at worst {played.late_ms:.1f} ms late"
+    )
+
+
+def _left_out(recording: Recording) -> Iterator[str]:
+    reasons = recording.left_out
+    if reasons:
+        yield f"{len(reasons)} observations could not be published, the first: {shown(reasons[0])}"
+
+
+def _warn(sentences: Sequence[Any]) -> None:
+    for sentence in sentences:
+        print(f"WARN: {printable(str(sentence))}", file=sys.stderr, flush=True)

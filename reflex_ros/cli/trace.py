@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex trace export`: a dataset to train with, from traces or bags with pictures (docs/traces.md)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from reflex_core.dataset.export import WRITERS, export
+from reflex_core.dataset.survey import Survey
+from reflex_core.errors import ConfigurationError
+from reflex_core.replay.images import ImageFiles
+from reflex_core.replay.sources import open_source
+from reflex_core.replay.values import Source
+from reflex_core.trace.records import TraceError
+from reflex_ros.cli.replay_words import printable, shown
+from reflex_ros.terminal import Bar
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export traces. 0: done; 1: a trace cannot be exported, or the dataset not be written; 2: bad command line."""
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
+    bar = Bar()
+    try:
+        images = ImageFiles(options.images) if options.images else None
+        found = export(
+            options.traces, _open, options.format, options.output, images=images, allow_damage=options.allow_damage,
+            progress=bar.draw,
+        )  # fmt: skip
+    except (TraceError, ConfigurationError) as error:
+        bar.clear()
+        print(f"reflex trace: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        bar.clear()
+        print("reflex trace: stopped, nothing was written", file=sys.stderr)
+        return 130
+    bar.clear()
+    print(*_summary(found, options.output), sep="\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reflex trace", description="Make something of traces.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    exporting = commands.add_parser("export", help="a dataset to train with")
+    add = exporting.add_argument
+    add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
+    add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")
+    add("--output", type=Path, metavar="DIR", required=True, help="directory of the dataset; must be new")
+    add(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="where the pictures of hash_only traces are, under any names",
+    )
+    add("--allow-damage", action="store_true", help="export what is left of a trace that was cut off")
+    return parser
+
+
+def _open(path: Path) -> Source:
+    def bag(path: Path) -> Source:
+        from reflex_ros.bag.source import BagSource  # a trace is exported without what reads bags
+
+        return BagSource(path)
+
+    return open_source(path, bag)
+
+
+def _summary(found: Survey, output: Path) -> Iterator[str]:
+    layout = found.layout
+    cameras = ", ".join(f"{shown(name)} {width}x{height}" for name, (height, width) in layout.cameras.items())
+    yield f"{output}: {found.count} frames of {len(found.episodes)} episodes, {len(found.tasks)} instructions"
+    yield f"  cameras: {cameras or 'none'}"
+    yield f"  state {layout.state_dim}, chunks {layout.horizon}x{len(layout.action_names)}"
+    if found.rate_hz is not None:
+        yield f"  frames per second, mean: {found.rate_hz:.3g}"
+    if found.left_out:
+        yield "  left out: " + ", ".join(
+            f"{shown(why)} {count}" for why, count in sorted(found.left_out.items())
+        )
+    if found.without_id:
+        yield (
+            f"WARN: {found.without_id} requests belong to no episode: those of each trace are taken as one episode"
+        )
+    for warning in found.warnings:
+        yield f"WARN: {printable(warning)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to the recorder that exports spans; the one place that knows the extra may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from reflex_core.errors import ConfigurationError, SettingError
+from reflex_core.recorder import Recorder
+from reflex_core.settings import Settings
+
+TRACES_PATH = "/v1/traces"
+
+
+def connect_tracing(settings: Settings, models: Mapping[str, str], embodiment: str) -> Recorder:
+    """The recorder of --otel-endpoint. models: the export directory of each policy slot.
+
+    Raises SettingError for a URL that cannot be used, ConfigurationError where the extra is not installed.
+    """
+    url = traces_url(settings.otel_endpoint)
+    try:
+        from reflex_ros.otel.tracing import Tracing  # only here: who does not trace does not pay the import
+    except ImportError as error:
+        raise ConfigurationError(
+            f"--otel-endpoint needs the extra 'otel' ({error}): pip install 'reflex_ros[otel]', or opentelemetry-sdk and"
+            " opentelemetry-exporter-otlp-proto-http",
+            "extra-missing",
+        ) from error
+    return Tracing(
+        url, models=models, embodiment=embodiment, robot_id=settings.robot_id, sample=settings.otel_sample
+    )
+
+
+def traces_url(base: str) -> str:
+    """Where spans go: the base URL of the receiver with /v1/traces, unless it ends with that already."""
+    problem = ""
+    try:
+        parts = urlsplit(base)
+        _ = parts.port
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            problem = "expected http://HOST:PORT or https://HOST:PORT"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise SettingError(
+            f"--otel-endpoint: {base!r} is not the base URL of an OTLP/HTTP receiver: {problem}"
+        )
+    trimmed = base.rstrip("/")
+    return trimmed if trimmed.endswith(TRACES_PATH) else trimmed + TRACES_PATH

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishes a recording's moments on time. It makes publishers of sensor messages and texts, and of nothing else."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.trace.records import TraceError
+from reflex_ros.arrivals import header_stamp_ns
+from reflex_ros.conversions import stamp_ns, time_msg
+from reflex_ros.inputs import LATCHED
+from reflex_ros.playing.pace import Pace
+from reflex_ros.playing.values import Moment, Offer
+
+if TYPE_CHECKING:
+    from rclpy.publisher import Publisher
+
+NODE_NAME = "reflex_replay"
+SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)  # fits listeners of either reliability
+CLOCK = Offer("/clock", Clock, "/clock")
+TICK_S = 0.01
+POLL_S = 0.02
+DISCOVERY_S = 0.5  # until other programs on the same topics are known
+SETTLE_S = 0.3  # until they know of us too: what comes before is lost to a listener that is best effort
+FAREWELL_S = 1.0
+
+
+@dataclass(slots=True)
+class Played:
+    """What has been published. late_ms: at worst, against the recorded pace."""
+
+    observations: int = 0
+    messages: int = 0
+    seconds: float = 0.0
+    recorded_s: float = 0.0
+    late_ms: float = 0.0
+
+
+@contextmanager
+def playing_node(ros_args: Sequence[str]) -> Iterator[Node]:
+    """A node without anything but what is played; Ctrl-C stays with the program."""
+    context = rclpy.Context()
+    rclpy.init(args=list(ros_args), context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = Node(NODE_NAME, context=context, start_parameter_services=False, enable_rosout=False)
+        try:
+            yield node
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+class Player:
+    """Plays on the topics of `offers`. clock: the recorded stamps stay, and /clock shows the recorded time."""
+
+    def __init__(
+        self, node: Node, offers: Sequence[Offer], *, rate: float = 1.0, clock: bool = False
+    ) -> None:
+        self._node, self._clock = node, clock
+        self._pace = Pace(rate)
+        self._publishers: dict[Offer, Publisher] = {}
+        sensors = [offer for offer in offers if not offer.words]
+        self._required = [*sensors, CLOCK] if clock else sensors
+        self._streams = {offer.stream for offer in sensors}
+        for offer in (*offers, *self._required):
+            self._publisher(offer)
+        self.played = Played()
+
+    def wait(self, patience_s: float) -> list[str]:
+        """Wait until every stream is listened to. Returns those that nobody wants, where somebody wants another.
+
+        Raises ConfigurationError if nobody listens at all, or if another program publishes the same sensors.
+        """
+        began_s = time.monotonic()
+        while (waited_s := time.monotonic() - began_s) < max(patience_s, DISCOVERY_S):
+            if waited_s >= DISCOVERY_S and not self.unheard():
+                break
+            time.sleep(POLL_S)
+        self._require_alone()
+        unheard = self.unheard()
+        if len([stream for stream in unheard if stream != CLOCK.stream]) == len(self._streams):
+            topics = ", ".join(self._publishers[offer].topic_name for offer in self._required)
+            raise ConfigurationError(
+                f"nobody listened to {topics} within {patience_s:g} s: start the node (`reflex serve EXPORT`) with"
+                " the same ROS_DOMAIN_ID and namespace"
+            )
+        if CLOCK.stream in unheard:
+            raise ConfigurationError(
+                f"nobody listened to /clock within {patience_s:g} s: start the node with"
+                " `--ros-args -p use_sim_time:=true`, or leave --clock out"
+            )
+        time.sleep(SETTLE_S)
+        return unheard
+
+    def unheard(self) -> list[str]:
+        """The streams that nobody listens to on any of their topics."""
+        heard = {offer.stream for offer in self._required if self._listeners(offer)}
+        return list(dict.fromkeys(offer.stream for offer in self._required if offer.stream not in heard))
+
+    def play(self, moments: Iterator[Moment], progress: Callable[[Played], None]) -> None:
+        """Publish every moment when it is due. `progress` is called after each."""
+        began_s: float | None = None
+        for moment in moments:
+            # pictures are decoded before they are due, and only where somebody wants them
+            ready = [
+                (self._publisher(each.offer), each.offer, each.make())
+                for each in moment.messages
+                if each.offer.words or self._listeners(each.offer)
+            ]
+            began_s = time.monotonic() if began_s is None else began_s
+            due_s = began_s + self._pace.due_s(moment.time_ns)
+            self._sleep_until(due_s)
+            shift_ns = 0 if self._clock else time.time_ns() - moment.time_ns
+            for publisher, offer, message in ready:
+                publisher.publish(message if offer.words else shifted(message, shift_ns))
+            self._count(moment, len(ready), began_s, due_s)
+            progress(self.played)
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=FAREWELL_S))
+
+    def _count(self, moment: Moment, messages: int, began_s: float, due_s: float) -> None:
+        played, now_s = self.played, time.monotonic()
+        played.observations += moment.observations
+        played.messages += messages
+        played.seconds, played.recorded_s = now_s - began_s, self._pace.elapsed_s
+        played.late_ms = max(played.late_ms, (now_s - due_s) * 1e3)
+
+    def _sleep_until(self, due_s: float) -> None:
+        if self._clock:
+            self._tick_until(due_s)
+            return
+        time.sleep(max(0.0, due_s - time.monotonic()))
+
+    def _tick_until(self, due_s: float) -> None:
+        publisher = self._publisher(CLOCK)
+        while True:
+            left_s = due_s - time.monotonic()
+            publisher.publish(Clock(clock=time_msg(self._pace.clock_ns(left_s))))
+            if left_s <= 0.0:
+                return
+            time.sleep(min(left_s, TICK_S))
+
+    def _listeners(self, offer: Offer) -> int:
+        return int(self._publisher(offer).get_subscription_count())
+
+    def _publisher(self, offer: Offer) -> Publisher:
+        found = self._publishers.get(offer)
+        if found is None:
+            try:
+                found = self._node.create_publisher(
+                    offer.kind, offer.topic, LATCHED if offer.words else SENSOR
+                )
+            except InvalidTopicNameException as error:
+                said = " ".join(str(error).split())
+                raise TraceError(f"{offer.stream}: its topic cannot be published: {said[:200]}") from error
+            self._publishers[offer] = found
+        return found
+
+    def _require_alone(self) -> None:
+        """Recorded pictures between those of a live robot would make a node drive it by what is not there."""
+        for offer in self._required:
+            topic = self._publishers[offer].topic_name
+            found = self._node.get_publishers_info_by_topic(topic)
+            others = sorted(each.node_name for each in found if each.node_name != NODE_NAME)
+            if len(found) > 1:
+                raise ConfigurationError(
+                    f"{topic} is published by {', '.join(others) or 'another replay'} too: stop it, or play on another"
+                    " ROS_DOMAIN_ID; a recording and a live robot must not be mixed"
+                )
+
+
+def shifted(message: Any, shift_ns: int) -> Any:
+    """A sensor message, or its CDR bytes, with its header stamp moved. A stamp of 0 stays: the sensor gave none."""
+    if shift_ns == 0:
+        return message
+    if isinstance(message, bytes):
+        return _shifted_bytes(message, shift_ns)
+    before_ns = stamp_ns(message.header.stamp)
+    if before_ns:
+        message.header.stamp = time_msg(before_ns + shift_ns)
+    return message
+
+
+def _shifted_bytes(raw: bytes, shift_ns: int) -> bytes:
+    before_ns = header_stamp_ns(raw)
+    if before_ns == 0:
+        return raw
+    changed = bytearray(raw)
+    struct.pack_into("<iI" if raw[1] & 1 else ">iI", changed, 4, *divmod(before_ns + shift_ns, 1_000_000_000))
+    return bytes(changed)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's own ROS node, in a context and a thread of its own. It knows no Qt: what it hears goes on a board.
+
+rqt's node is shared by all plugins and one of them can starve the others; this one is nobody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from reflex_ros.inputs import LATCHED
+from reflex_ros.msg import ActionChunk, ServeStatus
+from reflex_ros.rqt.board import Board
+
+POLL_S = 1.0
+ANSWER_WITHIN_S = 5.0
+STATUS_TYPE = "reflex_ros/msg/ServeStatus"
+# A node answers a request for several parameters with nothing when it lacks one of them.
+GROUPS = (("deadline_ms", "slo"), ("policy_b",))
+
+
+class Client:
+    """Listens to one policy node, and calls its services. Every method may be called from any thread."""
+
+    def __init__(self, node_name: str, domain_id: int | None = None) -> None:
+        """node_name: of the policy node, such as /reflex. domain_id: None takes ROS_DOMAIN_ID."""
+        self.board = Board(node_name)
+        self._target = node_name
+        self._context = rclpy.Context()
+        options = SignalHandlerOptions.NO
+        rclpy.init(args=[], context=self._context, domain_id=domain_id, signal_handler_options=options)
+        self._node = rclpy.create_node(f"reflex_panel_{os.getpid()}", context=self._context)
+        self._lock = threading.Lock()
+        self._waiting: dict[Any, tuple[str, float]] = {}
+        self._parameters: dict[str, Any] = {}
+        self._open()
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="reflex panel", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        node, board, target = self._node, self.board, self._target
+        # rclpy inspects callbacks, so that each is a function of one parameter
+        node.create_subscription(
+            ServeStatus, f"{target}/status", lambda m: board.status(m, time.monotonic()), LATCHED
+        )
+        node.create_subscription(
+            ActionChunk, f"{target}/action_chunk", lambda m: board.chunk(m, time.monotonic()), 10
+        )
+        node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: board.diagnostics(m, time.monotonic()), 10
+        )
+        self._triggers = {
+            name: node.create_client(Trigger, f"{target}/{name}")
+            for name in ("stop", "resume", "reset_guard")
+        }
+        self._setter = node.create_client(SetParameters, f"{target}/set_parameters")
+        self._getter = node.create_client(GetParameters, f"{target}/get_parameters")
+        node.create_timer(POLL_S, self._poll)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def stop(self) -> None:
+        """Have the robot hold until `resume`."""
+        self._trigger("stop")
+
+    def resume(self) -> None:
+        """Undo `stop`."""
+        self._trigger("resume")
+
+    def reset_guard(self) -> None:
+        """Take a tripped guard back into service."""
+        self._trigger("reset_guard")
+
+    def set_split(self, percent: int) -> None:
+        """Give slot a `percent` of the new episodes."""
+        request = SetParameters.Request(parameters=[Parameter("split", value=percent).to_parameter_msg()])
+        self._call(self._setter, request, f"split {percent} %")
+
+    def _trigger(self, name: str) -> None:
+        self._call(self._triggers[name], Trigger.Request(), name.replace("_", " "))
+
+    def _call(self, client: Any, request: Any, what: str) -> None:
+        if not client.service_is_ready():
+            self.board.say(f"{what}: {self._target} does not answer", ok=False)
+            return
+        future = client.call_async(request)
+        with self._lock:
+            self._waiting[future] = (what, time.monotonic())
+        future.add_done_callback(self._answered)
+
+    def _answered(self, future: Any) -> None:
+        with self._lock:
+            what, _ = self._waiting.pop(future, ("", 0.0))
+        if not what or future.cancelled():
+            return
+        answer = future.result()
+        # set_parameters answers with a list of results, a Trigger with itself
+        result = answer.results[0] if hasattr(answer, "results") else answer
+        ok = bool(getattr(result, "success", getattr(result, "successful", False)))
+        said = getattr(result, "message", "") or getattr(result, "reason", "")
+        self.board.say(f"{what}: {said or ('done' if ok else 'refused')}", ok=ok)
+        self._ask_parameters()
+
+    def _poll(self) -> None:
+        """Once a second: who is there, what is set, and what was never answered."""
+        late_s = time.monotonic() - ANSWER_WITHIN_S
+        with self._lock:
+            lost = [(future, what) for future, (what, since_s) in self._waiting.items() if since_s < late_s]
+            for future, _ in lost:
+                del self._waiting[future]
+        for _, what in lost:
+            self.board.say(f"{what}: no answer from {self._target} in {ANSWER_WITHIN_S:g} s", ok=False)
+        topics = self._node.get_topic_names_and_types()
+        found = sorted(topic.removesuffix("/status") for topic, types in topics if STATUS_TYPE in types)
+        self.board.nodes(tuple(found))
+        self._ask_parameters()
+
+    def _ask_parameters(self) -> None:
+        if not self._getter.service_is_ready():
+            return
+        for names in GROUPS:
+            future = self._getter.call_async(GetParameters.Request(names=list(names)))
+            future.add_done_callback(lambda done, names=names: self._learned(names, done))
+
+    def _learned(self, names: tuple[str, ...], future: Any) -> None:
+        if future.cancelled() or future.result() is None:
+            return
+        values = [parameter_value_to_python(value) for value in future.result().values]
+        self._parameters |= dict(zip(names, values, strict=False))
+        self.board.parameters(self._parameters)
+
+    def close(self) -> None:
+        """End the thread and the node; may be called twice."""
+        if not self._context.ok():
+            return
+        self._executor.shutdown(timeout_sec=2.0)
+        self._thread.join(2.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The big letters of the page: one word for the state, one sentence that says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reflex_core.assembly import Loaded
+from reflex_core.engine import DEGRADED, FAILED, READY, Engine
+from reflex_ros.sidecar.robot import Look
+
+GOOD, WAIT, WARN, BAD = "good", "wait", "warn", "bad"
+
+_SENTENCES = {
+    "initializing": "No policy is loaded yet.",
+    "loading": "The policy is being loaded.",
+    "inactive": "A policy is loaded and does not serve: activate the node.",
+    "warming": "The network runs for the first time.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """level: good, wait, warn or bad; the page gives each a colour and a sign."""
+
+    level: str
+    word: str
+    sentence: str
+
+
+def headline(engine: Engine, look: Look | None) -> Headline:
+    """What a person two metres away must know first: the worst thing that is true."""
+    state, loaded = engine.state, engine.loaded
+    if state == FAILED:
+        return Headline(BAD, "FAILED", engine.reason or "The log says why.")
+    if state not in (READY, DEGRADED) or loaded is None:
+        if look is not None and look.refusal:
+            return Headline(BAD, "REFUSED", look.refusal)
+        return Headline(WAIT, state.upper(), _SENTENCES.get(state, ""))
+    return (
+        _tripped(loaded) or _stopped(look) or _degraded(state, loaded) or _holding(look) or _serving(loaded)
+    )
+
+
+def _tripped(loaded: Loaded) -> Headline | None:
+    status = loaded.guard.status()
+    if not status.tripped:
+        return None
+    return Headline(BAD, "GUARD TRIPPED", f"The robot holds: {status.trip_reason}")
+
+
+def _stopped(look: Look | None) -> Headline | None:
+    if look is None or not look.stopped:
+        return None
+    return Headline(WARN, "STOPPED", "The robot holds until Resume is pressed.")
+
+
+def _degraded(state: str, loaded: Loaded) -> Headline | None:
+    if state != DEGRADED:
+        return None
+    failures = max(
+        (slot.breaker.consecutive_failures for slot in loaded.slots.values() if slot.breaker), default=0
+    )
+    return Headline(
+        BAD, "DEGRADED", f"The circuit breaker is open: the model failed {failures} times in a row."
+    )
+
+
+def _holding(look: Look | None) -> Headline | None:
+    if look is None or not (look.hold_reason or look.problem):
+        return None
+    why = f"{look.problem}: {look.problem_text}" if look.problem else look.hold_reason
+    if look.hold_reason:
+        return Headline(BAD, "HOLDING", why)
+    return Headline(WARN, "READY", f"In trouble: {why}")
+
+
+def _serving(loaded: Loaded) -> Headline:
+    window = loaded.admission.window
+    if window is not None and loaded.admission.violated:
+        said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
+        return Headline(WARN, "SLOW", said)
+    return Headline(GOOD, "READY", "A policy is serving.")

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sidecar may ask of the robot when it runs inside the node. Without a node there is no robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Finding(Protocol):
+    """One concern as /diagnostics has it. level: 0 OK, 1 warning, 2 error, 3 stale, as one byte."""
+
+    @property
+    def concern(self) -> str: ...
+    @property
+    def level(self) -> bytes: ...
+    @property
+    def message(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The robot's chunk loop as it is now. refusal: why the node did not change its state.
+
+    ages_ms: of the newest message of each stream. remaining_s: of the chunk that the robot follows.
+    """
+
+    node_state: str
+    refusal: str = ""
+    stopped: bool = False
+    hold_reason: str = ""
+    problem: str = ""
+    problem_text: str = ""
+    episode_id: str = ""
+    instruction: str = ""
+    chunks: int = 0
+    holds: int = 0
+    errors: int = 0
+    refused: int = 0
+    discarded: int = 0
+    remaining_s: float = 0.0
+    ages_ms: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """Thread-safe calls into the node. `stop` and `resume` return a sentence or raise ReflexError."""
+
+    stop: Callable[[], str]
+    resume: Callable[[], str]
+    look: Callable[[], Look]

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page remembers of the engine's answers. It costs an answer one short lock, whether or not anybody looks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from reflex_core.values import POLICY, Request, Served
+
+LATENCIES = 1024
+EVENTS = 30
+LINES = 5  # of one event
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the guard did, `times` in a row. first_s, last_s: seconds since 1970."""
+
+    first_s: float
+    last_s: float
+    times: int
+    slot: str
+    episode_id: str
+    hold_reason: str
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The newest answer. at_ns: when it was finished, on the monotonic clock."""
+
+    request: Request
+    served: Served
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A copy of what was remembered. latencies_ms, finished_ns: of the newest answers, oldest first."""
+
+    answer: Answer | None
+    latencies_ms: tuple[float, ...]
+    finished_ns: tuple[int, ...]
+    events: tuple[Event, ...]
+    counts: Mapping[str, int]
+
+
+class Watch:
+    """A listener of the engine. Called from several threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answer: Answer | None = None
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
+        self._finished_ns: deque[int] = deque(maxlen=LATENCIES)
+        self._events: deque[Event] = deque(maxlen=EVENTS)
+        self._counts: Counter[str] = Counter()
+
+    def __call__(self, request: Request, served: Served) -> None:
+        """Remember an answer."""
+        answer = Answer(request, served, time.monotonic_ns())
+        with self._lock:
+            self._answer = answer
+            self._latencies_ms.append(served.latency_ms)
+            self._finished_ns.append(answer.at_ns)
+            self._count(served)
+            if served.guard.clamped or served.hold_reason:
+                self._note(served)
+
+    def seen(self) -> Seen:
+        """Everything, as of one moment."""
+        with self._lock:
+            return Seen(
+                self._answer,
+                tuple(self._latencies_ms),
+                tuple(self._finished_ns),
+                tuple(self._events),
+                dict(self._counts),
+            )
+
+    def _count(self, served: Served) -> None:
+        counts = self._counts
+        counts["answers"] += 1
+        counts["clamped"] += served.guard.clamped
+        counts["holds"] += bool(served.hold_reason)
+        counts["stand_ins"] += served.chunk.source != POLICY
+        counts["cache_hits"] += served.cache_status == "hit"
+        counts["cache_misses"] += served.cache_status == "miss"
+        counts["guided"] += bool(served.rtc_mode)
+        counts["corrected"] += bool(served.a2c2.get("applied", False))
+
+    def _note(self, served: Served) -> None:
+        """A guard that has tripped says the same twenty times a second: that is one event."""
+        now_s = time.time()
+        event = Event(
+            now_s,
+            now_s,
+            1,
+            served.slot,
+            served.episode_id or "",
+            served.hold_reason,
+            served.guard.violations[:LINES],
+        )
+        last = self._events[-1] if self._events else None
+        if last is not None and _kind(last) == _kind(event):
+            self._events[-1] = replace(
+                last, last_s=now_s, times=last.times + 1, violations=event.violations or last.violations
+            )
+            return
+        self._events.append(event)
+
+
+def _kind(event: Event) -> tuple[str, ...]:
+    """What makes two events the same: all but the numbers."""
+    return (
+        event.slot,
+        event.episode_id,
+        event.hold_reason,
+        *(line.partition(":")[0] for line in event.violations),
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a PromQL expression asks for, and what our exposition has: names of samples and of labels."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from reflex_core.metrics import Metrics
+from reflex_core.motion import MotionFigures
+
+# What Prometheus adds to every series of ours: dashboards/prometheus.yml and robots.yml say so.
+TARGET_LABELS = {"job", "instance", "robot_id"}
+BY_PROMETHEUS = {
+    "up": TARGET_LABELS,
+    "ALERTS": TARGET_LABELS | {"alertname", "alertstate", "severity"},
+}
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_RANGE = re.compile(r"\[[^\]]*\]|\boffset\s+\S+")
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_SELECTOR = re.compile(r"([A-Za-z_:][\w:]*)\s*(\{[^}]*\}|\(|)")
+_WORDS = {"and", "or", "unless", "bool", "by", "without", "on", "ignoring", "group_left", "group_right"}
+
+
+def selectors(expression: str) -> tuple[list[tuple[str, set[str]]], set[str]]:
+    """Every metric of an expression with the labels that select from it, and the labels that anything is grouped by."""
+    bare = _RANGE.sub("", _STRING.sub('""', expression))
+    grouped = {
+        label.strip() for found in _GROUPING.findall(bare) for label in found.split(",") if label.strip()
+    }
+    asked = [
+        (name, set(re.findall(r"(\w+)\s*[=!]", what)))
+        for name, what in _SELECTOR.findall(_GROUPING.sub(" ", bare))
+        if what != "(" and name not in _WORDS
+    ]
+    return asked, grouped
+
+
+def exposed() -> dict[str, set[str]]:
+    """The labels of every sample in /metrics, when everything has happened once, and of what Prometheus adds."""
+    metrics = Metrics()
+    for metric in vars(metrics).values():
+        if names := getattr(metric, "_labelnames", ()):
+            metric.labels(*names)
+    metrics.recorders.watched = [SimpleNamespace(kind="trace", written=0, dropped=0, degraded=False)]  # type: ignore[list-item]
+    metrics.motion.figures = lambda: MotionFigures(0, 0, 0, *5 * [0.0])
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            found[sample.name] = set(sample.labels) | TARGET_LABELS
+    return found | BY_PROMETHEUS
+
+
+def unknown(expression: str, known: dict[str, set[str]]) -> list[str]:
+    """What an expression asks for in vain: metrics that nobody exposes, labels that they do not have."""
+    asked, grouped = selectors(expression)
+    having = {label for name, _ in asked for label in known.get(name, set())}
+    wrong = [name for name, _ in asked if name not in known]
+    wrong += [
+        f"{name}: {label}" for name, labels in asked for label in sorted(labels - known.get(name, set()))
+    ]
+    return wrong + [f"grouped by {label}" for label in sorted(grouped - having)]

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The alert rules: promtool accepts them, each fires and stays quiet as it should, and all ask for what is exposed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from debian_tools import promtool
+from promql import TARGET_LABELS, exposed, unknown
+
+ROOT = Path(__file__).parents[1]
+DASHBOARDS = ROOT / "dashboards"
+RULES = [
+    rule
+    for group in yaml.safe_load((DASHBOARDS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"]: {"robot_id", "instance"} for rule in RULES if "record" in rule}
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+PAGE = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^promtool (.+)$", PAGE, re.MULTILINE)
+UNIT_TESTS = yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
+WATCHED = {
+    "ReflexLatencyHigh", "ReflexBudgetBurnsFast", "ReflexGuardTripped", "ReflexBreakerOpen", "ReflexCamerasStale",
+    "ReflexRecorderDegraded", "ReflexRobotDown", "ReflexPolicyDrained",
+}  # fmt: skip
+
+
+def ask_promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [promtool(), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_rules_scrape_example_and_unit_tests_pass_as_the_fleet_page_says(command: str) -> None:
+    said = ask_promtool(*command.split())
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_the_unit_tests_notice_an_alert_that_is_gone(tmp_path: Path) -> None:
+    rules = yaml.safe_load((DASHBOARDS / "alerts.yml").read_text(encoding="utf-8"))
+    kept = [rule for rule in rules["groups"][1]["rules"] if rule["alert"] != "ReflexGuardTripped"]
+    rules["groups"][1]["rules"] = kept
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
+    tests = yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text(encoding="utf-8"))
+    tests["tests"] = [test for test in UNIT_TESTS if test["name"].startswith("ReflexGuardTripped")]
+    (tmp_path / "alerts_test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    said = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
+    assert said.returncode == 1
+    assert "ReflexGuardTripped" in said.stdout + said.stderr
+
+
+def expectations(test: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What a unit test asks, and whether it expects something to fire."""
+    asked = [(str(check), bool(check["exp_samples"])) for check in test["promql_expr_test"]]
+    return asked + [
+        (check["alertname"], bool(check["exp_alerts"])) for check in test.get("alert_rule_test", [])
+    ]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_unit_tests_of_an_alert_see_it_silent_and_then_firing(alert: str) -> None:
+    about_it = [test for test in UNIT_TESTS if alert in str(test)]
+    assert any(fires and alert in said for test in about_it for said, fires in expectations(test))
+    assert any(not fires for test in about_it for _, fires in expectations(test))
+
+
+def test_what_a_fleet_needs_is_watched() -> None:
+    assert set(ALERTS) >= WATCHED
+    assert [command.split()[:2] for command in COMMANDS] == [
+        ["check", "rules"],
+        ["check", "config"],
+        ["test", "rules"],
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert", rule.get("record")))
+def test_rules_ask_for_metrics_and_labels_that_are_exposed(rule: dict[str, Any]) -> None:
+    assert unknown(rule["expr"], exposed() | RECORDED) == []
+
+
+def test_a_metric_or_label_that_nobody_exposes_is_noticed() -> None:
+    known = exposed()
+    assert unknown("sum by (slug) (rate(reflex_act_errors_total[5m])) > 1", known) == []
+    assert unknown("rate(reflex_act_errors[5m])", known) == ["reflex_act_errors"]
+    assert unknown('reflex_act_errors_total{policy="a"}', known) == ["reflex_act_errors_total: policy"]
+    assert unknown("sum by (slot) (reflex_act_errors_total)", known) == ["grouped by slot"]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_whom_it_wakes_and_what_to_do_then(alert: str) -> None:
+    rule = ALERTS[alert]
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["what_to_do"].endswith(".")
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_words_of_an_alert_use_labels_that_it_has(alert: str) -> None:
+    rule = ALERTS[alert]
+    aggregated = re.match(r"\W*(?:\w+\(0\.99, )?(?:sum|min|max) by \(([^)]*)\)", rule["expr"])
+    if aggregated:
+        labels = {label.strip() for label in aggregated[1].split(",")} - {"le"}
+    else:
+        known = exposed() | RECORDED
+        labels = known[re.findall(r"[\w:]+", rule["expr"])[0]]
+    used = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+    assert used <= labels
+
+
+def test_every_target_brings_the_labels_that_the_rules_count_on() -> None:
+    config = yaml.safe_load((DASHBOARDS / "prometheus.yml").read_text(encoding="utf-8"))
+    [job] = config["scrape_configs"]
+    assert job["job_name"] == "reflex"
+    assert job["honor_labels"] is True, "reflex_robot_info has a robot_id of its own"
+    for place in (DASHBOARDS / "robots.yml", ROOT / "deploy" / "robots.yml"):
+        targets = yaml.safe_load(place.read_text(encoding="utf-8"))
+        assert all(set(entry["labels"]) | {"job", "instance"} == TARGET_LABELS for entry in targets)
+
+
+def test_the_fleet_page_has_every_alert() -> None:
+    assert set(re.findall(r"^\| `(Reflex\w+)` \|", PAGE, re.MULTILINE)) == set(ALERTS)
+    for alert, rule in ALERTS.items():
+        [line] = re.findall(rf"^\| `{alert}` \| (\w+) \|", PAGE, re.MULTILINE)
+        assert line == rule["labels"]["severity"]

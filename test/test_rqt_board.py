@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the panel remembers of what a node says."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from panel_messages import JOINTS, chunk, diagnosed, status
+from reflex_ros.msg import ActionChunk
+
+from reflex_ros.rqt.board import INCIDENTS_KEPT, POINTS_KEPT, SILENT_AFTER_S, Board
+
+
+def board() -> Board:
+    return Board("/cell/reflex")
+
+
+def test_a_node_that_was_never_heard_has_no_state() -> None:
+    view = board().view(100.0)
+    assert (view.node, view.state, view.heard) == ("/cell/reflex", "no answer", False)
+    assert view.chunk is None
+    assert view.split is None
+
+
+def test_the_newest_status_is_shown() -> None:
+    found = board()
+    found.status(status(state="warming"), 1.0)
+    found.status(status(stopped=True, guard_tripped=True, slo_violated=True, instruction="reach"), 2.0)
+    view = found.view(2.5)
+    assert (view.state, view.heard, view.stopped, view.guard_tripped, view.slo_violated) == (
+        "ready",
+        *[True] * 4,
+    )
+    assert (view.p50_ms, view.p99_ms) == (20.0, 40.0)
+    assert view.facts is not None
+    assert view.facts["instruction"] == "reach"
+    assert "0 errors" in view.facts["so far"]
+
+
+def test_the_hold_reason_counts_only_while_the_robot_holds() -> None:
+    found = board()
+    found.status(status(holding=True, hold_reason="deadline"), 0.0)
+    assert found.view(0.0).hold_reason == "deadline"
+    found.status(status(holding=False, hold_reason="deadline"), 0.0)
+    assert found.view(0.0).hold_reason == ""
+
+
+def test_a_node_that_falls_silent_has_no_state_any_more() -> None:
+    found = board()
+    found.status(status(), 10.0)
+    found.diagnostics(diagnosed("guard"), 10.0)
+    late = found.view(10.0 + SILENT_AFTER_S + 0.1)
+    assert (late.heard, late.state) == (False, "no answer")
+    assert [task.level for task in late.tasks] == [3], "what it said before is stale"
+    found.diagnostics(diagnosed("guard"), 20.0)
+    assert found.view(20.0).heard, "any sign of life counts"
+
+
+def test_a_chunk_is_rows_by_joint_and_knows_where_it_is() -> None:
+    found = board()
+    found.chunk(chunk(10, start_index=2), 5.0)
+    shown = found.view(5.0).chunk
+    assert shown is not None
+    assert shown.names == tuple(JOINTS)
+    assert shown.rows.shape == (10, 3)
+    assert shown.rows[9, 2] == pytest.approx(1.0)
+    assert shown.row_at(5.0) == pytest.approx(2.0)
+    assert shown.row_at(5.1) == pytest.approx(4.0)
+    assert shown.row_at(99.0) == pytest.approx(9.0), "it ends at its last row"
+
+
+@pytest.mark.parametrize("fields", [{"horizon": 7}, {"action_dim": 4}, {"names": ["one"]}])
+def test_a_chunk_that_contradicts_itself_is_said_and_not_drawn(fields: dict[str, object]) -> None:
+    found, broken = board(), chunk(10)
+    for name, value in fields.items():
+        setattr(broken, name, value)
+    found.chunk(broken, 0.0)
+    view = found.view(0.0)
+    assert view.chunk is None
+    assert not view.said_ok
+    assert "not drawn" in view.said
+
+
+def test_latencies_are_kept_with_where_they_came_from() -> None:
+    found = board()
+    for at, source in enumerate((ActionChunk.SOURCE_POLICY, ActionChunk.SOURCE_LAST_KNOWN_GOOD)):
+        found.chunk(chunk(source=source, latency_ms=30.0 + at), float(at))
+    assert [(p.at_s, p.latency_ms, p.source) for p in found.view(2.0).points] == [
+        (0.0, 30.0, "policy"),
+        (1.0, 31.0, "last known good"),
+    ]
+
+
+def test_a_hold_without_inference_is_a_chunk_but_no_latency() -> None:
+    found = board()
+    found.chunk(chunk(1, source=ActionChunk.SOURCE_HOLD, latency_ms=0.0), 0.0)
+    view = found.view(0.0)
+    assert view.chunk is not None
+    assert view.chunk.source == "hold"
+    assert (view.points, view.slots) == ((), ())
+
+
+def test_memory_is_bounded() -> None:
+    found = board()
+    for number in range(POINTS_KEPT + INCIDENTS_KEPT):
+        found.chunk(chunk(2, guard_violations=[f"joint{number} above max: 1 > 0"]), float(number))
+    view = found.view(0.0)
+    assert (len(view.points), len(view.incidents)) == (POINTS_KEPT, INCIDENTS_KEPT)
+
+
+def test_violations_come_newest_first_and_repetitions_are_counted() -> None:
+    found = board()
+    found.chunk(chunk(guard_violations=["elbow above max: 1.2 > 1"], chunk_id=4), 1.0)
+    found.chunk(chunk(guard_violations=["elbow above max: 1.3 > 1"], chunk_id=5), 2.0)
+    found.chunk(chunk(guard_violations=["wrist velocity: 3 > 2 rad/s"], chunk_id=6), 3.0)
+    newest, before = found.view(3.0).incidents
+    assert (newest.text, newest.chunk_id, newest.count) == ("wrist velocity: 3 > 2 rad/s", 6, 1)
+    assert (before.text, before.chunk_id, before.count, before.at_s) == (
+        "elbow above max: 1.3 > 1",
+        5,
+        2,
+        2.0,
+    )
+
+
+def test_each_slot_has_its_own_figures() -> None:
+    found = board()
+    for slot, latency_ms in (("b", 50.0), ("a", 10.0), ("a", 20.0), ("a", 30.0)):
+        found.chunk(chunk(policy_slot=slot, model_version=f"model-{slot}", latency_ms=latency_ms), 0.0)
+    slots = found.view(0.0).slots
+    assert [(s.name, s.model_version, s.chunks, s.median_ms) for s in slots] == [
+        ("a", "model-a", 3, 20.0),
+        ("b", "model-b", 1, 50.0),
+    ]
+
+
+def test_the_limits_come_from_the_guards_diagnostic() -> None:
+    found = board()
+    found.diagnostics(diagnosed("guard", elbow_range="-2.9 to 2.9 rad", mode="clip"), 0.0)
+    assert found.view(0.0).ranges == {"elbow": (-2.9, 2.9)}
+    found.diagnostics(diagnosed("timing", elbow_range="0 to 1"), 0.0)
+    assert found.view(0.0).ranges == {"elbow": (-2.9, 2.9)}, "no other concern sets them"
+
+
+def test_another_node_and_another_robot_are_passed_over() -> None:
+    found = board()
+    found.status(status(robot_id="arm7"), 0.0)
+    other = diagnosed("guard")
+    other.status[0].name = "motors: guard"
+    found.diagnostics(other, 50.0)
+    found.diagnostics(diagnosed("guard", robot="arm8"), 50.0)
+    view = found.view(50.0)
+    assert (view.tasks, view.heard) == ((), False)
+    found.diagnostics(diagnosed("guard", b"\x02"), 50.0)
+    assert [(task.concern, task.level, task.message) for task in found.view(50.0).tasks] == [
+        ("guard", 2, "guard says")
+    ]
+
+
+def test_deadline_and_objective_are_lines_only_when_they_are_set() -> None:
+    found = board()
+    found.parameters({"deadline_ms": 0.0, "slo": ""})
+    assert (found.view(0.0).deadline_ms, found.view(0.0).slo_ms) == (None, None)
+    found.parameters({"deadline_ms": 150.0, "slo": "p99=120ms"})
+    view = found.view(0.0)
+    assert (view.deadline_ms, view.slo, view.slo_ms) == (150.0, "p99=120ms", 120.0)
+    found.parameters({"deadline_ms": 150.0, "slo": "fast"})
+    assert found.view(0.0).slo_ms is None
+
+
+def test_there_is_a_split_only_where_there_are_two_policies() -> None:
+    found = board()
+    found.status(status(split_percent=30), 0.0)
+    assert found.view(0.0).split is None
+    found.parameters({"policy_b": ""})
+    assert found.view(0.0).split is None
+    found.parameters({"policy_b": "/exports/new"})
+    assert found.view(0.0).split == 30
+    found.status(status(split_percent=0), 0.0)
+    assert found.view(0.0).split == 0, "as it is now, whoever changed it"
+
+
+def test_guidance_and_cache_are_told_where_there_is_something_to_tell() -> None:
+    found = board()
+    found.status(status(), 0.0)
+    assert found.view(0.0).facts is not None
+    assert not found.view(0.0).facts["guided"]
+    assert not found.view(0.0).facts["cache"]
+    told = {"rtc_mode": "prefix", "rtc_guided_total": 3, "cache_hits_total": 4, "cache_misses_total": 1}
+    found.status(status(**told), 0.0)
+    assert found.view(0.0).facts["guided"] == "3 (prefix)"
+    assert found.view(0.0).facts["cache"] == "4 hits, 1 misses"
+
+
+def test_a_view_does_not_change_while_the_board_goes_on() -> None:
+    found = board()
+    found.chunk(chunk(), 0.0)
+    before = found.view(0.0)
+    found.chunk(chunk(guard_violations=["elbow above max: 2 > 1"]), 1.0)
+    assert (len(before.points), len(before.incidents)) == (1, 0)
+
+
+def test_two_threads_may_write_and_read_at_once() -> None:
+    found, stop = board(), threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            found.status(status(), 0.0)
+            found.chunk(chunk(guard_violations=["elbow above max: 2 > 1"]), 0.0)
+            found.diagnostics(diagnosed("guard"), 0.0)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            view = found.view(0.0)
+            assert (
+                sum(slot.chunks for slot in view.slots) >= len(view.points) or len(view.points) == POINTS_KEPT
+            )
+            assert view.chunk is None or np.isfinite(view.chunk.rows).all()
+    finally:
+        stop.set()
+        writer.join()
