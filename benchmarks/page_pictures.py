@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with demo(arguments.demo_out) as (url, domain), browser() as chromium:
         os.environ |= {"ROS_DOMAIN_ID": domain, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         with Participant("photographer") as person:
-            person.set_parameters("reflex", {"deadline_ms": 400.0, "slo": "p99=300ms", "slo_mode": "log_only"})
+            person.set_parameters(
+                "reflex", {"deadline_ms": 300.0, "slo": "p99=200ms", "slo_mode": "log_only"}
+            )
         desktop = chromium.open(url, *DESKTOP)
         wait_for_answers(desktop, arguments.chunks)
         tall = int(desktop.look("document.getElementById('chunk').getBoundingClientRect().bottom")) + 16

@@ -58,7 +58,11 @@ class Engine:
         self._base_seed = base
         seeds = itertools.count(base)
         self._around = Surroundings(
-            lambda: self.settings, self.metrics, self._listeners, lambda: next(seeds), connect_cloud,
+            lambda: self.settings,
+            self.metrics,
+            self._listeners,
+            lambda: next(seeds),
+            connect_cloud,
             connect_tracing,
         )
         self._session_id = secrets.token_hex(4)
@@ -163,7 +167,10 @@ class Engine:
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded")
         if loaded.pair is None:
-            raise SwapError("one policy is served: start with --policy-a and --policy-b to share episodes", "single-policy")
+            raise SwapError(
+                "one policy is served: start with --policy-a and --policy-b to share episodes",
+                "single-policy",
+            )
         return loaded.pair
 
     def report_outcome(

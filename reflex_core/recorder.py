@@ -43,8 +43,8 @@ class Recorder(Watched, Protocol):
         """Record an answer."""
         ...
 
-    def error(self, request: Request, slug: str, message: str) -> None:
-        """Record that a request got no answer."""
+    def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:
+        """Record that a request got no answer. seq: its record in the trace, -1 where nothing counts them."""
         ...
 
     def close(self) -> None:

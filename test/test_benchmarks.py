@@ -11,7 +11,16 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from benchmarks import act_overhead, bag_cost, camera_to_chunk, gpu_check, hot_path, record_cost, trace_size
+from benchmarks import (
+    act_overhead,
+    bag_cost,
+    camera_to_chunk,
+    gpu_check,
+    hot_path,
+    record_cost,
+    swap,
+    trace_size,
+)
 from benchmarks.measure import percentiles, table
 
 
@@ -42,6 +51,14 @@ def test_camera_to_chunk_hears_the_real_node(tmp_path: Path) -> None:
     assert [row["image"] for row in document["chunks"]] == ["224x224", "640x480"]
     assert all(row["chunks"] > 0 for row in document["chunks"])
     assert all(row["sent"] > 0 for row in document["images"])
+
+
+def test_swap_waits_for_the_other_policys_answer(tmp_path: Path) -> None:
+    output = tmp_path / "swap.json"
+    assert swap.main(["--changes", "1", "--output", str(output)]) == 0
+    changes = results(output, "swap")["changes"]
+    assert [(row["change"], row["times"]) for row in changes] == [("promote", 1), ("rollback", 1)]
+    assert all(row["first answer p50"] >= row["POST p50"] > 0 for row in changes)
 
 
 def test_hot_path_measures_every_stage(tmp_path: Path) -> None:

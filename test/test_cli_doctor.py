@@ -19,12 +19,14 @@ from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.doctor.system import PACKAGES
 from reflex_core.locations import embedded_policy
 from reflex_core.settings import settings_from
-from reflex_ros.cli.doctor import exports_of, http, main, table, written_to
+from reflex_ros.cli.doctor import _parser, exports_of, http, main, table, written_to
 
 ROOT = Path(__file__).resolve().parents[1]
 ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
 QUICK = ("--no-ros", "--device", "cpu", "--intra-op-threads", "1", "--port", "0")
+
+OWN = ("json", "no_ros", "show_calibration")
 
 EVERY_CHECK = [
     "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",
@@ -272,3 +274,21 @@ def test_every_finding_that_is_not_ok_says_what_to_do() -> None:
         Finding("policy", FAIL, "broken")
     with pytest.raises(ValueError, match="needs no way out"):
         Finding("policy", OK, "fine", "nothing")
+
+
+PAGE = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_every_check() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (?!not ok)[^|]+ \|$", PAGE, re.MULTILINE)
+    listed = {name.strip() for row in rows for name in row.split(",")}
+    assert set(EVERY_CHECK) <= listed
+    assert {f"`{flag}`" for flag in ("--record-bag", "--audit-log", "--calibration-cache")} <= listed
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    commands = [line.split("#")[0] for line in re.findall(r"^reflex doctor *(.*)$", PAGE, re.MULTILINE)]
+    assert len(commands) == 4
+    for words in commands:
+        options = vars(_parser().parse_args(words.split()))
+        settings_from({name: options[name] for name in options if name not in OWN})

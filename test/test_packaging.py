@@ -232,6 +232,7 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
         f"{data}/lib/libreflex_ros__rosidl_typesupport_fastrtps_c.so",
         *(f"{data}/lib/reflex_ros/{name}" for name in EXECUTABLES),
         *tracked_below("reflex_ros/demo/assets", into="reflex_ros/demo/assets"),
+        *tracked_below("reflex_ros/sidecar/page", into="reflex_ros/sidecar/page"),
         *tracked_below("launch", into=f"{data}/share/reflex_ros/launch"),
         *tracked_below("models/reach_panda", into=f"{data}/share/reflex_ros/models/reach_panda"),
     ]

@@ -86,7 +86,9 @@ def test_it_shows_state_cameras_chunk_latency_guard_and_recorders(
     assert page.wait("document.querySelector('#cameras img')?.naturalWidth") == 32
     page.wait("document.querySelectorAll('.joint').length", lambda many: many == 7)
     page.wait("document.querySelectorAll('.limit-line').length", lambda many: many == 14)
-    assert page.look("document.querySelector('.path:not(.raw)').getAttribute('points').split(' ').length") == 50
+    assert (
+        page.look("document.querySelector('.path:not(.raw)').getAttribute('points').split(' ').length") == 50
+    )
     page.wait_text("#histogram", "deadline 5000")
     assert page.look("document.querySelectorAll('#histogram .bar').length") == 1
     page.wait_text("#recorders", "written")

@@ -140,11 +140,12 @@ def test_another_shape_and_numbers_that_are_none_are_drawn_too(tmp_path: Path) -
     kept.add(one(2, names=[], actions=[[1.0]]), replace(wild, actions=np.ones((1, 1), np.float32), names=()))
     kept.add(one(3, actions=[], names=[]), replace(wild, actions=np.zeros((0, 0), np.float32), names=()))
     said = draw(kept, tmp_path, USUAL, {})
-    assert "4 of 4 records" in said
+    assert "3 of 4 records" in said  # the one that is the same has no picture
     titles = [texts(record_figure(drawn, {})) for drawn in kept.chosen()]
+    assert titles[0][0] == "panda_joint1"  # as far as it goes
     assert titles[0][6] == "panda_joint7  FAILS: not comparable"  # it is not among the five
     assert titles[1][0] == "panda_joint1  FAILS: not comparable"
-    assert titles[2] == ["action 0"]
+    assert titles[2] == []
     assert "recorded 10x7, replayed 6x5" in record_figure(kept.chosen()[0], {}).get_suptitle()
 
 
@@ -160,14 +161,10 @@ def test_the_worst_and_the_first_are_kept_of_a_long_trace() -> None:
     assert track.records == 2000
     assert track.stride == 4
     assert track.points[-1].seq == 1999
-    assert (
-        track.fails
-        == sum(not drawn_of(one(seq), answer(one(seq), 1e-6 * seq), USUAL).passed for seq in (999, 1999))
-        * 999
-    )
+    assert 999 <= track.fails <= 1000  # float32 rounds 1e-3 down
     title = episode_figure(track, {}).get_suptitle()
     assert "2000 records" in title
-    assert "of each 4 records the one that differs more" in title or "of each 4 records" in title
+    assert "of each 4 records the one that differs most" in title
 
 
 def test_of_neighbours_the_one_that_differs_stays_on_the_line() -> None:

@@ -37,7 +37,14 @@ REQUESTS = 5
 RUN = ["--embodiment", "franka", "--execution-horizon", "8", "--device", "cpu", "--intra-op-threads", "1"]
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 WORDS = {2: "reach the blue cube", 3: "second-episode"}
-_domains = itertools.count(61 + os.getpid() % 20)
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from reflex_ros.cli.main import main
+sys.exit(main())
+"""
+_domains = itertools.count(13 * os.getpid())  # far from those of tests that were started beside these
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Scene:
         environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
         with (self.folder / f"said-{len(self.processes)}.txt").open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "reflex_ros.cli.main", *words],
+                [sys.executable, "-c", PROGRAM, *words],
                 env=environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -371,8 +378,9 @@ def test_ctrl_c_ends_it_with_what_was_published(recorded: Run, scene: Scene) -> 
     process = scene.start("replay", str(recorded.trace), "--publish", "--rate", "0.2")
     wait_for(lambda: heard.images, "the first picture")
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    status = process.wait(60)
     said = (scene.folder / "said-0.txt").read_text()
+    assert status == 130, said
     assert re.search(r"published \d observations", said)
     assert "reflex replay: stopped" in said
     assert "Traceback" not in said

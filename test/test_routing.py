@@ -83,6 +83,16 @@ def test_an_episode_under_way_keeps_its_slot_when_the_split_changes(dial: Dial) 
     assert found.decide("ep_2", "r").slot == B
 
 
+def test_what_is_expected_of_an_episode_is_what_is_then_decided_and_remembers_nothing(dial: Dial) -> None:
+    routing_ = Routing(dial)
+    expected = routing_.expected("ep_1", "r-1")
+    assert len(routing_) == 0
+    assert routing_.decide("ep_1", "r-1") == expected
+    routing_.move("ep_1", B)
+    assert routing_.expected("ep_1", "r-2").slot == B
+    assert routing_.expected(None, "req_42") == routing_.decide(None, "req_42")
+
+
 def test_after_forgetting_every_episode_is_decided_anew(dial: Dial) -> None:
     found = Routing(dial)
     found.decide("ep_xyz", "r")

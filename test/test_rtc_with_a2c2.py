@@ -87,16 +87,11 @@ def test_what_only_the_guard_changed_is_not_in_what_guides(reach: Policy) -> Non
 def test_corrections_come_back_in_the_networks_own_units(reach: Policy) -> None:
     assert reach.fit.action_statistics is not None
     rows = np.zeros((50, reach.contract.width), np.float32)
-    served = Predict(reach, "prod", lambda: 0, lambda _: PLAIN)(
-        asked(reach, 0, time.monotonic_ns()), answering(ramp())
-    )
-    added = np.arange(7, dtype=np.float32) / 10
-    corrected = corrected_rows(rows, replace(served, chunk=replace(served.chunk, actions=served.raw_actions + added)), reach.fit)  # fmt: skip
-    np.testing.assert_allclose(
-        corrected[:, reach.fit.columns],
-        np.tile(added / reach.fit.action_statistics.scale, (50, 1)),
-        atol=1e-5,
-    )
+    raw, added = ramp(), np.arange(7, dtype=np.float32) / 10
+    corrected = corrected_rows(rows, raw + added, raw, reach.fit)
+    expected = np.zeros((50, 7), np.float32)
+    expected[: len(raw)] = added / reach.fit.action_statistics.scale
+    np.testing.assert_allclose(corrected[:, reach.fit.columns], expected, atol=1e-5)
     assert not rows.any()
 
 

@@ -195,7 +195,7 @@ def test_waiting_bodies_are_bounded_in_bytes(serve: Serve, monkeypatch: pytest.M
     assert first.result().status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/act/", "/docs", "/../etc/passwd"])
+@pytest.mark.parametrize("path", ["/nope", "/page", "/act/", "/docs", "/../etc/passwd"])
 def test_an_unknown_path_is_404(server: Any, path: str) -> None:
     problem(server.client.get(path), 404, "not-found")
 

@@ -111,7 +111,6 @@ def test_work_that_fails_leaves_a_free_line_too(terminal: Terminal, monkeypatch:
 
 
 def test_rich_draws_a_table_on_a_terminal_and_takes_no_text_for_markup(terminal: Terminal) -> None:
-    pytest.importorskip("rich")
     assert drawn(ROWS, "doctor [red]", terminal.stream, ["green", "red"])
     said = terminal.seen()
     assert "doctor [red]" in said

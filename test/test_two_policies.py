@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +14,14 @@ from asking import AT_REST, BEYOND, act, figure
 from conftest import ExportDir, MakeEngine, Server
 from http_client import Answer, wait_for
 
+from reflex_core.audit.chain import audit_files
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, InferenceError
 from reflex_core.slots import memory
 from reflex_core.slots.memory import Room
 from reflex_core.slots.routing import bucket
-from reflex_core.slots.routing import slot_of as routed
 from reflex_core.trace.reader import TraceReader
+from reflex_ros.cli.main import main
 
 A_EPISODES, B_EPISODES = ["ep_2", "req_abc", "0"], ["ep_1", "ep_xyz", "épisode-1"]  # at split 50
 
@@ -58,17 +57,6 @@ def test_episodes_are_shared_as_their_hashes_say_and_stay_where_they_are(pair: P
     for episode in (*A_EPISODES, *B_EPISODES):
         expected = "a" if bucket(episode) < 60 else "b"
         assert {slot_of(server, episode) for _ in range(3)} == {expected}
-
-
-def test_ten_thousand_episodes_are_split_eighty_to_twenty_and_the_same_in_another_process() -> None:
-    script = (
-        "from reflex_core.slots.routing import bucket, slot_of;"
-        "print(''.join(slot_of(bucket(f'ep_arm7_{n}'), 80) for n in range(10_000)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    here = "".join(routed(bucket(f"ep_arm7_{number}"), 80) for number in range(10_000))
-    assert done.stdout.strip() == here
-    assert abs(Counter(here)["a"] - 8000) < 4 * (10_000 * 0.8 * 0.2) ** 0.5
 
 
 def test_a_reply_says_who_answered_in_headers_and_body(pair: Pairs) -> None:
@@ -263,6 +251,31 @@ def test_an_outcome_that_says_nothing_is_refused(pair: Pairs, body: bytes) -> No
     server = pair()
     assert server.client.ask("POST", "/episodes/ep_1/outcome", body).status == 422
     assert server.client.get("/policies").json["slots"]["b"]["episodes"] == 0
+
+
+def test_changes_are_in_the_audit_log(pair: Pairs, tmp_path: Path) -> None:
+    server = pair(audit_log=str(tmp_path))
+    change(server, split=5, reason="rollout")
+    server.engine.unload()
+    lines = [json.loads(line) for path in audit_files(tmp_path) for line in path.read_text().splitlines()]
+    [swap] = [line for line in lines if line.get("event") == "policy-swap"]
+    assert (swap["kind"], swap["change"], swap["to_split"], swap["by"]) == ("event", "split", 5, "http")
+
+
+def test_the_report_reads_what_two_policies_have_recorded(
+    pair: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = pair("calm", "calm_other", record=str(tmp_path), record_images="none", split=60)
+    for number in range(40):
+        act(server.client, episode_id=f"ep_{number}")
+        succeeded = b"true" if number % 4 else b"false"
+        server.client.ask("POST", f"/episodes/ep_{number}/outcome", b'{"success": ' + succeeded + b"}")
+    server.engine.unload()
+    assert main(["ab", "report", str(tmp_path), "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    of_a = sum(bucket(f"ep_{number}") < 60 for number in range(40))
+    assert [report["slots"][slot]["episodes"] for slot in "ab"] == [of_a, 40 - of_a]
+    assert sum(report["slots"][slot]["successes"] for slot in "ab") == 30
 
 
 def test_where_there_is_one_policy_there_is_nothing_to_change(serve: Callable[..., Server]) -> None:

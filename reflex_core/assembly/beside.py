@@ -93,5 +93,3 @@ def watch_divergence(
             shadows[served.slot](request, served)
 
     return watch
-
-

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 
 from reflex_core.assembly.beside import build_shadow, watch_divergence
 from reflex_core.assembly.loaded import Loaded, PolicySlot, Surroundings
@@ -20,6 +20,7 @@ from reflex_core.assembly.shared import (
     build_tracing,
 )
 from reflex_core.assembly.slot import build_slot
+from reflex_core.audit.log import AuditLog
 from reflex_core.errors import ConfigurationError
 from reflex_core.loading import LoadedPolicy, load
 from reflex_core.locations import embedded_policy
@@ -44,8 +45,6 @@ from reflex_core.wedges.predict import template
 from reflex_core.wedges.router import Router, Slot
 from reflex_core.wedges.telemetry import Listener, Telemetry
 from reflex_core.wedges.wedge import Wedge
-
-log = logging.getLogger(__name__)
 
 
 def assemble(settings: Settings, around: Surroundings) -> Loaded:
@@ -82,6 +81,9 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         tracing = build_tracing(settings, slots, robot, around)
         opened.callback(tracing.close)
         recorders = (*recorders, tracing)
+    for recorder in recorders:
+        if pair is not None and isinstance(recorder, AuditLog):
+            pair.operating.listen(partial(_audit, recorder))
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
     ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
     motion = MotionQuality([end.component_idx for end in ends if end is not None])
@@ -183,6 +185,11 @@ def _pair(settings: Settings, slots: Mapping[str, PolicySlot], robot: str, aroun
     return Pair(operating, routing, monitor)
 
 
+def _audit(log_: AuditLog, swap: Swap) -> None:
+    fields = asdict(swap)
+    log_.event("policy-swap", change=fields.pop("kind"), **fields)
+
+
 def _learning(one: LoadedPolicy, found: Mapping[str, LoadedPolicy]) -> list[Listener]:
     """The tracker of a slot's latency hears of that slot alone."""
     tracker = one.tracker
@@ -225,5 +232,3 @@ def _outcomes(
 
     slot_of = pair.routing.slot if pair is not None else lambda _: PROD
     return Outcomes(slot_of, [listen])
-
-

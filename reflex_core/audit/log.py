@@ -99,8 +99,8 @@ class AuditLog:
         make = partial(_act_fields, self._robot_id, self._model, request, served)
         self._spool.put((self._wall_clock_ns(), make), size_bytes(request.observation))
 
-    def error(self, request: Request, slug: str, message: str) -> None:
-        """Enqueue a request that got no answer."""
+    def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:  # noqa: ARG002
+        """Enqueue a request that got no answer; the chain numbers its records itself."""
         make = partial(_error_fields, self._robot_id, self._model, request, slug, message)
         self._spool.put((self._wall_clock_ns(), make), size_bytes(request.observation))
 

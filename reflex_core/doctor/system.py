@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -111,5 +112,8 @@ def port(host: str, number: int) -> Finding:
                 listener.bind(address)
                 listener.listen()
         except OSError as error:
-            return Finding("port", FAIL, f"{host}:{number}: {error.strerror or error}", other)
+            mine = "give --host an address of this machine"
+            way_out = {errno.EADDRNOTAVAIL: mine, errno.EACCES: "take a --port from 1024 on"}
+            said = f"{host}:{number}: {error.strerror or error}"
+            return Finding("port", FAIL, said, way_out.get(error.errno or 0, other))
     return Finding("port", OK, f"{host}:{number} is free")

@@ -177,7 +177,12 @@ class Rtc:
             elif served.chunk.source == POLICY and previous is not None:
                 self._counts["guided"] += bool(served.rtc_mode)
                 if served.a2c2.get("applied"):
-                    previous = replace(previous, rows=corrected_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit))
+                    previous = replace(
+                        previous,
+                        rows=corrected_rows(
+                            previous.rows, served.chunk.actions, served.raw_actions, self._fit
+                        ),
+                    )
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:

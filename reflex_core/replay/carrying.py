@@ -79,7 +79,11 @@ class Carrying:
         if self._policy.physical(made).tobytes() != record.raw_actions.tobytes():
             rows = self._normalised(record.raw_actions, rows)
         block = record.document.get("a2c2")
-        if isinstance(block, dict) and block.get("applied") and record.actions.shape == record.raw_actions.shape:
+        if (
+            isinstance(block, dict)
+            and block.get("applied")
+            and record.actions.shape == record.raw_actions.shape
+        ):
             rows = corrected_rows(rows, record.actions, record.raw_actions, self._policy.fit)
         self._chunks[record.request_id] = rows
         self._chunks.move_to_end(record.request_id)

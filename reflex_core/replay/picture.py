@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RECORDED, REPLAYED, APART, ALLOWED = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLUMNS_OF_JOINTS = 4
 JOINT_INCHES = (3.6, 2.5)
-HEAD_INCHES = 0.9
+TOP_INCHES, BOTTOM_INCHES = 0.85, 0.85
 DOTS_PER_INCH = 110
 SI, SHARE = "rad or m", "0 to 1"
 DASHES = (0, (4, 2))
@@ -140,7 +140,7 @@ def latency_figure(values: Sequence[tuple[float, float, float]], tolerances: Tol
     change.hist(_within(pct, edges), edges, color=APART, alpha=0.6, edgecolor="white")
     found, allowed = median(pct.tolist()), tolerances.latency_pct
     words = "" if found.low is None else f" (95 %: {found.low:+.1f} to {found.high:+.1f})"
-    change.axvspan(-allowed, allowed, color=ALLOWED, alpha=0.3, label=f"within ±{allowed:g} %")
+    change.axvspan(-allowed, allowed, color=ALLOWED, alpha=0.3, zorder=0, label=f"within ±{allowed:g} %")
     change.axvline(found.value, color="black", label=f"median {found.value:+.1f} %{words}")
     change.set_xlabel("change of a request, %")
     for axes in (both, change):
@@ -153,32 +153,33 @@ def latency_figure(values: Sequence[tuple[float, float, float]], tolerances: Tol
 
 
 def _grid(joints: int, title: str) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """A figure with two axes per joint, and what the colours mean."""
+    """A figure with two axes per joint, and what the colours mean. Laid out by hand: it takes a third of the time."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    columns = min(COLUMNS_OF_JOINTS, max(joints, 1))
+    columns = min(COLUMNS_OF_JOINTS, max(joints, 2))
     rows = -(-max(joints, 1) // columns)
-    wide = max(columns, 2) * JOINT_INCHES[0]
-    figure = Figure(
-        figsize=(wide, rows * JOINT_INCHES[1] + HEAD_INCHES), dpi=DOTS_PER_INCH, layout="constrained"
-    )
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
+    width, height = columns * JOINT_INCHES[0], rows * JOINT_INCHES[1] + TOP_INCHES + BOTTOM_INCHES
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    grid = figure.add_gridspec(
+        rows, columns, left=0.65 / width, right=1 - 0.15 / width, top=1 - TOP_INCHES / height,
+        bottom=BOTTOM_INCHES / height, hspace=0.38, wspace=0.27,
+    )  # fmt: skip
     panels = []
     for number in range(joints):
-        row, column = divmod(number, columns)
-        upper = figure.add_subplot(grid[2 * row, column])
-        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
+        cell = grid[divmod(number, columns)].subgridspec(2, 1, height_ratios=[3, 1], hspace=0.12)
+        upper = figure.add_subplot(cell[0])
+        lower = figure.add_subplot(cell[1], sharex=upper)
         upper.tick_params(labelbottom=False)
         panels.append((upper, lower))
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(title, y=1 - 0.1 / height, va="top", fontsize=11, fontweight="bold")
     key = [
         Line2D([], [], color=RECORDED, linewidth=3.5, alpha=0.75, label="recorded"),
         Line2D([], [], color=REPLAYED, linewidth=1.4, linestyle=DASHES, label="replayed"),
         Line2D([], [], color=APART, linewidth=1.5, label="|difference|"),
         Line2D([], [], color=ALLOWED, linewidth=1.2, linestyle=":", label="largest that passes"),
     ]
-    figure.legend(handles=key, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(handles=key, loc="lower center", ncols=4, fontsize=9, frameon=False)
     return figure, panels
 
 
@@ -211,7 +212,10 @@ def _name_joint(
     axes: Axes, name: str, units: Mapping[str, str], differences: Floats, allowed: Floats
 ) -> None:
     """The joint's name, and in bold by how much it fails."""
-    failing = ~(differences < allowed)
+    judged = np.isfinite(allowed) | ~np.isfinite(
+        differences
+    )  # chunks of another shape are not judged by joint
+    failing = ~(differences < allowed) & judged
     title = _short(name, 34)
     if failing.any():
         beyond = differences[failing]

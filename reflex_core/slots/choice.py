@@ -37,7 +37,9 @@ def chosen(settings: Settings) -> Choice:
     a, b, shadow = settings.policy_a, settings.policy_b, settings.shadow_policy
     if bool(a) != bool(b):
         given, missing = ("--policy-a", "--policy-b") if a else ("--policy-b", "--policy-a")
-        raise SettingError(f"{given} needs {missing}: two policies are served side by side, or one without either")
+        raise SettingError(
+            f"{given} needs {missing}: two policies are served side by side, or one without either"
+        )
     if not a:
         if settings.split != EVEN:
             raise SettingError(

@@ -108,7 +108,9 @@ class Routing:
         split, key = self._split(), episode_id or request_id
         number = bucket(key)
         known = self.slot(episode_id) if episode_id else None
-        return Decision(known or slot_of(number, split), key, not episode_id, known is not None, number, split)
+        return Decision(
+            known or slot_of(number, split), key, not episode_id, known is not None, number, split
+        )
 
     def move(self, episode_id: str, slot: str) -> None:
         """The episode goes on in this slot, though its own comes back: one change of policy is enough for a robot."""

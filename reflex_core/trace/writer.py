@@ -140,9 +140,9 @@ class TraceWriter:
         seq = served.trace_seq if served.trace_seq >= 0 else self.next_seq()
         self._put(seq, request, served)
 
-    def error(self, request: Request, slug: str, message: str) -> None:
-        """Enqueue a request that got no answer."""
-        self._put(self.next_seq(), request, Failure(slug, message))
+    def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:
+        """Enqueue a request that got no answer, under `seq` or a number of its own."""
+        self._put(seq if seq >= 0 else self.next_seq(), request, Failure(slug, message))
 
     def note(self, make: Callable[[str], Record]) -> None:
         """Enqueue a record that is no request: what a shadow did, how an episode ended. `make` runs on the writer's thread."""

@@ -87,12 +87,12 @@ class Telemetry:
         except Exception as error:
             slug = error.slug if isinstance(error, ReflexError) else "internal-error"
             self._metrics.errors.labels(slug).inc()
+            seq = self._seq()
             for recorder in self._recorders:
-                recorder.error(request, slug, str(error))
+                recorder.error(request, slug, str(error), seq)
             raise
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
-        seq = self._next_seq() if self._next_seq is not None else -1
-        served = replace(served, latency_ms=latency_ms, trace_seq=seq)
+        served = replace(served, latency_ms=latency_ms, trace_seq=self._seq())
         slot = self._slots.get(served.slot, self._first)
         slot.latency_s(latency_ms * 1e-3)
         slot.steps(served.denoise_steps)
@@ -112,6 +112,9 @@ class Telemetry:
             insort(self._sorted_ms, latency_ms)
         self._tell(request, served)
         return served
+
+    def _seq(self) -> int:
+        return -1 if self._next_seq is None else self._next_seq()
 
     def _warn_of_cut(self, request: Request, served: Served) -> None:
         instruction = request.observation.instruction

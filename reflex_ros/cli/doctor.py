@@ -94,12 +94,12 @@ def checks(
     yield libraries
     yield system.shared_memory()
     yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
-    for flag, directory in written_to(settings).items():
-        yield system.disk(flag, Path(directory))
     if not no_ros:
         yield from ros(environment)
     if libraries.level == FAIL:
         return
+    for flag, directory in written_to(settings).items():
+        yield system.disk(flag, Path(directory))
     if settings.http:
         yield from http(settings)
     yield onnx.builds()

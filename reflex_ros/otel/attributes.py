@@ -37,10 +37,11 @@ class Finished:
     received_ns: int
     ended_ns: int
     outcome: Served | Failure
+    seq: int
 
 
-def finished(request: Request, ended_ns: int, outcome: Served | Failure) -> Finished:
-    """The request as it is kept."""
+def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: int) -> Finished:
+    """The request as it is kept. seq: its record in the trace, -1 where there is none."""
     observation = request.observation
     state = observation.state
     return Finished(
@@ -55,6 +56,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure) -> Fini
         request.received_ns,
         ended_ns,
         outcome,
+        seq,
     )
 
 
@@ -67,6 +69,8 @@ def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Att
         "gen_ai.operation.name": "act",
         "gen_ai.request.model": models.get(outcome.slot, only) if isinstance(outcome, Served) else only,
         "gen_ai.action.embodiment": embodiment,
+        # without a trace there is no record to be found
+        "reflex.record.seq": act.seq if act.seq >= 0 else None,
         "reflex.request_id": act.request_id,
         "reflex.episode_id": act.episode_id,
         "reflex.instruction": act.instruction[:INSTRUCTION_CHARACTERS],
@@ -87,8 +91,6 @@ def _served(served: Served) -> dict[str, Any]:
         "gen_ai.response.model": served.model_version or None,
         "gen_ai.action.chunk_size": len(served.raw_actions),
         "gen_ai.action.denoise_steps": served.denoise_steps,
-        # without a trace there is no record to be found
-        "reflex.record.seq": served.trace_seq if served.trace_seq >= 0 else None,
         "reflex.slot": served.slot,
         "reflex.model_version": served.model_version,
         "reflex.model_hash": served.model_hash,

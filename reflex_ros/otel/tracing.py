@@ -96,11 +96,11 @@ class Tracing:
     def __call__(self, request: Request, served: Served) -> None:
         """Enqueue one answer."""
         ended_ns = request.received_ns + int(served.latency_ms * 1e6)
-        self._spool.put(finished(request, ended_ns, served))
+        self._spool.put(finished(request, ended_ns, served, served.trace_seq))
 
-    def error(self, request: Request, slug: str, message: str) -> None:
+    def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:
         """Enqueue a request that got no answer."""
-        self._spool.put(finished(request, time.monotonic_ns(), Failure(slug, message)))
+        self._spool.put(finished(request, time.monotonic_ns(), Failure(slug, message), seq))
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Export what waits, for as long as `timeout_s` allows; a receiver that hangs does not hold up the end."""

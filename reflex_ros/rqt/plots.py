@@ -43,16 +43,15 @@ class LatencyPlot(QtWidgets.QWidget):
         for name, value_ms, colour in lines_of(view):
             self._line(painter, area, top_ms, name, value_ms, colour)
         self._dots(painter, area, top_ms)
-        _text(painter, self, LEFT, 15, "latency per chunk, ms", bold=True)
+        title = _text(painter, self, LEFT, 15, "latency per chunk, ms", bold=True)
         figures = f"p50 {view.p50_ms:.1f}   p99 {view.p99_ms:.1f}"
         _text(painter, self, self.width() - RIGHT, 15, figures, right=True)
-        self._legend(painter)
+        self._legend(painter, LEFT + title + 18)
         painter.end()
 
-    def _legend(self, painter: Any) -> None:
+    def _legend(self, painter: Any, x: int) -> None:
         """Only where not every chunk came from the policy."""
         sources = [source for source in SOURCE_COLOURS if any(p.source == source for p in self._view.points)]
-        x = LEFT + 175
         for source in sources if len(sources) > 1 else []:
             x += 14 + _text(painter, self, x, 15, f"● {source}", colour=SOURCE_COLOURS[source])
 
@@ -142,10 +141,13 @@ class ChunkPlot(QtWidgets.QWidget):
         painter.fillRect(area, self.palette().base())
         self._limits(painter, area, (low, high), (bottom, top))
         self._curve(painter, area, values, (bottom, top), row)
-        left, right = int(area.left()), int(area.right())
-        _text(painter, self, left, int(area.top()) - 4, name, bold=True)
-        said = f"{value:+.3f}" + (f"   {low:+.2f} .. {high:+.2f}" if isfinite(low) and isfinite(high) else "")
-        _text(painter, self, right, int(area.top()) - 4, said, right=True, colour=RED if tight else "")
+        left, right, y = int(area.left()), int(area.right()), int(area.top()) - 4
+        taken = _text(painter, self, left, y, name, bold=True) + 8
+        limits = f"   {low:+.2f} .. {high:+.2f}" if isfinite(low) and isfinite(high) else ""
+        for said in (f"{value:+.3f}{limits}", f"{value:+.3f}"):
+            if taken + _width(self, said) <= right - left:
+                _text(painter, self, right, y, said, right=True, colour=RED if tight else "")
+                break
 
     def _limits(
         self, painter: Any, area: Any, limits: tuple[float, float], shown: tuple[float, float]
@@ -198,15 +200,23 @@ def _y(area: Any, share: float) -> int:
     return int(area.bottom() - share * area.height())
 
 
+def _font(widget: Any, bold: bool = False) -> Any:
+    font = QtGui.QFont(widget.font())
+    font.setPointSizeF(max(font.pointSizeF() - 1.0, 7.0))
+    font.setBold(bold)
+    return font
+
+
+def _width(widget: Any, text: str, bold: bool = False) -> int:
+    return int(QtGui.QFontMetrics(_font(widget, bold)).boundingRect(text).width())
+
+
 def _text(
     painter: Any, widget: Any, x: int, y: int, text: str, *, right: bool = False, bold: bool = False, colour: str = ""
 ) -> int:  # fmt: skip
     """Write it and return its width in pixels."""
-    font = QtGui.QFont(widget.font())
-    font.setPointSizeF(max(font.pointSizeF() - 1.0, 7.0))
-    font.setBold(bold)
-    painter.setFont(font)
+    painter.setFont(_font(widget, bold))
     painter.setPen(QtGui.QColor(colour) if colour else widget.palette().color(QtGui.QPalette.WindowText))
-    width = int(QtGui.QFontMetrics(font).boundingRect(text).width())
+    width = _width(widget, text, bold)
     painter.drawText(x - (width if right else 0), y, text)
     return width

@@ -91,7 +91,9 @@ def _object(body: bytes) -> dict[str, Any]:
 def _text(asked: dict[str, Any], field: str) -> str:
     value = asked.get(field, "")
     if not isinstance(value, str) or len(value) > TEXT_LENGTH or not all(map(str.isprintable, value)):
-        raise ObservationError(f"{field} must be a printable text of at most {TEXT_LENGTH} characters", "bad-text")
+        raise ObservationError(
+            f"{field} must be a printable text of at most {TEXT_LENGTH} characters", "bad-text"
+        )
     return value
 
 

@@ -54,7 +54,7 @@ export function histogram(latency) {
 
 function upright(svg, x, name, text, y) {
   svg.append(draw("line", { class: name, x1: x, x2: x, y1: y - 8, y2: FLOOR }));
-  const left = x > WIDTH / 2;
+  const left = x > WIDTH - 100;
   svg.append(draw("text", {
     class: `${name}-text`, x: left ? x - 6 : x + 6, y, "text-anchor": left ? "end" : "start",
   }, text));

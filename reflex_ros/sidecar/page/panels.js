@@ -73,7 +73,7 @@ function now({ robot, request, chunks_per_s, model_version, embodiment, inferenc
     ["episode", robot?.episode_id || request?.episode_id || "–", "", true],
     ["chunks per second", chunks_per_s.toFixed(1)],
     robot === null ? null : ["chunk lasts", `${robot.remaining_s.toFixed(1)} s`],
-    ...Object.entries(robot?.ages_ms ?? {}).map(([stream, age]) => [`${stream} age`, `${age.toFixed(0)} ms`]),
+    ...Object.entries(robot?.ages_ms ?? {}).map(([stream, age]) => [`${stream === "camera camera" ? "camera" : stream} age`, `${age.toFixed(0)} ms`]),
     ["model", model_version || "none", "", true],
     ["embodiment", embodiment || "–"],
     ["runs on", inference_mode || "–"],
