@@ -112,6 +112,7 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 $(STAMPS)/test: $(STAMPS)/build
 	@echo "installing the test tools"
 	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo,test]'
+	@$(SYSTEM) qt $(RUN)
 	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
 	@touch $@
 

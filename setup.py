@@ -44,13 +44,21 @@ RUN = [
     "simplejpeg>=1.7,<2",
     "tokenizers>=0.20,<1",
 ]
+CLI, PLOT, LEROBOT = ["rich>=13,<16"], ["matplotlib>=3.8,<4"], ["pyarrow>=15,<27"]
 OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.36,<2", "opentelemetry-sdk>=1.36,<2"]
 EXTRAS = {
     "gpu": ["onnxruntime-gpu>=1.20,<2"],
     "demo": ["mujoco>=3.3,<5"],
+    "cli": CLI,
+    "plot": PLOT,
+    "lerobot": LEROBOT,
     "otel": OTEL,
     "test": [
+        *CLI,
+        *PLOT,
+        *LEROBOT,
         *OTEL,
+        "PyQt5>=5.15.10,<6",
         "colcon-ros>=0.4,<1",
         "hypothesis>=6.100,<7",
         "mcap-ros2-support>=0.5,<1",
@@ -134,7 +142,7 @@ class BuildMessages(Command):
 
     def get_source_files(self) -> list[str]:
         """Name what an sdist must hold for this command to work there."""
-        paths = [ROOT / "CMakeLists.txt", ROOT / "package.xml"]
+        paths = [ROOT / "CMakeLists.txt", ROOT / "package.xml", ROOT / "plugin.xml"]
         for folder in (*DATA, "msg", "requirements", "reflex_core", "reflex_ros"):
             paths += files_below(ROOT / folder)
         return [str(path.relative_to(ROOT)) for path in paths]

@@ -82,7 +82,10 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     slot = policy.contract.images[0]
     language, contract = policy._language, policy.contract
     assert language is not None
-    telemetry, full = Telemetry("bench", {"prod": "bench"}, Metrics()), Telemetry("bench", {"prod": "bench"}, Metrics())
+    telemetry, full = (
+        Telemetry("bench", {"prod": "bench"}, Metrics()),
+        Telemetry("bench", {"prod": "bench"}, Metrics()),
+    )
     for _ in range(WINDOW):
         full(bench.request, lambda _: served)
     outside = replace(served, chunk=replace(served.chunk, actions=served.chunk.actions + np.float32(10)))

@@ -294,7 +294,10 @@ class ReflexNode:
         self._tap.sent(self._status.topic_name, status)
 
     def _publish_diagnostics(self) -> None:
-        findings = [diagnostics.policy_finding(self.engine, self.node.refusal)]
+        findings = [
+            diagnostics.policy_finding(self.engine, self.node.refusal),
+            diagnostics.queue_finding(self.engine),
+        ]
         loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
         if loaded is not None:
             findings += diagnostics.wedge_findings(

@@ -41,7 +41,10 @@ def open_policy_doors(node: Node, engine: Engine, episode_id: Callable[[], str])
         Trigger, "~/rollback", answering(lambda: _said(engine.pair().operating.rollback("", BY)))
     )
     node.create_subscription(
-        EpisodeOutcome, "~/outcome", lambda message: _heard(node, engine, message, episode_id()), OUTCOME_DEPTH
+        EpisodeOutcome,
+        "~/outcome",
+        lambda message: _heard(node, engine, message, episode_id()),
+        OUTCOME_DEPTH,
     )
     node.create_timer(SYNC_S, lambda: _follow(node, engine), clock=Clock(clock_type=ClockType.STEADY_TIME))
 

@@ -39,7 +39,7 @@ class Bar:
             self._stream.flush()
 
     def draw(self, fraction: float, done: int | str) -> None:
-        """Show how much is done, 0 to 1, and of what; on a terminal at most ten times a second."""
+        """Show how much is done, 0 to 1, and of what; on a terminal at most ten times a second, unless the words change."""
         if self._on:
             self._redraw(fraction, done)
         elif self._plain is not None:
@@ -61,9 +61,11 @@ class Bar:
     def _redraw(self, fraction: float, done: int | str) -> None:
         now_s = time.monotonic()
         finished = fraction >= 1.0 > self._shown
-        if now_s - self._drawn_s < REDRAW_S and not finished:
+        other = isinstance(done, str) and done != self._task
+        if now_s - self._drawn_s < REDRAW_S and not finished and not other:
             return
         self._drawn_s, self._shown = now_s, fraction
+        self._task = done if isinstance(done, str) else self._unit
         full = round(min(max(fraction, 0.0), 1.0) * BAR_WIDTH)
         bar = "#" * full + "." * (BAR_WIDTH - full)
         # the cursor goes back to the start: a log line of somebody else then overwrites the bar instead of following it

@@ -6,6 +6,7 @@
 #   system.sh python [INTERPRETER]   prints the interpreter to make .venv with: INTERPRETER, else the newest that fits
 #   system.sh build                   a C and C++ compiler
 #   system.sh simulator PYTHON       OpenGL without a screen
+#   system.sh qt PYTHON              what Qt links to, for the tests of the rqt panel
 set -euo pipefail
 
 fail() {
@@ -81,9 +82,20 @@ check_simulator() {
   can_draw "$1" || fail "no OpenGL without a screen: neither EGL (libegl1 libegl-mesa0 libgl1-mesa-dri) nor OSMesa works here."
 }
 
+has_qt() {
+  QT_QPA_PLATFORM=offscreen "$1" -c 'from PyQt5 import QtWidgets; QtWidgets.QApplication([])' 2>/dev/null
+}
+
+check_qt() {
+  local packages=(libgl1 libglib2.0-0 libfontconfig1 libfreetype6 libx11-6 libxext6 fonts-dejavu-core)
+  has_qt "$1" || install_or_fail "a library that Qt links to" "${packages[@]}"
+  has_qt "$1" || fail "Qt does not start even with ${packages[*]}."
+}
+
 case "${1:-}" in
   python) find_python "${2:-}" ;;
   build) check_build ;;
   simulator) check_simulator "$2" ;;
-  *) fail "usage: system.sh python [INTERPRETER] | build | simulator PYTHON" ;;
+  qt) check_qt "$2" ;;
+  *) fail "usage: system.sh python [INTERPRETER] | build | simulator PYTHON | qt PYTHON" ;;
 esac

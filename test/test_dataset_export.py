@@ -236,7 +236,12 @@ def test_traces_of_another_writer_are_exported_by_the_time_of_their_records(
     assert done.status == 0, done.err
     (episode,) = index_of(tmp_path / "set")["episodes"]
     assert (episode["frames"], episode["clock"]) == (8, "record")
-    assert index_of(tmp_path / "set")["left_out"] == {"error": 1, "no picture": 1, "no state": 1, "other state": 1}
+    assert index_of(tmp_path / "set")["left_out"] == {
+        "error": 1,
+        "no picture": 1,
+        "no state": 1,
+        "other state": 1,
+    }
     with np.load(tmp_path / "set" / episode["file"]) as made:
         assert made["executed_rows"].tolist() == [0] * 8
         assert np.isnan(made["dt_s"])

@@ -25,7 +25,9 @@ def seen(level: int, rows: float) -> Observation:
     """A grey scene `rows` control steps after the beginning, the arm at home: calm chunks that no guard touches."""
     frame = Frame(np.full((224, 224, 3), level, np.uint8), "rgb8", 224, 224)
     stamp_ns = 10**18 + round(rows * DT_S * 1e9)
-    return Observation({"camera": frame}, np.array(REACH_HOME, np.float32), "reach the red cube", stamp_ns, 4.0)
+    return Observation(
+        {"camera": frame}, np.array(REACH_HOME, np.float32), "reach the red cube", stamp_ns, 4.0
+    )
 
 
 def recorded(make_engine: MakeEngine, directory: Path, **settings: Any) -> Path:
@@ -75,7 +77,10 @@ def test_a_chunk_whose_guide_is_missing_is_told_of(
     trace = recorded(make_engine, tmp_path)
     torn = [document for document in documents(trace) if document.get("seq") not in (0, 1)]
     found = replayed(capsys, written(tmp_path / "torn.jsonl", torn))
-    assert any("2 chunks were guided by one that is not in the trace" in note for note in found["summary"]["warnings"])
+    assert any(
+        "2 chunks were guided by one that is not in the trace" in note
+        for note in found["summary"]["warnings"]
+    )
 
 
 def test_the_recorded_chunk_guides_where_the_replay_came_to_another(

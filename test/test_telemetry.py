@@ -110,7 +110,9 @@ def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
     telemetry = Telemetry("franka", {"a": "one", "b": "two"}, metrics)
     telemetry(request(), lambda asked: replace(answer(asked), slot="b", cache_status="hit"))
     telemetry(request(), lambda asked: replace(answer(asked), slot="a", cache_status="miss"))
-    telemetry(request(), lambda asked: replace(answer(asked), slot="cloud"))  # nobody's: it counts for the first
+    telemetry(
+        request(), lambda asked: replace(answer(asked), slot="cloud")
+    )  # nobody's: it counts for the first
     of = {slot: {"embodiment": "franka", "policy_slot": slot} for slot in "ab"}
     prefix = {"cache_type": "vlm_prefix"}
     latencies = [

@@ -64,6 +64,13 @@ def test_a_bar_is_not_drawn_more_often_than_people_can_read_but_the_end_always_i
     assert said.endswith("\r\x1b[K")
 
 
+def test_what_comes_next_is_shown_at_once(terminal: Terminal) -> None:
+    bar = Bar(terminal.stream)
+    for text in ("loading: the files", "calibrating: on the CPU", "calibrating: on the CPU"):
+        bar.draw(0.0, text)
+    assert terminal.seen().count("calibrating: on the CPU") == 1
+
+
 def test_a_line_of_somebody_else_starts_where_the_bar_starts(terminal: Terminal) -> None:
     Bar(terminal.stream).draw(0.3, "loading: the graphs")
     assert terminal.seen().endswith("loading: the graphs\r")

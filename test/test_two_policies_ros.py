@@ -19,7 +19,6 @@ from ros_world import REACH_HOME, World, wait_for, world
 from reflex_core.locations import embedded_policy
 from reflex_core.slots.routing import bucket
 
-
 # arms that stand still while they are told to move are clamped again and again: nobody is to trip here
 WIDE = {
     "position_min": [home - 1.0 for home in REACH_HOME],

@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 480;
 const HEIGHT = 170;
 const FLOOR = 140; // where the bars stand
-const CEILING = 22;
+const CEILING = 32;
 const JOINT_HEIGHT = 100;
 const JOINT_WIDTH = 300;
 
@@ -47,7 +47,7 @@ export function histogram(latency) {
     upright(svg, x(latency.slo.threshold_ms), "slo", `${latency.slo.name} ${number(latency.slo.threshold_ms)}`, 10);
   }
   if (latency.deadline_ms !== null) {
-    upright(svg, x(latency.deadline_ms), "deadline", `deadline ${number(latency.deadline_ms)}`, 21);
+    upright(svg, x(latency.deadline_ms), "deadline", `deadline ${number(latency.deadline_ms)}`, 25);
   }
   return svg;
 }
