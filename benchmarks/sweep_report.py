@@ -134,7 +134,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     success.set_ylim(-3, 103)
-    success.legend(loc="lower left")
+    figure.legend(*success.get_legend_handles_labels(), loc="outside lower center", ncols=len(conditions))
     figure.suptitle("Following a moving block with late chunks (bands: 95 %)")
     figure.savefig(path, dpi=100)
 

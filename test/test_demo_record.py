@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from domains import free_domain
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from onnx import numpy_helper
@@ -149,9 +150,9 @@ def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(
     assert make == f'make demo DEMO_ARGS="--episodes {EPISODES} --record records"'
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "records").symlink_to(recorded["trace"].parents[1])
-    environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), SHELL="/bin/bash")
+    environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
     environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
-    domain = str(1 + os.getpid() % 100)
+    domain = str(free_domain())
 
     def begin(block: str) -> subprocess.Popen[str]:
         commands = (

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import numpy as np
 import pytest
 from bags import bags
 from conftest import ExportDir
+from domains import free_domain
 from rclpy.node import Node
 from reflex_ros.msg import ActionChunk
 from replays import Outcome, command, edited
@@ -46,7 +44,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from reflex_ros.cli.main import main
 sys.exit(main())
 """
-_domains = itertools.count(13 * os.getpid())
 
 
 @dataclass(frozen=True)
@@ -83,16 +80,6 @@ def recorded(export_dir: ExportDir, tmp_path_factory: pytest.TempPathFactory) ->
     (trace,) = (folder / "traces").iterdir()
     (bag,) = bags(folder / "bags")
     return Run(trace, bag)
-
-
-def free_domain() -> int:
-    """One in which nothing runs, such as tests that were started beside these: its first DDS port is free."""
-    for number in itertools.islice(_domains, 100):
-        domain = 1 + number % 100
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-            probe.bind(("", 7410 + 250 * domain))
-            return domain
-    raise AssertionError("every ROS domain is in use")
 
 
 class Scene:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 
 from reflex_core.assembly.beside import build_shadow, watch_divergence
 from reflex_core.assembly.loaded import Loaded, PolicySlot, Surroundings
@@ -20,29 +19,20 @@ from reflex_core.assembly.shared import (
     build_tracing,
 )
 from reflex_core.assembly.slot import build_slot
-from reflex_core.audit.log import AuditLog
-from reflex_core.errors import ConfigurationError
+from reflex_core.assembly.two import audit_changes, build_pair, held_by, inner_wedges, require_same_robot
 from reflex_core.loading import LoadedPolicy, load
-from reflex_core.locations import embedded_policy
 from reflex_core.motion import MotionQuality
 from reflex_core.onion import onion
-from reflex_core.policy.policy import Policy
 from reflex_core.policy.providers import wants_gpu
 from reflex_core.settings import Settings
 from reflex_core.slots.choice import PROD, chosen
-from reflex_core.slots.health import is_out
 from reflex_core.slots.memory import require_room
-from reflex_core.slots.monitor import Monitor, Tripwires
-from reflex_core.slots.operate import Operating, Swap
 from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.records import outcome_record
-from reflex_core.slots.routing import Routing, other
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import Request, Served
 from reflex_core.wedges.latency import Latency
-from reflex_core.wedges.predict import template
-from reflex_core.wedges.router import Router, Slot
 from reflex_core.wedges.telemetry import Listener, Telemetry
 from reflex_core.wedges.wedge import Wedge
 
@@ -57,20 +47,19 @@ def assemble(settings: Settings, around: Surroundings) -> Loaded:
 def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
     choice, metrics = chosen(settings), around.metrics
     if choice.several:
-        paths = list(choice.paths) or [embedded_policy()]
-        require_room(paths, gpu=wants_gpu(settings.device, settings.providers))
+        require_room(choice.paths, gpu=wants_gpu(settings.device, settings.providers))
     metrics.breaker_state.clear()  # a slot of the load before would stay in it
     found = {name: _load(settings, path, around, opened) for name, path in choice.exports.items()}
     policy = next(iter(found.values())).policy
-    for other in found.values():
-        _require_same_robot(policy, other.policy)
+    for one in found.values():
+        require_same_robot(policy, one.policy)
     embodiment = policy.fit.embodiment
     robot = embodiment.name if embodiment else "none"
     guard = build_guard(settings, policy, around)
     slots = {
         name: build_slot(name, one, robot, guard.hold_position, around, opened) for name, one in found.items()
     }
-    pair = _pair(settings, slots, robot, around) if len(slots) > 1 else None
+    pair = build_pair(settings, slots, robot, around) if len(slots) > 1 else None
     cloud = build_cloud(settings, policy, robot, around)
     if cloud is not None:
         opened.callback(cloud.close)
@@ -81,18 +70,18 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         tracing = build_tracing(settings, slots, robot, around)
         opened.callback(tracing.close)
         recorders = (*recorders, tracing)
-    for recorder in recorders:
-        if pair is not None and isinstance(recorder, AuditLog):
-            pair.operating.listen(partial(_audit, recorder))
+    if pair is not None:
+        audit_changes(pair, recorders)
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
     ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
     motion = MotionQuality([end.component_idx for end in ends if end is not None])
     shadow, shadow_policy = build_shadow(settings, choice, trace, around, opened)
     watch = watch_divergence(settings, slots, pair, metrics, opened) if pair else None
-    trackers: list[Listener] = [listener for one in found.values() for listener in _learning(one, found)]
-    trackers += [slot.rtc.delivered for slot in slots.values() if slot.rtc is not None]
-    trackers.append(motion)
-    trackers += [listener for listener in (shadow, watch) if listener is not None]
+    trackers: list[Listener] = [
+        *_learning(found),
+        *(slot.rtc.delivered for slot in slots.values() if slot.rtc),
+    ]
+    trackers += [motion, *(listener for listener in (shadow, watch) if listener is not None)]
     if pair is not None:
         trackers.append(pair.monitor.answered)
     telemetry = Telemetry(
@@ -104,10 +93,10 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         "admission": (admission := build_admission(settings, slots, robot, around)),
         "latency": Latency(lambda: around.live().inject_latency_ms),
         "guard": guard,
-        "deadline": (deadline := build_deadline(guard, robot, _held(slots, pair), around)),
+        "deadline": (deadline := build_deadline(guard, robot, held_by(slots, pair), around)),
         "cloud": cloud,
     }
-    built = {place: wedge for place, wedge in wedges.items() if wedge is not None} | _inner(slots, pair)
+    built = {place: wedge for place, wedge in wedges.items() if wedge is not None} | inner_wedges(slots, pair)
     metrics.recorders.watched = recorders
     metrics.motion.figures = motion.figures
     metrics.robot_info.clear()
@@ -141,80 +130,17 @@ def _load(settings: Settings, path: str, around: Surroundings, opened: ExitStack
     return found
 
 
-def _require_same_robot(first: Policy, other: Policy) -> None:
-    """Raise ConfigurationError when two policies move different robots, or see them with different eyes."""
-    a, b = first.fit, other.fit
-    for what, one, two in (
-        ("embodiment", a.embodiment and a.embodiment.name, b.embodiment and b.embodiment.name),
-        ("action names", a.action_names, b.action_names),
-        ("state names", a.state_names, b.state_names),
-        ("seconds per action", a.dt_s, b.dt_s),
-        ("cameras", sorted(set(a.cameras.values())), sorted(set(b.cameras.values()))),
-    ):
-        if one != two:
-            raise ConfigurationError(
-                f"{other.export.path} is for another robot than {first.export.path}: its {what} are {two!r:.300},"
-                f" expected {one!r:.300}; give both one --custom-embodiment-config",
-                "policies-differ",
-            )
+def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
+    """The trackers of the slots' latencies; each hears of its own slot alone."""
 
+    def of(name: str, tracker: Listener) -> Listener:
+        def learn(request: Request, served: Served) -> None:
+            if served.slot == name:
+                tracker(request, served)
 
-def _inner(slots: Mapping[str, PolicySlot], pair: Pair | None) -> dict[str, Wedge]:
-    """What lies inside the shared wedges: one slot's own, or the router with two slots behind it."""
-    if pair is None:
-        return dict(next(iter(slots.values())).wedges)
-    behind = {name: Slot(slot.act, slot.breaker) for name, slot in slots.items()}
-    return {"router": Router(behind, pair.routing, pair.monitor.failed)}
+        return learn
 
-
-def _pair(settings: Settings, slots: Mapping[str, PolicySlot], robot: str, around: Surroundings) -> Pair:
-    operating = Operating(settings.split, is_out=lambda name: is_out(slots[name].breaker))
-    routing = Routing(operating.split)
-    operating.attach(routing)
-    limit = settings.rollback_divergence or None
-    monitor = Monitor(lambda why: operating.rollback(why, "monitor"), Tripwires(divergence_limit=limit))
-    operating.listen(monitor.swapped)
-    metrics, models = around.metrics, {name: slot.policy.export.model_id for name, slot in slots.items()}
-    metrics.policy_split.set(settings.split)
-
-    def count(swap: Swap) -> None:
-        metrics.policy_split.set(swap.to_split)
-        metrics.model_swaps.labels(robot, models[other(swap.gains)], models[swap.gains]).inc()
-
-    operating.listen(count)
-    return Pair(operating, routing, monitor)
-
-
-def _audit(log_: AuditLog, swap: Swap) -> None:
-    fields = asdict(swap)
-    log_.event("policy-swap", change=fields.pop("kind"), **fields)
-
-
-def _learning(one: LoadedPolicy, found: Mapping[str, LoadedPolicy]) -> list[Listener]:
-    """The tracker of a slot's latency hears of that slot alone."""
-    tracker = one.tracker
-    if tracker is None:
-        return []
-    name = next(name for name, other in found.items() if other is one)
-
-    def learn(request: Request, served: Served) -> None:
-        if served.slot == name:
-            tracker(request, served)
-
-    return [learn]
-
-
-def _held(slots: Mapping[str, PolicySlot], pair: Pair | None) -> Callable[[Request], Served]:
-    """What a hold says of the slot that was to answer."""
-    said = {name: template(slot.policy, name) for name, slot in slots.items()}
-    if pair is None:
-        return lambda _: said[PROD]
-
-    def held(request: Request) -> Served:
-        decision = pair.routing.expected(request.episode_id, request.request_id)
-        return replace(said[decision.slot], routing=asdict(decision))
-
-    return held
+    return [of(name, one.tracker) for name, one in found.items() if one.tracker is not None]
 
 
 def _outcomes(

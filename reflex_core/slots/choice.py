@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reflex_core.errors import SettingError
+from reflex_core.locations import embedded_policy
 from reflex_core.settings import Settings
 from reflex_core.slots.routing import A, B
 
@@ -23,8 +24,9 @@ class Choice:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every export that is to be in memory at once, as it was written."""
-        return tuple(Path(path) for path in (*self.exports.values(), self.shadow) if path)
+        """Every export that is to be in memory at once."""
+        served = (Path(path) if path else embedded_policy() for path in self.exports.values())
+        return (*served, *([Path(self.shadow)] if self.shadow else []))
 
     @property
     def several(self) -> bool:

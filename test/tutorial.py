@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tutorial of docs/tutorials as what it tells its reader to do: files to save, commands to run, output to expect.
+
+A fenced block is one of these, by its first words:
+
+    bash          commands that a test runs, in the order of the page; `reflex serve` goes on until the text says Ctrl-C
+    bash fails    the same, and they must fail
+    bash robot    commands for a machine with a robot: read by a test, not run
+    text          lines that the commands before have printed; ... stands for anything
+    other         a file, saved under the name that the text before says: Save as `name`:
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from http_client import Client
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "docs" / "tutorials"
+PATIENCE_S = 120.0  # a bound for machines under load, never a measure
+RUN, FAILS, ROBOT, OUTPUT = "bash", "bash fails", "bash robot", "text"
+
+# The reader's own port, processor and threads: a test shares its machine.
+_COMMANDS = """
+reflex() {
+  case "$1" in
+    serve) "$PYTHON" -m reflex_ros.cli.main serve --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
+    doctor) "$PYTHON" -m reflex_ros.cli.main doctor --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
+    *) "$PYTHON" -m reflex_ros.cli.main "$@" ;;
+  esac
+}
+python() { if [ "${2:-}" = pytest ]; then "$PYTHON" "$@" -p no:cacheprovider; else "$PYTHON" "$@"; fi; }
+curl() { command curl --silent --show-error --fail-with-body "$@"; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block. before: the text between it and the block before."""
+
+    kind: str
+    code: str
+    before: str
+
+    @property
+    def file(self) -> str:
+        """The name under which the reader saves it; empty: it is no file."""
+        found = re.search(r"[Ss]ave (?:it )?as `([^`]+)`[^`]*:\s*$", self.before)
+        return found[1] if found else ""
+
+    @property
+    def serves(self) -> bool:
+        """True for what goes on until Ctrl-C."""
+        return bool(re.search(r"^reflex serve ", self.code, re.MULTILINE))
+
+
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks of docs/tutorials/<page>.md in order."""
+    text = (TUTORIALS / f"{page}.md").read_text(encoding="utf-8")
+    found, at = [], 0
+    for match in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        found.append(Block(match[1].strip(), match[2], text[at : match.start()]))
+        at = match.end()
+    return found
+
+
+@dataclass
+class Reader:
+    """Somebody who follows a page in a folder of their own, which holds `models` as a checkout does."""
+
+    folder: Path
+    port: int
+    domain: int
+    printed: str = ""
+    serving: subprocess.Popen[str] | None = None
+    served: list[str] = field(default_factory=list)
+
+    def follow(self, found: list[Block]) -> None:
+        """Do what the blocks say, in order; the last server goes on."""
+        for block in found:
+            if "Ctrl-C" in block.before:
+                self.interrupt()
+            self._do(block)
+
+    def _do(self, block: Block) -> None:
+        if block.kind == ROBOT:
+            return
+        if block.kind == OUTPUT:
+            self._expect(block.code)
+        elif block.file:
+            (self.folder / block.file).write_text(block.code.replace(":8000", f":{self.port}"))
+        elif block.serves:
+            self._serve(block.code)
+        elif block.kind in (RUN, FAILS):
+            process = self._begin(block.code)
+            self.printed, _ = process.communicate(timeout=PATIENCE_S)
+            assert (process.returncode != 0) == (block.kind == FAILS), f"{block.code}\n{self.printed}"
+        else:
+            raise AssertionError(f"a block that nobody tests: {block}")
+
+    def _expect(self, lines: str) -> None:
+        for line in lines.splitlines():
+            pattern = ".*".join(map(re.escape, line.split("...")))
+            assert re.search(f"^{pattern}$", self.printed, re.MULTILINE), f"{line}\nnot in\n{self.printed}"
+
+    def _begin(self, code: str) -> subprocess.Popen[str]:
+        code = code.replace(":8000", f":{self.port}").replace("ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={self.domain}")
+        environment = dict(
+            os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), PORT=str(self.port),
+            ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", MPLBACKEND="Agg",
+        )  # fmt: skip
+        environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", _COMMANDS + code], cwd=self.folder, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def _serve(self, code: str) -> None:
+        assert self.serving is None, "the page never said that the server before is to be ended"
+        self.serving = self._begin(code)
+        client, end = Client(self.port), time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            assert self.serving.poll() is None, self.serving.communicate()[0]
+            try:
+                if client.get("/health").status == 200:
+                    return
+            except OSError:
+                pass  # it does not listen yet
+            time.sleep(0.05)
+        raise AssertionError(f"never ready: {code}")
+
+    def interrupt(self) -> None:
+        """Ctrl-C in the terminal of the server, which must end in order."""
+        serving, self.serving = self.serving, None
+        if serving is None:
+            return
+        os.killpg(serving.pid, signal.SIGINT)
+        said, _ = serving.communicate(timeout=PATIENCE_S)
+        self.served.append(said)
+        assert "Traceback" not in said, said
+
+
+@contextmanager
+def reader(folder: Path) -> Iterator[Reader]:
+    """A reader whose last server does not outlive the test."""
+    (folder / "models").symlink_to(ROOT / "models")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found = Reader(folder, port, 1 + os.getpid() % 100)
+    try:
+        yield found
+    finally:
+        if found.serving is not None:
+            os.killpg(found.serving.pid, signal.SIGKILL)
+            found.serving.communicate()
