@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS domains for tests that start processes."""
+"""ROS domains for tests: another one each time, so that nothing of the test before is heard."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import socket
-from contextlib import suppress
 
-_domains = itertools.count(13 * os.getpid())
+from reflex_ros.demo.processes import domain_is_free
+
+_numbers = itertools.count(13 * os.getpid())
 
 
 def free_domain() -> int:
-    """One in which nothing runs, such as tests that were started beside these: its first DDS port is free."""
-    for number in itertools.islice(_domains, 100):
+    """One in which nothing runs, such as tests that were started beside these."""
+    for number in itertools.islice(_numbers, 100):
         domain = 1 + number % 100
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-            probe.bind(("", 7410 + 250 * domain))
+        if domain_is_free(domain):
             return domain
     raise AssertionError("every ROS domain is in use")

@@ -6,8 +6,6 @@ Node and robot have contexts and executors of their own and talk over DDS on loo
 
 from __future__ import annotations
 
-import itertools
-import os
 import threading
 import time
 from array import array
@@ -19,6 +17,7 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from domains import free_domain
 from exports import PANDA_MEAN
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
@@ -40,8 +39,6 @@ JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
 REACH_HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]  # where the embedded policy's arm begins
 HOME = list(PANDA_MEAN)  # where the calm exports stay
 BEYOND = [0.02, *HOME[1:]]  # where they raise, burn or give NaN: as near as a robot trails behind its command
-
-_domains = itertools.count(os.getpid() % 40)
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
@@ -221,7 +218,7 @@ class World:
     """The node under test and its robot."""
 
     def __init__(self, settings: dict[str, Any], parameters: list[rclpy.Parameter]) -> None:
-        domain = 1 + next(_domains) % 100
+        domain = free_domain()
         self.robot = Robot(domain)
         self.spinner = Spinner(domain)
         self.server = ReflexNode(settings, context=self.spinner.context, parameter_overrides=parameters)

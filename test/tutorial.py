@@ -12,26 +12,31 @@ A fenced block is one of these, by its first words:
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from http_client import Client
+
+from reflex_ros.cli.main import main as reflex
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
 PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 RUN, FAILS, ROBOT, OUTPUT = "bash", "bash fails", "bash robot", "text"
 
-# The reader's own port, processor and threads: a test shares its machine.
+HERE = ["--port", "0", "--device", "cpu", "--intra-op-threads", "1"]  # a test shares its machine
+
 _COMMANDS = """
 reflex() {
   case "$1" in
@@ -63,6 +68,11 @@ class Block:
     def serves(self) -> bool:
         """True for what goes on until Ctrl-C."""
         return bool(re.search(r"^reflex serve ", self.code, re.MULTILINE))
+
+    @property
+    def alone(self) -> bool:
+        """True where every line is a command of `reflex` and nothing needs a shell."""
+        return all(re.fullmatch(r"reflex [^|<>&$\\]*", line) for line in self.code.splitlines())
 
 
 def blocks(page: str) -> list[Block]:
@@ -103,11 +113,33 @@ class Reader:
         elif block.serves:
             self._serve(block.code)
         elif block.kind in (RUN, FAILS):
-            process = self._begin(block.code)
-            self.printed, _ = process.communicate(timeout=PATIENCE_S)
-            assert (process.returncode != 0) == (block.kind == FAILS), f"{block.code}\n{self.printed}"
+            status = self._here(block.code) if block.alone else self._in_a_shell(block.code)
+            assert (status != 0) == (block.kind == FAILS), f"{block.code}\n{self.printed}"
         else:
             raise AssertionError(f"a block that nobody tests: {block}")
+
+    def _here(self, code: str) -> int:
+        """The last status of commands of `reflex`, run in this process: nothing is imported anew."""
+        said, status = io.StringIO(), 0
+        with chdir(self.folder), redirect_stdout(said), redirect_stderr(said):
+            for line in code.splitlines():
+                status = reflex(self._words(line))
+        self.printed = said.getvalue()
+        return status
+
+    def _words(self, line: str) -> list[str]:
+        given = shlex.split(line, comments=True)[1:]
+        words = [
+            name
+            for word in given
+            for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+        ]
+        return [*words, *HERE] if words[0] in ("serve", "doctor") else words
+
+    def _in_a_shell(self, code: str) -> int:
+        process = self._begin(code)
+        self.printed, _ = process.communicate(timeout=PATIENCE_S)
+        return process.returncode
 
     def _expect(self, lines: str) -> None:
         for line in lines.splitlines():
@@ -115,7 +147,9 @@ class Reader:
             assert re.search(f"^{pattern}$", self.printed, re.MULTILINE), f"{line}\nnot in\n{self.printed}"
 
     def _begin(self, code: str) -> subprocess.Popen[str]:
-        code = code.replace(":8000", f":{self.port}").replace("ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={self.domain}")
+        code = code.replace(":8000", f":{self.port}").replace(
+            "ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={self.domain}"
+        )
         environment = dict(
             os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), PORT=str(self.port),
             ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", MPLBACKEND="Agg",
@@ -149,6 +183,17 @@ class Reader:
         said, _ = serving.communicate(timeout=PATIENCE_S)
         self.served.append(said)
         assert "Traceback" not in said, said
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    """contextlib.chdir, which Python 3.10 lacks."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextmanager

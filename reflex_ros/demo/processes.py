@@ -104,9 +104,14 @@ def free_domain() -> int:
     first = os.getpid() % DOMAINS
     for offset in range(DOMAINS):
         domain = 1 + (first + offset) % DOMAINS
-        if not any(_udp_port_taken(discovery_port(domain, participant)) for participant in range(PROBED)):
+        if domain_is_free(domain):
             return domain
     raise DemoError("The ROS domain ids 1 to 101 are all in use here; set ROS_DOMAIN_ID to share one.")
+
+
+def domain_is_free(domain: int) -> bool:
+    """True when no program of this machine takes part in the domain."""
+    return not any(_udp_port_taken(discovery_port(domain, participant)) for participant in range(PROBED))
 
 
 def discovery_port(domain: int, participant: int) -> int:
