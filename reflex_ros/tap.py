@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +11,6 @@ from reflex_core.assembly import Loaded
 from reflex_core.recorder import Watched
 from reflex_core.settings import Settings
 from reflex_core.trace.schema import Failure
-from reflex_core.trace.session import session_of
 from reflex_core.values import Request, Served
 from reflex_ros.arrivals import Arrival, Consumed
 
@@ -71,12 +69,9 @@ def open_tap(node: Node, settings: Settings, loaded: Loaded, clock_ns: Callable[
     from reflex_ros.bag.messages import TRACE, offered_qos
     from reflex_ros.bag.writer import BagRecorder
 
-    session = session_of(
-        loaded.policy, loaded.embodiment, settings.robot_id, settings=dataclasses.asdict(settings)
-    )
     return BagRecorder(
         Path(settings.record_bag),
-        session,
+        loaded.session,
         f"{node.get_fully_qualified_name()}/{TRACE}",
         clock_ns,
         offered_qos(node),

@@ -17,6 +17,7 @@ from reflex_core.assembly.shared import (
     build_guard,
     build_recorders,
     build_tracing,
+    describe_session,
 )
 from reflex_core.assembly.slot import build_slot
 from reflex_core.assembly.two import audit_changes, build_pair, held_by, inner_wedges, require_same_robot
@@ -63,7 +64,8 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     cloud = build_cloud(settings, policy, robot, around)
     if cloud is not None:
         opened.callback(cloud.close)
-    recorders = build_recorders(settings, slots)
+    session = describe_session(settings, slots)
+    recorders = build_recorders(settings, slots, session)
     for recorder in recorders:
         opened.callback(recorder.close)
     if settings.otel_endpoint:
@@ -114,6 +116,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         outcomes=_outcomes(slots, pair, trace, around),
         wedges=built,
         act=onion(built),
+        session=session,
         pair=pair,
         shadow=shadow,
         shadow_policy=shadow_policy,

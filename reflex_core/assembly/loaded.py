@@ -24,6 +24,7 @@ from reflex_core.slots.outcomes import Outcomes
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.routing import A, B
 from reflex_core.slots.shadow import Shadow
+from reflex_core.trace.schema import Session
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.admission import Admission
 from reflex_core.wedges.breaker import CLOSED, Breaker
@@ -79,6 +80,7 @@ class Loaded:
     """What one `load` made; replaced as a whole, so that a request sees all of it or none.
 
     slots: `prod` alone, or `a` and `b`; policy: that of the first of them. pair: what is there only where two are.
+    session: what the headers of records say.
     close: ends threads, records and the connection to the cloud; requests still inside get their answers.
     """
 
@@ -94,6 +96,7 @@ class Loaded:
     outcomes: Outcomes
     wedges: Mapping[str, Wedge]
     act: Proceed
+    session: Session
     pair: Pair | None = None
     shadow: Shadow | None = None
     shadow_policy: Policy | None = None

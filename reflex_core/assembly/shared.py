@@ -16,6 +16,7 @@ from reflex_core.policy.policy import Policy
 from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
+from reflex_core.trace.schema import Session
 from reflex_core.trace.session import session_of
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
@@ -88,21 +89,27 @@ def build_cloud(settings: Settings, policy: Policy, robot: str, around: Surround
     )  # fmt: skip
 
 
-def build_recorders(settings: Settings, slots: dict[str, PolicySlot]) -> tuple[Recorder, ...]:
+def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Session:
+    """What the header of a trace or a bag says about the policies that are loaded."""
+    first = next(iter(slots.values()))
+    return session_of(
+        first.policy, first.policy.fit.embodiment, settings.robot_id,
+        policies=_policies(slots) if len(slots) > 1 else (),
+        settings=dataclasses.asdict(first.settings),
+    )  # fmt: skip
+
+
+def build_recorders(
+    settings: Settings, slots: dict[str, PolicySlot], session: Session
+) -> tuple[Recorder, ...]:
     """Audit log and trace, those that are wanted."""
-    first, found = next(iter(slots.values())), list[Recorder]()
-    export = first.policy.export
+    export, found = next(iter(slots.values())).policy.export, list[Recorder]()
     if settings.audit_log:
         found.append(AuditLog(
             Path(settings.audit_log), robot_id=settings.robot_id, model_version=export.model_version,
             model_hash=export.model_hash, config_hash=export.config_hash, retention_days=settings.audit_retention_days,
         ))  # fmt: skip
     if settings.record:
-        session = session_of(
-            first.policy, first.policy.fit.embodiment, settings.robot_id,
-            policies=_policies(slots) if len(slots) > 1 else (),
-            settings=dataclasses.asdict(first.settings),
-        )  # fmt: skip
         found.append(TraceWriter(
             Path(settings.record), session, images=settings.record_images, gzip=not settings.record_no_gzip
         ))  # fmt: skip

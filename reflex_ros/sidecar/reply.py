@@ -152,6 +152,7 @@ def health(engine: Engine) -> Reply:
         "model_version": policy.export.model_version if policy else "",
         "embodiment": loaded.embodiment.name if loaded and loaded.embodiment else "",
         "reflex_version": __version__,
+        "policy_verdict": loaded.verdict if loaded else "",
         "consecutive_crashes": loaded.consecutive_failures if loaded else 0,
         "max_consecutive_crashes": engine.settings.max_consecutive_crashes,
         "guard_tripped": loaded.guard.status().tripped if loaded else False,
