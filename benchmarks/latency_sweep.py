@@ -154,6 +154,7 @@ def _too_fast(policy: Policy, commands: Sequence[Floats]) -> float:
     """The share of steps beyond the speed limits. The guard would slow them down, but it lives by the machine's clock."""
     embodiment = policy.fit.embodiment
     assert embodiment is not None  # the embedded export brings its own
+    assert embodiment.velocity_max is not None
     speeds_rad_s = np.abs(np.diff(commands, axis=0)) / policy.fit.dt_s
     return float(np.mean((speeds_rad_s > embodiment.velocity_max).any(axis=1)))
 

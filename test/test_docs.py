@@ -18,7 +18,8 @@ from reflex_ros.cli.serve import main as serve_main
 from reflex_ros.sidecar.thread import Sidecar
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIALS = (ROOT / "docs" / "tutorials").glob("*.md")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(TUTORIALS)]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

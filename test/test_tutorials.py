@@ -3,13 +3,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
-from tutorial import blocks, reader
+from launch_double import launch_modules
+from robot_commands import Graph as NodeGraph
+from robot_commands import lines
+from ros_world import REACH_HOME, Robot, Spinner, wait_for
+from sensor_msgs.msg import Image
+from test_cli_guard import urdf
+from trajectory_msgs.msg import JointTrajectory
+from tutorial import ROBOT, TUTORIALS, blocks, reader
+
+from reflex_core.settings import TABLE
+from reflex_ros.inputs import SENSOR
+from reflex_ros.node import ReflexNode
+
+PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix"]
+CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/joint_trajectory"
 
 
 def test_from_trace_to_fix(tmp_path: Path) -> None:
@@ -51,3 +71,114 @@ def test_bring_your_export(tmp_path: Path) -> None:
         somebody.follow(blocks("bring_your_export"))
     with np.load(tmp_path / "my_export" / "parity.npz") as fixture:
         assert int(fixture["seed"]) == 0
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of somebody who has followed the first page, and whose robot is a Panda."""
+    folder = tmp_path_factory.mktemp("arm")
+    urdf(folder).rename(folder / "robot.urdf")
+    with reader(folder) as somebody:
+        somebody.follow(blocks("first_robot"))
+    return folder
+
+
+def launched(folder: Path, **arguments: str) -> tuple[dict[str, str], Any, dict[str, str]]:
+    """(arguments with their defaults, the node, its remappings) of the page's launch file."""
+    spec = importlib.util.spec_from_file_location("my_robot", folder / "my_robot.launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with launch_modules():
+        spec.loader.exec_module(module)
+        entities = module.generate_launch_description().entities
+    known = {each.name: each.default_value for each in entities if each.kind == "argument"}
+    [node] = [each for each in entities if each.kind == "node"]
+    context = known | arguments
+    remappings = {
+        name: target if isinstance(target, str) else target.perform(context)
+        for name, target in node.remappings
+    }
+    return known, node, remappings
+
+
+@contextmanager
+def node_of_the_page(folder: Path) -> Iterator[tuple[ReflexNode, Robot, list[JointTrajectory], Spinner]]:
+    """The node as the page's launch file starts it on the controller, a robot, and what the controller hears."""
+    _, launch, remappings = launched(folder, trajectory=CONTROLLER)
+    [settings] = launch.parameters
+    paths = ("export_dir", "custom_embodiment_config", "safety_config")
+    settings = settings | {name: str(folder / settings[name]) for name in paths}
+    quick = {"http": False, "device": "cpu", "intra_op_threads": 1, "execution_horizon": 2}
+    remap = [word for name, target in remappings.items() for word in ("-r", f"{name}:={target}")]
+    domain = 1 + (os.getpid() + 50) % 100
+    robot, spinner = Robot(domain), Spinner(domain)
+    robot.positions = list(REACH_HOME)
+    robot._image = robot.node.create_publisher(Image, CAMERA, SENSOR)
+    heard: list[JointTrajectory] = []
+    robot.node.create_subscription(JointTrajectory, CONTROLLER, heard.append, 10)
+    server = ReflexNode(settings | quick, context=spinner.context, cli_args=["--ros-args", *remap])
+    spinner.start(server.node)
+    try:
+        yield server, robot, heard, spinner
+    finally:
+        spinner.do(server.finish)
+        spinner.close()
+        server.destroy()
+        robot.spinner.close()
+        robot.node.destroy_node()
+
+
+def test_first_robot_holds_until_resumed_moves_slowly_and_trips(arm: Path) -> None:
+    with node_of_the_page(arm) as (server, robot, heard, spinner):
+        assert spinner.do(server.start), server.node.refusal
+        wait_for(
+            lambda: robot.status.observation_age_ms >= 0 and robot.status.state == "ready", "it is ready"
+        )
+        assert heard == [], "nothing before there is an instruction"
+        assert robot.call("stop").success
+        robot.say("reach the red block")
+        wait_for(lambda: robot.status.stopped and robot.status.instruction, "stopped, with an instruction")
+        assert robot.status.chunks_total == 0
+        assert all(len(hold.points) == 1 for hold in heard)
+        assert robot.call("resume").success
+        wait_for(lambda: robot.status.guard_tripped, "three chunks were slowed down")
+        moving = [
+            np.array([point.positions for point in each.points]) for each in heard if len(each.points) > 1
+        ]
+        assert moving
+        assert max(np.abs(np.diff(chunk, axis=0)).max() for chunk in moving) <= 0.1 * 0.05 * 1.001
+        assert robot.call("reset_guard").message == "the guard was tripped"
+        check_robot_commands(arm, server)
+
+
+def check_robot_commands(arm: Path, server: ReflexNode) -> None:
+    """Everything that the pages say to a robot, against the node that runs."""
+    arguments, _, remappings = launched(arm)
+    node = server.node
+    there = {name: kinds[0] for name, kinds in node.get_topic_names_and_types()}
+    there[remappings["~/joint_trajectory"]] = there[CONTROLLER]
+    services = {name: kinds[0] for name, kinds in node.get_service_names_and_types()}
+    declared = frozenset(row.name for row in TABLE if node.has_parameter(row.name))
+    files = {
+        "my_robot.launch.py": frozenset(arguments),
+        "serve.launch.py": frozenset(row.name for row in TABLE),
+    }
+    graph = NodeGraph(there, services, declared, files)
+    found = [
+        line for page in PAGES for block in blocks(page) if block.kind == ROBOT for line in lines(block.code)
+    ]
+    assert len(found) > 10
+    for line in found:
+        graph.check(line)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_tutorial_is_short(page: str) -> None:
+    assert len((TUTORIALS / f"{page}.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_tutorial_is_followed_by_a_test_and_listed() -> None:
+    assert sorted(PAGES) == sorted(path.stem for path in TUTORIALS.glob("*.md") if path.stem != "README")
+    listed = (TUTORIALS / "README.md").read_text(encoding="utf-8")
+    assert [page for page in PAGES if f"({page}.md)" not in listed] == []
