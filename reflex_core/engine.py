@@ -49,7 +49,7 @@ class Engine:
         """
         self.settings = settings
         self.metrics = Metrics()
-        self._lock = threading.Lock()
+        self._lock, self._settings_lock = threading.Lock(), threading.Lock()
         self._state = INITIALIZING
         self._loaded: Loaded | None = None
         self._reason = ""
@@ -134,11 +134,12 @@ class Engine:
                 self._enter(INACTIVE)
 
     def adjust(self, settings: Settings) -> None:
-        """Take over new values of settings that may change while serving; the others wait for the next load."""
-        before, self.settings = self.settings, settings
-        loaded = self._loaded
-        if loaded is not None and loaded.pair is not None and settings.split != before.split:
-            loaded.pair.operating.set_split(settings.split, "the setting was changed", "settings")
+        """Take over new values of settings that may change while serving; the others wait for the next load.
+
+        The split is not among them: `pair().operating` changes it, for whoever asks.
+        """
+        with self._settings_lock:
+            self.settings = replace(settings, split=self.settings.split)
 
     def reset_guard(self) -> bool:
         """Take a tripped guard back into service; True when it was tripped. Raises NotReadyError before `load`."""
@@ -206,6 +207,7 @@ class Engine:
         seed: int | None = None,
         forwarded: bool = False,
         elapsed_rows: float | None = None,
+        previous_request_id: str = "",
         traceparent: str = "",
         tracestate: str = "",
     ) -> Request:
@@ -218,6 +220,7 @@ class Engine:
             seed=seed,
             forwarded=forwarded,
             elapsed_rows=elapsed_rows,
+            previous_request_id=previous_request_id,
             traceparent=traceparent,
             tracestate=tracestate,
         )
@@ -275,7 +278,8 @@ class Engine:
 
     def _swapped(self, swap: Swap) -> None:
         """Whoever changed the split: the settings say so too."""
-        self.settings = replace(self.settings, split=swap.to_split)
+        with self._settings_lock:
+            self.settings = replace(self.settings, split=swap.to_split)
 
     def _drop(self) -> None:
         loaded, self._loaded = self._loaded, None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many episodes are under way: those with a request in the last minute."""
+"""What an episode may be called, and how many are under way: those with a request in the last minute."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from collections.abc import Callable
 
 WINDOW_S = 60.0
 EPISODES_KEPT = 10_000
+ID_CHARACTERS = 256
+
+
+def usable_id(text: str) -> bool:
+    """Whether an episode or a request may be called so, through whichever door: printable, and not endless."""
+    return len(text) <= ID_CHARACTERS and text.isprintable()
 
 
 class Episodes:

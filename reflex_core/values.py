@@ -81,6 +81,7 @@ class Request:
     forwarded: bool = False
     newest: Callable[[], Observation | None] | None = None
     elapsed_rows: float | None = None
+    previous_request_id: str = ""
     traceparent: str = ""
     tracestate: str = ""
 
@@ -115,7 +116,8 @@ class Served:
     raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
     hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
-    fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one. trace_seq: its record in the trace, -1.
+    fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one; fallback_request_id: whose answer it was.
+    trace_seq: its record in the trace, -1.
     adaptive_threshold: relative velocity change at which denoising stopped, 0.0 where it takes all steps. max_steps: denoise
     steps that a degraded service allowed.
     routing: how its slot was found: slot, routing_key, degraded, cached, bucket, split, crash_verdict; empty with one policy.
@@ -144,6 +146,7 @@ class Served:
     max_steps: int | None = None
     deadline_exceeded: bool = False
     fallback_age_ms: float = 0.0
+    fallback_request_id: str = ""
     hold_reason: str = ""
     injected_latency_ms: float = 0.0
     trace_seq: int = -1

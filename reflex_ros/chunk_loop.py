@@ -83,7 +83,7 @@ class ChunkLoop:
         self._executing: tuple[Floats, Running] | None = None
         self._retry_at = 0.0
         self._unwell = False
-        self._held_at_ns = 0
+        self._held_at_ns = time.monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 

@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 from reflex_core.assembly import Loaded
 from reflex_core.drivable import JOINT_STATES, require_drivable
 from reflex_core.engine import Engine
+from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
@@ -49,7 +50,7 @@ from reflex_ros.tap import OFF, open_tap
 from reflex_ros.terminal import watched
 
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
-TEXT_LIMIT = 1000  # characters of an instruction or episode id taken from a topic
+TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
 
 
 class ReflexNode:
@@ -74,7 +75,7 @@ class ReflexNode:
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
             self.sidecar.start()
-        self._told = False
+        self._told = self._mirroring = False
         self._interfaces()
         work = self.node.work
         work[State.TRANSITION_STATE_CONFIGURING] = self._configure
@@ -100,7 +101,7 @@ class ReflexNode:
             ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", answering(action))
-        open_policy_doors(node, self.engine, lambda: self._episode_id)
+        open_policy_doors(node, self.engine, lambda: self._episode_id, self._mirror_split)
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
         )
@@ -215,14 +216,22 @@ class ReflexNode:
 
     def _parameters_changed(self, changes: list[Parameter]) -> None:
         try:
-            settings = parameters.read(self.node)
-            if all(change.name != "split" for change in changes):
-                # somebody may have changed it over HTTP; the parameter follows a moment later
-                settings = replace(settings, split=self.engine.settings.split)
-            self.settings = settings
+            # somebody may have changed the split over HTTP; its parameter follows a moment later
+            self.settings = replace(parameters.read(self.node), split=self.engine.settings.split)
             self.engine.adjust(self.settings)
+            for change in changes:
+                if change.name == "split" and self.engine.loaded is not None and not self._mirroring:
+                    self.engine.pair().operating.set_split(change.value, "the parameter was set", "ros")
         except ReflexError as error:
             self.node.get_logger().error(f"parameters not taken over: {error}")
+
+    def _mirror_split(self, split: int) -> None:
+        """Let the parameter say what holds, whoever changed it."""
+        self._mirroring = True
+        try:
+            self.node.set_parameters([Parameter("split", value=split)])
+        finally:
+            self._mirroring = False
 
     def _heard_instruction(self, text: str) -> None:
         if self._buffer is None or text == self._buffer.instruction:
@@ -237,9 +246,9 @@ class ReflexNode:
             self._loop.restart()
 
     def _begin_episode(self, episode_id: str) -> None:
-        if len(episode_id) > TEXT_LIMIT:
+        if not usable_id(episode_id):
             self.node.get_logger().error(
-                f"episode id of {len(episode_id)} characters ignored, the limit is {TEXT_LIMIT}"
+                f"an episode id of {len(episode_id)} characters was ignored: at most {ID_CHARACTERS} printable ones"
             )
             return
         self._episodes += 1

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
-from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from reflex_core.engine import Engine
@@ -26,10 +25,12 @@ SYNC_S = 0.2
 OUTCOME_DEPTH = 10
 
 
-def open_policy_doors(node: Node, engine: Engine, episode_id: Callable[[], str]) -> None:
+def open_policy_doors(
+    node: Node, engine: Engine, episode_id: Callable[[], str], mirror: Callable[[int], None]
+) -> None:
     """~/promote_a, ~/promote_b, ~/rollback, ~/outcome; and the parameter `split` follows whoever changes the split.
 
-    episode_id: of the episode that runs, for outcomes that name none.
+    episode_id: of the episode that runs, for outcomes that name none. mirror: sets the parameter, and nothing else.
     """
 
     def promote(slot: str) -> Callable[[], str]:
@@ -46,7 +47,9 @@ def open_policy_doors(node: Node, engine: Engine, episode_id: Callable[[], str])
         lambda message: _heard(node, engine, message, episode_id()),
         OUTCOME_DEPTH,
     )
-    node.create_timer(SYNC_S, lambda: _follow(node, engine), clock=Clock(clock_type=ClockType.STEADY_TIME))
+    node.create_timer(
+        SYNC_S, lambda: _follow(node, engine, mirror), clock=Clock(clock_type=ClockType.STEADY_TIME)
+    )
 
 
 def _said(swap: Swap | None) -> str:
@@ -63,11 +66,11 @@ def _heard(node: Node, engine: Engine, message: EpisodeOutcome, running: str) ->
         node.get_logger().error(f"an outcome was not taken: {error}")
 
 
-def _follow(node: Node, engine: Engine) -> None:
-    """What HTTP or the monitor changed is what the parameter says, or the next change of any parameter would undo it."""
+def _follow(node: Node, engine: Engine, mirror: Callable[[int], None]) -> None:
+    """What HTTP or the monitor changed is what the parameter says."""
     loaded = engine.loaded
     if loaded is None or loaded.pair is None:
         return
     split = loaded.pair.operating.split()
     if node.get_parameter("split").value != split:
-        node.set_parameters([Parameter("split", value=split)])
+        mirror(split)

@@ -42,8 +42,9 @@ def status_message(
 
 def _describe(status: ServeStatus, loaded: Loaded) -> None:
     status.embodiment = loaded.embodiment.name if loaded.embodiment else ""
-    status.model_version = loaded.policy.export.model_version
-    status.inference_mode = loaded.policy.inference_mode
+    answering = loaded.slots.get(status.policy_slot, loaded.first).policy
+    status.model_version = answering.export.model_version
+    status.inference_mode = answering.inference_mode
     status.latency_p50_ms, status.latency_p99_ms = loaded.telemetry.percentiles_ms(50, 99)
     guard = loaded.guard.status()
     status.guard_tripped = guard.tripped

@@ -194,6 +194,37 @@ def test_another_episodes_chunk_is_never_used(bench: Bench) -> None:
     assert bench.missed(request("place")).chunk.source == HOLD
 
 
+def test_a_chunk_for_another_instruction_is_never_used(bench: Bench) -> None:
+    asked = request("ep")
+    bench.good(asked)
+    other = replace(asked, observation=replace(asked.observation, instruction="put it back"))
+    assert bench.missed(other).chunk.source == HOLD
+
+
+def test_a_client_that_names_the_robots_episode_does_not_stand_in_for_it(bench: Bench) -> None:
+    """The robot's observations are stamped, those of programs over HTTP are not."""
+    asked = request("ep")
+    stamped = replace(asked, observation=replace(asked.observation, stamp_ns=10**18))
+    bench.good(asked)
+    assert bench.missed(stamped).chunk.source == HOLD
+    bench.good(stamped)
+    assert bench.missed(stamped).chunk.source == LAST_KNOWN_GOOD
+
+
+def test_what_the_robot_does_not_follow_does_not_stand_in(bench: Bench) -> None:
+    asked = request("ep")
+    stamped = replace(asked, observation=replace(asked.observation, stamp_ns=10**18))
+    bench.good(stamped)
+    bench.deadline.forget("ep")
+    assert bench.missed(stamped).chunk.source == HOLD
+
+
+def test_a_stand_in_says_whose_answer_it_was(bench: Bench) -> None:
+    asked = request("ep")
+    good = bench.good(asked)
+    assert bench.missed(replace(asked, request_id="later")).fallback_request_id == good.request_id
+
+
 def test_requests_without_an_episode_never_get_anybodys_chunk(bench: Bench) -> None:
     bench.good(request(None))
     bench.good(request("pick"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def seen(level: int, rows: float) -> Observation:
     )
 
 
-def recorded(make_engine: MakeEngine, directory: Path, **settings: Any) -> Path:
+def recorded(
+    make_engine: MakeEngine, directory: Path, ids: Sequence[str | None] = (None,) * 4, **settings: Any
+) -> Path:
     """Two interleaved episodes of the embedded policy; of one the scene stands still between chunks."""
     engine = make_engine(
         "decomposed", export_dir=str(embedded_policy()), record=str(directory), record_images="full",
@@ -41,7 +44,7 @@ def recorded(make_engine: MakeEngine, directory: Path, **settings: Any) -> Path:
             engine.adjust(replace(engine.settings, adaptive_threshold=0.5))
         for episode in ("left", "right"):
             level = 127 + 30 * (number // 2 if episode == "left" else number)
-            engine.act(engine.request(seen(level, 20 * number), episode_id=episode))
+            engine.act(engine.request(seen(level, 20 * number), episode_id=episode, request_id=ids[number]))
             assert engine.loaded is not None
             engine.loaded.executed(episode, 3)
     engine.unload()
@@ -69,6 +72,13 @@ def test_guided_chunks_of_interleaved_episodes_replay_to_the_same_bits(
     assert len(guided) == 6  # all but the first chunk of each episode
     summary = replayed(capsys, trace)["summary"]
     assert (summary["n_diffed"], summary["max_abs_diff"]) == (8, 0.0)
+
+
+def test_clients_that_use_the_same_request_ids_are_not_mixed_up(
+    make_engine: MakeEngine, tmp_path: Path, capsys: Output
+) -> None:
+    trace = recorded(make_engine, tmp_path, ids=["0", "1", "2", "3"])
+    assert replayed(capsys, trace)["summary"]["max_abs_diff"] == 0.0
 
 
 def test_a_chunk_whose_guide_is_missing_is_told_of(

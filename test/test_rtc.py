@@ -182,15 +182,24 @@ def test_a_chunk_that_was_never_delivered_does_not_guide(reach: Policy) -> None:
     assert robot.ask("pick", 16).rtc_previous == old.request_id
 
 
-@pytest.mark.parametrize(("source", "guides"), [(HOLD, False), (CLOUD, False), (LAST_KNOWN_GOOD, True)])
+@pytest.mark.parametrize(
+    ("source", "of", "guides"),
+    [
+        (HOLD, "", False),
+        (CLOUD, "", False),
+        (LAST_KNOWN_GOOD, "the running chunk", True),
+        (LAST_KNOWN_GOOD, "a late answer", False),  # the robot follows what was never delivered itself
+    ],
+)
 def test_what_stood_in_for_a_chunk_decides_whether_the_one_before_still_runs(
-    reach: Policy, source: str, guides: bool
+    reach: Policy, source: str, of: str, guides: bool
 ) -> None:
     robot = Robot(reach)
-    robot.ask("pick", 0)
+    running = robot.ask("pick", 0)
     late = robot.request("pick", 10, 2)
     robot.predict(late, nobody)
-    robot.rtc.delivered(late, answer(late, source=source))
+    standing_in_for = running.request_id if of == "the running chunk" else of
+    robot.rtc.delivered(late, replace(answer(late, source=source), fallback_request_id=standing_in_for))
     assert bool(robot.ask("pick", 12).rtc_mode) == guides
 
 
@@ -203,12 +212,52 @@ def test_a_tripped_guard_s_hold_does_not_guide(reach: Policy) -> None:
     assert robot.ask("pick", 12).rtc_mode == ""
 
 
-def test_what_is_forgotten_does_not_guide_but_its_delays_count(reach: Policy) -> None:
+def test_what_is_forgotten_does_not_guide_and_its_delay_says_nothing(reach: Policy) -> None:
+    """One answer that came too late to be used must not hold the next ten to the old chunk."""
     robot = Robot(reach)
-    robot.ask("pick", 0, delay=9)
+    robot.ask("pick", 0, delay=3)
+    robot.ask("pick", 4, delay=20)
+    robot.rtc.forget("pick")
     robot.rtc.forget("pick")
     assert robot.ask("pick", 10).rtc_mode == ""
-    assert robot.ask("pick", 20).rtc_delay == 9
+    assert robot.ask("pick", 20).rtc_delay == 3
+
+
+def test_beyond_half_a_horizon_of_delay_the_robot_goes_by_what_it_sees(reach: Policy) -> None:
+    robot = Robot(reach)
+    robot.ask("pick", 0, delay=26)
+    assert robot.ask("pick", 2).rtc_mode == ""
+    assert robot.rtc.counts["delay"] == 1
+
+
+def test_a_simulators_clock_counts_its_own_delay(reach: Policy) -> None:
+    """The answer took twenty rows of our time, and one of the robot's: the door says so."""
+    robot = Robot(reach)
+    asked = robot.request("pick", 0, received_ns=robot.now_ns - round(20 * DT_S * 1e9))
+    robot.rtc.delivered(asked, robot.predict(asked, nobody))
+    robot.rtc.consumed("pick", 1)
+    assert robot.ask("pick", 2).rtc_delay == 1
+
+
+def test_a_caller_who_never_got_the_newest_answer_is_not_guided_by_it(reach: Policy) -> None:
+    robot = Robot(reach)
+    first, lost = (robot.ask("pick", rows, stamp_ns=0, elapsed_rows=rows) for rows in (0.0, 5.0))
+    assert (
+        robot.ask("pick", 0, stamp_ns=0, elapsed_rows=9.0, previous_request_id=first.request_id).rtc_mode
+        == ""
+    )
+    assert robot.rtc.counts["other_chunk"] == 1
+    assert lost.rtc_previous == first.request_id
+
+
+def test_what_the_guard_changed_guides_as_it_was_executed(reach: Policy) -> None:
+    robot = Robot(reach)
+    asked = robot.request("pick", 0)
+    served = robot.predict(asked, nobody)
+    clamped = replace(served, chunk=replace(served.chunk, actions=served.chunk.actions + np.float32(0.2)))
+    robot.rtc.delivered(asked, clamped)
+    guided = robot.ask("pick", 10, delay=1)
+    np.testing.assert_allclose(guided.chunk.actions[0], clamped.chunk.actions[10], atol=0.02)
 
 
 def test_a_late_answer_to_an_older_observation_does_not_replace_a_newer_one(reach: Policy) -> None:

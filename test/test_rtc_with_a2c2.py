@@ -19,7 +19,7 @@ from reflex_core.export import open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.onion import onion
 from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.policy.rtc import GUIDED, Rtc, corrected_rows
+from reflex_core.policy.rtc import GUIDED, Rtc, executed_rows
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.values import Floats, GuardReport, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
@@ -78,17 +78,11 @@ def test_a_chunk_that_the_head_left_alone_guides_as_the_network_made_it(reach: P
     assert left_alone.chunk.actions.tobytes() == without_a_head.chunk.actions.tobytes()
 
 
-def test_what_only_the_guard_changed_is_not_in_what_guides(reach: Policy) -> None:
-    """A clamped command is no action that the network knows; its own next chunk leads away from the limit."""
-    raw, new = second_chunk(reach, np.full((50, 7), ADDED_RAD, np.float32), {}, GuardReport(clamped=True))
-    assert continues(new, raw)
-
-
 def test_corrections_come_back_in_the_networks_own_units(reach: Policy) -> None:
     assert reach.fit.action_statistics is not None
     rows = np.zeros((50, reach.contract.width), np.float32)
     raw, added = ramp(), np.arange(7, dtype=np.float32) / 10
-    corrected = corrected_rows(rows, raw + added, raw, reach.fit)
+    corrected = executed_rows(rows, raw + added, raw, reach.fit)
     expected = np.zeros((50, 7), np.float32)
     expected[: len(raw)] = added / reach.fit.action_statistics.scale
     np.testing.assert_allclose(corrected[:, reach.fit.columns], expected, atol=1e-5)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import ExportDir
-from slots import EPISODE_OF, Pair
+from slots import Pair
 from wedge_requests import Arm, answer, request
 
 from reflex_core.errors import ObservationError, SettingError
@@ -38,7 +38,7 @@ def operating(split: int = 80, **options: object) -> tuple[Operating, Routing]:
 def test_a_new_split_is_for_new_episodes() -> None:
     made, routing = operating(100)
     assert routing.decide("ep_1", "r").slot == "a"
-    assert made.set_split(0, "ramp", "anna") == Swap("split", 100, 0, False, "ramp", "anna", 5.0)
+    assert made.set_split(0, "ramp", "anna") == Swap("split", 100, 0, "b", False, "ramp", "anna", 5.0)
     assert (routing.decide("ep_1", "r").slot, routing.decide("ep_2", "r").slot) == ("a", "b")
     assert made.set_split(0) is None
     assert len(made.history) == 1
@@ -82,7 +82,7 @@ def test_rolling_back_takes_every_episode_along_change_by_change() -> None:
     made.set_split(60)
     made.promote("b")
     assert routing.decide("ep_1", "r").slot == "b"
-    assert made.rollback("worse", "monitor") == Swap("rollback", 0, 60, True, "worse", "monitor", 5.0)
+    assert made.rollback("worse", "monitor") == Swap("rollback", 0, 60, "a", True, "worse", "monitor", 5.0)
     assert routing.decide("ep_1", "r").slot == "a"
     assert made.rollback().to_split == 100
     with pytest.raises(SwapError, match="nothing to roll back"):
@@ -167,11 +167,8 @@ def test_a_slot_that_fails_is_rolled_back(trial: Trial) -> None:
     assert trial.monitor.last.wire == ERRORS
 
 
-def test_answers_of_nan_are_failures_and_other_holds_are_not_counted(trial: Trial) -> None:
+def test_answers_of_nan_are_failures(trial: Trial) -> None:
     asked = request()
-    for _ in range(40):
-        trial.monitor.answered(asked, replace(answer(asked, source=HOLD), slot="b", hold_reason="deadline"))
-    assert trial.operating.split() == 0
     for _ in range(40):
         trial.monitor.answered(asked, replace(answer(asked, source=HOLD), slot="b", hold_reason="non_finite"))
     assert trial.operating.split() == 100
@@ -223,25 +220,46 @@ def test_a_trip_with_nothing_to_roll_back_is_survived() -> None:
     trial = Trial()
     trial.operating.promote("b")
     trial.operating.rollback()
-    trial.monitor.swapped(Swap("promote", 100, 0, False, "", "", 0.0))
+    trial.monitor.swapped(Swap("promote", 100, 0, "b", False, "", "", 0.0))
     trial.failures("b", 30)
     assert trial.monitor.last is not None
 
 
-def test_an_outcome_knows_the_slot_of_its_episode() -> None:
-    routing, heard = Routing(lambda: 50), list[Outcome]()
-    routing.decide(EPISODE_OF["b"], "r")
-    outcomes = Outcomes(routing.slot, [heard.append])
-    outcome = outcomes.report(EPISODE_OF["b"], True, 0.5, "x" * 600)
-    assert outcome == Outcome(EPISODE_OF["b"], True, "b", 0.5, "x" * 500)
-    assert outcomes.report("from before", False).slot == ""
-    assert (outcomes.find(EPISODE_OF["b"]), heard[0]) == (outcome, outcome)
+def drove(outcomes: Outcomes, episode: str, slot: str) -> None:
+    asked = request(episode)
+    outcomes.answered(asked, replace(answer(asked), slot=slot))
+
+
+def test_an_outcome_knows_the_slot_that_drove_its_episode() -> None:
+    heard: list[tuple[Outcome, bool]] = []
+    outcomes = Outcomes([lambda *said: heard.append(said)])
+    drove(outcomes, "ep_1", "b")
+    outcome = outcomes.report("ep_1", True, 0.5, "x" * 600)
+    assert outcome == Outcome("ep_1", True, "b", 0.5, "x" * 500)
+    assert outcomes.report("never answered", False).slot == ""
+    assert (outcomes.find("ep_1"), heard[0]) == (outcome, (outcome, True))
     assert outcomes.tally() == {"b": (1, 1), "": (0, 1)}
 
 
+def test_an_episode_that_two_slots_drove_is_nobodys() -> None:
+    outcomes = Outcomes()
+    for slot in ("a", "b", "a"):
+        drove(outcomes, "ep_1", slot)
+    assert outcomes.report("ep_1", True).slot == ""
+
+
+def test_saying_it_twice_says_nothing_new() -> None:
+    heard: list[bool] = []
+    outcomes = Outcomes([lambda _, new: heard.append(new)])
+    for success in (True, True, False, False):
+        outcomes.report("ep_1", success)
+    assert heard == [True, False, True, False]
+
+
 def test_the_last_report_of_an_episode_holds_and_the_oldest_episode_is_forgotten() -> None:
-    outcomes = Outcomes(lambda _: "a", most_episodes=2)
+    outcomes = Outcomes(most_episodes=2)
     for name, success in (("1", True), ("2", True), ("1", False), ("3", True)):
+        drove(outcomes, name, "a")
         outcomes.report(name, success)
     assert outcomes.tally() == {"a": (1, 2)}
     assert outcomes.find("2") is None
@@ -250,7 +268,8 @@ def test_the_last_report_of_an_episode_holds_and_the_oldest_episode_is_forgotten
 @pytest.mark.parametrize(
     ("episode", "success", "score", "why"),
     [
-        ("", True, None, "1 to 256 characters"),
+        ("", True, None, "1 to 256 printable"),
+        ("a\0b", True, None, "printable"),
         ("x" * 257, True, None, "got 257"),
         ("ep", 1, None, "true or false, got 1"),
         ("ep", True, math.nan, "finite"),
@@ -260,7 +279,7 @@ def test_a_report_that_says_nothing_is_the_callers_mistake(
     episode: str, success: object, score: float | None, why: str
 ) -> None:
     with pytest.raises(ObservationError, match=why):
-        Outcomes(lambda _: None).report(episode, success, score)  # type: ignore[arg-type]
+        Outcomes().report(episode, success, score)  # type: ignore[arg-type]
 
 
 def test_an_outcome_is_a_record_of_its_own() -> None:
@@ -271,6 +290,27 @@ def test_an_outcome_is_a_record_of_its_own() -> None:
         "kind": "outcome", "schema_version": 1, "timestamp": "2026-01-02T03:04:05.678Z", "episode_id": "ép",
         "success": False, "slot": "a", "score": None, "note": "fell",
     }  # fmt: skip
+
+
+def test_answers_over_the_deadline_count_as_errors(trial: Trial) -> None:
+    """A slot that hangs never fails, but nobody has anything of it."""
+    asked = request()
+    for _ in range(20):
+        late = replace(answer(asked, source=HOLD), slot="b", hold_reason="deadline", deadline_exceeded=True)
+        trial.monitor.answered(asked, late)
+    assert trial.monitor.last is not None
+    assert trial.monitor.last.wire == ERRORS
+
+
+def test_promoting_a_slot_that_has_all_episodes_moves_those_under_way_and_is_no_step_to_go_back(
+    trial: Trial,
+) -> None:
+    trial.operating.set_split(0)
+    moved = trial.operating.promote("b", running=True)
+    assert moved is not None
+    assert (moved.gains, moved.from_split, moved.to_split) == ("b", 0, 0)
+    assert trial.monitor.watching == "b"
+    assert trial.operating.rollback().to_split != 0
 
 
 def test_holds_of_the_guard_count_as_clamped(trial: Trial) -> None:

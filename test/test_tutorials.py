@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from domains import free_domain
 from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
 from launch_double import launch_modules
 from robot_commands import Graph as NodeGraph
-from robot_commands import lines
+from robot_commands import check_reflex, lines
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image
 from test_cli_guard import urdf
 from trajectory_msgs.msg import JointTrajectory
-from tutorial import ROBOT, TUTORIALS, blocks, reader
+from tutorial import ROBOT, TUTORIALS, Block, blocks, reader
 
 from reflex_core.settings import TABLE
 from reflex_ros.inputs import SENSOR
@@ -111,7 +111,7 @@ def node_of_the_page(folder: Path) -> Iterator[tuple[ReflexNode, Robot, list[Joi
     settings = settings | {name: str(folder / settings[name]) for name in paths}
     quick = {"http": False, "device": "cpu", "intra_op_threads": 1, "execution_horizon": 2}
     remap = [word for name, target in remappings.items() for word in ("-r", f"{name}:={target}")]
-    domain = 1 + (os.getpid() + 50) % 100
+    domain = free_domain()
     robot, spinner = Robot(domain), Spinner(domain)
     robot.positions = list(REACH_HOME)
     robot._image = robot.node.create_publisher(Image, CAMERA, SENSOR)
@@ -182,3 +182,42 @@ def test_every_tutorial_is_followed_by_a_test_and_listed() -> None:
     assert sorted(PAGES) == sorted(path.stem for path in TUTORIALS.glob("*.md") if path.stem != "README")
     listed = (TUTORIALS / "README.md").read_text(encoding="utf-8")
     assert [page for page in PAGES if f"({page}.md)" not in listed] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ros2 topic echo --once /reflex/state",
+        "ros2 topic pub --once /instruction std_msgs/msg/Bool '{data: true}'",
+        "ros2 topic pub --once /instruction std_msgs/msg/String '{text: reach}'",
+        "ros2 service call /reflex/stop std_srvs/srv/Empty",
+        "ros2 param set /reflex spilt 50",
+        "ros2 launch ./my_robot.launch.py trajectories:=/x",
+        "ros2 bag record /instruction",
+        "rqt_plot /reflex/debug/processing_ms/data",
+        "roslaunch my_robot.launch.py",
+    ],
+)
+def test_a_command_that_names_what_is_not_there_is_found(line: str) -> None:
+    topics, services = {"/instruction": "std_msgs/msg/String"}, {"/reflex/stop": "std_srvs/srv/Trigger"}
+    launch = {"my_robot.launch.py": frozenset({"trajectory"})}
+    with pytest.raises((AssertionError, KeyError)):
+        NodeGraph(topics, services, frozenset({"split"}), launch).check(line)
+
+
+@pytest.mark.parametrize("words", ["serve --deadline 33", "replay --publsh x", "guard init"])
+def test_an_option_that_does_not_exist_is_found(words: str) -> None:
+    with pytest.raises(SystemExit):
+        check_reflex(words.split())
+
+
+def test_output_that_is_not_printed_and_a_command_that_should_fail_are_found(tmp_path: Path) -> None:
+    with reader(tmp_path) as somebody:
+        somebody.follow([Block("bash", "echo one two\n", ""), Block("text", "one...\n", "")])
+        for wrong in (
+            Block("text", "two\n", ""),
+            Block("bash fails", "true\n", ""),
+            Block("yaml", "a: 1\n", ""),
+        ):
+            with pytest.raises(AssertionError):
+                somebody.follow([wrong])

@@ -13,10 +13,13 @@ import pytest
 from asking import AT_REST, BEYOND, act, figure
 from conftest import ExportDir, MakeEngine, Server
 from http_client import Answer, wait_for
+from ros_world import REACH_HOME
 
+from reflex_core.assembly import build
 from reflex_core.audit.chain import audit_files
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, InferenceError
+from reflex_core.locations import embedded_policy
 from reflex_core.slots import memory
 from reflex_core.slots.memory import Room
 from reflex_core.slots.routing import bucket
@@ -217,6 +220,40 @@ def test_policies_that_drift_apart_are_rolled_back(pair: Pairs) -> None:
     assert "divergence" in server.client.get("/policies").json["monitor"]["last"]
 
 
+def test_a_slot_that_hangs_is_rolled_back(pair: Pairs) -> None:
+    """It never fails, so that its breaker stays closed; but every answer of it is late."""
+    server = pair("calm", "calm_burning", deadline_ms=60.0)
+    change(server, promote="b")
+
+    def rolled_back() -> bool:
+        act(server.client, BEYOND, episode_id="after")
+        return bool(server.client.get("/policies").json["split"] == 50)
+
+    wait_for(rolled_back)
+    assert "error rate" in server.client.get("/policies").json["monitor"]["last"]
+
+
+def test_what_answers_without_inference_is_said_of_the_slot_that_was_to_answer(pair: Pairs) -> None:
+    """Also while the guard is tripped, and by another slot's chunks."""
+    server = pair("calm", "wide", max_consecutive_crashes=0)
+    wait_for(lambda: act(server.client, episode_id="ep_1").json["hold_reason"] == "guard_tripped")
+    for episode, slot in (("ep_2", "a"), ("ep_1", "b")):
+        held = act(server.client, episode_id=episode)
+        assert (held.json["hold_reason"], held.json["policy_slot"]) == ("guard_tripped", slot)
+        assert held.headers["x-reflex-policy-slot"] == slot
+        assert held.headers["x-reflex-routing-key"] == episode
+        assert (
+            held.headers["x-reflex-model-version"] == server.engine.policies()["slots"][slot]["model_version"]
+        )
+
+
+def test_a_hold_at_the_deadline_is_said_of_the_slot_that_was_to_answer(pair: Pairs) -> None:
+    server = pair("calm", "calm_burning", deadline_ms=100.0)
+    held = act(server.client, BEYOND, episode_id="ep_1")
+    assert (held.json["hold_reason"], held.json["policy_slot"]) == ("deadline", "b")
+    assert held.json["routing"]["crash_verdict"] == "healthy"
+
+
 def test_outcomes_are_counted_for_the_slot_that_drove(pair: Pairs, tmp_path: Path) -> None:
     server = pair(record=str(tmp_path), record_images="none")
     for episode in ("ep_1", "ep/2 ü"):
@@ -320,12 +357,17 @@ def test_two_policies_that_do_not_fit_are_refused_before_they_are_loaded(
 ) -> None:
     """The probe alone is replaced: no test machine has exactly one policy's room to spare."""
     monkeypatch.setattr(memory, "free_room", lambda _: Room(600 << 20, memory.MEMORY))
+    monkeypatch.setattr(
+        build, "load", lambda *_: pytest.fail("a policy was loaded before it was known to fit")
+    )
     path = str(export_dir("calm"))
     engine = make_engine("calm", ready=False, policy_a=path, policy_b=path, rtc=False)
     with pytest.raises(ConfigurationError, match="2-policy mode requires 0.5 GB memory but only 0.4 GB"):
         engine.load()
+    monkeypatch.undo()
+    monkeypatch.setattr(memory, "free_room", lambda _: pytest.fail("one policy is never asked for its room"))
     single: Engine = make_engine("calm", ready=False)
-    single.load()  # one policy is never asked for its room
+    single.load()
 
 
 def test_a_shadow_sees_the_same_and_touches_nothing(
@@ -343,6 +385,19 @@ def test_a_shadow_sees_the_same_and_touches_nothing(
         kinds = Counter(record["kind"] for record in reader.documents())
     assert kinds["shadow"] >= 1
     assert kinds["request"] == 3
+
+
+def test_a_shadow_of_the_same_export_does_the_same_guided_or_not(serve: Callable[..., Server]) -> None:
+    server = serve(
+        "calm", export_dir=str(embedded_policy()), shadow_policy=str(embedded_policy()), embodiment=""
+    )
+    for number in range(3):
+        reply = act(server.client, REACH_HOME, episode_id="ep_1", elapsed_rows=10.0)
+        wait_for(lambda: server.client.get("/policies").json["shadow"]["compared"] > number)  # noqa: B023
+    assert reply.json["rtc_mode"] == "guided_identity"
+    assert (
+        figure(server.client, "reflex_shadow_divergence_sum") < 1e-5
+    )  # what guides is read back from radians
 
 
 def test_a_shadow_that_fails_is_counted_alone(serve: Callable[..., Server], export_dir: ExportDir) -> None:

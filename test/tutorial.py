@@ -22,10 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from domains import free_domain
 from http_client import Client
 
 from reflex_ros.cli.main import main as reflex
@@ -67,7 +68,7 @@ class Block:
     @property
     def serves(self) -> bool:
         """True for what goes on until Ctrl-C."""
-        return bool(re.search(r"^reflex serve ", self.code, re.MULTILINE))
+        return bool(re.search(r"^(?:\w+=\S+ )?reflex serve ", self.code, re.MULTILINE))
 
     @property
     def alone(self) -> bool:
@@ -152,7 +153,7 @@ class Reader:
         )
         environment = dict(
             os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), PORT=str(self.port),
-            ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", MPLBACKEND="Agg",
+            ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", MPLBACKEND="Agg", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
         )  # fmt: skip
         environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
         return subprocess.Popen(
@@ -202,10 +203,11 @@ def reader(folder: Path) -> Iterator[Reader]:
     (folder / "models").symlink_to(ROOT / "models")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    found = Reader(folder, port, 1 + os.getpid() % 100)
+    found = Reader(folder, port, free_domain())
     try:
         yield found
     finally:
         if found.serving is not None:
-            os.killpg(found.serving.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it failed and is gone
+                os.killpg(found.serving.pid, signal.SIGKILL)
             found.serving.communicate()

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from reflex_core.assembly.loaded import PolicySlot, Surroundings
+from reflex_core.assembly.slot import sampling_of
+from reflex_core.errors import ConfigurationError
 from reflex_core.loading import load
-from reflex_core.metrics import Metrics
+from reflex_core.policy.guides import Guides, Key
 from reflex_core.policy.policy import Policy
-from reflex_core.policy.sampler import PLAIN, Sampling
+from reflex_core.policy.sampler import Sampling
 from reflex_core.settings import Settings
 from reflex_core.slots.choice import Choice
 from reflex_core.slots.pair import Pair
@@ -25,15 +30,18 @@ from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.telemetry import Listener
 
 SHADOW = "shadow"
+ANSWERS_KEPT = 64  # the shadow has one waiting at most; what it had no time for is never asked for
+
+log = logging.getLogger(__name__)
 
 
 def build_shadow(
     settings: Settings, choice: Choice, trace: TraceWriter | None, around: Surroundings,
     opened: ExitStack,
-) -> tuple[Shadow | None, Policy | None]:  # fmt: skip
-    """(the shadow, its policy) of --shadow-policy, or (None, None). What it cannot compare it counts as failed."""
+) -> tuple[Shadow | None, Policy | None, Listener | None]:  # fmt: skip
+    """(the shadow of --shadow-policy, its policy, what has to hear every answer), or three times None."""
     if not choice.shadow:
-        return None, None
+        return None, None, None
     metrics = around.metrics
     found = load(replace(settings, export_dir=choice.shadow, auto_calibrate=False), metrics)
     policy = found.policy
@@ -45,21 +53,69 @@ def build_shadow(
         if trace is not None:
             trace.note(lambda timestamp: shadow_record(divergence, timestamp))
 
+    guided = Guided(policy, steps_of(found.settings, policy, around.live))
     shadow = Shadow(
-        alone(policy, SHADOW), policy.export.model_id, [tell],
+        alone(policy, SHADOW, guided.sampling), policy.export.model_id, [tell],
         on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
     )  # fmt: skip
     opened.callback(shadow.close)
-    return shadow, policy
+
+    def watch(request: Request, served: Served) -> None:
+        guided.answered(request, served)
+        shadow(request, served)
+
+    return shadow, policy, watch
 
 
-def alone(policy: Policy, slot: str) -> Callable[[Request], Served]:
+def steps_of(
+    settings: Settings, policy: Policy, live: Callable[[], Settings]
+) -> Callable[[Request], Sampling]:
+    """As in service; all steps where the shadow's export cannot stop early."""
+    try:
+        return sampling_of(settings, policy, live)
+    except ConfigurationError as error:
+        log.warning("the shadow takes all denoise steps: %s", error)
+        return sampling_of(replace(settings, adaptive_steps=False), policy, live)
+
+
+class Guided:
+    """Lets a shadow be guided by what guided the answer: else only that would be seen in the difference.
+
+    `answered` is called on the request path and only remembers; `sampling` on the shadow's thread.
+    """
+
+    def __init__(self, policy: Policy, steps: Callable[[Request], Sampling]) -> None:
+        self._guides, self._steps = Guides(policy), steps
+        self._names = policy.fit.action_names
+        self._lock = threading.Lock()
+        self._asked: OrderedDict[Key, Served] = OrderedDict()
+
+    def answered(self, request: Request, served: Served) -> None:
+        """Keep the answer, for its own comparison and because it may guide the next one."""
+        if served.chunk.names != self._names or request.episode_id is None:
+            return
+        key = (request.episode_id, request.request_id)
+        with self._lock:
+            self._guides.keep(key, served.raw_actions, served.chunk.actions)
+            self._asked[key] = served
+            while len(self._asked) > ANSWERS_KEPT:
+                self._asked.popitem(last=False)
+
+    def sampling(self, request: Request) -> Sampling:
+        """How the shadow answers a request that was answered before."""
+        sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
+        with self._lock:
+            served = self._asked.pop(key, None)
+            if served is None or not served.rtc_previous:
+                return sampling
+            before = (key[0], served.rtc_previous)
+            guidance = self._guides.guidance(before, served.rtc_elapsed_rows, served.rtc_delay)
+        return replace(sampling, guidance=guidance)
+
+
+def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:
     """A policy without anything around it, for requests that bring their own seed."""
-    return partial(Predict(policy, slot, lambda: 0, _steps), proceed=_nobody)
-
-
-def _steps(request: Request) -> Sampling:
-    return PLAIN if request.max_steps is None else Sampling(request.max_steps)
+    return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_nobody)
 
 
 def _nobody(_: Request) -> Served:
@@ -67,7 +123,7 @@ def _nobody(_: Request) -> Served:
 
 
 def watch_divergence(
-    settings: Settings, slots: dict[str, PolicySlot], pair: Pair, metrics: Metrics, opened: ExitStack
+    settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: Surroundings, opened: ExitStack
 ) -> Listener | None:
     """While a slot is on trial after a change, the other one answers the same requests in its shadow.
 
@@ -75,8 +131,11 @@ def watch_divergence(
     """
     if settings.rollback_divergence <= 0:
         return None
-    monitor = pair.monitor
-    asked = {name: alone(slot.policy, name) for name, slot in slots.items()}
+    monitor, metrics = pair.monitor, around.metrics
+    asked = {
+        name: alone(slot.policy, name, sampling_of(slot.settings, slot.policy, around.live))
+        for name, slot in slots.items()
+    }
     shadows = {
         name: Shadow(
             asked[other(name)], slots[other(name)].policy.export.model_id,

@@ -20,7 +20,7 @@ from reflex_core.assembly.shared import (
     describe_session,
 )
 from reflex_core.assembly.slot import build_slot
-from reflex_core.assembly.two import audit_changes, build_pair, held_by, inner_wedges, require_same_robot
+from reflex_core.assembly.two import audit_changes, build_pair, build_router, require_same_robot, said_by
 from reflex_core.loading import LoadedPolicy, load
 from reflex_core.motion import MotionQuality
 from reflex_core.onion import onion
@@ -29,7 +29,6 @@ from reflex_core.settings import Settings
 from reflex_core.slots.choice import PROD, chosen
 from reflex_core.slots.memory import require_room
 from reflex_core.slots.outcomes import Outcome, Outcomes
-from reflex_core.slots.pair import Pair
 from reflex_core.slots.records import outcome_record
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import Request, Served
@@ -56,11 +55,14 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         require_same_robot(policy, one.policy)
     embodiment = policy.fit.embodiment
     robot = embodiment.name if embodiment else "none"
-    guard = build_guard(settings, policy, around)
     slots = {
-        name: build_slot(name, one, robot, guard.hold_position, around, opened) for name, one in found.items()
+        name: build_slot(name, one, robot, lambda request: guard.hold_position(request), around, opened)
+        for name, one in found.items()
     }
     pair = build_pair(settings, slots, robot, around) if len(slots) > 1 else None
+    router = build_router(slots, pair) if pair is not None else None
+    said = said_by(slots, router)
+    guard = build_guard(settings, policy, said, around)
     cloud = build_cloud(settings, policy, robot, around)
     if cloud is not None:
         opened.callback(cloud.close)
@@ -77,13 +79,18 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
     ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
     motion = MotionQuality([end.component_idx for end in ends if end is not None])
-    shadow, shadow_policy = build_shadow(settings, choice, trace, around, opened)
-    watch = watch_divergence(settings, slots, pair, metrics, opened) if pair else None
+    shadow, shadow_policy, watch_shadow = build_shadow(settings, choice, trace, around, opened)
+    watch_other = watch_divergence(settings, slots, pair, around, opened) if pair else None
     trackers: list[Listener] = [
         *_learning(found),
         *(slot.rtc.delivered for slot in slots.values() if slot.rtc),
     ]
-    trackers += [motion, *(listener for listener in (shadow, watch) if listener is not None)]
+    outcomes = _outcomes(slots, trace, around)
+    trackers += [
+        motion,
+        outcomes.answered,
+        *(listener for listener in (watch_shadow, watch_other) if listener is not None),
+    ]
     if pair is not None:
         trackers.append(pair.monitor.answered)
     telemetry = Telemetry(
@@ -95,12 +102,14 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         "admission": (admission := build_admission(settings, slots, robot, around)),
         "latency": Latency(lambda: around.live().inject_latency_ms),
         "guard": guard,
-        "deadline": (deadline := build_deadline(guard, robot, held_by(slots, pair), around)),
+        "deadline": (deadline := build_deadline(guard, robot, said, around)),
         "cloud": cloud,
     }
-    built = {place: wedge for place, wedge in wedges.items() if wedge is not None} | inner_wedges(slots, pair)
+    inner = {"router": router} if router is not None else dict(slots[PROD].wedges)
+    built = {place: wedge for place, wedge in (wedges | inner).items() if wedge is not None}
     metrics.recorders.watched = recorders
     metrics.motion.figures = motion.figures
+    metrics.policy_split.set(settings.split if pair is not None else 100)
     metrics.robot_info.clear()
     metrics.robot_info.labels(settings.robot_id, robot, policy.export.model_id).set(1)
     return Loaded(
@@ -113,7 +122,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         cloud=cloud,
         recorders=recorders,
         motion=motion,
-        outcomes=_outcomes(slots, pair, trace, around),
+        outcomes=outcomes,
         wedges=built,
         act=onion(built),
         session=session,
@@ -146,18 +155,17 @@ def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
     return [of(name, one.tracker) for name, one in found.items() if one.tracker is not None]
 
 
-def _outcomes(
-    slots: Mapping[str, PolicySlot], pair: Pair | None, trace: TraceWriter | None, around: Surroundings
-) -> Outcomes:
+def _outcomes(slots: Mapping[str, PolicySlot], trace: TraceWriter | None, around: Surroundings) -> Outcomes:
     """How episodes ended goes to the trace, the metrics, and to the correction head of the slot."""
 
-    def listen(outcome: Outcome) -> None:
+    def listen(outcome: Outcome, new: bool) -> None:
+        if trace is not None:
+            trace.note(lambda timestamp: outcome_record(outcome, timestamp))
+        if not new:
+            return
+        around.metrics.episode_outcomes.labels(outcome.slot or "none", str(outcome.success).lower()).inc()
         slot = slots.get(outcome.slot)
         if slot is not None and slot.a2c2 is not None:
             slot.a2c2.report(outcome.success)
-        around.metrics.episode_outcomes.labels(outcome.slot or "unknown", str(outcome.success).lower()).inc()
-        if trace is not None:
-            trace.note(lambda timestamp: outcome_record(outcome, timestamp))
 
-    slot_of = pair.routing.slot if pair is not None else lambda _: PROD
-    return Outcomes(slot_of, [listen])
+    return Outcomes([listen])

@@ -158,12 +158,14 @@ class Loaded:
     def not_executed(self, episode_id: str | None) -> None:
         """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
         self.guard.forget()
+        self.deadline.forget(episode_id)
         for slot in self.slots.values():
             if slot.rtc is not None:
                 slot.rtc.forget(episode_id)
 
     def begins(self, episode_id: str | None) -> None:
         """A door begins an episode, perhaps under the name of an earlier one: nothing of that is carried over."""
+        self.deadline.forget(episode_id)
         for slot in self.slots.values():
             if slot.rtc is not None:
                 slot.rtc.forget(episode_id)

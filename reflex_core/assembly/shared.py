@@ -26,11 +26,13 @@ from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard, guard_for
 
 
-def build_guard(settings: Settings, policy: Policy, around: Surroundings) -> Guard:
+def build_guard(
+    settings: Settings, policy: Policy, said: Callable[[Request], Served], around: Surroundings
+) -> Guard:
     """The guard of the robot that the policy is fitted to, tightened by the safety file."""
     fit = policy.fit
     return guard_for(
-        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s
+        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, said
     )
 
 
@@ -59,15 +61,15 @@ def build_admission(
 
 
 def build_deadline(
-    guard: Guard, robot: str, held: Callable[[Request], Served], around: Surroundings
+    guard: Guard, robot: str, said: Callable[[Request], Served], around: Surroundings
 ) -> Deadline:
-    """The deadline. held: what a hold in place of this request's answer says besides its position."""
+    """The deadline. said: what a hold in place of this request's answer says besides its position."""
     metrics = around.metrics
     return Deadline(
         lambda: around.live().deadline_ms,
         lambda: around.live().max_fallback_age_ms,
         guard.hold_position,
-        held,
+        said,
         metrics.deadline_misses.labels(robot),
         {source: metrics.fallback_invocations.labels(robot, source) for source in (LAST_KNOWN_GOOD, HOLD)},
         metrics.holds.labels("deadline"),

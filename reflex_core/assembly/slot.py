@@ -46,14 +46,16 @@ def build_slot(
         "breaker": breaker,
         "a2c2": a2c2,
         "policy": Predict(
-            policy, name, around.next_seed, _sampling(settings, policy, around.live), cache, rtc,
+            policy, name, around.next_seed, sampling_of(settings, policy, around.live), cache, rtc,
             around.metrics.in_flight.labels(robot, name),
         ),
     }  # fmt: skip
     built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
     act = onion(built)
     if breaker is not None:
-        prober = Prober(name, breaker, act, policy.canary())
+        # the canary says nothing about latency, which the correction learns from
+        alone = onion({place: wedge for place, wedge in built.items() if place != "a2c2"})
+        prober = Prober(name, breaker, alone, policy.canary())
         prober.start()
         opened.callback(prober.close)
     return PolicySlot(name, policy, settings, act, built, breaker, cache, rtc, a2c2, found.first_latency_s)
@@ -99,7 +101,7 @@ def _a2c2(settings: Settings, policy: Policy, told: Position, around: Surroundin
     )
 
 
-def _sampling(
+def sampling_of(
     settings: Settings, policy: Policy, live: Callable[[], Settings]
 ) -> Callable[[Request], Sampling]:
     """How each request is sampled: all steps, fewer while the service is degraded, or as many as it takes."""

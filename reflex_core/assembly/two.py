@@ -22,7 +22,6 @@ from reflex_core.slots.routing import Routing, other
 from reflex_core.values import Request, Served
 from reflex_core.wedges.predict import template
 from reflex_core.wedges.router import Router, Slot
-from reflex_core.wedges.wedge import Wedge
 
 
 def require_same_robot(first: Policy, other: Policy) -> None:
@@ -52,7 +51,6 @@ def build_pair(settings: Settings, slots: Mapping[str, PolicySlot], robot: str, 
     monitor = Monitor(lambda why: operating.rollback(why, "monitor"), Tripwires(divergence_limit=limit))
     operating.listen(monitor.swapped)
     metrics, models = around.metrics, {name: slot.policy.export.model_id for name, slot in slots.items()}
-    metrics.policy_split.set(settings.split)
 
     def count(swap: Swap) -> None:
         metrics.policy_split.set(swap.to_split)
@@ -74,22 +72,20 @@ def _audit(log_: AuditLog, swap: Swap) -> None:
     log_.event("policy-swap", change=fields.pop("kind"), **fields)
 
 
-def inner_wedges(slots: Mapping[str, PolicySlot], pair: Pair | None) -> dict[str, Wedge]:
-    """What lies inside the shared wedges: one slot's own, or the router with two slots behind it."""
-    if pair is None:
-        return dict(next(iter(slots.values())).wedges)
+def build_router(slots: Mapping[str, PolicySlot], pair: Pair) -> Router:
+    """The innermost of the shared wedges, with both slots behind it."""
     behind = {name: Slot(slot.act, slot.breaker) for name, slot in slots.items()}
-    return {"router": Router(behind, pair.routing, pair.monitor.failed)}
+    return Router(behind, pair.routing, pair.monitor.failed)
 
 
-def held_by(slots: Mapping[str, PolicySlot], pair: Pair | None) -> Callable[[Request], Served]:
-    """What a hold says of the slot that was to answer."""
+def said_by(slots: Mapping[str, PolicySlot], router: Router | None) -> Callable[[Request], Served]:
+    """What an answer without inference says of the slot that was to answer."""
     said = {name: template(slot.policy, name) for name, slot in slots.items()}
-    if pair is None:
+    if router is None:
         return lambda _: said[PROD]
 
-    def held(request: Request) -> Served:
-        decision = pair.routing.expected(request.episode_id, request.request_id)
-        return replace(said[decision.slot], routing=asdict(decision))
+    def of(request: Request) -> Served:
+        slot, routing = router.expected(request)
+        return replace(said[slot], routing=routing)
 
-    return held
+    return of

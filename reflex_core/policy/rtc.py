@@ -20,11 +20,12 @@ from reflex_core.policy.blocks import GUIDED, OFF, PREFIX
 from reflex_core.policy.contract import Contract
 from reflex_core.policy.fit import Fit
 from reflex_core.policy.guidance import Guidance, shifted, soft_mask
-from reflex_core.values import CLOUD, HOLD, POLICY, Floats, Request, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
 
 FLAG = "real-time chunking"
 EPISODES_KEPT = 256
 PENDING_KEPT = 64  # answers that are made but not delivered yet; more are never under way at once
+MOST_DELAY_SHARE = 0.5  # of the horizon; beyond it a chunk is made from what is seen alone
 DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten chunks, not for ever
 
 
@@ -128,9 +129,13 @@ class Rtc:
         tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
         if not len(tail):
             return Carried(why="stale")
+        if request.previous_request_id not in ("", previous.request_id):
+            return Carried(why="other_chunk")  # the caller executes one that was not answered last
         delay = min(delay, len(tail))
-        if self.mode == PREFIX and delay > self._block.max_delay:
-            return Carried(why="delay")  # longer than it was trained for
+        if delay > MOST_DELAY_SHARE * self._horizon or (
+            self.mode == PREFIX and delay > self._block.max_delay
+        ):
+            return Carried(why="delay")  # nearly all rows would be the old ones, whatever the robot sees
         return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
 
     def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
@@ -165,7 +170,8 @@ class Rtc:
     def delivered(self, request: Request, served: Served) -> None:
         """The answer leaves now. A policy's chunk becomes the one that is executed; a hold or another's ends it.
 
-        A chunk that stands in for a late one is the tail of what is executed already: that stays as it is.
+        A chunk that stands in for a late one is the tail of what is executed already, which stays as it is; unless it comes
+        from a late answer that was never delivered itself.
         """
         if self.mode == OFF or request.episode_id is None:
             return
@@ -174,15 +180,12 @@ class Rtc:
             previous = self._pending.pop(_key(request), None)
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
                 self._forget(request.episode_id)
+            elif served.chunk.source == LAST_KNOWN_GOOD:
+                self._forget_other_than(request.episode_id, served.fallback_request_id)
             elif served.chunk.source == POLICY and previous is not None:
                 self._counts["guided"] += bool(served.rtc_mode)
-                if served.a2c2.get("applied"):
-                    previous = replace(
-                        previous,
-                        rows=corrected_rows(
-                            previous.rows, served.chunk.actions, served.raw_actions, self._fit
-                        ),
-                    )
+                rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit)
+                previous = replace(previous, rows=rows)
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
@@ -199,12 +202,21 @@ class Rtc:
         with self._lock:
             episode = self._episodes.get(episode_id or "")
             if episode is not None and episode.delays:
-                episode.delays[-1] = min(max(episode.delays[-1], rows), self._horizon)
+                # by the robot's clock; a simulator's need not run as fast as ours
+                episode.delays[-1] = min(max(rows, 1), self._horizon)
 
     def forget(self, episode_id: str | None) -> None:
-        """What was delivered last is not executed: nothing guides the next chunk. The delays are still true."""
+        """What was delivered last is not executed: nothing guides the next chunk, and its delay says nothing."""
         with self._lock:
-            self._forget(episode_id or "")
+            episode = self._episodes.get(episode_id or "")
+            if episode is not None and episode.previous is not None:
+                episode.previous = None
+                episode.delays.pop()
+
+    def _forget_other_than(self, episode_id: str, request_id: str) -> None:
+        episode = self._episodes.get(episode_id)
+        if episode is not None and episode.previous is not None and episode.previous.request_id != request_id:
+            episode.previous = None
 
     def _forget(self, episode_id: str) -> None:
         episode = self._episodes.get(episode_id)
@@ -212,17 +224,19 @@ class Rtc:
             episode.previous = None
 
 
-def corrected_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floats:
-    """(horizon, width) of the network with what the correction head added, as that is what the robot executes.
+def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floats:
+    """(horizon, width) of the network with what correction head and guard changed: what the robot executes.
 
-    executed, raw: (horizon, action_dim), after and before it. A guard that had to change the corrected chunk is in it too.
+    executed, raw: (horizon, action_dim), after and before that. The same rows where nothing was changed.
     """
-    added: Floats = executed - raw
+    if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
+        return rows
+    added: Floats = (executed - raw)[: len(rows)]
     if fit.action_statistics is not None:
         added = (added / fit.action_statistics.scale).astype(np.float32)
-    corrected = rows.copy()
-    corrected[: len(added), fit.columns] += added
-    return corrected
+    changed = rows.copy()
+    changed[: len(added), fit.columns] += added
+    return changed
 
 
 def guided_columns(fit: Fit, width: int) -> Floats:
@@ -248,5 +262,5 @@ def _key(request: Request) -> tuple[str, str, int]:
 
 
 __all__ = [
-    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "corrected_rows", "effective_mode", "guided_columns",
+    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "effective_mode", "executed_rows", "guided_columns",
 ]  # fmt: skip

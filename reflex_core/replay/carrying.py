@@ -3,23 +3,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.blocks import OFF
 from reflex_core.policy.guidance import Guidance
+from reflex_core.policy.guides import Guides
 from reflex_core.policy.policy import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
-from reflex_core.policy.rtc import corrected_rows
 from reflex_core.trace.records import Recorded
 from reflex_core.values import Floats
-
-CHUNKS_KEPT = 512  # of all episodes together: a chunk guides the next one of its episode only
 
 
 class Carrying:
@@ -31,8 +25,7 @@ class Carrying:
     def __init__(self, policy: Policy, recorded: Mapping[str, Any]) -> None:
         """recorded: the settings in the trace's header."""
         self._policy = policy
-        self._rtc = policy.rtc()
-        self._chunks: OrderedDict[str, Floats] = OrderedDict()
+        self._guides = Guides(policy)
         self._now_ns = 0
         self.lost = 0
         self.notes: tuple[str, ...] = ()
@@ -59,13 +52,14 @@ class Carrying:
         block = record.document.get("rtc")
         if not isinstance(block, dict) or not block.get("previous"):
             return None
-        rows = self._chunks.get(str(block["previous"]))
         elapsed, delay = block.get("elapsed_rows"), block.get("delay")
-        usable = isinstance(elapsed, int | float) and isinstance(delay, int) and self._rtc.mode != OFF
-        if rows is None or not usable:
-            self.lost += 1
-            return None
-        return self._rtc.again(rows[None], float(elapsed), delay)  # type: ignore[arg-type]
+        found = None
+        if isinstance(elapsed, int | float) and isinstance(delay, int):
+            found = self._guides.guidance(
+                (record.episode_id or "", str(block["previous"])), float(elapsed), delay
+            )
+        self.lost += found is None
+        return found
 
     def keep(self, record: Recorded, made: Floats) -> None:
         """Remember a chunk for the next one. made: (1, horizon, width), the network's own of this replay.
@@ -75,28 +69,6 @@ class Carrying:
         """
         if not record.request_id:
             return
-        rows = made[0]
-        if self._policy.physical(made).tobytes() != record.raw_actions.tobytes():
-            rows = self._normalised(record.raw_actions, rows)
-        block = record.document.get("a2c2")
-        if (
-            isinstance(block, dict)
-            and block.get("applied")
-            and record.actions.shape == record.raw_actions.shape
-        ):
-            rows = corrected_rows(rows, record.actions, record.raw_actions, self._policy.fit)
-        self._chunks[record.request_id] = rows
-        self._chunks.move_to_end(record.request_id)
-        while len(self._chunks) > CHUNKS_KEPT:
-            self._chunks.popitem(last=False)
-
-    def _normalised(self, actions: Floats, like: Floats) -> Floats:
-        fit = self._policy.fit
-        if actions.ndim != 2 or actions.shape[1] != len(fit.action_names) or not np.isfinite(actions).all():
-            return like
-        count = min(len(actions), len(like))
-        rows = like.copy()
-        statistics = fit.action_statistics
-        own = actions[:count] if statistics is None else statistics.normalise(actions[:count])
-        rows[:count, fit.columns] = own
-        return rows
+        same = self._policy.physical(made).tobytes() == record.raw_actions.tobytes()
+        key = (record.episode_id or "", record.request_id)
+        self._guides.keep(key, record.raw_actions, record.actions, made[0] if same else None)

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from reflex_core.errors import ConfigurationError
 
-WEIGHTS = ("*.onnx", "*.data", "*.bin", "*.safetensors")
+NO_WEIGHTS = (
+    ".json",
+    ".md",
+    ".txt",
+    ".model",
+    ".png",
+    ".npz",
+)  # all else may hold tensors: exporters name them as they like
 SHARE = 0.7  # of what is free: the rest is for cuDNN, buffers and whoever else comes
 WORKSPACE_BYTES = 512 << 20  # what the graphs of both compute in
 GB = 1e9
@@ -34,8 +41,8 @@ class Room:
 
 
 def weight_bytes(export: Path) -> int:
-    """Size of all weight files of an export directory, subdirectories included."""
-    files = {file for pattern in WEIGHTS for file in export.rglob(pattern) if file.is_file()}
+    """Size of everything in an export directory that may be weights, subdirectories included."""
+    files = (file for file in export.rglob("*") if file.suffix not in NO_WEIGHTS and file.is_file())
     return sum(file.stat().st_size for file in files)
 
 

@@ -17,7 +17,7 @@ from reflex_core.slots.routing import other
 from reflex_core.values import POLICY, Request, Served
 
 SAMPLES_KEPT = 10_000
-NON_FINITE, LATE = "non_finite", "deadline"  # hold reasons that are not about limits
+NON_FINITE = "non_finite"  # a hold reason that is not about limits
 CLAMPS, ERRORS, DIVERGENCE = "clamp rate", "error rate", "divergence"
 
 log = logging.getLogger(__name__)
@@ -122,10 +122,10 @@ class Monitor:
             self._before, self._after = self._baseline(other(swap.gains)), _Counts()
 
     def answered(self, _: Request, served: Served) -> None:
-        """An answer left. A hold of the guard counts as clamped; what stood in for a late policy does not count."""
-        if served.hold_reason == NON_FINITE:
+        """An answer left. A hold of the guard counts as clamped; NaN, and what stood in for a late policy, as an error."""
+        if served.hold_reason == NON_FINITE or served.deadline_exceeded:
             self._add(_Sample(self._clock(), served.slot, failed=True))
-        elif served.chunk.source == POLICY or served.hold_reason not in ("", LATE):
+        elif served.chunk.source == POLICY or served.hold_reason:
             clamped = served.guard.clamped or bool(served.hold_reason)
             self._add(_Sample(self._clock(), served.slot, clamped=clamped))
 

@@ -29,21 +29,17 @@ class SwapError(ReflexError):
 class Swap:
     """One change. kind: split, promote or rollback; splits are percent of episodes for slot a; at_s: wall clock.
 
-    running: episodes under way were moved too. reason, by: as whoever asked said.
+    gains: the slot that gets more than before. running: episodes under way were moved too. reason, by: as was said.
     """
 
     kind: str
     from_split: int
     to_split: int
+    gains: str
     running: bool
     reason: str
     by: str
     at_s: float
-
-    @property
-    def gains(self) -> str:
-        """The slot that gets more than before."""
-        return A if self.to_split >= self.from_split else other(A)
 
 
 class Operating:
@@ -102,7 +98,9 @@ class Operating:
             raise SwapError(
                 f"slot '{slot}' is drained: it failed too often in a row, wait until it has healed"
             )
-        return self._change(PROMOTE, 100 if slot == A else 0, running=running, reason=reason, by=by)
+        return self._change(
+            PROMOTE, 100 if slot == A else 0, running=running, reason=reason, by=by, gains=slot
+        )
 
     def rollback(self, reason: str = "", by: str = "") -> Swap:
         """Take the last change back, for the episodes under way too. Raises SwapError when there is none."""
@@ -113,17 +111,21 @@ class Operating:
         self._tell(swap)
         return swap
 
-    def _change(self, kind: str, split: int, *, running: bool, reason: str, by: str) -> Swap | None:
+    def _change(
+        self, kind: str, split: int, *, running: bool, reason: str, by: str, gains: str = ""
+    ) -> Swap | None:
         with self._lock:
             if split == self._split and not running:
                 return None
-            self._before.append(self._split)
-            swap = self._apply(kind, split, running=running, reason=reason, by=by)
+            if split != self._split:  # else only episodes under way move, and there is nothing to go back to
+                self._before.append(self._split)
+            swap = self._apply(kind, split, running=running, reason=reason, by=by, gains=gains)
         self._tell(swap)
         return swap
 
-    def _apply(self, kind: str, split: int, *, running: bool, reason: str, by: str) -> Swap:
-        swap = Swap(kind, self._split, split, running, reason, by, self._clock())
+    def _apply(self, kind: str, split: int, *, running: bool, reason: str, by: str, gains: str = "") -> Swap:
+        gains = gains or (A if split > self._split else other(A))
+        swap = Swap(kind, self._split, split, gains, running, reason, by, self._clock())
         self._split = split
         if running:
             self._forget()

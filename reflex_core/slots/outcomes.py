@@ -9,15 +9,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
+from reflex_core.values import Request, Served
 
 EPISODES_KEPT = 10_000
-ID_LENGTH, NOTE_LENGTH = 256, 500
+NOTE_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One report. slot: who drove the episode, empty when it is not known here. score: the reporter's own scale."""
+    """One report. slot: who drove the episode, empty when nobody here or more than one did. score: the reporter's own scale."""
 
     episode_id: str
     success: bool
@@ -27,40 +29,52 @@ class Outcome:
 
 
 class Outcomes:
-    """The newest 10,000 episodes that were reported. A second report replaces the first. Thread-safe.
+    """The newest 10,000 episodes that were answered, and how they ended. Thread-safe.
 
-    slot_of: the slot that an episode ran in. Listeners hear of every report, in the reporter's thread.
+    A second report replaces the first. Listeners are told, in the reporter's thread, of every report and whether it says
+    anything new: saying it twice must not count twice.
     """
 
     def __init__(
-        self,
-        slot_of: Callable[[str], str | None],
-        listeners: Sequence[Callable[[Outcome], None]] = (),
-        most_episodes: int = EPISODES_KEPT,
+        self, listeners: Sequence[Callable[[Outcome, bool], None]] = (), most_episodes: int = EPISODES_KEPT
     ) -> None:
-        self._slot_of, self._listeners, self._most = slot_of, tuple(listeners), most_episodes
+        self._listeners, self._most = tuple(listeners), most_episodes
         self._lock = threading.Lock()
+        self._drove: OrderedDict[str, str] = OrderedDict()
         self._known: OrderedDict[str, Outcome] = OrderedDict()
+
+    def answered(self, request: Request, served: Served) -> None:
+        """A listener of the engine: which slot drives an episode. One that two have driven is nobody's."""
+        episode_id = request.episode_id
+        if episode_id is None:
+            return
+        with self._lock:
+            before = self._drove.get(episode_id, served.slot)
+            self._drove[episode_id] = served.slot if before == served.slot else ""
+            self._drove.move_to_end(episode_id)
+            if len(self._drove) > self._most:
+                self._drove.popitem(last=False)
 
     def report(self, episode_id: str, success: bool, score: float | None = None, note: str = "") -> Outcome:
         """Keep how an episode ended. Raises ObservationError for a report that says nothing."""
-        if not episode_id or len(episode_id) > ID_LENGTH:
+        if not episode_id or not usable_id(episode_id):
             raise ObservationError(
-                f"an outcome needs an episode id of 1 to {ID_LENGTH} characters, got {len(episode_id)}",
+                f"an outcome needs an episode id of 1 to {ID_CHARACTERS} printable characters, got {len(episode_id)}",
                 "bad-episode-id",
             )
         if not isinstance(success, bool):
             raise ObservationError(f"success must be true or false, got {success!r:.40}", "bad-outcome")
         if score is not None and not math.isfinite(score):
             raise ObservationError(f"score must be a finite number, got {score}", "bad-outcome")
-        outcome = Outcome(episode_id, success, self._slot_of(episode_id) or "", score, note[:NOTE_LENGTH])
         with self._lock:
+            outcome = Outcome(episode_id, success, self._drove.get(episode_id, ""), score, note[:NOTE_LENGTH])
+            before = self._known.get(episode_id)
             self._known[episode_id] = outcome
             self._known.move_to_end(episode_id)
             if len(self._known) > self._most:
                 self._known.popitem(last=False)
         for listener in self._listeners:
-            listener(outcome)
+            listener(outcome, before is None or before.success != success)
         return outcome
 
     def find(self, episode_id: str) -> Outcome | None:

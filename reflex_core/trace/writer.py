@@ -176,16 +176,16 @@ class TraceWriter:
             self._lost += len(waiting)
             return
         lines = [line for entry in entries if (line := self._line(entry))]
-        notes = b"".join(self._noted(note) for note in waiting if isinstance(note, Note))
-        self._lost += len(entries) - len(lines)
+        notes = [line for note in waiting if isinstance(note, Note) and (line := self._noted(note))]
+        self._lost += len(waiting) - len(lines) - len(notes)
         try:
             self._rotate()
             header = b""
             if self._file is None:
                 self._file, header = self._open()
-            self._file.write(header + b"".join(lines) + notes)
+            self._file.write(header + b"".join([*lines, *notes]))
         except OSError as error:
-            self._lost += len(lines)
+            self._lost += len(lines) + len(notes)
             self._degrade(error)
             return
         self._in_file += len(lines)

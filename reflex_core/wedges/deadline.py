@@ -47,6 +47,7 @@ class Good:
     served: Served
     received_ns: int
     stamp_ns: int
+    instruction: str
 
     def elapsed_rows(self, request: Request) -> int:
         """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
@@ -58,34 +59,50 @@ class Good:
         return int(between_ns * 1e-9 / self.served.chunk.dt_s)
 
 
+Key = tuple[str, bool]
+
+
+def _key(request: Request) -> Key | None:
+    """Its episode, and whether its observation is stamped: a program that asks over HTTP is not the robot."""
+    return None if request.episode_id is None else (request.episode_id, request.observation.stamp_ns > 0)
+
+
 class LastGood:
     """The newest good answer of each episode. Bounded, thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._good: OrderedDict[str, Good] = OrderedDict()
+        self._good: OrderedDict[Key, Good] = OrderedDict()
 
     def remember(self, request: Request, served: Served) -> None:
         """Keep an answer that was inferred and is finite, unless a newer one is there."""
-        episode_id, chunk = request.episode_id, served.chunk
+        key, chunk = _key(request), served.chunk
         # a chunk of unknown rate cannot be shifted: nobody knows how much of it is over
-        if episode_id is None or chunk.source not in (POLICY, CLOUD) or chunk.dt_s <= 0:
+        if key is None or chunk.source not in (POLICY, CLOUD) or chunk.dt_s <= 0:
             return
         if not np.isfinite(chunk.actions).all():
             return
         with self._lock:
-            known = self._good.get(episode_id)
+            known = self._good.get(key)
             if known is not None and known.received_ns > request.received_ns:
                 return
-            self._good[episode_id] = Good(served, request.received_ns, request.observation.stamp_ns)
-            self._good.move_to_end(episode_id)
+            seen = request.observation
+            self._good[key] = Good(served, request.received_ns, seen.stamp_ns, seen.instruction)
+            self._good.move_to_end(key)
             while len(self._good) > EPISODES_KEPT:
                 self._good.popitem(last=False)
 
-    def find(self, episode_id: str | None) -> Good | None:
-        """The newest good answer of the episode; None without an episode, or before its first."""
+    def find(self, request: Request) -> Good | None:
+        """The newest good answer of its episode to the same instruction; None without an episode, or before its first."""
+        key = _key(request)
         with self._lock:
-            return self._good.get(episode_id) if episode_id is not None else None
+            good = None if key is None else self._good.get(key)
+        return good if good is not None and good.instruction == request.observation.instruction else None
+
+    def forget(self, episode_id: str) -> None:
+        """What the robot of an episode was answered last is not what it does."""
+        with self._lock:
+            self._good.pop((episode_id, True), None)
 
 
 class Seldom:
@@ -153,6 +170,10 @@ class Deadline:
         """How many inferences ended after nobody waited for them any more: cancelled, failed or finished."""
         return self._late
 
+    def forget(self, episode_id: str | None) -> None:
+        """The robot does not follow the newest chunk of its episode: that does not stand in for the next one."""
+        self._good.forget(episode_id or "")
+
     @property
     def busy(self) -> int:
         """How many inferences run now, including those that nobody waits for."""
@@ -206,7 +227,7 @@ class Deadline:
             name = request.request_id
             log.warning("the deadline was missed %d times, the last by request %s: %s", times, name, reason)
         now_ns = time.monotonic_ns()
-        good = self._good.find(request.episode_id)
+        good = self._good.find(request)
         served = None if good is None else self._continued(good, request, now_ns)
         if served is None:
             served = self._held(request)
@@ -233,6 +254,7 @@ class Deadline:
             request_id=request.request_id,
             deadline_exceeded=True,
             fallback_age_ms=age_ms,
+            fallback_request_id=good.served.request_id,
             **NOT_INFERRED,
         )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -86,8 +87,12 @@ class Guard:
     def __init__(
         self, limits: Limits | None, hold_columns: Columns | None, metrics: Metrics, embodiment: str = "none",
         mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
+        said: Callable[[Request], Served] | None = None,
     ) -> None:  # fmt: skip
-        """hold_columns: where in the state each action's measured position is, None when nowhere."""
+        """hold_columns: where in the state each action's measured position is, None when nowhere.
+
+        said: what an answer without inference says of who was to answer; None repeats the one before.
+        """
         self.limits = limits
         self._hold_columns = hold_columns
         self._state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
@@ -98,7 +103,7 @@ class Guard:
         self._holds = metrics.holds
         metrics.guard_tripped.clear()  # there is one guard; the one before may have had another robot
         self._tripped = metrics.guard_tripped.labels(embodiment)
-        self._mode = mode
+        self._mode, self._said = mode, said
         self._most = max_consecutive_clamps
         self._history = CommandHistory()
         self._check: tuple[float, Check] | None = None
@@ -234,12 +239,14 @@ class Guard:
         return reason
 
     def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
-        """A hold without any inference, in the shape of the chunks before."""
-        held = self._hold(request, pattern, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
+        """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""
+        said = replace(pattern, routing=NOTHING) if self._said is None else self._said(request)
+        like = replace(said, chunk=pattern.chunk)
+        held = self._hold(request, like, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
         return replace(
             held, raw_actions=held.chunk.actions, request_id=request.request_id, episode_id=request.episode_id,
-            seed=request.seed or 0, latency_ms=0.0, routing=NOTHING, deadline_exceeded=False,
-            fallback_age_ms=0.0, injected_latency_ms=0.0, trace_seq=-1, **NOT_INFERRED,
+            seed=request.seed or 0, latency_ms=0.0, deadline_exceeded=False, fallback_age_ms=0.0,
+            fallback_request_id="", injected_latency_ms=0.0, trace_seq=-1, **NOT_INFERRED,
         )  # fmt: skip
 
     def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:
@@ -302,16 +309,16 @@ class Guard:
 
 def guard_for(
     embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics, safety: SafetyConfig | None,
-    action_names: tuple[str, ...], dt_s: float,
+    action_names: tuple[str, ...], dt_s: float, said: Callable[[Request], Served] | None = None,
 ) -> Guard:  # fmt: skip
     """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
-    action_names, dt_s: of the chunks that will come.
+    action_names, dt_s: of the chunks that will come. said: what an answer without inference says of who was to answer.
     """
     limits = effective_limits(action_names, embodiment, safety)
     name = embodiment.name if embodiment is not None else "none"
     if safety is None:
-        return Guard(limits, hold_columns, metrics, name)
+        return Guard(limits, hold_columns, metrics, name, said=said)
     for note in safety.notes:
         log.warning("%s", note)
     if limits is not None:
@@ -319,7 +326,7 @@ def guard_for(
             Check(limits, dt_s, safety.mode)
         except ValueError as error:
             raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
-    return Guard(limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps)
+    return Guard(limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, said)
 
 
 def _owner(request: Request) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from reflex_core.errors import CancelledError, NotReadyError, ObservationError
 from reflex_core.slots.health import DEGRADED, SlotBreaker, is_out, verdict
@@ -49,6 +50,13 @@ class Router:
     def verdict(self) -> str:
         """healthy, drain-a, drain-b or degraded, from the two breakers as they stand."""
         return verdict(*(is_out(self._slots[name].breaker) for name in (A, B)))
+
+    def expected(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """(the slot that would answer, what its answer would say of the routing); nothing is decided by asking."""
+        decision = self._routing.expected(request.episode_id, request.request_id)
+        if self._is_out(decision.slot) and not self._is_out(other(decision.slot)):
+            decision = replace(decision, slot=other(decision.slot), cached=False)
+        return decision.slot, asdict(decision) | {"crash_verdict": self.verdict}
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost, like the policy)
         decision = self._routing.decide(request.episode_id, request.request_id)

@@ -16,7 +16,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.metrics import Metrics
 from reflex_core.recorder import Recorder
 from reflex_core.slo import percentile_of
-from reflex_core.values import Request, Served
+from reflex_core.values import POLICY, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 WINDOW = 1024
@@ -100,7 +100,7 @@ class Telemetry:
             slot.cache_hit()
         elif served.cache_status == "miss":
             slot.cache_miss()
-        if served.rtc_mode:
+        if served.rtc_mode and served.chunk.source == POLICY:
             slot.guided()
         if served.tokens_cut:
             self._metrics.instructions_cut.inc()

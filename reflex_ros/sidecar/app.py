@@ -228,6 +228,7 @@ def answer(
             seed=asked.seed,
             forwarded=forwarded,
             elapsed_rows=asked.elapsed_rows,
+            previous_request_id=asked.previous_request_id,
             traceparent=caller.traceparent,
             tracestate=caller.tracestate,
         )

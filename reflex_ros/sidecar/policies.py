@@ -68,6 +68,8 @@ def _change(pair: Pair, asked: dict[str, Any], reason: str) -> None:
     value, running = asked[named[0]], asked.get("running", False)
     if not isinstance(running, bool):
         raise ObservationError(f"running must be true or false, got {running!r:.40}", "bad-change")
+    if running and named[0] != "promote":
+        raise ObservationError("running goes with promote alone: a split is for new episodes", "bad-change")
     if named[0] == "split":
         pair.operating.set_split(value, reason, BY)
     elif named[0] == "promote":

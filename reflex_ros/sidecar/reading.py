@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 
 from reflex_core.assembly import Loaded
+from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
 from reflex_core.frames import ENCODINGS, encoded_size
 from reflex_core.values import Floats, Frame, Observation
 
 INSTRUCTION_CHARACTERS = 10_000
-ID_CHARACTERS = 256
 STATE_NUMBERS = 4096
 SEED_LIMIT = 2**63
 MOST_ROWS = 100_000
@@ -44,6 +44,7 @@ class Asked:
     request_id: str | None
     seed: int | None
     elapsed_rows: float | None = None
+    previous_request_id: str = ""
 
 
 def cameras_of(loaded: Loaded) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ def read(asked: Document, cameras: tuple[str, ...], max_pixels: int) -> Asked:
         request_id=request_id(asked),
         seed=_seed(asked.get("seed")),
         elapsed_rows=_elapsed_rows(asked.get("elapsed_rows")),
+        previous_request_id=_identifier(asked, "previous_request_id") or "",
     )
 
 
@@ -121,7 +123,7 @@ def _identifier(asked: Document, field: str) -> str | None:
     value = asked.get(field)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > ID_CHARACTERS or not value.isprintable():
+    if not isinstance(value, str) or not usable_id(value):
         raise ObservationError(
             f"'{field}' must be a string of at most {ID_CHARACTERS} printable characters, got {_shown(value)}",
             f"bad-{field.replace('_', '-')}",

@@ -41,7 +41,8 @@ def chunk_reply(served: Served, loaded: Loaded, robot_id: str) -> Reply:
 
 
 def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
-    policy, chunk, guard = loaded.policy, served.chunk, served.guard
+    policy = loaded.slots.get(served.slot, loaded.first).policy
+    chunk, guard = served.chunk, served.guard
     p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
     return {
         "actions": np.ascontiguousarray(chunk.actions),
@@ -84,6 +85,7 @@ def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
         "cache_age_ms": round(served.cache_age_ms, 1),
         "rtc_mode": served.rtc_mode,
         "rtc_delay": served.rtc_delay,
+        "rtc_previous": served.rtc_previous,
         "a2c2_applied": bool(served.a2c2.get("applied", False)),
         "a2c2_reason": str(served.a2c2.get("reason", "")),
         "a2c2_correction_magnitude": float(served.a2c2.get("correction_magnitude", 0.0)),

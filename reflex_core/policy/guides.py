@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guided an answer, made again from chunks in physical units: for a replay, and for a shadow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.policy.blocks import OFF
+from reflex_core.policy.guidance import Guidance
+from reflex_core.policy.policy import Policy
+from reflex_core.policy.rtc import executed_rows
+from reflex_core.values import Floats
+
+CHUNKS_KEPT = 512  # of all episodes together: a chunk guides the next one of its episode only
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    raw: Floats
+    executed: Floats
+    own: Floats | None
+
+
+class Guides:
+    """The chunks of many episodes, as one policy would have made them. Not thread-safe; bounded."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._rtc = policy.rtc()
+        self._chunks: OrderedDict[Key, _Kept] = OrderedDict()
+
+    def keep(self, key: Key, raw: Floats, executed: Floats, own: Floats | None = None) -> None:
+        """Remember a chunk. key: its episode and request id; raw, executed: (horizon, action_dim), before and after
+        correction and guard; own: (horizon, width), the network's numbers for `raw` where they are known.
+        """
+        self._chunks[key] = _Kept(raw, executed, own)
+        self._chunks.move_to_end(key)
+        while len(self._chunks) > CHUNKS_KEPT:
+            self._chunks.popitem(last=False)
+
+    def guidance(self, key: Key, elapsed_rows: float, delay: int) -> Guidance | None:
+        """What an answer was guided by that says so; None where the chunk is not known, or this policy takes no guidance."""
+        kept = self._chunks.get(key)
+        if kept is None or self._rtc.mode == OFF:
+            return None
+        fit = self._policy.fit
+        rows = kept.own if kept.own is not None else self._normalised(kept.raw)
+        if rows is None:
+            return None
+        return self._rtc.again(executed_rows(rows, kept.executed, kept.raw, fit)[None], elapsed_rows, delay)
+
+    def _normalised(self, actions: Floats) -> Floats | None:
+        """(horizon, width) in the network's units; padding is zero, as nothing guides it. None for another robot's."""
+        contract, fit = self._policy.contract, self._policy.fit
+        if actions.ndim != 2 or actions.shape[1] != len(fit.action_names) or not np.isfinite(actions).all():
+            return None
+        count = min(len(actions), contract.horizon)
+        rows = np.zeros((contract.horizon, contract.width), np.float32)
+        statistics = fit.action_statistics
+        own = actions[:count] if statistics is None else statistics.normalise(actions[:count])
+        rows[:count, fit.columns] = own
+        return rows if count >= fit.horizon else rows[:count]
