@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from reflex_core.assembly import Loaded, PolicySlot, Surroundings, assemble
+from reflex_core import describing
+from reflex_core.assembly import Loaded, Surroundings, assemble
 from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer
 from reflex_core.errors import NotReadyError, ReflexError
@@ -235,46 +236,14 @@ class Engine:
         loaded = self._loaded
         if loaded is None:
             return effective
-        policy = loaded.policy
-        return effective | {
-            "model_version": policy.export.model_version,
-            "config_hash": policy.export.config_hash,
-            "inference_mode": policy.inference_mode,
-            "active_providers": list(policy.providers),
-            "embodiment": loaded.embodiment.name if loaded.embodiment else None,
-            "action_names": list(policy.fit.action_names),
-            "state_names": list(policy.fit.state_names),
-            "state_dim": policy.fit.state_dim,
-            "cameras": dict(policy.fit.cameras),
-            "action_horizon": policy.fit.horizon,
-            "dt_s": policy.fit.dt_s,
-            "actions_denormalised": policy.fit.action_statistics is not None,
-            "state_used": policy.contract.state is not None,
-            "notes": list(policy.notes),
-            "wedges": list(loaded.wedges),
-            "rtc": _rtc(loaded.first),
-            "prefix_cache": None if loaded.first.cache is None else dict(loaded.first.cache.counts),
-            "policies": self.policies(),
-            "motion": loaded.motion.figures().document(),
-        }
+        return effective | describing.effective(loaded) | {"policies": self.policies()}
 
     def policies(self) -> dict[str, Any]:
         """Who answers: every slot, and where there are two the split, its history and the watch over it."""
         loaded = self._loaded
         if loaded is None:
             return {"mode": "none", "verdict": self._state, "slots": {}}
-        tally = loaded.outcomes.tally()
-        slots = {
-            name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
-            for name, slot in loaded.slots.items()
-        }
-        document = {
-            "mode": "single" if loaded.pair is None else "two",
-            "verdict": loaded.verdict,
-            "slots": slots,
-            "shadow": _shadow(loaded),
-        }
-        return document | (loaded.pair.document() if loaded.pair is not None else {})
+        return describing.policies(loaded)
 
     def _swapped(self, swap: Swap) -> None:
         """Whoever changed the split: the settings say so too."""
@@ -296,21 +265,3 @@ class Engine:
     def _enter(self, state: str, reason: str = "") -> None:
         self._state, self._reason = state, reason
         self.metrics.server_up.set(1 if state == READY else 0)
-
-
-def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
-    """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
-    rtc = slot.rtc
-    return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
-
-
-def _shadow(loaded: Loaded) -> dict[str, Any] | None:
-    shadow, policy = loaded.shadow, loaded.shadow_policy
-    if shadow is None or policy is None:
-        return None
-    return {
-        "model_version": policy.export.model_version,
-        "compared": shadow.compared,
-        "dropped": shadow.dropped,
-        "failed": shadow.failed,
-    }

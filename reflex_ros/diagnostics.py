@@ -60,18 +60,26 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
     return Finding("policy", level, problem or engine.state, values | {"state": engine.state})
 
 
+def trouble(loop: ChunkLoop) -> str:
+    """Why no fresh chunk comes, "slug: sentence"; empty when one does."""
+    if loop.stopped:
+        return "stopped: call ~/resume to go on"
+    progress = loop.progress
+    return f"{progress.problem}: {progress.problem_text}" if progress.problem else ""
+
+
 def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Finding:
     """Do the sensors deliver something that may be acted on?"""
     progress = loop.progress
     values: dict[str, object] = {f"{stream} age ms": f"{age:.0f}" for stream, age in ages_ms.items()}
     values |= {"refused": progress.refused, "chunks": progress.chunks, "discarded": progress.discarded}
     if loop.stopped:
-        return Finding("observations", WARN, "stopped: call ~/resume to go on", values)
+        return Finding("observations", WARN, trouble(loop), values)
     if not progress.problem:
         return Finding("observations", OK, "fresh", values)
     waiting = progress.problem in WAITING and progress.chunks == 0
     level = WARN if waiting else ERROR
-    return Finding("observations", level, f"{progress.problem}: {progress.problem_text}", values)
+    return Finding("observations", level, trouble(loop), values)
 
 
 def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Finding:

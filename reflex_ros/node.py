@@ -4,22 +4,15 @@
 from __future__ import annotations
 
 import gc
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from reflex_core.assembly import Loaded
@@ -337,54 +330,3 @@ class ReflexNode:
             self.sidecar.stop()
         unbridge(self._logs)
         self.node.destroy_node()
-
-
-def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
-    """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop, 1 when it could not start."""
-    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        server = ReflexNode(overrides)
-    except ReflexError as error:
-        print(f"reflex serve: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(server.node)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    status = 0
-    if server.settings.autostart:
-        started = executor.create_task(server.start)
-        if not _spin(executor, lambda: stop.is_set() or started.done()):
-            status = 1
-        elif started.done() and not started.result():
-            print(f"reflex serve: {server.node.refusal or server.engine.reason}", file=sys.stderr)
-            status = 1
-    if status == 0:
-        status = 0 if _spin(executor, stop.is_set) else 1
-    finished = executor.create_task(server.finish)
-    _spin(executor, finished.done)
-    server.destroy()
-    rclpy.try_shutdown()
-    return status
-
-
-def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:
-    """Serve callbacks until a condition holds; the heartbeat timer wakes it to look. False on a fault.
-
-    A callback that raises is logged and does not stop the others; a hundred in a row do.
-    """
-    faults = 0
-    while not until():
-        try:
-            executor.spin_once()
-            faults = 0
-        except ExternalShutdownException:
-            return False
-        except Exception:
-            traceback.print_exc()
-            faults += 1
-            if faults > 100:
-                return False
-    return True

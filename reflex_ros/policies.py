@@ -59,7 +59,7 @@ def _said(swap: Swap | None) -> str:
 
 
 def _heard(node: Node, engine: Engine, message: EpisodeOutcome, running: str) -> None:
-    score = None if math.isnan(message.score) else message.score
+    score = message.score if message.has_score and not math.isnan(message.score) else None
     try:
         engine.report_outcome(message.episode_id or running, message.success, score, message.note)
     except ReflexError as error:

@@ -8,6 +8,7 @@ from reflex_core.engine import Engine
 from reflex_core.policy.blocks import OFF
 from reflex_core.policy.prefix_cache import HIT
 from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.diagnostics import trouble
 from reflex_ros.msg import ServeStatus
 
 
@@ -21,6 +22,7 @@ def status_message(
         stopped=loop.stopped if loop else False,
         holding=bool(progress.hold_reason),
         hold_reason=progress.hold_reason,
+        problem=trouble(loop) if loop else engine.reason,
         latency_ms=progress.latency_ms,
         observation_age_ms=progress.age_ms,
         chunks_total=progress.chunks,

@@ -104,6 +104,7 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
     assert scene.robot.call("stop").success
     wait_for(lambda: scene.robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, "a hold")
     wait_for(lambda: scene.robot.status.stopped, "status says stopped")
+    assert scene.robot.status.problem == "stopped: call ~/resume to go on"
     scene.robot.say("reach the green bowl")
     scene.robot.begin("ep_43")
     count = len(scene.robot.statuses)

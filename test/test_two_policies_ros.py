@@ -96,10 +96,32 @@ def test_the_outcome_of_the_running_episode_is_kept_for_its_slot(export_dir: Exp
         chunk_of(scene, "ep_1")
         publisher = scene.robot.node.create_publisher(EpisodeOutcome, "/reflex/outcome", 10)
         wait_for(publisher.get_subscription_count, "the node listens")
-        publisher.publish(EpisodeOutcome(success=True, score=float("nan")))
+        publisher.publish(EpisodeOutcome(success=True))
         wait_for(
             lambda: client_of(scene).get("/policies").json["slots"]["b"]["successes"] == 1, "it is counted"
         )
+
+
+def test_a_score_counts_only_where_the_message_says_that_it_has_one(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
+        scene.activate()
+        publisher = scene.robot.node.create_publisher(EpisodeOutcome, "/reflex/outcome", 10)
+        wait_for(publisher.get_subscription_count, "the node listens")
+        reports = {
+            "left_out": EpisodeOutcome(score=0.5),
+            "nothing": EpisodeOutcome(),
+            "nan": EpisodeOutcome(has_score=True, score=float("nan")),
+            "zero": EpisodeOutcome(has_score=True),
+            "half": EpisodeOutcome(has_score=True, score=0.5),
+        }
+        loaded = scene.server.engine.loaded
+        assert loaded is not None
+        kept = {}
+        for episode, report in reports.items():
+            report.episode_id = episode
+            publisher.publish(report)
+            kept[episode] = wait_for(lambda name=episode: loaded.outcomes.find(name), episode).score
+        assert kept == {"left_out": None, "nothing": None, "nan": None, "zero": 0.0, "half": 0.5}
 
 
 def test_four_clients_and_the_robot_never_share_what_an_episode_carries(tmp_path: Path) -> None:

@@ -77,17 +77,15 @@ def _init(options: argparse.Namespace) -> int:
         by_name = {joint.name: joint for joint in joints}
         joints = [by_name[name] for name in embodiment.joint_names if name in by_name]
         missing = [line for line in missing if line.partition(":")[0] in embodiment.joint_names]
-        missing += [
-            f"{name}: not in the description" for name in embodiment.joint_names if name not in by_name
-        ]
+        missing += [_not_there(name) for name in embodiment.joint_names if name not in by_name]
     for note in found.notes:
         print(f"note: {note}")
     for line in missing:
         print(f"missing: {line}", file=sys.stderr)
     if missing and not options.partial:
         print(
-            f"reflex guard: {options.urdf}: {len(missing)} limits are missing; nothing written. Add them to the"
-            " description, or write the rest with --partial and add them there",
+            f"reflex guard: {options.urdf}: {len(missing)} limits are missing; nothing written."
+            f" {_way_out(missing, embodiment)}",
             file=sys.stderr,
         )
         return 1
@@ -100,6 +98,23 @@ def _init(options: argparse.Namespace) -> int:
     _write(options.output, _document(joints, options.margin, options.urdf), force=options.force)
     print(f"{options.output}: limits of {len(joints)} joints; read it before a robot moves by it")
     return 0
+
+
+def _way_out(missing: list[str], embodiment: Embodiment | None) -> str:
+    gripper = embodiment.gripper if embodiment is not None else None
+    if embodiment is not None and gripper is not None:
+        name = embodiment.joint_names[gripper.component_idx]
+        if missing == [_not_there(name)]:
+            return (
+                f"'{name}' is the gripper of embodiment '{embodiment.name}', which the description of an arm alone"
+                " does not have: write the arm's limits with --partial (the embodiment's own then count for the"
+                " gripper), or give an embodiment without gripper"
+            )
+    return "Add them to the description, or write the rest with --partial and add them there"
+
+
+def _not_there(name: str) -> str:
+    return f"{name}: not in the description"
 
 
 def _document(joints: list[UrdfJoint], margin: float, where: Path) -> dict[str, object]:

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve_ros(overrides: dict[str, object], ros_args: list[str]) -> int:
     try:
-        from reflex_ros.node import run  # only here, so that HTTP alone needs no ROS
+        from reflex_ros.running import run  # only here, so that HTTP alone needs no ROS
     except (ImportError, OSError) as error:
         print(
             f"reflex serve: ROS is here but the node cannot be imported ({error}): build the package"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is loaded, in words and numbers: for /config, /policies and the diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reflex_core.assembly import Loaded, PolicySlot
+
+
+def effective(loaded: Loaded) -> dict[str, Any]:
+    """What is really in effect, whatever was asked for; of two policies what they share, and the first one's own."""
+    policy, cache = loaded.policy, loaded.first.cache
+    return {
+        "model_version": policy.export.model_version,
+        "config_hash": policy.export.config_hash,
+        "inference_mode": policy.inference_mode,
+        "active_providers": list(policy.providers),
+        "embodiment": loaded.embodiment.name if loaded.embodiment else None,
+        "action_names": list(policy.fit.action_names),
+        "state_names": list(policy.fit.state_names),
+        "state_dim": policy.fit.state_dim,
+        "cameras": dict(policy.fit.cameras),
+        "action_horizon": policy.fit.horizon,
+        "dt_s": policy.fit.dt_s,
+        "actions_denormalised": policy.fit.action_statistics is not None,
+        "state_used": policy.contract.state is not None,
+        "notes": list(policy.notes),
+        "wedges": list(loaded.wedges),
+        "rtc": _rtc(loaded.first),
+        "prefix_cache": None if cache is None else dict(cache.counts),
+        "motion": loaded.motion.figures().document(),
+    }
+
+
+def policies(loaded: Loaded) -> dict[str, Any]:
+    """Who answers: every slot, and where there are two the split, its history and the watch over it."""
+    tally = loaded.outcomes.tally()
+    slots = {
+        name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
+        for name, slot in loaded.slots.items()
+    }
+    document = {
+        "mode": "single" if loaded.pair is None else "two",
+        "verdict": loaded.verdict,
+        "slots": slots,
+        "shadow": _shadow(loaded),
+    }
+    return document | (loaded.pair.document() if loaded.pair is not None else {})
+
+
+def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
+    """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
+    rtc = slot.rtc
+    return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
+
+
+def _shadow(loaded: Loaded) -> dict[str, Any] | None:
+    shadow, policy = loaded.shadow, loaded.shadow_policy
+    if shadow is None or policy is None:
+        return None
+    return {
+        "model_version": policy.export.model_version,
+        "compared": shadow.compared,
+        "dropped": shadow.dropped,
+        "failed": shadow.failed,
+    }
