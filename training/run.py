@@ -41,6 +41,12 @@ def main() -> None:
     run_module("training.export", "--weights", weights, "--out", out)
     run_module("reflex_ros.cli.main", "calibrate-adaptive", out, "--write")
     run_module("benchmarks.prefix_reuse", "--write", out)
+    moments, later = work / "a2c2_train.npz", work / "a2c2_held_out.npz"
+    if not moments.exists():
+        run_module("training.a2c2_data", out, "--first-seed", 20_000, "--count", 600, "--out", moments)
+    if not later.exists():
+        run_module("training.a2c2_data", out, "--first-seed", 10_000, "--count", 50, "--out", later)
+    run_module("training.a2c2", "--data", moments, "--held-out", later, "--out", out / "a2c2.npz")
     run_module("training.parity", out)
     run_module("training.verify", "--weights", weights, "--export", out)
 
