@@ -70,9 +70,11 @@ class LatencyPlot(QtWidgets.QWidget):
     def _line(self, painter: Any, area: Any, top_ms: float, name: str, value_ms: float, colour: str) -> None:
         beyond = value_ms > top_ms
         y = area.top() + 1 if beyond else _y(area, value_ms / top_ms)
-        painter.setPen(QtGui.QPen(QtGui.QColor(colour), 1.5, QtCore.Qt.DashLine))
+        painter.setPen(QtGui.QPen(QtGui.QColor(colour), 2, QtCore.Qt.DashLine))
         if not beyond:
+            painter.setRenderHint(QtGui.QPainter.Antialiasing, False)  # or a level line is a pale blur
             painter.drawLine(area.left(), y, area.right(), y)
+            painter.setRenderHint(QtGui.QPainter.Antialiasing, True)
         label = f"{name} {value_ms:g} ms" + (" ↑" if beyond else "")
         offset = 90 if name == "deadline" else 260
         _text(painter, self, area.left() + offset, y + 13 if beyond else y - 3, label, colour=colour)
