@@ -14,6 +14,8 @@ PYTHON ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
 PYTEST_ARGS ?=
+# Two files at a time, also on two cores: most tests wait for a robot. TEST_JOBS=0 runs them one after the other.
+TEST_JOBS ?= 2
 
 # Raw camera images do not fit the default shared-memory segment of Fast DDS (docs/dependencies.md).
 export FASTRTPS_DEFAULT_PROFILES_FILE ?= $(CURDIR)/config/fastdds_shm.xml
@@ -57,7 +59,7 @@ doctor: build ## check this machine
 
 .PHONY: test
 test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types and run all tests
-	@$(RUN) -m pytest $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMPS)/test ## ruff and mypy

@@ -65,6 +65,7 @@ EXTRAS = {
         "mypy>=1.11,<3",
         "onnx>=1.16,<2",
         "pytest>=8,<10",
+        "pytest-xdist>=3.6,<4",
         "ruff>=0.14,<0.18",
         "types-PyYAML",
     ],

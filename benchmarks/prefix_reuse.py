@@ -8,12 +8,10 @@ the answer into the export's reflex_config.json: what 95 of 100 moves of 2 cm do
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +22,10 @@ from reflex_core.embodiment import load_embodiment
 from reflex_core.export import CONFIG_NAME, open_export
 from reflex_core.policy.blocks import CacheRule
 from reflex_core.policy.policy import Policy, Prediction, load_policy
-from reflex_core.policy.prefix_cache import HIT, PrefixCache, image_change
+from reflex_core.policy.prefix_cache import HIT, PrefixCache
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.prefix_threshold import MAX_AGE_MS, Measured, change, prefix_block, threshold, uncalibrated
+from reflex_core.whole_file import write_block
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import FIRST_SEED, look
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_SPACING_M, JOINT_NAMES, Scene, make_scene
@@ -33,7 +33,6 @@ from reflex_ros.demo.trajectory import TrajectoryFollower
 
 FIRST_HELD_OUT_SEED = 10_000
 EPISODE_S, REPLAN_S, DELAY_S, MOVES_AT_S, COMMAND_PERIOD_S = 5.0, 0.25, 0.05, 2.0, 0.01
-MAX_AGE_MS = 1000.0
 SMALL_MOVE_M, LEAST_MOVE_M = 0.06, 0.02
 STATIC, SMALL, FAR = "static", "moved 6 cm", "moved anywhere"
 EVERY, IGNORING = "every prefix computed", "once per episode, image ignored"
@@ -92,20 +91,20 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixC
 
 def changes(policy: Policy, arm: Arm, scenes: Sequence[Scene], distance_m: float) -> list[float]:
     """How much the pictures change when the named block moves that far: seen from the start and from the goal."""
-    cache = PrefixCache(CacheRule(1.0, MAX_AGE_MS), policy.contract.images, [policy.contract.images[0].input])
+    cache = policy.prefix_cache()
     camera, found = next(iter(policy.fit.cameras.values())), []
     for scene in scenes:
         arm.reset(scene)
         goal = policy.predict(look(arm, scene, camera), scene.seed).actions[-1]
         later = moved(scene, np.random.default_rng(scene.seed), distance_m)
         for pose in (scene.start_joints_rad, goal):
-            thumbnails = []
+            both = []
             for shown in (scene, later):
                 arm.reset(shown)
                 arm.set_joints(pose)
                 seen = look(arm, scene, camera)
-                thumbnails.append(cache.seen(seen, policy.arrays(seen)[0]).thumbnails[0])
-            found.append(image_change(*thumbnails))
+                both.append(cache.seen(seen, policy.arrays(seen)[0]))
+            found.append(change(*both))
     return found
 
 
@@ -131,23 +130,14 @@ def row(task: str, name: str, outcomes: Sequence[Outcome], fresh: Sequence[Outco
 def write(policy: Policy, arm: Arm, path: Path, count: int) -> None:
     """Measure the threshold on scenes of its own and keep it in the export."""
     scenes = [make_scene(FIRST_SEED + index) for index in range(count)]
-    seen = changes(policy, arm, scenes, LEAST_MOVE_M)
-    least = float(np.quantile(seen, 0.05))
-    block = {
-        "image_threshold": round(least, 3),
-        "max_age_ms": MAX_AGE_MS,
-        "measured": {
-            "model_hash": policy.export.model_hash,
-            "observations": f"{count} simulated scenes, the named block moved 2 cm, seen from start and goal",
-            "least_change": round(least, 4),
-            "median_change": round(float(np.median(seen)), 4),
-            "date": datetime.now(timezone.utc).date().isoformat(),
-        },
-    }
-    file = path / CONFIG_NAME
-    document = json.loads(file.read_text(encoding="utf-8")) | {"prefix_cache": block}
-    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    print(f"{block}\nwritten to {file}")
+    found = Measured((), tuple(changes(policy, arm, scenes, LEAST_MOVE_M)))
+    block = prefix_block(
+        threshold(found), MAX_AGE_MS, policy.export.model_hash,
+        f"{count} simulated scenes, the named block moved 2 cm, seen from start and goal",
+        least_change=round(found.least, 4), median_change=round(float(np.median(found.moved)), 4),
+    )  # fmt: skip
+    write_block(path / CONFIG_NAME, "prefix_cache", block)
+    print(f"{block}\nwritten to {path / CONFIG_NAME}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -161,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--write", type=Path, help="measure the threshold of this export and write it")
     options = arguments.parse_args(argv)
     path = options.write or embedded().path
-    policy = load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
+    export = uncalibrated(open_export(path)) if options.write else open_export(path)
+    policy = load_policy(export, load_embodiment(path / "embodiment.json"), "cpu", 1)
     arm = Arm()
     if options.write:
         write(policy, arm, path, options.moved_episodes)

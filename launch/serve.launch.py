@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve a policy: `ros2 launch reflex_ros serve.launch.py export_dir:=/my/export embodiment:=franka`.
 
-Every setting of docs/flags.md is an argument. `params_file` holds the same settings as YAML; arguments win.
+Every setting of docs/flags.md is an argument. `params_file` holds the same settings as YAML; arguments win. On a robot:
+`trajectory:=/joint_trajectory_controller/joint_trajectory remap:="camera/image_raw:=/wrist/color"`.
 """
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
@@ -25,7 +26,8 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
             executable="serve",
             name="reflex",
             namespace=text("namespace"),
-            parameters=[*files, {"use_sim_time": text("use_sim_time").lower() == "true"}, as_lists],
+            parameters=[*files, {"use_sim_time": text("use_sim_time").lower() == "true"} | as_lists],
+            remappings=launching.remappings(text("trajectory"), text("remap")),
             ros_arguments=["--log-level", text("log_level")],
             respawn=text("respawn").lower() == "true",
             respawn_delay=2.0,
@@ -36,15 +38,11 @@ def _nodes(context: LaunchContext) -> list[LifecycleNode]:
 
 def generate_launch_description() -> LaunchDescription:
     """One node, its settings, its environment."""
-    own = [
-        ("namespace", "", "Namespace of the node and its topics."),
-        ("params_file", "", "YAML file with the node's parameters."),
-        ("use_sim_time", "false", "Follow /clock."),
-        ("log_level", "info", "debug, info, warn, error."),
-        ("respawn", "false", "Start the process again when it ends."),
-    ]
     return LaunchDescription(
-        [DeclareLaunchArgument(name, default_value=value, description=words) for name, value, words in own]
+        [
+            DeclareLaunchArgument(name, default_value=value, description=words)
+            for name, value, words in launching.OWN_ARGUMENTS
+        ]
         + [
             DeclareLaunchArgument(name, default_value="", description=words)
             for name, words in launching.arguments()

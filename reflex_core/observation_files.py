@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,19 @@ def read_observations(folder: Path) -> list[Observation]:
     {"instruction": "...", "state": [...], "images": {"camera": "file.png"}}; state in physical units, images PNG or
     JPEG, relative to the folder. Raises ObservationError naming file, key, expected and got.
     """
-    files = sorted(folder.glob("*.json"))
+    return list(named_observations(folder).values())
+
+
+def named_observations(folder: Path) -> dict[str, Observation]:
+    """The same by the names of their files without the ending; img-2 comes before img-10."""
+    files = sorted(folder.glob("*.json"), key=lambda path: _natural(path.stem))
     if not files:
         raise ObservationError(f"{folder}: expected a folder with one JSON file per observation, found none")
-    return [_observation(path) for path in files]
+    return {path.stem: _observation(path) for path in files}
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _observation(path: Path) -> Observation:

@@ -99,7 +99,8 @@ class ChunkLoop:
             if self._executing is not None:
                 self._hold(reason)
         self.news()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def news(self) -> None:
         """A message arrived: look again whether a chunk is due."""

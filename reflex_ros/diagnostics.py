@@ -68,6 +68,17 @@ def trouble(loop: ChunkLoop) -> str:
     return f"{progress.problem}: {progress.problem_text}" if progress.problem else ""
 
 
+def command_finding(others: Sequence[str], topic: str) -> Finding:
+    """Is this the only policy that commands the robot?"""
+    values: dict[str, object] = {"topic": topic, "others": ", ".join(others) or "none"}
+    if others:
+        said = (
+            f"the robot holds: {', '.join(others)} commands it too, on {topic}; end one, then call ~/resume"
+        )
+        return Finding("commands", ERROR, said, values)
+    return Finding("commands", OK, "this policy alone", values)
+
+
 def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Finding:
     """Do the sensors deliver something that may be acted on?"""
     progress = loop.progress

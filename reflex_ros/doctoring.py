@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
 from reflex_core.locations import share
 from reflex_ros.doctoring_dds import image_transport, loopback
+from reflex_ros.doctoring_others import other_servers
 from reflex_ros.interface_files import differences
 
 INSTALL = "source a ROS 2 install or install the ROS wheels (make build); --no-ros serves HTTP without"
@@ -30,14 +31,15 @@ HIGHEST_DOMAIN, HIGHEST_SAFE_DOMAIN = (
     232,
     101,
 )  # beyond the second its ports fall among those that Linux hands out
+RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 PATIENCE_S = 30.0
 ROS_CLOCK_S = 0.1
 
 _TRY = "import rclpy; from rclpy.utilities import get_rmw_implementation_identifier as name; rclpy.init(); print(name())"
 
 
-def ros(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Every check of ROS; those that need what is missing are left out."""
+def ros(environment: Mapping[str, str] = os.environ, ros_args: Sequence[str] = ()) -> Iterator[Finding]:
+    """Every check of ROS; those that need what is missing are left out. ros_args: as `reflex serve` would get them."""
     where = distribution(environment)
     yield where
     if importlib.util.find_spec("rclpy") is None:
@@ -53,6 +55,7 @@ def ros(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     yield ros_clock()
     if usable.level != FAIL:
         yield loopback()
+        yield other_servers(ros_args)
 
 
 def distribution(environment: Mapping[str, str] = os.environ, prefix: Path = Path(sys.prefix)) -> Finding:
@@ -141,10 +144,15 @@ def messages(folder: Path | None = None) -> Finding:
 
 
 def domain(environment: Mapping[str, str] = os.environ) -> Finding:
-    """Whether ROS_DOMAIN_ID can be used."""
+    """Whether ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE can be used."""
     text = environment.get("ROS_DOMAIN_ID", "").strip() or "0"
     reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").strip() or "SUBNET"
     choose = f"export ROS_DOMAIN_ID=N with N from 0 to {HIGHEST_SAFE_DOMAIN}"
+    if reach not in RANGES:
+        return Finding(
+            "domain", FAIL, f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach} is none of {', '.join(RANGES)}",
+            "export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST, or SUBNET where the robot is another machine",
+        )  # fmt: skip
     if not text.isdecimal() or int(text) > HIGHEST_DOMAIN:
         return Finding(
             "domain", FAIL, f"ROS_DOMAIN_ID={text} is not a number from 0 to {HIGHEST_DOMAIN}", choose

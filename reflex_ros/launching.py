@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from reflex_core.errors import SettingError
@@ -15,6 +16,24 @@ PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 
 # big messages are allocated and freed for every frame: keep that memory in the process (docs/performance.md)
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+
+
+# arguments of serve.launch.py that are no settings: name, default, description
+OWN_ARGUMENTS = (
+    ("namespace", "", "Namespace of the node and its topics."),
+    ("params_file", "", "YAML file with the node's parameters."),
+    ("trajectory", "", "Topic for the trajectories, the controller's; empty: <node>/joint_trajectory."),
+    (
+        "remap",
+        "",
+        "Other names for topics: 'from:=to from2:=to2', camera/image_raw:=/wrist/color for example.",
+    ),
+    ("use_sim_time", "false", "Follow /clock."),
+    ("log_level", "info", "debug, info, warn, error."),
+    ("respawn", "false", "Start the process again when it ends."),
+)
+TRAJECTORY = "~/joint_trajectory"
+_NAME = re.compile(r"[~/A-Za-z][~/A-Za-z0-9_]*")
 
 
 def arguments() -> list[tuple[str, str]]:
@@ -29,6 +48,27 @@ def parameters(texts: Mapping[str, str]) -> dict[str, Value]:
     """
     rows = {row.name: row for row in TABLE}
     return {name: checked(rows[name], _typed(rows[name], text)) for name, text in texts.items() if text != ""}
+
+
+def remappings(trajectory: str, remap: str) -> list[tuple[str, str]]:
+    """(from, to) of the launch arguments `trajectory` and `remap`. Raises SettingError naming what is not right."""
+    rules = [(TRAJECTORY, trajectory)] if trajectory else []
+    for rule in remap.replace(",", " ").split():
+        name, _, target = rule.partition(":=")
+        rules.append((name, target))
+    for name, target in rules:
+        for each in (name, target):
+            if not _NAME.fullmatch(each):
+                raise SettingError(
+                    f"launch argument 'remap' takes rules like camera/image_raw:=/wrist/color, 'trajectory' a topic;"
+                    f" got {each!r} in {name + ':=' + target!r}"
+                )
+    known = [name for name, _ in rules]
+    if twice := sorted({name for name in known if known.count(name) > 1}):
+        raise SettingError(
+            f"launch arguments 'remap' and 'trajectory' name a topic twice: {', '.join(twice)}"
+        )
+    return rules
 
 
 def _typed(row: Setting, text: str) -> object:

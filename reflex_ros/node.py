@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
 from reflex_core.slots.choice import chosen
 from reflex_ros import diagnostics, parameters, ready
+from reflex_ros.alone import all_known, other_policies
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
 from reflex_ros.cloud import connect_cloud
 from reflex_ros.inputs import LATCHED, Inputs
@@ -42,6 +44,7 @@ from reflex_ros.status import status_message
 from reflex_ros.tap import OFF, open_tap
 from reflex_ros.terminal import watched
 
+NAMES_S = 2.0  # how long a publisher may take to say who it is
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
 
@@ -69,6 +72,7 @@ class ReflexNode:
         if self.sidecar is not None:
             self.sidecar.start()
         self._told = self._mirroring = False
+        self.ending = False  # set by the process: what is under way must not put a robot in motion any more
         self._interfaces()
         work = self.node.work
         work[State.TRANSITION_STATE_CONFIGURING] = self._configure
@@ -135,6 +139,12 @@ class ReflexNode:
         assert loaded is not None
         assert buffer is not None
         assert outputs is not None
+        await self.node.off_executor(lambda: self._await_names(outputs))
+        try:
+            self._require_wanted(outputs)
+        except ConfigurationError:
+            self.engine.pause()
+            raise
         await self.node.off_executor(lambda: self._open_tap(loaded))
         outputs.tap = self._tap
         outputs.enable(True)
@@ -149,11 +159,38 @@ class ReflexNode:
         )  # fmt: skip
         if not self._told:
             self._told = True
-            ready.tell(self.engine, self.sidecar, self._say, self.node)
+            try:
+                ready.tell(self.engine, self.sidecar, self._say, self.node)
+            except Exception as error:  # a table for people must not keep a robot from its policy
+                self.node.get_logger().error(f"the ready table could not be made: {error}")
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
         gc.freeze()
         loop.start()
+
+    def _await_names(self, outputs: Outputs) -> None:
+        end_s = time.monotonic() + NAMES_S
+        while not all_known(self.node, outputs.trajectory_topic) and time.monotonic() < end_s:
+            time.sleep(0.02)
+
+    def _require_wanted(self, outputs: Outputs) -> None:
+        """Raise ConfigurationError when the process is ending, or when another policy commands this robot already."""
+        if self.ending:
+            raise ConfigurationError("the process is ending")
+        if others := other_policies(self.node, outputs.trajectory_topic):
+            raise ConfigurationError(
+                f"{', '.join(others)} commands this robot already, on {outputs.trajectory_topic}: end it, or remap one of"
+                " the two",
+                "not-alone",
+            )
+
+    def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
+        """A policy that came later: on any doubt the robot holds, and both of them see it."""
+        others = other_policies(self.node, outputs.trajectory_topic)
+        if others and not loop.stopped:
+            self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
+            loop.stop()
+        return diagnostics.command_finding(others, outputs.trajectory_topic)
 
     async def _deactivate(self) -> None:
         loop, self._loop = self._loop, None
@@ -309,6 +346,7 @@ class ReflexNode:
             findings += [
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
                 diagnostics.timing_finding(loop, loaded, self.settings),
+                *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
             ]
         self._findings = findings
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)

@@ -40,6 +40,11 @@ class Outputs:
         )
         self._debug = DebugTopics(node)
 
+    @property
+    def trajectory_topic(self) -> str:
+        """Where the robot hears its commands, remappings done."""
+        return str(self._trajectories.topic_name)
+
     def enable(self, on: bool) -> None:
         """Let messages out (active) or swallow them (every other state)."""
         for publisher in (self._chunks, self._trajectories):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.settings import Settings
-from reflex_ros.sidecar.keys import read_key
 from reflex_ros.sidecar.thread import Sidecar
 from reflex_ros.terminal import Row, drawn, plain_table
 
@@ -29,7 +28,8 @@ def tell(
 ) -> None:
     """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
     stream = sys.stdout if stream is None else stream
-    rows = facts(engine, sidecar.url if sidecar else "", topics_of(node) if node else {})
+    url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
+    rows = facts(engine, url, topics_of(node) if node else {})
     title = _serving(engine.description(), sidecar.url if sidecar else "")
     if drawn(rows, title, stream):
         return
@@ -64,15 +64,11 @@ def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list
         ("runs on", ", ".join(dict.fromkeys(_providers(loaded)))),
     ]
     rows += [(what, ", ".join(names)) for what, names in topics.items()]
-    rows.append(("http", f"{url}{_key(settings)}" if url else "off"))
+    rows.append(("http", url))
     rows.append(("deadline", _deadline(settings)))
     rows.append(("guard", _guard(settings, loaded)))
     rows.append(("records", ", ".join(_records(settings)) or "none"))
     return rows
-
-
-def _key(settings: Settings) -> str:
-    return " (with the key)" if read_key(settings) else ""
 
 
 def _slot(name: str, loaded: Loaded) -> str:

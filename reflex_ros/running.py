@@ -36,6 +36,9 @@ def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
         started = executor.create_task(server.start)
         if not _spin(executor, lambda: stop.is_set() or started.done()):
             status = 1
+        elif stop.is_set():
+            server.ending = True
+            _spin(executor, started.done)  # a transition is not interrupted, and ends without moving anything
         elif started.done() and not started.result():
             print(f"reflex serve: {server.node.refusal or server.engine.reason}", file=sys.stderr)
             status = 1

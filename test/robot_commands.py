@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from reflex_core.settings import TABLE, settings_from
-from reflex_ros.cli.serve import split_ros_args
+from reflex_ros.ros_args import split_ros_args
 
 NOT_SETTINGS = ("no_ros", "json", "show_calibration")
 SETTINGS = frozenset(row.name for row in TABLE)

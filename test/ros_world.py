@@ -218,7 +218,7 @@ class World:
     """The node under test and its robot."""
 
     def __init__(self, settings: dict[str, Any], parameters: list[rclpy.Parameter]) -> None:
-        domain = free_domain()
+        self.domain = domain = free_domain()
         self.robot = Robot(domain)
         self.spinner = Spinner(domain)
         self.server = ReflexNode(settings, context=self.spinner.context, parameter_overrides=parameters)

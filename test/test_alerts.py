@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from debian_tools import promtool
 from promql import TARGET_LABELS, exposed, unknown
+
+from reflex_core.errors import ObservationError
 
 ROOT = Path(__file__).parents[1]
 DASHBOARDS = ROOT / "dashboards"
@@ -40,6 +43,64 @@ def ask_promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_rules_scrape_example_and_unit_tests_pass_as_the_fleet_page_says(command: str) -> None:
     said = ask_promtool(*command.split())
     assert said.returncode == 0, said.stdout + said.stderr
+
+
+def reasons() -> set[str]:
+    """Every slug with which an observation may be refused: of the gates, of the loop around them, and of pictures."""
+    found = {ObservationError.slug}
+    for name in ("reflex_ros/observations.py", "reflex_ros/chunk_loop.py", "reflex_core/frames.py"):
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and len(node.args) == 2
+                and "ObservationError" in ast.dump(node.func)
+            ):
+                found |= written_as(node.args[1])
+            if isinstance(node, ast.Assign) and "id='reason'" in ast.dump(node.targets[0]):
+                found |= written_as(node.value)
+    return found
+
+
+def written_as(value: ast.expr) -> set[str]:
+    """The texts that an expression may be."""
+    either = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+    return {part.value for part in either if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+
+
+def test_whatever_refuses_observations_wakes_somebody_but_a_missing_instruction(tmp_path: Path) -> None:
+    slugs = reasons()
+    assert slugs >= {
+        "camera_missing",
+        "state_missing",
+        "joint_names",
+        "state_not_finite",
+        "stale",
+        "bad-image",
+    }
+    tests = []
+    for slug in sorted(slugs):
+        labels = f'robot_id="arm-1",instance="a:8000",reason="{slug}"'
+        fires = [{"labels": f'{{reason="{slug}"}}', "value": 1}] if slug != "no_instruction" else []
+        tests.append({
+            "name": slug, "interval": "15s",
+            "input_series": [
+                {"series": f"reflex_observations_refused_total{{{labels}}}", "values": "0x4 0+30x20"}
+            ],
+            "promql_expr_test": [{
+                "expr": 'count by (reason) (ALERTS{alertname="ReflexCamerasStale",alertstate="firing"})',
+                "eval_time": "4m", "exp_samples": fires,
+            }],
+        })  # fmt: skip
+    rules = {"rule_files": [str(DASHBOARDS / "alerts.yml")], "tests": tests}
+    (tmp_path / "alerts_test.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
+    said = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_nobody_is_sent_to_health_for_the_reason_that_it_does_not_give() -> None:
+    for text in (ALERTS["ReflexNotServing"]["annotations"]["what_to_do"], PAGE):
+        assert "says why" not in text
+        assert "journalctl -u reflex" in text
 
 
 def test_the_unit_tests_notice_an_alert_that_is_gone(tmp_path: Path) -> None:

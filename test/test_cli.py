@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from reflex_ros.cli.main import main
-from reflex_ros.cli.serve import split_ros_args
+from reflex_ros.ros_args import split_ros_args
 
 Output = pytest.CaptureFixture[str]
 
@@ -18,9 +18,9 @@ Output = pytest.CaptureFixture[str]
 def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object], list[str]]]:
     """What the command line gives to the ROS node, which is not started here."""
     calls: list[tuple[dict[str, object], list[str]]] = []
-    node = ModuleType("reflex_ros.node")
+    node = ModuleType("reflex_ros.running")
     node.run = lambda overrides, ros_args: calls.append((overrides, ros_args)) or 0  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reflex_ros.node", node)
+    monkeypatch.setitem(sys.modules, "reflex_ros.running", node)
     return calls
 
 
@@ -35,7 +35,9 @@ def test_what_is_not_a_command_is_status_2_with_the_usage(arguments: list[str], 
 def test_help_and_version_are_status_0(capsys: Output) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(f"  {command} " in said for command in ("serve", "replay", "doctor"))
+    assert all(
+        f"  {command} " in said for command in ("serve", "replay", "doctor", "export", "calibrate-prefix")
+    )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("reflex ")
 
@@ -108,6 +110,6 @@ def test_a_bad_option_is_status_2(arguments: list[str]) -> None:
 
 
 def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    monkeypatch.setitem(sys.modules, "reflex_ros.node", None)
+    monkeypatch.setitem(sys.modules, "reflex_ros.running", None)
     assert main(["serve"]) == 1
     assert "build the package" in capsys.readouterr().err

@@ -19,7 +19,8 @@ from reflex_core.locations import embedded_policy
 from reflex_core.observation_files import read_observations
 from reflex_core.policy.policy import load_policy
 from reflex_core.policy.sampler import Adaptive
-from reflex_ros.cli.calibrate_adaptive import main, write_block
+from reflex_core.whole_file import write_block
+from reflex_ros.cli.calibrate_adaptive import main
 from reflex_ros.cli.main import main as reflex
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import make_scene
@@ -94,7 +95,7 @@ def test_what_it_writes_is_what_the_policy_then_takes(reach: Path) -> None:
 
 
 def test_measuring_again_replaces_the_block(reach: Path) -> None:
-    write_block(reach / "reflex_config.json", {"threshold": 9.0, "min_steps": 2})
+    write_block(reach / "reflex_config.json", "adaptive", {"threshold": 9.0, "min_steps": 2})
     assert main([str(reach), "--scenes", "1", "--write"]) == 0
     assert config_of(reach)["adaptive"]["threshold"] < 9
 
@@ -133,7 +134,7 @@ def test_the_file_keeps_its_mode_and_a_link_its_target(reach: Path, tmp_path: Pa
     target.chmod(0o640)
     before = target.read_bytes()
     (reach / "reflex_config.json").symlink_to(target)
-    write_block(reach / "reflex_config.json", {"threshold": 0.1, "min_steps": 3})
+    write_block(reach / "reflex_config.json", "adaptive", {"threshold": 0.1, "min_steps": 3})
     assert target.read_bytes() == before
     assert not (reach / "reflex_config.json").is_symlink()
     assert stat.S_IMODE((reach / "reflex_config.json").stat().st_mode) == 0o640

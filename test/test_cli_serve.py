@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -137,3 +138,64 @@ def test_a_warm_up_that_fails_ends_it(start: Start, export_dir: ExportDir) -> No
     status, _, err = ended(start(export_dir("always_nan"), "--no-ros"))
     assert status == 1
     assert "reflex serve: warm-up: the model gave NaN or Inf" in err
+
+
+def test_nobody_has_to_read_what_it_prints(start: Start, export_dir: ExportDir) -> None:
+    """`reflex serve | head -1`"""
+    process = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros")
+    client = client_of(process)
+    assert process.stdout is not None
+    process.stdout.close()
+    wait_for(lambda: ready(client))
+    assert client.act().status == 200
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_the_key_is_read_once(start: Start, export_dir: ExportDir, tmp_path: Path) -> None:
+    """From a pipe, as `--api-key-file <(pass show robot)` gives it."""
+    pipe = tmp_path / "key"
+    os.mkfifo(pipe)
+    process = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros", "--api-key-file", pipe)
+    pipe.write_text("open sesame")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    assert client.get("/config").status == 401
+    assert client.get("/config", Authorization="Bearer open sesame").status == 200
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0
+
+
+def test_a_taken_port_says_that_another_server_may_be_driving_the_robot(
+    start: Start, export_dir: ExportDir
+) -> None:
+    first = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros")
+    port = client_of(first).port
+    status, _, said = ended(start(export_dir("mono_pi0_7"), "--no-ros", "--port", port))
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{port}: another program does; `ss -ltnp` names it" in said
+    assert said.count("127.0.0.1") == 1
+
+
+CTRL_C_AFTER = """
+import os, signal, sys, threading
+from reflex_ros.cli.main import main
+threading.Timer({wait_s}, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(main(["serve", "--port", "0", "--device", "cpu", "--no-ros", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("wait_s", [0.03, 0.1, 0.3, 0.6, 1.0])
+def test_ctrl_c_at_any_moment_of_the_start_ends_without_a_traceback(
+    start: Start, export_dir: ExportDir, wait_s: float
+) -> None:
+    """While libraries are imported, the socket is opened, or the policy is loaded: the moment is what is tried."""
+    command = ["-c", CTRL_C_AFTER.format(wait_s=wait_s)]
+    status, _, said = ended(start(export_dir("mono_pi0_7"), command=command))
+    assert status in (0, 130, -signal.SIGINT)
+    assert "Traceback" not in said
+    assert "initialization failed" not in said

@@ -14,6 +14,7 @@ from conftest import MakeEngine
 
 from reflex_core.locations import embedded_policy
 from reflex_core.settings import TABLE
+from reflex_ros import launching
 from reflex_ros.cli.serve import main as serve_main
 from reflex_ros.sidecar.thread import Sidecar
 
@@ -49,8 +50,8 @@ def test_make_verbs_in_the_readme_exist() -> None:
 
 
 def test_launch_arguments_in_the_readme_are_settings() -> None:
-    names = {row.name for row in TABLE}
-    for name in re.findall(r"(\w+):=", README):
+    names = {row.name for row in TABLE} | {name for name, _, _ in launching.OWN_ARGUMENTS}
+    for name in re.findall(r"(?<!/)\b(\w+):=(?!\s)", re.sub(r'"[^"]*"', "", README)):
         assert name in names
 
 

@@ -87,7 +87,49 @@ def test_serve_takes_every_setting_and_gives_the_node_those_that_were_written() 
     [function] = [entity.function for entity in entities if entity.kind == "function"]
     [node] = function(defaults | {"deadline_ms": "33", "adaptive_steps": "true", "namespace": "/left"})
     assert (node.executable, node.namespace) == ("serve", "/left")
-    assert node.parameters == [{"use_sim_time": False}, {"deadline_ms": 33.0, "adaptive_steps": True}]
+    assert node.parameters == [{"use_sim_time": False, "deadline_ms": 33.0, "adaptive_steps": True}]
+    assert node.remappings == []
+
+
+def test_serve_wires_a_robot_without_a_launch_file_of_its_own() -> None:
+    entities = described("serve").entities
+    defaults = {entity.name: entity.default_value for entity in entities if entity.kind == "argument"}
+    assert {name for name, _, _ in launching.OWN_ARGUMENTS} < set(defaults)
+    [function] = [entity.function for entity in entities if entity.kind == "function"]
+    given = {"trajectory": "/arm/joint_trajectory", "remap": "camera/image_raw:=/wrist/color"}
+    [node] = function(defaults | given | {"params_file": "arm.yaml"})
+    assert node.parameters[0] == "arm.yaml"
+    assert node.remappings == [
+        ("~/joint_trajectory", "/arm/joint_trajectory"),
+        ("camera/image_raw", "/wrist/color"),
+    ]
+
+
+def test_rules_are_parted_by_blanks_or_commas() -> None:
+    wanted = [("a/image_raw", "/b"), ("joint_states", "/arm/joint_states"), ("instruction", "~/words")]
+    for parted in (" ", ", ", ","):
+        assert launching.remappings("", parted.join(f"{name}:={target}" for name, target in wanted)) == wanted
+    assert launching.remappings("", "") == []
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "remap", "says"),
+    [
+        ("", "camera", "got '' in 'camera:='"),
+        ("", "camera:=", "got ''"),
+        ("", ":=/wrist", "got ''"),
+        ("", "camera:=/wrist:=/color", "got '/wrist:=/color'"),
+        ("", "camera:=/wrist-color", "got '/wrist-color'"),
+        ("", "__node:=other", "got '__node'"),
+        ("/arm/joint trajectory", "", "'trajectory' a topic"),
+        ("", "camera:=/a camera:=/b", "name a topic twice: camera"),
+        ("/a", "~/joint_trajectory:=/b", "name a topic twice: ~/joint_trajectory"),
+    ],
+)
+def test_a_wrong_rule_is_refused(trajectory: str, remap: str, says: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        launching.remappings(trajectory, remap)
+    assert says in str(refused.value)
 
 
 def test_demo_starts_robot_and_node_with_the_scene_and_its_instruction() -> None:

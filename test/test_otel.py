@@ -356,3 +356,9 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 def test_when_off_nothing_is_attached_and_nothing_imported() -> None:
     said = subprocess.run([sys.executable, "-c", WHEN_OFF], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        traces_url("http://bob:hunter2@collector:4318")
+    assert "hunter2" not in str(caught.value)

@@ -22,7 +22,7 @@ from reflex_core.replay.kept import EPISODES_KEPT, POINTS_KEPT, WORST_KEPT, Kept
 from reflex_core.replay.picture import SHARE, draw, episode_figure, latency_figure, record_figure, units_of
 from reflex_core.replay.statistics import KEPT
 from reflex_core.replay.values import Replayed, Tolerances
-from reflex_core.trace.records import Recorded, recorded
+from reflex_core.trace.records import Recorded, TraceError, recorded
 
 Output = pytest.CaptureFixture[str]
 USUAL = Tolerances()
@@ -93,9 +93,9 @@ def test_records_that_differ_are_drawn_and_old_pictures_are_gone(
 
     trace = edited(record(make_engine, tmp_path / "traces", "decomposed"), spoil)
     plots = tmp_path / "plots"
-    plots.mkdir()
-    for name in ("record-000009.png", "notes.png"):
-        (plots / name).write_bytes(b"")
+    draw_earlier(plots)
+    for name in ("notes.png", "episode-42.png"):
+        (plots / name).write_bytes(b"mine")
     arguments = (
         "--model",
         export_dir("decomposed"),
@@ -111,7 +111,37 @@ def test_records_that_differ_are_drawn_and_old_pictures_are_gone(
     assert json.loads(done.out)["summary"]["n_pass_actions"] == 2  # people read standard error then
     assert "2 of 3 records (the first and those that differ most)" in done.err
     assert sorted(path.name for path in plots.glob("record-*")) == ["record-000000.png", "record-000002.png"]
-    assert (plots / "notes.png").exists()
+    assert (plots / "notes.png").read_bytes() == (plots / "episode-42.png").read_bytes() == b"mine"
+
+
+def draw_earlier(plots: Path) -> None:
+    """The pictures of another replay: record-000009.png, episode-01.png and latency.png."""
+    plots.mkdir()
+    kept = Kept(USUAL)
+    kept.add(one(9), answer(one(9)))
+    draw(kept, plots, USUAL, {})
+
+
+def test_a_replay_that_cannot_run_takes_no_picture_away(
+    make_engine: MakeEngine, tmp_path: Path, capsys: Output
+) -> None:
+    trace = record(make_engine, tmp_path / "traces", "decomposed", count=1)
+    plots = tmp_path / "plots"
+    draw_earlier(plots)
+    before = {path.name for path in plots.iterdir()}
+    assert "record-000009.png" in before
+    for words in (["--model", tmp_path / "nowhere"], ["--model", "x", "--embodiment", "nobody"]):
+        assert command(capsys, trace, *words, "--plot", plots).status == 2
+    assert {path.name for path in plots.iterdir()} == before
+
+
+def test_a_picture_that_no_replay_has_drawn_is_not_drawn_over(tmp_path: Path) -> None:
+    (tmp_path / "latency.png").write_bytes(b"mine")
+    kept = Kept(USUAL)
+    kept.add(one(0), answer(one(0)))
+    with pytest.raises(TraceError, match="latency.png is there and no replay has drawn it: name another"):
+        draw(kept, tmp_path, USUAL, {})
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 
 def test_a_failing_joint_is_named_with_its_largest_difference() -> None:

@@ -93,7 +93,9 @@ class Scene:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.chunks: list[ActionChunk] = []
         self.spinner = Spinner(domain)
-        self.node = Node("listener", context=self.spinner.context)
+        self.node = Node(
+            "_ros2cli_listener", context=self.spinner.context
+        )  # as `ros2 topic echo`: it only looks
         self.node.create_subscription(
             ActionChunk, "reflex/action_chunk", lambda chunk: self.chunks.append(chunk), 10
         )
@@ -320,7 +322,7 @@ def test_a_live_robot_and_a_recording_are_not_mixed(recorded: Run, scene: Scene,
     Listener(scene)
     scene.node.create_publisher(JointState, "joint_states", SENSOR)
     done = command(capsys, recorded.bag, "--publish")
-    refused(done, 2, "/joint_states is published by listener too")
+    refused(done, 2, "/joint_states is published by _ros2cli_listener too")
 
 
 @pytest.mark.parametrize(

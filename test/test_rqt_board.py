@@ -58,6 +58,18 @@ def test_a_node_that_falls_silent_has_no_state_any_more() -> None:
     assert found.view(20.0).heard, "any sign of life counts"
 
 
+@pytest.mark.parametrize("horizon", [10, 7])
+def test_a_chunk_is_a_sign_of_life_even_one_that_cannot_be_drawn(horizon: int) -> None:
+    found, came = board(), chunk(10)
+    came.horizon = horizon
+    found.chunk(came, 20.0)
+    assert (found.view(20.0).heard, found.view(20.0).state) == (True, "no status")
+    assert not found.view(20.0 + SILENT_AFTER_S + 0.1).heard
+    found.status(status(), 30.0)
+    found.chunk(came, 40.0)
+    assert (found.view(40.0).heard, found.view(40.0).state) == (True, "ready")
+
+
 def test_a_chunk_is_rows_by_joint_and_knows_where_it_is() -> None:
     found = board()
     found.chunk(chunk(10, start_index=2), 5.0)

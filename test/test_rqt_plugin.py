@@ -103,12 +103,14 @@ def test_it_adds_one_panel_that_comes_alive(plugin: ReflexPlugin, context: Conte
 
 def test_stop_on_the_panel_stops_the_robot(scene: World, plugin: ReflexPlugin, context: Context) -> None:
     [panel] = context.widgets
-    offscreen.until(panel.stop.isEnabled, "stop can be clicked")
+    offscreen.until(lambda: panel.state.text() == "ready", "the node is heard")
     panel.stop.click()
     offscreen.until(
         lambda: scene.server._loop is not None and scene.server._loop.stopped, "the robot is stopped"
     )
     offscreen.until(panel.resume.isEnabled, "resume can be clicked")
+    panel.resume.click()
+    offscreen.until(lambda: "press again" in panel.resume.text(), "it asks for a second press")
     panel.resume.click()
     offscreen.until(lambda: scene.server._loop is not None and not scene.server._loop.stopped, "it goes on")
 

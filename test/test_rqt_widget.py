@@ -16,8 +16,10 @@ from reflex_ros.msg import ActionChunk
 
 from reflex_ros.rqt.board import SILENT_AFTER_S, Board
 from reflex_ros.rqt.plots import BLUE, RED
-from reflex_ros.rqt.qt import QtCore, QtGui, QtWidgets
+from reflex_ros.rqt.qt import QtCore, QtGui, QtWidgets, _module
 from reflex_ros.rqt.widget import ONE_POLICY, Panel
+
+QtTest = _module("QtTest")
 
 
 class Asked:
@@ -77,11 +79,20 @@ def click(button: Any) -> None:
     offscreen.application().processEvents()
 
 
-def test_before_a_node_is_heard_nothing_can_be_done(scene: Scene) -> None:
+def press_again(button: Any) -> None:
+    """Press, wait until the button asks for more, and press."""
+    click(button)
+    offscreen.until(lambda: "press again" in button.text(), "the button asks for a second press")
+    click(button)
+
+
+def test_before_a_node_is_heard_a_stop_can_be_tried_and_nothing_else(scene: Scene) -> None:
     panel = scene.panel
     assert panel.state.text() == "no answer"
     assert "/reflex says nothing" in panel.banner.text()
-    assert [b.isEnabled() for b in (panel.stop, panel.resume, panel.reset, panel.split)] == [False] * 4
+    assert [b.isEnabled() for b in (panel.resume, panel.reset, panel.split)] == [False] * 3
+    click(panel.stop)
+    assert scene.robot.calls == ["stop"]
 
 
 def test_a_ready_robot_can_be_stopped_and_nothing_else(scene: Scene) -> None:
@@ -98,16 +109,77 @@ def test_a_stopped_robot_can_be_resumed(scene: Scene) -> None:
     scene.hear(stopped=True)
     panel = scene.panel
     assert "Stopped" in panel.banner.text()
-    assert [b.isEnabled() for b in (panel.stop, panel.resume)] == [False, True]
+    assert [b.isEnabled() for b in (panel.stop, panel.resume)] == [True, True]
+    click(panel.resume)
+    assert scene.robot.calls == []
+    offscreen.until(lambda: panel.resume.text() == "Resume: press again", "a second press is asked for")
     click(panel.resume)
     assert scene.robot.calls == ["resume"]
+    assert panel.resume.text() == "Resume"
+
+
+@pytest.mark.parametrize("what", ["resume", "reset"])
+def test_a_double_click_sets_nothing_in_motion(scene: Scene, what: str) -> None:
+    scene.hear(stopped=True, guard_tripped=True)
+    button = getattr(scene.panel, what)
+    for _ in range(2):  # as Qt tells of a double-click; a mouse may bounce more often
+        QtTest.QTest.mouseClick(button, QtCore.Qt.LeftButton)
+        QtTest.QTest.mouseDClick(button, QtCore.Qt.LeftButton)
+    assert "…" in button.text()
+    offscreen.until(lambda: "press again" in button.text(), "a second press is asked for")
+    assert scene.robot.calls == []
+
+
+def test_a_press_that_is_not_followed_by_another_is_forgotten(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflex_ros.rqt.controls.SURE_MS", 1)
+    scene.hear(stopped=True)
+    click(scene.panel.resume)
+    offscreen.until(lambda: scene.panel.resume.text() == "Resume", "the first press is forgotten")
+    click(scene.panel.resume)
+    assert scene.robot.calls == []
+
+
+def test_a_first_press_does_not_outlive_its_robot(scene: Scene) -> None:
+    scene.hear(stopped=True)
+    click(scene.panel.resume)
+    offscreen.until(lambda: "press again" in scene.panel.resume.text(), "a second press is asked for")
+    scene.panel.use(scene.board.view, scene.robot)
+    click(scene.panel.resume)
+    scene.hear(stopped=False)
+    assert scene.panel.resume.text() == "Resume", "somebody else resumed it"
+    assert scene.robot.calls == []
+
+
+def test_a_button_that_is_switched_off_hands_the_focus_to_stop(scene: Scene) -> None:
+    two_policies(scene)
+    scene.hear(stopped=True, split_percent=50)
+    scene.panel.activateWindow()
+    scene.panel.resume.setFocus()
+    offscreen.until(scene.panel.resume.hasFocus, "Resume has the focus")
+    scene.hear(stopped=False, split_percent=50)
+    assert scene.panel.stop.hasFocus()
+
+
+def test_chunks_alone_are_a_sign_of_life(scene: Scene) -> None:
+    scene.board.chunk(chunk(), scene.now_s)
+    scene.panel.refresh()
+    assert scene.panel.state.text() == "no status"
+    assert not scene.panel.banner.isVisible()
+    scene.hear()
+    scene.now_s += SILENT_AFTER_S + 1.0
+    scene.board.chunk(chunk(), scene.now_s)
+    scene.panel.refresh()
+    assert scene.panel.state.text() == "ready"
+    assert scene.panel.stop.isEnabled()
 
 
 def test_a_tripped_guard_is_the_first_thing_to_see_and_can_be_reset(scene: Scene) -> None:
     scene.hear(guard_tripped=True, holding=True, hold_reason="guard_tripped", slo_violated=True)
     assert "guard tripped" in scene.panel.banner.text()
     assert scene.panel.reset.isEnabled()
-    click(scene.panel.reset)
+    press_again(scene.panel.reset)
     assert scene.robot.calls == ["reset guard"]
 
 
@@ -125,12 +197,13 @@ def test_trouble_is_said_in_a_banner(scene: Scene, fields: dict[str, Any], words
     assert words in scene.panel.banner.text()
 
 
-def test_the_buttons_die_with_the_node(scene: Scene) -> None:
-    scene.hear(guard_tripped=True)
+def test_all_buttons_but_stop_die_with_the_node(scene: Scene) -> None:
+    scene.hear(guard_tripped=True, stopped=True)
     scene.now_s += SILENT_AFTER_S + 1.0
     scene.panel.refresh()
     assert scene.panel.state.text() == "no answer"
-    assert not scene.panel.stop.isEnabled()
+    assert scene.panel.stop.isEnabled()
+    assert not scene.panel.resume.isEnabled()
     assert not scene.panel.reset.isEnabled()
 
 
@@ -242,6 +315,32 @@ def test_a_key_moves_the_split_too(scene: Scene) -> None:
     two_policies(scene)
     scene.panel.split.triggerAction(QtWidgets.QAbstractSlider.SliderSingleStepAdd)
     assert scene.robot.calls == [51]
+
+
+def turn_the_wheel(slider: Any) -> None:
+    """One notch, as Qt tells the widget under the mouse."""
+    middle = QtCore.QPointF(slider.rect().center())
+    event = QtGui.QWheelEvent(
+        middle, slider.mapToGlobal(middle.toPoint()), QtCore.QPoint(), QtCore.QPoint(0, 120),
+        QtCore.Qt.NoButton, QtCore.Qt.NoModifier, QtCore.Qt.NoScrollPhase, False,
+    )  # fmt: skip
+    offscreen.application().sendEvent(slider, event)
+
+
+def test_a_wheel_that_passes_over_the_slider_moves_no_episode(scene: Scene) -> None:
+    two_policies(scene)
+    slider = scene.panel.split
+    scene.panel.activateWindow()
+    scene.panel.stop.setFocus()
+    offscreen.until(scene.panel.stop.hasFocus, "the focus is elsewhere")
+    turn_the_wheel(slider)
+    assert (slider.value(), scene.robot.calls) == (50, [])
+    assert slider.focusPolicy() == QtCore.Qt.StrongFocus, "a wheel does not take the focus either"
+    slider.setFocus()
+    offscreen.until(slider.hasFocus, "somebody came to the slider")
+    turn_the_wheel(slider)
+    assert scene.robot.calls == [slider.value()]
+    assert slider.value() > 50
 
 
 def test_a_click_beside_the_handle_moves_it_too(scene: Scene) -> None:

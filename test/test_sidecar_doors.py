@@ -201,7 +201,9 @@ def test_a_taken_port_is_one_sentence(serve: Serve) -> None:
     first = serve("mono_pi0_7")
     settings = settings_from({"port": first.sidecar.port})
     second = Sidecar(Engine(settings), settings)
-    with pytest.raises(ReflexError, match=f"cannot listen on 127.0.0.1:{first.sidecar.port}: .*in use"):
+    with pytest.raises(
+        ReflexError, match=f"cannot listen on 127.0.0.1:{first.sidecar.port}: another program does"
+    ):
         second.start()
     second.stop()
     assert first.client.get("/health").status == 200

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,20 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from domains import free_domain
 from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
-from launch_double import launch_modules
 from robot_commands import Graph as NodeGraph
 from robot_commands import check_reflex, lines
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 from sensor_msgs.msg import Image
 from test_cli_guard import urdf
+from test_launching import described
 from trajectory_msgs.msg import JointTrajectory
 from tutorial import ROBOT, TUTORIALS, Block, blocks, reader
 
+from reflex_core.doctor.export import hashes
+from reflex_core.doctor.finding import OK
 from reflex_core.settings import TABLE
 from reflex_ros.inputs import SENSOR
+from reflex_ros.launching import OWN_ARGUMENTS
 from reflex_ros.node import ReflexNode
 
 PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix"]
@@ -70,7 +74,12 @@ def test_bring_your_export(tmp_path: Path) -> None:
     with reader(tmp_path) as somebody:
         somebody.follow(blocks("bring_your_export"))
     with np.load(tmp_path / "my_export" / "parity.npz") as fixture:
-        assert int(fixture["seed"]) == 0
+        assert str(fixture["instruction"]) == "reach the red block"
+    assert hashes(tmp_path / "my_export").level == OK
+    measured = json.loads((tmp_path / "my_export" / "reflex_config.json").read_text())["prefix_cache"][
+        "measured"
+    ]
+    assert (measured["still_pairs"], measured["noise"] < measured["least_change"]) == (2, True)
 
 
 @pytest.fixture(scope="module")
@@ -83,34 +92,33 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launched(folder: Path, **arguments: str) -> tuple[dict[str, str], Any, dict[str, str]]:
-    """(arguments with their defaults, the node, its remappings) of the page's launch file."""
-    spec = importlib.util.spec_from_file_location("my_robot", folder / "my_robot.launch.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with launch_modules():
-        spec.loader.exec_module(module)
-        entities = module.generate_launch_description().entities
+def launched() -> Any:
+    """The node that the page launches on the controller."""
+    [line] = [
+        line
+        for block in blocks("first_robot")
+        for line in lines(block.code)
+        if f"trajectory:={CONTROLLER}" in line
+    ]
+    given = dict(word.split(":=", 1) for word in shlex.split(line) if ":=" in word)
+    entities = described("serve").entities
     known = {each.name: each.default_value for each in entities if each.kind == "argument"}
-    [node] = [each for each in entities if each.kind == "node"]
-    context = known | arguments
-    remappings = {
-        name: target if isinstance(target, str) else target.perform(context)
-        for name, target in node.remappings
-    }
-    return known, node, remappings
+    [function] = [each.function for each in entities if each.kind == "function"]
+    [node] = function(known | given)
+    return node
 
 
 @contextmanager
 def node_of_the_page(folder: Path) -> Iterator[tuple[ReflexNode, Robot, list[JointTrajectory], Spinner]]:
-    """The node as the page's launch file starts it on the controller, a robot, and what the controller hears."""
-    _, launch, remappings = launched(folder, trajectory=CONTROLLER)
-    [settings] = launch.parameters
+    """The node as the page launches it on the controller, a robot, and what the controller hears."""
+    launch = launched()
+    file, arguments = launch.parameters
+    assert arguments == {"use_sim_time": False}
+    settings = yaml.safe_load((folder / file).read_text())["reflex"]["ros__parameters"]
     paths = ("export_dir", "custom_embodiment_config", "safety_config")
     settings = settings | {name: str(folder / settings[name]) for name in paths}
     quick = {"http": False, "device": "cpu", "intra_op_threads": 1, "execution_horizon": 2}
-    remap = [word for name, target in remappings.items() for word in ("-r", f"{name}:={target}")]
+    remap = [word for name, target in launch.remappings for word in ("-r", f"{name}:={target}")]
     domain = free_domain()
     robot, spinner = Robot(domain), Spinner(domain)
     robot.positions = list(REACH_HOME)
@@ -149,21 +157,18 @@ def test_first_robot_holds_until_resumed_moves_slowly_and_trips(arm: Path) -> No
         assert moving
         assert max(np.abs(np.diff(chunk, axis=0)).max() for chunk in moving) <= 0.1 * 0.05 * 1.001
         assert robot.call("reset_guard").message == "the guard was tripped"
-        check_robot_commands(arm, server)
+        check_robot_commands(server)
 
 
-def check_robot_commands(arm: Path, server: ReflexNode) -> None:
+def check_robot_commands(server: ReflexNode) -> None:
     """Everything that the pages say to a robot, against the node that runs."""
-    arguments, _, remappings = launched(arm)
     node = server.node
     there = {name: kinds[0] for name, kinds in node.get_topic_names_and_types()}
-    there[remappings["~/joint_trajectory"]] = there[CONTROLLER]
+    there["/reflex/joint_trajectory"] = there[CONTROLLER]
     services = {name: kinds[0] for name, kinds in node.get_service_names_and_types()}
     declared = frozenset(row.name for row in TABLE if node.has_parameter(row.name))
-    files = {
-        "my_robot.launch.py": frozenset(arguments),
-        "serve.launch.py": frozenset(row.name for row in TABLE),
-    }
+    own = frozenset(name for name, _, _ in OWN_ARGUMENTS)
+    files = {"serve.launch.py": own | {row.name for row in TABLE}}
     graph = NodeGraph(there, services, declared, files)
     found = [
         line for page in PAGES for block in blocks(page) if block.kind == ROBOT for line in lines(block.code)
@@ -192,15 +197,15 @@ def test_every_tutorial_is_followed_by_a_test_and_listed() -> None:
         "ros2 topic pub --once /instruction std_msgs/msg/String '{text: reach}'",
         "ros2 service call /reflex/stop std_srvs/srv/Empty",
         "ros2 param set /reflex spilt 50",
-        "ros2 launch ./my_robot.launch.py trajectories:=/x",
+        "ros2 launch reflex_ros serve.launch.py trajectories:=/x",
         "ros2 bag record /instruction",
         "rqt_plot /reflex/debug/processing_ms/data",
-        "roslaunch my_robot.launch.py",
+        "roslaunch serve.launch.py",
     ],
 )
 def test_a_command_that_names_what_is_not_there_is_found(line: str) -> None:
     topics, services = {"/instruction": "std_msgs/msg/String"}, {"/reflex/stop": "std_srvs/srv/Trigger"}
-    launch = {"my_robot.launch.py": frozenset({"trajectory"})}
+    launch = {"serve.launch.py": frozenset({"trajectory"})}
     with pytest.raises((AssertionError, KeyError)):
         NodeGraph(topics, services, frozenset({"split"}), launch).check(line)
 

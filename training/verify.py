@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reflex_core.sealing import hash_table
 from reflex_ros.demo.rendering import choose_backend
 from reflex_ros.demo.scene import COLOURS, Scene
 from training.evaluate import FIRST_HELD_OUT_SEED, Export, held_out_scenes, run_episodes, summary, unchanged
@@ -39,20 +39,6 @@ LIBRARIES = (
     "tokenizers",
     "opencv-python-headless",
 )
-
-
-def shipped_files(folder: Path) -> list[Path]:
-    """Everything serving reads; the Markdown files describe it."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-
-
-def hash_table(folder: Path) -> str:
-    rows = []
-    for path in shipped_files(folder):
-        content = path.read_bytes()
-        name, digest = path.relative_to(folder).as_posix(), hashlib.sha256(content).hexdigest()
-        rows.append(f"| `{name}` | {len(content)} | `{digest}` |")
-    return "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
 
 
 @torch.no_grad()

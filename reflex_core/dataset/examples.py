@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.frames import encoded_size, rgb
 from reflex_core.replay.images import ImageFiles, frames_of
+from reflex_core.trace.fields import timestamp_ns
 from reflex_core.trace.records import Recorded, TraceError
 from reflex_core.trace.schema import NONE
 from reflex_core.values import POLICY, Floats, Frame, Pixels
@@ -85,12 +85,12 @@ def executed_row(record: Recorded) -> int:
 
 def recorded_ns(record: Recorded, where: str) -> int:
     """When the record was written, for requests without a sensor stamp. Raises TraceError when that is no time."""
-    try:
-        return round(datetime.fromisoformat(record.timestamp.replace("Z", "+00:00")).timestamp() * 1e9)
-    except ValueError as error:
+    found_ns = timestamp_ns(record.timestamp)
+    if found_ns is None:
         raise TraceError(
             f"{where}, seq {record.seq}: has no stamp, and its timestamp '{record.timestamp[:40]}' is no time"
-        ) from error
+        )
+    return found_ns
 
 
 def frames(record: Recorded, files: ImageFiles | None, image_mode: object, where: str) -> Mapping[str, Frame]:

@@ -12,6 +12,7 @@ from typing import Any
 from reflex_core.dataset.examples import Example, executed_row, frames, recorded_ns, size_of, why_unfit
 from reflex_core.replay.images import ImageFiles
 from reflex_core.replay.values import Source
+from reflex_core.trace.fields import image_mode
 from reflex_core.trace.records import Recorded, TraceError
 from reflex_core.values import Frame
 
@@ -111,9 +112,7 @@ class _Reading:
         unfit = why_unfit(record)
         if unfit:
             return unfit
-        redaction = source.header.get("redaction")
-        mode = redaction.get("image") if isinstance(redaction, dict) else None
-        seen = frames(record, self.files, mode, str(path))
+        seen = frames(record, self.files, image_mode(source.header), str(path))
         if not seen:
             return NO_PICTURE
         other = self._other(record, seen, source.header, f"{path.name}, seq {record.seq}")

@@ -39,7 +39,7 @@ def hashes(path: Path) -> Finding:
     except FileNotFoundError:
         return Finding(
             "hashes", WARN, f"{path} brings no {RECEIPT}: nobody can tell whether its files are whole",
-            "take the one that the exporter wrote along when you copy an export",
+            f"copy the one that the exporter wrote along, or write one here: reflex export seal {path}",
         )  # fmt: skip
     except (OSError, ValueError) as error:
         return Finding("hashes", FAIL, f"{receipt}: not readable: {error}", "copy the export again")
@@ -56,7 +56,8 @@ def hashes(path: Path) -> Finding:
             "hashes",
             WARN,
             "; ".join(said),
-            f"if that was you, write the new SHA-256 (sha256sum) into {RECEIPT}",
+            f"if that was you, write the new SHA-256 (sha256sum) into {RECEIPT}, or write it anew:"
+            f" reflex export seal {path} --keep-parity --force",
         )
     return Finding("hashes", FAIL, "; ".join(said), "copy the export again: a file was cut off or replaced")
 

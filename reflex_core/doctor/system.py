@@ -98,7 +98,11 @@ def port(host: str, number: int) -> Finding:
     """Whether the HTTP sidecar could listen there."""
     if number == 0:
         return Finding("port", OK, "--port 0 takes a free one")
-    other = f"end what listens there (ss -ltnp 'sport = :{number}'), or take another --port"
+    # another port would put a second policy in command of the same arm
+    other = (
+        f"see what listens there (ss -ltnp 'sport = :{number}'): another `reflex serve` may be driving this robot; end it"
+        " before you serve"
+    )
     try:
         addresses = socket.getaddrinfo(host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:

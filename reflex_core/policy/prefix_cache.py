@@ -219,14 +219,14 @@ def require_cache(
     rule = contract.prefix_cache
     if rule is None:
         raise ConfigurationError(
-            f"{FLAG}: {export.path} does not say how much a picture may change: put a measured 'prefix_cache' block"
-            " into its reflex_config.json (docs/chunks.md), or leave the flag out",
+            f"{FLAG}: {export.path} does not say how much a picture may change: run `reflex calibrate-prefix"
+            f" {export.path} --observations FOLDER --write` (docs/chunks.md), or leave the flag out",
             "prefix-cache-unmeasured",
         )
     if rule.measured_on not in ("", export.model_hash):
         raise ConfigurationError(
             f"{FLAG}: the prefix_cache threshold of {export.path} was measured on weights {rule.measured_on!r}, these are"
-            f" {export.model_hash!r}: measure again (docs/chunks.md)",
+            f" {export.model_hash!r}: run `reflex calibrate-prefix {export.path} --observations FOLDER --write`",
             "prefix-cache-stale",
         )
     if max_age_ms > 0:

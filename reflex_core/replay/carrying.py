@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
@@ -12,6 +11,7 @@ from reflex_core.policy.guidance import Guidance
 from reflex_core.policy.guides import Guides
 from reflex_core.policy.policy import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.trace.fields import timestamp_ns
 from reflex_core.trace.records import Recorded
 from reflex_core.values import Floats
 
@@ -41,11 +41,9 @@ class Carrying:
 
     def at(self, record: Recorded) -> None:
         """The cache's clock stands where it stood when the request came."""
-        try:
-            answered = datetime.fromisoformat(record.timestamp.replace("Z", "+00:00"))
-        except ValueError:
-            return
-        self._now_ns = int((answered.timestamp() * 1e3 - record.total_ms) * 1e6)
+        answered_ns = timestamp_ns(record.timestamp)
+        if answered_ns is not None:
+            self._now_ns = answered_ns - int(record.total_ms * 1e6)
 
     def guidance(self, record: Recorded) -> Guidance | None:
         """What guided the recorded chunk; None where nothing did, or where it cannot be found any more."""

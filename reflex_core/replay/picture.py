@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ SI, SHARE = "rad or m", "0 to 1"
 DASHES = (0, (4, 2))
 FEW = 24  # points that are marked one by one
 LEAST_SPAN = 1e-3  # of an axis: a joint that stands still must not look as if it moved
+MARK, MADE_BY = "Software", "reflex replay --plot"
 OURS = re.compile(r"record-\d{6,}\.png|episode-\d{2,}\.png|latency\.png")
 
 
@@ -49,30 +52,46 @@ def units_of(embodiment: Embodiment | None, names: Sequence[str]) -> dict[str, s
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory, empty of earlier pictures of a replay. Raises TraceError without matplotlib, or if it cannot."""
+    """Make the directory, and see that it can be written. Raises TraceError without matplotlib, or if it cannot."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise TraceError("--plot needs matplotlib: pip install 'reflex_ros[plot]'") from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path in directory.iterdir():
-            if OURS.fullmatch(path.name):
-                path.unlink()
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise TraceError(f"--plot {directory}: cannot be written: {error.strerror or error}") from error
 
 
 def draw(kept: Kept, directory: Path, tolerances: Tolerances, units: Mapping[str, str]) -> str:
-    """Write all pictures and say in a sentence which. Raises TraceError when one cannot be written."""
+    """Write all pictures, then remove those of an earlier replay, and say in a sentence which there are.
+
+    Raises TraceError when one cannot be written, or would take the place of a picture that no replay has drawn.
+    """
     records, tracks = kept.chosen(), kept.tracks()
+    made: dict[str, Callable[[], Figure]] = {
+        f"record-{drawn.seq:06d}.png": partial(record_figure, drawn, units) for drawn in records
+    }
+    made |= {
+        f"episode-{number:02d}.png": partial(episode_figure, track, units)
+        for number, track in enumerate(tracks, start=1)
+    }
+    if kept.latencies.values:
+        made["latency.png"] = partial(latency_figure, kept.latencies.values, tolerances)
     try:
-        for drawn in records:
-            _save(record_figure(drawn, units), directory / f"record-{drawn.seq:06d}.png")
-        for number, track in enumerate(tracks, start=1):
-            _save(episode_figure(track, units), directory / f"episode-{number:02d}.png")
-        if kept.latencies.values:
-            _save(latency_figure(kept.latencies.values, tolerances), directory / "latency.png")
+        before = [path for path in directory.iterdir() if OURS.fullmatch(path.name)]
+        taken = sorted(path.name for path in before if path.name in made and not _is_ours(path))
+        if taken:
+            raise TraceError(
+                f"--plot {directory}: {taken[0]} is there and no replay has drawn it: name another directory"
+            )
+        for name, figure in made.items():
+            _save(figure(), directory / name)
+        for path in before:
+            if path.name not in made and _is_ours(path):
+                path.unlink()
     except OSError as error:
         raise TraceError(f"--plot {directory}: cannot be written: {error.strerror or error}") from error
     chosen = "the first and those that differ most" if len(records) > 1 else "the first; no other differs"
@@ -287,4 +306,10 @@ def _short(text: str, length: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png")
+    figure.savefig(path, format="png", metadata={MARK: MADE_BY})
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a replay has drawn it: the picture itself says so, near its beginning."""
+    with path.open("rb") as stream:
+        return f"{MARK}\0{MADE_BY}".encode() in stream.read(1024)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -15,25 +16,45 @@ from reflex_core.json_lines import json_line
 from reflex_core.replay.runner import Plan
 from reflex_core.replay.statistics import Tally, Totals
 from reflex_core.replay.values import ACTIONS, CACHE, LATENCY, RequestDiff, Tolerances
+from reflex_core.trace.records import TraceError
+
+
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """An OSError in here is about the report, and is a TraceError that says so; a reader that has gone is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TraceError(f"--output {where}: cannot be written: {error.strerror or error}") from error
 
 
 class Report:
-    """One JSON object on a stream. Every request is written when it is done, so nothing piles up."""
+    """One JSON object on a stream. Every request is written when it is done, so nothing piles up.
 
-    def __init__(self, stream: BinaryIO, header: Mapping[str, Any]) -> None:
-        self._stream = stream
+    where: what the report is called in errors. Raises TraceError when it cannot be written.
+    """
+
+    def __init__(self, stream: BinaryIO, header: Mapping[str, Any], where: object = "-") -> None:
+        self._stream, self._where = stream, where
         self._first = True
-        stream.write(b'{"header":' + json_line(header) + b',\n"per_request_diffs":[')
+        self._write(b'{"header":' + json_line(header) + b',\n"per_request_diffs":[')
 
     def add(self, made: RequestDiff, tolerances: Tolerances) -> None:
         """Write one request."""
-        self._stream.write((b"\n" if self._first else b",\n") + json_line(request_document(made, tolerances)))
+        self._write((b"\n" if self._first else b",\n") + json_line(request_document(made, tolerances)))
         self._first = False
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary; the object is whole then."""
-        self._stream.write(b'\n],\n"summary":' + json_line(summary) + b"}\n")
-        self._stream.flush()
+        self._write(b'\n],\n"summary":' + json_line(summary) + b"}\n")
+        with writing(self._where):
+            self._stream.flush()
+
+    def _write(self, data: bytes) -> None:
+        with writing(self._where):
+            self._stream.write(data)
 
 
 def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from reflex_core.replay.values import (
     Target,
     Tolerances,
 )
+from reflex_core.trace.fields import image_mode
 from reflex_core.trace.records import Recorded, TraceError
 from reflex_core.values import CLOUD, HOLD, POLICY
 
@@ -132,8 +133,7 @@ def hashes_of(header: Mapping[str, Any], slot: str) -> tuple[str, str]:
 
 def require_images(header: Mapping[str, Any], path: object, *, has_files: bool) -> None:
     """Raise TraceError where the trace has no pictures and they cannot be found elsewhere."""
-    redaction = header.get("redaction")
-    mode = redaction.get("image") if isinstance(redaction, dict) else None
+    mode = image_mode(header)
     if mode == "hash_only" and not has_files:
         raise TraceError(
             f"{path}: was recorded with --record-images hash_only, so it has no pictures to give the policy: name the"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -98,9 +99,11 @@ class PolicyTarget:
     def _adaptive(self, block: Mapping[str, Any]) -> Adaptive | None:
         """With the threshold that held for this record: it may change while serving."""
         threshold = block.get("threshold")
-        if self.adaptive is None or not isinstance(threshold, float) or threshold <= 0:
+        if self.adaptive is None or isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             return self.adaptive
-        return replace(self.adaptive, threshold=threshold)
+        if not 0 < threshold < math.inf:
+            return self.adaptive
+        return replace(self.adaptive, threshold=float(threshold))
 
 
 def in_order(

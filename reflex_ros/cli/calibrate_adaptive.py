@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
+from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError, ObservationError, ReflexError
 from reflex_core.export import CONFIG_NAME, open_export
 from reflex_core.locations import embedded_policy
@@ -23,6 +19,8 @@ from reflex_core.policy.adaptive import adaptive_block
 from reflex_core.policy.adaptive_search import Candidate, Course, candidates, choose, course
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.values import Observation
+from reflex_core.whole_file import write_block
+from reflex_ros.cli.robot import add_robot, robot_of
 from reflex_ros.terminal import Bar
 
 SCENES = 64
@@ -46,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("export_dir", nargs="?", type=Path, help="the export; the embedded one if left out")
-    robot = parser.add_mutually_exclusive_group()
-    robot.add_argument("--embodiment", help="preset whose joint ranges the difference is a share of")
-    robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file with the ranges")
+    add_robot(parser)
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument("--observations", type=Path, help="folder of recorded observations (docs/adaptive.md)")
     seen.add_argument(
@@ -114,23 +110,19 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
         "max_difference": options.max_difference,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
-    write_block(path / CONFIG_NAME, adaptive_block(chosen.adaptive, measured))
+    write_block(path / CONFIG_NAME, "adaptive", adaptive_block(chosen.adaptive, measured))
     print(f"\nwritten to {path / CONFIG_NAME}")
     return 0
 
 
 def _embodiment(path: Path, options: argparse.Namespace) -> Embodiment:
-    own = path / "embodiment.json"
-    if options.custom_embodiment_config:
-        return load_embodiment(options.custom_embodiment_config)
-    if options.embodiment:
-        return load_preset(options.embodiment)
-    if own.is_file():
-        return load_embodiment(own)
-    raise ConfigurationError(
-        f"{path} brings no embodiment.json: give --embodiment or --custom-embodiment-config, as the allowed difference"
-        " is a share of each joint's range"
-    )
+    robot = robot_of(path, options)
+    if robot is None:
+        raise ConfigurationError(
+            f"{path} brings no embodiment.json: give --embodiment or --custom-embodiment-config, as the allowed"
+            " difference is a share of each joint's range"
+        )
+    return robot
 
 
 def _courses(policy: Policy, observations: Iterable[Observation], seeds: int, many: int) -> list[Course]:
@@ -180,23 +172,6 @@ def table(found: Sequence[Candidate], chosen: Candidate | None, bound: float, st
             f"  {one.steps:5.2f}  {1 - one.steps / steps:5.0%}  {said}"
         )
     return "\n".join(lines)
-
-
-def write_block(path: Path, block: dict[str, Any]) -> None:
-    """Set 'adaptive' in a reflex_config.json; a reader sees the old file or the new one, never half of it."""
-    document = json.loads(path.read_text(encoding="utf-8")) | {"adaptive": block}
-    mode = path.stat().st_mode
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write(json.dumps(document, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, mode)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

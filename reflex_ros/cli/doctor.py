@@ -21,6 +21,7 @@ from reflex_core.flags import add_arguments
 from reflex_core.locations import embedded_policy
 from reflex_core.settings import Settings, settings_from
 from reflex_ros.doctoring import ros
+from reflex_ros.ros_args import split_ros_args
 from reflex_ros.terminal import Bar, drawn, plain_table
 
 ROUGHLY = 20  # checks, for the bar
@@ -31,9 +32,8 @@ ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 def main(argv: list[str] | None = None) -> int:
     """Print the findings. 0 when nothing fails, 1 when something does, 2 for a bad option."""
-    arguments = sys.argv[1:] if argv is None else argv
-    arguments = arguments[: arguments.index("--ros-args")] if "--ros-args" in arguments else arguments
-    options = vars(_parser().parse_args(arguments))
+    own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
+    options = vars(_parser().parse_args(own))
     as_json, no_ros = options.pop("json"), options.pop("no_ros")
     only_calibration = options.pop("show_calibration")
     try:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if only_calibration:
         return show_calibration(settings.calibration_cache, as_json)
-    found = examined(settings, no_ros)
+    found = examined(settings, no_ros, ros_args)
     print(document(found) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(found)
@@ -74,11 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def examined(settings: Settings, no_ros: bool) -> list[Finding]:
+def examined(settings: Settings, no_ros: bool, ros_args: Sequence[str] = ()) -> list[Finding]:
     """The findings of every check; a bar says which one is at work."""
     found, bar = list[Finding](), Bar()
     bar.draw(0.0, "checking this machine")
-    for finding in checks(settings, no_ros):
+    for finding in checks(settings, no_ros, ros_args):
         found.append(finding)
         bar.draw(min(len(found) / ROUGHLY, 0.99), f"{finding.name}: {finding.level}")
     bar.clear()
@@ -86,7 +86,10 @@ def examined(settings: Settings, no_ros: bool) -> list[Finding]:
 
 
 def checks(
-    settings: Settings, no_ros: bool, environment: Mapping[str, str] = os.environ
+    settings: Settings,
+    no_ros: bool,
+    ros_args: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
     """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
     yield system.python_version()
@@ -95,7 +98,7 @@ def checks(
     yield system.shared_memory()
     yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
     if not no_ros:
-        yield from ros(environment)
+        yield from ros(environment, ros_args)
     if libraries.level == FAIL:
         return
     for flag, directory in written_to(settings).items():

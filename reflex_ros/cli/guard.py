@@ -6,9 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.limits.config import CARTESIAN, SafetyConfig, load_safety_config
 from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.urdf import UrdfJoint, read_urdf
+from reflex_core.whole_file import write_whole
 
 DEFAULT_OUTPUT = Path("safety_config.json")
 
@@ -150,16 +149,7 @@ def _write(path: Path, document: dict[str, object], *, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigurationError(f"{path}: is there already: give another --output, or --force to replace it")
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write("{\n" + ",\n".join(lines) + "\n}\n")
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def _check(options: argparse.Namespace) -> int:

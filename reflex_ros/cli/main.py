@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from importlib import import_module
+from typing import Any
 
 from reflex_core import __version__
 
+INTERRUPTED = 130
 COMMANDS = {
     "serve": "serve an ONNX export over ROS 2 and HTTP",
     "replay": "run recorded requests against a policy",
     "calibrate-adaptive": "measure how early an export's denoise loop may stop",
+    "calibrate-prefix": "measure how much a picture may change before a kept prefix is of no use",
+    "export": "write hashes and a parity fixture into an export",
     "doctor": "check this machine, the policy and the robot's description",
     "guard": "make and check the safety configuration of a robot",
     "audit": "check the hash chain of an audit log",
@@ -27,7 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     first = arguments[0] if arguments else ""
     if first in COMMANDS:
         # each command is imported on its own: doctor must run where serve cannot even be imported
-        return int(import_module(f"reflex_ros.cli.{first.replace('-', '_')}").main(arguments[1:]))
+        command = _imported(f"reflex_ros.cli.{first.replace('-', '_')}")
+        try:
+            return int(command.main(arguments[1:]))
+        except KeyboardInterrupt:
+            print(f"reflex {first}: stopped", file=sys.stderr)
+            return INTERRUPTED
     if first == "--version":
         print(f"reflex {__version__}")
         return 0
@@ -36,6 +47,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     print(_usage() if not first else f"reflex: no command {first[:80]!r}\n{_usage()}", file=sys.stderr)
     return 2
+
+
+def _imported(name: str) -> Any:
+    """The module; Ctrl-C meanwhile ends the process at once: an import that is cut off ends in any exception at all."""
+    if threading.current_thread() is not threading.main_thread():
+        return import_module(name)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return import_module(name)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _usage() -> str:

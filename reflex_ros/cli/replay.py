@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.replay.images import ImageFiles
 from reflex_core.replay.kept import Kept, watched
 from reflex_core.replay.picture import draw, prepare, units_of
-from reflex_core.replay.report import Report, summary_document
+from reflex_core.replay.report import Report, summary_document, writing
 from reflex_core.replay.runner import (
     FAIL_ON,
     Plan,
@@ -38,11 +39,17 @@ from reflex_core.replay.values import ACTIONS, ALL, LATENCY, MODES, Source, Tole
 from reflex_core.trace.records import TraceError
 from reflex_ros.cli import replay_publish
 from reflex_ros.cli.replay_words import header_lines, printable, request_line, shown, summary_lines
+from reflex_ros.ros_args import split_ros_args
 from reflex_ros.terminal import Bar
 
 PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 STDOUT = "-"
 SLOT_B = "b"
+TOLERANCES = Tolerances()
+USUAL = {
+    "diff": ACTIONS, "device": "auto", "min_cos": TOLERANCES.min_cosine, "max_abs": TOLERANCES.max_abs,
+    "joint_share": TOLERANCES.joint_share,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,14 +62,29 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without arrows must not end a replay
-    own, ros_args = replay_publish.split_ros_args(sys.argv[1:] if argv is None else argv)
+    own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(own)
-        plan = _plan(options)
+        plan = _plan(options, ros_args)
     except SystemExit as stop:  # 2 says that the target did not load
         return PASSED if stop.code in (0, None) else TRACE_ERROR
     except ValueError as error:
         return _refused(error, TRACE_ERROR)
+    try:
+        status = _done(options, plan, ros_args)
+        sys.stdout.flush()  # what does not fit on a disk is known here, not when the process ends
+        return status
+    except KeyboardInterrupt:
+        return _refused("stopped", INTERRUPTED)
+    except OSError as error:
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            return TRACE_ERROR
+        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+        return _refused(f"{where}{error.strerror or error}", TRACE_ERROR)
+
+
+def _done(options: argparse.Namespace, plan: Plan, ros_args: Sequence[str]) -> int:
     try:
         if options.publish:
             return replay_publish.publish(options, ros_args, _open_bag)
@@ -71,20 +93,22 @@ def main(argv: list[str] | None = None) -> int:
         return _refused(error, TRACE_ERROR)
     except ConfigurationError as error:
         return _refused(error, TARGET_ERROR)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing it complains again
-        return TRACE_ERROR
-    except KeyboardInterrupt:
-        return _refused("stopped", INTERRUPTED)
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, else closing it complains again."""
+    with suppress(OSError):  # a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refused(reason: object, status: int) -> int:
-    print(f"reflex replay: {printable(str(reason))}", file=sys.stderr)
+    with suppress(OSError):  # the status says it where standard error is on the same full disk
+        print(f"reflex replay: {printable(str(reason))}", file=sys.stderr)
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    usual = Tolerances()
+    """What the user does not write of USUAL is None: --publish has no use for it."""
     parser = argparse.ArgumentParser(
         prog="reflex replay",
         description="Run recorded requests against a policy and compare what comes out.",
@@ -96,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
     add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay or --publish")
     add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
-    add("--diff", default=ACTIONS, choices=(*MODES, ALL), help="what to compare (%(default)s)")
+    add("--diff", choices=(*MODES, ALL), help=f"what to compare ({ACTIONS})")
     add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
     add("--output", metavar="FILE", help="write a JSON report; - for standard output")
     add("--plot", type=Path, metavar="DIR", help="draw actions and latencies as PNG; needs reflex_ros[plot]")
@@ -109,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the pictures of a hash_only trace are, under any names",
     )
     add("--seed", type=int, metavar="N", help="draw every start noise from this seed, whatever was recorded")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"), help="(%(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda", "tensorrt"), help="(auto)")
     robot = parser.add_mutually_exclusive_group()
     robot.add_argument(
         "--embodiment", default="", metavar="NAME", help="instead of the recorded one; none: no preset"
@@ -117,11 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     robot.add_argument(
         "--custom-embodiment-config", default="", metavar="FILE", help="instead of the recorded one"
     )
-    add("--min-cos", type=float, default=usual.min_cosine, metavar="X", help="least cosine (%(default)g)")
-    add("--max-abs", type=float, default=usual.max_abs, metavar="X", help="largest difference (%(default)g)")
+    add("--min-cos", type=float, metavar="X", help=f"least cosine ({TOLERANCES.min_cosine:g})")
+    add("--max-abs", type=float, metavar="X", help=f"largest difference ({TOLERANCES.max_abs:g})")
     add(
-        "--joint-share", type=float, default=usual.joint_share, metavar="X",
-        help="largest difference of a joint, as a share of its largest value in the chunk (%(default)g)",
+        "--joint-share", type=float, metavar="X",
+        help="largest difference of a joint, as a share of its largest value in the chunk"
+        f" ({TOLERANCES.joint_share:g})",
     )  # fmt: skip
     add(
         "--allow-damage",
@@ -132,12 +157,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    """What to compare. Raises ValueError for options that do not go together."""
-    if options.publish:
-        replay_publish.check(options)
-    elif options.model is None and not options.no_replay:
+def _plan(options: argparse.Namespace, ros_args: Sequence[str]) -> Plan:
+    """What to compare. Raises ValueError for options that do not go together, or that are no such numbers."""
+    replay_publish.check(options, ros_args)
+    for name, value in USUAL.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if not options.publish and options.model is None and not options.no_replay:
         raise ValueError("--model names the export to run; --no-replay only reads the trace")
+    for name in ("max_abs", "joint_share"):
+        _require(
+            math.isfinite(getattr(options, name)) and getattr(options, name) > 0, options, name, "more than 0"
+        )
+    _require(-1.0 <= options.min_cos <= 1.0, options, "min_cos", "from -1 to 1")
     if options.n < 0:
         raise ValueError(f"--n must not be negative, got {options.n}")
     if options.seed is not None and options.seed < 0:
@@ -153,6 +185,11 @@ def _plan(options: argparse.Namespace) -> Plan:
             f"--fail-on {plan.fail_on}: --diff {options.diff} does not compare it; take --diff all"
         )
     return plan
+
+
+def _require(right: bool, options: argparse.Namespace, name: str, expected: str) -> None:
+    if not right:
+        raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(options, name):g}")
 
 
 def _open_bag(path: Path) -> Source:
@@ -343,13 +380,15 @@ def _report(options: argparse.Namespace, header: Mapping[str, Any]) -> Iterator[
     # a pipe or a device has no neighbour that could take its name
     part = path.with_name(f"{path.name}.part") if path.is_file() or not path.exists() else path
     try:
-        with part.open("wb") as stream:
-            yield Report(stream, header)
-        part.replace(path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise TraceError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+        with writing(path):
+            stream = part.open("wb")
+        try:
+            yield Report(stream, header, path)
+        finally:
+            with writing(path):
+                stream.close()
+        with writing(path):
+            part.replace(path)
     finally:
         if part != path:
             part.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from reflex_core.replay.sources import open_source
 from reflex_core.replay.values import Source
 from reflex_core.trace.reader import TraceReader
 from reflex_ros.cli.replay_words import header_lines, printable, shown
+from reflex_ros.ros_args import ROS_ARGS
 from reflex_ros.terminal import Bar
 
 if TYPE_CHECKING:
@@ -25,49 +26,61 @@ if TYPE_CHECKING:
 
 PLAYED, PART_PLAYED = 0, 1
 PATIENCE_S = 30.0
-ROS_ARGS = "--ros-args"
-NOT_WITH = ("model", "model_b", "no_replay", "fail_on", "output", "plot", "seed")
+NOT_WITH = (
+    "model", "model_b", "no_replay", "fail_on", "output", "plot", "seed", "diff", "min_cos", "max_abs", "joint_share",
+    "device",
+)  # fmt: skip
+ONLY_WITH = ("rate", "clock", "wait_s", "with_controller")
+USUAL = {"rate": 1.0, "clock": False, "wait_s": PATIENCE_S, "with_controller": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of --publish."""
+    """The flags of --publish. What the user does not write is None."""
     group = parser.add_argument_group("onto ROS topics", f"what follows {ROS_ARGS} goes to rclpy")
     add = group.add_argument
     add("--publish", action="store_true", help="publish what the robot saw, for a node to infer on; no model")
-    add("--rate", type=float, default=1.0, metavar="X", help="times the recorded pace (%(default)g)")
+    add("--rate", type=float, metavar="X", help="times the recorded pace (1)")
     add(
-        "--clock", action="store_true",
+        "--clock", action="store_true", default=None,
         help="keep the recorded stamps and publish /clock, for a node with use_sim_time; else stamps are now",
     )  # fmt: skip
+    add("--wait-s", type=float, metavar="S", help=f"how long to wait for a node to listen ({PATIENCE_S:g})")
     add(
-        "--wait-s", type=float, default=PATIENCE_S, metavar="S",
-        help="how long to wait for a node to listen (%(default)g)",
+        "--with-controller", action="store_true", default=None,
+        help="play also where somebody takes the commands of that node: what is behind it moves",
     )  # fmt: skip
 
 
-def split_ros_args(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(ours, those from --ros-args on)."""
-    at = arguments.index(ROS_ARGS) if ROS_ARGS in arguments else len(arguments)
-    return list(arguments[:at]), list(arguments[at:])
-
-
-def check(options: argparse.Namespace) -> None:
-    """Raises ValueError for options that --publish has no use for, or that are no numbers for it."""
-    for name in NOT_WITH:
-        value = getattr(options, name, None)
-        if value is not None and value is not False and value != "":
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"{flag} does not go with --publish, which runs no policy: start a node beside it"
-            )
+def check(options: argparse.Namespace, ros_args: Sequence[str]) -> None:
+    """Fill in what is usual. Raises ValueError for options without use, with --publish or without, or no numbers."""
+    if not options.publish:
+        unused = [*_given(options, ONLY_WITH), *([ROS_ARGS] if len(ros_args) > 1 else [])]
+        if unused:
+            raise ValueError(f"{unused[0]} goes with --publish alone, and nothing is published here")
+        return
+    for flag in _given(options, NOT_WITH):
+        raise ValueError(f"{flag} does not go with --publish, which runs no policy: start a node beside it")
+    for name, value in USUAL.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if not (math.isfinite(options.rate) and options.rate > 0.0):
         raise ValueError(f"--rate must be more than 0, got {options.rate:g}")
     if not (math.isfinite(options.wait_s) and options.wait_s >= 0.0):
         raise ValueError(f"--wait-s must be 0 or more, got {options.wait_s:g}")
 
 
+def _given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """The flags among these that the user wrote."""
+    values = ((name, getattr(options, name, None)) for name in names)
+    written = (name for name, value in values if not (value is None or value is False or value == ""))
+    return [f"--{name.replace('_', '-')}" for name in written]
+
+
 def publish(options: argparse.Namespace, ros_args: Sequence[str], open_bag: Callable[[Path], Source]) -> int:
-    """Play it. Returns the exit status; raises TraceError, or ConfigurationError where nobody listens."""
+    """Play it. Returns the exit status; raises TraceError, or ConfigurationError where nobody listens.
+
+    ConfigurationError also where it would be mixed with a live robot, or move one.
+    """
     try:
         from reflex_ros.playing.player import Player, playing_node
     except (ImportError, OSError) as error:
@@ -79,7 +92,10 @@ def publish(options: argparse.Namespace, ros_args: Sequence[str], open_bag: Call
         if recording.first.seed is not None:
             print(f"  noise seed of the first request: {recording.first.seed}")
         with playing_node(ros_args) as node:
-            player = Player(node, recording.offers, rate=options.rate, clock=options.clock)
+            player = Player(
+                node, recording.offers, rate=options.rate, clock=options.clock,
+                with_controller=options.with_controller,
+            )  # fmt: skip
             _wait(player, options.wait_s)
             try:
                 _play(player, recording)

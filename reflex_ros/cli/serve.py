@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
@@ -21,10 +20,9 @@ from reflex_core.settings import Settings, settings_from
 from reflex_ros import ready
 from reflex_ros.cloud import connect_cloud
 from reflex_ros.otel.connect import connect_tracing
+from reflex_ros.ros_args import ROS_ARGS, split_ros_args
 from reflex_ros.sidecar.thread import Sidecar
 from reflex_ros.terminal import watched
-
-ROS_ARGS = "--ros-args"
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +64,6 @@ def _serve_ros(overrides: dict[str, object], ros_args: list[str]) -> int:
     return int(run(overrides, ros_args))
 
 
-def split_ros_args(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(ours, those from --ros-args on), which `ros2 run` and launch files append."""
-    if ROS_ARGS not in arguments:
-        return arguments, []
-    at = arguments.index(ROS_ARGS)
-    return arguments[:at], arguments[at:]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex serve",
@@ -112,7 +102,7 @@ def serve_http(settings: Settings) -> int:
         try:
             watched(engine.load, log.info)
             watched(engine.warm_up, log.info)
-            ready.tell(engine, sidecar, partial(print, flush=True))
+            ready.tell(engine, sidecar, _say)
         except Exception as error:
             failures.append(error)
             wake.set()
@@ -122,7 +112,7 @@ def serve_http(settings: Settings) -> int:
             sidecar.start()
         except ReflexError as error:
             return _refuse(error, 1)
-        print(f"listening on {sidecar.url}", flush=True)
+        _say(f"listening on {sidecar.url}")
         # in a thread of its own: a signal must end the process while onnxruntime is still loading
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
@@ -140,6 +130,14 @@ def serve_http(settings: Settings) -> int:
     if not isinstance(failure, ConfigurationError):
         log.error("the policy could not be made ready", exc_info=failure)
     return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
+
+
+def _say(line: str) -> None:
+    """A line for whoever looks; nobody has to (`reflex serve | head -1`)."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing it complains again
 
 
 @contextmanager

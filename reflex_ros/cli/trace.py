@@ -7,6 +7,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from reflex_core.dataset.export import WRITERS, export
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Export traces. 0: done; 1: a trace cannot be exported, or the dataset not be written; 2: bad command line."""
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is printed here
-    bar = Bar()
+    bar = Bar(plain=partial(print, file=sys.stderr, flush=True))
     try:
         images = ImageFiles(options.images) if options.images else None
         found = export(

@@ -40,6 +40,11 @@ def traces_url(base: str) -> str:
         _ = parts.port
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             problem = "expected http://HOST:PORT or https://HOST:PORT"
+        if parts.username is not None or parts.password is not None:
+            # people read this setting on the page and in the log; so the sentence does not repeat it either
+            raise SettingError(
+                "--otel-endpoint: no password in the URL, put it into OTEL_EXPORTER_OTLP_HEADERS"
+            )
     except ValueError as error:
         problem = str(error)
     if problem:

@@ -23,6 +23,7 @@ from reflex_core.trace.records import TraceError
 from reflex_ros.arrivals import header_stamp_ns
 from reflex_ros.conversions import stamp_ns, time_msg
 from reflex_ros.inputs import LATCHED
+from reflex_ros.playing.company import require_alone, require_nothing_driven
 from reflex_ros.playing.pace import Pace
 from reflex_ros.playing.values import Moment, Offer
 
@@ -34,7 +35,8 @@ SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)  # fits lis
 CLOCK = Offer("/clock", Clock, "/clock")
 TICK_S = 0.01
 POLL_S = 0.02
-DISCOVERY_S = 0.5  # until other programs on the same topics are known
+DISCOVERY_S = 2.0  # until other programs on the same topics are known, also on a busy machine
+WATCH_S = 1.0  # how often they are looked for while it plays
 SETTLE_S = 0.3  # until they know of us too: what comes before is lost to a listener that is best effort
 FAREWELL_S = 1.0
 
@@ -66,13 +68,24 @@ def playing_node(ros_args: Sequence[str]) -> Iterator[Node]:
 
 
 class Player:
-    """Plays on the topics of `offers`. clock: the recorded stamps stay, and /clock shows the recorded time."""
+    """Plays on the topics of `offers`.
+
+    clock: the recorded stamps stay, and /clock shows the recorded time. with_controller: what the recording drives may
+    move something.
+    """
 
     def __init__(
-        self, node: Node, offers: Sequence[Offer], *, rate: float = 1.0, clock: bool = False
+        self,
+        node: Node,
+        offers: Sequence[Offer],
+        *,
+        rate: float = 1.0,
+        clock: bool = False,
+        with_controller: bool = False,
     ) -> None:
-        self._node, self._clock = node, clock
+        self._node, self._clock, self._with_controller = node, clock, with_controller
         self._pace = Pace(rate)
+        self._watch_at_s = 0.0
         self._publishers: dict[Offer, Publisher] = {}
         sensors = [offer for offer in offers if not offer.words]
         self._required = [*sensors, CLOCK] if clock else sensors
@@ -84,14 +97,15 @@ class Player:
     def wait(self, patience_s: float) -> list[str]:
         """Wait until every stream is listened to. Returns those that nobody wants, where somebody wants another.
 
-        Raises ConfigurationError if nobody listens at all, or if another program publishes the same sensors.
+        Raises ConfigurationError if nobody listens at all, if another program publishes the same sensors, or if what
+        listens commands something that may move.
         """
         began_s = time.monotonic()
         while (waited_s := time.monotonic() - began_s) < max(patience_s, DISCOVERY_S):
             if waited_s >= DISCOVERY_S and not self.unheard():
                 break
             time.sleep(POLL_S)
-        self._require_alone()
+        self._require_good_company()
         unheard = self.unheard()
         if len([stream for stream in unheard if stream != CLOCK.stream]) == len(self._streams):
             topics = ", ".join(self._publishers[offer].topic_name for offer in self._required)
@@ -113,7 +127,10 @@ class Player:
         return list(dict.fromkeys(offer.stream for offer in self._required if offer.stream not in heard))
 
     def play(self, moments: Iterator[Moment], progress: Callable[[Played], None]) -> None:
-        """Publish every moment when it is due. `progress` is called after each."""
+        """Publish every moment when it is due. `progress` is called after each.
+
+        Raises ConfigurationError once somebody joins with whom `wait` would not have begun.
+        """
         began_s: float | None = None
         for moment in moments:
             # pictures are decoded before they are due, and only where somebody wants them
@@ -144,11 +161,17 @@ class Player:
         if self._clock:
             self._tick_until(due_s)
             return
-        time.sleep(max(0.0, due_s - time.monotonic()))
+        while True:
+            self._watch()
+            left_s = due_s - time.monotonic()
+            if left_s <= 0.0:
+                return
+            time.sleep(min(left_s, WATCH_S))
 
     def _tick_until(self, due_s: float) -> None:
         publisher = self._publisher(CLOCK)
         while True:
+            self._watch()
             left_s = due_s - time.monotonic()
             publisher.publish(Clock(clock=time_msg(self._pace.clock_ns(left_s))))
             if left_s <= 0.0:
@@ -171,17 +194,20 @@ class Player:
             self._publishers[offer] = found
         return found
 
-    def _require_alone(self) -> None:
-        """Recorded pictures between those of a live robot would make a node drive it by what is not there."""
-        for offer in self._required:
-            topic = self._publishers[offer].topic_name
-            found = self._node.get_publishers_info_by_topic(topic)
-            others = sorted(each.node_name for each in found if each.node_name != NODE_NAME)
-            if len(found) > 1:
-                raise ConfigurationError(
-                    f"{topic} is published by {', '.join(others) or 'another replay'} too: stop it, or play on another"
-                    " ROS_DOMAIN_ID; a recording and a live robot must not be mixed"
-                )
+    def _watch(self) -> None:
+        """Look around once a second."""
+        now_s = time.monotonic()
+        if now_s >= self._watch_at_s:
+            self._watch_at_s = now_s + WATCH_S
+            self._require_good_company()
+
+    def _require_good_company(self) -> None:
+        require_alone(self._node, [self._publishers[offer].topic_name for offer in self._required])
+        if not self._with_controller:
+            sensors = [
+                publisher.topic_name for offer, publisher in self._publishers.items() if not offer.words
+            ]
+            require_nothing_driven(self._node, sensors)
 
 
 def shifted(message: Any, shift_ns: int) -> Any:

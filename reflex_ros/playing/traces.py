@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from reflex_core.frames import rgb
 from reflex_core.replay.images import ImageFiles, frames_of
 from reflex_core.replay.runner import limited, require_images
 from reflex_core.replay.values import Source
+from reflex_core.trace.fields import image_mode, timestamp_ns
 from reflex_core.trace.records import Recorded, TraceError
 from reflex_core.trace.schema import NONE
 from reflex_core.values import Floats, Frame
@@ -57,9 +57,7 @@ class TraceRecording:
                 f"{path}: holds no request with a picture or a state, so there is nothing to publish"
             )
         self.first = first
-        redaction = source.header.get("redaction")
-        mode = redaction.get("image") if isinstance(redaction, dict) else None
-        if first.images or mode == NONE:
+        if first.images or image_mode(source.header) == NONE:
             require_images(source.header, path, has_files=images is not None)
         self._records = itertools.chain([first], records)
         self._said = Said()
@@ -213,11 +211,3 @@ def _of_length(state: Floats, length: int, what: str) -> list[float]:
     if len(state) != length:
         raise TraceError(f"its state has {len(state)} numbers, and {what} has {length}")
     return [float(value) for value in state]
-
-
-def timestamp_ns(text: str) -> int:
-    """`2026-04-24T17:13:05.123Z` in nanoseconds since 1970; 0 for what is no such text."""
-    try:
-        return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1e6) * 1000
-    except ValueError:
-        return 0

@@ -20,7 +20,7 @@ from reflex_core.slo import parse_slo, percentile_of
 from reflex_core.values import Floats
 from reflex_ros.ranges import ranges_from
 
-SILENT_AFTER_S = 3.0  # /diagnostics comes every second
+SILENT_AFTER_S = 3.0  # status and /diagnostics come every second
 POINTS_KEPT, INCIDENTS_KEPT, SLOT_LATENCIES = 600, 100, 200
 SOURCES = ("policy", "last known good", "cloud", "hold")
 STALE_LEVEL = 3
@@ -162,6 +162,8 @@ class Board:
 
     def chunk(self, message: Any, now_s: float) -> None:
         """An ActionChunk. One whose numbers do not fill its shape is not drawn, and said so."""
+        with self._lock:
+            self._heard_s = now_s
         rows = np.array(message.data, np.float32)
         if rows.size != message.horizon * message.action_dim or len(message.names) != message.action_dim:
             shape = f"{message.horizon} x {message.action_dim}"
@@ -237,13 +239,14 @@ class Board:
         """Everything as it is at `now_s`; a node that has been silent for 3 s has no state."""
         with self._lock:
             heard = now_s - self._heard_s <= SILENT_AFTER_S
+            state = self._view.state if self._view.facts is not None else "no status"
             tasks = tuple(self._tasks.values())
             if not heard:
                 tasks = tuple(replace(task, level=STALE_LEVEL) for task in tasks)
             return replace(
                 self._view,
                 heard=heard,
-                state=self._view.state if heard else "no answer",
+                state=state if heard else "no answer",
                 tasks=tasks,
                 split=self._split if self._two_policies else None,
                 points=tuple(self._points),

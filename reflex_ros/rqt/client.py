@@ -25,6 +25,7 @@ from reflex_ros.msg import ActionChunk, ServeStatus
 from reflex_ros.rqt.board import Board
 
 POLL_S = 1.0
+STOP_RETRY_S = 0.05
 ANSWER_WITHIN_S = 5.0
 STATUS_TYPE = "reflex_ros/msg/ServeStatus"
 # A node answers a request for several parameters with nothing when it lacks one of them.
@@ -45,6 +46,7 @@ class Client:
         self._lock = threading.Lock()
         self._waiting: dict[Any, tuple[str, float]] = {}
         self._parameters: dict[str, Any] = {}
+        self._stop_until_s = 0.0  # until then a stop that found nobody is tried again; 0: there is none
         self._open()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -70,17 +72,25 @@ class Client:
         self._setter = node.create_client(SetParameters, f"{target}/set_parameters")
         self._getter = node.create_client(GetParameters, f"{target}/get_parameters")
         node.create_timer(POLL_S, self._poll)
+        node.create_timer(STOP_RETRY_S, self._retry_stop)
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
             self._executor.spin()
 
     def stop(self) -> None:
-        """Have the robot hold until `resume`."""
-        self._trigger("stop")
+        """Have the robot hold until `resume`. A node that is only just being found is told when it is found."""
+        with self._lock:
+            self._stop_until_s = time.monotonic() + ANSWER_WITHIN_S
+        if self._triggers["stop"].service_is_ready():
+            self._retry_stop()
+        else:
+            self.board.say(f"stop: {self._target} does not answer", ok=False)
 
     def resume(self) -> None:
         """Undo `stop`."""
+        with self._lock:
+            self._stop_until_s = 0.0
         self._trigger("resume")
 
     def reset_guard(self) -> None:
@@ -94,6 +104,14 @@ class Client:
 
     def _trigger(self, name: str) -> None:
         self._call(self._triggers[name], Trigger.Request(), name.replace("_", " "))
+
+    def _retry_stop(self) -> None:
+        if not self._stop_until_s or not self._triggers["stop"].service_is_ready():
+            return
+        with self._lock:
+            until_s, self._stop_until_s = self._stop_until_s, 0.0
+        if time.monotonic() < until_s:
+            self._trigger("stop")
 
     def _call(self, client: Any, request: Any, what: str) -> None:
         if not client.service_is_ready():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from reflex_ros.rqt.board import View
+from reflex_ros.rqt.controls import Slider, Twice
 from reflex_ros.rqt.plots import BLUE, GREEN, GREY, ORANGE, RED, ChunkPlot, LatencyPlot
 from reflex_ros.rqt.qt import QtCore, QtWidgets
 
@@ -57,6 +58,8 @@ class Panel(QtWidgets.QWidget):
     def use(self, look: Callable[[float], View], robot: Robot) -> None:
         """Another node is watched from now on."""
         self._look, self._robot = look, robot
+        for button in (self._resume, self._reset):
+            button.allow(False)  # the first press was meant for the other robot
         self.refresh()
 
     def end(self) -> None:
@@ -91,15 +94,15 @@ class Panel(QtWidgets.QWidget):
         self.state = _label()
         self.state.setAlignment(QtCore.Qt.AlignCenter)
         self.state.setMinimumWidth(110)
-        self.stop = _button("Stop", "The robot holds until Resume.", lambda: self._robot.stop())
+        self.stop = _button("Stop", "The robot holds until Resume.")
+        self.stop.clicked.connect(lambda _: self._robot.stop())
         self.stop.setStyleSheet(
             f"QPushButton {{ background: {RED}; color: white; font-weight: bold; padding: 6px 22px; border-radius: 4px }}"
-            "QPushButton:disabled { background: #c9ccd1 }"
         )
-        self.resume = _button("Resume", "Go on from a fresh observation.", lambda: self._robot.resume())
-        self.reset = _button(
-            "Reset guard", "See what the policy does first.", lambda: self._robot.reset_guard()
-        )
+        self.resume = _button("Resume", "Go on from a fresh observation. Press twice.")
+        self._resume = Twice(self.resume, lambda: self._robot.resume())
+        self.reset = _button("Reset guard", "See what the policy does first. Press twice.")
+        self._reset = Twice(self.reset, lambda: self._robot.reset_guard())
         for widget in (self.node, self.state):
             head.addWidget(widget)
         head.addStretch(1)
@@ -126,7 +129,7 @@ class Panel(QtWidgets.QWidget):
         grid = QtWidgets.QGridLayout(box)
         grid.setContentsMargins(0, 4, 0, 4)
         self.slots = _label()
-        self.split = QtWidgets.QSlider(QtCore.Qt.Horizontal)
+        self.split = Slider()
         self.split.setRange(0, 100)
         self.split.setEnabled(False)
         self.split.setTracking(True)
@@ -168,9 +171,8 @@ class Panel(QtWidgets.QWidget):
         _set(self.tasks, "&nbsp;&nbsp; ".join(_task(task.concern, task.level) for task in view.tasks))
         self.tasks.setToolTip("\n".join(f"{task.concern}: {task.message}" for task in view.tasks))
         _set(self.facts, _table(view.facts or {}))
-        self.stop.setEnabled(view.heard and not view.stopped)
-        self.resume.setEnabled(view.heard and view.stopped)
-        self.reset.setEnabled(view.heard and view.guard_tripped)
+        self._resume.allow(view.heard and view.stopped)
+        self._reset.allow(view.heard and view.guard_tripped)
         self.latency.show_view(view, now_s)
         self.chunk.show_view(view, now_s)
         self._show_slots(view)
@@ -264,10 +266,9 @@ def _set(label: Any, text: str) -> None:
         label.setText(text)
 
 
-def _button(text: str, tip: str, action: Callable[[], None]) -> Any:
+def _button(text: str, tip: str) -> Any:
     button = QtWidgets.QPushButton(text)
     button.setToolTip(tip)
-    button.clicked.connect(lambda _: action())
     return button
 
 

@@ -20,9 +20,9 @@ from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_ros.sidecar import reading
 from reflex_ros.sidecar.door import FILES as PAGE_FILES
 from reflex_ros.sidecar.door import add_page
-from reflex_ros.sidecar.keys import authorised
+from reflex_ros.sidecar.keys import authorised, is_loopback
 from reflex_ros.sidecar.operate import breaker_reset, guard_reset, guard_status
-from reflex_ros.sidecar.origin import from_elsewhere
+from reflex_ros.sidecar.origin import refusal
 from reflex_ros.sidecar.policies import LARGEST_BODY, change_policies, policies, report_outcome
 from reflex_ros.sidecar.reply import Reply, chunk_reply, config, health, problem, problem_of
 from reflex_ros.sidecar.robot import Robot
@@ -32,7 +32,6 @@ WAITING_REQUESTS = 64
 WAITING_BYTES = 512 << 20
 BODY_TIMEOUT_S = 30.0
 OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
-FOREIGN_ORIGIN = "without an API key, browsers may act only from the page of this server, opened by IP address or localhost"
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class Waiting:
 
 ENGINE = web.AppKey("engine", Engine)
 API_KEY = web.AppKey("api_key", bytes)
+ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
@@ -61,6 +61,7 @@ def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) 
     app = web.Application(middlewares=[_answer_in_json])
     app[ENGINE] = engine
     app[WAITING] = Waiting()
+    app[ALONE] = is_loopback(engine.settings.host)
     if api_key is not None:
         app[API_KEY] = api_key
     app.cleanup_ctx.append(_threads)
@@ -74,7 +75,7 @@ def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) 
     app.router.add_get("/health", get_health)
     app.router.add_get("/config", get_config)
     app.router.add_get("/metrics", get_metrics)
-    add_page(app, engine, robot, has_key=api_key is not None)
+    add_page(app, engine, robot, has_key=api_key is not None, alone=app[ALONE])
     return app
 
 
@@ -88,20 +89,11 @@ async def _threads(app: web.Application) -> AsyncIterator[None]:
 
 @web.middleware
 async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The key check, and every failure as JSON."""
+    """Who may ask, and every failure as JSON."""
     try:
         known = request.match_info.http_exception is None
-        if (
-            known
-            and request.path not in OPEN_PATHS
-            and not authorised(request.headers, request.app.get(API_KEY))
-        ):
-            return _refused(
-                request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>"
-            )
-        if request.method == "POST" and API_KEY not in request.app and from_elsewhere(request.headers):
-            return _refused(request, 403, "foreign-origin", FOREIGN_ORIGIN)
-        return await handler(request)
+        refused = _shut_out(request) if known and request.path not in OPEN_PATHS else None
+        return refused if refused is not None else await handler(request)
     except web.HTTPException as error:
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
             error.status, "http-error"
@@ -119,6 +111,17 @@ def _response(reply: Reply) -> web.Response:
     return web.Response(
         body=reply.body, status=reply.status, headers=reply.headers, content_type="application/json"
     )
+
+
+def _shut_out(request: web.Request) -> web.Response | None:
+    """The refusal of who lacks the key, or, where there is none, of what the browser cannot vouch for."""
+    key = request.app.get(API_KEY)
+    if key is not None:
+        if authorised(request.headers, key):
+            return None
+        return _refused(request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>")
+    found = refusal(request.method, request.path, request.headers, alone=request.app[ALONE])
+    return _refused(request, 403, *found) if found is not None else None
 
 
 def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from aiohttp import web
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_ros.sidecar.events import Hub, stream
-from reflex_ros.sidecar.origin import is_own_name
-from reflex_ros.sidecar.reply import Reply, problem
+from reflex_ros.sidecar.reply import Reply, fresh_id, problem, response
 from reflex_ros.sidecar.robot import Robot
 from reflex_ros.sidecar.snapshot import Snapshots
 from reflex_ros.sidecar.watch import Watch
@@ -30,6 +28,7 @@ FILES = {  # path: file and type; nothing else is ever served
     "/page/charts.js": ("charts.js", "text/javascript"),
     "/page/link.js": ("link.js", "text/javascript"),
     "/page/slots.js": ("slots.js", "text/javascript"),
+    "/page/twice.js": ("twice.js", "text/javascript"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {
@@ -48,11 +47,16 @@ HUB = web.AppKey("hub", Hub)
 ROBOT = web.AppKey("robot", Robot)
 
 
-def add_page(app: web.Application, engine: Engine, robot: Robot | None, *, has_key: bool) -> None:
-    """Page, events, stop and resume. has_key: an API key is asked for, by the application itself."""
+def add_page(
+    app: web.Application, engine: Engine, robot: Robot | None, *, has_key: bool, alone: bool
+) -> None:
+    """Page, events, stop and resume. The application itself refuses those who may not.
+
+    has_key: an API key is asked for. alone: only this machine can ask.
+    """
     watch = Watch()
     engine.listen(watch)
-    snapshots = Snapshots(engine, watch, robot)
+    snapshots = Snapshots(engine, watch, robot, has_key=has_key, only_stop=not has_key and not alone)
     if robot is not None:
         app[ROBOT] = robot
 
@@ -63,21 +67,13 @@ def add_page(app: web.Application, engine: Engine, robot: Robot | None, *, has_k
     async def close(app: web.Application) -> None:
         await app[HUB].close()
 
-    async def events(request: web.Request) -> web.StreamResponse:
-        if not has_key and not is_own_name(request.headers.get("Host", "")):
-            return _response(problem(403, "foreign-host", FOREIGN_HOST, _fresh_id()))
-        return await get_events(request)
-
     app.cleanup_ctx.append(hub)
     app.on_shutdown.append(close)
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _file(name, kind))
-    app.router.add_get("/events", events)
+    app.router.add_get("/events", get_events)
     app.router.add_post("/stop", post_stop)
     app.router.add_post("/resume", post_resume)
-
-
-FOREIGN_HOST = "without an API key, ask by IP address or as localhost: a name could be anybody's"
 
 
 def _file(name: str, kind: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -94,7 +90,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     hub = request.app[HUB]
     if hub.full:
         message = f"{hub.clients} pages are open and no more are served; close one"
-        return _response(problem(503, "too-many-pages", message, _fresh_id(), 5.0))
+        return response(problem(503, "too-many-pages", message, fresh_id(), 5.0))
     return await stream(request, hub)
 
 
@@ -112,21 +108,11 @@ async def _tell_robot(request: web.Request, done: str, act: Callable[[Robot], st
     robot = request.app.get(ROBOT)
     if robot is None:
         message = "this server runs without a robot: it has no chunk loop to stop or resume"
-        return _response(problem(409, "no-robot", message, _fresh_id()))
+        return response(problem(409, "no-robot", message, fresh_id()))
     log.warning("%s asked over HTTP from %s", request.path[1:], request.remote)
     try:
         # not on the clerk's thread: a stop does not queue behind /metrics
         message = await asyncio.get_running_loop().run_in_executor(None, act, robot)
     except ReflexError as error:
-        return _response(problem(409, "not-active", str(error), _fresh_id()))
-    return _response(Reply(200, orjson.dumps({done: True, "message": message})))
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(
-        body=reply.body, status=reply.status, headers=reply.headers, content_type="application/json"
-    )
-
-
-def _fresh_id() -> str:
-    return f"req-{secrets.token_hex(4)}"
+        return response(problem(409, "not-active", str(error), fresh_id()))
+    return response(Reply(200, orjson.dumps({done: True, "message": message})))

@@ -41,7 +41,7 @@ def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
 
 def check_address(settings: Settings, key: bytes | None) -> None:
     """Raise ConfigurationError when everybody on the network could ask without a key."""
-    if key is not None or settings.insecure or _is_loopback(settings.host):
+    if key is not None or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(
         f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file,"
@@ -50,7 +50,7 @@ def check_address(settings: Settings, key: bytes | None) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

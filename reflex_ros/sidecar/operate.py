@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 
 import orjson
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_ros.sidecar.reply import Reply, problem
+from reflex_ros.sidecar.reply import Reply, fresh_id, problem
 
 
 def guard_status(engine: Engine) -> Reply:
@@ -26,7 +25,7 @@ def guard_reset(engine: Engine) -> Reply:
         return Reply(200, orjson.dumps({"reset": True, "was_tripped": engine.reset_guard()}))
     except ReflexError:
         message = "no policy is loaded, so there is no guard"
-        return problem(400, "guard_not_enabled", message, f"req-{secrets.token_hex(4)}")
+        return problem(400, "guard_not_enabled", message, fresh_id())
 
 
 def breaker_reset(engine: Engine) -> Reply:
@@ -34,4 +33,4 @@ def breaker_reset(engine: Engine) -> Reply:
     try:
         return Reply(200, orjson.dumps({"reset": True, "was_open": engine.reset_breaker()}))
     except ReflexError as error:
-        return problem(400, "breaker_not_enabled", str(error), f"req-{secrets.token_hex(4)}")
+        return problem(400, "breaker_not_enabled", str(error), fresh_id())

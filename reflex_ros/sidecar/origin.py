@@ -7,6 +7,28 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+PAGE_HEADER = "X-Reflex-Page"  # what no other site may send without asking first
+NEED_KEY = ("/resume", "/guard/reset", "/breaker/reset", "/policies")  # they may set a robot in motion
+FOREIGN_HOST = "without an API key, ask by IP address or as localhost: a name could be anybody's"
+FOREIGN_ORIGIN = "without an API key, browsers may ask only from the page of this server, opened by IP address or localhost"
+KEY_NEEDED = "this server can be reached from other machines without an API key, so that over HTTP only a stop acts: start it with one"
+
+
+def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) -> tuple[str, str] | None:
+    """Slug and sentence of what is refused where there is no API key; None for what is answered.
+
+    alone: only this machine can ask. Files of the page, /health and /metrics are not asked about here.
+    """
+    if not is_own_name(headers.get("Host", "")):
+        return "foreign-host", FOREIGN_HOST
+    if method == "POST" and from_elsewhere(headers):
+        return "foreign-origin", FOREIGN_ORIGIN
+    if path == "/events" and (from_elsewhere(headers) or _of_an_unknown_page(headers)):
+        return "foreign-origin", FOREIGN_ORIGIN  # the places are few, and an image of any site takes one
+    if method == "POST" and path in NEED_KEY and not alone:
+        return "key-needed", KEY_NEEDED
+    return None
+
 
 def from_elsewhere(headers: Mapping[str, str]) -> bool:
     """True for a request that a browser sends for a page which this server did not serve.
@@ -20,6 +42,12 @@ def from_elsewhere(headers: Mapping[str, str]) -> bool:
         return headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
     host = headers.get("Host", "")
     return urlsplit(origin).netloc.lower() != host.lower() or not is_own_name(host)
+
+
+def _of_an_unknown_page(headers: Mapping[str, str]) -> bool:
+    """To plain http beyond localhost a browser does not say which site asks; the own page brings a header."""
+    is_browser = headers.get("User-Agent", "").startswith("Mozilla/")
+    return is_browser and "Sec-Fetch-Site" not in headers and PAGE_HEADER not in headers
 
 
 def is_own_name(host: str) -> bool:

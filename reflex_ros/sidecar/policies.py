@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from typing import Any
 
 import orjson
@@ -13,7 +12,7 @@ from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError, SettingError
 from reflex_core.slots.operate import SwapError
 from reflex_core.slots.pair import Pair
-from reflex_ros.sidecar.reply import Reply, problem
+from reflex_ros.sidecar.reply import Reply, fresh_id, problem
 
 LARGEST_BODY = 64 << 10
 TEXT_LENGTH = 500
@@ -101,7 +100,7 @@ def _text(asked: dict[str, Any], field: str) -> str:
 
 def _refusal(error: Exception) -> Reply:
     """409 for what the slots cannot do now, 422 for what nobody can, 503 while nothing is loaded."""
-    request_id = f"req-{secrets.token_hex(4)}"
+    request_id = fresh_id()
     if isinstance(error, NotReadyError):
         return problem(503, error.slug, str(error), request_id, error.retry_after_s)
     if isinstance(error, SwapError):

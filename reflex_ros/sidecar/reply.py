@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import orjson
+from aiohttp import web
 
 from reflex_core import __version__
 from reflex_core.assembly import Loaded
@@ -115,6 +117,18 @@ def problem(
     return Reply(status, orjson.dumps(document), headers)
 
 
+def fresh_id() -> str:
+    """The request id of a reply to a request that brought none."""
+    return f"req-{secrets.token_hex(4)}"
+
+
+def response(reply: Reply) -> web.Response:
+    """What aiohttp sends."""
+    return web.Response(
+        body=reply.body, status=reply.status, headers=reply.headers, content_type="application/json"
+    )
+
+
 def header_safe(text: str) -> str:
     """What may stand in a header: printable ASCII as it is, everything else percent-encoded."""
     return quote(text, safe="!#$&'()*+,/:;=?@[] ~", encoding="utf-8", errors="replace")
@@ -150,7 +164,7 @@ def health(engine: Engine) -> Reply:
         "model_loaded": policy is not None,
         "inference_mode": policy.inference_mode if policy else "uninitialized",
         "robot_id": engine.settings.robot_id,
-        "reason": _public_reason(state, engine.reason),
+        "reason": public_reason(state, engine.reason),
         "model_version": policy.export.model_version if policy else "",
         "embodiment": loaded.embodiment.name if loaded and loaded.embodiment else "",
         "reflex_version": __version__,
@@ -167,7 +181,7 @@ def health(engine: Engine) -> Reply:
     return Reply(200 if state == READY else 503, orjson.dumps(document))
 
 
-def _public_reason(state: str, reason: str) -> str:
+def public_reason(state: str, reason: str) -> str:
     """The engine's own sentence names files, and anybody may read /health."""
     if state != FAILED:
         return ""

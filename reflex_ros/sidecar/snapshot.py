@@ -19,27 +19,34 @@ from reflex_core.policy.rtc import OFF
 from reflex_core.settings import TABLE, Settings
 from reflex_core.slo import percentile_of
 from reflex_ros.sidecar.headline import headline
-from reflex_ros.sidecar.reply import without_paths
+from reflex_ros.sidecar.reply import public_reason, without_paths
 from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.thumbnails import thumbnails
 from reflex_ros.sidecar.watch import Answer, Seen, Watch
 
 BARS = 40
+REFUSED = "refused, see the log"
 RATE_WINDOW_NS = 5_000_000_000
 
 
 class Snapshots:
     """Makes the documents of one engine. Call it from one thread at a time."""
 
-    def __init__(self, engine: Engine, watch: Watch, robot: Robot | None) -> None:
+    def __init__(
+        self, engine: Engine, watch: Watch, robot: Robot | None, *, has_key: bool, only_stop: bool
+    ) -> None:
+        """has_key: who looks has brought the API key. only_stop: nothing else may be done from the page."""
         self._engine, self._watch, self._robot = engine, watch, robot
+        self._has_key, self._only_stop = has_key, only_stop
         self._pictured: Answer | None = None
 
     def state(self) -> bytes:
         """JSON of everything but the pictures."""
         seen = self._watch.seen()
         look = self._robot.look() if self._robot is not None else None
-        document = state_document(self._engine, seen, look)
+        document = state_document(self._engine, seen, look) | {"only_stop": self._only_stop}
+        if not self._has_key:
+            document = _without(document, _private(self._engine, look))
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
     def pictures(self) -> bytes | None:
@@ -77,6 +84,28 @@ def state_document(engine: Engine, seen: Seen, look: Look | None) -> dict[str, A
         "recorders": _recorders(engine),
         "settings": _settings(settings),
     }
+
+
+def _private(engine: Engine, look: Look | None) -> dict[str, str]:
+    """Sentences that name files, and what anybody may read instead."""
+    found = {look.refusal: REFUSED} if look is not None else {}
+    found[engine.reason] = public_reason(engine.state, engine.reason) or REFUSED
+    found.pop("", None)
+    return found
+
+
+def _without(value: Any, private: Mapping[str, str]) -> Any:
+    """The same document; private sentences are quoted in others too."""
+    if not private:
+        return value
+    if isinstance(value, dict):
+        return {key: _without(item, private) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, private) for item in value]
+    if isinstance(value, str):
+        for sentence, public in private.items():
+            value = value.replace(sentence, public)
+    return value
 
 
 def _robot(look: Look | None) -> dict[str, Any] | None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import threading
 
 from aiohttp import web
@@ -34,7 +36,7 @@ class Sidecar:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._port = 0
+        self._port, self._has_key = 0, False
         self._waiting: Waiting | None = None
         self.app: web.Application | None = None  # once it is started
 
@@ -42,6 +44,11 @@ class Sidecar:
     def port(self) -> int:
         """The port it listens on; 0 before `start`."""
         return self._port
+
+    @property
+    def has_key(self) -> bool:
+        """True when who asks must bring the key."""
+        return self._has_key
 
     @property
     def waiting(self) -> int:
@@ -61,6 +68,7 @@ class Sidecar:
         """
         key = read_key(self._settings)
         check_address(self._settings, key)
+        self._has_key = key is not None
         self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
         self._thread.start()
         self._bound.wait()
@@ -110,11 +118,16 @@ class Sidecar:
         except OSError as error:
             await runner.cleanup()
             where = f"{self._settings.host}:{self._settings.port}"
-            self._failure = ReflexError(
-                f"cannot listen on {where}: {error.strerror or error}", "address-in-use"
-            )
+            self._failure = ReflexError(f"cannot listen on {where}: {_why(error)}", "address-in-use")
             return
         self._port = runner.addresses[0][1]
         self._bound.set()
         await self._stopping.wait()
         await runner.cleanup()
+
+
+def _why(error: OSError) -> str:
+    """asyncio puts the address into its sentence again."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program does; `ss -ltnp` names it. If it is `reflex serve`, it may be driving this robot: end it"
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -2,6 +2,7 @@
 // The way to the server: one stream of events that comes back by itself, and requests that act.
 
 const KEY = "reflex-key";
+const OWN = { "X-Reflex-Page": "1" }; // a page of another site may not send it
 const SILENT_MS = 3000; // events come five times a second; after this the picture is old
 const ACT_MS = 4000;
 const LONGEST_WAIT_MS = 4000;
@@ -60,7 +61,7 @@ export function listen({ hear, lost, refused }) {
     current = mine;
     let watchdog = setTimeout(() => mine.abort(), SILENT_MS);
     try {
-      const answer = await fetch("/events", { headers: headers(), signal: mine.signal, cache: "no-store" });
+      const answer = await fetch("/events", { headers: headers(OWN), signal: mine.signal, cache: "no-store" });
       if (answer.status === 401) {
         refused();
         return;

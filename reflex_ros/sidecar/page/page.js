@@ -4,14 +4,16 @@
 import { act, listen, setKey } from "./link.js";
 import { byId, headline, pictures, render } from "./panels.js";
 import { slots, wireSlots } from "./slots.js";
+import { twice } from "./twice.js";
 
-const SURE_MS = 4000;
 const SAID_MS = 8000;
 
 let heardAt = 0; // when the newest state came; 0: none yet
 let connected = false;
 let stopped = false;
 let hasRobot = false;
+let onlyStop = false; // nothing else acts: others can reach this server, and there is no key
+let tripped = false;
 let saidTimer = 0;
 
 const link = listen({
@@ -21,8 +23,10 @@ const link = listen({
     if (!connected) reconnected();
     hasRobot = document.robot !== null;
     stopped = document.robot?.stopped ?? false;
+    onlyStop = document.only_stop;
+    tripped = document.guard?.tripped ?? false;
     render(document);
-    slots(document.policies);
+    slots(document.policies, onlyStop);
     showActs();
   },
   lost(reason) {
@@ -55,8 +59,9 @@ function disconnected(word, reason) {
 /** Stop can always be tried, unless it is known that there is no robot; resume only after a stop. */
 function showActs() {
   byId("stop").hidden = connected && !hasRobot;
-  byId("resume").hidden = !(connected && hasRobot && stopped);
-  if (!connected) byId("reset-guard").hidden = true;
+  byId("resume").hidden = !(connected && hasRobot && stopped) || onlyStop;
+  byId("reset-guard").hidden = !(connected && tripped) || onlyStop;
+  byId("only-stop").hidden = !(connected && onlyStop);
 }
 
 function askForKey() {
@@ -81,27 +86,6 @@ function say(text, level) {
   element.dataset.level = level;
   element.hidden = false;
   if (level === "good") saidTimer = setTimeout(() => (element.hidden = true), SAID_MS);
-}
-
-/** A button that may set the robot in motion is pressed twice. */
-function twice(button, work) {
-  const label = button.textContent;
-  let timer = 0;
-  const calm = () => {
-    clearTimeout(timer);
-    button.classList.remove("sure");
-    button.textContent = label;
-  };
-  button.addEventListener("click", () => {
-    if (button.classList.contains("sure")) {
-      calm();
-      work();
-      return;
-    }
-    button.classList.add("sure");
-    button.textContent = `${label}: press again`;
-    timer = setTimeout(calm, SURE_MS);
-  });
 }
 
 function changePolicies(body) {

@@ -131,7 +131,6 @@ function chunk(found) {
 
 function guard(found) {
   byId("guard").hidden = found === null;
-  byId("reset-guard").hidden = !found?.tripped;
   if (found === null) return;
   facts("guard-facts", [
     ["state", found.tripped ? "TRIPPED" : found.enabled ? "watching" : "no limits known", found.tripped ? "bad" : found.enabled ? "" : "warn"],

@@ -7,14 +7,18 @@ const VERDICTS = {
   healthy: "", "drain-a": "A is out, B answers", "drain-b": "B is out, A answers", degraded: "neither answers",
 };
 let touched = false; // the slider is being moved: do not move it back
+let told = null; // the split that was heard last
 let drawn = "";
 
-/** Show what GET /policies says, or hide the panel where there is one policy. */
-export function slots(found) {
+/** Show what GET /policies says, or hide the panel where there is one policy. onlyLook: nothing can be changed. */
+export function slots(found, onlyLook) {
   const two = found?.mode === "two";
   byId("slots").hidden = !two;
   if (!two) return;
   setText("verdict", VERDICTS[found.verdict] ?? found.verdict);
+  byId("split-form").hidden = onlyLook;
+  if (found.split !== told) touched = false; // somebody changed it: where the slider stood means nothing any more
+  told = found.split;
   if (!touched) showSplit(found.split);
   const now = JSON.stringify(found);
   if (now === drawn) return;
@@ -51,16 +55,19 @@ function notes({ monitor, shadow, history }) {
 
 /** Wire the controls. change(body) posts to /policies and resolves when it is done. */
 export function wireSlots(change, twice) {
+  const settle = async (body) => {
+    await change(body);
+    touched = false;
+  };
   byId("split").addEventListener("input", (event) => {
     touched = true;
     setText("split-share", `${event.target.value} % (not set yet)`);
   });
   byId("split-form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    await change({ split: Number(byId("split").value) });
-    touched = false;
+    await settle({ split: Number(byId("split").value) });
   });
-  twice(byId("promote-a"), () => change({ promote: "a" }));
-  twice(byId("promote-b"), () => change({ promote: "b" }));
-  twice(byId("rollback"), () => change({ rollback: true }));
+  twice(byId("promote-a"), () => settle({ promote: "a" }));
+  twice(byId("promote-b"), () => settle({ promote: "b" }));
+  twice(byId("rollback"), () => settle({ rollback: true }));
 }

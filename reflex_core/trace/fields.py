@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several readers ask of a trace's header and of the texts in its records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def timestamp_ns(text: str) -> int | None:
+    """`2026-04-24T17:13:05.123Z` in nanoseconds since 1970; None for what is no such text."""
+    try:
+        # Python 3.10 does not know the Z
+        found = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return (found - _BEGINNING) // timedelta(microseconds=1) * 1000
+
+
+def image_mode(header: Mapping[str, Any]) -> object:
+    """How the pictures were recorded, one of the modes of --record-images; None where the header does not say."""
+    redaction = header.get("redaction")
+    return redaction.get("image") if isinstance(redaction, dict) else None

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are replaced whole: a reader sees the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reflex_core.errors import ConfigurationError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write or replace a file, with the mode it had (0644 for a new one); a link is replaced, what it points at is not.
+
+    Raises ConfigurationError where that cannot be done; the file is then as it was.
+    """
+    try:
+        mode = path.stat().st_mode if path.exists() else 0o644
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, mode)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_block(path: Path, name: str, block: Mapping[str, Any]) -> None:
+    """Set one block of a reflex_config.json; everything else stays. Raises ConfigurationError."""
+    document = json.loads(path.read_text(encoding="utf-8")) | {name: dict(block)}
+    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())

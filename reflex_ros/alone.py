@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether another policy commands the same robot: then neither may."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rclpy.node import NodeNameNonExistentError
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+CHUNK_TYPE = "reflex_ros/msg/ActionChunk"
+
+
+def other_policies(node: Node, trajectory_topic: str) -> list[str]:
+    """Full names of the other nodes that publish on this topic and publish action chunks too, as players of bags do.
+
+    A second node of our own name counts. People's tools may publish there: they do not make chunks.
+    """
+    own = (node.get_name(), node.get_namespace())
+    writers = Counter(
+        (info.node_name, info.node_namespace) for info in node.get_publishers_info_by_topic(trajectory_topic)
+    )
+    writers[own] -= 1
+    return sorted(
+        f"{namespace.rstrip('/')}/{name}"
+        for (name, namespace), count in writers.items()
+        if count > 0 and ((name, namespace) == own or _makes_chunks(node, name, namespace))
+    )
+
+
+def all_known(node: Node, trajectory_topic: str) -> bool:
+    """False for the moment in which somebody who publishes there has been found, but not yet who."""
+    writers = node.get_publishers_info_by_topic(trajectory_topic)
+    return all(info.node_namespace.startswith("/") for info in writers)
+
+
+def _makes_chunks(node: Node, name: str, namespace: str) -> bool:
+    if not namespace.startswith("/"):  # it has just come, and its name is not known yet
+        return False
+    try:
+        topics = node.get_publisher_names_and_types_by_node(name, namespace)
+    except NodeNameNonExistentError:  # it has just gone
+        return False
+    return any(CHUNK_TYPE in types for _, types in topics)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex export seal`: hashes and a parity fixture for an export, so that `reflex doctor` can compare elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from reflex_core.doctor.export import RECEIPT
+from reflex_core.doctor.parity import FIXTURE, TOLERANCE
+from reflex_core.errors import ReflexError
+from reflex_core.export import open_export
+from reflex_core.observation_files import named_observations
+from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.sealing import seal, seal_again, shipped_files
+from reflex_core.values import Observation
+from reflex_ros.cli.robot import add_robot, robot_of
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `seal`. 0: written; 1: refused, and nothing was written; 2: a bad command line."""
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        return _seal(options)
+    except (ReflexError, OSError) as error:
+        print(f"reflex export seal: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reflex export", description="What an export brings along.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    sealing = commands.add_parser(
+        "seal",
+        help=f"write {RECEIPT} and {FIXTURE}",
+        description=f"Write {RECEIPT} (SHA-256 of every file) and {FIXTURE} (an observation and the chunk that is made"
+        " of it here, on the CPU). `reflex doctor` compares both on any machine.",
+        allow_abbrev=False,
+    )
+    sealing.add_argument("export_dir", type=Path, help="the export")
+    sealing.add_argument(
+        "--observations", type=Path, metavar="FOLDER",
+        help="recorded observations (docs/adaptive.md), of which the first is taken; a plain picture if left out",
+    )  # fmt: skip
+    add_robot(sealing)
+    sealing.add_argument("--seed", type=_seed, default=0, help="of the start noise (%(default)s)")
+    sealing.add_argument(
+        "--tolerance", type=_tolerance, default=TOLERANCE,
+        help="largest difference that is allowed elsewhere, in the network's own units (%(default)s)",
+    )  # fmt: skip
+    sealing.add_argument(
+        "--keep-parity", action="store_true",
+        help=f"keep the {FIXTURE} that is there, of the training code perhaps: only the hashes are written",
+    )  # fmt: skip
+    sealing.add_argument("--force", action="store_true", help="replace what is there already")
+    return parser
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be 0 or more and below 2^63, got {value}")
+    return value
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def _seal(options: argparse.Namespace) -> int:
+    path: Path = options.export_dir
+    policy = load_policy(open_export(path), robot_of(path, options), "cpu", 1)
+    if options.keep_parity:
+        seal_again(policy, force=options.force)
+    else:
+        observation, what = _observation(policy, options.observations)
+        seal(policy, observation, what, seed=options.seed, tolerance=options.tolerance, force=options.force)
+        print(f"{path / FIXTURE}: {what}, seed {options.seed}")
+    print(f"{path / RECEIPT}: {len(shipped_files(path))} files of {policy.export.model_version}")
+    return 0
+
+
+def _observation(policy: Policy, folder: Path | None) -> tuple[Observation, str]:
+    """What the chunk is made of, and its description."""
+    if folder is None:
+        return policy.canary(), "a plain grey picture"
+    name, observation = next(iter(named_observations(folder).items()))
+    return observation, f"the recorded observation {name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

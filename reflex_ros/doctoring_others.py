@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether somebody commands this robot already: a second policy would pull at the same arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+CHECK = "other servers"
+OURS, ASKING = "reflex", "reflex_doctor"
+LOOK_S = 2.0  # until other programs are known
+POLL_S = 0.05
+
+
+def other_servers(ros_args: Sequence[str] = (), look_s: float = LOOK_S) -> Finding:
+    """Whether our node, or anything that publishes on its joint_trajectory, is in this ROS domain.
+
+    ros_args: remappings, as `reflex serve` would get them.
+    """
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    context = Context()
+    try:
+        rclpy.init(args=list(ros_args), context=context)
+        node = Node(ASKING, context=context, start_parameter_services=False, enable_rosout=False)
+    except Exception as error:  # rcl raises whatever the middleware gives
+        rclpy.try_shutdown(context=context)
+        said = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        return Finding(CHECK, FAIL, f"nobody could be looked for: {said}", "look at what follows --ros-args")
+    try:
+        return _looked(node, look_s)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+def _looked(node: Node, look_s: float) -> Finding:
+    asking = node.get_name()
+    name = OURS if asking == ASKING else asking  # --ros-args -r __node:=NAME renames whoever asks
+    topics = {node.resolve_topic_name(f"{start}/joint_trajectory") for start in (name, "~")}
+    until_s = time.monotonic() + look_s
+    while not (found := _found(node, name, topics)) and time.monotonic() < until_s:
+        time.sleep(POLL_S)
+    if not found:
+        where = f"{node.get_namespace().rstrip('/')}/{name}"
+        return Finding(CHECK, OK, f"nobody else is {where} or commands this robot in this ROS domain")
+    return Finding(
+        CHECK, WARN, f"{' and '.join(found)}: this robot may be driven already",
+        "end it before you serve, or take another ROS_DOMAIN_ID or namespace (--ros-args -r __ns:=/NAME)",
+    )  # fmt: skip
+
+
+def _found(node: Node, name: str, topics: set[str]) -> list[str]:
+    """A sentence for the node of our name, and for each topic with publishers."""
+    here = node.get_namespace()
+    names = node.get_node_names_and_namespaces()
+    own = (node.get_name(), here) == (name, here)
+    said = [f"a node {here.rstrip('/')}/{name} runs"] if names.count((name, here)) > own else []
+    for topic in sorted(topics):
+        makers = sorted({str(each.node_name) for each in node.get_publishers_info_by_topic(topic)})
+        if makers:
+            said.append(f"{', '.join(makers)} publishes on {topic}")
+    return said
