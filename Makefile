@@ -116,6 +116,7 @@ $(STAMPS)/test: $(STAMPS)/build
 	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo,test]'
 	@$(SYSTEM) qt $(RUN)
 	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
+	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd
 	@touch $@
 
 # The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages.

@@ -20,6 +20,20 @@ def prometheus() -> str:
     return _program("prometheus")
 
 
+def systemd_analyze() -> tuple[str, dict[str, str]]:
+    """Checks units; with the variables that an unpacked one needs to find its libraries."""
+    found = shutil.which("systemd-analyze")
+    if found is not None:
+        return found, {}
+    root = Path(sys.prefix) / "systemd"
+    unpacked = root / "usr" / "bin" / "systemd-analyze"
+    assert unpacked.is_file(), (
+        f"systemd-analyze is neither {unpacked} nor on PATH: run `make test`, or install systemd"
+    )
+    libraries = sorted({str(path.parent) for path in root.rglob("*.so*")})
+    return str(unpacked), {"LD_LIBRARY_PATH": ":".join(libraries)}
+
+
 def _program(name: str) -> str:
     unpacked = UNPACKED / "usr" / "bin" / name
     found = str(unpacked) if unpacked.is_file() else shutil.which(name)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from domains import free_domain
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.doctor.policy import policy
@@ -31,7 +32,7 @@ OWN = ("json", "no_ros", "show_calibration")
 
 EVERY_CHECK = [
     "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",
-    "ros clock", "loopback", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
+    "ros clock", "loopback", "other servers", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
     "embodiment", "canary", "parity",
 ]  # fmt: skip
 
@@ -60,7 +61,7 @@ def process(*arguments: str, **variables: str) -> tuple[int, dict[str, Finding]]
         name: value for name, value in os.environ.items() if name != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
     }
     environment |= {
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(free_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_shm.xml"),
     } | variables

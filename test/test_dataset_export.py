@@ -120,6 +120,16 @@ def test_an_episode_may_reach_into_the_next_file_of_its_session(tmp_path: Path, 
         assert made["seqs"].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_without_a_terminal_progress_is_plain_lines(tmp_path: Path, capsys: Output) -> None:
+    trace = trace_of(tmp_path / "traces", ["one"] * 4)
+    done = exported(capsys, trace, "--format", "npz", "--output", tmp_path / "set")
+    lines = done.err.splitlines()
+    assert re.fullmatch(r" *\d+%  \d+ requests  \d+/s", lines[0])
+    assert lines[-1].startswith("100%")
+    assert len(lines) <= 11
+    assert "\r" not in done.err
+
+
 def test_pictures_of_a_hash_only_trace_are_found_by_their_hash(tmp_path: Path, capsys: Output) -> None:
     trace = trace_of(tmp_path / "traces", ["one"] * 2, images="hash_only")
     arguments = (trace, "--format", "npz", "--output", tmp_path / "set")

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from debian_tools import systemd_analyze
 
 from reflex_core.settings import TABLE, settings_from
 from reflex_ros.cli.serve import _parser
@@ -97,16 +98,26 @@ def test_the_unit_writes_only_where_it_may() -> None:
     assert [path for path in written if not path.startswith(allowed)] == []
 
 
+def complaints(unit: str, folder: Path) -> list[str]:
+    """What systemd itself says about a unit whose program is there."""
+    analyze, variables = systemd_analyze()
+    path = folder / "reflex.service"
+    path.write_text(unit.replace("/opt/reflex/bin/reflex", sys.executable), encoding="utf-8")
+    said = subprocess.run(
+        [analyze, "verify", str(path)], env={**os.environ, **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [
+        line for line in said.stderr.splitlines() if "reflex.service" in line or "error while loading" in line
+    ]
+
+
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """Where there is no systemd-analyze, the tests above are what is known."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        return
-    unit = tmp_path / "reflex.service"
-    unit.write_text(UNIT.replace("/opt/reflex/bin/reflex", sys.executable), encoding="utf-8")
-    said = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
-    about_it = [line for line in said.stderr.splitlines() if "reflex.service" in line]
-    assert about_it == []
+    assert complaints(UNIT, tmp_path) == []
+
+
+def test_systemd_notices_a_word_that_it_does_not_know(tmp_path: Path) -> None:
+    [line] = complaints(UNIT.replace("ProtectProc=invisible", "ProtectProc=banana"), tmp_path)
+    assert "banana" in line
 
 
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))

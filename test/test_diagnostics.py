@@ -75,7 +75,7 @@ def test_every_name_that_a_node_publishes_has_one_place_in_the_monitor(export_di
         scene.robot.next_chunk()
         scene.robot.diagnosed("timing", OK)
         published = dict(scene.robot.diagnostics)
-    assert {*ALWAYS, "circuit breaker", "observations", "timing"} <= set(published)
+    assert {*ALWAYS, "circuit breaker", "observations", "timing", "commands"} <= set(published)
     assert {status.hardware_id for status in published.values()} == {"arm7"}
     assert {status.name: len(takers(status.name)) for status in published.values()} == {
         status.name: 1 for status in published.values()
@@ -94,7 +94,7 @@ def test_what_two_policies_add_has_a_place_too(make_engine: MakeEngine, export_d
 
 def test_no_analyzer_waits_for_a_name_that_never_comes(make_engine: MakeEngine) -> None:
     names = {f"reflex: {concern}" for concern in of_engine(make_engine("calm", embodiment="franka"))}
-    names |= {"reflex: observations", "reflex: timing"}  # while a node is active
+    names |= {"reflex: observations", "reflex: timing", "reflex: commands"}  # while a node is active
     assert {
         path for path, parts in analyzers().items() if not any(p in n for p in parts for n in names)
     } == set()

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rclpy
 import reflex_ros.msg as built
+from domains import free_domain
+from rclpy.context import Context
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.doctor.finding import FAIL, OK, WARN
 from reflex_ros import doctoring
 from reflex_ros.doctoring_dds import PROFILE_VARIABLES, image_transport, loopback
+from reflex_ros.doctoring_others import other_servers
 from reflex_ros.interface_files import differences, fields
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +95,63 @@ def test_a_middleware_that_does_not_start_fails(variables: dict[str, str], says:
 )
 def test_a_domain_must_be_a_small_number(number: str, level: str) -> None:
     assert doctoring.domain({"ROS_DOMAIN_ID": number}).level == level
+
+
+@pytest.mark.parametrize(
+    ("reach", "level"),
+    [("", OK), ("SUBNET", OK), ("LOCALHOST", OK), ("OFF", OK), ("SYSTEM_DEFAULT", OK), ("banana", FAIL), ("off", FAIL)],
+)  # fmt: skip
+def test_a_discovery_range_must_be_one_that_ros_knows(reach: str, level: str) -> None:
+    found = doctoring.domain({"ROS_AUTOMATIC_DISCOVERY_RANGE": reach})
+    assert found.level == level
+    assert (f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}" in found.said) == (level == FAIL)
+
+
+@pytest.fixture
+def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    """A context in a domain of its own, in which the doctor looks too."""
+    domain, context = free_domain(), Context()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    rclpy.init(context=context, domain_id=domain)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+def test_nobody_else_is_fine(company: Context) -> None:
+    found = other_servers(look_s=0.5)
+    assert (found.level, "nobody else is /reflex" in found.said) == (OK, True)
+
+
+def test_a_server_that_runs_already_warns(company: Context) -> None:
+    node = Node("reflex", context=company)
+    found = other_servers()
+    assert found.level == WARN
+    assert "a node /reflex runs" in found.said
+    assert "end it before you serve" in found.do
+    elsewhere = ["--ros-args", "-r", "__ns:=/arm_2"]
+    assert other_servers(elsewhere, look_s=1.0).level == OK
+    node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    "remap",
+    [
+        "reflex/joint_trajectory:=/arm/joint_trajectory", "~/joint_trajectory:=/arm/joint_trajectory",
+        "__node:=arm",
+    ],
+)  # fmt: skip
+def test_whoever_commands_the_robot_already_is_named(company: Context, remap: str) -> None:
+    planner = Node("planner", context=company)
+    planner.create_publisher(JointTrajectory, "/arm/joint_trajectory", 1)
+    found = other_servers(["--ros-args", "-r", remap])
+    assert found.level == WARN
+    assert "planner publishes on /arm/joint_trajectory" in found.said
+    planner.destroy_node()
+
+
+def test_ros_arguments_that_nobody_understands_fail(company: Context) -> None:
+    found = other_servers(["--ros-args", "-r", "nonsense"])
+    assert (found.level, "nobody could be looked for" in found.said) == (FAIL, True)
 
 
 def test_the_compiled_messages_match_their_files() -> None:

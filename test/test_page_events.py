@@ -6,6 +6,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from conftest import MakeEngine, Server
 from http_client import Client, wait_for
 from page_world import KEY, Events, PaperRobot
 
+from reflex_core.errors import ReflexError
 from reflex_ros.sidecar.door import FILES, HUB
 from reflex_ros.sidecar.events import MOST_CLIENTS, Hub
 from reflex_ros.sidecar.thread import Sidecar
@@ -248,9 +251,89 @@ def test_without_a_key_the_own_page_may_act(opened: Open, paper: PaperRobot) -> 
         assert client.ask("POST", "/stop", Origin=f"http://{host}", Host=host).status == 200, host
 
 
-def test_without_a_key_no_borrowed_name_may_look(opened: Open) -> None:
-    answer = opened().client.get("/events", Host="robot.example")
-    assert (answer.status, answer.json["error"]) == (403, "foreign-host")
+@pytest.mark.parametrize("path", ["/events", "/config", "/policies", "/guard/status"])
+def test_without_a_key_no_borrowed_name_may_look(opened: Open, path: str) -> None:
+    client = opened().client
+    for host in ("robot.example", f"evil.example:{client.port}", "127.0.0.1.evil.example"):
+        for method in ("GET", "HEAD"):
+            assert client.ask(method, path, Host=host).status == 403, host
+        assert client.get(path, Host=host).json["error"] == "foreign-host"
+
+
+def test_what_holds_no_data_may_be_asked_by_any_name(opened: Open) -> None:
+    client = opened().client
+    for path in ("/", "/page/page.js", "/health", "/metrics"):
+        assert client.get(path, Host="robot.example").status == 200, path
+
+
+def test_without_a_key_no_other_site_takes_a_place(opened: Open) -> None:
+    server = opened()
+    for headers in (
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"User_Agent": "Mozilla/5.0"},
+    ):
+        refused = [Events(server.sidecar.port, **headers) for _ in range(MOST_CLIENTS)]
+        assert {one.status for one in refused} == {403}, headers
+        for one in refused:
+            one.close()
+    assert hub_of(server).clients == 0
+    events = Events(server.sidecar.port, **{"Sec-Fetch-Site": "same-origin"})
+    assert events.next()["state"] == "ready"
+    events.close()
+
+
+ACTS = ("/resume", "/guard/reset", "/breaker/reset", "/policies")
+
+
+@pytest.mark.parametrize("path", ACTS)
+def test_where_others_can_reach_it_without_a_key_only_a_stop_acts(
+    opened: Open, paper: PaperRobot, path: str
+) -> None:
+    client = opened(host="0.0.0.0", insecure=True).client
+    answer = client.ask("POST", path, b"{}")
+    assert (answer.status, answer.json["error"]) == (403, "key-needed")
+    assert client.ask("POST", "/stop").json["stopped"] is True
+    assert client.act(state=list(AT_REST)).status == 200
+    assert client.get("/policies").status == 200
+    assert paper.done == ["stop"]
+
+
+@pytest.mark.parametrize("way", ["loopback", "key"])
+def test_on_its_own_machine_and_with_the_key_everything_acts(
+    opened: Open, paper: PaperRobot, way: str
+) -> None:
+    server = opened(KEY, host="0.0.0.0") if way == "key" else opened(insecure=True)
+    bearer = {"Authorization": f"Bearer {KEY}"} if way == "key" else {}
+    for path in ACTS:
+        answer = server.client.ask("POST", path, b"{}", **bearer)
+        assert answer.status not in (401, 403), (path, answer.json)
+    assert paper.done == ["resume"]
+    events = Events(server.sidecar.port, **bearer)
+    assert events.next()["only_stop"] is False
+    events.close()
+
+
+def test_the_page_is_told_that_only_a_stop_acts(opened: Open) -> None:
+    events = Events(opened(host="0.0.0.0", insecure=True).sidecar.port)
+    assert events.next()["only_stop"] is True
+    events.close()
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+def test_why_loading_failed_is_told_to_who_holds_the_key(opened: Open, tmp_path: Path, key: str) -> None:
+    server = opened(key)
+    gone = str(tmp_path / "gone")
+    with pytest.raises(ReflexError, match="no such export"):
+        server.engine.load(replace(server.engine.settings, export_dir=gone))
+    events = Events(server.sidecar.port, Authorization=f"Bearer {key}")
+    said = events.next()
+    events.close()
+    assert said["headline"]["word"] == "FAILED"
+    public = server.client.get("/health").json["reason"]
+    assert (gone in said["headline"]["sentence"]) == bool(key)
+    assert (said["headline"]["sentence"] == public) == (not key)
 
 
 def test_with_a_key_any_name_may_be_used(opened: Open) -> None:

@@ -68,6 +68,7 @@ def test_stop_and_resume_on_the_page_are_stop_and_resume_of_the_robot(scene: Wor
     assert scene.robot.chunks[-1].hold_reason == "stopped"
     page.wait("!document.getElementById('resume').hidden")
     page.click("#resume")
+    page.wait_text("#resume", "press again")
     page.click("#resume")
     page.wait_text("#word", "READY")
     scene.robot.next_chunk()

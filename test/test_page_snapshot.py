@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,8 +20,9 @@ from wedge_requests import answer, request
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.values import HOLD, Frame, GuardReport, Observation
+from reflex_ros.diagnostics import Finding
 from reflex_ros.sidecar.headline import BAD, GOOD, WAIT, WARN, headline
-from reflex_ros.sidecar.origin import from_elsewhere, is_own_name
+from reflex_ros.sidecar.origin import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
 from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.snapshot import BARS, Snapshots, nice_top
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
@@ -46,9 +48,11 @@ def clamped(line: str = "joint1 velocity: 3 > 2 rad/s", **changes: Any) -> Any:
     return replace(served, **changes)
 
 
-def document(engine: Engine, watch: Watch, look: Look | None = None) -> dict[str, Any]:
+def document(
+    engine: Engine, watch: Watch, look: Look | None = None, *, has_key: bool = True
+) -> dict[str, Any]:
     robot = Robot(str, str, lambda: look) if look is not None else None
-    return dict(json.loads(Snapshots(engine, watch, robot).state()))
+    return dict(json.loads(Snapshots(engine, watch, robot, has_key=has_key, only_stop=False).state()))
 
 
 def test_the_same_finding_in_a_row_is_one_event() -> None:
@@ -140,7 +144,7 @@ def test_settings_name_no_folder_of_this_machine(engine: Engine) -> None:
 def test_pictures_come_once_per_inference(engine: Engine) -> None:
     watch = Watch()
     engine.listen(watch)
-    snapshots = Snapshots(engine, watch, None)
+    snapshots = Snapshots(engine, watch, None, has_key=True, only_stop=False)
     assert snapshots.pictures() is None
     act(engine)
     assert [frame["camera"] for frame in json.loads(snapshots.pictures() or b"")["frames"]] == ["camera"]
@@ -213,6 +217,34 @@ def test_the_letters_say_why_it_failed(make_engine: MakeEngine) -> None:
     assert "no-such-robot" in found.sentence
 
 
+def test_without_a_key_no_sentence_names_a_file(make_engine: MakeEngine, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    engine = make_engine("calm", ready=False, embodiment="franka")
+    with pytest.raises(ReflexError, match=gone):
+        engine.load(replace(engine.settings, export_dir=gone))
+    look = replace(
+        ACTIVE,
+        refusal=f"{gone}/limits.json: no such file",
+        problem="not-ready",
+        problem_text=f"the policy is not serving: {engine.reason}",
+        findings=(Finding("policy", b"\x02", engine.reason, {}),),
+    )
+    assert json.dumps(document(engine, Watch(), look)).count(gone) == 4, "who has the key reads everything"
+    found = document(engine, Watch(), look, has_key=False)
+    assert gone not in json.dumps(found)
+    assert found["headline"]["sentence"] == "configuration refused, see the log"
+    assert found["robot"]["refusal"] == "refused, see the log"
+    assert found["robot"]["problem_text"] == "the policy is not serving: configuration refused, see the log"
+
+
+def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_engine: MakeEngine) -> None:
+    engine = make_engine("calm", ready=False, embodiment="franka")
+    look = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
+    assert document(engine, Watch(), look)["headline"]["sentence"] == look.refusal
+    hidden = document(engine, Watch(), look, has_key=False)["headline"]
+    assert (hidden["word"], hidden["sentence"]) == ("REFUSED", "refused, see the log")
+
+
 @pytest.mark.parametrize(
     ("look", "level", "word", "sentence"),
     [
@@ -271,3 +303,22 @@ def test_only_addresses_are_nobody_elses(host: str, own: bool) -> None:
 )
 def test_whose_request_it_is(headers: dict[str, str], foreign: bool) -> None:
     assert from_elsewhere(headers) is foreign
+
+
+BROWSER = {"Host": "192.168.0.7:8000", "User-Agent": "Mozilla/5.0"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Host": "192.168.0.7:8000", "User-Agent": "curl/8"}, False),
+        (BROWSER, True),
+        (BROWSER | {"Sec-Fetch-Site": "same-origin"}, False),
+        (BROWSER | {"Sec-Fetch-Site": "same-site"}, True),
+        (BROWSER | {"X-Reflex-Page": "1"}, False),
+        (BROWSER | {"X-Reflex-Page": "1", "Origin": "http://192.168.0.7:9000"}, True),
+    ],
+)
+def test_a_browser_that_does_not_say_who_asks_gets_no_place(headers: dict[str, str], refused: bool) -> None:
+    found = refusal("GET", "/events", headers, alone=False)
+    assert found == (("foreign-origin", FOREIGN_ORIGIN) if refused else None)

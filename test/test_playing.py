@@ -24,8 +24,8 @@ from sensor_msgs.msg import Image, Imu, JointState
 
 from reflex_core.frames import rgb
 from reflex_core.replay.images import ImageFiles
-from reflex_core.trace.reader import TraceReader
 from reflex_core.trace.fields import timestamp_ns
+from reflex_core.trace.reader import TraceReader
 from reflex_core.trace.records import TraceError
 from reflex_core.values import Frame
 from reflex_ros.arrivals import Arrival, header_stamp_ns, image_frame, kind_of

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ExportDir, MakeEngine
@@ -18,7 +19,8 @@ from reflex_core.policy.sampler import Adaptive
 from reflex_core.replay.carrying import Carrying
 from reflex_core.replay.report import Report, writing
 from reflex_core.replay.target import PolicyTarget, Wanted
-from reflex_core.trace.records import TraceError
+from reflex_core.trace.fields import image_mode, timestamp_ns
+from reflex_core.trace.records import TraceError, recorded
 
 Output = pytest.CaptureFixture[str]
 

@@ -116,7 +116,7 @@ def test_max_pixels_counts_raw_images_too(serve: Serve) -> None:
 def test_an_announced_oversize_body_is_refused_unread(serve: Serve) -> None:
     server = serve("mono_pi0_7", max_pixels=1024)
     with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60) as connection:
-        connection.sendall(b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n")
+        connection.sendall(b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99000000\r\n\r\n")
         answer = connection.recv(65536)
     assert b" 413 " in answer.splitlines()[0]
     assert b'"body-too-large"' in answer
@@ -127,7 +127,7 @@ def test_an_oversize_body_in_chunks_is_refused(serve: Serve) -> None:
     block = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60) as connection:
         connection.sendall(
-            b"POST /act HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + block * 17
+            b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n" + block * 17
         )
         answer = connection.recv(65536)
     assert b" 413 " in answer.splitlines()[0]

@@ -21,13 +21,13 @@ CLIENTS = 16
 def act_bytes(**fields: Any) -> bytes:
     """A whole POST /act as it goes over the wire."""
     body = json.dumps(good(**fields)).encode()
-    return b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    return b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
 def connected(server: Any) -> socket.socket:
     """A connection that has answered once, so that the server has accepted it."""
     connection = socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60)
-    connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert b" 200 " in connection.recv(65536)
     return connection
 
@@ -131,7 +131,7 @@ def test_a_client_that_leaves_disturbs_nobody(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [b"POST /act HT", b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{"]
+    "part", [b"POST /act HT", b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n{"]
 )
 def test_a_request_that_is_never_finished_disturbs_nobody(serve: Serve, part: bytes) -> None:
     server = serve("mono_pi0_7")
