@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def markdown() -> str:
     """docs/flags.md, made from the table."""
     lines = [
+        "<!-- SPDX-License-Identifier: Apache-2.0 -->",
         "# Flags",
         "",
         "Made from `reflex_core/settings.py` by `python -m reflex_core.flags`; do not edit.",

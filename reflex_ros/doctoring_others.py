@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CHECK = "other servers"
 OURS, ASKING = "reflex", "reflex_doctor"
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of a node that was found, and has not said its name yet
 LOOK_S = 2.0  # until other programs are known
 POLL_S = 0.05
 
@@ -46,8 +47,12 @@ def _looked(node: Node, look_s: float) -> Finding:
     asking = node.get_name()
     name = OURS if asking == ASKING else asking  # --ros-args -r __node:=NAME renames whoever asks
     topics = {node.resolve_topic_name(f"{start}/joint_trajectory") for start in (name, "~")}
+    found = list[str]()
     until_s = time.monotonic() + look_s
-    while not (found := _found(node, name, topics)) and time.monotonic() < until_s:
+    while time.monotonic() < until_s:
+        found = _found(node, name, topics)
+        if found and UNKNOWN not in str(found):
+            break
         time.sleep(POLL_S)
     if not found:
         where = f"{node.get_namespace().rstrip('/')}/{name}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def systemd_analyze() -> tuple[str, dict[str, str]]:
     assert unpacked.is_file(), (
         f"systemd-analyze is neither {unpacked} nor on PATH: run `make test`, or install systemd"
     )
-    libraries = sorted({str(path.parent) for path in root.rglob("*.so*")})
+    libraries = sorted({str(path.parent) for path in root.rglob("*") if re.search(r"\.so[.\d]*$", path.name)})
     return str(unpacked), {"LD_LIBRARY_PATH": ":".join(libraries)}
 
 

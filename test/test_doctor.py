@@ -75,11 +75,11 @@ def test_a_directory_that_takes_no_files_fails(tmp_path: Path) -> None:
 def test_a_taken_port_fails_and_a_free_one_is_left_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        taken = system.port("127.0.0.1", number)
-        assert taken.level == FAIL
-        assert "another `reflex serve` may be driving this robot" in taken.do
-        assert f"ss -ltnp 'sport = :{number}'" in taken.do
-        assert "--port" not in taken.do
+        found = system.port("127.0.0.1", number)
+        assert found.level == FAIL
+        assert "another `reflex serve` may be driving this robot" in found.do
+        assert f"ss -ltnp 'sport = :{number}'" in found.do
+        assert "--port" not in found.do
     assert system.port("127.0.0.1", number).level == OK
     assert system.port("127.0.0.1", number).level == OK
 

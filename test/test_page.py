@@ -213,9 +213,7 @@ def test_stop_is_one_press_and_resume_is_two(serving: Serving, look_at: LookAt, 
     assert paper.done == ["stop", "resume"]
 
 
-def test_a_double_click_sets_nothing_in_motion(
-    serving: Serving, look_at: LookAt, paper: PaperRobot
-) -> None:
+def test_a_double_click_sets_nothing_in_motion(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:
     page = look_at(serving())
     stopped(page)
     press(page, "#resume", 2)
@@ -235,11 +233,10 @@ def test_a_second_click_that_counts_as_a_double_click_is_early_however_late_it_c
     stopped(page)
     press(page, "#resume", 1)
     page.wait_text("#resume", "press again")
-    press(page, "#resume", 2)  # the first of them is meant, and resumes; the second must not count for anything
-    page.wait_text("#word", "READY")
     page.look("document.getElementById('resume').dispatchEvent(new MouseEvent('click', {detail: 2}))")
-    page.wait_text("#word", "READY")
-    assert paper.done == ["stop", "resume"]
+    assert page.text("#resume") == "Resume …"
+    page.wait_text("#resume", "press again")
+    assert paper.done == ["stop"]
 
 
 def test_a_key_that_is_held_down_sets_nothing_in_motion(
@@ -404,7 +401,7 @@ def test_where_others_can_reach_it_without_a_key_only_stop_acts(
     exports = {"policy_a": str(export_dir("calm")), "policy_b": str(export_dir("calm"))}
     server = serving(export_dir="", rtc=False, host="0.0.0.0", insecure=True, **exports)
     page = look_at(server, url=f"http://127.0.0.1:{server.sidecar.port}")
-    page.wait_text("#only-stop", "only STOP acts")
+    page.wait("document.getElementById('only-stop')?.hidden === false")
     page.wait_text("#slot-cards", "A 50 %")
     page.click("#stop")
     page.wait_text("#word", "STOPPED")

@@ -269,10 +269,10 @@ def test_what_holds_no_data_may_be_asked_by_any_name(opened: Open) -> None:
 def test_without_a_key_no_other_site_takes_a_place(opened: Open) -> None:
     server = opened()
     for headers in (
-        {"Sec_Fetch_Site": "cross-site"},
-        {"Sec_Fetch_Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://evil.example"},
-        {"User_Agent": "Mozilla/5.0"},
+        {"User-Agent": "Mozilla/5.0"},
     ):
         refused = [Events(server.sidecar.port, **headers) for _ in range(MOST_CLIENTS)]
         assert {one.status for one in refused} == {403}, headers

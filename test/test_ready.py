@@ -13,6 +13,7 @@ from conftest import Server
 from lifecycle_msgs.msg import Transition
 from ros_world import world
 
+from reflex_core.locations import embedded_policy
 from reflex_ros import ready
 from reflex_ros.node import ReflexNode
 
@@ -82,6 +83,17 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     lines: list[str] = []
     monkeypatch.setattr(ReflexNode, "_say", lambda _, line: lines.append(line))
     return lines
+
+
+def test_the_page_shows_what_the_embedded_policy_really_says(said: list[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    [shown] = [block for block in page.split("```") if block.startswith("\nserving ")]
+    with world(export_dir=str(embedded_policy()), http=True, port=0) as scene:
+        scene.activate()
+        assert scene.server.sidecar is not None
+        own = scene.server.sidecar.url
+    text = "\n".join(said)
+    assert shown.strip() in text[text.index("serving ") :].replace(own, "http://127.0.0.1:8000")
 
 
 def test_the_node_tells_its_real_topics_once(said: list[str], export_dir) -> None:  # type: ignore[no-untyped-def]

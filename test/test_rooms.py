@@ -140,6 +140,18 @@ def test_every_file_names_its_licence() -> None:
     assert bare == []
 
 
+def test_every_page_names_its_licence() -> None:
+    """But the receipt of an export, which its exporter writes."""
+    rooms = ("docs", "models", "benchmarks", "deploy", "dashboards", *ROOMS)
+    found = {path for room in rooms for path in (ROOT / room).rglob("*.md") if path.name != "VERIFICATION.md"}
+    bare = [
+        room_of(path)
+        for path in sorted(found | set(ROOT.glob("*.md")))
+        if not path.read_text(encoding="utf-8").startswith("<!-- SPDX-License-Identifier: Apache-2.0 -->\n")
+    ]
+    assert bare == []
+
+
 def test_the_page_about_settings_is_made_from_the_table() -> None:
     """`python -m reflex_core.flags > docs/flags.md` brings it up to date."""
     assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == markdown()
