@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 import simplejpeg
 from asking import AT_REST
 from conftest import MakeEngine, Server
-from http_client import Client, wait_for
+from http_client import Client, good, wait_for
 from page_world import KEY, Events, PaperRobot
 
 from reflex_core.errors import ReflexError
@@ -341,3 +342,12 @@ def test_with_a_key_any_name_may_be_used(opened: Open) -> None:
     events = Events(server.sidecar.port, Authorization=f"Bearer {KEY}", Host="robot.example")
     assert events.next()["state"] == "ready"
     events.close()
+
+
+def test_programs_may_ask_by_any_name(opened: Open) -> None:
+    """`--cloud-fallback http://cloud:8000` does: only a browser can be made to ask for somebody else."""
+    client = opened().client
+    body = json.dumps(good(state=AT_REST)).encode()
+    assert client.ask("POST", "/act", body, Host="cloud:8000").status == 200
+    foreign = client.ask("POST", "/act", body, Host="evil.example", Origin="http://evil.example")
+    assert (foreign.status, foreign.json["error"]) == (403, "foreign-origin")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import platform
 import sys
@@ -22,12 +21,9 @@ from reflex_core.replay.kept import Kept, watched
 from reflex_core.replay.picture import draw, prepare, units_of
 from reflex_core.replay.report import Report, summary_document, writing
 from reflex_core.replay.runner import (
-    FAIL_ON,
     Plan,
     failed,
     hashes_of,
-    judges,
-    modes_of,
     replay,
     require_images,
     why_left_out,
@@ -35,21 +31,16 @@ from reflex_core.replay.runner import (
 from reflex_core.replay.sources import open_source
 from reflex_core.replay.statistics import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
-from reflex_core.replay.values import ACTIONS, ALL, LATENCY, MODES, Source, Tolerances
+from reflex_core.replay.values import LATENCY, Source
 from reflex_core.trace.records import TraceError
 from reflex_ros.cli import replay_publish
+from reflex_ros.cli.replay_options import STDOUT, parser, plan_of
 from reflex_ros.cli.replay_words import header_lines, printable, request_line, shown, summary_lines
 from reflex_ros.ros_args import split_ros_args
 from reflex_ros.terminal import Bar
 
 PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-STDOUT = "-"
 SLOT_B = "b"
-TOLERANCES = Tolerances()
-USUAL = {
-    "diff": ACTIONS, "device": "auto", "min_cos": TOLERANCES.min_cosine, "max_abs": TOLERANCES.max_abs,
-    "joint_share": TOLERANCES.joint_share,
-}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without arrows must not end a replay
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
     try:
-        options = _parser().parse_args(own)
-        plan = _plan(options, ros_args)
+        options = parser().parse_args(own)
+        plan = plan_of(options, ros_args)
     except SystemExit as stop:  # 2 says that the target did not load
         return PASSED if stop.code in (0, None) else TRACE_ERROR
     except ValueError as error:
@@ -105,91 +96,6 @@ def _refused(reason: object, status: int) -> int:
     with suppress(OSError):  # the status says it where standard error is on the same full disk
         print(f"reflex replay: {printable(str(reason))}", file=sys.stderr)
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    """What the user does not write of USUAL is None: --publish has no use for it."""
-    parser = argparse.ArgumentParser(
-        prog="reflex replay",
-        description="Run recorded requests against a policy and compare what comes out.",
-        epilog="exit status: 0 done, 1 trace or command line not right or nothing compared, 2 policy not loaded,"
-        " 3 what --fail-on names has failed",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
-    add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay or --publish")
-    add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
-    add("--diff", choices=(*MODES, ALL), help=f"what to compare ({ACTIONS})")
-    add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
-    add("--output", metavar="FILE", help="write a JSON report; - for standard output")
-    add("--plot", type=Path, metavar="DIR", help="draw actions and latencies as PNG; needs reflex_ros[plot]")
-    add("--fail-on", default="", choices=FAIL_ON, help="exit 3 if any diff of that kind fails")
-    add("--no-replay", action="store_true", help="read the trace and say what is in it; needs no model")
-    add(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="where the pictures of a hash_only trace are, under any names",
-    )
-    add("--seed", type=int, metavar="N", help="draw every start noise from this seed, whatever was recorded")
-    add("--device", choices=("auto", "cpu", "cuda", "tensorrt"), help="(auto)")
-    robot = parser.add_mutually_exclusive_group()
-    robot.add_argument(
-        "--embodiment", default="", metavar="NAME", help="instead of the recorded one; none: no preset"
-    )
-    robot.add_argument(
-        "--custom-embodiment-config", default="", metavar="FILE", help="instead of the recorded one"
-    )
-    add("--min-cos", type=float, metavar="X", help=f"least cosine ({TOLERANCES.min_cosine:g})")
-    add("--max-abs", type=float, metavar="X", help=f"largest difference ({TOLERANCES.max_abs:g})")
-    add(
-        "--joint-share", type=float, metavar="X",
-        help="largest difference of a joint, as a share of its largest value in the chunk"
-        f" ({TOLERANCES.joint_share:g})",
-    )  # fmt: skip
-    add(
-        "--allow-damage",
-        action="store_true",
-        help="exit 0 for a trace that was cut off, if what is left passes",
-    )
-    replay_publish.add_arguments(parser)
-    return parser
-
-
-def _plan(options: argparse.Namespace, ros_args: Sequence[str]) -> Plan:
-    """What to compare. Raises ValueError for options that do not go together, or that are no such numbers."""
-    replay_publish.check(options, ros_args)
-    for name, value in USUAL.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if not options.publish and options.model is None and not options.no_replay:
-        raise ValueError("--model names the export to run; --no-replay only reads the trace")
-    for name in ("max_abs", "joint_share"):
-        _require(
-            math.isfinite(getattr(options, name)) and getattr(options, name) > 0, options, name, "more than 0"
-        )
-    _require(-1.0 <= options.min_cos <= 1.0, options, "min_cos", "from -1 to 1")
-    if options.n < 0:
-        raise ValueError(f"--n must not be negative, got {options.n}")
-    if options.seed is not None and options.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {options.seed}")
-    if options.fail_on and options.no_replay:
-        raise ValueError(f"--fail-on {options.fail_on} needs a replay, and --no-replay makes none")
-    if options.plot and (options.no_replay or options.publish):
-        raise ValueError("--plot draws a replay, and --no-replay and --publish make none")
-    tolerances = Tolerances(options.min_cos, options.max_abs, options.joint_share)
-    plan = Plan(modes_of(options.diff), tolerances, options.n, options.fail_on)
-    if not judges(plan):
-        raise ValueError(
-            f"--fail-on {plan.fail_on}: --diff {options.diff} does not compare it; take --diff all"
-        )
-    return plan
-
-
-def _require(right: bool, options: argparse.Namespace, name: str, expected: str) -> None:
-    if not right:
-        raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(options, name):g}")
 
 
 def _open_bag(path: Path) -> Source:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,16 @@ from reflex_ros.sidecar.keys import authorised, is_loopback
 from reflex_ros.sidecar.operate import breaker_reset, guard_reset, guard_status
 from reflex_ros.sidecar.origin import refusal
 from reflex_ros.sidecar.policies import LARGEST_BODY, change_policies, policies, report_outcome
-from reflex_ros.sidecar.reply import Reply, chunk_reply, config, health, problem, problem_of
+from reflex_ros.sidecar.reply import (
+    Reply,
+    chunk_reply,
+    config,
+    fresh_id,
+    health,
+    problem,
+    problem_of,
+    response,
+)
 from reflex_ros.sidecar.robot import Robot
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext, trace_context
 
@@ -58,7 +66,7 @@ CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 
 def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) -> web.Application:
     """The application; its worker threads live as long as it does."""
-    app = web.Application(middlewares=[_answer_in_json])
+    app = web.Application(middlewares=[_failurein_json])
     app[ENGINE] = engine
     app[WAITING] = Waiting()
     app[ALONE] = is_loopback(engine.settings.host)
@@ -88,7 +96,7 @@ async def _threads(app: web.Application) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _failurein_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Who may ask, and every failure as JSON."""
     try:
         known = request.match_info.http_exception is None
@@ -98,19 +106,13 @@ async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamR
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
             error.status, "http-error"
         )
-        response = _refused(request, error.status, slug, error.reason)
+        failure = _refused(request, error.status, slug, error.reason)
         if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
-        return response
+            failure.headers["Allow"] = error.headers["Allow"]
+        return failure
     except Exception:
         log.exception("%s %.200r failed", request.method, request.path)
         return _refused(request, 500, "internal-error", "the server failed on this request; its log says why")
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(
-        body=reply.body, status=reply.status, headers=reply.headers, content_type="application/json"
-    )
 
 
 def _shut_out(request: web.Request) -> web.Response | None:
@@ -126,11 +128,7 @@ def _shut_out(request: web.Request) -> web.Response | None:
 
 def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:
     request.app[ENGINE].metrics.errors.labels(slug).inc()
-    return _response(problem(status, slug, message, _fresh_id()))
-
-
-def _fresh_id() -> str:
-    return f"req-{secrets.token_hex(4)}"
+    return response(problem(status, slug, message, fresh_id()))
 
 
 async def act(request: web.Request) -> web.Response:
@@ -139,7 +137,7 @@ async def act(request: web.Request) -> web.Response:
     engine, waiting = request.app[ENGINE], request.app[WAITING]
     loaded = engine.loaded
     if loaded is None:
-        return _response(problem_of(NotReadyError(engine.state), _fresh_id()))
+        return response(problem_of(NotReadyError(engine.state), fresh_id()))
     most = engine.settings.max_concurrent
     if most and waiting.active >= most:
         return _too_many(request, waiting.active, most)
@@ -154,7 +152,7 @@ def _too_many(request: web.Request, active: int, most: int) -> web.Response:
     request.app[ENGINE].metrics.errors.labels("too_many_requests").inc()
     message = f"{active} requests are being served and {most} may be; try again"
     numbers = {"concurrent_requests": active, "max_concurrent": most}
-    return _response(problem(429, "too_many_requests", message, _fresh_id(), **numbers))
+    return response(problem(429, "too_many_requests", message, fresh_id(), **numbers))
 
 
 async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
@@ -174,7 +172,7 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
         loop = asyncio.get_running_loop()
         forwarded = HOP_HEADER in request.headers
         caller = trace_context(request.headers)
-        return _response(
+        return response(
             await loop.run_in_executor(
                 request.app[WORKERS], answer, engine, body, received_ns, forwarded, caller
             )
@@ -242,22 +240,22 @@ def answer(
         slug = error.slug
         if not inside or isinstance(error, NotReadyError):  # the engine counts what it refuses itself
             engine.metrics.errors.labels(slug).inc()
-        return problem_of(error, request_id or _fresh_id())
+        return problem_of(error, request_id or fresh_id())
     except Exception as error:
         log.exception("request %.200r failed", request_id)
         if not isinstance(error, InferenceError) and not inside:
             engine.metrics.errors.labels("internal-error").inc()
-        return problem_of(error, request_id or _fresh_id())
+        return problem_of(error, request_id or fresh_id())
 
 
 async def get_health(request: web.Request) -> web.Response:
     """GET /health: 200 only while a policy is ready."""
-    return _response(health(request.app[ENGINE]))
+    return response(health(request.app[ENGINE]))
 
 
 async def get_config(request: web.Request) -> web.Response:
     """GET /config: the export's reflex_config.json and what is effectively served."""
-    return _response(await _on_clerk(request, config))
+    return response(await _on_clerk(request, config))
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -269,34 +267,34 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def get_guard_status(request: web.Request) -> web.Response:
     """GET /guard/status: is the guard tripped, and how near is it?"""
-    return _response(await _on_clerk(request, guard_status))
+    return response(await _on_clerk(request, guard_status))
 
 
 async def post_guard_reset(request: web.Request) -> web.Response:
     """POST /guard/reset: take a tripped guard back into service."""
-    return _response(await _on_clerk(request, guard_reset))
+    return response(await _on_clerk(request, guard_reset))
 
 
 async def post_breaker_reset(request: web.Request) -> web.Response:
     """POST /breaker/reset: close the circuit breaker without waiting for its cooldown."""
-    return _response(await _on_clerk(request, breaker_reset))
+    return response(await _on_clerk(request, breaker_reset))
 
 
 async def get_policies(request: web.Request) -> web.Response:
     """GET /policies: every slot, the split, and what was changed."""
-    return _response(await _on_clerk(request, policies))
+    return response(await _on_clerk(request, policies))
 
 
 async def post_policies(request: web.Request) -> web.Response:
     """POST /policies: change the split, promote a slot, or roll the last change back."""
     body = await _small_body(request)
-    return _response(await _on_clerk(request, lambda engine: change_policies(engine, body)))
+    return response(await _on_clerk(request, lambda engine: change_policies(engine, body)))
 
 
 async def post_outcome(request: web.Request) -> web.Response:
     """POST /episodes/<id>/outcome: how an episode ended."""
     body, episode_id = await _small_body(request), request.match_info["episode_id"]
-    return _response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
+    return response(await _on_clerk(request, lambda engine: report_outcome(engine, episode_id, body)))
 
 
 async def _small_body(request: web.Request) -> bytes:

@@ -19,8 +19,9 @@ def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) 
 
     alone: only this machine can ask. Files of the page, /health and /metrics are not asked about here.
     """
-    if not is_own_name(headers.get("Host", "")):
-        return "foreign-host", FOREIGN_HOST
+    if method != "POST" and not is_own_name(headers.get("Host", "")):
+        return "foreign-host", FOREIGN_HOST  # what it reads, a page under that name could read as well
+    # a browser says with every POST where it comes from, so that programs may ask by any name: http://cloud:8000
     if method == "POST" and from_elsewhere(headers):
         return "foreign-origin", FOREIGN_ORIGIN
     if path == "/events" and (from_elsewhere(headers) or _of_an_unknown_page(headers)):
