@@ -48,6 +48,10 @@ def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
     _spin(executor, finished.done)
     server.destroy()
     rclpy.try_shutdown()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # a second one, as launch sends it, must not turn an orderly end into a death
     return status
 
 

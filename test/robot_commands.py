@@ -76,8 +76,9 @@ def check_reflex(words: list[str]) -> None:
     """The command line is understood and its settings are in their ranges; nothing is run."""
     command, *given = words
     own, _ = split_ros_args(given)
-    parser = import_module(f"reflex_ros.cli.{command.replace('-', '_')}")._parser()
-    options = vars(parser.parse_args(own))
+    module = import_module(f"reflex_ros.cli.{command.replace('-', '_')}")
+    make = module.parser if command == "replay" else module._parser
+    options = vars(make().parse_args(own))
     if command in ("serve", "doctor"):
         settings_from({name: value for name, value in options.items() if name not in NOT_SETTINGS})
 

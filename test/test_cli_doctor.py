@@ -294,3 +294,16 @@ def test_the_commands_of_the_page_are_understood() -> None:
     for words in commands:
         options = vars(_parser().parse_args(words.split()))
         settings_from({name: options[name] for name in options if name not in OWN})
+
+
+def test_what_libraries_print_does_not_get_into_the_json() -> None:
+    """Fast DDS, which is C++, writes to the same standard output."""
+    code = (
+        "import os, sys; from reflex_ros.cli import doctor\n"
+        "checks = doctor.checks\n"
+        "doctor.checks = lambda *given: (os.write(1, b'noise'), checks(*given))[1]\n"
+        "sys.exit(doctor.main(['--json', '--no-ros', '--port', '0']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert json.loads(done.stdout)["findings"]
+    assert "noise" in done.stderr

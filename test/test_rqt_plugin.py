@@ -7,6 +7,8 @@ import ast
 import importlib
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,3 +211,19 @@ def test_what_the_perspective_plots_is_published() -> None:
         prefix, name = topic.rsplit("/", 1)
         assert prefix == "/reflex/status"
         assert fields[name] in ("double", "uint64", "uint32")
+
+
+def test_without_qt_one_sentence_says_what_is_missing_and_the_rest_works() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('PyQt5', 'python_qt_binding'): sys.modules[name] = None\n"
+        "import reflex_ros.rqt, reflex_ros.rqt.board, reflex_ros.rqt.scale\n"
+        "from reflex_ros.rqt.window import main\n"
+        "sys.exit(main([]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "reflex panel: the reflex panel needs Qt: apt install python3-python-qt-binding (rqt brings it), or pip"
+        " install PyQt5"
+    ]

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,26 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if only_calibration:
         return show_calibration(settings.calibration_cache, as_json)
-    found = examined(settings, no_ros, ros_args)
+    with _own_output() if as_json else nullcontext():
+        found = examined(settings, no_ros, ros_args)
     print(document(found) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(found)
     return 1 if worst(found) == FAIL else 0
+
+
+@contextmanager
+def _own_output() -> Iterator[None]:
+    """Whatever libraries print meanwhile goes to standard error: Fast DDS writes its troubles into the JSON otherwise."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _parser() -> argparse.ArgumentParser:
