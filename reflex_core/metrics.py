@@ -38,7 +38,7 @@ class RecorderFigures(Collector):
         for recorder in self.watched:
             written.add_metric([recorder.kind], recorder.written)
             dropped.add_metric([recorder.kind], recorder.dropped)
-            degraded.add_metric([recorder.kind], float(recorder.degraded))
+            degraded.add_metric([recorder.kind], float(bool(recorder.problem)))
         yield from (written, dropped, degraded)
 
 

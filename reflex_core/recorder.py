@@ -21,11 +21,6 @@ class Watched(Protocol):
         ...
 
     @property
-    def degraded(self) -> bool:
-        """True while records cannot be written."""
-        ...
-
-    @property
     def written(self) -> int:
         """Records written so far."""
         ...

@@ -263,12 +263,12 @@ def test_a_full_disk_is_seen_counted_and_left_when_space_returns(
         log = opened(disk.path / "audit", retry_s=0.0)
         wait_for(lambda: disk.files("*.jsonl"))
         disk.fill()
-        wait_for(lambda: log(asked(), served(asked())) or log.degraded)
+        wait_for(lambda: log(asked(), served(asked())) or log.problem)
         assert "audit-disk-full" in log.problem
         lost = log.dropped
         assert lost > 0
         disk.free()
-        wait_for(lambda: log(asked(), served(asked())) or not log.degraded)
+        wait_for(lambda: log(asked(), served(asked())) or not log.problem)
         log.close()
         found = records(disk.path / "audit")
         verdict = verify(audit_files(disk.path / "audit"))

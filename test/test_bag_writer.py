@@ -231,11 +231,11 @@ def test_a_full_disk_stops_the_recording_until_space_returns(
         wait_for(lambda: recorder.written >= 4, "the first messages are written")
         numbers = iter(range(1, 1 << 20))
         disk.fill()
-        wait_for(lambda: inference(recorder, next(numbers)) and recorder.degraded, "the disk is full")
+        wait_for(lambda: inference(recorder, next(numbers)) and recorder.problem, "the disk is full")
         assert recorder.problem.startswith("record-disk-full")
         wait_for(lambda: inference(recorder, next(numbers)) and recorder.dropped > 9, "messages are lost")
         disk.free()
-        wait_for(lambda: inference(recorder, next(numbers)) and not recorder.degraded, "it records again")
+        wait_for(lambda: inference(recorder, next(numbers)) and not recorder.problem, "it records again")
         recorder.close()
         first, second = bags(disk.path / "bags")  # nothing empty is left by the attempts in between
         for path in (first, second):

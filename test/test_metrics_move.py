@@ -172,7 +172,7 @@ def a_full_disk(bench: Bench) -> Provocation:
         yield server.client
         disk.fill()
         recorder = recorder_of(server)
-        wait_for(lambda: act(server.client) and recorder.degraded and recorder.dropped > 0)
+        wait_for(lambda: act(server.client) and recorder.problem and recorder.dropped > 0)
         assert server.client.get("/health").json["recorders"]["trace"].startswith("record-disk-full")
         yield server.client
 

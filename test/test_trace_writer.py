@@ -335,11 +335,11 @@ def test_a_full_disk_stops_the_recording_until_space_returns(
         trace(asked(), served(asked()))
         wait_for(lambda: trace.written == 1)
         disk.fill()
-        wait_for(lambda: trace(asked(), served(asked())) or trace.degraded)
+        wait_for(lambda: trace(asked(), served(asked())) or trace.problem)
         assert trace.problem.startswith("record-disk-full")
         wait_for(lambda: trace(asked(), served(asked())) or trace.dropped > 3)
         disk.free()
-        wait_for(lambda: trace(asked(), served(asked())) or not trace.degraded)
+        wait_for(lambda: trace(asked(), served(asked())) or not trace.problem)
         trace.close()
         files = traces(disk.path / "traces")
         assert len(files) == 2  # nothing empty is left by the attempts in between

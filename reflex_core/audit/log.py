@@ -75,11 +75,6 @@ class AuditLog:
         self.model(model_version, model_hash, config_hash)
 
     @property
-    def degraded(self) -> bool:
-        """True while nothing can be written."""
-        return bool(self.problem)
-
-    @property
     def problem(self) -> str:
         """Why nothing can be written; empty while all is well."""
         return self._problem

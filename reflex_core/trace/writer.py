@@ -111,11 +111,6 @@ class TraceWriter:
         return self._problem
 
     @property
-    def degraded(self) -> bool:
-        """True while nothing can be written."""
-        return bool(self._problem)
-
-    @property
     def written(self) -> int:
         """Request records that the operating system has."""
         return self._written

@@ -95,11 +95,6 @@ class BagRecorder:
         return self._problem
 
     @property
-    def degraded(self) -> bool:
-        """True while nothing can be written."""
-        return bool(self._problem)
-
-    @property
     def written(self) -> int:
         """Messages that the operating system has."""
         return self._written

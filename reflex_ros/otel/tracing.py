@@ -79,11 +79,6 @@ class Tracing:
         return self._problem
 
     @property
-    def degraded(self) -> bool:
-        """True while spans cannot be exported."""
-        return bool(self._problem)
-
-    @property
     def written(self) -> int:
         """Requests whose spans the receiver has taken; those not sampled are in neither count."""
         return self._exported
