@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,7 @@ from reflex_ros.status import status_message
 from reflex_ros.tap import OFF, open_tap
 from reflex_ros.terminal import watched
 
+RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
 NAMES_S = 2.0  # how long a publisher may take to say who it is
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
@@ -65,7 +67,8 @@ class ReflexNode:
         self._episodes = 0
         self._episode_id = ""
         self._instruction = ""
-        self._chunks_before = 0
+        counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
+        self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
         robot = Robot(self._stop, self._resume, self._look)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
@@ -323,8 +326,9 @@ class ReflexNode:
 
     def _publish_status(self) -> None:
         progress = self._progress
-        rate_hz = (progress.chunks - self._chunks_before) * self.settings.status_rate_hz
-        self._chunks_before = progress.chunks
+        self._counts.append((time.monotonic(), progress.chunks))
+        (began_s, before), (now_s, chunks) = self._counts[0], self._counts[-1]
+        rate_hz = (chunks - before) / (now_s - began_s) if now_s > began_s else 0.0
         status = status_message(self.engine, progress, self._loop, self.now_ns(), rate_hz)
         status.header.stamp = self.node.get_clock().now().to_msg()
         status.episode_id = self._episode_id

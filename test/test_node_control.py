@@ -185,3 +185,17 @@ def test_a_guarded_chunk_says_which_joint_was_clamped(export_dir: ExportDir, tmp
 def _level(scene: World) -> bytes:
     found = scene.robot.diagnostics.get("observations")
     return found.level if found else b""
+
+
+def test_the_rate_of_chunks_is_that_of_the_last_two_seconds(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", execution_horizon=8) as scene:
+        scene.activate()
+        wait_for(lambda: scene.robot.status.chunks_total >= 8, "some chunks, one every 0.4 s")
+        newest = scene.robot.statuses[-1]
+        end_ns = stamp_ns(newest.header.stamp)
+        window = [each for each in scene.robot.statuses if end_ns - stamp_ns(each.header.stamp) < 2.1e9]
+        seconds = (end_ns - stamp_ns(window[0].header.stamp)) * 1e-9
+        counted = newest.chunks_total - window[0].chunks_total
+        assert (
+            abs(newest.chunk_rate_hz - counted / seconds) < 1.1 / seconds
+        )  # a chunk at the edge is in or out
