@@ -105,6 +105,9 @@ def test_after_too_many_clamped_chunks_it_holds_without_inference_until_it_is_re
     assert (status["enabled"], status["tripped"], status["inference_count"]) == (True, True, examined)
     assert (status["consecutive_clamps"], status["max_consecutive_clamps"]) == (3, 3)
     assert "3 chunks in a row" in status["trip_reason"]
+    mistaken = act(client, AT_REST[:5])
+    assert (mistaken.status, mistaken.json["error"]) == (422, "state-length")
+    assert "at least 7 numbers to hold at, got 5" in mistaken.json["message"]
     assert client.get("/health").json["guard_tripped"] is True
     assert client.ask("POST", "/guard/reset").json == {"reset": True, "was_tripped": True}
     assert client.get("/guard/status").json["tripped"] is False

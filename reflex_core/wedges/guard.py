@@ -13,7 +13,7 @@ from math import isfinite
 import numpy as np
 
 from reflex_core.embodiment import Embodiment
-from reflex_core.errors import InferenceError
+from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.limits.check import KINDS, LINES_KEPT, Check
 from reflex_core.limits.config import (
     CLIP,
@@ -240,6 +240,8 @@ class Guard:
 
     def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
         """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""
+        if self.hold_position(request) is None:
+            self._require_state(request)  # no inference will say so
         said = replace(pattern, routing=NOTHING) if self._said is None else self._said(request)
         like = replace(said, chunk=pattern.chunk)
         held = self._hold(request, like, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
@@ -266,6 +268,15 @@ class Guard:
         chunk = ActionChunk(rows, names, dt_s, source=HOLD)
         self._remember(request, chunk, judged.motion)
         return replace(served, chunk=chunk, guard=judged.report, hold_reason=judged.hold_reason)
+
+    def _require_state(self, request: Request) -> None:
+        """Raise ObservationError where it is the caller's state that says nothing of where to hold."""
+        state = request.observation.state
+        if state is not None and len(state) < self._state_dim:
+            raise ObservationError(
+                f"the state must have at least {self._state_dim} numbers to hold at, got {len(state)}",
+                "state-length",
+            )
 
     def hold_position(self, request: Request) -> Floats | None:
         """(action_dim,) what the robot is being told, for the joints that do it, else where it measures itself."""
