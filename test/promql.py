@@ -45,7 +45,7 @@ def exposed() -> dict[str, set[str]]:
     for metric in vars(metrics).values():
         if names := getattr(metric, "_labelnames", ()):
             metric.labels(*names)
-    metrics.recorders.watched = [SimpleNamespace(kind="trace", written=0, dropped=0, degraded=False)]  # type: ignore[list-item]
+    metrics.recorders.watched = [SimpleNamespace(kind="trace", written=0, dropped=0, problem="")]  # type: ignore[list-item]
     metrics.motion.figures = lambda: MotionFigures(0, 0, 0, *5 * [0.0])
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):

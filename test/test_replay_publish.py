@@ -33,7 +33,7 @@ from reflex_ros.inputs import SENSOR
 from reflex_ros.playing import player
 
 Output = pytest.CaptureFixture[str]
-REQUESTS = 5
+REQUESTS = 8
 RUN = ["--embodiment", "franka", "--execution-horizon", "8", "--device", "cpu", "--intra-op-threads", "1"]
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 WORDS = {2: "reach the blue cube", 3: "second-episode"}
