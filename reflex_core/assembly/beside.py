@@ -106,11 +106,13 @@ class Guided:
         sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
         with self._lock:
             served = self._asked.pop(key, None)
-            if served is None or not served.rtc_previous:
-                return sampling
-            before = (key[0], served.rtc_previous)
-            guidance = self._guides.guidance(before, served.rtc_elapsed_rows, served.rtc_delay)
-        return replace(sampling, guidance=guidance)
+        if served is None or not served.rtc_previous:
+            return sampling
+        # not under the lock: this thread has low priority, and an answer must not wait for it
+        before = (key[0], served.rtc_previous)
+        return replace(
+            sampling, guidance=self._guides.guidance(before, served.rtc_elapsed_rows, served.rtc_delay)
+        )
 
 
 def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:

@@ -27,7 +27,7 @@ class _Kept:
 
 
 class Guides:
-    """The chunks of many episodes, as one policy would have made them. Not thread-safe; bounded."""
+    """The chunks of many episodes, as one policy would have made them. Bounded. One thread may keep while another asks."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
