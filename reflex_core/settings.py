@@ -94,6 +94,10 @@ class Settings:
     )
 
     safety_config: str = _safety("", "JSON file of joint limits (see `reflex guard init`); tightens the embodiment's ranges.")
+    plausibility_margin_rad: float = _safety(
+        0.2, "How far outside its range a joint may be measured before the reading is taken for a fault; at least a tenth of the range.",
+        minimum=0.0, maximum=10.0,
+    )
     audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.")
     audit_retention_days: int = _safety(
         183, "Days an audit file is kept; 0: for ever. EU AI Act Art. 26(6) asks deployers for six months.",
