@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from reflex_core.errors import ExportError
+from reflex_core.files.json_fields import JsonError, read_json
 from reflex_core.values import Floats
 
 CONFIG_NAME = "reflex_config.json"
@@ -100,11 +101,13 @@ def open_export(path: Path) -> Export:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except FileNotFoundError as error:
         raise ExportError(f"{path}: missing: every export needs one", "export-file-missing") from error
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: not readable as JSON: {error}") from error
+    except JsonError as error:
+        raise ExportError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not isinstance(document, dict):
         raise ExportError(f"{path}: must hold a JSON object, got {type(document).__name__}")
     return document

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.files.json_fields import read_bounded, read_object
 from reflex_core.frames import encoded_size
 from reflex_core.values import Floats, Frame, Observation
+
+PICTURE_BYTES = 256 << 20
 
 
 def read_observations(folder: Path) -> list[Observation]:
@@ -38,11 +40,11 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 def _observation(path: Path) -> Observation:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ObservationError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ObservationError(f"{path}: must hold a JSON object, got {type(document).__name__}")
+        document = read_object(path)
+    except OSError as error:
+        raise ObservationError(f"{path}: not readable as JSON: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ObservationError(f"{path}: {error}") from error
     images, instruction = document.get("images", {}), document.get("instruction", "")
     if not isinstance(images, dict) or not all(isinstance(name, str) for name in images.values()):
         raise ObservationError(
@@ -66,9 +68,11 @@ def _state(path: Path, value: Any) -> Floats | None:
 
 def _frame(path: Path, named_in: Path) -> Frame:
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, PICTURE_BYTES)
     except OSError as error:
         raise ObservationError(f"{path}: {error.strerror or error}; {named_in} names it") from error
+    except ValueError as error:
+        raise ObservationError(f"{path}: {error}; {named_in} names it") from error
     try:
         encoding, height, width = encoded_size(data)
     except ObservationError as error:

@@ -9,6 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.json_fields import JsonError, read_bounded
+from reflex_core.units import MOST_M, MOST_RAD, MOST_SPEED, beyond
+from reflex_core.untrusted import escaped
 
 MOVING = ("revolute", "prismatic", "continuous")
 MOST_BYTES = 32 << 20
@@ -47,9 +50,11 @@ class UrdfLimits:
 def read_urdf(path: Path) -> UrdfLimits:
     """The limits of a URDF file. Raises UrdfError in one sentence."""
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MOST_BYTES)
     except OSError as error:
         raise UrdfError(f"{path}: {error.strerror or error}") from error
+    except JsonError as error:
+        raise UrdfError(f"{path}: {error}") from error
     return limits_of(data, str(path))
 
 
@@ -135,14 +140,39 @@ def _joint(element: ElementTree.Element, name: str, kind: str, where: str, notes
             high = soft_high if high is None else high if soft_high is None else min(high, soft_high)
             notes.append(f"{name}: its safety_controller has soft limits: the tighter of both are taken")
         if low is not None and high is not None and low >= high:
-            raise UrdfError(f"{where}: joint '{name}' must have lower < upper, got {low:g} and {high:g}")
+            raise UrdfError(
+                f"{where}: joint '{escaped(name)}' must have lower < upper, got {low:g} and {high:g}: exchange them"
+            )
+        _check_unit(name, kind, low, high, where)
+    velocity = _positive(limit, "velocity", name, where)
+    if velocity is not None and velocity > MOST_SPEED:
+        raise UrdfError(
+            f"{where}: 'velocity' of joint '{escaped(name)}' must be in rad/s or m/s and at most {MOST_SPEED:g}, got"
+            f" {velocity:g}: convert it, or leave it out where nobody knows it"
+        )
     return UrdfJoint(
         name,
         kind,
         low,
         high,
-        _positive(limit, "velocity", name, where),
+        velocity,
         _positive(limit, "effort", name, where),
+    )
+
+
+def _check_unit(name: str, kind: str, low: float | None, high: float | None, where: str) -> None:
+    most, unit = (MOST_M, "m") if kind == "prismatic" else (MOST_RAD, "rad")
+    least, last = low or 0.0, high or 0.0
+    if not beyond(least, last, most):
+        return
+    wrong = (
+        "millimetres: divide them by 1000"
+        if unit == "m"
+        else "degrees: multiply them by 0.0174533 (pi / 180)"
+    )
+    raise UrdfError(
+        f"{where}: the limits of {kind} joint '{escaped(name)}' must be in {unit}, got {least:g} to {last:g}, which"
+        f" looks like {wrong}"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.json_fields import read_object
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,5 +37,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_block(path: Path, name: str, block: Mapping[str, Any]) -> None:
     """Set one block of a reflex_config.json; everything else stays. Raises ConfigurationError."""
-    document = json.loads(path.read_text(encoding="utf-8")) | {name: dict(block)}
+    document = read_object(path) | {name: dict(block)}
     write_whole(path, (json.dumps(document, indent=2) + "\n").encode())

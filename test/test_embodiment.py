@@ -199,6 +199,11 @@ def test_a_file_that_contradicts_itself_is_refused_by_slug(tmp_path: Path, slug:
 
 
 VIOLATIONS: dict[str, Change] = {
+    "action_space.ranges[1] in degrees": put("action_space", "ranges", 1, value=[-166, 166]),
+    "action_space.ranges[2] in percent": put("action_space", "ranges", 2, value=[0, 100]),
+    "velocity_max in degrees": put("velocity_max", value=[180, 180, 1]),
+    "std_action that is nothing": put("normalization", "std_action", value=[0.5, 1e-320, 0.5]),
+    "std_state that is next to nothing": put("normalization", "std_state", value=[1e-12, 1]),
     "schema_version": put("schema_version", value=2),
     "schema_version true": put("schema_version", value=True),
     "embodiment": put("embodiment", value=""),

@@ -110,6 +110,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a limit that is no number": (robot(joint(inside='<limit lower="low" upper="1"/>')), "'lower' of joint 'elbow'"),
     "NaN": (robot(joint(inside='<limit lower="nan" upper="1"/>')), "must be a finite number"),
     "a range upside down": (robot(joint(inside='<limit lower="2" upper="1" velocity="1"/>')), "lower < upper"),
+    "degrees": (robot(joint(inside='<limit lower="-180" upper="180" velocity="1"/>')), "looks like degrees: multiply"),
+    "degrees of a small joint": (robot(joint(inside='<limit lower="-30" upper="10" velocity="1"/>')), "-30 to 10"),
+    "soft limits in degrees": (
+        robot(joint(inside='<limit velocity="1"/><safety_controller soft_lower_limit="-90" soft_upper_limit="90"/>')),
+        "looks like degrees",
+    ),
+    "millimetres": (robot(joint(kind="prismatic", inside='<limit lower="0" upper="400" velocity="1"/>')), "1000"),
+    "degrees per second": (robot(joint(inside='<limit lower="-1" upper="1" velocity="180"/>')), "rad/s or m/s"),
     "a negative speed": (robot(joint(inside='<limit lower="-1" upper="1" velocity="-1"/>')), "must not be negative"),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 from reflex_core.calibration.fingerprint import Fingerprint, fingerprint_from
 from reflex_core.calibration.measuring import Quality
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.json_fields import read_json
 from reflex_core.policy.providers import SHORT
 
 SCHEMA_VERSION = 1
@@ -87,10 +88,7 @@ def cold_start_ms(embodiment: str) -> float:
 
 def read(path: Path) -> Cache:
     """The cache file. Raises FileNotFoundError, or ValueError for one that cannot be understood."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not text: {error}") from error
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         said = document.get("schema_version") if isinstance(document, dict) else document
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {said!r}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from reflex_core.embodiment.values import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.errors import EmbodimentError
+from reflex_core.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
@@ -30,7 +31,7 @@ KEYS = {
     "control": "frequency_hz chunk_size rtc_execution_horizon",
     "constraints": "max_ee_velocity max_gripper_velocity collision_check",
 }
-STD_MAX = 100
+STD_MIN, STD_MAX = 1e-9, 100  # below it a float32 of the normalised value overflows
 
 log = logging.getLogger(__name__)
 
@@ -146,18 +147,20 @@ class Reader:
                     pair,
                     "action-range-inverted",
                 )
+            if beyond(pair[0], pair[1], MOST_RAD_OR_M):
+                raise self.fail(f"action_space.ranges[{index}]", f"in rad or m, not in {NOT_RAD}", pair)
         pairs = np.array(ranges, dtype=np.float64)
         return pairs[:, 0].copy(), pairs[:, 1].copy()
 
     def vector(self, holder: dict[str, Any], key: str, *, positive: bool = False) -> Doubles:
-        """A list of finite numbers; `positive`: each in (0, STD_MAX]."""
+        """A list of finite numbers; `positive`: each in [STD_MIN, STD_MAX]."""
         values = holder.get(key)
         expected = (
-            f"a list of numbers above 0 and at most {STD_MAX}" if positive else "a list of finite numbers"
+            f"a list of numbers from {STD_MIN:g} to {STD_MAX}" if positive else "a list of finite numbers"
         )
         if not isinstance(values, list) or not all(map(is_number, values)):
             raise self.fail(key, expected, values)
-        if positive and not all(0 < value <= STD_MAX for value in values):
+        if positive and not all(STD_MIN <= value <= STD_MAX for value in values):
             raise self.fail(key, expected, values)
         return np.array(values, dtype=np.float64)
 
@@ -193,6 +196,10 @@ class Reader:
         right = isinstance(values, list) and len(values) == dim
         if not right or not all(value is None or (is_number(value) and value > 0) for value in values):
             raise self.fail(key, f"{dim} positive numbers, null for no limit", values)
+        if key == "velocity_max" and any(value is not None and value > MOST_SPEED for value in values):
+            raise self.fail(
+                key, f"at most {MOST_SPEED:g}, or null for no limit, and not in {NOT_RAD_PER_S}", values
+            )
         return np.array([np.inf if value is None else value for value in values], dtype=np.float64)
 
     def cameras(self, block: Any) -> tuple[Camera, ...]:

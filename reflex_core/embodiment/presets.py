@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from reflex_core.embodiment.file import Reader
 from reflex_core.embodiment.values import Embodiment
 from reflex_core.errors import EmbodimentError
+from reflex_core.files.json_fields import read_json
 from reflex_core.locations import share
 
 
@@ -29,9 +29,9 @@ def load_preset(name: str) -> Embodiment:
 def load_embodiment(path: Path) -> Embodiment:
     """Read and check an embodiment file. Raises EmbodimentError naming file, key, expected and got."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, finite=False)
     except OSError as error:
         raise EmbodimentError(f"{path}: {error.strerror or error}", "embodiment-missing") from error
     except ValueError as error:
-        raise EmbodimentError(f"{path}: not JSON: {error}", "schema-violation") from error
+        raise EmbodimentError(f"{path}: {error}", "schema-violation") from error
     return Reader(path).embodiment(document)

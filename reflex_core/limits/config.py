@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.json_fields import read_json
+from reflex_core.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 
 Doubles = NDArray[np.float64]
 
@@ -73,21 +74,12 @@ class SafetyConfig:
 def load_safety_config(path: Path) -> SafetyConfig:
     """Read and check a safety file. Raises SafetyConfigError naming file, key, expected and got."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        document = read_json(path, finite=False)
     except OSError as error:
         raise SafetyConfigError(f"{path}: {error.strerror or error}", "safety-config-missing") from error
-    except (ValueError, RecursionError) as error:
-        raise SafetyConfigError(f"{path}: not JSON: {error}") from error
+    except ValueError as error:
+        raise SafetyConfigError(f"{path}: {error}") from error
     return _Reader(path).config(document)
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"key '{key}' is there twice")
-        table[key] = value
-    return table
 
 
 class _Reader:
@@ -146,6 +138,10 @@ class _Reader:
             raise self.fail(key, f"{expected} (null: no limit of its own)", values)
         if not key.startswith("position") and not all(value is None or value > 0 for value in values):
             raise self.fail(key, f"{expected} (null: no limit of its own)", values)
+        if key == "velocity_max" and any(value is not None and value > MOST_SPEED for value in values):
+            raise self.fail(
+                key, f"at most {MOST_SPEED:g}, or null for no limit, and not in {NOT_RAD_PER_S}", values
+            )
         return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
     def positions(self, document: dict[str, Any], low: Doubles | None, high: Doubles | None) -> None:
@@ -161,6 +157,11 @@ class _Reader:
         for name, least, most in zip(document["joint_names"], low, high, strict=True):
             if least >= most:
                 raise self.fail("position_min", f"less than 'position_max' of {name}, {most:g}", float(least))
+            if beyond(least, most, MOST_RAD_OR_M):
+                got = [float(least), float(most)]
+                raise self.fail(
+                    f"position_min and position_max of {name}", f"in rad or m, not in {NOT_RAD}", got
+                )
 
     def workspace(self, document: dict[str, Any], action_space: str) -> tuple[Doubles | None, Doubles | None]:
         corners: list[Doubles | None] = []

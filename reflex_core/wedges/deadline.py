@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import OrderedDict
@@ -16,6 +15,7 @@ import numpy as np
 from reflex_core.cancellation import Cancellation
 from reflex_core.counting import Counts
 from reflex_core.errors import CancelledError, InferenceError
+from reflex_core.rate_limit import Seldom
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -35,7 +35,6 @@ EPISODES_KEPT = 256
 MOST_WORKERS = 32
 RESERVE_MS = 1.0  # of the budget, for what follows: the guard, the reply, waking the threads that send it
 MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
-QUIET_S = 60.0  # between two lines of the log on the same trouble: it may come with every request
 
 log = logging.getLogger(__name__)
 
@@ -103,26 +102,6 @@ class LastGood:
         """What the robot of an episode was answered last is not what it does."""
         with self._lock:
             self._good.pop((episode_id, True), None)
-
-
-class Seldom:
-    """How often something has happened since it was last spoken of. Thread-safe."""
-
-    def __init__(self, quiet_s: float = QUIET_S) -> None:
-        self._quiet_s = quiet_s
-        self._lock = threading.Lock()
-        self._happened = 0
-        self._spoken_at = -math.inf
-
-    def times(self) -> int:
-        """Count one more; 0 while it is too early to speak of it again."""
-        with self._lock:
-            self._happened += 1
-            if time.monotonic() - self._spoken_at < self._quiet_s:
-                return 0
-            self._spoken_at = time.monotonic()
-            happened, self._happened = self._happened, 0
-            return happened
 
 
 def reserve_ms(budget_ms: float) -> float:
