@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 from graphs import BOOL, FLOAT, INT64, Graph
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 INT32, FLOAT16, UINT8 = TensorProto.INT32, TensorProto.FLOAT16, TensorProto.UINT8
@@ -81,6 +82,38 @@ def probe(
     text = json.dumps({key: value for key, value in written.items() if value is not None}, indent=1)
     (path / "reflex_config.json").write_text(text)
     return path
+
+
+def clock(path: Path, kind: int, *, steps: int = 4, **config: Any) -> Path:
+    """An export that only tells the time: its velocity is 100 in the first column and the time it is fed in the second."""
+    path.mkdir(parents=True, exist_ok=True)
+    graph = Graph()
+    x = graph.input("x_t", FLOAT, [1, HORIZON, 2])
+    time = graph.shaped(graph.to(graph.input("t", kind, [1]), FLOAT), 1, 1, 1)
+    row = graph.op("Concat", graph.constant([[[100.0]]]), time, axis=2)
+    graph.output(graph.op("Add", graph.op("Mul", x, graph.constant(0.0)), row), "v_t", FLOAT, [1, HORIZON, 2])
+    graph.save(path / "model.onnx")
+    names = {"x": "x_t", "time": "t", "velocity": "v_t"}
+    written = {
+        "model_type": "clock", "export_kind": "monolithic", "graphs": {"denoise": "model.onnx"}, "action_dim": 2,
+        "num_denoising_steps": steps,
+    } | config  # fmt: skip
+    written["flow"] = names | config["flow"]
+    (path / "reflex_config.json").write_text(json.dumps(written))
+    return path
+
+
+def retyped(file: Path, name: str, kind: int) -> Path:
+    """The graph's input `name` takes another type from now on, cast to what it was. Returns the export's folder."""
+    model = onnx.load(str(file))
+    info = next(info for info in model.graph.input if info.name == name)
+    was = info.type.tensor_type.elem_type
+    info.type.tensor_type.elem_type = kind
+    for node in model.graph.node:
+        node.input[:] = [f"{name} cast" if source == name else source for source in node.input]
+    model.graph.node.insert(0, helper.make_node("Cast", [name], [f"{name} cast"], to=was))
+    onnx.save(model, str(file))
+    return file.parent
 
 
 def _seen(

@@ -12,29 +12,32 @@ from odd_exports import words
 
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.export import Affine
-from reflex_core.policy.contract import ImageSlot, LanguageSlot, StateSlot
+from reflex_core.policy.contract import LanguageSlot, StateSlot
+from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.inputs import (
     Language,
-    fitted,
     image_array,
     image_arrays,
     missing_image,
     state_array,
     state_words,
 )
+from reflex_core.policy.resize import placed
 from reflex_core.values import Frame, Pixels
 
 RED = np.array([255, 0, 0], np.uint8)
 
 
 def slot(
-    *, height: int | None = 8, width: int | None = 8, last: bool = False, letterbox: bool = False, low: float = 0.0,
-    high: float = 1.0, mask: str | None = None, required: bool = True, camera: str = "front",
+    *, height: int | None = 8, width: int | None = 8, last: bool = False, resize: str = "stretch", low: float = 0.0,
+    high: float = 1.0, mask: str | None = None, required: bool = True, camera: str = "front", bars: float = 0.0,
+    how: str = "bilinear",
 ) -> ImageSlot:  # fmt: skip
     scale, offset = np.full(3, (high - low) / 255, np.float32), np.full(3, low, np.float32)
     return ImageSlot(
-        camera, f"img_{camera}", mask, height, width, last, letterbox, scale, offset, low, required
-    )
+        camera, f"img_{camera}", mask, height, width, last, resize, how, scale, offset,
+        np.full(3, bars, np.float32), low, required,
+    )  # fmt: skip
 
 
 def square(height: int, width: int, side: int = 16) -> Pixels:
@@ -51,57 +54,23 @@ def frame(picture: Pixels, encoding: str = "rgb8") -> Frame:
     return Frame(rows, encoding, *picture.shape[:2])
 
 
-def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
-    picture = square(8, 8, 4)
-    assert fitted(picture, 8, 8, letterbox=True) is picture
-
-
 def test_a_graph_that_takes_any_size_gets_the_size_of_the_camera() -> None:
     assert image_array(frame(square(24, 40)), slot(height=None, width=None)).shape == (1, 3, 24, 40)
 
 
-def test_stretching_fills_the_whole_picture() -> None:
-    picture = np.full((480, 640, 3), 90, np.uint8)
-    found = fitted(picture, 224, 224, letterbox=False)
-    assert found.shape == (224, 224, 3)
-    assert (found == 90).all()
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "inside"),
-    [
-        (480, 640, (slice(28, 196), slice(0, 224))),
-        (640, 480, (slice(0, 224), slice(28, 196))),
-        (100, 100, (slice(0, 224), slice(0, 224))),
-        (112, 224, (slice(56, 168), slice(0, 224))),
-    ],
-)
-def test_letterboxing_keeps_the_shape_of_things_and_centres_them(
-    rows: int, columns: int, inside: tuple[slice, slice]
-) -> None:
-    found = fitted(np.full((rows, columns, 3), 90, np.uint8), 224, 224, letterbox=True)
-    expected = np.zeros((224, 224, 3), np.uint8)
-    expected[inside] = 90
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_very_long_picture_still_has_a_row() -> None:
-    assert fitted(np.full((1, 4000, 3), 9, np.uint8), 224, 224, letterbox=True).max() == 9
-
-
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-@pytest.mark.parametrize("letterbox", [True, False])
+@pytest.mark.parametrize("resize", ["letterbox", "letterbox_top_left", "stretch"])
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("size", [(48, 64), (224, 224), (480, 640)])
-def test_a_red_square_stays_red(encoding: str, letterbox: bool, last: bool, size: tuple[int, int]) -> None:
+def test_a_red_square_stays_red(encoding: str, resize: str, last: bool, size: tuple[int, int]) -> None:
     picture = square(*size, side=size[0] // 2)
-    found = image_array(frame(picture, encoding), slot(height=64, width=64, letterbox=letterbox, last=last))[
-        0
-    ]
+    slot_ = slot(height=64, width=64, resize=resize, last=last)
+    found = image_array(frame(picture, encoding), slot_)[0]
     pixels = found if last else found.transpose(1, 2, 0)
     assert pixels.shape == (64, 64, 3)
-    np.testing.assert_allclose(pixels[32, 32], [1, 0, 0], atol=0.01)
-    np.testing.assert_allclose(pixels[32, 2], [0, 0, 200 / 255], atol=0.01)
+    box = placed(*size, 64, 64, resize)
+    np.testing.assert_allclose(pixels[box.top + box.height // 2, 32], [1, 0, 0], atol=0.01)
+    np.testing.assert_allclose(pixels[box.top + box.height // 2, 2], [0, 0, 200 / 255], atol=0.01)
 
 
 def test_grey_pictures_can_be_resized() -> None:
@@ -124,7 +93,9 @@ def test_every_channel_has_its_own_mean_and_deviation(last: bool) -> None:
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     plain = slot(last=last)
     scale, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    imagenet = ImageSlot("front", "img", None, 8, 8, last, False, scale, offset, 0.0, True)
+    imagenet = ImageSlot(
+        "front", "img", None, 8, 8, last, "stretch", "bilinear", scale, offset, offset, 0.0, True
+    )
     picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
     expected = (picture / 255 - mean) / std
     found = image_array(frame(picture), imagenet)[0]

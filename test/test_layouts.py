@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ExportDir
-from graphs import FLOAT, Graph
+from graphs import BOOL, FLOAT, INT64, Graph
 from odd_exports import (
     BLUE,
     FLOAT16,
@@ -23,12 +23,15 @@ from odd_exports import (
     TOKEN_COUNT,
     TOKEN_SUM,
     UINT8,
+    clock,
     probe,
+    retyped,
 )  # fmt: skip
 
 from reflex_core.errors import ExportError
 from reflex_core.export import open_export
 from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Frame, Observation, Pixels
 
 QUICK = [
@@ -39,6 +42,18 @@ QUICK = [
 
 def policy_of(path: Path) -> Policy:
     return load_policy(open_export(path), None, "cpu", 1)
+
+
+def clocked(path: Path, kind: int, **config: Any) -> Policy:
+    return policy_of(clock(path, kind, **config))
+
+
+def fed_times(policy: Policy) -> list[float]:
+    """The times that the network of a clock was fed, in order."""
+    fed: list[float] = []
+    shown = Observation({}, None, "")
+    policy.predict(shown, 1, Sampling(watch=lambda _, velocity: fed.append(float(velocity[0, 0, 1]))))
+    return fed
 
 
 def picture(colour: tuple[int, int, int] = (255, 51, 102), height: int = 32, width: int = 32) -> Frame:
@@ -187,6 +202,164 @@ def test_a_graph_that_takes_bytes_sees_the_colours(tmp_path: Path) -> None:
     images = [{"camera": "front", "input": "eye", "range": [0, 255]}]
     actions = shown(policy_of(probe(tmp_path, pixel=UINT8, config={"images": images})))
     np.testing.assert_allclose(actions[0, :3], [255, 51, 102], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "image"),
+    [
+        (INT32, {}),  # [-1, 1] would be zeros and ones
+        (UINT8, {"range": [0.0, 1.0]}),
+        (UINT8, {"range": [-128, 127]}),  # does not fit
+        (UINT8, {"range": [0, 510]}),
+        (UINT8, {"range": [0, 255], "fill": -1}),
+        (INT32, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}),
+        (INT64, {"range": [0, 100]}),
+        (BOOL, {"range": [0, 255]}),
+    ],
+)
+def test_a_graph_of_whole_numbers_that_would_see_no_picture_is_refused(
+    tmp_path: Path, pixel: int, image: dict[str, Any]
+) -> None:
+    images = [{"camera": "front", "input": "eye"} | image]
+    with pytest.raises(ExportError) as caught:
+        policy_of(probe(tmp_path, pixel=pixel, config={"images": images}))
+    assert "'images (eye).range' must be [0, 255], as the graph takes whole numbers" in str(caught.value)
+    assert caught.value.args[0].count("\n") == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 127), (0, 1020), (255, 0)])
+def test_a_graph_of_whole_numbers_gets_the_pixels_rounded_not_cut(
+    tmp_path: Path, low: float, high: float
+) -> None:
+    images = [{"camera": "front", "input": "eye", "range": [low, high], "resize": "stretch"}]
+    policy = policy_of(probe(tmp_path, pixel=INT32, config={"images": images}))
+    half = np.repeat(np.array([[10, 11]], np.uint8), 3).reshape(1, 2, 3).repeat(2, axis=0)
+    frames = {"front": Frame(half, "rgb8", 2, 2)}
+    real = policy_of(probe(tmp_path / "real", config={"images": images}))
+    whole, exact = shown(policy, frames=frames)[0, RED], shown(real, frames=frames)[0, RED]
+    assert exact == pytest.approx(low + (high - low) * 10.5 / 255, abs=1e-3)
+    assert whole == pytest.approx(exact, abs=0.07 if abs(high - low) == 255 else 0.5)
+
+
+@pytest.mark.parametrize(("flow", "times"), [
+    ({"start": 0.0, "end": 1.0, "time_scale": 1000}, [0, 250, 500, 750]),
+    ({"start": 1.0, "end": 0.0, "time_scale": 1000}, [1000, 750, 500, 250]),
+    ({"start": 1.0, "end": 0.0, "time_scale": 10}, [10, 7, 5, 2]),
+    ({"start": 1000.0, "end": 0.0}, [1000, 750, 500, 250]),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [INT64, INT32])
+def test_whole_number_times_are_scaled_as_described(
+    tmp_path: Path, flow: dict[str, float], times: list[int], kind: int
+) -> None:
+    assert fed_times(clocked(tmp_path, kind, flow=flow)) == times
+
+
+def test_groot_runs_from_0_to_1_in_the_buckets_it_was_trained_on(tmp_path: Path) -> None:
+    policy = clocked(tmp_path, INT64, model_type="gr00t", flow={})
+    assert fed_times(policy) == [0, 250, 500, 750]
+    flow = policy.contract.flow
+    assert (flow.start, flow.end, flow.sign) == (0.0, 1.0, 1)
+    # the network's velocity is added: from the noise, one unit of time at a velocity of 100
+    np.testing.assert_allclose(policy.predict(Observation({}, None, ""), 7).actions[:, 0].mean(), 100, atol=1)
+
+
+def test_groot_with_a_time_of_fractions_runs_from_0_to_1(tmp_path: Path) -> None:
+    assert fed_times(clocked(tmp_path, FLOAT, model_type="gr00t", flow={})) == [0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(("kind", "flow"), [
+    (INT64, {}),
+    (INT32, {"start": 0.0, "end": 1.0}),
+    (INT64, {"start": 0.0, "end": 1.0, "time_scale": 2}),
+    (BOOL, {"time_scale": 1000}),
+])  # fmt: skip
+def test_whole_number_times_that_would_all_be_alike_are_refused(
+    tmp_path: Path, kind: int, flow: dict[str, float]
+) -> None:
+    with pytest.raises(ExportError, match=r"'flow.time_scale' must be what makes 4 different whole numbers"):
+        clocked(tmp_path, kind, flow=flow)
+
+
+def test_the_last_of_a_hundred_buckets_is_not_lost_to_rounding(tmp_path: Path) -> None:
+    flow = {"start": 1.0, "end": 0.0, "time_scale": 1000}
+    policy = clocked(tmp_path, INT64, flow=flow, steps=100)
+    assert fed_times(policy) == [1000 - 10 * step for step in range(100)]
+
+
+@pytest.mark.parametrize("name", ["body", "sample"])
+def test_a_state_or_noise_of_whole_numbers_is_refused(tmp_path: Path, name: str) -> None:
+    path = probe(tmp_path, split=False)
+    with pytest.raises(
+        ExportError, match=rf"an input that takes floating-point numbers, got '{name}: int64'"
+    ):
+        policy_of(retyped(path / "hand.onnx", name, INT64))
+
+
+def test_tokens_that_do_not_hold_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"'language.tokens' must be an input of int64 or int32, got 'uint8'"
+    ):
+        policy_of(probe(tmp_path, token=UINT8))
+
+
+# what each family's training code does to a picture: resize, filter, value of black, of the bars, of what is missing
+FAMILIES: dict[str, tuple[str, str, float, float, float]] = {
+    "smolvla": ("letterbox_top_left", "bilinear", -1.0, -1.0, -1.0),
+    "smolvla_decomposed": ("letterbox_top_left", "bilinear", -1.0, -1.0, -1.0),
+    "pi0": ("letterbox", "bilinear", -1.0, -1.0, -1.0),
+    "pi05": ("letterbox", "bilinear", -1.0, -1.0, -1.0),
+    "xvla": ("letterbox_top_left", "bilinear", -0.485 / 0.229, 0.0, 0.0),
+    "probe": ("letterbox", "bilinear", -1.0, -1.0, -1.0),
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_slot_that_says_nothing_gets_what_its_family_does_to_pictures(tmp_path: Path, family: str) -> None:
+    images = [{"camera": "front", "input": "eye"}]
+    slot = policy_of(probe(tmp_path, config={"images": images, "model_type": family})).contract.images[0]
+    resize, how, black, bars, missing = FAMILIES[family]
+    assert (slot.resize, slot.filter) == (resize, how)
+    found = (slot.offset[0], slot.bars[0], slot.fill)
+    np.testing.assert_allclose(found, (black, bars, missing), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05"])
+def test_openpi_shrinks_pictures_with_an_antialiased_filter(tmp_path: Path, family: str) -> None:
+    config = {"images": [{"camera": "front", "input": "eye"}], "model_type": family}
+    for source, how in (
+        ("openpi", "bilinear_antialias"),
+        ("lerobot", "bilinear"),
+        ({"type": "x"}, "bilinear"),
+    ):
+        slot = policy_of(probe(tmp_path / how, config=config | {"source": source})).contract.images[0]
+        assert (slot.resize, slot.filter) == ("letterbox", how)
+
+
+@pytest.mark.parametrize("own", [
+    {"resize": "letterbox_center"}, {"resize": "letterbox"}, {"filter": "area"}, {"bars": -1.0}, {"bars": [0.1, 0.2, 0.3]},
+    {"range": [0.0, 1.0]}, {"mean": [0.5] * 3, "std": [0.25] * 3}, {"fill": 0.5},
+])  # fmt: skip
+@pytest.mark.parametrize("family", ["smolvla", "xvla"])
+def test_what_an_export_says_of_its_pictures_wins_over_its_family(
+    tmp_path: Path, family: str, own: dict[str, Any]
+) -> None:
+    images = [{"camera": "front", "input": "eye"} | own]
+    slot = policy_of(probe(tmp_path, config={"images": images, "model_type": family})).contract.images[0]
+    if "resize" in own:
+        assert slot.resize == "letterbox"
+    if "filter" in own:
+        assert slot.filter == "area"
+    if "bars" in own:
+        colour = np.broadcast_to(own["bars"], 3)
+        np.testing.assert_allclose(slot.bars, colour * 255 * slot.scale + slot.offset, rtol=1e-6)
+    if own == {"bars": -1.0} and family == "smolvla":
+        assert slot.bars.tolist() == [-3.0] * 3  # what LeRobot 0.4 padded pi0 with
+    if "range" in own:
+        assert (slot.offset[0], slot.fill) == (0.0, 0.0)
+    if "mean" in own:
+        np.testing.assert_allclose((slot.offset[0], slot.fill), (-2.0, -2.0))
+    if "fill" in own:
+        assert slot.fill == 0.5
 
 
 @pytest.mark.parametrize(("resize", "red"), [("letterbox", 0.5), ("stretch", 1.0)])

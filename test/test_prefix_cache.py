@@ -18,7 +18,7 @@ from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export import open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.policy.blocks import CacheRule
-from reflex_core.policy.contract import ImageSlot
+from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.fit import fit
 from reflex_core.policy.layouts import load_placed
@@ -287,8 +287,9 @@ def test_a_change_is_a_share_of_the_pixels_range_whatever_the_network_makes_of_t
     last: bool, size: int
 ) -> None:
     scale = np.array([2 / 255, 1 / 255, 0.5 / 255], np.float32)
+    black = np.zeros(3, np.float32)
     slot = ImageSlot(
-        "camera", "image", None, size, size, last, False, scale, np.zeros(3, np.float32), 0.0, True
+        "camera", "image", None, size, size, last, "stretch", "area", scale, black, black, 0.0, True
     )
     pixels = np.full((size, size, 3), 51.0, np.float32)
     brighter = pixels.copy()

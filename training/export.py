@@ -95,7 +95,8 @@ def reflex_config(kind: str, statistics: dict[str, list[float]]) -> dict[str, An
         "images": [
             {
                 "camera": "camera", "input": "image", "mask": None, "height": IMAGE_SIZE, "width": IMAGE_SIZE,
-                "layout": "nchw", "range": [-1.0, 1.0], "resize": "stretch", "required": True,
+                "layout": "nchw", "range": [-1.0, 1.0], "resize": "stretch", "filter": "area",
+                "required": True,
             }
         ],
         "language": {

@@ -6,41 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.blocks import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
+from reflex_core.policy.flow import read_flow
+from reflex_core.policy.image_slots import ImageSlot, read_images
 from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
-from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded
+from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded, time_buckets
 
 Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSlot:
-    """One image input. height and width are None where the graph takes any size.
-
-    scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
-    """
-
-    camera: str
-    input: str
-    mask: str | None
-    height: int | None
-    width: int | None
-    channels_last: bool
-    letterbox: bool
-    scale: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    fill: float
-    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +124,7 @@ class _Reading:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
         flow = self.flow()
         return Contract(
-            images=tuple(self.images()),
+            images=tuple(read_images(self._config.get("images", []), self._inputs, self.fail)),
             language=self.language(),
             state=self.state(),
             flow=flow,
@@ -159,12 +140,20 @@ class _Reading:
             rtc=read_rtc_block(self.block("rtc"), flow.end, self.fail),
         )
 
+    def require_floats(self, key: str, info: TensorInfo) -> None:
+        """Raise ExportError where a graph would cut radians or noise down to whole numbers."""
+        if not issubclass(info.dtype, np.floating):
+            raise self.fail(
+                key, "an input that takes floating-point numbers", f"{info.name}: {np.dtype(info.dtype)}"
+            )
+
     def known(self) -> str:
         return ", ".join(sorted(self._inputs))[:300]
 
     def chunk_shape(self, info: TensorInfo) -> tuple[int, int]:
         if len(info.shape) != 3:
             raise self.fail(f"flow ({info.name})", "a (1, horizon, action) input", info.shape)
+        self.require_floats(f"flow ({info.name})", info)
         said = self._config.get("chunk_size") or self._config.get("action_chunk_size")
         horizon = info.shape[1] or self.count({"chunk_size": said}, "chunk_size")
         if said is not None and said != horizon:
@@ -188,11 +177,10 @@ class _Reading:
 
     def flow(self) -> Flow:
         block = self.block("flow")
-        start, end, sign = block.get("start", 1.0), block.get("end", 0.0), block.get("sign", 1)
-        numbers = all(isinstance(value, int | float) and np.isfinite(value) for value in (start, end))
-        if not numbers or start == end or sign not in (1, -1):
-            raise self.fail("flow", "'start' and 'end' that differ and 'sign' 1 or -1", block)
-        return Flow(float(start), float(end), int(sign), self.count(self._config, "num_denoising_steps"))
+        baked = isinstance(block.get("noise"), str)
+        time = None if baked else self._inputs.get(str(block.get("time")))
+        steps = self.count(self._config, "num_denoising_steps")
+        return read_flow(block, steps, time, time_buckets(self._config), self.fail)
 
     def adaptive(self) -> Adaptive | None:
         """When the loop may stop early; None where nobody has measured it."""
@@ -216,81 +204,6 @@ class _Reading:
             raise self.fail("frequency_hz", "a number in (0, 1000]", value)
         return float(value)
 
-    def images(self) -> Iterable[ImageSlot]:
-        entries = self._config.get("images", [])
-        if not isinstance(entries, list):
-            raise self.fail("images", "a list", entries)
-        for entry in entries:
-            if not isinstance(entry, dict) or not {"camera", "input"} <= set(entry):
-                raise self.fail("images", "objects with 'camera' and 'input'", entry)
-            info = self._inputs.get(str(entry["input"]))
-            if info is None:
-                raise self.fail("images", f"naming inputs of the graphs ({self.known()})", entry["input"])
-            yield self.image(entry, info)
-
-    def image(self, entry: Config, info: TensorInfo) -> ImageSlot:
-        layout = entry.get("layout", "nchw")
-        if layout not in ("nchw", "nhwc") or len(info.shape) != 4:
-            raise self.fail(f"images ({info.name})", "a nchw or nhwc input with four dimensions", layout)
-        last = layout == "nhwc"
-        if info.shape[3 if last else 1] not in (3, None):
-            raise self.fail(f"images ({info.name})", f"three channels in layout {layout}", info.shape)
-        if entry.get("resize", "letterbox") not in ("letterbox", "stretch"):
-            raise self.fail(f"images ({info.name}).resize", "letterbox or stretch", entry["resize"])
-        sizes = info.shape[1:3] if last else info.shape[2:4]
-        height, width = (size or entry.get(key) for size, key in zip(sizes, ("height", "width"), strict=True))
-        for key, size in (("height", height), ("width", width)):
-            if size is not None:
-                self.count({key: size}, key)
-            if entry.get(key) not in (None, size):
-                raise self.fail(f"images ({info.name}).{key}", f"{size}, as the graph has", entry[key])
-        scale, offset = self.pixel_scale(entry)
-        if info.dtype == np.uint8 and not ((scale == 1).all() and (offset == 0).all()):
-            raise self.fail(
-                f"images ({info.name}).range",
-                "[0, 255], as the graph takes whole numbers",
-                entry.get("range"),
-            )
-        fill = entry.get("fill", float(offset.min()))
-        if not isinstance(fill, int | float):
-            raise self.fail(f"images ({info.name}).fill", "a number", fill)
-        mask = entry.get("mask")
-        if mask is not None and not self.is_input(mask):
-            raise self.fail(f"images ({info.name}).mask", f"an input of the graphs ({self.known()})", mask)
-        return ImageSlot(
-            camera=str(entry["camera"]),
-            input=info.name,
-            mask=mask,
-            height=height,
-            width=width,
-            channels_last=last,
-            letterbox=entry.get("resize", "letterbox") == "letterbox",
-            scale=scale,
-            offset=offset,
-            fill=float(fill),
-            # without a mask the network cannot be told that a camera is missing
-            required=bool(entry.get("required", True)) or mask is None,
-        )
-
-    def pixel_scale(self, entry: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
-        try:
-            if "mean" in entry or "std" in entry:
-                mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
-                with np.errstate(divide="ignore", invalid="ignore"):  # a zero is refused below
-                    scale, offset = 1 / (255 * std), -mean / std
-            else:
-                low, high = (float(value) for value in entry.get("range", (-1.0, 1.0)))
-                scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
-            whole = scale.shape == offset.shape == (3,) and bool(np.isfinite([scale, offset]).all())
-            if not whole or (scale == 0).any():
-                raise ValueError
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
-            raise self.fail(
-                f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry
-            ) from None
-        return scale.astype(np.float32), offset.astype(np.float32)
-
     def language(self) -> LanguageSlot | None:
         block = self.block("language")
         tokens = block.get("tokens")
@@ -304,6 +217,13 @@ class _Reading:
         info = self._inputs[str(tokens)]
         if not info.shape:
             raise self.fail("language.tokens", "a (1, length) input", info.shape)
+        if info.dtype not in (
+            np.int64,
+            np.int32,
+            np.float32,
+            np.float64,
+        ):  # the others do not hold every token
+            raise self.fail("language.tokens", "an input of int64 or int32", np.dtype(info.dtype))
         length = info.shape[-1] or self.count(block, "length")
         if block.get("length", length) != length:
             raise self.fail(
@@ -353,6 +273,7 @@ class _Reading:
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
             return None
         shape = self._inputs[str(name)].shape
+        self.require_floats("state.input", self._inputs[str(name)])
         if not shape:
             raise self.fail("state.input", "a (1, width) input", shape)
         width = shape[-1] or self.count(block, "width")

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -17,8 +16,10 @@ from tokenizers import Tokenizer
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.export import Affine
 from reflex_core.frames import rgb
-from reflex_core.policy.contract import ImageSlot, LanguageSlot, StateSlot
-from reflex_core.values import Floats, Frame, Pixels
+from reflex_core.policy.contract import LanguageSlot, StateSlot
+from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.policy.resize import placed, resized
+from reflex_core.values import Floats, Frame
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -26,37 +27,27 @@ LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the
 
 
 def image_array(frame: Frame, slot: ImageSlot) -> Floats:
-    """(1, 3, height, width) float32, or (1, height, width, 3) where the graph wants channels last."""
-    pixels = fitted(rgb(frame), slot.height, slot.width, letterbox=slot.letterbox)
-    if slot.channels_last:
-        return np.asarray(pixels * slot.scale + slot.offset, dtype=np.float32)[None]
-    planes = np.empty((1, 3, *pixels.shape[:2]), dtype=np.float32)
-    np.multiply(pixels.transpose(2, 0, 1), slot.scale[:, None, None], out=planes[0])
-    planes[0] += slot.offset[:, None, None]
-    return planes
+    """(1, 3, height, width) float32, or (1, height, width, 3) where the graph wants channels last.
 
-
-def fitted(pixels: Pixels, height: int | None, width: int | None, *, letterbox: bool) -> Pixels:
-    """The picture at (height, width): stretched, or scaled to fit, centred, with black bars (openpi)."""
+    Whole numbers where the graph takes whole numbers.
+    """
+    pixels = rgb(frame)
     rows, columns = pixels.shape[:2]
-    height, width = height or rows, width or columns
-    if (rows, columns) == (height, width):
-        return pixels
-    if not letterbox:
-        return _resized(pixels, height, width)
-    ratio = max(rows / height, columns / width)
-    inner_height, inner_width = max(1, int(rows / ratio)), max(1, int(columns / ratio))
-    boxed = np.zeros((height, width, 3), dtype=np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    boxed[top : top + inner_height, left : left + inner_width] = _resized(pixels, inner_height, inner_width)
-    return boxed
-
-
-def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
-    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    # area averaging keeps small objects when a picture shrinks; bilinear is what training code uses to enlarge
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), dtype=np.uint8)
+    height, width = slot.height or rows, slot.width or columns
+    box = placed(rows, columns, height, width, slot.resize)
+    picture = resized(pixels, box.height, box.width, slot.filter)
+    shape = (height, width, 3) if slot.channels_last else (3, height, width)
+    filled = np.empty((1, *shape), dtype=np.float32)
+    scale, offset, bars = slot.scale, slot.offset, slot.bars
+    covered = filled[0, box.rows, box.columns] if slot.channels_last else filled[0, :, box.rows, box.columns]
+    if not slot.channels_last:
+        picture = picture.transpose(2, 0, 1)
+        scale, offset, bars = (values[:, None, None] for values in (scale, offset, bars))
+    if (box.height, box.width) != (height, width):
+        filled[0] = bars
+    np.multiply(picture, scale, out=covered)
+    covered += offset
+    return np.rint(filled, out=filled) if slot.whole_numbers else filled
 
 
 def missing_image(slot: ImageSlot) -> Floats:

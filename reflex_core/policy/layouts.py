@@ -19,12 +19,13 @@ from reflex_core.export import CONFIG_NAME, Export
 from reflex_core.policy.blocks import PREFIX
 from reflex_core.policy.contract import Contract, Graphs, read_contract
 from reflex_core.policy.cuda_graph import StaticSession
+from reflex_core.policy.flow import fed_time
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.placed import free_horizon, open_sessions, tuned, varied
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
-from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged
+from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged, with_pictures
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
@@ -70,7 +71,8 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
         for role, name in _graph_files(export, varied(export, config, options.variant)).items()
     }
     sessions = open_sessions(files, placement, options.graph_metrics)
-    config = tuned(export, _without_absent(config, export.config, sessions), options, sessions)
+    config = with_pictures(export.path, _without_absent(config, export.config, sessions))
+    config = tuned(export, config, options, sessions)
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
     contract = read_contract(export, config, graphs)
     last = sessions.get("denoise") or sessions["monolithic"]
@@ -238,7 +240,11 @@ def _stepped(contract: Contract, session: Session) -> Denoise:
         arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
     ) -> tuple[Floats, int]:
         feeds = _feeds(contract, session, arrays, made)
-        velocity = session.repeated(feeds, state, time, output, shape, cancellation)
+        step = session.repeated(feeds, state, time, output, shape, cancellation)
+
+        def velocity(x: Floats, at: float) -> Floats:
+            return step(x, fed_time(contract.flow, at))
+
         return euler(velocity, noise, contract.flow, sampling, contract.action_dim)
 
     return denoise

@@ -21,12 +21,20 @@ class Flow:
 
     sign: +1 when the network's velocity is dx/dt, -1 when it points the other way.
     pi0 and SmolVLA: x_t = t * noise + (1 - t) * actions, velocity noise - actions, start 1, end 0, sign +1.
+    GR00T N1: x_t = (1 - t) * noise + t * actions, velocity actions - noise, start 0, end 1, sign +1.
+    time_scale, whole_times: the network is fed t * time_scale, rounded down where it takes whole numbers.
     """
 
     start: float = 1.0
     end: float = 0.0
     sign: int = 1
     steps: int = 10
+    time_scale: float = 1.0
+    whole_times: bool = False
+
+    def at(self, step: int, steps: int) -> float:
+        """The flow time before this step of `steps`."""
+        return self.start + (self.end - self.start) * step / steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ def euler(
     before: Floats | None = None
     x = noise
     for step in range(steps):
-        bare = velocity(x, flow.start + step * dt)
+        bare = velocity(x, flow.at(step, steps))
         left = 1 - step / steps
         slope = bare if guidance is None else guidance.guided(x, bare, left, 1 / steps, span)
         if sampling.watch is not None:

@@ -12,14 +12,36 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME
+from reflex_core.policy.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
 
 Config = dict[str, Any]
 
 DECOMPOSED, MONOLITHIC, EXPERT_STACK = "decomposed", "monolithic", "expert_stack"
 PADDED_WIDTH = 32  # SmolVLA, pi0 and pi0.5 pad states and actions to this many dimensions
 
-# SigLIP takes [-1, 1]; a camera the robot lacks is -1 everywhere with its mask false (openpi, lerobot)
-_SIGLIP: Config = {"layout": "nchw", "range": [-1.0, 1.0], "resize": "letterbox"}
+# What each family's training code does to a picture, for every image slot of its exports that does not say otherwise.
+# SigLIP takes [-1, 1]; a camera the robot lacks is -1 everywhere with its mask false (openpi, LeRobot).
+_SIGLIP: Config = {"range": [-1.0, 1.0], "filter": BILINEAR, "resize": LETTERBOX}
+_IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_PICTURES: Mapping[str, Config] = {
+    "smolvla": _SIGLIP | {"resize": LETTERBOX_TOP_LEFT},
+    "pi0": _SIGLIP,
+    "pi05": _SIGLIP,
+    # pads and stands in with zeros after normalisation, so its bars have the mean colour
+    "xvla": {
+        "mean": _IMAGENET_MEAN, "std": _IMAGENET_STD, "bars": _IMAGENET_MEAN, "fill": 0.0,
+        "filter": BILINEAR, "resize": LETTERBOX_TOP_LEFT,
+    },
+}  # fmt: skip
+# openpi's client shrinks pictures with Pillow, LeRobot with torch
+_OPENPI_PICTURES: Mapping[str, Config] = {
+    family: _SIGLIP | {"filter": BILINEAR_ANTIALIAS} for family in ("pi0", "pi05")
+}
+# Isaac GR00T N1 runs from noise at 0 to actions at 1 and was trained on whole-number times
+_GR00T_TIMES: Config = {"start": 0.0, "end": 1.0, "sign": 1}
+_GR00T_BUCKETS = 1000
+
+LEROBOT, OPENPI = "lerobot", "openpi"
 
 _MONOLITHIC_FILES = (
     "model.onnx",
@@ -80,15 +102,57 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
     return result
 
 
+def trained_by(path: Path, config: Mapping[str, Any]) -> str:
+    """The library whose inputs the policy was trained on: lerobot, or openpi where `source` says so.
+
+    Raises ExportError for any other name, and for openpi where that library has no such family.
+    """
+    source = config.get("source", LEROBOT)
+    if not isinstance(source, str):  # an exporter's note of where the weights come from
+        return LEROBOT
+    if source not in (LEROBOT, OPENPI):
+        raise ExportError(
+            f"{path / CONFIG_NAME}: 'source' must be {LEROBOT} or {OPENPI}, got {source[:120]!r}"
+        )
+    if source == OPENPI and _family(config) not in _OPENPI_PICTURES:
+        raise ExportError(
+            f"{path / CONFIG_NAME}: 'source' {OPENPI} goes with 'model_type' {' or '.join(_OPENPI_PICTURES)}, got"
+            f" {str(config.get('model_type', 'smolvla'))[:120]!r}"
+        )
+    return source
+
+
+def with_pictures(path: Path, config: Config) -> Config:
+    """The same description, its image slots filled in with what their family does to pictures. Raises ExportError."""
+    rows = _OPENPI_PICTURES if trained_by(path, config) == OPENPI else _PICTURES
+    images = config.get("images")
+    if not isinstance(images, list):
+        return config
+    return config | {"images": [_with_pictures(slot, rows.get(_family(config), {})) for slot in images]}
+
+
+def _with_pictures(slot: Any, row: Config) -> Any:
+    if not isinstance(slot, dict):  # refused where slots are read
+        return slot
+    if {"range", "mean", "std"} & set(slot):  # its own numbers, and so its own value of a missing camera
+        row = {key: value for key, value in row.items() if key not in ("range", "mean", "std", "fill")}
+    return row | slot
+
+
+def time_buckets(config: Mapping[str, Any]) -> int | None:
+    """The scale of a family's whole-number times; None where it has none."""
+    return _GR00T_BUCKETS if _family(config) == "gr00t" else None
+
+
 def is_padded(config: Mapping[str, Any], width: int) -> bool:
     """True where a family pads its actions at the end to this width, so that the first dimensions are the robot's."""
     return width == PADDED_WIDTH and _family(config) in ("smolvla", "pi0", "pi05")
 
 
 def _family(config: Mapping[str, Any]) -> str:
-    """smolvla, pi0, pi05, gr00t, or the model type as written; exporters append _decomposed, _student."""
+    """smolvla, pi0, pi05, xvla, gr00t, or the model type as written; exporters append _decomposed, _student."""
     model_type = str(config.get("model_type", "smolvla")).lower().replace("pi0.5", "pi05")
-    for family in ("smolvla", "pi05", "pi0", "gr00t"):
+    for family in ("smolvla", "pi05", "pi0", "xvla", "gr00t"):
         if model_type == family or model_type.startswith(family + "_"):
             return family
     return model_type
@@ -97,7 +161,7 @@ def _family(config: Mapping[str, Any]) -> str:
 def _family_defaults(family: str) -> Config:
     names = ["cam1", "cam2", "cam3"] if family == "smolvla" else ["base", "wrist_l", "wrist_r"]
     images = [
-        {"camera": name, "input": f"img_{name}", "mask": f"mask_{name}", "required": number == 0, **_SIGLIP}
+        {"camera": name, "input": f"img_{name}", "mask": f"mask_{name}", "required": number == 0}
         for number, name in enumerate(names)
     ]
     # how each family writes its prompt: lerobot's processors and openpi's tokenizer
@@ -147,6 +211,7 @@ def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
             "time": "timestep",
             "velocity": "velocity",
             "positions": "position_ids",
+            **(_GR00T_TIMES if _family(config) == "gr00t" else {}),
         },
     }
     if (path / "vision_encoder.onnx").is_file() or config.get("vlm_prefix_onnx"):
@@ -155,6 +220,8 @@ def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
             "text": str(config.get("text_embedder_onnx") or "text_embedder.onnx"),
             "prefill": str(config.get("decoder_prefill_onnx") or "decoder_prefill.onnx"),
         }
-        base["images"] = [{"camera": "camera", "input": "pixel_values", "required": True, **_SIGLIP}]
+        base["images"] = [
+            {"camera": "camera", "input": "pixel_values", "required": True, **_PICTURES["smolvla"]}
+        ]
         base["language"] = {"tokens": "input_ids", "mask": None, "template": "{instruction}", "clean": False}
     return base

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a picture lies in the network's input, and the filters that bring it to that size.
+
+A policy has seen one filter in training: another one moves its actions by tenths of a radian, so each is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.values import Pixels
+
+LETTERBOX, LETTERBOX_TOP_LEFT, STRETCH = "letterbox", "letterbox_top_left", "stretch"
+RESIZES = (LETTERBOX, LETTERBOX_TOP_LEFT, STRETCH)
+BILINEAR, BILINEAR_ANTIALIAS, AREA = "bilinear", "bilinear_antialias", "area"
+FILTERS = (BILINEAR, BILINEAR_ANTIALIAS, AREA)
+
+_ROWS = 32  # output rows that the bilinear filter makes at a time, so that they stay in the processor's cache
+_BLOCK = 16  # output pixels that share one matrix product of the antialiased filter
+_FIXED_POINT = 1 << 22  # Pillow's weights are whole numbers of this part
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The part of the network's input that the picture covers; bars cover the rest."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of the input the picture covers."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Which columns of the input the picture covers."""
+        return slice(self.left, self.left + self.width)
+
+
+def placed(rows: int, columns: int, height: int, width: int, resize: str) -> Box:
+    """Where a picture of rows x columns goes in an input of height x width.
+
+    letterbox: centred, an odd pixel of the bars at the bottom or right (openpi; pi0 and pi0.5 in LeRobot).
+    letterbox_top_left: the bars are at the left and top (SmolVLA and X-VLA in LeRobot). stretch: everywhere.
+    The sizes are rounded as both libraries round them.
+    """
+    if resize == STRETCH or (rows, columns) == (height, width):
+        return Box(0, 0, height, width)
+    ratio = max(columns / width, rows / height)
+    inner_height, inner_width = max(1, int(rows / ratio)), max(1, int(columns / ratio))
+    free_height, free_width = height - inner_height, width - inner_width
+    if resize == LETTERBOX_TOP_LEFT:
+        return Box(free_height, free_width, inner_height, inner_width)
+    return Box(free_height // 2, free_width // 2, inner_height, inner_width)
+
+
+def resized(pixels: Pixels, height: int, width: int, how: str) -> NDArray[Any]:
+    """(height, width, 3) of values 0..255: float32 where the filter makes fractions, else uint8.
+
+    A picture that has this size already is returned as it is.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if how == AREA:
+        return _area(pixels, height, width)
+    return (_antialiased if how == BILINEAR_ANTIALIAS else _bilinear)(pixels, height, width)
+
+
+def _bilinear(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
+    """torch.nn.functional.interpolate, bilinear, align_corners False, antialias False, of a float32 picture."""
+    above, below, down = _neighbours(pixels.shape[0], height)
+    left, right, along = _neighbours(pixels.shape[1], width)
+    found = np.empty((height, width, 3), dtype=np.float32)
+    for start in range(0, height, _ROWS):
+        rows = slice(start, start + _ROWS)
+        strip, next_row = pixels[above[rows]].astype(np.float32), pixels[below[rows]].astype(np.float32)
+        next_row -= strip
+        next_row *= down[rows, None, None]
+        strip += next_row
+        part, next_column = strip.take(left, axis=1), strip.take(right, axis=1)
+        next_column -= part
+        next_column *= along[:, None]
+        np.add(part, next_column, out=found[rows])
+    return found
+
+
+@lru_cache(maxsize=64)
+def _neighbours(have: int, want: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each of `want` pixels the two of `have` it lies between, and how far it is from the first.
+
+    torch computes the place in float32 with one rounding (a fused multiply-add); on a large picture a more exact
+    place would differ from it in the fourth digit.
+    """
+    scale = float(np.float32(have) / np.float32(want))
+    place = np.maximum((scale * (np.arange(want) + 0.5) - 0.5).astype(np.float32), np.float32(0))
+    first = np.minimum(place.astype(np.intp), have - 1)
+    return first, np.minimum(first + 1, have - 1), place - first.astype(np.float32)
+
+
+def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Pillow's Image.resize with BILINEAR: a triangle as wide as the shrinking, columns first, rounded twice.
+
+    To the bit where both sides shrink or grow alike; Pillow may take rows first where a picture is squeezed.
+    """
+    return _weighted(_weighted(pixels, width).transpose(1, 0, 2), height).transpose(1, 0, 2)
+
+
+def _weighted(pixels: Pixels, want: int) -> Pixels:
+    """(rows, columns, 3) to (rows, want, 3)."""
+    rows, columns = pixels.shape[:2]
+    if columns == want:
+        return pixels
+    found = np.empty((rows, want, 3), dtype=np.uint8)
+    for start in range(0, want, _BLOCK):
+        first, weights = _triangles(columns, want, start)
+        part = pixels[:, first : first + len(weights)].transpose(0, 2, 1).astype(np.float64)
+        # whole numbers below 2**53: exact, as Pillow's own fixed point is
+        sums = np.floor((part @ weights + _FIXED_POINT / 2) / _FIXED_POINT)
+        found[:, start : start + _BLOCK] = np.clip(sums, 0, 255).transpose(0, 2, 1)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _triangles(have: int, want: int, start: int) -> tuple[int, NDArray[np.float64]]:
+    """The first pixel that a block of output pixels reads, and (pixels read, pixels made) weights."""
+    made = np.arange(start, min(start + _BLOCK, want))
+    scale = have / want
+    support = max(scale, 1.0)
+    centre = (made + 0.5) * scale
+    low = np.maximum((centre - support + 0.5).astype(int), 0)
+    high = np.minimum((centre + support + 0.5).astype(int), have)
+    first = int(low.min())
+    read = np.arange(first, int(high.max()))[:, None]
+    weights = np.maximum(1.0 - np.abs((read - centre + 0.5) / support), 0.0)
+    weights[(read < low) | (read >= high)] = 0.0
+    return first, np.floor(weights / weights.sum(axis=0) * _FIXED_POINT + 0.5)
+
+
+def _area(pixels: Pixels, height: int, width: int) -> Pixels:
+    """OpenCV's area averaging where both sides shrink, its bilinear filter where the picture grows."""
+    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), dtype=np.uint8)
