@@ -18,9 +18,9 @@ from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export import open_export
 from reflex_core.locations import embedded_policy
 from reflex_core.policy.blocks import CacheRule
-from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.fit import fit
+from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.layouts import load_placed
 from reflex_core.policy.policy import Policy, Prediction, load_policy
 from reflex_core.policy.prefix_cache import HIT, MISS, NOT_CACHED, PrefixCache, image_change, thumbnail
