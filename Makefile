@@ -18,6 +18,9 @@ PYTEST_ARGS ?=
 # disturb those beside them now and then.
 TEST_JOBS ?= 0
 
+# `demo`, the embedded policy, unless the arguments name an export or a file that may.
+SERVED = $(if $(filter --export-dir% --policy-a% --config% --ros-args,$(SERVE_ARGS))$(filter-out -%,$(firstword $(SERVE_ARGS))),,demo)
+
 # Raw camera images do not fit the default shared-memory segment of Fast DDS (docs/dependencies.md).
 export FASTRTPS_DEFAULT_PROFILES_FILE ?= $(CURDIR)/config/fastdds_shm.xml
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -52,11 +55,11 @@ demo: build $(STAMPS)/simulator ## run the embedded policy on the simulated arm 
 
 .PHONY: serve
 serve: build ## serve the embedded policy over ROS and HTTP
-	@$(RUN) -m reflex_ros.cli.serve $(SERVE_ARGS)
+	@$(RUN) -m reflex_ros.cli.serve $(SERVED) $(SERVE_ARGS)
 
 .PHONY: doctor
 doctor: build ## check this machine
-	@$(RUN) -m reflex_ros.cli.doctor
+	@$(RUN) -m reflex_ros.cli.doctor demo
 
 .PHONY: test
 test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types and run all tests

@@ -62,7 +62,7 @@ def measure_chunks(
     """The node and the camera: one row per size."""
     ros = environment(profile)
     command = [
-        sys.executable, "-m", "reflex_ros.cli.main", "serve", "--no-http", "--image-transport", transport,
+        sys.executable, "-m", "reflex_ros.cli.main", "serve", "demo", "--no-http", "--image-transport", transport,
         "--execution-horizon", "1", "--margin-ms", "0", "--device", "cpu", "--intra-op-threads", "1",
         "--instruction", "reach the red cube",
     ]  # fmt: skip

@@ -54,6 +54,8 @@ class Engine:
         self._state = INITIALIZING
         self._loaded: Loaded | None = None
         self._reason = ""
+        # why the node around it commands no robot with what is loaded; empty where it may, and without a node
+        self.undrivable = ""
         self._listeners: list[Listener] = []
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
@@ -232,6 +234,7 @@ class Engine:
             "robot_id": self.settings.robot_id,
             "state": self._state,
             "base_seed": self._base_seed,
+            "undrivable": self.undrivable,
         }
         loaded = self._loaded
         if loaded is None:

@@ -16,7 +16,7 @@ from reflex_core.calibration.latency import LatencyTracker
 from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
 from reflex_core.errors import SettingError
 from reflex_core.export import Export, open_export
-from reflex_core.locations import embedded_policy
+from reflex_core.locations import DEMO, export_path
 from reflex_core.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.providers import LoadOptions
@@ -43,7 +43,9 @@ def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
     """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence."""
     if settings.calibrate_force and not settings.auto_calibrate:
         raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
-    path = Path(settings.export_dir) if settings.export_dir else embedded_policy()
+    path = export_path(settings.export_dir)
+    if settings.export_dir == DEMO and Path(DEMO).is_dir():
+        log.warning("'%s' is the embedded policy; the directory of that name is ./%s", DEMO, DEMO)
     report(0.0, "loading", f"the files of {path}")
     export = open_export(path)
     embodiment = _embodiment(settings, path)

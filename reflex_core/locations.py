@@ -8,6 +8,8 @@ from pathlib import Path
 
 from reflex_core.errors import ConfigurationError
 
+DEMO = "demo"  # the name of the embedded policy
+
 
 def share() -> Path:
     """The directory that holds config/ and models/: the checkout itself, else <prefix>/share/reflex_ros."""
@@ -25,5 +27,13 @@ def share() -> Path:
 
 
 def embedded_policy() -> Path:
-    """The export that is served when none is named."""
+    """The export that is called `demo`, and that answers when none is named."""
     return share() / "models" / "reach_panda"
+
+
+def export_path(name: str) -> Path:
+    """Find the export that a setting or an option names: `demo` and no name at all are the embedded policy.
+
+    Everything else is a path: a directory that is called demo is `./demo`, or `demo/` as a shell completes it.
+    """
+    return embedded_policy() if name in ("", DEMO) else Path(name)

@@ -29,7 +29,8 @@ class Settings:
     """The settings of one serving process. Build it with `settings_from`, which checks every value."""
 
     # fmt: off
-    export_dir: str = _policy("", "Directory of the ONNX export to serve. Empty: the embedded reach_panda policy.")
+    export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy (a directory of that name is ./demo)."
+        " Empty: that policy answers requests, and commands no robot.")
     embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the one the export brings.")
     custom_embodiment_config: str = _policy("", "Embodiment JSON file; wins over --embodiment.")
     robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")

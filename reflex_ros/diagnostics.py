@@ -79,6 +79,11 @@ def command_finding(others: Sequence[str], topic: str) -> Finding:
     return Finding("commands", OK, "this policy alone", values)
 
 
+def undrivable_finding(why: str) -> Finding:
+    """Why this node commands no robot with what is loaded."""
+    return Finding("commands", WARN, f"no robot is commanded: {why}", {})
+
+
 def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Finding:
     """Do the sensors deliver something that may be acted on?"""
     progress = loop.progress

@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from reflex_core.assembly import Loaded
-from reflex_core.drivable import JOINT_STATES, require_drivable
+from reflex_core.drivable import JOINT_STATES, require_requests_suffice, why_undrivable
 from reflex_core.engine import Engine
 from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
@@ -123,20 +123,32 @@ class ReflexNode:
         await self.node.off_executor(lambda: watched(lambda: self.engine.load(self.settings), self._say))
         loaded = self.engine.loaded
         assert loaded is not None
+        if why := why_undrivable(loaded, self.settings):
+            await self._serve_requests_alone(why)
+            return
         fit = loaded.policy.fit
         joints = fit.state_names or fit.action_names
-        try:
-            require_drivable(loaded, self.settings.state_source)
-        except ConfigurationError:
-            self.engine.unload()
-            raise
         needs_joints = self.settings.state_source == JOINT_STATES
         needs_state = loaded.needs_state or needs_joints
         self._buffer = ObservationBuffer(tuple(fit.cameras.values()), joints, needs_state)
         self._buffer.instruction = self.settings.instruction
         self._outputs = Outputs(self.node, self.settings.robot_id)
 
+    async def _serve_requests_alone(self, why: str) -> None:
+        """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""
+        try:
+            require_requests_suffice(self.settings, why)
+        except ConfigurationError:
+            self.engine.unload()
+            raise
+        self.engine.undrivable = why
+        self.node.get_logger().warning(f"the node stays inactive and requests are answered: {why}")
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
+        self._tell()
+
     async def _activate(self) -> None:
+        if self.engine.undrivable:
+            raise ConfigurationError(self.engine.undrivable)
         await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
         loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
         assert loaded is not None
@@ -160,16 +172,21 @@ class ReflexNode:
             self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
             loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
         )  # fmt: skip
-        if not self._told:
-            self._told = True
-            try:
-                ready.tell(self.engine, self.sidecar, self._say, self.node)
-            except Exception as error:  # a table for people must not keep a robot from its policy
-                self.node.get_logger().error(f"the ready table could not be made: {error}")
+        self._tell()
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
         gc.freeze()
         loop.start()
+
+    def _tell(self) -> None:
+        """Show the ready table, once."""
+        if self._told:
+            return
+        self._told = True
+        try:
+            ready.tell(self.engine, self.sidecar, self._say, self.node)
+        except Exception as error:  # a table for people must not keep a robot from its policy
+            self.node.get_logger().error(f"the ready table could not be made: {error}")
 
     def _await_names(self, outputs: Outputs) -> None:
         end_s = time.monotonic() + NAMES_S
@@ -227,6 +244,7 @@ class ReflexNode:
             self._outputs = None
         self._buffer = None
         self.engine.unload()
+        self.engine.undrivable = ""
         gc.collect()
 
     def _tuning(self) -> Tuning:
@@ -320,7 +338,7 @@ class ReflexNode:
 
     def _look(self) -> Look:
         return look_at(
-            self.node.state, self.node.refusal, self._progress, self._loop, self._buffer,
+            self.node.state, self.node.refusal or self.engine.undrivable, self._progress, self._loop, self._buffer,
             self._episode_id, self._findings, self.now_ns(),
         )  # fmt: skip
 
@@ -340,6 +358,7 @@ class ReflexNode:
         findings = [
             diagnostics.policy_finding(self.engine, self.node.refusal),
             diagnostics.queue_finding(self.engine),
+            *([diagnostics.undrivable_finding(why)] if (why := self.engine.undrivable) else []),
         ]
         loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
         if loaded is not None:
@@ -359,8 +378,13 @@ class ReflexNode:
         self._tap.sent(self._diagnostics.topic_name, message)
 
     async def start(self) -> bool:
-        """Walk to `active` without a lifecycle manager. False when a transition did not succeed."""
-        return await self.node.change(CONFIGURE) and await self.node.change(ACTIVATE)
+        """Walk to `active` without a lifecycle manager. False when a transition did not succeed.
+
+        What must not command a robot stays inactive, and its requests are answered: that is no failure.
+        """
+        if not await self.node.change(CONFIGURE):
+            return False
+        return bool(self.engine.undrivable) or await self.node.change(ACTIVATE)
 
     async def finish(self) -> None:
         """Leave the robot holding and free everything; for the end of the process."""

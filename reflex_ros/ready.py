@@ -64,6 +64,8 @@ def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list
         ("runs on", ", ".join(dict.fromkeys(_providers(loaded)))),
     ]
     rows += [(what, ", ".join(names)) for what, names in topics.items()]
+    if engine.undrivable:
+        rows.append(("commands", f"no robot: {engine.undrivable}"))
     rows.append(("http", url))
     rows.append(("deadline", _deadline(settings)))
     rows.append(("guard", _guard(settings, loaded)))

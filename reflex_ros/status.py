@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from reflex_core.assembly import Loaded
-from reflex_core.engine import Engine
+from reflex_core.engine import DEGRADED, INACTIVE, READY, Engine
 from reflex_core.policy.blocks import OFF
 from reflex_core.policy.prefix_cache import HIT
 from reflex_ros.chunk_loop import ChunkLoop, Progress
@@ -17,12 +17,12 @@ def status_message(
 ) -> ServeStatus:
     """Everything but stamp, episode and instruction, which the node knows. `now_ns` is on the robot's clock."""
     status = ServeStatus(
-        state=engine.state,
+        state=_state(engine),
         robot_id=engine.settings.robot_id,
         stopped=loop.stopped if loop else False,
         holding=bool(progress.hold_reason),
         hold_reason=progress.hold_reason,
-        problem=trouble(loop) if loop else engine.reason,
+        problem=trouble(loop) if loop else engine.reason or _undrivable(engine),
         latency_ms=progress.latency_ms,
         observation_age_ms=progress.age_ms,
         chunks_total=progress.chunks,
@@ -40,6 +40,15 @@ def status_message(
     running = loop.pacing.running if loop else None
     status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
     return status
+
+
+def _state(engine: Engine) -> str:
+    """The engine's state, but `inactive` where it serves requests alone: nobody must take that for a robot's policy."""
+    return INACTIVE if engine.undrivable and engine.state in (READY, DEGRADED) else engine.state
+
+
+def _undrivable(engine: Engine) -> str:
+    return f"undrivable: {engine.undrivable}" if engine.undrivable else ""
 
 
 def _describe(status: ServeStatus, loaded: Loaded) -> None:

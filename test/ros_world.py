@@ -243,8 +243,9 @@ class World:
 
 @contextmanager
 def world(parameters: list[rclpy.Parameter] | None = None, **settings: Any) -> Iterator[World]:
-    """A world that is taken down again; without HTTP unless asked."""
-    values = {"http": False, "device": "cpu", "intra_op_threads": 1} | settings
+    """A world that is taken down again; without HTTP unless asked, with the embedded policy where no export is named."""
+    named = {} if "policy_a" in settings else {"export_dir": "demo"}
+    values = {"http": False, "device": "cpu", "intra_op_threads": 1} | named | settings
     found = World(values, parameters or [])
     try:
         yield found

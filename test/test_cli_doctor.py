@@ -74,7 +74,7 @@ def process(*arguments: str, **variables: str) -> tuple[int, dict[str, Finding]]
 
 
 def test_the_embedded_policy_is_all_green() -> None:
-    status, found = process()
+    status, found = process("demo")
     assert [finding for finding in found.values() if finding.level != OK] == []
     assert list(found) == EVERY_CHECK
     assert status == 0
@@ -97,13 +97,29 @@ def test_a_good_export_on_its_robot_has_nothing_that_fails(export_dir: ExportDir
     assert found["hashes"].level == WARN  # the test export brings no receipt
 
 
-def test_without_an_embodiment_http_warns_and_ros_refuses(export_dir: ExportDir, capsys: Output) -> None:
+def test_without_an_embodiment_it_warns_and_says_that_no_robot_is_commanded(
+    export_dir: ExportDir, capsys: Output
+) -> None:
     export = export_dir("mono_pi0_7")
     status, found = findings_of(capsys, export, *QUICK)
     assert (status, found["embodiment"].level) == (0, WARN)
-    driven = {finding.name: finding for finding in policy(settings_from({"export_dir": str(export)}), True)}
-    assert driven["embodiment"].level == FAIL
-    assert "a robot needs an embodiment" in driven["embodiment"].said
+    driven = embodiment_finding(export_dir=str(export))
+    assert driven.level == WARN
+    assert "a robot needs an embodiment" in driven.said
+    assert embodiment_finding(export_dir=str(export), record_bag="bags").level == FAIL
+
+
+def test_the_embedded_policy_by_omission_is_a_warning_where_there_is_ros() -> None:
+    found = embodiment_finding()
+    assert (found.level, found.do) == (WARN, "name an export, or `demo`")
+    assert "no export was named" in found.said
+    assert embodiment_finding(export_dir="demo").level == OK
+    assert embodiment_finding(http=False).level == FAIL
+
+
+def embodiment_finding(**settings: object) -> Finding:
+    """What the doctor says of the robot, where there is ROS."""
+    return {found.name: found for found in policy(settings_from(settings), True)}["embodiment"]
 
 
 @pytest.mark.parametrize(

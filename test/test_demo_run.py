@@ -301,6 +301,7 @@ def test_the_strip_can_be_drawn_of_an_episode_that_failed(tmp_path: Path) -> Non
 def test_the_policy_runs_on_one_thread_and_drives_the_robot() -> None:
     command = policy_command(8123)
     assert command[command.index("--intra-op-threads") + 1] == "1"
+    assert command[command.index("serve") + 1] == "demo", "asked for by name: it commands a robot"
     assert "reflex/joint_trajectory:=joint_trajectory" in command
 
 
@@ -316,6 +317,7 @@ def test_the_launched_demo_asks_for_what_the_scene_asks_for() -> None:
     assert planned.robot["scene_seed"] == 7
     assert planned.policy["instruction"] == make_scene(7).instruction
     assert planned.policy["intra_op_threads"] == 1
+    assert planned.policy["export_dir"] == "demo"
     assert ("~/joint_trajectory", "joint_trajectory") in planned.policy_remappings
 
 

@@ -190,9 +190,11 @@ def test_a_refused_node_can_be_configured_once_the_fault_is_mended(export_copy: 
 
 
 def test_a_robot_without_an_embodiment_is_refused(export_dir: ExportDir) -> None:
+    """Where there is no HTTP either; with it, requests are answered (test_undrivable.py)."""
     with world(export_dir=str(export_dir("calm"))) as scene:
         assert not scene.robot.transition(T.TRANSITION_CONFIGURE)
         assert "--embodiment" in scene.server.node.refusal
+        assert "nothing would be served" in scene.server.node.refusal
 
 
 def test_a_failing_warm_up_leaves_the_node_inactive(export_dir: ExportDir) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ExportDir
+from http_client import Client
 from reflex_ros.msg import ActionChunk
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 
@@ -57,7 +59,7 @@ def serve(start: Start, *arguments: str) -> subprocess.Popen[str]:
 def test_a_signal_leaves_the_robot_holding_and_ends_with_status_0(
     start: Start, outsider: Robot, number: signal.Signals
 ) -> None:
-    process = serve(start)
+    process = serve(start, "demo")
     outsider.camera_on = outsider.joints_on = True
     outsider.say("reach the red block")
     outsider.next_chunk()
@@ -72,7 +74,7 @@ def test_the_node_survives_the_death_of_the_robot_process(start: Start, outsider
         return start("reflex_ros.demo.robot", "--ros-args", "-r", remap)
 
     first = robot()
-    process = serve(start)
+    process = serve(start, "demo")
     outsider.say("reach the red block")
     outsider.next_chunk()
     first.kill()
@@ -97,9 +99,31 @@ def test_a_bad_export_ends_an_autostarted_process_with_one_sentence(
     assert "Traceback" not in said
 
 
+def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
+    start: Start, outsider: Robot, export_dir: ExportDir
+) -> None:
+    """The seed's first command, `reflex serve ./my-export/`, where there is ROS."""
+    process = serve(start, str(export_dir("calm")))
+    assert process.stderr is not None
+    said, ports = "", list[str]()
+    while not ports:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+        ports = re.findall(r"serving .* at http://127\.0\.0\.1:(\d+)", line)
+    assert "the node stays inactive and requests are answered: a robot needs an embodiment" in said
+    assert Client(int(ports[0])).act().status == 200
+    outsider.camera_on = outsider.joints_on = True
+    outsider.say("reach the red cube")
+    wait_for(lambda: outsider.status.state == "inactive" and outsider.status.problem, "the status says why")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert outsider.trajectories == []
+
+
 def test_two_nodes_live_side_by_side_in_their_namespaces(start: Start) -> None:
     for name in ("left", "right"):
-        serve(start, "--robot-id", name, "--ros-args", "-r", f"__ns:=/{name}")
+        serve(start, "demo", "--robot-id", name, "--ros-args", "-r", f"__ns:=/{name}")
     spinner = Spinner(DOMAIN)
     from rclpy.node import Node
 

@@ -66,7 +66,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         loaded = engine.loaded
         assert loaded is not None
         yield _shapes(engine.description())
-        yield _robot(loaded, settings.state_source if drives else "")
+        yield _robot(loaded, settings, drives)
         try:
             engine.warm_up()
         except ReflexError as error:
@@ -94,16 +94,19 @@ def _shapes(said: Mapping[str, Any]) -> Finding:
     return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
 
 
-def _robot(loaded: Loaded, state_source: str) -> Finding:
-    """state_source: '' where no robot is driven."""
-    from reflex_core.drivable import require_drivable
+def _robot(loaded: Loaded, settings: Settings, drives: bool) -> Finding:
+    """As the node does: what may not command a robot answers requests, unless the settings want more than that."""
+    from reflex_core.drivable import is_embedded_by_omission, require_requests_suffice, why_undrivable
 
     name = "--embodiment NAME or --custom-embodiment-config FILE"
-    try:
-        if state_source:
-            require_drivable(loaded, state_source)
-    except ConfigurationError as error:
-        return Finding("embodiment", FAIL, str(error), f"{name}; or --no-ros, which drives no robot")
+    why = why_undrivable(loaded, settings) if drives else ""
+    if why:
+        do = "name an export, or `demo`" if is_embedded_by_omission(settings) else name
+        try:
+            require_requests_suffice(settings, why)
+        except ConfigurationError as error:
+            return Finding("embodiment", FAIL, str(error), f"{do}; or --no-ros, which drives no robot")
+        return Finding("embodiment", WARN, f"{why}; requests over HTTP are answered", do)
     if loaded.embodiment is None:
         said = "none: actions are served raw and joint ranges are not checked"
         return Finding("embodiment", WARN, said, name)

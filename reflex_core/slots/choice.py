@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reflex_core.errors import SettingError
-from reflex_core.locations import embedded_policy
+from reflex_core.locations import export_path
 from reflex_core.settings import Settings
 from reflex_core.slots.routing import A, B
 
@@ -25,8 +25,8 @@ class Choice:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every export that is to be in memory at once."""
-        served = (Path(path) if path else embedded_policy() for path in self.exports.values())
-        return (*served, *([Path(self.shadow)] if self.shadow else []))
+        served = (export_path(name) for name in self.exports.values())
+        return (*served, *([export_path(self.shadow)] if self.shadow else []))
 
     @property
     def several(self) -> bool:
@@ -60,7 +60,7 @@ def chosen(settings: Settings) -> Choice:
         raise SettingError(
             "--a2c2-checkpoint cannot be combined with --policy-b: a head corrects the one policy it was trained for"
         )
-    if settings.export_dir and Path(settings.export_dir).resolve() != Path(a).resolve():
+    if settings.export_dir and export_path(settings.export_dir).resolve() != export_path(a).resolve():
         raise SettingError(
             f"the export {settings.export_dir} is not --policy-a {a}: name the same directory, or leave the first out"
         )

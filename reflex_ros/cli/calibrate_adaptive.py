@@ -13,7 +13,7 @@ from pathlib import Path
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError, ObservationError, ReflexError
 from reflex_core.export import CONFIG_NAME, open_export
-from reflex_core.locations import embedded_policy
+from reflex_core.locations import DEMO, embedded_policy, export_path
 from reflex_core.observation_files import read_observations
 from reflex_core.policy.adaptive import adaptive_block
 from reflex_core.policy.adaptive_search import Candidate, Course, candidates, choose, course
@@ -29,7 +29,7 @@ SCENES = 64
 def main(argv: list[str] | None = None) -> int:
     """Measure and print. 0: a threshold was found; 1: none saves anything, or it could not be measured; 2: usage."""
     options = _parser().parse_args(argv)
-    path = options.export_dir or embedded_policy()
+    path: Path = options.export_dir
     try:
         return _calibrate(path, options)
     except ReflexError as error:
@@ -43,7 +43,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure how early the denoise loop of an export may stop, for --adaptive-steps.",
         allow_abbrev=False,
     )
-    parser.add_argument("export_dir", nargs="?", type=Path, help="the export; the embedded one if left out")
+    parser.add_argument(
+        "export_dir",
+        nargs="?",
+        default=DEMO,
+        type=export_path,
+        help="the export; demo, the embedded one, if left out",
+    )
     add_robot(parser)
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument("--observations", type=Path, help="folder of recorded observations (docs/adaptive.md)")

@@ -11,6 +11,7 @@ import numpy as np
 
 from reflex_core.errors import ReflexError
 from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.locations import export_path
 from reflex_core.observation_files import named_observations
 from reflex_core.policy.blocks import MOST_AGE_MS
 from reflex_core.policy.policy import load_policy
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure how much a picture may change before --prefix-cache makes a new prefix.",
         allow_abbrev=False,
     )
-    parser.add_argument("export_dir", type=Path, help="the export")
+    parser.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     parser.add_argument(
         "--observations", type=Path, required=True, metavar="FOLDER",
         help="recorded observations (docs/adaptive.md); files that differ only in the number at the end of their names"

@@ -19,7 +19,7 @@ from reflex_core.doctor.calibrated import calibration
 from reflex_core.doctor.finding import FAIL, LEVELS, OK, WARN, Finding, worst
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.flags import add_arguments
-from reflex_core.locations import embedded_policy
+from reflex_core.locations import export_path
 from reflex_core.settings import Settings, settings_from
 from reflex_ros.doctoring import ros
 from reflex_ros.ros_args import split_ros_args
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "export_dir",
         nargs="?",
         default=argparse.SUPPRESS,
-        help="export to check; the embedded one if left out",
+        help="export to check; demo: the embedded policy, which answers requests where none is named",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
     parser.add_argument("--no-ros", action="store_true", help="Leave out the checks of ROS.")
@@ -178,9 +178,9 @@ def served(settings: Settings, drives: bool) -> Iterator[Finding]:
 def exports_of(settings: Settings) -> dict[str, Path]:
     """The exports that would be loaded, by what tells them apart. Raises ConfigurationError."""
     two = {" a": settings.policy_a, " b": settings.policy_b}
-    one = {"": settings.export_dir or str(embedded_policy())}
-    named = (two if any(two.values()) else one) | {" shadow": settings.shadow_policy}
-    return {label: Path(path) for label, path in named.items() if path}
+    named = {label: name for label, name in two.items() if name} or {"": settings.export_dir}
+    shadow = {" shadow": settings.shadow_policy} if settings.shadow_policy else {}
+    return {label: export_path(name) for label, name in (named | shadow).items()}
 
 
 def document(found: Sequence[Finding]) -> str:

@@ -12,6 +12,7 @@ from reflex_core.doctor.export import RECEIPT
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE
 from reflex_core.errors import ReflexError
 from reflex_core.export import open_export
+from reflex_core.locations import export_path
 from reflex_core.observation_files import named_observations
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.sealing import seal, seal_again, shipped_files
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         " of it here, on the CPU). `reflex doctor` compares both on any machine.",
         allow_abbrev=False,
     )
-    sealing.add_argument("export_dir", type=Path, help="the export")
+    sealing.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     sealing.add_argument(
         "--observations", type=Path, metavar="FOLDER",
         help="recorded observations (docs/adaptive.md), of which the first is taken; a plain picture if left out",

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from reflex_core.locations import export_path
 from reflex_core.replay.runner import FAIL_ON, Plan, judges, modes_of
 from reflex_core.replay.values import ACTIONS, ALL, MODES, Tolerances
 from reflex_ros.cli import replay_publish
@@ -31,8 +32,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
-    add("--model", type=Path, metavar="DIR", help="export to run; needed unless --no-replay or --publish")
-    add("--model-b", type=Path, metavar="DIR", help="export to run for what slot b answered")
+    add(
+        "--model", type=export_path, metavar="DIR",
+        help="export to run, demo: the embedded one; needed unless --no-replay or --publish",
+    )  # fmt: skip
+    add("--model-b", type=export_path, metavar="DIR", help="export to run for what slot b answered")
     add("--diff", choices=(*MODES, ALL), help=f"what to compare ({ACTIONS})")
     add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
     add("--output", metavar="FILE", help="write a JSON report; - for standard output")

@@ -71,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Everything from {ROS_ARGS} on goes to rclpy untouched.",
         allow_abbrev=False,
     )
-    parser.add_argument("export_dir", nargs="?", default=argparse.SUPPRESS, help="the same as --export-dir")
+    parser.add_argument(
+        "export_dir",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="the same as --export-dir; demo: the embedded policy, which commands a robot only if it is named so",
+    )
     parser.add_argument("--no-ros", action="store_true", help="Serve HTTP alone, even if ROS is there.")
     add_arguments(parser)
     return parser

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reflex_core.errors import SettingError
+from reflex_core.locations import DEMO
 from reflex_core.setting import Value
 from reflex_ros import launching
 from reflex_ros.demo.scene import make_scene
@@ -38,6 +39,7 @@ def plan(texts: Mapping[str, str]) -> Plan:
     instruction = texts["instruction"] or make_scene(seed).instruction
     # One thread: the policy is small, and the simulator draws on the same cores.
     settings = {
+        "export_dir": DEMO,
         "robot_id": "demo",
         "intra_op_threads": "1",
         "port": texts["port"],

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, JointState
 
-from reflex_core.locations import embedded_policy
+from reflex_core.locations import DEMO, embedded_policy
 from reflex_ros.demo import report, strip
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
 from reflex_ros.demo.participant import Participant
@@ -77,7 +77,7 @@ def policy_command(port: int, record: Path | None = None) -> list[str]:
 
     record: where a trace with every image and a bag are written; None for neither.
     """
-    serve = ["serve", "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
+    serve = ["serve", DEMO, "--port", str(port), "--robot-id", "demo", "--intra-op-threads", "1"]
     if record is not None:
         serve += ["--record", str(record / TRACES), "--record-images", "full"]
         serve += ["--record-bag", str(record / BAGS)]

@@ -38,8 +38,9 @@ def headline(engine: Engine, look: Look | None) -> Headline:
             return Headline(BAD, "REFUSED", look.refusal)
         return Headline(WAIT, state.upper(), _SENTENCES.get(state, ""))
     return (
-        _tripped(loaded) or _stopped(look) or _degraded(state, loaded) or _holding(look) or _serving(loaded)
-    )
+        _tripped(loaded) or _stopped(look) or _degraded(state, loaded) or _undrivable(engine) or _holding(look)
+        or _serving(loaded)
+    )  # fmt: skip
 
 
 def _tripped(loaded: Loaded) -> Headline | None:
@@ -64,6 +65,12 @@ def _degraded(state: str, loaded: Loaded) -> Headline | None:
     return Headline(
         BAD, "DEGRADED", f"The circuit breaker is open: the model failed {failures} times in a row."
     )
+
+
+def _undrivable(engine: Engine) -> Headline | None:
+    if not engine.undrivable:
+        return None
+    return Headline(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
 
 
 def _holding(look: Look | None) -> Headline | None:
