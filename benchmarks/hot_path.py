@@ -105,7 +105,7 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
         "guard, every value clamped": lambda: guard(bench.request, lambda _: outside),
         "telemetry": lambda: telemetry(bench.request, lambda _: served),
         "percentiles over 1024 answers": lambda: full.percentiles_ms(50, 95, 99),
-        "JSON reply": lambda: chunk_reply(served, loaded, "robot"),
+        "JSON reply": lambda: chunk_reply(served, loaded, "robot", "peer:127.0.0.1"),
         "/act without the socket": lambda: answer(engine, bench.body, bench.request.received_ns),
         "ActionChunk message": lambda: chunk_message(served, STAMP_NS, 1.0, 0, 0),
         "JointTrajectory message": lambda: trajectory_message(served.chunk, STAMP_NS, 0),

@@ -144,15 +144,21 @@ class Engine:
         with self._settings_lock:
             self.settings = replace(settings, split=self.settings.split)
 
-    def reset_guard(self) -> bool:
-        """Take a tripped guard back into service; True when it was tripped. Raises NotReadyError before `load`."""
+    def reset_guard(self, caller: str | None = None) -> bool:
+        """Take a caller whose guard is tripped back into service; True when it was tripped.
+
+        caller: None means the only one that is tripped, which must not be the ROS robot. Raises NotReadyError before
+        `load`, CallerError for a caller that never asked, or where it is not clear who is meant.
+        """
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded, so there is no guard to reset")
-        was_tripped = loaded.guard.reset()
+        trips = loaded.guard.trips
+        named = trips.only() if caller is None else trips.named(caller)
+        was_tripped = loaded.guard.reset(named) if named else False
         for recorder in loaded.recorders:
             if isinstance(recorder, AuditLog):
-                recorder.event("guard-reset", was_tripped=was_tripped)
+                recorder.event("guard-reset", was_tripped=was_tripped, caller=named)
         return was_tripped
 
     def reset_breaker(self) -> bool:
@@ -213,6 +219,7 @@ class Engine:
         previous_request_id: str = "",
         traceparent: str = "",
         tracestate: str = "",
+        caller: str = "",
     ) -> Request:
         """A Request with an id of its own where the caller has none. `received_ns` is on the monotonic clock."""
         return Request(
@@ -226,6 +233,7 @@ class Engine:
             previous_request_id=previous_request_id,
             traceparent=traceparent,
             tracestate=tracestate,
+            caller=caller,
         )
 
     def description(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 
 from reflex_core.motion import MotionFigures, MotionQuality
 from reflex_core.recorder import Watched
+from reflex_core.robot.callers import ROS, CallerLabels
+from reflex_core.robot.limits.trips import Standing
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
@@ -40,6 +42,31 @@ class RecorderFigures(Collector):
             dropped.add_metric([recorder.kind], recorder.dropped)
             degraded.add_metric([recorder.kind], float(bool(recorder.problem)))
         yield from (written, dropped, degraded)
+
+
+class TripGauge(Collector):
+    """Whom the guard holds, read when somebody looks. Robots beyond so many share the label `other`."""
+
+    def __init__(self, labels: CallerLabels) -> None:
+        self._labels = labels
+        self._embodiment = ""
+        self._standings: Callable[[], Sequence[Standing]] = tuple
+
+    def watch(self, embodiment: str, standings: Callable[[], Sequence[Standing]]) -> None:
+        """Show these from now on: there is one guard, and the one before may have had another robot."""
+        self._embodiment, self._standings = embodiment, standings
+
+    def collect(self) -> Iterator[Metric]:
+        """A sample for the ROS robot, and one for each caller that is tripped."""
+        family = GaugeMetricFamily(
+            "reflex_guard_tripped", "1 while the guard holds a caller until somebody resets it",
+            labels=["embodiment", "caller"],
+        )  # fmt: skip
+        shown = {ROS: 0.0} if self._embodiment else {}
+        shown |= {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
+        for label, value in shown.items():
+            family.add_metric([self._embodiment, label], value)
+        yield family
 
 
 class MotionGauges(Collector):
@@ -89,8 +116,8 @@ class Metrics:
         self.safety_violations = counter(
             "reflex_safety_violations_total", "What the guard changed, by kind", ["embodiment", "violation_kind"]
         )
-        self.guard_tripped = gauge(
-            "reflex_guard_tripped", "1 while the guard holds the robot until somebody resets it", ["embodiment"]
+        self.caller_requests = counter(
+            "reflex_caller_requests_total", "Requests by who asked, and what came of them", ["caller", "outcome"]
         )
         self.slo_violations = counter(
             "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
@@ -162,6 +189,9 @@ class Metrics:
         self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
         # fmt: on
         self.recorders, self.motion = RecorderFigures(), MotionGauges()
+        self.caller_labels = CallerLabels()
+        self.trips = TripGauge(self.caller_labels)
+        self.registry.register(self.trips)
         self.registry.register(self.recorders)
         self.registry.register(self.motion)
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 
 QUIET_S = 60.0  # between two lines of the log on the same trouble
+KINDS_KEPT = 64
 
 
 class Seldom:
@@ -28,3 +32,76 @@ class Seldom:
             self._spoken_at = time.monotonic()
             happened, self._happened = self._happened, 0
             return happened
+
+
+class RateLimitedLog:
+    """Lines of one logger, at most one in `quiet_s` per kind; a line says how many of its kind were left out.
+
+    clock: seconds, monotonic. Thread-safe, and bounded: KINDS_KEPT kinds are told apart.
+    """
+
+    def __init__(
+        self, log: logging.Logger, quiet_s: float = QUIET_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log, self._quiet_s, self._clock = log, quiet_s, clock
+        self._lock = threading.Lock()
+        self._kinds: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def __call__(
+        self, level: int, kind: str, message: str, *args: object, error: BaseException | None = None
+    ) -> None:
+        """Log `message % args`, unless a line of this kind was logged less than `quiet_s` ago; then count it.
+
+        error: its traceback goes with the line.
+        """
+        now_s = self._clock()
+        with self._lock:
+            spoken_s, left_out = self._kinds.pop(kind, (-math.inf, 0))
+            quiet = now_s - spoken_s < self._quiet_s
+            self._kinds[kind] = (spoken_s, left_out + 1) if quiet else (now_s, 0)
+            while len(self._kinds) > KINDS_KEPT:
+                self._kinds.popitem(last=False)
+        if quiet:
+            return
+        more = f" ({left_out} more like it in the last {now_s - spoken_s:.0f} s)" if left_out else ""
+        self._log.log(level, f"{message}%s", *args, more, exc_info=error)
+
+
+class ConditionLog:
+    """One condition after another (a problem, "" for none): its beginning and its end are logged, once each.
+
+    A condition that comes and goes is logged once in `quiet_s`; if it has come back unsaid and stays, it is said as soon
+    as that time is over, so that the log never ends on "is over" while it is not. Call `note` in every cycle.
+    clock: seconds, monotonic. For one thread at a time.
+    """
+
+    def __init__(
+        self, log: logging.Logger, quiet_s: float = QUIET_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log, self._quiet_s, self._clock = log, quiet_s, clock
+        self._told = self._now = ""
+        self._spoken: OrderedDict[tuple[str, bool], float] = OrderedDict()
+        self._changes = 0
+
+    def note(self, condition: str, text: str = "") -> None:
+        """Log that `condition` holds now, or that the one before is over, where the log does not say so yet."""
+        if condition != self._now:
+            self._now = condition
+            self._changes += 1
+        if condition == self._told:
+            return
+        kind = (condition or self._told, bool(condition))
+        now_s = self._clock()
+        if now_s - self._spoken.get(kind, -math.inf) < self._quiet_s:
+            return
+        self._spoken.pop(kind, None)
+        self._spoken[kind] = now_s
+        while len(self._spoken) > KINDS_KEPT:
+            self._spoken.popitem(last=False)
+        unsaid = self._changes - 1
+        more = f" ({unsaid} changes since the last such line)" if unsaid > 0 else ""
+        if condition:
+            self._log.warning("%s: %s%s", condition, text, more)
+        else:
+            self._log.info("%s is over%s", self._told, more)
+        self._told, self._changes = condition, 0

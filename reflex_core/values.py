@@ -67,7 +67,8 @@ class Request:
     deadline_ns: when the answer must be there (monotonic), None without a deadline. max_steps: denoise steps a degraded
     service allows. newest: what the robot sees by now, None where only `observation` is known. forwarded: another
     server asks, because its own policy failed; it is not asked back. traceparent, tracestate: the caller's span as W3C
-    Trace Context writes it, checked by the door; empty without one.
+    Trace Context writes it, checked by the door; empty without one. caller: who asks (robot/callers.py), bounded printable
+    text; empty where the door does not say.
     """
 
     observation: Observation
@@ -84,6 +85,7 @@ class Request:
     previous_request_id: str = ""
     traceparent: str = ""
     tracestate: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

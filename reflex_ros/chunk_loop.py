@@ -13,6 +13,7 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
+from reflex_core.robot.callers import ROS
 from reflex_core.trace.schema import Failure
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Floats, Observation, Served
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
@@ -186,7 +187,7 @@ class ChunkLoop:
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
         request = replace(
-            self._engine.request(observation, episode_id=episode_id or None),
+            self._engine.request(observation, episode_id=episode_id or None, caller=ROS),
             newest=lambda: self._buffer.peek(self._clock_ns(), tuning.gates),
         )
         try:

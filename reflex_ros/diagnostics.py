@@ -12,12 +12,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from reflex_core.assembly import Loaded, PolicySlot
 from reflex_core.engine import DEGRADED, READY, Engine
 from reflex_core.recorder import Watched
+from reflex_core.robot.callers import ROS
 from reflex_core.settings import Settings
+from reflex_core.untrusted import escaped
 from reflex_ros.chunk_loop import ChunkLoop, Progress
 from reflex_ros.ranges import range_values
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+CALLERS_NAMED = 5
 WAITING = ("camera_missing", "state_missing", "no_instruction")  # nothing is wrong yet when nothing ever ran
 
 
@@ -177,7 +180,8 @@ def _total(family: Any, labels: Mapping[str, str] | None = None) -> int:
 
 
 def _guard(loaded: Loaded, progress: Progress) -> Finding:
-    status = loaded.guard.status()
+    status = loaded.guard.status(ROS)
+    others = [escaped(caller) for caller in status.tripped_callers if caller != ROS]
     values: dict[str, object] = {
         "limits": "checked" if status.enabled else "none: only NaN and Inf are noticed",
         "mode": status.mode,
@@ -187,11 +191,22 @@ def _guard(loaded: Loaded, progress: Progress) -> Finding:
         "holds": progress.holds,
         **(range_values(loaded.guard.limits) if loaded.guard.limits is not None else {}),
     }
+    if others:
+        values["tripped callers over HTTP"] = ", ".join(others[:CALLERS_NAMED])
     if status.tripped:
         todo = "see what the policy does, then call ~/reset_guard"
         return Finding("guard", ERROR, f"tripped, the robot holds: {status.trip_reason}; {todo}", values)
     if progress.hold_reason:
         return Finding("guard", WARN, f"holding: {progress.hold_reason}", values)
+    if others:
+        more = f" and {len(others) - CALLERS_NAMED} more" if len(others) > CALLERS_NAMED else ""
+        named = f"{', '.join(others[:CALLERS_NAMED])}{more}"
+        return Finding(
+            "guard",
+            WARN,
+            f"tripped for callers over HTTP: {named}; POST /guard/reset when you know why",
+            values,
+        )
     return Finding("guard", OK, f"{progress.clamped} of {progress.chunks} chunks clamped", values)
 
 

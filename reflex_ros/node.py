@@ -22,6 +22,7 @@ from reflex_core.drivable import JOINT_STATES, require_requests_suffice, why_und
 from reflex_core.engine import Engine
 from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
+from reflex_core.robot.callers import ROS
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
 from reflex_core.slots.choice import chosen
@@ -326,7 +327,7 @@ class ReflexNode:
         return self._episode_id
 
     def _reset_guard(self) -> str:
-        return "the guard was tripped" if self.engine.reset_guard() else "the guard was not tripped"
+        return "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
 
     def _reset_breaker(self) -> str:
         return "the breaker was open" if self.engine.reset_breaker() else "the breaker was closed"

@@ -7,6 +7,7 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import DEGRADED, INACTIVE, READY, Engine
 from reflex_core.policy.blocks import OFF
 from reflex_core.policy.prefix_cache import HIT
+from reflex_core.robot.callers import ROS
 from reflex_ros.chunk_loop import ChunkLoop, Progress
 from reflex_ros.diagnostics import trouble
 from reflex_ros.msg import ServeStatus
@@ -57,7 +58,7 @@ def _describe(status: ServeStatus, loaded: Loaded) -> None:
     status.model_version = answering.export.model_version
     status.inference_mode = answering.inference_mode
     status.latency_p50_ms, status.latency_p99_ms = loaded.telemetry.percentiles_ms(50, 99)
-    guard = loaded.guard.status()
+    guard = loaded.guard.status(ROS)
     status.guard_tripped = guard.tripped
     status.consecutive_clamps = guard.consecutive_clamps
     status.consecutive_failures = loaded.consecutive_failures

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from guarded import COLUMNS, FRANKA, HIGH, HORIZON, MEASURED, MIDDLE, answering, count, request, rows, spoiled
 
-from reflex_core.errors import InferenceError
+from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.limits.config import CLIP, REJECT
 from reflex_core.limits.values import effective_limits
 from reflex_core.metrics import Metrics
+from reflex_core.robot.callers import EPISODE
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Request, Served
 from reflex_core.wedges.guard import Guard
 from reflex_core.wedges.wedge import Proceed
 
 OUTSIDE = rows(np.full(7, 50.0, np.float32))
 CLEAN = rows(MEASURED)
+PICK = f"{EPISODE}pick"  # who asks in the requests of these tests
 
 
 def guard_that_trips_after(clamps: int, metrics: Metrics | None = None, mode: str = CLIP) -> Guard:
@@ -70,16 +72,28 @@ def test_a_tripped_guard_holds_without_inference() -> None:
 
 def test_a_tripped_answer_is_of_the_request_that_was_asked() -> None:
     guard = tripped()
-    asked = dataclasses.replace(request("another"), request_id="request-2", seed=77)
+    asked = dataclasses.replace(request(), request_id="request-2", seed=77)
     served = guard(asked, never)
-    assert (served.request_id, served.episode_id, served.seed) == ("request-2", "another", 77)
+    assert (served.request_id, served.episode_id, served.seed) == ("request-2", "pick", 77)
     assert (served.denoise_steps, served.latency_ms, served.slot) == (0, 0.0, "prod")
     np.testing.assert_array_equal(served.chunk.actions, rows(MEASURED))
 
 
 def test_a_tripped_guard_without_a_known_position_gives_an_error_and_never_zeros() -> None:
-    with pytest.raises(InferenceError, match="no known position to hold") as caught:
-        tripped()(request("another", state=None), never)
+    guard = guard_that_trips_after(1)
+    with pytest.raises(InferenceError, match="no known position to hold"):
+        guard(request(state=None), answering(spoiled()))
+    for _ in range(2):
+        with pytest.raises(ObservationError, match="the guard is tripped and needs the state") as caught:
+            guard(request(state=None), never)
+        assert caught.value.slug == "missing-state"
+
+
+def test_a_tripped_guard_of_a_robot_whose_state_says_no_position_gives_an_error() -> None:
+    guard = Guard(None, None, Metrics(), "none", CLIP, 1)
+    for _ in range(2):
+        with pytest.raises(InferenceError, match="no known position to hold") as caught:
+            guard(request(), answering(spoiled()))
     assert caught.value.slug == "guard_tripped"
 
 
@@ -111,10 +125,11 @@ def test_chunks_that_are_not_finite_trip_the_guard() -> None:
 
 def test_chunks_that_are_not_finite_count_even_where_nothing_can_be_held() -> None:
     guard = guard_that_trips_after(2)
-    for slug in ("non-finite-actions", "guard_tripped", "guard_tripped"):
+    for slug in ("non-finite-actions", "guard_tripped"):
         with pytest.raises(InferenceError) as caught:
             guard(request(state=None), answering(spoiled()))
         assert caught.value.slug == slug
+    assert guard.status(PICK).tripped
 
 
 def test_rejected_chunks_trip_the_guard() -> None:
@@ -144,9 +159,9 @@ def test_a_failed_inference_does_not_count() -> None:
 
 def test_a_reset_lets_chunks_pass_and_says_whether_it_was_needed() -> None:
     guard = tripped()
-    assert guard.reset()
-    assert not guard.reset()
-    served = guard(request("after"), answering(CLEAN))
+    assert guard.reset(PICK)
+    assert not guard.reset(PICK)
+    served = guard(request(), answering(CLEAN))
     assert (served.chunk.source, served.guard.clamped) == (POLICY, False)
     assert guard.status().trip_reason == ""
 
@@ -189,10 +204,10 @@ def test_a_chunk_that_was_under_way_when_the_guard_tripped_is_held() -> None:
         release.wait(10)
         return answering(CLEAN)(asked)
 
-    thread = threading.Thread(target=lambda: answers.append(guard(request("slow"), slow)))
+    thread = threading.Thread(target=lambda: answers.append(guard(request(), slow)))
     thread.start()
     inside.wait(10)
-    guard(request("quick"), answering(OUTSIDE))
+    guard(request(), answering(OUTSIDE))
     release.set()
     thread.join(10)
     assert answers[0].hold_reason == "guard_tripped"
@@ -205,10 +220,10 @@ def test_trips_and_resets_from_many_threads_never_let_a_bad_chunk_out() -> None:
     problems: list[str] = []
     resets: list[bool] = []
 
-    def drive(name: str) -> None:
+    def drive(episode_id: str) -> None:
         proceed = answering(OUTSIDE)
         for _ in range(100):
-            served = guard(request(name), proceed)
+            served = guard(request(episode_id), proceed)
             if not (served.chunk.actions <= HIGH).all():
                 problems.append("outside its range")
             if not served.guard.clamped:
@@ -216,7 +231,7 @@ def test_trips_and_resets_from_many_threads_never_let_a_bad_chunk_out() -> None:
 
     def reset() -> None:
         while driving.is_set():
-            resets.append(guard.reset())
+            resets.extend(guard.reset(caller) for caller in guard.status().tripped_callers)
 
     drivers = [threading.Thread(target=drive, args=(f"episode-{number}",)) for number in range(3)]
     resetter = threading.Thread(target=reset)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from asking import BEYOND
 from conftest import ExportDir
 from page_fixtures import LookAt, Serving, calmly
 from page_world import KEY, PaperRobot
@@ -143,13 +144,14 @@ def test_a_tripped_guard_is_shown_and_reset(
     calmly(server)
     page.wait_text("#word", "READY")
     for _ in range(guard.status().max_consecutive_clamps):
-        calmly(server, state=[2.0] * 7)
-    page.wait_text("#word", "GUARD TRIPPED")
+        calmly(server, state=BEYOND)
+    page.wait_text("#guard-facts", "peer:127.0.0.1")
+    page.wait_text("#word", "READY")
     page.wait_text("#events", "guard_tripped")
     page.click("#reset-guard")
     page.wait_text("#reset-guard", "press again")
     page.click("#reset-guard")
-    page.wait_text("#word", "READY")
+    page.wait_text("#said", "The guard was reset for peer:127.0.0.1")
     assert not guard.status().tripped
 
 

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from asking import AT_REST
+from asking import AT_REST, BEYOND
 from conftest import MakeEngine
 from http_client import picture
 from wedge_requests import answer, request
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
+from reflex_core.robot.callers import ROS
 from reflex_core.values import HOLD, Frame, GuardReport, Observation
 from reflex_ros.diagnostics import Finding
 from reflex_ros.sidecar.headline import BAD, GOOD, WAIT, WARN, headline
@@ -41,6 +42,14 @@ def act(engine: Engine, state: Any = AT_REST, **more: Any) -> None:
     frame = Frame(pixels.tobytes(), "rgb8", *pixels.shape[:2])
     observation = Observation({"camera": frame}, np.asarray(state, np.float32), "reach")
     engine.act(engine.request(observation, **more))
+
+
+def trip(engine: Engine, caller: str) -> None:
+    """Ten chunks that begin too far from where the robot is."""
+    for number in range(10):
+        act(engine, BEYOND, episode_id=f"ep_{number}", caller=caller)
+    assert engine.loaded is not None
+    assert engine.loaded.guard.status(caller).tripped
 
 
 def clamped(line: str = "joint1 velocity: 3 > 2 rad/s", **changes: Any) -> Any:
@@ -268,12 +277,30 @@ def test_the_letters_say_what_holds_the_robot(
 
 
 def test_a_tripped_guard_goes_before_a_stop(engine: Engine) -> None:
-    for number in range(10):
-        act(engine, [2.0] * 7, episode_id=f"ep_{number}")
-    assert engine.loaded is not None
-    assert engine.loaded.guard.status().tripped
+    trip(engine, ROS)
     found = headline(engine, replace(ACTIVE, stopped=True))
     assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
+
+
+def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: Engine) -> None:
+    trip(engine, "stranger")
+    found = headline(engine, ACTIVE)
+    assert (found.level, found.word) == (WARN, "READY")
+    assert "stranger" in found.sentence
+    shown = document(engine, Watch(), ACTIVE)["guard"]
+    assert (shown["tripped"], shown["consecutive_clamps"]) == (False, 0)
+    assert (shown["tripped_callers"], shown["reset_caller"]) == (["stranger"], "stranger")
+    trip(engine, ROS)
+    shown = document(engine, Watch(), ACTIVE)["guard"]
+    assert (shown["tripped"], shown["tripped_callers"], shown["reset_caller"]) == (True, ["stranger"], ROS)
+
+
+def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -> None:
+    trip(engine, "stranger")
+    found = headline(engine, None)
+    assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
+    assert found.sentence.startswith("Held: stranger: consecutive_clamp_limit_exceeded")
+    assert document(engine, Watch())["guard"]["tripped"] is True
 
 
 @pytest.mark.parametrize(

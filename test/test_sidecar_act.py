@@ -22,6 +22,7 @@ PROMISED = {
     "adaptive_steps_used", "injected_latency_ms", "robot_id",
 }  # fmt: skip
 MORE = {
+    "caller",
     "num_actions", "action_dim", "hz", "denoising_steps", "num_denoising_steps", "provider_mode", "active_providers",
     "vlm_conditioning", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "model_hash", "config_hash",
     "reflex_version", "action_names", "dt_s", "start_index", "source", "seed", "policy_slot", "routing", "model_version",

@@ -16,6 +16,7 @@ from reflex_core.errors import ObservationError, SettingError
 from reflex_core.json_lines import json_line
 from reflex_core.metrics import Metrics
 from reflex_core.onion import onion
+from reflex_core.robot.callers import ROS
 from reflex_core.slots.monitor import CLAMPS, DIVERGENCE, ERRORS, Monitor, Tripwires
 from reflex_core.slots.operate import Operating, Swap, SwapError
 from reflex_core.slots.outcomes import Outcome, Outcomes
@@ -345,7 +346,7 @@ def test_real_policies_one_that_leaves_the_joint_ranges_is_rolled_back_by_itself
     assert [swap.kind for swap in made.history] == ["promote", "rollback"]
     assert monitor.last is not None
     assert (monitor.last.wire, monitor.last.slot) == (CLAMPS, "b")
-    assert guard.reset()  # it had tripped meanwhile, and only somebody who looked may say that all is well
+    assert guard.reset(ROS)  # it had tripped meanwhile, and only somebody who looked may say that all is well
     assert act(arms["a"].request("then", stamp_s=80.0)).slot == "a"
 
 

@@ -3,5 +3,6 @@
 
 from reflex_core.assembly.build import assemble
 from reflex_core.assembly.loaded import Loaded, PolicySlot, Surroundings
+from reflex_core.wedges.guard import GuardStatus
 
-__all__ = ["Loaded", "PolicySlot", "Surroundings", "assemble"]
+__all__ = ["GuardStatus", "Loaded", "PolicySlot", "Surroundings", "assemble"]

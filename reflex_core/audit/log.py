@@ -21,6 +21,7 @@ import numpy as np
 from reflex_core.audit.store import AuditStore, Fields
 from reflex_core.errors import ConfigurationError
 from reflex_core.json_lines import exact, utc_text
+from reflex_core.robot.callers import caller_of
 from reflex_core.spool import Spool
 from reflex_core.trace.hashing import observation_hash, size_bytes
 from reflex_core.values import Request, Served
@@ -170,6 +171,7 @@ def _asked(robot_id: str, request: Request) -> dict[str, Any]:
         "robot_id": robot_id,
         "request_id": request.request_id,
         "episode_id": request.episode_id,
+        "caller": caller_of(request),
         "input_hash": observation_hash(observation),
         "cameras": sorted(observation.frames),
         "instruction": observation.instruction,

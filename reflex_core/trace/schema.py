@@ -15,6 +15,7 @@ import numpy as np
 
 from reflex_core import __version__
 from reflex_core.json_lines import exact
+from reflex_core.robot.callers import caller_of
 from reflex_core.trace.hashing import base64_text, bytes_hash, encoded, text_hash
 from reflex_core.values import NOTHING, Observation, Request, Served
 
@@ -166,6 +167,7 @@ def _request(request: Request, images: str) -> Record:
         "request_id": request.request_id,
         "stamp_ns": observation.stamp_ns,
         "age_ms": _ms(observation.age_ms),
+        "caller": caller_of(request),
     }
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -27,6 +27,9 @@ from reflex_core.limits.motion import Motion, motion
 from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.policy.fit import Columns
+from reflex_core.rate_limit import RateLimitedLog
+from reflex_core.robot.callers import ROS, caller_of, robot_of
+from reflex_core.robot.limits.trips import Trips
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
@@ -41,6 +44,7 @@ from reflex_core.values import (
 from reflex_core.wedges.wedge import Proceed
 
 VIOLATIONS_KEPT = LINES_KEPT
+CALLERS_SHOWN = 100
 NON_FINITE, REJECTED, TRIPPED, BROKEN = "non_finite", "rejected", "guard_tripped", "guard_error"
 OUT_OF_REACH = "out_of_reach"
 SLUGS = {NON_FINITE: "non-finite-actions", TRIPPED: "guard_tripped"}
@@ -54,7 +58,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GuardStatus:
-    """For people and doors. enabled: there are limits to check. inference_count: chunks examined so far."""
+    """For people and doors. enabled: there are limits to check. inference_count: chunks examined so far.
+
+    tripped, trip_reason, consecutive_clamps: of the caller that was asked about; else whether anybody is tripped, the
+    first one's reason, the highest count. tripped_callers: who is tripped; callers: clamped chunks in a row of those that
+    are tripped or counted; both cut to CALLERS_SHOWN. tripped_total: how many are tripped.
+    """
 
     enabled: bool
     tripped: bool
@@ -64,6 +73,9 @@ class GuardStatus:
     inference_count: int
     mode: str
     violations_total: int
+    tripped_total: int = 0
+    tripped_callers: tuple[str, ...] = ()
+    callers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +92,9 @@ class _Judged:
 class Guard:
     """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros.
 
-    Without limits only finiteness is checked. After `max_consecutive_clamps` chunks in a row that had to be changed it
-    trips: from then on every answer is a hold and no inference runs, until `reset`. 0 never trips.
+    Without limits only finiteness is checked. After `max_consecutive_clamps` chunks in a row of one caller that had to be
+    changed it trips for that caller: from then on its every answer is a hold and no inference runs for it, until `reset`.
+    0 never trips.
     """
 
     def __init__(
@@ -101,32 +114,41 @@ class Guard:
             for kind in (NON_FINITE, *KINDS, REJECTED)
         }
         self._holds = metrics.holds
-        metrics.guard_tripped.clear()  # there is one guard; the one before may have had another robot
-        self._tripped = metrics.guard_tripped.labels(embodiment)
         self._mode, self._said = mode, said
-        self._most = max_consecutive_clamps
+        self.trips = Trips(max_consecutive_clamps)
+        metrics.trips.watch(embodiment, lambda: self.trips.standings())
+        self._log = RateLimitedLog(log)
         self._history = CommandHistory()
         self._check: tuple[float, Check] | None = None
         self._lock = threading.Lock()
         self._pattern: Served | None = None
-        self._trip_reason = ""
-        self._consecutive = self._examined = self._lines = 0
+        self._examined = self._lines = 0
 
-    def status(self) -> GuardStatus:
-        """How the guard stands, all of one moment."""
+    def status(self, caller: str = "") -> GuardStatus:
+        """How the guard stands towards one caller, or towards all of them together."""
+        standings = self.trips.standings()
+        asked = [self.trips.standing(caller)] if caller else standings
         with self._lock:
-            return GuardStatus(
-                self.limits is not None, bool(self._trip_reason), self._trip_reason, self._consecutive, self._most,
-                self._examined, self._mode, self._lines,
-            )  # fmt: skip
+            examined, lines = self._examined, self._lines
+        return GuardStatus(
+            enabled=self.limits is not None,
+            tripped=any(one.tripped for one in asked),
+            trip_reason=next((one.trip_reason for one in asked if one.tripped), ""),
+            consecutive_clamps=max((one.consecutive_clamps for one in asked), default=0),
+            max_consecutive_clamps=self.trips.most,
+            inference_count=examined,
+            mode=self._mode,
+            violations_total=lines,
+            tripped_total=sum(one.tripped for one in standings),
+            tripped_callers=tuple(one.caller for one in standings if one.tripped)[:CALLERS_SHOWN],
+            callers={one.caller: one.consecutive_clamps for one in standings[:CALLERS_SHOWN]},
+        )
 
-    def reset(self) -> bool:
-        """Let chunks pass again. True when the guard was tripped."""
-        with self._lock:
-            was_tripped, self._trip_reason, self._consecutive = bool(self._trip_reason), "", 0
-            self._tripped.set(0)
+    def reset(self, caller: str) -> bool:
+        """Let the caller's chunks pass again. True when it was tripped. Raises CallerError for one that never asked."""
+        was_tripped = self.trips.reset(caller)
         if was_tripped:
-            log.warning("guard_tripped is over: it was reset")
+            log.warning("%s is over for caller %r: it was reset", TRIPPED, caller)
         return was_tripped
 
     def forget(self) -> None:
@@ -134,13 +156,12 @@ class Guard:
         self._history.forget(ROBOT)
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
-        with self._lock:
-            reason, pattern = self._trip_reason, self._pattern
+        pattern, reason = self._pattern, self.trips.reason(caller_of(request))
         if reason and pattern is not None:
             return self._while_tripped(request, pattern, reason)
         served = proceed(request)
         judged = self._judge(request, served)
-        reason = self._count(served, judged)
+        reason = self._count(request, served, judged)
         if reason:
             report = replace(
                 judged.report, clamped=True, violations=(_line(reason), *judged.report.violations)
@@ -158,7 +179,9 @@ class Guard:
         try:
             return self._judged(request, served.chunk)
         except Exception as error:
-            log.exception("%s: request %s cannot be checked: holding", BROKEN, request.request_id)
+            self._log(
+                logging.ERROR, BROKEN, "%s: request %r cannot be checked: holding", BROKEN, request.request_id, error=error
+            )  # fmt: skip
             report = GuardReport(
                 True, int(np.size(served.chunk.actions)), (f"{BROKEN}: {error}: holding position",)
             )
@@ -182,7 +205,9 @@ class Guard:
         known = self._motion(request, len(actions), chunk.dt_s)
         if not np.isfinite(actions).all():
             bad = int((~np.isfinite(actions)).sum())
-            log.error("%s: %d NaN or Inf values for request %s: holding", NON_FINITE, bad, request.request_id)
+            self._log(
+                logging.ERROR, NON_FINITE, "%s: %d NaN or Inf values for request %r: holding", NON_FINITE, bad, request.request_id
+            )  # fmt: skip
             line = f"non_finite_action: {bad} NaN or Inf values: holding position"
             return _Judged(None, NON_FINITE, GuardReport(True, bad, (line,)), (NON_FINITE,), known)
         if self.limits is None:
@@ -212,31 +237,33 @@ class Guard:
         now_ns = time.monotonic_ns()
         return motion(told, measured, moment, now_ns, self.limits, horizon, dt_s, same_episode=same)
 
-    def _count(self, served: Served, judged: _Judged) -> str:
-        """Why the guard is tripped after this chunk; empty while it is not."""
-        report = judged.report
+    def _count(self, request: Request, served: Served, judged: _Judged) -> str:
+        """Why the guard is tripped for this caller after this chunk; empty while it is not."""
+        report, caller = judged.report, caller_of(request)
         for kind in judged.kinds:
             self._violations[kind].inc()
         with self._lock:
             self._examined += 1
             self._lines += len(report.violations)
             self._pattern = served
-            if report.clamped:
-                self._consecutive += 1
-            elif served.chunk.source not in (HOLD, LAST_KNOWN_GOOD):
-                self._consecutive = 0  # only a model's own chunk shows that the model is well again
-            first = report.clamped and self._consecutive == 1
-            if self._most and self._consecutive >= self._most and not self._trip_reason:
-                self._trip_reason = (
-                    f"consecutive_clamp_limit_exceeded: {self._consecutive} chunks in a row had to be changed or were"
-                    f" not finite (limit {self._most})"
-                )
-                self._tripped.set(1)
-                log.error("%s: %s: holding until it is reset", TRIPPED, self._trip_reason)
-            reason = self._trip_reason
-        if first:
-            log.warning("the guard changed a chunk: %s", "; ".join(report.violations[:3]))
-        return reason
+        # only a model's own chunk shows that the model is well again
+        well = not report.clamped and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
+        counted = self.trips.count(caller, clamped=report.clamped, well=well)
+        whose = caller if caller == ROS else "others"  # invented callers must not write a line each
+        if counted.began:
+            self._log(
+                logging.ERROR, f"trip {whose}", "%s: caller %r: %s: holding until it is reset", TRIPPED, caller, counted.reason
+            )  # fmt: skip
+        elif counted.first:
+            lines = "; ".join(report.violations[:3])
+            self._log(
+                logging.WARNING,
+                f"change {whose}",
+                "the guard changed a chunk of caller %r: %s",
+                caller,
+                lines,
+            )
+        return counted.reason
 
     def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
         """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""
@@ -272,6 +299,11 @@ class Guard:
     def _require_state(self, request: Request) -> None:
         """Raise ObservationError where it is the caller's state that says nothing of where to hold."""
         state = request.observation.state
+        if state is None and self._state_dim:
+            raise ObservationError(
+                f"no robot state: the guard is tripped and needs the state ({self._state_dim} numbers or more) to hold at",
+                "missing-state",
+            )
         if state is not None and len(state) < self._state_dim:
             raise ObservationError(
                 f"the state must have at least {self._state_dim} numbers to hold at, got {len(state)}",
@@ -341,7 +373,11 @@ def guard_for(
 
 
 def _owner(request: Request) -> str | None:
-    return ROBOT if request.observation.stamp_ns else request.episode_id
+    """Whose command history it is: the ROS robot's, that of the robot which names itself, else the episode's."""
+    if request.observation.stamp_ns:
+        return ROBOT
+    robot = robot_of(request)
+    return f"{ROBOT}:{robot}" if robot else request.episode_id
 
 
 def _line(reason: str) -> str:

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reflex_core.episodes import Episodes
-from reflex_core.errors import ReflexError
+from reflex_core.errors import NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics import Metrics
 from reflex_core.recorder import Recorder
+from reflex_core.robot.callers import caller_of
 from reflex_core.slo import percentile_of
-from reflex_core.values import POLICY, Request, Served
+from reflex_core.values import HOLD, POLICY, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 WINDOW = 1024
+ANSWERED, CLAMPED, HELD, REFUSED, FAILED = "answered", "clamped", "held", "refused", "failed"
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +89,14 @@ class Telemetry:
         except Exception as error:
             slug = error.slug if isinstance(error, ReflexError) else "internal-error"
             self._metrics.errors.labels(slug).inc()
+            self._count(request, REFUSED if isinstance(error, ObservationError | NotReadyError) else FAILED)
             seq = self._seq()
             for recorder in self._recorders:
                 recorder.error(request, slug, str(error), seq)
             raise
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
         served = replace(served, latency_ms=latency_ms, trace_seq=self._seq())
+        self._count(request, _outcome(served))
         slot = self._slots.get(served.slot, self._first)
         slot.latency_s(latency_ms * 1e-3)
         slot.steps(served.denoise_steps)
@@ -112,6 +116,10 @@ class Telemetry:
             insort(self._sorted_ms, latency_ms)
         self._tell(request, served)
         return served
+
+    def _count(self, request: Request, outcome: str) -> None:
+        label = self._metrics.caller_labels.label(caller_of(request))
+        self._metrics.caller_requests.labels(label, outcome).inc()
 
     def _seq(self) -> int:
         return -1 if self._next_seq is None else self._next_seq()
@@ -137,3 +145,9 @@ class Telemetry:
         """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
         with self._lock:
             return tuple(percentile_of(self._sorted_ms, percentile) for percentile in percentiles)
+
+
+def _outcome(served: Served) -> str:
+    if served.chunk.source == HOLD:
+        return HELD
+    return CLAMPED if served.guard.clamped else ANSWERED

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reflex_core.robot.callers import caller_of
 from reflex_core.trace.hashing import size_bytes
 from reflex_core.trace.schema import Failure
 from reflex_core.values import Request, Served
@@ -38,6 +39,7 @@ class Finished:
     ended_ns: int
     outcome: Served | Failure
     seq: int
+    caller: str = ""
 
 
 def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: int) -> Finished:
@@ -57,6 +59,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: in
         ended_ns,
         outcome,
         seq,
+        caller_of(request),
     )
 
 
@@ -73,6 +76,7 @@ def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Att
         "reflex.record.seq": act.seq if act.seq >= 0 else None,
         "reflex.request_id": act.request_id,
         "reflex.episode_id": act.episode_id,
+        "reflex.caller": act.caller or None,
         "reflex.instruction": act.instruction[:INSTRUCTION_CHARACTERS],
         "reflex.state_dim": act.state_dim,
         "reflex.image_bytes": act.image_bytes,

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_core.robot.callers import caller_from
 from reflex_ros.sidecar import reading
 from reflex_ros.sidecar.door import FILES as PAGE_FILES
 from reflex_ros.sidecar.door import add_page
@@ -56,7 +57,21 @@ class Waiting:
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How a request came in. peer: the address it came from; session: of its connection, where the wire has one.
+
+    reserved: a `robot_id` that it may not bring: the robot's of this process.
+    """
+
+    peer: str | None = None
+    session: str | None = None
+    reserved: str = ""
+
+
+NO_DOOR = Door()
 ENGINE = web.AppKey("engine", Engine)
+RESERVED = web.AppKey("reserved", str)
 API_KEY = web.AppKey("api_key", bytes)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
@@ -70,6 +85,7 @@ def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) 
     app[ENGINE] = engine
     app[WAITING] = Waiting()
     app[ALONE] = is_loopback(engine.settings.host)
+    app[RESERVED] = engine.settings.robot_id if robot is not None else ""
     if api_key is not None:
         app[API_KEY] = api_key
     app.cleanup_ctx.append(_threads)
@@ -171,10 +187,11 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
     try:
         loop = asyncio.get_running_loop()
         forwarded = HOP_HEADER in request.headers
-        caller = trace_context(request.headers)
+        door = Door(request.remote, reserved=request.app[RESERVED])
+        parent = trace_context(request.headers)
         return response(
             await loop.run_in_executor(
-                request.app[WORKERS], answer, engine, body, received_ns, forwarded, caller
+                request.app[WORKERS], answer, engine, body, received_ns, forwarded, parent, door
             )
         )
     finally:
@@ -209,7 +226,8 @@ def answer(
     body: bytes,
     received_ns: int,
     forwarded: bool = False,
-    caller: TraceContext = NO_PARENT,
+    parent: TraceContext = NO_PARENT,
+    door: Door = NO_DOOR,
 ) -> Reply:
     """The whole of /act but the socket; runs in a worker thread and never raises."""
     request_id = ""
@@ -220,7 +238,7 @@ def answer(
             raise NotReadyError(engine.state)
         document = reading.document(body)
         request_id = reading.request_id(document) or ""
-        asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels)
+        asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels, door.reserved)
         request = engine.request(
             asked.observation,
             received_ns=received_ns,
@@ -230,12 +248,13 @@ def answer(
             forwarded=forwarded,
             elapsed_rows=asked.elapsed_rows,
             previous_request_id=asked.previous_request_id,
-            traceparent=caller.traceparent,
-            tracestate=caller.tracestate,
+            traceparent=parent.traceparent,
+            tracestate=parent.tracestate,
+            caller=caller_from(asked.robot_id, door.session, asked.episode_id, door.peer),
         )
         request_id, inside = request.request_id, True
         served = engine.act(request)
-        return chunk_reply(served, loaded, engine.settings.robot_id)
+        return chunk_reply(served, loaded, engine.settings.robot_id, request.caller)
     except (ObservationError, NotReadyError) as error:
         slug = error.slug
         if not inside or isinstance(error, NotReadyError):  # the engine counts what it refuses itself
@@ -271,8 +290,9 @@ async def get_guard_status(request: web.Request) -> web.Response:
 
 
 async def post_guard_reset(request: web.Request) -> web.Response:
-    """POST /guard/reset: take a tripped guard back into service."""
-    return response(await _on_clerk(request, guard_reset))
+    """POST /guard/reset: take a caller whose guard is tripped back into service."""
+    body = await _small_body(request)
+    return response(await _on_clerk(request, lambda engine: guard_reset(engine, body)))
 
 
 async def post_breaker_reset(request: web.Request) -> web.Response:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reflex_core.assembly import Loaded
+from reflex_core.assembly import GuardStatus, Loaded
 from reflex_core.engine import DEGRADED, FAILED, READY, Engine
+from reflex_core.robot.callers import ROS
+from reflex_core.untrusted import escaped
 from reflex_ros.sidecar.robot import Look
 
+CALLERS_NAMED = 3
 GOOD, WAIT, WARN, BAD = "good", "wait", "warn", "bad"
 
 _SENTENCES = {
@@ -38,16 +41,36 @@ def headline(engine: Engine, look: Look | None) -> Headline:
             return Headline(BAD, "REFUSED", look.refusal)
         return Headline(WAIT, state.upper(), _SENTENCES.get(state, ""))
     return (
-        _tripped(loaded) or _stopped(look) or _degraded(state, loaded) or _undrivable(engine) or _holding(look)
+        _tripped(loaded, look)
+        or _stopped(look)
+        or _degraded(state, loaded)
+        or _undrivable(engine)
+        or _holding(look)
+        or _held_callers(loaded)
         or _serving(loaded)
-    )  # fmt: skip
+    )
 
 
-def _tripped(loaded: Loaded) -> Headline | None:
+def _tripped(loaded: Loaded, look: Look | None) -> Headline | None:
+    """The robot of this process; where there is none, whoever asked over HTTP."""
+    status = loaded.guard.status(ROS if look is not None else "")
+    if not status.tripped:
+        return None
+    who = "The robot holds" if look is not None else f"Held: {_named(status)}"
+    return Headline(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
+
+
+def _held_callers(loaded: Loaded) -> Headline | None:
     status = loaded.guard.status()
     if not status.tripped:
         return None
-    return Headline(BAD, "GUARD TRIPPED", f"The robot holds: {status.trip_reason}")
+    return Headline(WARN, "READY", f"Held until their guard is reset: {_named(status)}.")
+
+
+def _named(status: GuardStatus) -> str:
+    names = [escaped(caller) for caller in status.tripped_callers[:CALLERS_NAMED]]
+    more = status.tripped_total - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 def _stopped(look: Look | None) -> Headline | None:

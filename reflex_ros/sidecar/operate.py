@@ -8,7 +8,12 @@ import dataclasses
 import orjson
 
 from reflex_core.engine import Engine
-from reflex_core.errors import ReflexError
+from reflex_core.errors import ObservationError, ReflexError
+from reflex_core.robot.callers import CALLER_CHARACTERS
+from reflex_core.robot.limits.trips import CallerError
+from reflex_core.untrusted import shown
+from reflex_ros.sidecar import reading
+from reflex_ros.sidecar.reading import BodyError
 from reflex_ros.sidecar.reply import Reply, fresh_id, problem
 
 
@@ -19,13 +24,39 @@ def guard_status(engine: Engine) -> Reply:
     return Reply(200, orjson.dumps(document))
 
 
-def guard_reset(engine: Engine) -> Reply:
-    """Whether the guard was tripped; 400 where there is none to reset."""
+def guard_reset(engine: Engine, body: bytes = b"") -> Reply:
+    """Whether the caller named in the body was tripped; without a body, the only caller that is.
+
+    404 for a caller that never asked, 422 where it is not clear who is meant, 400 where there is no guard.
+    """
     try:
-        return Reply(200, orjson.dumps({"reset": True, "was_tripped": engine.reset_guard()}))
+        caller = _caller(body)
+        was_tripped = engine.reset_guard(caller)
+    except CallerError as error:
+        return problem(404 if error.slug == CallerError.slug else 422, error.slug, str(error), fresh_id())
+    except ObservationError as error:
+        return problem(400 if isinstance(error, BodyError) else 422, error.slug, str(error), fresh_id())
     except ReflexError:
         message = "no policy is loaded, so there is no guard"
         return problem(400, "guard_not_enabled", message, fresh_id())
+    return Reply(200, orjson.dumps({"reset": True, "was_tripped": was_tripped}))
+
+
+def _caller(body: bytes) -> str | None:
+    """Raises ObservationError for a body that does not say whose guard is meant: a misspelt key must not reset another's."""
+    document = reading.document(body) if body.strip() else {}
+    unknown = sorted(set(document) - {"caller"})
+    if unknown:
+        raise ObservationError(
+            f"the body must be {{}} or {{'caller': NAME}}, got the key {shown(unknown[0])}", "bad-body"
+        )
+    caller = document.get("caller")
+    if caller is not None and (not isinstance(caller, str) or not 0 < len(caller) <= CALLER_CHARACTERS):
+        raise ObservationError(
+            f"'caller' must be a string of 1 to {CALLER_CHARACTERS} characters, got {shown(caller)}",
+            "bad-caller",
+        )
+    return caller
 
 
 def breaker_reset(engine: Engine) -> Reply:

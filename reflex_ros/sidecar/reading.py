@@ -16,6 +16,7 @@ from reflex_core.assembly import Loaded
 from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
 from reflex_core.frames import ENCODINGS, encoded_size
+from reflex_core.robot.callers import require_robot_id
 from reflex_core.values import Floats, Frame, Observation
 
 INSTRUCTION_CHARACTERS = 10_000
@@ -43,6 +44,7 @@ class Asked:
     episode_id: str | None
     request_id: str | None
     seed: int | None
+    robot_id: str | None = None
     elapsed_rows: float | None = None
     previous_request_id: str = ""
 
@@ -85,8 +87,10 @@ def request_id(asked: Document) -> str | None:
     return _identifier(asked, "request_id")
 
 
-def read(asked: Document, cameras: tuple[str, ...], max_pixels: int) -> Asked:
+def read(asked: Document, cameras: tuple[str, ...], max_pixels: int, reserved: str = "") -> Asked:
     """Everything the engine needs. Raises ObservationError naming the field, what it takes and what it got.
+
+    reserved: a `robot_id` that nobody outside this process may have, "" where there is none.
 
     Pictures are not decoded here; their size is read from their first bytes and checked against `max_pixels`.
     """
@@ -99,6 +103,7 @@ def read(asked: Document, cameras: tuple[str, ...], max_pixels: int) -> Asked:
         episode_id=_identifier(asked, "episode_id"),
         request_id=request_id(asked),
         seed=_seed(asked.get("seed")),
+        robot_id=_robot_id(asked, reserved),
         elapsed_rows=_elapsed_rows(asked.get("elapsed_rows")),
         previous_request_id=_identifier(asked, "previous_request_id") or "",
     )
@@ -129,6 +134,13 @@ def _identifier(asked: Document, field: str) -> str | None:
             f"bad-{field.replace('_', '-')}",
         )
     return value
+
+
+def _robot_id(asked: Document, reserved: str) -> str | None:
+    name = _identifier(asked, "robot_id")
+    if name is not None:
+        require_robot_id(name, reserved)
+    return name
 
 
 def _seed(value: object) -> int | None:

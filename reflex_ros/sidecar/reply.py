@@ -36,9 +36,10 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def chunk_reply(served: Served, loaded: Loaded, robot_id: str) -> Reply:
-    """What a successful /act returns; times in ms unless the name ends otherwise."""
-    body = orjson.dumps(_fields(served, loaded, robot_id), option=orjson.OPT_SERIALIZE_NUMPY)
+def chunk_reply(served: Served, loaded: Loaded, robot_id: str, caller: str) -> Reply:
+    """What a successful /act returns; times in ms unless the name ends otherwise. robot_id: the server's."""
+    fields = _fields(served, loaded, robot_id) | {"caller": caller}
+    body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(200, body, {"X-Request-Id": header_safe(served.request_id), **routing_headers(served)})
 
 

@@ -16,8 +16,10 @@ from reflex_core import __version__
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.policy.rtc import OFF
+from reflex_core.robot.callers import ROS
 from reflex_core.settings import TABLE, Settings
 from reflex_core.slo import percentile_of
+from reflex_core.untrusted import escaped
 from reflex_ros.sidecar.headline import headline
 from reflex_ros.sidecar.reply import public_reason, without_paths
 from reflex_ros.sidecar.robot import Look, Robot
@@ -25,6 +27,11 @@ from reflex_ros.sidecar.thumbnails import thumbnails
 from reflex_ros.sidecar.watch import Answer, Seen, Watch
 
 BARS = 40
+CALLERS_SHOWN = 10
+GUARD_SHOWN = (
+    "enabled", "tripped", "trip_reason", "consecutive_clamps", "max_consecutive_clamps", "inference_count", "mode",
+    "violations_total",
+)  # fmt: skip
 REFUSED = "refused, see the log"
 RATE_WINDOW_NS = 5_000_000_000
 
@@ -76,7 +83,7 @@ def state_document(engine: Engine, seen: Seen, look: Look | None) -> dict[str, A
         "request": _request(seen.answer),
         "chunk": _chunk(seen.answer, loaded),
         "latency": _latency(seen, settings, loaded),
-        "guard": _guard(seen, loaded),
+        "guard": _guard(seen, loaded, look),
         "counts": {**seen.counts, "errors": _errors(engine)},
         "policies": engine.policies() if loaded is not None else None,
         "features": _features(loaded),
@@ -214,11 +221,17 @@ def nice_top(value: float) -> float:
     return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
 
 
-def _guard(seen: Seen, loaded: Loaded | None) -> dict[str, Any] | None:
+def _guard(seen: Seen, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
+    """How the guard stands towards the robot of this process; where there is none, towards all callers together."""
     if loaded is None:
         return None
+    status = loaded.guard.status(ROS if look is not None else "")
+    others = [caller for caller in status.tripped_callers if caller != ROS]
     return {
-        **dataclasses.asdict(loaded.guard.status()),
+        **{name: getattr(status, name) for name in GUARD_SHOWN},
+        "tripped_callers": [escaped(caller) for caller in others[:CALLERS_SHOWN]],
+        "tripped_total": status.tripped_total,
+        "reset_caller": ROS if loaded.guard.trips.reason(ROS) else next(iter(others), ""),
         "events": [dataclasses.asdict(e) for e in reversed(seen.events)],
     }
 

@@ -13,7 +13,7 @@ let connected = false;
 let stopped = false;
 let hasRobot = false;
 let onlyStop = false; // nothing else acts: others can reach this server, and there is no key
-let tripped = false;
+let resetCaller = ""; // whose guard the button resets; empty: nobody's is tripped
 let saidTimer = 0;
 
 const link = listen({
@@ -24,7 +24,7 @@ const link = listen({
     hasRobot = document.robot !== null;
     stopped = document.robot?.stopped ?? false;
     onlyStop = document.only_stop;
-    tripped = document.guard?.tripped ?? false;
+    resetCaller = document.guard?.reset_caller ?? "";
     render(document);
     slots(document.policies, onlyStop);
     showActs();
@@ -60,7 +60,7 @@ function disconnected(word, reason) {
 function showActs() {
   byId("stop").hidden = connected && !hasRobot;
   byId("resume").hidden = !(connected && hasRobot && stopped) || onlyStop;
-  byId("reset-guard").hidden = !(connected && tripped) || onlyStop;
+  byId("reset-guard").hidden = !(connected && resetCaller) || onlyStop;
   byId("only-stop").hidden = !(connected && onlyStop);
 }
 
@@ -94,7 +94,7 @@ function changePolicies(body) {
 
 byId("stop").addEventListener("click", () => send("/stop", undefined, "STOP", "Stopped"));
 twice(byId("resume"), () => send("/resume", undefined, "RESUME", "Resumed"));
-twice(byId("reset-guard"), () => send("/guard/reset", undefined, "RESET", "The guard was reset"));
+twice(byId("reset-guard"), () => send("/guard/reset", { caller: resetCaller }, "RESET", `The guard was reset for ${resetCaller}`));
 wireSlots(changePolicies, twice);
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

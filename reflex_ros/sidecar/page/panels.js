@@ -138,9 +138,15 @@ function guard(found) {
     ["violations", found.violations_total],
     ["chunks checked", found.inference_count],
     ["mode", found.mode],
+    found.tripped_callers.length ? ["tripped callers", calledOut(found), "bad"] : null,
   ]);
   fill("events", found.events, (events) =>
     events.length ? events.map(guardEvent) : [make("li", { name: "note", text: "Nothing was changed so far." })]);
+}
+
+/** Who asks over HTTP and is held; the robot of this process is the state above. */
+function calledOut({ tripped_callers: names, tripped_total: total }) {
+  return total > names.length ? `${names.join(", ")} … (${total} in all)` : names.join(", ");
 }
 
 function guardEvent(event) {

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who asks for an action chunk: the robot that counting, tripping and the command history belong to.
+
+A caller is one printable text. A robot that names itself is called as it says; who does not is called by what is known
+of it, behind a prefix that no robot may take, so that nobody is mistaken for somebody else.
+"""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+
+from reflex_core.episodes import ID_CHARACTERS, usable_id
+from reflex_core.errors import ObservationError
+from reflex_core.values import Request
+
+ROS = "ros"  # the robot of the node in this process; no request from outside may be called so
+SESSION, EPISODE, PEER = "session:", "episode:", "peer:"
+PREFIXES = (SESSION, EPISODE, PEER)
+UNKNOWN = "unknown"
+OTHER = "other"
+NAMES_KEPT = 64
+PEER_CHARACTERS = 64
+CALLER_CHARACTERS = ID_CHARACTERS + max(map(len, PREFIXES))
+
+
+def require_robot_id(name: str, reserved: str = "") -> None:
+    """Raise ObservationError for a name that no robot outside this process may have.
+
+    reserved: what the robot of this process is called by people, "" where there is none.
+    """
+    plain = unicodedata.normalize("NFKC", name).strip().casefold()
+    if not usable_id(name) or not plain:
+        raise ObservationError(
+            f"'robot_id' must be a string of 1 to {ID_CHARACTERS} printable characters, got {name!r:.80}",
+            "bad-robot-id",
+        )
+    if plain == ROS or plain.startswith(PREFIXES) or (reserved and name == reserved):
+        raise ObservationError(
+            f"'robot_id' must be another name than that of the robot which this server drives itself ('{ROS}'"
+            f"{f', {reserved!r}' if reserved else ''}), and must not begin with {', '.join(PREFIXES)}, got {name!r:.80}",
+            "reserved-robot-id",
+        )
+
+
+def caller_from(robot_id: str | None, session: str | None, episode_id: str | None, peer: str | None) -> str:
+    """Return who a request from outside is: the robot it names, else its session, episode, or the address it came from."""
+    if robot_id:
+        return robot_id
+    if session:
+        return SESSION + session
+    if episode_id:
+        return EPISODE + episode_id
+    return PEER + _printable(peer) if peer else UNKNOWN
+
+
+def _printable(peer: str) -> str:
+    kept = peer[:PEER_CHARACTERS]
+    return kept if kept.isprintable() else "?"
+
+
+def caller_of(request: Request) -> str:
+    """Return who asks: as the door said, else the robot of this process where the observation is stamped, else the episode."""
+    if request.caller:
+        return request.caller
+    if request.observation.stamp_ns:
+        return ROS
+    return EPISODE + request.episode_id if request.episode_id else UNKNOWN
+
+
+def robot_of(request: Request) -> str:
+    """Return the name of the robot from outside that asks, "" where the request names none."""
+    caller = request.caller
+    named = caller and caller not in (ROS, UNKNOWN) and not caller.startswith(PREFIXES)
+    return caller if named else ""
+
+
+class CallerLabels:
+    """Callers as a metric may name them: so many robots by their names, the others by kind. Bounded for ever, thread-safe."""
+
+    def __init__(self, most: int = NAMES_KEPT) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._names: set[str] = {ROS, UNKNOWN}
+        self._room = most
+
+    def label(self, caller: str) -> str:
+        """Return `ros`, the robot's own name while there is room for names, `other`, or session, episode, peer."""
+        if caller in self._names:  # grows only, and a set is read whole
+            return caller
+        for prefix in PREFIXES:
+            if caller.startswith(prefix):
+                return prefix[:-1]
+        with self._lock:
+            if self._room <= 0 and caller not in self._names:
+                return OTHER
+            if caller not in self._names:
+                self._room -= 1
+                self._names.add(caller)
+        return caller
