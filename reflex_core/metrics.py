@@ -49,7 +49,7 @@ class TripGauge(Collector):
 
     def __init__(self, labels: CallerLabels) -> None:
         self._labels = labels
-        self._embodiment = ""
+        self._embodiment = "none"
         self._standings: Callable[[], Sequence[Standing]] = tuple
 
     def watch(self, embodiment: str, standings: Callable[[], Sequence[Standing]]) -> None:
@@ -62,8 +62,7 @@ class TripGauge(Collector):
             "reflex_guard_tripped", "1 while the guard holds a caller until somebody resets it",
             labels=["embodiment", "caller"],
         )  # fmt: skip
-        shown = {ROS: 0.0} if self._embodiment else {}
-        shown |= {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
+        shown = {ROS: 0.0} | {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
         for label, value in shown.items():
             family.add_metric([self._embodiment, label], value)
         yield family

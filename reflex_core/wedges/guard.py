@@ -116,7 +116,7 @@ class Guard:
         self._holds = metrics.holds
         self._mode, self._said = mode, said
         self.trips = Trips(max_consecutive_clamps)
-        metrics.trips.watch(embodiment, lambda: self.trips.standings())
+        metrics.trips.watch(embodiment, self.trips.standings)
         self._log = RateLimitedLog(log)
         self._history = CommandHistory()
         self._check: tuple[float, Check] | None = None
