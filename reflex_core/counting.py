@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 
@@ -34,3 +35,21 @@ class Unwatched:
 
     def dec(self) -> None:
         """Nothing."""
+
+
+class Count:
+    """How often something has happened in this process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """How often so far."""
+        return self._total
+
+    def add(self) -> None:
+        """Once more."""
+        with self._lock:
+            self._total += 1

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import struct
-
 import cv2
 import numpy as np
-import simplejpeg
 
 from reflex_core.errors import ObservationError
+from reflex_core.pictures.decoding import decode_jpeg, decode_png
+from reflex_core.pictures.headers import FILES, JPEG, PNG, file_header
+from reflex_core.untrusted import escaped
 from reflex_core.values import Frame, Pixels
 
 # channels, and the order in which a channel index takes them to RGB (None: as they are)
@@ -35,12 +35,15 @@ _CONVERTED: dict[str, tuple[int, int]] = {
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
 }
 
-ENCODINGS = ("jpeg", "png", *_STRIDED, *_CONVERTED, "nv12", "nv21", "mono16")
+_PLANAR: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+MONO16 = "mono16"
+
+ENCODINGS = (*FILES, *_STRIDED, *_CONVERTED, *_PLANAR, MONO16)
 
 
 def needs_conversion(encoding: str) -> bool:
     """True for encodings that a strided view cannot read (Bayer, YUV, 16 bit)."""
-    return encoding not in _STRIDED and encoding not in ("jpeg", "png")
+    return encoding not in _STRIDED and encoding not in FILES
 
 
 def rgb(frame: Frame) -> Pixels:
@@ -50,10 +53,10 @@ def rgb(frame: Frame) -> Pixels:
     """
     if frame.decoder is not None:
         return frame.decoder(frame)
-    if frame.encoding == "jpeg":
-        return _jpeg(frame)
-    if frame.encoding == "png":
-        return _png(frame)
+    if frame.encoding == JPEG:
+        return decode_jpeg(frame.data)
+    if frame.encoding == PNG:
+        return decode_png(frame.data)
     strided = _STRIDED.get(frame.encoding)
     if strided is None:
         return _converted(frame)
@@ -65,37 +68,31 @@ def rgb(frame: Frame) -> Pixels:
 
 
 def encoded_size(data: bytes | memoryview) -> tuple[str, int, int]:
-    """(encoding, height, width) from the first bytes of a JPEG or PNG, without decoding it.
+    """(encoding, height, width) from the first bytes of a JPEG or PNG, without decoding it. Raises ObservationError."""
+    found = file_header(data)
+    return found.encoding, found.height, found.width
 
-    Raises ObservationError when it is neither. Lets a door refuse a picture by its size before any work is done.
+
+def check_raw(frame: Frame) -> None:
+    """Raise ObservationError for raw pixels whose bytes do not fit their size, or that nobody can read."""
+    channels = _STRIDED.get(frame.encoding) or _CONVERTED.get(frame.encoding)
+    if channels is not None:
+        _rows(frame, frame.height, frame.width, channels[0])
+    elif frame.encoding in _PLANAR:
+        _rows(frame, frame.height * 3 // 2, frame.width, 1)
+    elif frame.encoding == MONO16:
+        _rows(frame, frame.height, frame.width, 2)
+    elif frame.encoding not in FILES:
+        raise _unknown(frame.encoding)
+
+
+def demosaiced(mosaic: Pixels, encoding: str) -> Pixels:
+    """Return the RGB of a (height, width, 1) uint8 Bayer mosaic; encoding: ROS's name of the pattern, `bayer_rggb8`.
+
+    Raises ObservationError.
     """
-    head = bytes(data[:32])
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:
-        width, height = struct.unpack(">II", head[16:24])
-        return "png", height, width
-    if head.startswith(b"\xff\xd8"):
-        try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        except ValueError as error:
-            raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
-        return "jpeg", height, width
-    raise ObservationError("the image is neither JPEG nor PNG", "bad-image")
-
-
-def _jpeg(frame: Frame) -> Pixels:
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(frame.data, colorspace="RGB")
-    except ValueError as error:
-        raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
-    return pixels
-
-
-def _png(frame: Frame) -> Pixels:
-    data = np.frombuffer(frame.data, dtype=np.uint8)
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if bgr is None:
-        raise ObservationError("the image is a damaged PNG", "bad-image")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    height, width = mosaic.shape[:2]
+    return _in_colour(Frame(b"", encoding, height, width), mosaic, _CONVERTED[encoding][1])
 
 
 def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
@@ -112,6 +109,12 @@ def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
         raise ObservationError(
             f"a {frame.encoding} image of {width}x{height} with step {frame.step} needs {needed} bytes or more,"
             f" got {flat.size}",
+            "bad-image",
+        )
+    if flat.size > step * height:  # pixels of another kind under this name, or several pictures
+        raise ObservationError(
+            f"a {frame.encoding} image of {width}x{height} with step {step} has {step * height} bytes, got {flat.size}:"
+            " is it of another encoding or size?",
             "bad-image",
         )
     return np.lib.stride_tricks.as_strided(
@@ -134,13 +137,18 @@ def _converted(frame: Frame) -> Pixels:
         channels, code = _CONVERTED[frame.encoding]
         packed = np.ascontiguousarray(_rows(frame, frame.height, frame.width, channels))
         return _in_colour(frame, packed, code)
-    if frame.encoding in ("nv12", "nv21"):
-        code = cv2.COLOR_YUV2RGB_NV12 if frame.encoding == "nv12" else cv2.COLOR_YUV2RGB_NV21
+    if frame.encoding in _PLANAR:
+        code = _PLANAR[frame.encoding]
         planes = np.ascontiguousarray(_rows(frame, frame.height * 3 // 2, frame.width, 1))
         return _in_colour(frame, planes, code)
-    if frame.encoding == "mono16":  # little-endian: the high byte is the eight bits that a policy sees
+    if frame.encoding == MONO16:  # little-endian: the high byte is the eight bits that a policy sees
         high = _rows(frame, frame.height, frame.width, 2)[:, :, 1:2]
         return np.broadcast_to(high, (*high.shape[:2], 3))
-    raise ObservationError(
-        f"image encoding '{frame.encoding[:40]}' is not supported; known: {', '.join(ENCODINGS)}", "bad-image"
+    raise _unknown(frame.encoding)
+
+
+def _unknown(encoding: str) -> ObservationError:
+    return ObservationError(
+        f"image encoding '{escaped(encoding, 40)}' is not supported; known: {', '.join(ENCODINGS)}",
+        "bad-image",
     )

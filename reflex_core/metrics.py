@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from reflex_core.motion import MotionFigures, MotionQuality
+from reflex_core.pictures.jpeg_repair import mended_total
 from reflex_core.recorder import Watched
 from reflex_core.robot.callers import ROS, CallerLabels
 from reflex_core.robot.limits.trips import Standing
@@ -66,6 +67,18 @@ class TripGauge(Collector):
         for label, value in shown.items():
             family.add_metric([self._embodiment, label], value)
         yield family
+
+
+class PictureFigures(Collector):
+    """What was mended in this process, read when somebody looks."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One counter."""
+        yield CounterMetricFamily(
+            "reflex_pictures_mended",
+            "JPEG pictures that were not as they should be and could be mended",
+            mended_total.total,
+        )
 
 
 class MotionGauges(Collector):
@@ -193,6 +206,7 @@ class Metrics:
         self.registry.register(self.trips)
         self.registry.register(self.recorders)
         self.registry.register(self.motion)
+        self.registry.register(PictureFigures())
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

@@ -168,7 +168,7 @@ class Settings:
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Requests on /act at a time; more get 429. 0: as many as fit.", minimum=0, maximum=10_000)
-    max_pixels: int = _http(25_000_000, "Largest image accepted over HTTP, in pixels.", minimum=1024)
+    max_pixels: int = _http(25_000_000, "Largest image accepted, over HTTP and from topics, in pixels; larger ones are not decoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")
     instruction: str = _ros("", "Instruction until one arrives on the instruction topic.")

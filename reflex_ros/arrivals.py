@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import encoded_size
+from reflex_core.frames import ENCODINGS, check_raw
+from reflex_core.pictures.headers import MAX_PIXELS, check_pixels
 from reflex_core.values import Frame
+from reflex_ros.compressed import compressed_frame
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _ENCAPSULATION = 4  # bytes before the data; what is aligned is aligned from there
@@ -53,10 +55,16 @@ def header_stamp_ns(raw: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def image_frame(arrival: Arrival) -> Frame:
-    """The pixels of an Image or CompressedImage, not decoded and not copied. Raises ObservationError when damaged."""
+def image_frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
+    """The pixels of an Image or CompressedImage, not decoded and not copied.
+
+    Raises ObservationError when it is damaged, or has more than `max_pixels`.
+    """
+    read = _compressed if arrival.kind == COMPRESSED_IMAGE else _raw_rows
     try:
-        return _compressed(arrival.raw) if arrival.kind == COMPRESSED_IMAGE else _raw_rows(arrival.raw)
+        return read(arrival.raw, max_pixels)
+    except ObservationError as error:
+        raise ObservationError(f"{arrival.topic}: {error}", error.slug) from error
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ObservationError(
             f"a message of {len(arrival.raw)} bytes on {arrival.topic} is no {arrival.kind}: {error}",
@@ -73,21 +81,23 @@ def string_data(raw: bytes) -> str:
         raise ValueError(f"a message of {len(raw)} bytes is no std_msgs/msg/String: {error}") from error
 
 
-def _raw_rows(raw: bytes) -> Frame:
+def _raw_rows(raw: bytes, max_pixels: int) -> Frame:
     read = _after_header(raw)
     height, width = read.uint32(), read.uint32()
     encoding = read.sequence(read.uint32())[:-1].tobytes().decode()
     read.uint8()  # is_bigendian concerns 16-bit pixels only, and those are read as little-endian
     step = read.uint32()
-    return Frame(read.sequence(read.uint32()), encoding, height, width, step)
+    frame = Frame(read.sequence(read.uint32()), encoding, height, width, step)
+    check_pixels(height, width, max_pixels)
+    if encoding in ENCODINGS:  # of what only cv_bridge knows it checks the size
+        check_raw(frame)
+    return frame
 
 
-def _compressed(raw: bytes) -> Frame:
+def _compressed(raw: bytes, max_pixels: int) -> Frame:
     read = _after_header(raw)
-    read.sequence(read.uint32())  # `format` is free text: the file says better what it is
-    data = read.sequence(read.uint32())
-    encoding, height, width = encoded_size(data)
-    return Frame(data, encoding, height, width)
+    format_ = read.sequence(read.uint32())[:-1].tobytes().decode(errors="replace")
+    return compressed_frame(read.sequence(read.uint32()), format_, max_pixels)
 
 
 def _after_header(raw: bytes) -> _Reading:

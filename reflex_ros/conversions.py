@@ -17,6 +17,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from reflex_core.errors import ObservationError
 from reflex_core.frames import needs_conversion
+from reflex_core.pictures.headers import MAX_PIXELS
+from reflex_core.untrusted import escaped
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -50,10 +52,10 @@ def time_msg(nanoseconds: int) -> Time:
     return Time(sec=seconds, nanosec=rest)
 
 
-def frame(arrival: Arrival) -> Frame:
+def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
     """The message's pixels, not yet decoded; no copy. Raises ObservationError for an unknown compressed kind."""
-    found = image_frame(arrival)
-    if not needs_conversion(found.encoding):
+    found = image_frame(arrival, max_pixels)
+    if found.decoder is not None or not needs_conversion(found.encoding):
         return found
     return replace(found, decoder=_cv_bridge_decoder(arrival, found.encoding))
 
@@ -70,7 +72,8 @@ def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pix
             return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
         except Exception as error:
             raise ObservationError(
-                f"cv_bridge cannot read a {encoding} image: {error}", "bad-image"
+                f"cv_bridge cannot read a {escaped(encoding, 40)} image: {escaped(str(error), 200)}",
+                "bad-image",
             ) from error
 
     return decode

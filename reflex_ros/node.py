@@ -131,7 +131,9 @@ class ReflexNode:
         joints = fit.state_names or fit.action_names
         needs_joints = self.settings.state_source == JOINT_STATES
         needs_state = loaded.needs_state or needs_joints
-        self._buffer = ObservationBuffer(tuple(fit.cameras.values()), joints, needs_state)
+        self._buffer = ObservationBuffer(
+            tuple(fit.cameras.values()), joints, needs_state, self.settings.max_pixels
+        )
         self._buffer.instruction = self.settings.instruction
         self._outputs = Outputs(self.node, self.settings.robot_id)
 

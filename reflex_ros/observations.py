@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.pictures.headers import MAX_PIXELS
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.arrivals import Arrival, Consumed
 from reflex_ros.conversions import frame
@@ -37,10 +38,17 @@ class ObservationBuffer:
     Joint states may come in parts (arm and gripper on one topic): they are merged by name.
     """
 
-    def __init__(self, cameras: tuple[str, ...], joint_names: tuple[str, ...], needs_state: bool) -> None:
+    def __init__(
+        self,
+        cameras: tuple[str, ...],
+        joint_names: tuple[str, ...],
+        needs_state: bool,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._cameras = cameras
         self._joint_names = joint_names
         self._needs_state = needs_state
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._images: dict[str, Arrival] = {}
         self._joints: dict[str, tuple[Arrival, float]] = {}
@@ -104,7 +112,7 @@ class ObservationBuffer:
         """What `take` would give, without counting as consumed; None where it would refuse."""
         try:
             return self._newest(now_ns, gates)[0]
-        except RefusedObservationError:
+        except ObservationError:
             return None
 
     def _newest(self, now_ns: int, gates: Gates) -> tuple[Observation, Consumed]:
@@ -118,7 +126,9 @@ class ObservationBuffer:
         if messages:
             stamps["the robot state"] = min(message.stamp_ns for message in messages)
         oldest = check_stamps(stamps, now_ns, gates)
-        frames: Mapping[str, Frame] = {camera: frame(images[camera]) for camera in self._cameras}
+        frames: Mapping[str, Frame] = {
+            camera: frame(images[camera], self._max_pixels) for camera in self._cameras
+        }
         consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
         return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
 

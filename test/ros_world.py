@@ -98,6 +98,9 @@ class Robot:
         self.encoding = "rgb8"
         self.padding = 0
         self.rgb = (200, 30, 30)
+        self.file: tuple[str, bytes] | None = (
+            None  # format and data of the compressed image in place of its own
+        )
         self.names, self.positions = list(JOINTS), list(HOME)
         self.clock_ns: int | None = None
         self.chunks: list[ActionChunk] = []
@@ -164,7 +167,8 @@ class Robot:
 
     def compressed(self) -> CompressedImage:
         picture = np.full((48, 64, 3), self.rgb[::-1], np.uint8)
-        message = CompressedImage(format="jpeg", data=array("B", cv2.imencode(".jpg", picture)[1].tobytes()))
+        format_, data = self.file or ("jpeg", cv2.imencode(".jpg", picture)[1].tobytes())
+        message = CompressedImage(format=format_, data=array("B", data))
         message.header.stamp = self.frozen_stamp or self.stamp(self.camera_shift_ns)
         return message
 

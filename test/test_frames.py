@@ -209,6 +209,14 @@ DAMAGED = {
     "a png that is text": Frame(b"hello, this is no picture", "png"),
     "raw without a byte": Frame(b"", "rgb8", 12, 16, 48),
     "raw one byte short": Frame(bytes(12 * 48 - 1), "rgb8", 12, 16, 48),
+    "raw one byte long": Frame(bytes(12 * 48 + 1), "rgb8", 12, 16, 48),
+    "colours as grey": Frame(bytes(12 * 48), "mono8", 12, 16),
+    "floats as colours": Frame(bytes(4 * 12 * 48), "rgb8", 12, 16),
+    "three pictures joined": Frame(bytes(3 * 12 * 48), "bgr8", 12, 16, 48),
+    "padded rows and one more": Frame(bytes(13 * 50), "rgb8", 12, 16, 50),
+    "nv12 with a picture more": Frame(bytes(2 * 18 * 16), "nv12", 12, 16, 16),
+    "yuv with a picture more": Frame(bytes(2 * 12 * 32), "uyvy", 12, 16, 32),
+    "deep grey as colours": Frame(bytes(12 * 48), "mono16", 12, 16),
     "raw with a step too small": Frame(bytes(4096), "rgb8", 12, 16, 47),
     "raw without a height": Frame(bytes(4096), "rgb8", 0, 16, 48),
     "raw without a width": Frame(bytes(4096), "rgb8", 12, 0, 48),
@@ -238,6 +246,13 @@ def test_truncated_raw_data_says_what_it_needs_and_what_came() -> None:
         ObservationError, match=r"rgb8 image of 16x12 with step 48 needs 576 bytes or more, got 575"
     ):
         rgb(Frame(bytes(575), "rgb8", 12, 16, 48))
+
+
+def test_too_many_bytes_are_named_with_what_belongs_there() -> None:
+    with pytest.raises(
+        ObservationError, match=r"rgb8 image of 16x12 with step 48 has 576 bytes, got 2304: is it of"
+    ):
+        rgb(Frame(bytes(2304), "rgb8", 12, 16))
 
 
 def test_padded_truncated_data_names_a_need_that_is_more_than_what_came() -> None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ExportDir
 from reflex_ros.msg import ActionChunk
 from ros_world import HOME, JOINTS, World, wait_for, world
+from webcams import png_claiming, put_together, restarting, taken_apart
+from webcams import scene as webcam_scene
 
 from reflex_core.frames import rgb
 from reflex_core.values import Request, Served
@@ -219,6 +222,42 @@ def test_compressed_images_are_decoded(export_dir: ExportDir) -> None:
         request = ear.after(lambda: None)
         pixels = rgb(request.observation.frames["camera"])
         np.testing.assert_allclose(pixels[20, 20], scene.robot.rgb, atol=6)
+        webcams_and_mosaics_are_decoded(scene, ear)
+        bombs_make_the_robot_hold_and_nothing_else(scene)
+
+
+def webcams_and_mosaics_are_decoded(scene: World, ear: Ear) -> None:
+    head, parts = taken_apart(restarting(webcam_scene()))
+    webcam = put_together(head, [part + bytes(20) for part in parts])
+    mosaic = bytes(cv2.imencode(".png", np.tile([[200, 90], [90, 40]], (24, 32)).astype(np.uint8))[1])
+    for format_, data, shape, middle in (
+        ("jpeg", webcam, (96, 128, 3), webcam_scene()[40, 40]),
+        ("bayer_rggb8; png compressed ", mosaic, (48, 64, 3), (200, 90, 40)),
+    ):
+        scene.robot.file = (format_, data)
+        request = wait_for(
+            lambda width=shape[1]: next(
+                (r for r in ear.heard[-3:] if r.observation.frames["camera"].width == width
+                 and r.observation.frames["camera"].data == scene.robot.file[1]), None
+            ),
+            "a request with that picture",
+        )  # fmt: skip
+        pixels = rgb(request.observation.frames["camera"])
+        assert pixels.shape == shape
+        np.testing.assert_allclose(pixels[40, 40].astype(int), middle, atol=12)
+
+
+def bombs_make_the_robot_hold_and_nothing_else(scene: World) -> None:
+    """Neither decoded nor counted against the model: the robot is served again as soon as the picture is well."""
+    loaded = scene.server.engine.loaded
+    assert loaded is not None
+    wait_for(lambda: "observations" in scene.robot.diagnostics, "diagnostics")
+    for bomb in (png_claiming(200_000, 200_000), png_claiming(20_000, 20_000, bytes(48_000))):
+        scene.robot.file = ("png", bomb)
+        assert "pixels are accepted" in refused(scene, "image-too-large")
+        assert loaded.consecutive_failures == 0
+        scene.robot.file = None
+        scene.robot.next_chunk()
 
 
 def test_a_truncated_instruction_is_reported(export_dir: ExportDir) -> None:

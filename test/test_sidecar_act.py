@@ -7,11 +7,13 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 from asking import AT_REST
 from http_client import STATE, good, jpeg, picture, png, raw, text
+from webcams import put_together, restarting, scene, taken_apart, turned
 
 from reflex_core.values import Frame, Observation
 
@@ -146,6 +148,24 @@ def test_an_image_may_be_written_in_many_ways(serve: Serve) -> None:
         answer = client.act(image=image, seed=3)
         assert answer.status == 200, answer.body
         assert answer.json["actions"] == expected
+
+
+def test_a_phones_picture_and_a_webcams_picture_are_read_as_they_lie(serve: Serve) -> None:
+    """EXIF turns nothing, in neither kind; what webcams put between the data of a JPEG is taken out."""
+    client = serve("mono_pi0_7", embodiment="").client
+    whole = restarting(scene())
+    head, parts = taken_apart(whole)
+    webcam = put_together(head, [part + bytes(20) for part in parts])
+    expected = client.act(image=text(whole), seed=3).json["actions"]
+    for file in (webcam, *(turned(webcam, orientation) for orientation in (1, 3, 6, 8))):
+        answer = client.act(image=text(file), seed=3)
+        assert answer.status == 200, answer.body
+        assert answer.json["actions"] == expected
+    assert client.act(image=text(webcam[:-200])).status == 422
+    plain = bytes(cv2.imencode(".png", scene()[:, :, ::-1])[1])
+    expected = client.act(image=text(plain), seed=3).json["actions"]
+    for orientation in (1, 3, 6, 8):
+        assert client.act(image=text(turned(plain, orientation)), seed=3).json["actions"] == expected
 
 
 def test_cameras_are_given_by_position_or_by_name(serve: Serve) -> None:

@@ -15,8 +15,10 @@ import orjson
 from reflex_core.assembly import Loaded
 from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
-from reflex_core.frames import ENCODINGS, encoded_size
+from reflex_core.frames import ENCODINGS, check_raw, encoded_size
+from reflex_core.pictures.headers import check_pixels
 from reflex_core.robot.callers import require_robot_id
+from reflex_core.untrusted import shown
 from reflex_core.values import Floats, Frame, Observation
 
 INSTRUCTION_CHARACTERS = 10_000
@@ -109,13 +111,9 @@ def read(asked: Document, cameras: tuple[str, ...], max_pixels: int, reserved: s
     )
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:80]
-
-
 def _instruction(value: object) -> str:
     if not isinstance(value, str):
-        raise ObservationError(f"'instruction' must be a string, got {_shown(value)}", "bad-instruction")
+        raise ObservationError(f"'instruction' must be a string, got {shown(value)}", "bad-instruction")
     if len(value) > INSTRUCTION_CHARACTERS:
         raise ObservationError(
             f"'instruction' must have at most {INSTRUCTION_CHARACTERS} characters, got {len(value)}",
@@ -130,7 +128,7 @@ def _identifier(asked: Document, field: str) -> str | None:
         return None
     if not isinstance(value, str) or not usable_id(value):
         raise ObservationError(
-            f"'{field}' must be a string of at most {ID_CHARACTERS} printable characters, got {_shown(value)}",
+            f"'{field}' must be a string of at most {ID_CHARACTERS} printable characters, got {shown(value)}",
             f"bad-{field.replace('_', '-')}",
         )
     return value
@@ -147,7 +145,7 @@ def _seed(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < SEED_LIMIT:
-        raise ObservationError(f"'seed' must be an integer in 0 to 2^63 - 1, got {_shown(value)}", "bad-seed")
+        raise ObservationError(f"'seed' must be an integer in 0 to 2^63 - 1, got {shown(value)}", "bad-seed")
     return value
 
 
@@ -157,7 +155,7 @@ def _elapsed_rows(value: object) -> float | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= float(value) <= MOST_ROWS:  # type: ignore[arg-type]
         raise ObservationError(
-            f"'elapsed_rows' must be a number from 0 to {MOST_ROWS}, got {_shown(value)}", "bad-elapsed-rows"
+            f"'elapsed_rows' must be a number from 0 to {MOST_ROWS}, got {shown(value)}", "bad-elapsed-rows"
         )
     return float(value)  # type: ignore[arg-type]
 
@@ -167,13 +165,13 @@ def _state(value: object) -> Floats | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > STATE_NUMBERS:
-        raise ObservationError(f"'state' must be a list of numbers, got {_shown(value)}", "bad-state")
+        raise ObservationError(f"'state' must be a list of numbers, got {shown(value)}", "bad-state")
     if any(not isinstance(number, int | float | str) for number in value):
-        raise ObservationError(f"'state' must hold only numbers, got {_shown(value)}", "bad-state")
+        raise ObservationError(f"'state' must hold only numbers, got {shown(value)}", "bad-state")
     try:
         numbers = np.array([float(number) for number in value], dtype=np.float64)
     except (ValueError, OverflowError) as error:
-        raise ObservationError(f"'state' must hold only numbers, got {_shown(value)}", "bad-state") from error
+        raise ObservationError(f"'state' must hold only numbers, got {shown(value)}", "bad-state") from error
     with np.errstate(over="ignore"):
         state = numbers.astype(np.float32)
     finite = np.isfinite(state)
@@ -211,11 +209,11 @@ def _pictures(asked: Document, cameras: tuple[str, ...]) -> list[tuple[str, str,
         found.append((cameras[position], field, value))
     named = asked.get("images") or {}
     if not isinstance(named, dict):
-        raise ObservationError(f"'images' must be an object by camera name, got {_shown(named)}", "bad-image")
+        raise ObservationError(f"'images' must be an object by camera name, got {shown(named)}", "bad-image")
     for camera, value in named.items():
         if camera not in cameras:
             raise ObservationError(
-                f"'images': there is no camera {_shown(camera)}; the cameras are {_named(cameras)}",
+                f"'images': there is no camera {shown(camera)}; the cameras are {_named(cameras)}",
                 "unknown-camera",
             )
         if value is not None and value != "":
@@ -235,7 +233,7 @@ def _frame(field: str, value: object, max_pixels: int) -> Frame:
         encoding, height, width = encoded_size(data)
     except ObservationError as error:
         raise ObservationError(f"'{field}': {error}", error.slug) from error
-    _check_pixels(field, height, width, max_pixels)
+    check_pixels(height, width, max_pixels, f"'{field}'")
     return Frame(data, encoding, height, width)
 
 
@@ -243,34 +241,29 @@ def _raw_frame(field: str, value: Document, max_pixels: int) -> Frame:
     encoding = value["encoding"]
     if encoding not in ENCODINGS:
         raise ObservationError(
-            f"'{field}.encoding' must be one of {', '.join(ENCODINGS)}, got {_shown(encoding)}", "bad-image"
+            f"'{field}.encoding' must be one of {', '.join(ENCODINGS)}, got {shown(encoding)}", "bad-image"
         )
     height, width, step = (_pixel_count(field, value, key) for key in ("height", "width", "step"))
-    _check_pixels(field, height, width, max_pixels)
-    return Frame(_decoded(field, value.get("data")), encoding, height, width, step)
+    check_pixels(height, width, max_pixels, f"'{field}'")
+    frame = Frame(_decoded(field, value.get("data")), encoding, height, width, step)
+    try:
+        check_raw(frame)
+    except ObservationError as error:
+        raise ObservationError(f"'{field}': {error}", error.slug) from error
+    return frame
 
 
 def _pixel_count(field: str, value: Document, key: str) -> int:
     number = value.get(key, 0 if key == "step" else None)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
-        raise ObservationError(f"'{field}.{key}' must be a whole number, got {_shown(number)}", "bad-image")
+        raise ObservationError(f"'{field}.{key}' must be a whole number, got {shown(number)}", "bad-image")
     return number
-
-
-def _check_pixels(field: str, height: int, width: int, max_pixels: int) -> None:
-    if height < 1 or width < 1:
-        raise ObservationError(f"'{field}' is an image of {width}x{height} pixels", "bad-image")
-    if height * width > max_pixels:
-        raise ObservationError(
-            f"'{field}' is an image of {width}x{height} pixels; at most {max_pixels} pixels are accepted",
-            "image-too-large",
-        )
 
 
 def _decoded(field: str, value: object) -> bytes:
     """Base64, standard or URL-safe, with or without a data: prefix, line breaks and padding."""
     if not isinstance(value, str):
-        raise ObservationError(f"'{field}' must be a base64 string, got {_shown(value)}", "bad-base64")
+        raise ObservationError(f"'{field}' must be a base64 string, got {shown(value)}", "bad-base64")
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(text, validate=True)
