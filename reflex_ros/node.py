@@ -129,11 +129,9 @@ class ReflexNode:
             return
         fit = loaded.policy.fit
         joints = fit.state_names or fit.action_names
-        needs_joints = self.settings.state_source == JOINT_STATES
-        needs_state = loaded.needs_state or needs_joints
-        self._buffer = ObservationBuffer(
-            tuple(fit.cameras.values()), joints, needs_state, self.settings.max_pixels
-        )
+        needs_state = loaded.needs_state or self.settings.state_source == JOINT_STATES
+        cameras, max_pixels = tuple(fit.cameras.values()), self.settings.max_pixels
+        self._buffer = ObservationBuffer(cameras, joints, needs_state, max_pixels)
         self._buffer.instruction = self.settings.instruction
         self._outputs = Outputs(self.node, self.settings.robot_id)
 
