@@ -241,14 +241,14 @@ def test_statistics_are_read_from_the_policy_processors(tmp_path: Path, prefix: 
     assert export.action_statistics is not None
     assert export.state_statistics is not None
     assert export.action_statistics.shift.tolist() == [0.25, 0.25]
-    assert export.action_statistics.scale.tolist() == [0.5, 2.0]
-    assert export.state_statistics.scale.tolist() == [1, 1]
+    assert export.action_statistics.back.tolist() == [0.5, 2.0]
+    assert export.state_statistics.back.tolist() == [1, 1]
 
 
 def test_nan_in_the_policy_processors_is_refused_and_the_file_is_named(tmp_path: Path) -> None:
     save_statistics(tmp_path, bad=float("nan"))
     with pytest.raises(
-        ExportError, match=r"policy_postprocessor_u\.safetensors: the statistics hold NaN"
+        ExportError, match=r"policy_postprocessor_u\.safetensors: action: the statistics hold NaN"
     ) as caught:
         open_export(written(tmp_path))
     assert caught.value.slug == "bad-statistics"

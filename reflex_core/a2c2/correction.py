@@ -38,7 +38,7 @@ class Correction:
         self.head = head
         self.features = features
         scale = (
-            np.ones(len(fit.action_names)) if fit.action_statistics is None else fit.action_statistics.scale
+            np.ones(len(fit.action_names)) if fit.action_statistics is None else fit.action_statistics.back
         )
         self._statistics = fit.action_statistics
         self._scale = scale.astype(np.float32)

@@ -247,7 +247,7 @@ def _action_statistics(export: Export, embodiment: Embodiment | None, columns: C
     """Statistics of the robot's columns, in its order. The embodiment's stand in when the export brings none at all."""
     own = export.action_statistics
     if own is not None:
-        return Affine(own.shift[columns], own.scale[columns])
+        return own.chosen(columns)
     if export.says_how_it_normalises or embodiment is None:
         return None
     return _affine(embodiment.action_statistics)

@@ -62,6 +62,6 @@ class Guides:
         count = min(len(actions), contract.horizon)
         rows = np.zeros((contract.horizon, contract.width), np.float32)
         statistics = fit.action_statistics
-        own = actions[:count] if statistics is None else statistics.normalise(actions[:count])
+        own = actions[:count] if statistics is None else statistics.recovered(actions[:count])
         rows[:count, fit.columns] = own
         return rows if count >= fit.horizon else rows[:count]

@@ -233,7 +233,7 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floa
         return rows
     added: Floats = (executed - raw)[: len(rows)]
     if fit.action_statistics is not None:
-        added = (added / fit.action_statistics.scale).astype(np.float32)
+        added = fit.action_statistics.difference(added)
     changed = rows.copy()
     changed[: len(added), fit.columns] += added
     return changed

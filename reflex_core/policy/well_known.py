@@ -12,6 +12,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.export import CONFIG_NAME
+from reflex_core.model_hash import MONOLITHIC_FILES
 from reflex_core.policy.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
 
 Config = dict[str, Any]
@@ -42,14 +43,6 @@ _GR00T_TIMES: Config = {"start": 0.0, "end": 1.0, "sign": 1}
 _GR00T_BUCKETS = 1000
 
 LEROBOT, OPENPI = "lerobot", "openpi"
-
-_MONOLITHIC_FILES = (
-    "model.onnx",
-    "monolithic/model.onnx",
-    "pi0_monolithic.onnx",
-    "smolvla_monolithic/model.onnx",
-    "smolvla_monolithic.onnx",
-)
 
 
 def layout_of(path: Path, config: Mapping[str, Any]) -> str:
@@ -186,7 +179,7 @@ def _flow(config: Mapping[str, Any], *, per_step: bool) -> Config:
 
 
 def _monolithic(path: Path, config: Mapping[str, Any]) -> Config:
-    file = next((name for name in _MONOLITHIC_FILES if (path / name).is_file()), _MONOLITHIC_FILES[0])
+    file = next((name for name in MONOLITHIC_FILES if (path / name).is_file()), MONOLITHIC_FILES[0])
     return {"graphs": {"monolithic": file}, "flow": _flow(config, per_step=False)}
 
 
