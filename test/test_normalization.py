@@ -154,7 +154,7 @@ def test_a_block_that_cannot_be_is_refused(tmp_path: Path, block: Any, says: str
 
 
 def test_an_unknown_source_is_refused(tmp_path: Path) -> None:
-    assert "'source' must be one of lerobot, openpi, got 'gr00t'" in refused(tmp_path, source="gr00t")
+    assert "'source' must be lerobot or openpi, got 'gr00t'" in refused(tmp_path, source="gr00t")
 
 
 def test_the_exact_key_wins_over_those_of_datasets(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from reflex_core.normalization.affine import EPS, IDENTITY, LEROBOT, MEAN_STD, M
 from reflex_core.normalization.buffers import read_buffers
 from reflex_core.normalization.statistics_file import STATISTICS, Table, chosen, read_table
 from reflex_core.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
+from reflex_core.untrusted import shown
 
 EVERY_PICTURE = ""  # key of what counts for a camera that has no statistics of its own
 IMAGENET = Affine(np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
@@ -68,7 +69,7 @@ class _Written:
             source if isinstance(source, str) else LEROBOT
         )  # else an exporter's note of where it comes from
         if self.source not in EPS:
-            raise ExportError(f"{where}: 'source' must be one of {', '.join(EPS)}, got {self.source!r}")
+            raise ExportError(f"{where}: 'source' must be {' or '.join(EPS)}, got {shown(self.source)}")
         self.eps = self._eps(block, self.where)
         self.dataset = block.get("dataset", "")
         if not isinstance(self.dataset, str):
