@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the tests notice a fault? Changes one operator, constant or line at a time and runs the tests that should fail.
+
+    python -m benchmarks.mutants reflex_core/limits/check.py --tests test/test_limits_check.py test/test_guard.py
+
+Works on a copy of this checkout and never touches it. Prints every mutant that the tests let live; exits with 1 when
+there are any. A survivor is a missing test, or a change that makes no difference: read each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("reflex_core", "reflex_ros", "test", "config", "models", "docs", "pyproject.toml", "package.xml")
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr, ast.FloorDiv: ast.Mult,
+}  # fmt: skip
+SWAPPED = {"minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One changed place. number: which of the file's mutable places."""
+
+    path: Path
+    line: int
+    what: str
+    source: str
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Every mutant of a file, one change each; annotations, decorators, imports and messages are left alone."""
+    tree = ast.parse(path.read_text())
+    for index, node in enumerate(_places(tree)):
+        for variant in range(3):
+            changed = copy.deepcopy(tree)
+            what = _change(_places(changed)[index], variant)
+            if what:
+                yield Mutant(
+                    path, getattr(node, "lineno", 0), what, ast.unparse(ast.fix_missing_locations(changed))
+                )
+
+
+def _places(node: ast.AST) -> list[ast.AST]:
+    """What of a tree is behaviour, in a fixed order."""
+    found = [node]
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not isinstance(
+                child, ast.JoinedStr | ast.Import | ast.ImportFrom
+            ):
+                found += _places(child)
+    return found
+
+
+def _change(node: ast.AST, variant: int) -> str:
+    """Change `node` in place; what was changed, empty where there is nothing to change in that way."""
+    if isinstance(node, ast.Compare) and variant == 0:
+        return _renamed(node.ops, 0, COMPARISONS)
+    if isinstance(node, ast.BoolOp) and variant == 0:
+        node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        return "and <-> or"
+    if isinstance(node, ast.BinOp | ast.AugAssign) and variant == 0 and type(node.op) in OPERATORS:
+        before = type(node.op).__name__
+        node.op = OPERATORS[type(node.op)]()
+        return f"{before} -> {type(node.op).__name__}"
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not) and variant == 0:
+        node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
+        return "not dropped"
+    if isinstance(node, ast.Attribute | ast.Name) and variant == 0:
+        name = "attr" if isinstance(node, ast.Attribute) else "id"
+        if (before := getattr(node, name)) in SWAPPED:
+            setattr(node, name, SWAPPED[before])
+            return f"{before} -> {SWAPPED[before]}"
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+        before_value = node.value
+        if type(before_value) is bool and variant == 0:
+            node.value = not before_value
+        elif type(before_value) is not bool and variant < 2:
+            node.value = before_value + 1 if variant == 0 else before_value * 2 + 0.5
+        else:
+            return ""
+        return f"{before_value} -> {node.value}"
+    if isinstance(node, ast.If | ast.IfExp) and variant < 2:
+        node.test = ast.Constant(bool(variant))
+        return f"condition -> {bool(variant)}"
+    if isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.With) and variant == 2:
+        return _without_a_call(node)
+    return ""
+
+
+def _renamed(ops: list[ast.cmpop], index: int, table: dict[type[ast.cmpop], type[ast.cmpop]]) -> str:
+    before = type(ops[index])
+    if before not in table:
+        return ""
+    ops[index] = table[before]()
+    return f"{before.__name__} -> {table[before].__name__}"
+
+
+def _without_a_call(node: ast.AST) -> str:
+    """Drop the first bare call or assignment to an attribute of a block."""
+    body: list[ast.stmt] = node.body  # type: ignore[attr-defined]
+    for index, statement in enumerate(body):
+        call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+        stored = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute)
+        if (call and "log." not in ast.unparse(statement)) or stored:
+            body[index] = ast.Pass()
+            return f"dropped: {ast.unparse(statement)[:60]}"
+    return ""
+
+
+def survives(copy_of: Path, mutant: Mutant, tests: list[str], limit_s: float) -> bool:
+    """Run the tests on a copy with the mutant in a fork of this process, where the libraries are loaded already."""
+    where = copy_of / mutant.path.relative_to(ROOT)
+    whole = where.read_text()
+    where.write_text(mutant.source)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_tests(copy_of, tests)
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status) == 0
+            time.sleep(0.02)
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return False  # an endless loop was noticed: the suite would not end
+    finally:
+        where.write_text(whole)
+
+
+def _run_tests(copy_of: Path, tests: list[str]) -> None:
+    import pytest
+
+    os.setsid()
+    os.chdir(copy_of)
+    sys.path[:] = [str(copy_of), *[entry for entry in sys.path if entry not in ("", str(ROOT))]]
+    sys.dont_write_bytecode = True
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    os._exit(int(code))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try the mutants of the given files and print those that live."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--tests", nargs="+", required=True, help="what pytest runs, the most telling first")
+    parser.add_argument("--sample", type=int, default=0, help="try only so many, chosen by --seed; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--limit-s", type=float, default=60.0, help="a run that takes longer counts as noticed"
+    )
+    asked = parser.parse_args(arguments)
+    import numpy
+    import onnxruntime
+    import pytest  # noqa: F401  # loaded before the forks, which then need not
+
+    del numpy, onnxruntime
+    mutants = [mutant for path in asked.files for mutant in mutants_of(path.resolve())]
+    if asked.sample and asked.sample < len(mutants):
+        mutants = random.Random(asked.seed).sample(mutants, asked.sample)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_of = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy_of / name)
+        subprocess.run(
+            ["find", str(copy_of), "-name", "__pycache__", "-prune", "-exec", "rm", "-r", "{}", "+"],
+            check=True,
+        )
+        clean = Mutant(mutants[0].path, 0, "", mutants[0].path.read_text())
+        if not survives(copy_of, clean, asked.tests, asked.limit_s * 5):
+            print("the tests fail without any mutant", file=sys.stderr)
+            return 2
+        alive = 0
+        for mutant in sorted(mutants, key=lambda each: (each.path, each.line)):
+            if survives(copy_of, mutant, asked.tests, asked.limit_s):
+                alive += 1
+                print(f"survived  {mutant.path.relative_to(ROOT)}:{mutant.line}  {mutant.what}", flush=True)
+    print(f"{len(mutants)} mutants, {alive} survived")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
