@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.exports import embedded
 from benchmarks.measure import finish, parser, table
 from reflex_core.embodiment import load_embodiment
-from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.export import config_path, open_export
 from reflex_core.policy.blocks import CacheRule
 from reflex_core.policy.policy import Policy, Prediction, load_policy
 from reflex_core.policy.prefix_cache import HIT, PrefixCache
@@ -136,8 +136,8 @@ def write(policy: Policy, arm: Arm, path: Path, count: int) -> None:
         f"{count} simulated scenes, the named block moved 2 cm, seen from start and goal",
         least_change=round(found.least, 4), median_change=round(float(np.median(found.moved)), 4),
     )  # fmt: skip
-    write_block(path / CONFIG_NAME, "prefix_cache", block)
-    print(f"{block}\nwritten to {path / CONFIG_NAME}")
+    write_block(config_path(path), "prefix_cache", block)
+    print(f"{block}\nwritten to {config_path(path)}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,6 +21,7 @@ def effective(loaded: Loaded) -> dict[str, Any]:
         "state_names": list(policy.fit.state_names),
         "state_dim": policy.fit.state_dim,
         "cameras": dict(policy.fit.cameras),
+        "unfed_cameras": list(policy.fit.unfed_cameras),
         "action_horizon": policy.fit.horizon,
         "dt_s": policy.fit.dt_s,
         "actions_denormalised": policy.fit.action_statistics is not None,

@@ -22,6 +22,7 @@ from reflex_core.regular_file import unreadable
 __all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export"]
 
 CONFIG_NAME = "reflex_config.json"
+TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +57,44 @@ class Export:
         """`<model id>@<model hash>`, what replies and traces call the model."""
         return f"{self.model_id}@{self.model_hash}"
 
+    @property
+    def config_path(self) -> Path:
+        """The file that `config` was read from."""
+        return config_path(self.path)
+
+    @property
+    def ignored_config(self) -> str:
+        """What people should know where it describes itself twice, else empty."""
+        if not all((self.path / name).is_file() for name in (CONFIG_NAME, TETHER_NAME)):
+            return ""
+        return f"it has a {CONFIG_NAME} and a {TETHER_NAME}: the first is read, the other is not"
+
     def file(self, name: str, purpose: str) -> Path:
         """A file of the export. Raises ExportError when it is not there or points outside the directory."""
         path = self.path / name
         # by name, not by link target: caches of model hubs are made of links
         if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.path)):
-            raise ExportError(
-                f"{self.path / CONFIG_NAME}: '{name}' ({purpose}) lies outside the export directory"
-            )
+            raise ExportError(f"{self.config_path}: '{name}' ({purpose}) lies outside the export directory")
         if why := unreadable(path):
             said = "missing" if why == "not there" else f"is {why}"
             raise ExportError(f"{path}: {said}: the export needs it as {purpose}", "export-file-missing")
         return path
 
 
+def config_path(path: Path) -> Path:
+    """Where an export describes itself: reflex_config.json, or tether_config.json where that alone is there."""
+    own, other = path / CONFIG_NAME, path / TETHER_NAME
+    return other if other.is_file() and not own.exists() else own
+
+
 def open_export(path: Path) -> Export:
     """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
     if not path.is_dir():
         raise ExportError(f"{path}: no such export directory", "export-missing")
-    config = _read_config(path / CONFIG_NAME)
-    where = str(path / CONFIG_NAME)
+    where = config_path(path)
+    config = _read_config(where)
     processors = read_processors(path, _max_state_dim(config))
-    normalization = read_normalization(path, config, where, processors)
+    normalization = read_normalization(path, config, str(where), processors)
     return Export(
         path=path,
         config=config,

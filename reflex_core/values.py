@@ -117,6 +117,7 @@ class Served:
 
     raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
     tokens_cut: how many tokens of the instruction did not fit the policy's window.
+    masked_cameras: cameras that the policy reads and that gave no picture.
     hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
     fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one; fallback_request_id: whose answer it was.
     trace_seq: its record in the trace, -1.
@@ -140,6 +141,7 @@ class Served:
     denoise_steps: int
     denoise_steps_configured: int
     tokens_cut: int = 0
+    masked_cameras: tuple[str, ...] = ()
     latency_ms: float = 0.0
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
     guard: GuardReport = GuardReport()
@@ -167,7 +169,7 @@ class Served:
 # what an answer says of its making when no inference made it: for `replace`
 NOT_INFERRED: Mapping[str, Any] = MappingProxyType(
     {
-        "denoise_steps": 0, "tokens_cut": 0, "stages_ms": NOTHING, "cache_status": "n/a", "cache_age_ms": 0.0,
+        "denoise_steps": 0, "tokens_cut": 0, "masked_cameras": (), "stages_ms": NOTHING, "cache_status": "n/a", "cache_age_ms": 0.0,
         "rtc_mode": "", "rtc_delay": 0, "rtc_previous": "", "rtc_elapsed_rows": 0.0, "a2c2": NOTHING,
     }
 )  # fmt: skip

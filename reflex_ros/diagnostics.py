@@ -58,9 +58,13 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
     values: dict[str, object] = {key: description[key] for key in shown if key in description}
     if "active_providers" in description:
         values["active_providers"] = ", ".join(description["active_providers"])
+    unfed = ", ".join(description.get("unfed_cameras", ()))
+    if unfed:
+        values["masked cameras"] = unfed
     problem = refusal or engine.reason
     level = OK if engine.state == READY else ERROR if problem or engine.state == DEGRADED else WARN
-    return Finding("policy", level, problem or engine.state, values | {"state": engine.state})
+    said = f"{engine.state}; no camera of the robot feeds {unfed}" if unfed else engine.state
+    return Finding("policy", level, problem or said, values | {"state": engine.state})
 
 
 def trouble(loop: ChunkLoop) -> str:

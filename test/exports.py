@@ -275,6 +275,31 @@ def vlm_stack(*, size: int = 32, chunk: int = 10, dim: int = 7, hidden: int = 12
     return make
 
 
+def echo(*, size: int = 64) -> Export:
+    """SmolVLA's inputs without a network: row r of the chunk is the mean of row r of the first picture (columns 0 to 2),
+    the mean of its column r (3 to 5), and whether the second camera is there (6).
+    """
+
+    def make(path: Path) -> None:
+        graph = Graph()
+        first, second = (graph.input(f"img_cam{number}", FLOAT, [1, 3, size, size]) for number in (1, 2))
+        graph.input("mask_cam1", BOOL, [1])
+        there = graph.shaped(graph.to(graph.input("mask_cam2", BOOL, [1]), FLOAT), 1, 1, 1)
+        noise = graph.op("Mul", graph.input("noise", FLOAT, [1, size, 7]), graph.constant(0.0))
+        parts = [graph.op("Transpose", graph.mean(first, axis), perm=[0, 2, 1]) for axis in (3, 2)]
+        unread = graph.op("Mul", graph.shaped(graph.mean(second, 1, 2, 3), 1, 1, 1), graph.constant(0.0))
+        column = graph.op("Add", graph.op("Expand", there, graph.constant([1, size, 1], np.int64)), unread)
+        made = graph.op("Add", noise, graph.op("Concat", *parts, column, axis=2))
+        graph.output(made, "actions", FLOAT, [1, size, 7])
+        write_config(
+            path, model_id="test/echo", model_type="smolvla", export_kind="monolithic", chunk_size=size, action_dim=7,
+            normalization={"action": {"mode": "identity"}},
+        )  # fmt: skip
+        graph.save(path / "model.onnx")
+
+    return make
+
+
 # What conftest.py's export_dir("name") gives. "mono_pi0_7" and all that follow it have the seven joints of a
 # Panda at 20 Hz and fit --embodiment franka; "failing" ones fail once panda_joint1 is above 1 rad, and "burning"
 # computes for many seconds then, unless it is cancelled.
@@ -289,6 +314,7 @@ EXPORTS: Mapping[str, Export] = {
     "expert_stack": expert_stack(),
     "vlm_stack": vlm_stack(),
     "gr00t": gr00t(),
+    "echo": echo(),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
     "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges

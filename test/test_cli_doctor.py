@@ -117,6 +117,13 @@ def test_the_embedded_policy_by_omission_is_a_warning_where_there_is_ros() -> No
     assert embodiment_finding(http=False).level == FAIL
 
 
+def test_cameras_that_the_robot_lacks_are_a_warning(export_dir: ExportDir) -> None:
+    settings = settings_from({"export_dir": str(export_dir("mono_pi0_7")), "embodiment": "franka"})
+    found = {finding.name: finding for finding in policy(settings, False)}
+    assert found["cameras"].level == WARN
+    assert "no camera of the robot feeds wrist_l, wrist_r" in found["cameras"].said
+
+
 def embodiment_finding(**settings: object) -> Finding:
     """What the doctor says of the robot, where there is ROS."""
     return {found.name: found for found in policy(settings_from(settings), True)}["embodiment"]

@@ -51,6 +51,13 @@ def of_engine(engine: Engine, **progress: Any) -> dict[str, Finding]:
     return {finding.concern: finding for finding in found}
 
 
+def test_cameras_that_the_robot_lacks_are_named(make_engine: MakeEngine) -> None:
+    found = of_engine(make_engine("mono_pi0_7", embodiment="franka"))["policy"]
+    assert found.level == diagnostics.OK
+    assert "no camera of the robot feeds wrist_l, wrist_r" in found.message
+    assert found.values["masked cameras"] == "wrist_l, wrist_r"
+
+
 def fail(engine: Engine, slot: str, times: int) -> None:
     """Ask a slot whose model raises where the robot is BEYOND."""
     loaded = engine.loaded

@@ -31,6 +31,31 @@ def test_the_config_hash_is_the_published_one() -> None:
     assert config_hash({"b": 1, "a": {"y": 2.0, "x": "é"}}) == "7d87010c00ef8c33"
 
 
+def test_a_tether_config_alone_is_read(tmp_path: Path) -> None:
+    (tmp_path / "tether_config.json").write_text('{"model_id": "successor"}')
+    found = open_export(tmp_path)
+    assert (found.model_id, found.config_path) == ("successor", tmp_path / "tether_config.json")
+    assert found.ignored_config == ""
+
+
+def test_of_two_descriptions_the_own_one_is_read_and_the_other_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tether_config.json").write_text('{"model_id": "successor"}')
+    (tmp_path / "reflex_config.json").write_text('{"model_id": "own"}')
+    found = open_export(tmp_path)
+    assert (found.model_id, found.config_path) == ("own", tmp_path / "reflex_config.json")
+    said = "it has a reflex_config.json and a tether_config.json: the first is read, the other is not"
+    assert found.ignored_config == said
+
+
+def test_what_is_wrong_with_a_tether_config_names_that_file(tmp_path: Path) -> None:
+    (tmp_path / "tether_config.json").write_text("{")
+    with pytest.raises(ExportError, match=r"tether_config\.json: "):
+        open_export(tmp_path)
+    (tmp_path / "tether_config.json").write_text('{"normalization": 3}')
+    with pytest.raises(ExportError, match=r"tether_config\.json: normalization must be an object"):
+        open_export(tmp_path)
+
+
 def test_external_weights_count_in_the_model_hash(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"AAA")
     before = model_hash(tmp_path)

@@ -17,6 +17,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export import open_export
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.layouts import load_layout
+from reflex_core.policy.policy import load_policy
 
 FRANKA = load_preset("franka").without_gripper()
 SEVEN = Statistics(np.zeros(7), np.ones(7))
@@ -55,6 +56,29 @@ def test_without_a_robot_everything_is_served_as_the_export_has_it(tmp_path: Pat
     assert found.cameras == {"front": "front"}
     assert (found.action_statistics, found.state_statistics) == (None, None)
     assert (found.horizon, found.dt_s) == (12, 0.0)
+
+
+def test_cameras_that_the_robot_lacks_are_named(tmp_path: Path) -> None:
+    path = probe(tmp_path, wrist=True)
+    found = fitted(path, robot(9, cameras=("front",)))
+    assert found.unfed_cameras == ("wrist",)
+    said = "no camera of the robot feeds 'wrist': it is masked in every chunk, as if it were covered"
+    assert said in found.notes
+    assert fitted(path, robot(9, cameras=("wrist", "front"))).unfed_cameras == ()
+    assert fitted(path, None).unfed_cameras == ()
+
+
+def test_a_slot_that_never_had_a_camera_is_always_masked_and_not_missed(tmp_path: Path) -> None:
+    images = [
+        {"camera": "front", "input": "eye"},
+        {"camera": None, "input": "eye_wrist", "mask": "has_wrist", "fill": 0.25, "range": [0.0, 1.0]},
+    ]
+    path = probe(tmp_path, {"images": images}, wrist=True)
+    policy = load_policy(open_export(path), robot(9), "cpu", 1)
+    assert policy.fit.unfed_cameras == ()
+    made = policy.predict(policy.canary(), 1)
+    assert made.masked_cameras == ()
+    np.testing.assert_allclose(made.actions[:, 5:7], np.tile([0.25, 0.0], (12, 1)), atol=1e-5)
 
 
 def test_actions_are_reordered_by_name(tmp_path: Path) -> None:

@@ -139,6 +139,14 @@ def test_a_policy_that_sees_and_hears_nothing_says_so(export_dir: ExportDir, nam
     assert policy_of(export_dir(name)).notes == ("it takes no image and no instruction",)
 
 
+def test_an_export_that_describes_itself_twice_is_served_by_the_first_and_says_so(
+    export_copy: ExportDir,
+) -> None:
+    path = export_copy("gr00t")
+    (path / "tether_config.json").write_text("{}")
+    assert any("tether_config.json: the first is read" in note for note in policy_of(path).notes)
+
+
 # every odd export must show the same picture, words and state in its actions
 ODD: dict[str, dict[str, Any]] = {
     "two graphs with their own names": {},

@@ -36,6 +36,18 @@ def panda(export_dir: ExportDir) -> Policy:
     return policy_of(export_dir("mono_pi0_7"), "franka")
 
 
+def test_a_chunk_says_which_cameras_gave_no_picture(panda: Policy) -> None:
+    seen = panda.canary()
+    first = panda.contract.images[0].camera
+    name = panda.fit.cameras[str(first)]
+    frames = {name: seen.frames[name]}
+    fed = {panda.fit.cameras.get(str(slot.camera), slot.camera) for slot in panda.contract.images}
+    alone = panda.predict(dataclasses.replace(seen, frames=frames), 1)
+    assert len(fed) > 1
+    assert set(alone.masked_cameras) == fed - {name}
+    assert panda.predict(seen, 1).masked_cameras == ()
+
+
 def test_denormalised_actions_match_the_computation_by_hand(tmp_path: Path) -> None:
     raw = policy_of(probe(tmp_path / "raw"))
     mean, std = [0.1 * number for number in range(7)], [0.5 + number for number in range(7)]

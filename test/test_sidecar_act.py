@@ -28,7 +28,7 @@ MORE = {
     "num_actions", "action_dim", "hz", "denoising_steps", "num_denoising_steps", "provider_mode", "active_providers",
     "vlm_conditioning", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "model_hash", "config_hash",
     "reflex_version", "action_names", "dt_s", "start_index", "source", "seed", "policy_slot", "routing", "model_version",
-    "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "deadline_exceeded", "guard_summary",
+    "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "masked_cameras", "deadline_exceeded", "guard_summary",
     "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "cache_status", "cache_age_ms",
     "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied", "a2c2_reason", "a2c2_correction_magnitude",
 }  # fmt: skip

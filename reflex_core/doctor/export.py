@@ -11,11 +11,11 @@ from pathlib import Path
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.export import CONFIG_NAME, TETHER_NAME, open_export
 
 RECEIPT = "VERIFICATION.md"
 # people change these on purpose: `reflex calibrate-adaptive --write`, a robot's own ranges
-EDITED = (CONFIG_NAME, "embodiment.json")
+EDITED = (CONFIG_NAME, TETHER_NAME, "embodiment.json")
 _ROW = re.compile(r"^\|\s*`?([^`|]+?)`?\s*\|.*\b([0-9a-f]{64})\b", re.MULTILINE)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ReflexError
-from reflex_core.export import CONFIG_NAME, config_hash
+from reflex_core.export import config_hash
 from reflex_core.frames import rgb
 from reflex_core.policy.policy import Policy
 from reflex_core.values import Frame, Observation
@@ -75,7 +75,7 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
     """What is not as it was when the chunk was recorded, as far as the fixture tells, and the way out."""
     export = policy.export
     seal = f"if that was you, `reflex export seal {export.path} --force` keeps what it answers now"
-    configured = f"{CONFIG_NAME} (num_denoising_steps, images, normalization, ...)"
+    configured = f"{export.config_path.name} (num_denoising_steps, images, normalization, ...)"
     if "model_hash" not in recorded or "config_hash" not in recorded:
         return (
             f"the weights, {configured} or onnxruntime are not what it was recorded with",

@@ -66,6 +66,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         loaded = engine.loaded
         assert loaded is not None
         yield _shapes(engine.description())
+        yield from _unfed(loaded)
         yield _robot(loaded, settings, drives)
         try:
             engine.warm_up()
@@ -92,6 +93,19 @@ def _shapes(said: Mapping[str, Any]) -> Finding:
     versions = ", ".join(slot["model_version"] for slot in said["policies"]["slots"].values())
     actions = f"{said['action_horizon']} x {len(said['action_names'])} actions"
     return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
+
+
+def _unfed(loaded: Loaded) -> Iterator[Finding]:
+    """The cameras of each policy that the robot has none for."""
+    for slot in loaded.slots.values():
+        names = ", ".join(slot.policy.fit.unfed_cameras)
+        if names:
+            yield Finding(
+                "cameras" if len(loaded.slots) == 1 else f"cameras {slot.name}",
+                WARN,
+                f"no camera of the robot feeds {names}: masked in every chunk, as if covered",
+                "name them under `cameras` of the embodiment if the robot has them; else take an export without them",
+            )
 
 
 def _robot(loaded: Loaded, settings: Settings, drives: bool) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
-from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.export import Export
 from reflex_core.policy.blocks import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.policy.flow import read_flow
 from reflex_core.policy.image_slots import ImageSlot, read_images
@@ -80,7 +80,7 @@ class _Reading:
     """One reading of one export, so that every complaint can name the file."""
 
     def __init__(self, export: Export, config: Config, graphs: Graphs) -> None:
-        self._where = export.path / CONFIG_NAME
+        self._where = export.config_path
         self._export = export
         self._config = config
         self._inputs: dict[str, TensorInfo] = {}

@@ -27,7 +27,8 @@ class Fit:
     actions are, in the robot's order. hold_columns: for each action the state column that measures it, or None when
     the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
-    own joint names where it has some. ends: what its gripper does to the actions.
+    own joint names where it has some. unfed_cameras: the policy's cameras that the robot has none for, so that they are
+    masked in every chunk. ends: what its gripper does to the actions.
     """
 
     cameras: Mapping[str, str]
@@ -42,6 +43,7 @@ class Fit:
     dt_s: float
     notes: tuple[str, ...] = ()
     embodiment: Embodiment | None = None
+    unfed_cameras: tuple[str, ...] = ()
     ends: tuple[End, ...] = ()
 
 
@@ -78,6 +80,7 @@ def fit(
         dt_s=_dt_s(export, contract, served),
         notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
+        unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),
     )
 
@@ -157,6 +160,8 @@ def _notes(
     for wanted, have in cameras.items():
         if wanted != have:
             yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
+    for name in _unfed(contract, cameras):
+        yield f"no camera of the robot feeds '{name}': it is masked in every chunk, as if it were covered"
     if embodiment is not None and contract.horizon > embodiment.chunk_size:
         yield f"its chunks of {contract.horizon} actions are cut to the {embodiment.chunk_size} of the embodiment"
 
@@ -269,20 +274,29 @@ def _hold_columns(
 
 def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
     """By name; where no name agrees, in the order in which both sides list their cameras."""
-    wanted = [slot.camera for slot in contract.images]
+    wanted = [slot.camera for slot in contract.images if slot.camera is not None]
     if embodiment is None:
         return {name: name for name in wanted}
     have = [camera.name for camera in embodiment.cameras]
     pairs = {name: name for name in wanted if name in have}
     if not pairs:
         pairs = dict(zip(wanted, have, strict=False))
-    required = [slot.camera for slot in contract.images if slot.required and slot.camera not in pairs]
+    required = _unfed(contract, pairs, required=True)
     if required:
         raise ConfigurationError(
             f"{export.path}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
             "camera-mismatch",
         )
     return pairs
+
+
+def _unfed(contract: Contract, pairs: Mapping[str, str], *, required: bool = False) -> tuple[str, ...]:
+    """The policy's cameras that no camera of the robot feeds; of the required ones only, where that is asked."""
+    return tuple(
+        slot.camera
+        for slot in contract.images
+        if slot.camera is not None and slot.camera not in pairs and (slot.required or not required)
+    )
 
 
 def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> float:

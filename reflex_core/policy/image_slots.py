@@ -22,13 +22,14 @@ Fail = Callable[[str, str, object], ExportError]
 class ImageSlot:
     """One image input. height and width are None where the graph takes any size.
 
+    camera: None where no camera was in training either, so that the input is always masked.
     resize, filter: how a picture of another size is brought to this one (reflex_core/policy/resize.py).
     scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
     bars: (3,) float32, network values around a letterboxed picture. fill: network value of a camera that is missing.
     whole_numbers: the graph takes integers.
     """
 
-    camera: str
+    camera: str | None
     input: str
     mask: str | None
     height: int | None
@@ -63,6 +64,9 @@ def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Fail) -
 
 def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
     key = f"images ({info.name})"
+    camera = entry["camera"]
+    if not (isinstance(camera, str) and camera) and not (camera is None and entry.get("mask")):
+        raise fail(f"{key}.camera", "a name, or null where the slot has a mask and never a camera", camera)
     last, height, width = _shape(entry, info, fail)
     resize = entry.get("resize", LETTERBOX)
     if resize == "letterbox_center":  # what it is called where the other one is letterbox_top_left
@@ -81,7 +85,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
     if whole_numbers:
         _check_whole_numbers(entry, info, np.concatenate([scale * 255 + offset, offset, bars, [fill]]), fail)
     return ImageSlot(
-        camera=str(entry["camera"]),
+        camera=camera,
         input=info.name,
         mask=entry.get("mask"),
         height=height,
@@ -94,7 +98,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
         bars=bars,
         fill=float(fill),
         # without a mask the network cannot be told that a camera is missing
-        required=bool(entry.get("required", True)) or entry.get("mask") is None,
+        required=camera is not None and (bool(entry.get("required", True)) or entry.get("mask") is None),
         whole_numbers=whole_numbers,
     )
 

@@ -72,8 +72,8 @@ def image_arrays(
     """
     arrays: Arrays = {}
     for slot in slots:
-        frame = frames.get(cameras.get(slot.camera, slot.camera))
-        if frame is None and slot.required:
+        frame = None if slot.camera is None else frames.get(cameras.get(slot.camera, slot.camera))
+        if frame is None and slot.camera is not None and slot.required:
             raise ObservationError(
                 f"no image from camera '{cameras.get(slot.camera, slot.camera)}'"
                 f" (got {', '.join(sorted(frames)) or 'none'}); the policy needs it",
@@ -83,6 +83,14 @@ def image_arrays(
         if slot.mask is not None:
             arrays[slot.mask] = np.array([frame is not None])
     return arrays
+
+
+def masked_cameras(
+    slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The cameras that the policy reads and that gave no picture, as the robot calls them where it has them."""
+    wanted = (cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None)
+    return tuple(name for name in dict.fromkeys(wanted) if name not in frames)
 
 
 @dataclass(frozen=True, slots=True)

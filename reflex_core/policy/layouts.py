@@ -15,7 +15,7 @@ import numpy as np
 
 from reflex_core.cancellation import Cancellation
 from reflex_core.errors import ExportError
-from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.export import Export
 from reflex_core.policy.blocks import PREFIX
 from reflex_core.policy.contract import Contract, Graphs, read_contract
 from reflex_core.policy.cuda_graph import StaticSession
@@ -77,6 +77,7 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     contract = read_contract(export, config, graphs)
     last = sessions.get("denoise") or sessions["monolithic"]
     notes = [*placement.notes, *(note for session in sessions.values() for note in session.notes)]
+    notes += [export.ignored_config] if export.ignored_config else []
     if not (contract.images or contract.language):
         notes.append("it takes no image and no instruction")
     if "vision" in sessions:
@@ -105,7 +106,7 @@ def _graph_files(export: Export, config: Config) -> dict[str, object]:
     whole = bool({"denoise", "monolithic"} & roles) and len({"vision", "text", "prefill"} & roles) in (0, 3)
     if not isinstance(graphs, dict) or not whole:
         raise ExportError(
-            f"{export.path / CONFIG_NAME}: 'graphs' must name a denoise graph (with a prefix, or with vision, text and"
+            f"{export.config_path}: 'graphs' must name a denoise graph (with a prefix, or with vision, text and"
             f" prefill) or a monolithic graph, got {graphs!r}"
         )
     return graphs
@@ -142,7 +143,7 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
         source = contract.links.get(name, name)
         if name not in own and source not in made and name not in described(contract):
             raise ExportError(
-                f"{last.path}: nothing provides its input '{name}': describe it in {CONFIG_NAME}"
+                f"{last.path}: nothing provides its input '{name}': describe it in {export.config_path.name}"
                 " (images, language, state, flow, or links to a prefix output)",
                 "undescribed-input",
             )
@@ -151,7 +152,7 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
 
 def _check_flow(export: Export, contract: Contract, last: Session) -> None:
     """The names of the flow are in the graph, and what comes out has the shape of what goes in."""
-    config = export.path / CONFIG_NAME
+    config = export.config_path
     keys = ("noise",) if contract.baked else ("x", "time")
     for key in keys:
         if contract.flow_names.get(key) not in last.inputs:
@@ -182,7 +183,7 @@ def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None
     shape = last.inputs[name].shape if name in last.inputs and not contract.baked else ()
     if not shape or shape[-1] != contract.horizon:
         raise ExportError(
-            f"{export.path / CONFIG_NAME}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"
+            f"{export.config_path}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"
             f" {contract.horizon} numbers, one per row; {last.path.name} takes {shape or 'none'}"
         )
 
@@ -287,7 +288,7 @@ def _only_input(session: Session) -> str:
 
 
 def _check_vlm_stack(export: Export, contract: Contract, image: str, text: str, prefill: Session) -> None:
-    config = export.path / CONFIG_NAME
+    config = export.config_path
     cameras = [slot.input for slot in contract.images]
     if cameras != [image]:
         raise ExportError(

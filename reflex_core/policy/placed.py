@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reflex_core.errors import ConfigurationError, ExportError
-from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.export import Export
 from reflex_core.policy.cuda_graph import Stage, open_static
 from reflex_core.policy.providers import GraphMetrics, LoadOptions, Placement
 from reflex_core.policy.session import EagerSession, Session
@@ -19,7 +19,7 @@ def variants(export: Export) -> tuple[str, ...]:
     listed = export.config.get("variants") or {}
     if not isinstance(listed, Mapping) or not all(isinstance(entry, Mapping) for entry in listed.values()):
         raise ExportError(
-            f"{export.path / CONFIG_NAME}: 'variants' must be an object of objects with 'graphs', got {listed!r}"
+            f"{export.config_path}: 'variants' must be an object of objects with 'graphs', got {listed!r}"
         )
     return tuple(map(str, listed))
 
@@ -31,7 +31,7 @@ def varied(export: Export, config: Config, variant: str) -> Config:
     names = variants(export)
     if variant not in names:
         raise ConfigurationError(
-            f"{export.path / CONFIG_NAME}: there is no variant '{variant}' (it lists {', '.join(names) or 'none'})"
+            f"{export.config_path}: there is no variant '{variant}' (it lists {', '.join(names) or 'none'})"
         )
     graphs = config.get("graphs")
     return config | {"graphs": (graphs or {}) | dict(export.config["variants"][variant].get("graphs", {}))}

@@ -17,7 +17,7 @@ from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.cuda_graph import capture
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.gripper import at_the_ends
-from reflex_core.policy.inputs import Arrays, Language, image_arrays, state_array, state_words
+from reflex_core.policy.inputs import Arrays, Language, image_arrays, masked_cameras, state_array, state_words
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
 from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found, PrefixCache, require_cache
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
@@ -32,6 +32,7 @@ class Prediction:
     """actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard.
 
     normalised: (1, horizon, width) float32 as the network made them. cache: what the episode cache said.
+    masked_cameras: which it would have looked through and had no picture from.
     """
 
     actions: Floats
@@ -40,6 +41,7 @@ class Prediction:
     stages_ms: Mapping[str, float]
     normalised: Floats
     cache: Found = NOTHING_KEPT
+    masked_cameras: tuple[str, ...] = ()
 
 
 class Policy:
@@ -95,7 +97,8 @@ class Policy:
             "vlm_prefix_ms": (prefixed - entered) * 1e3,
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
-        return Prediction(self.physical(normalised), steps, tokens_cut, stages, normalised, found)
+        masked = masked_cameras(self.contract.images, observation.frames, self.fit.cameras)
+        return Prediction(self.physical(normalised), steps, tokens_cut, stages, normalised, found, masked)
 
     @property
     def fell_back(self) -> bool:
@@ -216,6 +219,8 @@ class Policy:
         """An observation with every shape as in service: what warm-up and probes run on."""
         frames = {}
         for slot in self.contract.images:
+            if slot.camera is None:
+                continue
             height, width = slot.height or 224, slot.width or 224
             pixels = np.full((height, width, 3), 127, dtype=np.uint8)
             frames[self.fit.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ExportError
-from reflex_core.export import CONFIG_NAME
+from reflex_core.export import config_path
 from reflex_core.model_hash import MONOLITHIC_FILES
 from reflex_core.policy.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
 
@@ -52,11 +52,11 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> str:
         return str(kind)
     if kind is not None:
         raise ExportError(
-            f"{path / CONFIG_NAME}: 'export_kind' must be {DECOMPOSED}, {MONOLITHIC} or {EXPERT_STACK}, got {kind!r}"
+            f"{config_path(path)}: 'export_kind' must be {DECOMPOSED}, {MONOLITHIC} or {EXPERT_STACK}, got {kind!r}"
         )
     if (path / "expert_stack.onnx").is_file() or "expert" in config:
         return EXPERT_STACK
-    raise ExportError(f"{path / CONFIG_NAME}: names no 'export_kind' and there is no expert_stack.onnx")
+    raise ExportError(f"{config_path(path)}: names no 'export_kind' and there is no expert_stack.onnx")
 
 
 def defaults(path: Path, config: Mapping[str, Any]) -> Config:
@@ -105,11 +105,11 @@ def trained_by(path: Path, config: Mapping[str, Any]) -> str:
         return LEROBOT
     if source not in (LEROBOT, OPENPI):
         raise ExportError(
-            f"{path / CONFIG_NAME}: 'source' must be {LEROBOT} or {OPENPI}, got {source[:120]!r}"
+            f"{config_path(path)}: 'source' must be {LEROBOT} or {OPENPI}, got {source[:120]!r}"
         )
     if source == OPENPI and _family(config) not in _OPENPI_PICTURES:
         raise ExportError(
-            f"{path / CONFIG_NAME}: 'source' {OPENPI} goes with 'model_type' {' or '.join(_OPENPI_PICTURES)}, got"
+            f"{config_path(path)}: 'source' {OPENPI} goes with 'model_type' {' or '.join(_OPENPI_PICTURES)}, got"
             f" {str(config.get('model_type', 'smolvla'))[:120]!r}"
         )
     return source
@@ -186,7 +186,7 @@ def _monolithic(path: Path, config: Mapping[str, Any]) -> Config:
 def _decomposed(path: Path, config: Mapping[str, Any]) -> Config:
     block = config.get("decomposed") or {}
     if not isinstance(block, Mapping):
-        raise ExportError(f"{path / CONFIG_NAME}: 'decomposed' must be an object, got {block!r}")
+        raise ExportError(f"{config_path(path)}: 'decomposed' must be an object, got {block!r}")
     graphs = {
         "prefix": block.get("vlm_prefix_onnx", "vlm_prefix.onnx"),
         "denoise": block.get("expert_denoise_onnx", "expert_denoise.onnx"),

@@ -91,6 +91,7 @@ class Predict:
             adaptive_threshold=sampling.adaptive.threshold if sampling.adaptive else 0.0,
             max_steps=request.max_steps,
             tokens_cut=prediction.tokens_cut,
+            masked_cameras=prediction.masked_cameras,
             stages_ms=prediction.stages_ms,
             cache_status=prediction.cache.status,
             cache_age_ms=prediction.cache.age_ms,

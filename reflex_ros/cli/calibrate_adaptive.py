@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError, ObservationError, ReflexError
-from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.export import CONFIG_NAME, config_path, open_export
 from reflex_core.locations import DEMO, embedded_policy, export_path
 from reflex_core.observation_files import read_observations
 from reflex_core.policy.adaptive import adaptive_block
@@ -104,7 +104,7 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
         )
         return 1
     if not options.write:
-        print(f"\nnothing was written; --write keeps the marked line in {path / CONFIG_NAME}")
+        print(f"\nnothing was written; --write keeps the marked line in {config_path(path)}")
         return 0
     measured = {
         "model_hash": export.model_hash,
@@ -116,8 +116,8 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
         "max_difference": options.max_difference,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
-    write_block(path / CONFIG_NAME, "adaptive", adaptive_block(chosen.adaptive, measured))
-    print(f"\nwritten to {path / CONFIG_NAME}")
+    write_block(config_path(path), "adaptive", adaptive_block(chosen.adaptive, measured))
+    print(f"\nwritten to {config_path(path)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from reflex_core.errors import ReflexError
-from reflex_core.export import CONFIG_NAME, open_export
+from reflex_core.export import CONFIG_NAME, config_path, open_export
 from reflex_core.locations import export_path
 from reflex_core.observation_files import named_observations
 from reflex_core.policy.blocks import MOST_AGE_MS
@@ -82,7 +82,7 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
     for note in _notes(found):
         print(f"note: {note}")
     if not options.write:
-        print(f"nothing was written; --write keeps the threshold in {path / CONFIG_NAME}")
+        print(f"nothing was written; --write keeps the threshold in {config_path(path)}")
         return 0
     figures: dict[str, float] = (
         {"still_pairs": len(found.still), "noise": round(found.noise, 4)} if found.still else {}
@@ -91,8 +91,8 @@ def _calibrate(path: Path, options: argparse.Namespace) -> int:
         median = float(np.median(found.moved))
         figures |= {"least_change": round(found.least, 4), "median_change": round(median, 4)}
     block = prefix_block(chosen, options.max_age_ms, export.model_hash, _words(found), **figures)
-    write_block(path / CONFIG_NAME, "prefix_cache", block)
-    print(f"written to {path / CONFIG_NAME}")
+    write_block(config_path(path), "prefix_cache", block)
+    print(f"written to {config_path(path)}")
     return 0
 
 

@@ -84,6 +84,7 @@ def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
         "fallback_age_ms": round(served.fallback_age_ms, 1),
         "hold_reason": served.hold_reason,
         "instruction_tokens_cut": served.tokens_cut,
+        "masked_cameras": served.masked_cameras,
         "cache_status": served.cache_status,
         "cache_age_ms": round(served.cache_age_ms, 1),
         "rtc_mode": served.rtc_mode,
