@@ -138,6 +138,10 @@ class Metrics:
             "reflex_fallback_invocations_total", "Answers that did not come from the policy here, by what stood in",
             ["embodiment", "fallback_target"],
         )
+        self.late_inferences = counter(
+            "reflex_late_inferences_total", "Inferences left to finish after their deadline: kept, failed, given_up",
+            ["embodiment", "outcome"],
+        )
         self.deadline_misses = counter("reflex_deadline_misses_total", "Requests over their deadline", ["embodiment"])
         self.cloud_failures = counter("reflex_cloud_failures_total", "Times the cloud did not help, by reason", ["reason"])
         self.cache_hits = counter(

@@ -17,7 +17,7 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, 
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
 from reflex_core.rate_limit import Seldom
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
-from reflex_core.wedges.deadline import EPISODES_KEPT, Deadline, reserve_ms
+from reflex_core.wedges.deadline import EPISODES_KEPT, FAILED, GIVEN_UP, KEPT, Deadline, reserve_ms
 from reflex_core.wedges.wedge import Proceed
 
 SHORT_MS, LONG_MS = 20.0, 60_000.0
@@ -35,7 +35,7 @@ class Bench:
     most_workers: int = 32
 
     def __post_init__(self) -> None:
-        self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds")
+        self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds", KEPT, FAILED, GIVEN_UP)
         self.deadline = Deadline(
             lambda: self.budget_ms,
             lambda: self.max_age_ms,
@@ -45,6 +45,7 @@ class Bench:
             self.counts,
             self.counts["holds"],
             self.most_workers,
+            self.counts,
         )
 
     def good(self, asked: Request, actions: Floats | None = None, source: str = POLICY) -> Served:
@@ -52,9 +53,18 @@ class Bench:
         return self.deadline(asked, lambda bounded: answer(bounded, actions, source=source))
 
     def missed(self, asked: Request) -> Served:
-        """The answer to a request whose inference goes on until it is cancelled."""
+        """The answer to a request whose inference goes on until it is cancelled, which it is by now."""
         self.budget_ms = SHORT_MS
-        return self.deadline(replace(asked, received_ns=time.monotonic_ns()), until_cancelled)
+        try:
+            return self.deadline(replace(asked, received_ns=time.monotonic_ns()), until_cancelled)
+        finally:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End what is left to finish."""
+        self.deadline.close()
+        wait_for(lambda: self.deadline.busy == 0)
+        self.deadline._closed = False
 
     def counted(self, name: str) -> float:
         return count(self.counts[name])
@@ -243,9 +253,14 @@ def test_what_is_not_finite_or_not_inferred_is_not_a_good_chunk(bench: Bench) ->
     assert bench.missed(request("cloud")).chunk.source == LAST_KNOWN_GOOD
 
 
-def test_a_chunk_of_unknown_rate_cannot_stand_in(bench: Bench) -> None:
-    bench.deadline(request(), lambda asked: answer(asked, dt_s=0.0))
-    assert bench.missed(request()).chunk.source == HOLD
+def test_a_chunk_of_unknown_rate_stands_in_from_its_first_row_with_its_age(bench: Bench) -> None:
+    bench.deadline(request(stamp_s=0.0), lambda asked: answer(asked, dt_s=0.0))
+    served = bench.missed(request(stamp_s=5 * DT_S))
+    np.testing.assert_array_equal(served.chunk.actions, ramp())
+    assert (served.chunk.source, served.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    assert served.fallback_age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
+    bench.max_age_ms = 1.0
+    assert bench.missed(request(stamp_s=6 * DT_S)).chunk.source == HOLD
 
 
 def test_an_older_answer_that_comes_late_does_not_replace_a_newer_one(bench: Bench) -> None:
@@ -269,6 +284,102 @@ def test_with_nowhere_to_hold_it_is_an_error(bench: Bench) -> None:
         bench.missed(request())
     assert caught.value.slug == "deadline-exceeded"
     assert bench.counted("misses") == 1
+
+
+def test_a_model_that_is_always_too_slow_makes_a_first_chunk_that_stands_in(bench: Bench) -> None:
+    bench.position, bench.budget_ms = None, SHORT_MS
+    slow = Stubborn()
+    with pytest.raises(InferenceError):
+        bench.deadline(request(stamp_s=0.0), slow)
+    assert bench.deadline.busy == 1, "it goes on"
+    slow.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    served = bench.missed(request(stamp_s=2.5 * DT_S))
+    assert served.chunk.source == LAST_KNOWN_GOOD
+    np.testing.assert_array_equal(served.chunk.actions, ramp()[2:])
+    assert (bench.counted(KEPT), bench.deadline.late) == (1, 2)
+
+
+def test_one_late_inference_at_a_time_is_left_to_finish(bench: Bench) -> None:
+    bench.budget_ms = SHORT_MS
+    slow = Stubborn()
+    assert bench.deadline(request("one"), slow).chunk.source == HOLD
+    assert bench.deadline(request("two"), until_cancelled).chunk.source == HOLD
+    wait_for(lambda: bench.deadline.busy == 1)
+    slow.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    again = Stubborn()
+    bench.deadline(request("two"), again)
+    again.release.set()
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert bench.counted(KEPT) == 2
+
+
+def test_a_chunk_at_half_its_age_is_made_anew_while_it_still_stands_in(bench: Bench) -> None:
+    for age_ms, kept in ((400, 0), (600, 1)):
+        bench.max_age_ms = 1000.0
+        episode_id = f"aged-{age_ms}"
+        bench.good(request(episode_id, stamp_s=0.0, received_ns=time.monotonic_ns() - age_ms * 1_000_000))
+        bench.budget_ms = SHORT_MS
+        slow = Stubborn()
+        asked = replace(request(episode_id, stamp_s=DT_S), received_ns=time.monotonic_ns())
+        assert bench.deadline(asked, slow).chunk.source == LAST_KNOWN_GOOD
+        slow.release.set()
+        wait_for(lambda: bench.deadline.busy == 0)
+        assert bench.counted(KEPT) == kept
+
+
+def test_a_late_inference_whose_chunk_would_be_too_old_is_given_up(bench: Bench) -> None:
+    bench.budget_ms, bench.max_age_ms = SHORT_MS, 100.0
+    began = time.monotonic()
+    assert bench.deadline(request(), until_cancelled).chunk.source == HOLD
+    wait_for(lambda: bench.deadline.busy == 0)
+    assert time.monotonic() - began < 10.0
+    assert (bench.counted(GIVEN_UP), bench.counted(KEPT)) == (1, 0)
+    slow = Stubborn()
+    bench.deadline(request(), slow)
+    slow.release.set()
+    wait_for(lambda: bench.counted(KEPT) == 1)
+
+
+def test_a_late_inference_that_fails_makes_room_for_the_next(bench: Bench) -> None:
+    def fail(_: Request) -> Served:
+        raise InferenceError("out of memory")
+
+    bench.budget_ms = SHORT_MS
+    for ending in (fail, answer):
+        slow = Stubborn(ending)
+        bench.deadline(request(), slow)
+        slow.release.set()
+        wait_for(lambda: bench.deadline.busy == 0)
+    assert (bench.counted(FAILED), bench.counted(KEPT)) == (1, 1)
+
+
+def test_a_caller_whose_requests_always_come_over_their_budget_gets_a_first_chunk_too(bench: Bench) -> None:
+    bench.position, bench.budget_ms = None, SHORT_MS
+    late = request(stamp_s=None, received_ns=time.monotonic_ns() - 50_000_000)
+    with pytest.raises(InferenceError):
+        bench.deadline(late, answer)
+    wait_for(lambda: bench.counted(KEPT) == 1)
+    assert bench.deadline(replace(late, request_id="next"), answer).chunk.source == LAST_KNOWN_GOOD
+
+
+def test_who_gives_no_name_gets_the_chunk_of_its_address_only_where_nothing_can_be_held(bench: Bench) -> None:
+    asked = replace(request(None, stamp_s=None), caller="peer:10.0.0.1")
+    bench.good(asked)
+    assert bench.missed(asked).chunk.source == HOLD
+    bench.position = None
+    assert bench.missed(asked).chunk.source == LAST_KNOWN_GOOD
+    with pytest.raises(InferenceError):
+        bench.missed(replace(asked, caller="peer:10.0.0.2"))
+
+
+def test_robots_that_share_an_episode_never_get_each_others_chunk(bench: Bench) -> None:
+    asked = request("shared", stamp_s=None)
+    bench.good(replace(asked, caller="arm-1"))
+    assert bench.missed(replace(asked, caller="arm-2")).chunk.source == HOLD
+    assert bench.missed(asked).chunk.source == HOLD
+    assert bench.missed(replace(asked, caller="arm-1")).chunk.source == LAST_KNOWN_GOOD
 
 
 def test_a_request_that_comes_over_its_budget_is_answered_without_inference(bench: Bench) -> None:
@@ -302,8 +413,9 @@ def test_the_late_inference_is_cancelled(bench: Bench) -> None:
             ended.append(error)
             raise
 
+    bench.good(request(stamp_s=0.0))
     bench.budget_ms = ENOUGH_MS
-    assert bench.deadline(request(), proceed).deadline_exceeded
+    assert bench.deadline(request(stamp_s=DT_S), proceed).chunk.source == LAST_KNOWN_GOOD
     wait_for(lambda: bench.deadline.busy == 0)
     assert isinstance(ended[0], CancelledError)
     assert bench.deadline.late == 1
@@ -417,7 +529,8 @@ def test_requests_that_wait_for_a_model_that_does_not_end_leave_its_queue(
     for thread in threads:
         thread.join(30)
     assert sources == [HOLD] * 8
-    wait_for(lambda: bench.deadline.busy == 0)
+    wait_for(lambda: bench.deadline.busy == 1)  # the one whose chunk is needed
+    bench.give_up()
     bench.budget_ms = LONG_MS
     assert act(arm.request()).chunk.source == POLICY
 
@@ -428,6 +541,7 @@ def test_before_the_first_good_chunk_it_holds_where_the_robot_is(bench: Bench, e
     bench.budget_ms = ENOUGH_MS
     asked = arm.request(joint1=1.5)
     served = act(asked)
+    bench.give_up()
     assert served.chunk.source == HOLD
     assert asked.observation.state is not None
     np.testing.assert_array_equal(served.chunk.actions, np.tile(asked.observation.state, (HORIZON, 1)))

@@ -209,6 +209,14 @@ def a_border(bench: Bench) -> Provocation:
         act(client, episode_id="ep_1")
 
 
+def a_late_inference(bench: Bench) -> Provocation:
+    """Its budget is over before it begins."""
+    server = bench.serve("calm", deadline_ms=0.01)
+    yield server.client
+    act(server.client, episode_id="ep_1")
+    wait_for(lambda: figure(server.client, "reflex_late_inferences_total", outcome="kept"))
+
+
 def a_late_chunk(bench: Bench) -> Provocation:
     """Its chunks last half a second."""
     client = bench.serve("failing_raise", inject_latency_ms=700.0).client
@@ -274,6 +282,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_slo_violations": a_missed_objective,
     "reflex_fallback_invocations": a_missed_deadline,
     "reflex_deadline_misses": a_missed_deadline,
+    "reflex_late_inferences": a_late_inference,
     "reflex_cloud_failures": a_cloud_that_is_down,
     "reflex_breaker_state": a_model_that_raises,
     "reflex_act_errors": a_model_that_raises,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from asking import ALWAYS_MISSED, AT_REST, BEYOND, act, figure, grow_old, miss_the_objective
 from conftest import ExportDir, Server
-from http_client import STATE, Background, busy, good, in_flight, wait_for
+from http_client import STATE, Background, Client, busy, good, in_flight, wait_for
 
+from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError
+from reflex_core.settings import settings_from
 from reflex_ros.cli.main import main
+from reflex_ros.sidecar.thread import Sidecar
 
 Serve = Callable[..., Server]
 
+HORIZON = 10
 BUDGET_MS = 500.0  # enough for a calm inference on a busy machine, far too little for a burning one
 DEADLINE = {"deadline_ms": BUDGET_MS, "max_fallback_age_ms": 60_000.0}
 
@@ -50,6 +54,43 @@ def test_another_episodes_chunk_never_stands_in(serve: Serve) -> None:
     assert act(client, episode_id="ep_1").json["source"] == "policy"
     for fields in ({"episode_id": "ep_2"}, {}):
         assert act(client, BEYOND, **fields).json["source"] == "hold"
+
+
+@pytest.mark.parametrize(
+    "who", [{"episode_id": "ep_1"}, {"robot_id": "arm-1"}, {}], ids=["episode", "robot", "nobody"]
+)
+def test_a_model_that_is_always_over_the_deadline_makes_a_first_chunk_that_stands_in(
+    slow: Server, who: dict[str, str]
+) -> None:
+    """No rate, no position to hold at, and a budget that no inference keeps."""
+    first = slow.client.act(**who)
+    assert (first.status, first.json["error"]) == (503, "deadline-exceeded")
+    assert int(first.headers["retry-after"]) >= 1
+    wait_for(lambda: slow.client.act(**who).status == 200)
+    said = slow.client.act(**who).json
+    assert (said["source"], said["deadline_exceeded"], said["num_actions"]) == (
+        "last_known_good",
+        True,
+        HORIZON,
+    )
+    assert 0 < said["fallback_age_ms"] <= 60_000.0
+    assert figure(slow.client, "reflex_late_inferences_total", outcome="kept") >= 1
+    assert slow.client.get("/health").json["consecutive_crashes"] == 0
+
+
+@pytest.fixture(scope="module")
+def slow(export_dir: ExportDir) -> Iterator[Server]:
+    """Every answer takes longer than its budget; nothing says how fast its rows are or where the robot is."""
+    values = {"export_dir": str(export_dir("decomposed")), "device": "cpu", "intra_op_threads": 1, "port": 0}
+    settings = settings_from(values | {"deadline_ms": 0.1, "max_fallback_age_ms": 60_000.0})
+    engine = Engine(settings)
+    engine.load()
+    engine.warm_up()
+    sidecar = Sidecar(engine, settings)
+    sidecar.start()
+    yield Server(engine, sidecar, Client(sidecar.port))
+    sidecar.stop()
+    engine.unload()
 
 
 def test_after_a_missed_deadline_the_policy_is_free(serve: Serve) -> None:

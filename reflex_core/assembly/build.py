@@ -106,6 +106,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         "cloud": cloud,
     }
     inner = {"router": router} if router is not None else dict(slots[PROD].wedges)
+    opened.callback(deadline.close)
     built = {place: wedge for place, wedge in (wedges | inner).items() if wedge is not None}
     metrics.recorders.watched = recorders
     metrics.motion.figures = motion.figures

@@ -22,7 +22,7 @@ from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
 from reflex_core.wedges.admission import DEGRADE, Admission, degraded_steps_of
 from reflex_core.wedges.cloud import Cloud
-from reflex_core.wedges.deadline import Deadline
+from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline
 from reflex_core.wedges.guard import Guard, guard_for
 
 
@@ -73,6 +73,7 @@ def build_deadline(
         metrics.deadline_misses.labels(robot),
         {source: metrics.fallback_invocations.labels(robot, source) for source in (LAST_KNOWN_GOOD, HOLD)},
         metrics.holds.labels("deadline"),
+        finished={name: metrics.late_inferences.labels(robot, name) for name in (KEPT, FAILED, GIVEN_UP)},
     )
 
 

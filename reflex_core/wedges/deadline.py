@@ -16,6 +16,7 @@ from reflex_core.cancellation import Cancellation
 from reflex_core.counting import Counts
 from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.rate_limit import Seldom
+from reflex_core.robot.callers import robot_of
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -32,6 +33,9 @@ from reflex_core.wedges.wedge import Proceed
 from reflex_core.workers import Workers
 
 EPISODES_KEPT = 256
+DEADLINE_EXCEEDED = "deadline-exceeded"
+KEPT, FAILED, GIVEN_UP = "kept", "failed", "given_up"
+LONGEST_S = 10.0  # for which a late inference may go on
 MOST_WORKERS = 32
 RESERVE_MS = 1.0  # of the budget, for what follows: the guard, the reply, waking the threads that send it
 MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
@@ -55,44 +59,59 @@ class Good:
         if self.stamp_ns > 0 and stamp_ns > 0:
             # chunks count from their observation's stamp, which may run on a simulator's clock
             between_ns = stamp_ns - self.stamp_ns
+        if self.served.chunk.dt_s <= 0:
+            return 0  # a chunk of unknown rate is played from its first row, whenever that is
         return int(between_ns * 1e-9 / self.served.chunk.dt_s)
 
 
-Key = tuple[str, bool]
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose chunk it is: the robot that names itself and its episode, and whether the observation is stamped.
+
+    A program that asks over HTTP is not the robot. anonymous: neither is known, only the address or session: whoever asked from
+    there before may be another robot, so that its chunk is the last resort.
+    """
+
+    robot: str
+    episode_id: str
+    stamped: bool
+    anonymous: bool = False
 
 
 def _key(request: Request) -> Key | None:
-    """Its episode, and whether its observation is stamped: a program that asks over HTTP is not the robot."""
-    return None if request.episode_id is None else (request.episode_id, request.observation.stamp_ns > 0)
+    robot, stamped = robot_of(request), request.observation.stamp_ns > 0
+    if robot or request.episode_id is not None:
+        return Key(robot, request.episode_id or "", stamped)
+    return Key(request.caller, "", stamped, anonymous=True) if request.caller else None
 
 
 class LastGood:
-    """The newest good answer of each episode. Bounded, thread-safe."""
+    """The newest good answer of each robot's episode. Bounded, thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._good: OrderedDict[Key, Good] = OrderedDict()
 
-    def remember(self, request: Request, served: Served) -> None:
-        """Keep an answer that was inferred and is finite, unless a newer one is there."""
+    def remember(self, request: Request, served: Served) -> bool:
+        """Keep an answer that was inferred and is finite, unless a newer one is there. True when it was kept."""
         key, chunk = _key(request), served.chunk
-        # a chunk of unknown rate cannot be shifted: nobody knows how much of it is over
-        if key is None or chunk.source not in (POLICY, CLOUD) or chunk.dt_s <= 0:
-            return
+        if key is None or chunk.source not in (POLICY, CLOUD):
+            return False
         if not np.isfinite(chunk.actions).all():
-            return
+            return False
         with self._lock:
             known = self._good.get(key)
             if known is not None and known.received_ns > request.received_ns:
-                return
+                return False
             seen = request.observation
             self._good[key] = Good(served, request.received_ns, seen.stamp_ns, seen.instruction)
             self._good.move_to_end(key)
             while len(self._good) > EPISODES_KEPT:
                 self._good.popitem(last=False)
+        return True
 
     def find(self, request: Request) -> Good | None:
-        """The newest good answer of its episode to the same instruction; None without an episode, or before its first."""
+        """The newest good answer to the same robot, episode and instruction; None before the first."""
         key = _key(request)
         with self._lock:
             good = None if key is None else self._good.get(key)
@@ -101,7 +120,7 @@ class LastGood:
     def forget(self, episode_id: str) -> None:
         """What the robot of an episode was answered last is not what it does."""
         with self._lock:
-            self._good.pop((episode_id, True), None)
+            self._good.pop(Key("", episode_id, stamped=True), None)
 
 
 def reserve_ms(budget_ms: float) -> float:
@@ -109,13 +128,27 @@ def reserve_ms(budget_ms: float) -> float:
     return min(RESERVE_MS, MOST_RESERVED * budget_ms)
 
 
+class Late:
+    """One inference that may outlive its deadline. ended: the worker is through with it."""
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self.cancellation = cancellation
+        self.ended = self.left = False
+        self.overdue: threading.Timer | None = None
+
+
 class Deadline:
     """Waits for the inference until the budget, counted from receipt, is all but spent; then cancels it and answers.
 
     The stand-in is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in
     any chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
+
+    A late inference whose chunk will be needed (nothing can stand in, or what can has reached half of `max_age_ms`) is not
+    cancelled but left to finish: a model that is always too slow still makes a last good chunk. One at a time, and for as
+    long as its chunk could stand in, LONGEST_S at most.
     template: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
-    fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD.
+    fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD. finished: one for each of KEPT, FAILED and GIVEN_UP, of
+    inferences that were left to finish.
     """
 
     def __init__(
@@ -128,6 +161,7 @@ class Deadline:
         fallbacks: Mapping[str, Counts],
         holds: Counts,
         most_workers: int = MOST_WORKERS,
+        finished: Mapping[str, Counts] | None = None,
     ) -> None:
         self._budget_ms, self._max_age_ms = budget_ms, max_age_ms
         self._hold_position, self._template = hold_position, template
@@ -135,8 +169,11 @@ class Deadline:
         self._good = LastGood()
         self._workers = Workers(most_workers, "inference")
         self._miss_log, self._failure_log = Seldom(), Seldom()
+        self._finished = finished or {}
         self._late = 0
         self._missed = 0
+        self._finishing: Late | None = None
+        self._closed = False
         self._counting = threading.Lock()
 
     @property
@@ -167,30 +204,95 @@ class Deadline:
             deadline_ns = min(deadline_ns, request.deadline_ns)
         left_s = (deadline_ns - time.monotonic_ns()) * 1e-9
         if left_s <= 0:
+            self._infer_aside(request, proceed)
             return self._stand_in(request, "its budget was spent before inference began")
-        cancellation = request.cancellation or Cancellation()
-        bounded = replace(request, deadline_ns=deadline_ns, cancellation=cancellation)
-        task = self._workers.start(lambda: self._infer(bounded, proceed, cancellation))
+        late = Late(request.cancellation or Cancellation())
+        bounded = replace(request, deadline_ns=deadline_ns, cancellation=late.cancellation)
+        task = self._workers.start(lambda: self._infer(bounded, proceed, late))
         if task is None:
             return self._stand_in(request, "every worker is busy with an inference that does not stop")
         if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
             return task.outcome()
-        cancellation.cancel()
+        if not self._left_to_finish(request, late):
+            late.cancellation.cancel()
         return self._stand_in(request, "inference took longer")
 
-    def _infer(self, request: Request, proceed: Proceed, cancellation: Cancellation) -> Served:
+    def _infer_aside(self, request: Request, proceed: Proceed) -> None:
+        """Callers whose requests always come over budget need a first chunk too: nobody waits for this one."""
+        late = Late(request.cancellation or Cancellation())
+        unbounded = replace(request, deadline_ns=None, cancellation=late.cancellation)
+        if not self._left_to_finish(request, late):
+            return
+        if self._workers.start(lambda: self._infer(unbounded, proceed, late)) is None:
+            self._ended(late, FAILED)
+
+    def close(self) -> None:
+        """Give up what is left to finish: its policy goes."""
+        with self._counting:
+            self._closed, finishing = True, self._finishing
+        if finishing is not None:
+            finishing.cancellation.cancel()
+
+    def _left_to_finish(self, request: Request, late: Late) -> bool:
+        """Leave the inference running if its chunk will be needed and no other is being waited for."""
+        max_age_s = min(self._max_age_ms() * 1e-3, LONGEST_S)
+        age_s = (time.monotonic_ns() - request.received_ns) * 1e-9
+        if age_s >= max_age_s or not self._needed(request):
+            return False
+        with self._counting:
+            if late.ended:
+                return True
+            if self._finishing is not None or self._closed:
+                return False
+            self._finishing, late.left = late, True
+            late.overdue = threading.Timer(max_age_s - age_s, late.cancellation.cancel)
+            late.overdue.daemon = True
+            late.overdue.start()
+        return True
+
+    def _needed(self, request: Request) -> bool:
+        """True when nothing can stand in for long: the next request, or the one after, needs a newer chunk."""
+        if not self._may_stand_in(request):
+            return False
+        good, now_ns = self._good.find(request), time.monotonic_ns()
+        if good is None or self._continued(good, request, now_ns) is None:
+            return True
+        return (now_ns - good.received_ns) * 1e-6 >= self._max_age_ms() / 2
+
+    def _may_stand_in(self, request: Request) -> bool:
+        """False where no chunk can be the caller's own, or might be another robot's and there is a position to hold at."""
+        key = _key(request)
+        return key is not None and not (key.anonymous and self._hold_position(request) is not None)
+
+    def _infer(self, request: Request, proceed: Proceed, late: Late) -> Served:
+        outcome = FAILED
         try:
             served = proceed(request)
+            # late or not: it is the newest that is known of its episode
+            outcome = KEPT if self._good.remember(request, served) else FAILED
+            return served
         except Exception as error:
-            if cancellation.cancelled and not isinstance(error, CancelledError):
+            if late.cancellation.cancelled and isinstance(error, CancelledError):
+                outcome = GIVEN_UP
+            elif late.cancellation.cancelled or late.left:
                 self._log_late(request, error)
             raise
         finally:
-            if cancellation.cancelled:
-                with self._counting:
-                    self._late += 1
-        self._good.remember(request, served)  # late or not: it is the newest that is known of its episode
-        return served
+            self._ended(late, outcome)
+
+    def _ended(self, late: Late, outcome: str) -> None:
+        with self._counting:
+            late.ended = True
+            if late.left or late.cancellation.cancelled:
+                self._late += 1
+            if late.left:
+                self._finishing = None
+        if not late.left:
+            return
+        if late.overdue is not None:
+            late.overdue.cancel()
+        if outcome in self._finished:
+            self._finished[outcome].inc()
 
     def _log_late(self, request: Request, error: Exception) -> None:
         """Nobody is left to hear of it but the log."""
@@ -206,7 +308,7 @@ class Deadline:
             name = request.request_id
             log.warning("the deadline was missed %d times, the last by request %s: %s", times, name, reason)
         now_ns = time.monotonic_ns()
-        good = self._good.find(request)
+        good = self._good.find(request) if self._may_stand_in(request) else None
         served = None if good is None else self._continued(good, request, now_ns)
         if served is None:
             served = self._held(request)
@@ -224,7 +326,7 @@ class Deadline:
             return None
         actions = chunk.actions[elapsed:]
         waited_s = (now_ns - request.received_ns) * 1e-9
-        if len(actions) * chunk.dt_s <= waited_s:
+        if chunk.dt_s > 0 and len(actions) * chunk.dt_s <= waited_s:
             return None
         return replace(
             good.served,
@@ -242,8 +344,8 @@ class Deadline:
         position = self._hold_position(request)
         if position is None:
             raise InferenceError(
-                "the deadline has passed, and neither a chunk of this episode nor a position to hold is known",
-                "deadline-exceeded",
+                "the deadline has passed, and neither a chunk of this episode nor a position to hold is known yet; try again",
+                DEADLINE_EXCEEDED,
             )
         self._holds.inc()
         actions = np.tile(position.astype(np.float32), (len(template.chunk.actions), 1))

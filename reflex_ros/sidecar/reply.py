@@ -22,7 +22,8 @@ from reflex_core.slots.headers import routing_headers
 from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
 
-PUBLIC_SLUGS = ("non-finite-actions", "guard_tripped", "deadline-exceeded")
+DEADLINE_EXCEEDED = "deadline-exceeded"
+PUBLIC_SLUGS = ("non-finite-actions", "guard_tripped")
 
 _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
@@ -148,6 +149,8 @@ def problem_of(error: Exception, request_id: str) -> Reply:
         message = str(error) if plain else f"the policy is not serving: state is '{error.state}'"
         return problem(503, error.slug, message, request_id, error.retry_after_s, state=error.state)
     if isinstance(error, InferenceError):
+        if error.slug == DEADLINE_EXCEEDED:  # a late inference may be making the first chunk just now
+            return problem(503, error.slug, str(error), request_id)
         if error.slug in PUBLIC_SLUGS:  # their messages are numbers only
             return problem(500, error.slug, str(error), request_id)
         return problem(
