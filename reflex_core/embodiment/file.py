@@ -25,8 +25,8 @@ KEYS = {
     " gripper payload_release cameras control constraints notes sources",
     "action_space": "type dim ranges",
     "normalization": "mean_action std_action mean_state std_state",
-    "gripper": "component_idx close_threshold inverted",
-    "payload_release": "component_idx trigger_threshold",
+    "gripper": "component_idx close_threshold inverted saturation_tolerance",
+    "payload_release": "component_idx trigger_threshold saturation_tolerance",
     "cameras[]": "name resolution fps color_space",
     "control": "frequency_hz chunk_size rtc_execution_horizon",
     "constraints": "max_ee_velocity max_gripper_velocity collision_check",
@@ -234,7 +234,10 @@ class Reader:
             slug = f"{key.replace('_', '-')}-idx-out-of-range"
             raise self.fail(f"{key}.component_idx", f"less than the {dim} of 'dim'", component, slug)
         at = self.number(table, threshold, 0, 1) if threshold in table else None
-        return TwoEnded(component, at, self.truth(table, "inverted") if "inverted" in table else False)
+        inverted = self.truth(table, "inverted") if "inverted" in table else False
+        if "saturation_tolerance" not in table:
+            return TwoEnded(component, at, inverted)
+        return TwoEnded(component, at, inverted, self.number(table, "saturation_tolerance", 0, 1))
 
     def gripper_velocity(self, root: dict[str, Any], constraints: dict[str, Any]) -> float | None:
         if "max_gripper_velocity" in constraints:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
+SATURATION_TOLERANCE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Camera:
@@ -34,12 +36,14 @@ class TwoEnded:
     """A gripper or a payload release: the action dimension `component_idx` that moves between two ends.
 
     threshold: in 0..1 of the range; at or above it the action is the upper end, below it the lower. None: continuous.
-    inverted: the policy counts from the other end.
+    inverted: the policy counts from the other end. saturation_tolerance: share of the range by which a policy may overshoot an
+    end: it saturates there by design, so that being moved to the end says nothing against it.
     """
 
     component_idx: int
     threshold: float | None
     inverted: bool = False
+    saturation_tolerance: float = SATURATION_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)

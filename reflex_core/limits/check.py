@@ -36,13 +36,15 @@ UNLIMITED_RAD = 32.0  # the size of number for which rounding is allowed where a
 class Checked:
     """actions: (horizon, action_dim) float32 inside the limits, None when only a hold is safe.
 
-    kinds: what was broken, as the metric calls it. changed: how many numbers differ from what the model gave.
+    kinds: what was broken, as the metric calls it. changed: how many numbers differ from what the model gave, without those
+    of columns that saturate by design. counts: something was broken that says something against the policy.
     """
 
     actions: Floats | None
     violations: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     changed: int = 0
+    counts: bool = False
 
     @property
     def clean(self) -> bool:
@@ -56,8 +58,10 @@ class _Found:
 
     lines: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    counts: bool = False
 
-    def add(self, kind: str, line: str) -> None:
+    def add(self, kind: str, line: str, *, counts: bool = True) -> None:
+        self.counts = self.counts or counts
         if kind not in self.kinds:
             self.kinds.append(kind)
         if len(self.lines) < LINES_KEPT:
@@ -77,6 +81,7 @@ class Check:
         self._mode = mode
         self._dt_s = dt_s
         self._low, self._high = inner_limits(limits.position_min, limits.position_max)
+        self._saturating = limits.saturating
         extent = np.fmax(np.abs(limits.position_min), np.abs(limits.position_max))
         extent = np.where(np.isfinite(extent), extent, UNLIMITED_RAD)
         # two float32 neighbours, each rounded: nothing below this is anybody's motion
@@ -113,7 +118,7 @@ class Check:
         if is_hold and splice is not None:
             start = None
         if self._out_of_reach(start, splice, found):
-            return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size)
+            return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size, found.counts)
         chain, bad = rows, self._none
         if self._speed or self._bends:
             chain = self._chain(rows, start)
@@ -123,22 +128,43 @@ class Check:
             if self._bends and not is_hold:
                 bad = bad | self._too_sharp(moves, joining, start, splice, found)
         if not found.lines:
-            return Checked(actions)
+            return Checked(rows)
         if self._mode == REJECT:
-            return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size)
+            return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size, found.counts)
+        asked = self._without_overshoot(actions)
         if _columns(bad):
             rows = self._walked(chain, start, splice, bad)
-        return Checked(rows, tuple(found.lines), tuple(found.kinds), int((rows != actions).sum()))
+        return Checked(rows, tuple(found.lines), tuple(found.kinds), int((rows != asked).sum()), found.counts)
 
     def _in_range(self, actions: Floats, found: _Found) -> Floats:
         least, most = actions.min(axis=0), actions.max(axis=0)
         below, above = least < self._low, most > self._high
         if not (_columns(below) or _columns(above)):
             return actions
-        self._outside(below, least, "{where}below min: {value:.6g} < {bound:.6g}", self._low, found)
-        self._outside(above, most, "{where}above max: {value:.6g} > {bound:.6g}", self._high, found)
+        design_low, design_high = self.limits.position_min, self.limits.position_max
+        if self._saturating is not None:
+            design_low, design_high = self._saturating.design_min, self._saturating.design_max
+            below, above = (
+                below & (least < self._saturating.quiet_min),
+                above & (most > self._saturating.quiet_max),
+            )
+        under, over = (
+            "{where}below min: {value:.6g} < {bound:.6g}",
+            "{where}above max: {value:.6g} > {bound:.6g}",
+        )
+        self._outside(below, least, under, self._low, found, least < design_low)
+        self._outside(above, most, over, self._high, found, most > design_high)
         clipped: Floats = np.minimum(np.maximum(actions, self._low), self._high)
         return clipped
+
+    def _without_overshoot(self, actions: Floats) -> Floats:
+        """The chunk with what saturates by design moved to its ends: that is not a change worth counting."""
+        found = self._saturating
+        if found is None:
+            return actions
+        quiet = (actions.min(axis=0) >= found.quiet_min) & (actions.max(axis=0) <= found.quiet_max)
+        moved: Floats = np.where(quiet, np.minimum(np.maximum(actions, self._low), self._high), actions)
+        return moved
 
     def _out_of_reach(self, start: Start | None, splice: Splice | None, found: _Found) -> bool:
         """True when the robot is so far outside that no row is both in the range and one step away."""
@@ -154,12 +180,24 @@ class Check:
                 return True
         return False
 
-    def _outside(self, which: Mask, values: Doubles, text: str, bounds: Floats, found: _Found) -> None:
+    def _outside(
+        self,
+        which: Mask,
+        values: Doubles,
+        text: str,
+        bounds: Floats,
+        found: _Found,
+        counts: Mask | None = None,
+    ) -> None:
         for joint in _columns(which):
             inside_workspace = self.limits.workspace[joint]
             where = "workspace " if inside_workspace else ""
             said = text.format(where=where, value=float(values[joint]), bound=float(bounds[joint]))
-            found.add(WORKSPACE if inside_workspace else POSITION, f"{self.limits.names[joint]} {said}")
+            kind, held_against = (
+                WORKSPACE if inside_workspace else POSITION,
+                counts is None or bool(counts[joint]),
+            )
+            found.add(kind, f"{self.limits.names[joint]} {said}", counts=held_against)
 
     def _chain(self, rows: Floats, start: Start | None) -> Floats:
         """(horizon + 1, action_dim): the rows after the place they start from.

@@ -16,11 +16,28 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Saturating:
+    """How far beyond its range a column may be without saying anything against the policy; one entry per action dimension.
+
+    A gripper and whatever has two ends is told an end most of the time, and a network overshoots it by a little.
+    quiet: from `quiet_min` to `quiet_max` it is moved into the range without a word: around the range in force, and where a
+    threshold decides, around the embodiment's. design: from `design_min` to `design_max` that is said but not held against
+    anybody: around the embodiment's range, where the safety file has a tighter one. Other columns: their range.
+    """
+
+    quiet_min: Doubles
+    quiet_max: Doubles
+    design_min: Doubles
+    design_max: Doubles
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """One entry per action dimension, float64, in rad or m, per second, per second squared; infinite: no limit.
 
     workspace: the columns that are x, y, z of an end effector. gripper: the columns whose measured position may
-    stay away from the command for as long as there is an object between the fingers.
+    stay away from the command for as long as there is an object between the fingers. saturating: what such columns may ask
+    for by design; None: there are none.
     """
 
     names: tuple[str, ...]
@@ -30,6 +47,7 @@ class Limits:
     acceleration_max: Doubles
     workspace: Mask
     gripper: Mask
+    saturating: Saturating | None = None
 
     @property
     def dim(self) -> int:
@@ -85,7 +103,25 @@ def effective_limits(
             _tighten(high, axes, safety.workspace_max, np.fmin)
             workspace[axes] = True
         _check(safety, action_names, (low, high), velocity, columns)
-    return Limits(action_names, low, high, velocity, acceleration, workspace, gripper)
+    saturating = _saturating(embodiment, low, high) if embodiment is not None else None
+    return Limits(action_names, low, high, velocity, acceleration, workspace, gripper, saturating)
+
+
+def _saturating(embodiment: Embodiment, low: Doubles, high: Doubles) -> Saturating | None:
+    """low, high: the ranges in force."""
+    parts = [part for part in (embodiment.gripper, embodiment.payload_release) if part is not None]
+    if not parts:
+        return None
+    found = Saturating(low.copy(), high.copy(), low.copy(), high.copy())
+    for part in parts:
+        column = part.component_idx
+        least, most = embodiment.action_min[column], embodiment.action_max[column]
+        margin = part.saturation_tolerance * (most - least)
+        found.design_min[column], found.design_max[column] = least - margin, most + margin
+        if part.threshold is None:
+            least, most = low[column], high[column]
+        found.quiet_min[column], found.quiet_max[column] = least - margin, most + margin
+    return found
 
 
 def _or_infinite(values: Doubles | None, dim: int) -> Doubles:

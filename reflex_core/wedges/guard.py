@@ -87,6 +87,7 @@ class _Judged:
     report: GuardReport = UNCHANGED
     kinds: tuple[str, ...] = ()
     motion: Motion = UNKNOWN
+    counts: bool = True  # towards the trip
 
 
 class Guard:
@@ -169,7 +170,7 @@ class Guard:
             judged = replace(judged, actions=None, hold_reason=TRIPPED, report=report)
         if judged.actions is None:
             return self._hold(request, served, judged)
-        if judged.report.clamped:
+        if judged.actions is not served.chunk.actions:
             served = replace(served, chunk=replace(served.chunk, actions=judged.actions), guard=judged.report)
         self._remember(request, served.chunk, judged.motion)
         return served
@@ -214,10 +215,10 @@ class Guard:
             return _Judged(actions, motion=known)
         checked = self._check_for(self.limits, chunk.dt_s)(actions, known, is_hold=chunk.source == HOLD)
         if checked.clean:
-            return _Judged(actions, motion=known)
+            return _Judged(checked.actions, motion=known)
         report = GuardReport(True, checked.changed, checked.violations)
         if checked.actions is not None:
-            return _Judged(checked.actions, "", report, checked.kinds, known)
+            return _Judged(checked.actions, "", report, checked.kinds, known, checked.counts)
         if self._mode == REJECT:
             return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known)
         return _Judged(None, OUT_OF_REACH, report, checked.kinds, known)
@@ -246,9 +247,10 @@ class Guard:
             self._examined += 1
             self._lines += len(report.violations)
             self._pattern = served
+        clamped = report.clamped and judged.counts
         # only a model's own chunk shows that the model is well again
-        well = not report.clamped and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
-        counted = self.trips.count(caller, clamped=report.clamped, well=well)
+        well = not clamped and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
+        counted = self.trips.count(caller, clamped=clamped, well=well)
         whose = caller if caller == ROS else "others"  # invented callers must not write a line each
         if counted.began:
             self._log(
