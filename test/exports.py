@@ -159,6 +159,7 @@ def decomposed(
             chunk_size=chunk,
             action_dim=WIDTH,
             normalization=statistics(dim),
+            state={"input": "state"} if takes_state else None,
             decomposed={
                 "vlm_prefix_onnx": "vlm_prefix.onnx",
                 "expert_denoise_onnx": "expert_denoise.onnx",

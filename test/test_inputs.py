@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
-
 import numpy as np
 import pytest
-from odd_exports import words
 
-from reflex_core.errors import ExportError, ObservationError
+from reflex_core.errors import ObservationError
 from reflex_core.export import Affine
-from reflex_core.policy.contract import LanguageSlot, StateSlot
+from reflex_core.policy.contract import StateSlot
 from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.inputs import (
-    Language,
     image_array,
     image_arrays,
     missing_image,
@@ -137,98 +132,6 @@ def test_the_stand_in_for_a_missing_camera_has_the_shape_of_the_real_one(last: b
     assert (gone.shape, gone.dtype) == (there.shape, there.dtype)
 
 
-def language(
-    path: Path, *, length: int = 8, template: str = "{instruction}", clean: bool = False
-) -> Language:
-    words(path / "words.json")
-    return Language(
-        LanguageSlot("spoken", "heard", length, "words.json", template, clean), path / "words.json"
-    )
-
-
-def test_words_become_tokens_and_the_rest_is_masked(tmp_path: Path) -> None:
-    tokens = language(tmp_path).tokens("reach the red cube")
-    assert tokens.ids.tolist() == [[2, 3, 4, 6, 0, 0, 0, 0]]
-    assert tokens.mask.tolist() == [[True] * 4 + [False] * 4]
-    assert (tokens.ids.dtype, tokens.mask.dtype, tokens.cut) == (np.int64, np.bool_, 0)
-
-
-def test_an_instruction_that_is_too_long_is_cut_and_the_cut_is_reported(tmp_path: Path) -> None:
-    tokens = language(tmp_path, length=3).tokens("reach the red cube the green cube")
-    assert tokens.ids.tolist() == [[2, 3, 4]]
-    assert tokens.mask.all()
-    assert tokens.cut == 4
-
-
-def test_an_instruction_that_just_fits_is_not_cut(tmp_path: Path) -> None:
-    assert language(tmp_path, length=4).tokens("reach the red cube").cut == 0
-
-
-def test_the_tokenizers_own_padding_and_truncation_are_switched_off(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer
-
-    words(tmp_path / "words.json")
-    tokenizer = Tokenizer.from_file(str(tmp_path / "words.json"))
-    tokenizer.enable_truncation(2)
-    tokenizer.enable_padding(length=20)
-    tokenizer.save(str(tmp_path / "words.json"))
-    slot_ = LanguageSlot("spoken", "heard", 8, "words.json", "{instruction}", False)
-    tokens = Language(slot_, tmp_path / "words.json").tokens("reach the red cube")
-    assert int(tokens.mask.sum()) == 4
-
-
-@pytest.mark.parametrize(("pad", "identifier"), [("<pad>", 0), ("[PAD]", 0), ("nothing", 0)])
-def test_padding_is_a_token_of_the_vocabulary(tmp_path: Path, pad: str, identifier: int) -> None:
-    words(tmp_path / "words.json", pad)
-    slot_ = LanguageSlot("spoken", "heard", 3, "words.json", "{instruction}", False)
-    assert Language(slot_, tmp_path / "words.json").tokens("the").ids.tolist() == [
-        [3, identifier, identifier]
-    ]
-
-
-def test_the_prompt_is_made_as_in_training(tmp_path: Path) -> None:
-    spoken = language(tmp_path, template="Task: {instruction}, State: {state};\n", clean=True)
-    assert spoken.prompt(" reach_the\nred cube ", "1 2") == "Task: reach the red cube, State: 1 2;\n"
-
-
-def test_an_instruction_with_braces_is_only_text(tmp_path: Path) -> None:
-    spoken = language(tmp_path, template="Task: {instruction}, State: {state};")
-    assert spoken.prompt("{state} {0} {instruction}", "7") == "Task: {state} {0} {instruction}, State: 7;"
-
-
-def test_an_instruction_that_is_not_cleaned_stays_as_it_is(tmp_path: Path) -> None:
-    assert language(tmp_path, template="{instruction}\n").prompt(" a_b ") == " a_b \n"
-
-
-def test_a_text_that_is_no_unicode_is_the_callers_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ObservationError, match="not valid Unicode"):
-        language(tmp_path).tokens("reach \ud800 cube")
-
-
-def test_a_text_of_a_megabyte_is_the_callers_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ObservationError, match="1000000 characters"):
-        language(tmp_path).tokens("x" * 1_000_000)
-
-
-def test_no_tokenizer_touches_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise AssertionError("a tokenizer opened a socket")
-
-    monkeypatch.setattr(socket, "socket", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
-    assert language(tmp_path).tokens("the").cut == 0
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"google/paligemma-3b-pt-224", b"\x00" * 40])
-def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "tokenizer.json").write_bytes(content)
-    slot_ = LanguageSlot("spoken", None, 8, "tokenizer.json", "{instruction}", False)
-    with pytest.raises(ExportError, match=r"tokenizer\.json: not a tokenizer file") as caught:
-        Language(slot_, tmp_path / "tokenizer.json")
-    assert caught.value.slug == "bad-tokenizer"
-
-
 STATISTICS = Affine(np.array([1.0, 2.0, 0.0]), np.array([0.5, 2.0, 1.0]))
 
 
@@ -253,7 +156,8 @@ def test_a_state_without_statistics_goes_in_as_it_is() -> None:
         (0.999, "255"),
         (1.0, "255"),
         (9.0, "255"),
-        (-9.0, "0"),
+        (-1.001, "-1"),  # as openpi and LeRobot write it
+        (-9.0, "-1"),
     ],
 )
 def test_a_state_in_the_prompt_is_written_in_256_steps(normalised: float, number: str) -> None:
@@ -264,3 +168,12 @@ def test_a_state_in_the_prompt_is_written_in_256_steps(normalised: float, number
 def test_a_state_in_the_prompt_is_normalised_first() -> None:
     found = state_words(np.array([1.0, 2.0, 1.0], np.float32), StateSlot(None, 3, 4, ()), STATISTICS)
     assert found == "2 2 3"
+
+
+def test_a_state_without_statistics_is_written_as_it_is() -> None:
+    assert state_words(np.array([0.0, 2.0], np.float32), StateSlot(None, 32, 256, ()), None) == "128 255"
+
+
+def test_a_state_may_be_padded_before_it_is_written() -> None:
+    slot_ = StateSlot(None, 32, 256, (), pad=4)
+    assert state_words(np.array([1.0, -1.0], np.float32), slot_, None) == "255 0 128 128"

@@ -111,9 +111,11 @@ def test_image_and_words_change_the_actions(export_dir: ExportDir, name: str) ->
 @pytest.mark.parametrize("name", QUICK)
 def test_the_state_changes_the_actions_exactly_where_it_is_read(export_dir: ExportDir, name: str) -> None:
     policy = policy_of(export_dir(name))
-    reads = name not in ("mono_pi05", "decomposed", "decomposed_per_step", "expert_stack", "gr00t")
+    reads = name not in ("decomposed", "decomposed_per_step", "expert_stack", "gr00t")
     assert (policy.contract.state is not None) == reads
-    if not reads:
+    if (
+        not reads or name == "mono_pi05"
+    ):  # pi0.5 writes it into the prompt, and this tokenizer knows no numbers
         return
     usual = policy.predict(observation(policy), 5).actions
     assert not np.array_equal(policy.predict(observation(policy, shift=0.4), 5).actions, usual)

@@ -119,7 +119,7 @@ def test_a_state_that_cannot_be_is_the_callers_mistake(
 
 
 def test_a_policy_that_does_not_read_the_state_takes_any(export_dir: ExportDir) -> None:
-    policy = policy_of(export_dir("mono_pi05"))
+    policy = policy_of(export_dir("decomposed"))
     for state in (None, np.zeros(3, np.float32), np.full(7, np.nan, np.float32)):
         assert np.isfinite(policy.predict(dataclasses.replace(policy.canary(), state=state), 1).actions).all()
 

@@ -17,6 +17,7 @@ from reflex_core.export import Export
 from reflex_core.policy.blocks import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.policy.flow import read_flow
 from reflex_core.policy.image_slots import ImageSlot, read_images
+from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
 from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded, time_buckets
@@ -25,25 +26,18 @@ Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 
 
 @dataclass(frozen=True, slots=True)
-class LanguageSlot:
-    """The token input: `length` tokens, the rest padding; `template` holds {instruction} and may hold {state}."""
-
-    tokens: str
-    mask: str | None
-    length: int
-    tokenizer: str
-    template: str
-    clean: bool
-
-
-@dataclass(frozen=True, slots=True)
 class StateSlot:
-    """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps."""
+    """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps.
+
+    With neither, the network does not see it, and its actions are offsets from it. pad: how many numbers the prompt has at
+    least, the missing ones as zeros.
+    """
 
     input: str | None
     width: int
     bins: int
     names: tuple[str, ...]
+    pad: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +223,9 @@ class _Reading:
             raise self.fail(
                 "language.length", f"{length}, as the graph's input '{tokens}' has", block["length"]
             )
-        template = block.get("template", "{instruction}")
-        if not isinstance(template, str) or "{instruction}" not in template:
-            raise self.fail("language.template", "a text with {instruction} in it", template)
-        return LanguageSlot(
-            str(tokens), mask, length, self.tokenizer(block), template, bool(block.get("clean", False))
-        )
+        prompt = read_prompt(block, self.fail)
+        window = read_window(block, length, self.fail)
+        return LanguageSlot(str(tokens), mask, length, self.tokenizer(block), prompt, **window)
 
     def tokenizer(self, block: Config) -> str:
         """The tokenizer file: as `language.tokenizer` says, or where the known exporters put it."""
@@ -259,11 +250,10 @@ class _Reading:
                 "state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters")
             )
         if block.get("enters") == "prompt":
-            if self._export.state_statistics is None:
-                raise self.fail(
-                    "normalization.state", "statistics, as the state is written into the prompt", None
-                )
-            return StateSlot(None, self._export.state_statistics.dim, self.count(block, "bins", 256), names)
+            statistics = self._export.state_statistics
+            width = statistics.dim if statistics is not None else PADDED_WIDTH
+            pad = self.count(block, "pad") if block.get("pad") else 0
+            return StateSlot(None, width, self.count(block, "bins", 256), names, pad)
         name = block.get("input")
         if not self.is_input(name):
             if name == "state" and "vision" in self.block("graphs"):

@@ -1,29 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels, words and joint values become the arrays that the graphs take."""
+"""Pixels and joint values become the arrays that the graphs take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from reflex_core.errors import ExportError, ObservationError
+from reflex_core.errors import ObservationError
 from reflex_core.export import Affine
 from reflex_core.frames import rgb
-from reflex_core.policy.contract import LanguageSlot, StateSlot
+from reflex_core.policy.contract import StateSlot
 from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.resize import placed, resized
 from reflex_core.values import Floats, Frame
 
 Arrays = dict[str, NDArray[Any]]
-
-LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
 
 
 def image_array(frame: Frame, slot: ImageSlot) -> Floats:
@@ -93,62 +88,6 @@ def masked_cameras(
     return tuple(name for name in dict.fromkeys(wanted) if name not in frames)
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """ids, mask: (1, length). cut: how many tokens of the text did not fit."""
-
-    ids: NDArray[np.int64]
-    mask: NDArray[np.bool_]
-    cut: int
-
-
-class Language:
-    """Turns an instruction into tokens with the export's own tokenizer."""
-
-    def __init__(self, slot: LanguageSlot, path: Path) -> None:
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ExportError(f"{path}: not a tokenizer file: {str(error)[:200]}", "bad-tokenizer") from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        self._slot = slot
-        pads = (tokenizer.token_to_id(token) for token in ("<pad>", "[PAD]", "<|endoftext|>"))
-        pad = next((identifier for identifier in pads if identifier is not None), 0)
-        # a robot hears few different sentences; the cache holds no reference to self, which would be a cycle
-        self._tokens = lru_cache(maxsize=64)(partial(_tokens, tokenizer, slot.length, pad))
-
-    def prompt(self, instruction: str, state: str = "") -> str:
-        """The text the policy was trained on, made from what the robot was told."""
-        if self._slot.clean:
-            instruction = instruction.strip().replace("_", " ").replace("\n", " ")
-        return self._slot.template.replace("{state}", state).replace("{instruction}", instruction)
-
-    def tokens(self, prompt: str) -> Tokens:
-        """The tokens of a prompt. Raises ObservationError for a text that is no Unicode or unreasonably long."""
-        if len(prompt) > LONGEST_PROMPT:
-            raise ObservationError(
-                f"the instruction has {len(prompt)} characters, at most {LONGEST_PROMPT} are read",
-                "bad-instruction",
-            )
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise ObservationError(
-                f"the instruction is not valid Unicode: {error.reason}", "bad-instruction"
-            ) from error
-        return self._tokens(prompt)
-
-
-def _tokens(tokenizer: Tokenizer, length: int, pad: int, prompt: str) -> Tokens:
-    found = tokenizer.encode(prompt).ids
-    kept = found[:length]
-    ids = np.full((1, length), pad, dtype=np.int64)
-    ids[0, : len(kept)] = kept
-    mask = np.arange(length)[None] < len(kept)
-    return Tokens(ids, mask, len(found) - len(kept))
-
-
 def state_array(state: Floats, slot: StateSlot, statistics: Affine | None) -> Floats:
     """(1, width) float32: normalised, then zero-padded to the network's width as in training."""
     row = np.zeros((1, slot.width), dtype=np.float32)
@@ -156,8 +95,12 @@ def state_array(state: Floats, slot: StateSlot, statistics: Affine | None) -> Fl
     return row
 
 
-def state_words(state: Floats, slot: StateSlot, statistics: Affine) -> str:
-    """The state as bin numbers, the way pi0.5 reads it: [-1, 1] in `bins` equal steps (openpi, tokenizer)."""
+def state_words(state: Floats, slot: StateSlot, statistics: Affine | None) -> str:
+    """The state as bin numbers, the way pi0.5 reads it: [-1, 1] in `bins` equal steps (openpi, LeRobot).
+
+    What lies below is -1, what lies above the last number. A policy that pads counts zeros at the end, too.
+    """
     edges = np.linspace(-1, 1, slot.bins + 1)[:-1]
-    numbers = np.digitize(statistics.normalise(state), edges) - 1
-    return " ".join(str(number) for number in np.clip(numbers, 0, slot.bins - 1))
+    normalised = statistics.normalise(state) if statistics is not None else state
+    padded = np.concatenate([normalised, np.zeros(max(0, slot.pad - len(state)), np.float32)])
+    return " ".join(map(str, np.digitize(padded, edges) - 1))

@@ -22,6 +22,7 @@ from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.flow import fed_time
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.placed import free_horizon, open_sessions, tuned, varied
+from reflex_core.policy.processed import with_processors
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
@@ -72,6 +73,9 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     }
     sessions = open_sessions(files, placement, options.graph_metrics)
     config = with_pictures(export.path, _without_absent(config, export.config, sessions))
+    config = with_processors(
+        export, config, {name for session in sessions.values() for name in session.inputs}
+    )
     config = tuned(export, config, options, sessions)
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
     contract = read_contract(export, config, graphs)

@@ -17,7 +17,8 @@ from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.cuda_graph import capture
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.gripper import at_the_ends
-from reflex_core.policy.inputs import Arrays, Language, image_arrays, masked_cameras, state_array, state_words
+from reflex_core.policy.inputs import Arrays, image_arrays, masked_cameras, state_array, state_words
+from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
 from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found, PrefixCache, require_cache
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
@@ -194,9 +195,6 @@ class Policy:
         if slot.input is not None:
             arrays[slot.input] = state_array(state, slot, self.fit.state_statistics)
             return ""
-        assert (
-            self.fit.state_statistics is not None
-        )  # read_contract refuses a prompt state without statistics
         return state_words(state, slot, self.fit.state_statistics)
 
     def checked_state(self, state: Floats | None) -> Floats:

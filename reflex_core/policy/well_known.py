@@ -13,7 +13,9 @@ from typing import Any
 from reflex_core.errors import ExportError
 from reflex_core.export import config_path
 from reflex_core.model_hash import MONOLITHIC_FILES
+from reflex_core.policy.language import CLEAN
 from reflex_core.policy.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
+from reflex_core.processors import PI05_TEMPLATE
 
 Config = dict[str, Any]
 
@@ -37,6 +39,17 @@ _PICTURES: Mapping[str, Config] = {
 # openpi's client shrinks pictures with Pillow, LeRobot with torch
 _OPENPI_PICTURES: Mapping[str, Config] = {
     family: _SIGLIP | {"filter": BILINEAR_ANTIALIAS} for family in ("pi0", "pi05")
+}
+# What each family's training code makes of an instruction: LeRobot's steps, openpi's tokenizers.
+_CLEANED: Config = {"strip": True, "replace": dict(CLEAN)}
+_LANGUAGE: Mapping[str, Config] = {
+    "smolvla": {"newline": True},
+    "pi0": {"newline": True},
+    "pi05": {"template": PI05_TEMPLATE} | _CLEANED,
+}
+_OPENPI_LANGUAGE: Mapping[str, Config] = {
+    "pi0": {"newline": True} | _CLEANED,
+    "pi05": {"template": PI05_TEMPLATE} | _CLEANED,
 }
 # Isaac GR00T N1 runs from noise at 0 to actions at 1 and was trained on whole-number times
 _GR00T_TIMES: Config = {"start": 0.0, "end": 1.0, "sign": 1}
@@ -69,8 +82,6 @@ def defaults(path: Path, config: Mapping[str, Any]) -> Config:
         "language": {
             "tokens": "lang_tokens",
             "mask": "lang_masks",
-            "template": "{instruction}",
-            "clean": False,
         },
         "links": {},
     }
@@ -132,6 +143,15 @@ def _with_pictures(slot: Any, row: Config) -> Any:
     return row | slot
 
 
+def language_row(path: Path, config: Mapping[str, Any], *, takes_state: bool) -> Config:
+    """What the family does to an instruction. takes_state: the graphs take the state, which the prompt then leaves out."""
+    rows = _OPENPI_LANGUAGE if trained_by(path, config) == OPENPI else _LANGUAGE
+    row = {"template": "{instruction}"} | rows.get(_family(config), {})
+    if takes_state and row["template"] == PI05_TEMPLATE:
+        row["template"] = PI05_TEMPLATE.replace(", State: {state}", "")
+    return row
+
+
 def time_buckets(config: Mapping[str, Any]) -> int | None:
     """The scale of a family's whole-number times; None where it has none."""
     return _GR00T_BUCKETS if _family(config) == "gr00t" else None
@@ -157,16 +177,7 @@ def _family_defaults(family: str) -> Config:
         {"camera": name, "input": f"img_{name}", "mask": f"mask_{name}", "required": number == 0}
         for number, name in enumerate(names)
     ]
-    # how each family writes its prompt: lerobot's processors and openpi's tokenizer
-    template = {
-        "smolvla": "{instruction}\n",
-        "pi0": "{instruction}\n",
-        "pi05": "Task: {instruction};\nAction: ",
-    }
-    language = {
-        "tokens": "lang_tokens", "mask": "lang_masks", "template": template[family], "clean": family != "smolvla"
-    }  # fmt: skip
-    return {"images": images, "language": language}
+    return {"images": images}
 
 
 def _flow(config: Mapping[str, Any], *, per_step: bool) -> Config:
@@ -216,5 +227,5 @@ def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
         base["images"] = [
             {"camera": "camera", "input": "pixel_values", "required": True, **_PICTURES["smolvla"]}
         ]
-        base["language"] = {"tokens": "input_ids", "mask": None, "template": "{instruction}", "clean": False}
+        base["language"] = {"tokens": "input_ids", "mask": None}
     return base
