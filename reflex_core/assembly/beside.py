@@ -96,7 +96,7 @@ class Guided:
             return
         key = (request.episode_id, request.request_id)
         with self._lock:
-            self._guides.keep(key, served.raw_actions, served.chunk.actions)
+            self._guides.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
             self._asked[key] = served
             while len(self._asked) > ANSWERS_KEPT:
                 self._asked.popitem(last=False)
@@ -110,9 +110,10 @@ class Guided:
             return sampling
         # not under the lock: this thread has low priority, and an answer must not wait for it
         before = (key[0], served.rtc_previous)
-        return replace(
-            sampling, guidance=self._guides.guidance(before, served.rtc_elapsed_rows, served.rtc_delay)
+        guidance = self._guides.guidance(
+            before, served.rtc_elapsed_rows, served.rtc_delay, request.observation.state
         )
+        return replace(sampling, guidance=guidance)
 
 
 def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:

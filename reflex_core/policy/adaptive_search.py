@@ -62,7 +62,7 @@ def course(policy: Policy, observation: Observation, seed: int) -> Course:
     flow, width = policy.contract.flow, policy.contract.action_dim
     stride = flow.sign * (flow.end - flow.start) / flow.steps
     stopped = [
-        policy.physical(x + np.float32(stride * (flow.steps - step)) * velocity)
+        policy.physical(x + np.float32(stride * (flow.steps - step)) * velocity, observation.state)
         for step, (x, velocity) in enumerate(seen)
     ]
     velocities = [velocity for _, velocity in seen]

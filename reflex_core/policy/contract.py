@@ -18,6 +18,7 @@ from reflex_core.policy.blocks import PLAIN_RTC, CacheRule, RtcBlock, read_cache
 from reflex_core.policy.flow import read_flow
 from reflex_core.policy.image_slots import ImageSlot, read_images
 from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
+from reflex_core.policy.relative import read_mask
 from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded, time_buckets
@@ -58,6 +59,7 @@ class Contract:
     adaptive: Adaptive | None = None
     prefix_cache: CacheRule | None = None
     rtc: RtcBlock = PLAIN_RTC
+    relative: tuple[bool, ...] = ()  # which of the actions are offsets from the state; () where none is
 
     @property
     def baked(self) -> bool:
@@ -116,11 +118,12 @@ class _Reading:
         action_names = self.names("action_names", self._config.get("action_names", []))
         if action_names and len(action_names) != action_dim:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
+        relative = read_mask(self._export, self._config, action_dim, action_names, self.fail)
         flow = self.flow()
         return Contract(
             images=tuple(read_images(self._config.get("images", []), self._inputs, self.fail)),
             language=self.language(),
-            state=self.state(),
+            state=self.state(action_names if relative else (), starts=bool(relative)),
             flow=flow,
             flow_names=flow_names,
             links={str(key): str(value) for key, value in self.block("links").items()},
@@ -132,6 +135,7 @@ class _Reading:
             adaptive=self.adaptive(),
             prefix_cache=read_cache_rule(self.block("prefix_cache"), self.fail),
             rtc=read_rtc_block(self.block("rtc"), flow.end, self.fail),
+            relative=relative,
         )
 
     def require_floats(self, key: str, info: TensorInfo) -> None:
@@ -241,16 +245,18 @@ class _Reading:
         self._export.file("tokenizer.json", "the tokenizer of its language input")
         raise AssertionError("unreachable")
 
-    def state(self) -> StateSlot | None:
+    def state(self, names: tuple[str, ...], *, starts: bool) -> StateSlot | None:
+        """names: of its numbers where it does not say. starts: the actions are offsets from it."""
         block = self.block("state")
-        names = self.names("state.names", block.get("names", []))
+        statistics = self._export.state_statistics
+        if block.get("names") or (statistics is not None and statistics.dim != len(names)):
+            names = self.names("state.names", block.get("names", []))
         template = str(self.block("language").get("template", ""))
         if ("{state}" in template) != (block.get("enters") == "prompt"):
             raise self.fail(
                 "state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters")
             )
         if block.get("enters") == "prompt":
-            statistics = self._export.state_statistics
             width = statistics.dim if statistics is not None else PADDED_WIDTH
             pad = self.count(block, "pad") if block.get("pad") else 0
             return StateSlot(None, width, self.count(block, "bins", 256), names, pad)
@@ -259,15 +265,15 @@ class _Reading:
             if name == "state" and "vision" in self.block("graphs"):
                 # the vlm stack takes it through a projection of its own
                 return StateSlot("state", PADDED_WIDTH, 0, names)
-            if self._export.config.get("state") is not None:
+            written = self._export.config.get("state")
+            if written is not None and not (starts and "input" not in written):
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
-            return None
+            return StateSlot(None, PADDED_WIDTH, 0, names) if starts else None
         shape = self._inputs[str(name)].shape
         self.require_floats("state.input", self._inputs[str(name)])
         if not shape:
             raise self.fail("state.input", "a (1, width) input", shape)
         width = shape[-1] or self.count(block, "width")
-        statistics = self._export.state_statistics
         if statistics is not None and statistics.dim > width:
             raise self.fail(
                 "normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim

@@ -14,6 +14,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export import Affine, Export
 from reflex_core.policy.contract import Contract
 from reflex_core.policy.gripper import End, ends_of
+from reflex_core.policy.relative import Relative, relative_of
 from reflex_core.policy.well_known import is_padded
 
 Columns = NDArray[np.intp]
@@ -28,7 +29,7 @@ class Fit:
     the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot has none for, so that they are
-    masked in every chunk. ends: what its gripper does to the actions.
+    masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
     """
 
     cameras: Mapping[str, str]
@@ -45,6 +46,7 @@ class Fit:
     embodiment: Embodiment | None = None
     unfed_cameras: tuple[str, ...] = ()
     ends: tuple[End, ...] = ()
+    relative: Relative | None = None
 
 
 def fit(
@@ -64,7 +66,11 @@ def fit(
     state_statistics = _state_statistics(export, contract, embodiment, served, alias)
     state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
     cameras = _cameras(export, contract, served)
-    _check_units(export, served, action_statistics, action_names)
+    relative = relative_of(
+        export, contract.relative, columns, contract.action_names,
+        contract.state.names if contract.state else (), state_dim,
+    )  # fmt: skip
+    _check_units(export, served, action_statistics, action_names, relative)
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)
     return Fit(
@@ -82,6 +88,7 @@ def fit(
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
         unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),
+        relative=relative,
     )
 
 
@@ -113,8 +120,9 @@ def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[st
 
 
 def _check_units(
-    export: Export, embodiment: Embodiment | None, statistics: Affine | None, names: tuple[str, ...]
-) -> None:
+    export: Export, embodiment: Embodiment | None, statistics: Affine | None, names: tuple[str, ...],
+    relative: Relative | None,
+) -> None:  # fmt: skip
     """Actions in degrees, or steps instead of positions, have a mean that no joint of the robot can reach.
 
     One standard deviation is granted: a mean of 0 with a deviation of 1 also says that nothing is normalised.
@@ -123,6 +131,8 @@ def _check_units(
         return
     low, high = embodiment.action_min, embodiment.action_max
     far = (statistics.shift < low - statistics.scale) | (statistics.shift > high + statistics.scale)
+    if relative is not None:  # offsets lie around zero, wherever the joint's range is
+        far &= relative.state_columns < 0
     if far.any():
         joint = int(np.flatnonzero(far)[0])
         raise ConfigurationError(

@@ -99,7 +99,8 @@ class Policy:
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
         masked = masked_cameras(self.contract.images, observation.frames, self.fit.cameras)
-        return Prediction(self.physical(normalised), steps, tokens_cut, stages, normalised, found, masked)
+        actions = self.physical(normalised, observation.state)
+        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked)
 
     @property
     def fell_back(self) -> bool:
@@ -158,14 +159,19 @@ class Policy:
         """Raise ConfigurationError where the denoise loop cannot be left early."""
         require_stepped(self.export, self.contract, self._layout.denoise_graph)
 
-    def physical(self, normalised: Floats) -> Floats:
-        """(1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units."""
+    def physical(self, normalised: Floats, state: Floats | None) -> Floats:
+        """(1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units.
+
+        state: of the observation that it was made from; what relative actions start from.
+        """
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
         own = normalised[0, : self.fit.horizon][:, self.fit.columns]
         statistics = self.fit.action_statistics
         actions = own if statistics is None else statistics.denormalise(own)
+        if self.fit.relative is not None:
+            actions = actions + self.fit.relative.base(self.checked_state(state))
         # selecting columns leaves them in column order; what travels as bytes must be row by row
         return np.ascontiguousarray(at_the_ends(actions, self.fit.ends))
 
@@ -194,6 +200,8 @@ class Policy:
         state = self.checked_state(observation.state)
         if slot.input is not None:
             arrays[slot.input] = state_array(state, slot, self.fit.state_statistics)
+            return ""
+        if not slot.bins:  # only its actions start from it
             return ""
         return state_words(state, slot, self.fit.state_statistics)
 

@@ -196,7 +196,7 @@ def refusal(contract: Contract, inputs: Sequence[str]) -> str:
     if not inputs:
         return "it has no prefix of its own: the whole network is one graph"
     state = contract.state
-    if state is not None and state.input is None:
+    if state is not None and state.input is None and state.bins:
         return "the state is part of the prompt, so that every prefix is another one"
     if state is not None and state.input in inputs:
         return "the state enters its prefix, so that every prefix is another one"

@@ -31,13 +31,17 @@ DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten ch
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks."""
+    """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks.
+
+    base: (action_dim,) what its rows are offsets from, None where they are positions.
+    """
 
     rows: Floats
     request_id: str
     instruction: str
     zero_ns: int
     stamp_ns: int
+    base: Floats | None = None
 
     def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
         """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it.
@@ -136,6 +140,7 @@ class Rtc:
             self.mode == PREFIX and delay > self._block.max_delay
         ):
             return Carried(why="delay")  # nearly all rows would be the old ones, whatever the robot sees
+        tail = rebased(tail, previous.base, base_of(request.observation.state, self._fit), self._fit)
         return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
 
     def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
@@ -161,6 +166,7 @@ class Rtc:
             observation.instruction,
             _zero_ns(request),
             observation.stamp_ns,
+            base_of(observation.state, self._fit),
         )
         with self._lock:
             self._pending[_key(request)] = previous
@@ -239,6 +245,27 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floa
     return changed
 
 
+def base_of(state: Floats | None, fit: Fit) -> Floats | None:
+    """(action_dim,) what the actions made of this state are offsets from, None where they are positions."""
+    if fit.relative is None or state is None:
+        return None
+    return fit.relative.base(state)
+
+
+def rebased(rows: Floats, before: Floats | None, now: Floats | None, fit: Fit) -> Floats:
+    """(n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
+
+    The robot has moved since: without this the old chunk would pull the new one to where it would be if it had not.
+    """
+    if before is None or now is None:
+        return rows
+    moved = before - now
+    statistics = fit.action_statistics
+    changed = rows.copy()
+    changed[:, fit.columns] += moved if statistics is None else statistics.difference(moved)
+    return changed
+
+
 def guided_columns(fit: Fit, width: int) -> Floats:
     """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
 
@@ -262,5 +289,5 @@ def _key(request: Request) -> tuple[str, str, int]:
 
 
 __all__ = [
-    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "effective_mode", "executed_rows", "guided_columns",
+    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns", "rebased",
 ]  # fmt: skip

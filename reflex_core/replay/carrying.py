@@ -54,7 +54,7 @@ class Carrying:
         found = None
         if isinstance(elapsed, int | float) and isinstance(delay, int):
             found = self._guides.guidance(
-                (record.episode_id or "", str(block["previous"])), float(elapsed), delay
+                (record.episode_id or "", str(block["previous"])), float(elapsed), delay, record.state
             )
         self.lost += found is None
         return found
@@ -67,6 +67,6 @@ class Carrying:
         """
         if not record.request_id:
             return
-        same = self._policy.physical(made).tobytes() == record.raw_actions.tobytes()
+        same = self._policy.physical(made, record.state).tobytes() == record.raw_actions.tobytes()
         key = (record.episode_id or "", record.request_id)
-        self._guides.keep(key, record.raw_actions, record.actions, made[0] if same else None)
+        self._guides.keep(key, record.raw_actions, record.actions, record.state, made[0] if same else None)
