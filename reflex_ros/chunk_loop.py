@@ -211,7 +211,8 @@ class ChunkLoop:
         observation = self._buffer.take(now_ns, gates)
         if self._needs_words and not observation.instruction:
             raise RefusedObservationError(
-                "no instruction yet: publish one on the topic 'instruction'", "no_instruction"
+                f"no instruction yet: publish one on the topic {self._buffer.topics.get('instruction', '/instruction')}",
+                "no_instruction",
             )
         return observation
 

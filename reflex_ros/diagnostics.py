@@ -91,6 +91,16 @@ def undrivable_finding(why: str) -> Finding:
     return Finding("commands", WARN, f"no robot is commanded: {why}", {})
 
 
+def connection_finding(topics: Mapping[str, str], unheard: Sequence[str]) -> Finding:
+    """Which topics are listened to, and is there a publisher on one of them that cannot be heard?
+
+    topics: real names by stream. unheard: a sentence for each such publisher.
+    """
+    if unheard:
+        return Finding("connections", WARN, "; ".join(unheard), topics)
+    return Finding("connections", OK, "every publisher is heard", topics)
+
+
 def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Finding:
     """Do the sensors deliver something that may be acted on?"""
     progress = loop.progress

@@ -71,6 +71,9 @@ class ReflexNode:
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
+        self._unheard: list[
+            str
+        ] = []  # publishers on our topics that cannot be heard, as of the newest diagnostics
         robot = Robot(self._stop, self._resume, self._look)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
@@ -169,10 +172,14 @@ class ReflexNode:
         )
         self._loop = loop
         self._begin_episode("")
-        self._inputs = Inputs(
-            self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
-            loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
-        )  # fmt: skip
+        try:
+            self._inputs = Inputs(
+                self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
+                loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
+            )  # fmt: skip
+        except ConfigurationError:
+            await self._deactivate()
+            raise
         self._tell()
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
@@ -349,11 +356,24 @@ class ReflexNode:
         (began_s, before), (now_s, chunks) = self._counts[0], self._counts[-1]
         rate_hz = (chunks - before) / (now_s - began_s) if now_s > began_s else 0.0
         status = status_message(self.engine, progress, self._loop, self.now_ns(), rate_hz)
+        if status.problem and self._unheard:
+            status.problem += f"; {'; '.join(self._unheard)}"
         status.header.stamp = self.node.get_clock().now().to_msg()
         status.episode_id = self._episode_id
         status.instruction = self._buffer.instruction if self._buffer else ""
         self._status.publish(status)
         self._tap.sent(self._status.topic_name, status)
+
+    def _connections(self) -> list[diagnostics.Finding]:
+        """Look for publishers that cannot be heard; a new one is logged."""
+        before, inputs, buffer = self._unheard, self._inputs, self._buffer
+        self._unheard = inputs.unheard() if inputs is not None else []
+        for sentence in self._unheard:
+            if sentence not in before:
+                self.node.get_logger().warning(f"not heard: {sentence}")
+        if inputs is None or buffer is None:
+            return []
+        return [diagnostics.connection_finding(buffer.topics, self._unheard)]
 
     def _publish_diagnostics(self) -> None:
         findings = [
@@ -372,6 +392,7 @@ class ReflexNode:
                 diagnostics.timing_finding(loop, loaded, self.settings),
                 *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
             ]
+        findings += self._connections()
         self._findings = findings
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()

@@ -54,6 +54,9 @@ class ObservationBuffer:
         self._joints: dict[str, tuple[Arrival, float]] = {}
         self._vector: tuple[Arrival, Floats] | None = None
         self.instruction = ""
+        self.topics: dict[
+            str, str
+        ] = {}  # real names, remappings done: by camera, and of state, instruction, episode
         self.consumed = NOTHING_CONSUMED
 
     def put_image(self, camera: str, arrival: Arrival) -> None:
@@ -121,7 +124,9 @@ class ObservationBuffer:
             state, messages = self._state()
         for camera in self._cameras:
             if camera not in images:
-                raise RefusedObservationError(f"no image from camera '{camera}' yet", "camera_missing")
+                raise RefusedObservationError(
+                    f"no image from camera '{camera}' yet{self._on(camera)}", "camera_missing"
+                )
         stamps = {f"camera '{camera}'": images[camera].stamp_ns for camera in self._cameras}
         if messages:
             stamps["the robot state"] = min(message.stamp_ns for message in messages)
@@ -131,6 +136,9 @@ class ObservationBuffer:
         }
         consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
         return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
+
+    def _on(self, stream: str) -> str:
+        return f" on {self.topics[stream]}" if stream in self.topics else ""
 
     def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
         """The state, and the messages it is made of."""
@@ -143,7 +151,7 @@ class ObservationBuffer:
             seen = ", ".join(sorted(self._joints)) or "none"
             reason = "state_missing" if not self._joints else "joint_names"
             raise RefusedObservationError(
-                f"joint states lack {', '.join(missing)}; joints seen: {seen}", reason
+                f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason
             )
         entries = [self._joints[name] for name in self._joint_names]
         positions = np.array([position for _, position in entries], dtype=np.float32)

@@ -221,11 +221,15 @@ class Robot:
 class World:
     """The node under test and its robot."""
 
-    def __init__(self, settings: dict[str, Any], parameters: list[rclpy.Parameter]) -> None:
+    def __init__(
+        self, settings: dict[str, Any], parameters: list[rclpy.Parameter], cli_args: list[str] | None = None
+    ) -> None:
         self.domain = domain = free_domain()
         self.robot = Robot(domain)
         self.spinner = Spinner(domain)
-        self.server = ReflexNode(settings, context=self.spinner.context, parameter_overrides=parameters)
+        self.server = ReflexNode(
+            settings, context=self.spinner.context, parameter_overrides=parameters, cli_args=cli_args
+        )
         self.spinner.start(self.server.node)
 
     @property
@@ -246,11 +250,13 @@ class World:
 
 
 @contextmanager
-def world(parameters: list[rclpy.Parameter] | None = None, **settings: Any) -> Iterator[World]:
+def world(
+    parameters: list[rclpy.Parameter] | None = None, cli_args: list[str] | None = None, **settings: Any
+) -> Iterator[World]:
     """A world that is taken down again; without HTTP unless asked, with the embedded policy where no export is named."""
     named = {} if "policy_a" in settings else {"export_dir": "demo"}
     values = {"http": False, "device": "cpu", "intra_op_threads": 1} | named | settings
-    found = World(values, parameters or [])
+    found = World(values, parameters or [], cli_args)
     try:
         yield found
     finally:

@@ -206,7 +206,7 @@ def test_no_camera_no_chunk(export_dir: ExportDir) -> None:
 def test_no_instruction_no_chunk(export_dir: ExportDir) -> None:
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate(instruction="")
-        said = "no_instruction: no instruction yet: publish one on the topic 'instruction'"
+        said = "no_instruction: no instruction yet: publish one on the topic /instruction"
         wait_for(lambda: scene.robot.status.problem == said, "the status says why nothing is inferred")
         assert scene.robot.diagnosed("observations", b"\x01").message == said
         scene.robot.say("reach the red cube")

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.trace.records import TraceError
@@ -26,6 +27,7 @@ from reflex_ros.inputs import LATCHED
 from reflex_ros.playing.company import require_alone, require_nothing_driven
 from reflex_ros.playing.pace import Pace
 from reflex_ros.playing.values import Moment, Offer
+from reflex_ros.topics import COMPRESSED, compressed_topic
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher
@@ -186,13 +188,19 @@ class Player:
         if found is None:
             try:
                 found = self._node.create_publisher(
-                    offer.kind, offer.topic, LATCHED if offer.words else SENSOR
+                    offer.kind, self._topic(offer), LATCHED if offer.words else SENSOR
                 )
             except InvalidTopicNameException as error:
                 said = " ".join(str(error).split())
                 raise TraceError(f"{offer.stream}: its topic cannot be published: {said[:200]}") from error
             self._publishers[offer] = found
         return found
+
+    def _topic(self, offer: Offer) -> str:
+        """Where the node listens under the same remappings."""
+        if offer.kind is CompressedImage and offer.topic.endswith(COMPRESSED):
+            return compressed_topic(self._node, offer.topic.removesuffix(COMPRESSED))
+        return offer.topic
 
     def _watch(self) -> None:
         """Look around once a second."""

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instruction and episode: heard from latched and from volatile publishers, each message once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+KEPT = 256  # messages that are remembered
+SETTLE_NS = (
+    5_000_000_000  # so long after a message what a latched publisher had said before it may still come in
+)
+
+
+class HeardOnce:
+    """Which messages of a topic are new, where two subscriptions listen to it.
+
+    A volatile subscription (`live`) hears everybody from now on; a transient-local one what latched publishers have said
+    before, and from then on the same again.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[int, int | None, bytes], None] = OrderedDict()
+        self._newest_ns = self._heard_at_ns = 0
+        self._any = False
+
+    def is_new(self, stamp_ns: int, number: int | None, raw: bytes, received_ns: int, *, live: bool) -> bool:
+        """Whether a message is to be handled.
+
+        stamp_ns: of its publisher; 0 where the middleware has none. number: as its publisher counts, if it does.
+        received_ns: here, on any clock that does not jump.
+        """
+        if (
+            stamp_ns == 0
+        ):  # nothing tells a message from its repetition, and the live one is never a repetition
+            new = live or not self._any
+        else:
+            key = (stamp_ns, number, raw)
+            new = key not in self._seen and not (not live and self._is_history(stamp_ns, received_ns))
+            self._seen[key] = None
+            if len(self._seen) > KEPT:
+                self._seen.popitem(last=False)
+        if new:
+            self._any = True
+            self._newest_ns, self._heard_at_ns = max(self._newest_ns, stamp_ns), received_ns
+        return new
+
+    def _is_history(self, stamp_ns: int, received_ns: int) -> bool:
+        """Said before what was just heard. Later an older stamp is another machine's clock, and the message counts."""
+        return stamp_ns < self._newest_ns and received_ns - self._heard_at_ns < SETTLE_NS
