@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from rclpy.node import NodeNameNonExistentError
 
+from reflex_core.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 CHUNK_TYPE = "reflex_ros/msg/ActionChunk"
+NAMES_S = 2.0  # how long a publisher may take to say who it is
 
 
 def other_policies(node: Node, trajectory_topic: str) -> list[str]:
@@ -31,8 +35,23 @@ def other_policies(node: Node, trajectory_topic: str) -> list[str]:
     )
 
 
-def all_known(node: Node, trajectory_topic: str) -> bool:
-    """False for the moment in which somebody who publishes there has been found, but not yet who."""
+def require_alone(node: Node, trajectory_topic: str) -> None:
+    """Raise ConfigurationError when another policy commands this robot already."""
+    if others := other_policies(node, trajectory_topic):
+        raise ConfigurationError(
+            f"{', '.join(others)} commands this robot already, on {trajectory_topic}: end it, or remap one of the two",
+            "not-alone",
+        )
+
+
+def await_names(node: Node, trajectory_topic: str) -> None:
+    """Wait, for NAMES_S at most, while somebody who publishes there has been found, but not yet who it is."""
+    end_s = time.monotonic() + NAMES_S
+    while not _all_known(node, trajectory_topic) and time.monotonic() < end_s:
+        time.sleep(0.02)
+
+
+def _all_known(node: Node, trajectory_topic: str) -> bool:
     writers = node.get_publishers_info_by_topic(trajectory_topic)
     return all(info.node_namespace.startswith("/") for info in writers)
 

@@ -21,6 +21,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.settings import Settings
 from reflex_ros.arrivals import Arrival, header_stamp_ns, kind_of
 from reflex_ros.conversions import imu_state, odometry_state
+from reflex_ros.diagnostics import Finding, connection_finding
 from reflex_ros.observations import ObservationBuffer
 from reflex_ros.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
 from reflex_ros.topics import compressed_topic
@@ -59,6 +60,9 @@ class Inputs:
         """
         self._node, self._buffer, self._news, self._heard = node, buffer, news, heard
         self._unstamped: set[str] = set()
+        self.unheard: list[
+            str
+        ] = []  # a sentence for each publisher that cannot be heard, as of the newest look
         self._compressed = settings.image_transport == "compressed"
         self._subscriptions: dict[str, list[Subscription]] = {}  # by real topic
         try:
@@ -95,9 +99,13 @@ class Inputs:
         base = f"{camera}/image_raw"
         return compressed_topic(self._node, base) if compressed else base
 
-    def unheard(self) -> list[str]:
-        """Say which publishers on our topics this node cannot hear, one sentence each."""
-        return list(unheard(self._node, self._subscriptions))
+    def connections(self) -> Finding:
+        """Look for publishers on our topics that this node cannot hear; a new one is logged."""
+        before, self.unheard = self.unheard, list(unheard(self._node, self._subscriptions))
+        for sentence in self.unheard:
+            if sentence not in before:
+                self._node.get_logger().warning(f"not heard: {sentence}")
+        return connection_finding(self._buffer.topics, self.unheard)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Arrival], None], qos: QoSProfile) -> str:
         """Listen to a sensor. Returns the topic's real name."""

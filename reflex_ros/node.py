@@ -27,7 +27,7 @@ from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
 from reflex_core.slots.choice import chosen
 from reflex_ros import diagnostics, parameters, ready
-from reflex_ros.alone import all_known, other_policies
+from reflex_ros.alone import await_names, other_policies, require_alone
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
 from reflex_ros.cloud import connect_cloud
 from reflex_ros.inputs import LATCHED, Inputs
@@ -47,7 +47,6 @@ from reflex_ros.tap import OFF, open_tap
 from reflex_ros.terminal import watched
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
-NAMES_S = 2.0  # how long a publisher may take to say who it is
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
 TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
 
@@ -71,9 +70,6 @@ class ReflexNode:
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
-        self._unheard: list[
-            str
-        ] = []  # publishers on our topics that cannot be heard, as of the newest diagnostics
         robot = Robot(self._stop, self._resume, self._look)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
@@ -158,9 +154,11 @@ class ReflexNode:
         assert loaded is not None
         assert buffer is not None
         assert outputs is not None
-        await self.node.off_executor(lambda: self._await_names(outputs))
+        await self.node.off_executor(lambda: await_names(self.node, outputs.trajectory_topic))
         try:
-            self._require_wanted(outputs)
+            if self.ending:
+                raise ConfigurationError("the process is ending")
+            require_alone(self.node, outputs.trajectory_topic)
         except ConfigurationError:
             self.engine.pause()
             raise
@@ -188,29 +186,9 @@ class ReflexNode:
 
     def _tell(self) -> None:
         """Show the ready table, once."""
-        if self._told:
-            return
-        self._told = True
-        try:
-            ready.tell(self.engine, self.sidecar, self._say, self.node)
-        except Exception as error:  # a table for people must not keep a robot from its policy
-            self.node.get_logger().error(f"the ready table could not be made: {error}")
-
-    def _await_names(self, outputs: Outputs) -> None:
-        end_s = time.monotonic() + NAMES_S
-        while not all_known(self.node, outputs.trajectory_topic) and time.monotonic() < end_s:
-            time.sleep(0.02)
-
-    def _require_wanted(self, outputs: Outputs) -> None:
-        """Raise ConfigurationError when the process is ending, or when another policy commands this robot already."""
-        if self.ending:
-            raise ConfigurationError("the process is ending")
-        if others := other_policies(self.node, outputs.trajectory_topic):
-            raise ConfigurationError(
-                f"{', '.join(others)} commands this robot already, on {outputs.trajectory_topic}: end it, or remap one of"
-                " the two",
-                "not-alone",
-            )
+        if not self._told:
+            self._told = True
+            ready.tell_of_node(self.engine, self.sidecar, self._say, self.node)
 
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
         """A policy that came later: on any doubt the robot holds, and both of them see it."""
@@ -356,24 +334,13 @@ class ReflexNode:
         (began_s, before), (now_s, chunks) = self._counts[0], self._counts[-1]
         rate_hz = (chunks - before) / (now_s - began_s) if now_s > began_s else 0.0
         status = status_message(self.engine, progress, self._loop, self.now_ns(), rate_hz)
-        if status.problem and self._unheard:
-            status.problem += f"; {'; '.join(self._unheard)}"
+        if status.problem and self._inputs is not None:
+            status.problem = "; ".join([status.problem, *self._inputs.unheard])
         status.header.stamp = self.node.get_clock().now().to_msg()
         status.episode_id = self._episode_id
         status.instruction = self._buffer.instruction if self._buffer else ""
         self._status.publish(status)
         self._tap.sent(self._status.topic_name, status)
-
-    def _connections(self) -> list[diagnostics.Finding]:
-        """Look for publishers that cannot be heard; a new one is logged."""
-        before, inputs, buffer = self._unheard, self._inputs, self._buffer
-        self._unheard = inputs.unheard() if inputs is not None else []
-        for sentence in self._unheard:
-            if sentence not in before:
-                self.node.get_logger().warning(f"not heard: {sentence}")
-        if inputs is None or buffer is None:
-            return []
-        return [diagnostics.connection_finding(buffer.topics, self._unheard)]
 
     def _publish_diagnostics(self) -> None:
         findings = [
@@ -392,7 +359,8 @@ class ReflexNode:
                 diagnostics.timing_finding(loop, loaded, self.settings),
                 *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
             ]
-        findings += self._connections()
+        if self._inputs is not None:
+            findings.append(self._inputs.connections())
         self._findings = findings
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()

@@ -41,6 +41,14 @@ def tell(
         plain(line)
 
 
+def tell_of_node(engine: Engine, sidecar: Sidecar | None, plain: Callable[[str], None], node: Node) -> None:
+    """Show the table of a node; one that cannot be made is logged, and keeps no robot from its policy."""
+    try:
+        tell(engine, sidecar, plain, node)
+    except Exception as error:
+        node.get_logger().error(f"the ready table could not be made: {error}")
+
+
 def _serving(said: Mapping[str, Any], url: str) -> str:
     robot = said["embodiment"] or "no embodiment"
     where = f" at {url}" if url else ""
