@@ -203,6 +203,7 @@ class Engine:
         loaded = self._loaded
         if self._state != READY or loaded is None:
             reason = self._reason
+            self.metrics.errors.labels(NotReadyError.slug).inc()
             raise NotReadyError(self._state, f"the policy is not serving: {reason}" if reason else None)
         return loaded.act(request)
 

@@ -13,7 +13,9 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
+from reflex_core.rate_limit import ConditionLog
 from reflex_core.robot.callers import ROS
+from reflex_core.robot.intake import has_words
 from reflex_core.trace.schema import Failure
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Floats, Observation, Served
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
@@ -83,6 +85,7 @@ class ChunkLoop:
         self._chunk_id = 0
         self._executing: tuple[Floats, Running] | None = None
         self._retry_at = 0.0
+        self._problems = ConditionLog(log)
         self._unwell = False
         self._held_at_ns = time.monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
@@ -209,7 +212,7 @@ class ChunkLoop:
 
     def _observe(self, now_ns: int, gates: Gates) -> Observation:
         observation = self._buffer.take(now_ns, gates)
-        if self._needs_words and not observation.instruction:
+        if self._needs_words and not has_words(observation.instruction):
             raise RefusedObservationError(
                 f"no instruction yet: publish one on the topic {self._buffer.topics.get('instruction', '/instruction')}",
                 "no_instruction",
@@ -294,11 +297,8 @@ class ChunkLoop:
                 self._hold(slug)
 
     def _note(self, problem: str, text: str) -> None:
-        """Log a problem once, when it begins, and once when it is over."""
-        if problem and problem != self.progress.problem:
-            log.warning("%s: %s", problem, text)
-        elif self.progress.problem and not problem:
-            log.info("%s is over", self.progress.problem)
+        """Log a problem once, when it begins, and once when it is over; one that comes and goes, once in a while."""
+        self._problems.note(problem, text)
         self.progress.problem, self.progress.problem_text = problem, text
 
     def _forget(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asking import AT_REST, BEYOND, act, figure
 from conftest import ExportDir, Server
-from http_client import Answer, Client
+from http_client import Answer, Client, good
 
 from reflex_core.engine import Engine
 from reflex_core.settings import settings_from
@@ -184,3 +184,51 @@ def test_a_trace_says_who_asked(client: Client, server: Server, traces: Path) ->
         if record.request_id == "r-caller"
     ]
     assert recorded.document["request"]["caller"] == "arm-10"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"instruction": ""}, {"instruction": " \n"}, {"instruction": "\x00\x01"}, {"instruction": "\u200b"},
+        {"instruction": ...}, {"instruction": ..., "prompt": "reach"}, {"instruction": ..., "task": "reach"},
+        {"instruction": ..., "Instruction": "reach"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_request_that_does_not_say_what_to_do_is_refused(client: Client, spoiled: dict[str, Any]) -> None:
+    document = good(state=AT_REST) | spoiled
+    refused = client.act({key: value for key, value in document.items() if value is not ...})
+    assert (refused.status, refused.json["error"]) == (422, "missing-instruction")
+    for key in ("prompt", "task", "Instruction"):
+        assert (f"this request has '{key}'" in refused.json["message"]) is (key in document)
+
+
+@pytest.mark.parametrize(
+    ("first", "slug"),
+    [
+        ("1e38", "implausible-state"), ("9.0", "implausible-state"), ("-45", "implausible-state"),
+        ("3.5e38", "state-not-finite"), ("1e308", "state-not-finite"), ("NaN", "state-not-finite"),
+        ("-Infinity", "state-not-finite"),
+    ],
+)  # fmt: skip
+def test_a_state_that_cannot_be_true_is_the_callers_mistake_and_nobody_elses(
+    client: Client, server: Server, first: str, slug: str
+) -> None:
+    document = json.dumps(good(state=AT_REST)).replace(str(AT_REST), str([0.125, *AT_REST[1:]]))
+    for _ in range(CLAMPS):
+        refused = client.ask("POST", "/act", document.replace("[0.125,", f"[{first},").encode())
+        assert (refused.status, refused.json["error"]) == (422, slug)
+    assert client.get("/health").json["consecutive_crashes"] == 0
+    assert client.get("/guard/status").json["tripped"] is False
+    assert act(client).json["source"] == "policy"
+
+
+def test_without_a_state_a_tripped_caller_is_told_so_every_time(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    trip(client, robot_id="arm-11")
+    caplog.clear()
+    for _ in range(3):
+        refused = act(client, None, robot_id="arm-11")  # type: ignore[arg-type]
+        assert (refused.status, refused.json["error"]) == (422, "missing-state")
+    assert not [record for record in caplog.records if record.exc_info]

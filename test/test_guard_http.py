@@ -107,7 +107,10 @@ def test_after_too_many_clamped_chunks_it_holds_without_inference_until_it_is_re
     assert "3 chunks in a row" in status["trip_reason"]
     mistaken = act(client, AT_REST[:5])
     assert (mistaken.status, mistaken.json["error"]) == (422, "state-length")
-    assert "at least 7 numbers to hold at, got 5" in mistaken.json["message"]
+    assert "must be 7 numbers" in mistaken.json["message"]
+    for _ in range(2):
+        without = act(client, None)
+        assert (without.status, without.json["error"]) == (422, "missing-state")
     assert client.get("/health").json["guard_tripped"] is True
     assert client.ask("POST", "/guard/reset").json == {"reset": True, "was_tripped": True}
     assert client.get("/guard/status").json["tripped"] is False

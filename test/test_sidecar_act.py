@@ -171,7 +171,7 @@ def test_a_phones_picture_and_a_webcams_picture_are_read_as_they_lie(serve: Serv
 def test_cameras_are_given_by_position_or_by_name(serve: Serve) -> None:
     client = serve("mono_pi0", embodiment="").client
     red, blue = jpeg(), jpeg(colour=(0, 0, 255))
-    state = {"state": STATE, "seed": 1}
+    state = {"state": STATE, "seed": 1, "instruction": "reach the red cube"}
     by_position = client.act({"image": red, "image_wrist": blue, **state})
     by_name = client.act({"images": {"base": red, "wrist_l": blue}, **state})
     mixed = client.act({"image": red, "images": {"wrist_l": blue, "wrist_r": None}, **state})

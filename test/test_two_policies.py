@@ -236,9 +236,11 @@ def test_a_slot_that_hangs_is_rolled_back(pair: Pairs) -> None:
 def test_what_answers_without_inference_is_said_of_the_slot_that_was_to_answer(pair: Pairs) -> None:
     """Also while the guard is tripped, and by another slot's chunks."""
     server = pair("calm", "wide", max_consecutive_crashes=0)
-    wait_for(lambda: act(server.client, episode_id="ep_1").json["hold_reason"] == "guard_tripped")
+    wait_for(
+        lambda: act(server.client, episode_id="ep_1", robot_id="arm").json["hold_reason"] == "guard_tripped"
+    )
     for episode, slot in (("ep_2", "a"), ("ep_1", "b")):
-        held = act(server.client, episode_id=episode)
+        held = act(server.client, episode_id=episode, robot_id="arm")
         assert (held.json["hold_reason"], held.json["policy_slot"]) == ("guard_tripped", slot)
         assert held.headers["x-reflex-policy-slot"] == slot
         assert held.headers["x-reflex-routing-key"] == episode

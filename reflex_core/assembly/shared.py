@@ -14,6 +14,8 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.limits.config import SafetyConfig, load_safety_config
 from reflex_core.policy.policy import Policy
 from reflex_core.recorder import Recorder
+from reflex_core.robot.intake import Intake
+from reflex_core.robot.plausibility import state_range
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
 from reflex_core.trace.schema import Session
@@ -57,6 +59,23 @@ def build_admission(
         lambda: around.live().slo_mode,
         degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
         lambda kind: around.metrics.slo_violations.labels(robot, kind),
+        check=build_intake(settings, slots),
+    )
+
+
+def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
+    """What an observation must bring for the policies that are loaded."""
+    policies = [slot.policy for slot in slots.values()]
+    fit = policies[0].fit
+    return Intake(
+        reads_language=any(policy.contract.language is not None for policy in policies),
+        states=state_range(
+            fit.embodiment, fit.state_names, fit.hold_columns, settings.plausibility_margin_rad
+        ),
+        state_names=fit.state_names,
+        check_state=next(
+            (policy.checked_state for policy in policies if policy.contract.state is not None), None
+        ),
     )
 
 

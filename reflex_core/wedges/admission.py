@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission: while the latency objective is missed, say so, refuse before inference, or take fewer denoise steps."""
+"""Admission: what cannot be acted on is refused before any work; while the latency objective is missed, it is said, requests
+are refused, or fewer denoise steps are taken.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from dataclasses import replace
 from reflex_core.counting import Counts
 from reflex_core.errors import NotReadyError, SettingError
 from reflex_core.slo import WINDOW_S, SloWindow, parse_slo
-from reflex_core.values import Request, Served
+from reflex_core.values import Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 LOG_ONLY, REFUSE, DEGRADE = "log_only", "503", "degrade"
@@ -27,7 +29,8 @@ def degraded_steps_of(configured: int) -> int:
 
 
 class Admission:
-    """Measures receipt to answer of every request that got one, and acts by `mode` while `slo` is missed.
+    """Refuses what `check` refuses; measures receipt to answer of every request that got one, and acts by `mode` while `slo`
+    is missed.
 
     slo: the objective's text, empty for none; mode: log_only, 503 or degrade. Both may change between requests.
     violations: the counter of a kind such as p99_exceeded; it counts every request that comes while the objective is missed.
@@ -42,7 +45,10 @@ class Admission:
         violations: Callable[[str], Counts],
         window_s: float = WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
+        check: Callable[[Observation], None] | None = None,
     ) -> None:
+        """check: raises ObservationError for an observation that no policy can act on."""
+        self._check = check
         self._slo, self._mode, self._degraded_steps = slo, mode, degraded_steps
         self._violations_of, self._window_s, self._clock = violations, window_s, clock
         self._lock = threading.Lock()
@@ -61,6 +67,8 @@ class Admission:
         return self._window
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
+        if self._check is not None:
+            self._check(request.observation)
         window = self._current()
         if window is None:
             return proceed(request)

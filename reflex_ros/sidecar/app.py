@@ -15,8 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
-from reflex_core.errors import InferenceError, NotReadyError, ObservationError
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
+from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.robot.callers import caller_from
+from reflex_core.robot.intake import MISSING_INSTRUCTION
 from reflex_ros.sidecar import reading
 from reflex_ros.sidecar.door import FILES as PAGE_FILES
 from reflex_ros.sidecar.door import add_page
@@ -44,6 +46,7 @@ OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
+_failures = RateLimitedLog(log)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -232,6 +235,7 @@ def answer(
     """The whole of /act but the socket; runs in a worker thread and never raises."""
     request_id = ""
     inside = False
+    document: reading.Document = {}
     try:
         loaded = engine.loaded
         if loaded is None:
@@ -256,13 +260,18 @@ def answer(
         served = engine.act(request)
         return chunk_reply(served, loaded, engine.settings.robot_id, request.caller)
     except (ObservationError, NotReadyError) as error:
-        slug = error.slug
-        if not inside or isinstance(error, NotReadyError):  # the engine counts what it refuses itself
-            engine.metrics.errors.labels(slug).inc()
+        if not inside:  # the engine counts what it refuses itself
+            engine.metrics.errors.labels(error.slug).inc()
+        if error.slug == MISSING_INSTRUCTION:
+            error = ObservationError(f"{error}{reading.misnamed_instruction(document)}", error.slug)
         return problem_of(error, request_id or fresh_id())
     except Exception as error:
-        log.exception("request %.200r failed", request_id)
-        if not isinstance(error, InferenceError) and not inside:
+        told = isinstance(error, InferenceError) and error.slug != InferenceError.slug
+        kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
+        _failures(
+            logging.ERROR, kind, "request %.200r failed: %s", request_id, error, error=None if told else error
+        )
+        if not inside:
             engine.metrics.errors.labels("internal-error").inc()
         return problem_of(error, request_id or fresh_id())
 

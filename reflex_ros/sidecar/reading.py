@@ -23,6 +23,16 @@ from reflex_core.values import Floats, Frame, Observation
 
 INSTRUCTION_CHARACTERS = 10_000
 STATE_NUMBERS = 4096
+OTHER_NAMES = (
+    "prompt",
+    "task",
+    "text",
+    "command",
+    "goal",
+    "language",
+    "language_instruction",
+    "task_description",
+)
 SEED_LIMIT = 2**63
 MOST_ROWS = 100_000
 LENIENT_BYTES = 4 << 20
@@ -120,6 +130,15 @@ def _instruction(value: object) -> str:
             "bad-instruction",
         )
     return value
+
+
+def misnamed_instruction(asked: Document) -> str:
+    """What to say of a request that says what to do under another name; "" where there is no such field."""
+    for key in asked:
+        plain = key.casefold().strip(" _-")
+        if key != "instruction" and (plain in OTHER_NAMES or plain.rstrip("s") == "instruction"):
+            return f"; this request has {shown(key)}"
+    return ""
 
 
 def _identifier(asked: Document, field: str) -> str | None:

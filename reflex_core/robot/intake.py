@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every observation must bring before any work is done for it, whichever door it came through.
+
+What is refused here reaches neither the model nor its breaker, neither the guard's count nor another server.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reflex_core.errors import ObservationError
+from reflex_core.robot.plausibility import StateRange
+from reflex_core.values import Floats, Observation
+
+MISSING_INSTRUCTION = "missing-instruction"
+IMPLAUSIBLE_STATE = "implausible-state"
+_INVISIBLE = ("Z", "C")  # separators; control, format, private and unassigned characters
+
+
+def has_words(instruction: str) -> bool:
+    """Return whether a text says anything: blanks, control characters and invisible ones do not."""
+    return any(unicodedata.category(character)[0] not in _INVISIBLE for character in instruction)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Intake:
+    """Refuses observations that no policy can act on.
+
+    reads_language: a policy needs the instruction. states: what the robot's state may hold; state_names: of its columns.
+    check_state: raises ObservationError for a state that is missing or has the wrong length; None where no policy reads one.
+    """
+
+    reads_language: bool
+    states: StateRange
+    state_names: tuple[str, ...] = ()
+    check_state: Callable[[Floats | None], object] | None = None
+
+    def __call__(self, observation: Observation) -> None:
+        """Raise ObservationError with the sentence that says what is missing or cannot be true."""
+        if self.reads_language and not has_words(observation.instruction):
+            raise ObservationError(
+                "no instruction; the policy reads what the robot is to do: put it into 'instruction'",
+                MISSING_INSTRUCTION,
+            )
+        if self.check_state is not None:
+            self.check_state(observation.state)
+        if observation.state is None:
+            return
+        problem = self.states.problem(observation.state.tolist(), self.state_names)
+        if problem:
+            raise ObservationError(f"the state cannot be true: {problem}", IMPLAUSIBLE_STATE)
