@@ -13,6 +13,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.files.json_fields import JsonError, read_json
+from reflex_core.lookalikes import NOT_AN_EXPORT, lookalike
 from reflex_core.model_hash import HASH_LENGTH, model_hash
 from reflex_core.normalization.affine import Affine, affine
 from reflex_core.normalization.read import Normalization, read_normalization
@@ -89,6 +90,9 @@ def config_path(path: Path) -> Path:
 
 def open_export(path: Path) -> Export:
     """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
+    described = path.is_dir() and config_path(path).exists()
+    if not described and (what := lookalike(path)):
+        raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
     if not path.is_dir():
         raise ExportError(f"{path}: no such export directory", "export-missing")
     where = config_path(path)

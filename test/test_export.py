@@ -109,7 +109,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"AAA")
-    with pytest.raises(ExportError, match="model.onnx: no such export directory"):
+    with pytest.raises(ExportError, match="model.onnx: is one ONNX graph: name the folder"):
         open_export(tmp_path / "model.onnx")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
 from reflex_core.export import CONFIG_NAME, TETHER_NAME, open_export
+from reflex_core.lookalikes import NOT_AN_EXPORT
 
 RECEIPT = "VERIFICATION.md"
 # people change these on purpose: `reflex calibrate-adaptive --write`, a robot's own ranges
@@ -25,7 +26,8 @@ def export(path: Path, label: str = "") -> Iterator[Finding]:
     try:
         found = open_export(path)
     except ConfigurationError as error:
-        yield Finding(f"export{label}", FAIL, str(error), again)
+        another = "name an ONNX export: docs/exports.md says what is in one"
+        yield Finding(f"export{label}", FAIL, str(error), another if error.slug == NOT_AN_EXPORT else again)
         return
     yield Finding(f"export{label}", OK, f"{path}: {found.model_version}")
     yield replace(hashes(path), name=f"hashes{label}")
