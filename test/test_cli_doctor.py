@@ -169,7 +169,7 @@ def test_a_file_that_is_cut_off_fails(export_copy: ExportDir, capsys: Output) ->
 @pytest.mark.parametrize(
     ("content", "check", "says"),
     [
-        ("{", "safety", "not JSON"),
+        ("{", "safety", "not readable as JSON"),
         ('{"joint_names": ["panda_joint1"], "velocity_max": [-1]}', "safety", "'velocity_max' must be"),
         ('{"joint_names": ["elbow"], "velocity_max": [1]}', "safety limits", "elbow"),
     ],
