@@ -22,6 +22,7 @@ from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.progress import report
 from reflex_core.settings import TABLE, Settings
+from reflex_core.time_limit import OverTimeError, within
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,21 @@ class LoadedPolicy:
 
 
 def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
-    """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence."""
+    """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence.
+
+    Also where it takes longer than the setting load_timeout_s.
+    """
+    try:
+        return within(settings.load_timeout_s, lambda: _load(settings, metrics), "load")
+    except OverTimeError as error:
+        raise SettingError(
+            f"{export_path(settings.export_dir)}: not loaded within {settings.load_timeout_s:g} s: look whether its disk and"
+            " device answer, or give it more time with load_timeout_s (0: no limit)",
+            "load-timeout",
+        ) from error
+
+
+def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
     if settings.calibrate_force and not settings.auto_calibrate:
         raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
     path = export_path(settings.export_dir)
@@ -61,6 +76,7 @@ def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
         variant=settings.variant,
         denoise_steps=settings.denoise_steps,
         chunk_size=settings.chunk_size,
+        pass_constant_state=settings.constant_state == "pass",
     )
     report(0.5, "loading", f"the graphs of {export.model_version}")
     policy = load_policy(

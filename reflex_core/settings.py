@@ -50,6 +50,13 @@ class Settings:
     variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.")
     denoise_steps: int = _policy(0, "Denoise steps; 0: as the export says. Only for loops outside the graph.", minimum=0, maximum=1000)
     chunk_size: int = _policy(0, "Rows of a chunk; 0: as the export says. Only for graphs that take any number.", minimum=0, maximum=1000)
+    constant_state: str = _policy(
+        "refuse", "A state number that never moved in training and is elsewhere now: refuse the observation, or pass it on.",
+        choices=("refuse", "pass"),
+    )
+    load_timeout_s: float = _policy(
+        1800.0, "Longest time to load a policy, building engines included; 0: no limit.", minimum=0.0, maximum=86_400.0
+    )
     auto_calibrate: bool = _policy(
         False, "Measure this machine at configure (or read the cache) and choose provider, threads, steps and chunk size."
     )

@@ -8,7 +8,6 @@ picture; GIVEN: row i of the start noise in its column. So a chunk of physical u
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,11 @@ CAMERAS = {
 }
 
 
-def echo(path: Path, family: str = "pi0", *, state: int = 32, image: bool = True, **config: Any) -> Path:
-    """Write one; `config` replaces keys of the minimal description, with None removes them. state 0: no such input."""
+def echo(path: Path, family: str = "pi0", *, felt: int = 32, image: bool = True, **config: Any) -> Path:
+    """Write one; `config` replaces keys of the minimal description, with None removes them.
+
+    felt: how many numbers of the state the graph takes, 0 for no such input.
+    """
     path.mkdir(parents=True, exist_ok=True)
     graph = Graph()
     names = CAMERAS.get(family, ("front",)) if image else ()
@@ -35,9 +37,9 @@ def echo(path: Path, family: str = "pi0", *, state: int = 32, image: bool = True
     tokens = graph.to(graph.input("lang_tokens", INT64, [1, ROWS]), FLOAT)
     heard = graph.to(graph.input("lang_masks", BOOL, [1, ROWS]), FLOAT)
     columns = [graph.shaped(tokens, 1, ROWS, 1), graph.shaped(heard, 1, ROWS, 1)]
-    felt = graph.input("state", FLOAT, [1, state]) if state else graph.constant(np.zeros((1, 1)))
-    padding = graph.constant(np.zeros((1, ROWS - (state or 1))))
-    full = graph.op("Concat", felt, padding, axis=1) if (state or 1) < ROWS else felt
+    body = graph.input("state", FLOAT, [1, felt]) if felt else graph.constant(np.zeros((1, 1)))
+    padding = graph.constant(np.zeros((1, ROWS - (felt or 1))))
+    full = graph.op("Concat", body, padding, axis=1) if (felt or 1) < ROWS else body
     columns.append(graph.shaped(full, 1, ROWS, 1))
     seen = graph.mean(pictures[0], 2, 3) if pictures else graph.constant(np.zeros((1, 3)))
     columns.append(graph.op("Expand", graph.shaped(seen, 1, 1, 3), graph.constant([1, ROWS, 3], np.int64)))
@@ -62,7 +64,3 @@ def echo(path: Path, family: str = "pi0", *, state: int = 32, image: bool = True
     text = json.dumps({key: value for key, value in written.items() if value is not None})
     (path / "reflex_config.json").write_text(text)
     return path
-
-
-def identity(names: Sequence[str] = ("state", "action")) -> Mapping[str, Any]:
-    return {name: {"mode": "identity"} for name in names}

@@ -82,14 +82,14 @@ FAMILIES = {
 def test_every_family_has_the_prompt_of_its_training(tmp_path: Path, name: str) -> None:
     config, told, text = FAMILIES[name]
     family = str(config["model_type"]).replace(".", "")
-    path = echo(tmp_path, family, state=0 if family == "pi05" else 32)
+    path = echo(tmp_path, family, felt=0 if family == "pi05" else 32)
     file = path / "reflex_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
     assert prompt(policy_of(path), told) == text
 
 
 def test_a_pi05_whose_graph_takes_the_state_leaves_it_out_of_the_prompt(tmp_path: Path) -> None:
-    policy = policy_of(echo(tmp_path, "pi05", state=32))
+    policy = policy_of(echo(tmp_path, "pi05", felt=32))
     assert prompt(policy, "a") == "Task: a;\nAction: "
     assert policy.contract.state is not None
     assert policy.contract.state.input == "state"
@@ -101,7 +101,7 @@ def test_a_prompt_that_is_written_has_no_line_break_of_the_family(tmp_path: Path
 
 
 def test_cleaning_may_be_switched_off_for_a_family_that_cleans(tmp_path: Path) -> None:
-    path = echo(tmp_path, "pi05", state=0, language={"clean": False})
+    path = echo(tmp_path, "pi05", felt=0, language={"clean": False})
     assert prompt(policy_of(path), " a_b") == "Task:  a_b, State: 1 2;\nAction: "
 
 
@@ -109,7 +109,7 @@ def test_cleaning_may_be_switched_off_for_a_family_that_cleans(tmp_path: Path) -
 def test_a_state_is_padded_as_in_the_version_that_wrote_the_pipeline(
     tmp_path: Path, steps: list[Step], numbers: int
 ) -> None:
-    path = with_steps(echo(tmp_path, "custom", state=0, image=False, normalization=None), steps)
+    path = with_steps(echo(tmp_path, "custom", felt=0, image=False, normalization=None), steps)
     policy = policy_of(path)
     words = policy._state(Observation({}, np.zeros(7, np.float32), ""), {})
     assert words.split() == ["128"] * numbers

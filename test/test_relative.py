@@ -47,7 +47,7 @@ def policy_of(path: Path, embodiment: str = "") -> Policy:
 
 def lerobots(path: Path, **step: Any) -> Path:
     """An echo with LeRobot's processors; its chunk is the noise, un-normalised, in the column GIVEN."""
-    echo(path, "somebodys", state=7, image=False, normalization=None)
+    echo(path, "somebodys", felt=7, image=False, normalization=None)
     pipelines(path, [relative(**step), normalizer()], [unnormalizer(), ABSOLUTE])
     statistics(path / "before.safetensors", observation__state=STATES)
     statistics(path / "after.safetensors", action=SCALE)
@@ -78,13 +78,13 @@ def test_excluded_joints_stay_positions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [True, {}, {"mask": [True] * 7}, {"exclude_joints": []}])
 def test_any_exporter_can_say_it_in_the_configuration(tmp_path: Path, block: Any) -> None:
-    policy = policy_of(echo(tmp_path, "somebodys", state=7, image=False, relative_actions=block))
+    policy = policy_of(echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block))
     np.testing.assert_allclose(chunk(policy)[20:, 0], np.full(12, HERE[0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [False, {"enabled": False, "exclude_joints": ["a"]}, {"mask": [False] * 7}])
 def test_what_says_that_actions_are_positions_changes_nothing(tmp_path: Path, block: Any) -> None:
-    policy = policy_of(echo(tmp_path, "somebodys", state=7, image=False, relative_actions=block))
+    policy = policy_of(echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block))
     assert policy.fit.relative is None
     np.testing.assert_allclose(chunk(policy)[20:, 0], np.zeros(12), atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_what_says_that_actions_are_positions_changes_nothing(tmp_path: Path, bl
 def test_names_of_the_actions_serve_the_configuration_where_it_gives_none(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d", "e", "f", "my_gripper"]
     block = {"exclude_joints": ["gripper"]}
-    path = echo(tmp_path, "somebodys", state=7, image=False, relative_actions=block, action_names=names)
+    path = echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block, action_names=names)
     assert policy_of(path).contract.relative == (True,) * 6 + (False,)
 
 
@@ -111,7 +111,7 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_a_block_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
     block, says = BAD[name]
     with pytest.raises(ExportError) as caught:
-        policy_of(echo(tmp_path, "somebodys", state=7, image=False, relative_actions=block))
+        policy_of(echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block))
     assert says in str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_a_configuration_that_contradicts_the_processors_is_refused(tmp_path: Pa
 
 
 def test_processors_without_relative_actions_are_not_overruled(tmp_path: Path) -> None:
-    path = echo(tmp_path, "somebodys", state=7, image=False, normalization=None, relative_actions=True)
+    path = echo(tmp_path, "somebodys", felt=7, image=False, normalization=None, relative_actions=True)
     pipelines(path, [NOT_RELATIVE, normalizer()], [unnormalizer(), NOT_ABSOLUTE])
     statistics(path / "before.safetensors", observation__state=STATES)
     statistics(path / "after.safetensors", action=SCALE)
@@ -135,7 +135,7 @@ def test_processors_without_relative_actions_are_not_overruled(tmp_path: Path) -
 
 
 def test_a_network_that_does_not_see_the_state_still_starts_from_it(tmp_path: Path) -> None:
-    policy = policy_of(echo(tmp_path, "somebodys", state=0, image=False, relative_actions=True))
+    policy = policy_of(echo(tmp_path, "somebodys", felt=0, image=False, relative_actions=True))
     np.testing.assert_allclose(chunk(policy)[20:, 0], np.full(12, HERE[0]), atol=1e-6)
     with pytest.raises(ObservationError, match="no robot state"):
         policy.predict(Observation({}, None, "pick"), 1)
@@ -178,11 +178,11 @@ def test_offsets_around_zero_are_no_other_units(tmp_path: Path) -> None:
     }
     config = {"action_names": names, "normalization": block}
     policy = policy_of(
-        echo(tmp_path / "a", "x", state=7, image=False, relative_actions=True, **config), "franka"
+        echo(tmp_path / "a", "x", felt=7, image=False, relative_actions=True, **config), "franka"
     )
     assert policy.fit.relative is not None
     with pytest.raises(ConfigurationError, match="other units, or steps instead of positions"):
-        policy_of(echo(tmp_path / "b", "x", state=7, image=False, **config), "franka")
+        policy_of(echo(tmp_path / "b", "x", felt=7, image=False, **config), "franka")
 
 
 # what outlives an observation: the embedded policy as if it had been trained on offsets

@@ -23,6 +23,9 @@ from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded, time_buckets
 
+# beyond these a number is a mistake, or a way to fill the memory; the others have 1000
+MOST = {"width": 10_000, "length": 10_000, "bins": 65_536}
+
 Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 
 
@@ -96,9 +99,9 @@ class _Reading:
         return isinstance(name, str) and name in self._inputs
 
     def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
-        value = holder.get(key, fallback)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100_000:
-            raise self.fail(key, "a positive integer", value)
+        value, most = holder.get(key, fallback), MOST.get(key, 1000)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.fail(key, f"a positive integer up to {most}", value)
         return value
 
     def names(self, key: str, value: Any) -> tuple[str, ...]:
@@ -157,7 +160,8 @@ class _Reading:
         if said is not None and said != horizon:
             raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", said)
         width = info.shape[2] or self.count(self._config, "action_dim")
-        return horizon, width
+        self.count({"chunk_size": horizon}, "chunk_size")
+        return horizon, self.count({"action_dim": width}, "action_dim")
 
     def action_dim(self, width: int) -> int:
         statistics = self._export.action_statistics
@@ -222,7 +226,7 @@ class _Reading:
             np.float64,
         ):  # the others do not hold every token
             raise self.fail("language.tokens", "an input of int64 or int32", np.dtype(info.dtype))
-        length = info.shape[-1] or self.count(block, "length")
+        length = self.count({"length": info.shape[-1]} if info.shape[-1] else block, "length")
         if block.get("length", length) != length:
             raise self.fail(
                 "language.length", f"{length}, as the graph's input '{tokens}' has", block["length"]
@@ -273,7 +277,7 @@ class _Reading:
         self.require_floats("state.input", self._inputs[str(name)])
         if not shape:
             raise self.fail("state.input", "a (1, width) input", shape)
-        width = shape[-1] or self.count(block, "width")
+        width = self.count({"width": shape[-1]} if shape[-1] else block, "width")
         if statistics is not None and statistics.dim > width:
             raise self.fail(
                 "normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim

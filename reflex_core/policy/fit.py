@@ -15,6 +15,7 @@ from reflex_core.export import Affine, Export
 from reflex_core.policy.contract import Contract
 from reflex_core.policy.gripper import End, ends_of
 from reflex_core.policy.relative import Relative, relative_of
+from reflex_core.policy.unit_check import check_units
 from reflex_core.policy.well_known import is_padded
 
 Columns = NDArray[np.intp]
@@ -70,7 +71,12 @@ def fit(
         export, contract.relative, columns, contract.action_names,
         contract.state.names if contract.state else (), state_dim,
     )  # fmt: skip
-    _check_units(export, served, action_statistics, action_names, relative)
+    hold_columns = _hold_columns(action_names, state_names, state_dim)
+    check_units(
+        export, served, action_names,
+        action_statistics if export.action_statistics is not None else None,
+        _measured(export, state_statistics, hold_columns), relative,
+    )  # fmt: skip
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)
     return Fit(
@@ -81,7 +87,7 @@ def fit(
         action_names=robot_names,
         action_statistics=action_statistics,
         columns=columns,
-        hold_columns=_hold_columns(action_names, state_names, state_dim),
+        hold_columns=hold_columns,
         horizon=min(contract.horizon, served.chunk_size) if served else contract.horizon,
         dt_s=_dt_s(export, contract, served),
         notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
@@ -90,6 +96,13 @@ def fit(
         ends=ends_of(served),
         relative=relative,
     )
+
+
+def _measured(export: Export, statistics: Affine | None, hold_columns: Columns | None) -> Affine | None:
+    """Statistics of the numbers of the state that measure the actions, where they are the export's own."""
+    if statistics is None or hold_columns is None or export.state_statistics is None:
+        return None
+    return statistics.chosen(hold_columns)
 
 
 def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | None:
@@ -119,30 +132,6 @@ def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[st
     return {name: ours.pop()} if "gripper" in name.lower() else {}
 
 
-def _check_units(
-    export: Export, embodiment: Embodiment | None, statistics: Affine | None, names: tuple[str, ...],
-    relative: Relative | None,
-) -> None:  # fmt: skip
-    """Actions in degrees, or steps instead of positions, have a mean that no joint of the robot can reach.
-
-    One standard deviation is granted: a mean of 0 with a deviation of 1 also says that nothing is normalised.
-    """
-    if embodiment is None or statistics is None or export.action_statistics is None:
-        return
-    low, high = embodiment.action_min, embodiment.action_max
-    far = (statistics.shift < low - statistics.scale) | (statistics.shift > high + statistics.scale)
-    if relative is not None:  # offsets lie around zero, wherever the joint's range is
-        far &= relative.state_columns < 0
-    if far.any():
-        joint = int(np.flatnonzero(far)[0])
-        raise ConfigurationError(
-            f"{export.path}: its actions of {names[joint]} lie around {statistics.shift[joint]:g} (deviation"
-            f" {statistics.scale[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}:"
-            " other units, or steps instead of positions",
-            "action-range-mismatch",
-        )
-
-
 def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> dict[str, str]:
     """What the robot calls each action."""
     if joint_names and (len(joint_names) != len(action_names) or len(set(joint_names)) != len(joint_names)):
@@ -162,6 +151,16 @@ def _notes(
         yield (
             f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
             " what the policy was trained with"
+        )
+    yield from export.normalization.notes
+    if (
+        contract.state is not None
+        and not export.normalization.state_mode
+        and export.action_statistics is not None
+    ):
+        yield (
+            "it brings statistics of its actions and none of its state: the state goes in as it is; if that is right, write"
+            ' "normalization": {"state": {"mode": "identity"}} beside that of the action'
         )
     if served is not embodiment:
         yield "its actions have no gripper: the embodiment is served without its last dimension"

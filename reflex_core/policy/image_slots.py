@@ -17,6 +17,8 @@ from reflex_core.policy.well_known import Config
 
 Fail = Callable[[str, str, object], ExportError]
 
+MOST_SIDE = 8192  # pixels
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSlot:
@@ -115,8 +117,8 @@ def _shape(entry: Config, info: TensorInfo, fail: Fail) -> tuple[bool, int | Non
     sizes = info.shape[1:3] if last else info.shape[2:4]
     height, width = (size or entry.get(side) for size, side in zip(sizes, ("height", "width"), strict=True))
     for side, size in (("height", height), ("width", width)):
-        if size is not None and not (_is_whole(size) and 1 <= size <= 100_000):
-            raise fail(side, "a positive integer", size)
+        if size is not None and not (_is_whole(size) and 1 <= size <= MOST_SIDE):
+            raise fail(side, f"a positive integer up to {MOST_SIDE}", size)
         if entry.get(side) not in (None, size):
             raise fail(f"{key}.{side}", f"{size}, as the graph has", entry[side])
     return last, height, width

@@ -14,6 +14,7 @@ from reflex_core.embodiment import Embodiment
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export import Export
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
+from reflex_core.policy.constants import Constants
 from reflex_core.policy.cuda_graph import capture
 from reflex_core.policy.fit import Fit, fit
 from reflex_core.policy.gripper import at_the_ends
@@ -48,11 +49,14 @@ class Prediction:
 class Policy:
     """A policy slot's network. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
 
-    def __init__(self, export: Export, layout: Layout, fitted: Fit) -> None:
+    def __init__(
+        self, export: Export, layout: Layout, fitted: Fit, *, pass_constant_state: bool = False
+    ) -> None:
         self.export = export
         self.contract = layout.contract
         self.fit = fitted
-        self.notes = layout.notes + fitted.notes
+        self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
+        self.notes = layout.notes + fitted.notes + self._constants.notes
         self.providers = layout.sessions[0].providers
         self.inference_mode = inference_mode([session.providers for session in layout.sessions])
         self._layout = layout
@@ -79,6 +83,7 @@ class Policy:
             raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
+        self._constants.check(observation.state)
         noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
@@ -250,4 +255,4 @@ def load_policy(
     fitted = fit(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:
         fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
-    return Policy(export, layout, fitted)
+    return Policy(export, layout, fitted, pass_constant_state=options.pass_constant_state)

@@ -41,6 +41,7 @@ class LoadOptions:
 
     providers: onnxruntime's names, best first, or cpu, cuda, tensorrt; they win over the device.
     variant: a key of `variants` in reflex_config.json. denoise_steps, chunk_size: 0 as configured.
+    pass_constant_state: take states off what was constant in training, instead of refusing them.
     """
 
     providers: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class LoadOptions:
     variant: str = ""
     denoise_steps: int = 0
     chunk_size: int = 0
+    pass_constant_state: bool = False
 
 
 PLAIN_LOAD = LoadOptions()

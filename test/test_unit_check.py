@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies in degrees or percent are refused while nothing converts them, by what they say and by what they were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from echoes import echo
+
+from reflex_core.embodiment import load_preset
+from reflex_core.errors import ConfigurationError
+from reflex_core.export import open_export
+from reflex_core.policy.policy import Policy, load_policy
+
+SO100 = load_preset("so100")
+MIDDLE = ((SO100.action_min + SO100.action_max) / 2).tolist()
+IDENTITY = {"mode": "identity"}
+
+
+def mean_std(mean: list[float], std: float) -> dict[str, Any]:
+    return {"mode": "mean_std", "mean": [*mean, 0.0][:7], "std": [std] * 7}
+
+
+def served(path: Path, action: Any, state: Any = IDENTITY, robot: str = "so100", **config: Any) -> Policy:
+    dim = len(load_preset(robot).joint_names) if robot else 7
+    cut = {
+        key: block
+        if block is IDENTITY
+        else {name: value[:dim] if name != "mode" else value for name, value in block.items()}
+        for key, block in (("action", action), ("state", state))
+    }
+    path = echo(path, "somebodys", felt=dim, image=False, normalization=cut, action_dim=dim, **config)
+    return load_policy(open_export(path), load_preset(robot) if robot else None, "cpu", 1)
+
+
+DEGREES = {
+    "means far outside": mean_std([77.1, 67.9, -40.0, 20.0, 3.0, 30.0], 30.0),
+    "means near zero": mean_std([1.0, 2.0, -2.0, 0.0, 0.0, 1.0], 40.0),
+    "percent": {"mode": "min_max", "min": [-100.0] * 7, "max": [100.0] * 7},
+    "quantiles": {"mode": "quantiles", "q01": [-80.0, 0.0, -90.0, -60.0, -90.0, 0.0, 0.0], "q99": [90.0] * 7},
+}
+
+
+@pytest.mark.parametrize("name", list(DEGREES))
+def test_actions_in_degrees_or_percent_are_refused_by_their_statistics(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"degrees or percent|other units") as caught:
+        served(tmp_path, DEGREES[name])
+    assert caught.value.slug == "action-range-mismatch"
+    assert 'write "units": "radians" into reflex_config.json' in str(caught.value)
+
+
+def test_a_state_in_degrees_gives_relative_actions_away(tmp_path: Path) -> None:
+    state = mean_std([77.1, 67.9, -40.0, 20.0, 3.0, 30.0], 30.0)
+    with pytest.raises(ConfigurationError, match="its states of .* reach 107.1 in its statistics"):
+        served(tmp_path, mean_std([0.0] * 6, 2.0), state, relative_actions=True)
+
+
+@pytest.mark.parametrize(
+    "units", ["radians", "rad", "SI", ["rad"] * 6, {"state": "rad", "action": ["rad", "m"]}]
+)
+def test_what_an_export_says_of_itself_is_believed(tmp_path: Path, units: Any) -> None:
+    assert served(tmp_path, DEGREES["percent"], units=units).fit.action_statistics is not None
+
+
+@pytest.mark.parametrize("robot", ["so100", ""])
+@pytest.mark.parametrize(
+    "units",
+    ["degrees", "deg", "percent", ["rad", "rad", "%"], {"state": "rad", "action": "normalized"}, 3, [None]],
+)
+def test_units_that_are_not_si_are_refused_with_any_robot(tmp_path: Path, units: Any, robot: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="'units' .* cannot be served: states and actions are rad and m"
+    ) as caught:
+        served(tmp_path, mean_std(MIDDLE, 0.5), robot=robot, units=units)
+    assert caught.value.slug == "units-not-si"
+
+
+@pytest.mark.parametrize("robot", ["so100", "franka", "ur5", "trossen", "stretch", "quadcopter"])
+def test_statistics_in_rad_and_m_are_served(tmp_path: Path, robot: str) -> None:
+    preset = load_preset(robot)
+    middle = ((preset.action_min + preset.action_max) / 2).tolist()
+    wide = {"mode": "min_max", "min": preset.action_min.tolist(), "max": preset.action_max.tolist()}
+    for number, block in enumerate(({"mode": "mean_std", "mean": middle, "std": [1.0] * len(middle)}, wide)):
+        dim = len(middle)
+        config = {"normalization": {"action": block, "state": IDENTITY}, "action_dim": min(dim, 7)}
+        if dim <= 7:
+            path = echo(tmp_path / str(number), "somebodys", felt=dim, image=False, **config)
+            assert load_policy(open_export(path), preset, "cpu", 1).fit.action_statistics is not None
