@@ -72,12 +72,16 @@ def make_engine(export_dir: ExportDir) -> Iterator[MakeEngine]:
 
 @pytest.fixture
 def serve(make_engine: MakeEngine) -> Iterator[Callable[..., Server]]:
-    """`serve("mono_pi0_7", embodiment="franka")`: a Server; with `ready=False` its policy is not loaded."""
+    """`serve("mono_pi0_7", embodiment="franka")`: a Server; with `ready=False` its policy is not loaded.
+
+    limits, body_bytes: those of the Sidecar.
+    """
     servers: list[Server] = []
 
     def start(name: str, **settings: object) -> Server:
+        limits = {key: settings.pop(key) for key in ("limits", "body_bytes") if key in settings}
         engine = make_engine(name, **{"port": 0, "embodiment": "franka", "robot_id": "arm7"} | settings)
-        sidecar = Sidecar(engine, engine.settings)
+        sidecar = Sidecar(engine, engine.settings, **limits)
         sidecar.start()
         servers.append(Server(engine, sidecar, Client(sidecar.port)))
         return servers[-1]

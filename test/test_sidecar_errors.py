@@ -188,9 +188,8 @@ def test_a_full_queue_says_try_again(serve: Serve, monkeypatch: pytest.MonkeyPat
     assert server.client.act().status == 200
 
 
-def test_waiting_bodies_are_bounded_in_bytes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "WAITING_BYTES", 1000)
-    server = serve("mono_pi0_7")
+def test_waiting_bodies_are_bounded_in_bytes(serve: Serve) -> None:
+    server = serve("mono_pi0_7", body_bytes=1000)
     with busy(server.engine):
         first = Background(server.client.act)  # larger than the bound, but there is nobody before it
         wait_for(lambda: server.sidecar.waiting == 1)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from reflex_core.assembly import Loaded
@@ -20,6 +20,8 @@ from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.robot.callers import caller_from
 from reflex_core.robot.intake import MISSING_INSTRUCTION
 from reflex_ros.sidecar import reading
+from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked
+from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.door import FILES as PAGE_FILES
 from reflex_ros.sidecar.door import add_page
 from reflex_ros.sidecar.keys import authorised, is_loopback
@@ -40,8 +42,6 @@ from reflex_ros.sidecar.robot import Robot
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext, trace_context
 
 WAITING_REQUESTS = 64
-WAITING_BYTES = 512 << 20
-BODY_TIMEOUT_S = 30.0
 OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
@@ -53,23 +53,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Waiting:
-    """Requests on /act, and those whose bodies are in memory. Touched by the event loop only."""
+    """Requests on /act, and those of them that are whole and not answered. Touched by the event loop only."""
 
     active: int = 0
     requests: int = 0
-    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
     """How a request came in. peer: the address it came from; session: of its connection, where the wire has one.
 
-    reserved: a `robot_id` that it may not bring: the robot's of this process.
+    reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding.
+    most_bytes: of the body, unpacked.
     """
 
     peer: str | None = None
     session: str | None = None
     reserved: str = ""
+    packed: str = ""
+    most_bytes: int = MOST_BYTES
 
 
 NO_DOOR = Door()
@@ -78,15 +80,19 @@ RESERVED = web.AppKey("reserved", str)
 API_KEY = web.AppKey("api_key", bytes)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
 WAITING = web.AppKey("waiting", Waiting)
+MEMORY = web.AppKey("memory", BodyMemory)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 
 
-def make_app(engine: Engine, api_key: bytes | None, robot: Robot | None = None) -> web.Application:
-    """The application; its worker threads live as long as it does."""
+def make_app(
+    engine: Engine, api_key: bytes | None, robot: Robot | None = None, body_bytes: int = MOST_BYTES
+) -> web.Application:
+    """The application; its worker threads live as long as it does. body_bytes: for all requests together."""
     app = web.Application(middlewares=[_failurein_json])
     app[ENGINE] = engine
     app[WAITING] = Waiting()
+    app[MEMORY] = BodyMemory(body_bytes)
     app[ALONE] = is_loopback(engine.settings.host)
     app[RESERVED] = engine.settings.robot_id if robot is not None else ""
     if api_key is not None:
@@ -117,10 +123,36 @@ async def _threads(app: web.Application) -> AsyncIterator[None]:
 @web.middleware
 async def _failurein_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Who may ask, and every failure as JSON."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        return await _answered(request, handler)
+    connection.begin(request)
     try:
+        found = await _answered(request, handler)
+        if connection.half_closed:
+            found.force_close()
+        return found
+    finally:
+        connection.end()
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        if request.version not in (HttpVersion10, HttpVersion11):
+            return _refused(request, 400, "not-http", "this server speaks HTTP/1.1")
+        if not _one_host(request):
+            return _refused(request, 400, "bad-host", "a request must name one Host")
         known = request.match_info.http_exception is None
         refused = _shut_out(request) if known and request.path not in OPEN_PATHS else None
         return refused if refused is not None else await handler(request)
+    except ConnectionError:
+        raise  # the client has gone, and nobody is there to be answered
+    except StalledError as error:
+        stalled = _refused(request, error.status, error.slug, str(error))
+        stalled.force_close()
+        return stalled
+    except reading.BodyError as error:
+        return _refused(request, error.status, error.slug, str(error))
     except web.HTTPException as error:
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
             error.status, "http-error"
@@ -132,6 +164,13 @@ async def _failurein_json(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:
         log.exception("%s %.200r failed", request.method, request.path)
         return _refused(request, 500, "internal-error", "the server failed on this request; its log says why")
+
+
+def _one_host(request: web.Request) -> bool:
+    hosts = request.headers.getall("Host", [])
+    if not hosts:
+        return request.version < HttpVersion11
+    return len(hosts) == 1 and hosts[0].isprintable() and " " not in hosts[0]
 
 
 def _shut_out(request: web.Request) -> web.Response | None:
@@ -175,53 +214,25 @@ def _too_many(request: web.Request, active: int, most: int) -> web.Response:
 
 
 async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
-    waiting = request.app[WAITING]
+    waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = reading.largest_body(len(reading.cameras_of(loaded)), engine.settings.max_pixels)
-    body = await _body(request, limit)
-    if body is None:
-        return _refused(request, 413, "body-too-large", f"the body must have at most {limit} bytes")
-    full = waiting.requests >= WAITING_REQUESTS or (
-        waiting.requests and waiting.bytes + len(body) > WAITING_BYTES
-    )
-    if full:
-        return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
-    waiting.requests += 1
-    waiting.bytes += len(body)
-    try:
-        loop = asyncio.get_running_loop()
-        forwarded = HOP_HEADER in request.headers
-        door = Door(request.remote, reserved=request.app[RESERVED])
-        parent = trace_context(request.headers)
-        return response(
-            await loop.run_in_executor(
-                request.app[WORKERS], answer, engine, body, received_ns, forwarded, parent, door
+    with memory.body(request.content) as room:
+        body = await read_body(request, memory, room, limit)
+        if waiting.requests >= WAITING_REQUESTS:
+            return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
+        waiting.requests += 1
+        try:
+            forwarded = HOP_HEADER in request.headers
+            packed = request.headers.get("Content-Encoding", "")
+            door = Door(request.remote, reserved=request.app[RESERVED], packed=packed, most_bytes=limit)
+            parent = trace_context(request.headers)
+            return response(
+                await asyncio.get_running_loop().run_in_executor(
+                    request.app[WORKERS], answer, engine, body, received_ns, forwarded, parent, door
+                )
             )
-        )
-    finally:
-        waiting.requests -= 1
-        waiting.bytes -= len(body)
-
-
-async def _body(request: web.Request, limit: int) -> bytes | None:
-    """The whole body, or None when it is longer than the limit; what is too long is not kept."""
-    if (request.content_length or 0) > limit:
-        return None
-    if request.content.is_eof():  # it came with the head, as usual: no timer is needed
-        return request.content.read_nowait()
-    try:
-        return await asyncio.wait_for(_read(request.content, limit), BODY_TIMEOUT_S)
-    except asyncio.TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
-
-
-async def _read(stream: StreamReader, limit: int) -> bytes | None:
-    parts, size = [], 0
-    while part := await stream.readany():
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            return None
-    return b"".join(parts)
+        finally:
+            waiting.requests -= 1
 
 
 def answer(
@@ -240,7 +251,7 @@ def answer(
         loaded = engine.loaded
         if loaded is None:
             raise NotReadyError(engine.state)
-        document = reading.document(body)
+        document = reading.document(unpacked(body, door.packed, door.most_bytes))
         request_id = reading.request_id(document) or ""
         asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels, door.reserved)
         request = engine.request(
@@ -327,10 +338,10 @@ async def post_outcome(request: web.Request) -> web.Response:
 
 
 async def _small_body(request: web.Request) -> bytes:
-    body = await _body(request, LARGEST_BODY)
-    if body is None:
-        raise web.HTTPRequestEntityTooLarge(LARGEST_BODY, request.content_length or 0)
-    return body
+    memory = request.app[MEMORY]
+    with memory.body(request.content) as room:
+        body = await read_body(request, memory, room, LARGEST_BODY)
+    return unpacked(body, request.headers.get("Content-Encoding", ""), LARGEST_BODY)
 
 
 async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:

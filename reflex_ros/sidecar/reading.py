@@ -46,6 +46,7 @@ class BodyError(ObservationError):
     """The body is not JSON."""
 
     slug = "malformed-json"
+    status = 400
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def header_safe(text: str) -> str:
 def problem_of(error: Exception, request_id: str) -> Reply:
     """The reply to an exception. Only sentences written for callers leave; the rest is in the log alone."""
     if isinstance(error, BodyError):
-        return problem(400, error.slug, str(error), request_id)
+        return problem(error.status, error.slug, str(error), request_id)
     if isinstance(error, ObservationError):
         return problem(422, error.slug, str(error), request_id)
     if isinstance(error, NotReadyError):

@@ -14,10 +14,13 @@ from aiohttp import web
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings import Settings
-from reflex_ros.sidecar.app import WAITING, Waiting, make_app
+from reflex_ros.sidecar.app import MEMORY, WAITING, Waiting, make_app
+from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
+from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
 from reflex_ros.sidecar.keys import check_address, read_key
 from reflex_ros.sidecar.robot import Robot
 
+BACKLOG = 128
 FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
 
 log = logging.getLogger(__name__)
@@ -26,15 +29,31 @@ log = logging.getLogger(__name__)
 class Sidecar:
     """The HTTP server of one engine. Start it before the engine loads: /health tells how far that is."""
 
-    def __init__(self, engine: Engine, settings: Settings, robot: Robot | None = None) -> None:
-        """robot: what /stop and /resume act on, and what the page shows of the chunk loop; None without a node."""
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        robot: Robot | None = None,
+        *,
+        limits: ConnectionLimits | None = None,
+        body_bytes: int = MOST_BYTES,
+    ) -> None:
+        """robot: what /stop and /resume act on, and what the page shows of the chunk loop; None without a node.
+
+        limits: of its connections. body_bytes: that the bodies of all requests may take together.
+        """
+        self._limits = limits or ConnectionLimits(most=connections_that_fit())
+        self._body_bytes = body_bytes
+        # once it is started
+        self.connections: Connections | None = None
+        self.memory: BodyMemory | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._engine = engine
         self._robot = robot
         self._settings = settings
         self._bound = threading.Event()
         self._failure: ReflexError | None = None
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._port, self._has_key = 0, False
         self._waiting: Waiting | None = None
@@ -78,14 +97,9 @@ class Sidecar:
 
     def stop(self) -> None:
         """Take no more requests, finish those in flight within 10 s, and end. May be called twice."""
-        if (
-            self._thread is None
-            or self._loop is None
-            or self._stopping is None
-            or not self._thread.is_alive()
-        ):
+        if self._thread is None or self.loop is None or self._stopping is None or not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self.loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(FINISH_S + 5.0)
         if self._thread.is_alive():
             log.error("the HTTP thread did not end within %.0f s", FINISH_S + 5.0)
@@ -102,27 +116,35 @@ class Sidecar:
             self._bound.set()
 
     async def _serve(self, key: bytes | None) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        app = make_app(self._engine, key, self._robot)
-        self.app, self._waiting = app, app[WAITING]
+        self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        app = make_app(self._engine, key, self._robot, self._body_bytes)
+        self.app, self._waiting, self.memory = app, app[WAITING], app[MEMORY]
         runner = web.AppRunner(
             app,
-            access_log=None,
             handler_cancellation=True,  # a request whose client has gone leaves the queue
             shutdown_timeout=FINISH_S,
         )
         await runner.setup()
+        assert runner.server is not None
+        metrics = self._engine.metrics
+        self.connections = table = Connections(
+            runner.server, self._limits, lambda slug: metrics.errors.labels(slug).inc()
+        )
         try:
-            site = web.TCPSite(runner, self._settings.host, self._settings.port, reuse_address=True)
-            await site.start()
+            listening = await self.loop.create_server(
+                table.make, self._settings.host, self._settings.port, reuse_address=True, backlog=BACKLOG
+            )
         except OSError as error:
+            table.close()
             await runner.cleanup()
             where = f"{self._settings.host}:{self._settings.port}"
             self._failure = ReflexError(f"cannot listen on {where}: {_why(error)}", "address-in-use")
             return
-        self._port = runner.addresses[0][1]
+        self._port = listening.sockets[0].getsockname()[1]
         self._bound.set()
         await self._stopping.wait()
+        listening.close()
+        table.close()
         await runner.cleanup()
 
 

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connections of the HTTP server: how many, how long they may be silent, and what those get that speak no HTTP.
+
+All of this holds before anybody has shown a key. When the table is full, whoever has asked nothing yet makes room for
+whoever comes, those first whose peer holds most: so /health is answered however many silent connections there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import heapq
+import logging
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import HttpVersion11, StreamReader, web
+
+from reflex_core.rate_limit import Seldom
+from reflex_core.untrusted import escaped
+from reflex_ros.sidecar.reply import fresh_id, problem, response
+
+MOST_CONNECTIONS = 512
+LEAST_CONNECTIONS = 8
+LET_GO_AT_ONCE = 16  # choosing costs a look at all of them
+SWEEP_S = 0.5
+LINGER_S = 2.0  # how long a body that nobody wants is read, so that its sender sees the answer
+SETTLE_S = 0.05  # after the client's end of the connection: by then what it sent has been looked at
+PROBE_S = 0.25  # without an answer: does the client still listen?
+PROBED_EVERY_S = 0.1
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+# what a connection is doing, those that may best be missed first
+NEW, IDLE, READING, BUSY = range(4)
+
+log = logging.getLogger(__name__)
+
+
+class StalledError(Exception):
+    """A body was given up: it does not go on, or its memory is needed. The status and slug of the reply."""
+
+    def __init__(self, status: int, slug: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.slug = status, slug
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """most: connections at a time. head_s: from a request's first byte to its last header. idle_s: between requests.
+
+    body_idle_s: longest pause within a body. peer_share: of the table, beyond which a peer's connections go first.
+    """
+
+    most: int = MOST_CONNECTIONS
+    head_s: float = 10.0
+    idle_s: float = 75.0
+    body_idle_s: float = 10.0
+    peer_share: float = 0.5
+
+
+def connections_that_fit() -> int:
+    """Return how many connections leave half of the file descriptors to the rest of the process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(LEAST_CONNECTIONS, min(MOST_CONNECTIONS, soft // 2))
+
+
+class Connections:
+    """The table. Belongs to the event loop. count: is told the slug of everything that is refused here."""
+
+    def __init__(self, server: web.Server, limits: ConnectionLimits, count: Callable[[str], None]) -> None:
+        self.limits = limits
+        self._server = server
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[Connection, None] = {}
+        self._peers: Counter[str] = Counter()
+        self._lines: dict[str, Seldom] = {}
+        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+        self._loop.set_exception_handler(self._trouble)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def make(self) -> Connection:
+        """Return the protocol of one more connection, as `loop.create_server` asks for it."""
+        return Connection(self, self._server)
+
+    def close(self) -> None:
+        """Look after them no longer."""
+        self._sweeping.cancel()
+
+    def admit(self, connection: Connection) -> bool:
+        """Take one in, at the cost of others where the table is full. False where all of them are being served."""
+        if len(self._open) >= self.limits.most and not self._make_room(LET_GO_AT_ONCE):
+            self.refused("too-many-connections", connection.peer, "refused: all connections are being served")
+            return False
+        self._open[connection] = None
+        self._peers[connection.peer] += 1
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        if connection in self._open:
+            del self._open[connection]
+            self._peers[connection.peer] -= 1
+            if not self._peers[connection.peer]:
+                del self._peers[connection.peer]
+
+    def refused(self, slug: str, peer: str, what: str) -> None:
+        """Count it, and say so once in a while."""
+        self._count(slug)
+        times = self._lines.setdefault(slug, Seldom()).times()
+        if times:
+            log.warning(
+                "slug=%s %d connections, the last from %s: %s", slug, times, escaped(peer), escaped(what, 200)
+            )
+
+    def _make_room(self, number: int) -> bool:
+        candidates = [connection for connection in self._open if connection.state != BUSY]
+        idle = [connection for connection in candidates if connection.state != READING]
+        share = self.limits.peer_share * self.limits.most
+
+        def worth(connection: Connection) -> tuple[bool, int, float]:
+            return (self._peers[connection.peer] <= share, connection.state, connection.since_s)
+
+        for connection in heapq.nsmallest(min(number, max(len(idle), 1)), idle or candidates, key=worth):
+            self.refused("too-many-connections", connection.peer, "let go: others want to ask")
+            connection.let_go(
+                StalledError(503, "too-many-connections", "this server has too many connections")
+            )
+        return bool(candidates)
+
+    def _sweep(self) -> None:
+        now_s = self._loop.time()
+        for connection in list(self._open):
+            connection.look(now_s)
+        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio would write a traceback of for each connection that the process has no descriptor for."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+            self.refused("out-of-descriptors", "the network", error.strerror or str(error))
+            self._make_room(LET_GO_AT_ONCE)
+            return
+        loop.default_exception_handler(context)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol of one connection, with limits. The application says when a request begins and ends."""
+
+    __slots__ = (
+        "_body",
+        "_heard",
+        "_request",
+        "_table",
+        "_time",
+        "half_closed",
+        "heard_s",
+        "peer",
+        "since_s",
+        "state",
+    )
+
+    def __init__(self, table: Connections, server: web.Server) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server,
+            loop=loop,
+            lingering_time=LINGER_S,
+            access_log=None,  # type: ignore[arg-type]
+            auto_decompress=False,  # that would be done by the event loop, and without a bound
+            logger=log,
+        )
+        self._table, self._time = table, loop.time
+        self.peer = ""
+        self.state = NEW
+        self.since_s = self.heard_s = loop.time()
+        self._heard = False  # something came since the last request ended
+        self.half_closed = False
+        self._body: StreamReader | None = None
+        self._request: web.BaseRequest | None = None
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """A request has come with all its headers."""
+        self._request = request
+        self._be(BUSY)
+
+    def reading(self, body: StreamReader | None) -> None:
+        """Its body is waited for; None when it is there."""
+        self._body = body
+        self.heard_s = self._time()
+        self._be(BUSY if body is None else READING)
+
+    def end(self) -> None:
+        """It is answered, but for the writing of it."""
+        self._request = self._body = None
+        self._heard = False
+        self._be(IDLE)
+
+    def look(self, now_s: float) -> None:
+        """End what has been silent for too long."""
+        limits = self._table.limits
+        if self.state == READING and now_s - self.heard_s > limits.body_idle_s:
+            self._late("the body did not go on")
+        elif self.state in (NEW, IDLE):
+            asked = self._heard or self.state == NEW
+            if now_s - self.since_s > (limits.head_s if asked else limits.idle_s):
+                self._late("no whole request came" if asked else "")
+
+    def _late(self, what: str) -> None:
+        if what:
+            self._table.refused("request-timeout", self.peer, what)
+        self.let_go(StalledError(408, "request-timeout", what or "nothing was asked"))
+
+    def let_go(self, reason: StalledError) -> None:
+        """End it, with an answer where something was asked."""
+        if self._body is not None:
+            self._body.set_exception(reason)  # its handler answers and closes
+            self._body = None
+            self._be(BUSY)
+            return
+        transport = self.transport
+        self._table.forget(self)
+        if transport is None:
+            return
+        if self._heard:
+            transport.write(plain_answer(reason.status, reason.slug, str(reason)))
+        self.force_close()
+        if transport.get_write_buffer_size():  # it does not read what it is sent
+            transport.abort()
+
+    def _be(self, state: int) -> None:
+        self.state, self.since_s = state, self._time()
+
+    # what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if address else ""
+        if self._table.admit(self):
+            super().connection_made(transport)
+            return
+        self.force_close()
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(plain_answer(503, "too-many-connections", "this server has too many connections"))
+        transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._table.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if data:
+            self.heard_s = self._time()
+            if not self._heard and self.state in (NEW, IDLE):
+                self._heard = True
+                self.since_s = self.heard_s
+        super().data_received(data)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client sends no more. It may have gone, or wait for its answer (`nc -N` does): nobody can tell by this."""
+        started = self._request is not None and self._request.writer.output_size > 0
+        if started or (self.state in (NEW, IDLE) and not self._heard):
+            return None
+        self.half_closed = True
+        self._loop.call_later(SETTLE_S, self._settled)
+        return True
+
+    def _settled(self) -> None:
+        if self.transport is None:
+            return
+        if self.state != BUSY:  # half a request will never be whole
+            self.transport.close()
+            return
+        self._loop.call_later(PROBE_S, self._probe)
+
+    def _probe(self) -> None:
+        """An interim answer, which every client must take (RFC 9110, 15.2): a client that has gone refuses it."""
+        request = self._request
+        if self.transport is None or request is None or request.writer.output_size > 0:
+            return
+        if request.version >= HttpVersion11:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._loop.call_later(PROBED_EVERY_S, self._probed)
+
+    def _probed(self) -> None:
+        if self.transport is None or self._request is None:
+            return
+        found = self.transport.get_extra_info("socket")
+        if found is not None and found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        self._loop.call_later(PROBED_EVERY_S, self._probed)
+
+    # what aiohttp has no JSON for
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, briefly, and close."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        why = (message or (str(exc) if exc is not None else "")).split("\n", 1)[0]
+        self._table.refused("not-http", self.peer, why)
+        said = "the request cannot be read as HTTP" if status < 500 else "the server failed on this request"
+        answer = response(problem(status, "not-http" if status < 500 else "internal-error", said, fresh_id()))
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """One line once in a while, without what the client wrote."""
+        error = kw.get("exc_info")
+        if isinstance(error, StalledError):  # it was answered when its body was given up
+            return
+        self._table.refused(
+            "not-http", self.peer, f"{type(error).__name__}" if error is not None else str(args[0])
+        )
+
+
+def plain_answer(status: int, slug: str, message: str) -> bytes:
+    """Return a whole reply, for connections that no request is known of."""
+    reply = problem(status, slug, message, fresh_id())
+    names = {408: "Request Timeout", 503: "Service Unavailable"}
+    head = [f"HTTP/1.1 {status} {names.get(status, '')}", "Content-Type: application/json"]
+    head += [f"{name}: {text}" for name, text in reply.headers.items()]
+    head += [f"Content-Length: {len(reply.body)}", "Connection: close", "", ""]
+    return "\r\n".join(head).encode("latin-1") + reply.body
