@@ -16,6 +16,7 @@ from reflex_core.frames import rgb
 from reflex_core.policy.contract import StateSlot
 from reflex_core.policy.image_slots import ImageSlot
 from reflex_core.policy.resize import placed, resized
+from reflex_core.untrusted import escaped
 from reflex_core.values import Floats, Frame
 
 Arrays = dict[str, NDArray[Any]]
@@ -74,10 +75,23 @@ def image_arrays(
                 f" (got {', '.join(sorted(frames)) or 'none'}); the policy needs it",
                 "missing-image",
             )
-        arrays[slot.input] = missing_image(slot) if frame is None else image_array(frame, slot)
+        arrays[slot.input] = missing_image(slot) if frame is None else _taken(frame, slot)
         if slot.mask is not None:
             arrays[slot.mask] = np.array([frame is not None])
     return arrays
+
+
+def _taken(frame: Frame, slot: ImageSlot) -> Floats:
+    """The array of a frame. Whatever a picture does to a decoder is the picture's fault, never the model's."""
+    try:
+        return image_array(frame, slot)
+    except ObservationError:
+        raise
+    except Exception as error:
+        raise ObservationError(
+            f"the image from camera '{slot.camera}' cannot be read: {type(error).__name__}: {escaped(str(error))}",
+            "bad-image",
+        ) from error
 
 
 def masked_cameras(

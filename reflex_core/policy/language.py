@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.untrusted import escaped
 
 LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
 SIDES = ("right", "left")
@@ -157,7 +158,14 @@ class Language:
             raise ObservationError(
                 f"the instruction is not valid Unicode: {error.reason}", "bad-instruction"
             ) from error
-        tokens = self._tokens(prompt)
+        try:
+            tokens = self._tokens(prompt)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic of the tokenizer's Rust code is no Exception
+            raise ObservationError(
+                f"the tokenizer fails on this instruction: {escaped(str(error))}", "bad-instruction"
+            ) from error
         if tokens.cut and not self._slot.truncate:
             raise ObservationError(
                 f"the instruction is {tokens.cut} tokens longer than the {self._slot.window or self._slot.length} that the"

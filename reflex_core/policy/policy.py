@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from reflex_core.cancellation import Cancellation
 from reflex_core.embodiment import Embodiment
-from reflex_core.errors import InferenceError, ObservationError
+from reflex_core.errors import CancelledError, InferenceError, ObservationError
 from reflex_core.export import Export
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.constants import Constants
@@ -27,6 +28,10 @@ from reflex_core.policy.rtc import Rtc
 from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
 from reflex_core.turns import Turns
 from reflex_core.values import Floats, Frame, Observation
+
+USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
+# what onnxruntime says of a token id beyond its table
+OUT_OF_TABLE = re.compile(r"idx=(\d+) must be within the inclusive range \[-\d+,(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,65 @@ class Policy:
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
         self._constants.check(observation.state)
+        try:
+            return self._predicted(
+                observation, arrays, tokens_cut, began, seed, sampling, cancellation, episode_id, cache
+            )
+        except CancelledError:
+            raise
+        except InferenceError as error:
+            if why := self._blamed_on_input(error, arrays, cancellation):
+                raise ObservationError(f"{why}: {error}", "input-not-taken") from error
+            raise
+
+    def _blamed_on_input(
+        self, error: InferenceError, arrays: Arrays, cancellation: Cancellation | None
+    ) -> str:
+        """Why it is the input's doing that the network failed; "" where it is the network's own.
+
+        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and pictures of a
+        size that a graph for any size does not take after all, while it takes the usual one.
+        """
+        if self._lacks_token(error, arrays):
+            return "the instruction has a token that the network does not know"
+        for slot in self.contract.images:
+            size = arrays[slot.input].shape
+            usual = (slot.height or USUAL_SIDE, slot.width or USUAL_SIDE)
+            there = size[1:3] if slot.channels_last else size[2:4]
+            if (slot.height is None or slot.width is None) and there != usual and self._works(cancellation):
+                return f"the network takes no image of {there[1]}x{there[0]} from camera '{slot.camera}'"
+        return ""
+
+    def _lacks_token(self, error: InferenceError, arrays: Arrays) -> bool:
+        """True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
+        language, found = self.contract.language, OUT_OF_TABLE.search(str(error))
+        if found is None or language is None or self._language is None:
+            return False
+        missed, last = int(found[1]), int(found[2])
+        usual = self._language.tokens(self._language.prompt(self.canary().instruction)).ids
+        return missed in arrays[language.tokens] and int(usual.max()) <= last and last > 0
+
+    def _works(self, cancellation: Cancellation | None) -> bool:
+        """Whether the network runs on its canary."""
+        try:
+            with self._turns.turn(cancellation):
+                return bool(np.isfinite(self.trial(0)).all())
+        except InferenceError:
+            return False
+
+    def _predicted(
+        self,
+        observation: Observation,
+        arrays: Arrays,
+        tokens_cut: int,
+        began: float,
+        seed: int,
+        sampling: Sampling,
+        cancellation: Cancellation | None,
+        episode_id: str | None,
+        cache: PrefixCache | None,
+    ) -> Prediction:
+        """The inference itself. began: when `predict` was called, in seconds of perf_counter."""
         noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
@@ -232,7 +296,7 @@ class Policy:
         for slot in self.contract.images:
             if slot.camera is None:
                 continue
-            height, width = slot.height or 224, slot.width or 224
+            height, width = slot.height or USUAL_SIDE, slot.width or USUAL_SIDE
             pixels = np.full((height, width, 3), 127, dtype=np.uint8)
             frames[self.fit.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
         dim = self.fit.state_dim or (self.contract.state.width if self.contract.state else 0)
