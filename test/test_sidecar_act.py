@@ -16,6 +16,7 @@ from http_client import STATE, good, jpeg, picture, png, raw, text
 from webcams import put_together, restarting, scene, taken_apart, turned
 
 from reflex_core.values import Frame, Observation
+from reflex_ros.sidecar.unread import unread
 
 Serve = Callable[..., Any]
 
@@ -30,7 +31,8 @@ MORE = {
     "reflex_version", "action_names", "dt_s", "start_index", "source", "seed", "policy_slot", "routing", "model_version",
     "request_id", "episode_id", "stages_ms", "instruction_tokens_cut", "masked_cameras", "deadline_exceeded", "guard_summary",
     "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "cache_status", "cache_age_ms",
-    "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied", "a2c2_reason", "a2c2_correction_magnitude",
+    "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied", "a2c2_reason", "a2c2_correction_magnitude", "cameras_used", "ignored_fields",
+    "did_you_mean",
 }  # fmt: skip
 EVERY_LAYOUT = (
     "mono_smolvla", "mono_pi0", "mono_pi05", "decomposed", "decomposed_per_step", "decomposed_state",
@@ -191,6 +193,52 @@ def test_state_is_read_as_numbers_in_any_usual_spelling(serve: Serve) -> None:
     client = serve("mono_pi0_7").client
     expected = client.act(state=[1.0, 0.0, 0.0, -1.5, 0.0, 1.75, 0.0], seed=1).json["actions"]
     assert client.act(state=[True, 0, "0", "-1.5", False, 1.75, 0], seed=1).json["actions"] == expected
+
+
+def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = serve("mono_pi0", embodiment="").client
+    red, state = jpeg(), {"state": STATE, "seed": 1, "instruction": "reach"}
+    well = client.act({"image": red, "images": {"wrist_l": red}, **state}).json
+    assert (well["cameras_used"], well["ignored_fields"], well["did_you_mean"]) == (
+        ["base", "wrist_l"],
+        [],
+        {},
+    )
+    said = client.act({"image": red, "wrist_image": red, "states": STATE, "image_wirst": red, **state}).json
+    assert said["cameras_used"] == ["base"]
+    assert said["ignored_fields"] == ["wrist_image", "states", "image_wirst"]
+    assert said["did_you_mean"] == {
+        "wrist_image": "image_wrist",
+        "states": "state",
+        "image_wirst": "image_wrist",
+    }
+    assert "wrist_image (did you mean image_wrist?)" in caplog.text
+    lines = caplog.text.count("that nobody reads")
+    many = {f"x{number}\n[ERROR] fake\u202e" + "y" * 1000: 0 for number in range(5000)}
+    said = client.act({"image": red, **state, **many}).json
+    assert len(said["ignored_fields"]) == 16
+    assert all(len(name) <= 64 and name.isprintable() for name in said["ignored_fields"])
+    assert caplog.text.count("that nobody reads") == lines  # once a minute
+    nested = client.act({"image": {**raw(), "stp": 96, "hieght": 32}, **state}).json
+    assert nested["ignored_fields"] == ["image.stp", "image.hieght"]
+    assert nested["did_you_mean"] == {"image.stp": "image.step", "image.hieght": "image.height"}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("State", "state"), ("observation.state", "state"), ("observation/state", "state"), ("qpos", "state"),
+        ("Instruction", "instruction"), ("prompt", "instruction"), ("instrution", "instruction"),
+        ("episodeid", "episode_id"), ("id_request", "request_id"), ("Image-Wrist", "image_wrist"), ("imges", "images"),
+        ("colour", ""), ("\ud800", ""), ("", ""), ("x" * 10**6, ""),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_nearly_known_is_recognised(key: str, meant: str) -> None:
+    found = unread({key: 1})
+    assert len(found.names) == 1
+    assert list(found.meant.values()) == ([meant] if meant else [])
 
 
 def test_what_nobody_knows_is_ignored_and_null_is_absent(serve: Serve) -> None:

@@ -269,7 +269,8 @@ def answer(
         )
         request_id, inside = request.request_id, True
         served = engine.act(request)
-        return chunk_reply(served, loaded, engine.settings.robot_id, request.caller)
+        frames = request.observation.frames
+        return chunk_reply(served, loaded, engine.settings.robot_id, request.caller, frames, asked.unread)
     except (ObservationError, NotReadyError) as error:
         if not inside:  # the engine counts what it refuses itself
             engine.metrics.errors.labels(error.slug).inc()

@@ -20,6 +20,7 @@ from reflex_core.pictures.headers import check_pixels
 from reflex_core.robot.callers import require_robot_id
 from reflex_core.untrusted import shown
 from reflex_core.values import Floats, Frame, Observation
+from reflex_ros.sidecar.unread import NOTHING_UNREAD, Unread, unread
 
 INSTRUCTION_CHARACTERS = 10_000
 STATE_NUMBERS = 4096
@@ -60,6 +61,7 @@ class Asked:
     robot_id: str | None = None
     elapsed_rows: float | None = None
     previous_request_id: str = ""
+    unread: Unread = NOTHING_UNREAD
 
 
 def cameras_of(loaded: Loaded) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ def read(asked: Document, cameras: tuple[str, ...], max_pixels: int, reserved: s
         robot_id=_robot_id(asked, reserved),
         elapsed_rows=_elapsed_rows(asked.get("elapsed_rows")),
         previous_request_id=_identifier(asked, "previous_request_id") or "",
+        unread=unread(asked),
     )
 
 

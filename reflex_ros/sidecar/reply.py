@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.slots.headers import routing_headers
 from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
+from reflex_ros.sidecar.unread import NOTHING_UNREAD, Unread
 
 DEADLINE_EXCEEDED = "deadline-exceeded"
 PUBLIC_SLUGS = ("non-finite-actions", "guard_tripped")
@@ -37,9 +39,25 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def chunk_reply(served: Served, loaded: Loaded, robot_id: str, caller: str) -> Reply:
-    """What a successful /act returns; times in ms unless the name ends otherwise. robot_id: the server's."""
-    fields = _fields(served, loaded, robot_id) | {"caller": caller}
+def chunk_reply(
+    served: Served,
+    loaded: Loaded,
+    robot_id: str,
+    caller: str,
+    cameras: Collection[str] = (),
+    unread: Unread = NOTHING_UNREAD,
+) -> Reply:
+    """What a successful /act returns; times in ms unless the name ends otherwise.
+
+    robot_id: the server's. cameras: those that a picture came of. unread: the fields of the request that nobody reads.
+    """
+    policy = loaded.slots.get(served.slot, loaded.first).policy
+    fields = _fields(served, loaded, robot_id) | {
+        "caller": caller,
+        "cameras_used": [camera for camera in policy.fit.cameras.values() if camera in cameras],
+        "ignored_fields": unread.names,
+        "did_you_mean": dict(unread.meant),
+    }
     body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(200, body, {"X-Request-Id": header_safe(served.request_id), **routing_headers(served)})
 
