@@ -28,6 +28,7 @@ from reflex_core.cancellation import Cancellation
 from reflex_core.cloud import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
 from reflex_core.errors import CancelledError, SettingError
 from reflex_core.frames import rgb
+from reflex_core.robot.callers import robot_of
 from reflex_core.settings import Settings
 from reflex_core.values import POLICY, Floats, Frame, Request
 
@@ -253,6 +254,8 @@ def body_of(request: Request) -> bytes:
         document["episode_id"] = request.episode_id
     if request.seed is not None:
         document["seed"] = request.seed
+    if robot := robot_of(request):  # the other server counts for it, not for this one
+        document["robot_id"] = robot
     return orjson.dumps(document)
 
 

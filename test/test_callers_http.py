@@ -16,6 +16,8 @@ from http_client import Answer, Client, good
 from reflex_core.engine import Engine
 from reflex_core.settings import settings_from
 from reflex_core.trace.reader import TraceReader
+from reflex_core.values import Observation
+from reflex_ros.cloud import body_of
 from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.thread import Sidecar
 
@@ -170,6 +172,13 @@ def test_callers_are_counted_in_bounded_names(client: Client) -> None:
         len({line.split('caller="')[1].split('"')[0] for line in text.splitlines() if 'caller="' in line})
         < 80
     )
+
+
+def test_another_server_is_told_which_robot_asks(server: Server) -> None:
+    seen = Observation({}, None, "reach")
+    for caller, named in (("arm-1", "arm-1"), ("ros", None), ("peer:::1", None), ("episode:ep_1", None)):
+        body = body_of(server.engine.request(seen, caller=caller))
+        assert json.loads(body).get("robot_id") == named
 
 
 def test_a_trace_says_who_asked(client: Client, server: Server, traces: Path) -> None:

@@ -20,6 +20,7 @@ from reflex_ros.cli.main import main
 
 Serve = Callable[..., Server]
 
+EMBODIMENTS = Path(__file__).resolve().parents[1] / "config" / "embodiments"
 SEED = 3
 KEY = "a-key-of-this-test"
 TIGHT = {
@@ -165,3 +166,30 @@ def test_the_audit_log_has_every_answer_and_the_reset_and_verifies(
     assert [record["error"]["slug"] for record in records if record["kind"] == "error"] == ["state-length"]
     [reset] = [record for record in records if record.get("event") == "guard-reset"]
     assert reset["was_tripped"] is True
+
+
+def test_a_gripper_that_saturates_does_not_trip(serve: Serve, tmp_path: Path) -> None:
+    """The last joint as a gripper: the policy rests just beyond its end, a hundred chunks long."""
+    document = json.loads((EMBODIMENTS / "franka.json").read_text())
+    space, norm = document["action_space"], document["normalization"]
+    rest = AT_REST[-1]
+    space["dim"] = 7
+    space["ranges"] = [*space["ranges"][:6], [rest - 0.0515, rest - 0.0015]]
+    document["joint_names"] = [*document["joint_names"][:6], "panda_joint7"]
+    document["gripper"] = {"component_idx": 6}
+    document["embodiment"] = "custom"
+    for block in ("mean_action", "std_action", "mean_state", "std_state"):
+        norm[block] = norm[block][:7]
+    del document["velocity_max"]
+    document.pop("acceleration_max", None)
+    path = tmp_path / "robot.json"
+    for tolerance, tripped in ((0.5, False), (0.0, True)):
+        document["gripper"]["saturation_tolerance"] = tolerance
+        path.write_text(json.dumps(document))
+        client = serve("calm", embodiment="", custom_embodiment_config=str(path)).client
+        for _ in range(100 if not tripped else 10):
+            said = act(client).json
+        assert (said["hold_reason"] == "guard_tripped") is tripped
+        assert said["guard_clamped"] is tripped
+        assert max(row[6] for row in said["actions"]) <= rest - 0.0015 + 1e-6
+        assert client.get("/guard/status").json["tripped"] is tripped

@@ -30,6 +30,7 @@ from reflex_core.cloud import (
 )
 from reflex_core.errors import CancelledError, InferenceError, ObservationError
 from reflex_core.metrics import Metrics
+from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.values import CLOUD, ActionChunk, Floats, Request, Served
 from reflex_core.wedges.wedge import Proceed
 from reflex_core.workers import Workers
@@ -83,6 +84,7 @@ class Cloud:
         self._hedge_s = hedge_ms / 1e3
         self._breaker = breaker or CloudBreaker(server.ready)
         self._round_trips = _RoundTrips()
+        self._log = RateLimitedLog(log)
         # apart: policies that hang for good must not take the threads that would ask for help
         self._locals, self._askers = Workers(THREADS, "reflex-local"), Workers(THREADS, "reflex-cloud")
         self._used = metrics.fallback_invocations.labels(embodiment, CLOUD)
@@ -154,7 +156,8 @@ class Cloud:
         served = self._answer(request)
         if served is None:
             raise error
-        log.warning("the policy failed (%.200r): the cloud answered request %.80r", error, request.request_id)
+        text = "the policy failed (%.200r): the cloud answered request %.80r"
+        self._log(logging.WARNING, "answered", text, error, request.request_id)
         return served
 
     def _answer(self, request: Request) -> Served | None:
@@ -176,8 +179,9 @@ class Cloud:
         except CloudError as error:
             self._failed(request, error, left_s)
             return None
-        except Exception:
-            log.exception("cloud: request %.80r could not be sent", request.request_id)
+        except Exception as error:
+            text = "cloud: request %.80r could not be sent"
+            self._log(logging.ERROR, INTERNAL, text, request.request_id, error=error)
             self._failures[INTERNAL].inc()
             return None
         took_s = time.monotonic() - began_s
@@ -186,7 +190,14 @@ class Cloud:
         return self._served(request, answer, actions, took_s)
 
     def _failed(self, request: Request, error: CloudError, left_s: float) -> None:
-        log.warning("cloud: request %.80r: %s: %s", request.request_id, error.reason, error)
+        self._log(
+            logging.WARNING,
+            error.reason,
+            "cloud: request %.80r: %s: %s",
+            request.request_id,
+            error.reason,
+            error,
+        )
         self._failures[error.reason].inc()
         if error.reason == TIMEOUT:
             if left_s < self._round_trips.usual_s(LEAST_S):  # nobody could have answered in that time

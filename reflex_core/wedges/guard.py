@@ -327,8 +327,10 @@ class Guard:
             return target
         try:
             trusted = self._motion(request, 1, told.dt_s).trusted
-        except Exception:
-            log.exception("%s: measured and commanded position cannot be compared", BROKEN)
+        except Exception as error:
+            self._log(
+                logging.ERROR, "compare", "%s: measured and commanded position cannot be compared", BROKEN, error=error
+            )  # fmt: skip
             return target
         if trusted is None:
             return target if told.episode_id == request.episode_id else measured

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from reflex_core.episodes import Episodes
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics import Metrics
+from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.recorder import Recorder
 from reflex_core.robot.callers import caller_of
 from reflex_core.slo import percentile_of
@@ -76,6 +77,7 @@ class Telemetry:
         self._episodes = Episodes()
         metrics.episodes_active.labels(embodiment).set_function(self._episodes.active)
         self._last_cut: str | None = None
+        self._log = RateLimitedLog(log)
         self._listeners = [] if listeners is None else listeners
 
     def listen(self, listener: Listener) -> None:
@@ -126,20 +128,18 @@ class Telemetry:
 
     def _warn_of_cut(self, request: Request, served: Served) -> None:
         instruction = request.observation.instruction
-        if (
-            instruction != self._last_cut
-        ):  # once per instruction: a robot sends the same one ten times a second
+        if instruction != self._last_cut:  # a robot sends the same one ten times a second
             self._last_cut = instruction
-            log.warning("the instruction is %d tokens too long and was cut for the policy", served.tokens_cut)
+            text = "the instruction is %d tokens too long and was cut for the policy"
+            self._log(logging.WARNING, "cut", text, served.tokens_cut)
 
     def _tell(self, request: Request, served: Served) -> None:
         for listener in (*self._own, *self._listeners):
             try:
                 listener(request, served)
-            except Exception:
-                log.exception(
-                    "a listener failed on request %s; the answer is not affected", request.request_id
-                )
+            except Exception as error:
+                text = "a listener failed on request %r; the answer is not affected"
+                self._log(logging.ERROR, "listener", text, request.request_id, error=error)
 
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
         """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""

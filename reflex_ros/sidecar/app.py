@@ -161,8 +161,9 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         if "Allow" in error.headers:
             failure.headers["Allow"] = error.headers["Allow"]
         return failure
-    except Exception:
-        log.exception("%s %.200r failed", request.method, request.path)
+    except Exception as error:
+        kind = f"handler {type(error).__name__}"
+        _failures(logging.ERROR, kind, "%s %.200r failed", request.method, request.path, error=error)
         return _refused(request, 500, "internal-error", "the server failed on this request; its log says why")
 
 
