@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +36,20 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitOr: ast.BitAnd,
     ast.BitAnd: ast.BitOr, ast.FloorDiv: ast.Mult,
 }  # fmt: skip
-SWAPPED = {"minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min", "any": "all", "all": "any"}
+SWAPPED = {
+    "minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min", "fmin": "fmax", "fmax": "fmin",
+    "any": "all", "all": "any",
+}  # fmt: skip
+CHANGED = (
+    ast.Compare, ast.BoolOp, ast.BinOp, ast.AugAssign, ast.UnaryOp, ast.comprehension, ast.Attribute, ast.Name,
+    ast.Constant, ast.If, ast.IfExp, ast.While, ast.Expr, ast.Assign,
+)  # fmt: skip
+VARIANTS = 3  # the most ways in which one place is changed
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed place. number: which of the file's mutable places."""
+    """One changed place. what: [column] and the change. source: the whole file with it."""
 
     path: Path
     line: int
@@ -49,15 +59,19 @@ class Mutant:
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """Every mutant of a file, one change each; annotations, decorators, imports and messages are left alone."""
-    tree = ast.parse(path.read_text())
-    for index, node in enumerate(_places(tree)):
-        for variant in range(3):
-            changed = copy.deepcopy(tree)
-            what = _change(_places(changed)[index], variant)
+    text = path.read_text()
+    for index, node in enumerate(_places(ast.parse(text))):
+        if not isinstance(node, CHANGED):
+            continue
+        for variant in range(VARIANTS):
+            if not isinstance(node, ast.If | ast.While) and not _change(copy.deepcopy(node), variant):
+                continue
+            tree = ast.parse(text)
+            what = _change(_places(tree)[index], variant)
             if what:
-                yield Mutant(
-                    path, getattr(node, "lineno", 0), what, ast.unparse(ast.fix_missing_locations(changed))
-                )
+                source = ast.unparse(ast.fix_missing_locations(tree))
+                line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+                yield Mutant(path, line, f"[{column}] {what}", source)
 
 
 def _places(node: ast.AST) -> list[ast.AST]:
@@ -76,8 +90,8 @@ def _places(node: ast.AST) -> list[ast.AST]:
 
 def _change(node: ast.AST, variant: int) -> str:
     """Change `node` in place; what was changed, empty where there is nothing to change in that way."""
-    if isinstance(node, ast.Compare) and variant == 0:
-        return _renamed(node.ops, 0, COMPARISONS)
+    if isinstance(node, ast.Compare) and variant < len(node.ops):
+        return _renamed(node.ops, variant, COMPARISONS)
     if isinstance(node, ast.BoolOp) and variant == 0:
         node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         return "and <-> or"
@@ -88,6 +102,12 @@ def _change(node: ast.AST, variant: int) -> str:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not) and variant == 0:
         node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
         return "not dropped"
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and variant == 0:
+        node.op = ast.UAdd()
+        return "minus dropped"
+    if isinstance(node, ast.comprehension) and variant < len(node.ifs):
+        node.ifs[variant] = ast.Constant(True)
+        return "filter dropped"
     if isinstance(node, ast.Attribute | ast.Name) and variant == 0:
         name = "attr" if isinstance(node, ast.Attribute) else "id"
         if (before := getattr(node, name)) in SWAPPED:
@@ -102,12 +122,12 @@ def _change(node: ast.AST, variant: int) -> str:
         else:
             return ""
         return f"{before_value} -> {node.value}"
-    if isinstance(node, ast.If | ast.IfExp) and variant < 2:
+    if isinstance(node, ast.If | ast.IfExp | ast.While) and variant < (
+        1 if isinstance(node, ast.While) else 2
+    ):
         node.test = ast.Constant(bool(variant))
         return f"condition -> {bool(variant)}"
-    if isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.With) and variant == 2:
-        return _without_a_call(node)
-    return ""
+    return _dropped(node) if variant == 0 else ""
 
 
 def _renamed(ops: list[ast.cmpop], index: int, table: dict[type[ast.cmpop], type[ast.cmpop]]) -> str:
@@ -118,15 +138,15 @@ def _renamed(ops: list[ast.cmpop], index: int, table: dict[type[ast.cmpop], type
     return f"{before.__name__} -> {table[before].__name__}"
 
 
-def _without_a_call(node: ast.AST) -> str:
-    """Drop the first bare call or assignment to an attribute of a block."""
-    body: list[ast.stmt] = node.body  # type: ignore[attr-defined]
-    for index, statement in enumerate(body):
-        call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-        stored = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute)
-        if (call and "log." not in ast.unparse(statement)) or stored:
-            body[index] = ast.Pass()
-            return f"dropped: {ast.unparse(statement)[:60]}"
+def _dropped(node: ast.AST) -> str:
+    """Leave out a bare call that is no log line, or what is stored in an attribute or under a key."""
+    before = ast.unparse(node)[:60] if isinstance(node, ast.Expr | ast.Assign) else ""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and "log." not in before:
+        node.value = ast.Constant(None)
+        return f"dropped: {before}"
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute | ast.Subscript):
+        node.targets = [ast.Name("_", ast.Store())]
+        return f"dropped: {before}"
     return ""
 
 
@@ -139,31 +159,64 @@ def survives(copy_of: Path, mutant: Mutant, tests: list[str], limit_s: float) ->
         pid = os.fork()
         if pid == 0:
             _run_tests(copy_of, tests)
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status) == 0
-            time.sleep(0.02)
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return False  # an endless loop was noticed: the suite would not end
+        return _passed(pid, limit_s)
     finally:
         where.write_text(whole)
 
 
-def _run_tests(copy_of: Path, tests: list[str]) -> None:
+def _passed(pid: int, limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.02)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False  # an endless loop was noticed: the suite would not end
+
+
+def _run_tests(copy_of: Path, tests: list[str], loaded: Path | None = None) -> None:
     import pytest
 
     os.setsid()
     os.chdir(copy_of)
     sys.path[:] = [str(copy_of), *[entry for entry in sys.path if entry not in ("", str(ROOT))]]
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = loaded is None
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    if loaded is not None:
+        loaded.write_text("\n".join(_libraries()))
     os._exit(int(code))
+
+
+def _libraries() -> list[str]:
+    """What is loaded and installed: no file of this project, no test."""
+    found = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
+    return [name for name, file in found if file and "site-packages" in file and "pytest" not in name]
+
+
+def _prepare(copy_of: Path, paths: list[Path], tests: list[str], limit_s: float) -> bool:
+    """Run the tests without a mutant. True when they pass; what they load is then loaded here too, for every fork.
+
+    The clean run leaves compiled files behind, which no file that will be changed may have.
+    """
+    loaded = copy_of / "loaded"
+    pid = os.fork()
+    if pid == 0:
+        _run_tests(copy_of, tests, loaded)
+    if not _passed(pid, limit_s):
+        return False
+    for name in loaded.read_text().split():
+        with suppress(Exception):
+            importlib.import_module(name)
+    for path in paths:
+        where = copy_of / path.relative_to(ROOT)
+        for compiled in (where.parent / "__pycache__").glob(f"{where.stem}.*"):
+            compiled.unlink()
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -176,15 +229,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=0, help="try only so many, chosen by --seed; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--lines", type=int, nargs="+", default=[], help="try only the mutants of these lines"
+    )
+    parser.add_argument(
         "--limit-s", type=float, default=60.0, help="a run that takes longer counts as noticed"
     )
     asked = parser.parse_args(arguments)
-    import numpy
-    import onnxruntime
-    import pytest  # noqa: F401  # loaded before the forks, which then need not
-
-    del numpy, onnxruntime
     mutants = [mutant for path in asked.files for mutant in mutants_of(path.resolve())]
+    if asked.lines:
+        mutants = [mutant for mutant in mutants if mutant.line in asked.lines]
+    if not mutants:
+        print("nothing to change", file=sys.stderr)
+        return 2
     if asked.sample and asked.sample < len(mutants):
         mutants = random.Random(asked.seed).sample(mutants, asked.sample)
     with tempfile.TemporaryDirectory() as folder:
@@ -196,8 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
             ["find", str(copy_of), "-name", "__pycache__", "-prune", "-exec", "rm", "-r", "{}", "+"],
             check=True,
         )
-        clean = Mutant(mutants[0].path, 0, "", mutants[0].path.read_text())
-        if not survives(copy_of, clean, asked.tests, asked.limit_s * 5):
+        if not _prepare(copy_of, [path.resolve() for path in asked.files], asked.tests, asked.limit_s * 5):
             print("the tests fail without any mutant", file=sys.stderr)
             return 2
         alive = 0

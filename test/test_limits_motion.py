@@ -88,6 +88,7 @@ def test_elapsed_rows_are_those_that_were_commanded_meanwhile() -> None:
 
 def test_nothing_is_joined_midway_when_nothing_has_elapsed() -> None:
     assert begun(ROWS[8], after_s=0.4, latency_s=0.04).splice is None
+    assert begun(MIDDLE, after_s=0.0, latency_s=0.04, told=None).splice is None
 
 
 def test_a_chunk_that_is_over_before_it_comes_is_joined_at_its_last_row() -> None:
@@ -147,3 +148,147 @@ def test_an_arm_may_trail_its_command_by_the_tracking_time(lag_s: float) -> None
     trusted = begun(TOLD.at(np.array([after_s - lag_s]))[0].astype(np.float32), after_s).trusted
     assert trusted is not None
     assert trusted.all()
+
+
+FAST_ROWS = (MIDDLE + np.arange(21, dtype=np.float32)[:, None] * 0.1).astype(np.float32)
+FAST = Told(FAST_ROWS, DT_S, Moment(0, SECOND_NS))
+ONE_STEP = LIMITS.velocity_max * DT_S
+
+
+def trusted_at(place: Floats, after_s: float, told: Told) -> list[bool]:
+    trusted = begun(place.astype(np.float32), after_s, told=told).trusted
+    assert trusted is not None
+    return [bool(joint) for joint in trusted]
+
+
+def test_further_behind_or_ahead_than_that_it_is_not_where_it_was_told_to_be() -> None:
+    after_s = 0.6
+    behind, ahead = FAST.at(np.array([after_s - TRACKING_S, after_s]))
+    for share, is_trusted in ((0.9, True), (1.1, False)):
+        assert trusted_at(behind - share * ONE_STEP, after_s, FAST) == [is_trusted] * 7
+        assert trusted_at(ahead + share * ONE_STEP, after_s, FAST) == [is_trusted] * 7
+
+
+def test_an_arm_that_trails_a_turn_may_be_at_the_turning_point() -> None:
+    """Told to go 0.5 rad away and back within the tracking time: it may be anywhere in between."""
+    rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
+    rows[10] += 0.5
+    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    assert trusted_at(rows[10], 10 * DT_S + TRACKING_S / 2, told) == [True] * 7
+    assert trusted_at(rows[10], 20 * DT_S, told) == [False] * 7
+
+
+def test_in_another_episode_a_joint_without_a_limit_of_speed_is_where_it_is_measured() -> None:
+    speed = LIMITS.velocity_max.copy()
+    speed[3] = np.inf
+    limits = dataclasses.replace(LIMITS, velocity_max=speed)
+    measured = ROWS[-1] + np.float32(0.05)
+    moment = Moment(10 * SECOND_NS, 11 * SECOND_NS)
+    others = [True] * 3 + [False] + [True] * 3
+    for same_episode, trusted in ((True, [True] * 7), (False, others)):
+        found = motion(
+            TOLD, measured, moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=same_episode
+        ).trusted
+        assert found is not None
+        assert found.tolist() == trusted
+    default = motion(TOLD, measured, moment, 10 * SECOND_NS, limits, 50, DT_S).trusted
+    assert default is not None
+    assert default.all()
+    there = motion(TOLD, ROWS[-1], moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=False).trusted
+    assert there is not None
+    assert there.all()
+
+
+def test_two_answers_to_one_observation_continue_each_other() -> None:
+    found = begun(None, after_s=0.0)
+    assert found.start is not None
+    np.testing.assert_array_equal(found.start.low, ROWS[0])
+
+
+def test_where_nothing_is_measured_the_command_is_all_there_is() -> None:
+    found = begun(None, after_s=0.4, latency_s=0.17)
+    assert found.start is not None
+    assert found.splice is not None
+    assert found.trusted is None
+    np.testing.assert_allclose(found.start.low, ROWS[8], atol=1e-6)
+    np.testing.assert_allclose(found.start.high, ROWS[8], atol=1e-6)
+    np.testing.assert_allclose(found.splice.path(), ROWS[9:12], atol=1e-6)
+    np.testing.assert_allclose(found.splice.end, ROWS[11], atol=1e-6)
+
+
+def test_while_it_waits_a_joint_that_is_not_where_it_should_be_stays_where_it_is() -> None:
+    measured = ROWS[8].copy()
+    measured[2] += 0.7
+    found = begun(measured, after_s=0.4, latency_s=0.17)
+    assert found.splice is not None
+    expected = ROWS[9:12].copy()
+    expected[:, 2] = measured[2]
+    np.testing.assert_allclose(found.splice.path(), expected, atol=1e-6)
+    np.testing.assert_allclose(found.splice.end, expected[-1], atol=1e-6)
+    assert found.splice.step[2] == 0.0
+
+
+@pytest.mark.parametrize("told", [TOLD, None])
+def test_a_chunk_without_a_stamp_is_played_from_its_first_row(told: Told | None) -> None:
+    found = motion(told, ROWS[8], Moment(400_000_000, 0), SECOND_NS, LIMITS, 50, DT_S)
+    assert found.start is not None
+    assert found.splice is None
+    assert (found.start.step is None) == (told is None)  # without a command nobody knows whether it moves
+
+
+@pytest.mark.parametrize("told", [TOLD, None])
+def test_rows_without_a_period_are_played_from_the_first(told: Told | None) -> None:
+    elsewhere = ROWS[8] + np.float32(2.0)
+    found = motion(told, elsewhere, Moment(0, SECOND_NS), 9 * SECOND_NS, LIMITS, 50, 0.0)
+    assert found.splice is None
+    # nobody can say how far it may have moved
+    assert told is None or (found.trusted is not None and found.trusted.all())
+
+
+def test_of_rows_without_a_period_the_last_is_the_command() -> None:
+    told = Told(ROWS, 0.0, Moment(0, SECOND_NS))
+    np.testing.assert_allclose(told.at(np.array([-1.0, 0.0, 9.0])), [ROWS[-1]] * 3, atol=1e-6)
+    np.testing.assert_array_equal(told.target(0.0), ROWS[-1])
+
+
+def test_before_its_first_row_is_due_a_chunk_leads_there() -> None:
+    np.testing.assert_array_equal(TOLD.target(-0.5), ROWS[1])
+    single = Told(ROWS[:2], DT_S, Moment(0, SECOND_NS))
+    np.testing.assert_array_equal(single.target(99.0), ROWS[1])
+    np.testing.assert_allclose(single.at(np.array([0.025, 9.0])), [MIDDLE + 0.01, MIDDLE + 0.02], atol=1e-6)
+
+
+def test_one_stamp_alone_says_nothing_about_the_time_between() -> None:
+    ours = Moment(3 * SECOND_NS, 0)
+    assert ours.seconds_since(TOLD.moment) == 3.0
+    assert Moment(3 * SECOND_NS, 9 * SECOND_NS).seconds_since(ours) == 0.0
+
+
+def test_a_late_answer_does_not_replace_a_newer_one_but_a_second_one_does() -> None:
+    history = CommandHistory()
+    first, second = dataclasses.replace(TOLD, dt_s=0.1), dataclasses.replace(TOLD, dt_s=0.2)
+    history.remember("one", first)
+    history.remember("one", second)
+    assert history.recall("one") is second
+
+
+def test_the_episode_that_was_answered_last_is_forgotten_last() -> None:
+    history = CommandHistory()
+    for number in range(EPISODES_KEPT):
+        history.remember(f"episode-{number}", TOLD)
+    history.remember(None, TOLD)  # takes nobody's place
+    assert history.recall("episode-0") is TOLD
+    history.remember("episode-0", TOLD)
+    history.remember("one more", TOLD)
+    assert history.recall("episode-0") is TOLD
+    assert history.recall("episode-1") is None
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else() -> None:
+    history = CommandHistory()
+    history.remember("one", TOLD)
+    history.remember("two", TOLD)
+    history.forget("one")
+    history.forget("never known")
+    assert history.recall("one") is None
+    assert history.recall("two") is TOLD

@@ -26,7 +26,7 @@ class Joint:
         """How far from a limit braking can matter at all: the way to stop from full speed, and one step."""
         if math.isinf(self.bend):
             return -math.inf
-        return math.inf if math.isinf(self.step) else self.step * (self.step / (2 * self.bend) + 2.0)
+        return self.step * (self.step / (2 * self.bend) + 2.0)
 
 
 def stoppable(room: float, bend: float) -> float:
