@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from reflex_core.embodiment import load_preset
-from reflex_core.limits.config import SafetyConfigError, load_safety_config
-from reflex_core.limits.values import effective_limits
+from reflex_core.embodiment.values import TwoEnded
+from reflex_core.limits.config import SafetyConfig, SafetyConfigError, load_safety_config
+from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.wedges.guard import guard_for
 
@@ -214,3 +215,94 @@ def test_speed_limits_for_chunks_of_unknown_rate_are_refused(tmp_path: Path) -> 
     safety = load_safety_config(written(tmp_path, TWO))
     with pytest.raises(SafetyConfigError, match="velocity cannot be checked"):
         guard_for(None, None, Metrics(), safety, ("a", "b"), 0.0)
+
+
+def test_each_column_has_the_unit_that_people_know_it_by() -> None:
+    none = np.zeros(3, np.bool_)
+    ends = np.ones(3)
+    limits = Limits(
+        ("x", "grip", "elbow"),
+        -ends,
+        ends,
+        ends,
+        ends,
+        none | [True, False, False],
+        none | [False, True, False],
+    )
+    assert [limits.unit(column) for column in range(limits.dim)] == ["m", "", "rad"]
+
+
+def test_chunks_of_another_size_are_not_this_robots() -> None:
+    with pytest.raises(SafetyConfigError, match="'franka' has 7 action dimensions, the chunks have 6"):
+        effective_limits(NAMES[:6], ARM, None)
+
+
+def test_a_robot_without_two_ended_parts_has_no_column_that_saturates() -> None:
+    limits = effective_limits(NAMES, ARM, None)
+    assert limits is not None
+    assert limits.saturating is None
+    assert not limits.gripper.any()
+    assert not limits.workspace.any()
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_gripper_may_overshoot_the_ends_of_the_range_in_force_and_those_of_its_design(
+    tmp_path: Path, threshold: float | None
+) -> None:
+    robot = load_preset("franka")
+    robot = dataclasses.replace(robot, gripper=TwoEnded(7, threshold, saturation_tolerance=0.1))
+    grip = {"joint_names": [robot.joint_names[7]], "position_min": [0.25], "position_max": [0.75]}
+    limits = effective_limits(robot.joint_names, robot, load_safety_config(written(tmp_path, grip)))
+    assert limits is not None
+    assert limits.saturating is not None
+    found = limits.saturating
+    ends = (robot.action_min[7], robot.action_max[7])
+    assert ends == (0.0, 1.0)
+    quiet = (0.15, 0.85) if threshold is None else (-0.1, 1.1)
+    assert (found.quiet_min[7], found.quiet_max[7]) == pytest.approx(quiet)
+    assert (found.design_min[7], found.design_max[7]) == pytest.approx((-0.1, 1.1))
+    for of_others, bound in (
+        (found.quiet_min, limits.position_min),
+        (found.design_min, limits.position_min),
+        (found.quiet_max, limits.position_max),
+        (found.design_max, limits.position_max),
+    ):
+        np.testing.assert_array_equal(of_others[:7], bound[:7])
+
+
+def test_what_a_file_limits_does_not_reach_back_into_the_embodiment(tmp_path: Path) -> None:
+    before = ARM.action_min.copy(), ARM.action_max.copy()
+    effective_limits(NAMES, ARM, load_safety_config(written(tmp_path, ONE)))
+    np.testing.assert_array_equal((ARM.action_min, ARM.action_max), before)
+
+
+def test_a_range_that_only_touches_the_embodiments_is_refused(tmp_path: Path) -> None:
+    touching = ONE | {"position_min": [float(ARM.action_max[3])], "position_max": [1.0]}
+    with pytest.raises(SafetyConfigError, match="must overlap") as caught:
+        effective_limits(NAMES, ARM, load_safety_config(written(tmp_path, touching)))
+    assert caught.value.slug == "safety-config-contradiction"
+
+
+@pytest.mark.parametrize("missing", ["position_min", "position_max"])
+def test_a_joint_needs_both_ends_of_its_range_or_a_speed_in_the_file(missing: str) -> None:
+    open_ended = dataclasses.replace(
+        ARM,
+        action_min=np.where(
+            np.arange(7) == 3, -np.inf if missing == "position_min" else -3.0, ARM.action_min
+        ),
+        action_max=np.where(np.arange(7) == 3, np.inf if missing == "position_max" else -0.1, ARM.action_max),
+    )
+    other = SafetyConfig(Path("safety.json"), joint_names=NAMES[:1], velocity_max=np.array([1.0]))
+    with pytest.raises(SafetyConfigError, match="no limits for 'panda_joint4'"):
+        effective_limits(NAMES, open_ended, other)
+    named = dataclasses.replace(other, joint_names=NAMES[3:4])
+    assert effective_limits(NAMES, open_ended, named) is not None
+
+
+def test_a_speed_that_nobody_states_is_no_limit() -> None:
+    some = np.where(np.arange(7) == 3, np.nan, 1.0)
+    for stated, limited in ((None, 0), (some, 6)):
+        limits = effective_limits(NAMES, dataclasses.replace(ARM, velocity_max=stated), None)
+        assert limits is not None
+        assert np.isfinite(limits.velocity_max).sum() == limited
+        assert not np.isnan(limits.velocity_max).any()
