@@ -4,8 +4,9 @@
 Then, for another block: `ros2 topic pub --once /instruction std_msgs/msg/String "{data: reach the red block}"`.
 """
 
+import sys
+
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
@@ -14,7 +15,8 @@ from reflex_ros.demo.launching import ARGUMENTS, plan
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    wanted = plan({name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS})
+    launching.require_arguments(context.launch_configurations, [], ARGUMENTS, "demo.launch.py", sys.argv)
+    wanted = plan(context.launch_configurations)
     return [
         Node(
             package="reflex_ros",

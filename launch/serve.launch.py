@@ -6,31 +6,28 @@ Every setting of docs/flags.md is an argument. `params_file` holds the same sett
 `trajectory:=/joint_trajectory_controller/joint_trajectory remap:="camera/image_raw:=/wrist/color"`.
 """
 
+import sys
+
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
 from reflex_ros import launching
+from reflex_ros.ros_args import NODE
 
 
 def _nodes(context: LaunchContext) -> list[LifecycleNode]:
-    def text(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
-
-    files = [text("params_file")] if text("params_file") else []
-    settings = launching.parameters({name: text(name) for name, _ in launching.arguments()})
-    as_lists = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    plan = launching.plan(context.launch_configurations, sys.argv)
     return [
         LifecycleNode(
             package="reflex_ros",
             executable="serve",
-            name="reflex",
-            namespace=text("namespace"),
-            parameters=[*files, {"use_sim_time": text("use_sim_time").lower() == "true"} | as_lists],
-            remappings=launching.remappings(text("trajectory"), text("remap")),
-            ros_arguments=["--log-level", text("log_level")],
-            respawn=text("respawn").lower() == "true",
+            name=NODE,
+            namespace=plan.namespace,
+            parameters=plan.parameters,
+            remappings=plan.remappings,
+            ros_arguments=["--log-level", plan.log_level],
+            respawn=plan.respawn,
             respawn_delay=2.0,
             output="screen",
         )

@@ -28,10 +28,20 @@ def effective(loaded: Loaded) -> dict[str, Any]:
         "state_used": policy.contract.state is not None,
         "notes": list(policy.notes),
         "wedges": list(loaded.wedges),
+        "slo": _slo(loaded),
         "rtc": _rtc(loaded.first),
         "prefix_cache": None if cache is None else dict(cache.counts),
         "motion": loaded.motion.figures().document(),
     }
+
+
+def _slo(loaded: Loaded) -> dict[str, Any] | None:
+    """The objective, and what is done while it is missed, whatever `auto` was asked for; None without one."""
+    admission = loaded.admission
+    if admission.window is None:
+        return None
+    slo = admission.window.slo
+    return {"objective": f"{slo.name}={slo.threshold_ms:g}ms", "mode": admission.mode}
 
 
 def policies(loaded: Loaded) -> dict[str, Any]:

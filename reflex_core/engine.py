@@ -18,6 +18,7 @@ from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.metrics import Metrics
+from reflex_core.preflight import require_sound
 from reflex_core.progress import report
 from reflex_core.recorder import ConnectTracing
 from reflex_core.settings import Settings
@@ -43,11 +44,14 @@ class Engine:
         settings: Settings,
         connect_cloud: Callable[[Settings], CloudServer] | None = None,
         connect_tracing: ConnectTracing | None = None,
+        check: Callable[[Settings], None] = require_sound,
     ) -> None:
         """connect_cloud: reaches the server of `cloud_fallback`; the core itself speaks no HTTP.
 
         connect_tracing: opens the recorder that sends spans to `otel_endpoint`, at every load.
+        check: raises ConfigurationError for settings that are wrong whatever the model is, before one is loaded.
         """
+        self._check = check
         self.settings = settings
         self.metrics = Metrics()
         self._lock, self._settings_lock = threading.Lock(), threading.Lock()
@@ -103,6 +107,7 @@ class Engine:
             self._enter(LOADING)
             self._drop()  # a load that fails must not leave the policy before it within reach
             try:
+                self._check(self.settings)
                 self._loaded = loaded = assemble(self.settings, self._around)
             except ReflexError as error:
                 self._enter(FAILED, str(error))

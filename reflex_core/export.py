@@ -20,7 +20,7 @@ from reflex_core.normalization.read import Normalization, read_normalization
 from reflex_core.processors import PADDED_STATE, Processors, read_processors
 from reflex_core.regular_file import unreadable
 
-__all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export"]
+__all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export", "require_export"]
 
 CONFIG_NAME = "reflex_config.json"
 TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names the file
@@ -90,15 +90,7 @@ def config_path(path: Path) -> Path:
 
 def open_export(path: Path) -> Export:
     """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
-    described = path.is_dir() and config_path(path).exists()
-    if not described and (what := lookalike(path)):
-        raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
-    if not path.is_dir():
-        raise ExportError(f"{path}: no such export directory", "export-missing")
-    where = config_path(path)
-    config = _read_config(where)
-    processors = read_processors(path, _max_state_dim(config))
-    normalization = read_normalization(path, config, str(where), processors)
+    config, processors, normalization = _described(path)
     return Export(
         path=path,
         config=config,
@@ -108,6 +100,24 @@ def open_export(path: Path) -> Export:
         normalization=normalization,
         processors=processors,
     )
+
+
+def require_export(path: Path) -> None:
+    """Raise ExportError where a directory is no export, as far as that can be said without reading its weights."""
+    _described(path)
+
+
+def _described(path: Path) -> tuple[dict[str, Any], Processors | None, Normalization]:
+    """What an export says of itself: configuration, LeRobot's processors, statistics. Raises ExportError."""
+    described = path.is_dir() and config_path(path).exists()
+    if not described and (what := lookalike(path)):
+        raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
+    if not path.is_dir():
+        raise ExportError(f"{path}: no such export directory", "export-missing")
+    where = config_path(path)
+    config = _read_config(where)
+    processors = read_processors(path, _max_state_dim(config))
+    return config, processors, read_normalization(path, config, str(where), processors)
 
 
 def _max_state_dim(config: Mapping[str, Any]) -> int:

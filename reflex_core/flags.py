@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
-from reflex_core.setting import Setting, range_words
+from reflex_core.setting import Setting, names, number, range_words
 from reflex_core.settings import TABLE
+from reflex_core.suggestions import nearest
 
 _GROUPS = {
     "policy": "Policy and robot", "safety": "Safety", "time": "Time", "failure": "When things fail",
@@ -27,12 +30,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             parser.add_argument(
                 row.flag,
-                type=type(row.default),
+                type=str if isinstance(row.default, str) else number,
                 choices=row.choices or None,
                 metavar=None if row.choices else type(row.default).__name__.upper(),
                 default=argparse.SUPPRESS,
                 help=f"{text} [{row.default!r}]",
             )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """--config FILE, which is no setting but holds them."""
+    parser.add_argument(
+        "--config", metavar="FILE", default=None,
+        help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options win over it.",
+    )  # fmt: skip
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """Return what was written, as a dict. Ends the process with status 2 at what is no option, and says what was meant."""
+    known, unknown = parser.parse_known_args(words)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        near = [nearest_flag(word, flags) for word in unknown]
+        meant = "".join(f"; did you mean {flag}?" for flag in near if flag)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+    found = vars(known)
+    lists = {row.name for row in TABLE if isinstance(row.default, tuple)}
+    return {name: names(" ".join(value)) if name in lists else value for name, value in found.items()}
+
+
+def nearest_flag(word: str, flags: Sequence[str]) -> str:
+    """The option that is most like a word that is none; '' where nothing is."""
+    if not word.startswith("--"):
+        return ""
+    by_name = {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
+    return by_name.get(nearest(word.lstrip("-").partition("=")[0], list(by_name)), "")
+
+
+_SOURCES = """
+## Where settings come from
+
+The later one wins: defaults, the file of `--config`, `--params-file` and `-p` behind `--ros-args` in their order, options.
+`reflex doctor` reads the same and judges what `reflex serve` would do with it.
+
+```yaml
+/**:                      # for every node; also reflex (in no namespace), /robot1/reflex, /*/reflex
+  ros__parameters:
+    embodiment: franka
+    deadline_ms: 33       # whole numbers are numbers
+    joint_names: []       # empty: not set
+```
+
+- `--config FILE` takes such a ROS parameter file, or the settings alone (`embodiment: franka`, one a line), with ROS and
+  without. In a file that has no `ros__parameters` at all every name is a setting.
+- Of several sections for one node the nearer counts: `/robot1/reflex` before `/*/reflex` before `/**`. A file that has
+  none for this node is refused.
+- Refused in one sentence, before anything is loaded: names that neither a setting nor ROS itself has, a name that is there
+  twice, values of another kind, files, directories and URLs that cannot be used. It is the same on the command line, in
+  files, as launch arguments and for `ros2 param set`.
+- Launch arguments say on with `true`, `yes`, `on`, `1` and off with `false`, `no`, `off`, `0`. Lists are written `[a, b]`,
+  `a,b` or `a b`, there and on the command line.
+""".rstrip().split("\n")
 
 
 def markdown() -> str:
@@ -44,6 +102,7 @@ def markdown() -> str:
         "Made from `reflex_core/settings.py` by `python -m reflex_core.flags`; do not edit.",
         "Every setting is a ROS parameter of the node `reflex`, an argument of `serve.launch.py` and an option of",
         "`reflex serve` (`max_age_ms` is `--max-age-ms`).",
+        *_SOURCES,
     ]
     for group, title in _GROUPS.items():
         lines += [

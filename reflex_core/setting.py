@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from reflex_core.errors import SettingError
+from reflex_core.suggestions import nearest
 
 Value = bool | int | float | str | tuple[str, ...]
+
+KINDS: dict[type, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list of names such as [a, b]",
+}  # fmt: skip
+BOOLEANS = dict.fromkeys(("true", "yes", "on", "1", "y"), True) | dict.fromkeys(
+    ("false", "no", "off", "0", "n"), False
+)
+LARGEST_WHOLE = 10**300  # beyond it a whole number may have no float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +61,95 @@ def row(
 
 
 def checked(setting: Setting, value: object) -> Value:
-    """The value as the row's own type, or SettingError naming the setting, what it takes and what it got."""
-    wanted = type(setting.default)
+    """Return the value as the row's own type. Raises SettingError naming the setting, what it takes and what it got.
+
+    Whole numbers are numbers: 33 for a float and 33.0 for an int are taken. A list that is not there is empty.
+    """
     if isinstance(setting.default, tuple):
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise SettingError(f"setting '{setting.name}' takes a list of names, got {value!r}")
-        return tuple(item for item in value if item)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        return _names(setting, value)
+    wanted = type(setting.default)
+    value = _near(setting, value)
     if type(value) is not wanted:
-        raise SettingError(f"setting '{setting.name}' takes {wanted.__name__}, got {value!r}")
+        raise _refused(setting, value)
     if setting.choices and value not in setting.choices:
-        raise SettingError(
-            f"setting '{setting.name}' takes one of {', '.join(setting.choices)}, got {value!r}"
-        )
+        raise _refused(setting, value, nearest(str(value), setting.choices))
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = setting.minimum, setting.maximum
         if not ((low is None or value >= low) and (high is None or value <= high)):
             raise SettingError(f"setting '{setting.name}' takes {range_words(low, high)}, got {value}")
     return value
+
+
+def from_text(setting: Setting, text: str) -> Value:
+    """Return a value that was written as text, on a command line or as a launch argument. Raises SettingError."""
+    if isinstance(setting.default, bool):
+        return boolean(text, f"setting '{setting.name}'")
+    if isinstance(setting.default, tuple):
+        return checked(setting, names(text))
+    if isinstance(setting.default, int | float):
+        return checked(setting, number(text))
+    return checked(setting, text)
+
+
+def names(text: str) -> list[object]:
+    """Return the items of `a, b`, `a b` or `[a, b]`; a number among them stays one, so that it can be refused."""
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    return [_item(word) for word in re.split(r"[,\s]+", inner) if word]
+
+
+def number(text: str) -> object:
+    """Return the number that a text says, int before float; the text itself where it says none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def boolean(text: str, what: str) -> bool:
+    """Return the truth that YAML and launch users write: true, yes, on or 1 and their opposites. Raises SettingError."""
+    found = BOOLEANS.get(text.strip().lower())
+    if found is None:
+        raise SettingError(f"{what} takes {KINDS[bool]}, got {text!r:.100}")
+    return found
+
+
+def _near(setting: Setting, value: object) -> object:
+    """The same value in the row's type, where nothing is lost by it."""
+    wanted = type(setting.default)
+    if isinstance(value, bool):
+        return value
+    if wanted is float and isinstance(value, int) and abs(value) < LARGEST_WHOLE:
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and str(value) in setting.choices:  # 503 is a number to YAML
+        return str(value)
+    return value
+
+
+def _names(setting: Setting, value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise _refused(setting, list(value) if isinstance(value, tuple) else value)
+    return tuple(item for item in value if item)
+
+
+def _refused(setting: Setting, value: object, meant: str = "") -> SettingError:
+    takes = "one of " + ", ".join(setting.choices) if setting.choices else KINDS[type(setting.default)]
+    got = "nothing" if value is None else f"{value!r:.120}"
+    way_out = f"; did you mean {meant}?" if meant else ""
+    if isinstance(setting.default, str) and not setting.choices and not isinstance(value, str):
+        way_out = ": write it in quotes" if value is not None else ': write "" to leave it empty'
+    return SettingError(f"setting '{setting.name}' takes {takes}, got {got}{way_out}")
+
+
+def _item(word: str) -> object:
+    """A name, or the number that somebody wrote in its place."""
+    bare = word.strip("'\"")
+    return bare if bare != word else number(word)
 
 
 def range_words(low: float | None, high: float | None) -> str:

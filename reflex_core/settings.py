@@ -7,13 +7,14 @@ The command line, the ROS parameters, the launch arguments and docs/flags.md are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from reflex_core.errors import SettingError
 from reflex_core.setting import Setting, Value, checked, row
+from reflex_core.suggestions import no_such
 
 _policy = partial(row, group="policy")
 _safety = partial(row, group="safety")
@@ -122,9 +123,10 @@ class Settings:
     )
     slo: str = _time("", "Latency objective such as p99=150ms. Empty: none.", when="live")
     slo_mode: str = _time(
-        "degrade",
-        "While the objective is missed: only log it, refuse new requests (503), or take fewer denoise steps (degrade).",
-        when="live", choices=("log_only", "503", "degrade"),
+        "auto",
+        "While the objective is missed: only log it, refuse new requests (503), or take fewer denoise steps (degrade)."
+        " auto: degrade where the export can take fewer, else log_only.",
+        when="live", choices=("auto", "log_only", "503", "degrade"),
     )
     inject_latency_ms: float = _time(
         0.0, "Delay every answer by this much, for experiments.", when="live", minimum=0.0, maximum=1000.0
@@ -216,7 +218,12 @@ TABLE: tuple[Setting, ...] = tuple(
 def settings_from(values: Mapping[str, object]) -> Settings:
     """Settings with the given values over the defaults. Raises SettingError for a name or value that is not right."""
     rows = {row.name: row for row in TABLE}
-    unknown = sorted(set(values) - set(rows))
-    if unknown:
-        raise SettingError(f"no such setting: {', '.join(unknown)}")
+    require_known(values)
     return Settings(**{name: checked(rows[name], value) for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def require_known(names: Iterable[str]) -> None:
+    """Raise SettingError for names that no setting has, with what was meant."""
+    known = [row.name for row in TABLE]
+    if unknown := sorted(set(names) - set(known)):
+        raise SettingError(no_such("setting", unknown, known))

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -70,6 +71,17 @@ def read_cloud_key(path: str, environment: Mapping[str, str] = os.environ) -> st
 def connect_cloud(settings: Settings) -> HttpCloud:
     """The server of --cloud-fallback. Raises SettingError for a URL or key that cannot be used."""
     return HttpCloud(settings.cloud_fallback, read_cloud_key(settings.cloud_api_key_file))
+
+
+def check_cloud(settings: Settings) -> None:
+    """Raise SettingError for a URL or a key file that cannot be used; a key that comes out of a pipe is not read yet."""
+    if settings.cloud_fallback:
+        checked_url(settings.cloud_fallback)
+    key = settings.cloud_api_key_file
+    if key and not os.path.exists(key):
+        raise SettingError(f"setting 'cloud_api_key_file': {key}: No such file or directory")
+    if settings.cloud_fallback and not stat.S_ISFIFO(os.stat(key).st_mode if key else 0):
+        read_cloud_key(key)
 
 
 def checked_url(url: str) -> SplitResult:

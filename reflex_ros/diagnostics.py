@@ -133,8 +133,8 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
     }
     if window is not None and admission.violated:
         said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
-        refusing = settings.slo_mode == "503"
-        then = "no inference until it is met again" if refusing else f"mode {settings.slo_mode}"
+        refusing = admission.mode == "503"
+        then = "no inference until it is met again" if refusing else f"mode {admission.mode}"
         return Finding("timing", ERROR if refusing else WARN, f"{said}: {then}", values)
     if loop.progress.problem == "deadline":
         return Finding("timing", WARN, f"deadline missed: {loop.progress.problem_text}", values)

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from reflex_core.errors import ReflexError
@@ -41,6 +43,22 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         super().__init__(name, **options)
         self.work: dict[int, Work] = {}
         self.refusal = ""
+        self.before_change: Callable[[list[Parameter]], list[Parameter]] = list
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """Set each by itself, as rclpy does."""
+        return [self.set_parameters_atomically([each]) for each in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set what `before_change` makes of the changes; its ReflexError refuses them all with its sentence.
+
+        rclpy asks nobody before it has refused an int for a double, and says nothing of a name it does not know.
+        """
+        try:
+            taken = self.before_change(parameter_list)
+        except ReflexError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return super().set_parameters_atomically(taken)
 
     @property
     def state(self) -> str:

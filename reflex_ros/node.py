@@ -21,11 +21,9 @@ from reflex_core.assembly import Loaded
 from reflex_core.drivable import JOINT_STATES, require_requests_suffice, why_undrivable
 from reflex_core.engine import Engine
 from reflex_core.episodes import ID_CHARACTERS, usable_id
-from reflex_core.errors import ConfigurationError, ReflexError, SettingError
+from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_core.robot.callers import ROS
 from reflex_core.settings import Settings
-from reflex_core.slo import parse_slo
-from reflex_core.slots.choice import chosen
 from reflex_ros import diagnostics, parameters, ready
 from reflex_ros.alone import await_names, other_policies, require_alone
 from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
@@ -39,6 +37,7 @@ from reflex_ros.observations import Gates, ObservationBuffer
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs import Outputs
 from reflex_ros.policies import open_policy_doors
+from reflex_ros.preflight import require_sound
 from reflex_ros.services import answering
 from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.thread import Sidecar
@@ -57,7 +56,7 @@ class ReflexNode:
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
         self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
         self.settings = parameters.declare(self.node, overrides)
-        self.engine = Engine(self.settings, connect_cloud, connect_tracing)
+        self.engine = Engine(self.settings, connect_cloud, connect_tracing, require_sound)
         self._progress = Progress()
         self._buffer: ObservationBuffer | None = None
         self._outputs: Outputs | None = None
@@ -102,6 +101,7 @@ class ReflexNode:
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", answering(action))
         open_policy_doors(node, self.engine, lambda: self._episode_id, self._mirror_split)
+        node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
         )
@@ -239,17 +239,7 @@ class ReflexNode:
         return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
 
     def _check(self, settings: Settings) -> None:
-        """Raises SettingError for an objective that cannot be read or kept, or a split of what is not there."""
-        chosen(settings)
-        if not settings.slo:
-            return
-        parse_slo(settings.slo)
-        loaded = self.engine.loaded
-        if loaded is not None and settings.slo_mode == "degrade" and loaded.baked:
-            raise SettingError(
-                "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take"
-                " fewer steps; set slo_mode to '503' or 'log_only' first"
-            )
+        parameters.require_kept(settings, self.engine.loaded)
 
     def _parameters_changed(self, changes: list[Parameter]) -> None:
         try:

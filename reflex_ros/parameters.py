@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,13 @@ from rcl_interfaces.msg import (
 )
 from rclpy.parameter import Parameter
 
+from reflex_core.assembly import Loaded
 from reflex_core.errors import ReflexError, SettingError
-from reflex_core.setting import Setting, checked
-from reflex_core.settings import TABLE, Settings, settings_from
+from reflex_core.setting import Setting, Value, checked
+from reflex_core.settings import TABLE, Settings, require_known, settings_from
+from reflex_core.slo import parse_slo
+from reflex_core.slots.choice import chosen
+from reflex_ros.given import owned_by_ros, take
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -31,18 +36,31 @@ _TYPES: dict[type, int] = {
     tuple: ParameterType.PARAMETER_STRING_ARRAY,
 }
 _NO_LIMIT = 2**53  # ROS ranges are closed; beyond this a double counts no more
+_ROWS = {row.name: row for row in TABLE}
 
 
 def declare(node: Node, overrides: Mapping[str, object]) -> Settings:
-    """Declare every setting and read them once. `overrides` (command line) win over the parameter file's values.
+    """Declare every setting and read them once. `overrides` (what somebody wrote) win over what rclpy has read itself.
 
-    Raises SettingError.
+    Raises SettingError, also for names that neither we nor ROS have.
     """
+    written: dict[str, Value] = {}
+    # every override of this node, of which rclpy tells nobody in public
+    theirs = {name: each.value for name, each in getattr(node, "_parameter_overrides", {}).items()}
+    take(f"parameters of {node.get_fully_qualified_name()}", theirs, written, {})
+    settings = settings_from({**written, **overrides})
     for row in TABLE:
-        value = overrides.get(row.name, row.default)
+        value = getattr(settings, row.name)
+        if value == ():
+            # rclpy takes [] for an array of bytes; declared by its type alone it is not set
+            node.declare_parameter(
+                row.name, Parameter.Type.STRING_ARRAY, descriptor(row), ignore_override=True
+            )
+            node.set_parameters([Parameter(row.name, Parameter.Type.STRING_ARRAY, [])])
+            continue
         given = list(value) if isinstance(value, tuple) else value
-        node.declare_parameter(row.name, given, descriptor(row), ignore_override=row.name in overrides)
-    return read(node)
+        node.declare_parameter(row.name, given, descriptor(row), ignore_override=True)
+    return settings
 
 
 def read(node: Node) -> Settings:
@@ -70,6 +88,38 @@ def descriptor(row: Setting) -> ParameterDescriptor:
     return found
 
 
+def before_change(changes: list[Parameter]) -> list[Parameter]:
+    """Return changes with near kinds as the setting's own kind, before rclpy looks at names and types.
+
+    Raises SettingError for a name that no setting has, and for a value that is not right.
+    """
+    return [_taken(change) for change in changes]
+
+
+def _taken(change: Parameter) -> Parameter:
+    if owned_by_ros(change.name):
+        return change
+    require_known([change.name])
+    if change.type_ == Parameter.Type.NOT_SET:
+        raise SettingError(f"setting '{change.name}' cannot be deleted: set another value")
+    value = checked(_ROWS[change.name], _value(change))
+    kind = Parameter.Type(_TYPES[type(value)])
+    return Parameter(change.name, kind, list(value) if isinstance(value, tuple) else value)
+
+
+def require_kept(settings: Settings, loaded: Loaded | None) -> None:
+    """Raise SettingError for an objective that cannot be read or kept, or a split of what is not there."""
+    chosen(settings)
+    if not settings.slo:
+        return
+    parse_slo(settings.slo)
+    if loaded is not None and settings.slo_mode == "degrade" and loaded.baked:
+        raise SettingError(
+            "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take fewer steps;"
+            " set slo_mode to 'auto', '503' or 'log_only' first"
+        )
+
+
 def on_change(
     current: Callable[[], Settings], configured: Callable[[], bool], check: Callable[[Settings], None]
 ) -> Callable[[list[Parameter]], SetParametersResult]:
@@ -77,18 +127,17 @@ def on_change(
 
     check: raises ReflexError for settings that do not go together, or not with what is loaded.
     """
-    rows = {row.name: row for row in TABLE}
 
     def accept(changes: list[Parameter]) -> SetParametersResult:
-        changed = {change.name: _value(change) for change in changes if change.name in rows}
+        changed = {change.name: _value(change) for change in changes if change.name in _ROWS}
         if not changed:
             return SetParametersResult(successful=True)
         for name, value in changed.items():
             try:
-                checked(rows[name], value)
+                checked(_ROWS[name], value)
             except SettingError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if rows[name].when == "configure" and configured():
+            if _ROWS[name].when == "configure" and configured():
                 reason = f"'{name}' takes effect at configure: deactivate and clean up first"
                 return SetParametersResult(successful=False, reason=reason)
         try:
@@ -102,4 +151,4 @@ def on_change(
 
 def _value(parameter: Parameter) -> Any:
     value = parameter.value
-    return tuple(value) if parameter.type_ is Parameter.Type.STRING_ARRAY and value is not None else value
+    return tuple(value) if isinstance(value, list | tuple | array) else value

@@ -75,7 +75,7 @@ def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list
     if engine.undrivable:
         rows.append(("commands", f"no robot: {engine.undrivable}"))
     rows.append(("http", url))
-    rows.append(("deadline", _deadline(settings)))
+    rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
     rows.append(("guard", _guard(settings, loaded)))
     rows.append(("records", ", ".join(_records(settings)) or "none"))
     return rows
@@ -90,9 +90,9 @@ def _providers(loaded: Loaded) -> Iterable[str]:
         yield from slot.policy.providers
 
 
-def _deadline(settings: Settings) -> str:
+def _deadline(settings: Settings, slo_mode: str) -> str:
     words = f"{settings.deadline_ms:g} ms, then the last good chunk" if settings.deadline_ms else "none"
-    return f"{words}; objective {settings.slo} ({settings.slo_mode})" if settings.slo else words
+    return f"{words}; objective {settings.slo} ({slo_mode})" if settings.slo else words
 
 
 def _guard(settings: Settings, loaded: Loaded) -> str:

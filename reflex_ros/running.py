@@ -7,23 +7,31 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from reflex_core.errors import ReflexError
+from reflex_core.errors import ReflexError, SettingError
+from reflex_ros.given import Given
 from reflex_ros.node import ReflexNode
 
+# a remapping, a name, a log level or a parameter of ROS's own that cannot be
+REFUSED_BY_ROS = (RCLError, UnknownROSArgsError, NameValidationException, ParameterException)
 
-def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
+
+def run(given: Given) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop, 1 when it could not start."""
-    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        server = ReflexNode(overrides)
-    except ReflexError as error:
-        print(f"reflex serve: {error}", file=sys.stderr)
+        rclpy.init(args=list(given.ros_args), signal_handler_options=SignalHandlerOptions.NO)
+        theirs = [_parameter(name, value) for name, value in given.ros_parameters.items()]
+        server = ReflexNode(given.written, parameter_overrides=theirs)
+    except (ReflexError, *REFUSED_BY_ROS) as error:
+        print(f"reflex serve: {_sentence(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()
@@ -53,6 +61,23 @@ def run(overrides: Mapping[str, object], ros_args: list[str]) -> int:
             number, signal.SIG_IGN
         )  # a second one, as launch sends it, must not turn an orderly end into a death
     return status
+
+
+def _parameter(name: str, value: object) -> Parameter:
+    try:
+        return Parameter(name, value=value)
+    except TypeError as error:
+        raise SettingError(
+            f"parameter {name!r:.100} cannot be {value!r:.100}: ROS has no such kind"
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What was wrong; rcl says where in its own sources as well, over many lines."""
+    if isinstance(error, ReflexError):
+        return str(error)
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"ROS does not start the node: {said.partition(', at /')[0][:300]}"
 
 
 def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:

@@ -5,22 +5,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-Context = Mapping[str, str]
 
-
-class LaunchConfiguration:
-    """The value of an argument."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def perform(self, context: Context) -> str:
-        return context[self._name]
+class Context(SimpleNamespace):
+    """Where a launch file finds the arguments: `Context(launch_configurations={...})`."""
 
 
 class Entity(SimpleNamespace):
@@ -52,9 +44,8 @@ def launch_modules() -> Iterator[bool]:
     nodes = {"Node": _entity("node"), "LifecycleNode": _entity("node")}
     description = _entity("description", "entities")
     made = {
-        "launch": _module("launch", LaunchContext=dict, LaunchDescription=description, actions=actions),
+        "launch": _module("launch", LaunchContext=Context, LaunchDescription=description, actions=actions),
         "launch.actions": actions,
-        "launch.substitutions": _module("launch.substitutions", LaunchConfiguration=LaunchConfiguration),
         "launch_ros": _module("launch_ros"),
         "launch_ros.actions": _module("launch_ros.actions", **nodes),
     }

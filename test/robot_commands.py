@@ -15,7 +15,7 @@ import yaml
 from reflex_core.settings import TABLE, settings_from
 from reflex_ros.ros_args import split_ros_args
 
-NOT_SETTINGS = ("no_ros", "json", "show_calibration")
+NOT_SETTINGS = ("no_ros", "json", "show_calibration", "config")
 SETTINGS = frozenset(row.name for row in TABLE)
 
 

@@ -8,18 +8,23 @@ from types import ModuleType
 
 import pytest
 
+from reflex_core.locations import embedded_policy
 from reflex_ros.cli.main import main
+from reflex_ros.given import Given
 from reflex_ros.ros_args import split_ros_args
 
 Output = pytest.CaptureFixture[str]
 
 
+EXPORT = str(embedded_policy())
+
+
 @pytest.fixture
-def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object], list[str]]]:
+def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[Given]:
     """What the command line gives to the ROS node, which is not started here."""
-    calls: list[tuple[dict[str, object], list[str]]] = []
+    calls: list[Given] = []
     node = ModuleType("reflex_ros.running")
-    node.run = lambda overrides, ros_args: calls.append((overrides, ros_args)) or 0  # type: ignore[attr-defined]
+    node.run = lambda found: calls.append(found) or 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reflex_ros.running", node)
     return calls
 
@@ -48,41 +53,38 @@ def test_help_and_version_are_status_0(capsys: Output) -> None:
         ([], [], []),
         (["./export"], ["./export"], []),
         (["--ros-args", "-r", "__node:=a"], [], ["--ros-args", "-r", "__node:=a"]),
-        (["x", "--ros-args", "-p", "port:=1", "--", "y"], ["x"], ["--ros-args", "-p", "port:=1", "--", "y"]),
+        (["x", "--ros-args", "-p", "port:=1", "--", "y"], ["x", "y"], ["--ros-args", "-p", "port:=1"]),
         (["x", "--ros-args", "--ros-args"], ["x"], ["--ros-args", "--ros-args"]),
     ],
 )
-def test_everything_from_ros_args_on_is_left_to_rclpy(
+def test_what_is_between_ros_args_and_two_dashes_is_not_ours(
     arguments: list[str], own: list[str], ros: list[str]
 ) -> None:
     assert split_ros_args(arguments) == (own, ros)
 
 
-def test_serve_hands_the_node_only_what_was_written(node_calls: list[object]) -> None:
-    arguments = [
-        "./export",
-        "--embodiment",
-        "franka",
-        "--port",
-        "0",
-        "--no-autostart",
-        "--joint-names",
-        "a",
-        "b",
-    ]
-    assert main(["serve", *arguments, "--ros-args", "-p", "x:=1"]) == 0
-    overrides = {"export_dir": "./export", "embodiment": "franka", "port": 0, "autostart": False}
-    assert node_calls == [(overrides | {"joint_names": ["a", "b"]}, ["--ros-args", "-p", "x:=1"])]
+def test_serve_hands_the_node_only_what_was_written(node_calls: list[Given]) -> None:
+    options = ["--embodiment", "franka", "--port", "0", "--no-autostart", "--joint-names", "a", "b"]
+    ros = ["--ros-args", "-p", "deadline_ms:=33", "-p", "use_sim_time:=true", "--log-level", "debug"]
+    assert main(["serve", EXPORT, *options, *ros]) == 0
+    [found] = node_calls
+    assert found.written == {
+        "export_dir": EXPORT, "embodiment": "franka", "port": 0, "autostart": False, "joint_names": ("a", "b"),
+        "deadline_ms": 33.0,
+    }  # fmt: skip
+    assert found.ros_parameters == {"use_sim_time": True}
+    assert found.ros_args == ("--ros-args", "--log-level", "debug")
 
 
-def test_started_by_launch_there_is_nothing_but_ros_args(node_calls: list[object]) -> None:
+def test_started_by_launch_there_is_nothing_but_ros_args(node_calls: list[Given]) -> None:
     assert main(["serve", "--ros-args", "-r", "__node:=reflex"]) == 0
-    assert node_calls == [({}, ["--ros-args", "-r", "__node:=reflex"])]
+    [found] = node_calls
+    assert (found.written, found.ros_args) == ({}, ("--ros-args", "-r", "__node:=reflex"))
 
 
-def test_the_export_may_be_an_option_too(node_calls: list[object]) -> None:
-    assert main(["serve", "--export-dir", "./export"]) == 0
-    assert node_calls == [({"export_dir": "./export"}, [])]
+def test_the_export_may_be_an_option_too(node_calls: list[Given]) -> None:
+    assert main(["serve", "--export-dir", EXPORT]) == 0
+    assert node_calls[0].written == {"export_dir": EXPORT}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,11 @@ def test_the_export_may_be_an_option_too(node_calls: list[object]) -> None:
     [
         (["--max-age-ms", "0"], "setting 'max_age_ms' takes 1 to 60000, got 0.0"),
         (["--port", "70000"], "setting 'port' takes 0 to 65535, got 70000"),
-        (["--no-ros", "--no-http"], "nothing would be served"),
+        (["--port", "many"], "setting 'port' takes a whole number, got 'many'"),
+        (
+            ["--joint-names", "1", "2"],
+            "setting 'joint_names' takes a list of names such as [a, b], got [1, 2]",
+        ),
     ],
 )
 def test_a_bad_setting_is_status_2_with_a_sentence(arguments: list[str], says: str, capsys: Output) -> None:
@@ -101,7 +107,7 @@ def test_a_bad_setting_is_status_2_with_a_sentence(arguments: list[str], says: s
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nonsense"], ["--port", "many"], ["--device", "abacus"], ["--emb", "franka"]]
+    "arguments", [["--nonsense"], ["--device", "abacus"], ["--emb", "franka"], ["--config"]]
 )
 def test_a_bad_option_is_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -22,17 +22,18 @@ from reflex_core.doctor.system import PACKAGES
 from reflex_core.locations import embedded_policy
 from reflex_core.settings import settings_from
 from reflex_ros.cli.doctor import _parser, exports_of, http, main, table, written_to
+from reflex_ros.cli.serve import _parser as serve_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
 QUICK = ("--no-ros", "--device", "cpu", "--intra-op-threads", "1", "--port", "0")
 
-OWN = ("json", "no_ros", "show_calibration")
+OWN = ("json", "no_ros", "show_calibration", "config")
 
 EVERY_CHECK = [
     "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",
-    "ros clock", "loopback", "other servers", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
+    "ros clock", "loopback", "other servers", "settings", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
     "embodiment", "canary", "parity",
 ]  # fmt: skip
 
@@ -46,7 +47,7 @@ def listener() -> Iterator[socket.socket]:
 
 def findings_of(capsys: Output, *arguments: object) -> tuple[int, dict[str, Finding]]:
     """Exit status and the findings by name, as a program reads them."""
-    status = main([*map(str, arguments), "--json"])
+    status = main(["--json", *map(str, arguments)])
     document = json.loads(capsys.readouterr().out)
     return status, by_name(document)
 
@@ -209,8 +210,8 @@ def test_an_address_open_to_the_network_needs_a_key(tmp_path: Path, monkeypatch:
 def test_nothing_is_written_where_serving_would_record(tmp_path: Path, capsys: Output) -> None:
     folders = {flag: tmp_path / flag for flag in ("record", "record-bag", "audit-log")}
     flags = [word for flag, folder in folders.items() for word in (f"--{flag}", folder)]
-    status, found = findings_of(capsys, *QUICK, *flags)
-    assert status == 0
+    _, found = findings_of(capsys, *QUICK, *flags)
+    assert [name for name, each in found.items() if each.level == FAIL] == ["settings"], "bags need ROS"
     assert [found[f"disk --{flag}"].level for flag in folders] == [OK] * 3
     assert list(tmp_path.iterdir()) == []
 
@@ -274,6 +275,54 @@ def test_a_device_that_is_not_there_fails(capsys: Output) -> None:
     assert (status, found["providers"].level) == (1, FAIL)
     assert "TensorrtExecutionProvider" in found["providers"].said
     assert "--device cpu" in found["providers"].do
+
+
+def test_it_takes_what_serve_takes() -> None:
+    flags = {option for action in serve_parser()._actions for option in action.option_strings}
+    assert flags < {option for action in _parser()._actions for option in action.option_strings}
+
+
+def test_what_a_parameter_file_says_is_judged(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        "/**: {ros__parameters: {export_dir: /nope, safety_config: nope.json, slo: fast, record: /proc/x}}\n"
+    )
+    status, found = findings_of(capsys, *QUICK, "--ros-args", "--params-file", file)
+    assert status == 1
+    for name, says in (
+        ("export", "/nope: no such export directory"), ("safety", "nope.json: No such file"), ("settings", "slo: expected"),
+        ("disk --record", "/proc/x"),
+    ):  # fmt: skip
+        assert (found[name].level, says in found[name].said) == (FAIL, True), found
+
+
+def test_a_file_of_settings_counts_and_options_win_over_it(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("export_dir: nowhere\nhttp: true\nport: 1\n")
+    _, found = findings_of(capsys, *QUICK, "--config", file, "--ros-args", "-p", "robot_id:=r1")
+    assert (
+        found["settings"].said
+        == "given to /reflex: device, export_dir, http, intra_op_threads, port, robot_id"
+    )
+    assert "--port 0" in found["port"].said
+    assert "nowhere" in found["export"].said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--cloud-fallback", "notaurl"], "is not the URL of a server"),
+        (["--otel-endpoint", "notaurl"], "is not the base URL"),
+        (["--a2c2-checkpoint", "nope.npz"], "cannot be read"),
+        (["--calibrate-force"], "--auto-calibrate"),
+        (["--no-http"], "nothing would be served"),
+        (["--record-bag", "bags"], "records what goes over ROS"),
+    ],
+)
+def test_what_serve_would_refuse_fails(capsys: Output, words: list[str], says: str) -> None:
+    status, found = findings_of(capsys, "nowhere", *QUICK, *words)
+    assert (status, found["settings"].level) == (1, FAIL)
+    assert says in found["settings"].said
 
 
 def test_a_bad_setting_is_status_2(capsys: Output) -> None:

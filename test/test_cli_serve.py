@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
+
+from reflex_ros.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ExportDir = Callable[[str], Path]
@@ -127,6 +130,20 @@ def test_what_it_cannot_serve_is_one_sentence(
     assert "Traceback" not in err
 
 
+def test_a_file_of_settings_serves_without_ros_and_the_default_mode_fits_any_export(
+    start: Start, export_dir: ExportDir, tmp_path: Path
+) -> None:
+    """README's `--slo p99=150ms`, on an export whose loop cannot take fewer steps."""
+    file = tmp_path / "robot.yaml"
+    file.write_text("robot_id: from file\nembodiment: franka\nslo: p99=150ms\ndeadline_ms: 500\n")
+    process = start(export_dir("mono_pi0_7"), "--no-ros", "--config", file, "--robot-id", "option")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    said = client.get("/config").json["effective"]
+    assert (said["robot_id"], said["embodiment"]) == ("option", "franka")
+    assert said["slo"] == {"objective": "p99=150ms", "mode": "log_only"}
+
+
 def test_a_taken_port_ends_it_with_a_sentence(start: Start, export_dir: ExportDir) -> None:
     first = client_of(start(export_dir("mono_pi0_7"), "--no-ros"))
     status, _, err = ended(start(export_dir("mono_pi0_7"), "--no-ros", "--port", first.port))
@@ -187,6 +204,60 @@ from reflex_ros.cli.main import main
 threading.Timer({wait_s}, os.kill, (os.getpid(), signal.SIGINT)).start()
 sys.exit(main(["serve", "--port", "0", "--device", "cpu", "--no-ros", *sys.argv[1:]]))
 """
+
+
+HEAD = "/**:\n  ros__parameters:\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "says"),
+    [
+        (HEAD + "    safety_confg: x.json\n", [], "did you mean safety_config?"),
+        ("arm:\n  ros__parameters:\n    deadline_ms: 33.0\n", [], "nothing is for the node /reflex"),
+        (
+            "reflex: {ros__parameters: {}}\n",
+            ["-r", "__ns:=/robot1"],
+            "nothing is for the node /robot1/reflex",
+        ),
+        (HEAD + "    joint_names: [a, 1]\n", [], "takes a list of names"),
+        (HEAD + "    export_dir: /nope\n", [], "/nope: no such export directory"),
+        (HEAD + "    slo: 150ms\n", [], "slo: expected p<percentile>"),
+        ("{", [], "is not YAML"),
+        ("", [], "is empty"),
+        (HEAD, ["--params-file", "/nope.yaml"], "/nope.yaml: No such file"),
+        (HEAD, ["-p", "deadlin_ms:=33.0"], "did you mean deadline_ms?"),
+    ],
+)
+@pytest.mark.parametrize("door", ["serve", "doctor"])
+def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
+    door: str, content: str, words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a node nor a model is started for it: that the command ends shows it."""
+    file = tmp_path / "robot.yaml"
+    file.write_text(content)
+    ros = ["--ros-args", "--params-file", str(file), *words]
+    quick = {"serve": [], "doctor": ["--json", "--no-ros"]}[door]
+    assert main([door, *quick, *ros]) == 1
+    said = capsys.readouterr()
+    assert "100%" not in said.err + said.out
+    if door == "serve":
+        assert said.err.startswith("reflex serve: ")
+        assert says in said.err
+        assert said.err.count("\n") == 1
+        return
+    wrong = {
+        each["name"]: each["said"] for each in json.loads(said.out)["findings"] if each["level"] == "fail"
+    }
+    assert any(says in each for each in wrong.values()), wrong
+
+
+@pytest.mark.parametrize("door", ["serve", "doctor"])
+def test_an_option_that_there_is_not_costs_two_lines(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([door, "--deadlin-ms", "33"])
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 2)
+    assert "did you mean --deadline-ms?" in said
 
 
 @pytest.mark.parametrize("wait_s", [0.03, 0.1, 0.3, 0.6, 1.0])

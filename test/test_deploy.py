@@ -60,7 +60,7 @@ def test_the_command_is_understood_by_reflex_serve(example: str) -> None:
     verb, *arguments = commands()[example]
     assert verb == "serve"
     overrides = vars(_parser().parse_args(arguments))
-    overrides.pop("no_ros")
+    del overrides["no_ros"], overrides["config"]
     settings = settings_from(overrides)
     assert settings.robot_id
     assert settings.port == 8000

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from conftest import ExportDir
+from domains import free_domain
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from reflex_ros.msg import ActionChunk
-from ros_world import World, wait_for, world
+from ros_world import Spinner, World, wait_for, world
 
+from reflex_core.errors import SettingError
 from reflex_core.locations import share
+from reflex_ros.node import ReflexNode
 
 T = Transition
 
@@ -220,6 +224,68 @@ def test_parameters_are_checked_and_say_when_they_take_effect(export_dir: Export
         assert "takes effect at configure" in answer.reason
         assert _set(scene, "max_age_ms", 123.0).successful
         assert scene.server.settings.max_age_ms == 123.0
+
+
+def test_settings_are_set_over_ros_as_people_write_them(export_dir: ExportDir) -> None:
+    """`ros2 param set` sends 250 as an integer, [] as no array of names, and whatever else people write."""
+    joints = [f"panda_joint{number}" for number in range(1, 8)]
+    with world(**settings(export_dir("calm"))) as scene:
+        node, robot = scene.server.node, scene.robot
+        assert node.get_parameter("joint_names").type_ == Parameter.Type.STRING_ARRAY
+        for name, value in (
+            ("max_age_ms", 250), ("split", 50.0), ("slo_mode", 503), ("joint_names", joints), ("joint_names", []), ("providers", []),
+        ):  # fmt: skip
+            assert robot.set(name, value).successful, name
+        found = {
+            name: node.get_parameter(name).value
+            for name in ("max_age_ms", "split", "slo_mode", "joint_names")
+        }
+        assert found == {"max_age_ms": 250.0, "split": 50, "slo_mode": "503", "joint_names": []}
+        assert [type(value) for value in found.values()] == [float, int, str, list]
+        for name, value, says in (
+            ("deadlin_ms", 33.0, "no such setting 'deadlin_ms'; did you mean deadline_ms?"),
+            ("deadline_ms", "33", "setting 'deadline_ms' takes a number, got '33'"),
+            ("deadline_ms", -5, "setting 'deadline_ms' takes 0 to 60000, got -5.0"),
+            ("http", 1, "setting 'http' takes true or false, got 1"),
+            ("joint_names", [1, 2], "setting 'joint_names' takes a list of names"),
+            ("joint_names", "a", "setting 'joint_names' takes a list of names"),
+            ("robot_id", None, "cannot be deleted"),
+        ):  # fmt: skip
+            answer = robot.set(name, value)
+            assert (answer.successful, says in answer.reason) == (False, True), answer.reason
+        assert robot.set("use_sim_time", False).successful
+        scene.activate()
+        assert robot.next_chunk().source == ActionChunk.SOURCE_POLICY
+
+
+def test_names_and_whole_numbers_are_declared_on_a_real_node(export_dir: ExportDir) -> None:
+    names = [f"panda_joint{number}" for number in range(1, 8)]
+    given = [
+        Parameter("joint_names", value=names),
+        Parameter("max_age_ms", value=300),
+        Parameter("slo_mode", value=503),
+    ]
+    with world(given, **settings(export_dir("calm"))) as scene:
+        assert scene.server.settings.joint_names == tuple(names)
+        assert scene.server.settings.max_age_ms == 300.0
+        scene.activate()
+        assert list(scene.robot.next_chunk().names) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("embodyment", "franka", "did you mean embodiment"), ("deadline_ms", "33", "takes a number, got '33'")],
+)
+def test_a_node_is_not_made_of_parameters_that_are_none(name: str, value: Any, says: str) -> None:
+    spinner = Spinner(free_domain())
+    try:
+        with pytest.raises(SettingError, match=says):
+            ReflexNode(
+                {"http": False}, context=spinner.context, parameter_overrides=[Parameter(name, value=value)]
+            )
+    finally:
+        spinner.executor.shutdown()
+        rclpy.try_shutdown(context=spinner.context)
 
 
 def test_parameters_are_described_for_rqt(export_dir: ExportDir) -> None:

@@ -10,12 +10,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from conftest import ExportDir
 from http_client import Client
+from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.parameter import parameter_value_to_python
 from reflex_ros.msg import ActionChunk
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
+
+from reflex_ros.cli.main import main
+from reflex_ros.given import given
+from reflex_ros.ros_args import ROS_ARGS
 
 Start = Callable[..., subprocess.Popen[str]]
 DOMAIN = 41 + os.getpid() % 20
@@ -96,6 +104,73 @@ def test_a_bad_export_ends_an_autostarted_process_with_one_sentence(
     sentences = [line for line in said.splitlines() if line.startswith("reflex serve:")]
     assert len(sentences) == 1
     assert "model.onnx" in sentences[0]
+    assert "Traceback" not in said
+
+
+def test_a_parameter_file_reaches_the_node_of_its_namespace_and_its_dump_is_one_again(
+    start: Start, outsider: Robot, tmp_path: Path
+) -> None:
+    file = tmp_path / "robot.yaml"
+    names = [f"panda_joint{number}" for number in range(1, 8)]
+    file.write_text(
+        "/**: {ros__parameters: {autostart: false, http: off, robot_id: far, deadline_ms: 500, use_sim_time: true}}\n"
+        f"/robot1/reflex: {{ros__parameters: {{robot_id: near, max_age_ms: 250, joint_names: {names}, providers: []}}}}\n"
+        "/robot2/reflex: {ros__parameters: {robot_id: other, safety_config: other.json}}\n"
+    )
+    process = serve(
+        start, "demo", "--ros-args", "-r", "__ns:=/robot1", "--params-file", str(file), "-p", "margin_ms:=90"
+    )
+    dump = dumped(outsider, "/robot1/reflex")
+    assert process.poll() is None
+    wanted = {
+        "export_dir": "demo", "robot_id": "near", "safety_config": "", "deadline_ms": 500.0, "max_age_ms": 250.0,
+        "margin_ms": 90.0, "joint_names": names, "providers": [], "http": False, "use_sim_time": True,
+    }  # fmt: skip
+    assert {name: dump[name] for name in wanted} == wanted
+    file.write_text(yaml.dump({"/robot1/reflex": {"ros__parameters": nested(dump)}}))
+    again = given({}, [ROS_ARGS, "-r", "__ns:=/robot1", "--params-file", str(file)])
+    assert {name: again.ros_parameters.get(name, again.written.get(name)) for name in wanted} == {
+        **wanted, "joint_names": tuple(names), "providers": (),
+    }  # fmt: skip
+
+
+def dumped(outsider: Robot, node: str) -> dict[str, Any]:
+    """What `ros2 param dump` gets from a node: every parameter, in Python's kinds."""
+    there = outsider.node.create_client(ListParameters, f"{node}/list_parameters")
+    names = list(outsider._request(there, ListParameters.Request()).result.names)
+    values = outsider.node.create_client(GetParameters, f"{node}/get_parameters")
+    found = outsider._request(values, GetParameters.Request(names=names)).values
+    return {name: parameter_value_to_python(value) for name, value in zip(names, found, strict=True)}
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """`a.b` as a mapping in a mapping, as the dump writes it."""
+    root: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        place = root
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-r", "nonsense"], "ROS does not start the node"),
+        (["-r", "__ns:=/1robot"], "ROS does not start the node"),
+        (["--log-level", "loud"], "ROS does not start the node"),
+        (["-p", "qos_overrides.a:=[1, b]"], "ROS has no such kind"),
+    ],
+)
+def test_what_ros_refuses_itself_is_one_sentence(
+    words: list[str], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "demo", "--port", "0", "--ros-args", *words]) == 1
+    said = capfd.readouterr().err
+    [sentence] = [line for line in said.splitlines() if line.startswith("reflex serve:")]
+    assert says in sentence
     assert "Traceback" not in said
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.flags import _GROUPS, add_arguments, markdown
-from reflex_core.setting import Setting, checked
+from reflex_core.flags import _GROUPS, add_arguments, markdown, parse
+from reflex_core.setting import Setting, checked, from_text
 from reflex_core.settings import TABLE, Settings, settings_from
 
 BOUNDED = [row for row in TABLE if row.minimum is not None or row.maximum is not None]
@@ -94,7 +94,12 @@ def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(row: Sett
     [
         ("port", "8000"),
         ("port", True),
-        ("port", 8000.0),
+        ("port", 8000.5),
+        ("port", float("nan")),
+        ("deadline_ms", "33"),
+        ("deadline_ms", None),
+        ("slo_mode", 500),
+        ("slo_mode", True),
         ("http", 1),
         ("http", "true"),
         ("robot_id", 7),
@@ -103,6 +108,8 @@ def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(row: Sett
         ("max_age_ms", False),
         ("joint_names", "a,b"),
         ("joint_names", [1, 2]),
+        ("joint_names", ["a", 2]),
+        ("joint_names", {"a": "b"}),
     ],
 )
 def test_a_value_of_another_type_is_refused(name: str, value: object) -> None:
@@ -116,13 +123,79 @@ def test_a_whole_number_is_good_for_a_float_setting() -> None:
     assert isinstance(settings.max_age_ms, float)
 
 
+def test_a_float_that_is_whole_is_good_for_a_whole_number() -> None:
+    port = settings_from({"port": 8000.0}).port
+    assert (port, type(port)) == (8000, int)
+
+
+def test_a_number_is_good_for_a_choice_that_is_written_in_digits() -> None:
+    """YAML and `ros2 param set` take 503 for a number."""
+    assert settings_from({"slo_mode": 503}).slo_mode == "503"
+
+
+def test_a_list_that_is_not_there_is_empty() -> None:
+    assert settings_from({"joint_names": None}).joint_names == ()
+
+
 def test_ros_marks_an_empty_list_of_names_with_one_empty_name() -> None:
     assert settings_from({"joint_names": [""]}).joint_names == ()
 
 
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(SettingError, match="no such setting: max_age, prot"):
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("safety_confg", "safety_config"),
+        ("embodyment", "embodiment"),
+        ("deadline", "deadline_ms"),
+        ("deadlin_ms", "deadline_ms"),
+        ("Robot-ID", "robot_id"),
+        ("time.deadline_ms", "deadline_ms"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_what_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        settings_from({name: 33})
+    assert str(refused.value) == f"no such setting '{name}'; did you mean {meant}?"
+
+
+def test_a_name_like_none_is_refused_without_a_guess() -> None:
+    with pytest.raises(SettingError, match=r"^no such setting 'qwxz'$"):
+        settings_from({"qwxz": 1})
+
+
+def test_several_unknown_names_are_one_sentence() -> None:
+    with pytest.raises(SettingError) as refused:
         settings_from({"prot": 8000, "max_age": 3.0})
+    said = "no such settings: 'max_age' (did you mean max_age_ms?), 'prot' (did you mean port?)"
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("adaptive_steps", word, True) for word in ("1", "yes", "on", "True", "TRUE", " true ")),
+        *(("http", word, False) for word in ("0", "no", "off", "False")),
+        ("deadline_ms", "33", 33.0),
+        ("deadline_ms", "1e3", 1000.0),
+        ("port", "8000.0", 8000),
+        ("slo_mode", "503", "503"),
+        ("robot_id", "7", "7"),
+        *(("joint_names", text, ("a", "b")) for text in ("[a,b]", "a,b", "a b", "['a', \"b\"]", "a, b")),
+        ("joint_names", "[]", ()),
+    ],
+)
+def test_text_is_read_as_launch_and_yaml_users_write_it(name: str, text: str, value: Any) -> None:
+    found = from_text(row_of(name), text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("http", "maybe"), ("http", "2"), ("port", "8000.5"), ("deadline_ms", "fast"), ("joint_names", "[1, 2]"), ("joint_names", "a,2")],
+)  # fmt: skip
+def test_text_of_another_kind_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(SettingError, match=f"setting '{name}' takes "):
+        from_text(row_of(name), text)
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:
@@ -160,6 +233,28 @@ def test_what_is_written_on_the_command_line_arrives(row: Setting) -> None:
 def test_the_command_line_refuses_what_is_out_of_range() -> None:
     with pytest.raises(SettingError, match="'port' takes 0 to 65535, got 70000"):
         parsed("--port", "70000")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("--deadlin-ms", "--deadline-ms"), ("--embodyment", "--embodiment"), ("--no-htpp", "--no-http"), ("--deadline_ms", "--deadline-ms")],
+)  # fmt: skip
+def test_an_unknown_option_is_refused_with_what_was_meant(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser(usage="one line", allow_abbrev=False)
+    add_arguments(parser)
+    with pytest.raises(SystemExit) as ended:
+        parse(parser, [word])
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: {word}; did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["a", "b"], ["a,b"], ["[a,", "b]"], ["[a,b]"]])
+def test_a_list_on_the_command_line_may_be_written_in_any_way(words: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert settings_from(parse(parser, ["--joint-names", *words])).joint_names == ("a", "b")
 
 
 def test_help_can_be_printed_and_names_every_flag() -> None:

@@ -16,6 +16,7 @@ import yaml
 from domains import free_domain
 from exports import write_tokenizer
 from graphs import BOOL, FLOAT, INT64, Graph, loop, targeted
+from launch_double import Context
 from robot_commands import Graph as NodeGraph
 from robot_commands import check_reflex, lines
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
@@ -92,7 +93,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launched() -> Any:
+def launched(folder: Path) -> Any:
     """The node that the page launches on the controller."""
     [line] = [
         line
@@ -104,17 +105,17 @@ def launched() -> Any:
     entities = described("serve").entities
     known = {each.name: each.default_value for each in entities if each.kind == "argument"}
     [function] = [each.function for each in entities if each.kind == "function"]
-    [node] = function(known | given)
+    given["params_file"] = str(folder / given["params_file"])
+    [node] = function(Context(launch_configurations=known | given))
     return node
 
 
 @contextmanager
 def node_of_the_page(folder: Path) -> Iterator[tuple[ReflexNode, Robot, list[JointTrajectory], Spinner]]:
     """The node as the page launches it on the controller, a robot, and what the controller hears."""
-    launch = launched()
-    file, arguments = launch.parameters
-    assert arguments == {"use_sim_time": False}
-    settings = yaml.safe_load((folder / file).read_text())["reflex"]["ros__parameters"]
+    launch = launched(folder)
+    [file] = launch.parameters
+    settings = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]
     paths = ("export_dir", "custom_embodiment_config", "safety_config")
     settings = settings | {name: str(folder / settings[name]) for name in paths}
     quick = {"http": False, "device": "cpu", "intra_op_threads": 1, "execution_horizon": 2}

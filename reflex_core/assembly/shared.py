@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +18,16 @@ from reflex_core.recorder import Recorder
 from reflex_core.robot.intake import Intake
 from reflex_core.robot.plausibility import state_range
 from reflex_core.settings import Settings
-from reflex_core.slo import parse_slo
 from reflex_core.trace.schema import Session
 from reflex_core.trace.session import session_of
 from reflex_core.trace.writer import TraceWriter
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
-from reflex_core.wedges.admission import DEGRADE, Admission, degraded_steps_of
+from reflex_core.wedges.admission import AUTO, DEGRADE, Admission, degraded_steps_of, mode_of
 from reflex_core.wedges.cloud import Cloud
 from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline
 from reflex_core.wedges.guard import Guard, guard_for
+
+log = logging.getLogger(__name__)
 
 
 def build_guard(
@@ -48,15 +50,19 @@ def build_admission(
     """The latency objective. Raises ConfigurationError where `degrade` could not take effect."""
     baked = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.baked]
     if settings.slo and settings.slo_mode == DEGRADE and baked:
-        parse_slo(settings.slo)  # a text that is no objective is the first thing to say
         raise ConfigurationError(
-            f"--slo-mode degrade (the default): {baked[0]}: its denoise loop is baked into one graph, so it cannot take"
-            " fewer steps; take --slo-mode 503 or log_only",
+            f"--slo-mode degrade: {baked[0]}: its denoise loop is baked into one graph, so it cannot take fewer steps;"
+            " take --slo-mode 503 or log_only",
             "slo-degrade-baked",
         )
+    if settings.slo and settings.slo_mode == AUTO:
+        why = (
+            f"the denoise loop of {baked[0]} is baked into one graph" if baked else "it can take fewer steps"
+        )
+        log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(baked)), why)
     return Admission(
         lambda: around.live().slo,
-        lambda: around.live().slo_mode,
+        lambda: mode_of(around.live().slo_mode, bool(baked)),
         degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
         lambda kind: around.metrics.slo_violations.labels(robot, kind),
         check=build_intake(settings, slots),

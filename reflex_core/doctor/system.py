@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import os
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from reflex_core.directories import existing, unwritable
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 
 # what is imported: wheel (the GPU build of onnxruntime and the full OpenCV are imported by the same name)
@@ -75,16 +74,9 @@ def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_
 def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: float = LEAST_MB) -> Finding:
     """Whether files can be made in a directory, or in the one where it would be made, and how much room there is."""
     name = f"disk {flag}"
-    there = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
-    other = f"give {flag} a directory that can be written"
-    if not there.is_dir():
-        return Finding(name, FAIL, f"{directory}: {there} is not a directory", other)
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        return Finding(name, FAIL, f"{directory}: nothing can be written: {error.strerror or error}", other)
-    free_mb = shutil.disk_usage(there).free / 1e6
+    if why := unwritable(directory):
+        return Finding(name, FAIL, f"{directory}: {why}", f"give {flag} a directory that can be written")
+    free_mb = shutil.disk_usage(existing(directory)).free / 1e6
     said = f"{directory}: writable, {free_mb / 1e3:.1f} GB free"
     if free_mb >= enough_mb:
         return Finding(name, OK, said)

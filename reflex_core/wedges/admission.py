@@ -17,7 +17,7 @@ from reflex_core.slo import WINDOW_S, SloWindow, parse_slo
 from reflex_core.values import Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
-LOG_ONLY, REFUSE, DEGRADE = "log_only", "503", "degrade"
+AUTO, LOG_ONLY, REFUSE, DEGRADE = "auto", "log_only", "503", "degrade"
 LEAST_STEPS = 2
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 def degraded_steps_of(configured: int) -> int:
     """Half of the configured denoise steps, not below 2."""
     return min(max(configured // 2, LEAST_STEPS), configured)
+
+
+def mode_of(asked: str, steps_are_fixed: bool) -> str:
+    """Return what is done while the objective is missed: `auto` takes fewer steps where there are steps to save."""
+    if asked != AUTO:
+        return asked
+    return LOG_ONLY if steps_are_fixed else DEGRADE
 
 
 class Admission:
@@ -55,6 +62,11 @@ class Admission:
         self._violated = False
         self._text = slo()
         self._begin(self._text)
+
+    @property
+    def mode(self) -> str:
+        """What is done while the objective is missed: log_only, 503 or degrade."""
+        return self._mode()
 
     @property
     def violated(self) -> bool:

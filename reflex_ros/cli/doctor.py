@@ -18,34 +18,49 @@ from reflex_core.doctor import clock, onnx, system
 from reflex_core.doctor.calibrated import calibration
 from reflex_core.doctor.finding import FAIL, LEVELS, OK, WARN, Finding, worst
 from reflex_core.errors import ConfigurationError, SettingError
-from reflex_core.flags import add_arguments
+from reflex_core.flags import add_arguments, add_config, parse
 from reflex_core.locations import export_path
 from reflex_core.settings import Settings, settings_from
 from reflex_ros.doctoring import ros
+from reflex_ros.given import Given, given
 from reflex_ros.ros_args import split_ros_args
 from reflex_ros.terminal import Bar, drawn, plain_table
 
 ROUGHLY = 20  # checks, for the bar
 WORDS = {OK: "ok", WARN: "WARN", FAIL: "FAIL"}
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
+UNREADABLE = "correct it as the sentence says: `reflex serve` would refuse it too"
+SEEN_CLOSELY = (
+    "exports",
+    "embodiment",
+    "safety",
+    "directories",
+)  # checks of the preflight with findings of their own
 ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the findings. 0 when nothing fails, 1 when something does, 2 for a bad option."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
-    options = vars(_parser().parse_args(own))
+    options = parse(_parser(), own)
     as_json, no_ros = options.pop("json"), options.pop("no_ros")
-    only_calibration = options.pop("show_calibration")
+    only_calibration, config = options.pop("show_calibration"), options.pop("config")
     try:
-        settings = settings_from(options)
+        settings_from(options)
     except SettingError as error:
         print(f"reflex doctor: {error}", file=sys.stderr)
         return 2
+    try:
+        asked: Given | SettingError = given(options, ros_args, config)
+    except SettingError as error:
+        asked = error
+    if only_calibration and isinstance(asked, Given):
+        return show_calibration(asked.settings.calibration_cache, as_json)
     if only_calibration:
-        return show_calibration(settings.calibration_cache, as_json)
+        print(f"reflex doctor: {asked}", file=sys.stderr)
+        return 1
     with _own_output() if as_json else nullcontext():
-        found = examined(settings, no_ros, ros_args)
+        found = examined(asked, no_ros)
     print(document(found) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(found)
@@ -70,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex doctor",
         description="Check this machine and what would be served here. Takes the options of `reflex serve`.",
+        usage="%(prog)s [export_dir] [options] [--ros-args ...]",
         epilog="exit status: 0 nothing fails, 1 something does, 2 a bad option",
         allow_abbrev=False,
     )
@@ -86,15 +102,16 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show what --auto-calibrate has measured, and nothing else",
     )
+    add_config(parser)
     add_arguments(parser)
     return parser
 
 
-def examined(settings: Settings, no_ros: bool, ros_args: Sequence[str] = ()) -> list[Finding]:
-    """The findings of every check; a bar says which one is at work."""
+def examined(asked: Given | SettingError, no_ros: bool) -> list[Finding]:
+    """The findings of every check; a bar says which one is at work. asked: the settings, or why there are none."""
     found, bar = list[Finding](), Bar()
     bar.draw(0.0, "checking this machine")
-    for finding in checks(settings, no_ros, ros_args):
+    for finding in checks(asked, no_ros):
         found.append(finding)
         bar.draw(min(len(found) / ROUGHLY, 0.99), f"{finding.name}: {finding.level}")
     bar.clear()
@@ -102,9 +119,8 @@ def examined(settings: Settings, no_ros: bool, ros_args: Sequence[str] = ()) -> 
 
 
 def checks(
-    settings: Settings,
+    asked: Given | SettingError,
     no_ros: bool,
-    ros_args: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
     """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
@@ -114,30 +130,41 @@ def checks(
     yield system.shared_memory()
     yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
     if not no_ros:
-        yield from ros(environment, ros_args)
+        yield from ros(environment, asked.ros_args if isinstance(asked, Given) else ())
+    if isinstance(asked, SettingError):
+        yield Finding("settings", FAIL, str(asked), UNREADABLE)
+        return
     if libraries.level == FAIL:
         return
+    settings = asked.settings
+    over_ros = not no_ros and importlib.util.find_spec("rclpy") is not None
+    yield sound(asked, over_ros)
     for flag, directory in written_to(settings).items():
         yield system.disk(flag, Path(directory))
     if settings.http:
         yield from http(settings)
     yield onnx.builds()
     yield onnx.providers(onnx.Wanted(settings.device, settings.providers, settings.allow_cpu_fallback))
-    yield from served(settings, drives=not no_ros and importlib.util.find_spec("rclpy") is not None)
+    yield from served(settings, drives=over_ros)
+
+
+def sound(asked: Given, over_ros: bool) -> Finding:
+    """What `reflex serve` would refuse before it loads anything, but for what other checks look at more closely."""
+    from reflex_ros.preflight import CHECKS, problems, require_door
+
+    every = CHECKS | {"door": lambda settings: require_door(settings, over_ros)}
+    wrong = [str(error) for name, error in problems(asked.settings, every) if name not in SEEN_CLOSELY]
+    if wrong:
+        return Finding("settings", FAIL, "; ".join(wrong), "correct what the sentence names")
+    names = ", ".join(sorted(asked.written)) or "none, so the defaults hold"
+    return Finding("settings", OK, f"given to {asked.node}: {names}")
 
 
 def written_to(settings: Settings) -> dict[str, str]:
     """The directories that serving would write to, by their flags."""
-    from reflex_core.calibration.cache import default_path
+    from reflex_core.preflight import written_to as by_name
 
-    cache = str(Path(settings.calibration_cache or default_path()).parent) if settings.auto_calibrate else ""
-    every = {
-        "--record": settings.record,
-        "--record-bag": settings.record_bag,
-        "--audit-log": settings.audit_log,
-        "--calibration-cache": cache,
-    }
-    return {flag: directory for flag, directory in every.items() if directory}
+    return {"--" + name.replace("_", "-"): directory for name, directory in by_name(settings).items()}
 
 
 def http(settings: Settings) -> Iterator[Finding]:

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
-from reflex_core.flags import add_arguments
+from reflex_core.flags import add_arguments, add_config, parse
 from reflex_core.settings import Settings, settings_from
 from reflex_ros import ready
 from reflex_ros.cloud import connect_cloud
+from reflex_ros.given import Given, given
 from reflex_ros.otel.connect import connect_tracing
+from reflex_ros.preflight import require_door, require_sound
 from reflex_ros.ros_args import ROS_ARGS, split_ros_args
 from reflex_ros.sidecar.thread import Sidecar
 from reflex_ros.terminal import watched
@@ -28,30 +30,36 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM. 0: asked to stop; 1: it could not serve; 2: a bad option or setting."""
-    arguments = sys.argv[1:] if argv is None else argv
-    own, ros_args = split_ros_args(arguments)
-    overrides = vars(_parser().parse_args(own))
-    no_ros = bool(overrides.pop("no_ros"))
+    """Serve until SIGINT or SIGTERM. 0: asked to stop; 1: it could not serve; 2: a bad option."""
+    own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
+    options = parse(_parser(), own)
+    no_ros, config = bool(options.pop("no_ros")), options.pop("config")
     try:
-        settings = settings_from(overrides)
+        settings_from(options)
     except SettingError as error:
         return _refuse(error, 2)
-    if not no_ros and _rclpy_is_there():
-        return _serve_ros(overrides, ros_args)
-    if settings.record_bag:
-        return _refuse(SettingError("--record-bag records what goes over ROS, and this serves HTTP alone"), 1)
+    try:
+        found = given(options, ros_args, config)
+        settings, over_ros = found.settings, not no_ros and _rclpy_is_there()
+        require_door(settings, over_ros)
+        # without autostart somebody may still set parameters before configure
+        if settings.autostart or not over_ros:
+            require_sound(settings)
+    except ReflexError as error:
+        return _refuse(error, 1)
+    if over_ros:
+        return _serve_ros(found)
     print(
         "serving HTTP alone, without ROS:",
         "--no-ros" if no_ros else "rclpy cannot be imported here",
         flush=True,
     )
-    if ros_args:
-        print(f"what follows {ROS_ARGS} is not used", file=sys.stderr)
+    if found.ros_args or found.ros_parameters:
+        print(f"what follows {ROS_ARGS} is used for settings alone", file=sys.stderr)
     return serve_http(settings)
 
 
-def _serve_ros(overrides: dict[str, object], ros_args: list[str]) -> int:
+def _serve_ros(found: Given) -> int:
     try:
         from reflex_ros.running import run  # only here, so that HTTP alone needs no ROS
     except (ImportError, OSError) as error:
@@ -61,14 +69,16 @@ def _serve_ros(overrides: dict[str, object], ros_args: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    return int(run(overrides, ros_args))
+    return int(run(found))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex serve",
         description="Serve an ONNX export over ROS 2 and HTTP.",
-        epilog=f"Everything from {ROS_ARGS} on goes to rclpy untouched.",
+        usage="%(prog)s [export_dir] [options] [--ros-args ...]",
+        epilog=f"What follows {ROS_ARGS} is for rclpy; its -p and --params-file give settings too. Options win over them, and"
+        " they over --config.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -78,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the same as --export-dir; demo: the embedded policy, which commands a robot only if it is named so",
     )
     parser.add_argument("--no-ros", action="store_true", help="Serve HTTP alone, even if ROS is there.")
+    add_config(parser)
     add_arguments(parser)
     return parser
 
@@ -94,12 +105,8 @@ def _refuse(error: ReflexError, status: int) -> int:
 def serve_http(settings: Settings) -> int:
     """The engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    if not settings.http:
-        return _refuse(
-            SettingError("setting 'http' is false and there is no ROS: nothing would be served"), 2
-        )
     wake = threading.Event()
-    engine = Engine(settings, connect_cloud, connect_tracing)
+    engine = Engine(settings, connect_cloud, connect_tracing, require_sound)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
 

@@ -35,7 +35,9 @@ def plan(texts: Mapping[str, str]) -> Plan:
     try:
         seed = int(texts["scene_seed"])
     except ValueError as error:
-        raise SettingError(f"launch argument 'scene_seed' takes int, got {texts['scene_seed']!r}") from error
+        raise SettingError(
+            f"launch argument 'scene_seed' takes a whole number, got {texts['scene_seed']!r:.100}"
+        ) from error
     instruction = texts["instruction"] or make_scene(seed).instruction
     # One thread: the policy is small, and the simulator draws on the same cores.
     settings = {

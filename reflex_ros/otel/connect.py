@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.recorder import Recorder
 from reflex_core.settings import Settings
+
+if TYPE_CHECKING:
+    from reflex_ros.otel.tracing import Tracing
 
 TRACES_PATH = "/v1/traces"
 
@@ -18,18 +22,30 @@ def connect_tracing(settings: Settings, models: Mapping[str, str], embodiment: s
 
     Raises SettingError for a URL that cannot be used, ConfigurationError where the extra is not installed.
     """
-    url = traces_url(settings.otel_endpoint)
+    return _tracing()(
+        traces_url(settings.otel_endpoint), models=models, embodiment=embodiment, robot_id=settings.robot_id,
+        sample=settings.otel_sample,
+    )  # fmt: skip
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise ConfigurationError where spans are asked for and could not be sent."""
+    if settings.otel_endpoint:
+        traces_url(settings.otel_endpoint)
+        _tracing()
+
+
+def _tracing() -> type[Tracing]:
+    """Only here: who does not trace does not pay the import."""
     try:
-        from reflex_ros.otel.tracing import Tracing  # only here: who does not trace does not pay the import
+        from reflex_ros.otel.tracing import Tracing
     except ImportError as error:
         raise ConfigurationError(
             f"--otel-endpoint needs the extra 'otel' ({error}): pip install 'reflex_ros[otel]', or opentelemetry-sdk and"
             " opentelemetry-exporter-otlp-proto-http",
             "extra-missing",
         ) from error
-    return Tracing(
-        url, models=models, embodiment=embodiment, robot_id=settings.robot_id, sample=settings.otel_sample
-    )
+    return Tracing
 
 
 def traces_url(base: str) -> str:

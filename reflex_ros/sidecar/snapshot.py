@@ -191,7 +191,7 @@ def _latency(seen: Seen, settings: Settings, loaded: Loaded | None) -> dict[str,
             "threshold_ms": window.slo.threshold_ms,
             "measured_ms": window.measured_ms,
             "violated": loaded is not None and loaded.admission.violated,
-            "mode": settings.slo_mode,
+            "mode": loaded.admission.mode if loaded is not None else settings.slo_mode,
         }
     p99 = percentile_of(ordered, 99)
     deadline_ms = settings.deadline_ms or None

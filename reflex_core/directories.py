@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether files can be made in a directory, found out without leaving one there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # passes, and is for the recorders to say while it lasts
+
+
+def existing(directory: Path) -> Path:
+    """The directory, or the nearest one above that is there."""
+    return next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+
+
+def unwritable(directory: Path) -> str:
+    """Why no file could be made in a directory, or in the one where it would be made; '' where it could."""
+    try:
+        there = existing(directory)
+        os.lstat(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"{error.strerror or error}" if there.is_dir() else f"{there} is not a directory"
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return ""
+    except OSError as error:
+        return "" if error.errno in FULL else f"nothing can be written: {error.strerror or error}"

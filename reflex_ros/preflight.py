@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with settings before a model is loaded, those of the doors included: other servers, spans, keys."""
+
+from __future__ import annotations
+
+from reflex_core import preflight
+from reflex_core.errors import SettingError
+from reflex_core.preflight import problems
+from reflex_core.settings import Settings
+from reflex_ros.cloud import check_cloud
+from reflex_ros.otel.connect import check_tracing
+
+
+def require_sound(settings: Settings) -> None:
+    """Raise the first ConfigurationError of the checks."""
+    for check in CHECKS.values():
+        check(settings)
+
+
+def require_door(settings: Settings, over_ros: bool) -> None:
+    """Raise SettingError where something is asked for that only ROS gives, or where nothing would be served."""
+    if over_ros:
+        return
+    if settings.record_bag:
+        raise SettingError("--record-bag records what goes over ROS, and this serves HTTP alone")
+    if not settings.http:
+        raise SettingError("setting 'http' is false and there is no ROS: nothing would be served")
+
+
+__all__ = ["CHECKS", "problems", "require_door", "require_sound"]
+
+CHECKS: dict[str, preflight.Check] = {**preflight.CHECKS, "cloud": check_cloud, "spans": check_tracing}
