@@ -31,11 +31,9 @@ sys.path.insert(0, str(FIXTURES))
 from observations import CASES, JOINTS, Case, pictures_of, state_of  # noqa: E402  (beside the script that needs torch)
 
 LIMIT = 1e-4  # rad, m
-SERVED = "pi05/quantiles"
+SERVED = "pi05/relative"
 STEPS = 4
 VARIANTS = sorted(path.parent.relative_to(FIXTURES).as_posix() for path in FIXTURES.glob("*/*/answers.npz"))
-OFFSETS = ["pi0/min_max", "pi0/relative", "pi05/mean_std", "pi05/relative"]  # actions relative to the state
-VARIANTS = [variant for variant in VARIANTS if variant not in OFFSETS]
 
 
 def described(family: str, **changes: Any) -> dict[str, Any]:
@@ -91,7 +89,7 @@ def difference(policy: Policy, variant: str, number: int) -> float:
 
 def test_all_three_families_are_compared() -> None:
     assert {variant.split("/")[0] for variant in VARIANTS} == {"smolvla", "pi0", "pi05"}
-    assert len(VARIANTS) == 5
+    assert len(VARIANTS) == 9
     assert {case.size for case in CASES} >= {(480, 640), (640, 480), (224, 224), (512, 512), (333, 517)}
 
 
@@ -129,6 +127,36 @@ def test_the_comparison_sees_what_is_done_otherwise(tmp_path: Path, name: str) -
     variant, number, changes = WRONG[name]
     policy = policy_of(exported(tmp_path / "export", variant, **changes))
     assert difference(policy, variant, number) > 5 * LIMIT
+
+
+def rewritten(folder: Path, *pairs: tuple[str, str]) -> Path:
+    """The export with words of its two pipelines replaced."""
+    for file in folder.glob("policy_p*processor.json"):
+        words = file.read_text()
+        for old, new in pairs:
+            words = words.replace(old, new)
+        file.write_text(words)
+    return folder
+
+
+OTHER_PIPELINES = {
+    "offsets sent as positions": ('"enabled": true', '"enabled": false'),
+    "other statistics": ("QUANTILES", "MEAN_STD"),
+    "the gripper relative as well": ('"gripper"', '"claw"'),
+}
+
+
+@pytest.mark.parametrize("name", list(OTHER_PIPELINES))
+@pytest.mark.parametrize("variant", ["pi0/relative", "pi05/relative"])
+def test_the_comparison_sees_other_pipelines(tmp_path: Path, variant: str, name: str) -> None:
+    folder = rewritten(exported(tmp_path / "export", variant), OTHER_PIPELINES[name])
+    assert difference(policy_of(folder), variant, 0) > 5 * LIMIT
+
+
+def test_relative_actions_are_known_by_their_older_name(tmp_path: Path) -> None:
+    older = ("relative_actions_processor", "delta_actions_processor")  # LeRobot 0.5
+    folder = rewritten(exported(tmp_path / "export", "pi0/relative"), older)
+    assert difference(policy_of(folder), "pi0/relative", 0) <= LIMIT
 
 
 @pytest.mark.parametrize("change", ["noise", "state", "instruction", "newline", "picture", "wrist"])
