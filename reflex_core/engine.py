@@ -16,7 +16,7 @@ from reflex_core import describing
 from reflex_core.assembly import Loaded, Surroundings, assemble
 from reflex_core.audit.log import AuditLog
 from reflex_core.cloud import CloudServer
-from reflex_core.errors import NotReadyError, ReflexError
+from reflex_core.errors import InferenceError, NotReadyError, ReflexError
 from reflex_core.metrics import Metrics
 from reflex_core.preflight import require_sound
 from reflex_core.progress import report
@@ -210,7 +210,14 @@ class Engine:
             reason = self._reason
             self.metrics.errors.labels(NotReadyError.slug).inc()
             raise NotReadyError(self._state, f"the policy is not serving: {reason}" if reason else None)
-        return loaded.act(request)
+        try:
+            return loaded.act(request)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # extensions written in Rust panic with what is no Exception
+            raise InferenceError(
+                f"the policy panicked: {type(error).__name__}: {str(error)[:200]}"
+            ) from error
 
     def request(
         self,

@@ -176,6 +176,17 @@ class Metrics:
             "reflex_observations_refused_total", "Observations from ROS that no inference ran on, by reason", ["reason"]
         )
         self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
+        self.unheld = counter(
+            "reflex_holds_impossible_total", "Times there was nothing the robot could be held at, by what asked for it",
+            ["reason"],
+        )
+        self.implausible_readings = counter(
+            "reflex_implausible_readings_total", "Readings of a joint that cannot be true, none of them believed", ["joint"]
+        )
+        self.watchdog = counter(
+            "reflex_watchdog_interventions_total", "Times the chunk loop was late or gone and the watchdog held the robot",
+            ["reason"],
+        )
         self.provider_fallbacks = counter(
             "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was asked for", ["model_id"]
         )

@@ -17,6 +17,11 @@ class Running:
     dt_s: float
     horizon: int
 
+    @property
+    def end_ns(self) -> int:
+        """When the last row is reached."""
+        return self.stamp_ns + int(self.horizon * self.dt_s * 1e9)
+
     def elapsed(self, now_ns: int) -> int:
         """Rows whose time is over, 0..horizon."""
         return min(max(int((now_ns - self.stamp_ns) * 1e-9 / self.dt_s), 0), self.horizon)
@@ -42,6 +47,10 @@ class Pacing:
     def started(self, running: Running, latency_s: float) -> None:
         """A chunk was published `latency_s` after its observation was taken."""
         self.running = running
+        self.learn(latency_s)
+
+    def learn(self, latency_s: float) -> None:
+        """So long an answer took, whether it was published or not."""
         self._latencies_s.append(latency_s)
 
     @property

@@ -35,6 +35,12 @@ def other_policies(node: Node, trajectory_topic: str) -> list[str]:
     )
 
 
+def publishers(node: Node, topic: str) -> list[str]:
+    """Full names of the nodes that publish on a topic, one for each publisher."""
+    infos = node.get_publishers_info_by_topic(topic)
+    return sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos)
+
+
 def require_alone(node: Node, trajectory_topic: str) -> None:
     """Raise ConfigurationError when another policy commands this robot already."""
     if others := other_policies(node, trajectory_topic):

@@ -7,57 +7,38 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reflex_core.assembly import Loaded
 from reflex_core.engine import Engine
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.pacing import Pacing, Running
-from reflex_core.rate_limit import ConditionLog
 from reflex_core.robot.callers import ROS
+from reflex_core.robot.clocks import ClockSteps
 from reflex_core.robot.intake import has_words
 from reflex_core.trace.schema import Failure
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Floats, Observation, Served
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Observation, Request, Served
+from reflex_ros.holds import Holds
 from reflex_ros.observations import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.outputs import Outputs
+from reflex_ros.progress import Progress, Tuning
 from reflex_ros.tap import OFF, Tap
 
 POLL_S = 0.02
 RETRY_S = 0.05
+LOCK_S = 0.5  # how long somebody outside the loop waits for its lock before saying that it cannot hold
+HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
+JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
+LATE, GONE = "chunk_loop_late", "chunk_loop_gone"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """The settings that may change while the loop runs."""
-
-    gates: Gates
-    execution_horizon: int
-    margin_s: float
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the loop has done since it was made; read by status and diagnostics."""
-
-    chunks: int = 0
-    holds: int = 0
-    errors: int = 0
-    refused: int = 0
-    clamped: int = 0
-    fallbacks: int = 0
-    discarded: int = 0
-    latency_ms: float = 0.0
-    age_ms: float = 0.0
-    problem: str = ""
-    problem_text: str = ""
-    hold_reason: str = ""
-    slot: str = ""
-
-
 class ChunkLoop:
-    """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings."""
+    """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings.
+
+    Every hold is made by the guard (robot/limits/hold.py); the loop says when, and publishes it.
+    """
 
     def __init__(
         self,
@@ -69,26 +50,38 @@ class ChunkLoop:
         tuning: Callable[[], Tuning],
         progress: Progress,
         tap: Tap = OFF,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        *,
+        wall_clock: bool = False,
     ) -> None:
+        """wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator's says itself when it jumps."""
         self._engine, self._loaded = engine, loaded
         self._buffer, self._outputs, self._tap = buffer, outputs, tap
-        self._clock_ns, self._tuning = clock_ns, tuning
+        self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
+        self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
+        self._commands = loaded.guard.commands
+        self._holds = Holds(
+            self._commands, buffer, outputs, loaded.policy.fit, engine.metrics, progress, tuning, clock_ns, monotonic_ns
+        )  # fmt: skip
         self.progress = progress
         self.pacing = Pacing(loaded.first_latency_s)
         self.episode_id = ""
         self._fit = loaded.policy.fit
+        self._horizon = (loaded.embodiment.execution_horizon if loaded.embodiment else 0) or self._fit.horizon
         self._needs_words = loaded.needs_instruction
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._news = self._closing = self._stopped = False
         self._epoch = 0
         self._chunk_id = 0
-        self._executing: tuple[Floats, Running] | None = None
-        self._retry_at = 0.0
-        self._problems = ConditionLog(log)
+        self._executing: Running | None = None
+        self._executing_until_ns = 0  # monotonic
+        self._retry_at = self._rehold_at = 0.0
         self._unwell = False
-        self._held_at_ns = time.monotonic_ns()  # nothing of an activation before goes on
+        self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
+        self._rescued = False
+        self._commands.end()
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
     def start(self) -> None:
@@ -102,9 +95,12 @@ class ChunkLoop:
             self._epoch += 1
             if self._executing is not None:
                 self._hold(reason)
+            self._end_commands()
         self.news()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            log.error("an inference does not end: it is left behind, and what comes of it is thrown away")
 
     def news(self) -> None:
         """A message arrived: look again whether a chunk is due."""
@@ -113,7 +109,7 @@ class ChunkLoop:
             self._wake.notify()
 
     def new_episode(self, episode_id: str) -> None:
-        """Begin an episode: chunk numbers start at 0 and nothing of the old episode is used or published."""
+        """Begin an episode: chunk numbers start at 0, nothing of the old episode is used or published."""
         with self._lock:
             self.episode_id = episode_id
             self._chunk_id = 0
@@ -128,34 +124,93 @@ class ChunkLoop:
         self.news()
 
     def clock_jumped_back(self) -> None:
-        """Stamps of before mean nothing now."""
+        """A simulator began again: stamps of before mean nothing now, and the robot may be anywhere."""
         with self._lock:
             self._buffer.clear()
             self._forget()
-            self._held_at_ns = time.monotonic_ns()
+            self._end_commands()
+            self._held_at_ns = self._monotonic_ns()
             self._executing = None
             self._due_since_ns = None
-            self._note("clock_jump", "the clock jumped back: sensor data and running chunk were dropped")
+            self.progress.note(
+                "clock_jump", "the clock jumped back: sensor data and running chunk were dropped"
+            )
             self.restart()
+
+    def _clock_was_set(self) -> bool:
+        """See whether this machine's clock was set; then begin again with fresh sensor data. Needs the lock.
+
+        What the robot is told goes on meanwhile, on the monotonic clock.
+        """
+        step_s = self._steps.step_s() if self._steps is not None else 0.0
+        if step_s:
+            self._commands.count_on_monotonic_clock()
+            self._buffer.clear(moved=False)
+            self._due_since_ns = None
+            self._epoch += 1
+            self.pacing.reset()
+            said = f"the clock of this machine was set by {step_s:+.1f} s: the robot held, and sensor data was dropped"
+            self.progress.note("clock_jump", said)
+        return bool(step_s)
 
     @property
     def stopped(self) -> bool:
         """True after `stop` until `resume`."""
         return self._stopped
 
-    def stop(self) -> None:
-        """Latched: hold now, publish no chunk until `resume`."""
+    def stop(self) -> str:
+        """Latched: hold now, publish no chunk until `resume`. Returns why nothing could be held at, else ""."""
         with self._lock:
             self._stopped = True
             self._epoch += 1
-            self.pacing.reset()
-            self._hold("stopped")
+            held = self._hold("stopped")
+            self._end_commands()
+            return "" if held else self.progress.unheld_text
 
     def resume(self) -> None:
         """Undo `stop`; the next chunk starts from a fresh observation."""
         with self._lock:
             self._stopped = False
+            self.progress.unheld_text = ""
         self.restart()
+
+    def _end_commands(self) -> None:
+        """What was commanded counts for nothing from now on: anybody may move the robot. Needs the lock."""
+        self._commands.end()
+        self._buffer.released()
+
+    def overdue(self) -> str:
+        """Return why somebody else must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
+        if self._closing or self._thread.ident is None:
+            return ""
+        return GONE if not self._thread.is_alive() else self.late()
+
+    def late(self) -> str:
+        """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
+        executing, monotonic_ns = self._executing, self._monotonic_ns()
+        if self._stopped:
+            return ""
+        if executing is not None and not self.progress.hold_reason:
+            over_ns = self._clock_ns() - executing.end_ns
+            if self._steps is not None:  # a clock that was set ends no chunk
+                over_ns = min(over_ns, monotonic_ns - self._executing_until_ns)
+            if over_ns > self._tuning().gates.max_age_ms * 1e6:
+                return LATE
+        hanging_s = max(HANGING_S, 3.0 * self.pacing.latency_s)
+        return LATE if monotonic_ns - self._beat_ns > hanging_s * 1e9 else ""
+
+    def rescue(self, reason: str, text: str) -> bool:
+        """Hold in the loop's place, as it does not; False when its lock is taken and nothing could be done."""
+        self.progress.problem, self.progress.problem_text = reason, text
+        if not self._lock.acquire(timeout=LOCK_S):
+            return False
+        try:
+            self._rescued = True
+            if self._executing is not None and not self._stopped and not self.progress.hold_reason:
+                return self._hold(reason)
+            return True
+        finally:
+            self._lock.release()
 
     def _run(self) -> None:
         while True:
@@ -164,18 +219,32 @@ class ChunkLoop:
                 self._news = False
             if self._closing:
                 return
+            self.cycle()
+
+    def cycle(self) -> None:
+        """Look at the world once, and act on it. Never raises: what happens in here must not end the thread."""
+        self._beat_ns = self._monotonic_ns()
+        try:
+            self._step()
+        except BaseException as error:  # extensions written in Rust panic with what is no Exception
             try:
-                self._step()
-            except Exception:
                 log.exception("the chunk loop failed on a step; the robot holds")
-                self._failed("internal-error", "see the log")
+                self._failed("internal-error", f"{type(error).__name__}: see the log")
+            except BaseException:
+                log.exception("the chunk loop could not hold the robot after a failed step")
 
     def _step(self) -> None:
-        if self._stopped or time.monotonic() < self._retry_at:
+        with self._lock:
+            if self._clock_was_set():
+                self._hold_instead("clock_jump")
+        if self._stopped:
+            return
+        self._doubt()
+        if self._monotonic_ns() * 1e-9 < self._retry_at:
             return
         tuning = self._tuning()
         now_ns = self._clock_ns()
-        due_ns = self.pacing.due_ns(tuning.execution_horizon or self._default_horizon(), tuning.margin_s)
+        due_ns = self.pacing.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
         if due_ns is not None and now_ns < due_ns and not self._unwell:
             return
         if self._due_since_ns is None:
@@ -189,8 +258,11 @@ class ChunkLoop:
             self._engine.metrics.observations_refused.labels(error.slug).inc()
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
+        self._rescued = False
         request = replace(
-            self._engine.request(observation, episode_id=episode_id or None, caller=ROS),
+            self._engine.request(
+                observation, episode_id=episode_id or None, received_ns=self._monotonic_ns(), caller=ROS
+            ),
             newest=lambda: self._buffer.peek(self._clock_ns(), tuning.gates),
         )
         try:
@@ -204,11 +276,7 @@ class ChunkLoop:
             self._failed(error.slug, str(error))
             return
         self._tap.answered(request, served, self._buffer.consumed)
-        self._publish(served, observation, now_ns, epoch)
-
-    def _default_horizon(self) -> int:
-        embodiment = self._loaded.embodiment
-        return (embodiment.execution_horizon if embodiment else 0) or self._fit.horizon
+        self._publish(request, served, now_ns, epoch)
 
     def _observe(self, now_ns: int, gates: Gates) -> Observation:
         observation = self._buffer.take(now_ns, gates)
@@ -219,12 +287,15 @@ class ChunkLoop:
             )
         return observation
 
-    def _publish(self, served: Served, observation: Observation, taken_ns: int, epoch: int) -> None:
+    def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
         """Hand the chunk to the robot, unless the world has moved on meanwhile."""
-        now_ns = self._clock_ns()
+        now_ns, observation = self._clock_ns(), request.observation
         running = Running(observation.stamp_ns, self._fit.dt_s, len(served.chunk.actions))
+        latency_s = (now_ns - taken_ns) * 1e-9
         with self._lock:
-            if epoch != self._epoch or self._closing:
+            if self._clock_was_set():
+                self._hold_instead("clock_jump")
+            if epoch != self._epoch or self._closing or self._hung(latency_s) or self._buffer.fault():
                 self.progress.discarded += 1
                 self._forget()
                 return
@@ -237,92 +308,93 @@ class ChunkLoop:
                 self._forget()
                 self._failed("deadline", "the last good chunk is from before the robot held")
                 return
-            self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
-            self._loaded.executed(self.episode_id or None, start)
+            served = self._loaded.guard.rejoined(request, served, start)
+            if served.chunk.source == HOLD:
+                if not self._hold(served.hold_reason or HOLD, served):
+                    return
+            else:
+                self._send(served, observation, running, start)
+                self.pacing.started(running, latency_s)
             self._chunk_id += 1
-            self._executing = (served.chunk.actions, running)
             self._due_since_ns = None
-            self.pacing.started(running, (now_ns - taken_ns) * 1e-9)
             self._judge(served)
-        self._count(served, observation)
+        self.progress.count(served, observation.age_ms)
+
+    def _send(self, served: Served, observation: Observation, running: Running, start: int) -> None:
+        """Publish rows `start` on, and let everybody know that this is what the robot executes. Needs the lock."""
+        now_ns, chunk = self._clock_ns(), served.chunk
+        first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
+        self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
+        self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
+        self._loaded.executed(self.episode_id or None, start)
+        self._executing = running
+        self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
+
+    def _hung(self, latency_s: float) -> bool:
+        """True for an answer that somebody else had to hold the robot for: it goes on from a fresh observation.
+
+        What a model that has become slow takes is learned, so that its next answer is not thrown away as well.
+        """
+        usual_s = self.pacing.latency_s + self._tuning().gates.max_age_ms * 1e-3
+        hung = self._rescued and latency_s > 2.0 * usual_s
+        if hung:
+            self.pacing.learn(latency_s)
+        return hung
 
     def _outlived(self, served: Served) -> bool:
         """True for a stand-in from before the robot held: it would jump to where it might have been by now."""
         if served.chunk.source != LAST_KNOWN_GOOD:
             return False
         age_ms = served.fallback_age_ms + served.injected_latency_ms
-        return time.monotonic_ns() - age_ms * 1e6 < self._held_at_ns
+        return self._monotonic_ns() - age_ms * 1e6 < self._held_at_ns
 
     def _judge(self, served: Served) -> None:
         """What stands in for a fresh chunk is a reason to ask again soon."""
-        source, reason = served.chunk.source, served.hold_reason
-        if source == HOLD:
-            self._held_at_ns = time.monotonic_ns()
-            reason = reason or HOLD
-        self._unwell = source in (HOLD, LAST_KNOWN_GOOD)
+        self._unwell = served.chunk.source in (HOLD, LAST_KNOWN_GOOD)
         if self._unwell:
-            self._retry_at = time.monotonic() + RETRY_S
-        text = "; ".join(served.guard.violations[:1]) or "this request was answered with a hold"
-        problem = "deadline" if source == LAST_KNOWN_GOOD else reason
-        if source == LAST_KNOWN_GOOD:
-            text = f"inference was too slow, the chunk of {served.fallback_age_ms:.0f} ms ago goes on"
-        self._note(problem, text)
-        self.progress.hold_reason = reason
+            self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        self.progress.judge(served)
 
-    def _count(self, served: Served, observation: Observation) -> None:
-        if served.chunk.source == HOLD:
-            self.progress.holds += 1
-        else:
-            self.progress.chunks += 1
-        self.progress.clamped += served.guard.clamped
-        self.progress.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
-        self.progress.latency_ms, self.progress.slot = served.latency_ms, served.slot
-        self.progress.age_ms = observation.age_ms
+    def _doubt(self) -> None:
+        """A joint is not where it reports to be: hold at once, whatever is being inferred."""
+        fault = self._buffer.fault()
+        if fault is not None and self._executing is not None and not self.progress.hold_reason:
+            self.progress.note(fault.reason, fault.text)
+            self._hold_instead(fault.reason)
 
     def _bridge(self, error: ReflexError, late_ns: int, gates: Gates) -> None:
         """No inference. The running chunk's tail bridges a hiccup of `max_age_ms`; after that the robot holds."""
-        self._retry_at = time.monotonic() + RETRY_S
-        self._note(error.slug, str(error))
+        self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        self.progress.note(error.slug, str(error))
         if late_ns > gates.max_age_ms * 1e6:
-            with self._lock:
-                if self._executing is not None and not self.progress.hold_reason:
-                    self._hold(error.slug)
+            self._hold_instead(error.slug)
 
     def _failed(self, slug: str, text: str) -> None:
-        self._retry_at = time.monotonic() + RETRY_S
+        self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         self.progress.errors += 1
-        self._note(slug, text)
-        with self._lock:
-            if self._executing is not None and not self.progress.hold_reason:
-                self._hold(slug)
+        self.progress.note(slug, text)
+        self._hold_instead(slug)
 
-    def _note(self, problem: str, text: str) -> None:
-        """Log a problem once, when it begins, and once when it is over; one that comes and goes, once in a while."""
-        self._problems.note(problem, text)
-        self.progress.problem, self.progress.problem_text = problem, text
+    def _hold_instead(self, reason: str) -> None:
+        """Hold a robot that executes a chunk and is not held yet; where that is not possible, try again soon."""
+        with self._lock:
+            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            if moves and self._monotonic_ns() * 1e-9 >= self._rehold_at and not self._hold(reason):
+                self._rehold_at = self._monotonic_ns() * 1e-9 + RETRY_S
 
     def _forget(self) -> None:
         """Nothing may take the newest chunk for what the robot executes. Needs the lock."""
         self._loaded.not_executed(self.episode_id or None)
 
-    def _hold(self, reason: str) -> None:
-        """Publish a hold where the robot was last told to be, else where it measures itself. Needs the lock."""
-        now_ns = self._clock_ns()
-        position = self._buffer.measured(self._fit.action_names)
-        if self._executing is not None:
-            actions, running = self._executing
-            position = actions[min(running.elapsed(now_ns), len(actions) - 1)]
-        self.progress.hold_reason = reason
+    def _hold(self, reason: str, served: Served | None = None) -> bool:
+        """Publish the guard's hold; False when there is none, which everybody is told. Needs the lock.
+
+        served: the answer that is a hold, and what it says of itself.
+        """
+        self._clock_was_set()
         self.pacing.reset()
         self._forget()
-        self._held_at_ns = time.monotonic_ns()
-        if position is None:
-            log.error(
-                "hold (%s): no commanded and no measured position is known, nothing was published", reason
-            )
-            return
-        self._executing = (position[None], Running(now_ns, self._fit.dt_s, 1))
-        self._outputs.hold(position, self._fit, now_ns, self.episode_id, self._chunk_id, reason)
-        self.progress.holds += 1
-        self._engine.metrics.holds.labels(reason).inc()
-        log.warning("holding: %s", reason)
+        self._held_at_ns = self._monotonic_ns()
+        running = self._holds.publish(reason, self.episode_id, self._chunk_id, served)
+        self._executing = running or self._executing
+        return running is not None

@@ -134,9 +134,11 @@ def chunk_message(
     return message
 
 
-def hold_message(chunk: ActionChunk, now_ns: int, episode_id: str, chunk_id: int) -> ActionChunkMsg:
-    """A hold as ~/action_chunk: one row, where the robot is to stay."""
-    message = _chunk_message(chunk, now_ns, chunk_id, 0)
+def hold_message(
+    chunk: ActionChunk, now_ns: int, episode_id: str, chunk_id: int, start: int
+) -> ActionChunkMsg:
+    """A hold as ~/action_chunk: where the robot comes to rest. `start` is the first row that can be reached in time."""
+    message = _chunk_message(chunk, now_ns, chunk_id, start)
     message.episode_id = episode_id
     return message
 
@@ -158,7 +160,7 @@ def _chunk_message(chunk: ActionChunk, stamp: int, chunk_id: int, start: int) ->
 
 
 def trajectory_message(chunk: ActionChunk, stamp: int, start: int) -> JointTrajectory:
-    """Rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp.
+    """Rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp (0: on arrival).
 
     Row i is to be reached at stamp + (i + 1) * dt_s; positions in rad or m, in the order of the joint names.
     """

@@ -13,14 +13,19 @@ from reflex_core.assembly import Loaded, PolicySlot
 from reflex_core.engine import DEGRADED, READY, Engine
 from reflex_core.recorder import Watched
 from reflex_core.robot.callers import ROS
+from reflex_core.robot.joint_gate import Implausible
 from reflex_core.settings import Settings
 from reflex_core.untrusted import escaped
-from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.chunk_loop import ChunkLoop
+from reflex_ros.progress import Progress
 from reflex_ros.ranges import range_values
+from reflex_ros.watchdog import TEXTS as WATCHDOG_TEXTS
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 CALLERS_NAMED = 5
+SKEW_AHEAD_S = 0.02  # a stamp from the future is no delay; clocks that are kept together differ by less
+SKEW_BEHIND_S = 0.05  # joint states need a few milliseconds on any network
 WAITING = ("camera_missing", "state_missing", "no_instruction")  # nothing is wrong yet when nothing ever ran
 
 
@@ -69,9 +74,10 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
 
 def trouble(loop: ChunkLoop) -> str:
     """Why no fresh chunk comes, "slug: sentence"; empty when one does."""
-    if loop.stopped:
-        return "stopped: call ~/resume to go on"
     progress = loop.progress
+    if loop.stopped:
+        also = f"; {progress.unheld_text}" if progress.unheld_text else ""
+        return f"stopped: call ~/resume to go on{also}"
     return f"{progress.problem}: {progress.problem_text}" if progress.problem else ""
 
 
@@ -113,6 +119,49 @@ def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Findin
     waiting = progress.problem in WAITING and progress.chunks == 0
     level = WARN if waiting else ERROR
     return Finding("observations", level, trouble(loop), values)
+
+
+def plausibility_finding(fault: Implausible | None, publishers: Sequence[str]) -> Finding:
+    """Can the joints be where they report to be? publishers: of the joint states, looked for where they cannot."""
+    if fault is None:
+        return Finding("measured state", OK, "plausible", {})
+    expected = "unknown" if fault.expected is None else f"{fault.expected:.6g}"
+    values: dict[str, object] = {"joint": fault.joint, "value": f"{fault.reading:.6g}", "expected": expected}
+    said = f"{fault.reason}: {fault.text}"
+    if len(publishers) > 1:
+        values["publishers"] = ", ".join(publishers)
+        said += f"; {len(publishers)} publish joint states: {', '.join(publishers)}"
+    return Finding("measured state", ERROR, said, values)
+
+
+def clock_finding(smallest_s: Mapping[str, float]) -> Finding:
+    """Do the sensors' clocks agree with this machine's? smallest_s: the least age on arrival by stream."""
+    values: dict[str, object] = {
+        f"{stream} least age ms": f"{age * 1e3:.1f}" for stream, age in smallest_s.items()
+    }
+    ahead = {stream: -age for stream, age in smallest_s.items() if age < -SKEW_AHEAD_S}
+    if ahead:
+        worst = max(ahead, key=lambda stream: ahead[stream])
+        said = (
+            f"the stamps of {worst} are at least {ahead[worst] * 1e3:.0f} ms in the future: the clock of this machine is"
+            " behind the sensor's, and controllers may refuse chunks as over; synchronise the clocks (chrony, PTP)"
+        )
+        return Finding("clocks", WARN, said, values)
+    behind = smallest_s.get("state", 0.0)
+    if behind > SKEW_BEHIND_S:
+        said = (
+            f"no state was younger than {behind * 1e3:.0f} ms when it came: its transport is slow, or the clock of this"
+            " machine is ahead of the robot's; synchronise the clocks (chrony, PTP)"
+        )
+        return Finding("clocks", WARN, said, values)
+    return Finding("clocks", OK, "agree as far as stamps show", values)
+
+
+def watchdog_finding(barking: str) -> Finding:
+    """Does the chunk loop run?"""
+    if barking:
+        return Finding("chunk loop", ERROR, f"{barking}: {WATCHDOG_TEXTS[barking]}", {})
+    return Finding("chunk loop", OK, "in time", {})
 
 
 def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Finding:

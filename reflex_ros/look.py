@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.chunk_loop import ChunkLoop
 from reflex_ros.diagnostics import Finding
 from reflex_ros.observations import ObservationBuffer
+from reflex_ros.progress import Progress
 from reflex_ros.sidecar.robot import Look
 
 

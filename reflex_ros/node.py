@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from reflex_core.assembly import Loaded
-from reflex_core.drivable import JOINT_STATES, require_requests_suffice, why_undrivable
+from reflex_core.drivable import require_requests_suffice, why_undrivable
 from reflex_core.engine import Engine
 from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ConfigurationError, ReflexError
@@ -26,18 +26,20 @@ from reflex_core.robot.callers import ROS
 from reflex_core.settings import Settings
 from reflex_ros import diagnostics, parameters, ready
 from reflex_ros.alone import await_names, other_policies, require_alone
-from reflex_ros.chunk_loop import ChunkLoop, Progress, Tuning
+from reflex_ros.chunk_loop import ChunkLoop
 from reflex_ros.cloud import connect_cloud
+from reflex_ros.driving import Driving, observation_buffer, tuning_of
 from reflex_ros.inputs import LATCHED, Inputs
 from reflex_ros.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.logs import bridge, unbridge
 from reflex_ros.look import look_at
 from reflex_ros.msg import ServeStatus
-from reflex_ros.observations import Gates, ObservationBuffer
+from reflex_ros.observations import ObservationBuffer
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs import Outputs
 from reflex_ros.policies import open_policy_doors
 from reflex_ros.preflight import require_sound
+from reflex_ros.progress import Progress
 from reflex_ros.services import answering
 from reflex_ros.sidecar.robot import Look, Robot
 from reflex_ros.sidecar.thread import Sidecar
@@ -61,6 +63,7 @@ class ReflexNode:
         self._buffer: ObservationBuffer | None = None
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
+        self._driving: Driving | None = None
         self._loop: ChunkLoop | None = None
         self._tap = OFF
         self._episodes = 0
@@ -126,12 +129,7 @@ class ReflexNode:
         if why := why_undrivable(loaded, self.settings):
             await self._serve_requests_alone(why)
             return
-        fit = loaded.policy.fit
-        joints = fit.state_names or fit.action_names
-        needs_state = loaded.needs_state or self.settings.state_source == JOINT_STATES
-        cameras, max_pixels = tuple(fit.cameras.values()), self.settings.max_pixels
-        self._buffer = ObservationBuffer(cameras, joints, needs_state, max_pixels)
-        self._buffer.instruction = self.settings.instruction
+        self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
         self._outputs = Outputs(self.node, self.settings.robot_id)
 
     async def _serve_requests_alone(self, why: str) -> None:
@@ -165,10 +163,17 @@ class ReflexNode:
         await self.node.off_executor(lambda: self._open_tap(loaded))
         outputs.tap = self._tap
         outputs.enable(True)
-        loop = ChunkLoop(
-            self.engine, loaded, buffer, outputs, self.now_ns, self._tuning, self._progress, self._tap
+        self._driving = driving = Driving(
+            self.node,
+            self.engine,
+            loaded,
+            buffer,
+            outputs,
+            lambda: tuning_of(self.settings),
+            self._progress,
+            self._tap,
         )
-        self._loop = loop
+        self._loop = loop = driving.loop
         self._begin_episode("")
         try:
             self._inputs = Inputs(
@@ -182,7 +187,7 @@ class ReflexNode:
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
         gc.freeze()
-        loop.start()
+        driving.start()
 
     def _tell(self) -> None:
         """Show the ready table, once."""
@@ -199,12 +204,12 @@ class ReflexNode:
         return diagnostics.command_finding(others, outputs.trajectory_topic)
 
     async def _deactivate(self) -> None:
-        loop, self._loop = self._loop, None
+        driving, self._driving, self._loop = self._driving, None, None
         if self._inputs is not None:
             self._inputs.destroy()
             self._inputs = None
-        if loop is not None:
-            await self.node.off_executor(lambda: loop.close("deactivated"))
+        if driving is not None:
+            await self.node.off_executor(lambda: driving.close("deactivated"))
         if self._outputs is not None:
             self._outputs.flush(1.0)
             self._outputs.enable(False)
@@ -232,11 +237,6 @@ class ReflexNode:
         self.engine.unload()
         self.engine.undrivable = ""
         gc.collect()
-
-    def _tuning(self) -> Tuning:
-        settings = self.settings
-        gates = Gates(settings.max_age_ms, settings.max_skew_ms)
-        return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
 
     def _check(self, settings: Settings) -> None:
         parameters.require_kept(settings, self.engine.loaded)
@@ -289,8 +289,8 @@ class ReflexNode:
             self._loop.clock_jumped_back()
 
     def _stop(self) -> str:
-        self._require_loop().stop()
-        return "holding; call ~/resume to go on"
+        problem = self._require_loop().stop()
+        return f"stopped: {problem}" if problem else "holding; call ~/resume to go on"
 
     def _resume(self) -> str:
         self._require_loop().resume()
@@ -302,7 +302,9 @@ class ReflexNode:
         return self._episode_id
 
     def _reset_guard(self) -> str:
-        return "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
+        said = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
+        problem = self._buffer.anchor() if self._buffer is not None else ""
+        return f"{said}; the measured state is still not believed: {problem}" if problem else said
 
     def _reset_breaker(self) -> str:
         return "the breaker was open" if self.engine.reset_breaker() else "the breaker was closed"
@@ -348,6 +350,7 @@ class ReflexNode:
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
                 diagnostics.timing_finding(loop, loaded, self.settings),
                 *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
+                *(self._driving.findings() if self._driving else []),
             ]
         if self._inputs is not None:
             findings.append(self._inputs.connections())

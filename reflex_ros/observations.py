@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.pictures.headers import MAX_PIXELS
+from reflex_core.robot.clocks import StampLags
+from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
+from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.arrivals import Arrival, Consumed
 from reflex_ros.conversions import frame
@@ -35,7 +38,8 @@ class Gates:
 class ObservationBuffer:
     """Depth one per stream. Messages are kept as they came and decoded only when inference takes them.
 
-    Joint states may come in parts (arm and gripper on one topic): they are merged by name.
+    Joint states may come in parts (arm and gripper on one topic): they are merged by name. A reading that cannot be
+    true (`gate`) is kept like any other and believed by nobody.
     """
 
     def __init__(
@@ -44,15 +48,20 @@ class ObservationBuffer:
         joint_names: tuple[str, ...],
         needs_state: bool,
         max_pixels: int = MAX_PIXELS,
+        gate: JointGate | None = None,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._cameras = cameras
         self._joint_names = joint_names
         self._needs_state = needs_state
         self._max_pixels = max_pixels
+        self._gate = joint_gate(None, joint_names, MARGIN_RAD) if gate is None else gate
+        self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._images: dict[str, Arrival] = {}
         self._joints: dict[str, tuple[Arrival, float]] = {}
         self._vector: tuple[Arrival, Floats] | None = None
+        self.lags = StampLags()
         self.instruction = ""
         self.topics: dict[
             str, str
@@ -61,36 +70,84 @@ class ObservationBuffer:
 
     def put_image(self, camera: str, arrival: Arrival) -> None:
         """Keep the newest image of a camera; cheap, for the executor thread."""
+        self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, self._monotonic_ns())
         with self._lock:
             self._images[camera] = arrival
 
-    def put_joints(self, arrival: Arrival, names: list[str], positions: Any) -> None:
+    def put_joints(self, arrival: Arrival, names: Sequence[str], positions: Sequence[float]) -> None:
         """Keep the newest position of every named joint (rad or m)."""
         if len(names) != len(positions):
             return  # a message without positions (effort only) says nothing about where the joints are
+        now_ns = self._monotonic_ns()
+        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             for name, position in zip(names, positions, strict=True):
                 self._joints[name] = (arrival, position)
+            self._gate.put(names, positions, arrival.stamp_ns, now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
         """Keep the newest state that is not joints (Imu, Odometry)."""
+        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, self._monotonic_ns())
         with self._lock:
             self._vector = (arrival, vector)
 
-    def clear(self) -> None:
-        """Forget every sensor message: the clock jumped back."""
+    def clear(self, *, moved: bool = True) -> None:
+        """Forget every sensor message: the clock jumped. moved: the robot may be anywhere now, as in a simulator."""
+        self.lags.clear()
         with self._lock:
             self._images.clear()
             self._joints.clear()
             self._vector = None
+            if moved:
+                self._gate.reset()
 
-    def measured(self, names: tuple[str, ...]) -> Floats | None:
-        """(len(names),) newest joint positions whatever their age, or None when one was never seen."""
+    def fault(self) -> Implausible | None:
+        """Return why the joints' present readings are not believed; None when they are, or where there are none."""
+        with self._lock:
+            return self._gate.fault(self._joint_names)
+
+    def commanded(
+        self, names: Sequence[str], rows: Floats, first_in_ns: int, now_ns: int, dt_s: float
+    ) -> None:
+        """Take note of what the joints are told. rows: (n, len(names)) rad or m, `dt_s` apart.
+
+        first_in_ns: how long from `now_ns` (the robot's clock) until the first row is due.
+        """
+        with self._lock:
+            clock_ns = now_ns if self._gate.stamps_rule else self._monotonic_ns()
+            first_ns = clock_ns + first_in_ns
+            columns = rows.T.tolist()
+            self._gate.commanded({
+                name: Path(column, first_ns, dt_s) for name, column in zip(names, columns, strict=True)
+            })  # fmt: skip
+
+    def released(self) -> None:
+        """Take note that nothing is commanded any more."""
+        with self._lock:
+            self._gate.released()
+
+    def anchor(self) -> str:
+        """Believe the present readings, because a person says so; return why one cannot be, else ""."""
+        with self._lock:
+            return self._gate.anchor(self._joint_names)
+
+    def measured(self, names: Sequence[str], now_ns: int, max_age_ms: float) -> Floats | None:
+        """(len(names),) joint positions (rad or m) that are believed and at most `max_age_ms` old, else None."""
         with self._lock:
             found = [self._joints.get(name) for name in names]
-        if not found or any(entry is None for entry in found):
+            entries = [entry for entry in found if entry is not None]
+            if not entries or len(entries) < len(found) or self._gate.fault(names) is not None:
+                return None
+        ages_ms = [(now_ns - arrival.stamp_ns) * 1e-6 for arrival, _ in entries]
+        if max(ages_ms) > max_age_ms or min(ages_ms) < -FUTURE_NS * 1e-6:
             return None
-        return np.array([entry[1] for entry in found if entry is not None], dtype=np.float32)
+        positions = np.array([position for _, position in entries], dtype=np.float32)
+        return positions if np.isfinite(positions).all() else None
+
+    def believed(self, names: Sequence[str]) -> tuple[list[float], int] | None:
+        """The last positions that were believed, however old, and since when (monotonic ns); None before there were any."""
+        with self._lock:
+            return self._gate.believed(names)
 
     def ages_ms(self, now_ns: int) -> dict[str, float]:
         """Age of each stream's newest message; a stream that was never seen is absent."""
@@ -143,7 +200,11 @@ class ObservationBuffer:
     def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
         """The state, and the messages it is made of."""
         if self._vector is not None:
-            return self._vector[1], (self._vector[0],)
+            arrival, vector = self._vector
+            problem = ANYTHING.problem(vector)
+            if problem:
+                raise RefusedObservationError(f"{arrival.topic}: {problem}", NOT_FINITE)
+            return vector, (arrival,)
         if not self._needs_state:
             return None, ()
         missing = [name for name in self._joint_names if name not in self._joints]
@@ -153,13 +214,11 @@ class ObservationBuffer:
             raise RefusedObservationError(
                 f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason
             )
+        fault = self._gate.fault(self._joint_names)
+        if fault is not None:
+            raise RefusedObservationError(fault.text, fault.reason)
         entries = [self._joints[name] for name in self._joint_names]
         positions = np.array([position for _, position in entries], dtype=np.float32)
-        if not np.isfinite(positions).all():
-            bad = self._joint_names[int(np.flatnonzero(~np.isfinite(positions))[0])]
-            raise RefusedObservationError(
-                f"joint '{bad}' reports a position that is not finite", "state_not_finite"
-            )
         return positions, tuple({id(arrival): arrival for arrival, _ in entries}.values())
 
 

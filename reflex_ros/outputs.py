@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.policy.fit import Fit
-from reflex_core.values import HOLD, ActionChunk, Floats, Served
+from reflex_core.robot.limits.hold import Hold
+from reflex_core.values import HOLD, ActionChunk, Served
 from reflex_ros.conversions import chunk_message, hold_message, trajectory_message
 from reflex_ros.debug import DebugTopics
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
@@ -61,13 +62,19 @@ class Outputs:
         self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
-        self, position: Floats, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str
-    ) -> None:
-        """Tell the robot to stay at `position` (action_dim,) from now on."""
-        row = np.asarray(position, dtype=np.float32)[None]
-        chunk = ActionChunk(row, like.action_names, like.dt_s, source=HOLD)
-        self._publish(self._trajectories, trajectory_message(chunk, now_ns, 0))
-        message = hold_message(chunk, now_ns, episode, chunk_id)
+        self, held: Hold, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str,
+        served: Served | None = None,
+    ) -> None:  # fmt: skip
+        """Tell the robot to come to rest. served: the answer that is a hold, and what it says of itself.
+
+        The trajectory has stamp 0: it begins when it arrives, so that no clock and no delay makes a controller refuse it.
+        """
+        chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
+        self._publish(self._trajectories, trajectory_message(chunk, 0, held.start))
+        if served is None:
+            message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
+        else:
+            message = chunk_message(replace(served, chunk=chunk), now_ns, 0.0, chunk_id, held.start)
         message.robot_id, message.hold_reason = self._robot_id, reason
         self._publish(self._chunks, message)
 

@@ -8,9 +8,10 @@ from reflex_core.engine import DEGRADED, INACTIVE, READY, Engine
 from reflex_core.policy.blocks import OFF
 from reflex_core.policy.prefix_cache import HIT
 from reflex_core.robot.callers import ROS
-from reflex_ros.chunk_loop import ChunkLoop, Progress
+from reflex_ros.chunk_loop import ChunkLoop
 from reflex_ros.diagnostics import trouble
 from reflex_ros.msg import ServeStatus
+from reflex_ros.progress import Progress
 
 
 def status_message(

@@ -15,6 +15,7 @@ from debian_tools import promtool
 from promql import TARGET_LABELS, exposed, unknown
 
 from reflex_core.errors import ObservationError
+from reflex_core.robot.joint_gate import IMPLAUSIBLE, NOT_FINITE
 
 ROOT = Path(__file__).parents[1]
 DASHBOARDS = ROOT / "dashboards"
@@ -47,7 +48,7 @@ def test_rules_scrape_example_and_unit_tests_pass_as_the_fleet_page_says(command
 
 def reasons() -> set[str]:
     """Every slug with which an observation may be refused: of the gates, of the loop around them, and of pictures."""
-    found = {ObservationError.slug}
+    found = {ObservationError.slug, NOT_FINITE, IMPLAUSIBLE}
     for name in ("reflex_ros/observations.py", "reflex_ros/chunk_loop.py", "reflex_core/frames.py"):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if (
@@ -74,6 +75,7 @@ def test_whatever_refuses_observations_wakes_somebody_but_a_missing_instruction(
         "state_missing",
         "joint_names",
         "state_not_finite",
+        "implausible_state",
         "stale",
         "bad-image",
     }

@@ -19,8 +19,8 @@ from ros_world import BEYOND, world
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_ros import diagnostics
-from reflex_ros.chunk_loop import Progress
 from reflex_ros.diagnostics import ERROR, OK, WARN, Finding
+from reflex_ros.progress import Progress
 
 CONFIG = Path(__file__).parents[1] / "config" / "diagnostic_aggregator.yaml"
 ALWAYS = {"policy", "guard", "cache", "cloud fallback", "recorders"}

@@ -228,11 +228,22 @@ def test_a_measured_position_a_little_outside_is_held_at_the_edge(fast: Guard) -
     np.testing.assert_allclose(held[0, 1], 1.7628, rtol=1e-6)
 
 
-def test_a_hold_never_travels(fast: Guard) -> None:
-    """Far outside the range the way back is a motion, and a hold is none."""
+def test_a_hold_is_inside_the_limits_wherever_the_robot_is_measured(fast: Guard) -> None:
+    """A robot may rest past its soft limit: it is held at the edge, and never told to be outside."""
     state = MEASURED.copy()
-    state[1] = 2.5
-    np.testing.assert_array_equal(fast(request(state=state), answering(spoiled())).chunk.actions, rows(state))
+    state[1] = 2.05
+    held = fast(request(state=state), answering(spoiled())).chunk.actions.astype(np.float64)
+    assert (held >= FRANKA.action_min).all()
+    assert (held <= FRANKA.action_max).all()
+    np.testing.assert_allclose(held, rows(np.clip(state, LOW, HIGH)))
+
+
+@pytest.mark.parametrize("value", [2.5, -45.0, 3e38])
+def test_a_position_no_robot_can_have_is_no_position_to_hold(fast: Guard, value: float) -> None:
+    state = MEASURED.copy()
+    state[1] = value
+    with pytest.raises(InferenceError, match="no known position to hold"):
+        fast(request(state=state), answering(spoiled()))
 
 
 UNKNOWN: dict[str, Floats | None] = {

@@ -14,6 +14,7 @@ from guarded import (
     FREE,
     HIGH,
     HORIZON,
+    LOW,
     MEASURED,
     MIDDLE,
     answering,
@@ -115,14 +116,14 @@ def test_an_unstamped_chunk_is_played_from_its_first_row(fast: Guard) -> None:
     assert not fast(late, answering(ramp_rows)).guard.clamped
 
 
-def test_a_robot_that_is_out_of_its_range_holds_where_it_is(fast: Guard, metrics: Metrics) -> None:
-    """No row is both inside and one step away: going back is for people."""
+def test_a_robot_that_is_out_of_its_range_is_held_at_the_edge(fast: Guard, metrics: Metrics) -> None:
+    """No row is both inside and one step away."""
     state = MEASURED.copy()
-    state[1] = 2.5
+    state[1] = 2.05
     served = fast(request(state=state), answering(rows(MEASURED)))
-    np.testing.assert_array_equal(served.chunk.actions, rows(state))
+    np.testing.assert_array_equal(served.chunk.actions, rows(np.clip(state, LOW, HIGH)))
     assert (served.chunk.source, served.hold_reason) == (HOLD, "out_of_reach")
-    assert served.guard.violations[0].startswith("panda_joint2 range left already: 2.5 > 1.76")
+    assert served.guard.violations[0].startswith("panda_joint2 range left already: 2.05 > 1.76")
     assert count(metrics, "reflex_holds_total", reason="out_of_reach") == 1
 
 
@@ -140,11 +141,12 @@ def test_a_stamped_robot_is_the_same_one_in_every_episode(fast: Guard) -> None:
 @pytest.mark.parametrize("robot", [FREE, None])
 def test_without_speed_limits_another_episode_holds_where_the_robot_is(robot: Embodiment | None) -> None:
     guard = guard_of(robot)
-    observation = Observation({}, MEASURED, "reach", stamp_ns=10**18)
+    elsewhere = (MIDDLE + 0.5).astype(np.float32)
+    observation = Observation({}, elsewhere, "reach", stamp_ns=10**18)
     guard(Request(observation, time.monotonic_ns(), "one", "pick"), answering(rows(MIDDLE)))
-    later = Observation({}, MEASURED, "reach", stamp_ns=10**18 + 10**10)
+    later = Observation({}, elsewhere, "reach", stamp_ns=10**18 + 10**10)
     held = guard(Request(later, time.monotonic_ns(), "two", "place"), answering(spoiled()))
-    np.testing.assert_array_equal(held.chunk.actions, rows(MEASURED))
+    np.testing.assert_array_equal(held.chunk.actions, rows(elsewhere))
 
 
 def test_reject_mode_holds_instead_of_changing(metrics: Metrics) -> None:
@@ -206,7 +208,7 @@ def test_a_robot_that_was_stopped_counts_from_where_it_is(fast: Guard) -> None:
     leading = (MEASURED + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.05).astype(np.float32)
     assert not fast(stamped(0.0), answering(leading)).guard.clamped
     led = fast.hold_position(stamped(0.05))
-    fast.forget()
+    fast.commands.forget()
     stopped = fast.hold_position(stamped(0.05))
     assert led is not None
     assert (led > MEASURED).all()

@@ -253,15 +253,6 @@ def test_a_hold_that_is_joined_midway_is_judged_by_where_the_robot_is_then() -> 
     assert check(chunk(0.5, 0.5, 0.5), motion, is_hold=True).kinds == ("velocity_clamp",)
 
 
-def test_a_hold_comes_into_the_range_only_where_one_step_does() -> None:
-    check = Check(LIMITS, DT_S, CLIP)
-    for place in (-1.15, 1.15):
-        held = check.inside(np.array([place, 0.5, 1.6, 7.0], np.float32))
-        # the slide has no limit of speed: nobody knows how fast it would go
-        np.testing.assert_allclose(held, [np.sign(place), 0.5, 1.6, 7.0], rtol=1e-6)
-    np.testing.assert_allclose(check.inside(np.array([1.25, 2.15, 0, 0], np.float32)), [1.25, 2.15, 0, 0])
-
-
 GRIPPER = dataclasses.replace(
     ONLY_SPEED,
     velocity_max=np.full(4, INF),

@@ -151,13 +151,14 @@ class Loaded:
 
     def executed(self, episode_id: str | None, first_row: int) -> None:
         """A door handed the newest chunk to the robot, which goes on at `first_row`."""
+        self.guard.commands.executed()
         for slot in self.slots.values():
             if slot.rtc is not None:
                 slot.rtc.consumed(episode_id, first_row + 1)
 
     def not_executed(self, episode_id: str | None) -> None:
         """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
-        self.guard.forget()
+        self.guard.commands.forget()
         self.deadline.forget(episode_id)
         for slot in self.slots.values():
             if slot.rtc is not None:

@@ -36,8 +36,9 @@ def build_guard(
     """The guard of the robot that the policy is fitted to, tightened by the safety file."""
     fit = policy.fit
     return guard_for(
-        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, said
-    )
+        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, said,
+        settings.plausibility_margin_rad, fit.state_names,
+    )  # fmt: skip
 
 
 def _safety(settings: Settings) -> SafetyConfig | None:

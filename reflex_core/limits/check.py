@@ -98,14 +98,6 @@ class Check:
             )
         )
 
-    def inside(self, position: Floats) -> Floats:
-        """(action_dim,) as near to the limits as one step at full speed brings it: a hold must not travel."""
-        edge = np.clip(position, self._low, self._high)
-        step = np.where(np.isfinite(self._step), self._step, 0.0)
-        near = np.abs(edge - position) <= step
-        held: Floats = np.where(near, edge, position).astype(np.float32)
-        return held
-
     def __call__(self, actions: Floats, motion: Motion, *, is_hold: bool = False) -> Checked:
         """Check a finite chunk; repair it in clip and scale mode.
 

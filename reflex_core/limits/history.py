@@ -63,6 +63,14 @@ class Told:
         row: Floats = self.rows[1 + min(max(index, 0), len(self.rows) - 2)]
         return row
 
+    def step(self, seconds: float) -> Doubles:
+        """(action_dim,) the move of the period under way at `seconds`; zeros before it began and once it is over."""
+        index = int(seconds / self.dt_s) if self.dt_s > 0 and seconds >= 0.0 else -1
+        if not 0 <= index < len(self.rows) - 1:
+            return np.zeros(self.rows.shape[1])
+        move: Doubles = self.rows[index + 1].astype(np.float64) - self.rows[index]
+        return move
+
 
 class CommandHistory:
     """The newest served chunk per episode. Bounded, thread-safe."""

@@ -75,6 +75,9 @@ class StateRange:
         )
 
 
+ANYTHING = StateRange()  # of a robot nobody knows
+
+
 def state_range(
     embodiment: Embodiment | None,
     state_names: Sequence[str],
@@ -88,7 +91,7 @@ def state_range(
     margin_rad: the setting `plausibility_margin_rad`, in the joint's own unit.
     """
     if embodiment is None:
-        return StateRange()
+        return ANYTHING
     joints = embodiment.joint_names or tuple(f"action_{joint}" for joint in range(embodiment.action_dim))
     if hold_columns is not None:
         pairs = [(int(column), joint) for joint, column in enumerate(hold_columns)]

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 
 import numpy as np
 
@@ -22,14 +21,15 @@ from reflex_core.limits.config import (
     SafetyConfig,
     SafetyConfigError,
 )
-from reflex_core.limits.history import CommandHistory, Told, moment_of
-from reflex_core.limits.motion import Motion, motion
+from reflex_core.limits.motion import Motion
 from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.policy.fit import Columns
 from reflex_core.rate_limit import RateLimitedLog
-from reflex_core.robot.callers import ROS, caller_of, robot_of
+from reflex_core.robot.callers import ROS, caller_of
+from reflex_core.robot.limits.caller_motion import CallerMotion
 from reflex_core.robot.limits.trips import Trips
+from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
@@ -48,7 +48,6 @@ CALLERS_SHOWN = 100
 NON_FINITE, REJECTED, TRIPPED, BROKEN = "non_finite", "rejected", "guard_tripped", "guard_error"
 OUT_OF_REACH = "out_of_reach"
 SLUGS = {NON_FINITE: "non-finite-actions", TRIPPED: "guard_tripped"}
-ROBOT = "\0robot"  # whose chunks are stamped: one robot on its own clock, whatever episode it is in
 
 UNCHANGED = GuardReport()
 UNKNOWN = Motion()
@@ -91,7 +90,7 @@ class _Judged:
 
 
 class Guard:
-    """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros.
+    """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros. All holds come from here.
 
     Without limits only finiteness is checked. After `max_consecutive_clamps` chunks in a row of one caller that had to be
     changed it trips for that caller: from then on its every answer is a hold and no inference runs for it, until `reset`.
@@ -101,15 +100,18 @@ class Guard:
     def __init__(
         self, limits: Limits | None, hold_columns: Columns | None, metrics: Metrics, embodiment: str = "none",
         mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
-        said: Callable[[Request], Served] | None = None,
+        said: Callable[[Request], Served] | None = None, plausible: StateRange = ANYTHING,
+        tracking_rad: float = MARGIN_RAD, monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
         """hold_columns: where in the state each action's measured position is, None when nowhere.
 
         said: what an answer without inference says of who was to answer; None repeats the one before.
+        plausible: states outside it are no measurement. tracking_rad: how far from its command a joint of the stamped
+        robot may be measured and still follow it.
         """
         self.limits = limits
-        self._hold_columns = hold_columns
-        self._state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
+        self._known = CallerMotion(limits, hold_columns, plausible, tracking_rad, monotonic_ns)
+        self.commands = self._known.robot
         self._violations = {
             kind: metrics.safety_violations.labels(embodiment, kind)
             for kind in (NON_FINITE, *KINDS, REJECTED)
@@ -119,7 +121,6 @@ class Guard:
         self.trips = Trips(max_consecutive_clamps)
         metrics.trips.watch(embodiment, self.trips.standings)
         self._log = RateLimitedLog(log)
-        self._history = CommandHistory()
         self._check: tuple[float, Check] | None = None
         self._lock = threading.Lock()
         self._pattern: Served | None = None
@@ -152,10 +153,6 @@ class Guard:
             log.warning("%s is over for caller %r: it was reset", TRIPPED, caller)
         return was_tripped
 
-    def forget(self) -> None:
-        """The robot whose observations are stamped does not execute the newest chunk: it counts from where it is."""
-        self._history.forget(ROBOT)
-
     def __call__(self, request: Request, proceed: Proceed) -> Served:
         pattern, reason = self._pattern, self.trips.reason(caller_of(request))
         if reason and pattern is not None:
@@ -172,13 +169,28 @@ class Guard:
             return self._hold(request, served, judged)
         if judged.actions is not served.chunk.actions:
             served = replace(served, chunk=replace(served.chunk, actions=judged.actions), guard=judged.report)
-        self._remember(request, served.chunk, judged.motion)
+        self._known.remember(request, served.chunk, judged.motion)
         return served
 
-    def _judge(self, request: Request, served: Served) -> _Judged:
+    def rejoined(self, request: Request, served: Served, row: int) -> Served:
+        """Return the stamped robot's chunk as it may be executed from `row` on: it may have waited since it was judged,
+        and was joined to the command at the row that was due then. Raises InferenceError like a call.
+        """
+        if self.limits is None or served.chunk.source == HOLD or self.commands.joined == row:
+            return served
+        self.commands.forget()
+        judged = self._judge(request, served, row)
+        if judged.actions is None:
+            return self._hold(request, served, judged)
+        if judged.report.clamped:
+            served = replace(served, chunk=replace(served.chunk, actions=judged.actions), guard=judged.report)
+        self._known.remember(request, served.chunk, judged.motion)
+        return served
+
+    def _judge(self, request: Request, served: Served, row: int | None = None) -> _Judged:
         """Whatever goes wrong in here, the chunk as the model gave it does not leave."""
         try:
-            return self._judged(request, served.chunk)
+            return self._judged(request, served.chunk, row)
         except Exception as error:
             self._log(
                 logging.ERROR, BROKEN, "%s: request %r cannot be checked: holding", BROKEN, request.request_id, error=error
@@ -188,7 +200,7 @@ class Guard:
             )
             return _Judged(None, BROKEN, report)
 
-    def _judged(self, request: Request, chunk: ActionChunk) -> _Judged:
+    def _judged(self, request: Request, chunk: ActionChunk, row: int | None) -> _Judged:
         actions = chunk.actions
         if (
             actions.ndim != 2
@@ -203,7 +215,7 @@ class Guard:
             raise ValueError(
                 f"the limits are for {', '.join(self.limits.names)}, the chunk has {', '.join(chunk.names)}"
             )
-        known = self._motion(request, len(actions), chunk.dt_s)
+        known = self._known.motion(request, len(actions), chunk.dt_s, row)
         if not np.isfinite(actions).all():
             bad = int((~np.isfinite(actions)).sum())
             self._log(
@@ -228,15 +240,6 @@ class Guard:
         if made is None or made[0] != dt_s:
             made = self._check = (dt_s, Check(limits, dt_s, self._mode))
         return made[1]
-
-    def _motion(self, request: Request, horizon: int, dt_s: float) -> Motion:
-        if self.limits is None:
-            return UNKNOWN
-        told, moment = self._history.recall(_owner(request)), moment_of(request)
-        measured = self._measured(request)
-        same = told is None or told.episode_id == request.episode_id
-        now_ns = time.monotonic_ns()
-        return motion(told, measured, moment, now_ns, self.limits, horizon, dt_s, same_episode=same)
 
     def _count(self, request: Request, served: Served, judged: _Judged) -> str:
         """Why the guard is tripped for this caller after this chunk; empty while it is not."""
@@ -281,91 +284,63 @@ class Guard:
         )  # fmt: skip
 
     def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:
-        """The whole chunk at one position. Raises InferenceError when none is known: better no chunk than a guess."""
+        """The whole chunk is a hold. Raises InferenceError when there is none: better no chunk than a guess."""
         self._holds.labels(judged.hold_reason).inc()
-        position = self.hold_position(request)
         dt_s = served.chunk.dt_s
         names = served.chunk.names if self.limits is None else self.limits.names
-        if position is None or len(position) != len(names):
+        held = self._known.hold(request, dt_s)
+        if held is None or len(held.position) != len(names):
             raise InferenceError(
                 f"{'; '.join(judged.report.violations)}: there is no known position to hold",
                 SLUGS.get(judged.hold_reason, "no-hold-position"),
             )
-        if self.limits is not None and dt_s > 0.0:
-            position = self._check_for(self.limits, dt_s).inside(position)
-        rows = np.tile(position.astype(np.float32), (max(len(served.chunk.actions), 1), 1))
+        count = max(len(served.chunk.actions), 1)
+        rows = np.concatenate(
+            [held.rows[:count], np.tile(held.position, (max(count - len(held.rows), 0), 1))]
+        )
         chunk = ActionChunk(rows, names, dt_s, source=HOLD)
-        self._remember(request, chunk, judged.motion)
+        self._known.remember(request, chunk, judged.motion)
         return replace(served, chunk=chunk, guard=judged.report, hold_reason=judged.hold_reason)
 
     def _require_state(self, request: Request) -> None:
         """Raise ObservationError where it is the caller's state that says nothing of where to hold."""
         state = request.observation.state
-        if state is None and self._state_dim:
+        if state is None and self._known.state_dim:
             raise ObservationError(
-                f"no robot state: the guard is tripped and needs the state ({self._state_dim} numbers or more) to hold at",
+                f"no robot state: the guard is tripped and needs the state ({self._known.state_dim} numbers or more) to hold at",
                 "missing-state",
             )
-        if state is not None and len(state) < self._state_dim:
+        if state is not None and len(state) < self._known.state_dim:
             raise ObservationError(
-                f"the state must have at least {self._state_dim} numbers to hold at, got {len(state)}",
+                f"the state must have at least {self._known.state_dim} numbers to hold at, got {len(state)}",
                 "state-length",
             )
 
     def hold_position(self, request: Request) -> Floats | None:
-        """(action_dim,) what the robot is being told, for the joints that do it, else where it measures itself."""
-        told, measured, moment = (
-            self._history.recall(_owner(request)),
-            self._measured(request),
-            moment_of(request),
-        )
-        since_s = moment.seconds_since(told.moment) if told is not None else 0.0
-        if told is None or (since_s < 0.0 and measured is not None):
-            return measured
-        target = told.target(since_s + (time.monotonic_ns() - moment.zero_ns) * 1e-9)
-        if measured is None:
-            return target
-        try:
-            trusted = self._motion(request, 1, told.dt_s).trusted
-        except Exception as error:
-            self._log(
-                logging.ERROR, "compare", "%s: measured and commanded position cannot be compared", BROKEN, error=error
-            )  # fmt: skip
-            return target
-        if trusted is None:
-            return target if told.episode_id == request.episode_id else measured
-        held: Floats = np.where(trusted, target, measured)
-        return held
-
-    def _measured(self, request: Request) -> Floats | None:
-        state, columns = request.observation.state, self._hold_columns
-        if columns is None or state is None or len(state) < self._state_dim:
-            return None
-        measured: Floats = state[columns]
-        return measured if all(map(isfinite, measured.tolist())) else None
-
-    def _remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
-        rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
-        rows[0], rows[1:] = chunk.actions[0], chunk.actions
-        if known.start is not None:
-            rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
-        self._history.remember(
-            _owner(request), Told(rows, chunk.dt_s, moment_of(request), request.episode_id)
-        )
+        """(action_dim,) where the one who asks would come to rest if it were held now; None where nobody knows."""
+        held = self._known.hold(request, 0.0)
+        return None if held is None else held.position
 
 
 def guard_for(
     embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics, safety: SafetyConfig | None,
     action_names: tuple[str, ...], dt_s: float, said: Callable[[Request], Served] | None = None,
+    margin_rad: float = MARGIN_RAD, state_names: tuple[str, ...] = (),
+    monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Guard:  # fmt: skip
     """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
     action_names, dt_s: of the chunks that will come. said: what an answer without inference says of who was to answer.
+    margin_rad: the setting `plausibility_margin_rad`. state_names: of the state's columns, where known.
     """
+    plausible = state_range(embodiment, state_names, hold_columns, margin_rad)
     limits = effective_limits(action_names, embodiment, safety)
     name = embodiment.name if embodiment is not None else "none"
     if safety is None:
-        return Guard(limits, hold_columns, metrics, name, said=said)
+        return Guard(
+            limits, hold_columns, metrics, name, said=said, plausible=plausible, tracking_rad=margin_rad,
+            monotonic_ns=monotonic_ns,
+        )  # fmt: skip
     for note in safety.notes:
         log.warning("%s", note)
     if limits is not None:
@@ -373,15 +348,10 @@ def guard_for(
             Check(limits, dt_s, safety.mode)
         except ValueError as error:
             raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
-    return Guard(limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, said)
-
-
-def _owner(request: Request) -> str | None:
-    """Whose command history it is: the ROS robot's, that of the robot which names itself, else the episode's."""
-    if request.observation.stamp_ns:
-        return ROBOT
-    robot = robot_of(request)
-    return f"{ROBOT}:{robot}" if robot else request.episode_id
+    return Guard(
+        limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, said, plausible, margin_rad,
+        monotonic_ns,
+    )  # fmt: skip
 
 
 def _line(reason: str) -> str:

@@ -67,6 +67,10 @@ class Participant:
 
     def trigger(self, service: str) -> dict[str, Any]:
         """Calls a std_srvs/Trigger whose message is JSON. Raises DemoError with its message if it refuses."""
+        return dict(json.loads(self.call(service)))
+
+    def call(self, service: str) -> str:
+        """Calls a std_srvs/Trigger and returns its message. Raises DemoError with it if it refuses."""
         client = self._triggers.get(service)
         if client is None:
             client = self._triggers[service] = self.node.create_client(Trigger, service)
@@ -74,7 +78,7 @@ class Participant:
         answer = self._result(client.call_async(Trigger.Request()), service)
         if not answer.success:
             raise DemoError(f"{service} refused: {answer.message}")
-        return dict(json.loads(answer.message))
+        return str(answer.message)
 
     def set_parameters(self, node_name: str, values: Mapping[str, bool | int | float | str]) -> None:
         """Sets parameters of another node. Raises DemoError when it refuses one."""

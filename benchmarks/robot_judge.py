@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges what a simulated robot is told, by what the product cannot know: where its arm is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.robot_world import ARM, DT_S, MAX_AGE_MS, SPEED, Command, Doubles, World
+
+EPSILON = 2e-5  # rounding to float32, twice
+SILENT_S = MAX_AGE_MS * 1e-3 + 0.25  # a chunk that is over for longer must have been followed by a hold
+
+LOW, HIGH = ARM.action_min, ARM.action_max
+
+
+@dataclass
+class Judge:
+    """Looks at every command before the arm has it."""
+
+    world: World | None = None
+    problems: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    streaming: bool = False  # a command is in force, so that the next one may also count from it
+    moving_until_s: float = 0.0
+    held: bool = True
+
+    def heard(self, command: Command) -> None:
+        """Judge one trajectory against where the arm is and what it is told."""
+        world = self.world
+        assert world is not None
+        self.counts["hold" if command.is_hold else "chunk"] += 1
+        rows, now = command.rows, world.clock.seconds
+        if not np.isfinite(rows).all():
+            self._found(f"not finite: {rows[0]}", command)
+            return
+        if (rows < LOW).any() or (rows > HIGH).any():
+            self._found(f"outside the limits: {rows.min(axis=0)} {rows.max(axis=0)}", command)
+        steps = np.diff(command.due_s)[:, None]
+        if (np.abs(np.diff(rows, axis=0)) > SPEED * steps + EPSILON).any():
+            self._found("faster than the limit from row to row", command)
+        coming = np.flatnonzero(command.due_s > now)
+        if command.is_hold and len(coming) < len(rows):
+            self._found("a hold that was over when it came", command)
+        if len(coming):
+            self._judge_start(command, rows[coming[0]], max(command.due_s[coming[0]] - now, DT_S))
+        self.streaming, self.held = True, command.is_hold
+        self.moving_until_s = float(command.due_s[-1])
+
+    def _judge_start(self, command: Command, first: Doubles, within_s: float) -> None:
+        world = self.world
+        assert world is not None
+        reach = SPEED * within_s + EPSILON
+        from_arm = np.abs(first - world.arm.position) - reach
+        from_command = np.abs(first - world.arm.commanded()) - reach
+        excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
+        if (excess > 0.0).any():
+            joint = int(np.argmax(excess))
+            speed = (abs(first[joint] - world.arm.position[joint])) / within_s / SPEED[joint]
+            self._found(f"joint {joint + 1} leaps: {speed:.2f} times its limit from where it is", command)
+
+    def look(self) -> None:
+        """Once a tick: what is over must have been followed by something."""
+        world = self.world
+        assert world is not None
+        over_s = world.clock.seconds - self.moving_until_s
+        if self.streaming and not self.held and over_s > SILENT_S and not world.loop.stopped:
+            self._found(f"nothing came for {over_s:.2f} s after a chunk was over", None)
+            self.held = True
+
+    def _found(self, problem: str, command: Command | None) -> None:
+        world = self.world
+        assert world is not None
+        kind = "" if command is None else f" ({'hold ' + command.reason if command.is_hold else 'chunk'})"
+        self.problems.append(f"{world.clock.seconds - 1000.0:.2f} s{kind}: {problem}")

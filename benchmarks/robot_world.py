@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG002, ARG005 - what stands for something takes what that takes
+"""A robot on a clock that the program moves: the real guard, observation buffer, chunk loop and watchdog drive a simulated arm.
+
+One thread. What takes time in the real node (an inference) moves the clock on, and everything else happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.embodiment import Embodiment, load_preset
+from reflex_core.errors import ObservationError
+from reflex_core.metrics import Metrics
+from reflex_core.policy.fit import Fit
+from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.robot.limits.hold import Hold
+from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.wedges.guard import Guard, guard_for
+from reflex_ros.arrivals import IMAGE, Arrival
+from reflex_ros.chunk_loop import ChunkLoop
+from reflex_ros.observations import Gates, ObservationBuffer
+from reflex_ros.progress import Progress, Tuning
+from reflex_ros.watchdog import Watchdog
+
+Doubles = NDArray[np.float64]
+
+TICK_S = 0.01
+CAMERA_TICKS = 3
+HORIZON, DT_S, EXECUTED = 50, 0.05, 25
+MAX_AGE_MS, MARGIN_RAD = 300.0, 0.2
+ARM: Embodiment = replace(load_preset("franka").without_gripper(), acceleration_max=None)
+NAMES = ARM.joint_names
+HOME: Doubles = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8])
+assert ARM.velocity_max is not None
+SPEED: Doubles = ARM.velocity_max
+EPOCH_NS = 1_700_000_000 * 10**9
+
+Model = Callable[[Request], Floats]
+
+
+@dataclass
+class Clock:
+    """The monotonic clock, and the wall clock that somebody may set beside it."""
+
+    monotonic_ns: int = 10**12
+    offset_ns: int = EPOCH_NS
+
+    def wall_ns(self) -> int:
+        return self.monotonic_ns + self.offset_ns
+
+    @property
+    def seconds(self) -> float:
+        return self.monotonic_ns * 1e-9
+
+
+@dataclass(frozen=True)
+class Command:
+    """One published trajectory. rows: (n, 7) float64; due_s: (n,) on the monotonic clock."""
+
+    rows: Doubles
+    due_s: Doubles
+    is_hold: bool
+    reason: str
+
+
+class Arm:
+    """Follows what is published, as a trajectory controller does, with no joint faster than its limit."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.position = HOME.copy()
+        self.following = True
+        self._times_s, self._rows = np.zeros(1), HOME[None]
+
+    def commanded(self) -> Doubles:
+        """(7,) what the controller asks for now: linear between points, constant after the last."""
+        times, at = self._times_s, self._clock.seconds
+        index = int(np.searchsorted(times, at, side="right"))
+        if index == 0 or index == len(times):
+            return self._rows[max(index - 1, 0)]
+        share = (at - times[index - 1]) / (times[index] - times[index - 1])
+        return self._rows[index - 1] + share * (self._rows[index] - self._rows[index - 1])
+
+    def take(self, command: Command) -> None:
+        """Splice a trajectory in: from what is commanded now to its first point that is still to come."""
+        now = self._clock.seconds
+        coming = command.due_s > now
+        if coming.any():
+            start = self.commanded()
+            self._times_s = np.concatenate([[now], command.due_s[coming]])
+            self._rows = np.concatenate([start[None], command.rows[coming]])
+
+    def rest(self) -> None:
+        """Somebody else moved the arm: the controller holds where it is."""
+        self._times_s, self._rows = np.zeros(1), self.position[None].copy()
+
+    def step(self) -> None:
+        """Move on by one tick."""
+        if self.following:
+            most = SPEED * TICK_S
+            self.position = self.position + np.clip(self.commanded() - self.position, -most, most)
+
+
+class Outputs:
+    """Stands for the ROS publishers: every trajectory goes to `heard`, and to the arm."""
+
+    def __init__(self, clock: Clock, heard: Callable[[Command], None]) -> None:
+        self._clock, self._heard = clock, heard
+
+    def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
+        rows = np.arange(start + 1, len(served.chunk.actions) + 1)
+        due_s = (stamp_ns - self._clock.offset_ns) * 1e-9 + rows * served.chunk.dt_s
+        self._heard(Command(served.chunk.actions[start:].astype(np.float64), due_s, False, ""))
+
+    def hold(
+        self, held: Hold, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str,
+        served: Served | None = None,
+    ) -> None:  # fmt: skip
+        rows = np.arange(held.start + 1, len(held.rows) + 1)
+        due_s = self._clock.seconds + rows * held.dt_s
+        self._heard(Command(held.rows[held.start :].astype(np.float64), due_s, True, reason))
+
+
+class Engine:
+    """Stands for the engine: the guard around a model that takes `latency_s`."""
+
+    def __init__(self, clock: Clock, guard: Guard, passes: Callable[[float], None]) -> None:
+        self.metrics = Metrics()
+        self.guard, self.model = guard, _stay
+        self.latency_s = 0.05
+        self._clock, self._passes = clock, passes
+        self._count = 0
+
+    def request(self, observation: Observation, **said: Any) -> Request:
+        self._count += 1
+        return Request(observation=observation, request_id=str(self._count), **said)
+
+    def act(self, request: Request) -> Served:
+        return self.guard(request, self._infer)
+
+    def _infer(self, request: Request) -> Served:
+        self._passes(self.latency_s)
+        actions = self.model(request)
+        return Served(
+            chunk=ActionChunk(actions, NAMES, DT_S), raw_actions=actions, request_id=request.request_id,
+            episode_id=request.episode_id, seed=1, slot="prod", model_version="fuzz@0", inference_mode="onnx_cpu",
+            denoise_steps=10, denoise_steps_configured=10,
+        )  # fmt: skip
+
+
+def _stay(request: Request) -> Floats:
+    state = request.observation.state
+    if state is None:
+        raise ObservationError("no state")
+    return np.tile(state, (HORIZON, 1)).astype(np.float32)
+
+
+def _picture() -> bytes:
+    """A 2 x 2 rgb8 sensor_msgs/Image as CDR."""
+    return b"".join(
+        [
+            b"\x00\x01\x00\x00", struct.pack("<iII", 0, 0, 1), b"\x00\x00\x00\x00", struct.pack("<III", 2, 2, 5),
+            b"rgb8\x00", b"\x00", b"\x00\x00", struct.pack("<II", 6, 12), bytes(12),
+        ]
+    )  # fmt: skip
+
+
+PICTURE = _picture()
+Lie = Callable[[Doubles, float], "Doubles | None"]
+
+
+def truth(position: Doubles, _: float) -> Doubles:
+    """What a sensor that is well reports."""
+    return position
+
+
+@dataclass
+class World:
+    """Everything of one robot. `lie` changes what the joints report: (7,) rad, or None for silence.
+
+    heard: called with every published trajectory, before the arm follows it. meanwhile: called once a tick.
+    """
+
+    heard: Callable[[Command], None] = lambda _: None
+    meanwhile: Callable[[], None] = lambda: None
+    clock: Clock = field(default_factory=Clock)
+    lie: Lie = truth
+    second_lie: Lie | None = None
+    camera: bool = True
+    sensor_offset_ns: int | None = None  # a sensor on a machine whose clock nobody sets
+
+    def __post_init__(self) -> None:
+        clock = self.clock
+        self.arm = Arm(clock)
+        monotonic = lambda: clock.monotonic_ns  # noqa: E731
+        self.guard = guard_for(
+            ARM, np.arange(7), Metrics(), None, NAMES, DT_S, margin_rad=MARGIN_RAD, state_names=NAMES,
+            monotonic_ns=monotonic,
+        )  # fmt: skip
+        self.engine = Engine(clock, self.guard, self.pass_time)
+        gate = joint_gate(ARM, NAMES, MARGIN_RAD)
+        self.buffer = ObservationBuffer(("camera",), NAMES, True, gate=gate, monotonic_ns=monotonic)
+        self.buffer.instruction = "reach the red block"
+        fit = Fit(
+            cameras={"camera": "camera"}, state_names=NAMES, state_dim=7, state_statistics=None, action_names=NAMES,
+            action_statistics=None, columns=np.arange(7), hold_columns=np.arange(7), horizon=HORIZON, dt_s=DT_S,
+            embodiment=ARM,
+        )  # fmt: skip
+        loaded: Any = SimpleNamespace(
+            guard=self.guard, policy=SimpleNamespace(fit=fit), first_latency_s=0.05, needs_instruction=True,
+            embodiment=ARM, executed=lambda episode, row: self.guard.commands.executed(),
+            not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
+        )  # fmt: skip
+        tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1)
+        engine: Any = self.engine
+        outputs: Any = Outputs(clock, self._sent)
+        self.loop = ChunkLoop(
+            engine, loaded, self.buffer, outputs, clock.wall_ns, lambda: tuning, Progress(), monotonic_ns=monotonic,
+            wall_clock=True,
+        )  # fmt: skip
+        self.barks: list[str] = []
+        watched: Any = SimpleNamespace(overdue=self.loop.late, rescue=self.loop.rescue)
+        self.watchdog = Watchdog(watched, self.barks.append)
+        self._ticks = 0
+
+    def _sent(self, command: Command) -> None:
+        self.heard(command)
+        self.arm.take(command)
+
+    def run(self, seconds: float) -> None:
+        """Let the loop look at the world once a tick."""
+        end_ns = self.clock.monotonic_ns + int(seconds * 1e9)
+        while self.clock.monotonic_ns < end_ns:
+            self._tick()
+            self.loop.cycle()
+
+    def pass_time(self, seconds: float) -> None:
+        """Everything but the chunk loop goes on."""
+        for _ in range(round(seconds / TICK_S)):
+            self._tick()
+
+    def _tick(self) -> None:
+        self.clock.monotonic_ns += int(TICK_S * 1e9)
+        self._ticks += 1
+        self.arm.step()
+        stamp_ns = self.clock.monotonic_ns + (
+            self.clock.offset_ns if self.sensor_offset_ns is None else self.sensor_offset_ns
+        )
+        arrived = (stamp_ns, self.clock.wall_ns())
+        for lie in (self.lie, *([self.second_lie] if self.second_lie is not None else [])):
+            reading = lie(self.arm.position, self.clock.seconds)
+            if reading is not None:
+                self.buffer.put_joints(Arrival("joint_states", "", b"", *arrived), NAMES, reading.tolist())
+        if self.camera and self._ticks % CAMERA_TICKS == 0:
+            self.buffer.put_image("camera", Arrival("camera/image_raw", IMAGE, PICTURE, *arrived))
+        self.meanwhile()
+        self.watchdog.check()

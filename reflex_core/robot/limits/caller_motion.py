@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of the robot that a request is for: what it was told, where it is measured, how it would be held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from reflex_core.limits.history import CommandHistory, Told, moment_of
+from reflex_core.limits.motion import Motion, motion
+from reflex_core.limits.values import Limits
+from reflex_core.policy.fit import Columns
+from reflex_core.robot.callers import robot_of
+from reflex_core.robot.limits.commands import RobotCommands, stream_of
+from reflex_core.robot.limits.hold import Hold, hold
+from reflex_core.robot.plausibility import StateRange
+from reflex_core.values import ActionChunk, Floats, Request
+
+UNKNOWN = Motion()
+NAMED = "\0robot:"  # the histories of robots that name themselves, apart from those of episodes
+
+log = logging.getLogger(__name__)
+
+
+class CallerMotion:
+    """The histories of all robots, of which one has stamped observations and executes what is published. Thread-safe.
+
+    robot: the commands of that one. state_dim: how many numbers a state must have to say where a robot is, 0 for never.
+    """
+
+    def __init__(
+        self, limits: Limits | None, hold_columns: Columns | None, plausible: StateRange, tracking_rad: float,
+        monotonic_ns: Callable[[], int],
+    ) -> None:  # fmt: skip
+        """Arguments as of the guard, whose part this is."""
+        self.robot = RobotCommands(limits, tracking_rad)
+        self.state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
+        self._limits, self._columns, self._plausible = limits, hold_columns, plausible
+        self._monotonic_ns = monotonic_ns
+        self._history = CommandHistory()
+
+    def motion(self, request: Request, horizon: int, dt_s: float, row: int | None = None) -> Motion:
+        """Return where the robot comes from when a chunk of `horizon` rows begins. row: the first one it will execute."""
+        limits = self._limits
+        if limits is None:
+            return UNKNOWN
+        told, moment = self._told(request), moment_of(request)
+        same = told is None or told.episode_id == request.episode_id
+        return motion(
+            told, self.measured(request), moment, self._monotonic_ns(), limits, horizon, dt_s, same_episode=same,
+            tracking=self.robot.tracking if moment.stamp_ns else None, row=row, newest=self._newest(request),
+        )  # fmt: skip
+
+    def measured(self, request: Request) -> Floats | None:
+        """(action_dim,) where the request says that the robot is; None where it does not, or cannot be believed."""
+        return self._joints(request.observation.state)
+
+    def _newest(self, request: Request) -> Floats | None:
+        """(action_dim,) where the stamped robot is by now; None where nobody can say."""
+        if request.newest is None or not request.observation.stamp_ns:
+            return None
+        seen = request.newest()
+        return self._joints(seen.state) if seen is not None else None
+
+    def _joints(self, state: Floats | None) -> Floats | None:
+        columns = self._columns
+        if columns is None or state is None or len(state) < self.state_dim:
+            return None
+        measured: Floats = state[columns]
+        return measured if np.isfinite(measured).all() and not self._plausible.problem(state) else None
+
+    def hold(self, request: Request, dt_s: float) -> Hold | None:
+        """Return the hold of the one who asks, None where nothing is known to hold at. dt_s: of its rows, 0: one row."""
+        told, measured, moment = self._told(request), self.measured(request), moment_of(request)
+        since_s = moment.seconds_since(told.moment) if told is not None else 0.0
+        if told is None or (since_s < 0.0 and measured is not None and not moment.stamp_ns):
+            return hold(self._limits, dt_s, None, measured)
+        follows = np.ones(told.rows.shape[1], np.bool_)
+        if measured is not None and len(measured) == len(follows):
+            try:
+                trusted = self.motion(request, 1, told.dt_s).trusted
+            except Exception:
+                log.exception("measured and commanded position cannot be compared: the command is held")
+                measured = None
+            else:
+                same = told.episode_id == request.episode_id
+                follows = trusted if trusted is not None else np.full(len(follows), same)
+                # a program that plays its chunk by itself may trail it as it likes: it is led on to where it was told
+                measured = measured if not follows.all() or moment.stamp_ns else None
+        now_s = since_s + (self._monotonic_ns() - moment.zero_ns) * 1e-9
+        return hold(self._limits, dt_s, stream_of(told, now_s, follows), measured)
+
+    def remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
+        """Keep a chunk that is about to be executed. known: what `motion` said of it."""
+        rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
+        rows[0], rows[1:] = chunk.actions[0], chunk.actions
+        if known.start is not None:
+            rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
+        told = Told(rows, chunk.dt_s, moment_of(request), request.episode_id)
+        if not request.observation.stamp_ns:
+            self._history.remember(_owner(request), told)
+            return
+        row = known.splice.row if known.splice is not None else 0
+        if known.splice is not None:
+            rows[1 : 1 + row] = known.splice.path()  # what it is told meanwhile
+        self.robot.remember(told, row)
+
+    def _told(self, request: Request) -> Told | None:
+        stamped = request.observation.stamp_ns
+        return self.robot.recall() if stamped else self._history.recall(_owner(request))
+
+
+def _owner(request: Request) -> str | None:
+    """Whose history it is: that of the robot which names itself, else the episode's."""
+    robot = robot_of(request)
+    return f"{NAMED}{robot}" if robot else request.episode_id

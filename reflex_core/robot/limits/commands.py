@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the one robot that this process commands is told, and the hold that follows from it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.limits.history import Moment, Told
+from reflex_core.limits.motion import TRACKING_S, following
+from reflex_core.limits.values import Limits
+from reflex_core.robot.limits.hold import Hold, Mask, Stream, hold
+from reflex_core.values import Floats
+
+
+class RobotCommands:
+    """The commands of the robot whose observations are stamped. Thread-safe.
+
+    A chunk that was judged is the newest; it becomes what the robot executes when it is published, and is dropped when
+    it is not. Where nobody says which (a program that holds the guard alone), the newest counts.
+    tracking: (action_dim,) how far from its command a joint may be measured and still follow it; None without limits.
+    """
+
+    def __init__(self, limits: Limits | None, tracking_rad: float) -> None:
+        self.tracking: NDArray[np.float64] | None = None
+        self._limits = limits
+        if limits is not None:
+            self.tracking = np.full(limits.dim, tracking_rad)
+        self._lock = threading.Lock()
+        self._newest: Told | None = None
+        self._executed: Told | None = None
+        self.joined = 0
+
+    def remember(self, told: Told, joined: int) -> None:
+        """A chunk was judged. joined: its first row still to come then; those before say where the robot is led meanwhile."""
+        with self._lock:
+            self._newest, self.joined = told, joined
+
+    def executed(self) -> None:
+        """The newest chunk was published."""
+        with self._lock:
+            self._executed = self._newest
+
+    def forget(self) -> None:
+        """The newest chunk was not published: what was before it goes on."""
+        with self._lock:
+            self._newest = self._executed
+
+    def end(self) -> None:
+        """Nothing that was commanded counts any more: a stop, a takeover, a deactivation, another clock."""
+        with self._lock:
+            self._newest = self._executed = None
+
+    def count_on_monotonic_clock(self) -> None:
+        """The robot's clock was set: what was commanded goes on as before, and its stamps say nothing any more."""
+        with self._lock:
+            self._newest, self._executed = _without_stamp(self._newest), _without_stamp(self._executed)
+
+    def recall(self) -> Told | None:
+        """The newest chunk; None before there was one, and after `end`."""
+        with self._lock:
+            return self._newest
+
+    def hold(
+        self, measured: Floats | None, believed: tuple[Sequence[float], int] | None, now: Moment, dt_s: float
+    ) -> Hold | None:
+        """Return the hold that begins now and counts as published; None where the robot cannot be held.
+
+        measured: (action_dim,) rad or m, fresh and plausible, else None. believed: the last position that was, and when
+        (monotonic ns); it says whether the commands were followed. Source: the rules of `hold`.
+        """
+        told, stream = self.recall(), None
+        if told is not None:
+            since_s = now.seconds_since(told.moment)
+            stream = stream_of(told, since_s, self._follows(told, since_s, measured, believed, now))
+        held = hold(self._limits, dt_s, stream, measured)
+        if held is not None:
+            self.remember(_told(held, now), held.start)
+            self.executed()
+        return held
+
+    def _follows(
+        self,
+        told: Told,
+        since_s: float,
+        measured: Floats | None,
+        believed: tuple[Sequence[float], int] | None,
+        now: Moment,
+    ) -> Mask:
+        """(action_dim,) the joints that do what they are told, as far as anybody has seen."""
+        where, at_s = measured, since_s
+        if where is None and believed is not None:
+            where = np.array(believed[0], np.float32)
+            at_s = since_s - (now.zero_ns - believed[1]) * 1e-9
+        if where is None or self._limits is None or self.tracking is None:
+            return np.ones(told.rows.shape[1], np.bool_)
+        recent = told.at(at_s - np.array([0.0, TRACKING_S / 2, TRACKING_S]))
+        step = self._limits.velocity_max * told.dt_s
+        margin = np.fmax(np.where(np.isfinite(step), step, 0.0), self.tracking)
+        return following(recent, where.astype(np.float64), margin, self._limits)
+
+
+def stream_of(told: Told, seconds: float, follows: Mask) -> Stream:
+    """Return what `told` says at `seconds` after its time zero. follows: the joints that do it."""
+    at = told.at(np.array([seconds]))[0]
+    return Stream(at, told.target(seconds).astype(np.float64), told.step(seconds), follows)
+
+
+def _without_stamp(told: Told | None) -> Told | None:
+    return None if told is None else replace(told, moment=replace(told.moment, stamp_ns=0))
+
+
+def _told(held: Hold, now: Moment) -> Told:
+    """A hold as what is told: until its first row in a straight line from where it begins."""
+    rows = np.concatenate([held.origin[None].astype(np.float32), held.rows])
+    first = held.start + 1
+    for before in range(1, first):
+        rows[before] = rows[0] + (rows[first] - rows[0]) * np.float32(before / first)
+    return Told(rows, held.dt_s, now)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a robot is held, and how it gets there: the one place where holds are made, and it is the guard's.
+
+1. The measurement is fresh and plausible and nothing stopped since the last command: the running stream, braked.
+2. After a stop, a takeover, a deactivation: where each joint is measured.
+3. The measurement is bad or stale: the last command, if it is finite and was really being followed.
+4. Neither: nothing, and whoever asked says so.
+
+Every row lies inside the limits, and no joint is told to move faster than its limit, neither from where it is measured
+nor from what it was told before. What is not possible at once takes longer: the first rows are then left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.limits.check import inner_limits
+from reflex_core.limits.values import Limits
+from reflex_core.values import Floats
+
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+STREAM, MEASURED, COMMAND = "stream", "measured", "command"  # rules 1, 2 and 3
+LONGEST_S = 60.0  # a joint that needs longer to come to its hold is not held but moved
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a robot is told at one moment: all (action_dim,), rad or m.
+
+    at: commanded now. target: the row that is being approached. step: the move of the period under way.
+    follows: the joints that do what they are told, as far as anybody has seen.
+    """
+
+    at: Doubles
+    target: Doubles
+    step: Doubles
+    follows: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """rows: (n, action_dim) float32; row i is due (i + 1) * dt_s after the hold begins, the last one is a standstill.
+
+    start: the first row that can be reached in time by every joint; those before repeat it. rule: stream, measured or
+    command. origin: (action_dim,) where the robot begins, float64.
+    """
+
+    rows: Floats
+    dt_s: float
+    start: int
+    rule: str
+    origin: Doubles
+
+    @property
+    def position(self) -> Floats:
+        """(action_dim,) where the robot comes to rest."""
+        end: Floats = self.rows[-1]
+        return end
+
+
+def hold(limits: Limits | None, dt_s: float, stream: Stream | None, measured: Floats | None) -> Hold | None:
+    """Return the hold of a robot, or None where nothing is known that it could be held at.
+
+    stream: None after a stop. measured: (action_dim,) rad or m, fresh and plausible, else None. dt_s: of the rows, 0 where
+    no rate is known: one row then. Source: the four rules above.
+    """
+    where = None if measured is None else measured.astype(np.float64)
+    if stream is not None and not (np.isfinite(stream.at).all() and np.isfinite(stream.target).all()):
+        stream = None
+    if stream is not None and where is None and not stream.follows.all():
+        stream = None
+    if stream is None and where is None:
+        return None
+    dim = len(stream.at if stream is not None else where)  # type: ignore[arg-type]
+    low, high = _range(limits, dim)
+    path = _path(limits, dt_s, stream, where)
+    path = np.minimum(np.maximum(path, low), high)
+    rule = MEASURED if stream is None or not stream.follows.any() else COMMAND if where is None else STREAM
+    origin = _origin(stream, where)
+    if not dt_s > 0.0:
+        return Hold(path[-1:].astype(np.float32), dt_s, 0, rule, origin)
+    centres = _centres(stream, where)
+    most = _most(limits, dt_s, dim)
+    start, count = _periods(path[-1], centres, (low, high), most)
+    if (max(start + 1, count) - 1) * dt_s > LONGEST_S:
+        return None
+    rows = np.concatenate([path, np.tile(path[-1], (max(count - len(path), 0), 1))])
+    reach = np.arange(1, len(rows) + 1)[:, None] * most
+    for centre in centres:
+        rows = np.where(np.isnan(centre), rows, np.minimum(np.maximum(rows, centre - reach), centre + reach))
+    rows = np.minimum(np.maximum(rows, low), high)
+    rows[:start] = rows[start]
+    inside: Floats = np.minimum(np.maximum(rows.astype(np.float32), low), high).astype(np.float32)
+    return Hold(inside, dt_s, start, rule, origin)
+
+
+def _range(limits: Limits | None, dim: int) -> tuple[Floats, Floats]:
+    if limits is None:
+        return np.full(dim, -np.inf, np.float32), np.full(dim, np.inf, np.float32)
+    return inner_limits(limits.position_min, limits.position_max)
+
+
+def _most(limits: Limits | None, dt_s: float, dim: int) -> Doubles:
+    """The largest move of a period, less what rounding to float32 may add."""
+    if limits is None:
+        return np.full(dim, np.inf)
+    step = limits.velocity_max * dt_s
+    extent = np.fmax(np.abs(limits.position_min), np.abs(limits.position_max))
+    rounding = np.where(np.isfinite(extent), np.spacing(extent.astype(np.float32)).astype(np.float64), 0.0)
+    return np.maximum(step - 2.0 * rounding, 1e-12)
+
+
+def _path(limits: Limits | None, dt_s: float, stream: Stream | None, where: Doubles | None) -> Doubles:
+    """(n, action_dim) the way to the standstill before any limit: the stream braked, or where a joint is measured."""
+    if stream is None:
+        assert where is not None
+        return where[None]
+    rows = _braked(limits, dt_s, stream)
+    return rows if where is None else np.where(stream.follows, rows, where)
+
+
+def _braked(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
+    """As hard as the acceleration limit allows; where there is none, the joint stops at the row it is approaching."""
+    bend = np.full(len(stream.at), np.inf)
+    if limits is not None and dt_s > 0.0:
+        bend = limits.acceleration_max * dt_s * dt_s
+    if np.isinf(bend).all():
+        return stream.target[None]
+    at, step, rows = stream.at, np.where(np.isinf(bend), 0.0, stream.step), list[Doubles]()
+    at = np.where(np.isinf(bend), stream.target, at)
+    if limits is not None:
+        most = np.where(np.isinf(bend), 0.0, limits.velocity_max * dt_s)
+        step = np.minimum(np.maximum(step, -most), most)
+    while True:
+        step = np.sign(step) * np.maximum(np.abs(step) - bend, 0.0)
+        at = at + step
+        rows.append(at)
+        if not step.any() or len(rows) * dt_s > LONGEST_S:
+            return np.array(rows)
+
+
+def _origin(stream: Stream | None, where: Doubles | None) -> Doubles:
+    if stream is None:
+        assert where is not None
+        return where
+    return stream.at if where is None else np.where(stream.follows, stream.at, where)
+
+
+def _centres(stream: Stream | None, where: Doubles | None) -> list[Doubles]:
+    """From where no joint may move faster than its limit, NaN where that does not count."""
+    centres = [] if where is None else [where]
+    if stream is not None:
+        centres.append(np.where(stream.follows, stream.at, np.nan))
+    return centres
+
+
+def _periods(
+    end: Doubles, centres: list[Doubles], limits: tuple[Floats, Floats], most: Doubles
+) -> tuple[int, int]:
+    """(first row that lies in reach of every centre and inside the limits, number of rows until the end is reached).
+
+    Intervals that meet in pairs all meet: what counts is the way of each centre into the range, and half of that
+    between two centres.
+    """
+    low, high = limits
+    ways = [np.maximum(np.maximum(low - centre, centre - high), 0.0) for centre in centres]
+    ways += [np.abs(one - other) / 2 for i, one in enumerate(centres) for other in centres[:i]]
+    first = np.nanmax([np.nan_to_num(way) / most for way in ways])
+    last = np.nanmax([np.nan_to_num(np.abs(end - centre)) / most for centre in centres])
+    return max(int(np.ceil(min(first, 1e9))) - 1, 0), max(int(np.ceil(min(last, 1e9))), 1)

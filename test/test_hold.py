@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a robot is held and how it gets there: the four rules, inside the limits, never faster than a joint may be moved."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from guarded import FRANKA, HIGH, LOW, MIDDLE
+
+from reflex_core.limits.history import Moment, Told
+from reflex_core.limits.values import Limits, effective_limits
+from reflex_core.robot.limits.commands import RobotCommands
+from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM, Doubles, Hold, Stream, hold
+from reflex_core.values import Floats
+
+FOUND = effective_limits(FRANKA.joint_names, FRANKA, None)
+assert FOUND is not None
+LIMITS: Limits = FOUND
+BENDING = dataclasses.replace(LIMITS, acceleration_max=np.full(7, 10.0))
+DT_S = 0.05
+STEP = LIMITS.velocity_max * DT_S
+AT = MIDDLE.astype(np.float64)
+ALL = np.ones(7, np.bool_)
+SECOND_NS = 10**9
+
+
+def moving(share: float, *, at: Doubles = AT, follows: Doubles = ALL) -> Stream:
+    """Every joint moves at this share of its limit, and is half-way through a period."""
+    return Stream(at, at + share * STEP / 2, share * STEP, follows)
+
+
+def require_safe(held: Hold | None, limits: Limits, *centres: Doubles) -> Hold:
+    """Inside the limits, no faster than each joint may be from row to row and from every centre, and still at the end."""
+    assert held is not None
+    rows = held.rows.astype(np.float64)
+    assert np.isfinite(rows).all()
+    assert (rows >= limits.position_min).all()
+    assert (rows <= limits.position_max).all()
+    most = limits.velocity_max * held.dt_s
+    assert (np.abs(np.diff(rows[held.start :], axis=0)) <= most + 1e-9).all()
+    for centre in centres:
+        reach = most * (np.arange(held.start, len(rows)) + 1)[:, None]
+        assert (np.abs(rows[held.start :] - centre) <= reach + 1e-6).all()
+    return held
+
+
+def test_rule_1_the_stream_is_braked_at_the_row_it_approaches() -> None:
+    held = require_safe(hold(LIMITS, DT_S, moving(0.8), MIDDLE), LIMITS, AT)
+    assert held.rule == STREAM
+    np.testing.assert_allclose(held.position, AT + 0.4 * STEP, atol=1e-6)
+    assert len(held.rows) == 1
+
+
+@pytest.mark.parametrize("share", [1.0, -1.0, 0.3])
+def test_rule_1_with_an_acceleration_limit_there_are_several_rows_that_brake(share: float) -> None:
+    held = require_safe(hold(BENDING, DT_S, moving(share), MIDDLE), BENDING, AT)
+    moves = np.diff(np.concatenate([AT[None], held.rows.astype(np.float64)]), axis=0)
+    bends = np.diff(np.concatenate([(share * STEP)[None], moves]), axis=0)
+    assert (np.abs(bends) <= 10.0 * DT_S**2 + 1e-6).all()
+    assert len(held.rows) >= 1
+    np.testing.assert_allclose(moves[-1], 0.0, atol=10.0 * DT_S**2 + 1e-6)
+
+
+def test_rule_1_an_arm_that_trails_is_led_to_the_end_no_faster_than_it_may() -> None:
+    lag = 0.15
+    held = require_safe(
+        hold(LIMITS, DT_S, moving(0.0), (MIDDLE - lag).astype(np.float32)), LIMITS, AT, AT - lag
+    )
+    np.testing.assert_allclose(held.position, AT, atol=1e-6)
+    assert len(held.rows) == 2
+
+
+def test_rule_1_a_joint_that_does_not_follow_is_held_where_it_is() -> None:
+    follows = ALL.copy()
+    follows[2] = False
+    measured = MIDDLE.copy()
+    measured[2] += 0.7
+    held = require_safe(hold(LIMITS, DT_S, moving(0.5, follows=follows), measured), LIMITS, measured)
+    assert held.position[2] == pytest.approx(measured[2])
+    assert held.position[1] == pytest.approx(AT[1] + 0.25 * STEP[1])
+
+
+def test_rule_2_without_a_stream_it_is_where_each_joint_is_measured() -> None:
+    held = require_safe(hold(LIMITS, DT_S, None, MIDDLE), LIMITS, AT)
+    assert held.rule == MEASURED
+    np.testing.assert_array_equal(held.rows, MIDDLE[None])
+
+
+def test_rule_3_without_a_measurement_it_is_the_command() -> None:
+    held = require_safe(hold(LIMITS, DT_S, moving(0.5), None), LIMITS, AT)
+    assert held.rule == COMMAND
+
+
+def test_rule_3_a_command_that_was_not_followed_is_none() -> None:
+    follows = ALL.copy()
+    follows[0] = False
+    assert hold(LIMITS, DT_S, moving(0.5, follows=follows), None) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rule_3_a_command_that_is_no_number_is_none(value: float) -> None:
+    broken = moving(0.0, at=np.where(np.arange(7) == 3, value, AT))
+    assert hold(LIMITS, DT_S, broken, None) is None
+    assert require_safe(hold(LIMITS, DT_S, broken, MIDDLE), LIMITS).rule == MEASURED
+
+
+def test_rule_4_nothing_known_is_no_hold() -> None:
+    assert hold(LIMITS, DT_S, None, None) is None
+
+
+@pytest.mark.parametrize("outside", [0.01, 0.3, 0.57])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_joint_outside_its_range_is_held_at_the_edge_and_moved_there_no_faster_than_it_may(
+    outside: float, side: float
+) -> None:
+    edge = HIGH if side > 0 else LOW
+    measured = MIDDLE.copy()
+    measured[0] = edge[0] + np.float32(side * outside)
+    held = require_safe(hold(LIMITS, DT_S, None, measured), LIMITS, measured.astype(np.float64))
+    assert held.position[0] == edge[0]
+    assert held.start == max(int(np.ceil(outside / STEP[0])) - 1, 0)
+    assert (held.rows[: held.start, 0] == edge[0]).all(), "who plays it from row 0 stays inside as well"
+
+
+def test_a_slow_joint_gets_the_time_it_needs() -> None:
+    slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.1))
+    measured = (MIDDLE - 0.19).astype(np.float32)
+    held = require_safe(hold(slow, DT_S, moving(0.0), measured), slow, AT, measured.astype(np.float64))
+    np.testing.assert_allclose(held.position, AT, atol=1e-6)
+
+
+def test_a_joint_that_would_need_minutes_is_not_held() -> None:
+    slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 1e-3))
+    measured = MIDDLE.copy()
+    measured[0] = HIGH[0] + 0.3
+    assert hold(slow, DT_S, None, measured) is None
+
+
+def test_without_limits_or_a_rate_it_is_one_row() -> None:
+    assert hold(None, DT_S, None, MIDDLE) is not None
+    held = hold(LIMITS, 0.0, moving(0.5), None)
+    assert held is not None
+    assert held.rows.shape == (1, 7)
+
+
+def test_a_joint_without_a_speed_limit_is_there_at_once() -> None:
+    free = dataclasses.replace(LIMITS, velocity_max=np.full(7, np.inf))
+    measured = MIDDLE.copy()
+    measured[0] = HIGH[0] + 0.5
+    held = hold(free, DT_S, None, measured)
+    assert held is not None
+    assert (held.start, len(held.rows)) == (0, 1)
+    assert held.rows[0, 0] == HIGH[0]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_is_known_no_hold_breaks_a_limit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    limits = BENDING if seed % 2 else LIMITS
+    at = random.uniform(limits.position_min, limits.position_max)
+    inside = np.clip(at + random.uniform(-1, 1, 7) * STEP, limits.position_min, limits.position_max)
+    stream = Stream(at, inside, inside - at, ALL)
+    measured = (at + random.uniform(-0.2, 0.2, 7)).astype(np.float32)
+    require_safe(hold(limits, DT_S, stream, measured), limits, at, measured.astype(np.float64))
+    require_safe(hold(limits, DT_S, None, measured), limits, measured.astype(np.float64))
+
+
+def moment(seconds: float) -> Moment:
+    return Moment(int(seconds * SECOND_NS), int((1000 + seconds) * SECOND_NS))
+
+
+def executed(rows: Floats | None = None) -> RobotCommands:
+    """A robot that executes a chunk which moves joint 1 by 0.05 rad a row, since second 10."""
+    commands = RobotCommands(LIMITS, 0.2)
+    chunk = np.tile(MIDDLE, (11, 1)) if rows is None else rows
+    if rows is None:
+        chunk[:, 0] += np.arange(11) * 0.05
+    commands.remember(Told(chunk.astype(np.float32), DT_S, moment(10.0)), 0)
+    commands.executed()
+    return commands
+
+
+def test_the_hold_of_a_running_chunk_is_the_row_that_is_due() -> None:
+    measured = MIDDLE.copy()
+    measured[0] += 0.2
+    held = executed().hold(measured, None, moment(10.21), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)
+
+
+def test_a_chunk_that_was_not_published_is_nothing_the_robot_was_told() -> None:
+    commands = executed()
+    before = commands.recall()
+    commands.remember(Told(np.tile(HIGH, (11, 1)), DT_S, moment(10.1)), 0)
+    commands.forget()
+    assert commands.recall() is before
+
+
+def test_after_the_end_of_commands_the_past_counts_for_nothing() -> None:
+    commands = executed()
+    commands.end()
+    elsewhere = (MIDDLE + 0.8).astype(np.float32)
+    held = commands.hold(elsewhere, None, moment(11.0), DT_S)
+    assert held is not None
+    np.testing.assert_array_equal(held.position, elsewhere)
+    commands.end()
+    assert commands.hold(None, None, moment(11.0), DT_S) is None
+
+
+def test_a_stale_robot_is_held_at_its_command_if_it_was_seen_to_follow_it() -> None:
+    following, elsewhere = (MIDDLE + 0.01).tolist(), (MIDDLE + 0.8).tolist()
+    believed_ns = moment(10.0).zero_ns
+    assert executed().hold(None, (following, believed_ns), moment(10.4), DT_S) is not None
+    assert executed().hold(None, (elsewhere, believed_ns), moment(10.4), DT_S) is None
+    assert executed().hold(None, None, moment(10.4), DT_S) is not None, "it was never measured at all"
+
+
+def test_a_hold_is_what_the_robot_is_told_from_then_on() -> None:
+    commands = executed()
+    first = commands.hold(MIDDLE, None, moment(10.0), DT_S)
+    second = commands.hold(MIDDLE, None, moment(12.0), DT_S)
+    assert first is not None
+    assert second is not None
+    np.testing.assert_array_equal(first.position, second.position)
+
+
+def test_on_another_clock_the_commands_go_on() -> None:
+    """The wall clock was set by half a minute: the robot is where it was."""
+    commands = executed()
+    commands.count_on_monotonic_clock()
+    set_back = Moment(moment(10.21).zero_ns, moment(10.21).stamp_ns - 30 * SECOND_NS)
+    held = commands.hold(None, None, set_back, DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plausibility gate in time, on a clock that the test moves: what a joint can have done, and when it is believed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+from guarded import FRANKA, MIDDLE
+
+from reflex_core.embodiment import load_preset
+from reflex_core.robot.joint_gate import (
+    GAP_S,
+    IMPLAUSIBLE,
+    NOT_FINITE,
+    RECOVERY_S,
+    SETTLE_S,
+    JointGate,
+    Path,
+    joint_gate,
+)
+
+NAMES = list(FRANKA.joint_names)
+HOME = [float(each) for each in MIDDLE]
+TICK_S = 0.01  # joint states at 100 Hz
+VELOCITY, MARGIN = 2.175, 0.2
+
+
+class Sensor:
+    """Reports joint 1 through a gate; the others rest at HOME."""
+
+    def __init__(self, gate: JointGate | None = None) -> None:
+        self.refused: list[str] = []
+        self.gate = gate or joint_gate(FRANKA, NAMES, MARGIN, on_implausible=self.refused.append)
+        self.now_ns = 10**12
+        self.stamp_ns = 10**18
+
+    def reads(self, value: float, after_s: float = TICK_S, stamped_s: float | None = None) -> Sensor:
+        self.now_ns += int(after_s * 1e9)
+        self.stamp_ns += int((after_s if stamped_s is None else stamped_s) * 1e9)
+        self.gate.put(NAMES, [value, *HOME[1:]], self.stamp_ns, self.now_ns)
+        return self
+
+    def all_read(self, values: Iterable[float]) -> Sensor:
+        for value in values:
+            self.reads(value)
+        return self
+
+    @property
+    def believed(self) -> bool:
+        return self.gate.fault(NAMES) is None
+
+    @property
+    def estimate(self) -> float:
+        found = self.gate.believed(NAMES)
+        assert found is not None
+        return found[0][0]
+
+    def commands(self, low: float, high: float | None = None) -> Sensor:
+        """A way from `low` to `high` that takes a second, and stays there."""
+        rows = np.linspace(low, low if high is None else high, 21).tolist()
+        first_ns = self.stamp_ns if self.gate.stamps_rule else self.now_ns
+        paths = {name: Path([at], first_ns, 0.05) for name, at in zip(NAMES, HOME, strict=True)}
+        self.gate.commanded({**paths, NAMES[0]: Path(rows, first_ns, 0.05)})
+        return self
+
+
+@pytest.fixture
+def sensor() -> Sensor:
+    return Sensor().all_read([0.0] * 5)
+
+
+@pytest.fixture
+def commanded(sensor: Sensor) -> Sensor:
+    return sensor.commands(0.0)
+
+
+def rest(value: float, seconds: float) -> list[float]:
+    return [value] * (math.ceil(seconds / TICK_S) + 1)
+
+
+def test_a_joint_that_rests_or_moves_as_fast_as_it_may_is_believed(sensor: Sensor) -> None:
+    for step in range(100):
+        assert sensor.reads(VELOCITY * TICK_S * (step + 1)).believed
+    assert sensor.estimate == pytest.approx(VELOCITY)
+    assert sensor.refused == []
+
+
+@pytest.mark.parametrize("reading", [1.0, -1.0, 2.8, MARGIN + VELOCITY * TICK_S + 1e-6])
+def test_a_jump_is_not_believed_and_the_sentence_has_joint_value_and_expected(
+    commanded: Sensor, reading: float
+) -> None:
+    fault = commanded.reads(reading).gate.fault(NAMES)
+    assert fault is not None
+    assert (fault.joint, fault.reading, fault.expected, fault.reason) == (
+        "panda_joint1", reading, 0.0, IMPLAUSIBLE,
+    )  # fmt: skip
+    assert fault.text.startswith(
+        f"joint 'panda_joint1' reads {reading:.6g} rad, it was at 0 rad 10 ms before"
+    )
+    assert "plausibility_margin_rad" in fault.text
+    assert commanded.estimate == 0.0, "frozen"
+    assert commanded.refused == ["panda_joint1"]
+
+
+def test_what_lies_within_the_margin_is_believed(commanded: Sensor) -> None:
+    assert commanded.reads(MARGIN + VELOCITY * TICK_S - 1e-6).believed
+    assert commanded.estimate == pytest.approx(VELOCITY * TICK_S), "as far as the joint can have come"
+
+
+@pytest.mark.parametrize("speed", [3.0, 4.0, 10.0])
+def test_a_ramp_that_is_too_fast_is_caught_before_it_is_far(commanded: Sensor, speed: float) -> None:
+    steps = 0
+    while commanded.believed:
+        steps += 1
+        commanded.reads(speed * TICK_S * steps)
+    ran_ahead = speed * TICK_S * steps - commanded.estimate
+    assert ran_ahead <= MARGIN + speed * TICK_S
+    assert not commanded.all_read([speed * TICK_S * steps] * 1000).believed, "it does not become true by time"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_has_its_own_reason(commanded: Sensor, value: float) -> None:
+    fault = commanded.reads(value).gate.fault(NAMES)
+    assert fault is not None
+    assert fault.reason == NOT_FINITE
+    assert "panda_joint1" in fault.text
+
+
+@pytest.mark.parametrize("value", [9.0, 2 * math.pi, 45.0])
+def test_what_is_outside_the_range_is_never_believed_not_even_at_first(value: float) -> None:
+    sensor = Sensor().all_read(rest(value, 5.0))
+    fault = sensor.gate.fault(NAMES)
+    assert fault is not None
+    assert fault.reason == IMPLAUSIBLE
+    assert "its range is -2.8973 to 2.8973" in fault.text
+    assert sensor.gate.believed(NAMES) is None
+
+
+def test_a_lie_that_stays_is_never_believed(commanded: Sensor) -> None:
+    assert not commanded.all_read(rest(1.0, 60.0)).believed
+    fault = commanded.gate.fault(NAMES)
+    assert fault is not None
+    assert "~/reset_guard" in fault.text
+
+
+def test_the_joint_is_believed_again_after_the_window_near_where_it_was(commanded: Sensor) -> None:
+    commanded.all_read(rest(1.0, 1.0))
+    good = 0
+    while not commanded.believed:
+        good += 1
+        commanded.reads(0.01)
+    assert RECOVERY_S <= (good - 1) * TICK_S <= RECOVERY_S + 2 * TICK_S
+    assert commanded.estimate == pytest.approx(0.01)
+
+
+def test_the_real_joint_went_on_to_where_it_was_told_to_be_held(commanded: Sensor) -> None:
+    commanded.reads(-1.5).commands(0.5, 0.8)
+    assert not commanded.all_read(rest(-1.5, 1.0)).believed
+    assert commanded.all_read(rest(0.75, RECOVERY_S)).believed
+    commanded.reads(-1.5)
+    assert not commanded.all_read(rest(1.3, 5.0)).believed, "beyond what it was told, by more than the margin"
+
+
+def test_what_the_joint_was_told_before_explains_nothing_any_more(commanded: Sensor) -> None:
+    """A chunk that comes from 0 has left it behind: zeros are no place on the way."""
+    commanded.commands(0.0, 2.0)
+    at = 0.0
+    for _ in range(80):
+        at += 0.02
+        assert commanded.reads(at).believed
+    assert not commanded.all_read(rest(0.0, 2.0)).believed
+    assert commanded.all_read(rest(2.0, RECOVERY_S)).believed
+
+
+def test_one_bad_reading_begins_the_window_anew(commanded: Sensor) -> None:
+    commanded.reads(1.0)
+    for _ in range(20):
+        commanded.all_read(rest(0.0, RECOVERY_S - 3 * TICK_S))
+        assert not commanded.reads(1.0).believed
+
+
+@pytest.mark.parametrize("liar", [0.0, 2.4, -1.0])
+def test_two_publishers_that_alternate_are_never_believed(liar: float) -> None:
+    """Whoever spoke first, and before anything was commanded as well as after."""
+    for first, second in ((1.0, liar), (liar, 1.0)):
+        sensor = Sensor().all_read([first, second] * 500)
+        assert not sensor.believed
+        sensor.commands(0.5)
+        assert not sensor.all_read([first, second] * 500).believed
+
+
+def test_alternating_readings_both_near_are_not_believed_either(commanded: Sensor) -> None:
+    commanded.reads(2.0).commands(-0.5, 0.5)
+    assert not commanded.all_read([-0.5, 0.5] * 200).believed
+
+
+def test_before_anything_was_commanded_a_steady_new_reading_is_accepted(sensor: Sensor) -> None:
+    assert not sensor.all_read(rest(1.5, SETTLE_S - 0.1)).believed
+    assert sensor.all_read(rest(1.5, 0.1)).believed
+    assert sensor.estimate == 1.5
+
+
+def test_a_joint_that_was_never_believed_is_believed_once_it_is_well(commanded: Sensor) -> None:
+    sensor = Sensor().all_read(rest(math.nan, 1.0))
+    assert not sensor.reads(0.3).believed
+    assert sensor.all_read(rest(0.3, SETTLE_S)).believed
+
+
+def test_a_person_makes_the_present_reading_true(commanded: Sensor) -> None:
+    commanded.all_read(rest(1.0, 1.0))
+    assert commanded.gate.anchor(NAMES) == ""
+    assert commanded.believed
+    assert commanded.estimate == 1.0
+
+
+@pytest.mark.parametrize("value", [math.nan, 9.0, 3e38])
+def test_not_even_a_person_makes_true_what_is_not_possible(commanded: Sensor, value: float) -> None:
+    commanded.reads(value)
+    assert "panda_joint1" in commanded.gate.anchor(NAMES)
+    assert not commanded.believed
+
+
+def test_a_late_message_reports_a_longer_motion(sensor: Sensor) -> None:
+    """Messages that come in a bunch: the stamps say how much time has passed, as far as messages are ever late."""
+    sensor.commands(0.0, 2.0)
+    at = 0.0
+    for _ in range(20):
+        at += VELOCITY * 0.05
+        assert sensor.reads(at, after_s=0.002, stamped_s=0.05).believed
+    assert not sensor.reads(at + 0.7, after_s=0.002, stamped_s=30.0).believed, (
+        "a clock that steps moves no joint"
+    )
+
+
+@pytest.mark.parametrize("stamped_s", [-30.0, 0.0])
+def test_a_clock_that_steps_back_or_stands_still_freezes_no_joint(sensor: Sensor, stamped_s: float) -> None:
+    assert sensor.reads(0.015, stamped_s=stamped_s).reads(0.03, stamped_s=stamped_s).believed
+
+
+def test_simulated_time_is_the_stamps_alone() -> None:
+    fast = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
+    at = 0.0
+    for _ in range(20):
+        at += VELOCITY * 0.1
+        assert fast.reads(at % 2.5, after_s=0.001, stamped_s=0.1 if at < 2.5 else 3.0).believed
+    slow = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
+    assert not slow.reads(0.5, after_s=5.0, stamped_s=0.01).believed
+
+
+def test_after_a_silence_without_commands_a_joint_may_be_far(sensor: Sensor) -> None:
+    assert sensor.reads(2.0, after_s=5.0).believed
+    assert sensor.reads(2.2, after_s=TICK_S).believed
+
+
+def test_after_a_silence_under_command_only_the_command_explains_a_long_way(commanded: Sensor) -> None:
+    """A driver that comes up again begins with zeros: the arm is where it is held all the same."""
+    commanded.commands(0.0, 1.0)
+    assert not commanded.reads(-1.0, after_s=5.0).believed
+    assert commanded.all_read(rest(1.0, RECOVERY_S)).believed, "it went where it was told"
+    commanded.gate.released()
+    assert commanded.reads(-1.0, after_s=5.0).believed, "after a stop anybody may have moved it"
+    assert commanded.reads(-1.0, after_s=GAP_S / 2).believed
+
+
+def test_a_silence_does_not_thaw_a_frozen_estimate(commanded: Sensor) -> None:
+    commanded.reads(1.0)
+    assert not commanded.reads(1.0, after_s=60.0).believed
+    assert commanded.estimate == 0.0
+
+
+def test_every_joint_is_tracked_by_itself_and_partial_messages_are_welcome() -> None:
+    gate = joint_gate(FRANKA, NAMES, MARGIN)
+    for tick in range(100):
+        now_ns = 10**12 + tick * 10**7
+        gate.put(NAMES[:3], HOME[:3], now_ns, now_ns)
+        gate.put(["gripper", *NAMES[3:]], [0.04, *HOME[3:]], now_ns + 10**6, now_ns + 10**6)
+    assert gate.fault(NAMES) is None
+    assert gate.believed(NAMES) is not None
+    assert gate.believed(["gripper"]) is None, "a joint of others is none of ours"
+    gate.commanded({name: Path([at], 10**12, 0.05) for name, at in zip(NAMES, HOME, strict=True)})
+    gate.put(NAMES[:1], [2.5], 10**13, 10**12 + 10**9)
+    fault = gate.fault(NAMES)
+    assert fault is not None
+    assert fault.joint == NAMES[0]
+    assert gate.fault(NAMES[1:]) is None
+
+
+def test_a_gripper_is_judged_by_its_range_and_not_by_its_speed() -> None:
+    """What it holds may slip, and it is told one end or the other."""
+    hand = load_preset("franka")
+    gate = joint_gate(hand, hand.joint_names, MARGIN)
+    rest_of_it = [float(each) for each in (hand.action_min + hand.action_max) / 2][:7]
+    steps: list[tuple[float, bool]] = [(0.0, True), (1.0, True), (0.0, True), (80.0, False)]
+    gate.commanded({name: Path([0.0], 10**12, 0.05) for name in hand.joint_names})
+    for tick, (value, plausible) in enumerate(steps):
+        gate.put(hand.joint_names, [*rest_of_it, value], 10**18 + tick * 10**7, 10**12 + tick * 10**7)
+        assert (gate.fault(hand.joint_names) is None) is plausible
+    for tick in range(10, 60):
+        gate.put(hand.joint_names, [*rest_of_it, 0.9], 10**18 + tick * 10**7, 10**12 + tick * 10**7)
+    assert gate.fault(hand.joint_names) is None
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: joint_gate(None, NAMES, MARGIN), lambda: joint_gate(FRANKA, ["other"], MARGIN)]
+)
+def test_a_joint_nobody_knows_must_only_be_a_number(make: Callable[[], JointGate]) -> None:
+    gate = make()
+    names = ["other"] if gate.fault(["other"]) is None and "other" in gate._trackers else NAMES
+    for value, plausible in ((0.0, True), (500.0, True), (2e6, False)):
+        gate.put(names, [value] * len(names), 10**18, 10**12)
+        assert (gate.fault(names) is None) is plausible
+
+
+def test_an_activation_forgets_everything(commanded: Sensor) -> None:
+    commanded.reads(1.0)
+    commanded.gate.reset()
+    assert commanded.gate.believed(NAMES) is None
+    assert commanded.reads(1.0).believed
+
+
+def test_a_message_costs_little() -> None:
+    """At 1 kHz and seven joints it must not keep the executor busy."""
+    import timeit
+
+    sensor = Sensor().reads(0.0)
+    assert np.median(timeit.repeat(lambda: sensor.reads(0.0), number=100, repeat=5)) / 100 < 1e-3

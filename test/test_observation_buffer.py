@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The observation buffer by itself: made-up messages, made-up stamps, a clock that the test moves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.robot_world import ARM, NAMES, PICTURE
+from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.values import Observation
+from reflex_ros.arrivals import IMAGE, Arrival
+from reflex_ros.observations import FUTURE_NS, Gates, ObservationBuffer, RefusedObservationError, check_stamps
+
+NOW_NS = 1_700_000_000 * 10**9
+MS = 10**6
+GATES = Gates(max_age_ms=300.0, max_skew_ms=150.0)
+HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]
+
+
+def message(stamp_ns: int, kind: str = IMAGE, topic: str = "a/topic") -> Arrival:
+    return Arrival(topic, kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
+
+
+class Scene:
+    """A buffer of one camera and the joints of the arm, all of them seen 20 ms ago."""
+
+    def __init__(self, *, cameras: tuple[str, ...] = ("camera",), needs_state: bool = True) -> None:
+        self.monotonic_ns = 10**12
+        self.gate = joint_gate(ARM, NAMES, 0.2)
+        self.buffer = ObservationBuffer(
+            cameras, NAMES, needs_state, gate=self.gate, monotonic_ns=lambda: self.monotonic_ns
+        )
+        for camera in cameras:
+            self.sees(camera)
+        self.reads(HOME)
+
+    def sees(self, camera: str = "camera", age_ms: float = 20.0) -> Arrival:
+        arrival = message(NOW_NS - int(age_ms * MS))
+        self.buffer.put_image(camera, arrival)
+        return arrival
+
+    def reads(self, positions: list[float], names: tuple[str, ...] = NAMES, age_ms: float = 20.0) -> Arrival:
+        self.monotonic_ns += 10 * MS
+        arrival = message(NOW_NS - int(age_ms * MS), "sensor_msgs/msg/JointState")
+        self.buffer.put_joints(arrival, names, positions)
+        return arrival
+
+    def take(self) -> Observation:
+        return self.buffer.take(NOW_NS, GATES)
+
+    def refused(self) -> tuple[str, str]:
+        with pytest.raises(RefusedObservationError) as caught:
+            self.take()
+        assert self.buffer.peek(NOW_NS, GATES) is None
+        return caught.value.slug, str(caught.value)
+
+
+def test_an_observation_is_the_newest_of_every_stream() -> None:
+    scene = Scene()
+    scene.reads([0.01, *HOME[1:]])
+    picture = scene.sees(age_ms=10.0)
+    taken = scene.take()
+    np.testing.assert_allclose(taken.state, [0.01, *HOME[1:]], atol=1e-6)
+    assert taken.state is not None
+    assert taken.state.dtype == np.float32
+    assert scene.buffer.consumed.images == {"camera": picture}
+
+
+def test_the_observation_carries_the_oldest_stamp_and_its_age() -> None:
+    scene = Scene()
+    scene.sees(age_ms=70.0)
+    scene.reads(HOME, age_ms=5.0)
+    taken = scene.take()
+    assert taken.stamp_ns == NOW_NS - 70 * MS
+    assert taken.age_ms == pytest.approx(70.0)
+    scene.sees(age_ms=1.0)
+    scene.reads(HOME[:3], NAMES[:3], age_ms=90.0)
+    assert scene.take().stamp_ns == NOW_NS - 90 * MS, "the older of two messages that make the state"
+
+
+def test_joints_split_over_two_messages_are_merged_by_name() -> None:
+    """Arm and gripper drivers often share the topic; each says what it knows, in its own order."""
+    scene = Scene()
+    first = scene.reads([-2.39, 0.01, 0.04], (NAMES[3], NAMES[0], "gripper"))
+    second = scene.reads([0.79, 2.61, 0.02, 0.19, 0.01], (*NAMES[:3:-1], NAMES[1], NAMES[2]))
+    np.testing.assert_allclose(scene.take().state, [0.01, 0.19, 0.01, -2.39, 0.02, 2.61, 0.79], atol=1e-6)
+    assert set(map(id, scene.buffer.consumed.states)) == {id(first), id(second)}
+
+
+def test_a_message_without_positions_says_nothing() -> None:
+    scene = Scene()
+    before = scene.take().state
+    scene.buffer.put_joints(message(NOW_NS), NAMES, [])
+    np.testing.assert_array_equal(scene.take().state, before)
+
+
+def test_what_was_never_seen_is_named() -> None:
+    empty = ObservationBuffer(("left", "right"), NAMES, False)
+    with pytest.raises(RefusedObservationError, match="camera 'left'") as caught:
+        empty.take(NOW_NS, GATES)
+    assert caught.value.slug == "camera_missing"
+    scene = Scene(cameras=())
+    scene.buffer.clear()
+    assert scene.refused() == ("state_missing", scene.refused()[1])
+    scene.reads([0.0], ("fr3_joint1",))
+    slug, said = scene.refused()
+    assert slug == "joint_names"
+    assert NAMES[0] in said
+    assert "fr3_joint1" in said
+
+
+def test_a_policy_without_a_state_needs_no_joints() -> None:
+    scene = Scene(needs_state=False)
+    scene.buffer.clear()
+    scene.sees()
+    assert scene.take().state is None
+
+
+@pytest.mark.parametrize(
+    ("camera_ms", "state_ms", "slug", "said"),
+    [
+        (300.5, 300.5, "stale", "max_age_ms"), (20.0, 301.0, "stale", "the robot state"),
+        (301.0, 20.0, "stale", "camera 'camera'"), (-1001.0, 20.0, "future_stamp", "in the future"),
+        (20.0, 171.0, "skewed", "max_skew_ms"), (180.0, 20.0, "skewed", "camera 'camera' lags"),
+    ],
+)  # fmt: skip
+def test_stamps_that_no_inference_may_run_on(camera_ms: float, state_ms: float, slug: str, said: str) -> None:
+    scene = Scene()
+    scene.sees(age_ms=camera_ms)
+    scene.reads(HOME, age_ms=state_ms)
+    assert scene.refused()[0] == slug
+    assert said in scene.refused()[1]
+
+
+@pytest.mark.parametrize(("camera_ms", "state_ms"), [(300.0, 160.0), (20.0, 170.0), (-999.0, -999.0)])
+def test_stamps_at_the_limit_pass(camera_ms: float, state_ms: float) -> None:
+    scene = Scene()
+    scene.sees(age_ms=camera_ms)
+    scene.reads(HOME, age_ms=state_ms)
+    assert scene.take().stamp_ns == NOW_NS - int(max(camera_ms, state_ms) * MS)
+
+
+def test_without_any_stamp_the_observation_is_of_now() -> None:
+    assert check_stamps({}, NOW_NS, GATES) == NOW_NS
+    assert check_stamps({"a": NOW_NS + FUTURE_NS}, NOW_NS, GATES) == NOW_NS + FUTURE_NS
+
+
+@pytest.mark.parametrize(
+    ("reading", "slug"),
+    [(math.nan, "state_not_finite"), (math.inf, "state_not_finite"), (9.0, "implausible_state"), (1.5, "implausible_state")],
+)  # fmt: skip
+def test_a_reading_that_cannot_be_true_is_refused_and_nobody_is_held_at_it(reading: float, slug: str) -> None:
+    scene = Scene()
+    scene.reads([reading, *HOME[1:]])
+    assert scene.refused()[0] == slug
+    assert "panda_joint1" in scene.refused()[1]
+    fault = scene.buffer.fault()
+    assert fault is not None
+    assert fault.joint == "panda_joint1"
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
+    believed = scene.buffer.believed(NAMES)
+    assert believed is not None
+    assert believed[0] == HOME
+
+
+def test_a_person_makes_the_present_reading_true() -> None:
+    scene = Scene()
+    scene.reads([1.5, *HOME[1:]])
+    assert scene.buffer.anchor() == ""
+    np.testing.assert_allclose(scene.take().state, [1.5, *HOME[1:]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "known"), [(300.0, True), (301.0, False), (-900.0, True), (-1100.0, False)]
+)
+def test_a_measurement_to_hold_at_is_fresh(age_ms: float, known: bool) -> None:
+    scene = Scene()
+    scene.reads(HOME, age_ms=age_ms)
+    assert (scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None) is known
+
+
+def test_a_measurement_to_hold_at_has_every_joint() -> None:
+    assert Scene().buffer.measured((*NAMES, "gripper"), NOW_NS, 300.0) is None
+    assert ObservationBuffer((), NAMES, True).measured(NAMES, NOW_NS, 300.0) is None
+
+
+def test_a_state_that_is_no_joints_is_checked_as_well() -> None:
+    scene = Scene()
+    for values, slug in (([0.0, 1.0, 0.0, 0.0], ""), ([0.0, math.nan, 0.0, 0.0], "state_not_finite")):
+        scene.buffer.put_vector(message(NOW_NS, topic="imu/data"), np.array(values, np.float32))
+        if slug:
+            assert scene.refused()[0] == slug
+            assert "imu/data" in scene.refused()[1]
+        else:
+            assert scene.take().state is not None
+
+
+def test_a_clock_that_was_set_leaves_what_is_believed_and_a_simulator_does_not() -> None:
+    for moved in (False, True):
+        scene = Scene()
+        scene.buffer.clear(moved=moved)
+        assert scene.refused()[0] == "state_missing"
+        assert (scene.buffer.believed(NAMES) is None) is moved
+        scene.sees()
+        scene.reads([1.5, *HOME[1:]])
+        assert (scene.buffer.fault() is None) is moved
+
+
+def test_the_ages_of_the_streams_are_those_of_their_newest_messages() -> None:
+    scene = Scene()
+    scene.sees(age_ms=40.0)
+    scene.reads(HOME[:2], NAMES[:2], age_ms=60.0)
+    assert scene.buffer.ages_ms(NOW_NS) == {
+        "camera camera": pytest.approx(40.0),
+        "state": pytest.approx(60.0),
+    }
+    assert scene.buffer.lags.smallest_s() == {
+        "camera camera": pytest.approx(3e-3),
+        "state": pytest.approx(3e-3),
+    }
