@@ -27,7 +27,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("reflex_core", "reflex_ros", "test", "config", "models", "docs", "pyproject.toml", "package.xml")
+COPIED = (
+    "reflex_core",
+    "reflex_ros",
+    "benchmarks",
+    "test",
+    "config",
+    "models",
+    "docs",
+    "pyproject.toml",
+    "package.xml",
+)
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -182,10 +192,12 @@ def _run_tests(copy_of: Path, tests: list[str], loaded: Path | None = None) -> N
     os.setsid()
     os.chdir(copy_of)
     sys.path[:] = [str(copy_of), *[entry for entry in sys.path if entry not in ("", str(ROOT))]]
+    sys.modules.pop("benchmarks", None)
     sys.dont_write_bytecode = loaded is None
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the tests of one file need none of them
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
     if loaded is not None:
         loaded.write_text("\n".join(_libraries()))
@@ -234,7 +246,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--limit-s", type=float, default=60.0, help="a run that takes longer counts as noticed"
     )
+    parser.add_argument(
+        "--noconftest", action="store_true", help="quicker, for tests that use nothing of conftest.py"
+    )
     asked = parser.parse_args(arguments)
+    if asked.noconftest:
+        asked.tests.append("--noconftest")
     mutants = [mutant for path in asked.files for mutant in mutants_of(path.resolve())]
     if asked.lines:
         mutants = [mutant for mutant in mutants if mutant.line in asked.lines]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which answer may stand in for a late one, and from which row: by made-up stamps and times of receipt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from wedge_requests import DT_S, answer, ramp, request
+
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request
+from reflex_core.wedges.deadline import EPISODES_KEPT, Good, LastGood
+
+SECOND_NS = 10**9
+
+
+def asked(
+    episode_id: str | None = "pick", *, stamp_s: float | None = 0.0, received_s: float = 0.0
+) -> Request:
+    return request(episode_id, stamp_s=stamp_s, received_ns=10 * SECOND_NS + round(received_s * SECOND_NS))
+
+
+def good(of: Request, dt_s: float = DT_S) -> Good:
+    seen = of.observation
+    return Good(answer(of, dt_s=dt_s), of.received_ns, seen.stamp_ns, seen.instruction)
+
+
+def remembered(*requests: Request) -> LastGood:
+    known = LastGood()
+    for each in requests:
+        assert known.remember(each, answer(each))
+    return known
+
+
+def found(known: LastGood, later: Request) -> str:
+    """Whose answer stands in."""
+    one = known.find(later)
+    return one.served.request_id if one is not None else ""
+
+
+def test_rows_are_over_by_the_stamps_where_both_are_known() -> None:
+    """Not by the times of receipt: a simulator may be slower than we are."""
+    began = good(asked(stamp_s=0.0))
+    assert began.elapsed_rows(asked(stamp_s=3.5 * DT_S, received_s=9.0)) == 3
+    assert began.elapsed_rows(asked(stamp_s=-3.5 * DT_S, received_s=9.0)) == -3
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.0, None), (None, 0.0), (None, None)])
+def test_rows_are_over_by_the_times_of_receipt_otherwise(first: float | None, second: float | None) -> None:
+    began = good(asked(stamp_s=first, received_s=1.0))
+    assert began.elapsed_rows(asked(stamp_s=second, received_s=1.0 + 4.5 * DT_S)) == 4
+
+
+@pytest.mark.parametrize("dt_s", [0.0, -1.0])
+def test_of_rows_without_a_rate_none_is_over(dt_s: float) -> None:
+    assert good(asked(), dt_s).elapsed_rows(asked(stamp_s=99.0)) == 0
+
+
+def test_only_finite_answers_of_a_model_are_kept() -> None:
+    known, later = LastGood(), asked()
+    for source, kept in ((POLICY, True), (CLOUD, True), (HOLD, False), (LAST_KNOWN_GOOD, False)):
+        assert known.remember(later, answer(later, source=source)) is kept
+    spoiled = ramp()
+    spoiled[9, 6] = np.inf
+    assert not known.remember(later, answer(later, spoiled))
+    assert not known.remember(asked(None), answer(asked(None)))
+    assert known.find(asked(None)) is None
+
+
+def test_of_two_answers_the_one_to_the_newer_request_is_kept() -> None:
+    newer, older = asked(received_s=2.0), asked(received_s=1.0)
+    known = remembered(newer)
+    assert not known.remember(older, answer(older))
+    assert found(known, asked()) == newer.request_id
+    again = asked(received_s=2.0)
+    assert known.remember(again, answer(again))
+    assert found(known, asked()) == again.request_id
+
+
+def test_the_episode_answered_last_is_forgotten_last() -> None:
+    requests = [asked(f"episode-{number}") for number in range(EPISODES_KEPT)]
+    known = remembered(*requests)
+    assert found(known, asked("episode-0")) == requests[0].request_id
+    again, more = asked("episode-0", received_s=1.0), asked("one more")
+    for each in (again, more):
+        assert known.remember(each, answer(each))
+    assert found(known, asked("episode-0")) == again.request_id
+    assert known.find(asked("episode-1")) is None
+    assert found(known, asked("episode-2")) == requests[2].request_id
+
+
+def test_what_the_robot_does_not_follow_is_forgotten_and_nothing_else() -> None:
+    robot, program, other = asked("pick"), asked("pick", stamp_s=None), asked("place")
+    known = remembered(robot, program, other)
+    known.forget("pick")
+    known.forget("never known")
+    assert known.find(robot) is None
+    assert found(known, program) == program.request_id
+    assert found(known, other) == other.request_id
+
+
+def test_what_is_kept_is_for_the_same_words_of_the_same_robot() -> None:
+    first = asked("pick")
+    known = remembered(first)
+    assert found(known, first) == first.request_id
+    observation = dataclasses.replace(first.observation, instruction="put it back")
+    assert known.find(dataclasses.replace(first, observation=observation)) is None
+    assert known.find(dataclasses.replace(first, caller="arm-2")) is None
