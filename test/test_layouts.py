@@ -273,8 +273,9 @@ def test_groot_runs_from_0_to_1_in_the_buckets_it_was_trained_on(tmp_path: Path)
     np.testing.assert_allclose(policy.predict(Observation({}, None, ""), 7).actions[:, 0].mean(), 100, atol=1)
 
 
-def test_groot_with_a_time_of_fractions_runs_from_0_to_1(tmp_path: Path) -> None:
-    assert fed_times(clocked(tmp_path, FLOAT, model_type="gr00t", flow={})) == [0, 0.25, 0.5, 0.75]
+@pytest.mark.parametrize("name", ["gr00t", "groot", "GR00T-N1.7", "nvidia/GR00T-N1.5-3B", "gr00t_student"])
+def test_groot_by_any_of_its_names_runs_from_0_to_1(tmp_path: Path, name: str) -> None:
+    assert fed_times(clocked(tmp_path, FLOAT, model_type=name, flow={})) == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(("kind", "flow"), [
@@ -315,6 +316,9 @@ def test_tokens_that_do_not_hold_the_vocabulary_are_refused(tmp_path: Path) -> N
 # what each family's training code does to a picture: resize, filter, value of black, of the bars, of what is missing
 FAMILIES: dict[str, tuple[str, str, float, float, float]] = {
     "smolvla": ("letterbox_top_left", "bilinear", -1.0, -1.0, -1.0),
+    "lerobot/smolvla-base": ("letterbox_top_left", "bilinear", -1.0, -1.0, -1.0),
+    "pi0.5-libero": ("letterbox", "bilinear", -1.0, -1.0, -1.0),
+    "X-VLA": ("letterbox_top_left", "bilinear", -0.485 / 0.229, 0.0, 0.0),
     "smolvla_decomposed": ("letterbox_top_left", "bilinear", -1.0, -1.0, -1.0),
     "pi0": ("letterbox", "bilinear", -1.0, -1.0, -1.0),
     "pi05": ("letterbox", "bilinear", -1.0, -1.0, -1.0),

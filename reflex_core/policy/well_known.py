@@ -6,6 +6,7 @@ Everything here is a default. What an export writes itself wins, and every name 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -163,12 +164,17 @@ def is_padded(config: Mapping[str, Any], width: int) -> bool:
 
 
 def _family(config: Mapping[str, Any]) -> str:
-    """smolvla, pi0, pi05, xvla, gr00t, or the model type as written; exporters append _decomposed, _student."""
-    model_type = str(config.get("model_type", "smolvla")).lower().replace("pi0.5", "pi05")
+    """smolvla, pi0, pi05, xvla, gr00t, or the model type as written.
+
+    Exporters append _decomposed, _student; people write GR00T-N1.7, pi0.5, lerobot/smolvla_base; LeRobot says groot.
+    """
+    written = str(config.get("model_type", "smolvla")).lower().rsplit("/", 1)[-1]
+    model_type = re.sub(r"[^a-z0-9]+", "_", written).replace("pi0_5", "pi05").replace("groot", "gr00t")
+    model_type = model_type.replace("x_vla", "xvla")
     for family in ("smolvla", "pi05", "pi0", "xvla", "gr00t"):
         if model_type == family or model_type.startswith(family + "_"):
             return family
-    return model_type
+    return written
 
 
 def _family_defaults(family: str) -> Config:
