@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from reflex_core.embodiment import load_preset
-from reflex_core.limits.history import EPISODES_KEPT, CommandHistory, Moment, Told, moment_of
+from reflex_core.limits.history import Moment, Told
 from reflex_core.limits.motion import TRACKING_S, Motion, motion
 from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.values import Floats, Observation, Request
+from reflex_core.values import Floats
 
 ARM = load_preset("franka").without_gripper()
 FOUND = effective_limits(ARM.joint_names, ARM, None)
@@ -33,17 +33,6 @@ def begun(
     zero_ns = int(after_s * SECOND_NS)
     moment = Moment(zero_ns, SECOND_NS + zero_ns)
     return motion(told, measured, moment, zero_ns + int(latency_s * SECOND_NS), LIMITS, 50, DT_S)
-
-
-def test_commands_between_rows_lie_on_the_line_between_them() -> None:
-    np.testing.assert_allclose(TOLD.at(np.array([0.125]))[0], MIDDLE + 0.05, atol=1e-6)
-    np.testing.assert_allclose(TOLD.at(np.array([-1.0]))[0], MIDDLE)
-    np.testing.assert_allclose(TOLD.at(np.array([99.0]))[0], ROWS[-1])
-
-
-def test_the_target_is_the_row_that_is_being_approached() -> None:
-    for seconds, row in ((0.0, 1), (0.049, 1), (0.051, 2), (99.0, 20)):
-        np.testing.assert_array_equal(TOLD.target(seconds), ROWS[row])
 
 
 def test_an_arm_that_trails_its_command_starts_between_both() -> None:
@@ -114,32 +103,6 @@ def test_a_clock_that_jumped_back_makes_the_command_before_worthless() -> None:
     assert found.start is not None
     np.testing.assert_array_equal(found.start.low, ROWS[3])
     np.testing.assert_array_equal(found.start.high, ROWS[3])
-
-
-def test_simulated_time_counts_where_it_is_known() -> None:
-    """A simulator at a tenth of the speed: ten of our seconds are one of the robot's."""
-    slow = Moment(10 * SECOND_NS, 2 * SECOND_NS)
-    assert slow.seconds_since(TOLD.moment) == 1.0
-    assert Moment(10 * SECOND_NS, 0).seconds_since(TOLD.moment) == 10.0
-
-
-def test_a_chunk_begins_when_its_observation_was_taken_and_not_when_it_came() -> None:
-    observation = Observation({}, None, "reach", stamp_ns=7, age_ms=30.0)
-    moment = moment_of(Request(observation, SECOND_NS, "request-1"))
-    assert moment == Moment(SECOND_NS - 30_000_000, 7)
-
-
-def test_the_history_is_bounded_and_keeps_the_newest() -> None:
-    history = CommandHistory()
-    for number in range(EPISODES_KEPT + 5):
-        history.remember(f"episode-{number}", TOLD)
-    assert history.recall("episode-0") is None
-    later = dataclasses.replace(TOLD, moment=Moment(5, 0))
-    history.remember("one", later)
-    history.remember("one", TOLD)
-    assert history.recall("one") is later
-    history.remember(None, TOLD)
-    assert history.recall(None) is None
 
 
 @pytest.mark.parametrize("lag_s", [0.0, TRACKING_S / 2, TRACKING_S])
@@ -245,50 +208,130 @@ def test_rows_without_a_period_are_played_from_the_first(told: Told | None) -> N
     assert told is None or (found.trusted is not None and found.trusted.all())
 
 
-def test_of_rows_without_a_period_the_last_is_the_command() -> None:
-    told = Told(ROWS, 0.0, Moment(0, SECOND_NS))
-    np.testing.assert_allclose(told.at(np.array([-1.0, 0.0, 9.0])), [ROWS[-1]] * 3, atol=1e-6)
-    np.testing.assert_array_equal(told.target(0.0), ROWS[-1])
+TRACKING = np.full(7, 0.2)
 
 
-def test_before_its_first_row_is_due_a_chunk_leads_there() -> None:
-    np.testing.assert_array_equal(TOLD.target(-0.5), ROWS[1])
-    single = Told(ROWS[:2], DT_S, Moment(0, SECOND_NS))
-    np.testing.assert_array_equal(single.target(99.0), ROWS[1])
-    np.testing.assert_allclose(single.at(np.array([0.025, 9.0])), [MIDDLE + 0.01, MIDDLE + 0.02], atol=1e-6)
+def published(
+    measured: Floats | None,
+    after_s: float,
+    latency_s: float = 0.0,
+    *,
+    told: Told | None = FAST,
+    tracking: Floats | None = TRACKING,
+    row: int | None = None,
+    newest: Floats | None = None,
+    limits: Limits = LIMITS,
+) -> Motion:
+    """The motion of the robot whose commands are known to be those published."""
+    zero_ns = int(after_s * SECOND_NS)
+    return motion(
+        told, measured, Moment(zero_ns, SECOND_NS + zero_ns), zero_ns + round(latency_s * SECOND_NS), limits, 50, DT_S,
+        tracking=tracking, row=row, newest=newest,
+    )  # fmt: skip
 
 
-def test_one_stamp_alone_says_nothing_about_the_time_between() -> None:
-    ours = Moment(3 * SECOND_NS, 0)
-    assert ours.seconds_since(TOLD.moment) == 3.0
-    assert Moment(3 * SECOND_NS, 9 * SECOND_NS).seconds_since(ours) == 0.0
+@pytest.mark.parametrize(("row", "joined"), [(7, 7), (0, None), (-3, None), (49, 49), (50, 49), (99, 49)])
+def test_a_chunk_is_joined_at_the_row_that_will_be_executed_where_that_is_known(
+    row: int, joined: int | None
+) -> None:
+    """Whatever the clock says: the row that is due by then is another one."""
+    splice = published(None, 0.4, latency_s=0.17, tracking=None, row=row).splice
+    assert (None if splice is None else splice.row) == joined
+    assert splice is None or len(splice.path()) == joined
 
 
-def test_a_late_answer_does_not_replace_a_newer_one_but_a_second_one_does() -> None:
-    history = CommandHistory()
-    first, second = dataclasses.replace(TOLD, dt_s=0.1), dataclasses.replace(TOLD, dt_s=0.2)
-    history.remember("one", first)
-    history.remember("one", second)
-    assert history.recall("one") is second
+@pytest.mark.parametrize(
+    ("latency_s", "row", "joined_s"),
+    [
+        (0.0, None, 0.0), (0.04, None, 0.04), (0.17, None, 0.17), (0.17, 3, 0.17), (0.17, 5, 0.25), (0.17, 2, 0.15),
+        (0.17, 0, 0.05), (-0.3, None, 0.0), (0.04, 0, 0.04),
+    ],
+)  # fmt: skip
+def test_the_published_chunk_is_joined_to_the_command_of_this_very_moment(
+    latency_s: float, row: int | None, joined_s: float
+) -> None:
+    """As far as its first row is not further from it than one step, one way or the other."""
+    after_s = 0.4
+    measured = FAST.at(np.array([after_s]))[0].astype(np.float32)
+    for known in (None, measured):
+        splice = published(known, after_s, latency_s, row=row).splice
+        assert splice is not None
+        np.testing.assert_allclose(splice.end, FAST.at(np.array([after_s + joined_s]))[0], atol=1e-5)
+        np.testing.assert_allclose(splice.step, 0.1, atol=1e-5)
 
 
-def test_the_episode_that_was_answered_last_is_forgotten_last() -> None:
-    history = CommandHistory()
-    for number in range(EPISODES_KEPT):
-        history.remember(f"episode-{number}", TOLD)
-    history.remember(None, TOLD)  # takes nobody's place
-    assert history.recall("episode-0") is TOLD
-    history.remember("episode-0", TOLD)
-    history.remember("one more", TOLD)
-    assert history.recall("episode-0") is TOLD
-    assert history.recall("episode-1") is None
+def test_what_was_published_goes_on_for_an_observation_from_before_it() -> None:
+    """A hold that begins now, and a picture that was taken before: the robot is told the hold all the same."""
+    found = published(None, -0.1)
+    assert found.start is not None
+    np.testing.assert_allclose(found.start.low, FAST_ROWS[0])
+    assert published(None, -0.1, tracking=None) == Motion()
 
 
-def test_what_is_forgotten_is_gone_and_nothing_else() -> None:
-    history = CommandHistory()
-    history.remember("one", TOLD)
-    history.remember("two", TOLD)
-    history.forget("one")
-    history.forget("never known")
-    assert history.recall("one") is None
-    assert history.recall("two") is TOLD
+def test_a_published_command_may_be_led_as_well_as_trailed() -> None:
+    """The clock of the sensor may be behind by as much as an arm trails."""
+    after_s = 0.6
+    for at_s, share, trusted in (
+        (0.2, 0.9, True), (0.2, 1.1, False), (-0.2, -0.9, True), (-0.2, -1.1, False),
+    ):  # fmt: skip
+        place = FAST.at(np.array([after_s + at_s]))[0] + share * TRACKING
+        found = published(place.astype(np.float32), after_s)
+        assert found.trusted is not None
+        assert found.trusted.tolist() == [trusted] * 7, (at_s, share)
+
+
+def test_an_arm_told_to_turn_may_be_at_the_turning_point_already() -> None:
+    rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
+    rows[10] += 0.5
+    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    for seconds, trusted in (
+        (10 * DT_S - TRACKING_S / 2, True), (10 * DT_S + TRACKING_S / 2, True), (10 * DT_S + 2 * TRACKING_S, False),
+    ):  # fmt: skip
+        found = published(rows[10], seconds, told=told, tracking=np.full(7, 0.01))
+        assert found.trusted is not None
+        assert found.trusted.tolist() == [trusted] * 7
+
+
+@pytest.mark.parametrize(("tracking", "most"), [(0.05, "step"), (0.3, "tracking")])
+def test_how_far_from_its_command_a_joint_follows_it(tracking: float, most: str) -> None:
+    """One step or the setting, whichever is more; the setting alone where no speed is known."""
+    speed = LIMITS.velocity_max.copy()
+    speed[3] = np.inf
+    limits = dataclasses.replace(LIMITS, velocity_max=speed)
+    margin = np.where(np.isfinite(speed), np.fmax(ONE_STEP, tracking), tracking)
+    assert (margin[0] == tracking) == (most == "tracking")
+    for share, trusted in ((0.99, True), (1.01, False)):
+        place = (ROWS[-1] + share * margin).astype(np.float32)
+        found = published(place, 10.0, told=TOLD, tracking=np.full(7, tracking), limits=limits)
+        assert found.trusted is not None
+        assert found.trusted.tolist() == [trusted] * 7
+
+
+def test_where_the_robot_is_by_now_counts_more_than_where_it_was_seen() -> None:
+    """The command of now and of the tracking time before, not that of the observation."""
+    seen, latency_s = FAST_ROWS[0], 0.6
+    for at_s, share, trusted in (
+        (0.6, 0.9, True), (0.6, 1.1, False), (0.4, -0.9, True), (0.4, -1.1, False), (0.5, 0.0, True),
+    ):  # fmt: skip
+        newest = (FAST.at(np.array([at_s]))[0] + share * TRACKING).astype(np.float32)
+        found = published(seen, 0.0, latency_s, newest=newest)
+        assert found.trusted is not None
+        assert found.start is not None
+        assert found.splice is not None
+        assert found.trusted.tolist() == [trusted] * 7, (at_s, share)
+        if not trusted:
+            np.testing.assert_allclose(found.start.low, newest)
+            np.testing.assert_allclose(found.splice.end, newest)
+    program = published(seen, 0.0, latency_s, newest=FAST_ROWS[12], tracking=None)
+    assert program.start is not None
+    np.testing.assert_allclose(program.start.high, seen)
+
+
+def test_an_arm_that_turned_meanwhile_may_still_be_at_the_turning_point() -> None:
+    rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
+    rows[10] += 0.5
+    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    tracking = np.full(7, 0.01)
+    found = published(MIDDLE, 0.0, 10 * DT_S + TRACKING_S / 2, told=told, tracking=tracking, newest=rows[10])
+    assert found.trusted is not None
+    assert found.trusted.all()
