@@ -21,8 +21,9 @@ from pathlib import Path
 
 from benchmarks.exports import ROOT
 from benchmarks.measure import finish, parser, percentiles, table
+from reflex_ros.dds_profile import PROFILE_VARIABLES
 from reflex_ros.demo import processes
-from reflex_ros.launching import MALLOC, PROFILE_VARIABLES
+from reflex_ros.launching import MALLOC
 
 SIZES = ((224, 224), (480, 640))
 TRANSPORTS = ("raw", "compressed")
@@ -34,7 +35,7 @@ def environment(profile: bool) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if name not in (*PROFILE_VARIABLES, *MALLOC)}
     made = processes.ros_environment({**base, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
     if not profile:
-        made.pop(PROFILE_VARIABLES[0])
+        made[PROFILE_VARIABLES[0]] = ""  # set to nothing: else the node sets it itself
     return made
 
 

@@ -12,9 +12,15 @@ from xml.etree import ElementTree
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
-from reflex_core.locations import share
+from reflex_ros.dds_profile import (
+    PROFILE_VARIABLES,
+    TRANSPORTS_VARIABLE,
+    chosen_by_user,
+    missing_profile,
+    shipped_profile,
+    uses_fast_dds,
+)
 
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 SEGMENT_BYTES = 16 << 20
 BOUND_S = 5.0
 
@@ -76,17 +82,26 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def image_transport(environment: Mapping[str, str] = os.environ) -> Finding:
-    """The default shared-memory segment of Fast DDS is smaller than one camera image."""
+def image_transport(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> Finding:
+    """The default shared-memory segment of Fast DDS is smaller than one camera image. folder: the working directory."""
     name = "image transport"
-    path = next((environment[variable] for variable in PROFILE_VARIABLES if environment.get(variable)), "")
-    remedy = f"export {PROFILE_VARIABLES[0]}={_shipped_profile()}"
-    if environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") != "rmw_fastrtps_cpp":
+    if not uses_fast_dds(environment):
         return Finding(name, OK, f"{environment['RMW_IMPLEMENTATION']} is used, Fast DDS is not")
-    if not path:
+    try:
+        added = missing_profile(environment, folder)
+        remedy = f"export {PROFILE_VARIABLES[0]}={shipped_profile()}"
+    except ConfigurationError as error:
+        return Finding(name, WARN, f"raw camera images may get lost: {error}", "install the package again")
+    for variable, path in added.items():
         return Finding(
-            name, WARN, f"{PROFILE_VARIABLES[0]} is not set: raw camera images will be lost", remedy
+            name, OK, f"`reflex serve` sets {variable}={path} itself; publishers of raw images need it too"
         )
+    chosen = chosen_by_user(environment, folder)
+    path = environment.get(chosen, chosen) if chosen != TRANSPORTS_VARIABLE else ""
+    if not path:
+        value = environment[chosen]
+        said = f"{chosen}={value}" if value else f"{chosen} is set to nothing"
+        return Finding(name, WARN, f"{said}: raw camera images may get lost", f"unset {chosen}, or {remedy}")
     try:
         segment = largest_segment(Path(path))
     except (OSError, ElementTree.ParseError, ValueError) as error:
@@ -105,10 +120,3 @@ def largest_segment(profile: Path) -> int:
         if transport.tag.endswith("transport_descriptor") and children.get("type") == "SHM":
             sizes.append(int(children.get("segment_size", 0)))
     return max(sizes)
-
-
-def _shipped_profile() -> str:
-    try:
-        return str(share() / "config" / "fastdds_shm.xml")
-    except ConfigurationError:
-        return "config/fastdds_shm.xml"

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reflex_core.errors import SettingError
-from reflex_core.locations import share
 from reflex_core.parameter_file import read_parameters
 from reflex_core.setting import Value, boolean, from_text
 from reflex_core.settings import TABLE
 from reflex_core.suggestions import nearest, no_such
+from reflex_ros.dds_profile import missing_profile
 from reflex_ros.given import take
 from reflex_ros.ros_args import NODE
 
 log = logging.getLogger(__name__)
-
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 # big messages are allocated and freed for every frame: keep that memory in the process (docs/performance.md)
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "268435456"}
@@ -169,6 +167,4 @@ def environment(present: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     present = os.environ if present is None else present
     added = {name: value for name, value in MALLOC.items() if name not in present}
-    if not any(name in present for name in PROFILE_VARIABLES):
-        added[PROFILE_VARIABLES[0]] = str(share() / "config" / "fastdds_shm.xml")
-    return added
+    return added | missing_profile(present)

@@ -16,7 +16,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from reflex_core.doctor.finding import OK
 from reflex_core.errors import ReflexError, SettingError
+from reflex_ros.dds_profile import take_profile
+from reflex_ros.doctoring_dds import image_transport
 from reflex_ros.given import Given
 from reflex_ros.node import ReflexNode
 
@@ -26,6 +29,8 @@ REFUSED_BY_ROS = (RCLError, UnknownROSArgsError, NameValidationException, Parame
 
 def run(given: Given) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after an orderly stop, 1 when it could not start."""
+    if line := take_profile():
+        print(line, flush=True)
     try:
         rclpy.init(args=list(given.ros_args), signal_handler_options=SignalHandlerOptions.NO)
         theirs = [_parameter(name, value) for name, value in given.ros_parameters.items()]
@@ -34,6 +39,7 @@ def run(given: Given) -> int:
         print(f"reflex serve: {_sentence(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    _warn_of_lost_images(server)
     executor = SingleThreadedExecutor()
     executor.add_node(server.node)
     stop = threading.Event()
@@ -78,6 +84,15 @@ def _sentence(error: Exception) -> str:
         return str(error)
     said = " ".join(str(error).split()) or type(error).__name__
     return f"ROS does not start the node: {said.partition(', at /')[0][:300]}"
+
+
+def _warn_of_lost_images(server: ReflexNode) -> None:
+    """Say what the doctor says where somebody has chosen a transport that has no room for raw images."""
+    if server.settings.image_transport != "raw":
+        return
+    found = image_transport()
+    if found.level != OK:
+        server.node.get_logger().warning(f"{found.said}; {found.do}")
 
 
 def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:

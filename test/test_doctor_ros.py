@@ -18,7 +18,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.doctor.finding import FAIL, OK, WARN
 from reflex_ros import doctoring
-from reflex_ros.doctoring_dds import PROFILE_VARIABLES, image_transport, loopback
+from reflex_ros.dds_profile import OWN_FILES, PROFILE_VARIABLES, TRANSPORTS_VARIABLE
+from reflex_ros.doctoring_dds import image_transport, loopback
 from reflex_ros.doctoring_others import other_servers
 from reflex_ros.interface_files import differences, fields
 
@@ -227,10 +228,34 @@ def test_the_shipped_profile_is_large_enough() -> None:
         assert (found.level, "16 MB" in found.said) == (OK, True)
 
 
-def test_without_a_profile_it_names_the_shipped_one() -> None:
-    found = image_transport({})
-    assert found.level == WARN
-    assert found.do == f"export FASTRTPS_DEFAULT_PROFILES_FILE={SHIPPED}"
+def test_without_a_profile_serve_sets_the_shipped_one_and_the_doctor_says_so(tmp_path: Path) -> None:
+    found = image_transport({}, tmp_path)
+    assert found.level == OK
+    assert f"sets FASTRTPS_DEFAULT_PROFILES_FILE={SHIPPED} itself" in found.said
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({PROFILE_VARIABLES[0]: ""}, "FASTRTPS_DEFAULT_PROFILES_FILE is set to nothing"),
+        ({TRANSPORTS_VARIABLE: "UDPv4"}, "FASTDDS_BUILTIN_TRANSPORTS=UDPv4"),
+    ],
+)
+def test_a_choice_without_room_for_images_warns(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+    found = image_transport(variables, tmp_path)
+    assert (found.level, found.said) == (WARN, f"{says}: raw camera images may get lost")
+    assert found.do.endswith(f"or export FASTRTPS_DEFAULT_PROFILES_FILE={SHIPPED}")
+
+
+def test_the_default_file_of_the_working_directory_is_the_users(tmp_path: Path) -> None:
+    for name, level in zip(OWN_FILES, (OK, WARN), strict=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(
+            SHIPPED.read_text().replace("16777216", "16777216" if level == OK else "1000")
+        )
+        found = image_transport({}, folder)
+        assert (found.level, str(folder / name) in found.said) == (level, True)
 
 
 @pytest.mark.parametrize(
@@ -254,3 +279,7 @@ def test_a_profile_that_loses_images_warns(tmp_path: Path, content: str | None, 
 
 def test_another_middleware_needs_no_fast_dds_profile() -> None:
     assert image_transport({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}).level == OK
+    assert (
+        image_transport({"RMW_IMPLEMENTATION": "rmw_fastrtps_dynamic_cpp", PROFILE_VARIABLES[0]: ""}).level
+        == WARN
+    )

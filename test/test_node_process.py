@@ -22,6 +22,7 @@ from reflex_ros.msg import ActionChunk
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 
 from reflex_ros.cli.main import main
+from reflex_ros.dds_profile import PROFILE_VARIABLES
 from reflex_ros.given import given
 from reflex_ros.ros_args import ROS_ARGS
 
@@ -35,7 +36,8 @@ def start() -> Iterator[Start]:
 
     def run(*command: str) -> subprocess.Popen[str]:
         environment = dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-        environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        for name in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", *PROFILE_VARIABLES):
+            environment.pop(name, None)
         found = subprocess.Popen(
             [sys.executable, "-m", *command], env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -57,6 +59,13 @@ def outsider() -> Iterator[Robot]:
     yield found
     found.spinner.close()
     found.node.destroy_node()
+
+
+def largest_segment(pid: int) -> int:
+    """Bytes of the largest shared-memory segment that Fast DDS has made in a process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    segments = set(re.findall(r"/dev/shm/fastrtps_[0-9a-f]+$", maps, re.MULTILINE))
+    return max((Path(segment).stat().st_size for segment in segments), default=0)
 
 
 def serve(start: Start, *arguments: str) -> subprocess.Popen[str]:
@@ -188,6 +197,7 @@ def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
         ports = re.findall(r"serving .* at http://127\.0\.0\.1:(\d+)", line)
     assert "the node stays inactive and requests are answered: a robot needs an embodiment" in said
     assert Client(int(ports[0])).act().status == 200
+    assert largest_segment(process.pid) >= 16 << 20, "Fast DDS runs with the profile for raw images"
     outsider.camera_on = outsider.joints_on = True
     outsider.say("reach the red cube")
     wait_for(lambda: outsider.status.state == "inactive" and outsider.status.problem, "the status says why")

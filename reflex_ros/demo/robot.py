@@ -32,6 +32,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_ros.dds_profile import take_profile
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
@@ -247,6 +248,7 @@ def _check_parameters(parameters: Sequence[Parameter]) -> SetParametersResult:
 
 
 def _serve(arm: Arm, arguments: Sequence[str], stopping: threading.Event) -> None:
+    take_profile()
     # rclpy's own handlers take the context away in the middle of a callback, whose publisher then raises.
     rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     robot = Robot(arm)

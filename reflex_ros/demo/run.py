@@ -25,6 +25,7 @@ from pathlib import Path
 from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.locations import DEMO, embedded_policy
+from reflex_ros.dds_profile import PROFILE_VARIABLES
 from reflex_ros.demo import report, strip
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
 from reflex_ros.demo.participant import Participant
@@ -41,7 +42,6 @@ from reflex_ros.demo.processes import (
 )
 from reflex_ros.demo.robot_messages import SENSOR_QOS
 from reflex_ros.demo.strip import Picture
-from reflex_ros.launching import PROFILE_VARIABLES
 
 READY_TIMEOUT_S = 90.0
 PICTURE_PERIOD_S = 0.25

@@ -23,6 +23,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.trace.records import TraceError
 from reflex_ros.arrivals import header_stamp_ns
 from reflex_ros.conversions import stamp_ns, time_msg
+from reflex_ros.dds_profile import take_profile
 from reflex_ros.inputs import LATCHED
 from reflex_ros.playing.company import require_alone, require_nothing_driven
 from reflex_ros.playing.pace import Pace
@@ -58,6 +59,7 @@ class Played:
 def playing_node(ros_args: Sequence[str]) -> Iterator[Node]:
     """A node without anything but what is played; Ctrl-C stays with the program."""
     context = rclpy.Context()
+    take_profile()
     rclpy.init(args=list(ros_args), context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = Node(NODE_NAME, context=context, start_parameter_services=False, enable_rosout=False)
