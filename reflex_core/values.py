@@ -169,7 +169,7 @@ class Served:
 # what an answer says of its making when no inference made it: for `replace`
 NOT_INFERRED: Mapping[str, Any] = MappingProxyType(
     {
-        "denoise_steps": 0, "tokens_cut": 0, "masked_cameras": (), "stages_ms": NOTHING, "cache_status": "n/a", "cache_age_ms": 0.0,
+        "denoise_steps": 0, "tokens_cut": 0, "stages_ms": NOTHING, "cache_status": "n/a", "cache_age_ms": 0.0,
         "rtc_mode": "", "rtc_delay": 0, "rtc_previous": "", "rtc_elapsed_rows": 0.0, "a2c2": NOTHING,
     }
 )  # fmt: skip

@@ -23,6 +23,7 @@ from reflex_core.policy.layouts import Tensors
 from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Observation
+from reflex_core.wedges.predict import template
 
 JOINTS = load_preset("franka").without_gripper().joint_names
 
@@ -46,6 +47,11 @@ def test_a_chunk_says_which_cameras_gave_no_picture(panda: Policy) -> None:
     assert len(fed) > 1
     assert set(alone.masked_cameras) == fed - {name}
     assert panda.predict(seen, 1).masked_cameras == ()
+
+
+def test_an_answer_without_inference_names_the_cameras_that_the_robot_lacks(panda: Policy) -> None:
+    assert panda.fit.unfed_cameras == ("wrist_l", "wrist_r")
+    assert template(panda, "prod").masked_cameras == ("wrist_l", "wrist_r")
 
 
 def test_denormalised_actions_match_the_computation_by_hand(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def template(policy: Policy, slot: str) -> Served:
         inference_mode=policy.inference_mode,
         denoise_steps=0,
         denoise_steps_configured=policy.contract.flow.steps,
+        masked_cameras=policy.fit.unfed_cameras,
         model_hash=policy.export.model_hash,
         config_hash=policy.export.config_hash,
     )
