@@ -34,13 +34,16 @@ class Spool(Generic[Item]):
         flush_interval_s: float = 1.0,
         max_items: int = MAX_ITEMS,
         max_bytes: int = MAX_BYTES,
+        at_once: bool = False,
     ) -> None:
+        """at_once: for whoever waits for the handler; the thread is woken for every item."""
         self._name = name
         self._handler = handler
         self._flush_interval_s = flush_interval_s
         self._max_items, self._max_bytes = max_items, max_bytes
         # half full is early enough to start, whatever the interval is
         self._early_items = min(BATCH_ITEMS, max(1, max_items // 2))
+        self._at_once = at_once
         self._early_bytes = min(BATCH_BYTES, max(1, max_bytes // 2))
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -79,7 +82,7 @@ class Spool(Generic[Item]):
                 return False
             self._items.append((item, size_bytes))
             self._bytes += size_bytes
-            early = len(self._items) == self._early_items or self._bytes >= self._early_bytes
+            early = self._at_once or len(self._items) == self._early_items or self._bytes >= self._early_bytes
         if (
             early
         ):  # waking the thread for every item would make it compete with the request for the interpreter

@@ -8,6 +8,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -254,6 +255,70 @@ def test_kill_minus_nine_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     assert verdict.finding is None
     assert verdict.records > 50
     assert kinds(tmp_path)[-3:] == ["opened", "model", "closed"]
+
+
+SIXTY = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from recordings import asked, served
+from reflex_core.audit.log import AuditLog
+log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=3600.0)
+request = asked()
+for _ in range(60):
+    log(request, served(request))
+log.error(request, "inference-error", "the model raised")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_answered_before_kill_minus_nine_is_in_the_log(tmp_path: Path) -> None:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    killed = subprocess.run([sys.executable, "-c", SIXTY, str(tmp_path), *paths], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert verify(audit_files(tmp_path)).finding is None
+    assert (kinds(tmp_path).count("act"), kinds(tmp_path).count("error")) == (60, 1)
+
+
+def test_an_answer_does_not_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("reflex_core.audit.log.WAIT_S", 0.05)
+    log = opened(tmp_path)
+    log(asked(), served(asked()))
+    assert log.problem == ""
+    hangs, append = threading.Event(), log._store.append
+
+    def hanging(records: Any) -> None:
+        hangs.wait(60)
+        append(records)
+
+    monkeypatch.setattr(log._store, "append", hanging)
+    began_s = time.monotonic()
+    for _ in range(200):
+        log(asked(), served(asked()))
+    assert time.monotonic() - began_s < 10  # only the first one waited
+    assert log.problem.startswith("audit-behind")
+    assert caplog.text.count("slug=audit-behind") == 1
+    hangs.set()
+    wait_for(lambda: log.problem == "")
+    log(asked(), served(asked()))
+    log.close()
+    assert kinds(tmp_path).count("act") == 202
+    assert verify(audit_files(tmp_path)).finding is None
+
+
+def test_what_is_written_is_synced_while_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("reflex_core.audit.store.os.fsync", synced.append)
+    log = opened(tmp_path)
+    wait_for(lambda: synced)
+    before = len(synced)
+    log(asked(), served(asked()))
+    wait_for(lambda: len(synced) > before)
+    log.close()
 
 
 def test_a_full_disk_is_seen_counted_and_left_when_space_returns(

@@ -13,6 +13,7 @@ from recordings import asked, served
 from test_audit import DAY_NS, Clock, opened
 
 from reflex_core.audit.chain import audit_files, seal
+from reflex_ros.cli.audit import UNPROVEN
 from reflex_ros.cli.main import main
 
 Touch = Callable[[list[bytes]], list[bytes]]
@@ -54,10 +55,51 @@ def resealed(lines: list[bytes]) -> list[bytes]:
     return [*lines[:2], seal(body.encode())[0], *lines[3:]]
 
 
-def test_a_whole_log_is_one_line_and_0(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "verify", str(directory)]) == 0
+def test_a_whole_log_is_one_line_and_0_when_its_end_is_proven(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "verify", str(directory)]) == UNPROVEN
     said = capsys.readouterr().out
-    assert re.fullmatch(r"whole: 16 records in 4 files; head [0-9a-f]{64}\n", said)
+    assert re.fullmatch(
+        r"whole: 16 records in 4 files; head [0-9a-f]{64}; the end is not proven: .* --head .*\n", said
+    )
+    head = re.findall("[0-9a-f]{64}", said)[0]
+    assert main(["audit", "verify", str(directory), "--head", head]) == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(
+        r"whole: 16 records in 4 files; head [0-9a-f]{64}; 0 records after the given head\n", said
+    )
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_an_emptied_file_is_1(directory: Path, capsys: pytest.CaptureFixture[str], number: int) -> None:
+    path = audit_files(directory)[number]
+    path.write_bytes(b"")
+    assert main(["audit", "verify", str(directory)]) == 1
+    assert capsys.readouterr().out.startswith(f"{path}:1: removed: the file is empty")
+
+
+def test_an_emptied_log_is_1(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in audit_files(directory):
+        path.write_bytes(b"")
+    assert main(["audit", "verify", str(directory)]) == 1
+    assert "removed: the file is empty" in capsys.readouterr().out
+    assert main(["audit", "head", str(directory)]) == 1
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_a_log_whose_last_records_are_cut_is_not_called_proven(
+    directory: Path, capsys: pytest.CaptureFixture[str], lines: int
+) -> None:
+    assert main(["audit", "head", str(directory)]) == 0
+    head = capsys.readouterr().out.strip()
+    path = audit_files(directory)[-2]
+    audit_files(directory)[-1].unlink()
+    path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[: -1 - lines]) + b"\n")
+    assert main(["audit", "verify", str(directory)]) == UNPROVEN
+    assert "the end is not proven" in capsys.readouterr().out
+    assert main(["audit", "verify", str(directory), "--head", head]) == 1
+    assert "removed: no record has the hash" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -96,7 +138,7 @@ def test_a_removed_first_day_shows_as_the_anchor(directory: Path, capsys: pytest
     first, second, *_ = audit_files(directory)
     anchor = json.loads(second.read_bytes().split(b"\n")[0])["prev"]
     first.unlink()
-    assert main(["audit", "verify", str(directory)]) == 0
+    assert main(["audit", "verify", str(directory)]) == UNPROVEN
     assert f"begins at record 6, trusted anchor {anchor}" in capsys.readouterr().out
 
 
@@ -107,7 +149,7 @@ def test_a_cut_off_end_is_found_by_the_head(directory: Path, capsys: pytest.Capt
     assert "0 records after the given head" in capsys.readouterr().out
     last = audit_files(directory)[-1]
     last.write_bytes(b"\n".join(last.read_bytes().split(b"\n")[:-2]) + b"\n")
-    assert main(["audit", "verify", str(directory)]) == 0  # nothing in the log itself can tell
+    assert main(["audit", "verify", str(directory)]) == UNPROVEN  # nothing in the log itself can tell
     assert main(["audit", "verify", str(directory), "--head", head]) == 1
     assert "removed: no record has the hash" in capsys.readouterr().out
     last.unlink()
@@ -132,12 +174,12 @@ def test_a_torn_end_is_1_until_the_log_itself_has_reported_it(
     assert main(["audit", "verify", str(last)]) == 1
     assert f"{last}:2: torn: the last " in capsys.readouterr().out
     opened(directory).close()
-    assert main(["audit", "verify", str(directory)]) == 0
+    assert main(["audit", "verify", str(directory)]) == UNPROVEN
     assert "1 torn ends, as the log says itself" in capsys.readouterr().out
 
 
 def test_one_file_can_be_checked_alone(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "verify", str(audit_files(directory)[1])]) == 0
+    assert main(["audit", "verify", str(audit_files(directory)[1])]) == UNPROVEN
     assert "whole: 4 records in 1 files" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
 
+from reflex_core.audit.chain import audit_files, verify
 from reflex_ros.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,24 @@ def test_a_signal_ends_it_with_status_0(start: Start, export_dir: ExportDir, num
     assert status == 0
     assert "Traceback" not in err
     assert re.search(r"serving pi0-mono@[0-9a-f]{16} for franka on CPUExecutionProvider at http://127", out)
+
+
+def test_every_answer_before_kill_minus_nine_is_in_the_audit_log(
+    start: Start, export_dir: ExportDir, tmp_path: Path
+) -> None:
+    process = start(export_dir("mono_pi0_7"), "--no-ros", "--audit-log", tmp_path)
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    for number in range(60):
+        assert client.act(request_id=f"r-{number}").status == 200
+    process.kill()
+    process.wait(PATIENCE_S)
+    records = [
+        record for path in audit_files(tmp_path) for record in map(json.loads, path.read_text().splitlines())
+    ]
+    answered = [record["request_id"] for record in records if record["kind"] == "act"]
+    assert [name for name in answered if name.startswith("r-")] == [f"r-{number}" for number in range(60)]
+    assert verify(audit_files(tmp_path)).finding is None
 
 
 def test_a_reply_in_flight_is_finished_first(start: Start, export_dir: ExportDir) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import asked, served
-from test_trace_writer import traces, writer
+from test_trace_writer import traces, wait_for, writer
 
 from reflex_core.json_lines import exact, floats, json_line
 from reflex_core.trace.reader import TraceReader
@@ -116,6 +116,34 @@ def test_a_cut_gzip_is_read_as_far_as_it_goes(tmp_path: Path, path: Path) -> Non
     records, cut = read(path, whole[: len(whole) * 3 // 4])
     assert 0 < len(records) < 20
     assert any("stopped hard" in warning for warning in cut.warnings)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "plain"])
+def test_a_trace_that_is_being_written_is_told_from_one_whose_writer_was_stopped(
+    tmp_path: Path, kind: str
+) -> None:
+    """By a lock that the kernel takes away with the process: no pid can be another's, and no reboot leaves one behind."""
+    trace = writer(tmp_path, gzip=kind == "gzip", flush_interval_s=0.0)
+    for number in range(20):
+        trace(asked(number), served(asked(number)))
+    wait_for(lambda: trace.written == 20)
+    (path,) = traces(tmp_path)
+    for _ in range(2):  # looking takes nothing from the writer
+        with TraceReader(path) as live:
+            assert len(list(live)) == 20
+        assert (live.footer, live.damage) == (None, [])
+        assert live.live == (kind == "gzip")  # a plain file ends with a whole line
+        assert all("is being written just now" in warning for warning in live.warnings)
+    copy = tmp_path / "copy.jsonl"  # what is left of it after a hard stop
+    copy.write_bytes(path.read_bytes())
+    trace.close()
+    with TraceReader(copy) as stopped:
+        assert len(list(stopped)) == 20
+    assert not stopped.live
+    assert any("stopped hard" in warning for warning in stopped.damage) == (kind == "gzip")
+    with TraceReader(path) as ended:
+        assert len(list(ended)) == 20
+    assert (ended.live, ended.warnings) == (False, [])
 
 
 def test_a_torn_last_line_is_a_warning(path: Path) -> None:

@@ -213,6 +213,10 @@ def _walk(path: Path, verdict: Verdict) -> Finding | None:
         if finding is not None:
             return finding
         verdict.passed(record)
+    if pending is None and not begun:
+        return Finding(
+            path, 1, REMOVED, "the file is empty, and every file begins with its checkpoint record"
+        )
     if pending is None:
         return None
     if pending.ends:

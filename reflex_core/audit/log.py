@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
@@ -28,6 +29,7 @@ from reflex_core.values import Request, Served
 
 RETENTION_DAYS = 183  # EU AI Act, Art. 26(6): deployers keep the logs at least six months
 RETRY_S = 5.0
+WAIT_S = 2.0  # for a record to be written before its answer leaves; a disk that hangs must not stop a robot
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,10 @@ Draft = tuple[int, Callable[[], Fields]]  # wall-clock nanoseconds, and what mak
 
 
 class AuditLog:
-    """A listener of the engine. All hashing and writing happens on a thread of its own.
+    """A listener of the engine. All hashing and writing happens on a thread of its own, and the answer waits for it.
+
+    So an answer that has left is in the log, whatever happens to this process then. Where writing takes longer than
+    `WAIT_S` answers leave without it, `problem` says so, and none waits until the writer has caught up.
 
     retention_days: age at which a file goes when a new day begins; 0 keeps all. `problem` says why nothing can be
     written and is empty while all is well. Raises ConfigurationError when the directory cannot be made or another
@@ -71,18 +76,31 @@ class AuditLog:
         self._reported = 0
         self._written = 0
         self._model: dict[str, str] = {}
-        self._spool: Spool[Draft] = Spool("audit", self._write, flush_interval_s=flush_interval_s)
+        self._order = threading.Lock()
+        self._handled_more = threading.Condition()
+        self._entered = self._handled = 0
+        self._behind = False
+        self._closing = threading.Event()
+        self._spool: Spool[Draft] = Spool(
+            "audit", self._write, flush_interval_s=flush_interval_s, at_once=True
+        )
+        self._syncing = threading.Thread(
+            target=self._sync, args=(flush_interval_s,), name="audit-sync", daemon=True
+        )
+        self._syncing.start()
         self.event("opened", pid=os.getpid())
         self.model(model_version, model_hash, config_hash)
 
     @property
     def problem(self) -> str:
         """Why nothing can be written; empty while all is well."""
-        return self._problem
+        return self._problem or (
+            f"audit-behind: writing takes longer than {WAIT_S:g} s" if self._behind else ""
+        )
 
     @property
     def written(self) -> int:
-        """Records of requests and events that are on the disk."""
+        """Records of requests and events that the operating system has."""
         return self._written
 
     @property
@@ -91,19 +109,19 @@ class AuditLog:
         return self._spool.dropped + self._lost
 
     def __call__(self, request: Request, served: Served) -> None:
-        """Enqueue one answer."""
+        """Write one answer; returns when the operating system has it."""
         make = partial(_act_fields, self._robot_id, self._model, request, served)
-        self._spool.put((self._wall_clock_ns(), make), size_bytes(request.observation))
+        self._await(self._enter(make, size_bytes(request.observation)))
 
     def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:  # noqa: ARG002
-        """Enqueue a request that got no answer; the chain numbers its records itself."""
+        """Write a request that got no answer, likewise; the chain numbers its records itself."""
         make = partial(_error_fields, self._robot_id, self._model, request, slug, message)
-        self._spool.put((self._wall_clock_ns(), make), size_bytes(request.observation))
+        self._await(self._enter(make, size_bytes(request.observation)))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Enqueue something that happened besides requests: a guard trip or reset, a configuration."""
         made = {"kind": "event", "event": kind, "robot_id": self._robot_id} | fields
-        self._spool.put((self._wall_clock_ns(), lambda: made))
+        self._enter(lambda: made)
 
     def model(self, model_version: str, model_hash: str, config_hash: str) -> None:
         """Say which policy answers from now on; also an event."""
@@ -113,10 +131,50 @@ class AuditLog:
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits and a last event, and let go of the directory."""
         self.event("closed")
+        self._closing.set()
         if self._spool.close(timeout_s):
+            self._syncing.join(timeout_s)
             self._store.close()
 
+    def _enter(self, make: Callable[[], Fields], size_bytes: int = 0) -> int:
+        """Enqueue a record; its number in the queue, 0 where there is no room."""
+        with self._order:
+            if not self._spool.put((self._wall_clock_ns(), make), size_bytes):
+                return 0
+            self._entered += 1
+            return self._entered
+
+    def _await(self, number: int) -> None:
+        if self._behind:
+            return
+        with self._handled_more:
+            if self._handled_more.wait_for(lambda: self._handled >= number, WAIT_S):
+                return
+            first, self._behind = not self._behind, True
+        if first:
+            log.error(
+                "slug=audit-behind writing a record takes longer than %g s, answers leave without", WAIT_S
+            )
+
+    def _sync(self, interval_s: float) -> None:
+        ended = False
+        while not ended:
+            ended = self._closing.wait(interval_s)
+            try:
+                self._store.sync()
+            except OSError as error:
+                self._degrade(error)
+
     def _write(self, batch: Sequence[Draft]) -> None:
+        try:
+            self._write_batch(batch)
+        finally:
+            with self._handled_more:
+                self._handled += len(batch)
+                self._behind = self._behind and self._handled < self._entered
+                self._handled_more.notify_all()
+
+    def _write_batch(self, batch: Sequence[Draft]) -> None:
         if self._problem and time.monotonic() < self._retry_at_s:
             self._lost += len(batch)
             return

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import zlib
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from reflex_core.trace.schema import UNKNOWN_HASH
 
@@ -29,6 +30,22 @@ def _packer() -> Any:
     return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP, _MEMORY, zlib.Z_FILTERED)
 
 
+def is_written(stream: BinaryIO) -> bool:
+    """Whether a process of this machine is writing the file just now.
+
+    The kernel takes a writer's lock away when the process ends, however it ends: unlike a pid in a file, it cannot
+    be another's, nor outlive a reboot.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.flock(stream, fcntl.LOCK_UN)
+    return False
+
+
 class TraceFile:
     """Creates the file. Raises OSError (FileExistsError where there is one already). Used by one thread."""
 
@@ -37,6 +54,8 @@ class TraceFile:
         self.size = 0
         self._compress = _packer() if gzip else None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes) -> None:
         """Hand the data to the operating system, so that a kill -9 after this loses none of it. Raises OSError."""

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from reflex_core.trace.files import is_written
 from reflex_core.trace.records import Recorded, TraceError, check_version, recorded
 from reflex_core.trace.schema import FOOTER, HEADER, REQUEST
 
@@ -35,6 +36,7 @@ class TraceReader:
     """One trace file, plain or gzip by its content. Iterate once: it yields a Recorded per request.
 
     header: the first record. footer: the last one, once the iteration has reached it; None after a hard stop.
+    live: whether its writer was still at it when the end was reached: what there is then is whole, and more is to come.
     warnings: what was wrong but could be read around; damage: those of them that mean that something is torn off or
     not understood. Raises TraceError, in the constructor and while iterating.
     """
@@ -44,6 +46,7 @@ class TraceReader:
         self.footer: Document | None = None
         self.warnings: list[str] = []
         self.damage: list[str] = []
+        self.live = False
         self._kinds: set[str] = set()
         try:
             self._stream = path.open("rb")
@@ -148,7 +151,7 @@ class TraceReader:
             if not isinstance(document, dict):
                 raise TraceError(f"{where}: must be a JSON object, got {type(document).__name__}")
             yield where, document
-        if broken:
+        if broken and not self._is_live():
             self._damaged(f"{broken}; it is the last one, torn by a hard stop, and is left out")
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
@@ -199,10 +202,16 @@ class TraceReader:
             raise TraceError(
                 f"{self.path}: damaged before byte {stream.tell()} of the gzip file: {error}"
             ) from error
-        if not member.eof:
+        if not member.eof and not self._is_live():
             self._damaged(
                 f"{self.path}: the gzip stream has no end, its writer was stopped hard; read up to there"
             )
+
+    def _is_live(self) -> bool:
+        if not self.live and is_written(self._stream):
+            self.live = True
+            self._warn(f"{self.path}: is being written just now; read up to its last flush")
+        return self.live
 
 
 def _loads(line: bytes) -> Any:

@@ -10,9 +10,15 @@ from pathlib import Path
 
 from reflex_core.audit.chain import START, Verdict, audit_files, read_tail, verify
 
+UNPROVEN = 3
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Check a log or print its last hash. 0 when it is whole, 1 when it is not, 2 for a bad command line."""
+    """Check a log or print its last hash.
+
+    0 when it is whole and its end is proven, 1 when it is not whole, 2 for a bad command line, 3 when it is whole but
+    nobody said what its end must be.
+    """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         files = _files(options.log)
@@ -61,7 +67,7 @@ def _verify(files: list[Path], head: str | None) -> int:
         print(verdict.finding)
         return 1
     print(_said(verdict))
-    return 0
+    return 0 if head is not None else UNPROVEN
 
 
 def _said(verdict: Verdict) -> str:
@@ -70,6 +76,10 @@ def _said(verdict: Verdict) -> str:
         parts.append(f"begins at record {verdict.first_seq}, trusted anchor {verdict.anchor}")
     if verdict.records_after is not None:
         parts.append(f"{verdict.records_after} records after the given head")
+    else:
+        parts.append(
+            "the end is not proven: records may be cut off it; give --head a hash that `head` printed before"
+        )
     if verdict.missing:
         parts.append(f"{verdict.missing} records could not be written, as the log says itself")
     if verdict.recovered:
