@@ -207,7 +207,11 @@ def _run_tests(copy_of: Path, tests: list[str], loaded: Path | None = None) -> N
 def _libraries() -> list[str]:
     """What is loaded and installed: no file of this project, no test."""
     found = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
-    return [name for name, file in found if file and "site-packages" in file and "pytest" not in name]
+    return [
+        name
+        for name, file in found
+        if file and "site-packages" in file and "pytest" not in name and name.split(".")[0] not in COPIED
+    ]
 
 
 def _prepare(copy_of: Path, paths: list[Path], tests: list[str], limit_s: float) -> bool:

@@ -33,6 +33,7 @@ def test_what_remains_is_counted_to_the_last_row() -> None:
     assert CHUNK.remaining_s(after(0.0)) == pytest.approx(2.5)
     assert CHUNK.remaining_s(after(2.0)) == pytest.approx(0.5)
     assert CHUNK.remaining_s(after(3.0)) == 0.0
+    assert CHUNK.end_ns == END_NS
 
 
 def test_without_a_running_chunk_the_next_one_is_due_at_once() -> None:
@@ -90,3 +91,10 @@ def test_the_slowest_of_the_newest_answers_counts() -> None:
 
 def test_nothing_is_expected_of_the_first_answer_unless_somebody_says_so() -> None:
     assert Pacing().latency_s == 0.0
+
+
+def test_an_answer_that_is_thrown_away_teaches_its_latency_and_runs_nothing() -> None:
+    pacing = running(0.2)
+    pacing.learn(0.9)
+    assert pacing.latency_s == 0.9
+    assert pacing.running is CHUNK
