@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
-from reflex_core.export import CONFIG_NAME, Export
+from reflex_core.export import Export
 from reflex_core.normalization.affine import Affine
 from reflex_core.normalization.read import EVERY_PICTURE
 from reflex_core.policy.language import CLEAN, read_prompt
@@ -68,7 +68,7 @@ def _check_language(
     """Raise ExportError where `language` as it is written makes other tokens than the processors do."""
 
     def fail(key: str, expected: str, got: object) -> ExportError:
-        return ExportError(f"{export.path / CONFIG_NAME}: '{key}' must be {expected}, got {shown(got)}")
+        return ExportError(f"{export.config_path}: '{key}' must be {expected}, got {shown(got)}")
 
     for key in ("max_length", "padding_side", "truncation"):
         if key in own and key in said and own[key] != said[key]:
@@ -81,7 +81,7 @@ def _check_language(
 
 def _contradiction(export: Export, key: str, ours: object, theirs: object) -> ExportError:
     return ExportError(
-        f"{export.path / CONFIG_NAME}: '{key}' is {shown(ours, 200)} here and {shown(theirs, 200)} in {PREPROCESSOR}: take one"
+        f"{export.config_path}: '{key}' is {shown(ours, 200)} here and {shown(theirs, 200)} in {PREPROCESSOR}: take one"
         " of them out",
         "export-contradiction",
     )
@@ -124,7 +124,7 @@ def _features(export: Export, slots: list[dict[str, Any]], processors: Processor
     missing = [slot["camera"] for slot, feature in zip(slots, found, strict=True) if feature not in known]
     if missing:
         raise ExportError(
-            f"{export.path / CONFIG_NAME}: {PREPROCESSOR} normalises pictures by statistics of {', '.join(known)}: say which"
+            f"{export.config_path}: {PREPROCESSOR} normalises pictures by statistics of {', '.join(known)}: say which"
             f" of them camera '{missing[0]}' is, with 'feature' in 'images'"
         )
     return [str(feature) for feature in found]

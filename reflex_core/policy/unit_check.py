@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reflex_core.embodiment import Embodiment
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import CONFIG_NAME, Affine, Export
+from reflex_core.export import Affine, Export
 from reflex_core.policy.relative import Relative
 from reflex_core.untrusted import shown
 
@@ -51,7 +51,7 @@ def declared_si(export: Export) -> bool:
     for unit in _leaves(written):
         if not isinstance(unit, str) or unit.strip().lower() not in SI:
             raise ConfigurationError(
-                f"{export.path / CONFIG_NAME}: '{KEY}' {shown(unit)} cannot be served: states and actions are rad and m here, and"
+                f"{export.config_path}: '{KEY}' {shown(unit)} cannot be served: states and actions are rad and m here, and"
                 " nothing is converted yet: export the policy in these units",
                 "units-not-si",
             )
@@ -99,7 +99,7 @@ def _check_reach(
     raise ConfigurationError(
         f"{export.path}: its {what} of {names[joint]} reach {reach[joint]:.4g} in its statistics, embodiment '{embodiment.name}'"
         f" allows {embodiment.action_min[joint]:g} to {embodiment.action_max[joint]:g}: degrees or percent, which are not"
-        f' converted yet: export the policy in rad and m, or, if these are, write "{KEY}": "radians" into {CONFIG_NAME}',
+        f' converted yet: export the policy in rad and m, or, if these are, write "{KEY}": "radians" into {export.config_path.name}',
         "action-range-mismatch",
     )
 
@@ -118,6 +118,6 @@ def _check_positions(
     raise ConfigurationError(
         f"{export.path}: its actions of {names[joint]} lie around {actions.shift[joint]:g} (deviation"
         f" {actions.scale[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}: other units, or"
-        f' steps instead of positions; if they are positions in rad and m, write "{KEY}": "radians" into {CONFIG_NAME}',
+        f' steps instead of positions; if they are positions in rad and m, write "{KEY}": "radians" into {export.config_path.name}',
         "action-range-mismatch",
     )
