@@ -300,6 +300,24 @@ def test_a_model_that_is_always_too_slow_makes_a_first_chunk_that_stands_in(benc
     assert (bench.counted(KEPT), bench.deadline.late) == (1, 2)
 
 
+def test_who_has_nothing_at_all_waits_a_moment_for_the_first_chunk_that_is_being_finished(
+    bench: Bench,
+) -> None:
+    bench.position, bench.budget_ms = None, SHORT_MS
+    slow = Stubborn(lambda asked: answer(asked, dt_s=3600.0))
+    with pytest.raises(InferenceError):
+        bench.deadline(request("one"), slow)
+    threading.Timer(0.05, slow.release.set).start()
+    assert bench.deadline(request("one"), until_cancelled).chunk.source == LAST_KNOWN_GOOD
+    hanging = Stubborn()
+    for episode_id in ("two", "three"):  # nobody waits for another's chunk
+        with pytest.raises(InferenceError):
+            bench.deadline(request(episode_id), hanging)
+    bench.position = MEASURED
+    assert bench.deadline(request("two"), until_cancelled).chunk.source == HOLD
+    hanging.release.set()
+
+
 def test_one_late_inference_at_a_time_is_left_to_finish(bench: Bench) -> None:
     bench.budget_ms = SHORT_MS
     slow = Stubborn()

@@ -36,6 +36,7 @@ EPISODES_KEPT = 256
 DEADLINE_EXCEEDED = "deadline-exceeded"
 KEPT, FAILED, GIVEN_UP = "kept", "failed", "given_up"
 LONGEST_S = 10.0  # for which a late inference may go on
+FIRST_CHUNK_S = 0.5  # for which a caller that has nothing at all waits for its first chunk
 MOST_WORKERS = 32
 RESERVE_MS = 1.0  # of the budget, for what follows: the guard, the reply, waking the threads that send it
 MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
@@ -129,11 +130,13 @@ def reserve_ms(budget_ms: float) -> float:
 
 
 class Late:
-    """One inference that may outlive its deadline. ended: the worker is through with it."""
+    """One inference that may outlive its deadline. ended: the worker is through with it, and `over` says so to who waits."""
 
-    def __init__(self, cancellation: Cancellation) -> None:
-        self.cancellation = cancellation
+    def __init__(self, request: Request) -> None:
+        self.cancellation = request.cancellation or Cancellation()
+        self.key = _key(request)
         self.ended = self.left = False
+        self.over = threading.Event()
         self.overdue: threading.Timer | None = None
 
 
@@ -145,7 +148,9 @@ class Deadline:
 
     A late inference whose chunk will be needed (nothing can stand in, or what can has reached half of `max_age_ms`) is not
     cancelled but left to finish: a model that is always too slow still makes a last good chunk. One at a time, and for as
-    long as its chunk could stand in, LONGEST_S at most.
+    long as its chunk could stand in, LONGEST_S at most. A caller that has nothing else, no chunk and no position, and whose
+    first chunk is being finished so, is better served by that chunk a moment late than by another error: it waits for it, for
+    FIRST_CHUNK_S at most.
     template: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
     fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD. finished: one for each of KEPT, FAILED and GIVEN_UP, of
     inferences that were left to finish.
@@ -204,9 +209,9 @@ class Deadline:
             deadline_ns = min(deadline_ns, request.deadline_ns)
         left_s = (deadline_ns - time.monotonic_ns()) * 1e-9
         if left_s <= 0:
-            self._infer_aside(request, proceed)
-            return self._stand_in(request, "its budget was spent before inference began")
-        late = Late(request.cancellation or Cancellation())
+            aside = self._infer_aside(request, proceed)
+            return self._stand_in(request, "its budget was spent before inference began", aside)
+        late = Late(request)
         bounded = replace(request, deadline_ns=deadline_ns, cancellation=late.cancellation)
         task = self._workers.start(lambda: self._infer(bounded, proceed, late))
         if task is None:
@@ -215,16 +220,16 @@ class Deadline:
             return task.outcome()
         if not self._left_to_finish(request, late):
             late.cancellation.cancel()
-        return self._stand_in(request, "inference took longer")
+        return self._stand_in(request, "inference took longer", late)
 
-    def _infer_aside(self, request: Request, proceed: Proceed) -> None:
+    def _infer_aside(self, request: Request, proceed: Proceed) -> Late:
         """Callers whose requests always come over budget need a first chunk too: nobody waits for this one."""
-        late = Late(request.cancellation or Cancellation())
+        late = Late(request)
         unbounded = replace(request, deadline_ns=None, cancellation=late.cancellation)
-        if not self._left_to_finish(request, late):
-            return
-        if self._workers.start(lambda: self._infer(unbounded, proceed, late)) is None:
+        left = self._left_to_finish(request, late)
+        if left and self._workers.start(lambda: self._infer(unbounded, proceed, late)) is None:
             self._ended(late, FAILED)
+        return late
 
     def close(self) -> None:
         """Give up what is left to finish: its policy goes."""
@@ -287,6 +292,7 @@ class Deadline:
                 self._late += 1
             if late.left:
                 self._finishing = None
+        late.over.set()
         if not late.left:
             return
         if late.overdue is not None:
@@ -300,20 +306,31 @@ class Deadline:
             name = request.request_id
             log.warning("%d late inferences failed, the last for request %s: %s", times, name, error)
 
-    def _stand_in(self, request: Request, reason: str) -> Served:
+    def _stand_in(self, request: Request, reason: str, own: Late | None = None) -> Served:
         self._misses.inc()
         with self._counting:
             self._missed += 1
         if times := self._miss_log.times():
             name = request.request_id
             log.warning("the deadline was missed %d times, the last by request %s: %s", times, name, reason)
-        now_ns = time.monotonic_ns()
-        good = self._good.find(request) if self._may_stand_in(request) else None
-        served = None if good is None else self._continued(good, request, now_ns)
+        served = self._last_good(request)
+        if served is None and self._hold_position(request) is None and self._first_chunk_came(request, own):
+            served = self._last_good(request)
         if served is None:
             served = self._held(request)
         self._fallbacks[served.chunk.source].inc()
         return served
+
+    def _last_good(self, request: Request) -> Served | None:
+        good = self._good.find(request) if self._may_stand_in(request) else None
+        return None if good is None else self._continued(good, request, time.monotonic_ns())
+
+    def _first_chunk_came(self, request: Request, own: Late | None) -> bool:
+        """Wait for the chunk that an earlier request of this caller left to finish; False where there is none to wait for."""
+        finishing = self._finishing
+        if finishing is None or finishing is own or finishing.key != _key(request):
+            return False
+        return finishing.over.wait(FIRST_CHUNK_S)
 
     def _continued(self, good: Good, request: Request, now_ns: int) -> Served | None:
         """The good answer from the elapsed row on; None when it is too old or nothing is left of it."""
