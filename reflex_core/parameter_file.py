@@ -7,6 +7,7 @@ names are those of rcl: `/**`, `/*/reflex`, `/robot1/reflex`; a name without a s
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +16,13 @@ from typing import Any
 import yaml
 
 from reflex_core.errors import SettingError
+from reflex_core.suggestions import nearest
 
 PARAMETERS = "ros__parameters"
 LARGEST_BYTES = 1 << 20
+ALMOST = 0.9  # of difflib's ratio: reflx is almost reflex, arm is another node
+
+log = logging.getLogger(__name__)
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = "plain"  # a scalar without quotes and without a tag of its own
@@ -25,8 +30,11 @@ _KNOWN_TAGS = (_PLAIN, *(_TAG + name for name in ("str", "int", "float", "bool",
 _WORDS: dict[str, object] = {
     "": None, "~": None, "null": None, "true": True, "yes": True, "on": True, "false": False, "no": False, "off": False,
 }  # fmt: skip
-_INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")  # 08 is the name of a robot
+_EXPONENT = r"[eE][-+]?[0-9]+"
+_FLOAT = re.compile(
+    rf"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)({_EXPONENT})?|[-+]?[0-9]+{_EXPONENT}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 
 Section = tuple[str, dict[str, Any]]
 
@@ -60,7 +68,20 @@ def read_parameters(path: Path, node: str, *, plain: bool = False) -> dict[str, 
             f"{path}: nothing is for the node {node}: its sections are for {found:.300}; write /**: for every node, or"
             f" {node}:"
         )
+    _warn_of_the_rest(path, node, [name for name, _ in sections])
     return {name: value for _, parameters in own for name, value in parameters.items()}
+
+
+def _warn_of_the_rest(path: Path, node: str, sections: list[str]) -> None:
+    """A section that is as good as named after this node was probably meant for it; other nodes may share the file."""
+    last = node.rpartition("/")[2]
+    for section in sections:
+        if (
+            not matches(section, node)
+            and "/" not in section.strip("/")
+            and nearest(section.strip("/"), [last], ALMOST)
+        ):
+            log.warning("%s: its section %s is not for the node %s", path, section, node)
 
 
 def matches(section: str, node: str) -> bool:

@@ -13,6 +13,7 @@ from reflex_core.embodiment import load_embodiment, load_preset
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.export import require_export
 from reflex_core.limits.config import load_safety_config
+from reflex_core.policy.providers import require_provider
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
 from reflex_core.slots.choice import chosen
@@ -67,6 +68,11 @@ def _safety(settings: Settings) -> None:
         load_safety_config(Path(settings.safety_config))
 
 
+def _providers(settings: Settings) -> None:
+    if not settings.allow_cpu_fallback:
+        require_provider(settings.device, settings.providers)
+
+
 def _correction(settings: Settings) -> None:
     if settings.a2c2_checkpoint:
         read_checkpoint(Path(settings.a2c2_checkpoint))
@@ -101,6 +107,7 @@ CHECKS: dict[str, Check] = {
     "exports": _exports,
     "embodiment": _embodiment,
     "safety": _safety,
+    "providers": _providers,
     "correction": _correction,
     "directories": _directories,
 }

@@ -15,7 +15,15 @@ from wedge_requests import Arm, answer, count, counters, request
 from reflex_core.errors import InferenceError, NotReadyError, SettingError
 from reflex_core.slo import LEAST_SAMPLES
 from reflex_core.values import Request, Served
-from reflex_core.wedges.admission import DEGRADE, LOG_ONLY, REFUSE, Admission, degraded_steps_of
+from reflex_core.wedges.admission import (
+    AUTO,
+    DEGRADE,
+    LOG_ONLY,
+    REFUSE,
+    Admission,
+    degraded_steps_of,
+    mode_of,
+)
 
 
 @dataclass
@@ -51,6 +59,14 @@ class Bench:
 
     def violations(self, kind: str = "p99_exceeded") -> float:
         return count(self.counted[kind])
+
+
+@pytest.mark.parametrize(
+    ("asked", "fixed", "mode"),
+    [(AUTO, False, DEGRADE), (AUTO, True, LOG_ONLY), (REFUSE, True, REFUSE), (LOG_ONLY, False, LOG_ONLY), (DEGRADE, True, DEGRADE)],
+)  # fmt: skip
+def test_auto_takes_fewer_steps_where_there_are_steps_to_save(asked: str, fixed: bool, mode: str) -> None:
+    assert mode_of(asked, fixed) == mode
 
 
 def test_while_the_objective_is_met_requests_pass_as_they_are() -> None:

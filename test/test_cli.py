@@ -119,3 +119,23 @@ def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "reflex_ros.running", None)
     assert main(["serve"]) == 1
     assert "build the package" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor", "--embod", "franka"], ["replay", "x.jsonl", "--mod", "x"], ["guard", "init", "--urd", "x"], ["audit", "verify", "--hea", "x", "d"],
+        ["ab", "report", "--alph", "0.1", "d"], ["trace", "export", "--outpu", "x", "d"], ["export", "seal", "--forc", "x"],
+        ["calibrate-adaptive", "x", "--observation", "d"], ["calibrate-prefix", "x", "--observation", "d"],
+    ],
+)  # fmt: skip
+def test_no_command_takes_half_an_option(words: list[str], capsys: Output) -> None:
+    """What --forc means today it need not mean when there is a --force-all."""
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    assert status > 0
+    half = next(word for word in words if word.startswith("--"))
+    said = capsys.readouterr().err
+    assert f"unrecognized arguments: {half}" in said or "required" in said

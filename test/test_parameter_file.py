@@ -49,7 +49,8 @@ def test_a_section_is_for_the_nodes_that_its_name_matches(section: str, node: st
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("33", 33), ("-1", -1), ("33.0", 33.0), ("1e3", 1000.0), (".5", 0.5), ("0x10", 16), ("010", 10),
+        ("33", 33), ("-1", -1), ("33.0", 33.0), ("1e3", 1000.0), (".5", 0.5), ("0x10", 16), ("010", "010"), ("08", "08"),
+         ("0", 0), ("1.", 1.0), ("-2e-3", -0.002),
         ("true", True), ("on", True), ("No", False), ("'33'", "33"), ('"on"', "on"), ("!!str 7", "7"),
         ("1:30", "1:30"), ("2024-01-01", "2024-01-01"), ("1_000", "1_000"), ("~", None), ("y", "y"), ("p99=150ms", "p99=150ms"),
         ("[a, b]", ["a", "b"]), ("[]", []), ("[1, a]", [1, "a"]), ("", ""),
@@ -142,6 +143,18 @@ def test_a_file_for_another_namespace_names_the_node_and_what_was_found(file: Pa
     assert "nothing is for the node /robot1/reflex: its sections are for reflex, arm; write /**:" in str(
         refused.value
     )
+
+
+def test_a_section_that_is_as_good_as_ours_and_is_not_is_warned_of(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(
+        "/**: {ros__parameters: {a: 1}}\nreflex: {ros__parameters: {b: 1}}\n/robot2/reflex: {ros__parameters: }\n"
+    )
+    assert read_parameters(file, "/robot1/reflex") == {"a": 1}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: its section reflex is not for the node /robot1/reflex"
+    ]
 
 
 def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"audit_log": "/proc/nope"}, "setting 'audit_log': /proc/nope: nothing can be written"),
     ({"auto_calibrate": True, "calibration_cache": "/proc/nope/c.json"}, "setting 'calibration_cache': /proc/nope"),
     ({"auto_calibrate": True, "calibration_cache": "{}/no_export"}, "is a directory"),
+    ({"providers": ["Nope"]}, "has no Nope"),
+    ({"device": "tensorrt"}, "device 'tensorrt' needs TensorrtExecutionProvider"),
     ({"calibrate_force": True}, "--calibrate-force"),
 ]  # fmt: skip
 
@@ -98,6 +100,7 @@ def test_what_is_right_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_every_problem_is_named_not_only_the_first(folder: Path) -> None:
     wrong = {"slo": "fast", "safety_config": str(folder / "nope"), "cloud_fallback": "x"}
+    assert list(problems(settings_from({"device": "tensorrt", "allow_cpu_fallback": True}), CHECKS)) == []
     assert [name for name, _ in problems(settings_from(wrong), CHECKS)] == ["objective", "safety", "cloud"]
 
 

@@ -200,8 +200,10 @@ def test_503_refuses_while_the_objective_is_missed_and_serves_again_afterwards(s
     assert act(server.client).status == 200
 
 
-def test_degrade_really_takes_fewer_steps_and_recovers(serve: Serve) -> None:
-    server = serve("decomposed_per_step", embodiment="", slo=ALWAYS_MISSED, slo_mode="degrade")
+@pytest.mark.parametrize("mode", ["degrade", "auto"])
+def test_degrade_really_takes_fewer_steps_and_recovers(serve: Serve, mode: str) -> None:
+    server = serve("decomposed_per_step", embodiment="", slo=ALWAYS_MISSED, slo_mode=mode)
+    assert server.client.get("/config").json["effective"]["slo"]["mode"] == "degrade"
     miss_the_objective(server)
     taken = figure(server.client, "reflex_denoise_steps_total")
     said = act(server.client).json
@@ -215,6 +217,19 @@ def test_log_only_counts_and_serves_as_before(serve: Serve) -> None:
     server = serve("decomposed_per_step", embodiment="", slo=ALWAYS_MISSED, slo_mode="log_only")
     miss_the_objective(server)
     assert act(server.client).json["denoising_steps"] == 10
+    assert figure(server.client, "reflex_slo_violations_total", slo_kind="p50_exceeded") == 1
+
+
+def test_auto_only_logs_where_the_loop_is_baked(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        server = serve("calm", slo=ALWAYS_MISSED)
+    assert "--slo-mode auto is log_only: the denoise loop of" in caplog.text
+    assert server.client.get("/config").json["effective"]["slo"] == {
+        "objective": "p50=0.001ms",
+        "mode": "log_only",
+    }
+    miss_the_objective(server)
+    assert act(server.client).status == 200
     assert figure(server.client, "reflex_slo_violations_total", slo_kind="p50_exceeded") == 1
 
 

@@ -101,6 +101,11 @@ def providers_for(device: str) -> list[str]:
     return [name for name in _CHAINS[wanted] if name in available]
 
 
+def require_provider(device: str, providers: Sequence[str]) -> None:
+    """Raise ConfigurationError where this onnxruntime has not what the settings ask for."""
+    _ = _named(providers) if providers else providers_for(device)
+
+
 def wants_gpu(device: str, providers: Sequence[str]) -> bool:
     """True when a policy with these settings would be put on a GPU."""
     try:

@@ -44,10 +44,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex ab", description="Compare the two policies of a server.")
+    parser = argparse.ArgumentParser(
+        prog="reflex ab", description="Compare the two policies of a server.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     reporting = commands.add_parser(
-        "report", help="success, latency and violations of each slot, from traces"
+        "report", help="success, latency and violations of each slot, from traces", allow_abbrev=False
     )
     reporting.add_argument("traces", type=Path, nargs="+", help="trace files, or directories of them")
     reporting.add_argument(

@@ -32,14 +32,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex audit", description="Check the hash chain of an audit log.")
+    parser = argparse.ArgumentParser(
+        prog="reflex audit", description="Check the hash chain of an audit log.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    checking = commands.add_parser("verify", help="find the first changed, removed, reordered or torn record")
+    checking = commands.add_parser(
+        "verify", help="find the first changed, removed, reordered or torn record", allow_abbrev=False
+    )
     checking.add_argument("log", type=Path, help="the audit directory, or one of its files")
     checking.add_argument(
         "--head", type=_hash, help="hash of a record that must still be there, printed by `head` before"
     )
-    printing = commands.add_parser("head", help="print the hash of the last record, to be kept elsewhere")
+    printing = commands.add_parser(
+        "head", help="print the hash of the last record, to be kept elsewhere", allow_abbrev=False
+    )
     printing.add_argument("log", type=Path, help="the audit directory, or one of its files")
     return parser
 

@@ -12,10 +12,14 @@ from reflex_ros.bag.reindex import BagError, reindex
 
 def main(argv: list[str] | None = None) -> int:
     """Reindex a bag. 0 when it is whole now, 1 when it cannot be, 2 for a bad command line."""
-    parser = argparse.ArgumentParser(prog="reflex bag", description="Care for recorded bags.")
+    parser = argparse.ArgumentParser(
+        prog="reflex bag", description="Care for recorded bags.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser(
-        "reindex", help="write what a killed recorder left out: index, summary and metadata.yaml"
+        "reindex",
+        help="write what a killed recorder left out: index, summary and metadata.yaml",
+        allow_abbrev=False,
     )
     making.add_argument("directory", type=Path, help="the directory of the bag")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)

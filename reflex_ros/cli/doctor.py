@@ -30,12 +30,8 @@ ROUGHLY = 20  # checks, for the bar
 WORDS = {OK: "ok", WARN: "WARN", FAIL: "FAIL"}
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 UNREADABLE = "correct it as the sentence says: `reflex serve` would refuse it too"
-SEEN_CLOSELY = (
-    "exports",
-    "embodiment",
-    "safety",
-    "directories",
-)  # checks of the preflight with findings of their own
+# checks of the preflight with findings of their own
+SEEN_CLOSELY = ("exports", "embodiment", "safety", "providers", "directories")
 ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 

@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex export", description="What an export brings along.")
+    parser = argparse.ArgumentParser(
+        prog="reflex export", description="What an export brings along.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     sealing = commands.add_parser(
         "seal",

@@ -34,9 +34,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex guard", description="The limits of --safety-config.")
+    parser = argparse.ArgumentParser(
+        prog="reflex guard", description="The limits of --safety-config.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("init", help="write a safety configuration from a URDF")
+    making = commands.add_parser("init", help="write a safety configuration from a URDF", allow_abbrev=False)
     making.add_argument("--urdf", type=Path, required=True, help="the robot's description, not xacro")
     making.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
     making.add_argument(
@@ -47,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "--partial", action="store_true", help="write what there is, though limits are missing"
     )
     making.add_argument("--force", action="store_true", help="replace the output where it is there already")
-    checking = commands.add_parser("check", help="print the limits that would be in force")
+    checking = commands.add_parser(
+        "check", help="print the limits that would be in force", allow_abbrev=False
+    )
     checking.add_argument("--config", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
     for command in (making, checking):
         command.add_argument("--embodiment", help="embodiment preset: only its joints; check: its limits too")

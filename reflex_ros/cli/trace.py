@@ -46,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reflex trace", description="Make something of traces.")
+    parser = argparse.ArgumentParser(
+        prog="reflex trace", description="Make something of traces.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    exporting = commands.add_parser("export", help="a dataset to train with")
+    exporting = commands.add_parser("export", help="a dataset to train with", allow_abbrev=False)
     add = exporting.add_argument
     add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
     add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")

@@ -52,7 +52,9 @@ TRACES, BAGS = "trace", "bag"
 def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     """The parsed command line."""
     parser = argparse.ArgumentParser(
-        prog="make demo", description="Episodes of the embedded policy on a simulated arm."
+        prog="make demo",
+        description="Episodes of the embedded policy on a simulated arm.",
+        allow_abbrev=False,
     )
     option = parser.add_argument
     option("--episodes", type=_at_least_one, default=20, help="how many [20]")

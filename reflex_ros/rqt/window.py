@@ -35,7 +35,9 @@ class Alone:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Show the panel until it is closed. Returns the exit status: 1 without Qt, or where no picture can be written."""
-    parser = argparse.ArgumentParser(prog="python -m reflex_ros.rqt.window", description="The reflex panel.")
+    parser = argparse.ArgumentParser(
+        prog="python -m reflex_ros.rqt.window", description="The reflex panel.", allow_abbrev=False
+    )
     parser.add_argument("--node", default="/reflex", help="the policy node [/reflex]")
     parser.add_argument("--picture", type=Path, help="write a PNG and end")
     parser.add_argument("--after", type=float, default=5.0, help="seconds until then [5]")
