@@ -2,15 +2,18 @@
 """The parity fixture of an export: one observation, and the chunk that the exporter's machine made of it.
 
 `parity.npz` in the export holds `image.<camera>` (height, width, 3) uint8 RGB for each camera of the export, `state`
-(n,) float32 in physical units where the policy reads one, `instruction` text, `seed` of the start noise, `normalised`
-(1, horizon, width) float32 as the network gave it, and `tolerance`, the largest absolute difference that is allowed.
-`model_hash` and `config_hash` say which weights and which configuration that was; they may be missing.
+(n,) float32 in physical units where the policy reads one, `instruction` text, `seed` of the start noise or `noise`
+(1, horizon, width) float32 itself, the chunk as `normalised` (1, horizon, width) float32 as the network gave it, as `actions`
+(rows, action_dim) float32 in the robot's units and the export's columns, or both, and `tolerance`, the largest absolute
+difference that is allowed; `actions_tolerance` that of `actions`, where it is another. A column of NaN in `actions` is not
+compared. `model_hash` and `config_hash` say which weights and which configuration that was; they may be missing.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from reflex_core.whole_file import write_whole
 
 FIXTURE = "parity.npz"
 TOLERANCE = 1e-3
+NORMALISED, ACTIONS = "normalised", "actions"
 _IMAGE = "image."
 # what is measured and written later says how to serve, and changes no plain chunk
 _TUNED = ("adaptive", "prefix_cache", "rtc")
@@ -44,23 +48,30 @@ def parity(policy: Policy) -> Finding:
     try:
         with np.load(path, allow_pickle=False) as stored:
             recorded = {name: stored[name] for name in stored.files}
-        wanted = np.asarray(recorded["normalised"], dtype=np.float32)
-        tolerance = float(recorded["tolerance"])
-        seed = int(recorded["seed"])
+        noise = np.asarray(recorded["noise"], dtype=np.float32) if "noise" in recorded else None
+        seed = int(recorded["seed"]) if noise is None else 0
         observation = _observation(policy, recorded)
+        wanted = [_wanted(recorded, key) for key in (NORMALISED, ACTIONS) if key in recorded]
+        if not wanted:
+            raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
     except Exception as error:  # a damaged zip raises whatever it likes
         return Finding("parity", FAIL, f"{path}: not readable: {type(error).__name__}: {error}", again)
     try:
-        made = policy.predict(observation, seed).normalised
-    except ReflexError as error:
+        expected = (1, policy.contract.horizon, policy.contract.width)
+        if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
+            raise _ShapeError(f"'noise' must be {expected} finite numbers, got {noise.shape}")
+        made = policy.predict(observation, seed, noise=noise)
+        ours = {NORMALISED: made.normalised, ACTIONS: policy.positions(made.normalised, observation.state)}
+        differences = [_difference(policy, one, ours[one.key]) for one in wanted]
+    except (ReflexError, ValueError) as error:
         return Finding("parity", FAIL, f"{path}: the policy does not take the observation: {error}", again)
-    if made.shape != wanted.shape:
-        return Finding(
-            "parity", FAIL, f"{path}: a chunk of {wanted.shape} was recorded, got {made.shape}", again
-        )
-    difference = float(np.abs(made - wanted).max())
-    said = f"largest difference from the recorded chunk {difference:.1e}, {tolerance:g} is allowed"
-    if difference <= tolerance:
+    except _ShapeError as error:
+        return Finding("parity", FAIL, f"{path}: {error}", again)
+    said = "; ".join(
+        f"largest difference from the recorded {one.words} {difference:.1e}, {one.tolerance:g} is allowed"
+        for one, difference in zip(wanted, differences, strict=True)
+    )
+    if all(difference <= one.tolerance for one, difference in zip(wanted, differences, strict=True)):
         return Finding("parity", OK, said)
     on = policy.providers[0]
     if policy.inference_mode != "onnx_cpu":
@@ -69,6 +80,51 @@ def parity(policy: Policy) -> Finding:
         )
     why, do = _cause(policy, recorded)
     return Finding("parity", FAIL, f"{said}, on {on}; {why}", do)
+
+
+class _ShapeError(Exception):
+    """What was recorded has not the shape of what the policy makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    key: str
+    chunk: NDArray[np.float32]
+    tolerance: float
+
+    @property
+    def words(self) -> str:
+        return "chunk" if self.key == NORMALISED else "actions in the robot's units"
+
+
+def _wanted(recorded: Mapping[str, NDArray[Any]], key: str) -> _Wanted:
+    tolerance = recorded["tolerance"]
+    if key == ACTIONS:
+        tolerance = recorded.get("actions_tolerance", tolerance)
+    return _Wanted(key, np.asarray(recorded[key], dtype=np.float32), float(tolerance))
+
+
+def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> float:
+    """The largest absolute difference. NaN, which is within no tolerance, where the policy makes NaN.
+
+    Raises _ShapeError.
+    """
+    chunk = wanted.chunk
+    if wanted.key == NORMALISED:
+        if made.shape != chunk.shape:
+            raise _ShapeError(f"a chunk of {chunk.shape} was recorded, got {made.shape}")
+        return float(np.abs(made - chunk).max())
+    columns = policy.fit.columns
+    if chunk.ndim != 2 or not len(chunk) or chunk.shape[1] <= columns.max():
+        raise _ShapeError(
+            f"'{ACTIONS}' of {chunk.shape} were recorded, the export has {policy.contract.action_dim} actions a row"
+        )
+    rows = min(len(chunk), len(made))
+    theirs = chunk[:rows][:, columns]
+    compared = ~np.isnan(theirs)
+    if not compared.any():
+        raise _ShapeError(f"'{ACTIONS}' hold nothing of what this robot does")
+    return float(np.abs(made[:rows] - theirs)[compared].max(initial=0.0))
 
 
 def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, str]:
@@ -122,7 +178,12 @@ def recorded_chunk(
     given["instruction"] = np.array(observation.instruction)
     if observation.state is not None:
         given["state"] = observation.state
-    given["normalised"] = policy.predict(_observation(policy, given), seed).normalised
+    seen = _observation(policy, given)
+    given[NORMALISED] = policy.predict(seen, seed).normalised
+    # in the export's columns; those that this robot has not are left open
+    own_columns = np.full((policy.fit.horizon, policy.contract.action_dim), np.nan, np.float32)
+    own_columns[:, policy.fit.columns] = policy.positions(given[NORMALISED], seen.state)
+    given[ACTIONS] = own_columns
     given |= {"model_hash": np.array(policy.export.model_hash), "config_hash": np.array(_config_hash(policy))}
     stored = io.BytesIO()
     np.savez_compressed(stored, allow_pickle=False, seed=seed, tolerance=tolerance, **given)

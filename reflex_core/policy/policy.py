@@ -79,9 +79,11 @@ class Policy:
         cancellation: Cancellation | None = None,
         episode_id: str | None = None,
         cache: PrefixCache | None = None,
+        noise: Floats | None = None,
     ) -> Prediction:
         """Run the network; of its prefix only what the cache does not have for this episode.
 
+        noise: (1, horizon, width) float32 to start from, None for what the seed gives (sampler.start_noise).
         Raises ObservationError for an observation it cannot take, InferenceError when it fails, CancelledError.
         """
         if seed < 0:
@@ -89,9 +91,11 @@ class Policy:
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
         self._constants.check(observation.state)
+        if noise is None:
+            noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
         try:
             return self._predicted(
-                observation, arrays, tokens_cut, began, seed, sampling, cancellation, episode_id, cache
+                observation, arrays, tokens_cut, began, noise, sampling, cancellation, episode_id, cache
             )
         except CancelledError:
             raise
@@ -141,14 +145,13 @@ class Policy:
         arrays: Arrays,
         tokens_cut: int,
         began: float,
-        seed: int,
+        noise: Floats,
         sampling: Sampling,
         cancellation: Cancellation | None,
         episode_id: str | None,
         cache: PrefixCache | None,
     ) -> Prediction:
         """The inference itself. began: when `predict` was called, in seconds of perf_counter."""
-        noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
         with self._turns.turn(cancellation):
@@ -233,6 +236,11 @@ class Policy:
 
         state: of the observation that it was made from; what relative actions start from.
         """
+        # selecting columns leaves them in column order; what travels as bytes must be row by row
+        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.fit.ends))
+
+    def positions(self, normalised: Floats, state: Floats | None) -> Floats:
+        """`physical` before the gripper is brought to its ends: what the training library calls the actions."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
@@ -241,8 +249,7 @@ class Policy:
         actions = own if statistics is None else statistics.denormalise(own)
         if self.fit.relative is not None:
             actions = actions + self.fit.relative.base(self.checked_state(state))
-        # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(actions, self.fit.ends))
+        return actions
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Every graph input made from the observation, and how many instruction tokens were cut."""
