@@ -66,6 +66,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         loaded = engine.loaded
         assert loaded is not None
         yield _shapes(engine.description())
+        yield from _statistics(loaded)
         yield from _unfed(loaded)
         yield _robot(loaded, settings, drives)
         try:
@@ -93,6 +94,18 @@ def _shapes(said: Mapping[str, Any]) -> Finding:
     versions = ", ".join(slot["model_version"] for slot in said["policies"]["slots"].values())
     actions = f"{said['action_horizon']} x {len(said['action_names'])} actions"
     return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
+
+
+def _statistics(loaded: Loaded) -> Iterator[Finding]:
+    """What people should know about the statistics of each policy."""
+    for slot in loaded.slots.values():
+        if slot.policy.statistics_notes:
+            yield Finding(
+                "statistics" if len(loaded.slots) == 1 else f"statistics {slot.name}",
+                WARN,
+                "; ".join(slot.policy.statistics_notes),
+                "compare with how the policy was trained (docs/exports.md, normalisation)",
+            )
 
 
 def _unfed(loaded: Loaded) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ class Fit:
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot has none for, so that they are
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
+    notes, statistics_notes: for people to read.
     """
 
     cameras: Mapping[str, str]
@@ -48,6 +49,7 @@ class Fit:
     unfed_cameras: tuple[str, ...] = ()
     ends: tuple[End, ...] = ()
     relative: Relative | None = None
+    statistics_notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -95,6 +97,7 @@ def fit(
         unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),
         relative=relative,
+        statistics_notes=tuple(_statistics_notes(export, contract)),
     )
 
 
@@ -143,15 +146,7 @@ def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> di
     return dict(zip(action_names, joint_names, strict=True)) if joint_names else {}
 
 
-def _notes(
-    export: Export, contract: Contract, embodiment: Embodiment | None, served: Embodiment | None,
-    cameras: Mapping[str, str], alias: Mapping[str, str],
-) -> Iterator[str]:  # fmt: skip
-    if embodiment is not None and not export.says_how_it_normalises:
-        yield (
-            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
-            " what the policy was trained with"
-        )
+def _statistics_notes(export: Export, contract: Contract) -> Iterator[str]:
     yield from export.normalization.notes
     if (
         contract.state is not None
@@ -161,6 +156,17 @@ def _notes(
         yield (
             "it brings statistics of its actions and none of its state: the state goes in as it is; if that is right, write"
             ' "normalization": {"state": {"mode": "identity"}} beside that of the action'
+        )
+
+
+def _notes(
+    export: Export, contract: Contract, embodiment: Embodiment | None, served: Embodiment | None,
+    cameras: Mapping[str, str], alias: Mapping[str, str],
+) -> Iterator[str]:  # fmt: skip
+    if embodiment is not None and not export.says_how_it_normalises:
+        yield (
+            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
+            " what the policy was trained with"
         )
     if served is not embodiment:
         yield "its actions have no gripper: the embodiment is served without its last dimension"

@@ -61,7 +61,8 @@ class Policy:
         self.contract = layout.contract
         self.fit = fitted
         self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
-        self.notes = layout.notes + fitted.notes + self._constants.notes
+        self.statistics_notes = fitted.statistics_notes + self._constants.notes
+        self.notes = layout.notes + fitted.notes + self.statistics_notes
         self.providers = layout.sessions[0].providers
         self.inference_mode = inference_mode([session.providers for session in layout.sessions])
         self._layout = layout
