@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chunk that waited after it was judged is joined anew, to what the robot does by then; the clock is the test's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from guarded import COLUMNS, FRANKA, HORIZON, MIDDLE, answering, rows
+
+from reflex_core.errors import InferenceError
+from reflex_core.limits.config import CLIP, REJECT
+from reflex_core.limits.values import effective_limits
+from reflex_core.metrics import Metrics
+from reflex_core.robot.callers import ROS
+from reflex_core.values import HOLD, Floats, Observation, Request, Served
+from reflex_core.wedges.guard import Guard
+
+DT_S = 0.05
+BEGAN_NS = 10**12
+STAMP_NS = 1_700_000_000 * 10**9
+# 0.08 rad a row, a little less than the slowest joint may
+RAMP: Floats = (MIDDLE + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.08).astype(np.float32)
+ROUNDING = 1e-5
+
+
+class Robot:
+    """The guard of the robot whose observations are stamped, on a clock that stands still unless the test moves it."""
+
+    def __init__(self, mode: str = CLIP, *, limited: bool = True) -> None:
+        self.now_ns = BEGAN_NS
+        limits = effective_limits(FRANKA.joint_names, FRANKA, None) if limited else None
+        self.guard = Guard(
+            limits, COLUMNS, Metrics(), "franka", mode, tracking_rad=0.2, monotonic_ns=lambda: self.now_ns
+        )
+
+    def asked(self, state: Floats | None = MIDDLE) -> Request:
+        observation = Observation({}, state, "reach", STAMP_NS + self.now_ns - BEGAN_NS)
+        return Request(observation, self.now_ns, "request-1", "pick", caller=ROS)
+
+    def judged(self, request: Request, actions: Floats) -> Served:
+        return self.guard(request, answering(actions, DT_S))
+
+    def wait(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+
+
+def test_a_chunk_that_did_not_wait_stays_as_it_is() -> None:
+    robot = Robot()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    assert robot.guard.commands.joined == 0
+    assert robot.guard.rejoined(asked, served, 0) is served
+
+
+def test_a_chunk_that_waited_begins_one_step_from_where_the_robot_was_led_meanwhile() -> None:
+    robot = Robot()
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    assert not served.guard.clamped
+    robot.wait(0.3)
+    late = robot.guard.rejoined(asked, served, 6)
+    assert late.guard.clamped
+    first = late.chunk.actions[6].astype(np.float64) - MIDDLE
+    assert (first > 0.05).all()
+    assert (first <= FRANKA.velocity_max * DT_S + ROUNDING).all()
+    np.testing.assert_allclose(late.chunk.actions[:6], rows(MIDDLE, 6), atol=1e-6)
+    assert robot.guard.commands.joined == 6
+    told = robot.guard.commands.recall()
+    assert told is not None
+    np.testing.assert_array_equal(told.rows[7:], late.chunk.actions[6:])
+
+
+def test_a_chunk_that_waited_and_still_fits_goes_out_as_it_was_judged() -> None:
+    robot = Robot()
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, rows(MIDDLE))
+    robot.wait(0.1)
+    assert robot.guard.rejoined(asked, served, 2) is served
+    assert robot.guard.commands.joined == 2
+
+
+def test_it_is_joined_to_what_was_published_and_not_to_itself() -> None:
+    """The robot executes the chunk before; the one that waited was never sent."""
+    robot = Robot()
+    down: Floats = (2 * MIDDLE - RAMP).astype(np.float32)
+    robot.judged(robot.asked(), down)
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    robot.wait(0.25)
+    late = robot.guard.rejoined(asked, served, 5)
+    assert (np.abs(late.chunk.actions[5] - down[4]) <= FRANKA.velocity_max * DT_S + ROUNDING).all()
+
+
+def test_what_cannot_be_joined_any_more_is_a_hold() -> None:
+    robot = Robot(REJECT)
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    robot.wait(0.3)
+    late = robot.guard.rejoined(asked, served, 6)
+    assert (late.chunk.source, late.hold_reason) == (HOLD, "rejected")
+    np.testing.assert_allclose(late.chunk.actions[-1], MIDDLE, atol=1e-6)
+
+
+def test_a_hold_and_a_robot_without_limits_are_not_joined() -> None:
+    robot = Robot()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    held = dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=HOLD))
+    assert robot.guard.rejoined(asked, held, 6) is held
+    free = Robot(limited=False)
+    asked = free.asked()
+    served = free.judged(asked, RAMP)
+    told = free.guard.commands.recall()
+    assert free.guard.rejoined(asked, served, 6) is served
+    assert free.guard.commands.recall() is told
+
+
+def test_where_it_cannot_even_be_held_it_is_an_error() -> None:
+    robot = Robot(REJECT)
+    asked = robot.asked(state=None)
+    served = robot.judged(asked, rows(MIDDLE))
+    leaping = rows(MIDDLE)
+    leaping[5:] += 1.0
+    spoiled = dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, actions=leaping))
+    with pytest.raises(InferenceError, match="no known position to hold"):
+        robot.guard.rejoined(asked, spoiled, 3)
