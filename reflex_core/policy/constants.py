@@ -44,7 +44,7 @@ class Constants:
         if index is None:
             return
         constant = statistics.shift[index]
-        said = f"the state's {self._named(index)} is {state[index]:.9g}, and all through training it was {constant:.9g}"
+        said = f"the state's {self._named(index)} is {state[index]:.7g}, and all through training it was {constant:.7g}"
         if not self._passes:
             raise ObservationError(
                 f"{said}: the policy has not seen it move (setting constant_state: pass lets it through)",

@@ -97,7 +97,7 @@ def fit(
         unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),
         relative=relative,
-        statistics_notes=tuple(_statistics_notes(export, contract)),
+        statistics_notes=tuple(_statistics_notes(export, contract, state_statistics)),
     )
 
 
@@ -146,17 +146,19 @@ def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> di
     return dict(zip(action_names, joint_names, strict=True)) if joint_names else {}
 
 
-def _statistics_notes(export: Export, contract: Contract) -> Iterator[str]:
+def _statistics_notes(export: Export, contract: Contract, state: Affine | None) -> Iterator[str]:
     yield from export.normalization.notes
-    if (
-        contract.state is not None
-        and not export.normalization.state_mode
-        and export.action_statistics is not None
-    ):
+    reads = contract.state is not None and (contract.state.input is not None or contract.state.bins > 0)
+    if not reads or state is not None or export.normalization.state_mode:
+        return
+    identity = '"normalization": {"state": {"mode": "identity"}}'
+    if export.action_statistics is not None:
         yield (
             "it brings statistics of its actions and none of its state: the state goes in as it is; if that is right, write"
-            ' "normalization": {"state": {"mode": "identity"}} beside that of the action'
+            f" {identity} beside that of the action"
         )
+    elif contract.state is not None and contract.state.bins:
+        yield f"its prompt holds the state, and nothing says how it is normalised: it goes in as it is; if that is right, write {identity}"
 
 
 def _notes(
