@@ -14,7 +14,7 @@ from reflex_core.limits.config import CLIP, REJECT
 from reflex_core.limits.values import effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.robot.callers import ROS
-from reflex_core.values import HOLD, Floats, Observation, Request, Served
+from reflex_core.values import HOLD, POLICY, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 
 DT_S = 0.05
@@ -28,9 +28,12 @@ ROUNDING = 1e-5
 class Robot:
     """The guard of the robot whose observations are stamped, on a clock that stands still unless the test moves it."""
 
-    def __init__(self, mode: str = CLIP, *, limited: bool = True) -> None:
+    def __init__(self, mode: str = CLIP, *, limited: bool = True, acceleration_max: float = np.inf) -> None:
         self.now_ns = BEGAN_NS
-        limits = effective_limits(FRANKA.joint_names, FRANKA, None) if limited else None
+        limits = effective_limits(FRANKA.joint_names, FRANKA, None)
+        assert limits is not None
+        bends = np.full(7, acceleration_max)
+        limits = dataclasses.replace(limits, acceleration_max=bends) if limited else None
         self.guard = Guard(
             limits, COLUMNS, Metrics(), "franka", mode, tracking_rad=0.2, monotonic_ns=lambda: self.now_ns
         )
@@ -133,3 +136,21 @@ def test_where_it_cannot_even_be_held_it_is_an_error() -> None:
     spoiled = dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, actions=leaping))
     with pytest.raises(InferenceError, match="no known position to hold"):
         robot.guard.rejoined(asked, spoiled, 3)
+
+
+@pytest.mark.parametrize(("source", "clamped"), [(HOLD, False), (POLICY, True)])
+def test_a_hold_from_further_in_may_stop_as_hard_as_it_likes_and_a_chunk_may_not(
+    source: str, clamped: bool
+) -> None:
+    robot = Robot(acceleration_max=10.0)
+    run_up = np.minimum(np.arange(1, HORIZON + 1), 4) * 0.02  # as hard as it may, then steadily
+    moving: Floats = (MIDDLE + np.cumsum(run_up)[:, None]).astype(np.float32)
+    assert not robot.judged(robot.asked(), moving).guard.clamped
+    robot.guard.commands.executed()
+    robot.wait(0.3)
+
+    def stopping(asked: Request) -> Served:
+        served = answering(rows(moving[5]), DT_S)(asked)
+        return dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=source))
+
+    assert robot.guard(robot.asked(moving[5]), stopping).guard.clamped is clamped
