@@ -114,7 +114,8 @@ def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
     if settings.embodiment:
         return load_preset(settings.embodiment)
     own = export_path / "embodiment.json"
-    return load_embodiment(own) if own.is_file() else None
+    # what is there and no file is refused there: without its ranges a robot would be driven unguarded
+    return load_embodiment(own) if own.exists() else None
 
 
 def _log_load(policy: Policy) -> None:

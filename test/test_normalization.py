@@ -280,3 +280,26 @@ def test_statistics_that_were_never_filled_are_refused(tmp_path: Path) -> None:
 def test_weights_without_statistics_say_nothing(tmp_path: Path) -> None:
     save_file({"model.layer.weight": np.zeros((4, 4), np.float32)}, tmp_path / "model.safetensors")
     assert not opened(tmp_path).says_how_it_normalises
+
+
+def test_numbers_that_are_written_stay_beside_those_of_a_file(tmp_path: Path) -> None:
+    both(tmp_path)
+    state = {"mode": "mean_std", "mean": [7.0, 7.0], "std": [1.0, 1.0]}
+    for gone in (False, True):
+        if gone:
+            (tmp_path / STATE_FILE).unlink()
+        export = opened(tmp_path, normalization={"state": state, "action": {"mode": "quantiles"}})
+        assert export.state_statistics is not None
+        assert export.state_statistics.shift.tolist() == [7, 7]
+        assert (export.normalization.state_mode, export.normalization.action_mode) == (
+            "mean_std",
+            "quantiles",
+        )
+
+
+def test_identity_may_be_said_once_for_both(tmp_path: Path) -> None:
+    export = opened(tmp_path, normalization={"mode": "identity"})
+    assert export.says_how_it_normalises
+    both(tmp_path)
+    export = opened(tmp_path, normalization={"mode": "identity"})
+    assert (export.state_statistics, export.action_statistics) == (None, None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,29 @@ def test_a_load_that_hangs_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, e
         loading.load(settings_from({"export_dir": str(path), "load_timeout_s": 0.05}), Metrics())
     assert caught.value.slug == "load-timeout"
     go.set()
+
+
+def test_an_embodiment_that_is_a_pipe_is_refused_and_not_left_out(export_copy: ExportDir) -> None:
+    path = export_copy("mono_pi0_7")
+    os.mkfifo(path / "embodiment.json")
+    with pytest.raises(ConfigurationError, match=r"embodiment\.json: .*pipe"):
+        loading.load(settings_from({"export_dir": str(path), "device": "cpu"}), Metrics())
+
+
+def test_a_head_and_a_recorded_chunk_that_are_pipes_are_refused(tmp_path: Path) -> None:
+    from reflex_core.a2c2.checkpoint import read_checkpoint
+    from reflex_core.doctor.parity import FIXTURE, parity
+    from reflex_core.export import open_export
+    from reflex_core.policy.policy import load_policy
+
+    os.mkfifo(tmp_path / "head.npz")
+    with pytest.raises(
+        ConfigurationError, match=r"head\.npz: the A2C2 checkpoint must be a regular file, it is a FIFO"
+    ):
+        read_checkpoint(tmp_path / "head.npz")
+    policy = load_policy(open_export(echo(tmp_path / "echo", felt=7, image=False, images=[])), None, "cpu", 1)
+    os.mkfifo(tmp_path / "echo" / FIXTURE)
+    assert "must be a regular file, it is a FIFO" in parity(policy).said
 
 
 ABSURD: dict[str, dict[str, Any]] = {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reflex_core.a2c2.features import DEFAULT_RECIPE
 from reflex_core.errors import ConfigurationError
+from reflex_core.regular_file import unreadable
 from reflex_core.values import Floats
 
 SIZES = {"action_dim": 7, "obs_dim": 256, "chunk_size": 50, "hidden_dim": 128, "num_hidden_layers": 3, "position_encoding_dim": 32}  # fmt: skip
@@ -89,6 +90,8 @@ def write_checkpoint(checkpoint: Checkpoint) -> None:
 
 def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
     """Every array of the file; those that only unpickling could make are refused."""
+    if (why := unreadable(path)) and why != "not there":
+        raise ConfigurationError(f"{path}: the A2C2 checkpoint must be a regular file, it is {why}")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}

@@ -25,6 +25,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.export import config_hash
 from reflex_core.frames import rgb
 from reflex_core.policy.policy import Policy
+from reflex_core.regular_file import unreadable
 from reflex_core.values import Frame, Observation
 from reflex_core.whole_file import write_whole
 
@@ -39,12 +40,15 @@ _TUNED = ("adaptive", "prefix_cache", "rtc")
 def parity(policy: Policy) -> Finding:
     """Whether the policy makes the recorded chunk of the recorded observation on this machine."""
     path = policy.export.path / FIXTURE
-    if not path.is_file():
+    why = unreadable(path)
+    if why == "not there":
         return Finding("parity", OK, f"{policy.export.path} brings no {FIXTURE}: nothing to compare")
     again = (
         "copy the export again, have its exporter write the fixture again, or write one for this robot with"
         f" `reflex export seal {policy.export.path} --force`"
     )
+    if why:
+        return Finding("parity", FAIL, f"{path}: must be a regular file, it is {why}", again)
     try:
         with np.load(path, allow_pickle=False) as stored:
             recorded = {name: stored[name] for name in stored.files}

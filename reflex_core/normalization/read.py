@@ -65,9 +65,8 @@ class _Written:
             raise ExportError(f"{self.where} must be an object, got {block!r}")
         self._path, self._block = path, block
         source = config.get("source", LEROBOT)
-        self.source = (
-            source if isinstance(source, str) else LEROBOT
-        )  # else an exporter's note of where it comes from
+        # what is no text is an exporter's note of where the weights come from
+        self.source = source if isinstance(source, str) else LEROBOT
         if self.source not in EPS:
             raise ExportError(f"{where}: 'source' must be {' or '.join(EPS)}, got {shown(self.source)}")
         self.eps = self._eps(block, self.where)
@@ -243,18 +242,19 @@ def _of_files(path: Path, written: _Written) -> Normalization:
     datasets: dict[str, str] = {}
     found: dict[str, Affine | None] = {}
     used: list[Path] = []
+    here: set[str] = set()  # what reflex_config.json holds itself
     for name, mode in modes.items():
-        found[name] = None
-        if mode == IDENTITY:
-            continue
-        if not files[name]:
+        said, found[name] = written.numbers(name)
+        if said:
+            here.add(name)
+        if said or mode == IDENTITY or not files[name]:
             continue
         entry = _of_one_file(files[name], name, mode, written)
         if entry is not None:
             datasets[name], found[name], file = entry
             used.append(file)
     for name, mode in modes.items():
-        if mode != IDENTITY and not files[name]:
+        if mode != IDENTITY and not files[name] and name not in here:
             there = next(names[0].name for names in files.values() if names)
             raise ExportError(
                 f"{path}: brings no {globs[name]}*.safetensors beside {there}: the {name} would go as it is; copy the file, or"
@@ -313,7 +313,9 @@ def _of_buffers(path: Path, written: _Written) -> Normalization:
     """What LeRobot 0.3 kept in model.safetensors; nothing where there is no such file, or none of its buffers in it."""
     buffers = read_buffers(path)
     if buffers is None:
-        return Normalization()
+        modes = {name: written.mode(name) for name in ("state", "action")}
+        said = {name: mode if mode == IDENTITY else "" for name, mode in modes.items()}
+        return Normalization(state_mode=said["state"], action_mode=said["action"])
     numbers: dict[str, Affine | None] = {}
     modes = {}
     for name in ("state", "action"):

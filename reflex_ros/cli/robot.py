@@ -25,4 +25,4 @@ def robot_of(path: Path, options: argparse.Namespace) -> Embodiment | None:
     if options.embodiment:
         return load_preset(options.embodiment)
     own = path / "embodiment.json"
-    return load_embodiment(own) if own.is_file() else None
+    return load_embodiment(own) if own.exists() else None
