@@ -64,7 +64,7 @@ def image_arrays(
 ) -> Arrays:
     """Every image input and mask. `cameras` maps a slot's camera to the robot's name for it.
 
-    Raises ObservationError when a required camera has no frame.
+    Raises ObservationError when a required camera has no frame, or none of several that may be missing has one.
     """
     arrays: Arrays = {}
     for slot in slots:
@@ -78,6 +78,13 @@ def image_arrays(
         arrays[slot.input] = missing_image(slot) if frame is None else _taken(frame, slot)
         if slot.mask is not None:
             arrays[slot.mask] = np.array([frame is not None])
+    wanted = {cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None}
+    if wanted and not wanted & set(frames):
+        raise ObservationError(
+            f"no image from any of cameras {', '.join(map(repr, sorted(wanted)))}"
+            f" (got {', '.join(sorted(frames)) or 'none'}); the policy needs one",
+            "missing-image",
+        )
     return arrays
 
 
