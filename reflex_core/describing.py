@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from reflex_core.assembly import Loaded, PolicySlot
+from reflex_core.policy.fit import Fit
 
 
 def effective(loaded: Loaded) -> dict[str, Any]:
@@ -25,6 +26,11 @@ def effective(loaded: Loaded) -> dict[str, Any]:
         "action_horizon": policy.fit.horizon,
         "dt_s": policy.fit.dt_s,
         "actions_denormalised": policy.fit.action_statistics is not None,
+        "normalization": {
+            "state": policy.export.normalization.state_mode or None,
+            "action": policy.export.normalization.action_mode or None,
+        },
+        "relative_actions": _relative(policy.fit),
         "state_used": policy.contract.state is not None,
         "notes": list(policy.notes),
         "wedges": list(loaded.wedges),
@@ -33,6 +39,14 @@ def effective(loaded: Loaded) -> dict[str, Any]:
         "prefix_cache": None if cache is None else dict(cache.counts),
         "motion": loaded.motion.figures().document(),
     }
+
+
+def _relative(fit: Fit) -> list[str]:
+    """The actions that the network gives as offsets from the state."""
+    if fit.relative is None:
+        return []
+    starts = fit.relative.state_columns.tolist()
+    return [name for name, start in zip(fit.action_names, starts, strict=True) if start >= 0]
 
 
 def _slo(loaded: Loaded) -> dict[str, Any] | None:

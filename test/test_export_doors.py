@@ -81,6 +81,12 @@ def test_relative_actions_are_served_as_positions(trained: Server) -> None:
     np.testing.assert_allclose(there[:, GIVEN], here[:, GIVEN], atol=1e-6)  # the gripper is excluded
 
 
+def test_config_says_how_actions_and_state_are_taken(trained: Server) -> None:
+    effective = trained.client.get("/config").json["effective"]
+    assert effective["relative_actions"] == [f"action_{number}" for number in range(6)]
+    assert effective["normalization"] == {"state": "quantiles", "action": "quantiles"}
+
+
 def test_a_state_off_its_constant_is_the_callers_mistake(trained: Server) -> None:
     answer = asked(trained, [*HERE[:6], 0.501])
     assert answer.status == 422
