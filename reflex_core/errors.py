@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from reflex_core.untrusted import escaped
+
+SENTENCE_CHARACTERS = 4000
+
 
 class ReflexError(Exception):
-    """Anything this package refuses to do; `slug` is stable, the message is for people."""
+    """Anything this package refuses to do; `slug` is stable, the message is for people.
+
+    It names what others wrote (files, topics, requests), so that it is kept to one printable line.
+    """
 
     slug = "error"
 
     def __init__(self, message: str, slug: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(escaped(message, SENTENCE_CHARACTERS))
         if slug is not None:
             self.slug = slug
 

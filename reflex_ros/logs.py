@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from reflex_core.log_lines import OneLine
+
 
 class RosHandler(logging.Handler):
     """rclpy fixes one severity per call site, so each level has a line of its own."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
+        self.setFormatter(OneLine())
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:

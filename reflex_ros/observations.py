@@ -15,11 +15,13 @@ from reflex_core.pictures.headers import MAX_PIXELS
 from reflex_core.robot.clocks import StampLags
 from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
+from reflex_core.untrusted import escaped
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.arrivals import Arrival, Consumed
 from reflex_ros.conversions import frame
 
 NOTHING_CONSUMED = Consumed({}, ())
+NAMES_KEPT, NAMES_SHOWN = 256, 32  # of joints that the policy does not know
 FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a second means another clock
 
 
@@ -82,7 +84,8 @@ class ObservationBuffer:
         self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             for name, position in zip(names, positions, strict=True):
-                self._joints[name] = (arrival, position)
+                if name in self._joint_names or name in self._joints or len(self._joints) < NAMES_KEPT:
+                    self._joints[name] = (arrival, position)
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
@@ -209,7 +212,7 @@ class ObservationBuffer:
             return None, ()
         missing = [name for name in self._joint_names if name not in self._joints]
         if missing or not self._joint_names:
-            seen = ", ".join(sorted(self._joints)) or "none"
+            seen = ", ".join(escaped(name, 40) for name in sorted(self._joints)[:NAMES_SHOWN]) or "none"
             reason = "state_missing" if not self._joints else "joint_names"
             raise RefusedObservationError(
                 f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason

@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 from http_client import STATE, Answer, Background, busy, jpeg, picture, png_bomb, raw, text, wait_for
 
+from reflex_core.rate_limit import RateLimitedLog
 from reflex_ros.sidecar import app
 
 Serve = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test made the server say is not held against the next: the same trouble is told once a minute."""
+    monkeypatch.setattr(app, "_failures", RateLimitedLog(app.log))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.flags import add_arguments, add_config, parse
+from reflex_core.log_lines import OneLine
 from reflex_core.settings import Settings, settings_from
 from reflex_ros import ready
 from reflex_ros.cloud import connect_cloud
@@ -104,7 +105,9 @@ def _refuse(error: ReflexError, status: int) -> int:
 
 def serve_http(settings: Settings) -> int:
     """The engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     wake = threading.Event()
     engine = Engine(settings, connect_cloud, connect_tracing, require_sound)
     sidecar = Sidecar(engine, settings)

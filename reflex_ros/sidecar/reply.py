@@ -20,6 +20,7 @@ from reflex_core.assembly import Loaded
 from reflex_core.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.slots.headers import routing_headers
+from reflex_core.untrusted import escaped
 from reflex_core.values import POLICY, Served
 from reflex_ros.sidecar.reading import BodyError
 from reflex_ros.sidecar.unread import NOTHING_UNREAD, Unread
@@ -129,7 +130,7 @@ def problem(
     status: int, slug: str, message: str, request_id: str, retry_after_s: float = 1.0, **more: Any
 ) -> Reply:
     """An error body. What a client may try again says when in Retry-After."""
-    document = {"error": slug, "message": message, "request_id": request_id, **more}
+    document = {"error": slug, "message": escaped(message, 4000), "request_id": request_id, **more}
     headers = {"X-Request-Id": header_safe(request_id)}
     if status in (429, 503):
         headers["Retry-After"] = str(math.ceil(retry_after_s))
