@@ -124,7 +124,7 @@ class ChunkLoop:
         self.news()
 
     def clock_jumped_back(self) -> None:
-        """A simulator began again: stamps of before mean nothing now, and the robot may be anywhere."""
+        """A simulator began again: stamps of before mean nothing, the robot may be anywhere."""
         with self._lock:
             self._buffer.clear()
             self._forget()
@@ -132,9 +132,7 @@ class ChunkLoop:
             self._held_at_ns = self._monotonic_ns()
             self._executing = None
             self._due_since_ns = None
-            self.progress.note(
-                "clock_jump", "the clock jumped back: sensor data and running chunk were dropped"
-            )
+            self.progress.note("clock_jump", "the clock jumped back: what was known before was dropped")
             self.restart()
 
     def _clock_was_set(self) -> bool:
@@ -188,8 +186,8 @@ class ChunkLoop:
     def late(self) -> str:
         """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
         executing, monotonic_ns = self._executing, self._monotonic_ns()
-        if self._stopped:
-            return ""
+        if self._stopped or self._rescued:  # rescued: the cycle of then has not ended yet
+            return LATE if self._rescued else ""
         if executing is not None and not self.progress.hold_reason:
             over_ns = self._clock_ns() - executing.end_ns
             if self._steps is not None:  # a clock that was set ends no chunk
@@ -223,7 +221,7 @@ class ChunkLoop:
 
     def cycle(self) -> None:
         """Look at the world once, and act on it. Never raises: what happens in here must not end the thread."""
-        self._beat_ns = self._monotonic_ns()
+        self._beat_ns, self._rescued = self._monotonic_ns(), False
         try:
             self._step()
         except BaseException as error:  # extensions written in Rust panic with what is no Exception
@@ -258,7 +256,6 @@ class ChunkLoop:
             self._engine.metrics.observations_refused.labels(error.slug).inc()
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
-        self._rescued = False
         request = replace(
             self._engine.request(
                 observation, episode_id=episode_id or None, received_ns=self._monotonic_ns(), caller=ROS
@@ -397,4 +394,6 @@ class ChunkLoop:
         self._held_at_ns = self._monotonic_ns()
         running = self._holds.publish(reason, self.episode_id, self._chunk_id, served)
         self._executing = running or self._executing
+        if running is None:
+            self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         return running is not None

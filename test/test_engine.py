@@ -58,6 +58,21 @@ def test_states_follow_each_other(make_engine: MakeEngine) -> None:
     assert engine.loaded is None
 
 
+def test_a_panic_inside_is_an_error_like_any_other(make_engine: MakeEngine) -> None:
+    """Extensions written in Rust raise what is no Exception: no door's thread may end by it."""
+
+    class Panic(BaseException):
+        pass
+
+    def panics(_: Request) -> Served:
+        raise Panic("index out of bounds")
+
+    engine = make_engine("mono_pi0_7")
+    engine._loaded = dataclasses.replace(engine.loaded, act=panics)  # type: ignore[type-var]
+    with pytest.raises(InferenceError, match="panicked: Panic: index out of bounds"):
+        engine.act(asked(engine))
+
+
 def test_acting_before_it_is_ready_says_in_which_state_it_is(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7", ready=False)
     request = engine.request(Observation({}, None, "go"))

@@ -234,3 +234,41 @@ def test_on_another_clock_the_commands_go_on() -> None:
     held = commands.hold(None, None, set_back, DT_S)
     assert held is not None
     assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)
+
+
+@pytest.mark.parametrize("part", ["at", "target"])
+@pytest.mark.parametrize("measured", [None, MIDDLE])
+def test_one_number_that_is_none_makes_the_whole_stream_worthless(part: str, measured: Floats | None) -> None:
+    one = np.where(np.arange(7) == 3, np.nan, AT)
+    held = hold(LIMITS, DT_S, dataclasses.replace(moving(0.0), **{part: one}), measured)
+    assert (held is None) is (measured is None)
+    if held is not None:
+        assert held.rule == MEASURED
+
+
+@pytest.mark.parametrize(("following", "rule"), [(7, STREAM), (1, STREAM), (0, MEASURED)])
+def test_the_rule_is_that_of_the_joints_which_follow(following: int, rule: str) -> None:
+    held = hold(LIMITS, DT_S, moving(0.0, follows=np.arange(7) < following), MIDDLE)
+    assert held is not None
+    assert held.rule == rule
+    np.testing.assert_array_equal(held.origin[following:], MIDDLE[following:].astype(np.float64))
+
+
+def test_without_a_rate_it_is_where_the_robot_would_come_to_rest() -> None:
+    held = hold(BENDING, 0.0, moving(0.5), MIDDLE)
+    assert held is not None
+    np.testing.assert_allclose(held.rows, [AT + 0.25 * STEP], atol=1e-6)
+
+
+def test_a_rate_of_rows_an_hour_apart_is_a_hold_as_well() -> None:
+    held = hold(LIMITS, 3600.0, moving(0.0), MIDDLE)
+    assert held is not None
+    assert (held.start, len(held.rows)) == (0, 1)
+
+
+@pytest.mark.parametrize(("seconds", "held"), [(59.0, True), (61.5, False)])
+def test_a_hold_takes_a_minute_at_most(seconds: float, held: bool) -> None:
+    slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.15 / seconds))
+    measured = MIDDLE.copy()
+    measured[0] = HIGH[0] + np.float32(0.15)
+    assert (hold(slow, DT_S, None, measured) is not None) is held

@@ -191,15 +191,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _tokens(tokenizer: Tokenizer, slot: LanguageSlot, pad: int, prompt: str) -> Tokens:
-    try:
-        encoding = tokenizer.encode(prompt)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # it is written in Rust, and panics with what is no Exception
-        raise ObservationError(
-            f"the tokenizer cannot read this instruction ({type(error).__name__}): say it in other words",
-            "bad-instruction",
-        ) from error
+    encoding = tokenizer.encode(prompt)
     kept = encoding.ids
     cut = sum(len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing)
     begin = slot.length - len(kept) if slot.padding_side == "left" else 0

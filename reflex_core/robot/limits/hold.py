@@ -46,8 +46,8 @@ class Stream:
 class Hold:
     """rows: (n, action_dim) float32; row i is due (i + 1) * dt_s after the hold begins, the last one is a standstill.
 
-    start: the first row that can be reached in time by every joint; those before repeat it. rule: stream, measured or
-    command. origin: (action_dim,) where the robot begins, float64.
+    start: the first row that every joint can reach in time; those before are inside the limits, and not to be sent. rule:
+    stream, measured or command. origin: (action_dim,) where the robot begins, float64.
     """
 
     rows: Floats
@@ -94,7 +94,6 @@ def hold(limits: Limits | None, dt_s: float, stream: Stream | None, measured: Fl
     for centre in centres:
         rows = np.where(np.isnan(centre), rows, np.minimum(np.maximum(rows, centre - reach), centre + reach))
     rows = np.minimum(np.maximum(rows, low), high)
-    rows[:start] = rows[start]
     inside: Floats = np.minimum(np.maximum(rows.astype(np.float32), low), high).astype(np.float32)
     return Hold(inside, dt_s, start, rule, origin)
 

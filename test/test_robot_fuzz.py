@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG005 - what stands for something takes what that takes
+"""Some hundred random histories against the real guard and chunk loop, and that their judge sees what is broken.
+
+The long run: python -m benchmarks.robot_fuzz --histories 20000
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import robot_fuzz
+from reflex_core.robot import joint_gate
+from reflex_core.robot.limits import commands
+from reflex_core.robot.limits.hold import Hold
+from reflex_ros import chunk_loop, observations
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_no_history_makes_a_command_that_is_not_safe_and_the_robot_is_served_again() -> None:
+    found = robot_fuzz.run(0, 120)
+    assert found.problems == []
+    assert found.histories == 120
+    assert found.counts["chunk"] > 300
+    assert found.counts["hold"] > 150
+    assert found.counts["watchdog"] > 0
+
+
+def _no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint_gate.JointGate, "fault", lambda self, names: None)
+
+
+def _a_gate_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It believes again what stays."""
+    monkeypatch.setattr(joint_gate, "_spanned", lambda tracker, reading, at_ns: True)
+
+
+def _holds_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = commands.hold
+
+    def outside(*known: object) -> Hold | None:
+        held = make(*known)  # type: ignore[arg-type]
+        return None if held is None else replace(held, rows=held.rows + np.float32(0.3))
+
+    monkeypatch.setattr(commands, "hold", outside)
+
+
+def _no_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_loop.ChunkLoop, "_hold", lambda self, reason, served=None: False)
+
+
+def _late_chunks_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_fuzz.World, "__post_init__", _skewed(robot_fuzz.World.__post_init__))
+
+
+def _skewed(make: Callable[[robot_fuzz.World], None]) -> Callable[[robot_fuzz.World], None]:
+    def made(self: robot_fuzz.World) -> None:
+        make(self)
+        self.guard.rejoined = lambda request, served, row: served  # type: ignore[method-assign]
+        act = self.engine.act
+
+        def late(request: object) -> object:
+            served = act(request)  # type: ignore[arg-type]
+            self.pass_time(0.3)
+            return served
+
+        self.engine.act = late  # type: ignore[method-assign, assignment]
+
+    return made
+
+
+def _deaf_to_freshness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations.ObservationBuffer, "fault", lambda self: None)
+    monkeypatch.setattr(joint_gate.JointGate, "put", lambda self, *message: None)
+
+
+BROKEN = [_no_gate, _a_gate_that_forgets, _holds_anywhere, _no_holds, _late_chunks_pass, _deaf_to_freshness]  # fmt: skip
+
+
+@pytest.mark.parametrize("break_it", BROKEN)
+def test_the_judge_sees_what_is_broken(
+    break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it(monkeypatch)
+    assert robot_fuzz.run(0, 60, most_problems=1).problems
