@@ -28,6 +28,7 @@ from reflex_core import __version__
 from reflex_core.cancellation import Cancellation
 from reflex_core.cloud import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
 from reflex_core.errors import CancelledError, SettingError
+from reflex_core.files.secrets import read_secret
 from reflex_core.frames import rgb
 from reflex_core.robot.callers import robot_of
 from reflex_core.settings import Settings
@@ -57,8 +58,8 @@ def read_cloud_key(path: str, environment: Mapping[str, str] = os.environ) -> st
     if path:
         where = f"setting 'cloud_api_key_file': {path}"
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_secret(Path(path)).decode("utf-8")
+        except (OSError, ValueError) as error:
             raise SettingError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
     key = text.strip()
     if path and not key:

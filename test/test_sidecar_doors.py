@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from http_client import Background, Client, good, wait_for
 from reflex_core.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings import settings_from
-from reflex_ros.sidecar.keys import VARIABLE
+from reflex_ros.sidecar.keys import VARIABLE, read_key
 from reflex_ros.sidecar.thread import Sidecar
 
 Serve = Callable[..., Any]
@@ -123,6 +124,28 @@ def test_head_answers_like_get_without_a_body(serve: Serve, path: str) -> None:
     asked, got = client.ask("HEAD", path), client.get(path)
     assert (asked.status, asked.headers["content-type"]) == (200, got.headers["content-type"])
     assert (asked.body, bool(got.body)) == (b"", True)
+
+
+def test_a_key_file_is_read_without_waiting_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(path: Path) -> bytes | None:
+        return read_key(settings_from({"api_key_file": str(path)}))
+
+    monkeypatch.setattr("reflex_core.files.secrets.WAIT_S", 0.1)
+    pipe, file = tmp_path / "pipe", tmp_path / "key"
+    os.mkfifo(pipe)
+    with pytest.raises(ReflexError, match="api_key_file': .*pipe: nobody wrote a key into the pipe"):
+        key(pipe)
+    monkeypatch.setattr("reflex_core.files.secrets.WAIT_S", 60.0)
+    writing = Background(lambda: pipe.write_text(f"{KEY}\n"))
+    assert key(pipe) == KEY.encode()  # as the shell's <(command) gives it
+    writing.result()
+    for content, says in ((b"a\nb", "one line"), (b"k" * 5000, "at most 4096 bytes"), (b" \n", "is empty")):
+        file.write_bytes(content)
+        with pytest.raises(ReflexError, match=says):
+            key(file)
+    for path in (Path("/dev/zero"), tmp_path):
+        with pytest.raises(ReflexError, match=r"must be a file|directory"):
+            key(path)
 
 
 def test_without_the_key_act_and_config_are_closed(serve: Serve, key_file: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reflex_core.errors import ConfigurationError, SettingError
+from reflex_core.files.secrets import read_secret
 from reflex_core.settings import Settings
 
 VARIABLE = "REFLEX_API_KEY"
@@ -22,7 +23,9 @@ def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) ->
         return environment.get(VARIABLE, "").strip().encode() or None
     path = Path(settings.api_key_file)
     try:
-        key = path.read_bytes().strip()
+        key = read_secret(path)
+    except ValueError as error:
+        raise SettingError(f"setting 'api_key_file': {path}: {error}") from error
     except OSError as error:
         raise SettingError(f"setting 'api_key_file': {path}: {error.strerror or error}") from error
     if not key:
