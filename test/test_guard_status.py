@@ -177,6 +177,8 @@ def test_a_tripped_caller_is_served_again_only_after_its_own_reset() -> None:
         guard.reset("b")
     held = guard(asked_by("a"), never)
     assert (held.latency_ms, held.deadline_exceeded, held.trace_seq, held.seed) == (0.0, False, -1, 0)
+    assert (held.fallback_age_ms, held.fallback_request_id, held.injected_latency_ms) == (0.0, "", 0.0)
+    assert held.guard.clamp_count == 0
     np.testing.assert_array_equal(held.raw_actions, held.chunk.actions)
     guard.reset("a")
     assert guard(asked_by("a"), answering(CLEAN)).chunk.source == POLICY
@@ -192,3 +194,24 @@ def test_a_chunk_of_another_rate_is_checked_at_its_own() -> None:
             lambda asked, chunk=chunk: dataclasses.replace(answering(fast)(asked), chunk=chunk),
         )
         assert served.guard.clamped is clamped
+
+
+def test_a_tripped_caller_whose_command_is_known_needs_no_state() -> None:
+    guard = guard_that_trips_after(1)
+    held = guard(asked_by("a"), answering(OUTSIDE, dt_s=3600.0))
+    again = guard(asked_by("a", None), never)
+    np.testing.assert_allclose(again.chunk.actions, held.chunk.actions, atol=1e-6)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tripped_answer_is_said_of_the_slot_that_was_to_answer(known: bool) -> None:
+    """Where nobody says which that is, of the one before."""
+
+    def said(asked: Request) -> Served:
+        return dataclasses.replace(answering(CLEAN)(asked), slot="shadow", model_version="other@1")
+
+    guard = Guard(None, COLUMNS, Metrics(), "none", CLIP, 1, said if known else None)
+    guard(asked_by("a"), answering(spoiled()))
+    held = guard(asked_by("a"), never)
+    assert (held.slot, held.model_version) == (("shadow", "other@1") if known else ("prod", "test@0"))
+    assert held.guard.violations[0].startswith("guard_tripped: ")

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a missed deadline leaves behind: the fallback's fields, cancellations, and inferences that go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from http_client import wait_for
+from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, request
+
+from reflex_core.cancellation import Cancellation
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
+from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, LONGEST_S, Deadline
+
+MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)
+
+
+class Bench:
+    """A deadline of 30 ms around an inference that goes on until it is cancelled or let go."""
+
+    def __init__(self, max_age_ms: float = 60_000.0, most_workers: int = 4) -> None:
+        self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds", KEPT, FAILED, GIVEN_UP)
+        self.budget_ms, self.max_age_ms, self.position = 30.0, max_age_ms, MEASURED
+        self.deadline = Deadline(
+            lambda: self.budget_ms, lambda: self.max_age_ms, lambda _: self.position, self.template,
+            self.counts["misses"], self.counts, self.counts["holds"], most_workers, self.counts,
+        )  # fmt: skip
+        self.release = threading.Event()
+        self.seen: list[Request] = []
+
+    @staticmethod
+    def template(asked: Request) -> Served:
+        dirty = GuardReport(True, 7, ("of another chunk",))
+        return replace(answer(asked), guard=dirty, seed=5, hold_reason="of another chunk")
+
+    def slow(self, asked: Request) -> Served:
+        self.seen.append(asked)
+        assert asked.cancellation is not None
+        with asked.cancellation.calling(self.release.set):
+            self.release.wait(30)
+        asked.cancellation.check()
+        return answer(asked)
+
+    def missed(self, asked: Request) -> Served:
+        return self.deadline(replace(asked, received_ns=time.monotonic_ns()), self.slow)
+
+    def counted(self, name: str) -> float:
+        return count(self.counts[name])
+
+    def idle(self) -> None:
+        wait_for(lambda: self.deadline.busy == 0)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize(("seed", "said"), [(77, 77), (None, 0)])
+def test_a_hold_says_nothing_that_is_of_another_answer(bench: Bench, seed: int | None, said: int) -> None:
+    asked = replace(request("pick"), seed=seed)
+    served = bench.missed(asked)
+    bench.release.set()
+    assert (served.request_id, served.episode_id, served.seed) == (asked.request_id, "pick", said)
+    assert (served.hold_reason, served.deadline_exceeded, served.denoise_steps) == ("deadline", True, 0)
+    assert served.guard == GuardReport()
+    assert (served.chunk.source, served.chunk.dt_s) == (HOLD, DT_S)
+    assert served.chunk.actions.shape == (HORIZON, 7)
+    assert served.chunk.actions.dtype == np.float32
+    np.testing.assert_array_equal(served.raw_actions, served.chunk.actions)
+    assert (bench.counted("holds"), bench.counted(HOLD), bench.deadline.misses) == (1, 1, 1)
+
+
+def test_whoever_asks_may_cancel_the_inference(bench: Bench) -> None:
+    """The deadline's cancellation is that of the request, where it has one."""
+    bench.budget_ms = 60_000.0
+    mine = Cancellation()
+    caught: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            bench.deadline(replace(request(), cancellation=mine), bench.slow)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for(lambda: bool(bench.seen))
+    assert bench.seen[0].cancellation is mine
+    mine.cancel()
+    thread.join(10)
+    assert len(caught) == 1
+    assert (bench.counted("misses"), bench.deadline.late) == (0, 1)
+
+
+def test_after_the_end_nothing_is_left_to_finish(bench: Bench) -> None:
+    bench.deadline.close()
+    bench.missed(request())
+    bench.idle()
+    assert (bench.counted(KEPT), bench.counted(GIVEN_UP), bench.deadline.late) == (0, 0, 1)
+
+
+def test_at_the_end_what_is_left_to_finish_is_given_up(bench: Bench) -> None:
+    bench.missed(request())
+    assert bench.deadline.busy == 1
+    bench.deadline.close()
+    bench.idle()
+    assert (bench.counted(KEPT), bench.counted(GIVEN_UP), bench.deadline.late) == (0, 1, 1)
+
+
+def test_what_may_not_grow_older_than_a_moment_is_not_left_to_finish() -> None:
+    """Its chunk could not stand in by the time it came."""
+    bench = Bench(max_age_ms=10.0)
+    bench.missed(request())
+    bench.idle()
+    assert (bench.counted(KEPT), bench.counted(GIVEN_UP), bench.counted(FAILED)) == (0, 0, 0)
+
+
+def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
+    """For how long the inference of a missed request is left to finish."""
+    waits: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, interval: float, function: Callable[[], None]) -> None:
+            waits.append(interval)
+            super().__init__(interval, function)
+
+    monkeypatch.setattr("reflex_core.wedges.deadline.threading.Timer", Timer)
+    bench.missed(request())
+    bench.release.set()
+    bench.idle()
+    (wait,) = waits
+    return wait
+
+
+@pytest.mark.parametrize(("max_age_ms", "longest_s"), [(3000.0, 3.0), (60_000.0, LONGEST_S)])
+def test_a_late_inference_may_go_on_for_as_long_as_its_chunk_could_stand_in(
+    max_age_ms: float, longest_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = overdue_after_s(Bench(max_age_ms), monkeypatch)
+    assert longest_s - 1.0 < wait <= longest_s - 0.02
+
+
+def test_no_budget_is_left_for_what_nobody_waits_for(bench: Bench) -> None:
+    late = request(received_ns=time.monotonic_ns() - 50_000_000)
+    assert bench.deadline(late, bench.slow).chunk.source == HOLD
+    wait_for(lambda: bool(bench.seen))
+    assert bench.seen[0].deadline_ns is None
+    assert bench.seen[0].cancellation is not None
+    bench.release.set()
+    wait_for(lambda: bench.counted(KEPT) == 1)
+
+
+def test_where_every_worker_is_busy_another_robot_is_held_and_nothing_is_left_open() -> None:
+    bench = Bench(most_workers=1)
+    bench.missed(request("one"))
+    late = request("two", received_ns=time.monotonic_ns() - 50_000_000)
+    assert bench.deadline(late, bench.slow).chunk.source == HOLD
+    assert bench.missed(request("three")).chunk.source == HOLD
+    assert len(bench.seen) == 1
+    bench.release.set()
+    bench.idle()
+    assert bench.counted(KEPT) == 1
+
+
+def test_an_inference_for_which_there_is_no_worker_makes_room_for_the_next() -> None:
+    bench = Bench(most_workers=1)
+    bench.budget_ms = 60_000.0
+    busy = threading.Thread(target=lambda: bench.deadline(request("one"), bench.slow))
+    busy.start()
+    wait_for(lambda: bench.deadline.busy == 1)
+    bench.budget_ms = 30.0
+    late = request("two", received_ns=time.monotonic_ns() - 50_000_000)
+    assert bench.deadline(late, bench.slow).chunk.source == HOLD
+    assert bench.counted(FAILED) == 1
+    bench.release.set()
+    busy.join(10)
+    bench.idle()
+    bench.release.clear()
+    bench.missed(request("two"))
+    bench.release.set()
+    bench.idle()
+    assert bench.counted(KEPT) == 1
+
+
+def test_a_chunk_as_old_as_it_may_be_is_not_old_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it continued from rows that have not begun."""
+    bench = Bench(max_age_ms=500.0)
+    now_ns = time.monotonic_ns()
+    asked = request("pick", stamp_s=None, received_ns=now_ns)
+    bench.budget_ms = 60_000.0
+    bench.deadline(asked, answer)
+    good = bench.deadline._good.find(asked)
+    assert good is not None
+    for age_ms, stands_in in ((500.0, True), (500.5, False)):
+        later = replace(asked, received_ns=now_ns + int(age_ms * 1e6))
+        served = bench.deadline._continued(good, later, now_ns + int(age_ms * 1e6))
+        assert (served is not None) is (stands_in and age_ms < HORIZON * DT_S * 1e3)
+    early = replace(asked, received_ns=now_ns + int(100e6))
+    served = bench.deadline._continued(good, early, now_ns + int(100.4e6))
+    assert served is not None
+    assert len(served.chunk.actions) == HORIZON - 2
+    assert served.fallback_age_ms == pytest.approx(100.4)
