@@ -16,6 +16,8 @@ from reflex_ros.observations import ObservationBuffer
 from reflex_ros.outputs import Outputs
 from reflex_ros.progress import Progress, Tuning
 
+ASKED_FOR = ("stopped", "deactivated")  # by a person
+
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +65,10 @@ class Holds:
         if served is None:
             self._progress.holds += 1
             self._metrics.holds.labels(reason).inc()
-            log.warning("holding: %s", reason)
+            if reason in ASKED_FOR:
+                log.warning("holding: %s", reason)
+            else:  # it may come several times a second
+                self._progress.said(logging.WARNING, f"hold {reason}", "holding: %s", reason)
         return Running(now_ns, dt_s, len(held.rows))
 
     def _refuse(self, reason: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from reflex_core.rate_limit import ConditionLog
+from reflex_core.rate_limit import ConditionLog, RateLimitedLog
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Served
 from reflex_ros.observations import Gates
 
@@ -44,6 +44,7 @@ class Progress:
     slot: str = ""
     unheld: int = 0
     unheld_text: str = ""
+    said: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
     conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
 
     def note(self, problem: str, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from asking import BEYOND
 from http_client import wait_for
 from page_fixtures import LookAt, Serving, calmly
 from page_world import PaperRobot, restarted
@@ -103,7 +104,7 @@ def test_a_hostile_instruction_stays_text(serving: Serving, look_at: LookAt, pap
         paper.look, instruction=HOSTILE, episode_id=HOSTILE, problem=HOSTILE, problem_text=HOSTILE
     )
     calmly(server, instruction=HOSTILE, episode_id=HOSTILE, request_id=HOSTILE)
-    calmly(server, state=[9.0] * 7, instruction=HOSTILE, episode_id=HOSTILE)
+    calmly(server, state=BEYOND, instruction=HOSTILE, episode_id=HOSTILE)
     page = look_at(server)
     assert HOSTILE in page.wait_text("#now-facts", "onerror")
     page.wait_text("#sentence", "onerror")
