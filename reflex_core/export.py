@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from reflex_core.normalization.read import Normalization, read_normalization
 from reflex_core.processors import PADDED_STATE, Processors, read_processors
 from reflex_core.regular_file import unreadable
 
-__all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export", "require_export"]
+__all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export", "read_description"]
 
 CONFIG_NAME = "reflex_config.json"
 TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names the file
@@ -90,25 +90,12 @@ def config_path(path: Path) -> Path:
 
 def open_export(path: Path) -> Export:
     """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
-    config, processors, normalization = _described(path)
-    return Export(
-        path=path,
-        config=config,
-        model_id=_model_id(config, path),
-        model_hash=model_hash(path, config, normalization.files),
-        config_hash=config_hash(config),
-        normalization=normalization,
-        processors=processors,
-    )
+    found = read_description(path)
+    return replace(found, model_hash=model_hash(path, found.config, found.normalization.files))
 
 
-def require_export(path: Path) -> None:
-    """Raise ExportError where a directory is no export, as far as that can be said without reading its weights."""
-    _described(path)
-
-
-def _described(path: Path) -> tuple[dict[str, Any], Processors | None, Normalization]:
-    """What an export says of itself: configuration, LeRobot's processors, statistics. Raises ExportError."""
+def read_description(path: Path) -> Export:
+    """Read what an export says of itself. Its weights are not looked at, so `model_hash` is empty. Raises ExportError."""
     described = path.is_dir() and config_path(path).exists()
     if not described and (what := lookalike(path)):
         raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
@@ -117,7 +104,15 @@ def _described(path: Path) -> tuple[dict[str, Any], Processors | None, Normaliza
     where = config_path(path)
     config = _read_config(where)
     processors = read_processors(path, _max_state_dim(config))
-    return config, processors, read_normalization(path, config, str(where), processors)
+    return Export(
+        path=path,
+        config=config,
+        model_id=_model_id(config, path),
+        model_hash="",
+        config_hash=config_hash(config),
+        normalization=read_normalization(path, config, str(where), processors),
+        processors=processors,
+    )
 
 
 def _max_state_dim(config: Mapping[str, Any]) -> int:

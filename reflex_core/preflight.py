@@ -11,8 +11,9 @@ from reflex_core.calibration.cache import default_path
 from reflex_core.directories import unwritable
 from reflex_core.embodiment import load_embodiment, load_preset
 from reflex_core.errors import ConfigurationError, SettingError
-from reflex_core.export import require_export
+from reflex_core.export import read_description
 from reflex_core.limits.config import load_safety_config
+from reflex_core.policy.layouts import graph_files
 from reflex_core.policy.providers import require_provider
 from reflex_core.settings import Settings
 from reflex_core.slo import parse_slo
@@ -49,7 +50,7 @@ def _objective(settings: Settings) -> None:
 
 def _exports(settings: Settings) -> None:
     for path in chosen(settings).paths:
-        require_export(path)
+        graph_files(read_description(path), settings.variant)
 
 
 def _embodiment(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "no_export").mkdir()
     (tmp_path / "bad_export").mkdir()
     (tmp_path / "bad_export" / "reflex_config.json").write_text("{")
+    (tmp_path / "half_export").mkdir()
+    config = {"model_type": "pi0", "export_kind": "monolithic", "chunk_size": 50, "action_dim": 7}
+    (tmp_path / "half_export" / "reflex_config.json").write_text(json.dumps(config))
     return tmp_path
 
 
@@ -41,6 +45,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"export_dir": "{}/no_export"}, "reflex_config.json"),
     ({"export_dir": "{}/bad_export"}, "reflex_config.json: not readable as JSON"),
     ({"policy_a": "demo", "policy_b": "{}/nope", "rtc": False}, "nope: no such export directory"),
+    ({"policy_a": "demo", "policy_b": "{}/half_export", "rtc": False}, "model.onnx: missing"),
+    ({"shadow_policy": "{}/half_export"}, "model.onnx: missing"),
+    ({"variant": "nope"}, "there is no variant 'nope'"),
     ({"policy_a": "demo", "policy_b": "demo"}, "--no-rtc"),
     ({"policy_a": "demo"}, "--policy-a needs --policy-b"),
     ({"split": 80}, "--split 80"),

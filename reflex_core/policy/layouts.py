@@ -64,13 +64,19 @@ def load_layout(
     return load_placed(export, place(device, intra_op_threads, options, export.path), options)
 
 
+def graph_files(export: Export, variant: str = "") -> dict[str, Path]:
+    """Find the file of each graph, by its role. Raises ExportError or ConfigurationError for one that is not there."""
+    config = merged(defaults(export.path, export.config), export.config)
+    return {
+        role: export.file(str(name), f"its {role} graph")
+        for role, name in _graph_files(export, varied(export, config, variant)).items()
+    }
+
+
 def load_placed(export: Export, placement: Placement, options: LoadOptions = PLAIN_LOAD) -> Layout:
     """`load_layout` on providers that are already chosen."""
     config = merged(defaults(export.path, export.config), export.config)
-    files = {
-        role: export.file(str(name), f"its {role} graph")
-        for role, name in _graph_files(export, varied(export, config, options.variant)).items()
-    }
+    files = graph_files(export, options.variant)
     sessions = open_sessions(files, placement, options.graph_metrics)
     config = with_pictures(export.path, _without_absent(config, export.config, sessions))
     config = with_processors(
