@@ -76,6 +76,7 @@ def test_views_of_a_cameras_rows_are_resized_like_copies(how: str, view: Any) ->
     (100, 100, 224, Box(0, 0, 224, 224), Box(0, 0, 224, 224)),
     (224, 224, 224, Box(0, 0, 224, 224), Box(0, 0, 224, 224)),
     (1, 4000, 224, Box(223, 0, 1, 224), Box(111, 0, 1, 224)),
+    (4000, 1, 224, Box(0, 223, 224, 1), Box(0, 111, 224, 1)),
 ])  # fmt: skip
 def test_bars_are_where_the_family_puts_them(
     rows: int, columns: int, side: int, top_left: Box, centred: Box
