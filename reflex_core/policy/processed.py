@@ -121,7 +121,11 @@ def _features(export: Export, slots: list[dict[str, Any]], processors: Processor
         return [str(feature) for feature in found]
     if not set(found) & set(known):
         found = known[: len(slots)] + found[len(known) :]
-    missing = [slot["camera"] for slot, feature in zip(slots, found, strict=True) if feature not in known]
+    pairs = zip(slots, found, strict=True)
+    # a slot that may stay empty has had no camera in training where the policy lists none
+    missing = [
+        slot["camera"] for slot, feature in pairs if feature not in known and slot.get("required", True)
+    ]
     if missing:
         raise ExportError(
             f"{export.config_path}: {PREPROCESSOR} normalises pictures by statistics of {', '.join(known)}: say which"
