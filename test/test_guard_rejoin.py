@@ -154,3 +154,16 @@ def test_a_hold_from_further_in_may_stop_as_hard_as_it_likes_and_a_chunk_may_not
         return dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=source))
 
     assert robot.guard(robot.asked(moving[5]), stopping).guard.clamped is clamped
+
+
+def test_whoever_asks_where_the_robot_would_be_held_is_told_the_row_it_approaches() -> None:
+    robot = Robot(acceleration_max=10.0)
+    run_up = np.minimum(np.arange(1, HORIZON + 1), 4) * 0.02
+    moving: Floats = (MIDDLE + np.cumsum(run_up)[:, None]).astype(np.float32)
+    robot.judged(robot.asked(), moving)
+    robot.guard.commands.executed()
+    robot.wait(0.32)
+    position = robot.guard.hold_position(robot.asked(state=None))
+    assert position is not None
+    np.testing.assert_allclose(position, moving[6], atol=1e-5)
+    assert Robot().guard.hold_position(robot.asked(state=None)) is None

@@ -215,3 +215,19 @@ def test_a_tripped_answer_is_said_of_the_slot_that_was_to_answer(known: bool) ->
     held = guard(asked_by("a"), never)
     assert (held.slot, held.model_version) == (("shadow", "other@1") if known else ("prod", "test@0"))
     assert held.guard.violations[0].startswith("guard_tripped: ")
+
+
+def test_a_hold_is_what_the_robot_was_told_and_is_held_on_without_a_measurement() -> None:
+    guard = guard_of(FRANKA)
+    first = guard(request(), answering(spoiled()))
+    again = guard(request(state=None), answering(spoiled()))
+    np.testing.assert_array_equal(again.chunk.actions, first.chunk.actions)
+
+
+def test_a_tripped_caller_with_a_whole_state_that_is_no_position_gets_an_error_of_the_guard() -> None:
+    guard = guard_that_trips_after(1)
+    nowhere = np.full(7, np.nan, np.float32)
+    for proceed in (answering(spoiled()), never):
+        with pytest.raises(InferenceError, match="no known position to hold") as caught:
+            guard(asked_by("a", nowhere), proceed)
+        assert caught.value.slug == "guard_tripped"

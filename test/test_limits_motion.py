@@ -176,6 +176,8 @@ def test_where_nothing_is_measured_the_command_is_all_there_is() -> None:
     np.testing.assert_allclose(found.start.low, ROWS[8], atol=1e-6)
     np.testing.assert_allclose(found.start.high, ROWS[8], atol=1e-6)
     np.testing.assert_allclose(found.splice.path(), ROWS[9:12], atol=1e-6)
+    assert found.start.step is not None
+    np.testing.assert_allclose(found.start.step, 0.02, atol=1e-6)
     np.testing.assert_allclose(found.splice.end, ROWS[11], atol=1e-6)
 
 
