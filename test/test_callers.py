@@ -215,6 +215,59 @@ def test_when_too_many_are_tripped_a_stranger_is_held_at_once_and_who_is_known_i
     assert trips.count("known", clamped=True, well=False).began
 
 
+def test_the_first_of_a_row_and_the_trip_are_told_apart() -> None:
+    trips = Trips(3)
+    found = [trips.count("a", clamped=clamped, well=not clamped) for clamped in (True, True, False, True)]
+    assert [one.first for one in found] == [True, False, False, True]
+    assert not any(one.began or one.reason for one in found)
+    found = [trips.count("a", clamped=True, well=False) for _ in range(3)]
+    assert [one.began for one in found] == [False, True, False]
+    assert [bool(one.reason) for one in found] == [False, True, True]
+
+
+def test_a_reset_ends_the_row_of_one_that_is_only_counted() -> None:
+    trips = Trips(3)
+    clamp(trips, "a", 2)
+    assert not trips.reset("a")
+    assert trips.standing("a").consecutive_clamps == 0
+    clamp(trips, "a", 2)
+    assert not trips.reason("a")
+    clamp(trips, "a")
+    assert trips.reset("a")
+    assert not trips.standing("a").tripped
+    assert trips.standing("a").consecutive_clamps == 0
+
+
+def test_as_many_callers_are_kept_of_each_kind_as_are_said() -> None:
+    trips = Trips(3, kept=2)
+    for caller in ("a", "b"):
+        clamp(trips, caller)
+    assert [one.caller for one in trips.standings()] == ["a", "b"]
+    clamp(trips, "c")
+    assert [one.caller for one in trips.standings()] == ["b", "c"]
+    clamp(trips, "b", 2)
+    clamp(trips, "c", 2)
+    assert [one.caller for one in trips.standings() if one.tripped] == ["b", "c"]
+    clamp(trips, ROS, 3)
+    assert [one.caller for one in trips.standings() if one.tripped] == ["b", "c", ROS]
+    for number in range(7):
+        trips.count(f"clean-{number}", clamped=False, well=True)
+    with pytest.raises(CallerError, match="'b', 'c', 'ros' are tripped"):
+        trips.reset("clean-0")
+    assert not trips.reset("clean-6")
+
+
+def test_a_sentence_names_five_callers_at_most() -> None:
+    trips = Trips(1)
+    for number in range(6):
+        clamp(trips, f"arm-{number}")
+    with pytest.raises(CallerError, match="'arm-4' and 1 more are tripped"):
+        trips.only()
+    trips.reset("arm-5")
+    with pytest.raises(CallerError, match="'arm-4' are tripped"):
+        trips.only()
+
+
 def test_the_speed_from_the_command_before_is_that_of_the_robot_that_names_itself() -> None:
     """Two robots of one client share an episode: each is compared with its own command, over its episodes."""
     guard = guard_that_trips_after(0)

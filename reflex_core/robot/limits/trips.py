@@ -89,7 +89,7 @@ class Trips:
                     self._tripped[caller] = Standing(caller, after, reason)
                 else:
                     self._remember(caller, after)
-                return Counted(reason, after == 1, began=True)
+                return Counted(reason, began=True)
             self._remember(caller, after)
             return Counted("", clamped and after == 1)
 
