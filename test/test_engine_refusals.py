@@ -32,7 +32,7 @@ def without_file(name: str) -> Change:
 
 
 BAD_EXPORTS: dict[str, tuple[Change, str]] = {
-    "no configuration": (edited(GONE=True), "reflex_config.json: missing"),
+    "no configuration": (edited(GONE=True), "its reflex_config.json is missing"),
     "no JSON": (edited(BROKEN=True), "reflex_config.json: not readable as JSON"),
     "no graph": (without_file("model.onnx"), "model.onnx: missing"),
     "truncated graph": (
