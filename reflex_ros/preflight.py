@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from reflex_core import preflight
 from reflex_core.errors import SettingError
-from reflex_core.preflight import problems
 from reflex_core.settings import Settings
 from reflex_ros.cloud import check_cloud
 from reflex_ros.otel.connect import check_tracing
@@ -26,7 +25,5 @@ def require_door(settings: Settings, over_ros: bool) -> None:
     if not settings.http:
         raise SettingError("setting 'http' is false and there is no ROS: nothing would be served")
 
-
-__all__ = ["CHECKS", "problems", "require_door", "require_sound"]
 
 CHECKS: dict[str, preflight.Check] = {**preflight.CHECKS, "cloud": check_cloud, "spans": check_tracing}

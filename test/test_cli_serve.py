@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
@@ -249,9 +250,18 @@ HEAD = "/**:\n  ros__parameters:\n"
 )
 @pytest.mark.parametrize("door", ["serve", "doctor"])
 def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
-    door: str, content: str, words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    door: str,
+    content: str,
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither a node nor a model is started for it: that the command ends shows it."""
+    """Neither a node nor a model is started for it."""
+    node = ModuleType("reflex_ros.running")
+    node.run = lambda *_: pytest.fail("a node was started")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reflex_ros.running", node)
     file = tmp_path / "robot.yaml"
     file.write_text(content)
     ros = ["--ros-args", "--params-file", str(file), *words]

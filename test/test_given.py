@@ -126,6 +126,13 @@ def test_a_parameter_behind_ros_args_that_is_none_is_refused(words: list[str], s
     assert says in refusal(*words)
 
 
+def test_a_file_of_settings_may_have_sections_and_needs_one_for_this_node(file: Path) -> None:
+    file.write_text("reflex: {ros__parameters: {deadline_ms: 33}}\n")
+    assert given({}, [], str(file)).settings.deadline_ms == 33.0
+    assert "nothing is for the node /left/reflex" in refusal("-r", "__ns:=/left", config=str(file))
+    assert "Is a directory" in refusal(config="")
+
+
 def test_near_kinds_are_understood(file: Path) -> None:
     file.write_text(
         HEAD

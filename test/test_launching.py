@@ -173,12 +173,17 @@ def test_a_launch_argument_that_there_is_not_is_refused(name: str, says: str) ->
     assert says in str(refused.value)
 
 
-def test_arguments_of_a_launch_file_that_includes_ours_are_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_arguments_of_a_launch_file_that_includes_ours_are_its_own(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     defaults = {name: value for name, value, _ in launching.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
     above = {"robot_ip": "10.0.0.1", "embodimnt": "franka", "ros_namespace": "/left"}
     called = ["ros2", "launch", "cell", "bringup.launch.py", "robot_ip:=10.0.0.1"]
     assert launching.plan(defaults | above, called).parameters == []
     assert "'embodimnt' is not one of serve.launch.py; did you mean embodiment?" in caplog.text
+    file = tmp_path / "left.yaml"
+    file.write_text("/left/reflex: {ros__parameters: {deadline_ms: 33}}\n")
+    assert launching.plan(defaults | above | {"params_file": str(file)}, called).parameters == [str(file)]
     prefix = ["ros2", "launch", "--launch-prefix", "gdb", "reflex_ros", "serve.launch.py"]
     assert launching.plan(defaults | {"launch-prefix": "gdb"}, prefix).parameters == []
 

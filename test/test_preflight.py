@@ -14,8 +14,9 @@ import pytest
 from reflex_core.directories import unwritable
 from reflex_core.engine import Engine
 from reflex_core.errors import ConfigurationError
+from reflex_core.preflight import problems
 from reflex_core.settings import settings_from
-from reflex_ros.preflight import CHECKS, problems, require_door, require_sound
+from reflex_ros.preflight import CHECKS, require_door, require_sound
 
 ExportDir = Callable[[str], Path]
 

@@ -146,7 +146,8 @@ def checks(
 
 def sound(asked: Given, over_ros: bool) -> Finding:
     """What `reflex serve` would refuse before it loads anything, but for what other checks look at more closely."""
-    from reflex_ros.preflight import CHECKS, problems, require_door
+    from reflex_core.preflight import problems
+    from reflex_ros.preflight import CHECKS, require_door
 
     every = CHECKS | {"door": lambda settings: require_door(settings, over_ros)}
     wrong = [str(error) for name, error in problems(asked.settings, every) if name not in SEEN_CLOSELY]
