@@ -188,6 +188,8 @@ NOT_POSSIBLE: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "flow.velocity": (("flow", "velocity"), "speed", "'flow.velocity' must be an output of hand.onnx (answer)"),
     "flow.start": (("flow", "start"), 0.0, "'start' and 'end' that differ"),
     "flow.start NaN": (("flow", "start"), float("nan"), "flow.start must be a finite number, got NaN"),
+    "flow.start a word": (("flow", "start"), "noise", "'start' and 'end' that differ"),
+    "flow.end a truth": (("flow", "end"), True, "'start' and 'end' that differ"),
     "flow.sign": (("flow", "sign"), 2, "'sign' 1 or -1"),
     "flow a word": (("flow",), "euler", "'flow' must be an object"),
     "num_denoising_steps": (("num_denoising_steps",), 0, "'num_denoising_steps' must be a positive integer"),
