@@ -14,6 +14,8 @@ PYTHON ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
 PYTEST_ARGS ?=
+# ONNX Runtime for the processor, or for an NVIDIA GPU (make distclean before changing it): make build RUNTIME=gpu
+RUNTIME ?= cpu
 # Files of tests at a time. 2 is faster also on two cores, as most tests wait for a robot; but tests that kill DDS hard then
 # disturb those beside them now and then.
 TEST_JOBS ?= 0
@@ -21,8 +23,6 @@ TEST_JOBS ?= 0
 # `demo`, the embedded policy, unless the arguments name an export or a file that may.
 SERVED = $(if $(filter --export-dir% --policy-a% --config% --ros-args,$(SERVE_ARGS))$(filter-out -%,$(firstword $(SERVE_ARGS))),,demo)
 
-# Raw camera images do not fit the default shared-memory segment of Fast DDS (docs/dependencies.md).
-export FASTRTPS_DEFAULT_PROFILES_FILE ?= $(CURDIR)/config/fastdds_shm.xml
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 # Set by the start-up hook of the ROS wheels; inherited from another environment it would switch ours off.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -112,12 +112,12 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 	@$(SYSTEM) build
 	@echo "installing the dependencies and compiling the messages (some minutes the first time)"
 	@$(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
-	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo]'
+	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(RUNTIME),demo]'
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/test: $(STAMPS)/build
 	@echo "installing the test tools"
-	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[demo,test]'
+	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(RUNTIME),demo,test]'
 	@$(SYSTEM) qt $(RUN)
 	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
 	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd

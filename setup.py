@@ -34,7 +34,6 @@ ROS_WHEELS = [
 RUN = [
     "aiohttp>=3.9,<4",
     "numpy>=1.26,<3",
-    "onnxruntime>=1.20,<2",
     "opencv-python-headless>=4.9,<6",
     "orjson>=3.9,<4",
     "prometheus-client>=0.20,<1",
@@ -47,6 +46,9 @@ RUN = [
 CLI, PLOT, LEROBOT = ["rich>=13,<16"], ["matplotlib>=3.8,<4"], ["pyarrow>=15,<27"]
 OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.36,<2", "opentelemetry-sdk>=1.36,<2"]
 EXTRAS = {
+    # One of the two: they are imported by the same name and overwrite each other's files. An extra can only add, so what
+    # is installed without one must bring neither.
+    "cpu": ["onnxruntime>=1.20,<2"],
     "gpu": ["onnxruntime-gpu>=1.20,<2"],
     "demo": ["mujoco>=3.3,<5"],
     "cli": CLI,
@@ -168,7 +170,8 @@ class BuildMessages(Command):
                 target = library / path.relative_to(site_packages)
                 self.mkpath(str(target.parent))
                 self.copy_file(str(stage / path), str(target))
-        self._add_data(stage, [path for path in staged if not path.is_relative_to(site_packages)])
+        data = [path for path in staged if not path.is_relative_to(site_packages)]
+        self._add_data(stage, [path for path in data if not is_program(path)])
 
     def _build_and_stage(self, folder: Path, stage: Path, site_packages: Path) -> None:
         shutil.rmtree(stage, ignore_errors=True)
@@ -199,13 +202,18 @@ def is_python_file(path: Path) -> bool:
     return not path.parts[0].endswith(".egg-info") and path.suffix != ".c"
 
 
+def is_program(path: Path) -> bool:
+    """Whether a staged file lies in bin/, where pip puts the entry points of setup()."""
+    return path.parts[0] == "bin"
+
+
 def is_message_file(path: Path, site_packages: Path) -> bool:
     """Whether a staged file comes from msg/ or lets ROS find it, and from no other file of the checkout."""
     if path.is_relative_to(site_packages):
         inside = path.relative_to(site_packages)
         return is_python_file(inside) and (path.suffix == ".so" or inside.is_relative_to("reflex_ros/msg"))
     copied = [Path("share/reflex_ros") / name for name in DATA]
-    return not any(path.is_relative_to(folder) for folder in copied)
+    return not is_program(path) and not any(path.is_relative_to(folder) for folder in copied)
 
 
 class BuildMessagesFirst(build):

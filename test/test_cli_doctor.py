@@ -258,16 +258,29 @@ def test_it_runs_where_nothing_can_be_imported_and_says_what_to_install() -> Non
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     found = by_name(json.loads(done.stdout))
     assert (done.returncode, found["packages"].level) == (1, FAIL), done.stderr
-    assert (
-        found["packages"].do
-        == f"pip install {' '.join(PACKAGES[name] for name in PACKAGES if name in missing)}"
+    assert found["packages"].do.startswith(
+        f"pip install {' '.join(PACKAGES[name] for name in PACKAGES if name in missing)} (onnxruntime-gpu in its place"
     )
 
 
+@pytest.mark.parametrize("missing", ["onnxruntime", "aiohttp"])
+def test_a_library_that_is_missing_is_one_sentence_of_every_command(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules['{missing}'] = None;"
+        "from reflex_ros.cli.main import main; sys.exit(main(['serve', '--no-ros', '--port', '0']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"reflex serve: {missing} is not installed: pip install {missing}")
+
+
 def test_every_library_that_the_wheel_asks_for_is_looked_for() -> None:
-    asked = re.search(r"^RUN = \[(.*?)^\]", (ROOT / "setup.py").read_text(), re.MULTILINE | re.DOTALL)
+    setup = (ROOT / "setup.py").read_text()
+    asked = re.search(r"^RUN = \[(.*?)^\]", setup, re.MULTILINE | re.DOTALL)
+    runtime = re.search(r'^    "cpu": \[(.*)\],$', setup, re.MULTILINE)
     assert asked is not None
-    assert sorted(PACKAGES.values()) == sorted(re.findall(r'"([\w-]+)[>=<]', asked[1]))
+    assert runtime is not None
+    assert sorted(PACKAGES.values()) == sorted(re.findall(r'"([\w-]+)[>=<]', asked[1] + runtime[1]))
 
 
 def test_a_device_that_is_not_there_fails(capsys: Output) -> None:

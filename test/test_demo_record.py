@@ -157,7 +157,7 @@ def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(
     def begin(block: str) -> subprocess.Popen[str]:
         commands = (
             'reflex() { "$PYTHON" -m reflex_ros.cli.main "$@"; }\n'
-            'python() { "$PYTHON" "$@" -p no:cacheprovider; }\n'
+            'python3() { "$PYTHON" "$@" -p no:cacheprovider; }\n'
         ) + block.replace("ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={domain}")
         return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, env=environment, text=True,

@@ -52,7 +52,7 @@ def test_the_commands_of_the_page_lead_from_a_span_to_its_record(
     )  # fmt: skip
     sidecar = Sidecar(engine, engine.settings)
     sidecar.start()
-    [ask] = re.findall(r"^python - <<'PY'.*?^PY$", PAGE, re.DOTALL | re.MULTILINE)
+    [ask] = re.findall(r"^python3 - <<'PY'.*?^PY$", PAGE, re.DOTALL | re.MULTILINE)
     assert '"actions"' in run(ask.replace("localhost:8000", f"localhost:{sidecar.port}"), tmp_path)
     sidecar.stop()
     engine.unload()

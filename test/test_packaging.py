@@ -17,10 +17,16 @@ from xml.etree import ElementTree
 import pytest
 from catkin_pkg.package import parse_package
 from catkin_pkg.package_version import get_forthcoming_label
+from packaging.requirements import Requirement
+from test_cli_guard import urdf
+from tutorial import blocks, commands_of, reader
+
+import reflex_core
+from reflex_ros.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 MESSAGES = sorted(path.stem for path in (ROOT / "msg").glob("*.msg"))
-EXECUTABLES = ["demo", "demo_robot", "doctor", "replay", "serve"]
+EXECUTABLES = ["demo", "demo_robot", "doctor", "reflex", "replay", "serve"]
 VGA_IMAGE_BYTES = 640 * 480 * 3
 TIMEOUT_S = 300.0  # of one command; a build takes 15 s on a quiet machine
 
@@ -165,9 +171,31 @@ def test_every_pip_requirement_is_justified(wheel: Path) -> None:
     assert names - documented(column=0) == set()
 
 
+def required(wheel: Path, *extras: str) -> set[str]:
+    """What pip installs of a wheel with these extras: what holds without any, and what one of them adds."""
+    found = map(Requirement, metadata(wheel).get_all("Requires-Dist", []))
+    asked = ("", *extras)
+    return {
+        each.name
+        for each in found
+        if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in asked)
+    }
+
+
+def test_one_build_of_onnxruntime_is_installed_and_never_two(wheel: Path) -> None:
+    """An extra can only add: whatever is installed without one is there with it too."""
+    others = set(metadata(wheel).get_all("Provides-Extra", [])) - {"cpu", "gpu"}
+    builds = {"onnxruntime", "onnxruntime-gpu"}
+    assert {"demo", "test"} <= others
+    assert required(wheel, *others) & builds == set()
+    assert required(wheel, "cpu", *others) & builds == {"onnxruntime"}
+    assert required(wheel, "gpu", *others) & builds == {"onnxruntime-gpu"}
+
+
 def test_versions_agree(wheel: Path) -> None:
     version = parse_package(str(ROOT / "package.xml")).version
     assert metadata(wheel)["Version"] == version
+    assert reflex_core.__version__ == version
     changelog = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
     assert get_forthcoming_label(changelog) == f"{version} (Forthcoming)" or f"\n{version} (" in changelog
 
@@ -204,17 +232,62 @@ def test_colcon_install_serialises_the_messages(colcon_install: Path) -> None:
 
 
 def test_colcon_executables_name_programs_that_exist(colcon_install: Path) -> None:
-    for name in EXECUTABLES:
-        script = (colcon_install / "reflex_ros" / "lib" / "reflex_ros" / name).read_text(encoding="utf-8")
-        (module,) = re.findall(r"^from (reflex_ros[.\w]+) import main$", script, re.MULTILINE)
-        code = f"from {module} import main; print(callable(main))"
-        assert in_colcon_install(colcon_install, sys.executable, "-c", code).strip() == "True", module
+    prefix, modules = colcon_install / "reflex_ros", set[str]()
+    for program in (*(f"lib/reflex_ros/{name}" for name in EXECUTABLES), "bin/reflex"):
+        script = (prefix / program).read_text(encoding="utf-8")
+        modules |= set(re.findall(r"^from (reflex_ros[.\w]+) import main$", script, re.MULTILINE))
+    assert len(modules) == 3
+    code = (
+        "import importlib, sys; print(all(callable(importlib.import_module(m).main) for m in sys.argv[1:]))"
+    )
+    assert in_colcon_install(colcon_install, sys.executable, "-c", code, *modules).strip() == "True", modules
 
 
-@pytest.mark.parametrize("executable", ["demo", "doctor", "serve"])
+@pytest.mark.parametrize("executable", ["demo", "doctor", "reflex", "serve"])
 def test_colcon_executable_starts(colcon_install: Path, executable: str) -> None:
     program = colcon_install / "reflex_ros" / "lib" / "reflex_ros" / executable
-    assert "usage: " in in_colcon_install(colcon_install, program, "--help")
+    said = in_colcon_install(colcon_install, program, "--help")
+    assert (
+        f"usage: {'make demo' if executable == 'demo' else f'reflex {executable}'.removesuffix(' reflex')}"
+        in said
+    )
+
+
+def test_every_documented_command_is_there_in_a_workspace(colcon_install: Path) -> None:
+    """`reflex ...` and `ros2 run reflex_ros ...`, as README, docs and tutorials write them."""
+    found = commands_of((ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")))
+    assert {
+        "serve",
+        "guard init",
+        "guard check",
+        "audit verify",
+        "ab report",
+        "export seal",
+        "bag reindex",
+    } <= found.reflex
+    assert {"doctor", "reflex"} <= found.run <= set(EXECUTABLES)
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from reflex_ros.cli.main import main\n"
+        "def helped(words):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):\n"
+        "        main([*words.split(), '--help'])\n"
+        "    return said.getvalue().startswith(f'usage: reflex {words}')\n"
+        "print(json.dumps([words for words in sys.argv[1:] if not helped(words)]))"
+    )
+    words = sorted({*found.reflex, *COMMANDS})
+    assert in_colcon_install(colcon_install, sys.executable, "-c", code, *words).strip() == "[]"
+
+
+def test_a_tutorial_is_followed_in_a_workspace(colcon_install: Path, tmp_path: Path) -> None:
+    """The first one up to where a robot is needed, with `reflex` from PATH: no checkout is imported."""
+    urdf(tmp_path).rename(tmp_path / "robot.urdf")
+    path = in_colcon_install(colcon_install, "printenv", "PATH").strip()
+    assert shutil.which("reflex", path=path) == str(colcon_install / "reflex_ros" / "bin" / "reflex")
+    with reader(tmp_path, workspace=colcon_install) as somebody:
+        somebody.follow(blocks("first_robot"))
+    assert str(colcon_install) in somebody.printed, "the doctor names files of the workspace"
+    assert (tmp_path / "safety_config.json").is_file()
 
 
 def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
@@ -300,6 +373,12 @@ def test_shared_memory_profile_holds_ten_raw_images_and_is_used(tmp_path: Path) 
     }
     printed = run(sys.executable, "-c", code, cwd=tmp_path, **variables)
     assert int(printed.splitlines()[-1]) >= 16 * 1024 * 1024  # Fast DDS may have said something before
+
+
+def test_after_make_build_reflex_is_in_the_environment_that_the_readme_activates() -> None:
+    assert "source .venv/bin/activate" in (ROOT / "README.md").read_text(encoding="utf-8")
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    assert shutil.which("reflex", path=programs)
 
 
 def test_a_missing_python_is_one_clear_line() -> None:

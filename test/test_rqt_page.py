@@ -34,8 +34,8 @@ def command(start: str) -> str:
 
 
 def test_the_window_command_is_understood(tmp_path: Path) -> None:
-    words = shlex.split(command("python -m"))
-    assert words[0] == "python"
+    words = shlex.split(command("python3 -m"))
+    assert words[0] == "python3"
     picture = tmp_path / "panel.png"
     environment = dict(
         os.environ, QT_QPA_PLATFORM="offscreen", ROS_DOMAIN_ID="84", XDG_RUNTIME_DIR=str(tmp_path)

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,26 +29,53 @@ from pathlib import Path
 from domains import free_domain
 from http_client import Client
 
+from reflex_ros.cli.main import COMMANDS
 from reflex_ros.cli.main import main as reflex
+from reflex_ros.dds_profile import PROFILE_VARIABLES
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
 PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 RUN, FAILS, ROBOT, OUTPUT = "bash", "bash fails", "bash robot", "text"
 
+WITH_VERBS = ("export", "guard", "audit", "ab", "bag", "trace")  # commands that have commands
 HERE = ["--port", "0", "--device", "cpu", "--intra-op-threads", "1"]  # a test shares its machine
 
+# a workspace has `reflex` on PATH; elsewhere it is that of this checkout
 _COMMANDS = """
+program() { if [ -n "${WORKSPACE:-}" ]; then command reflex "$@"; else "$PYTHON" -m reflex_ros.cli.main "$@"; fi; }
 reflex() {
   case "$1" in
-    serve) "$PYTHON" -m reflex_ros.cli.main serve --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
-    doctor) "$PYTHON" -m reflex_ros.cli.main doctor --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
-    *) "$PYTHON" -m reflex_ros.cli.main "$@" ;;
+    serve) program serve --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
+    doctor) program doctor --port "$PORT" --device cpu --intra-op-threads 1 "${@:2}" ;;
+    *) program "$@" ;;
   esac
 }
-python() { if [ "${2:-}" = pytest ]; then "$PYTHON" "$@" -p no:cacheprovider; else "$PYTHON" "$@"; fi; }
+python3() { if [ "${2:-}" = pytest ]; then "$PYTHON" "$@" -p no:cacheprovider; else "$PYTHON" "$@"; fi; }
 curl() { command curl --silent --show-error --fail-with-body "$@"; }
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """Commands that pages write. reflex: with the sub-command where it has some. run: executables of `ros2 run`."""
+
+    reflex: set[str]
+    run: set[str]
+
+
+def commands_of(pages: Iterable[Path]) -> Documented:
+    """Every command of ours in code and between backticks. Fails for one that is not there at all."""
+    found = Documented(set(), set())
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for command, verb in re.findall(
+            r"(?:^|`|\$ |=\d+ |run reflex_ros )reflex ([a-z][a-z-]*)(?: ([a-z]+)\b)?", text, re.MULTILINE
+        ):
+            assert command in COMMANDS, f"{page}: reflex {command}"
+            found.reflex.add(f"{command} {verb}".strip() if command in WITH_VERBS else command)
+        found.run.update(re.findall(r"ros2 run reflex_ros (\w+)", text))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +115,15 @@ def blocks(page: str) -> list[Block]:
 
 @dataclass
 class Reader:
-    """Somebody who follows a page in a folder of their own, which holds `models` as a checkout does."""
+    """Somebody who follows a page in a folder of their own, which holds `models` as a checkout does.
+
+    workspace: the install folder of a colcon workspace that they have sourced; None: this checkout is used.
+    """
 
     folder: Path
     port: int
     domain: int
+    workspace: Path | None = None
     printed: str = ""
     serving: subprocess.Popen[str] | None = None
     served: list[str] = field(default_factory=list)
@@ -114,7 +145,8 @@ class Reader:
         elif block.serves:
             self._serve(block.code)
         elif block.kind in (RUN, FAILS):
-            status = self._here(block.code) if block.alone else self._in_a_shell(block.code)
+            here = block.alone and self.workspace is None
+            status = self._here(block.code) if here else self._in_a_shell(block.code)
             assert (status != 0) == (block.kind == FAILS), f"{block.code}\n{self.printed}"
         else:
             raise AssertionError(f"a block that nobody tests: {block}")
@@ -152,14 +184,29 @@ class Reader:
             "ROS_DOMAIN_ID=42", f"ROS_DOMAIN_ID={self.domain}"
         )
         environment = dict(
-            os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), PORT=str(self.port),
+            os.environ, PYTHON=sys.executable, PORT=str(self.port),
             ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", MPLBACKEND="Agg", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
         )  # fmt: skip
-        environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        environment |= self._sources()
+        for name in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", *PROFILE_VARIABLES):
+            environment.pop(name, None)
+        sourced = f'. "{self.workspace}/setup.sh"\n' if self.workspace is not None else ""
         return subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", _COMMANDS + code], cwd=self.folder, env=environment, text=True,
+            ["bash", "-c", f"{sourced}set -euo pipefail\n{_COMMANDS}{code}"], cwd=self.folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+
+    def _sources(self) -> dict[str, str]:
+        """Where programs and modules come from: this checkout, or the workspace on top of this environment's ROS."""
+        if self.workspace is None:
+            return {"PYTHONPATH": str(ROOT)}
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        wheels = (
+            {}
+            if os.environ.get("ROS_DISTRO")
+            else {"AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
+        )
+        return {"WORKSPACE": str(self.workspace), "PATH": programs, **wheels}
 
     def _serve(self, code: str) -> None:
         assert self.serving is None, "the page never said that the server before is to be ended"
@@ -198,12 +245,12 @@ def chdir(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reader(folder: Path) -> Iterator[Reader]:
+def reader(folder: Path, workspace: Path | None = None) -> Iterator[Reader]:
     """A reader whose last server does not outlive the test."""
     (folder / "models").symlink_to(ROOT / "models")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    found = Reader(folder, port, free_domain())
+    found = Reader(folder, port, free_domain(), workspace)
     try:
         yield found
     finally:

@@ -8,7 +8,7 @@ import importlib.util
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -48,10 +48,18 @@ def packages(wanted: Mapping[str, str] = PACKAGES) -> Finding:
     """The libraries that serving needs, with their versions. wanted: wheel by module."""
     missing = [wheel for module, wheel in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
-        return Finding("packages", FAIL, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        return Finding("packages", FAIL, f"missing: {', '.join(missing)}", install(missing))
     wheels = metadata.packages_distributions()
     versions = (f"{module} {metadata.version(wheels[module][0])}" for module in wanted if module in wheels)
     return Finding("packages", OK, ", ".join(versions))
+
+
+def install(wheels: Sequence[str]) -> str:
+    """How to install what is missing. ONNX Runtime is there for processors and for GPUs, and never twice."""
+    command = f"pip install {' '.join(wheels)}"
+    if "onnxruntime" not in wheels:
+        return command
+    return f"{command} (onnxruntime-gpu in its place for an NVIDIA GPU; the extra cpu or gpu of this package brings it)"
 
 
 def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_MB) -> Finding:

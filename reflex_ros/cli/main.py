@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from reflex_core import __version__
+from reflex_core.doctor.system import PACKAGES, install
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -32,10 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     first = arguments[0] if arguments else ""
     if first in COMMANDS:
-        # each command is imported on its own: doctor must run where serve cannot even be imported
-        command = _imported(f"reflex_ros.cli.{first.replace('-', '_')}")
         try:
+            # each command is imported on its own: doctor must run where serve cannot even be imported
+            command = _imported(f"reflex_ros.cli.{first.replace('-', '_')}")
             return int(command.main(arguments[1:]))
+        except ModuleNotFoundError as error:
+            if error.name not in PACKAGES:
+                raise
+            wheel = PACKAGES[error.name]
+            print(f"reflex {first}: {wheel} is not installed: {install([wheel])}", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print(f"reflex {first}: stopped", file=sys.stderr)
             return INTERRUPTED
