@@ -379,8 +379,10 @@ def test_a_caller_whose_requests_always_come_over_their_budget_gets_a_first_chun
     def late() -> Request:
         return request(stamp_s=None, received_ns=time.monotonic_ns() - 50_000_000)
 
+    aside = Stubborn(lambda asked: answer(asked, dt_s=3600.0))
     with pytest.raises(InferenceError):
-        bench.deadline(late(), lambda asked: answer(asked, dt_s=3600.0))
+        bench.deadline(late(), aside)
+    aside.release.set()
     wait_for(lambda: bench.counted(KEPT) == 1)
     assert bench.deadline(late(), answer).chunk.source == LAST_KNOWN_GOOD
 
