@@ -290,7 +290,7 @@ def test_a_little_more_is_said_but_not_held_against_the_policy(side: int) -> Non
 
 @pytest.mark.parametrize("side", [-1, 1])
 def test_another_joint_beside_a_gripper_counts_as_ever(side: int) -> None:
-    actions = gripping(side * 2.125, side * 2.125)
+    actions = gripping(side * 2.25, side * 2.125)
     actions[1, 0] = side * 1.5
     checked = Check(GRIPPER, DT_S, CLIP)(actions, Motion())
     assert (len(checked.violations), checked.changed, checked.counts) == (1, 1, True)
