@@ -86,6 +86,12 @@ def check_raw(frame: Frame) -> None:
         raise _unknown(frame.encoding)
 
 
+def big_endian_grey(frame: Frame) -> Pixels:
+    """Return the RGB of a mono16 frame whose high byte comes first."""
+    high = _rows(frame, frame.height, frame.width, 2)[:, :, 0:1]
+    return np.broadcast_to(high, (*high.shape[:2], 3))
+
+
 def demosaiced(mosaic: Pixels, encoding: str) -> Pixels:
     """Return the RGB of a (height, width, 1) uint8 Bayer mosaic; encoding: ROS's name of the pattern, `bayer_rggb8`.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import ENCODINGS, check_raw
+from reflex_core.frames import ENCODINGS, MONO16, big_endian_grey, check_raw
 from reflex_core.pictures.headers import MAX_PIXELS, check_pixels
 from reflex_core.values import Frame
 from reflex_ros.compressed import compressed_frame
@@ -85,12 +85,14 @@ def _raw_rows(raw: bytes, max_pixels: int) -> Frame:
     read = _after_header(raw)
     height, width = read.uint32(), read.uint32()
     encoding = read.sequence(read.uint32())[:-1].tobytes().decode()
-    read.uint8()  # is_bigendian concerns 16-bit pixels only, and those are read as little-endian
+    big_endian = read.uint8()  # concerns 16-bit pixels only
     step = read.uint32()
     frame = Frame(read.sequence(read.uint32()), encoding, height, width, step)
     check_pixels(height, width, max_pixels)
     if encoding in ENCODINGS:  # of what only cv_bridge knows it checks the size
         check_raw(frame)
+    if big_endian and encoding == MONO16:
+        return replace(frame, encoding=f"{MONO16} big-endian", decoder=big_endian_grey)
     return frame
 
 

@@ -147,6 +147,15 @@ def test_the_limit_of_pixels_holds_for_raw_and_compressed_topics() -> None:
             frame(arrival(topic, message, 1), max_pixels=1000)
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_deep_grey_gives_its_high_byte_in_either_order(big: bool) -> None:
+    message = image(1)
+    message.encoding, message.step, message.is_bigendian = "mono16", 64, big
+    del message.data[:]
+    message.data.frombytes(np.full((32, 32), 0x5A01, ">u2" if big else "<u2").tobytes())
+    np.testing.assert_array_equal(rgb(frame(arrival(CAMERA, message, 1))), np.full((32, 32, 3), 0x5A))
+
+
 @pytest.mark.parametrize("length", [32 * 98, 32 * 98 - 2])
 def test_padded_rows_of_a_topic_are_as_long_as_they_say(length: int) -> None:
     message = image(1)

@@ -29,7 +29,10 @@ LEAST_CONNECTIONS = 8
 LET_GO_AT_ONCE = 16  # choosing costs a look at all of them
 SWEEP_S = 0.5
 LINGER_S = 2.0  # how long a body that nobody wants is read, so that its sender sees the answer
-SETTLE_S = 0.05  # after the client's end of the connection: by then what it sent has been looked at
+SETTLE_S, SETTLE_ROUNDS = (
+    0.05,
+    6,
+)  # after the client's end of the connection: by then what it sent has been looked at
 PROBE_S = 0.25  # without an answer: does the client still listen?
 PROBED_EVERY_S = 0.1
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -273,8 +276,11 @@ class Connection(web.RequestHandler):
         self._loop.call_later(SETTLE_S, self._settled)
         return True
 
-    def _settled(self) -> None:
+    def _settled(self, rounds: int = SETTLE_ROUNDS) -> None:
         if self.transport is None:
+            return
+        if self.state == READING and rounds:  # a large body may still be on its way through the parser
+            self._loop.call_later(SETTLE_S, self._settled, rounds - 1)
             return
         if self.state != BUSY:  # half a request will never be whole
             self.transport.close()
