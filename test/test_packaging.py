@@ -391,6 +391,25 @@ def test_a_missing_python_is_one_clear_line() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [
+        ("", "demo"),
+        ("--port 9000", "demo --port 9000"),
+        ("/my/export --port 9000", "/my/export --port 9000"),
+        ("--policy-a v1 --policy-b v2 --no-rtc", "--policy-a v1 --policy-b v2 --no-rtc"),
+        ("--config arm.yaml", "--config arm.yaml"),
+    ],
+)
+def test_make_serve_serves_the_embedded_policy_by_name_unless_an_export_is_named(
+    given: str, served: str
+) -> None:
+    *_, last = run(
+        "make", "--dry-run", "--no-print-directory", "serve", f"SERVE_ARGS={given}", cwd=ROOT
+    ).splitlines()
+    assert last.split()[2:] == ["reflex_ros.cli.serve", *served.split()]
+
+
 def test_make_help_lists_the_verbs() -> None:
     listed = run("make", "help", cwd=ROOT)
     for verb in ("build", "demo", "test", "lint", "clean"):

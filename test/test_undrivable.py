@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,9 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.locations import embedded_policy, export_path, share
 from reflex_core.settings import settings_from
 from reflex_core.slots.choice import chosen
+from reflex_ros import launching
 from reflex_ros.cli.calibrate_adaptive import _parser as calibrate_parser
+from reflex_ros.cli.main import main
 from reflex_ros.cli.replay_options import parser as replay_parser
 
 WARN = b"\x01"
@@ -86,6 +89,16 @@ def test_demo_is_known_by_every_command_that_takes_an_export() -> None:
         {"policy_a": "demo", "policy_b": "x", "export_dir": str(embedded_policy()), "rtc": False}
     )
     assert chosen(two).paths == (embedded_policy(), Path("x"))
+
+
+def test_the_name_is_said_where_people_look_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    assert re.search(r"\bdemo\b", capsys.readouterr().out)
+    assert "demo: the embedded" in dict(launching.arguments())["export_dir"]
+    root = Path(__file__).parents[1]
+    for page in ("launch/serve.launch.py", "README.md"):
+        assert "export_dir:=demo" in (root / page).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=["no embodiment", "embodiment without names", "no export named"])
