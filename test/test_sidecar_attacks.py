@@ -355,3 +355,16 @@ def test_answers_are_sent_while_others_are_given_up(serve: Serve) -> None:
     with sockets(server, 10), sockets(server, 10, HEAD):
         asking = [Background(server.client.act) for _ in range(4)]
         assert [one.result().status for one in asking] == [200] * 4
+
+
+def test_an_expectation_that_nobody_can_meet_is_answered_in_json(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    for name, wanted in (("100-continue", 200), ("a\x1b[2Jfake", None), ("200-ok <b>", 417)):
+        head = HEAD + b"Expect: " + name.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        with sockets(server, 1, head + BODY) as [connection]:
+            connection.shutdown(socket.SHUT_WR)
+            reply = everything(connection).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        status, document = said(reply)
+        assert wanted in (status, None), reply
+        assert "fake" not in str(document)
+        assert "<b>" not in str(document)

@@ -324,6 +324,16 @@ class Connection(web.RequestHandler):
         answer.force_close()
         return answer
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; aiohttp's own, to what it refuses before the application is asked, repeats the request."""
+        if isinstance(resp, web.HTTPException):
+            said = "the request asks for what this server does not do"
+            resp = response(problem(resp.status, "http-error", said, fresh_id()))
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """One line once in a while, without what the client wrote."""
         error = kw.get("exc_info")
