@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nav_msgs.msg import Odometry
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.subscription import Subscription
 
-WORDS_DEPTH = (
-    100  # of instruction and episode: none may get lost between the two subscriptions that hear them
-)
+# of instruction and episode: none may get lost between the two subscriptions that hear them
+WORDS_DEPTH = 100
 WORDS = QoSProfile(depth=WORDS_DEPTH, reliability=LATCHED.reliability, durability=LATCHED.durability)
+MOST_UNHEARD = 5  # publishers that are named at a time
 OVERRIDE_ERRORS = (
     ParameterException, InvalidQosOverridesError, InvalidQoSProfileException, AssertionError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -60,9 +61,8 @@ class Inputs:
         """
         self._node, self._buffer, self._news, self._heard = node, buffer, news, heard
         self._unstamped: set[str] = set()
-        self.unheard: list[
-            str
-        ] = []  # a sentence for each publisher that cannot be heard, as of the newest look
+        # a sentence for each publisher that cannot be heard, as of the newest look
+        self.unheard: list[str] = []
         self._compressed = settings.image_transport == "compressed"
         self._subscriptions: dict[str, list[Subscription]] = {}  # by real topic
         try:
@@ -101,7 +101,10 @@ class Inputs:
 
     def connections(self) -> Finding:
         """Look for publishers on our topics that this node cannot hear; a new one is logged."""
-        before, self.unheard = self.unheard, list(unheard(self._node, self._subscriptions))
+        before, self.unheard = (
+            self.unheard,
+            list(islice(unheard(self._node, self._subscriptions), MOST_UNHEARD)),
+        )
         for sentence in self.unheard:
             if sentence not in before:
                 self._node.get_logger().warning(f"not heard: {sentence}")

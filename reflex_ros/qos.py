@@ -18,6 +18,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.untrusted import escaped
 from reflex_ros.arrivals import kind_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def unheard(node: Node, topics: Mapping[str, Sequence[Subscription]]) -> Iterato
         for offered in node.get_publishers_info_by_topic(topic):
             reasons = [_why_not(offered, subscription) for subscription in subscriptions]
             if all(reasons):
-                name = f"{offered.node_namespace.rstrip('/')}/{offered.node_name}"
+                name = escaped(f"{offered.node_namespace.rstrip('/')}/{offered.node_name}")
                 yield f"{topic}: {name} publishes it {reasons[0]}"
 
 
@@ -81,7 +82,7 @@ def _why_not(offered: Any, subscription: Subscription) -> str:
     """Why a publisher does not reach a subscription, with the policy's name; empty where it does."""
     wanted_type = kind_of(subscription.msg_type)
     if offered.topic_type != wanted_type:
-        return f"as {offered.topic_type}, and this node takes {wanted_type}"
+        return f"as {escaped(offered.topic_type)}, and this node takes {wanted_type}"
     offers, wants = offered.qos_profile, subscription.qos_profile
     compatibility, reason = qos_check_compatible(offers, wants)
     if compatibility != QoSCompatibility.ERROR:
