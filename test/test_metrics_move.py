@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
 from conftest import Server
-from http_client import Background, Client, busy, in_flight, jpeg, wait_for
+from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
-from ros_world import REACH_HOME, world
+from ros_world import REACH_HOME, World, world
+from test_jpeg_repair import MENDED
 
 from reflex_core.limits.config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
 from reflex_core.locations import embedded_policy
@@ -127,6 +128,54 @@ def a_camera_that_stops(bench: Bench) -> Provocation:
         scene.robot.camera_on = False
         wait_for(lambda: families(client)["reflex_observations_refused"] != before)
         yield client
+
+
+Moved = Callable[[], bool]
+
+
+def on_a_robot(family: str, provoke: Callable[[World, Moved], object], export: Path) -> Provocation:
+    """What only the node counts: something is done to the robot until the family has moved."""
+    with world(export_dir=str(export), embodiment="franka", http=True, port=0) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+        client = Client(sidecar.port)
+        yield client
+        before = families(client)[family]
+        provoke(scene, lambda: families(client)[family] != before)
+        yield client
+
+
+def a_joint_that_lies(bench: Bench) -> Provocation:
+    def lie(scene: World, moved: Moved) -> None:
+        scene.robot.positions = [9.0, *REACH_HOME[1:]]
+        wait_for(moved)
+
+    yield from on_a_robot("reflex_implausible_readings", lie, bench.export)
+
+
+def a_stop_of_a_robot_that_measures_nothing(bench: Bench) -> Provocation:
+    def stop(scene: World, moved: Moved) -> None:
+        scene.robot.call("stop")  # after it, the command before counts for nothing
+        scene.robot.positions = [float("nan")] * len(REACH_HOME)
+        wait_for(lambda: scene.robot.call("stop") and moved())
+
+    yield from on_a_robot("reflex_holds_impossible", stop, bench.export)
+
+
+def a_model_that_hangs(bench: Bench) -> Provocation:
+    def hang(scene: World, moved: Moved) -> None:
+        with busy(scene.server.engine):
+            wait_for(moved)
+
+    yield from on_a_robot("reflex_watchdog_interventions", hang, bench.export)
+
+
+def a_picture_that_is_mended(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    assert act(client, image=text(MENDED["zeros before a restart marker"])).status == 200
 
 
 def a_gpu_that_is_not_there(bench: Bench) -> Provocation:
@@ -289,6 +338,10 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_instructions_cut": a_long_instruction,
     "reflex_observations_refused": a_camera_that_stops,
     "reflex_holds": nan,
+    "reflex_holds_impossible": a_stop_of_a_robot_that_measures_nothing,
+    "reflex_implausible_readings": a_joint_that_lies,
+    "reflex_watchdog_interventions": a_model_that_hangs,
+    "reflex_pictures_mended": a_picture_that_is_mended,
     "reflex_provider_fallbacks": a_gpu_that_is_not_there,
     "reflex_cuda_graph_captured": cuda_graphs,
     "reflex_cuda_graph_replayed": cuda_graphs,
