@@ -151,7 +151,7 @@ class History:
     def _lie(self, at_s: float) -> None:
         """A reading that no joint of this arm can have made; for a while."""
         random_, joint = self.random, self.random.randrange(7)
-        offset = random_.choice([-1, 1]) * random_.uniform(0.45, 3.0)
+        offset = random_.choice([-1, 1]) * random_.uniform(0.65, 3.0)
         speed = random_.choice([-1, 1]) * random_.uniform(2.0, 6.0) * SPEED[joint]
         began: list[float] = []
 
@@ -173,8 +173,11 @@ class History:
         def add(reading: Doubles, _: float) -> None:
             reading[joint] += offset
 
+        begun: list[float] = []
+
         def ramp(reading: Doubles, seconds: float) -> None:
-            reading[joint] += speed * seconds
+            begun.append(reading[joint]) if not begun else None
+            reading[joint] = begun[0] + speed * seconds
 
         def flicker(reading: Doubles, seconds: float) -> None:
             if int(seconds / TICK_S) % 7 == 0:

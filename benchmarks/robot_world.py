@@ -230,6 +230,7 @@ class World:
         watched: Any = SimpleNamespace(overdue=self.loop.late, rescue=self.loop.rescue)
         self.watchdog = Watchdog(watched, self.barks.append)
         self._ticks = 0
+        self.reading: Doubles | None = None
 
     def _sent(self, command: Command) -> None:
         self.heard(command)
@@ -258,6 +259,7 @@ class World:
         for lie in (self.lie, *([self.second_lie] if self.second_lie is not None else [])):
             reading = lie(self.arm.position, self.clock.seconds)
             if reading is not None:
+                self.reading = reading
                 self.buffer.put_joints(Arrival("joint_states", "", b"", *arrived), NAMES, reading.tolist())
         if self.camera and self._ticks % CAMERA_TICKS == 0:
             self.buffer.put_image("camera", Arrival("camera/image_raw", IMAGE, PICTURE, *arrived))

@@ -29,16 +29,14 @@ RETRY_S = 0.05
 LOCK_S = 0.5  # how long somebody outside the loop waits for its lock before saying that it cannot hold
 HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
+AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
 LATE, GONE = "chunk_loop_late", "chunk_loop_gone"
 
 log = logging.getLogger(__name__)
 
 
 class ChunkLoop:
-    """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings.
-
-    Every hold is made by the guard (robot/limits/hold.py); the loop says when, and publishes it.
-    """
+    """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings."""
 
     def __init__(
         self,
@@ -81,6 +79,7 @@ class ChunkLoop:
         self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
         self._rescued = False
+        self._rest_ns = 0
         self._commands.end()
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
@@ -93,9 +92,7 @@ class ChunkLoop:
         with self._lock:
             self._closing = True
             self._epoch += 1
-            if self._executing is not None:
-                self._hold(reason)
-            self._end_commands()
+            self._end_commands(self._executing is not None and self._hold(reason))
         self.news()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
@@ -161,8 +158,7 @@ class ChunkLoop:
         with self._lock:
             self._stopped = True
             self._epoch += 1
-            held = self._hold("stopped")
-            self._end_commands()
+            self._end_commands(held := self._hold("stopped"))
             return "" if held else self.progress.unheld_text
 
     def resume(self) -> None:
@@ -172,10 +168,13 @@ class ChunkLoop:
             self.progress.unheld_text = ""
         self.restart()
 
-    def _end_commands(self) -> None:
-        """What was commanded counts for nothing from now on: anybody may move the robot. Needs the lock."""
+    def _end_commands(self, held: bool = False) -> None:
+        """What was commanded counts for nothing once a last hold has come to rest: anybody may move the robot then."""
         self._commands.end()
-        self._buffer.released()
+        if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:
+            rest_s = self._executing.remaining_s(self._clock_ns()) + AT_REST_S
+            self._rest_ns = self._monotonic_ns() + int(rest_s * 1e9)
+        self._buffer.released(max(self._rest_ns, self._monotonic_ns()))
 
     def overdue(self) -> str:
         """Return why somebody else must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
@@ -190,8 +189,8 @@ class ChunkLoop:
             return LATE if self._rescued else ""
         if executing is not None and not self.progress.hold_reason:
             over_ns = self._clock_ns() - executing.end_ns
-            if self._steps is not None:  # a clock that was set ends no chunk
-                over_ns = min(over_ns, monotonic_ns - self._executing_until_ns)
+            if self._steps is not None:  # a clock that may be set says nothing of when a chunk is over
+                over_ns = monotonic_ns - self._executing_until_ns
             if over_ns > self._tuning().gates.max_age_ms * 1e6:
                 return LATE
         hanging_s = max(HANGING_S, 3.0 * self.pacing.latency_s)
@@ -204,9 +203,8 @@ class ChunkLoop:
             return False
         try:
             self._rescued = True
-            if self._executing is not None and not self._stopped and not self.progress.hold_reason:
-                return self._hold(reason)
-            return True
+            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            return self._hold(reason) if moves else True
         finally:
             self._lock.release()
 
@@ -325,7 +323,7 @@ class ChunkLoop:
         self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
         self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
         self._loaded.executed(self.episode_id or None, start)
-        self._executing = running
+        self._executing, self._rest_ns = running, 0
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
 
     def _hung(self, latency_s: float) -> bool:
@@ -390,6 +388,8 @@ class ChunkLoop:
         served: the answer that is a hold, and what it says of itself.
         """
         self._clock_was_set()
+        if self._monotonic_ns() < self._rest_ns:  # it is on its way to where a stop holds it
+            return True
         self.pacing.reset()
         self._forget()
         self._held_at_ns = self._monotonic_ns()

@@ -62,6 +62,8 @@ class ObservationBuffer:
         self._lock = threading.Lock()
         self._images: dict[str, Arrival] = {}
         self._joints: dict[str, tuple[Arrival, float]] = {}
+        self._arrived_ns: dict[str, int] = {}  # monotonic, of the joints
+        self._not_before_ns = 0
         self._vector: tuple[Arrival, Floats] | None = None
         self.lags = StampLags()
         self.instruction = ""
@@ -86,6 +88,7 @@ class ObservationBuffer:
             for name, position in zip(names, positions, strict=True):
                 if name in self._joint_names or name in self._joints or len(self._joints) < NAMES_KEPT:
                     self._joints[name] = (arrival, position)
+                self._arrived_ns[name] = now_ns
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
@@ -124,10 +127,14 @@ class ObservationBuffer:
                 name: Path(column, first_ns, dt_s) for name, column in zip(names, columns, strict=True)
             })  # fmt: skip
 
-    def released(self) -> None:
-        """Take note that nothing is commanded any more."""
+    def released(self, rest_ns: int) -> None:
+        """Take note that nothing is commanded any more. rest_ns: when the robot has come to rest (monotonic).
+
+        Joint states from before say nothing of where it is by then, however fresh they are otherwise.
+        """
         with self._lock:
             self._gate.released()
+            self._not_before_ns = rest_ns
 
     def anchor(self) -> str:
         """Believe the present readings, because a person says so; return why one cannot be, else ""."""
@@ -140,6 +147,8 @@ class ObservationBuffer:
             found = [self._joints.get(name) for name in names]
             entries = [entry for entry in found if entry is not None]
             if not entries or len(entries) < len(found) or self._gate.fault(names) is not None:
+                return None
+            if min(self._arrived_ns[name] for name in names) < self._not_before_ns:
                 return None
         ages_ms = [(now_ns - arrival.stamp_ns) * 1e-6 for arrival, _ in entries]
         if max(ages_ms) > max_age_ms or min(ages_ms) < -FUTURE_NS * 1e-6:
@@ -220,6 +229,8 @@ class ObservationBuffer:
         fault = self._gate.fault(self._joint_names)
         if fault is not None:
             raise RefusedObservationError(fault.text, fault.reason)
+        if min(self._arrived_ns[name] for name in self._joint_names) < self._not_before_ns:
+            raise RefusedObservationError("no robot state since the robot came to rest", "stale")
         entries = [self._joints[name] for name in self._joint_names]
         positions = np.array([position for _, position in entries], dtype=np.float32)
         return positions, tuple({id(arrival): arrival for arrival, _ in entries}.values())

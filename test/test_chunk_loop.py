@@ -222,6 +222,41 @@ def test_a_stop_says_hold_before_the_arm_has_moved_on(scene: Scene) -> None:
     scene.well()
 
 
+@pytest.mark.parametrize("again_s", [0.05, 0.12, 0.25, 1.0])
+def test_a_stop_again_while_the_joint_states_are_silent_goes_back_to_no_old_position(again_s: float) -> None:
+    """The arm went on to where the first stop holds it; what was measured before says nothing of that."""
+    scene = Scene().to(np.array([1.5, 1.0, -1.5, -1.0, 1.0, 1.5, 2.0])).run(0.5)
+    scene.world.lie = lambda *_: None
+    scene.run(0.05)
+    scene.world.loop.stop()
+    scene.judge.streaming = False
+    held = scene.last
+    scene.run(again_s)
+    scene.world.loop.stop()
+    scene.world.loop.resume()
+    scene.run(0.3)
+    assert scene.last is held
+    scene.world.lie = truth
+    assert not scene.run(0.5).last.is_hold
+    scene.well()
+
+
+def test_a_clock_that_is_set_while_an_inference_hangs_keeps_no_watchdog_from_holding(scene: Scene) -> None:
+    scene.run(0.5)
+    scene.world.engine.latency_s = 7.0
+    steps, inside_s = [-30 * 10**9], scene.world.clock.seconds + 1.0
+
+    def step() -> None:
+        if steps and scene.world.clock.seconds > inside_s:
+            scene.world.clock.offset_ns += steps.pop()
+
+    scene.world.meanwhile = step
+    scene.run(3.0)
+    assert not steps
+    assert LATE in scene.world.barks
+    assert any(command.reason == LATE for command in scene.sent)
+
+
 @pytest.mark.parametrize("step_s", [-30.0, 30.0, -1.0])
 def test_a_clock_that_is_set_is_a_hold_and_then_a_fresh_chunk(
     scene: Scene, step_s: float, caplog: pytest.LogCaptureFixture

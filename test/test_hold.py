@@ -272,3 +272,26 @@ def test_a_hold_takes_a_minute_at_most(seconds: float, held: bool) -> None:
     measured = MIDDLE.copy()
     measured[0] = HIGH[0] + np.float32(0.15)
     assert (hold(slow, DT_S, None, measured) is not None) is held
+
+
+def test_a_measurement_that_is_a_little_old_is_compared_with_the_command_of_then() -> None:
+    """The joint states have been silent for a quarter of a second, in which the arm went on."""
+    rows_ = np.tile(MIDDLE, (21, 1))
+    rows_[:, 0] += np.arange(21) * 0.1
+    measured = MIDDLE.copy()
+    measured[0] += 1.0
+    believed_ns = moment(10.5).zero_ns
+    held = executed(rows_.astype(np.float32)).hold(
+        measured, (measured.tolist(), believed_ns), moment(10.75), DT_S
+    )
+    assert held is not None
+    assert held.rule == STREAM
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 1.5, abs=0.11)
+    assert abs(held.rows[0, 0] - (MIDDLE[0] + 1.5)) < STEP[0] + 1e-6, "not back to where it was"
+
+
+def test_an_estimate_that_a_ramp_took_along_is_still_one_of_a_robot_that_follows() -> None:
+    ramped = MIDDLE.copy()
+    ramped[0] -= 0.5
+    believed = (ramped.tolist(), moment(10.0).zero_ns)
+    assert executed().hold(None, believed, moment(10.3), DT_S) is not None

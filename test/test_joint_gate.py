@@ -14,6 +14,7 @@ from reflex_core.embodiment import load_preset
 from reflex_core.robot.joint_gate import (
     GAP_S,
     IMPLAUSIBLE,
+    LEFT_S,
     NOT_FINITE,
     RECOVERY_S,
     SETTLE_S,
@@ -327,3 +328,108 @@ def test_a_message_costs_little() -> None:
 
     sensor = Sensor().reads(0.0)
     assert np.median(timeit.repeat(lambda: sensor.reads(0.0), number=100, repeat=5)) / 100 < 1e-3
+
+
+def test_a_joint_under_command_has_soon_left_where_it_was_believed_last(commanded: Sensor) -> None:
+    """A lie that happens to lie where the joint came from is none the truer for it."""
+    commanded.commands(0.0, 1.5)
+    commanded.reads(-1.0)
+    commanded.commands(1.5)
+    commanded.all_read(rest(-1.0, LEFT_S))
+    assert not commanded.all_read(rest(0.0, 5.0)).believed
+    assert commanded.all_read(rest(1.5, RECOVERY_S)).believed
+
+
+def test_a_joint_that_is_under_no_command_may_be_where_it_was_believed_last(commanded: Sensor) -> None:
+    commanded.commands(1.5).reads(-1.0)
+    commanded.gate.released()
+    commanded.all_read(rest(-1.0, 2.0))
+    assert commanded.all_read(rest(0.0, RECOVERY_S)).believed
+
+
+def test_where_one_joint_lies_the_rest_of_its_message_is_not_believed_either(commanded: Sensor) -> None:
+    lying = [1.0, HOME[1] + 0.1, *HOME[2:]]
+    for _ in range(100):
+        commanded.now_ns += 10**7
+        commanded.stamp_ns += 10**7
+        commanded.gate.put(NAMES, lying, commanded.stamp_ns, commanded.now_ns)
+    fault = commanded.gate.fault(NAMES[1:2])
+    assert fault is not None
+    assert fault.joint == NAMES[0]
+    found = commanded.gate.believed(NAMES)
+    assert found is not None
+    assert found[0] == [0.0, *HOME[1:]]
+    assert set(commanded.refused) == {NAMES[0]}, "it alone is counted"
+
+
+@pytest.mark.parametrize(
+    ("at_s", "least", "most"),
+    [
+        (-1.0, 0.0, 3.0),
+        (0.0, 0.0, 3.0),
+        (0.09, 0.0, 3.0),
+        (0.11, 1.0, 3.0),
+        (0.31, 3.0, 3.0),
+        (9.0, 3.0, 3.0),
+    ],
+)
+def test_what_is_still_commanded_is_the_row_that_is_approached_and_what_comes_after(
+    at_s: float, least: float, most: float
+) -> None:
+    path = Path([0.0, 1.0, 2.0, 3.0], 10**12, 0.1)
+    assert path.span(10**12 + int(at_s * 1e9)) == (least, most)
+    turning = Path([0.0, 3.0, -1.0], 10**12, 0.1)
+    assert turning.span(10**12 + 110_000_000) == (-1.0, 3.0)
+    assert Path([5.0, 6.0], 10**12, 0.0).span(10**13) == (5.0, 6.0)
+
+
+def test_a_steady_reading_is_accepted_after_its_time_and_not_before(sensor: Sensor) -> None:
+    sensor.reads(1.5)
+    good = 0
+    while not sensor.believed:
+        good += 1
+        sensor.reads(1.5)
+    assert SETTLE_S <= good * TICK_S <= SETTLE_S + 2 * TICK_S
+
+
+@pytest.mark.parametrize("period_s", [0.2, 0.5, 2.0])
+def test_a_slow_publisher_must_say_it_three_times(commanded: Sensor, period_s: float) -> None:
+    commanded.reads(1.0)
+    good = 0
+    while not commanded.believed:
+        good += 1
+        commanded.reads(0.0, after_s=period_s)
+    assert good == max(3, math.ceil(RECOVERY_S / period_s) + 1)
+
+
+@pytest.mark.parametrize(("silent_s", "believed"), [(GAP_S - 0.01, True), (GAP_S + 0.01, False)])
+def test_only_a_short_silence_under_command_explains_a_way_that_nobody_commanded(
+    commanded: Sensor, silent_s: float, believed: bool
+) -> None:
+    assert 0.1 < GAP_S < 0.2, "joint states at 10 Hz are no silence"
+    assert commanded.reads(0.25, after_s=silent_s).believed is believed
+
+
+@pytest.mark.parametrize(("late_s", "believed"), [(0.0499, True), (0.3, False)])
+def test_a_message_is_late_by_no_more_than_messages_are(
+    sensor: Sensor, late_s: float, believed: bool
+) -> None:
+    moved = VELOCITY * (late_s + TICK_S) + MARGIN - 0.01
+    assert sensor.reads(moved, after_s=TICK_S, stamped_s=late_s + TICK_S).believed is believed
+
+
+@pytest.mark.parametrize("value", [9.0, math.nan])
+def test_what_is_impossible_is_no_candidate_before_anything_was_commanded(
+    sensor: Sensor, value: float
+) -> None:
+    assert not sensor.all_read([value, 1.5] * 100).believed
+    assert not sensor.all_read(rest(value, 2.0)).believed
+
+
+def test_a_joint_that_was_anchored_leaves_the_others_as_they_are(commanded: Sensor) -> None:
+    commanded.reads(1.0)
+    assert commanded.gate.anchor(["nobody", NAMES[1]]) == ""
+    assert not commanded.believed
+    assert commanded.gate.believed(["nobody"]) is None
+    assert commanded.gate.believed([]) is None
+    assert commanded.gate.fault(["nobody"]) is None

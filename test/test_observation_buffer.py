@@ -221,3 +221,17 @@ def test_the_ages_of_the_streams_are_those_of_their_newest_messages() -> None:
         "camera camera": pytest.approx(3e-3),
         "state": pytest.approx(3e-3),
     }
+
+
+def test_joint_states_from_before_the_robot_came_to_rest_say_nothing_of_where_it_rests() -> None:
+    scene = Scene()
+    scene.buffer.released(scene.monotonic_ns + 15 * MS)
+    assert scene.refused()[0] == "stale"
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
+    scene.reads(HOME)
+    assert scene.refused()[0] == "stale"
+    scene.reads(HOME[:6], NAMES[:6])
+    assert scene.refused()[0] == "stale", "one of them is from before"
+    scene.reads(HOME[6:], NAMES[6:])
+    assert scene.take().state is not None
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None

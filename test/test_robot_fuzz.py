@@ -43,7 +43,7 @@ def _no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _a_gate_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """It believes again what stays."""
-    monkeypatch.setattr(joint_gate, "_spanned", lambda tracker, reading, at_ns: True)
+    monkeypatch.setattr(joint_gate, "_spanned", lambda *known: True)
 
 
 def _holds_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,14 @@ class Splice:
     """Rows before `row` have elapsed: meanwhile the robot is led to `end` (action_dim,), the last time by `step`.
 
     path: makes (row, action_dim), where it is when each of them would have been due; needed only for a repair.
+    commanded: (action_dim,) what it is told now, whether it does it or not; None: nothing.
     """
 
     row: int
     end: Doubles
     step: Doubles
     path: Callable[[], Doubles]
+    commanded: Doubles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def motion(
     if tracking is not None:  # the sensor's clock may be behind as well
         near += [TRACKING_S / 2, TRACKING_S]
     places = told.at(np.array([*seconds, *(since + each for each in near)]))
-    trusted = None
+    trusted, commanded_now = None, places[3]
     if where is not None:
         margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
         if tracking is not None:
@@ -123,7 +125,7 @@ def motion(
         commanded = told.at(np.arange(1.0, live + 1.0) * dt_s + since)
         return commanded if trusted is None or where is None else np.where(trusted, commanded, where)
 
-    return Motion(start, Splice(live, end, end - previous, path), trusted)
+    return Motion(start, Splice(live, end, end - previous, path, commanded_now), trusted)
 
 
 def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) -> Mask:

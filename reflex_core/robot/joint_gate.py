@@ -20,6 +20,7 @@ RECOVERY_S = (
 )
 SETTLE_S = 0.5  # so long a reading must be steady to be believed anew, and only before anything was commanded
 LEAST_READINGS = 3  # a slow publisher must not end a window with its first message
+LEFT_S = 0.5  # so long after its last belief a joint under command has left where it was: arms trail by tenths of a second
 GAP_S = 0.15  # a longer silence says nothing of how the joint moved, so that only its command can explain a long way
 JITTER_S = (
     0.05  # by so much a message may be late, and the motion it reports longer than the time between arrivals
@@ -90,6 +91,7 @@ class _Tracker:
     since_ns: int = 0
     readings: int = 0
     commanded: Path | None = None
+    frozen_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -127,9 +129,12 @@ class JointGate:
         guilty = next((problem for *_, problem in judged if problem is not None), None)
         for tracker, reading, since_s, problem in judged:
             if guilty is not None:
+                tracker.frozen_ns = at_ns if tracker.fault is None else tracker.frozen_ns
                 self._doubt(tracker, reading, now_ns, problem, guilty)
             elif tracker.fault is not None:
-                self._recover(tracker, reading, since_s, now_ns, _spanned(tracker, reading, at_ns))
+                self._recover(
+                    tracker, reading, since_s, now_ns, _spanned(tracker, reading, at_ns, self._in_force)
+                )
             else:
                 before = reading if tracker.estimate is None else tracker.estimate
                 tracker.estimate, tracker.believed_ns = _towards(before, reading, tracker, since_s), now_ns
@@ -182,7 +187,7 @@ class JointGate:
         problem = _impossible(tracker, reading)
         if problem is not None or tracker.fault is None:
             return problem or self._outran(tracker, reading, since_s, at_ns)
-        near = not self._commanded_ever or _known(tracker, _spanned(tracker, reading, at_ns))
+        near = not self._commanded_ever or _known(tracker, _spanned(tracker, reading, at_ns, self._in_force))
         if near and (tracker.candidate is None or _steady(tracker, reading, since_s)):
             return None
         return _still(tracker, reading)
@@ -216,7 +221,7 @@ class JointGate:
         possible = joint.velocity_max * since_s + joint.margin
         moved = abs(reading - estimate)
         if moved <= possible and (
-            since_s <= GAP_S or not self._in_force or _spanned(tracker, reading, at_ns)
+            since_s <= GAP_S or not self._in_force or _spanned(tracker, reading, at_ns, self._in_force)
         ):
             return None
         where = f"joint '{joint.name}' reads {reading:.6g}{joint.unit}"
@@ -274,11 +279,16 @@ def _impossible(tracker: _Tracker, reading: float) -> Implausible | None:
     return Implausible(joint.name, reading, tracker.estimate, IMPLAUSIBLE, problem)
 
 
-def _spanned(tracker: _Tracker, reading: float, at_ns: int) -> bool:
-    """True within the margin of the way between the estimate and what the joint is told: the real one went there."""
-    ends = [tracker.estimate] if tracker.estimate is not None else []
-    if tracker.commanded is not None:
-        ends += tracker.commanded.span(at_ns)
+def _spanned(tracker: _Tracker, reading: float, at_ns: int, in_force: bool) -> bool:
+    """True within the margin of the way between the estimate and what the joint is told: the real one went there.
+
+    A joint that is under command has soon left where it was believed last.
+    """
+    told = tracker.commanded
+    ends = list(told.span(at_ns)) if told is not None else []
+    frozen_s = (at_ns - tracker.frozen_ns) * 1e-9 if tracker.fault is not None else 0.0
+    if tracker.estimate is not None and (told is None or not in_force or frozen_s <= LEFT_S):
+        ends.append(tracker.estimate)
     margin = tracker.joint.margin
     return bool(ends) and min(ends) - margin <= reading <= max(ends) + margin
 

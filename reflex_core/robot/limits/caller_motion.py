@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from reflex_core.limits.history import CommandHistory, Told, moment_of
-from reflex_core.limits.motion import Motion, motion
+from reflex_core.limits.motion import Doubles, Motion, motion
 from reflex_core.limits.values import Limits
 from reflex_core.policy.fit import Columns
 from reflex_core.robot.callers import robot_of
@@ -105,7 +105,18 @@ class CallerMotion:
         row = known.splice.row if known.splice is not None else 0
         if known.splice is not None:
             rows[1 : 1 + row] = known.splice.path()  # what it is told meanwhile
+            now = known.splice.end if known.splice.commanded is None else known.splice.commanded
+            rows[row] = self._began(now, chunk, told, row)
         self.robot.remember(told, row)
+
+    def _began(self, now: Doubles, chunk: ActionChunk, told: Told, row: int) -> Doubles:
+        """(action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""
+        if not chunk.dt_s > 0.0:
+            return now
+        share = (self._monotonic_ns() - told.moment.zero_ns) * 1e-9 / chunk.dt_s - row
+        share = min(max(share, 0.0), 0.9)
+        began: Doubles = (now - chunk.actions[row] * share) / (1.0 - share)
+        return began
 
     def _told(self, request: Request) -> Told | None:
         stamped = request.observation.stamp_ns

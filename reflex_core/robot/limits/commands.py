@@ -70,14 +70,15 @@ class RobotCommands:
     ) -> Hold | None:
         """Return the hold that begins now and counts as published; None where the robot cannot be held.
 
-        measured: (action_dim,) rad or m, fresh and plausible, else None. believed: the last position that was, and when
-        (monotonic ns); it says whether the commands were followed. Source: the rules of `hold`.
+        measured: (action_dim,) rad or m, fresh and plausible, else None. believed: the last position that was plausible, and
+        when (monotonic ns); it says whether the commands were followed. Source: the rules of `hold`.
         """
         told, stream = self.recall(), None
         if told is not None:
             since_s = now.seconds_since(told.moment)
             stream = stream_of(told, since_s, self._follows(told, since_s, measured, believed, now))
-        held = hold(self._limits, dt_s, stream, measured)
+        age_s = 0.0 if believed is None else (now.zero_ns - believed[1]) * 1e-9
+        held = hold(self._limits, dt_s, stream, measured, age_s)
         if held is not None:
             self.remember(_told(held, now), held.start)
             self.executed()
@@ -92,15 +93,18 @@ class RobotCommands:
         now: Moment,
     ) -> Mask:
         """(action_dim,) the joints that do what they are told, as far as anybody has seen."""
-        where, at_s = measured, since_s
-        if where is None and believed is not None:
-            where = np.array(believed[0], np.float32)
+        where, at_s, doubt_s = measured, since_s, 0.0
+        if believed is not None:
             at_s = since_s - (now.zero_ns - believed[1]) * 1e-9
+        if where is None and believed is not None:
+            doubt_s = TRACKING_S  # a ramp takes the estimate along until it is seen through
+            where = np.array(believed[0], np.float32)
         if where is None or self._limits is None or self.tracking is None:
             return np.ones(told.rows.shape[1], np.bool_)
         recent = told.at(at_s - np.array([0.0, TRACKING_S / 2, TRACKING_S]))
         step = self._limits.velocity_max * told.dt_s
         margin = np.fmax(np.where(np.isfinite(step), step, 0.0), self.tracking)
+        margin = margin + np.where(np.isfinite(step), self._limits.velocity_max, 0.0) * doubt_s
         return following(recent, where.astype(np.float64), margin, self._limits)
 
 

@@ -63,11 +63,14 @@ class Hold:
         return end
 
 
-def hold(limits: Limits | None, dt_s: float, stream: Stream | None, measured: Floats | None) -> Hold | None:
+def hold(
+    limits: Limits | None, dt_s: float, stream: Stream | None, measured: Floats | None, age_s: float = 0.0
+) -> Hold | None:
     """Return the hold of a robot, or None where nothing is known that it could be held at.
 
     stream: None after a stop. measured: (action_dim,) rad or m, fresh and plausible, else None. dt_s: of the rows, 0 where
-    no rate is known: one row then. Source: the four rules above.
+    no rate is known: one row then. age_s: of the measurement; a joint that follows went on with its command since.
+    Source: the four rules above.
     """
     where = None if measured is None else measured.astype(np.float64)
     if stream is not None and not (np.isfinite(stream.at).all() and np.isfinite(stream.target).all()):
@@ -76,6 +79,9 @@ def hold(limits: Limits | None, dt_s: float, stream: Stream | None, measured: Fl
         stream = None
     if stream is None and where is None:
         return None
+    if stream is not None and where is not None and limits is not None and age_s > 0.0:
+        gone = np.fmin(limits.velocity_max, 1e9) * age_s
+        where = np.where(stream.follows, where + np.clip(stream.at - where, -gone, gone), where)
     dim = len(stream.at if stream is not None else where)  # type: ignore[arg-type]
     low, high = _range(limits, dim)
     path = _path(limits, dt_s, stream, where)
