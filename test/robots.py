@@ -11,13 +11,13 @@ from reflex_core.embodiment import Embodiment, load_embodiment
 
 
 def robot(path: Path, names: list[str], **changes: Any) -> Embodiment:
-    """Write and read a robot with these joints, each from -1000 to 1000, at 20 Hz; `changes` replace top-level keys."""
+    """Write and read a robot with these joints, each from -25 to 25, at 20 Hz; `changes` replace top-level keys."""
     dim = len(names)
     document: dict[str, Any] = {
         "schema_version": 1,
         "embodiment": "custom",
         "joint_names": names,
-        "action_space": {"type": "continuous", "dim": dim, "ranges": [[-1000, 1000]] * dim},
+        "action_space": {"type": "continuous", "dim": dim, "ranges": [[-25, 25]] * dim},
         "normalization": {
             "mean_action": [0.0] * dim,
             "std_action": [1.0] * dim,
@@ -35,5 +35,5 @@ def robot(path: Path, names: list[str], **changes: Any) -> Embodiment:
 
 def ranges(dim: int, **last: list[float]) -> dict[str, Any]:
     """An action space whose last range is given: `ranges(3, gripper=[0, 1])`."""
-    given = [*([[-1000.0, 1000.0]] * (dim - 1)), *last.values()]
+    given = [*([[-25.0, 25.0]] * (dim - 1)), *last.values()]
     return {"type": "continuous", "dim": dim, "ranges": given}

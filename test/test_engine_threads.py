@@ -31,7 +31,7 @@ def test_bad_observations_do_not_disturb_the_next_request(make_engine: MakeEngin
     engine = make_engine("mono_pi0_7", embodiment="franka")
     for _ in range(20):
         with pytest.raises(ObservationError):
-            engine.act(engine.request(Observation({}, None, "reach")))
+            engine.act(engine.request(Observation({}, np.zeros(7, np.float32), "reach")))
     assert np.isfinite(engine.act(asked(engine)).chunk.actions).all()
     assert (
         engine.metrics.registry.get_sample_value("reflex_act_errors_total", {"slug": "missing-image"}) == 20
