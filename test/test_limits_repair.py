@@ -316,3 +316,9 @@ def test_how_it_came_to_row_0_nobody_knows_but_from_there_on_every_change_counts
         rows = np.cumsum([0.0, first, 0.15, 0.15, 0.15])
         checked = check(chunk(*rows), motion)
         assert checked.kinds == (() if clean else ("acceleration_clamp",))
+
+
+@pytest.mark.parametrize("mode", [CLIP, SCALE])
+def test_a_leap_from_one_side_of_zero_to_the_other_is_a_leap(mode: str) -> None:
+    checked = Check(ONLY_SPEED, DT_S, mode)(chunk(0.0, -0.1, 0.15, 0.15, 0.15, -0.15), at_rest())
+    np.testing.assert_allclose(checked.actions, chunk(0.0, -0.1, 0.1, 0.15, 0.15, -0.05), atol=ROUNDING)
