@@ -99,7 +99,7 @@ def test_the_gate_is_told_what_each_joint_is_told_and_from_when(stamps_rule: boo
     assert paths["a"].dt_s == 0.05
     with pytest.raises(ValueError, match="zip"):
         seen.commanded(("a", "b", "c"), rows, 0, NOW_NS, 0.05)
-    seen.released()
+    seen.released(0)
     assert gate.releases == 1
 
 
@@ -225,3 +225,15 @@ def test_a_stamp_from_the_future_says_by_how_much() -> None:
     with pytest.raises(RefusedObservationError, match=r"^a is stamped 1500 ms in the future") as caught:
         check_stamps({"a": NOW_NS + 1500 * MS}, NOW_NS, GATES)
     assert caught.value.slug == "future_stamp"
+
+
+def test_joint_states_from_before_the_robot_came_to_rest_say_nothing_of_where_it_is() -> None:
+    seen = buffer()
+    seen.put_joints(arrival(), NAMES, HOME)
+    for rest_ns, known in ((MONOTONIC_NS, True), (MONOTONIC_NS + 1, False)):
+        seen.released(rest_ns)
+        assert (seen.measured(NAMES, NOW_NS, 300.0) is not None) is known
+        assert (seen.peek(NOW_NS, GATES) is not None) is known
+    with pytest.raises(RefusedObservationError, match="since the robot came to rest") as caught:
+        seen.take(NOW_NS, GATES)
+    assert caught.value.slug == "stale"
