@@ -21,11 +21,11 @@ MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)
 
 
 class Bench:
-    """A deadline of 30 ms around an inference that goes on until it is cancelled or let go."""
+    """A deadline of 100 ms around an inference that goes on until it is cancelled or let go."""
 
     def __init__(self, max_age_ms: float = 60_000.0, most_workers: int = 4) -> None:
         self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds", KEPT, FAILED, GIVEN_UP)
-        self.budget_ms, self.max_age_ms, self.position = 30.0, max_age_ms, MEASURED
+        self.budget_ms, self.max_age_ms, self.position = 100.0, max_age_ms, MEASURED
         self.deadline = Deadline(
             lambda: self.budget_ms, lambda: self.max_age_ms, lambda _: self.position, self.template,
             self.counts["misses"], self.counts, self.counts["holds"], most_workers, self.counts,
@@ -147,7 +147,7 @@ def test_a_late_inference_may_go_on_for_as_long_as_its_chunk_could_stand_in(
 
 
 def test_no_budget_is_left_for_what_nobody_waits_for(bench: Bench) -> None:
-    late = request(received_ns=time.monotonic_ns() - 50_000_000)
+    late = request(received_ns=time.monotonic_ns() - 150_000_000)
     assert bench.deadline(late, bench.slow).chunk.source == HOLD
     wait_for(lambda: bool(bench.seen))
     assert bench.seen[0].deadline_ns is None
@@ -159,7 +159,7 @@ def test_no_budget_is_left_for_what_nobody_waits_for(bench: Bench) -> None:
 def test_where_every_worker_is_busy_another_robot_is_held_and_nothing_is_left_open() -> None:
     bench = Bench(most_workers=1)
     bench.missed(request("one"))
-    late = request("two", received_ns=time.monotonic_ns() - 50_000_000)
+    late = request("two", received_ns=time.monotonic_ns() - 150_000_000)
     assert bench.deadline(late, bench.slow).chunk.source == HOLD
     assert bench.missed(request("three")).chunk.source == HOLD
     assert len(bench.seen) == 1
@@ -174,8 +174,8 @@ def test_an_inference_for_which_there_is_no_worker_makes_room_for_the_next() -> 
     busy = threading.Thread(target=lambda: bench.deadline(request("one"), bench.slow))
     busy.start()
     wait_for(lambda: bench.deadline.busy == 1)
-    bench.budget_ms = 30.0
-    late = request("two", received_ns=time.monotonic_ns() - 50_000_000)
+    bench.budget_ms = 100.0
+    late = request("two", received_ns=time.monotonic_ns() - 150_000_000)
     assert bench.deadline(late, bench.slow).chunk.source == HOLD
     assert bench.counted(FAILED) == 1
     bench.release.set()
