@@ -237,3 +237,16 @@ def test_joint_states_from_before_the_robot_came_to_rest_say_nothing_of_where_it
     with pytest.raises(RefusedObservationError, match="since the robot came to rest") as caught:
         seen.take(NOW_NS, GATES)
     assert caught.value.slug == "stale"
+
+
+def test_every_joint_must_have_been_seen_since_the_robot_came_to_rest() -> None:
+    now_ns = [MONOTONIC_NS]
+    seen = ObservationBuffer((), NAMES, True, monotonic_ns=lambda: now_ns[0])
+    for before, after in ((NAMES[:3], NAMES[3:]), (NAMES[3:], NAMES[:3])):
+        seen.put_joints(arrival(), before, [HOME[NAMES.index(name)] for name in before])
+        now_ns[0] += 10 * MS
+        seen.released(now_ns[0])
+        seen.put_joints(arrival(10.0), after, [HOME[NAMES.index(name)] for name in after])
+        assert seen.measured(NAMES, NOW_NS, 300.0) is None
+        assert seen.measured(after, NOW_NS, 300.0) is not None
+        assert seen.peek(NOW_NS, GATES) is None
