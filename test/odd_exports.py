@@ -84,13 +84,18 @@ def probe(
     return path
 
 
-def clock(path: Path, kind: int, *, steps: int = 4, **config: Any) -> Path:
-    """An export that only tells the time: its velocity is 100 in the first column and the time it is fed in the second."""
+def clock(path: Path, kind: int, *, steps: int = 4, divides: bool = False, **config: Any) -> Path:
+    """An export that only tells the time: its velocity is 100 in the first column and the time it is fed in the second.
+
+    divides: both over the time, so that there is no number at time 0.
+    """
     path.mkdir(parents=True, exist_ok=True)
     graph = Graph()
     x = graph.input("x_t", FLOAT, [1, HORIZON, 2])
     time = graph.shaped(graph.to(graph.input("t", kind, [1]), FLOAT), 1, 1, 1)
     row = graph.op("Concat", graph.constant([[[100.0]]]), time, axis=2)
+    if divides:
+        row = graph.op("Div", row, time)
     graph.output(graph.op("Add", graph.op("Mul", x, graph.constant(0.0)), row), "v_t", FLOAT, [1, HORIZON, 2])
     graph.save(path / "model.onnx")
     names = {"x": "x_t", "time": "t", "velocity": "v_t"}

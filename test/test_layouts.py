@@ -278,6 +278,19 @@ def test_groot_by_any_of_its_names_runs_from_0_to_1(tmp_path: Path, name: str) -
     assert fed_times(clocked(tmp_path, FLOAT, model_type=name, flow={})) == [0, 0.25, 0.5, 0.75]
 
 
+def test_a_groot_step_that_is_no_number_at_time_0_runs_from_1_to_0_and_says_so(tmp_path: Path) -> None:
+    """Tools before this one exported its head for the loop of the other families."""
+    policy = clocked(tmp_path, FLOAT, divides=True, model_type="gr00t", flow={})
+    assert (policy.contract.flow.start, policy.contract.flow.end) == (1.0, 0.0)
+    assert any("gives no number at time 0" in note for note in policy.notes)
+    assert np.isfinite(policy.predict(Observation({}, None, ""), 7).actions).all()
+
+
+def test_what_an_export_says_of_its_time_is_never_turned_round(tmp_path: Path) -> None:
+    policy = clocked(tmp_path, FLOAT, divides=True, model_type="gr00t", flow={"start": 0.0, "end": 1.0})
+    assert (policy.contract.flow.start, policy.contract.flow.end) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(("kind", "flow"), [
     (INT64, {}),
     (INT32, {"start": 0.0, "end": 1.0}),

@@ -26,6 +26,7 @@ from reflex_core.policy.processed import with_processors
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
+from reflex_core.policy.time_direction import directed
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged, with_pictures
 from reflex_core.values import Floats
 
@@ -101,6 +102,8 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
         prefix, made, read = _no_prefix, (), ()
     _check_inputs(export, contract, last, made)
     _check_fixed_rows(export, contract, last)
+    contract, turned = directed(contract, last, export.config)
+    notes += turned
     denoise = _baked(contract, last) if contract.baked else _stepped(contract, last)
     fell_back = placement.fell_back(session.providers for session in sessions.values())
     return Layout(
