@@ -59,6 +59,9 @@ class Judge:
         reach = SPEED * within_s + EPSILON
         from_arm = np.abs(first - world.arm.position) - reach
         from_command = np.abs(first - world.arm.commanded()) - reach
+        if command.is_hold:
+            # what it ends was judged when it came: a hold that asks for no more speed than that makes nothing worse
+            from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
         if world.reading is not None and (np.abs(world.reading - world.arm.position) <= BELIEVABLE).all():
             # no gate that grants MARGIN_RAD can tell what a reading so near to the truth is

@@ -86,8 +86,16 @@ class Arm:
         index = int(np.searchsorted(times, at, side="right"))
         if index == 0 or index == len(times):
             return self._rows[max(index - 1, 0)]
-        share = (at - times[index - 1]) / (times[index] - times[index - 1])
-        return self._rows[index - 1] + share * (self._rows[index] - self._rows[index - 1])
+        return self._rows[index - 1] + (at - times[index - 1]) * self.speed()
+
+    def speed(self) -> Doubles:
+        """(7,) rad/s that the controller asks for now."""
+        times = self._times_s
+        index = int(np.searchsorted(times, self._clock.seconds, side="right"))
+        if index == 0 or index == len(times):
+            return np.zeros(len(HOME))
+        speed: Doubles = (self._rows[index] - self._rows[index - 1]) / (times[index] - times[index - 1])
+        return speed
 
     def take(self, command: Command) -> None:
         """Splice a trajectory in: from what is commanded now to its first point that is still to come."""
