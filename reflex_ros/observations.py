@@ -62,8 +62,10 @@ class ObservationBuffer:
         self._lock = threading.Lock()
         self._images: dict[str, Arrival] = {}
         self._joints: dict[str, tuple[Arrival, float]] = {}
-        self._arrived_ns: dict[str, int] = {}  # monotonic, of the joints
-        self._not_before_ns = 0
+        # when it came, on the monotonic clock: of every joint, every camera, and the state that is not joints
+        self._arrived_ns: dict[str, int] = {}
+        self._seen_ns: dict[str, int] = {}
+        self._not_before_ns = self._vector_ns = 0
         self._vector: tuple[Arrival, Floats] | None = None
         self.lags = StampLags()
         self.instruction = ""
@@ -74,9 +76,10 @@ class ObservationBuffer:
 
     def put_image(self, camera: str, arrival: Arrival) -> None:
         """Keep the newest image of a camera; cheap, for the executor thread."""
-        self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, self._monotonic_ns())
+        now_ns = self._monotonic_ns()
+        self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
-            self._images[camera] = arrival
+            self._images[camera], self._seen_ns[camera] = arrival, now_ns
 
     def put_joints(self, arrival: Arrival, names: Sequence[str], positions: Sequence[float]) -> None:
         """Keep the newest position of every named joint (rad or m)."""
@@ -88,14 +91,15 @@ class ObservationBuffer:
             for name, position in zip(names, positions, strict=True):
                 if name in self._joint_names or name in self._joints or len(self._joints) < NAMES_KEPT:
                     self._joints[name] = (arrival, position)
-                self._arrived_ns[name] = now_ns
+                    self._arrived_ns[name] = now_ns
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
         """Keep the newest state that is not joints (Imu, Odometry)."""
-        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, self._monotonic_ns())
+        now_ns = self._monotonic_ns()
+        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
-            self._vector = (arrival, vector)
+            self._vector, self._vector_ns = (arrival, vector), now_ns
 
     def clear(self, *, moved: bool = True) -> None:
         """Forget every sensor message: the clock jumped. moved: the robot may be anywhere now, as in a simulator."""
@@ -148,7 +152,8 @@ class ObservationBuffer:
             entries = [entry for entry in found if entry is not None]
             if not entries or len(entries) < len(found) or self._gate.fault(names) is not None:
                 return None
-            if min(self._arrived_ns[name] for name in names) < self._not_before_ns:
+            arrived_ns = min(self._arrived_ns[name] for name in names)
+            if arrived_ns < self._not_before_ns or self._silent_ms(arrived_ns) > max_age_ms:
                 return None
         ages_ms = [(now_ns - arrival.stamp_ns) * 1e-6 for arrival, _ in entries]
         if max(ages_ms) > max_age_ms or min(ages_ms) < -FUTURE_NS * 1e-6:
@@ -190,7 +195,10 @@ class ObservationBuffer:
     def _newest(self, now_ns: int, gates: Gates) -> tuple[Observation, Consumed]:
         with self._lock:
             images = dict(self._images)
+            seen_ns = {f"camera '{camera}'": self._seen_ns[camera] for camera in images}
             state, messages = self._state()
+            if messages:
+                seen_ns["the robot state"] = self._state_seen_ns()
         for camera in self._cameras:
             if camera not in images:
                 raise RefusedObservationError(
@@ -200,11 +208,32 @@ class ObservationBuffer:
         if messages:
             stamps["the robot state"] = min(message.stamp_ns for message in messages)
         oldest = check_stamps(stamps, now_ns, gates)
+        self._check_arrivals({stream: seen_ns[stream] for stream in stamps}, gates)
         frames: Mapping[str, Frame] = {
             camera: frame(images[camera], self._max_pixels) for camera in self._cameras
         }
         consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
         return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
+
+    def _silent_ms(self, arrived_ns: int) -> float:
+        """How long ago a message came; 0 in simulated time, where only stamps say how much time has passed."""
+        return 0.0 if self._gate.stamps_rule else (self._monotonic_ns() - arrived_ns) * 1e-6
+
+    def _check_arrivals(self, seen_ns: Mapping[str, int], gates: Gates) -> None:
+        """Raise RefusedObservationError for a stream that is silent while stamps from the future keep it young."""
+        for stream, arrived_ns in seen_ns.items():
+            silent_ms = self._silent_ms(arrived_ns)
+            if silent_ms > gates.max_age_ms:
+                raise RefusedObservationError(
+                    f"{stream} came {silent_ms:.0f} ms ago, the limit is {gates.max_age_ms:g} ms (max_age_ms), and its"
+                    " stamp is from the future: check the clocks",
+                    "stale",
+                )
+
+    def _state_seen_ns(self) -> int:
+        if self._vector is not None:
+            return self._vector_ns
+        return min(self._arrived_ns[name] for name in self._joint_names)
 
     def _on(self, stream: str) -> str:
         return f" on {self.topics[stream]}" if stream in self.topics else ""
@@ -229,7 +258,7 @@ class ObservationBuffer:
         fault = self._gate.fault(self._joint_names)
         if fault is not None:
             raise RefusedObservationError(fault.text, fault.reason)
-        if min(self._arrived_ns[name] for name in self._joint_names) < self._not_before_ns:
+        if self._state_seen_ns() < self._not_before_ns:
             raise RefusedObservationError("no robot state since the robot came to rest", "stale")
         entries = [self._joints[name] for name in self._joint_names]
         positions = np.array([position for _, position in entries], dtype=np.float32)

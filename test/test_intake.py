@@ -22,6 +22,7 @@ from reflex_core.wedges.breaker import CLOSED
 NAMES = FRANKA.joint_names
 NOTHING = [
     "", " ", "\t\n", "\x00\x07", "\u200b", "\ufeff", "\u3000\u00a0", "\u202e", "\ue000",
+    "\u2800", "\u3164", "\u115f\u1160", "\uffa0", "\ufe0f", "\u0301",
 ]  # fmt: skip
 CALLS = 10  # more than open a breaker, as many as trip a guard
 
@@ -46,7 +47,7 @@ def test_a_text_without_anything_to_read_is_no_instruction(text: str) -> None:
     Intake(False, StateRange())(observation(instruction=text))
 
 
-@pytest.mark.parametrize("text", ["pick", " 抓 ", "1", "?", "\u200bpick"])
+@pytest.mark.parametrize("text", ["pick", " 抓 ", "1", "?", "\u200bpick", "e\u0301", "पकड़ो"])
 def test_anything_that_can_be_read_is_one(text: str) -> None:
     assert has_words(text)
     Intake(True, StateRange())(observation(instruction=text))

@@ -12,7 +12,14 @@ from benchmarks.robot_world import ARM, NAMES, PICTURE
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.values import Observation
 from reflex_ros.arrivals import IMAGE, Arrival
-from reflex_ros.observations import FUTURE_NS, Gates, ObservationBuffer, RefusedObservationError, check_stamps
+from reflex_ros.observations import (
+    FUTURE_NS,
+    NAMES_KEPT,
+    Gates,
+    ObservationBuffer,
+    RefusedObservationError,
+    check_stamps,
+)
 
 NOW_NS = 1_700_000_000 * 10**9
 MS = 10**6
@@ -235,3 +242,48 @@ def test_joint_states_from_before_the_robot_came_to_rest_say_nothing_of_where_it
     scene.reads(HOME[6:], NAMES[6:])
     assert scene.take().state is not None
     assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None
+
+
+@pytest.mark.parametrize("quiet", ["joints", "camera"])
+def test_a_stream_is_not_young_because_its_clock_is_ahead(quiet: str) -> None:
+    """Stamped 0.8 s in the future and silent for half a second: by its stamps alone it would be fresh for a second."""
+    scene = Scene()
+    for _ in range(51):
+        scene.monotonic_ns += 10 * MS
+        if quiet != "joints":
+            scene.buffer.put_joints(message(NOW_NS - 20 * MS), NAMES, HOME)
+        if quiet != "camera":
+            scene.sees()
+    slug, said = scene.refused()
+    assert slug == "stale"
+    assert "came 5" in said
+    assert ("the robot state" if quiet == "joints" else "camera 'camera'") in said
+    assert "clocks" in said
+    assert (scene.buffer.measured(NAMES, NOW_NS, 300.0) is None) is (quiet == "joints")
+
+
+def test_a_silent_state_that_is_no_joints_is_not_young_because_its_clock_is_ahead() -> None:
+    scene = Scene()
+    scene.buffer.put_vector(message(NOW_NS), np.zeros(4, np.float32))
+    scene.take()
+    scene.monotonic_ns += 301 * MS
+    scene.sees()
+    assert scene.refused()[0] == "stale"
+
+
+def test_in_simulated_time_only_the_stamps_say_how_old_something_is() -> None:
+    scene = Scene()
+    scene.gate.stamps_rule = True
+    scene.monotonic_ns += 10_000 * MS
+    scene.take()
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None
+
+
+def test_names_that_nobody_knows_take_no_memory_without_end() -> None:
+    scene = Scene()
+    for number in range(1000):
+        scene.reads([0.0], (f"stranger{number}",))
+    assert len(scene.buffer._joints) == len(scene.buffer._arrived_ns) <= NAMES_KEPT + len(NAMES)
+    scene.reads(HOME)
+    scene.sees()
+    scene.take()

@@ -16,12 +16,17 @@ from reflex_core.values import Floats, Observation
 
 MISSING_INSTRUCTION = "missing-instruction"
 IMPLAUSIBLE_STATE = "implausible-state"
-_INVISIBLE = ("Z", "C")  # separators; control, format, private and unassigned characters
+# separators; control, format, private and unassigned characters; marks, which are nothing without a letter
+_INVISIBLE = ("Z", "C", "M")
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol by category, and blank to the eye
 
 
 def has_words(instruction: str) -> bool:
     """Return whether a text says anything: blanks, control characters and invisible ones do not."""
-    return any(unicodedata.category(character)[0] not in _INVISIBLE for character in instruction)
+    return any(
+        character not in _FILLERS and unicodedata.category(character)[0] not in _INVISIBLE
+        for character in instruction
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
