@@ -23,6 +23,8 @@ def unwritable(directory: Path) -> str:
         os.lstat(directory)
     except FileNotFoundError:
         pass
+    except ValueError as error:  # "\0" in YAML
+        return str(error)
     except OSError as error:
         return f"{error.strerror or error}" if there.is_dir() else f"{there} is not a directory"
     if not there.is_dir():

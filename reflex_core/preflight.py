@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -83,11 +84,22 @@ def _directories(settings: Settings) -> None:
     for name, directory in written_to(settings).items():
         if why := unwritable(Path(directory)):
             raise SettingError(f"setting '{name}': {directory}: {why}")
-    cache = settings.calibration_cache
-    if settings.auto_calibrate and cache and Path(cache).is_dir():
+    if settings.auto_calibrate and settings.calibration_cache:
+        _calibration_file(Path(settings.calibration_cache))
+
+
+def _calibration_file(cache: Path) -> None:
+    try:
+        there = stat.S_ISREG(cache.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
         raise SettingError(
-            f"setting 'calibration_cache': {cache}: is a directory, the calibration needs a file"
-        )
+            f"setting 'calibration_cache': {cache}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    if not there:
+        what = "a directory" if cache.is_dir() else "no regular file"
+        raise SettingError(f"setting 'calibration_cache': {cache}: is {what}, the calibration needs a file")
 
 
 def written_to(settings: Settings) -> dict[str, str]:

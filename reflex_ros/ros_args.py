@@ -9,9 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from reflex_core.errors import SettingError
+from reflex_core.suggestions import nearest
+from reflex_core.untrusted import escaped
 
 ROS_ARGS, END = "--ros-args", "--"
 NODE = "reflex"
+
+# the options of rcl in Jazzy, but for parameters and remapping
+_WITH_VALUE = ("-e", "--enclave", "--log-level", "--log-config-file", "--log-file-name")
+_LOGS = ("rosout-logs", "stdout-logs", "external-lib-logs")
+_ALONE = (ROS_ARGS, *(f"--{what}-{logs}" for what in ("enable", "disable") for logs in _LOGS))
+_OPTIONS = ("-p", "--param", "--params-file", "-r", "--remap", *_WITH_VALUE, *_ALONE)
 
 Source = tuple[str, Callable[[str], dict[str, object]]]
 
@@ -55,8 +63,12 @@ def read_ros_args(arguments: Sequence[str]) -> RosArguments:
         elif word in ("-r", "--remap"):
             rules.append(_next(words, word))
             rest += [word, rules[-1]]
-        else:
+        elif word in _WITH_VALUE:
+            rest += [word, _next(words, word)]
+        elif word in _ALONE:
             rest.append(word)
+        else:
+            raise SettingError(_no_option(word))
     name = _remapped(rules, ("__node", "__name")) or NODE
     namespace = _remapped(rules, ("__ns",)).strip("/")
     node = f"/{namespace}/{name}" if namespace else f"/{name}"
@@ -68,6 +80,13 @@ def _next(words: Iterator[str], option: str) -> str:
     if found is None:
         raise SettingError(f"{option} behind {ROS_ARGS} needs a value, got nothing")
     return found
+
+
+def _no_option(word: str) -> str:
+    said = f"{escaped(word, 100)} is no option of ROS, and what follows {ROS_ARGS} is for ROS"
+    if word.startswith("--") and (meant := nearest(word, _OPTIONS)):
+        return f"{said}; did you mean {meant}?"
+    return f"{said}: options of this program go before it, or behind {END}"
 
 
 def _file(path: Path, node: str) -> dict[str, object]:

@@ -171,3 +171,33 @@ def test_what_ros_declares_itself_goes_to_ros_and_the_rest_of_its_arguments_too(
     }
     assert found.ros_args == (ROS_ARGS, "-r", "a:=/b", "--log-level", "debug")
     assert found.written == {"port": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--param-file", "a.yaml"], "--param-file is no option of ROS, and what follows --ros-args is for ROS; did you mean --params-file?"),
+        (["--params-file=a.yaml"], "did you mean --params-file?"),
+        (["--log-levl", "info"], "did you mean --log-level?"),
+        (["--deadline-ms", "33"], "options of this program go before it, or behind --"),
+        (["a.yaml"], "a.yaml is no option of ROS"),
+        (["x\n[ERROR] fake"], "x\\n[ERROR] fake is no option"),
+        (["--log-level"], "--log-level behind --ros-args needs a value, got nothing"),
+    ],
+)  # fmt: skip
+def test_what_is_no_option_of_ros_is_refused_with_what_was_meant(words: list[str], says: str) -> None:
+    assert says in refusal(*words)
+
+
+def test_options_of_ros_are_left_to_ros() -> None:
+    words = [
+        "--log-level",
+        "reflex:=debug",
+        "--disable-rosout-logs",
+        "-e",
+        "/arm",
+        ROS_ARGS,
+        "--log-file-name",
+        "-x",
+    ]
+    assert asked(*words).ros_args == (ROS_ARGS, *words)

@@ -97,6 +97,9 @@ def test_json_that_is_no_object_is_422(server: Any, body: bytes) -> None:
         ({"seed": 2**63}, "bad-seed", "2^63 - 1"),
         ({"seed": True}, "bad-seed", "got True"),
         ({"seed": 1.0}, "bad-seed", "got 1.0"),
+        ({"elapsed_rows": -1}, "bad-elapsed-rows", "a number from 0 to 100000, got -1"),
+        # a whole number that has no float; a NaN beside it makes Python's json read it
+        ({"elapsed_rows": 10**400, "x": float("nan")}, "bad-elapsed-rows", "got 1000"),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_named(server: Any, fields: dict[str, Any], slug: str, says: str) -> None:

@@ -13,6 +13,7 @@ import simplejpeg
 
 from reflex_core.errors import ObservationError
 from reflex_core.pictures import jpeg_repair
+from reflex_core.pictures.png_chunks import pixel_chunks
 from reflex_core.values import Pixels
 
 _AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
@@ -44,9 +45,9 @@ def _jpeg(data: bytes | memoryview, colorspace: str) -> Pixels:
 
 
 def _png(data: bytes | memoryview, colours: int) -> Pixels:
-    flat = np.frombuffer(data, dtype=np.uint8)
+    flat = np.frombuffer(pixel_chunks(data), dtype=np.uint8)
     try:
-        pixels = cv2.imdecode(flat, colours | _AS_STORED) if flat.size else None
+        pixels = cv2.imdecode(flat, colours | _AS_STORED)
     except cv2.error:  # its own limit of pixels, which is larger than ours
         pixels = None
     if pixels is None:

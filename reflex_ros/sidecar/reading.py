@@ -175,12 +175,12 @@ def _seed(value: object) -> int | None:
 def _elapsed_rows(value: object) -> float | None:
     if value is None:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) <= MOST_ROWS:  # type: ignore[arg-type]
+    # compared as it is: a whole number of 400 digits has no float
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_ROWS:
         raise ObservationError(
             f"'elapsed_rows' must be a number from 0 to {MOST_ROWS}, got {shown(value)}", "bad-elapsed-rows"
         )
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def _state(value: object) -> Floats | None:
