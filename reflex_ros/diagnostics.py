@@ -73,12 +73,12 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
 
 
 def trouble(loop: ChunkLoop) -> str:
-    """Why no fresh chunk comes, "slug: sentence"; empty when one does."""
+    """Why no fresh chunk comes, "slug: sentence", and why the robot is not even held; empty when one does."""
     progress = loop.progress
+    also = f"; {progress.unheld_text}" if progress.unheld_text else ""
     if loop.stopped:
-        also = f"; {progress.unheld_text}" if progress.unheld_text else ""
         return f"stopped: call ~/resume to go on{also}"
-    return f"{progress.problem}: {progress.problem_text}" if progress.problem else ""
+    return f"{progress.problem}: {progress.problem_text}{also}" if progress.problem else ""
 
 
 def command_finding(others: Sequence[str], topic: str) -> Finding:

@@ -78,8 +78,8 @@ class Holds:
             f"nothing was published for '{reason}': no fresh and plausible position is measured, and no command is"
             f" known to be followed{why}"
         )
-        if said != self._progress.unheld_text:
-            log.error("%s", said)
+        # it is tried again twenty times a second, and the sentence changes with every reading
+        self._progress.said(logging.ERROR, f"unheld {reason}", "%s", said)
         self._progress.unheld += 1
         self._progress.unheld_text = said
         self._metrics.unheld.labels(reason).inc()

@@ -14,6 +14,7 @@ from benchmarks.robot_world import DT_S, EXECUTED, HOME, HORIZON, MAX_AGE_MS, TI
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, Request
 from reflex_ros.chunk_loop import GONE, HANGING_S, LATE, RETRY_S
+from reflex_ros.diagnostics import observation_finding, trouble
 
 CHUNK_S = HORIZON * DT_S
 
@@ -377,6 +378,27 @@ def test_where_no_hold_is_possible_it_is_tried_again_soon_and_not_in_every_cycle
     scene.world.clock.monotonic_ns += int((RETRY_S + TICK_S) * 1e9)
     scene.loop._hold_instead("stale")
     assert scene.progress.unheld == 2
+
+
+def test_a_moving_robot_that_cannot_be_held_is_told_to_everybody_and_seldom_to_the_log(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again all the time, and the reading in the sentence is another one every time."""
+    scene.loop._commands.end()
+    readings = iter(range(1000))
+    scene.world.lie = lambda position, _: position + 1.0 + next(readings) * 1e-4
+    assert scene.run(1.0) == []
+    assert scene.progress.unheld > 5
+    lines = [line for line in caplog.messages if "nothing was published" in line]
+    assert len(lines) == 1
+    said = trouble(scene.loop)
+    assert said.startswith("implausible_state: joint 'panda_joint1' reads")
+    assert "nothing was published for 'implausible_state'" in said
+    assert "nothing was published" in observation_finding(scene.loop, {}).message
+    scene.world.lie = lambda position, _: position
+    scene.run(2.0)
+    assert trouble(scene.loop) == ""
+    assert scene.progress.unheld_text == ""
 
 
 def test_after_a_stop_that_could_not_hold_resuming_clears_what_was_said() -> None:
