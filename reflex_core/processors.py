@@ -230,6 +230,8 @@ def _step(file: Path, entry: Mapping[str, Any]) -> _Step | None:
     return _Step(called, config, entry.get("state_file")) if enabled else None
 
 
+_FEATURE_TYPES = ("STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE")
+_NORMALIZER_KEYS = ("eps", "features", "norm_map", "normalize_observation_keys", "device", "dtype", "enabled")
 _OPTIONAL = ("delta_actions_processor", "relative_actions_processor", "absolute_actions_processor")
 
 
@@ -243,8 +245,16 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
     norm_map = step.config.get("norm_map")
     if not isinstance(norm_map, dict):
         raise ExportError(f"{where}: 'norm_map' must be an object, got {shown(norm_map)}")
+    if more := [
+        key for key, value in step.config.items() if key not in _NORMALIZER_KEYS and value is not None
+    ]:
+        raise ExportError(
+            f"{where}: '{escaped(more[0], 40)}' is not known here, so what it does to the numbers cannot be done: known are"
+            f" {', '.join(_NORMALIZER_KEYS)}"
+        )
     modes = {}
     for kind, mode in norm_map.items():
+        _require_type(f"{where}: norm_map", kind)
         modes[kind] = str(mode).lower()
         if modes[kind] not in (*MODES, IDENTITY):
             allowed = ", ".join(name.upper() for name in (*MODES, IDENTITY))
@@ -265,7 +275,15 @@ def _types(where: str, features: Any) -> Mapping[str, str] | None:
         return None
     if not isinstance(features, dict) or not all(isinstance(entry, dict) for entry in features.values()):
         raise ExportError(f"{where}: 'features' must be an object of objects, got {shown(features)}")
-    return MappingProxyType({name: str(entry.get("type", "")) for name, entry in features.items()})
+    for name, entry in features.items():
+        _require_type(f"{where}: features.{escaped(name, 60)}.type", entry.get("type"))
+    return MappingProxyType({name: entry["type"] for name, entry in features.items()})
+
+
+def _require_type(where: str, kind: Any) -> None:
+    """Raise ExportError for a type of features that LeRobot does not have: nothing of it would be normalised."""
+    if kind not in _FEATURE_TYPES:
+        raise ExportError(f"{where} must be one of {', '.join(_FEATURE_TYPES)}, got {shown(kind)}")
 
 
 def _state_file(file: Path, step: _Step) -> Path | None:

@@ -342,3 +342,28 @@ def test_a_configuration_that_says_the_same_is_fine(tmp_path: Path) -> None:
     assert (
         opened(tmp_path, [normalizer()], [unnormalizer()], normalization=block).state_statistics is not None
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"norm_map": {"STAT": "MEAN_STD", "ACTION": "MEAN_STD"}}, "norm_map must be one of STATE, VISUAL, .*, got 'STAT'"),
+        ({"norm_map": {"state": "MEAN_STD"}}, "norm_map must be one of STATE, VISUAL, .*, got 'state'"),
+        ({"features": {"observation.state": {"type": "STTE", "shape": [2]}}}, r"features.observation.state.type must .*, got 'STTE'"),
+        ({"features": {"observation.state": {"shape": [2]}}}, r"features.observation.state.type must .*, got None"),
+        ({"features": {"observation.state": {"type": ["STATE"], "shape": [2]}}}, "got \\['STATE'\\]"),
+        ({"clip": True}, "'clip' is not known here"),
+        ({"stats": {"observation.state": {"mean": [0, 0]}}}, "'stats' is not known here"),
+    ],
+)  # fmt: skip
+def test_what_would_leave_numbers_as_they_are_in_silence_is_refused(
+    tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ExportError, match=f"step 'normalizer_processor': .*{says}"):
+        opened(tmp_path, [normalizer(**config)], [unnormalizer()])
+
+
+def test_keys_without_a_value_of_later_versions_pass(tmp_path: Path) -> None:
+    assert opened(
+        tmp_path, [normalizer(clip=None, normalize_observation_keys=None)], [unnormalizer()]
+    ).processors
