@@ -32,7 +32,9 @@ def lines() -> Iterator[Callable[[], list[str]]]:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     log.addHandler(handler)
+    log.propagate = False  # pytest-xdist cannot carry half a character in a report
     yield lambda: stream.getvalue().splitlines()
+    log.propagate = True
     log.removeHandler(handler)
 
 
