@@ -24,23 +24,24 @@ from reflex_ros.sidecar.reply import problem
 EVIL = "x\n[ERROR] fake\r\x1b[2J\u202e\u2028\x85\x00\ud800"
 SHOWN = "x\\n[ERROR] fake\\r\\x1b[2J\\u202e\\u2028\\x85\\x00\\ud800"
 
+# one without a parent: pytest-xdist cannot carry half a character in what it reports of a test
+LOG = logging.Logger("reflex_core.test_log_lines")
+
 
 @pytest.fixture
 def lines() -> Iterator[Callable[[], list[str]]]:
     """The lines of a log that is written as `reflex serve` writes it."""
-    stream, log = io.StringIO(), logging.getLogger("reflex_core.test_log_lines")
+    stream, log = io.StringIO(), LOG
     handler = logging.StreamHandler(stream)
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     log.addHandler(handler)
-    log.propagate = False  # pytest-xdist cannot carry half a character in a report
     yield lambda: stream.getvalue().splitlines()
-    log.propagate = True
     log.removeHandler(handler)
 
 
 def test_a_record_is_one_line_whatever_its_arguments_hold(lines: Callable[[], list[str]]) -> None:
-    logging.getLogger("reflex_core.test_log_lines").warning("camera '%s' of %d", EVIL, 3)
-    logging.getLogger("reflex_core.test_log_lines").warning("%s", "y" * 10**6)
+    LOG.warning("camera '%s' of %d", EVIL, 3)
+    LOG.warning("%s", "y" * 10**6)
     first, second = lines()
     assert first == f"WARNING reflex_core.test_log_lines: camera '{SHOWN}' of 3"
     assert len(second) < 5000
@@ -50,7 +51,7 @@ def test_a_traceback_writes_no_record_of_its_own(lines: Callable[[], list[str]])
     try:
         raise RuntimeError(EVIL)
     except RuntimeError:
-        logging.getLogger("reflex_core.test_log_lines").exception("failed")
+        LOG.exception("failed")
     found = lines()
     assert found[0] == "ERROR reflex_core.test_log_lines: failed"
     assert all(line.startswith("  | ") and line.isprintable() for line in found[1:])
