@@ -19,10 +19,23 @@ from reflex_core.normalization.affine import Affine, affine
 from reflex_core.normalization.read import Normalization, read_normalization
 from reflex_core.processors import PADDED_STATE, Processors, read_processors
 from reflex_core.regular_file import unreadable
+from reflex_core.suggestions import nearest
+from reflex_core.untrusted import shown
 
 __all__ = ["Affine", "Export", "affine", "config_hash", "model_hash", "open_export", "read_description"]
 
 CONFIG_NAME = "reflex_config.json"
+# keys without which other actions are served; an export may have keys of its own, but hardly one that is almost one of these
+_ACTING = (
+    "normalization",
+    "relative_actions",
+    "action_names",
+    "images",
+    "units",
+    "frequency_hz",
+    "num_denoising_steps",
+)
+_ALMOST = 0.88  # of difflib's ratio: normalisation, relative_action, unit
 TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names the file
 
 
@@ -132,6 +145,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not isinstance(document, dict):
         raise ExportError(f"{path}: must hold a JSON object, got {type(document).__name__}")
+    for key in document:
+        if key not in _ACTING and (meant := nearest(key, _ACTING, _ALMOST)) and meant not in document:
+            raise ExportError(f"{path}: there is no key {shown(key)}; did you mean {meant}?")
     return document
 
 

@@ -296,3 +296,28 @@ def test_files_that_are_links_out_of_the_directory_are_read_as_model_caches_make
     (home / "model.onnx").symlink_to("../blob")
     export = open_export(written(home))
     assert export.file("model.onnx", "the graph").read_bytes() == b"a graph"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"relative_action": True}, "there is no key 'relative_action'; did you mean relative_actions?"),
+        ({"normalisation": {"state": {}}}, "there is no key 'normalisation'; did you mean normalization?"),
+        ({"unit": "degrees"}, "did you mean units?"),
+        ({"normalization": {"actions": {"mode": "mean_std", "mean": [0], "std": [2]}}}, "normalization has no key 'actions'; did you mean action?"),
+        ({"normalization": {"State": {"mode": "identity"}}}, "did you mean state?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_that_would_change_the_actions_is_refused(
+    tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "reflex_config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError) as refused:
+        open_export(tmp_path)
+    assert says in str(refused.value)
+
+
+def test_notes_of_an_exporter_are_left_alone(tmp_path: Path) -> None:
+    notes = {"image_size": 224, "action_chunk_size": 50, "target": "cpu", "normalization": {"notes": "none"}}
+    (tmp_path / "reflex_config.json").write_text(json.dumps(notes))
+    assert open_export(tmp_path).config == notes

@@ -16,11 +16,16 @@ from reflex_core.normalization.affine import EPS, IDENTITY, LEROBOT, MEAN_STD, M
 from reflex_core.normalization.buffers import read_buffers
 from reflex_core.normalization.statistics_file import STATISTICS, Table, chosen, read_table
 from reflex_core.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
+from reflex_core.suggestions import nearest
 from reflex_core.untrusted import shown
 
 EVERY_PICTURE = ""  # key of what counts for a camera that has no statistics of its own
 IMAGENET = Affine(np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 
+_KEYS, _ALMOST = (
+    ("state", "action", "mode", "eps", "dataset"),
+    0.85,
+)  # of difflib's ratio: actions is almost action
 _FEATURES = {"state": STATE, "action": ACTION}
 
 
@@ -63,6 +68,9 @@ class _Written:
         self.where = f"{where}: normalization"
         if not isinstance(block, Mapping):
             raise ExportError(f"{self.where} must be an object, got {block!r}")
+        for key in block:
+            if key not in _KEYS and (meant := nearest(key, _KEYS, _ALMOST)):
+                raise ExportError(f"{self.where} has no key {shown(key)}; did you mean {meant}?")
         self._path, self._block = path, block
         source = config.get("source", LEROBOT)
         # what is no text is an exporter's note of where the weights come from

@@ -23,6 +23,7 @@ from reflex_core.policy.sampler import Adaptive, Flow
 from reflex_core.policy.session import TensorInfo
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, is_padded, time_buckets
 
+SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
 # beyond these a number is a mistake, or a way to fill the memory; the others have 1000
 MOST = {"width": 10_000, "length": 10_000, "bins": 65_536}
 
@@ -202,8 +203,8 @@ class _Reading:
         value = self._config.get("frequency_hz")
         if value is None:
             return None
-        if not isinstance(value, int | float) or not 0 < value <= 1000:
-            raise self.fail("frequency_hz", "a number in (0, 1000]", value)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not SLOWEST_HZ <= value <= 1000:
+            raise self.fail("frequency_hz", f"a number from {SLOWEST_HZ:g} to 1000", value)
         return float(value)
 
     def language(self) -> LanguageSlot | None:
