@@ -323,8 +323,7 @@ class ChunkLoop:
         self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
         self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
         self._loaded.executed(self.episode_id or None, start)
-        self._executing, self._rest_ns = running, 0
-        self.progress.unheld_text = ""
+        self._executing, self._rest_ns, self.progress.unheld_text = running, 0, ""
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
 
     def _hung(self, latency_s: float) -> bool:
