@@ -234,6 +234,8 @@ class Check:
             sharpest = np.maximum(sharpest, np.abs(moves[0] - start.step))
         if splice is not None and joining is not None:
             sharpest = np.maximum(sharpest, np.abs(joining - splice.step))
+            if splice.row + 1 < len(moves):  # and on from there
+                sharpest = np.maximum(sharpest, np.abs(moves[splice.row + 1] - joining))
         sharp: Mask = sharpest > self._bend
         for joint in _columns(sharp):
             value = float(sharpest[joint]) / self._dt_s**2
