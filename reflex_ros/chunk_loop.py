@@ -31,6 +31,7 @@ HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is 
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
 AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
 LATE, GONE = "chunk_loop_late", "chunk_loop_gone"
+DEADLINE = "deadline"  # why the robot is held where inference was too slow and nothing can stand in
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +303,7 @@ class ChunkLoop:
                 return
             if self._outlived(served):
                 self._forget()
-                self._failed("deadline", "the last good chunk is from before the robot held")
+                self._failed(DEADLINE, "the last good chunk is from before the robot held")
                 return
             served = self._loaded.guard.rejoined(request, served, start)
             if served.chunk.source == HOLD:
@@ -392,7 +393,9 @@ class ChunkLoop:
             return True
         self.pacing.reset()
         self._forget()
-        self._held_at_ns = self._monotonic_ns()
+        # a model that is always late makes its first chunk while the robot waits for it, held by the same deadline
+        if reason != DEADLINE or self.progress.hold_reason != DEADLINE:
+            self._held_at_ns = self._monotonic_ns()
         running = self._holds.publish(reason, self.episode_id, self._chunk_id, served)
         self._executing = running or self._executing
         if running is None:

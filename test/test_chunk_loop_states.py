@@ -304,6 +304,27 @@ def test_a_stand_in_from_before_the_hold_is_not_executed(scene: Scene) -> None:
     assert [command.is_hold for command in scene.run(0.1)] == [False]
 
 
+def test_a_model_that_is_always_late_moves_the_robot_with_the_chunk_for_which_it_waited() -> None:
+    """Every answer is the deadline's: a hold while there is no chunk, else what the request before was answered too late."""
+    scene = Scene()
+    act = scene.engine.act
+    asked_ns: list[int] = []
+
+    def late(request: Request) -> object:
+        asked_ns.append(scene.world.clock.monotonic_ns)
+        served = act(request)
+        if len(asked_ns) % 2:
+            return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="deadline")
+        chunk = replace(served.chunk, source=LAST_KNOWN_GOOD)
+        age_ms = (scene.world.clock.monotonic_ns - asked_ns[-2]) * 1e-6
+        return replace(served, chunk=chunk, fallback_age_ms=age_ms)
+
+    scene.engine.act = late  # type: ignore[method-assign, assignment]
+    sent = scene.run(1.0)
+    assert sent[0].reason == "deadline", "nothing can stand in yet"
+    assert not all(command.is_hold for command in sent), "what it was asked for while it waited"
+
+
 def test_an_answer_that_is_a_hold_is_published_as_one_with_its_reason(scene: Scene) -> None:
     act = scene.engine.act
 
