@@ -11,6 +11,7 @@ from guarded import COLUMNS, FRANKA, HORIZON, MIDDLE, answering, rows
 
 from reflex_core.errors import InferenceError
 from reflex_core.limits.config import CLIP, REJECT
+from reflex_core.limits.history import Moment, Told
 from reflex_core.limits.values import effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.robot.callers import ROS
@@ -28,15 +29,23 @@ ROUNDING = 1e-5
 class Robot:
     """The guard of the robot whose observations are stamped, on a clock that stands still unless the test moves it."""
 
-    def __init__(self, mode: str = CLIP, *, limited: bool = True, acceleration_max: float = np.inf) -> None:
+    def __init__(
+        self,
+        mode: str = CLIP,
+        *,
+        limited: bool = True,
+        acceleration_max: float = np.inf,
+        clamps: int = 0,
+    ) -> None:
         self.now_ns = BEGAN_NS
         limits = effective_limits(FRANKA.joint_names, FRANKA, None)
         assert limits is not None
         bends = np.full(7, acceleration_max)
         limits = dataclasses.replace(limits, acceleration_max=bends) if limited else None
+        self.metrics = Metrics()
         self.guard = Guard(
-            limits, COLUMNS, Metrics(), "franka", mode, tracking_rad=0.2, monotonic_ns=lambda: self.now_ns
-        )
+            limits, COLUMNS, self.metrics, "franka", mode, clamps, tracking_rad=0.2, monotonic_ns=lambda: self.now_ns
+        )  # fmt: skip
 
     def asked(self, state: Floats | None = MIDDLE) -> Request:
         observation = Observation({}, state, "reach", STAMP_NS + self.now_ns - BEGAN_NS)
@@ -44,6 +53,24 @@ class Robot:
 
     def judged(self, request: Request, actions: Floats) -> Served:
         return self.guard(request, answering(actions, DT_S))
+
+    def late(self, actions: Floats, row: int = 6) -> tuple[Served, Served]:
+        """A chunk as it was judged, and as it may be executed from `row` on, with the robot at rest meanwhile."""
+        self.guard.commands.end()
+        self.judged(self.asked(), rows(MIDDLE))
+        return self.late_again(actions, row)
+
+    def late_again(self, actions: Floats, row: int = 6) -> tuple[Served, Served]:
+        """The same without a chunk before, which ends every row of clamped ones."""
+        self.guard.commands.executed()
+        asked = self.asked()
+        served = self.judged(asked, actions)
+        self.wait(row * DT_S)
+        return served, self.guard.rejoined(asked, served, row)
+
+    def counted(self, kind: str) -> float | None:
+        labels = {"embodiment": "franka", "violation_kind": kind}
+        return self.metrics.registry.get_sample_value("reflex_safety_violations_total", labels)
 
     def wait(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
@@ -167,3 +194,61 @@ def test_whoever_asks_where_the_robot_would_be_held_is_told_the_row_it_approache
     assert position is not None
     np.testing.assert_allclose(position, moving[6], atol=1e-5)
     assert Robot().guard.hold_position(robot.asked(state=None)) is None
+
+
+OVER: Floats = RAMP.copy()
+OVER[0, 0] = 50.0  # one number outside the range, which has elapsed when the chunk is joined again
+
+
+def test_what_both_looks_changed_is_said_and_counted() -> None:
+    robot = Robot(clamps=9)
+    served, late = robot.late(OVER)
+    first, second = served.guard.violations, late.guard.violations[len(served.guard.violations) :]
+    assert late.guard.violations[: len(first)] == first
+    assert any("above max" in line for line in first)
+    assert second
+    assert all("velocity" in line for line in second)
+    assert robot.guard.status().violations_total == len(first) + len(second)
+    assert robot.counted("joint_clamp") == 1
+    assert robot.counted("velocity_clamp") == 2
+    assert late.guard.clamp_count == (late.chunk.actions != OVER).sum()
+    assert robot.guard.status().inference_count == 2
+
+
+@pytest.mark.parametrize("actions", [RAMP, OVER], ids=["clean at first", "changed twice"])
+def test_a_chunk_counts_once_towards_the_trip_whichever_look_changed_it(actions: Floats) -> None:
+    robot = Robot(clamps=3)
+    robot.late(actions)
+    assert robot.guard.status(ROS).consecutive_clamps == 1
+    for clamps in (2, 3):
+        robot.guard.commands.end()
+        robot.guard.commands.remember(told_to_rest(robot), 0)
+        _, late = robot.late_again(actions)
+        assert robot.guard.status(ROS).consecutive_clamps == clamps
+    assert (late.chunk.source, late.hold_reason) == (HOLD, "guard_tripped")
+    assert robot.guard.status(ROS).tripped
+    assert any("velocity" in line for line in late.guard.violations)
+
+
+def told_to_rest(robot: Robot) -> Told:
+    return Told(
+        rows(MIDDLE, HORIZON + 1), DT_S, Moment(robot.now_ns, STAMP_NS + robot.now_ns - BEGAN_NS), "pick"
+    )
+
+
+def test_a_second_look_that_changes_nothing_counts_nothing() -> None:
+    robot = Robot(clamps=3)
+    served, late = robot.late(rows(MIDDLE), 2)
+    assert late is served
+    status = robot.guard.status(ROS)
+    assert (status.consecutive_clamps, status.violations_total) == (0, 0)
+
+
+def test_a_hold_after_the_second_look_says_what_both_found() -> None:
+    robot = Robot(REJECT, clamps=9)
+    served, late = robot.late(RAMP)
+    assert not served.guard.clamped
+    assert late.hold_reason == "rejected"
+    assert late.guard.clamp_count == RAMP.size
+    assert robot.counted("rejected") == 1
+    assert robot.guard.status(ROS).consecutive_clamps == 1

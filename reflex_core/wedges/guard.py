@@ -89,6 +89,16 @@ class _Judged:
     counts: bool = True  # towards the trip
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The first look at a chunk of the stamped robot. asked: as it came; clamped, before: as it was counted."""
+
+    request_id: str
+    asked: Floats
+    clamped: bool
+    before: int
+
+
 class Guard:
     """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros. All holds come from here.
 
@@ -124,6 +134,7 @@ class Guard:
         self._check: tuple[float, Check] | None = None
         self._lock = threading.Lock()
         self._pattern: Served | None = None
+        self._first: _First | None = None
         self._examined = self._lines = 0
 
     def status(self, caller: str = "") -> GuardStatus:
@@ -159,12 +170,11 @@ class Guard:
             return self._while_tripped(request, pattern, reason)
         served = proceed(request)
         judged = self._judge(request, served)
-        reason = self._count(request, served, judged)
-        if reason:
-            report = replace(
-                judged.report, clamped=True, violations=(_line(reason), *judged.report.violations)
-            )
-            judged = replace(judged, actions=None, hold_reason=TRIPPED, report=report)
+        self._note(judged)
+        with self._lock:
+            self._examined += 1
+            self._pattern = served
+        judged = self._count(request, served, judged)
         if judged.actions is None:
             return self._hold(request, served, judged)
         if judged.actions is not served.chunk.actions:
@@ -175,11 +185,15 @@ class Guard:
     def rejoined(self, request: Request, served: Served, row: int) -> Served:
         """Return the stamped robot's chunk as it may be executed from `row` on: it may have waited since it was judged,
         and was joined to the command at the row that was due then. Raises InferenceError like a call.
+
+        What is changed now is said after what was changed before, and the chunk counts once towards the trip.
         """
         if self.limits is None or served.chunk.source == HOLD or self.commands.joined == row:
             return served
         self.commands.forget()
         judged = self._judge(request, served, row)
+        if judged.report.clamped:
+            judged = self._again(request, served, judged)
         if judged.actions is None:
             return self._hold(request, served, judged)
         if judged.report.clamped:
@@ -241,19 +255,40 @@ class Guard:
             made = self._check = (dt_s, Check(limits, dt_s, self._mode))
         return made[1]
 
-    def _count(self, request: Request, served: Served, judged: _Judged) -> str:
-        """Why the guard is tripped for this caller after this chunk; empty while it is not."""
-        report, caller = judged.report, caller_of(request)
+    def _note(self, judged: _Judged) -> None:
+        """Every violation that was found is counted, by whichever look."""
         for kind in judged.kinds:
             self._violations[kind].inc()
         with self._lock:
-            self._examined += 1
-            self._lines += len(report.violations)
-            self._pattern = served
+            self._lines += len(judged.report.violations)
+
+    def _again(self, request: Request, served: Served, judged: _Judged) -> _Judged:
+        """Add what a second look at one chunk found to what the first did; a chunk that counted already stays counted."""
+        self._note(judged)
+        first, between = self._first, served.chunk.actions
+        known = first is not None and first.request_id == request.request_id
+        changed = judged.report.clamp_count
+        if known and first is not None and judged.actions is not None and served.guard.clamped:
+            changed = int(((judged.actions != between) & (between == first.asked)).sum())
+            changed += served.guard.clamp_count
+        both = GuardReport(True, changed, (*served.guard.violations, *judged.report.violations))
+        judged = replace(judged, report=both)
+        if not known or first is None or first.clamped:
+            return judged
+        return self._count(request, served, judged, first.before)
+
+    def _count(self, request: Request, served: Served, judged: _Judged, before: int | None = None) -> _Judged:
+        """Count the chunk towards the trip of its caller; a hold while the guard is tripped for it.
+
+        before: of a chunk that was counted as clean, the clamped ones in a row before it.
+        """
+        report, caller = judged.report, caller_of(request)
         clamped = report.clamped and judged.counts
         # only a model's own chunk shows that the model is well again
         well = not clamped and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
-        counted = self.trips.count(caller, clamped=clamped, well=well)
+        counted = self.trips.count(caller, clamped=clamped, well=well, before=before)
+        if request.observation.stamp_ns:
+            self._first = _First(request.request_id, served.chunk.actions, clamped, counted.before)
         whose = caller if caller == ROS else "others"  # invented callers must not write a line each
         if counted.began:
             self._log(
@@ -268,7 +303,10 @@ class Guard:
                 caller,
                 lines,
             )
-        return counted.reason
+        if not counted.reason:
+            return judged
+        report = replace(report, clamped=True, violations=(_line(counted.reason), *report.violations))
+        return replace(judged, actions=None, hold_reason=TRIPPED, report=report)
 
     def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
         """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""

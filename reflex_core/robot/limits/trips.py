@@ -39,11 +39,15 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one chunk came to. reason: why its caller is tripped, empty if it is not; began: it was not before."""
+    """What one chunk came to. reason: why its caller is tripped, empty if it is not; began: it was not before.
+
+    before: how many clamped chunks in a row there were without it.
+    """
 
     reason: str = ""
     first: bool = False
     began: bool = False
+    before: int = 0
 
 
 class Trips:
@@ -66,14 +70,18 @@ class Trips:
         found = self._tripped.get(caller)
         return found.trip_reason if found is not None else ""
 
-    def count(self, caller: str, *, clamped: bool, well: bool) -> Counted:
-        """Count one chunk. clamped: it had to be changed; well: a model's own chunk that had not, which ends the row."""
+    def count(self, caller: str, *, clamped: bool, well: bool, before: int | None = None) -> Counted:
+        """Count one chunk. clamped: it had to be changed; well: a model's own chunk that had not, which ends the row.
+
+        before: the chunk was counted already, and this is what came of that: it is counted instead.
+        """
         with self._lock:
             tripped = self._tripped.get(caller)
             if tripped is not None:  # it was under way when the trip came
                 return Counted(tripped.trip_reason)
             known = caller in self._counts or caller in self._clean
-            before = self._counts.pop(caller, 0)
+            so_far = self._counts.pop(caller, 0)
+            before = so_far if before is None else before
             self._clean.pop(caller, None)
             after = before + 1 if clamped else 0 if well else before
             if self.most and clamped and len(self._tripped) >= self._kept and not known and caller != ROS:
@@ -89,9 +97,9 @@ class Trips:
                     self._tripped[caller] = Standing(caller, after, reason)
                 else:
                     self._remember(caller, after)
-                return Counted(reason, began=True)
+                return Counted(reason, began=True, before=before)
             self._remember(caller, after)
-            return Counted("", clamped and after == 1)
+            return Counted("", clamped and after == 1, before=before)
 
     def _remember(self, caller: str, count: int) -> None:
         """The newest of its kind, and the oldest goes. Needs the lock."""
