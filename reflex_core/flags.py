@@ -10,6 +10,7 @@ from typing import Any
 from reflex_core.setting import Setting, names, number, range_words
 from reflex_core.settings import TABLE
 from reflex_core.suggestions import nearest
+from reflex_core.untrusted import escaped
 
 _GROUPS = {
     "policy": "Policy and robot", "safety": "Safety", "time": "Time", "failure": "When things fail",
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--config FILE, which is no setting but holds them."""
     parser.add_argument(
-        "--config", metavar="FILE", default=None,
+        "--config", metavar="FILE", action="append", default=None,
         help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options win over it.",
     )  # fmt: skip
 
@@ -55,8 +56,17 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, An
         meant = "".join(f"; did you mean {flag}?" for flag in near if flag)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     found = vars(known)
+    if "config" in found:
+        found["config"] = _the_one(parser, found["config"])
     lists = {row.name for row in TABLE if isinstance(row.default, tuple)}
     return {name: names(" ".join(value)) if name in lists else value for name, value in found.items()}
+
+
+def _the_one(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> str | None:
+    """The file of --config; of two, nobody could say which line counts, so the second one is refused."""
+    if files and len(files) > 1:
+        parser.error(f"--config takes one file, got {len(files)}: {escaped(', '.join(files), 300)}")
+    return files[0] if files else None
 
 
 def nearest_flag(word: str, flags: Sequence[str]) -> str:
@@ -83,6 +93,9 @@ The later one wins: defaults, the file of `--config`, `--params-file` and `-p` b
 
 - `--config FILE` takes such a ROS parameter file, or the settings alone (`embodiment: franka`, one a line), with ROS and
   without. In a file that has no `ros__parameters` at all every name is a setting.
+- `--config` is given once; a second one is refused. Several files go behind `--ros-args`, each after `--params-file`.
+- `~` and `~somebody` at the start of a path are home directories, wherever the path is written; a directory that is really
+  called `~` is `./~`.
 - Of several sections for one node the nearer counts: `/robot1/reflex` before `/*/reflex` before `/**`. A file that has
   none for this node is refused.
 - Refused in one sentence, before anything is loaded: names that neither a setting nor ROS itself has, a name that is there

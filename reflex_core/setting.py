@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ LARGEST_WHOLE = 10**300  # beyond it a whole number may have no float
 class Setting:
     """One row of the table. `group` is the chapter of docs/flags.md.
 
-    `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`.
+    `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
+    a file or directory, so a leading `~` is a home directory.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Setting:
     choices: tuple[str, ...]
     group: str
     when: str
+    path: bool = False
 
     @property
     def flag(self) -> str:
@@ -52,10 +55,12 @@ def row(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    path: bool = False,
 ) -> Any:
     """A dataclass field that carries its row."""
     metadata = {
-        "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "group": group, "when": when
+        "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "group": group, "when": when,
+        "path": path,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
 
@@ -77,7 +82,7 @@ def checked(setting: Setting, value: object) -> Value:
         low, high = setting.minimum, setting.maximum
         if not ((low is None or value >= low) and (high is None or value <= high)):
             raise SettingError(f"setting '{setting.name}' takes {range_words(low, high)}, got {value}")
-    return value
+    return _at_home(setting, value) if setting.path and isinstance(value, str) else value
 
 
 def from_text(setting: Setting, text: str) -> Value:
@@ -98,7 +103,12 @@ def names(text: str) -> list[object]:
 
 
 def number(text: str) -> object:
-    """Return the number that a text says, int before float; the text itself where it says none."""
+    """Return the number that a text says, int before float; the text itself where it says none.
+
+    Python alone reads 1_0 as ten, and digits of other scripts: to YAML and to people they are text.
+    """
+    if "_" in text or not text.isascii():
+        return text
     for kind in (int, float):
         try:
             return kind(text)
@@ -112,6 +122,17 @@ def boolean(text: str, what: str) -> bool:
     found = BOOLEANS.get(text.strip().lower())
     if found is None:
         raise SettingError(f"{what} takes {KINDS[bool]}, got {text!r:.100}")
+    return found
+
+
+def _at_home(setting: Setting, path: str) -> str:
+    """The path as a shell would have expanded it: no shell reads YAML files, launch arguments or `-p`. Raises SettingError."""
+    found = os.path.expanduser(path)
+    if found == path and path.startswith("~"):
+        raise SettingError(
+            f"setting '{setting.name}': {path.partition('/')[0]!r:.100} is nobody's home directory here: write the path out, or"
+            " ./ before it where a directory is called so"
+        )
     return found
 
 

@@ -31,9 +31,9 @@ class Settings:
 
     # fmt: off
     export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy (a directory of that name is ./demo)."
-        " Empty: that policy answers requests, and commands no robot.")
+        " Empty: that policy answers requests, and commands no robot.", path=True)
     embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the one the export brings.")
-    custom_embodiment_config: str = _policy("", "Embodiment JSON file; wins over --embodiment.")
+    custom_embodiment_config: str = _policy("", "Embodiment JSON file; wins over --embodiment.", path=True)
     robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")
     device: str = _policy(
         "auto",
@@ -61,7 +61,7 @@ class Settings:
     auto_calibrate: bool = _policy(
         False, "Measure this machine at configure (or read the cache) and choose provider, threads, steps and chunk size."
     )
-    calibration_cache: str = _policy("", "Where measurements are kept. Empty: ~/.reflex/calibration.json.")
+    calibration_cache: str = _policy("", "Where measurements are kept. Empty: ~/.reflex/calibration.json.", path=True)
     calibrate_force: bool = _policy(False, "With --auto-calibrate: measure again, whatever the cache says.")
     adaptive_steps: bool = _policy(
         False, "Stop denoising when the velocity has converged. The export must allow it and be calibrated."
@@ -79,7 +79,7 @@ class Settings:
     rtc: bool = _policy(
         True, "Real-time chunking: the rest of an episode's previous chunk guides the next one. Two policies need --no-rtc."
     )
-    a2c2_checkpoint: str = _policy("", "Head that corrects late chunks by what has been seen since (.npz). Empty: none.")
+    a2c2_checkpoint: str = _policy("", "Head that corrects late chunks by what has been seen since (.npz). Empty: none.", path=True)
     a2c2_latency_threshold_ms: float = _policy(
         40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0
     )
@@ -87,11 +87,11 @@ class Settings:
         0.9, "Share of reported episodes that succeed above which chunks are not corrected; above 1: never skipped for it.",
         minimum=0.0, maximum=2.0,
     )
-    policy_a: str = _policy("", "Export of slot a; goes with --policy-b. Both are loaded and warm, and share the episodes.")
-    policy_b: str = _policy("", "Export of slot b; goes with --policy-a.")
+    policy_a: str = _policy("", "Export of slot a; goes with --policy-b. Both are loaded and warm, and share the episodes.", path=True)
+    policy_b: str = _policy("", "Export of slot b; goes with --policy-a.", path=True)
     split: int = _policy(50, "Percent of new episodes that slot a gets.", when="live", minimum=0, maximum=100)
     shadow_policy: str = _policy(
-        "", "Export that sees what the served policy sees; only the difference is kept. Not with --policy-b."
+        "", "Export that sees what the served policy sees; only the difference is kept. Not with --policy-b.", path=True
     )
     rollback_divergence: float = _policy(
         0.0, "Mean distance of the two policies (RMS of the worst joint) beyond which a change of split is taken back. 0: not compared.",
@@ -102,12 +102,12 @@ class Settings:
         minimum=-1, maximum=2**63 - 1,
     )
 
-    safety_config: str = _safety("", "JSON file of joint limits (see `reflex guard init`); tightens the embodiment's ranges.")
+    safety_config: str = _safety("", "JSON file of joint limits (see `reflex guard init`); tightens the embodiment's ranges.", path=True)
     plausibility_margin_rad: float = _safety(
         0.2, "How far outside its range a joint may be measured before the reading is taken for a fault; at least a tenth of the range.",
         minimum=0.0, maximum=10.0,
     )
-    audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.")
+    audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.", path=True)
     audit_retention_days: int = _safety(
         183, "Days an audit file is kept; 0: for ever. EU AI Act Art. 26(6) asks deployers for six months.",
         minimum=0, maximum=36500,
@@ -134,7 +134,7 @@ class Settings:
 
     cloud_fallback: str = _failure("", "URL of another server with /act, asked when the policy here fails. Empty: none.")
     cloud_api_key_file: str = _failure(
-        "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same."
+        "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same.", path=True
     )
     cloud_timeout_ms: float = _failure(
         500.0, "Longest wait for the cloud where there is no deadline.", minimum=1.0, maximum=60_000.0
@@ -150,13 +150,13 @@ class Settings:
         60.0, "How long the breaker stays open before one request may probe the model.", minimum=0.1, maximum=86_400.0
     )
 
-    record: str = _record("", "Directory for JSONL traces of every request. Empty: none.")
+    record: str = _record("", "Directory for JSONL traces of every request. Empty: none.", path=True)
     record_images: str = _record(
         "hash_only", "What a trace keeps of the images: all of them, their hash, or nothing.",
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
-    record_bag: str = _record("", "Directory for rosbag2 bags of what inference consumed and what left, one per activation. Empty: none.")
+    record_bag: str = _record("", "Directory for rosbag2 bags of what inference consumed and what left, one per activation. Empty: none.", path=True)
     record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
     record_bag_split_mb: int = _record(
         512, "Size at which a bag's file is ended and the next one begun.", minimum=1, maximum=1_000_000
@@ -171,7 +171,7 @@ class Settings:
     http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")
     host: str = _http("127.0.0.1", "Address to listen on. Beyond loopback a key or --insecure is needed.")
     port: int = _http(8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
-    api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.")
+    api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", path=True)
     insecure: bool = _http(False, "Listen beyond loopback without an API key.")
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64

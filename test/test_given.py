@@ -189,6 +189,16 @@ def test_what_is_no_option_of_ros_is_refused_with_what_was_meant(words: list[str
     assert says in refusal(*words)
 
 
+def test_home_is_expanded_wherever_it_is_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    file.write_text("record: ~/traces\n")
+    assert given({}, [], str(file)).settings.record == "/home/ada/traces"
+    file.write_text("/**:\n  ros__parameters:\n    record: ~/traces\n")
+    assert asked("--params-file", str(file)).settings.record == "/home/ada/traces"
+    assert asked("-p", "record:=~/traces").settings.record == "/home/ada/traces"
+    assert asked(record="~/traces").written["record"] == "/home/ada/traces"
+
+
 def test_options_of_ros_are_left_to_ros() -> None:
     words = [
         "--log-level",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.flags import _GROUPS, add_arguments, markdown, parse
+from reflex_core.flags import _GROUPS, add_arguments, add_config, markdown, parse
 from reflex_core.setting import Setting, checked, from_text
 from reflex_core.settings import TABLE, Settings, settings_from
 
@@ -255,6 +255,57 @@ def test_a_list_on_the_command_line_may_be_written_in_any_way(words: list[str]) 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     assert settings_from(parse(parser, ["--joint-names", *words])).joint_names == ("a", "b")
+
+
+def test_a_second_config_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_config(parser)
+    assert parse(parser, ["--config", "a.yaml"]) == {"config": "a.yaml"}
+    assert parse(parser, []) == {"config": None}
+    with pytest.raises(SystemExit):
+        parse(parser, ["--config", "a.yaml", "--config", "b.yaml"])
+    assert "--config takes one file, got 2: a.yaml, b.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["1_0", "1_0.5", "\u0661\u0660"])
+def test_only_digits_that_people_and_yaml_read_alike_are_numbers(text: str) -> None:
+    with pytest.raises(SettingError, match="'deadline_ms' takes a number, got"):
+        settings_from(parse(_parser(), ["--deadline-ms", text]))
+    with pytest.raises(SettingError, match="'port' takes a whole number, got"):
+        from_text(row_of("port"), text)
+    with pytest.raises(SettingError, match="'deadline_ms' takes a number, got"):
+        from_text(row_of("deadline_ms"), text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser
+
+
+PATHS = [row for row in TABLE if row.path]
+
+
+@pytest.mark.parametrize("row", PATHS, ids=by_name)
+def test_a_path_of_home_is_expanded_as_a_shell_would(row: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert checked(row, "~/x") == "/home/ada/x"
+    assert from_text(row, "~") == "/home/ada"
+    assert checked(row, "./~") == "./~"
+    assert getattr(settings_from({row.name: "~/x"}), row.name) == "/home/ada/x"
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"'record': '~no-such-user' is nobody's home directory"):
+        checked(row_of("record"), "~no-such-user/traces")
+
+
+def test_every_setting_that_names_a_file_or_directory_is_a_path() -> None:
+    words = ("Directory", "File", "JSON file", "Where measurements", "Export ", "(.npz)")
+    named = {
+        row.name for row in TABLE if any(word in row.help for word in words) and isinstance(row.default, str)
+    }
+    assert named == {row.name for row in PATHS}
 
 
 def test_help_can_be_printed_and_names_every_flag() -> None:
