@@ -71,16 +71,14 @@ class ChunkLoop:
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._news = self._closing = self._stopped = False
-        self._epoch = 0
-        self._chunk_id = 0
+        self._epoch = self._chunk_id = 0
         self._executing: Running | None = None
         self._executing_until_ns = 0  # monotonic
         self._retry_at = self._rehold_at = 0.0
         self._unwell = False
         self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
-        self._rescued = False
-        self._rest_ns = 0
+        self._rescued, self._rest_ns = False, 0
         self._commands.end()
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
