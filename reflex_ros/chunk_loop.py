@@ -30,8 +30,8 @@ LOCK_S = 0.5  # how long somebody outside the loop waits for its lock before say
 HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
 AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
-LATE, GONE = "chunk_loop_late", "chunk_loop_gone"
-DEADLINE = "deadline"  # why the robot is held where inference was too slow and nothing can stand in
+# why the robot is held: by the watchdog, and where inference was too slow and nothing can stand in
+LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ class ChunkLoop:
         self._epoch = self._chunk_id = 0
         self._executing: Running | None = None
         self._executing_until_ns = 0  # monotonic
-        self._retry_at = self._rehold_at = 0.0
-        self._unwell = False
+        self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
         self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
         self._rescued, self._rest_ns = False, 0
