@@ -14,6 +14,7 @@ from reflex_core.limits.config import CLIP
 from reflex_core.limits.values import effective_limits
 from reflex_core.metrics import Metrics
 from reflex_core.robot.callers import (
+    CALLER_CHARACTERS,
     EPISODE,
     NAMES_KEPT,
     OTHER,
@@ -310,3 +311,56 @@ def test_labels_of_callers_are_bounded_for_ever_and_episodes_share_one() -> None
     ]  # fmt: skip
     for kind in (EPISODE, SESSION, PEER):
         assert labels.label(f"{kind}x") == kind[:-1]
+
+
+def test_a_chunk_that_is_counted_anew_replaces_what_it_was_counted_as() -> None:
+    trips = Trips(3)
+    clamp(trips, "a", 2)
+    clean = trips.count("a", clamped=False, well=True)
+    assert (clean.before, trips.standing("a").consecutive_clamps) == (2, 0)
+    counted = trips.count("a", clamped=True, well=False, before=clean.before)
+    assert counted.began
+    assert trips.standing("a").consecutive_clamps == 3
+
+
+def test_only_the_first_clamped_chunk_of_a_row_is_the_first() -> None:
+    trips = Trips(9)
+    found = [trips.count("a", clamped=clamped, well=not clamped).first for clamped in (False, True, True)]
+    assert found == [False, True, False]
+
+
+def test_a_stranger_is_refused_only_once_as_many_are_tripped_as_are_kept() -> None:
+    trips = Trips(1, kept=2)
+    for number in range(2):
+        assert trips.count(f"tripped-{number}", clamped=True, well=False).began
+    assert len(trips.standings()) == 2
+    assert trips.reason("tripped-1")
+    refused = trips.count("stranger", clamped=True, well=False)
+    assert refused.reason.startswith("too_many_tripped_callers: 2 are tripped")
+    assert refused.first
+    known = Trips(1, kept=2)
+    known.count("known", clamped=False, well=True)
+    clamp(known, "x")
+    clamp(known, "y")
+    assert known.count("known", clamped=True, well=False).began
+    assert len([one for one in known.standings() if one.tripped]) == 2, "no more are kept than may be"
+
+
+def test_nobody_tripped_is_named_where_nobody_is() -> None:
+    with pytest.raises(CallerError) as caught:
+        Trips(1).reset("nobody")
+    assert str(caught.value) == "no caller 'nobody' has asked for a chunk"
+
+
+def test_a_caller_is_in_one_table_only() -> None:
+    """Clean, then clamped: a flood of clean ones pushes out whoever is only clean."""
+    trips = Trips(3, kept=2)
+    trips.count("a", clamped=False, well=True)
+    clamp(trips, "a")
+    assert "a" not in trips._clean
+
+
+def test_the_longest_name_that_a_caller_can_have_is_printed_whole() -> None:
+    longest = caller_from(None, None, "x" * 256, None)
+    assert len(longest) == CALLER_CHARACTERS
+    assert caller_from(None, None, None, "1" * 70) == f"{PEER}{'1' * 64}"

@@ -67,3 +67,22 @@ def test_the_least_age_of_each_stream_is_kept_over_two_windows() -> None:
     assert lags.smallest_s()["state"] == pytest.approx(0.005), "what is long ago is forgotten"
     lags.clear()
     assert lags.smallest_s() == {}
+
+
+@pytest.mark.parametrize(("away_ns", "seen"), [(4_000_000, True), (6_000_000, False)])
+def test_clocks_that_are_read_some_milliseconds_apart_say_nothing(away_ns: int, seen: bool) -> None:
+    clocks = Clocks()
+    steps = ClockSteps(lambda: clocks.wall_ns, clocks.monotonic)
+    clocks.wall_ns += SECOND_NS
+    clocks.slow_ns = away_ns
+    assert (steps.step_s() != 0.0) is seen
+
+
+def test_a_thread_that_was_away_from_the_beginning_knows_of_no_step() -> None:
+    clocks = Clocks()
+    clocks.slow_ns = SECOND_NS
+    steps = ClockSteps(lambda: clocks.wall_ns, clocks.monotonic)
+    clocks.slow_ns = 0
+    assert steps.step_s() == 0.0
+    clocks.wall_ns += SECOND_NS
+    assert steps.step_s() == pytest.approx(1.0)

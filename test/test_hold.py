@@ -91,6 +91,8 @@ def test_rule_2_without_a_stream_it_is_where_each_joint_is_measured() -> None:
 def test_rule_3_without_a_measurement_it_is_the_command() -> None:
     held = require_safe(hold(LIMITS, DT_S, moving(0.5), None), LIMITS, AT)
     assert held.rule == COMMAND
+    np.testing.assert_array_equal(held.origin, AT)
+    assert held.origin.dtype == np.float64
 
 
 def test_rule_3_a_command_that_was_not_followed_is_none() -> None:
@@ -139,10 +141,13 @@ def test_a_joint_that_would_need_minutes_is_not_held() -> None:
 
 
 def test_without_limits_or_a_rate_it_is_one_row() -> None:
-    assert hold(None, DT_S, None, MIDDLE) is not None
+    free = hold(None, DT_S, None, MIDDLE)
+    assert free is not None
+    np.testing.assert_array_equal(free.rows, [MIDDLE])
     held = hold(LIMITS, 0.0, moving(0.5), None)
     assert held is not None
     assert held.rows.shape == (1, 7)
+    assert held.start == 0
 
 
 def test_a_joint_without_a_speed_limit_is_there_at_once() -> None:
@@ -248,10 +253,12 @@ def test_one_number_that_is_none_makes_the_whole_stream_worthless(part: str, mea
 
 @pytest.mark.parametrize(("following", "rule"), [(7, STREAM), (1, STREAM), (0, MEASURED)])
 def test_the_rule_is_that_of_the_joints_which_follow(following: int, rule: str) -> None:
-    held = hold(LIMITS, DT_S, moving(0.0, follows=np.arange(7) < following), MIDDLE)
+    measured = (MIDDLE + 0.05).astype(np.float32)
+    held = hold(LIMITS, DT_S, moving(0.0, follows=np.arange(7) < following), measured)
     assert held is not None
     assert held.rule == rule
-    np.testing.assert_array_equal(held.origin[following:], MIDDLE[following:].astype(np.float64))
+    np.testing.assert_array_equal(held.origin[:following], AT[:following])
+    np.testing.assert_array_equal(held.origin[following:], measured[following:].astype(np.float64))
 
 
 def test_without_a_rate_it_is_where_the_robot_would_come_to_rest() -> None:
@@ -295,3 +302,131 @@ def test_an_estimate_that_a_ramp_took_along_is_still_one_of_a_robot_that_follows
     ramped[0] -= 0.5
     believed = (ramped.tolist(), moment(10.0).zero_ns)
     assert executed().hold(None, believed, moment(10.3), DT_S) is not None
+
+
+def lagging(lag: float, joint: int = 0) -> Floats:
+    measured = MIDDLE.copy()
+    measured[joint] -= np.float32(lag)
+    return measured
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+@pytest.mark.parametrize(("age_s", "count", "start"), [(0.0, 3, 1), (0.05, 2, 0), (0.1, 1, 0)])
+def test_a_joint_that_follows_went_on_with_its_command_since_it_was_measured(
+    side: float, age_s: float, count: int, start: int
+) -> None:
+    """0.3 rad behind, at 0.109 rad a row."""
+    held = hold(LIMITS, DT_S, moving(0.0), lagging(side * 0.3), age_s)
+    assert held is not None
+    assert (len(held.rows), held.start) == (count, start)
+    np.testing.assert_allclose(held.position, AT, atol=1e-6)
+
+
+def test_how_old_a_measurement_is_changes_nothing_where_there_is_no_limit_or_none_or_nothing_is_followed() -> (
+    None
+):
+    for limits, measured in ((None, MIDDLE), (LIMITS, None)):
+        held = hold(limits, DT_S, moving(0.0), measured, 0.1)
+        assert held is not None
+        np.testing.assert_allclose(held.position, AT, atol=1e-6)
+    held = hold(LIMITS, DT_S, moving(0.0, follows=~ALL), lagging(0.3), 0.1)
+    assert held is not None
+    np.testing.assert_array_equal(held.position, lagging(0.3))
+
+
+def test_a_joint_that_gets_half_the_way_in_time_and_not_the_whole_is_not_held() -> None:
+    slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.2 / 80.0))
+    assert hold(slow, DT_S, moving(0.0), lagging(0.2)) is None
+
+
+def test_braking_ends_with_the_joint_that_needs_longest() -> None:
+    held = hold(BENDING, DT_S, moving(1.0), MIDDLE)
+    assert held is not None
+    assert len(held.rows) == int(np.ceil(STEP.max() / (10.0 * DT_S**2)))
+
+
+def test_only_joints_without_an_acceleration_limit_stop_at_once() -> None:
+    mixed = dataclasses.replace(
+        BENDING, acceleration_max=np.where(np.arange(7) == 0, np.inf, BENDING.acceleration_max)
+    )
+    held = require_safe(hold(mixed, DT_S, moving(1.0), MIDDLE), mixed, AT)
+    np.testing.assert_allclose(held.rows[:, 0], AT[0] + 0.5 * STEP[0], atol=1e-6)
+    assert held.position[1] > AT[1] + STEP[1]
+
+
+def test_a_step_that_is_faster_than_the_limit_is_braked_from_the_limit() -> None:
+    held, most = (hold(BENDING, DT_S, moving(share), MIDDLE) for share in (2.0, 1.0))
+    assert held is not None
+    assert most is not None
+    np.testing.assert_allclose(held.position, most.position, atol=1e-6)
+
+
+SLOW = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.5))
+
+
+def at_rest(limits: Limits = LIMITS) -> RobotCommands:
+    commands = RobotCommands(limits, 0.2)
+    commands.remember(Told(np.tile(MIDDLE, (11, 1)), DT_S, moment(10.0)), 0)
+    commands.executed()
+    return commands
+
+
+@pytest.mark.parametrize(("age_s", "count"), [(None, 8), (0.0, 8), (0.1, 6)])
+def test_a_robot_is_held_with_the_age_of_what_was_believed(age_s: float | None, count: int) -> None:
+    measured = lagging(0.19)
+    believed = None if age_s is None else (measured.tolist(), moment(10.5 - age_s).zero_ns)
+    held = at_rest(SLOW).hold(measured, believed, moment(10.5), DT_S)
+    assert held is not None
+    assert len(held.rows) == count
+
+
+@pytest.mark.parametrize(("lag", "follows"), [(0.15, True), (0.25, False)])
+def test_a_joint_follows_within_the_margin(lag: float, follows: bool) -> None:
+    held = at_rest().hold(lagging(lag), None, moment(10.5), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(AT[0] if follows else AT[0] - lag)
+
+
+def test_a_joint_without_a_speed_limit_has_no_wider_margin() -> None:
+    free = dataclasses.replace(LIMITS, velocity_max=np.where(np.arange(7) == 0, np.inf, LIMITS.velocity_max))
+    assert at_rest(free).hold(None, (lagging(0.4).tolist(), moment(10.4).zero_ns), moment(10.5), DT_S) is None
+
+
+def test_a_joint_that_trails_is_where_its_command_was() -> None:
+    rows_ = np.tile(MIDDLE, (21, 1))
+    rows_[:, 0] += np.arange(21) * 0.1
+    held = executed(rows_.astype(np.float32)).hold(lagging(-0.6), None, moment(10.5), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 1.1, abs=0.11)
+    older = (lagging(-0.7).tolist(), moment(10.35).zero_ns)
+    held = executed(rows_.astype(np.float32)).hold(lagging(-0.7), older, moment(10.75), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 1.5, abs=0.11)
+
+
+def test_a_hold_is_published_and_a_chunk_that_is_not_does_not_replace_it() -> None:
+    commands = at_rest()
+    commands.hold(MIDDLE, None, moment(10.5), DT_S)
+    held = commands.recall()
+    commands.remember(Told(np.tile(HIGH, (11, 1)), DT_S, moment(10.6)), 0)
+    commands.forget()
+    assert commands.recall() is held
+
+
+def test_rows_that_no_joint_reaches_in_time_are_told_as_a_straight_line() -> None:
+    outside = MIDDLE.copy()
+    outside[0] = HIGH[0] + np.float32(0.3)
+    commands = RobotCommands(LIMITS, 0.2)
+    held = commands.hold(outside, None, moment(10.0), DT_S)
+    told = commands.recall()
+    assert held is not None
+    assert told is not None
+    assert held.start == 2
+    np.testing.assert_allclose(told.rows[:4, 0], outside[0] - np.arange(4) * 0.1, atol=1e-5)
+
+
+def test_before_anything_was_commanded_another_clock_changes_nothing() -> None:
+    commands = RobotCommands(LIMITS, 0.2)
+    assert commands.joined == 0
+    commands.count_on_monotonic_clock()
+    assert commands.recall() is None

@@ -433,3 +433,49 @@ def test_a_joint_that_was_anchored_leaves_the_others_as_they_are(commanded: Sens
     assert commanded.gate.believed(["nobody"]) is None
     assert commanded.gate.believed([]) is None
     assert commanded.gate.fault(["nobody"]) is None
+
+
+def test_in_simulated_time_the_stamps_say_how_far_a_command_is() -> None:
+    """The joint left 0 long ago on the clock of the stamps, whatever this machine's says."""
+    sensor = (
+        Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).all_read([0.0] * 5).commands(0.0, 1.0)
+    )
+    sensor.all_read([9.0] * 70)
+    assert not sensor.all_read([0.0] * 100).believed
+
+
+def test_on_this_machines_clock_a_command_is_as_far_as_that_says(sensor: Sensor) -> None:
+    sensor.commands(0.0, 1.0).all_read([9.0] * 60)
+    assert sensor.all_read([0.72] * 32).believed
+
+
+def test_what_is_believed_is_as_old_as_its_oldest_joint(sensor: Sensor) -> None:
+    before_ns = sensor.now_ns
+    sensor.gate.put(NAMES[:1], [0.0], sensor.stamp_ns + 1, before_ns + 10**7)
+    found = sensor.gate.believed(NAMES)
+    assert found is not None
+    assert found[1] == before_ns
+
+
+def test_commands_and_messages_may_be_of_other_joints_or_of_fewer(sensor: Sensor) -> None:
+    sensor.gate.commanded({"stranger": Path([0.0], sensor.now_ns, 0.05)})
+    sensor.gate.put(NAMES, HOME[:3], sensor.stamp_ns + 1, sensor.now_ns + 1)
+    assert sensor.gate.fault(NAMES[3:]) is None
+
+
+def test_after_a_reset_nothing_was_ever_commanded(sensor: Sensor) -> None:
+    sensor.commands(0.0).gate.reset()
+    sensor.all_read([0.0] * 5)
+    assert not sensor.reads(1.0).believed
+    assert sensor.all_read([1.0] * round(SETTLE_S / TICK_S + 3)).believed
+
+
+def test_before_anything_was_commanded_a_joint_may_have_moved_in_a_silence(sensor: Sensor) -> None:
+    assert sensor.reads(0.5, after_s=2 * GAP_S).believed
+
+
+def test_one_lie_begins_the_time_of_recovery_anew(sensor: Sensor) -> None:
+    part = round(0.7 * RECOVERY_S / TICK_S)
+    sensor.commands(0.0).reads(9.0).all_read([0.0] * part).reads(9.0)
+    assert not sensor.all_read([0.0] * part).believed
+    assert sensor.all_read([0.0] * part).believed

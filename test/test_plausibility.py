@@ -91,3 +91,22 @@ def test_a_state_that_measures_some_joints_among_other_numbers_is_judged_by_name
     assert found.problem([0.0, 0.9, 0.0]).startswith("joint 'panda_joint4' reads 0.9 rad")
     assert found.problem([0.0, -2.4, 4.0]).startswith("joint 'panda_joint1' reads 4 rad")
     assert found.problem([2e6, -2.4, 0.0], ("x",)).startswith("joint 'x' reads 2e+06")
+
+
+def test_the_worst_is_the_one_that_is_most_margins_outside() -> None:
+    """Joint 1 is further outside, in radians and in products; joint 6 by its own, narrower margin."""
+    ranges = StateRange((0, 1), ("wide", "narrow"), (" rad", " rad"), (-1.0, -1.0), (1.0, 1.0), (0.8, 0.2))
+    assert ranges.problem([2.2, 1.7]).startswith("joint 'narrow'")
+    assert ranges.problem([2.7, 1.3]).startswith("joint 'wide'")
+    slim = dataclasses.replace(ranges, margin=(0.8, 0.01))
+    assert slim.problem([2.7, 1.05]).startswith("joint 'narrow'")
+
+
+def test_a_number_that_has_no_name_is_called_by_its_place() -> None:
+    assert StateRange().problem([0.0, math.nan], ("a",)).startswith("number 1 of the state")
+
+
+def test_where_the_columns_are_given_names_do_not_decide() -> None:
+    found = state_range(FRANKA, tuple(reversed(FRANKA.joint_names)), COLUMNS)
+    assert found.columns == tuple(range(7))
+    assert found.problem(reading(3, 0.9)).startswith("joint 'panda_joint4'")
