@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of the robot that a request is for: what it was told, where it is measured, how it would be held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from guarded import COLUMNS, FRANKA, MIDDLE
+
+from reflex_core.limits.motion import Motion, Start
+from reflex_core.limits.values import effective_limits
+from reflex_core.policy.fit import Columns
+from reflex_core.robot.limits.caller_motion import UNKNOWN, CallerMotion
+from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM
+from reflex_core.robot.plausibility import ANYTHING
+from reflex_core.values import ActionChunk, Floats, Observation, Request
+
+LIMITS = effective_limits(FRANKA.joint_names, FRANKA, None)
+DT_S = 0.05
+BEGAN_NS, STAMP_NS = 10**12, 10**18
+RAMP: Floats = np.tile(MIDDLE, (10, 1))
+RAMP[:, 0] += np.arange(1, 11, dtype=np.float32) * np.float32(0.05)
+
+
+class Robot:
+    """A robot that may have stamps, on a clock that the test moves."""
+
+    def __init__(self, *, stamped: bool = False, columns: Columns | None = COLUMNS) -> None:
+        self.now_s = 0.0
+        self.stamped = stamped
+        self.known = CallerMotion(LIMITS, columns, ANYTHING, 0.2, lambda: BEGAN_NS + round(self.now_s * 1e9))
+
+    def asks(
+        self, state: Floats | None = MIDDLE, at_s: float = 0.0, episode: str = "pick",
+        newest: Callable[[], Observation | None] | None = None,
+    ) -> Request:  # fmt: skip
+        after_ns = round(at_s * 1e9)
+        observation = Observation({}, state, "reach", STAMP_NS + after_ns if self.stamped else 0)
+        return Request(observation, BEGAN_NS + after_ns, "request-1", episode, newest=newest)
+
+    def told(self, known: Motion = UNKNOWN, rows: Floats = RAMP) -> Floats:
+        """Remember a chunk; what is remembered."""
+        self.known.remember(self.asks(), ActionChunk(rows, FRANKA.joint_names, DT_S), known)
+        told = self.known._told(self.asks())
+        assert told is not None
+        return told.rows
+
+
+def test_a_state_must_reach_as_far_as_the_farthest_joint_that_is_measured() -> None:
+    assert Robot(columns=None).known.state_dim == 0
+    robot = Robot(columns=np.array([2, 0]))
+    assert robot.known.state_dim == 3
+    assert robot.known.measured(robot.asks(np.zeros(2, np.float32))) is None
+    measured = robot.known.measured(robot.asks(np.array([1.0, 2.0, 3.0], np.float32)))
+    np.testing.assert_array_equal(measured, [3.0, 1.0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_joint_that_is_no_number_makes_nothing_known(value: float) -> None:
+    state = MIDDLE.copy()
+    state[3] = value
+    robot = Robot()
+    assert robot.known.measured(robot.asks(state)) is None
+
+
+def test_only_the_stamped_robot_is_looked_at_again() -> None:
+    newer = Observation({}, (MIDDLE + 0.1).astype(np.float32), "", 1)
+    robot = Robot(stamped=True)
+    np.testing.assert_array_equal(robot.known._newest(robot.asks(newest=lambda: newer)), newer.state)
+    assert robot.known._newest(robot.asks(newest=lambda: None)) is None
+    assert robot.known._newest(robot.asks()) is None
+    other = Robot()
+    assert other.known._newest(other.asks(newest=lambda: newer)) is None
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+@pytest.mark.parametrize(("low", "high", "at"), [(0.2, 0.3, 0.2), (-0.3, -0.2, -0.2), (-0.1, 0.1, 0.05)])
+def test_what_is_told_begins_where_the_robot_can_be(
+    stamped: bool, low: float, high: float, at: float
+) -> None:
+    middle = MIDDLE.astype(np.float64)
+    rows = Robot(stamped=stamped).told(Motion(Start(middle + low, middle + high)))
+    assert rows[0, 0] == pytest.approx(MIDDLE[0] + at, abs=1e-6)
+    np.testing.assert_array_equal(rows[1:], RAMP)
+
+
+def test_where_nobody_knows_it_begins_with_its_first_row() -> None:
+    np.testing.assert_array_equal(Robot().told()[0], RAMP[0])
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+@pytest.mark.parametrize("asked_s", [0.21, 0.11])
+def test_a_hold_is_of_the_row_that_is_due_now_however_old_the_request(stamped: bool, asked_s: float) -> None:
+    robot = Robot(stamped=stamped)
+    robot.told()
+    robot.now_s = 0.21
+    held = robot.known.hold(robot.asks(None, asked_s), DT_S)
+    assert held is not None
+    assert held.rule == COMMAND
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("stamped", "state", "rule"),
+    [(False, MIDDLE, MEASURED), (False, None, COMMAND), (True, MIDDLE, STREAM), (True, None, COMMAND)],
+)
+def test_a_request_from_before_the_command_is_held_where_it_was_measured_unless_its_stamp_says_more(
+    stamped: bool, state: Floats | None, rule: str
+) -> None:
+    robot = Robot(stamped=stamped)
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.asks(state, -0.02), DT_S)
+    assert held is not None
+    assert held.rule == rule
+
+
+@pytest.mark.parametrize(("stamped", "rule"), [(False, COMMAND), (True, STREAM)])
+def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_told(stamped: bool, rule: str) -> None:
+    robot = Robot(stamped=stamped)
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    robot.now_s = 0.2
+    held = robot.known.hold(robot.asks((MIDDLE + 0.01).astype(np.float32), 0.2), DT_S)
+    assert held is not None
+    assert held.rule == rule
+    np.testing.assert_allclose(held.position, MIDDLE, atol=1e-6)
+
+
+def test_one_joint_that_does_not_follow_is_held_where_it_is_measured() -> None:
+    robot = Robot(stamped=True)
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    elsewhere = MIDDLE.copy()
+    elsewhere[0] += 0.9
+    held = robot.known.hold(robot.asks(elsewhere, 0.2), DT_S)
+    assert held is not None
+    assert held.rule == STREAM
+    np.testing.assert_allclose(held.position, elsewhere, atol=1e-6)
