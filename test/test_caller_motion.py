@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from guarded import COLUMNS, FRANKA, MIDDLE
 
-from reflex_core.limits.motion import Motion, Start
+from reflex_core.limits.motion import Motion, Splice, Start
 from reflex_core.limits.values import effective_limits
 from reflex_core.policy.fit import Columns
 from reflex_core.robot.limits.caller_motion import UNKNOWN, CallerMotion
@@ -136,3 +136,34 @@ def test_one_joint_that_does_not_follow_is_held_where_it_is_measured() -> None:
     assert held is not None
     assert held.rule == STREAM
     np.testing.assert_allclose(held.position, elsewhere, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("periods", "share"), [(2.9, 0.0), (3.0, 0.0), (3.25, 0.25), (3.5, 0.5), (3.95, 0.9), (7.0, 0.9)]
+)
+@pytest.mark.parametrize("commanded", [None, 0.03])
+def test_a_chunk_that_is_joined_is_told_as_the_way_there_and_the_line_that_is_under_way(
+    periods: float, share: float, commanded: float | None
+) -> None:
+    """The line to the row that is joined is at the command now, so that what is read between the rows is true."""
+    robot = Robot(stamped=True)
+    robot.now_s = periods * DT_S
+    end, path = MIDDLE.astype(np.float64) + 0.1, np.tile(MIDDLE + 0.02, (3, 1)).astype(np.float64)
+    asked = None if commanded is None else MIDDLE.astype(np.float64) + commanded
+    rows = robot.told(Motion(splice=Splice(3, end, np.zeros(7), lambda: path, asked)))
+    now = end if asked is None else asked
+    np.testing.assert_allclose(rows[1:3], path[:2], atol=1e-6)
+    np.testing.assert_array_equal(rows[4:], RAMP[3:])
+    np.testing.assert_allclose(rows[3] + (rows[4] - rows[3]) * share, now, atol=1e-5)
+    assert robot.known.robot.joined == 3
+
+
+def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:
+    robot = Robot(stamped=True)
+    robot.now_s = 1.0
+    end = MIDDLE.astype(np.float64) + 0.1
+    splice = Splice(1, end, np.zeros(7), lambda: end[None])
+    robot.known.remember(robot.asks(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), Motion(splice=splice))
+    told = robot.known.robot.recall()
+    assert told is not None
+    np.testing.assert_allclose(told.rows[1], end, atol=1e-6)

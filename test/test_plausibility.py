@@ -109,4 +109,5 @@ def test_a_number_that_has_no_name_is_called_by_its_place() -> None:
 def test_where_the_columns_are_given_names_do_not_decide() -> None:
     found = state_range(FRANKA, tuple(reversed(FRANKA.joint_names)), COLUMNS)
     assert found.columns == tuple(range(7))
+    assert found.names == FRANKA.joint_names
     assert found.problem(reading(3, 0.9)).startswith("joint 'panda_joint4'")

@@ -111,3 +111,17 @@ def test_its_thread_looks_again_whatever_happened_and_ends_when_it_is_closed(
     dog.close()
     assert not dog._thread.is_alive()
     assert "the watchdog could not look after the chunk loop" in caplog.text
+
+
+def test_it_looks_many_times_before_a_chunk_of_the_longest_age_is_late_and_keeps_no_process_alive() -> None:
+    _, dog, _ = watched()
+    assert dog._period_s <= 0.1
+    assert dog._thread.daemon
+
+
+def test_another_reason_is_another_rescue() -> None:
+    loop, dog, counted = watched()
+    for reason in (LATE, GONE):
+        loop.reason = reason
+        dog.check()
+    assert [reason for reason, _ in loop.rescues] == counted == [LATE, GONE]
