@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.files.json_fields import JsonError, read_object
-from reflex_core.normalization.affine import IDENTITY, MODES
+from reflex_core.normalization.affine import IDENTITY, LEAST_EPS, MODES
 from reflex_core.regular_file import unreadable
 from reflex_core.untrusted import escaped, shown
 
@@ -67,7 +67,8 @@ class Normalizer:
     """A normalizer or unnormalizer step. modes: feature type (STATE, ACTION, VISUAL, ENV) -> mode, a key of MODES or identity.
 
     types: feature -> type, as far as the step lists its features; None where it lists none. only: the observations that are
-    normalised, None for all. state_file: its statistics, None where it names none.
+    normalised, None for all. state_file: its statistics, None where it names none. widths: feature -> how many numbers it
+    has, where the step lists a shape of one axis that is not padded.
     """
 
     modes: Mapping[str, str]
@@ -75,6 +76,7 @@ class Normalizer:
     types: Mapping[str, str] | None
     only: frozenset[str] | None
     state_file: Path | None
+    widths: Mapping[str, int]
 
     def mode(self, feature: str, kind: str) -> str:
         """How a feature is normalised. kind: its type where the step does not list it."""
@@ -240,8 +242,8 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
         return None
     where = f"{file}: step '{step.name}'"
     eps = step.config.get("eps", 1e-8)
-    if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 < eps <= 1:
-        raise ExportError(f"{where}: 'eps' must be a number above 0 and at most 1, got {shown(eps)}")
+    if not isinstance(eps, int | float) or isinstance(eps, bool) or not LEAST_EPS <= eps <= 1:
+        raise ExportError(f"{where}: 'eps' must be a number from {LEAST_EPS:g} to 1, got {shown(eps)}")
     norm_map = step.config.get("norm_map")
     if not isinstance(norm_map, dict):
         raise ExportError(f"{where}: 'norm_map' must be an object, got {shown(norm_map)}")
@@ -266,7 +268,7 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
         raise ExportError(f"{where}: 'normalize_observation_keys' must be a list of names, got {shown(only)}")
     return Normalizer(
         MappingProxyType(modes), float(eps), _types(where, step.config.get("features")),
-        None if only is None else frozenset(only), _state_file(file, step),
+        None if only is None else frozenset(only), _state_file(file, step), _widths(step.config.get("features")),
     )  # fmt: skip
 
 
@@ -278,6 +280,13 @@ def _types(where: str, features: Any) -> Mapping[str, str] | None:
     for name, entry in features.items():
         _require_type(f"{where}: features.{escaped(name, 60)}.type", entry.get("type"))
     return MappingProxyType({name: entry["type"] for name, entry in features.items()})
+
+
+def _widths(features: Any) -> Mapping[str, int]:
+    """A policy that was tuned from a padded one keeps its padded shapes beside statistics of the robot's own width."""
+    shapes = ((name, entry.get("shape")) for name, entry in (features or {}).items())
+    flat = {name: shape[0] for name, shape in shapes if isinstance(shape, list) and len(shape) == 1}
+    return MappingProxyType({name: width for name, width in flat.items() if width != PADDED_STATE})
 
 
 def _require_type(where: str, kind: Any) -> None:

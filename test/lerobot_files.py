@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 Step = tuple[str, Mapping[str, Any]]
 
+PADDED = [32]  # a shape that stands beside statistics of any smaller width
+
 RENAME: Step = ("rename_observations_processor", {"rename_map": {}})
 BATCH: Step = ("to_batch_processor", {})
 DEVICE: Step = ("device_processor", {"device": "cuda", "float_dtype": None})
@@ -38,8 +40,8 @@ def normalizer(
     state: str = "MEAN_STD", action: str = "MEAN_STD", visual: str = "IDENTITY", **config: Any
 ) -> Step:
     features = {
-        "observation.state": {"type": "STATE", "shape": [2]},
-        "action": {"type": "ACTION", "shape": [2]},
+        "observation.state": {"type": "STATE", "shape": PADDED},
+        "action": {"type": "ACTION", "shape": PADDED},
     }
     return "normalizer_processor", {
         "eps": 1e-8, "norm_map": {"VISUAL": visual, "STATE": state, "ACTION": action}, "features": features
@@ -49,7 +51,7 @@ def normalizer(
 def unnormalizer(action: str = "MEAN_STD", **config: Any) -> Step:
     return "unnormalizer_processor", {
         "eps": 1e-8, "norm_map": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": action},
-        "features": {"action": {"type": "ACTION", "shape": [2]}},
+        "features": {"action": {"type": "ACTION", "shape": PADDED}},
     } | config  # fmt: skip
 
 

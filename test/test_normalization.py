@@ -143,8 +143,9 @@ def test_a_block_that_names_a_mode_alone_takes_its_numbers_from_the_file(tmp_pat
     [
         ({"mode": "robust"}, "normalization.mode must be one of mean_std"),
         ({"mode": {"state": 3}}, "normalization.mode must be one of mean_std"),
-        ({"eps": 0}, "normalization.eps must be a number above 0"),
-        ({"eps": "small"}, "normalization.eps must be a number above 0"),
+        ({"eps": 0}, "normalization.eps must be a number from 1e-12 to 1"),
+        ({"eps": 1e-320}, "normalization.eps must be a number from 1e-12 to 1"),
+        ({"eps": "small"}, "normalization.eps must be a number from 1e-12 to 1"),
         ({"dataset": 3}, "normalization.dataset must be the name of a data set"),
     ],
 )

@@ -235,7 +235,16 @@ BAD: dict[str, tuple[list[Step], list[Step], str]] = {
     "only absolute": ([normalizer()], [unnormalizer(), ABSOLUTE], "policy_preprocessor.json has not"),
     "unknown mode": ([normalizer(state="ROBUST")], [unnormalizer()], "norm_map.STATE must be one of MEAN_STD"),
     "no map": ([normalizer(norm_map=3)], [unnormalizer()], "'norm_map' must be an object"),
-    "eps zero": ([normalizer(eps=0)], [unnormalizer()], "'eps' must be a number above 0"),
+    "eps zero": ([normalizer(eps=0)], [unnormalizer()], "'eps' must be a number from 1e-12 to 1, got 0"),
+    "eps that is as good as zero": ([normalizer()], [unnormalizer(eps=1e-320)], "'eps' must be a number from 1e-12 to 1"),
+    "state of another width": (
+        [normalizer(features={"observation.state": {"type": "STATE", "shape": [3]}})], [unnormalizer()],
+        "observation.state must have 3 numbers, as the step's features say, got 2",
+    ),
+    "action of another width": (
+        [normalizer()], [unnormalizer(features={"action": {"type": "ACTION", "shape": [1]}})],
+        "action must have 1 numbers, as the step's features say, got 2",
+    ),
     "enabled a word": ([relative(enabled="yes"), normalizer()], [unnormalizer()], "'enabled' must be true or false"),
     "names a word": ([relative(action_names="a"), normalizer()], [unnormalizer(), ABSOLUTE], "'action_names' must be"),
     "environment": (
@@ -361,6 +370,13 @@ def test_what_would_leave_numbers_as_they_are_in_silence_is_refused(
 ) -> None:
     with pytest.raises(ExportError, match=f"step 'normalizer_processor': .*{says}"):
         opened(tmp_path, [normalizer(**config)], [unnormalizer()])
+
+
+def test_padded_shapes_stand_beside_the_robots_own_statistics(tmp_path: Path) -> None:
+    features = {"observation.state": {"type": "STATE", "shape": [32]}}
+    found = opened(tmp_path, [normalizer(features=features)], [unnormalizer()]).state_statistics
+    assert found is not None
+    assert found.dim == 2
 
 
 def test_keys_without_a_value_of_later_versions_pass(tmp_path: Path) -> None:

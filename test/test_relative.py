@@ -76,6 +76,22 @@ def test_excluded_joints_stay_positions(tmp_path: Path) -> None:
     np.testing.assert_allclose(chunk(policy)[20:, 0] + 1.0, chunk(policy, moved)[20:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("names", [None, [f"joint_{index}.pos" for index in range(7)]])
+def test_joints_to_exclude_that_no_action_has_are_warned_of(tmp_path: Path, names: list[str] | None) -> None:
+    excluded = ["griper"] if names is None else ["joint_1", "griper"]
+    policy = policy_of(lerobots(tmp_path, exclude_joints=excluded, action_names=names))
+    [note] = [note for note in policy.statistics_notes if "exclude_joints" in note]
+    assert note.startswith("exclude_joints names griper, which no action_names")
+
+
+@pytest.mark.parametrize(("token", "warned"), [("wrist", True), ("GRIP", False)])
+def test_the_configuration_is_looked_at_in_the_same_way(tmp_path: Path, token: str, warned: bool) -> None:
+    names = [f"joint_{index}" for index in range(6)] + ["gripper"]
+    block = {"exclude_joints": [token], "action_names": names}
+    path = echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block)
+    assert any("exclude_joints" in note for note in policy_of(path).statistics_notes) is warned
+
+
 @pytest.mark.parametrize("block", [True, {}, {"mask": [True] * 7}, {"exclude_joints": []}])
 def test_any_exporter_can_say_it_in_the_configuration(tmp_path: Path, block: Any) -> None:
     policy = policy_of(echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block))

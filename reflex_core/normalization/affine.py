@@ -27,6 +27,7 @@ MODES = {
 }
 LEROBOT, OPENPI = "lerobot", "openpi"
 EPS = {LEROBOT: 1e-8, OPENPI: 1e-6}
+LEAST_EPS = 1e-12  # what is divided by less has no digits left in float32
 # below this spread (of 1, or of the value where that is larger) a number did not move: float32 has no more digits
 STILL = 1e-6
 

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
-from reflex_core.normalization.affine import EPS, IDENTITY, LEROBOT, MEAN_STD, MODES, Affine, affine
+from reflex_core.normalization.affine import (
+    EPS,
+    IDENTITY,
+    LEAST_EPS,
+    LEROBOT,
+    MEAN_STD,
+    MODES,
+    Affine,
+    affine,
+)
 from reflex_core.normalization.buffers import read_buffers
 from reflex_core.normalization.statistics_file import STATISTICS, Table, chosen, read_table
 from reflex_core.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
@@ -86,8 +95,8 @@ class _Written:
         eps = block.get("eps")
         if eps is None:
             return None
-        if not isinstance(eps, int | float) or isinstance(eps, bool) or not 0 < eps <= 1:
-            raise ExportError(f"{where}.eps must be a number above 0 and at most 1, got {eps!r}")
+        if not isinstance(eps, int | float) or isinstance(eps, bool) or not LEAST_EPS <= eps <= 1:
+            raise ExportError(f"{where}.eps must be a number from {LEAST_EPS:g} to 1, got {eps!r}")
         return float(eps)
 
     def mode(self, name: str) -> str:
@@ -202,7 +211,15 @@ def _of_step(
     if step is None or mode == IDENTITY or step.state_file is None:
         return None
     found = chosen(tables[step.state_file], feature, dataset, step.state_file)
-    return None if found is None else _of_table(found[1], mode, step.state_file, feature, step.eps, LEROBOT)
+    if found is None:
+        return None
+    numbers = _of_table(found[1], mode, step.state_file, feature, step.eps, LEROBOT)
+    if numbers.dim != (width := step.widths.get(feature, numbers.dim)):
+        raise ExportError(
+            f"{step.state_file}: {feature} must have {width} numbers, as the step's features say, got {numbers.dim}",
+            "bad-statistics",
+        )
+    return numbers
 
 
 def _pictures(step: Normalizer, tables: Mapping[Path, Table], dataset: str) -> dict[str, Affine]:

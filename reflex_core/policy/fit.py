@@ -14,9 +14,10 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export import Affine, Export
 from reflex_core.policy.contract import Contract
 from reflex_core.policy.gripper import End, ends_of
-from reflex_core.policy.relative import Relative, relative_of
+from reflex_core.policy.relative import Relative, relative_of, unmatched
 from reflex_core.policy.unit_check import check_units
 from reflex_core.policy.well_known import is_padded
+from reflex_core.untrusted import escaped
 
 Columns = NDArray[np.intp]
 
@@ -148,6 +149,11 @@ def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> di
 
 def _statistics_notes(export: Export, contract: Contract, state: Affine | None) -> Iterator[str]:
     yield from export.normalization.notes
+    if contract.relative and (idle := unmatched(export, contract.action_names)):
+        yield (
+            f"exclude_joints names {escaped(', '.join(idle), 100)}, which no action_names of its relative actions contain: they"
+            " are offsets like the others, as in LeRobot"
+        )
     reads = contract.state is not None and (contract.state.input is not None or contract.state.bins > 0)
     if not reads or state is not None or export.normalization.state_mode:
         return

@@ -128,11 +128,15 @@ def _pixel_scale(entry: Config, fail: Fail) -> tuple[NDArray[np.float32], NDArra
     """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
     try:
         if "mean" in entry or "std" in entry:
+            if not all(map(_is_number, [*entry["mean"], *entry["std"]])):
+                raise ValueError
             mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
             with np.errstate(divide="ignore", invalid="ignore"):  # a zero is refused below
                 scale, offset = 1 / (255 * std), -mean / std
         else:
-            low, high = (float(value) for value in entry.get("range", (-1.0, 1.0)))
+            low, high = entry.get("range", (-1.0, 1.0))
+            if not (_is_number(low) and _is_number(high)):
+                raise ValueError
             scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
         whole = scale.shape == offset.shape == (3,) and bool(np.isfinite([scale, offset]).all())
         if not whole or (scale == 0).any():

@@ -28,12 +28,14 @@ from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
 from reflex_core.policy.time_direction import directed
 from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged, with_pictures
+from reflex_core.untrusted import escaped
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]
 Prefix = Callable[[Arrays, Cancellation | None], Tensors]
 Denoise = Callable[[Arrays, Tensors, Floats, Sampling, Cancellation | None], tuple[Floats, int]]
 
+ROLES = frozenset({"prefix", "denoise", "monolithic", "vision", "text", "prefill"})
 LANGUAGE_MASK = "language mask"  # not a graph input: what the vlm stack builds its attention mask from
 
 
@@ -121,6 +123,11 @@ def _graph_files(export: Export, config: Config) -> dict[str, object]:
         raise ExportError(
             f"{export.config_path}: 'graphs' must name a denoise graph (with a prefix, or with vision, text and"
             f" prefill) or a monolithic graph, got {graphs!r}"
+        )
+    if unknown := sorted(roles - ROLES):
+        raise ExportError(
+            f"{export.config_path}: 'graphs' has no role {escaped(unknown[0], 40)!r}: nothing would run it; the roles are"
+            f" {', '.join(sorted(ROLES))}"
         )
     return graphs
 

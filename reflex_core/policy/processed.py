@@ -152,12 +152,12 @@ def _normalised(export: Export, slot: Mapping[str, Any], numbers: Affine) -> Con
         return {}
     span = slot.get("range", (0.0, 1.0))
     try:
-        low, high = (float(value) for value in span)
+        low, high = span
+        deviation = std / (high - low) if high != low else None
     except (TypeError, ValueError):
         return {}
-    if high == low:
-        return {}
-    deviation = std / (high - low)
+    if deviation is None:
+        return {}  # refused where it is read
     made: Config = {"mean": (mean - low * deviation).tolist(), "std": deviation.tolist()}
     # LeRobot pads after it normalises, with zeros: the mean's colour
     return made | {"bars": slot.get("bars", mean.tolist()), "fill": slot.get("fill", low)}

@@ -60,6 +60,27 @@ def read_mask(
     return written
 
 
+def unmatched(export: Export, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The `exclude_joints` that no action's name contains: LeRobot leaves nothing out for them, in silence.
+
+    names: of its actions, where it has some; those that stand beside `exclude_joints` come first.
+    """
+    steps, block = (
+        export.processors.relative if export.processors is not None else None,
+        export.config.get(KEY),
+    )
+    if steps is None and isinstance(block, Mapping) and block.get("enabled", True):
+        steps = RelativeActions(
+            tuple(block.get("exclude_joints") or ()), tuple(block.get("action_names") or names)
+        )
+    if steps is None:
+        return ()
+    known = [name.lower() for name in steps.action_names]
+    return tuple(
+        token for token in steps.exclude_joints if token and not any(token.lower() in name for name in known)
+    )
+
+
 def _written(block: Any, dim: int, names: tuple[str, ...], fail: Fail) -> tuple[bool, ...]:
     if isinstance(block, bool):
         block = {"enabled": block}
