@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from guarded import COLUMNS, FRANKA, MIDDLE
+from guarded import COLUMNS, FRANKA, FREE, MIDDLE
 
 from reflex_core.limits.motion import Motion, Splice, Start
-from reflex_core.limits.values import effective_limits
+from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.policy.fit import Columns
 from reflex_core.robot.limits.caller_motion import UNKNOWN, CallerMotion
 from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM
@@ -27,10 +27,12 @@ RAMP[:, 0] += np.arange(1, 11, dtype=np.float32) * np.float32(0.05)
 class Robot:
     """A robot that may have stamps, on a clock that the test moves."""
 
-    def __init__(self, *, stamped: bool = False, columns: Columns | None = COLUMNS) -> None:
+    def __init__(
+        self, *, stamped: bool = False, columns: Columns | None = COLUMNS, limits: Limits | None = LIMITS
+    ) -> None:
         self.now_s = 0.0
         self.stamped = stamped
-        self.known = CallerMotion(LIMITS, columns, ANYTHING, 0.2, lambda: BEGAN_NS + round(self.now_s * 1e9))
+        self.known = CallerMotion(limits, columns, ANYTHING, 0.2, lambda: BEGAN_NS + round(self.now_s * 1e9))
 
     def asks(
         self, state: Floats | None = MIDDLE, at_s: float = 0.0, episode: str = "pick",
@@ -38,7 +40,8 @@ class Robot:
     ) -> Request:  # fmt: skip
         after_ns = round(at_s * 1e9)
         observation = Observation({}, state, "reach", STAMP_NS + after_ns if self.stamped else 0)
-        return Request(observation, BEGAN_NS + after_ns, "request-1", episode, newest=newest)
+        caller = "" if self.stamped else "arm-1"
+        return Request(observation, BEGAN_NS + after_ns, "request-1", episode, newest=newest, caller=caller)
 
     def told(self, known: Motion = UNKNOWN, rows: Floats = RAMP) -> Floats:
         """Remember a chunk; what is remembered."""
@@ -57,7 +60,7 @@ def test_a_state_must_reach_as_far_as_the_farthest_joint_that_is_measured() -> N
     np.testing.assert_array_equal(measured, [3.0, 1.0])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2e6])
 def test_one_joint_that_is_no_number_makes_nothing_known(value: float) -> None:
     state = MIDDLE.copy()
     state[3] = value
@@ -127,8 +130,31 @@ def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_told(stamped: b
     np.testing.assert_allclose(held.position, MIDDLE, atol=1e-6)
 
 
-def test_one_joint_that_does_not_follow_is_held_where_it_is_measured() -> None:
-    robot = Robot(stamped=True)
+def test_a_request_of_the_moment_of_the_command_is_no_older() -> None:
+    robot = Robot()
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.asks(), DT_S)
+    assert held is not None
+    assert held.rule == COMMAND
+
+
+@pytest.mark.parametrize(("episode", "lag"), [("pick", 0.0), ("place", 0.3)])
+def test_without_speed_limits_a_command_of_another_episode_is_followed_by_nobody(
+    episode: str, lag: float
+) -> None:
+    robot = Robot(limits=effective_limits(FREE.joint_names, FREE, None))
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.asks((MIDDLE + 0.3).astype(np.float32), 0.2, episode), DT_S)
+    assert held is not None
+    np.testing.assert_allclose(held.position, MIDDLE + lag, atol=1e-6)
+    unseen = robot.known.hold(robot.asks(None, 0.2, episode), DT_S)
+    assert unseen is not None
+    np.testing.assert_allclose(unseen.position, MIDDLE, atol=1e-6)
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_one_joint_that_does_not_follow_is_held_where_it_is_measured(stamped: bool) -> None:
+    robot = Robot(stamped=stamped)
     robot.told(rows=np.tile(MIDDLE, (10, 1)))
     elsewhere = MIDDLE.copy()
     elsewhere[0] += 0.9

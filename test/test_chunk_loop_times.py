@@ -8,7 +8,7 @@ import pytest
 from test_chunk_loop_states import Scene
 
 from benchmarks.robot_world import DT_S, MAX_AGE_MS, TICK_S
-from reflex_core.errors import InferenceError
+from reflex_core.errors import InferenceError, NotReadyError
 from reflex_ros.chunk_loop import AT_REST_S, LATE
 
 
@@ -93,8 +93,9 @@ def test_after_a_chunk_that_is_well_nothing_waits_before_it_asks_again(scene: Sc
         assert scene.calls == calls + 1
 
 
-def test_an_answer_that_failed_is_one_error(scene: Scene) -> None:
-    scene.fails_with(InferenceError("it raised"))
+@pytest.mark.parametrize("error", [InferenceError("it raised"), NotReadyError("degraded")])
+def test_an_answer_that_failed_is_one_error(scene: Scene, error: Exception) -> None:
+    scene.fails_with(error)
     scene.loop.restart()
     scene.run(TICK_S)
     assert scene.progress.errors == 1
