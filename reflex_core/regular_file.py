@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that people hand over are looked at before they are opened: a FIFO or a device would be read for ever."""
+"""Files that people hand over are looked at before they are opened: a FIFO or a device would be read for ever.
+
+A clone without Git LFS has small texts in place of large files, which every reader would call damaged.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,34 @@ _KINDS = (
 )
 
 
+LFS_POINTER = "a Git LFS pointer, the file itself was not fetched (run `git lfs pull` where it was cloned)"
+_LFS_BEGINS, _LFS_BYTES = b"version https://git-lfs", 1024  # a pointer is smaller (git-lfs, docs/spec.md)
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether these are the bytes that Git LFS leaves in place of a file."""
+    return len(data) < _LFS_BYTES and data.startswith(_LFS_BEGINS)
+
+
 def unreadable(path: Path) -> str:
-    """Why this is no file to read ("a FIFO", "not there", ...), '' for a regular file or a link to one. Opens nothing."""
+    """Why this is no file to read ("a FIFO", "not there", ...), '' for a regular file or a link to one.
+
+    Opens small regular files alone, to see whether they are pointers of Git LFS.
+    """
     try:
-        mode = os.stat(path).st_mode
+        found = os.stat(path)
     except OSError as error:
         return "not there" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+    mode = found.st_mode
     if stat.S_ISREG(mode):
-        return ""
+        return LFS_POINTER if found.st_size < _LFS_BYTES and is_lfs_pointer(_begin(path)) else ""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
+
+
+def _begin(path: Path) -> bytes:
+    """What a small file holds; nothing where it cannot be read, which its reader will say."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+            return stream.read(_LFS_BYTES)
+    except OSError:
+        return b""

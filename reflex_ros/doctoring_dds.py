@@ -40,7 +40,7 @@ def loopback(bound_s: float = BOUND_S) -> Finding:
     began = time.monotonic()
     try:
         for context in contexts:
-            rclpy.init(context=context)
+            rclpy.init(args=[], context=context)  # else it reads what this process was called with
         # two contexts are two participants: within one, a message would not leave the process's memory
         speaker, listener = (
             Node(f"reflex_doctor_{role}", context=context, start_parameter_services=False)

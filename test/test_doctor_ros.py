@@ -211,6 +211,11 @@ def test_a_message_goes_from_one_participant_to_another() -> None:
     assert loopback().level == OK
 
 
+def test_the_loopback_does_not_read_what_the_doctor_was_called_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["reflex doctor", "--ros-args", "--nonsense"])
+    assert loopback().level == OK
+
+
 def test_participants_that_may_not_find_each_other_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
     found = loopback(bound_s=0.5)

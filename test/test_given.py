@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reflex_core.errors import SettingError
+from reflex_ros.cli.serve import unused
 from reflex_ros.given import given
 from reflex_ros.ros_args import ROS_ARGS
 
@@ -197,6 +198,15 @@ def test_home_is_expanded_wherever_it_is_written(file: Path, monkeypatch: pytest
     assert asked("--params-file", str(file)).settings.record == "/home/ada/traces"
     assert asked("-p", "record:=~/traces").settings.record == "/home/ada/traces"
     assert asked(record="~/traces").written["record"] == "/home/ada/traces"
+
+
+def test_what_counts_for_nothing_without_ros_is_named_by_itself(file: Path) -> None:
+    file.write_text("use_sim_time: true\n")
+    assert unused(given({}, [], str(file))) == ["without ROS these parameters are not used: use_sim_time"]
+    assert unused(given({}, [ROS_ARGS, "-r", "a:=b"])) == [
+        f"what follows {ROS_ARGS} is used for settings alone"
+    ]
+    assert unused(given({"port": 1}, [ROS_ARGS, "-p", "port:=2"])) == []
 
 
 def test_options_of_ros_are_left_to_ros() -> None:

@@ -213,3 +213,20 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(
         open_export(tmp_path)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456789\n"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path: Path, name: str) -> None:
+    graph(configured(tmp_path) / "model.onnx", "model.onnx_data")
+    (tmp_path / "model.onnx_data").write_bytes(bytes(16))
+    (tmp_path / name).write_bytes(POINTER)
+    if name == "policy_preprocessor.json":  # the two of them go together
+        (tmp_path / "policy_postprocessor.json").write_bytes(POINTER)
+    with pytest.raises(ExportError) as caught:
+        open_export(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "a Git LFS pointer" in str(caught.value)
+    assert "`git lfs pull`" in str(caught.value)

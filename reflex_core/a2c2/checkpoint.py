@@ -105,7 +105,7 @@ def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
         ) from error
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ConfigurationError(
-            f"{path}: expected an .npz file with plain arrays, got something else: {str(error)[:100]}"
+            f"{path}: expected an .npz file with plain arrays, got something else"
         ) from error
 
 

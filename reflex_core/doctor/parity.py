@@ -59,7 +59,10 @@ def parity(policy: Policy) -> Finding:
         if not wanted:
             raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
     except Exception as error:  # a damaged zip raises whatever it likes
-        return Finding("parity", FAIL, f"{path}: not readable: {type(error).__name__}: {error}", again)
+        said = f"{type(error).__name__}: {error}"
+        if "pickle" in said:  # numpy's advice is to load it unsafely
+            said = "it holds something other than plain arrays"
+        return Finding("parity", FAIL, f"{path}: not readable: {said}", again)
     try:
         expected = (1, policy.contract.horizon, policy.contract.width)
         if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):

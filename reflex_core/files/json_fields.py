@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from reflex_core.regular_file import LFS_POINTER, is_lfs_pointer
 from reflex_core.untrusted import escaped
 
 MOST_BYTES = 16 << 20  # the largest file of this kind, statistics of 32 joints in many data sets, has 200 kB
@@ -64,6 +65,8 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
 
     Raises JsonError in one sentence that says what and where.
     """
+    if is_lfs_pointer(data):
+        raise JsonError(f"is {LFS_POINTER}")
     if data.startswith(b"\xef\xbb\xbf"):
         raise JsonError("not readable as JSON: begins with a byte order mark: save it as UTF-8 without one")
     try:

@@ -340,8 +340,10 @@ def _state_projection(export: Export) -> tuple[Floats, Floats, list[str]]:
 def _array(path: Path) -> Floats:
     try:
         array: Floats = np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: not readable as a numpy array: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path}: not readable as a numpy array: {error.strerror or error}") from error
+    except ValueError as error:  # numpy's words for what is no array are advice to unpickle it
+        raise ExportError(f"{path}: not readable as a numpy array of plain numbers") from error
     if not np.isfinite(array).all():
         raise ExportError(f"{path}: holds NaN or Inf")
     return array

@@ -18,6 +18,7 @@ from reflex_core.errors import ConfigurationError, ReflexError, SettingError
 from reflex_core.flags import add_arguments, add_config, parse
 from reflex_core.log_lines import OneLine
 from reflex_core.settings import Settings, settings_from
+from reflex_core.untrusted import escaped
 from reflex_ros import ready
 from reflex_ros.cloud import connect_cloud
 from reflex_ros.given import Given, given
@@ -55,9 +56,17 @@ def main(argv: list[str] | None = None) -> int:
         "--no-ros" if no_ros else "rclpy cannot be imported here",
         flush=True,
     )
-    if found.ros_args or found.ros_parameters:
-        print(f"what follows {ROS_ARGS} is used for settings alone", file=sys.stderr)
+    print(*unused(found), sep="\n", end="\n" if unused(found) else "", file=sys.stderr)
     return serve_http(settings)
+
+
+def unused(found: Given) -> list[str]:
+    """A line for whatever was given to ROS alone, wherever it stands, and counts for nothing without it."""
+    lines = [f"what follows {ROS_ARGS} is used for settings alone"] if found.ros_args else []
+    if found.ros_parameters:
+        names = escaped(", ".join(sorted(found.ros_parameters)), 300)
+        lines.append(f"without ROS these parameters are not used: {names}")
+    return lines
 
 
 def _serve_ros(found: Given) -> int:
