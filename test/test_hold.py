@@ -430,3 +430,11 @@ def test_before_anything_was_commanded_another_clock_changes_nothing() -> None:
     assert commands.joined == 0
     commands.count_on_monotonic_clock()
     assert commands.recall() is None
+
+
+def test_a_joint_that_is_a_little_ahead_of_its_fast_command_follows_it() -> None:
+    rows_ = np.tile(MIDDLE, (21, 1))
+    rows_[:, 0] += np.arange(21) * 0.1
+    held = executed(rows_.astype(np.float32)).hold(lagging(-1.19), None, moment(10.52), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0] + 1.1, abs=0.01)
