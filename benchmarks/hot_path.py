@@ -31,6 +31,7 @@ from reflex_core.wedges.telemetry import WINDOW, Telemetry
 from reflex_ros.conversions import chunk_message, trajectory_message
 from reflex_ros.sidecar import reading
 from reflex_ros.sidecar.app import answer
+from reflex_ros.sidecar.bodies import BodyMemory
 from reflex_ros.sidecar.reply import chunk_reply
 
 STAMP_NS = 1_700_000_000_000_000_000
@@ -106,7 +107,9 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
         "telemetry": lambda: telemetry(bench.request, lambda _: served),
         "percentiles over 1024 answers": lambda: full.percentiles_ms(50, 95, 99),
         "JSON reply": lambda: chunk_reply(served, loaded, "robot", "peer:127.0.0.1"),
-        "/act without the socket": lambda: answer(engine, bench.body, bench.request.received_ns),
+        "/act without the socket": lambda: answer(
+            engine, BodyMemory().whole(bench.body), bench.request.received_ns
+        ),
         "ActionChunk message": lambda: chunk_message(served, STAMP_NS, 1.0, 0, 0),
         "JointTrajectory message": lambda: trajectory_message(served.chunk, STAMP_NS, 0),
     }

@@ -172,6 +172,71 @@ def test_bodies_that_never_end_take_no_more_memory_than_is_meant_for_them(serve:
     wait_for(lambda: memory.bytes == 0)
 
 
+def zipped(path: bytes, body: bytes) -> bytes:
+    """A whole POST whose body is some thousandths of what it unpacks to."""
+    packed = gzip.compress(body)
+    head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: gzip\r\n" % path
+    return head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+
+
+def black(pixels: int) -> bytes:
+    """A request with a picture that packs well: 4 bytes of base64 a pixel."""
+    picture = {"data": "AAAA" * pixels, "encoding": "rgb8", "height": 1024, "width": pixels // 1024}
+    return json.dumps(good(image=picture)).encode()
+
+
+def test_what_bodies_unpack_to_counts_in_the_memory_that_is_meant_for_them(serve: Serve, quiet: Any) -> None:
+    """As many are served as there is room for; the others are told when to come again."""
+    bound = 18 << 20
+    server = serve("mono_pi0_7", body_bytes=bound, max_pixels=2 << 20)
+    memory, most = server.sidecar.memory, [0]
+
+    def refused() -> list[socket.socket]:
+        most[0] = max(most[0], memory.bytes)
+        return [one for one in bombs if _has_answer(one)]
+
+    with sockets(server, 12, b"") as bombs:
+        with busy(server.engine):  # the picture of the first is kept meanwhile
+            for one in bombs:
+                one.sendall(zipped(b"/act", black(1 << 20)))
+            wait_for(lambda: len(refused()) == 11)
+            assert 3 << 20 <= memory.bytes < 4 << 20  # of the picture alone, not of its JSON
+        replies = [answered(one) for one in bombs]
+    assert most[0] * 3 <= bound
+    assert sorted(said(reply)[0] for reply in replies) == [200] + [503] * 11
+    for reply in replies:
+        if b" 503 " in reply.splitlines()[0]:
+            assert said(reply)[1]["error"] == "queue_full"
+            assert b"\r\nRetry-After: " in reply
+    wait_for(lambda: memory.bytes == 0)
+    assert server.client.act().status == 200
+
+
+def test_what_a_client_that_has_gone_unpacked_counts_until_its_worker_is_done(serve: Serve) -> None:
+    server = serve("mono_pi0_7", body_bytes=18 << 20, max_pixels=2 << 20)
+    memory = server.sidecar.memory
+    with busy(server.engine):
+        with sockets(server, 1, zipped(b"/act", black(1 << 20))) as [going]:
+            wait_for(lambda: in_flight(server.engine) == 1)
+            going.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_for(lambda: len(server.sidecar.connections) == 0)
+        assert memory.bytes >= 3 << 20
+    wait_for(lambda: memory.bytes == 0)
+
+
+def test_bodies_that_are_refused_leave_nothing_in_memory(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    many_values = b'{"x":[' + b"{}," * 2_200_000 + b"0]}"
+    for data, status in (
+        (zipped(b"/policies", bytes(1 << 20)), 413),
+        (zipped(b"/act", many_values), 413),
+        (zipped(b"/act", b"{" + bytes(1 << 20)), 400),
+        (zipped(b"/act", bytes(100_000))[:-5] + b"wrong", 400),
+    ):
+        assert ask(server, data)[0] == status
+        wait_for(lambda: server.sidecar.memory.bytes == 0)
+
+
 def _has_answer(connection: socket.socket) -> bool:
     connection.settimeout(0.0)
     try:

@@ -20,7 +20,15 @@ from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.robot.callers import caller_from
 from reflex_core.robot.intake import MISSING_INSTRUCTION
 from reflex_ros.sidecar import reading
-from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked
+from reflex_ros.sidecar.bodies import (
+    MOST_BYTES,
+    Body,
+    BodyMemory,
+    make_room_for_values,
+    read_body,
+    unpacked,
+    worked,
+)
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.door import FILES as PAGE_FILES
 from reflex_ros.sidecar.door import add_page
@@ -218,7 +226,7 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
     waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = reading.largest_body(len(reading.cameras_of(loaded)), engine.settings.max_pixels)
     with memory.body(request.content) as room:
-        body = await read_body(request, memory, room, limit)
+        await read_body(request, room, limit)
         if waiting.requests >= WAITING_REQUESTS:
             return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
         waiting.requests += 1
@@ -227,10 +235,9 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
             packed = request.headers.get("Content-Encoding", "")
             door = Door(request.remote, reserved=request.app[RESERVED], packed=packed, most_bytes=limit)
             parent = trace_context(request.headers)
+            workers = request.app[WORKERS]
             return response(
-                await asyncio.get_running_loop().run_in_executor(
-                    request.app[WORKERS], answer, engine, body, received_ns, forwarded, parent, door
-                )
+                await worked(workers, room, answer, engine, room, received_ns, forwarded, parent, door)
             )
         finally:
             waiting.requests -= 1
@@ -238,7 +245,7 @@ async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns
 
 def answer(
     engine: Engine,
-    body: bytes,
+    body: Body,
     received_ns: int,
     forwarded: bool = False,
     parent: TraceContext = NO_PARENT,
@@ -247,14 +254,17 @@ def answer(
     """The whole of /act but the socket; runs in a worker thread and never raises."""
     request_id = ""
     inside = False
-    document: reading.Document = {}
+    fields: tuple[str, ...] = ()
     try:
         loaded = engine.loaded
         if loaded is None:
             raise NotReadyError(engine.state)
-        document = reading.document(unpacked(body, door.packed, door.most_bytes))
+        document = _document(body, door)
+        fields = tuple(document)
         request_id = reading.request_id(document) or ""
         asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels, door.reserved)
+        del document  # its text is as large as the pictures, and may wait long for the policy
+        _keep(body, asked)
         request = engine.request(
             asked.observation,
             received_ns=received_ns,
@@ -276,8 +286,11 @@ def answer(
         if not inside:  # the engine counts what it refuses itself
             engine.metrics.errors.labels(error.slug).inc()
         if error.slug == MISSING_INSTRUCTION:
-            error = ObservationError(f"{error}{reading.misnamed_instruction(document)}", error.slug)
+            error = ObservationError(f"{error}{reading.misnamed_instruction(fields)}", error.slug)
         return problem_of(error, request_id or fresh_id())
+    except StalledError as error:
+        engine.metrics.errors.labels(error.slug).inc()
+        return problem(error.status, error.slug, str(error), fresh_id())
     except Exception as error:
         told = isinstance(error, InferenceError) and error.slug != InferenceError.slug
         kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
@@ -287,6 +300,19 @@ def answer(
         if not inside:
             engine.metrics.errors.labels("internal-error").inc()
         return problem_of(error, request_id or fresh_id())
+
+
+def _document(body: Body, door: Door) -> reading.Document:
+    """The JSON of a body, whose bytes are gone with this."""
+    data = unpacked(body, door.packed, door.most_bytes)
+    make_room_for_values(body, data)
+    return reading.document(data)
+
+
+def _keep(body: Body, asked: reading.Asked) -> None:
+    """Give back the room of everything but the pictures."""
+    kept = sum(len(frame.data) for frame in asked.observation.frames.values())
+    body.memory.free(body, max(body.size - kept, 0))
 
 
 async def get_health(request: web.Request) -> web.Response:
@@ -340,10 +366,10 @@ async def post_outcome(request: web.Request) -> web.Response:
 
 
 async def _small_body(request: web.Request) -> bytes:
-    memory = request.app[MEMORY]
-    with memory.body(request.content) as room:
-        body = await read_body(request, memory, room, LARGEST_BODY)
-    return unpacked(body, request.headers.get("Content-Encoding", ""), LARGEST_BODY)
+    packed = request.headers.get("Content-Encoding", "")
+    with request.app[MEMORY].body(request.content) as room:
+        await read_body(request, room, LARGEST_BODY)
+        return bytes(await worked(request.app[CLERK], room, unpacked, room, packed, LARGEST_BODY))
 
 
 async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of requests: read within one bound for all of them together, and unpacked within the bound of one.
+"""Bodies of requests: read, unpacked and parsed within one bound for all of them together.
 
-Bytes are counted as they arrive. When they are too many, the largest body that is still on its way is given up, so that
-forty clients that never finish cannot keep out one that does.
+Bytes are counted as they arrive and as they are unpacked. When they are too many, the largest body that is still on its
+way or being unpacked is given up, so that forty clients that never finish cannot keep out one that does, nor can twenty
+whose few bytes become many.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from aiohttp import StreamReader, web
 
@@ -24,7 +28,15 @@ MOST_BYTES = 512 << 20
 EXPANSION = 3
 BODY_TIMEOUT_S = 30.0
 PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's numbers: gzip's envelope; zlib's or gzip's
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 64 << 10
+MOST_TO_ONE = 1032  # of deflate
+# of JSON: a list or an object that is empty takes 3 bytes of a body and 64 of memory, and its place in a list 8
+MOST_VALUES = 2 << 20
+VALUE_BYTES = 72
+UNCOUNTED_BYTES = 1 << 20  # a shorter body has no room for many values
+LOOKED_AT_BYTES = 1 << 20
+
+T = TypeVar("T")
 
 
 class TooLargeError(BodyError):
@@ -43,48 +55,100 @@ class EncodingError(BodyError):
 
 @dataclass(slots=True, eq=False)
 class Body:
-    """The bytes of one request. stream: while it is still on its way."""
+    """The bytes of one request. stream: while it is still on its way. size: what of the bound it takes.
 
-    stream: StreamReader | None
-    parts: list[bytes] = field(default_factory=list)
+    growing: it is not yet all that it will be, and may be given up. work: what uses it outside the event loop.
+    """
+
+    memory: BodyMemory
+    stream: StreamReader | None = None
+    data: bytearray = field(default_factory=bytearray)
     size: int = 0
+    growing: bool = True
+    given_up: bool = False
+    work: Future[Any] | None = None
 
 
 class BodyMemory:
-    """All bodies that are in memory. Belongs to the event loop."""
+    """All bodies that are in memory. Used by the event loop and by its workers."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
+        self._lock = threading.Lock()
         self._bodies: dict[Body, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.bytes = 0
 
     @contextmanager
     def body(self, stream: StreamReader) -> Iterator[Body]:
-        """Room for one body, for as long as it is needed."""
-        body = Body(stream)
-        self._bodies[body] = None
+        """Room for one body, for as long as it is needed: its client may go before the worker that has it is done."""
+        self._loop = asyncio.get_running_loop()
+        body = Body(self, stream)
+        with self._lock:
+            self._bodies[body] = None
         try:
             yield body
         finally:
+            if body.work is None:
+                self._release(body)
+            else:
+                body.work.add_done_callback(lambda _: self._release(body))
+
+    def whole(self, data: bytes) -> Body:
+        """A body that came by no stream."""
+        return Body(self, None, bytearray(data))
+
+    def _release(self, body: Body) -> None:
+        with self._lock:
             del self._bodies[body]
             self.bytes -= body.size
+            body.size = 0
+            body.data = bytearray()
 
-    def add(self, body: Body, part: bytes) -> None:
-        """Keep a part of a body. Raises StalledError where there is no room for it: it is to be sent again later."""
-        body.parts.append(part)
-        body.size += len(part)
-        self.bytes += len(part)
-        while (
-            self.bytes * EXPANSION > self._most_bytes and self.bytes > body.size
-        ):  # alone it may be as large as it must
-            largest = max(self._bodies, key=lambda one: one.size if one.stream is not None else -1)
-            if largest is body or largest.stream is None:
+    def reserve(self, body: Body, size: int) -> None:
+        """Make room for more of a body. Raises StalledError where there is none: it is to be sent again later."""
+        with self._lock:
+            if body.given_up:
                 raise _no_room()
-            largest.stream.set_exception(_no_room())
-            largest.stream = None
-            self.bytes -= largest.size
-            largest.size = 0
-            largest.parts.clear()
+            while (self.bytes + size) * EXPANSION > self._most_bytes and self.bytes > body.size:
+                # alone it may be as large as it must
+                largest = max(self._bodies, key=lambda one: one.size if one.growing else -1)
+                if not largest.growing or largest.size <= body.size + size:
+                    raise _no_room()
+                self._give_up(largest)
+            body.size += size
+            self.bytes += size
+
+    def take(self, body: Body) -> bytearray:
+        """The bytes of a body, which nothing else keeps alive. Raises StalledError where it was given up."""
+        with self._lock:
+            if body.given_up:
+                raise _no_room()
+            data, body.data = body.data, bytearray()
+            return data
+
+    def free(self, body: Body, size: int) -> None:
+        """Give back what a body does not need any more."""
+        with self._lock:
+            if not body.given_up:
+                body.size -= size
+                self.bytes -= size
+
+    def grown(self, body: Body) -> None:
+        """A body is all that it will be. Raises StalledError where it was given up."""
+        with self._lock:
+            if body.given_up:
+                raise _no_room()
+            body.growing = False
+
+    def _give_up(self, body: Body) -> None:
+        body.given_up, body.growing = True, False
+        self.bytes -= body.size
+        body.size = 0
+        body.data = bytearray()
+        stream, body.stream = body.stream, None
+        if stream is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(stream.set_exception, _no_room())
 
 
 def _no_room() -> StalledError:
@@ -93,23 +157,33 @@ def _no_room() -> StalledError:
     )
 
 
-async def read_body(request: web.Request, memory: BodyMemory, body: Body, limit: int) -> bytes:
-    """The whole body as it was sent. Raises TooLargeError, StalledError, or BodyError for chunks that are none."""
+async def worked(pool: Executor, body: Body, work: Callable[..., T], *arguments: object) -> T:
+    """What a worker makes of a body, whose room is kept until that worker is done."""
+    future = pool.submit(work, *arguments)
+    body.work = future
+    return await asyncio.wrap_future(future)
+
+
+async def read_body(request: web.Request, body: Body, limit: int) -> None:
+    """Read the whole body as it was sent. Raises TooLargeError, StalledError, or BodyError for chunks that are none."""
     if (request.content_length or 0) > limit:
         raise TooLargeError(f"the body must have at most {limit} bytes")
     stream, connection = request.content, request.protocol
+    packed = "Content-Encoding" in request.headers  # then it grows once more
     if stream.is_eof():  # it came with the head, as usual: no timer is needed
         part = stream.read_nowait()
         if len(part) > limit:
             raise TooLargeError(f"the body must have at most {limit} bytes")
-        memory.add(body, part)
         body.stream = None
-        return part
+        body.memory.reserve(body, len(part))
+        body.data += part
+        body.growing = packed
+        return
     guarded = connection if isinstance(connection, Connection) else None
     if guarded is not None:
         guarded.reading(stream)
     try:
-        await asyncio.wait_for(_read(stream, memory, body, limit), BODY_TIMEOUT_S)
+        await asyncio.wait_for(_read(stream, body, limit), BODY_TIMEOUT_S)
     except asyncio.TimeoutError as error:
         raise StalledError(
             408, "request-timeout", f"the body did not come within {BODY_TIMEOUT_S:g} s"
@@ -117,48 +191,88 @@ async def read_body(request: web.Request, memory: BodyMemory, body: Body, limit:
     except web.RequestPayloadError as error:
         raise BodyError(f"the body cannot be read: {escaped(str(error))}") from error
     finally:
-        body.stream = None
+        body.stream, body.growing = None, body.growing and packed
         if guarded is not None:
             guarded.reading(None)
-    whole = b"".join(body.parts)
-    body.parts.clear()
-    return whole
 
 
-async def _read(stream: StreamReader, memory: BodyMemory, body: Body, limit: int) -> None:
+async def _read(stream: StreamReader, body: Body, limit: int) -> None:
     while part := await stream.readany():
-        memory.add(body, part)
-        if body.size > limit:
+        body.memory.reserve(body, len(part))
+        body.data += part
+        if len(body.data) > limit:
             raise TooLargeError(f"the body must have at most {limit} bytes")
 
 
-def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    """What a body with this Content-Encoding holds; not for the event loop.
+def unpacked(body: Body, encoding: str, limit: int) -> bytearray:
+    """What a body with this Content-Encoding holds, taken out of it; not for the event loop.
 
-    Raises EncodingError for an encoding that is not known, BodyError for bytes that are not in it, and TooLargeError.
+    Raises EncodingError for an encoding that is not known, BodyError for bytes that are not in it, TooLargeError, and
+    StalledError where the bodies of all requests leave no room for it.
     """
     names = [name.strip().lower() for name in encoding.split(",")]
     names = [name for name in names if name not in ("", "identity")]
-    if not names:
-        return body
-    if len(names) > 1 or names[0] not in PACKED:
+    if len(names) > 1 or (names and names[0] not in PACKED):
         raise EncodingError(
             f"Content-Encoding '{escaped(encoding, 40)}' is not known: send the body as it is, or as gzip or deflate"
         )
-    unpacker = zlib.decompressobj(PACKED[names[0]])
-    parts, size, rest = [], 0, body
+    data = body.memory.take(body)
+    if names:
+        packed_bytes = len(data)
+        data = _unpack(body, data, names[0], limit)
+        body.memory.free(body, packed_bytes)
+    body.memory.grown(body)
+    return data
+
+
+def _unpack(body: Body, packed: bytearray, name: str, limit: int) -> bytearray:
+    """Unpack in pieces, each with room that was made for it before."""
+    unpacker = zlib.decompressobj(PACKED[name])
+    whole = bytearray()
+    room = _promised(packed, limit)
+    body.memory.reserve(body, room)
     try:
-        while rest and not unpacker.eof:
-            part = unpacker.decompress(rest, PIECE_BYTES)
-            rest = unpacker.unconsumed_tail
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise TooLargeError(f"the body must unpack to at most {limit} bytes")
-            if not part and not rest:
-                break
+        for start in range(0, len(packed), PIECE_BYTES):
+            if unpacker.eof:
+                raise BodyError(f"the body is not whole {name}, as its Content-Encoding says")
+            rest: bytes | bytearray = packed[start : start + PIECE_BYTES]
+            full = True  # a full piece: zlib may hold back more
+            while (rest or full) and not unpacker.eof:
+                if len(whole) + PIECE_BYTES > room:
+                    body.memory.reserve(body, PIECE_BYTES)
+                    room += PIECE_BYTES
+                part = unpacker.decompress(rest, PIECE_BYTES)
+                rest, full = unpacker.unconsumed_tail, len(part) == PIECE_BYTES
+                whole += part
+                if len(whole) > limit:
+                    raise TooLargeError(f"the body must unpack to at most {limit} bytes")
     except zlib.error as error:
-        raise BodyError(f"the body is not {names[0]}, as its Content-Encoding says") from error
+        raise BodyError(f"the body is not {name}, as its Content-Encoding says") from error
     if not unpacker.eof or unpacker.unused_data:
-        raise BodyError(f"the body is not whole {names[0]}, as its Content-Encoding says")
-    return b"".join(parts)
+        raise BodyError(f"the body is not whole {name}, as its Content-Encoding says")
+    body.memory.free(body, room - len(whole))
+    return whole
+
+
+def _promised(packed: bytearray, limit: int) -> int:
+    """How many bytes gzip's last four say that it unpacks to, so that who finds no room is told before the work."""
+    if packed[:2] != b"\x1f\x8b":
+        return 0
+    return min(int.from_bytes(packed[-4:], "little"), len(packed) * MOST_TO_ONE, limit)
+
+
+def make_room_for_values(body: Body, data: bytearray) -> int:
+    """Reserve what the lists, objects and numbers of this JSON take beyond its text; what was reserved.
+
+    Raises TooLargeError for more than any request has, and StalledError.
+    """
+    if len(data) <= UNCOUNTED_BYTES:
+        return 0
+    values = 0
+    for start in range(0, len(data), LOOKED_AT_BYTES):
+        values += sum(data.count(mark, start, start + LOOKED_AT_BYTES) for mark in b",[{")
+        if values > MOST_VALUES:
+            raise TooLargeError(f"the body must hold at most {MOST_VALUES} values, lists and objects")
+    size = values * VALUE_BYTES // EXPANSION
+    body.memory.reserve(body, size)
+    return size

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def largest_body(cameras: int, max_pixels: int) -> int:
     return max(cameras, 1) * max_pixels * 4 + (1 << 20)
 
 
-def document(body: bytes) -> Document:
+def document(body: bytes | bytearray) -> Document:
     """The JSON object of a body. Raises BodyError, or ObservationError for JSON that is no object."""
     try:
         found = orjson.loads(body)
@@ -87,7 +87,7 @@ def document(body: bytes) -> Document:
     return found
 
 
-def _with_nan(body: bytes, error: orjson.JSONDecodeError) -> Any:
+def _with_nan(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
     """Python's json writes NaN, which is not JSON: read it, so that the complaint names the field."""
     if len(body) <= LENIENT_BYTES and (b"NaN" in body or b"Infinity" in body):
         try:
@@ -136,9 +136,9 @@ def _instruction(value: object) -> str:
     return value
 
 
-def misnamed_instruction(asked: Document) -> str:
+def misnamed_instruction(fields: Iterable[str]) -> str:
     """What to say of a request that says what to do under another name; "" where there is no such field."""
-    for key in asked:
+    for key in fields:
         plain = key.casefold().strip(" _-")
         if key != "instruction" and (plain in OTHER_NAMES or plain.rstrip("s") == "instruction"):
             return f"; this request has {shown(key)}"
