@@ -324,5 +324,5 @@ def test_the_launched_demo_asks_for_what_the_scene_asks_for() -> None:
 def test_the_launched_demo_takes_an_instruction_and_a_port() -> None:
     planned = plan({**DEFAULTS, "instruction": "reach the red block", "port": "0"})
     assert (planned.policy["instruction"], planned.policy["port"]) == ("reach the red block", 0)
-    with pytest.raises(SettingError, match="'scene_seed' takes int, got 'x'"):
+    with pytest.raises(SettingError, match="'scene_seed' takes a whole number, got 'x'"):
         plan({**DEFAULTS, "scene_seed": "x"})

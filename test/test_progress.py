@@ -54,14 +54,16 @@ def test_calibration_reports_each_candidate(export_dir: ExportDir, tmp_path: Pat
     assert heard[-1] == (1.0, "calibrating")
 
 
-def test_a_load_that_fails_is_reported_until_then(make_engine: MakeEngine) -> None:
-    engine, heard = make_engine("calm", ready=False, embodiment="robbie"), Reports()
+def test_a_load_that_fails_is_reported_until_then(make_engine: MakeEngine, export_copy: ExportDir) -> None:
+    damaged = export_copy("calm")
+    (damaged / "model.onnx").write_bytes(b"no graph")
+    engine, heard = make_engine("calm", ready=False, export_dir=str(damaged)), Reports()
     with (
         reported_to(lambda fraction, text: heard.append((fraction, text))),
         pytest.raises(ConfigurationError),
     ):
         engine.load()
-    assert [fraction for fraction, _ in heard] == [0.0]
+    assert [fraction for fraction, _ in heard] == [0.0, 0.5]
 
 
 def test_only_the_thread_that_listens_hears() -> None:
