@@ -79,7 +79,6 @@ class CallerLabels:
     """Callers as a metric may name them: so many robots by their names, the others by kind. Bounded for ever, thread-safe."""
 
     def __init__(self, most: int = NAMES_KEPT) -> None:
-        self._most = most
         self._lock = threading.Lock()
         self._names: set[str] = {ROS, UNKNOWN}
         self._room = most
