@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of this package: `python -m benchmarks.act_overhead` and its neighbours. docs/performance.md reads them."""
+"""Measurements of this package: `python -m benchmarks.act_overhead` and its neighbours. docs/explanation/performance.md reads them."""

@@ -59,7 +59,12 @@ def photograph(page: Page, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write page.png and page_phone.png."""
     parser = argparse.ArgumentParser(description="Pictures of the page, taken while the demo runs.")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder for the pictures [docs]")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "docs" / "pictures",
+        help="folder for the pictures [docs/pictures]",
+    )
     parser.add_argument(
         "--chunks", type=int, default=CHUNKS, help=f"answers before the first picture [{CHUNKS}]"
     )

@@ -2,7 +2,7 @@
 """Serve a policy: `ros2 launch reflex_ros serve.launch.py export_dir:=/my/export embodiment:=franka`.
 
 `export_dir:=demo` is the embedded policy; where no export is named that one answers requests over HTTP and commands no robot.
-Every setting of docs/flags.md is an argument. `params_file` holds the same settings as YAML; arguments win. On a robot:
+Every setting of docs/reference/settings.md is an argument. `params_file` holds the same settings as YAML; arguments win. On a robot:
 `trajectory:=/joint_trajectory_controller/joint_trajectory remap:="camera/image_raw:=/wrist/color"`.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings table as command-line options and as docs/flags.md."""
+"""The settings table as command-line options and as docs/reference/settings.md."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ The later one wins: defaults, the file of `--config`, `--params-file` and `-p` b
 
 
 def markdown() -> str:
-    """docs/flags.md, made from the table."""
+    """docs/reference/settings.md, made from the table."""
     lines = [
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
         "# Flags",

@@ -19,7 +19,7 @@ NOT_AN_EXPORT = "not-an-export"  # the slug of what is recognised
 CONFIG_NAMES = ("reflex_config.json", "tether_config.json")
 EXPORT_FIRST = (
     "export it to ONNX with the tools it was trained with, and name the folder that holds the graphs and their"
-    " reflex_config.json (docs/exports.md)"
+    " reflex_config.json (docs/reference/exports.md)"
 )
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".npz", ".gguf", ".msgpack", ".h5"}
@@ -63,7 +63,7 @@ def _file(path: Path) -> str:
             return f"is one graph of an export: name its folder, {folder}"
         return (
             "is one ONNX graph: name the folder that holds it and a reflex_config.json, which says what the graph takes"
-            " (docs/exports.md)"
+            " (docs/reference/exports.md)"
         )
     if suffix in ARCHIVES or _is_zip(path):
         return "is an archive: unpack it, and name the folder that holds its reflex_config.json"
@@ -74,7 +74,7 @@ def _file(path: Path) -> str:
             return f"is a file of {found} and not an ONNX export: {EXPORT_FIRST}"
         if suffix in WEIGHTS:
             return f"holds weights, and not the network that they are for: {EXPORT_FIRST}"
-    return "is a file: name the folder of an ONNX export, which holds a reflex_config.json (docs/exports.md)"
+    return "is a file: name the folder of an ONNX export, which holds a reflex_config.json (docs/reference/exports.md)"
 
 
 def _folder(path: Path) -> str:
@@ -84,7 +84,7 @@ def _folder(path: Path) -> str:
     if graphs := sorted(entry for entry in entries if entry.suffix == ".onnx"):
         return (
             f"its reflex_config.json is missing, which says what the ONNX graphs in it ({_listed(graphs)}) take: copy it"
-            " too, or write one (docs/exports.md)"
+            " too, or write one (docs/reference/exports.md)"
         )
     if found := _checkpoint(path):
         return f"is {found} and not an ONNX export: {EXPORT_FIRST}"

@@ -24,7 +24,7 @@ LARGEST_WHOLE = 10**300  # beyond it a whole number may have no float
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table. `group` is the chapter of docs/flags.md.
+    """One row of the table. `group` is the chapter of docs/reference/settings.md.
 
     `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
     a file or directory, so a leading `~` is a home directory.

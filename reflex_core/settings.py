@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting, once: name, type, default, range and help.
 
-The command line, the ROS parameters, the launch arguments and docs/flags.md are made from `TABLE`.
+The command line, the ROS parameters, the launch arguments and docs/reference/settings.md are made from `TABLE`.
 """
 
 from __future__ import annotations

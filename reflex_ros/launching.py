@@ -21,7 +21,7 @@ from reflex_ros.ros_args import NODE
 
 log = logging.getLogger(__name__)
 
-# big messages are allocated and freed for every frame: keep that memory in the process (docs/performance.md)
+# big messages are allocated and freed for every frame: keep that memory in the process (docs/explanation/performance.md)
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "268435456"}
 
 

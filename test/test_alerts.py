@@ -26,7 +26,7 @@ RULES = [
 ]
 RECORDED = {rule["record"]: {"robot_id", "instance"} for rule in RULES if "record" in rule}
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-PAGE = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^promtool (.+)$", PAGE, re.MULTILINE)
 UNIT_TESTS = yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
 WATCHED = {

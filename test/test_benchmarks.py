@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks run and write what docs/performance.md reads. Nothing here looks at a time."""
+"""The benchmarks run and write what docs/explanation/performance.md reads. Nothing here looks at a time."""
 
 from __future__ import annotations
 

@@ -363,7 +363,7 @@ def test_every_finding_that_is_not_ok_says_what_to_do() -> None:
         Finding("policy", OK, "fine", "nothing")
 
 
-PAGE = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "doctor.md").read_text(encoding="utf-8")
 
 
 def test_the_page_lists_every_check() -> None:

@@ -25,7 +25,7 @@ from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame
 
 Output = pytest.CaptureFixture[str]
 FOREIGN = Path(__file__).parent / "fixtures" / "traces"
-PAGE = Path(__file__).parents[1] / "docs" / "traces.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "traces.md"
 
 
 def test_every_request_is_a_frame_of_its_episode(tmp_path: Path, capsys: Output) -> None:

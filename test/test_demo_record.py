@@ -137,7 +137,7 @@ def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
 
 def walk_through() -> list[str]:
     """The code of the page's walk-through, block after block."""
-    page = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "replay.md").read_text(encoding="utf-8")
     section = page[page.index("## From a bad grasp") : page.index("## Onto ROS topics")]
     return re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)
 

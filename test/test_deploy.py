@@ -24,7 +24,7 @@ DEPLOY = ROOT / "deploy"
 UNIT = (DEPLOY / "reflex.service").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text(encoding="utf-8"))
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-FLAGS = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+FLAGS = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 
 
 class Section(dict[str, Any]):

@@ -19,13 +19,8 @@ from reflex_ros.cli.serve import main as serve_main
 from reflex_ros.sidecar.thread import Sidecar
 
 ROOT = Path(__file__).parents[1]
-TUTORIALS = (ROOT / "docs" / "tutorials").glob("*.md")
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted(TUTORIALS),
-]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -35,6 +30,34 @@ def test_links_lead_somewhere(page: Path) -> None:
         there = page.parent / target if target else page
         assert there.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_page_is_of_one_kind_and_in_the_index() -> None:
+    kinds = {path.name for path in DOCS.iterdir()}
+    assert kinds == {"index.md", "tutorials", "how-to", "reference", "explanation", "pictures"}
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(DOCS)) for page in PAGES if page.parent.parent == DOCS]
+    assert len(pages) > 20
+    assert [page for page in pages if f"({page})" not in index] == []
+
+
+FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_core", "reflex_ros",
+           "test", "training")  # fmt: skip
+TEXTS = {".py", ".yaml", ".yml", ".json", ".md", ".toml", ".xml", ".txt", ".rst", ".js", ".html", ""}
+OTHERS = {"docs/spec.md"}  # of git-lfs
+
+
+def test_pages_that_files_of_the_repository_name_exist() -> None:
+    """In help texts, error sentences, comments and configuration."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.name != "CHANGELOG.rst"]
+    missing = {}
+    for file in files:
+        if file.is_file() and file.suffix in TEXTS:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            named = set(re.findall(r"(?<![\w/-])docs/[\w./-]+\.(?:md|png|gif|webp)\b", text)) - OTHERS
+            missing |= {page: file for page in named if not (ROOT / page).exists()}
+    assert missing == {}
 
 
 def anchors(page: Path) -> list[str]:
@@ -62,8 +85,10 @@ def test_the_readme_serve_command_is_understood(capsys: pytest.CaptureFixture[st
 
 
 def test_every_test_that_the_behaviour_page_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "behaviour.md").read_text(encoding="utf-8")))
-    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "test").glob("test_*.py"))
+    named = set(
+        re.findall(r"`(test_\w+)`", (DOCS / "reference" / "behaviour.md").read_text(encoding="utf-8"))
+    )
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "test").rglob("test_*.py"))
     assert named
     assert [name for name in sorted(named) if f"def {name}(" not in there] == []
 
@@ -86,7 +111,7 @@ def test_the_readme_request_gets_a_chunk_and_the_page_lists_the_reply_fields(sid
     with urlopen(Request(f"{sidecar.url}/act", data=body), timeout=30) as answer:
         reply = json.load(answer)
     assert len(reply["actions"]) == 50
-    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "http.md").read_text(encoding="utf-8")
     listed = page[page.index("The reply always holds") : page.index("Errors are")]
     fields = {name for name in re.findall(r"`(\w+)`", listed) if name != "seed"} | {"seed"}
     assert fields - set(reply) == set(), "promised but absent"

@@ -51,7 +51,7 @@ def refused(path: Path) -> str:
 def test_a_lerobot_checkpoint(tmp_path: Path) -> None:
     said = refused(checkpoint(tmp_path / "pretrained_model"))
     assert "is a LeRobot checkpoint (type 'smolvla') and not an ONNX export: export it to ONNX" in said
-    assert "reflex_config.json (docs/exports.md)" in said
+    assert "reflex_config.json (docs/reference/exports.md)" in said
 
 
 @pytest.mark.parametrize("named", ["", "checkpoints", "checkpoints/020000", "checkpoints/last"])

@@ -21,7 +21,7 @@ from reflex_core.settings import TABLE
 from reflex_ros.sidecar.thread import Sidecar
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "otel.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "opentelemetry.md").read_text(encoding="utf-8")
 INSTALL, SERVE = re.findall(r"^(pip install .*|reflex serve .*)$", PAGE, re.MULTILINE)
 
 

@@ -122,9 +122,9 @@ def metadata(wheel: Path) -> email.message.Message:
 
 
 def documented(column: int) -> set[str]:
-    """The names in one column of the tables of docs/dependencies.md; `rosdep` is the last but one column."""
+    """The names in one column of the tables of docs/reference/dependencies.md; `rosdep` is the last but one column."""
     names: set[str] = set()
-    for line in (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|") or cells[-1] in {"why", "---"}:
             continue

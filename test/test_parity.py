@@ -149,7 +149,7 @@ def test_columns_that_a_robot_lacks_stay_open(tmp_path: Path) -> None:
 def test_the_start_noise_is_what_the_documentation_says() -> None:
     documented = np.random.Generator(np.random.Philox(SEED)).standard_normal((1, ROWS, DIM), dtype=np.float32)
     np.testing.assert_array_equal(start_noise(SEED, (1, ROWS, DIM)), documented)
-    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "exports.md").read_text(encoding="utf-8")
     assert (
         "np.random.Generator(np.random.Philox(seed)).standard_normal((1, chunk_size, width), dtype=np.float32)"
         in page

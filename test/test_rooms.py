@@ -153,5 +153,5 @@ def test_every_page_names_its_licence() -> None:
 
 
 def test_the_page_about_settings_is_made_from_the_table() -> None:
-    """`python -m reflex_core.flags > docs/flags.md` brings it up to date."""
-    assert (ROOT / "docs" / "flags.md").read_text(encoding="utf-8") == markdown()
+    """`python -m reflex_core.flags > docs/reference/settings.md` brings it up to date."""
+    assert (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8") == markdown()

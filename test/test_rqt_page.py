@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/rqt.md says what is true: its files, topics, concerns and commands."""
+"""docs/reference/rqt.md says what is true: its files, topics, concerns and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reflex_core.settings import TABLE
 from reflex_ros.debug import NAMES
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "rqt.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "rqt.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```bash\n(.*?)\n```", PAGE, re.DOTALL)
 
 

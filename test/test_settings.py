@@ -40,7 +40,7 @@ def test_every_row_has_help_that_is_a_sentence(row: Setting) -> None:
     assert len(row.help) > 15
     assert row.help[0].isupper()
     assert row.help.endswith(".")
-    assert "|" not in row.help  # it would break the table in docs/flags.md
+    assert "|" not in row.help  # it would break the table in docs/reference/settings.md
 
 
 @pytest.mark.parametrize("row", TABLE, ids=by_name)

@@ -78,7 +78,7 @@ def export_graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
 
 
 def reflex_config(kind: str, statistics: dict[str, list[float]]) -> dict[str, Any]:
-    """The contents of reflex_config.json (docs/exports.md); `kind` is `decomposed` or `monolithic`."""
+    """The contents of reflex_config.json (docs/reference/exports.md); `kind` is `decomposed` or `monolithic`."""
     decomposed = kind == "decomposed"
     graphs = {"prefix": "vlm_prefix.onnx", "denoise": "expert_denoise.onnx"}
     flow = {"x": "x_t", "time": "timestep", "velocity": "v_t", "start": 1.0, "end": 0.0, "sign": 1}

@@ -26,7 +26,7 @@ def export(path: Path, label: str = "") -> Iterator[Finding]:
     try:
         found = open_export(path)
     except ConfigurationError as error:
-        another = "name an ONNX export: docs/exports.md says what is in one"
+        another = "name an ONNX export: docs/reference/exports.md says what is in one"
         yield Finding(f"export{label}", FAIL, str(error), another if error.slug == NOT_AN_EXPORT else again)
         return
     yield Finding(f"export{label}", OK, f"{path}: {found.model_version}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots by preset name or by file (docs/embodiments.md)."""
+"""Robots by preset name or by file (docs/reference/embodiments.md)."""
 
 from __future__ import annotations
 

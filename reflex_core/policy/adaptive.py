@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an export's denoise loop may stop early, and at what threshold (docs/adaptive.md)."""
+"""Whether an export's denoise loop may stop early, and at what threshold (docs/explanation/adaptive-steps.md)."""
 
 from __future__ import annotations
 

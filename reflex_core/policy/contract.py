@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an export promises: which inputs carry images, language and state, and how its flow runs.
 
-`read_contract` turns reflex_config.json (docs/exports.md) and the graphs' own names and shapes into one checked value.
+`read_contract` turns reflex_config.json (docs/reference/exports.md) and the graphs' own names and shapes into one checked value.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/adaptive.md)."""
+"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/explanation/adaptive-steps.md)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_robot(parser)
     seen = parser.add_mutually_exclusive_group()
-    seen.add_argument("--observations", type=Path, help="folder of recorded observations (docs/adaptive.md)")
+    seen.add_argument(
+        "--observations",
+        type=Path,
+        help="folder of recorded observations (docs/explanation/adaptive-steps.md)",
+    )
     seen.add_argument(
         "--scenes",
         type=_count,

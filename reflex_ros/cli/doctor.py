@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex doctor`: what is right and wrong on this machine, and what to do about it (docs/doctor.md)."""
+"""`reflex doctor`: what is right and wrong on this machine, and what to do about it (docs/reference/doctor.md)."""
 
 from __future__ import annotations
 
