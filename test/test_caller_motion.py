@@ -193,3 +193,25 @@ def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:
     told = robot.known.robot.recall()
     assert told is not None
     np.testing.assert_allclose(told.rows[1], end, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stamped", "lag", "follows"),
+    [(True, 0.15, True), (True, 0.19, True), (True, 0.21, False), (False, 0.1, True), (False, 0.15, False)],
+)
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_only_the_robot_whose_commands_are_known_may_trail_them_by_the_tracking_margin(
+    stamped: bool, lag: float, follows: bool, side: float
+) -> None:
+    """Its new chunk is joined to the command; a program's, beyond one step, to where it is measured."""
+    robot = Robot(stamped=stamped)
+    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    robot.now_s = 0.5
+    trailing = MIDDLE.copy()
+    trailing[0] += np.float32(side * lag)
+    known = robot.known.motion(robot.asks(trailing, 0.5), 10, DT_S)
+    assert known.trusted is not None
+    np.testing.assert_array_equal(known.trusted, [follows, *[True] * 6])
+    assert (known.splice is not None) is stamped
+    if known.splice is not None:
+        np.testing.assert_allclose(known.splice.end, MIDDLE if follows else trailing, atol=1e-6)

@@ -252,3 +252,28 @@ def test_a_hold_after_the_second_look_says_what_both_found() -> None:
     assert late.guard.clamp_count == RAMP.size
     assert robot.counted("rejected") == 1
     assert robot.guard.status(ROS).consecutive_clamps == 1
+
+
+@pytest.mark.parametrize(
+    ("lag", "joined_to_command"), [(0.0, True), (0.15, True), (0.19, True), (0.3, False)]
+)
+def test_an_arm_that_trails_goes_on_from_its_command_and_not_from_where_it_is(
+    lag: float, joined_to_command: bool
+) -> None:
+    """A chunk joined to the measurement of an arm that lags would take the command back by the lag, every time."""
+    robot = Robot()
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    robot.wait(1.0)
+    behind: Floats = (MIDDLE - np.float32(lag)).astype(np.float32)
+    asked = dataclasses.replace(robot.asked(behind), newest=lambda: Observation({}, behind, "", 0))
+    served = robot.judged(asked, rows(MIDDLE))
+    robot.wait(0.3)
+    late = robot.guard.rejoined(asked, served, 6)
+    step = FRANKA.velocity_max * DT_S
+    if joined_to_command:
+        assert late is served
+        assert not served.guard.clamped
+    else:
+        assert late.guard.clamped
+        assert (np.abs(late.chunk.actions[6] - behind) <= step + ROUNDING).all()

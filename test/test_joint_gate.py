@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -42,6 +42,14 @@ class Sensor:
         self.now_ns += int(after_s * 1e9)
         self.stamp_ns += int((after_s if stamped_s is None else stamped_s) * 1e9)
         self.gate.put(NAMES, [value, *HOME[1:]], self.stamp_ns, self.now_ns)
+        return self
+
+    def message(self, values: Mapping[int, float], of: Sequence[int] = range(7)) -> Sensor:
+        """One message of the joints `of`, which rest but for `values`, each behind its number."""
+        self.now_ns += int(TICK_S * 1e9)
+        self.stamp_ns += int(TICK_S * 1e9)
+        readings = [values.get(joint, HOME[joint] if joint else 0.0) for joint in of]
+        self.gate.put([NAMES[joint] for joint in of], readings, self.stamp_ns, self.now_ns)
         return self
 
     def all_read(self, values: Iterable[float]) -> Sensor:
@@ -479,3 +487,95 @@ def test_one_lie_begins_the_time_of_recovery_anew(sensor: Sensor) -> None:
     sensor.commands(0.0).reads(9.0).all_read([0.0] * part).reads(9.0)
     assert not sensor.all_read([0.0] * part).believed
     assert sensor.all_read([0.0] * part).believed
+
+
+@pytest.mark.parametrize("joint", range(7))
+def test_whichever_joint_lies_nothing_of_its_message_is_believed(commanded: Sensor, joint: int) -> None:
+    commanded.message({joint: HOME[joint] + 0.5 if joint else 0.5})
+    fault = commanded.gate.fault(NAMES)
+    assert fault is not None
+    assert fault.joint == NAMES[joint]
+    found = commanded.gate.believed(NAMES)
+    assert found is not None
+    assert found[0] == [0.0, *HOME[1:]]
+
+
+def test_a_lie_in_the_second_half_of_the_joint_states_is_a_fault_of_the_robot(commanded: Sensor) -> None:
+    """The wrist has a driver of its own, and lies; the rest of the arm is believed."""
+    commanded.message({5: HOME[5] + 1.0}, of=(4, 5, 6)).message({}, of=(0, 1, 2, 3))
+    assert commanded.gate.fault(NAMES[:4]) is None
+    fault = commanded.gate.fault(NAMES)
+    assert fault is not None
+    assert fault.joint == NAMES[5]
+
+
+def test_how_long_it_takes_to_be_believed_is_what_the_guard_page_says() -> None:
+    assert (RECOVERY_S, SETTLE_S, LEFT_S) == (0.3, 0.5, 0.5)
+
+
+def test_what_is_true_again_is_refused_no_more(commanded: Sensor) -> None:
+    """One lie is one reading that is not believed, whatever the joint reads after it."""
+    commanded.reads(1.0).all_read(rest(0.0, RECOVERY_S))
+    assert commanded.refused == ["panda_joint1"]
+
+
+@pytest.mark.parametrize("value", [9.0, math.nan])
+def test_before_anything_was_commanded_an_impossible_reading_says_nothing_of_the_next(
+    sensor: Sensor, value: float
+) -> None:
+    sensor.reads(value).all_read(rest(1.5, SETTLE_S))
+    assert sensor.refused == ["panda_joint1"]
+    assert sensor.estimate == 1.5
+
+
+def test_before_anything_was_commanded_the_reading_that_was_doubted_is_the_first_of_three(
+    sensor: Sensor,
+) -> None:
+    assert not sensor.reads(1.5, after_s=0.3).reads(1.5, after_s=0.3).believed
+    assert sensor.reads(1.5, after_s=0.3).believed
+
+
+def test_a_joint_may_move_on_while_it_is_on_the_way_to_be_believed(commanded: Sensor) -> None:
+    """Further than the margin, at a speed that it has."""
+    commanded.reads(-1.0).commands(0.0, 2.0)
+    good = [2.0 * TICK_S * step for step in range(math.ceil(RECOVERY_S / TICK_S) + 1)]
+    assert good[-1] > 2 * MARGIN
+    assert commanded.all_read(good).believed
+    assert commanded.refused == ["panda_joint1"]
+
+
+def test_the_sentence_of_a_silence_says_that_nothing_told_the_joint_to_go_there(commanded: Sensor) -> None:
+    fault = commanded.reads(-1.0, after_s=5.0).gate.fault(NAMES)
+    assert fault is not None
+    assert fault.text == (
+        "joint 'panda_joint1' reads -1 rad, it was at 0 rad 5000 ms before, and nothing told it to go there;"
+        " if it really is there, call ~/reset_guard"
+    )
+
+
+def test_the_sentence_of_a_lie_stays_as_it_was_and_another_reading_has_another(commanded: Sensor) -> None:
+    first = commanded.reads(1.0).gate.fault(NAMES)
+    assert commanded.reads(1.0).gate.fault(NAMES) is first
+    second = commanded.reads(1.1).gate.fault(NAMES)
+    assert first is not None
+    assert second is not None
+    assert second.text == (
+        "joint 'panda_joint1' reads 1.1 rad, and after a reading that cannot be true it is expected near 0 rad;"
+        " if it really is there, call ~/reset_guard"
+    )
+    assert (second.joint, second.reading, second.expected) == ("panda_joint1", 1.1, 0.0)
+
+
+def test_a_joint_that_lies_after_another_did_is_named_itself(commanded: Sensor) -> None:
+    commanded.message({0: 1.0}).message({1: 1.0})
+    fault = commanded.gate.fault(NAMES[1:2])
+    assert fault is not None
+    assert (fault.joint, fault.expected) == (NAMES[1], HOME[1])
+
+
+def test_of_a_joint_that_was_never_believed_nobody_knows_where_it_is() -> None:
+    sensor = Sensor().reads(math.nan).commands(0.0)
+    fault = sensor.reads(2.0).gate.fault(NAMES)
+    assert fault is not None
+    assert fault.expected is None
+    assert "after a reading that cannot be true nobody knows where it is;" in fault.text

@@ -253,12 +253,12 @@ def _still(tracker: _Tracker, reading: float) -> Implausible:
     assert fault is not None
     if fault.joint == joint.name and fault.reading == reading:
         return fault
-    expected = (
-        "nobody knows where" if tracker.estimate is None else f"near {tracker.estimate:.6g}{joint.unit}"
-    )
+    expected = "nobody knows where it is"
+    if tracker.estimate is not None:
+        expected = f"it is expected near {tracker.estimate:.6g}{joint.unit}"
     text = (
-        f"joint '{joint.name}' reads {reading:.6g}{joint.unit}, and after a reading that cannot be true it is"
-        f" expected {expected}; if it really is there, call ~/reset_guard"
+        f"joint '{joint.name}' reads {reading:.6g}{joint.unit}, and after a reading that cannot be true {expected};"
+        " if it really is there, call ~/reset_guard"
     )
     return Implausible(joint.name, reading, tracker.estimate, IMPLAUSIBLE, text)
 
