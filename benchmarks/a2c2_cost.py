@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from reflex_core.a2c2.checkpoint import Checkpoint
-from reflex_core.a2c2.features import Features, Moment, Robot
-from reflex_core.a2c2.head import Head
+from reflex_core.chunks.a2c2.checkpoint import Checkpoint
+from reflex_core.chunks.a2c2.features import Features, Moment, Robot
+from reflex_core.chunks.a2c2.head import Head
 from reflex_core.values import Frame, Observation
 
 CHUNK, ACTIONS, POSITIONS = 50, 7, 32

@@ -26,13 +26,13 @@ from sensor_msgs.msg import Image, JointState
 
 from benchmarks.measure import finish, parser, percentiles, table
 from benchmarks.server import picture
-from reflex_core.trace.schema import Session
+from reflex_core.records.trace.schema import Session
 from reflex_core.values import ActionChunk, Observation, Request, Served
-from reflex_ros.arrivals import Arrival, Consumed, header_stamp_ns, image_frame, kind_of
-from reflex_ros.bag.messages import definitions, serialised
 from reflex_ros.bag.reindex import reindex
+from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
-from reflex_ros.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.raw import Arrival, Consumed, header_stamp_ns, image_frame, kind_of
 
 SIZES = ((96, 96), (224, 224), (480, 640))
 JOINTS = tuple(f"panda_joint{number}" for number in range(1, 8))

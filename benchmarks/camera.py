@@ -22,8 +22,8 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from benchmarks.measure import milliseconds
 from benchmarks.server import picture
-from reflex_ros.conversions import stamp_ns, time_msg
-from reflex_ros.inputs import SENSOR
+from reflex_ros.messages.conversions import stamp_ns, time_msg
+from reflex_ros.node.subscriptions import SENSOR
 
 JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
 HOME_RAD = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]

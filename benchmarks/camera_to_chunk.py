@@ -21,9 +21,9 @@ from pathlib import Path
 
 from benchmarks.exports import ROOT
 from benchmarks.measure import finish, parser, percentiles, table
-from reflex_ros.dds_profile import PROFILE_VARIABLES
 from reflex_ros.demo import processes
-from reflex_ros.launching import MALLOC
+from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
+from reflex_ros.launch_args import MALLOC
 
 SIZES = ((224, 224), (480, 640))
 TRANSPORTS = ("raw", "compressed")

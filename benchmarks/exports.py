@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from reflex_core.embodiment import load_preset
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions
 from reflex_core.policy.sampler import start_noise
 from reflex_core.policy.session import providers_for, session_options
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from reflex_core.embodiment import load_preset
-from reflex_core.limits.config import CLIP, SCALE
-from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.safety_config import CLIP, SCALE
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 

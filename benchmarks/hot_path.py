@@ -18,21 +18,21 @@ import numpy as np
 from benchmarks.exports import Measured, bare_inference, embedded, made_export
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from benchmarks.server import post_act
-from reflex_core.assembly import Loaded
-from reflex_core.engine import Engine
-from reflex_core.frames import rgb
-from reflex_core.metrics import Metrics
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.inputs import image_array
 from reflex_core.policy.sampler import start_noise
-from reflex_core.settings import settings_from
+from reflex_core.settings.table import settings_from
 from reflex_core.values import Frame, Observation, Request, Served
 from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
-from reflex_ros.conversions import chunk_message, trajectory_message
-from reflex_ros.sidecar import reading
+from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.sidecar import act_request
+from reflex_ros.sidecar.act_reply import chunk_reply
 from reflex_ros.sidecar.app import answer
 from reflex_ros.sidecar.bodies import BodyMemory
-from reflex_ros.sidecar.reply import chunk_reply
 
 STAMP_NS = 1_700_000_000_000_000_000
 
@@ -64,8 +64,8 @@ def bench_of(measured: Measured, height: int, width: int, kind: str) -> Bench:
     camera = policy.fit.cameras[policy.contract.images[0].camera]
     state = [] if canary.state is None else canary.state.tolist()
     body = post_act(camera, state, height, width, kind).partition(b"\r\n\r\n")[2]
-    observation = reading.read(
-        reading.document(body), reading.cameras_of(loaded), engine.settings.max_pixels
+    observation = act_request.read(
+        act_request.document(body), act_request.cameras_of(loaded), engine.settings.max_pixels
     ).observation
     request = engine.request(observation, seed=1)
     return Bench(engine, loaded, body, observation, request, engine.act(request))
@@ -75,8 +75,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     """The stages in the order in which a request meets them."""
     engine, loaded, served = bench.engine, bench.loaded, bench.served
     policy = loaded.policy
-    cameras, most = reading.cameras_of(loaded), engine.settings.max_pixels
-    document = reading.document(bench.body)
+    cameras, most = act_request.cameras_of(loaded), engine.settings.max_pixels
+    document = act_request.document(bench.body)
     [picture] = bench.observation.frames.values()
     pixels = rgb(picture)
     decoded = Frame(np.ascontiguousarray(pixels), "rgb8", *pixels.shape[:2])
@@ -93,8 +93,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     fit = policy.fit
     guard = guard_for(loaded.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
     return {
-        "parse JSON": lambda: reading.document(bench.body),
-        "base64 and checks": lambda: reading.read(document, cameras, most),
+        "parse JSON": lambda: act_request.document(bench.body),
+        "base64 and checks": lambda: act_request.read(document, cameras, most),
         "decode the frame": lambda: rgb(picture),
         "resize and normalise": lambda: image_array(decoded, slot),
         "instruction to tokens (cached)": lambda: language.tokens(language.prompt("reach the red cube")),

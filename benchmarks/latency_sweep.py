@@ -23,17 +23,17 @@ from benchmarks.exports import embedded
 from benchmarks.measure import finish, parser
 from benchmarks.moving_target import Followed, World, straight_path
 from benchmarks.sweep_report import Cell, Outcome, draw, markdown
-from reflex_core.a2c2.correction import Correction, load_correction
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.motion import border_jump, jerk_rms, overlap_disagreement
-from reflex_core.onion import onion
-from reflex_core.pacing import Running
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.policy.rtc import Rtc
+from reflex_core.chunks.a2c2.correction import Correction, load_correction
+from reflex_core.chunks.rtc import Rtc
+from reflex_core.chunks.scheduling import Running
+from reflex_core.chunks.smoothness import border_jump, jerk_rms, overlap_disagreement
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, Observation, Request, Served
 from reflex_core.wedges.a2c2 import A2C2, APPLIED, NEEDED
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Proceed, Wedge
 from reflex_ros.demo.arm import Arm

@@ -18,14 +18,21 @@ import numpy as np
 
 from benchmarks.exports import embedded
 from benchmarks.measure import finish, parser, table
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import config_path, open_export
-from reflex_core.policy.blocks import CacheRule
-from reflex_core.policy.policy import Policy, Prediction, load_policy
+from reflex_core.calibration.prefix_threshold import (
+    MAX_AGE_MS,
+    Measured,
+    change,
+    prefix_block,
+    threshold,
+    uncalibrated,
+)
+from reflex_core.export.config_schema import CacheRule
+from reflex_core.export.export import config_path, open_export
+from reflex_core.files.atomic import write_block
+from reflex_core.policy.flow_matching import Policy, Prediction, load_policy
 from reflex_core.policy.prefix_cache import HIT, PrefixCache
 from reflex_core.policy.sampler import PLAIN
-from reflex_core.prefix_threshold import MAX_AGE_MS, Measured, change, prefix_block, threshold, uncalibrated
-from reflex_core.whole_file import write_block
+from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import FIRST_SEED, look
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_SPACING_M, JOINT_NAMES, Scene, make_scene

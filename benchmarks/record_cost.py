@@ -19,19 +19,19 @@ from pathlib import Path
 from benchmarks import bag_cost, trace_size
 from benchmarks.exports import Measured, embedded, policy_of
 from benchmarks.measure import finish, parser, table
-from reflex_core.audit.log import AuditLog
-from reflex_core.policy.policy import Policy
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.records.audit.log import AuditLog
+from reflex_core.records.trace.header import session_of
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.replay.runner import Plan, hashes_of, replay
-from reflex_core.replay.statistics import Totals
+from reflex_core.replay.summary import Totals
 from reflex_core.replay.target import Wanted, load_target
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.session import session_of
-from reflex_core.trace.writer import TraceWriter
-from reflex_ros.arrivals import Arrival, Consumed, kind_of
-from reflex_ros.bag.messages import definitions, serialised
 from reflex_ros.bag.source import BagSource
+from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
-from reflex_ros.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.raw import Arrival, Consumed, kind_of
 
 BAG_SIZE = (224, 224)
 SOAK_SIZE = (96, 96)  # raw 224x224 pictures would take 5 GB in 10 minutes

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.export.image_slots import ImageSlot
 from reflex_core.policy.inputs import image_array
 from reflex_core.policy.resize import FILTERS, LETTERBOX
 from reflex_core.values import Frame

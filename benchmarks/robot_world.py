@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.embodiment import Embodiment, load_preset
 from reflex_core.errors import ObservationError
-from reflex_core.metrics import Metrics
-from reflex_core.policy.fit import Fit
+from reflex_core.export.binding import Fit
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.limits.hold import Hold
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
-from reflex_ros.arrivals import IMAGE, Arrival
-from reflex_ros.chunk_loop import ChunkLoop
-from reflex_ros.observations import Gates, ObservationBuffer
-from reflex_ros.progress import Progress, Tuning
-from reflex_ros.watchdog import Watchdog
+from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
+from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.node.watchdog import Watchdog
 
 Doubles = NDArray[np.float64]
 

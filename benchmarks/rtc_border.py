@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks.exports import embedded
 from benchmarks.measure import finish, parser, percentiles, table
 from benchmarks.prefix_reuse import moved
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.policy.rtc import Rtc
+from reflex_core.chunks.rtc import Rtc
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, Request, Served
 from reflex_core.wedges.predict import Predict
 from reflex_ros.demo.ambiguity import names_one, names_two, reached_one_of_them

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reflex_core.ab.intervals import wilson
+from reflex_core.metrics.intervals import wilson
 
 DRAWS = 2000
 COLOURS = ("#777777", "#1f77b4", "#2ca02c", "#d62728", "#9467bd")

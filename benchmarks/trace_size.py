@@ -21,11 +21,11 @@ import simplejpeg
 from benchmarks.exports import Measured, embedded, made_export, policy_of
 from benchmarks.measure import finish, parser, table
 from benchmarks.server import picture
-from reflex_core.audit.log import AuditLog
-from reflex_core.policy.policy import Policy
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.session import session_of
-from reflex_core.trace.writer import TraceWriter
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.records.audit.log import AuditLog
+from reflex_core.records.trace.header import session_of
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
 
 SIZE = 224

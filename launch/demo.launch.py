@@ -10,12 +10,12 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from reflex_ros import launching
-from reflex_ros.demo.launching import ARGUMENTS, plan
+from reflex_ros import launch_args
+from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    launching.require_arguments(context.launch_configurations, [], ARGUMENTS, "demo.launch.py", sys.argv)
+    launch_args.require_arguments(context.launch_configurations, [], ARGUMENTS, "demo.launch.py", sys.argv)
     wanted = plan(context.launch_configurations)
     return [
         Node(
@@ -44,6 +44,6 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(name, default_value=value, description=words)
             for name, value, words in ARGUMENTS
         ]
-        + [SetEnvironmentVariable(name, value) for name, value in launching.environment().items()]
+        + [SetEnvironmentVariable(name, value) for name, value in launch_args.environment().items()]
         + [OpaqueFunction(function=_nodes)]
     )

@@ -12,12 +12,12 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
-from reflex_ros import launching
-from reflex_ros.ros_args import NODE
+from reflex_ros import launch_args
+from reflex_ros.console.ros_args import NODE
 
 
 def _nodes(context: LaunchContext) -> list[LifecycleNode]:
-    plan = launching.plan(context.launch_configurations, sys.argv)
+    plan = launch_args.plan(context.launch_configurations, sys.argv)
     return [
         LifecycleNode(
             package="reflex_ros",
@@ -39,12 +39,12 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument(name, default_value=value, description=words)
-            for name, value, words in launching.OWN_ARGUMENTS
+            for name, value, words in launch_args.OWN_ARGUMENTS
         ]
         + [
             DeclareLaunchArgument(name, default_value="", description=words)
-            for name, words in launching.arguments()
+            for name, words in launch_args.arguments()
         ]
-        + [SetEnvironmentVariable(name, value) for name, value in launching.environment().items()]
+        + [SetEnvironmentVariable(name, value) for name, value in launch_args.environment().items()]
         + [OpaqueFunction(function=_nodes)]
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from reflex_core.untrusted import escaped
+from reflex_core.text.untrusted import escaped
 
 SENTENCE_CHARACTERS = 4000
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from reflex_core import preflight
 from reflex_core.errors import SettingError
-from reflex_core.settings import Settings
-from reflex_ros.cloud import check_cloud
+from reflex_core.settings import validation
+from reflex_core.settings.table import Settings
 from reflex_ros.otel.connect import check_tracing
+from reflex_ros.sidecar.cloud_client import check_cloud
 
 
 def require_sound(settings: Settings) -> None:
@@ -26,4 +26,4 @@ def require_door(settings: Settings, over_ros: bool) -> None:
         raise SettingError("setting 'http' is false and there is no ROS: nothing would be served")
 
 
-CHECKS: dict[str, preflight.Check] = {**preflight.CHECKS, "cloud": check_cloud, "spans": check_tracing}
+CHECKS: dict[str, validation.Check] = {**validation.CHECKS, "cloud": check_cloud, "spans": check_tracing}

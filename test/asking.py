@@ -14,7 +14,7 @@ from exports import PANDA_JOINTS, PANDA_MEAN
 from http_client import Answer, Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from reflex_core.slo import LEAST_SAMPLES, WINDOW_S
+from reflex_core.metrics.slo import LEAST_SAMPLES, WINDOW_S
 
 AT_REST = PANDA_MEAN  # where the chunks of the calm exports stay
 BEYOND = [1.5, *PANDA_MEAN[1:]]  # where they raise, burn or give NaN

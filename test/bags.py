@@ -17,11 +17,11 @@ from rosbags.interfaces import Qos
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
-from reflex_core.trace.schema import Session
+from reflex_core.records.trace.schema import Session
 from reflex_core.values import Observation, Request
-from reflex_ros.arrivals import Arrival, Consumed, image_frame, kind_of
-from reflex_ros.bag.messages import definitions, qos, serialised
+from reflex_ros.bag.topic_types import definitions, qos, serialised
 from reflex_ros.bag.writer import BagRecorder
+from reflex_ros.messages.raw import Arrival, Consumed, image_frame, kind_of
 
 CAMERA, COMPRESSED, JOINTS, TRACE = "/camera/image_raw", "/wrist/compressed", "/joint_states", "/reflex/trace"
 SESSION = Session(model_hash="0123456789abcdef", config_hash="fedc", export_dir="/exports/pi0")

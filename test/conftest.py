@@ -12,11 +12,11 @@ import pytest
 from exports import EXPORTS
 from http_client import Client
 
-from reflex_core.engine import Engine
-from reflex_core.settings import settings_from
-from reflex_ros.cloud import connect_cloud
+from reflex_core.engine.engine import Engine
+from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.server import Sidecar
 
 ExportDir = Callable[[str], Path]
 MakeEngine = Callable[..., Engine]

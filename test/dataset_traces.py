@@ -15,7 +15,7 @@ from recordings import NAMES, jpeg, picture
 from replays import Document, Outcome
 from test_trace_writer import writer
 
-from reflex_core.trace.writer import TraceWriter
+from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
 from reflex_ros.cli.main import main
 

@@ -8,9 +8,10 @@ import time
 
 import numpy as np
 
-from reflex_core.embodiment import Embodiment, load_preset
-from reflex_core.limits.check import inner_limits
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.limits.check import inner_limits
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_core.wedges.wedge import Proceed

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from guarded import FRANKA, MIDDLE
 
-from reflex_core.a2c2.correction import Correction, load_correction
-from reflex_core.export import Affine
-from reflex_core.policy.fit import Fit
+from reflex_core.chunks.a2c2.correction import Correction, load_correction
+from reflex_core.export.binding import Fit
+from reflex_core.export.export import Affine
 from reflex_core.values import Floats, Frame, Observation
 
 HORIZON, JOINTS = 10, 7

@@ -20,7 +20,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 
 PATIENCE_S = 60.0  # only a hang takes this long
 

@@ -13,8 +13,8 @@ from http_client import Client
 from page_world import PaperRobot
 
 from benchmarks.chromium import Browser, Page, browser
-from reflex_ros.sidecar.robot import Look
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.robot_access import Look
+from reflex_ros.sidecar.server import Sidecar
 
 Serving = Callable[..., Server]
 LookAt = Callable[..., Page]

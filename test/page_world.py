@@ -10,10 +10,10 @@ from typing import Any
 
 from http_client import PATIENCE_S
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_ros.sidecar.robot import Look, Robot
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.server import Sidecar
 
 KEY = "a-key-of-the-tests"
 

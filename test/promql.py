@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from reflex_core.metrics import Metrics
-from reflex_core.motion import MotionFigures
+from reflex_core.chunks.smoothness import MotionFigures
+from reflex_core.metrics.metrics import Metrics
 
 # What Prometheus adds to every series of ours: dashboards/prometheus.yml and robots.yml say so.
 TARGET_LABELS = {"job", "instance", "robot_id"}

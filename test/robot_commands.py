@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from reflex_core.settings import TABLE, settings_from
-from reflex_ros.ros_args import split_ros_args
+from reflex_core.settings.table import TABLE, settings_from
+from reflex_ros.console.ros_args import split_ros_args
 
 NOT_SETTINGS = ("no_ros", "json", "show_calibration", "config")
 SETTINGS = frozenset(row.name for row in TABLE)

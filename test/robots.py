@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reflex_core.embodiment import Embodiment, load_embodiment
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.presets import load_embodiment
 
 
 def robot(path: Path, names: list[str], **changes: Any) -> Embodiment:

@@ -10,10 +10,10 @@ from functools import partial
 from wedge_requests import answer, request
 
 from reflex_core.errors import InferenceError
-from reflex_core.onion import onion
 from reflex_core.slots.routing import SLOTS, Routing
 from reflex_core.values import Request, Served
 from reflex_core.wedges.breaker import Breaker
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.router import Router, Slot
 
 THRESHOLD, COOLDOWN_S = 3, 60.0

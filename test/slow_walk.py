@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reflex_core.limits.walk import Joint
+from reflex_core.robot.limits.walk import Joint
 
 
 def way_to_stop(step: float, bend: float) -> float:

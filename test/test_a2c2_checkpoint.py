@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from heads import contents, correction_of, written
 
-from reflex_core.a2c2.checkpoint import read_checkpoint, write_checkpoint
+from reflex_core.chunks.a2c2.checkpoint import read_checkpoint, write_checkpoint
 from reflex_core.errors import ConfigurationError
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from reflex_core.a2c2.correction import Correction, load_correction
-from reflex_core.a2c2.features import Moment
-from reflex_core.locations import embedded_policy
+from reflex_core.chunks.a2c2.correction import Correction, load_correction
+from reflex_core.chunks.a2c2.features import Moment
+from reflex_core.files.share import embedded_policy
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import look

@@ -8,7 +8,7 @@ import pytest
 from guarded import MIDDLE
 from heads import fit_of, observation, picture
 
-from reflex_core.a2c2.features import Features, Moment, hues, robot_of, thumbnail, words
+from reflex_core.chunks.a2c2.features import Features, Moment, hues, robot_of, thumbnail, words
 from reflex_core.errors import ObservationError
 from reflex_core.values import Observation
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from heads import HORIZON, JOINTS, constant, contents, correction_of, written
 
-from reflex_core.a2c2.checkpoint import read_checkpoint
-from reflex_core.a2c2.head import Head, position_encoding
-from reflex_core.policy.gripper import End
+from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
+from reflex_core.chunks.a2c2.head import Head, position_encoding
+from reflex_core.robot.gripper import End
 from reflex_core.values import Floats
 
 ACTIONS = np.random.default_rng(3).normal(size=(HORIZON, JOINTS)).astype(np.float32)

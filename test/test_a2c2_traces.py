@@ -11,8 +11,8 @@ import pytest
 from recordings import NAMES
 from test_trace_writer import writer
 
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy
 from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
 from reflex_core.wedges.predict import template
 from training.a2c2 import Sampler

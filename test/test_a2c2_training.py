@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from heads import fit_of, observation, picture
 
-from reflex_core.a2c2.checkpoint import read_checkpoint, write_checkpoint
-from reflex_core.a2c2.features import Features, Moment, hues, robot_of, words
-from reflex_core.a2c2.head import Head, position_encoding
+from reflex_core.chunks.a2c2.checkpoint import read_checkpoint, write_checkpoint
+from reflex_core.chunks.a2c2.features import Features, Moment, hues, robot_of, words
+from reflex_core.chunks.a2c2.head import Head, position_encoding
 from reflex_ros.demo.scene import BLOCK_AREA_M, make_scene
 from training.a2c2 import (
     COLOURS,

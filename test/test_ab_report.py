@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.ab.intervals import two_sided_p, wilson
 from reflex_core.ab.report import report_document, table
 from reflex_core.ab.sequential import (
     PATH_POINTS,
@@ -19,6 +18,7 @@ from reflex_core.ab.sequential import (
     log_evidence,
 )
 from reflex_core.ab.tally import Latencies, Tally
+from reflex_core.metrics.intervals import two_sided_p, wilson
 from reflex_core.slots.routing import bucket, slot_of
 
 HEADER: dict[str, Any] = {"kind": "header", "settings": {"split": 50}}

@@ -12,11 +12,11 @@ import pytest
 from conftest import ExportDir
 
 from benchmarks import adaptive_success
+from reflex_core.calibration.adaptive_steps import Candidate, Course, candidates, choose, course
 from reflex_core.errors import ConfigurationError, ExportError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.adaptive_search import Candidate, Course, candidates, choose, course
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import Adaptive, Flow, Sampling, euler, start_noise
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.ambiguity import CLEAR, TASKS

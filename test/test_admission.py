@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from wedge_requests import Arm, answer, count, counters, request
 
 from reflex_core.errors import InferenceError, NotReadyError, SettingError
-from reflex_core.slo import LEAST_SAMPLES
+from reflex_core.metrics.slo import LEAST_SAMPLES
 from reflex_core.values import Request, Served
 from reflex_core.wedges.admission import (
     AUTO,

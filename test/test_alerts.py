@@ -49,7 +49,11 @@ def test_rules_scrape_example_and_unit_tests_pass_as_the_fleet_page_says(command
 def reasons() -> set[str]:
     """Every slug with which an observation may be refused: of the gates, of the loop around them, and of pictures."""
     found = {ObservationError.slug, NOT_FINITE, IMPLAUSIBLE}
-    for name in ("reflex_ros/observations.py", "reflex_ros/chunk_loop.py", "reflex_core/frames.py"):
+    for name in (
+        "reflex_ros/node/observation_buffer.py",
+        "reflex_ros/node/chunk_loop.py",
+        "reflex_core/images/raw_encodings.py",
+    ):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

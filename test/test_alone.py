@@ -12,8 +12,8 @@ from reflex_ros.msg import ActionChunk
 from ros_world import Spinner, wait_for, world
 from trajectory_msgs.msg import JointTrajectory
 
-from reflex_ros.alone import other_policies
-from reflex_ros.node import ReflexNode
+from reflex_ros.graph.other_policies import other_policies
+from reflex_ros.node.node import ReflexNode
 
 TRAJECTORY = "/reflex/joint_trajectory"
 ERROR = b"\x02"

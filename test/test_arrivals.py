@@ -13,9 +13,9 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import rgb
-from reflex_ros.arrivals import Arrival, header_stamp_ns, image_frame, string_data
-from reflex_ros.conversions import frame, stamp_ns
+from reflex_core.images.raw_encodings import rgb
+from reflex_ros.messages.conversions import frame, stamp_ns
+from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, string_data
 
 
 @pytest.mark.parametrize("frame_id", ["", "a", "cam", "camera_optical_frame"])

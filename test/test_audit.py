@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from recordings import asked, lines_of, served, tiny_disk
 
-from reflex_core.audit.chain import START, audit_files, verify
-from reflex_core.audit.log import AuditLog
 from reflex_core.errors import ConfigurationError
-from reflex_core.trace.hashing import observation_hash
+from reflex_core.records.audit.chain import START, audit_files, verify
+from reflex_core.records.audit.log import AuditLog
+from reflex_core.records.trace.hashing import observation_hash
 from reflex_core.values import Frame, GuardReport
 
 DAY_NS = 86_400_000_000_000
@@ -232,7 +232,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from recordings import asked, served
-from reflex_core.audit.log import AuditLog
+from reflex_core.records.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=0.01)
 request = asked()
 while True:
@@ -262,7 +262,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from recordings import asked, served
-from reflex_core.audit.log import AuditLog
+from reflex_core.records.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=3600.0)
 request = asked()
 for _ in range(60):
@@ -283,7 +283,7 @@ def test_what_was_answered_before_kill_minus_nine_is_in_the_log(tmp_path: Path) 
 def test_an_answer_does_not_wait_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("reflex_core.audit.log.WAIT_S", 0.05)
+    monkeypatch.setattr("reflex_core.records.audit.log.WAIT_S", 0.05)
     log = opened(tmp_path)
     log(asked(), served(asked()))
     assert log.problem == ""
@@ -312,7 +312,7 @@ def test_what_is_written_is_synced_while_others_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("reflex_core.audit.store.os.fsync", synced.append)
+    monkeypatch.setattr("reflex_core.records.audit.store.os.fsync", synced.append)
     log = opened(tmp_path)
     wait_for(lambda: synced)
     before = len(synced)

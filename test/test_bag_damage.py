@@ -12,7 +12,7 @@ from bags import recorder as recorder_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reflex_core.trace.records import Recorded, TraceError
+from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_ros.bag.reindex import BagError, reindex
 from reflex_ros.bag.source import BagSource
 

@@ -20,7 +20,7 @@ from ros_world import BEYOND, JOINTS, World, wait_for, world
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import Reader
 
-from reflex_core.trace.reader import TraceReader
+from reflex_core.records.trace.reader import TraceReader
 from reflex_ros.bag.source import BagSource
 from reflex_ros.cli.main import main
 

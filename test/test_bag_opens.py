@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from reflex_ros.arrivals import kind_of
+from reflex_ros.messages.raw import kind_of
 
 CHUNK, TRAJECTORY = "/reflex/action_chunk", "/reflex/joint_trajectory"
 KINDS = {

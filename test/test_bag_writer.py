@@ -41,13 +41,13 @@ from rosbags.rosbag2 import Reader
 from std_msgs.msg import String
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.trace.hashing import encoded
-from reflex_core.trace.records import TraceError
-from reflex_core.trace.schema import Failure
-from reflex_ros.arrivals import Consumed
+from reflex_core.records.trace.hashing import encoded
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.schema import Failure
 from reflex_ros.bag.reindex import BagError, reindex
 from reflex_ros.bag.source import BagSource
 from reflex_ros.cli.main import main
+from reflex_ros.messages.raw import Consumed
 
 STORAGES = pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 

@@ -16,8 +16,8 @@ from http_client import Client, text
 from reflex_ros.msg import ActionChunk
 from ros_world import JOINTS, REACH_HOME, World, rows, wait_for, world
 
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import Recorded
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.records.trace.reader import TraceReader
 from reflex_core.values import Request, Served
 
 WEDGES = ["telemetry", "admission", "latency", "guard", "deadline", "cloud", "breaker", "policy"]

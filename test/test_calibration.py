@@ -20,7 +20,7 @@ from reflex_core.calibration.fingerprint import (
     ram_gb,
     this_machine,
 )
-from reflex_core.calibration.measuring import Effort, Quality, Run, measure, quality_score
+from reflex_core.calibration.measure import Effort, Quality, Run, measure, quality_score
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.providers import CPU, CUDA
 

@@ -16,12 +16,12 @@ from conftest import ExportDir
 from reflex_core.calibration.auto import PolicyUnderTest, auto_calibrate
 from reflex_core.calibration.cache import Calibration, read
 from reflex_core.calibration.choice import Candidate, Measurable, calibrate, thread_counts
-from reflex_core.calibration.measuring import Effort, Run
-from reflex_core.embodiment import load_preset
+from reflex_core.calibration.measure import Effort, Run
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.policy.policy import load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions
+from reflex_core.robot.presets import load_preset
 
 QUICK = Effort(1, 3, 0.0)
 ALL = (CPU, CUDA, TENSORRT)

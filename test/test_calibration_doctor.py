@@ -13,8 +13,8 @@ from conftest import ExportDir
 from reflex_core.calibration.auto import auto_calibrate
 from reflex_core.calibration.cache import read, store
 from reflex_core.calibration.fingerprint import this_machine
-from reflex_core.calibration.measuring import Effort
-from reflex_core.export import open_export
+from reflex_core.calibration.measure import Effort
+from reflex_core.export.export import open_export
 from reflex_ros.cli.doctor import main
 
 

@@ -10,9 +10,7 @@ import pytest
 from guarded import COLUMNS, FRANKA, HIGH, MEASURED, MIDDLE, answering, request, rows, spoiled
 
 from reflex_core.errors import ObservationError
-from reflex_core.limits.config import CLIP
-from reflex_core.limits.values import effective_limits
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.callers import (
     CALLER_CHARACTERS,
     EPISODE,
@@ -28,6 +26,8 @@ from reflex_core.robot.callers import (
     require_robot_id,
     robot_of,
 )
+from reflex_core.robot.limits.limits import effective_limits
+from reflex_core.robot.limits.safety_config import CLIP
 from reflex_core.robot.limits.trips import CallerError, Trips
 from reflex_core.values import HOLD, POLICY, Request, Served
 from reflex_core.wedges.guard import Guard

@@ -13,13 +13,13 @@ from asking import AT_REST, BEYOND, act, figure
 from conftest import ExportDir, Server
 from http_client import Answer, Client, good
 
-from reflex_core.engine import Engine
-from reflex_core.settings import settings_from
-from reflex_core.trace.reader import TraceReader
+from reflex_core.engine.engine import Engine
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.settings.table import settings_from
 from reflex_core.values import Observation
-from reflex_ros.cloud import body_of
-from reflex_ros.sidecar.robot import Look, Robot
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.cloud_client import body_of
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.server import Sidecar
 
 CLAMPS = 10  # the default of the guard
 OWN = "warehouse-01"

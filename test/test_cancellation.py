@@ -11,10 +11,10 @@ from conftest import ExportDir
 from http_client import wait_for
 from wedge_requests import Arm
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.concurrency.fifo_lock import Turns
+from reflex_core.concurrency.worker_pool import Workers
 from reflex_core.errors import CancelledError
-from reflex_core.turns import Turns
-from reflex_core.workers import Workers
 
 
 def test_it_calls_back_once_it_is_cancelled() -> None:

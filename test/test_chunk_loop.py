@@ -16,7 +16,7 @@ from benchmarks.robot_judge import HIGH, LOW, SILENT_S, Judge
 from benchmarks.robot_world import HOME, HORIZON, MAX_AGE_MS, SPEED, Command, Doubles, Lie, World, truth
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.values import Floats, Request
-from reflex_ros.chunk_loop import HANGING_S, LATE
+from reflex_ros.node.chunk_loop import HANGING_S, LATE
 
 FAST_S, SLOW_S = 0.05, 0.6
 

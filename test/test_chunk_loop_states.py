@@ -13,8 +13,8 @@ import pytest
 from benchmarks.robot_world import DT_S, EXECUTED, HOME, HORIZON, MAX_AGE_MS, TICK_S, Command, World
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, Request
-from reflex_ros.chunk_loop import GONE, HANGING_S, LATE, RETRY_S
-from reflex_ros.diagnostics import observation_finding, trouble
+from reflex_ros.node.chunk_loop import GONE, HANGING_S, LATE, RETRY_S
+from reflex_ros.node.diagnostics import observation_finding, trouble
 
 CHUNK_S = HORIZON * DT_S
 
@@ -170,7 +170,7 @@ def test_a_rescue_where_nothing_can_be_held_at_says_so(scene: Scene) -> None:
 
 
 def test_a_rescue_does_not_wait_for_ever_for_the_lock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reflex_ros.chunk_loop.LOCK_S", 0.01)
+    monkeypatch.setattr("reflex_ros.node.chunk_loop.LOCK_S", 0.01)
     locked, release = threading.Event(), threading.Event()
 
     def sit_on_it() -> None:

@@ -9,14 +9,14 @@ import threading
 import pytest
 
 from benchmarks.robot_world import World
-from reflex_ros.chunk_loop import ChunkLoop
+from reflex_ros.node.chunk_loop import ChunkLoop
 
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> tuple[ChunkLoop, threading.Semaphore]:
     """A loop that only counts its cycles, and looks for itself once in half a minute."""
-    monkeypatch.setattr("reflex_ros.chunk_loop.POLL_S", 30.0)
-    monkeypatch.setattr("reflex_ros.chunk_loop.JOIN_S", 5.0)
+    monkeypatch.setattr("reflex_ros.node.chunk_loop.POLL_S", 30.0)
+    monkeypatch.setattr("reflex_ros.node.chunk_loop.JOIN_S", 5.0)
     loop, cycles = World().loop, threading.Semaphore(0)
     loop.cycle = cycles.release  # type: ignore[method-assign]
     return loop, cycles
@@ -40,7 +40,7 @@ def test_it_looks_when_there_is_news_and_ends_at_once_when_it_is_closed(
 def test_it_looks_now_and_then_without_any_news(
     looked: tuple[ChunkLoop, threading.Semaphore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reflex_ros.chunk_loop.POLL_S", 0.001)
+    monkeypatch.setattr("reflex_ros.node.chunk_loop.POLL_S", 0.001)
     loop, cycles = looked
     loop.start()
     assert all(cycles.acquire(timeout=10.0) for _ in range(3))
@@ -52,7 +52,7 @@ def test_an_inference_that_does_not_end_is_left_behind_and_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("reflex_ros.chunk_loop.JOIN_S", 0.01)
+    monkeypatch.setattr("reflex_ros.node.chunk_loop.JOIN_S", 0.01)
     loop, _ = looked
     inside, release = threading.Event(), threading.Event()
 

@@ -9,7 +9,7 @@ from test_chunk_loop_states import Scene
 
 from benchmarks.robot_world import DT_S, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
-from reflex_ros.chunk_loop import AT_REST_S, LATE
+from reflex_ros.node.chunk_loop import AT_REST_S, LATE
 
 
 @pytest.fixture

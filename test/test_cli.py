@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_ros.cli.main import main
-from reflex_ros.given import Given
-from reflex_ros.ros_args import split_ros_args
+from reflex_ros.console.ros_args import split_ros_args
+from reflex_ros.settings_sources import Given
 
 Output = pytest.CaptureFixture[str]
 
@@ -23,9 +23,9 @@ EXPORT = str(embedded_policy())
 def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[Given]:
     """What the command line gives to the ROS node, which is not started here."""
     calls: list[Given] = []
-    node = ModuleType("reflex_ros.running")
+    node = ModuleType("reflex_ros.node.process")
     node.run = lambda found: calls.append(found) or 0  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reflex_ros.running", node)
+    monkeypatch.setitem(sys.modules, "reflex_ros.node.process", node)
     return calls
 
 
@@ -116,7 +116,7 @@ def test_a_bad_option_is_status_2(arguments: list[str]) -> None:
 
 
 def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    monkeypatch.setitem(sys.modules, "reflex_ros.running", None)
+    monkeypatch.setitem(sys.modules, "reflex_ros.node.process", None)
     assert main(["serve"]) == 1
     assert "build the package" in capsys.readouterr().err
 

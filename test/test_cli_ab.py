@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 from recordings import asked, served
 
-from reflex_core.json_lines import json_line
+from reflex_core.files.json_lines import json_line
+from reflex_core.records.trace.notes import outcome_record
+from reflex_core.records.trace.schema import Session, header_record, request_record
 from reflex_core.slots.outcomes import Outcome
-from reflex_core.slots.records import outcome_record
-from reflex_core.trace.schema import Session, header_record, request_record
 from reflex_ros.cli.main import main
 
 SESSION = Session("0123456789abcdef", "fedcba9876543210", "exports/v1", settings={"split": 50})

@@ -12,7 +12,7 @@ import pytest
 from recordings import asked, served
 from test_audit import DAY_NS, Clock, opened
 
-from reflex_core.audit.chain import audit_files, seal
+from reflex_core.records.audit.chain import audit_files, seal
 from reflex_ros.cli.audit import UNPROVEN
 from reflex_ros.cli.main import main
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import ExportDir
 
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.observation_files import read_observations
-from reflex_core.policy.policy import load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.atomic import write_block
+from reflex_core.files.observations import read_observations
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.sampler import Adaptive
-from reflex_core.whole_file import write_block
 from reflex_ros.cli.calibrate_adaptive import main
 from reflex_ros.cli.main import main as reflex
 from reflex_ros.demo.arm import Arm

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from conftest import ExportDir
 
+from reflex_core.calibration.prefix_threshold import Measured, threshold
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.observation_files import named_observations
-from reflex_core.policy.policy import load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.observations import named_observations
+from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.prefix_cache import HIT, MISS
 from reflex_core.policy.sampler import PLAIN
-from reflex_core.prefix_threshold import Measured, threshold
 from reflex_ros.cli.main import main as reflex
 
 Output = pytest.CaptureFixture[str]

@@ -17,10 +17,10 @@ import pytest
 from domains import free_domain
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
-from reflex_core.doctor.policy import policy
+from reflex_core.doctor.served_policy import policy
 from reflex_core.doctor.system import PACKAGES
-from reflex_core.locations import embedded_policy
-from reflex_core.settings import settings_from
+from reflex_core.files.share import embedded_policy
+from reflex_core.settings.table import settings_from
 from reflex_ros.cli.doctor import _parser, exports_of, http, main, table, written_to
 from reflex_ros.cli.serve import _parser as serve_parser
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.embodiment import load_preset
-from reflex_core.limits.config import load_safety_config
+from reflex_core.robot.limits.safety_config import load_safety_config
+from reflex_core.robot.presets import load_preset
 from reflex_ros.cli.main import main
 
 ARM = load_preset("franka").without_gripper()

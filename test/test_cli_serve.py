@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
 
-from reflex_core.audit.chain import audit_files, verify
+from reflex_core.records.audit.chain import audit_files, verify
 from reflex_ros.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,9 +259,9 @@ def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither a node nor a model is started for it."""
-    node = ModuleType("reflex_ros.running")
+    node = ModuleType("reflex_ros.node.process")
     node.run = lambda *_: pytest.fail("a node was started")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reflex_ros.running", node)
+    monkeypatch.setitem(sys.modules, "reflex_ros.node.process", node)
     file = tmp_path / "robot.yaml"
     file.write_text(content)
     ros = ["--ros-args", "--params-file", str(file), *words]

@@ -20,14 +20,22 @@ from conftest import MakeEngine, Server
 from http_client import PATIENCE_S, STATE, Background, busy, in_flight, picture, wait_for
 from lying_server import LyingServer
 
-from reflex_core.cancellation import Cancellation
-from reflex_core.cloud import INVALID, REFUSED, STATUS, TIMEOUT, CloudBreaker, CloudError, Expected
-from reflex_core.engine import Engine
+from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError, SettingError
-from reflex_core.onion import onion
+from reflex_core.policy.cloud_server import (
+    INVALID,
+    REFUSED,
+    STATUS,
+    TIMEOUT,
+    CloudBreaker,
+    CloudError,
+    Expected,
+)
 from reflex_core.values import CLOUD, HOLD, POLICY, Frame, Observation, Request
 from reflex_core.wedges.cloud import Cloud
-from reflex_ros.cloud import HttpCloud, checked_url, read_cloud_key
+from reflex_core.wedges.order import onion
+from reflex_ros.sidecar.cloud_client import HttpCloud, checked_url, read_cloud_key
 
 Serve = Callable[..., Server]
 FAILING_STATE = [1.5, *STATE[1:]]  # the exports that fail do so once the first joint is beyond 1 rad
@@ -298,7 +306,7 @@ OTHER_LIES = (
 @pytest.fixture(scope="module")
 def told(export_dir: Any) -> Engine:
     """An engine whose policy fails; only its fit, its metrics and its error are needed here."""
-    from reflex_core.settings import settings_from
+    from reflex_core.settings.table import settings_from
 
     settings = {"export_dir": str(export_dir("failing_raise")), "device": "cpu", "embodiment": "franka"}
     settings["max_consecutive_crashes"] = 0  # each lie is told about a failure of the model

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from http_client import PATIENCE_S, Background, wait_for
 
-from reflex_core.cancellation import Cancellation
-from reflex_core.cloud import (
+from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.cloud_server import (
     BREAKER_OPEN,
     INTERNAL,
     INVALID,
@@ -26,8 +28,6 @@ from reflex_core.cloud import (
     CloudError,
     Expected,
 )
-from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
-from reflex_core.metrics import Metrics
 from reflex_core.values import CLOUD, POLICY, ActionChunk, Observation, Request, Served
 from reflex_core.wedges import cloud as cloud_module
 from reflex_core.wedges.cloud import Cloud

@@ -14,11 +14,11 @@ from test_frames import scene as quadrants
 from webcams import png_claiming, turned
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import rgb
+from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Pixels
-from reflex_ros.arrivals import image_frame
-from reflex_ros.conversions import frame
-from reflex_ros.observations import Gates, ObservationBuffer
+from reflex_ros.messages.conversions import frame
+from reflex_ros.messages.raw import image_frame
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 
 SCENE = quadrants(32, 48)
 MIDDLES = ((8, 12), (8, 36), (24, 12), (24, 36))  # of its quadrants

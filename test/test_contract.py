@@ -12,8 +12,8 @@ import pytest
 from odd_exports import FLOAT16, HORIZON, UINT8, probe
 
 from reflex_core.errors import ExportError
-from reflex_core.export import open_export
-from reflex_core.policy.contract import Contract
+from reflex_core.export.contract import Contract
+from reflex_core.export.export import open_export
 from reflex_core.policy.layouts import load_layout
 
 

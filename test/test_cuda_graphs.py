@@ -15,14 +15,14 @@ import pytest
 from conftest import ExportDir
 
 from benchmarks import gpu_check
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, InferenceError
-from reflex_core.export import open_export
-from reflex_core.metrics import CudaGraphMetrics, Metrics
+from reflex_core.export.binding import fit
+from reflex_core.export.export import open_export
+from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.cuda_graph import EAGER, REPLAYING, StaticSession
-from reflex_core.policy.fit import fit
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.layouts import load_placed
-from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.providers import CPU, LoadOptions, Placement
 from reflex_core.policy.session import EagerSession
 from reflex_core.values import Frame, Observation

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from promql import exposed, selectors, unknown
 from test_alerts import RECORDED
 
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
 
 DASHBOARDS = Path(__file__).parents[1] / "dashboards"
 BOARDS = {

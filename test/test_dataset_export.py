@@ -20,7 +20,7 @@ from recordings import jpeg, picture, tiny_disk
 from replays import Document, edited, record
 from test_trace_writer import SESSION
 
-from reflex_core.frames import rgb
+from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame
 
 Output = pytest.CaptureFixture[str]

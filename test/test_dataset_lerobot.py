@@ -15,9 +15,9 @@ from dataset_traces import DT_NS, HORIZON, exported, trace_of
 from pyarrow import parquet
 from recordings import jpeg, picture
 
-from reflex_core.dataset.statistics import QUANTILES
-from reflex_core.frames import rgb
-from reflex_core.trace.hashing import frame_from
+from reflex_core.dataset.feature_statistics import QUANTILES
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.records.trace.hashing import frame_from
 from reflex_core.values import Frame
 
 Output = pytest.CaptureFixture[str]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from reflex_core.errors import ConfigurationError
-from reflex_ros import dds_profile, launching
-from reflex_ros.dds_profile import OWN_FILES, PROFILE_VARIABLES, missing_profile, take_profile
+from reflex_ros import launch_args
+from reflex_ros.graph import dds_profile
+from reflex_ros.graph.dds_profile import OWN_FILES, PROFILE_VARIABLES, missing_profile, take_profile
 
 SHIPPED = Path(__file__).parents[1] / "config" / "fastdds_shm.xml"
 VARIABLE = PROFILE_VARIABLES[0]
@@ -45,7 +46,7 @@ def test_what_the_user_chose_is_left_alone(chosen: dict[str, str]) -> None:
     environment = dict(chosen)
     assert take_profile(environment) == ""
     assert environment == chosen
-    assert not set(PROFILE_VARIABLES) & (set(launching.environment(chosen)) - set(chosen)), "launch agrees"
+    assert not set(PROFILE_VARIABLES) & (set(launch_args.environment(chosen)) - set(chosen)), "launch agrees"
 
 
 @pytest.mark.parametrize("name", OWN_FILES)

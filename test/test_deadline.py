@@ -15,7 +15,7 @@ from http_client import wait_for
 from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, ramp, request
 
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
-from reflex_core.rate_limit import Seldom
+from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
 from reflex_core.wedges.deadline import EPISODES_KEPT, FAILED, GIVEN_UP, KEPT, Deadline, reserve_ms
 from reflex_core.wedges.wedge import Proceed

@@ -13,7 +13,7 @@ import pytest
 from http_client import wait_for
 from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, request
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
 from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, LONGEST_S, Deadline
 

@@ -12,7 +12,7 @@ from conftest import ExportDir
 from ros_world import Robot, wait_for, world
 from std_msgs.msg import Float64
 
-from reflex_ros.debug import NAMES, DebugTopics
+from reflex_ros.outputs.debug import NAMES, DebugTopics
 
 
 class Noted:

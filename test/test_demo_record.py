@@ -22,8 +22,8 @@ from reflex_ros.msg import ActionChunk
 from replays import command
 from test_demo_run import Demo
 
-from reflex_core.locations import embedded_policy
-from reflex_core.trace.reader import TraceReader
+from reflex_core.files.share import embedded_policy
+from reflex_core.records.trace.reader import TraceReader
 from reflex_ros.bag.source import BagSource
 from reflex_ros.demo.run import policy_command
 

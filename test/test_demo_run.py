@@ -24,7 +24,7 @@ from reflex_ros.msg import ActionChunk
 from reflex_core.errors import SettingError
 from reflex_ros.demo import processes, report, strip
 from reflex_ros.demo.episodes import Episode, Moment, chunk_fault
-from reflex_ros.demo.launching import ARGUMENTS, plan
+from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
 from reflex_ros.demo.run import arguments_from, policy_command
 from reflex_ros.demo.scene import JOINT_NAMES, make_scene
 

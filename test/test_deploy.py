@@ -16,7 +16,7 @@ import pytest
 import yaml
 from debian_tools import systemd_analyze
 
-from reflex_core.settings import TABLE, settings_from
+from reflex_core.settings.table import TABLE, settings_from
 from reflex_ros.cli.serve import _parser
 
 ROOT = Path(__file__).parents[1]

@@ -16,11 +16,11 @@ from conftest import ExportDir, MakeEngine
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_world import BEYOND, world
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_ros import diagnostics
-from reflex_ros.diagnostics import ERROR, OK, WARN, Finding
-from reflex_ros.progress import Progress
+from reflex_ros.node import diagnostics
+from reflex_ros.node.diagnostics import ERROR, OK, WARN, Finding
+from reflex_ros.node.progress import Progress
 
 CONFIG = Path(__file__).parents[1] / "config" / "diagnostic_aggregator.yaml"
 ALWAYS = {"policy", "guard", "cache", "cloud fallback", "recorders"}

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import MakeEngine
 
-from reflex_core.locations import embedded_policy
-from reflex_core.settings import TABLE
-from reflex_ros import launching
+from reflex_core.files.share import embedded_policy
+from reflex_core.settings.table import TABLE
+from reflex_ros import launch_args
 from reflex_ros.cli.serve import main as serve_main
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.server import Sidecar
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -73,7 +73,7 @@ def test_make_verbs_in_the_readme_exist() -> None:
 
 
 def test_launch_arguments_in_the_readme_are_settings() -> None:
-    names = {row.name for row in TABLE} | {name for name, _, _ in launching.OWN_ARGUMENTS}
+    names = {row.name for row in TABLE} | {name for name, _, _ in launch_args.OWN_ARGUMENTS}
     for name in re.findall(r"(?<!/)\b(\w+):=(?!\s)", re.sub(r'"[^"]*"', "", README)):
         assert name in names
 

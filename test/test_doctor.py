@@ -16,14 +16,14 @@ import onnxruntime
 import pytest
 from conftest import MakeEngine
 
-from reflex_core.doctor import onnx, system
+from reflex_core.doctor import onnx_runtime, system
 from reflex_core.doctor.clock import clock, ntp
-from reflex_core.doctor.export import export, hashes
+from reflex_core.doctor.export_files import export, hashes
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding, worst
 from reflex_core.doctor.parity import FIXTURE, parity, record
-from reflex_core.doctor.policy import safety
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy
+from reflex_core.doctor.served_policy import safety
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy
 
 ExportDir = Callable[[str], Path]
 
@@ -120,7 +120,7 @@ def test_clocks_that_go_wrong_are_found() -> None:
 
 
 def test_one_build_of_onnxruntime_is_ok() -> None:
-    found = onnx.builds()
+    found = onnx_runtime.builds()
     assert found.level == OK
     assert f"version {onnxruntime.__version__}" in found.said
 
@@ -130,29 +130,29 @@ def test_two_builds_of_onnxruntime_fail(tmp_path: Path, monkeypatch: pytest.Monk
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.20.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = onnx.builds()
+    found = onnx_runtime.builds()
     assert found.level == FAIL
     assert "onnxruntime-gpu 1.20.0" in found.said
     assert found.do == "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
 
 
 def test_the_provider_that_would_serve_is_tried() -> None:
-    assert onnx.providers(onnx.Wanted("cpu")).level == OK
-    assert "starts: CPUExecutionProvider" in onnx.providers(onnx.Wanted("auto")).said
+    assert onnx_runtime.providers(onnx_runtime.Wanted("cpu")).level == OK
+    assert "starts: CPUExecutionProvider" in onnx_runtime.providers(onnx_runtime.Wanted("auto")).said
 
 
 def test_a_provider_that_is_not_in_the_build_fails_unless_the_cpu_may_stand_in() -> None:
     wanted = {"device": "tensorrt"}, {"providers": ("CUDAExecutionProvider",)}
     for one in wanted:
-        assert onnx.providers(onnx.Wanted(**one)).level == FAIL  # type: ignore[arg-type]
-        assert onnx.providers(onnx.Wanted(**one, allow_cpu_fallback=True)).level == WARN  # type: ignore[arg-type]
+        assert onnx_runtime.providers(onnx_runtime.Wanted(**one)).level == FAIL  # type: ignore[arg-type]
+        assert onnx_runtime.providers(onnx_runtime.Wanted(**one, allow_cpu_fallback=True)).level == WARN  # type: ignore[arg-type]
 
 
 def test_a_provider_that_is_listed_and_does_not_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where onnxruntime-gpu is installed and the CUDA libraries are not; the session is a real one."""
     listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
-    found = onnx.providers(onnx.Wanted("auto"))
+    found = onnx_runtime.providers(onnx_runtime.Wanted("auto"))
     assert found.level == FAIL
     assert "CUDAExecutionProvider does not start: onnxruntime took CPUExecutionProvider instead" in found.said
 

@@ -17,11 +17,11 @@ from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.doctor.finding import FAIL, OK, WARN
-from reflex_ros import doctoring
-from reflex_ros.dds_profile import OWN_FILES, PROFILE_VARIABLES, TRANSPORTS_VARIABLE
-from reflex_ros.doctoring_dds import image_transport, loopback
-from reflex_ros.doctoring_others import other_servers
-from reflex_ros.interface_files import differences, fields
+from reflex_ros.doctor import ros
+from reflex_ros.doctor.dds import image_transport, loopback
+from reflex_ros.doctor.msg_files import differences, fields
+from reflex_ros.doctor.other_servers import other_servers
+from reflex_ros.graph.dds_profile import OWN_FILES, PROFILE_VARIABLES, TRANSPORTS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "config" / "fastdds_shm.xml"
@@ -36,45 +36,45 @@ def own_domain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment with the ROS wheels, whatever this one has."""
-    monkeypatch.setattr(doctoring, "WHEEL", "numpy")
+    monkeypatch.setattr(ros, "WHEEL", "numpy")
 
 
 def test_wheels_alone_are_ok(wheels: None) -> None:
-    found = doctoring.distribution({})
+    found = ros.distribution({})
     assert (found.level, "wheels" in found.said) == (OK, True)
 
 
 def test_wheels_and_a_sourced_distribution_fail(tmp_path: Path, wheels: None) -> None:
     (tmp_path / "share" / "rclpy").mkdir(parents=True)
-    found = doctoring.distribution({"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": str(tmp_path)})
+    found = ros.distribution({"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": str(tmp_path)})
     assert found.level == FAIL
     assert f"jazzy sourced from {tmp_path}" in found.said
-    assert doctoring.distribution({"ROS_DISTRO": "jazzy"}).level == FAIL  # an odd shell: still two of them
+    assert ros.distribution({"ROS_DISTRO": "jazzy"}).level == FAIL  # an odd shell: still two of them
 
 
 def test_a_workspace_on_top_of_the_wheels_is_no_second_ros(tmp_path: Path, wheels: None) -> None:
     (tmp_path / "share" / "my_robot").mkdir(parents=True)
-    assert doctoring.distribution({"AMENT_PREFIX_PATH": str(tmp_path)}).level == OK
+    assert ros.distribution({"AMENT_PREFIX_PATH": str(tmp_path)}).level == OK
 
 
 @pytest.fixture
 def no_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a robot with a ROS 2 install, whatever this environment has."""
-    monkeypatch.setattr(doctoring, "WHEEL", "no-such-wheel")
+    monkeypatch.setattr(ros, "WHEEL", "no-such-wheel")
 
 
 def test_one_sourced_distribution_is_ok_and_two_fail(tmp_path: Path, no_wheels: None) -> None:
     for name in ("humble", "jazzy"):
         (tmp_path / name / "share" / "rclpy").mkdir(parents=True)
     one = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": str(tmp_path / "jazzy")}
-    assert doctoring.distribution(one).level == OK
+    assert ros.distribution(one).level == OK
     both = f"{tmp_path / 'jazzy'}:{tmp_path / 'humble'}"
-    found = doctoring.distribution(one | {"AMENT_PREFIX_PATH": both})
+    found = ros.distribution(one | {"AMENT_PREFIX_PATH": both})
     assert (found.level, "several are sourced" in found.said) == (FAIL, True)
 
 
 def test_the_middleware_of_this_machine_starts() -> None:
-    found = doctoring.middleware()
+    found = ros.middleware()
     assert (found.level, "rmw_" in found.said) == (OK, True)
 
 
@@ -86,7 +86,7 @@ def test_the_middleware_of_this_machine_starts() -> None:
     ],
 )
 def test_a_middleware_that_does_not_start_fails(variables: dict[str, str], says: str) -> None:
-    found = doctoring.middleware(dict(os.environ) | variables)
+    found = ros.middleware(dict(os.environ) | variables)
     assert found.level == FAIL
     assert says in found.said
 
@@ -95,7 +95,7 @@ def test_a_middleware_that_does_not_start_fails(variables: dict[str, str], says:
     ("number", "level"), [("", OK), ("42", OK), ("150", WARN), ("233", FAIL), ("-1", FAIL), ("kitchen", FAIL)]
 )
 def test_a_domain_must_be_a_small_number(number: str, level: str) -> None:
-    assert doctoring.domain({"ROS_DOMAIN_ID": number}).level == level
+    assert ros.domain({"ROS_DOMAIN_ID": number}).level == level
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_domain_must_be_a_small_number(number: str, level: str) -> None:
     [("", OK), ("SUBNET", OK), ("LOCALHOST", OK), ("OFF", OK), ("SYSTEM_DEFAULT", OK), ("banana", FAIL), ("off", FAIL)],
 )  # fmt: skip
 def test_a_discovery_range_must_be_one_that_ros_knows(reach: str, level: str) -> None:
-    found = doctoring.domain({"ROS_AUTOMATIC_DISCOVERY_RANGE": reach})
+    found = ros.domain({"ROS_AUTOMATIC_DISCOVERY_RANGE": reach})
     assert found.level == level
     assert (f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}" in found.said) == (level == FAIL)
 
@@ -156,7 +156,7 @@ def test_ros_arguments_that_nobody_understands_fail(company: Context) -> None:
 
 
 def test_the_compiled_messages_match_their_files() -> None:
-    found = doctoring.messages()
+    found = ros.messages()
     assert found.level == OK, found
     assert differences(ROOT / "msg", built) == []
 
@@ -170,20 +170,20 @@ def interfaces(tmp_path: Path) -> Path:
 def test_messages_that_were_not_compiled_again_fail(interfaces: Path) -> None:
     with (interfaces / "ServeStatus.msg").open("a") as stream:
         stream.write("float64 battery_v  # new\n")
-    found = doctoring.messages(interfaces)
+    found = ros.messages(interfaces)
     assert found.level == FAIL
     assert "ServeStatus differs in battery_v" in found.said
     (interfaces / "Extra.msg").write_text("bool on\n")
-    assert "Extra is not compiled" in doctoring.messages(interfaces).said
+    assert "Extra is not compiled" in ros.messages(interfaces).said
     chunk = (interfaces / "ActionChunk.msg").read_text()
     (interfaces / "ActionChunk.msg").write_text(chunk.replace("float32[] data", "float64[] data"))
-    assert "ActionChunk differs in data" in doctoring.messages(interfaces).said
+    assert "ActionChunk differs in data" in ros.messages(interfaces).said
 
 
 def test_message_files_that_cannot_be_read_warn(tmp_path: Path, interfaces: Path) -> None:
-    assert doctoring.messages(tmp_path / "nothing").level == WARN
+    assert ros.messages(tmp_path / "nothing").level == WARN
     (interfaces / "ServeStatus.msg").write_text("!!\n")
-    assert "cannot read '!!'" in doctoring.messages(interfaces).said
+    assert "cannot read '!!'" in ros.messages(interfaces).said
 
 
 def test_every_kind_of_field_is_spelled_as_ros_spells_it(tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_every_kind_of_field_is_spelled_as_ros_spells_it(tmp_path: Path) -> None
 
 
 def test_ros_time_is_the_time_of_the_system() -> None:
-    assert doctoring.ros_clock().level == OK
-    found = doctoring.ros_clock(ros_s=1000.0, system_s=1060.0)
+    assert ros.ros_clock().level == OK
+    found = ros.ros_clock(ros_s=1000.0, system_s=1060.0)
     assert (found.level, "-60.000 s off" in found.said) == (FAIL, True)
 
 

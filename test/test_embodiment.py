@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import TwoEnded, load_embodiment
-from reflex_core.embodiment.file import COLOR_SPACES, KEYS, NAMES
 from reflex_core.errors import EmbodimentError
-from reflex_core.locations import share
+from reflex_core.files.share import share
+from reflex_core.robot.embodiment import TwoEnded
+from reflex_core.robot.embodiment_file import COLOR_SPACES, KEYS, NAMES
+from reflex_core.robot.presets import load_embodiment
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import ExportDir, MakeEngine
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError
-from reflex_core.onion import ORDER, onion
-from reflex_core.settings import settings_from
+from reflex_core.settings.table import settings_from
 from reflex_core.values import HOLD, NOTHING, POLICY, Observation, Request, Served
+from reflex_core.wedges.order import ORDER, onion
 from reflex_core.wedges.wedge import Proceed
 
 
@@ -263,7 +263,7 @@ def test_a_model_that_gives_nan_for_a_plain_picture_does_not_become_ready(make_e
 def test_a_file_of_its_own_wins_over_a_preset_and_that_is_logged(
     make_engine: MakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from reflex_core.locations import share
+    from reflex_core.files.share import share
 
     robot = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
     (tmp_path / "robot.json").write_text(json.dumps(robot | {"embodiment": "custom"}))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from conftest import ExportDir, MakeEngine
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError
-from reflex_core.locations import share
-from reflex_core.settings import settings_from
+from reflex_core.files.share import share
+from reflex_core.settings.table import settings_from
 
 Change = Callable[[Path, dict[str, Any]], object]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import MakeEngine
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import NotReadyError, ObservationError
 from reflex_core.values import Observation, Request, Served
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from reflex_core.errors import ExportError
-from reflex_core.export import Affine, config_hash, model_hash, open_export
+from reflex_core.export.export import Affine, config_hash, model_hash, open_export
 
 
 def written(path: Path, config: Any = None, text: str | None = None) -> Path:

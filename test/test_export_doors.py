@@ -14,9 +14,9 @@ from echoes import GIVEN, MASK, STATE, TOKEN, echo
 from http_client import Client
 from lerobot_files import ABSOLUTE, normalizer, pipelines, relative, statistics, unnormalizer
 
-from reflex_core.engine import Engine
-from reflex_core.settings import settings_from
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_core.engine.engine import Engine
+from reflex_core.settings.table import settings_from
+from reflex_ros.sidecar.server import Sidecar
 
 Serving = Callable[[Path], Server]
 LOW, HIGH = [-1.5] * 6 + [0.5], [2.5] * 6 + [0.5]
@@ -106,7 +106,7 @@ def test_a_pi05_reads_its_state_in_the_prompt(serving: Serving, tmp_path: Path) 
 
 
 def test_the_doctor_warns_of_a_state_without_statistics(tmp_path: Path) -> None:
-    from reflex_core.doctor.policy import policy
+    from reflex_core.doctor.served_policy import policy
 
     block = {"action": {"mode": "mean_std", "mean": [0.0] * 7, "std": [1.0] * 7}}
     path = echo(tmp_path, "somebodys", felt=7, image=False, normalization=block)
@@ -119,7 +119,7 @@ def test_the_doctor_warns_of_a_state_without_statistics(tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_is_another_model(tmp_path: Path) -> None:
-    from reflex_core.export import open_export
+    from reflex_core.export.export import open_export
 
     hashes = {open_export(echo(tmp_path, felt=7, image=False)).model_hash}
     file = tmp_path / "tokenizer" / "tokenizer.json"

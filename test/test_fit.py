@@ -12,12 +12,13 @@ import odd_exports
 import pytest
 from conftest import ExportDir
 
-from reflex_core.embodiment import Camera, Embodiment, Statistics, load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.policy.fit import Fit, fit
+from reflex_core.export.binding import Fit, fit
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.layouts import load_layout
-from reflex_core.policy.policy import load_policy
+from reflex_core.robot.embodiment import Camera, Embodiment, Statistics
+from reflex_core.robot.presets import load_preset
 
 FRANKA = load_preset("franka").without_gripper()
 SEVEN = Statistics(np.zeros(7), np.ones(7))

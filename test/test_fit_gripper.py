@@ -13,11 +13,12 @@ from conftest import ExportDir
 from odd_exports import probe
 from robots import ranges, robot
 
-from reflex_core.embodiment import Embodiment, load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.presets import load_preset
 
 IDENTITY = {"normalization": {"state": {"mode": "identity"}, "action": {"mode": "identity"}}}
 ARM = [f"joint_{number}" for number in range(6)]

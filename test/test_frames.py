@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import ENCODINGS, encoded_size, needs_conversion, rgb
+from reflex_core.images.raw_encodings import ENCODINGS, encoded_size, needs_conversion, rgb
 from reflex_core.values import Frame, Pixels
 
 RED, GREEN, BLUE, GREY = (230, 20, 40), (30, 210, 60), (25, 35, 220), (128, 128, 128)

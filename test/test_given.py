@@ -10,8 +10,8 @@ import pytest
 
 from reflex_core.errors import SettingError
 from reflex_ros.cli.serve import unused
-from reflex_ros.given import given
-from reflex_ros.ros_args import ROS_ARGS
+from reflex_ros.console.ros_args import ROS_ARGS
+from reflex_ros.settings_sources import given
 
 HEAD = "/**:\n  ros__parameters:\n"
 

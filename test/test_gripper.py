@@ -15,10 +15,10 @@ import pytest
 from odd_exports import HORIZON, probe
 from robots import ranges, robot
 
-from reflex_core.embodiment import Embodiment
-from reflex_core.export import open_export
-from reflex_core.policy.gripper import at_the_ends, ends_of
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.gripper import at_the_ends, ends_of
 from reflex_core.values import Floats
 
 PLAIN = {"normalization": {"state": {"mode": "identity"}, "action": {"mode": "identity"}}}

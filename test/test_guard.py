@@ -25,7 +25,7 @@ from guarded import (
 )
 
 from reflex_core.errors import InferenceError
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.values import (
     HOLD,
     POLICY,

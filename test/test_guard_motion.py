@@ -25,10 +25,10 @@ from guarded import (
     spoiled,
 )
 
-from reflex_core.embodiment import Embodiment
-from reflex_core.limits.config import REJECT
-from reflex_core.limits.values import effective_limits
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.limits.limits import effective_limits
+from reflex_core.robot.limits.safety_config import REJECT
 from reflex_core.values import (
     CLOUD,
     HOLD,

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import load_preset
-from reflex_core.export import open_export
-from reflex_core.limits.config import SafetyConfig
-from reflex_core.locations import embedded_policy
-from reflex_core.metrics import Metrics
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.limits.safety_config import SafetyConfig
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Frame, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_ros.demo.arm import Arm

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from conftest import ExportDir
 
-from reflex_core.embodiment import load_preset
+from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
+from reflex_core.chunks.rtc import GUIDED, OFF, guided_columns
 from reflex_core.errors import ExportError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.guidance import Guidance, shifted, soft_mask
-from reflex_core.policy.policy import load_policy
-from reflex_core.policy.rtc import GUIDED, OFF, guided_columns
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.sampler import Adaptive, Flow, Sampling, euler, start_noise
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats
 
 SHAPE = (1, 50, 7)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from guarded import FRANKA, HIGH, LOW, MIDDLE
 
-from reflex_core.limits.history import Moment, Told
-from reflex_core.limits.values import Limits, effective_limits
 from reflex_core.robot.limits.commands import RobotCommands
+from reflex_core.robot.limits.history import Moment, Told
 from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM, Doubles, Hold, Stream, hold
+from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.values import Floats
 
 FOUND = effective_limits(FRANKA.joint_names, FRANKA, None)

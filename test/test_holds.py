@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.metrics import Metrics
-from reflex_core.pacing import Running
+from reflex_core.chunks.scheduling import Running
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.hold import MEASURED, Hold
-from reflex_ros.holds import Holds
-from reflex_ros.progress import Progress
+from reflex_ros.node.holds import Holds
+from reflex_ros.node.progress import Progress
 
 NOW_NS, MONOTONIC_NS, DT_S = 10**18, 10**12, 0.05
 HELD = Hold(np.arange(8, dtype=np.float32).reshape(4, 2), DT_S, 1, MEASURED, np.zeros(2))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import ObservationError
-from reflex_core.export import Affine
-from reflex_core.policy.contract import StateSlot
-from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.export.contract import StateSlot
+from reflex_core.export.export import Affine
+from reflex_core.export.image_slots import ImageSlot
 from reflex_core.policy.inputs import (
     image_array,
     image_arrays,

@@ -12,7 +12,7 @@ from conftest import MakeEngine
 from guarded import COLUMNS, FRANKA, MIDDLE
 from http_client import picture
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ObservationError
 from reflex_core.robot.intake import Intake, has_words
 from reflex_core.robot.plausibility import StateRange, state_range

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from guarded import FRANKA, MIDDLE
 
-from reflex_core.embodiment import load_preset
 from reflex_core.robot.joint_gate import (
     GAP_S,
     IMPLAUSIBLE,
@@ -22,6 +21,7 @@ from reflex_core.robot.joint_gate import (
     Path,
     joint_gate,
 )
+from reflex_core.robot.presets import load_preset
 
 NAMES = list(FRANKA.joint_names)
 HOME = [float(each) for each in MIDDLE]

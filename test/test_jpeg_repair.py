@@ -21,11 +21,11 @@ from webcams import (
 )
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import encoded_size, rgb
-from reflex_core.metrics import Metrics
-from reflex_core.pictures import jpeg_repair
-from reflex_core.pictures.headers import check_pixels, file_header
-from reflex_core.rate_limit import Seldom
+from reflex_core.images import jpeg_repair
+from reflex_core.images.file_headers import check_pixels, file_header
+from reflex_core.images.raw_encodings import encoded_size, rgb
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import Frame, Pixels
 
 PICTURE = scene()

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from reflex_core.calibration import cache
-from reflex_core.embodiment import load_embodiment
 from reflex_core.errors import ReflexError
-from reflex_core.export import open_export
+from reflex_core.export.export import open_export
 from reflex_core.files.json_fields import JsonError, parse_json, read_json, read_object
-from reflex_core.limits.config import load_safety_config
-from reflex_core.observation_files import read_observations
-from reflex_core.untrusted import escaped, shown
+from reflex_core.files.observations import read_observations
+from reflex_core.robot.limits.safety_config import load_safety_config
+from reflex_core.robot.presets import load_embodiment
+from reflex_core.text.untrusted import escaped, shown
 
 TOO_DEEP = "nested deeper than 64 levels"
 BAD: dict[str, tuple[bytes, str]] = {

@@ -17,11 +17,11 @@ from benchmarks import latency_sweep
 from benchmarks.latency_sweep import BOTH, CONDITIONS, CORRECTED, FROM_START, RTC, SKIP, Task, cell
 from benchmarks.moving_target import Followed, World, straight_path
 from benchmarks.sweep_report import Cell, Outcome, bootstrap, draw, markdown, read
-from reflex_core.a2c2.correction import Correction, load_correction
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.chunks.a2c2.correction import Correction, load_correction
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_SPACING_M, make_scene
 

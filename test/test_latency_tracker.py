@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from reflex_core.calibration.latency import NEEDED, LatencyTracker
-from reflex_core.engine import Engine
+from reflex_core.calibration.latency_tracker import NEEDED, LatencyTracker
+from reflex_core.engine.engine import Engine
 from reflex_core.values import Request, Served
 
 Answer = tuple[Request, Served]

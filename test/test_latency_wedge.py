@@ -12,7 +12,7 @@ from wedge_requests import Arm, answer, request
 
 from reflex_core.errors import InferenceError
 from reflex_core.values import Request, Served
-from reflex_core.wedges.latency import Latency
+from reflex_core.wedges.injected_latency import Latency
 
 
 @pytest.mark.parametrize("delay_ms", [0.0, -5.0, math.nan])

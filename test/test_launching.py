@@ -11,17 +11,17 @@ import pytest
 from launch_double import Context, launch_modules
 
 from reflex_core.errors import SettingError
-from reflex_core.locations import share
-from reflex_core.settings import TABLE
-from reflex_ros import launching
+from reflex_core.files.share import share
+from reflex_core.settings.table import TABLE
+from reflex_ros import launch_args
 from reflex_ros.demo.scene import make_scene
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
 def test_every_setting_is_a_launch_argument_with_its_help() -> None:
-    assert [name for name, _ in launching.arguments()] == [row.name for row in TABLE]
-    assert all(row.help in text for row, (_, text) in zip(TABLE, launching.arguments(), strict=True))
+    assert [name for name, _ in launch_args.arguments()] == [row.name for row in TABLE]
+    assert all(row.help in text for row, (_, text) in zip(TABLE, launch_args.arguments(), strict=True))
 
 
 def test_arguments_become_typed_parameters_and_empty_ones_are_left_alone() -> None:
@@ -33,7 +33,7 @@ def test_arguments_become_typed_parameters_and_empty_ones_are_left_alone() -> No
         "robot_id": "r7",
         "host": "",
     }
-    assert launching.parameters(texts) == {
+    assert launch_args.parameters(texts) == {
         "port": 9000,
         "max_age_ms": 250.0,
         "http": False,
@@ -55,15 +55,15 @@ def test_arguments_become_typed_parameters_and_empty_ones_are_left_alone() -> No
 )
 def test_a_wrong_argument_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(SettingError, match=name):
-        launching.parameters({name: text})
+        launch_args.parameters({name: text})
 
 
 def test_processes_get_the_shared_memory_profile_unless_the_user_has_one() -> None:
-    added = launching.environment({})
+    added = launch_args.environment({})
     assert added["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(share() / "config" / "fastdds_shm.xml")
     assert Path(added["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
     own = {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml", "MALLOC_TRIM_THRESHOLD_": "1"}
-    assert launching.environment(own) == {"MALLOC_MMAP_THRESHOLD_": "67108864"}
+    assert launch_args.environment(own) == {"MALLOC_MMAP_THRESHOLD_": "67108864"}
 
 
 def test_launch_files_are_valid_python() -> None:
@@ -106,7 +106,7 @@ def test_serve_takes_every_setting_and_gives_the_node_those_that_were_written() 
 def test_serve_wires_a_robot_without_a_launch_file_of_its_own(tmp_path: Path) -> None:
     entities = described("serve").entities
     defaults = {entity.name: entity.default_value for entity in entities if entity.kind == "argument"}
-    assert {name for name, _, _ in launching.OWN_ARGUMENTS} < set(defaults)
+    assert {name for name, _, _ in launch_args.OWN_ARGUMENTS} < set(defaults)
     [function] = [entity.function for entity in entities if entity.kind == "function"]
     file = tmp_path / "arm.yaml"
     file.write_text("/**:\n  ros__parameters:\n    deadline_ms: 33\n")
@@ -122,8 +122,10 @@ def test_serve_wires_a_robot_without_a_launch_file_of_its_own(tmp_path: Path) ->
 def test_rules_are_parted_by_blanks_or_commas() -> None:
     wanted = [("a/image_raw", "/b"), ("joint_states", "/arm/joint_states"), ("instruction", "~/words")]
     for parted in (" ", ", ", ","):
-        assert launching.remappings("", parted.join(f"{name}:={target}" for name, target in wanted)) == wanted
-    assert launching.remappings("", "") == []
+        assert (
+            launch_args.remappings("", parted.join(f"{name}:={target}" for name, target in wanted)) == wanted
+        )
+    assert launch_args.remappings("", "") == []
 
 
 @pytest.mark.parametrize(
@@ -142,14 +144,14 @@ def test_rules_are_parted_by_blanks_or_commas() -> None:
 )
 def test_a_wrong_rule_is_refused(trajectory: str, remap: str, says: str) -> None:
     with pytest.raises(SettingError) as refused:
-        launching.remappings(trajectory, remap)
+        launch_args.remappings(trajectory, remap)
     assert says in str(refused.value)
 
 
-def serve_plan(**texts: str) -> launching.Plan:
+def serve_plan(**texts: str) -> launch_args.Plan:
     """What serve.launch.py makes of its arguments; those that are not given are as it declares them."""
-    defaults = {name: value for name, value, _ in launching.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
-    return launching.plan(
+    defaults = {name: value for name, value, _ in launch_args.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
+    return launch_args.plan(
         defaults | texts, ["/opt/ros/bin/ros2", "launch", "reflex_ros", "serve.launch.py", *given(texts)]
     )
 
@@ -176,16 +178,16 @@ def test_a_launch_argument_that_there_is_not_is_refused(name: str, says: str) ->
 def test_arguments_of_a_launch_file_that_includes_ours_are_its_own(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    defaults = {name: value for name, value, _ in launching.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
+    defaults = {name: value for name, value, _ in launch_args.OWN_ARGUMENTS} | {row.name: "" for row in TABLE}
     above = {"robot_ip": "10.0.0.1", "embodimnt": "franka", "ros_namespace": "/left"}
     called = ["ros2", "launch", "cell", "bringup.launch.py", "robot_ip:=10.0.0.1"]
-    assert launching.plan(defaults | above, called).parameters == []
+    assert launch_args.plan(defaults | above, called).parameters == []
     assert "'embodimnt' is not one of serve.launch.py; did you mean embodiment?" in caplog.text
     file = tmp_path / "left.yaml"
     file.write_text("/left/reflex: {ros__parameters: {deadline_ms: 33}}\n")
-    assert launching.plan(defaults | above | {"params_file": str(file)}, called).parameters == [str(file)]
+    assert launch_args.plan(defaults | above | {"params_file": str(file)}, called).parameters == [str(file)]
     prefix = ["ros2", "launch", "--launch-prefix", "gdb", "reflex_ros", "serve.launch.py"]
-    assert launching.plan(defaults | {"launch-prefix": "gdb"}, prefix).parameters == []
+    assert launch_args.plan(defaults | {"launch-prefix": "gdb"}, prefix).parameters == []
 
 
 @pytest.mark.parametrize("word", ["1", "yes", "on", "True", "true"])

@@ -29,8 +29,8 @@ from odd_exports import (
 )  # fmt: skip
 
 from reflex_core.errors import ExportError
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Frame, Observation, Pixels
 

@@ -19,12 +19,12 @@ import pytest
 from http_client import Client, text
 from safetensors.numpy import load_file
 
-from reflex_core.engine import Engine
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.settings import settings_from
+from reflex_core.engine.engine import Engine
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Frame, Observation
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.server import Sidecar
 
 FIXTURES = Path(__file__).parent / "fixtures" / "lerobot"
 sys.path.insert(0, str(FIXTURES))

@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import load_preset
-from reflex_core.limits.check import LINES_KEPT, Check, Checked
-from reflex_core.limits.config import CLIP, REJECT, SCALE
-from reflex_core.limits.motion import Motion, Splice, Start
-from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.limits.walk import stoppable
+from reflex_core.robot.limits.check import LINES_KEPT, Check, Checked
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.reachable import Motion, Splice, Start
+from reflex_core.robot.limits.safety_config import CLIP, REJECT, SCALE
+from reflex_core.robot.limits.walk import stoppable
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats
 
 ARM = load_preset("franka").without_gripper()

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import load_preset
-from reflex_core.embodiment.values import TwoEnded
-from reflex_core.limits.config import SafetyConfig, SafetyConfigError, load_safety_config
-from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.embodiment import TwoEnded
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.safety_config import SafetyConfig, SafetyConfigError, load_safety_config
+from reflex_core.robot.presets import load_preset
 from reflex_core.wedges.guard import guard_for
 
 ARM = load_preset("franka").without_gripper()

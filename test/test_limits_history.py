@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from reflex_core.limits.history import EPISODES_KEPT, CommandHistory, Moment, Told, moment_of
+from reflex_core.robot.limits.history import EPISODES_KEPT, CommandHistory, Moment, Told, moment_of
 from reflex_core.values import Floats, Observation, Request
 
 MIDDLE = np.zeros(7, np.float32)

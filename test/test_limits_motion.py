@@ -8,10 +8,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import load_preset
-from reflex_core.limits.history import Moment, Told
-from reflex_core.limits.motion import TRACKING_S, Motion, motion
-from reflex_core.limits.values import Limits, effective_limits
+from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.reachable import TRACKING_S, Motion, motion
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats
 
 ARM = load_preset("franka").without_gripper()

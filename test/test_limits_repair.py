@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from slow_walk import slow_clip, slow_scale
 
-from reflex_core.limits.check import Check, inner_limits
-from reflex_core.limits.config import CLIP, REJECT, SCALE
-from reflex_core.limits.motion import Motion, Splice, Start
-from reflex_core.limits.values import Limits, Saturating
-from reflex_core.limits.walk import Joint
+from reflex_core.robot.limits.check import Check, inner_limits
+from reflex_core.robot.limits.limits import Limits, Saturating
+from reflex_core.robot.limits.reachable import Motion, Splice, Start
+from reflex_core.robot.limits.safety_config import CLIP, REJECT, SCALE
+from reflex_core.robot.limits.walk import Joint
 from reflex_core.values import Floats
 
 DT_S = 0.1

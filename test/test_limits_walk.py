@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from slow_walk import largest_stoppable, slow_clip, slow_scale
 
-from reflex_core.limits.walk import Joint, clip, scale, stoppable
+from reflex_core.robot.limits.walk import Joint, clip, scale, stoppable
 
 FOR_EVER = math.inf
 NEVER_SETTLED = 10**9

@@ -22,14 +22,14 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.settings import settings_from
-from reflex_ros.inputs import LATCHED, SENSOR, Inputs
-from reflex_ros.observations import ObservationBuffer
+from reflex_core.settings.table import settings_from
+from reflex_ros.graph.qos import unheard
+from reflex_ros.graph.topics import compressed_topic
+from reflex_ros.node.instruction import SETTLE_NS, HeardOnce
+from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.subscriptions import LATCHED, SENSOR, Inputs
 from reflex_ros.playing.player import Player
 from reflex_ros.playing.traces import camera_offers
-from reflex_ros.qos import unheard
-from reflex_ros.topics import compressed_topic
-from reflex_ros.words import SETTLE_NS, HeardOnce
 
 WARN, OK = b"\x01", b"\x00"
 DURABILITY = "qos_overrides./instruction.subscription.durability"

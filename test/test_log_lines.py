@@ -15,11 +15,11 @@ from bags import CAMERA, JOINTS, START_NS, arrival, image, joints
 from http_client import good, raw
 
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
-from reflex_core.frames import rgb
-from reflex_core.log_lines import OneLine
-from reflex_ros.logs import RosHandler
-from reflex_ros.observations import NAMES_KEPT, Gates, ObservationBuffer
-from reflex_ros.sidecar.reply import problem
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.text.log_lines import OneLine
+from reflex_ros.node.logging_bridge import RosHandler
+from reflex_ros.node.observation_buffer import NAMES_KEPT, Gates, ObservationBuffer
+from reflex_ros.sidecar.act_reply import problem
 
 EVIL = "x\n[ERROR] fake\r\x1b[2J\u202e\u2028\x85\x00\ud800"
 SHOWN = "x\\n[ERROR] fake\\r\\x1b[2J\\u202e\\u2028\\x85\\x00\\ud800"

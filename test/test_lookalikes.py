@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.doctor.export import export
+from reflex_core.doctor.export_files import export
 from reflex_core.doctor.finding import FAIL
 from reflex_core.errors import ExportError
-from reflex_core.export import open_export
-from reflex_core.lookalikes import NOT_AN_EXPORT, lookalike
+from reflex_core.export.export import open_export
+from reflex_core.export.lookalikes import NOT_AN_EXPORT, lookalike
 from reflex_ros.cli.main import main
 
 TRACE = next((Path(__file__).parent / "fixtures" / "traces").glob("*.jsonl.gz"))

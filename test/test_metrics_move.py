@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every family of reflex_core/metrics.py changes when what it counts happens, as GET /metrics shows it."""
+"""Every family of reflex_core/metrics/metrics.py changes when what it counts happens, as GET /metrics shows it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from recordings import tiny_disk
 from ros_world import REACH_HOME, World, world
 from test_jpeg_repair import MENDED
 
-from reflex_core.limits.config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
-from reflex_core.locations import embedded_policy
-from reflex_core.metrics import CudaGraphMetrics, Metrics
-from reflex_core.recorder import Recorder
+from reflex_core.files.share import embedded_policy
+from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.records.recorder import Recorder
+from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
 
 
 @dataclass(frozen=True)

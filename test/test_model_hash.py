@@ -17,8 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from reflex_core.errors import ExportError
-from reflex_core.export import model_hash, open_export
-from reflex_core.onnx_data import external_data
+from reflex_core.export.export import model_hash, open_export
+from reflex_core.export.onnx_data import external_data
 
 
 def outside(name: str, location: str, **entries: str) -> onnx.TensorProto:

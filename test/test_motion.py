@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from reflex_core.motion import (
+from reflex_core.chunks.smoothness import (
     EPISODES_KEPT,
     Border,
     MotionQuality,

@@ -21,8 +21,8 @@ from reflex_ros.msg import ActionChunk
 from ros_world import Spinner, World, wait_for, world
 
 from reflex_core.errors import SettingError
-from reflex_core.locations import share
-from reflex_ros.node import ReflexNode
+from reflex_core.files.share import share
+from reflex_ros.node.node import ReflexNode
 
 T = Transition
 

@@ -17,10 +17,10 @@ from sensor_msgs.msg import JointState
 from webcams import png_claiming, put_together, restarting, taken_apart
 from webcams import scene as webcam_scene
 
-from reflex_core.frames import rgb
+from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Request, Served
-from reflex_ros.conversions import stamp_ns
-from reflex_ros.inputs import SENSOR
+from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.node.subscriptions import SENSOR
 
 
 class Ear:

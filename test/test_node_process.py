@@ -22,9 +22,9 @@ from reflex_ros.msg import ActionChunk
 from ros_world import REACH_HOME, Robot, Spinner, wait_for
 
 from reflex_ros.cli.main import main
-from reflex_ros.dds_profile import PROFILE_VARIABLES
-from reflex_ros.given import given
-from reflex_ros.ros_args import ROS_ARGS
+from reflex_ros.console.ros_args import ROS_ARGS
+from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
+from reflex_ros.settings_sources import given
 
 Start = Callable[..., subprocess.Popen[str]]
 DOMAIN = 41 + os.getpid() % 20

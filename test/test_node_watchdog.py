@@ -14,8 +14,8 @@ from reflex_ros.msg import ActionChunk
 from ros_world import World, wait_for, world
 
 from reflex_core.values import Request, Served
-from reflex_ros.chunk_loop import GONE, LATE
-from reflex_ros.watchdog import PERIOD_S, TEXTS, Watchdog
+from reflex_ros.node.chunk_loop import GONE, LATE
+from reflex_ros.node.watchdog import PERIOD_S, TEXTS, Watchdog
 
 ERROR, OK = b"\x02", b"\x00"
 

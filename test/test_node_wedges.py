@@ -16,9 +16,9 @@ from conftest import ExportDir, Server
 from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, REACH_HOME, World, rows, wait_for, world
 
-from reflex_core.audit.chain import audit_files, verify
-from reflex_core.trace.reader import TraceReader
-from reflex_ros.conversions import stamp_ns
+from reflex_core.records.audit.chain import audit_files, verify
+from reflex_core.records.trace.reader import TraceReader
+from reflex_ros.messages.conversions import stamp_ns
 
 POLICY, LAST_KNOWN_GOOD = ActionChunk.SOURCE_POLICY, ActionChunk.SOURCE_LAST_KNOWN_GOOD
 CLOUD, HOLD = ActionChunk.SOURCE_CLOUD, ActionChunk.SOURCE_HOLD

@@ -13,7 +13,7 @@ from lerobot_files import EVERYTHING, HIGH, LOW, MEAN, STD
 from safetensors.numpy import save_file
 
 from reflex_core.errors import ExportError
-from reflex_core.export import Affine, Export, affine, open_export
+from reflex_core.export.export import Affine, Export, affine, open_export
 
 STATE_FILE, ACTION_FILE = "policy_preprocessor_step_5.safetensors", "policy_postprocessor_step_0.safetensors"
 

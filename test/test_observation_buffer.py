@@ -11,8 +11,8 @@ import pytest
 from benchmarks.robot_world import ARM, NAMES, PICTURE
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.values import Observation
-from reflex_ros.arrivals import IMAGE, Arrival
-from reflex_ros.observations import (
+from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.node.observation_buffer import (
     FUTURE_NS,
     NAMES_KEPT,
     Gates,

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.robot_world import NAMES, PICTURE
 from reflex_core.robot.joint_gate import Implausible, Path
-from reflex_ros.arrivals import IMAGE, Arrival
-from reflex_ros.observations import (
+from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.node.observation_buffer import (
     NOTHING_CONSUMED,
     Gates,
     ObservationBuffer,

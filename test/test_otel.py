@@ -323,7 +323,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 from reflex_core.errors import ConfigurationError
-from reflex_core.settings import settings_from
+from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
 try:
     connect_tracing(settings_from({"otel_endpoint": "http://127.0.0.1:4318"}), {}, "")
@@ -342,8 +342,8 @@ def test_without_the_extra_one_sentence_says_what_to_install() -> None:
 
 WHEN_OFF = """
 import sys
-from reflex_core.engine import Engine
-from reflex_core.settings import settings_from
+from reflex_core.engine.engine import Engine
+from reflex_core.settings.table import settings_from
 from reflex_ros.cli import serve
 from reflex_ros.otel.connect import connect_tracing
 engine = Engine(settings_from({"device": "cpu", "intra_op_threads": 1}), None, connect_tracing)

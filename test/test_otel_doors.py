@@ -16,8 +16,8 @@ from otlp import CALLER, SAMPLED, TRACE, Receiver, receiving, values
 from ros_world import REACH_HOME, world
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.locations import embedded_policy
-from reflex_core.trace.reader import TraceReader
+from reflex_core.files.share import embedded_policy
+from reflex_core.records.trace.reader import TraceReader
 
 Serve = Callable[..., Any]
 
@@ -89,8 +89,8 @@ def test_health_and_metrics_say_how_the_exporter_is(serve: Serve, receiver: Rece
 
 
 def test_an_engine_that_cannot_send_refuses_the_setting(receiver: Receiver) -> None:
-    from reflex_core.engine import Engine
-    from reflex_core.settings import settings_from
+    from reflex_core.engine.engine import Engine
+    from reflex_core.settings.table import settings_from
 
     settings = settings_from({"device": "cpu", "intra_op_threads": 1, "otel_endpoint": receiver.url})
     with pytest.raises(ConfigurationError, match="--otel-endpoint"):

@@ -16,9 +16,9 @@ from conftest import MakeEngine
 from otlp import CALLER, TRACE, Receiver, receiving, values
 
 from benchmarks import otel_cost
-from reflex_core.locations import embedded_policy
-from reflex_core.settings import TABLE
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_core.files.share import embedded_policy
+from reflex_core.settings.table import TABLE
+from reflex_ros.sidecar.server import Sidecar
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "how-to" / "opentelemetry.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from reflex_core.pacing import LATENCIES_KEPT, Pacing, Running
+from reflex_core.chunks.scheduling import LATENCIES_KEPT, Pacing, Running
 
 SECOND_NS = 10**9
 CHUNK = Running(100 * SECOND_NS, 0.05, 50)  # 2.5 s

@@ -295,7 +295,7 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
         names = archive.namelist()
     data = f"reflex_ros-{metadata(wheel)['Version']}.data/data"
     expected = [
-        "reflex_core/engine.py",
+        "reflex_core/engine/engine.py",
         "reflex_ros/__init__.py",
         *(f"reflex_ros/msg/_{re.sub('(?<!^)(?=[A-Z])', '_', message).lower()}.py" for message in MESSAGES),
         f"{data}/share/reflex_ros/package.xml",
@@ -338,7 +338,7 @@ def test_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     ).split()
     assert len(files) == 3
     assert all(Path(file).is_relative_to(prefix) for file in files), files
-    share = "from reflex_core.locations import embedded_policy; print(embedded_policy())"
+    share = "from reflex_core.files.share import embedded_policy; print(embedded_policy())"
     found = run(python, "-c", share, cwd=tmp_path, **borrowed).strip()
     assert Path(found) == prefix / "share/reflex_ros/models/reach_panda"
     assert "usage: reflex" in run(prefix / "bin" / "reflex", "--help", cwd=tmp_path, **borrowed)

@@ -171,7 +171,7 @@ def test_another_site_takes_no_place_from_the_page(
 
 
 def test_a_page_that_nobody_sees_costs_nothing(serving: Serving, look_at: LookAt) -> None:
-    from reflex_ros.sidecar.door import HUB
+    from reflex_ros.sidecar.page_routes import HUB
 
     server = serving()
     page = look_at(server)

@@ -19,9 +19,9 @@ from http_client import Client, good, wait_for
 from page_world import KEY, Events, PaperRobot
 
 from reflex_core.errors import ReflexError
-from reflex_ros.sidecar.door import FILES, HUB
 from reflex_ros.sidecar.events import MOST_CLIENTS, Hub
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.page_routes import FILES, HUB
+from reflex_ros.sidecar.server import Sidecar
 
 Open = Callable[..., Server]
 

@@ -17,17 +17,17 @@ from conftest import MakeEngine
 from http_client import picture
 from wedge_requests import answer, request
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.robot.callers import ROS
 from reflex_core.values import HOLD, Frame, GuardReport, Observation
-from reflex_ros.diagnostics import Finding
-from reflex_ros.sidecar.headline import BAD, GOOD, WAIT, WARN, headline
-from reflex_ros.sidecar.origin import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
-from reflex_ros.sidecar.robot import Look, Robot
-from reflex_ros.sidecar.snapshot import BARS, Snapshots, nice_top
+from reflex_ros.node.diagnostics import Finding
+from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
+from reflex_ros.sidecar.history import EVENTS, LATENCIES, Watch
+from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, headline
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
-from reflex_ros.sidecar.watch import EVENTS, LATENCIES, Watch
 
 ACTIVE = Look("active")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.parameter_file import matches, parameter_value, read_parameters
+from reflex_core.settings.parameter_file import matches, parameter_value, read_parameters
 
 HEAD = "/**:\n  ros__parameters:\n"
 

@@ -14,10 +14,10 @@ from lerobot_files import ABSOLUTE, normalizer, pipelines, relative, statistics,
 
 from reflex_core.doctor.finding import FAIL, OK
 from reflex_core.doctor.parity import FIXTURE, parity, record
-from reflex_core.embodiment import load_preset
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import start_noise
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Observation
 
 HERE = np.linspace(-0.5, 0.5, DIM).astype(np.float32)

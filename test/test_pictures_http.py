@@ -13,10 +13,10 @@ import pytest
 from http_client import Client, text
 from numpy.typing import NDArray
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.policy.resize import placed, resized
-from reflex_core.settings import settings_from
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_core.settings.table import settings_from
+from reflex_ros.sidecar.server import Sidecar
 
 ExportDir = Callable[[str], Path]
 SIDE = 64

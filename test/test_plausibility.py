@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from guarded import COLUMNS, FRANKA, MEASURED, MIDDLE
 
-from reflex_core.embodiment import load_preset
 from reflex_core.robot.plausibility import LARGEST, StateRange, state_range
+from reflex_core.robot.presets import load_preset
 
 ARM = state_range(FRANKA, FRANKA.joint_names, COLUMNS)
 WIDTH = FRANKA.action_max - FRANKA.action_min

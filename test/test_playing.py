@@ -22,21 +22,21 @@ from recordings import jpeg, picture
 from replays import record
 from sensor_msgs.msg import Image, Imu, JointState
 
-from reflex_core.frames import rgb
-from reflex_core.replay.images import ImageFiles
-from reflex_core.trace.fields import timestamp_ns
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import TraceError
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.records.trace.fields import timestamp_ns
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Frame
-from reflex_ros.arrivals import Arrival, header_stamp_ns, image_frame, kind_of
-from reflex_ros.bag.messages import serialised
 from reflex_ros.bag.source import BagSource
-from reflex_ros.conversions import imu_state, odometry_state, stamp_ns
+from reflex_ros.bag.topic_types import serialised
+from reflex_ros.messages.conversions import imu_state, odometry_state, stamp_ns
+from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, kind_of
 from reflex_ros.playing.bags import BagRecording
 from reflex_ros.playing.pace import Pace
 from reflex_ros.playing.player import shifted
+from reflex_ros.playing.recording import Moment
 from reflex_ros.playing.traces import TraceRecording, compressed_image, raw_image
-from reflex_ros.playing.values import Moment
 
 FOREIGN = Path(__file__).parent / "fixtures" / "traces"
 PANDA = tuple(f"panda_joint{number}" for number in range(1, 8))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import ObservationError
-from reflex_core.pictures.decoding import decode_grey, decode_png
-from reflex_core.pictures.png_chunks import MAGIC, MOST_CHUNKS, pixel_chunks
+from reflex_core.images.decoding import decode_grey, decode_png
+from reflex_core.images.png_chunks import MAGIC, MOST_CHUNKS, pixel_chunks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 HEADER_ENDS = 33

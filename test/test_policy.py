@@ -14,14 +14,14 @@ import pytest
 from conftest import ExportDir
 from odd_exports import probe
 
-from reflex_core.cancellation import Cancellation
-from reflex_core.embodiment import load_preset
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import InferenceError, ObservationError
-from reflex_core.export import open_export
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.layouts import Tensors
-from reflex_core.policy.policy import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation
 from reflex_core.wedges.predict import template
 

@@ -13,19 +13,19 @@ import pytest
 from conftest import ExportDir
 
 from benchmarks import prefix_reuse
-from reflex_core.embodiment import load_embodiment
 from reflex_core.errors import ConfigurationError, ExportError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.blocks import CacheRule
+from reflex_core.export.binding import fit
+from reflex_core.export.config_schema import CacheRule
+from reflex_core.export.export import open_export
+from reflex_core.export.image_slots import ImageSlot
+from reflex_core.files.share import embedded_policy
 from reflex_core.policy.cuda_graph import StaticSession
-from reflex_core.policy.fit import fit
-from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.policy.flow_matching import Policy, Prediction, load_policy
 from reflex_core.policy.layouts import load_placed
-from reflex_core.policy.policy import Policy, Prediction, load_policy
 from reflex_core.policy.prefix_cache import HIT, MISS, NOT_CACHED, PrefixCache, image_change, thumbnail
 from reflex_core.policy.providers import Placement
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Frame, Observation, Request
 from reflex_core.wedges.predict import Predict
 

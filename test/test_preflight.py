@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from reflex_core.directories import unwritable
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError
-from reflex_core.preflight import problems
-from reflex_core.settings import settings_from
+from reflex_core.files.directories import unwritable
+from reflex_core.settings.table import settings_from
+from reflex_core.settings.validation import problems
 from reflex_ros.preflight import CHECKS, require_door, require_sound
 
 ExportDir = Callable[[str], Path]
@@ -84,7 +84,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_it_is_found_before_a_model_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setattr("reflex_core.engine.assemble", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("reflex_core.engine.engine.assemble", lambda *_: pytest.fail("the model was loaded"))
     before = sorted(folder.rglob("*"))
     values = {
         name: value.replace("{}", str(folder)) if isinstance(value, str) else value

@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from reflex_core.embodiment import TwoEnded, load_preset, preset_names
-from reflex_core.embodiment.file import NAMES
 from reflex_core.errors import EmbodimentError
-from reflex_core.locations import share
+from reflex_core.files.share import share
+from reflex_core.robot.embodiment import TwoEnded
+from reflex_core.robot.embodiment_file import NAMES
+from reflex_core.robot.presets import load_preset, preset_names
 
 PI = 3.141592653589793
 

@@ -37,8 +37,8 @@ from lerobot_files import (
 )
 
 from reflex_core.errors import ExportError
-from reflex_core.export import Export, open_export
-from reflex_core.processors import RelativeActions, read_processors
+from reflex_core.export.export import Export, open_export
+from reflex_core.export.processors import RelativeActions, read_processors
 
 ACT = ([RENAME, BATCH, DEVICE, normalizer()], [unnormalizer(), DEVICE])
 SMOLVLA = ([RENAME, BATCH, NEWLINE, TOKENIZER, DEVICE, normalizer()], [unnormalizer(), DEVICE])

@@ -11,10 +11,10 @@ import pytest
 from conftest import ExportDir, MakeEngine
 
 from reflex_core.calibration.auto import auto_calibrate
-from reflex_core.calibration.measuring import Effort
+from reflex_core.calibration.measure import Effort
+from reflex_core.concurrency.progress import report, reported_to
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.progress import report, reported_to
+from reflex_core.export.export import open_export
 
 Reports = list[tuple[float, str]]
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import ExportDir
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions, engine_cache, inference_mode, place
 
 HERE = Path("export")

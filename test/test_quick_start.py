@@ -20,10 +20,10 @@ from asking import figure
 from http_client import PATIENCE_S, Client, jpeg, wait_for
 from ros_world import REACH_HOME
 
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.reader import TraceReader
 from reflex_core.slots.routing import bucket
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import TraceError
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVE = "reflex serve ./v1/ --policy-a ./v1/ --policy-b ./v2/ --split 80 --no-rtc"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reflex_core.limits.values import Limits
-from reflex_ros.ranges import range_values, ranges_from
+from reflex_core.robot.limits.limits import Limits
+from reflex_ros.messages.limit_text import range_values, ranges_from
 
 BOUND = st.floats(-1e3, 1e3, allow_nan=False) | st.sampled_from([np.inf, -np.inf])
 NAME = st.text("abcdefgh_0123456789 to", min_size=1, max_size=12)

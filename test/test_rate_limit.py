@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reflex_core.rate_limit import KINDS_KEPT, ConditionLog, RateLimitedLog
+from reflex_core.text.rate_limit import KINDS_KEPT, ConditionLog, RateLimitedLog
 
 LOGGER = logging.getLogger("test.rate_limit")
 QUIET_S = 60.0

@@ -13,14 +13,14 @@ from conftest import Server
 from lifecycle_msgs.msg import Transition
 from ros_world import world
 
-from reflex_core.locations import embedded_policy
-from reflex_ros import ready
-from reflex_ros.node import ReflexNode
+from reflex_core.files.share import embedded_policy
+from reflex_ros.console import startup_banner
+from reflex_ros.node.node import ReflexNode
 
 
 def lines_of(server: Server) -> list[str]:
     lines: list[str] = []
-    ready.tell(server.engine, server.sidecar, lines.append, stream=io.StringIO())
+    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=io.StringIO())
     return lines
 
 
@@ -71,7 +71,7 @@ def test_a_terminal_gets_a_table_and_no_log_lines(serve, monkeypatch: pytest.Mon
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "rich", None)
     server, screen, lines = serve("calm"), _Screen(), list[str]()
-    ready.tell(server.engine, server.sidecar, lines.append, stream=screen)
+    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=screen)
     assert lines == []
     assert "CPUExecutionProvider" in screen.getvalue()
     assert server.sidecar.url in screen.getvalue()

@@ -15,10 +15,10 @@ from reflex_ros.msg import ActionChunk
 from ros_world import wait_for
 from test_trace_writer import traces, writer
 
-from reflex_core.trace.reader import TraceReader
+from reflex_core.records.trace.reader import TraceReader
 from reflex_core.values import Request, Served
-from reflex_ros.arrivals import Consumed
 from reflex_ros.bag.source import BagSource
+from reflex_ros.messages.raw import Consumed
 
 REQUESTS = 30_000
 SETTLED = 5_000  # buffers, caches and the allocator's arenas have their size by then

@@ -24,15 +24,15 @@ from lerobot_files import (
     unnormalizer,
 )
 
-from reflex_core.embodiment import load_preset
+from reflex_core.chunks.recorded_guidance import Guides
+from reflex_core.chunks.rtc import Rtc
 from reflex_core.errors import ConfigurationError, ExportError, ObservationError
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.guides import Guides
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.relative import read_mask, relative_of
-from reflex_core.policy.rtc import Rtc
 from reflex_core.policy.sampler import PLAIN, start_noise
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation, Request, Served
 from reflex_core.wedges.predict import Predict
 

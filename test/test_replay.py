@@ -16,7 +16,7 @@ from conftest import ExportDir, MakeEngine
 from recordings import jpeg, picture
 from replays import Document, command, edited, observation, record, written
 
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_core.values import Frame
 
 Output = pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from conftest import MakeEngine
 from replays import command, edited, written
 from ros_world import REACH_HOME
 
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_core.values import Frame, Observation
 
 DT_S = 0.05

@@ -17,7 +17,7 @@ from ros_world import Spinner
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from reflex_ros.inputs import SENSOR
+from reflex_ros.node.subscriptions import SENSOR
 from reflex_ros.playing import player
 
 Output = pytest.CaptureFixture[str]

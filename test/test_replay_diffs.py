@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reflex_core.records.trace.parse import Recorded, recorded
+from reflex_core.replay.comparison import MODES, Replayed, Tolerances
 from reflex_core.replay.diffs import actions_diff, diff
-from reflex_core.replay.statistics import KEPT, Median, Sample, median, verdict
-from reflex_core.replay.values import MODES, Replayed, Tolerances
-from reflex_core.trace.records import Recorded, recorded
+from reflex_core.replay.summary import KEPT, Median, Sample, median, verdict
 from reflex_core.values import Floats
 
 USUAL = Tolerances()

@@ -16,11 +16,11 @@ from recordings import tiny_disk
 from replays import command, record
 
 from reflex_core.policy.sampler import Adaptive
-from reflex_core.replay.carrying import Carrying
-from reflex_core.replay.report import Report, writing
+from reflex_core.records.trace.fields import image_mode, timestamp_ns
+from reflex_core.records.trace.parse import TraceError, recorded
+from reflex_core.replay.carry_over import Carrying
+from reflex_core.replay.diff_report import Report, writing
 from reflex_core.replay.target import PolicyTarget, Wanted
-from reflex_core.trace.fields import image_mode, timestamp_ns
-from reflex_core.trace.records import TraceError, recorded
 
 Output = pytest.CaptureFixture[str]
 

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from recordings import NAMES, tiny_disk
 from replays import command, edited, record
 
-from reflex_core.embodiment import load_preset
-from reflex_core.replay.kept import EPISODES_KEPT, POINTS_KEPT, WORST_KEPT, Kept, Watched, drawn_of
-from reflex_core.replay.picture import SHARE, draw, episode_figure, latency_figure, record_figure, units_of
-from reflex_core.replay.statistics import KEPT
-from reflex_core.replay.values import Replayed, Tolerances
-from reflex_core.trace.records import Recorded, TraceError, recorded
+from reflex_core.records.trace.parse import Recorded, TraceError, recorded
+from reflex_core.replay.comparison import Replayed, Tolerances
+from reflex_core.replay.plot_data import EPISODES_KEPT, POINTS_KEPT, WORST_KEPT, Kept, Watched, drawn_of
+from reflex_core.replay.plots import SHARE, draw, episode_figure, latency_figure, record_figure, units_of
+from reflex_core.replay.summary import KEPT
+from reflex_core.robot.presets import load_preset
 
 Output = pytest.CaptureFixture[str]
 USUAL = Tolerances()

@@ -26,10 +26,10 @@ from replays import Outcome, command, edited
 from ros_world import Spinner, rows, wait_for, world
 from sensor_msgs.msg import Image, JointState
 
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import Recorded
-from reflex_ros.conversions import stamp_ns
-from reflex_ros.inputs import SENSOR
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.records.trace.reader import TraceReader
+from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.node.subscriptions import SENSOR
 from reflex_ros.playing import player
 
 Output = pytest.CaptureFixture[str]

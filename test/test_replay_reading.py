@@ -16,15 +16,15 @@ import pytest
 from conftest import ExportDir, MakeEngine
 from replays import command, record
 
-from reflex_core.json_lines import exact, json_line
-from reflex_core.replay.report import Report, summary_document
+from reflex_core.files.json_lines import exact, json_line
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.replay.comparison import MODES, Replayed, Source
+from reflex_core.replay.diff_report import Report, summary_document
 from reflex_core.replay.runner import Plan, replay
 from reflex_core.replay.sources import open_source
-from reflex_core.replay.statistics import Totals
-from reflex_core.replay.values import MODES, Replayed, Source
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import Recorded, TraceError
-from reflex_ros.terminal import Bar
+from reflex_core.replay.summary import Totals
+from reflex_ros.console.terminal import Bar
 
 Output = pytest.CaptureFixture[str]
 FOREIGN = Path(__file__).parent / "fixtures" / "traces"

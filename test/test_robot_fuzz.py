@@ -18,7 +18,7 @@ from benchmarks import robot_fuzz
 from reflex_core.robot import joint_gate
 from reflex_core.robot.limits import commands
 from reflex_core.robot.limits.hold import Hold
-from reflex_ros import chunk_loop, observations
+from reflex_ros.node import chunk_loop, observation_buffer
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def _skewed(make: Callable[[robot_fuzz.World], None]) -> Callable[[robot_fuzz.Wo
 
 
 def _deaf_to_freshness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observations.ObservationBuffer, "fault", lambda self: None)
+    monkeypatch.setattr(observation_buffer.ObservationBuffer, "fault", lambda self: None)
     monkeypatch.setattr(joint_gate.JointGate, "put", lambda self, *message: None)
 
 

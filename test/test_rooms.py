@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.flags import markdown
-from reflex_core.onion import ORDER
+from reflex_core.settings.cli import markdown
+from reflex_core.wedges.order import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "reflex_core").rglob("*.py"))
@@ -88,13 +88,13 @@ def test_a_wedge_knows_no_other_wedge(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WEDGES, ids=room_of)
 def test_a_wedge_reads_no_settings(path: Path) -> None:
-    assert "reflex_core.settings" not in set(imports(path))
+    assert "reflex_core.settings.table" not in set(imports(path))
 
 
 def test_the_wedges_are_named_in_two_places_their_order_and_their_making() -> None:
     everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
     knows = [room_of(path) for path in everywhere if len(words(path) & set(ORDER)) >= 6]
-    assert sorted(knows) == ["reflex_core/assembly/build.py", "reflex_core/onion.py"]
+    assert sorted(knows) == ["reflex_core/engine/build.py", "reflex_core/wedges/order.py"]
 
 
 def test_only_the_engine_and_its_assembly_know_wedges() -> None:
@@ -105,7 +105,7 @@ def test_only_the_engine_and_its_assembly_know_wedges() -> None:
         for name in imports(path)
         if name.startswith("reflex_core.wedges.") and not name.startswith("reflex_core.wedges.wedge")
     }
-    homes = ("reflex_core/engine.py", "reflex_core/assembly/", "reflex_core/wedges/")
+    homes = ("reflex_core/engine/", "reflex_core/wedges/")
     assert [name for name in sorted(builders) if not name.startswith(homes)] == []
 
 
@@ -116,7 +116,7 @@ def test_only_the_metrics_file_makes_metrics() -> None:
     }
     kinds |= {"prometheus_client.metrics", "prometheus_client.core"}
     makers = [room_of(path) for path in everywhere if kinds & set(imports(path))]
-    assert makers == ["reflex_core/metrics.py"]
+    assert makers == ["reflex_core/metrics/metrics.py"]
 
 
 def test_no_file_is_two_rooms() -> None:
@@ -153,5 +153,5 @@ def test_every_page_names_its_licence() -> None:
 
 
 def test_the_page_about_settings_is_made_from_the_table() -> None:
-    """`python -m reflex_core.flags > docs/reference/settings.md` brings it up to date."""
+    """`python -m reflex_core.settings.cli > docs/reference/settings.md` brings it up to date."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8") == markdown()

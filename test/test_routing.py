@@ -15,8 +15,8 @@ import pytest
 from recordings import asked, served
 
 from reflex_core.slots import routing
-from reflex_core.slots.headers import header_text, routing_headers
 from reflex_core.slots.routing import A, B, Decision, Routing, bucket, slot_of
+from reflex_core.slots.routing_headers import header_text, routing_headers
 
 VECTORS = {
     "ep_1": 55, "ep_2": 34, "ep_xyz": 77, "ep_abc": 50, "req_abc": 24, "req_42": 20, "a": 50, "0": 40, "": 52,

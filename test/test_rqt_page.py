@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reflex_core.settings import TABLE
-from reflex_ros.debug import NAMES
+from reflex_core.settings.table import TABLE
+from reflex_ros.outputs.debug import NAMES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reference" / "rqt.md").read_text(encoding="utf-8")

@@ -17,12 +17,12 @@ from graphs import FLOAT, Graph, velocity
 from wedge_requests import answer
 
 from benchmarks import rtc_border
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.policy.rtc import DELAYS_KEPT, EPISODES_KEPT, GUIDED, PREFIX, Rtc
+from reflex_core.chunks.rtc import DELAYS_KEPT, EPISODES_KEPT, GUIDED, PREFIX, Rtc
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame, Request, Served
 from reflex_core.wedges.predict import Predict
 

@@ -14,15 +14,15 @@ from guarded import answering, ramp
 from guarded import request as request_of
 from heads import constant, correction_of, observation
 
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.locations import embedded_policy
-from reflex_core.onion import onion
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.policy.rtc import GUIDED, Rtc, executed_rows
+from reflex_core.chunks.rtc import GUIDED, Rtc, executed_rows
+from reflex_core.export.export import open_export
+from reflex_core.files.share import embedded_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, GuardReport, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
 
 DT_S, START_NS = 0.05, 1_700_000_000_000_000_000

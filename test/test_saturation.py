@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from guarded import request
 
-from reflex_core.embodiment import Embodiment, load_preset
-from reflex_core.embodiment.values import SATURATION_TOLERANCE, TwoEnded
-from reflex_core.limits.config import CLIP, MODES, REJECT, SafetyConfig
-from reflex_core.limits.values import effective_limits
-from reflex_core.metrics import Metrics
-from reflex_core.policy.gripper import at_the_ends, ends_of
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.embodiment import SATURATION_TOLERANCE, Embodiment, TwoEnded
+from reflex_core.robot.gripper import at_the_ends, ends_of
+from reflex_core.robot.limits.limits import effective_limits
+from reflex_core.robot.limits.safety_config import CLIP, MODES, REJECT, SafetyConfig
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import HOLD, POLICY, ActionChunk, Floats, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_core.wedges.wedge import Proceed

@@ -21,7 +21,7 @@ from debian_tools import prometheus
 from http_client import wait_for
 from test_dashboards import DASHBOARDS, queries, resolved
 
-from reflex_core.limits.config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
+from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
 
 IN_A_HURRY = {
     "scrape_interval: 5s": "scrape_interval: 200ms",

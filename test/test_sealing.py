@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from conftest import ExportDir
 
-from reflex_core.doctor.export import hashes
+from reflex_core.doctor.export_files import hashes
 from reflex_core.doctor.finding import FAIL, OK, WARN
+from reflex_core.doctor.manifest import shipped_files
 from reflex_core.doctor.parity import FIXTURE, parity, record
-from reflex_core.embodiment import load_preset
-from reflex_core.export import open_export
-from reflex_core.observation_files import read_observations
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.sealing import shipped_files
+from reflex_core.export.export import open_export
+from reflex_core.files.observations import read_observations
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.presets import load_preset
 from reflex_ros.cli.main import main as reflex
 
 Output = pytest.CaptureFixture[str]

@@ -21,8 +21,8 @@ from asking import families, figure
 from exports import PANDA_JOINTS
 from http_client import PATIENCE_S, Answer, Client, wait_for
 
-from reflex_core.embodiment import load_preset
-from reflex_core.trace.reader import TraceReader
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.robot.presets import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 ARM = load_preset("franka").without_gripper()

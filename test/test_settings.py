@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.flags import _GROUPS, add_arguments, add_config, markdown, parse
-from reflex_core.setting import Setting, checked, from_text
-from reflex_core.settings import TABLE, Settings, settings_from
+from reflex_core.settings.cli import _GROUPS, add_arguments, add_config, markdown, parse
+from reflex_core.settings.row import Setting, checked, from_text
+from reflex_core.settings.table import TABLE, Settings, settings_from
 
 BOUNDED = [row for row in TABLE if row.minimum is not None or row.maximum is not None]
 

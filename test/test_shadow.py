@@ -16,12 +16,12 @@ from test_slot_health import until
 from wedge_requests import NAMES, Arm, answer, ramp, request
 
 from reflex_core.errors import InferenceError
-from reflex_core.json_lines import json_line
-from reflex_core.metrics import Metrics
-from reflex_core.onion import onion
-from reflex_core.slots.records import shadow_record
+from reflex_core.files.json_lines import json_line
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.records.trace.notes import shadow_record
 from reflex_core.slots.shadow import Divergence, Shadow, difference
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ActionChunk, Request, Served
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.telemetry import Telemetry
 
 Act = Callable[[Request], Served]

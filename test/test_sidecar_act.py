@@ -15,9 +15,9 @@ from asking import AT_REST
 from http_client import STATE, good, jpeg, picture, png, raw, text
 from webcams import put_together, restarting, scene, taken_apart, turned
 
-from reflex_core.rate_limit import Seldom
+from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import Frame, Observation
-from reflex_ros.sidecar.unread import unread
+from reflex_ros.sidecar.ignored_fields import unread
 
 Serve = Callable[..., Any]
 
@@ -199,7 +199,7 @@ def test_state_is_read_as_numbers_in_any_usual_spelling(serve: Serve) -> None:
 def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reflex_ros.sidecar.unread._line", Seldom(3600.0))
+    monkeypatch.setattr("reflex_ros.sidecar.ignored_fields._line", Seldom(3600.0))
     client = serve("mono_pi0", embodiment="").client
     red, state = jpeg(), {"state": STATE, "seed": 1, "instruction": "reach"}
     well = client.act({"image": red, "images": {"wrist_l": red}, **state}).json

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from http_client import Background, Client, good, wait_for
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_core.settings import settings_from
-from reflex_ros.sidecar.keys import VARIABLE, read_key
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_core.settings.table import settings_from
+from reflex_ros.sidecar.auth import VARIABLE, read_key
+from reflex_ros.sidecar.server import Sidecar
 
 Serve = Callable[..., Any]
 ExportDir = Callable[[str], Path]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from http_client import STATE, Answer, Background, busy, jpeg, picture, png_bomb, raw, text, wait_for
 
-from reflex_core.rate_limit import RateLimitedLog
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar import app
 
 Serve = Callable[..., Any]

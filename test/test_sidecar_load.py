@@ -176,7 +176,7 @@ def test_stop_finishes_what_is_in_flight_and_takes_no_more(serve: Serve) -> None
 
 
 def test_stop_is_bounded_when_inference_hangs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reflex_ros.sidecar.thread.FINISH_S", 0.2)
+    monkeypatch.setattr("reflex_ros.sidecar.server.FINISH_S", 0.2)
     server = serve("mono_pi0_7")
     with busy(server.engine):
         threading.Thread(target=_ask_and_forget, args=(server,), daemon=True).start()

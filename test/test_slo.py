@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.slo import LEAST_SAMPLES, MOST_SAMPLES, Slo, SloWindow, parse_slo, percentile_of
+from reflex_core.metrics.slo import LEAST_SAMPLES, MOST_SAMPLES, Slo, SloWindow, parse_slo, percentile_of
 
 
 @dataclass

@@ -13,17 +13,17 @@ from slots import Pair
 from wedge_requests import Arm, answer, request
 
 from reflex_core.errors import ObservationError, SettingError
-from reflex_core.json_lines import json_line
-from reflex_core.metrics import Metrics
-from reflex_core.onion import onion
+from reflex_core.files.json_lines import json_line
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.records.trace.notes import outcome_record
 from reflex_core.robot.callers import ROS
+from reflex_core.slots.changing import Operating, Swap, SwapError
 from reflex_core.slots.monitor import CLAMPS, DIVERGENCE, ERRORS, Monitor, Tripwires
-from reflex_core.slots.operate import Operating, Swap, SwapError
 from reflex_core.slots.outcomes import Outcome, Outcomes
-from reflex_core.slots.records import outcome_record
 from reflex_core.slots.routing import Routing
 from reflex_core.values import HOLD, GuardReport, Request, Served
 from reflex_core.wedges.guard import guard_for
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.router import Router, Slot
 from reflex_core.wedges.telemetry import Telemetry
 from reflex_core.wedges.wedge import Proceed

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from reflex_core.spool import BATCH_ITEMS, Spool
+from reflex_core.concurrency.batch_queue import BATCH_ITEMS, Spool
 
 PATIENCE_S = 20.0
 

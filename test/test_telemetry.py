@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import InferenceError, ObservationError
-from reflex_core.metrics import Metrics
+from reflex_core.metrics.metrics import Metrics
 from reflex_core.values import ActionChunk, Observation, Request, Served
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
 

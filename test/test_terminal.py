@@ -13,8 +13,8 @@ from typing import TextIO
 
 import pytest
 
-from reflex_core.progress import report
-from reflex_ros.terminal import Bar, drawn, plain_table, watched
+from reflex_core.concurrency.progress import report
+from reflex_ros.console.terminal import Bar, drawn, plain_table, watched
 
 ROWS = [("ok", "port", "free"), ("FAIL", "a [bold] name", "taken")]
 

@@ -12,12 +12,12 @@ import pytest
 from conftest import ExportDir
 from echoes import echo
 
-from reflex_core import loading
+from reflex_core.concurrency.progress import report, reported_to
+from reflex_core.concurrency.time_limit import OverTimeError, within
+from reflex_core.engine import load_policy
 from reflex_core.errors import ConfigurationError
-from reflex_core.metrics import Metrics
-from reflex_core.progress import report, reported_to
-from reflex_core.settings import settings_from
-from reflex_core.time_limit import OverTimeError, within
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.settings.table import settings_from
 
 
 def test_work_that_ends_is_returned_or_raised() -> None:
@@ -43,10 +43,10 @@ def test_its_progress_goes_to_who_waits() -> None:
 
 def test_a_load_that_hangs_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, export_dir: ExportDir) -> None:
     go = threading.Event()
-    monkeypatch.setattr(loading, "open_export", lambda _: go.wait())
+    monkeypatch.setattr(load_policy, "open_export", lambda _: go.wait())
     path = export_dir("mono_pi0_7")
     with pytest.raises(ConfigurationError, match=r"not loaded within 0\.05 s: look whether") as caught:
-        loading.load(settings_from({"export_dir": str(path), "load_timeout_s": 0.05}), Metrics())
+        load_policy.load(settings_from({"export_dir": str(path), "load_timeout_s": 0.05}), Metrics())
     assert caught.value.slug == "load-timeout"
     go.set()
 
@@ -55,14 +55,14 @@ def test_an_embodiment_that_is_a_pipe_is_refused_and_not_left_out(export_copy: E
     path = export_copy("mono_pi0_7")
     os.mkfifo(path / "embodiment.json")
     with pytest.raises(ConfigurationError, match=r"embodiment\.json: .*pipe"):
-        loading.load(settings_from({"export_dir": str(path), "device": "cpu"}), Metrics())
+        load_policy.load(settings_from({"export_dir": str(path), "device": "cpu"}), Metrics())
 
 
 def test_a_head_and_a_recorded_chunk_that_are_pipes_are_refused(tmp_path: Path) -> None:
-    from reflex_core.a2c2.checkpoint import read_checkpoint
+    from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
     from reflex_core.doctor.parity import FIXTURE, parity
-    from reflex_core.export import open_export
-    from reflex_core.policy.policy import load_policy
+    from reflex_core.export.export import open_export
+    from reflex_core.policy.flow_matching import load_policy
 
     os.mkfifo(tmp_path / "head.npz")
     with pytest.raises(
@@ -97,6 +97,6 @@ def test_absurd_sizes_are_refused(tmp_path: Path, name: str) -> None:
     state = 0 if "state" in name else 7
     path = echo(tmp_path, "somebodys", felt=state, image="images" in name, **ABSURD[name])
     with pytest.raises(ConfigurationError) as caught:
-        loading.load(settings_from({"export_dir": str(path), "device": "cpu"}), Metrics())
+        load_policy.load(settings_from({"export_dir": str(path), "device": "cpu"}), Metrics())
     assert name.rpartition(".")[2] in str(caught.value)
     assert "\n" not in str(caught.value)

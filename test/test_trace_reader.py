@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from recordings import asked, served
 from test_trace_writer import traces, wait_for, writer
 
-from reflex_core.json_lines import exact, floats, json_line
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import Recorded, TraceError
+from reflex_core.files.json_lines import exact, floats, json_line
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.records.trace.reader import TraceReader
 
 FOREIGN = Path(__file__).parent / "fixtures" / "traces"
 HEADER = b'{"kind":"header","schema_version":1}\n'

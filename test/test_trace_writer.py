@@ -24,15 +24,15 @@ import pytest
 from conftest import ExportDir
 from recordings import asked, jpeg, lines_of, picture, served, tiny_disk
 
-from reflex_core.embodiment import load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.policy.policy import load_policy
-from reflex_core.trace.hashing import encoded, file_hash, frame_from
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.schema import FULL, HASH_ONLY, NONE, Session
-from reflex_core.trace.session import session_of
-from reflex_core.trace.writer import TraceWriter
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import load_policy
+from reflex_core.records.trace.hashing import encoded, file_hash, frame_from
+from reflex_core.records.trace.header import session_of
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.records.trace.schema import FULL, HASH_ONLY, NONE, Session
+from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import Frame, GuardReport
 
 SESSION = Session(

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from reflex_core.turns import Turns
+from reflex_core.concurrency.fifo_lock import Turns
 
 
 def wait_until_waiting(turns: Turns, count: int) -> None:
@@ -100,7 +100,7 @@ def test_one_who_is_interrupted_while_waiting_does_not_block_the_rest(
 
     with turns.turn():
         with monkeypatch.context() as patched:
-            patched.setattr("reflex_core.turns.threading.Event", Interrupted)
+            patched.setattr("reflex_core.concurrency.fifo_lock.threading.Event", Interrupted)
             with pytest.raises(KeyboardInterrupt), turns.turn():
                 pass
         assert not turns._waiting

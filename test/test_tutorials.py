@@ -26,12 +26,12 @@ from test_launching import described
 from trajectory_msgs.msg import JointTrajectory
 from tutorial import ROBOT, TUTORIALS, Block, blocks, reader
 
-from reflex_core.doctor.export import hashes
+from reflex_core.doctor.export_files import hashes
 from reflex_core.doctor.finding import OK
-from reflex_core.settings import TABLE
-from reflex_ros.inputs import SENSOR
-from reflex_ros.launching import OWN_ARGUMENTS
-from reflex_ros.node import ReflexNode
+from reflex_core.settings.table import TABLE
+from reflex_ros.launch_args import OWN_ARGUMENTS
+from reflex_ros.node.node import ReflexNode
+from reflex_ros.node.subscriptions import SENSOR
 
 PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix"]
 CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/joint_trajectory"

@@ -15,15 +15,14 @@ from conftest import ExportDir, MakeEngine, Server
 from http_client import Answer, wait_for
 from ros_world import REACH_HOME
 
-from reflex_core.assembly import build
-from reflex_core.audit.chain import audit_files
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine, build
 from reflex_core.errors import ConfigurationError, InferenceError
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
+from reflex_core.records.audit.chain import audit_files
+from reflex_core.records.trace.reader import TraceReader
 from reflex_core.slots import memory
 from reflex_core.slots.memory import Room
 from reflex_core.slots.routing import bucket
-from reflex_core.trace.reader import TraceReader
 from reflex_ros.cli.main import main
 
 A_EPISODES, B_EPISODES = ["ep_2", "req_abc", "0"], ["ep_1", "ep_xyz", "épisode-1"]  # at split 50

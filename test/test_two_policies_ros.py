@@ -16,7 +16,7 @@ from http_client import Client, jpeg
 from reflex_ros.msg import ActionChunk, EpisodeOutcome
 from ros_world import REACH_HOME, World, wait_for, world
 
-from reflex_core.locations import embedded_policy
+from reflex_core.files.share import embedded_policy
 from reflex_core.slots.routing import bucket
 
 # arms that stand still while they are told to move are clamped again and again: nobody is to trip here

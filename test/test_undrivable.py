@@ -16,12 +16,12 @@ from http_client import Client
 from lifecycle_msgs.msg import Transition
 from ros_world import World, wait_for, world
 
-from reflex_core.drivable import require_requests_suffice, why_undrivable
+from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
+from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ConfigurationError
-from reflex_core.locations import embedded_policy, export_path, share
-from reflex_core.settings import settings_from
-from reflex_core.slots.choice import chosen
-from reflex_ros import launching
+from reflex_core.files.share import embedded_policy, export_path, share
+from reflex_core.settings.table import settings_from
+from reflex_ros import launch_args
 from reflex_ros.cli.calibrate_adaptive import _parser as calibrate_parser
 from reflex_ros.cli.main import main
 from reflex_ros.cli.replay_options import parser as replay_parser
@@ -95,7 +95,7 @@ def test_the_name_is_said_where_people_look_for_it(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["serve", "--help"])
     assert re.search(r"\bdemo\b", capsys.readouterr().out)
-    assert "demo: the embedded" in dict(launching.arguments())["export_dir"]
+    assert "demo: the embedded" in dict(launch_args.arguments())["export_dir"]
     root = Path(__file__).parents[1]
     for page in ("launch/serve.launch.py", "README.md"):
         assert "export_dir:=demo" in (root / page).read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from echoes import echo
 
-from reflex_core.embodiment import load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.presets import load_preset
 
 SO100 = load_preset("so100")
 MIDDLE = ((SO100.action_min + SO100.action_max) / 2).tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reflex_core.urdf import UrdfError, limits_of, read_urdf
+from reflex_core.robot.urdf import UrdfError, limits_of, read_urdf
 
 HARD = '<limit lower="-1" upper="2" velocity="1.5" effort="30"/>'
 

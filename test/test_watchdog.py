@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from reflex_ros.chunk_loop import GONE, LATE
-from reflex_ros.watchdog import TEXTS, Watchdog
+from reflex_ros.node.chunk_loop import GONE, LATE
+from reflex_ros.node.watchdog import TEXTS, Watchdog
 
 
 class Loop:

@@ -15,11 +15,11 @@ from asking import ALWAYS_MISSED, AT_REST, BEYOND, act, figure, grow_old, miss_t
 from conftest import ExportDir, Server
 from http_client import STATE, Background, Client, busy, good, in_flight, wait_for
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError
-from reflex_core.settings import settings_from
+from reflex_core.settings.table import settings_from
 from reflex_ros.cli.main import main
-from reflex_ros.sidecar.thread import Sidecar
+from reflex_ros.sidecar.server import Sidecar
 
 Serve = Callable[..., Server]
 

@@ -31,7 +31,7 @@ from http_client import Client
 
 from reflex_ros.cli.main import COMMANDS
 from reflex_ros.cli.main import main as reflex
-from reflex_ros.dds_profile import PROFILE_VARIABLES
+from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter
 
-from reflex_core.embodiment import Embodiment, load_preset
-from reflex_core.export import open_export
-from reflex_core.metrics import Metrics
-from reflex_core.onion import onion
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import open_export
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN, Sampling
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import POLICY, ActionChunk, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Proceed, Wedge
 

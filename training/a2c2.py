@@ -2,7 +2,7 @@
 """Trains the correction head of the embedded policy and measures it on scenes it has not seen. Plain numpy, one thread.
 
 What it learns: a row of a chunk from an old observation, and what is seen and felt now, become what a chunk from now says
-for the same moment. The format is that of reflex_core/a2c2/checkpoint.py; the standardisation of the inputs is folded into
+for the same moment. The format is that of reflex_core/chunks/a2c2/checkpoint.py; the standardisation of the inputs is folded into
 the first layer.
 
     python -m training.a2c2 --data train.npz --held-out held_out.npz --out a2c2.npz
@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.a2c2.checkpoint import Checkpoint, write_checkpoint
-from reflex_core.a2c2.features import HUES, WORDS, words
-from reflex_core.a2c2.head import Head, position_encoding
+from reflex_core.chunks.a2c2.checkpoint import Checkpoint, write_checkpoint
+from reflex_core.chunks.a2c2.features import HUES, WORDS, words
+from reflex_core.chunks.a2c2.head import Head, position_encoding
 from reflex_core.values import Floats
-from reflex_ros.terminal import Bar
+from reflex_ros.console.terminal import Bar
 from training.a2c2_data import Moments, joined, load
 
 RECIPE = "state+state_change+previous+hues12+hues12_change+words32"

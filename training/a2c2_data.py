@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.a2c2.features import hues
-from reflex_core.embodiment import load_embodiment
-from reflex_core.export import open_export
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.chunks.a2c2.features import hues
+from reflex_core.export.export import open_export
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import Sampling
+from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats
+from reflex_ros.console.terminal import Bar
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import look
 from reflex_ros.demo.scene import BLOCK_AREA_M, Scene, make_scene
-from reflex_ros.terminal import Bar
 
 EPISODE_STEPS = 90
 EULER_STEPS = 5

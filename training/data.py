@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_ros.console.terminal import Bar
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import (
     BLOCK_AREA_M,
@@ -23,7 +24,6 @@ from reflex_ros.demo.scene import (
     Scene,
     sample_block_positions,
 )
-from reflex_ros.terminal import Bar
 from training.expert import build_goal_function
 
 CAMERA_SIZE = 224

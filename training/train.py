@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from reflex_ros.console.terminal import Bar
 from reflex_ros.demo.arm import build_model
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_HALF_SIZE_M
-from reflex_ros.terminal import Bar
 from training import data as datasets
 from training.data import COLOUR_NAMES, Dataset
 from training.expert import demonstrate

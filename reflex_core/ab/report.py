@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reflex_core.ab.intervals import two_sided_p, wilson
 from reflex_core.ab.sequential import difference_interval
 from reflex_core.ab.tally import SlotTally, Tally
+from reflex_core.metrics.intervals import two_sided_p, wilson
 from reflex_core.slots.routing import SLOTS
 
 RATIO_ALARM = 0.001

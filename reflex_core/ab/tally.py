@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reflex_core.ab.sequential import ALPHA, Rate, SequentialTest
-from reflex_core.slots.records import OUTCOME, SHADOW
+from reflex_core.records.trace.notes import OUTCOME, SHADOW
 from reflex_core.slots.routing import SLOTS, A
 from reflex_core.values import POLICY
 

@@ -14,13 +14,13 @@ from reflex_core.calibration import cache as kept
 from reflex_core.calibration.cache import Calibration
 from reflex_core.calibration.choice import Candidate, calibrate
 from reflex_core.calibration.fingerprint import Fingerprint, physical_cores, this_machine
-from reflex_core.calibration.measuring import USUAL, Effort, Run
-from reflex_core.embodiment import Embodiment
+from reflex_core.calibration.measure import USUAL, Effort, Run
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import Export
-from reflex_core.policy.placed import variants
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.export.export import Export
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.load_options import variants
 from reflex_core.policy.providers import LoadOptions
+from reflex_core.robot.embodiment import Embodiment
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.calibration.fingerprint import Fingerprint, fingerprint_from
-from reflex_core.calibration.measuring import Quality
+from reflex_core.calibration.measure import Quality
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import read_json
 from reflex_core.policy.providers import SHORT

@@ -15,10 +15,10 @@ from importlib import metadata
 from typing import Protocol
 
 from reflex_core.calibration.cache import Calibration
-from reflex_core.calibration.measuring import USUAL, Effort, Measurement, Run, measure
+from reflex_core.calibration.measure import USUAL, Effort, Measurement, Run, measure
+from reflex_core.concurrency.progress import report
 from reflex_core.errors import ConfigurationError, InferenceError
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT
-from reflex_core.progress import report
 
 PROVIDERS = (TENSORRT, CUDA, CPU)
 STEPS = (8, 4, 2, 1)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import encoded_size, rgb
-from reflex_core.replay.images import ImageFiles, frames_of
-from reflex_core.trace.fields import timestamp_ns
-from reflex_core.trace.records import Recorded, TraceError
-from reflex_core.trace.schema import NONE
+from reflex_core.images.raw_encodings import encoded_size, rgb
+from reflex_core.records.trace.fields import timestamp_ns
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.records.trace.schema import NONE
+from reflex_core.replay.recorded_images import ImageFiles, frames_of
 from reflex_core.values import POLICY, Floats, Frame, Pixels
 
 NO_STATE, NOT_FINITE, NO_ACTIONS, EXPIRED = "no state", "not finite", "no actions", "expired"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from reflex_core.dataset.examples import Example
-from reflex_core.dataset.statistics import Brightness, Statistics, of_vectors, together
+from reflex_core.dataset.feature_statistics import Brightness, Statistics, of_vectors, together
 from reflex_core.dataset.survey import Episode, Survey
 from reflex_core.errors import ConfigurationError
 from reflex_core.values import Frame, Pixels

@@ -13,7 +13,7 @@ import numpy as np
 
 from reflex_core.dataset.examples import Example
 from reflex_core.dataset.survey import Episode, Survey
-from reflex_core.json_lines import json_line
+from reflex_core.files.json_lines import json_line
 
 VERSION = 1
 COMPRESSION_LEVEL = 1  # pictures do not get much smaller at higher levels, and it takes much longer

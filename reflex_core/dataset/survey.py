@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.dataset.examples import Example, executed_row, frames, recorded_ns, size_of, why_unfit
-from reflex_core.replay.images import ImageFiles
-from reflex_core.replay.values import Source
-from reflex_core.trace.fields import image_mode
-from reflex_core.trace.records import Recorded, TraceError
+from reflex_core.records.trace.fields import image_mode
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Frame
 
 OUT_OF_ORDER, NO_STAMP, NO_PICTURE = "out of order", "no stamp", "no picture"

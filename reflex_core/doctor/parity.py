@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ReflexError
-from reflex_core.export import config_hash
-from reflex_core.frames import rgb
-from reflex_core.policy.policy import Policy
-from reflex_core.regular_file import unreadable
+from reflex_core.export.export import config_hash
+from reflex_core.files.atomic import write_whole
+from reflex_core.files.regular_file import unreadable
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.policy.flow_matching import Policy
 from reflex_core.values import Frame, Observation
-from reflex_core.whole_file import write_whole
 
 FIXTURE = "parity.npz"
 TOLERANCE = 1e-3

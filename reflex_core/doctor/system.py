@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from reflex_core.directories import existing, unwritable
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+from reflex_core.files.directories import existing, unwritable
 
 # what is imported: wheel (the GPU build of onnxruntime and the full OpenCV are imported by the same name)
 PACKAGES = {

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from reflex_core.regular_file import LFS_POINTER, is_lfs_pointer
-from reflex_core.untrusted import escaped
+from reflex_core.files.regular_file import LFS_POINTER, is_lfs_pointer
+from reflex_core.text.untrusted import escaped
 
 MOST_BYTES = 16 << 20  # the largest file of this kind, statistics of 32 joints in many data sets, has 200 kB
 MOST_DEPTH = 64

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
+from reflex_core.export.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
 from reflex_core.normalization.affine import (
     EPS,
     IDENTITY,
@@ -24,9 +25,8 @@ from reflex_core.normalization.affine import (
 )
 from reflex_core.normalization.buffers import read_buffers
 from reflex_core.normalization.statistics_file import STATISTICS, Table, chosen, read_table
-from reflex_core.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
-from reflex_core.suggestions import nearest
-from reflex_core.untrusted import shown
+from reflex_core.text.suggestions import nearest
+from reflex_core.text.untrusted import shown
 
 EVERY_PICTURE = ""  # key of what counts for a camera that has no statistics of its own
 IMAGENET = Affine(np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))

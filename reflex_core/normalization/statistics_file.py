@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from reflex_core.errors import ExportError
-from reflex_core.regular_file import unreadable
+from reflex_core.files.regular_file import unreadable
 
 STATISTICS = ("mean", "std", "min", "max", "q01", "q10", "q50", "q90", "q99")
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import Export
-from reflex_core.policy.contract import Contract
+from reflex_core.export.contract import Contract
+from reflex_core.export.export import Export
 from reflex_core.policy.sampler import Adaptive
 
 FLAG = "--adaptive-steps"

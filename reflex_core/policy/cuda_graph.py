@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
 from reflex_core.policy.providers import GraphMetrics, Placement
 from reflex_core.policy.session import EagerSession, Session, Tensor

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ObservationError
-from reflex_core.export import Affine
-from reflex_core.frames import rgb
-from reflex_core.policy.contract import StateSlot
-from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.export.contract import StateSlot
+from reflex_core.export.export import Affine
+from reflex_core.export.image_slots import ImageSlot
+from reflex_core.images.raw_encodings import rgb
 from reflex_core.policy.resize import placed, resized
-from reflex_core.untrusted import escaped
+from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame
 
 Arrays = dict[str, NDArray[Any]]

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from reflex_core.errors import ExportError, ObservationError
 from reflex_core.files.json_fields import JsonError, read_object
-from reflex_core.untrusted import escaped
+from reflex_core.text.untrusted import escaped
 
 LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
 SIDES = ("right", "left")

@@ -13,22 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError
-from reflex_core.export import Export
-from reflex_core.policy.blocks import PREFIX
-from reflex_core.policy.contract import Contract, Graphs, read_contract
+from reflex_core.export.config_schema import PREFIX
+from reflex_core.export.contract import Contract, Graphs, read_contract
+from reflex_core.export.export import Export
+from reflex_core.export.families import PADDED_WIDTH, Config, defaults, merged, with_pictures
+from reflex_core.export.flow import fed_time
+from reflex_core.export.processed import with_processors
 from reflex_core.policy.cuda_graph import StaticSession
-from reflex_core.policy.flow import fed_time
 from reflex_core.policy.inputs import Arrays
-from reflex_core.policy.placed import free_horizon, open_sessions, tuned, varied
-from reflex_core.policy.processed import with_processors
+from reflex_core.policy.load_options import free_horizon, open_sessions, tuned, varied
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session, Tensor
 from reflex_core.policy.time_direction import directed
-from reflex_core.policy.well_known import PADDED_WIDTH, Config, defaults, merged, with_pictures
-from reflex_core.untrusted import escaped
+from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats
 
 Tensors = dict[str, Tensor]

@@ -16,10 +16,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import Export
-from reflex_core.policy.blocks import CacheRule
-from reflex_core.policy.contract import Contract
-from reflex_core.policy.image_slots import ImageSlot
+from reflex_core.export.config_schema import CacheRule
+from reflex_core.export.contract import Contract
+from reflex_core.export.export import Export
+from reflex_core.export.image_slots import ImageSlot
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.session import Tensor
 from reflex_core.values import Floats, Observation

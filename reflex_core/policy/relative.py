@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError, ExportError
-from reflex_core.export import Export
-from reflex_core.processors import PREPROCESSOR, RelativeActions
+from reflex_core.export.export import Export
+from reflex_core.export.processors import PREPROCESSOR, RelativeActions
 from reflex_core.values import Floats
 
 KEY = "relative_actions"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reflex_core.policy.guidance import FEWEST_STEPS, Guidance
+from reflex_core.chunks.guidance import FEWEST_STEPS, Guidance
 from reflex_core.values import Floats
 
 Velocity = Callable[[Floats, float], Floats]

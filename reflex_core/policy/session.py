@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
 from reflex_core.policy.providers import GPU, Placement, providers_for, session_options, started
 from reflex_core.values import Floats

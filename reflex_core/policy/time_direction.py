@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import InferenceError
-from reflex_core.policy.contract import Contract
-from reflex_core.policy.flow import fed_time
+from reflex_core.export.contract import Contract
+from reflex_core.export.families import time_buckets
+from reflex_core.export.flow import fed_time
 from reflex_core.policy.sampler import Flow
 from reflex_core.policy.session import Session
-from reflex_core.policy.well_known import time_buckets
 
 
 def directed(

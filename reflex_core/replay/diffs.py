@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from reflex_core.replay.values import (
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.replay.comparison import (
     ACTIONS,
     CACHE,
     LATENCY,
@@ -20,7 +21,6 @@ from reflex_core.replay.values import (
     RequestDiff,
     Tolerances,
 )
-from reflex_core.trace.records import Recorded
 from reflex_core.values import Floats
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reflex_core.replay.diffs import diff
-from reflex_core.replay.statistics import SLOWER, Totals
-from reflex_core.replay.values import (
+from reflex_core.records.trace.fields import image_mode
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.replay.comparison import (
     ACTIONS,
     ALL,
     LATENCY,
@@ -19,8 +19,8 @@ from reflex_core.replay.values import (
     Target,
     Tolerances,
 )
-from reflex_core.trace.fields import image_mode
-from reflex_core.trace.records import Recorded, TraceError
+from reflex_core.replay.diffs import diff
+from reflex_core.replay.summary import SLOWER, Totals
 from reflex_core.values import CLOUD, HOLD, POLICY
 
 LATENCY_MEDIAN = "latency-median"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reflex_core.replay.values import Source
-from reflex_core.trace.reader import TraceReader
-from reflex_core.trace.records import TraceError
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.replay.comparison import Source
 
 BAG_SUFFIXES = (".mcap", ".db3")
 BAG_FILE = "metadata.yaml"

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from reflex_core.embodiment import preset_names
+from reflex_core.engine.load_policy import load
 from reflex_core.errors import ConfigurationError
-from reflex_core.export import open_export
-from reflex_core.loading import load
-from reflex_core.metrics import Metrics
-from reflex_core.policy.policy import Policy
+from reflex_core.export.export import open_export
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.flow_matching import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling
-from reflex_core.replay.carrying import Carrying
-from reflex_core.replay.images import ImageFiles, frames_of
-from reflex_core.replay.values import Replayed
-from reflex_core.settings import settings_from
-from reflex_core.trace.records import Recorded
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.replay.carry_over import Carrying
+from reflex_core.replay.comparison import Replayed
+from reflex_core.replay.recorded_images import ImageFiles, frames_of
+from reflex_core.robot.presets import preset_names
+from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Observation
 
 NO_EMBODIMENT = "none"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import unicodedata
 
-from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
+from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.values import Request
 
 ROS = "ros"  # the robot of the node in this process; no request from outside may be called so

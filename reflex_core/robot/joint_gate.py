@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reflex_core.embodiment import Embodiment
+from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
 
 RECOVERY_S = (

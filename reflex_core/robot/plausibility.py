@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.embodiment import Embodiment
+from reflex_core.robot.embodiment import Embodiment
 
 Doubles = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.values import Observation, Request, Served
 
 HEALTHY, DRAIN_A, DRAIN_B, DEGRADED = "healthy", "drain-a", "drain-b", "degraded"

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reflex_core.ab.intervals import wilson
-from reflex_core.slots.operate import ROLLBACK, Swap, SwapError
+from reflex_core.metrics.intervals import wilson
+from reflex_core.slots.changing import ROLLBACK, Swap, SwapError
 from reflex_core.slots.routing import other
 from reflex_core.values import POLICY, Request, Served
 

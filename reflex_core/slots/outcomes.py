@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reflex_core.episodes import ID_CHARACTERS, usable_id
 from reflex_core.errors import ObservationError
+from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.values import Request, Served
 
 EPISODES_KEPT = 10_000

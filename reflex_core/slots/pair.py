@@ -7,8 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from reflex_core.slots.changing import Operating
 from reflex_core.slots.monitor import Monitor
-from reflex_core.slots.operate import Operating
 from reflex_core.slots.routing import Routing
 
 CHANGES_SHOWN = 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reflex_core.cancellation import Cancellation
+from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.values import POLICY, ActionChunk, Floats, Request, Served
 
 NICENESS = 10  # of 19: the shadow computes when nobody else wants the core

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from reflex_core.a2c2.correction import Correction
-from reflex_core.a2c2.features import Moment
+from reflex_core.chunks.a2c2.correction import Correction
+from reflex_core.chunks.a2c2.features import Moment
 from reflex_core.values import POLICY, Floats, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 

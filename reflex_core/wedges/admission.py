@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from reflex_core.counting import Counts
 from reflex_core.errors import NotReadyError, SettingError
-from reflex_core.slo import WINDOW_S, SloWindow, parse_slo
+from reflex_core.metrics.counters import Counts
+from reflex_core.metrics.slo import WINDOW_S, SloWindow, parse_slo
 from reflex_core.values import Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 

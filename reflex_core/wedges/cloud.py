@@ -15,8 +15,11 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from reflex_core.cancellation import Cancellation
-from reflex_core.cloud import (
+from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.concurrency.worker_pool import Workers
+from reflex_core.errors import CancelledError, InferenceError, ObservationError
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.cloud_server import (
     BREAKER_OPEN,
     INTERNAL,
     REASONS,
@@ -28,12 +31,9 @@ from reflex_core.cloud import (
     Expected,
     believed,
 )
-from reflex_core.errors import CancelledError, InferenceError, ObservationError
-from reflex_core.metrics import Metrics
-from reflex_core.rate_limit import RateLimitedLog
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import CLOUD, ActionChunk, Floats, Request, Served
 from reflex_core.wedges.wedge import Proceed
-from reflex_core.workers import Workers
 
 RETURN_S = 0.002  # what the way back through the outer wedges may take
 LEAST_S = 0.001

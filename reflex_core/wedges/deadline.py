@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reflex_core.cancellation import Cancellation
-from reflex_core.counting import Counts
+from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.concurrency.worker_pool import Workers
 from reflex_core.errors import CancelledError, InferenceError
-from reflex_core.rate_limit import Seldom
+from reflex_core.metrics.counters import Counts
 from reflex_core.robot.callers import robot_of
+from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -30,7 +31,6 @@ from reflex_core.values import (
     Served,
 )
 from reflex_core.wedges.wedge import Proceed
-from reflex_core.workers import Workers
 
 EPISODES_KEPT = 256
 DEADLINE_EXCEEDED = "deadline-exceeded"

@@ -6,30 +6,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reflex_core.embodiment import Embodiment
 from reflex_core.errors import InferenceError, ObservationError
-from reflex_core.limits.check import KINDS, LINES_KEPT, Check
-from reflex_core.limits.config import (
+from reflex_core.export.binding import Columns
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.callers import ROS, caller_of
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.limits.caller_motion import CallerMotion
+from reflex_core.robot.limits.check import KINDS, LINES_KEPT, Check
+from reflex_core.robot.limits.guard_status import GuardStatus
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.reachable import Motion
+from reflex_core.robot.limits.safety_config import (
     CLIP,
     DEFAULT_MAX_CONSECUTIVE_CLAMPS,
     REJECT,
     SafetyConfig,
     SafetyConfigError,
 )
-from reflex_core.limits.motion import Motion
-from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.metrics import Metrics
-from reflex_core.policy.fit import Columns
-from reflex_core.rate_limit import RateLimitedLog
-from reflex_core.robot.callers import ROS, caller_of
-from reflex_core.robot.limits.caller_motion import CallerMotion
 from reflex_core.robot.limits.trips import Trips
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
@@ -53,28 +54,6 @@ UNCHANGED = GuardReport()
 UNKNOWN = Motion()
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class GuardStatus:
-    """For people and doors. enabled: there are limits to check. inference_count: chunks examined so far.
-
-    tripped, trip_reason, consecutive_clamps: of the caller that was asked about; else whether anybody is tripped, the
-    first one's reason, the highest count. tripped_callers: who is tripped; callers: clamped chunks in a row of those that
-    are tripped or counted; both cut to CALLERS_SHOWN. tripped_total: how many are tripped.
-    """
-
-    enabled: bool
-    tripped: bool
-    trip_reason: str
-    consecutive_clamps: int
-    max_consecutive_clamps: int
-    inference_count: int
-    mode: str
-    violations_total: int
-    tripped_total: int = 0
-    tripped_callers: tuple[str, ...] = ()
-    callers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

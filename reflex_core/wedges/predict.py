@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from reflex_core.counting import Level, Unwatched
-from reflex_core.policy.policy import Policy
+from reflex_core.chunks.rtc import Carried, Rtc
+from reflex_core.metrics.counters import Level, Unwatched
+from reflex_core.policy.flow_matching import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
-from reflex_core.policy.rtc import Carried, Rtc
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import ActionChunk, Request, Served
 from reflex_core.wedges.wedge import Proceed

@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reflex_core.episodes import Episodes
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError
-from reflex_core.metrics import Metrics
-from reflex_core.rate_limit import RateLimitedLog
-from reflex_core.recorder import Recorder
+from reflex_core.metrics.episodes import Episodes
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.metrics.slo import percentile_of
+from reflex_core.records.recorder import Recorder
 from reflex_core.robot.callers import caller_of
-from reflex_core.slo import percentile_of
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import HOLD, POLICY, Request, Served
 from reflex_core.wedges.wedge import Proceed
 

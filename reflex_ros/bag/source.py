@@ -17,11 +17,11 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
 from reflex_core.errors import ObservationError
-from reflex_core.trace.hashing import base64_text, encoded, text_hash
-from reflex_core.trace.records import Recorded, RecordedImage, TraceError, check_version, recorded
-from reflex_core.trace.schema import HEADER, REQUEST
-from reflex_ros.arrivals import COMPRESSED_IMAGE, IMAGE, Arrival, image_frame, string_data
-from reflex_ros.bag.messages import CONSUMED, STRING, TRACE
+from reflex_core.records.trace.hashing import base64_text, encoded, text_hash
+from reflex_core.records.trace.parse import Recorded, RecordedImage, TraceError, check_version, recorded
+from reflex_core.records.trace.schema import HEADER, REQUEST
+from reflex_ros.bag.topic_types import CONSUMED, STRING, TRACE
+from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, Arrival, image_frame, string_data
 
 IMAGES_KEPT = 8  # per topic; a record follows its images closely, so only the newest can be meant
 

@@ -14,15 +14,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from reflex_core.concurrency.batch_queue import MAX_BYTES, Spool
 from reflex_core.errors import ConfigurationError
-from reflex_core.json_lines import json_line, utc_text
-from reflex_core.spool import MAX_BYTES, Spool
-from reflex_core.trace.schema import FULL, NONE, UNKNOWN_HASH, Failure, Session, header_record, request_record
+from reflex_core.files.json_lines import json_line, utc_text
+from reflex_core.records.trace.schema import (
+    FULL,
+    NONE,
+    UNKNOWN_HASH,
+    Failure,
+    Session,
+    header_record,
+    request_record,
+)
 from reflex_core.values import Request, Served
-from reflex_ros.arrivals import Arrival, Consumed, kind_of
 from reflex_ros.bag.files import MCAP, BagFiles
-from reflex_ros.bag.messages import CONSUMED, STRING, Message, OfferedQos, definitions, serialised
 from reflex_ros.bag.reindex import reindex
+from reflex_ros.bag.topic_types import CONSUMED, STRING, Message, OfferedQos, definitions, serialised
+from reflex_ros.messages.raw import Arrival, Consumed, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
 RETRY_S = 5.0

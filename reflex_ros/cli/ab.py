@@ -8,13 +8,13 @@ import logging
 import sys
 from pathlib import Path
 
-from reflex_core.ab.picture import picture
-from reflex_core.ab.reading import add_traces
+from reflex_core.ab.chart import picture
 from reflex_core.ab.report import report_document, table
 from reflex_core.ab.sequential import ALPHA
 from reflex_core.ab.tally import Tally
-from reflex_core.json_lines import json_line
-from reflex_core.trace.records import TraceError
+from reflex_core.ab.trace_order import add_traces
+from reflex_core.files.json_lines import json_line
+from reflex_core.records.trace.parse import TraceError
 
 STDOUT = "-"
 

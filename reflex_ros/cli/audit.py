@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from reflex_core.audit.chain import START, Verdict, audit_files, read_tail, verify
+from reflex_core.records.audit.chain import START, Verdict, audit_files, read_tail, verify
 
 UNPROVEN = 3
 

@@ -10,18 +10,18 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from reflex_core.embodiment import Embodiment
+from reflex_core.calibration.adaptive_steps import Candidate, Course, candidates, choose, course
 from reflex_core.errors import ConfigurationError, ObservationError, ReflexError
-from reflex_core.export import CONFIG_NAME, config_path, open_export
-from reflex_core.locations import DEMO, embedded_policy, export_path
-from reflex_core.observation_files import read_observations
+from reflex_core.export.export import CONFIG_NAME, config_path, open_export
+from reflex_core.files.atomic import write_block
+from reflex_core.files.observations import read_observations
+from reflex_core.files.share import DEMO, embedded_policy, export_path
 from reflex_core.policy.adaptive import adaptive_block
-from reflex_core.policy.adaptive_search import Candidate, Course, candidates, choose, course
-from reflex_core.policy.policy import Policy, load_policy
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.robot.embodiment import Embodiment
 from reflex_core.values import Observation
-from reflex_core.whole_file import write_block
-from reflex_ros.cli.robot import add_robot, robot_of
-from reflex_ros.terminal import Bar
+from reflex_ros.cli.robot_options import add_robot, robot_of
+from reflex_ros.console.terminal import Bar
 
 SCENES = 64
 

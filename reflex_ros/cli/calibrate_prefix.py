@@ -9,13 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reflex_core.errors import ReflexError
-from reflex_core.export import CONFIG_NAME, config_path, open_export
-from reflex_core.locations import export_path
-from reflex_core.observation_files import named_observations
-from reflex_core.policy.blocks import MOST_AGE_MS
-from reflex_core.policy.policy import load_policy
-from reflex_core.prefix_threshold import (
+from reflex_core.calibration.prefix_threshold import (
     ENOUGH,
     MAX_AGE_MS,
     Measured,
@@ -24,9 +18,15 @@ from reflex_core.prefix_threshold import (
     threshold,
     uncalibrated,
 )
-from reflex_core.whole_file import write_block
-from reflex_ros.cli.robot import add_robot, robot_of
-from reflex_ros.terminal import plain_table
+from reflex_core.errors import ReflexError
+from reflex_core.export.config_schema import MOST_AGE_MS
+from reflex_core.export.export import CONFIG_NAME, config_path, open_export
+from reflex_core.files.atomic import write_block
+from reflex_core.files.observations import named_observations
+from reflex_core.files.share import export_path
+from reflex_core.policy.flow_matching import load_policy
+from reflex_ros.cli.robot_options import add_robot, robot_of
+from reflex_ros.console.terminal import plain_table
 
 
 def main(argv: list[str] | None = None) -> int:

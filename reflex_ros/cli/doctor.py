@@ -14,17 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reflex_core.doctor import clock, onnx, system
+from reflex_core.doctor import clock, onnx_runtime, system
 from reflex_core.doctor.calibrated import calibration
 from reflex_core.doctor.finding import FAIL, LEVELS, OK, WARN, Finding, worst
 from reflex_core.errors import ConfigurationError, SettingError
-from reflex_core.flags import add_arguments, add_config, parse
-from reflex_core.locations import export_path
-from reflex_core.settings import Settings, settings_from
-from reflex_ros.doctoring import ros
-from reflex_ros.given import Given, given
-from reflex_ros.ros_args import split_ros_args
-from reflex_ros.terminal import Bar, drawn, plain_table
+from reflex_core.files.share import export_path
+from reflex_core.settings.cli import add_arguments, add_config, parse
+from reflex_core.settings.table import Settings, settings_from
+from reflex_ros.console.ros_args import split_ros_args
+from reflex_ros.console.terminal import Bar, drawn, plain_table
+from reflex_ros.doctor.ros import ros
+from reflex_ros.settings_sources import Given, given
 
 ROUGHLY = 20  # checks, for the bar
 WORDS = {OK: "ok", WARN: "WARN", FAIL: "FAIL"}
@@ -139,14 +139,16 @@ def checks(
         yield system.disk(flag, Path(directory))
     if settings.http:
         yield from http(settings)
-    yield onnx.builds()
-    yield onnx.providers(onnx.Wanted(settings.device, settings.providers, settings.allow_cpu_fallback))
+    yield onnx_runtime.builds()
+    yield onnx_runtime.providers(
+        onnx_runtime.Wanted(settings.device, settings.providers, settings.allow_cpu_fallback)
+    )
     yield from served(settings, drives=over_ros)
 
 
 def sound(asked: Given, over_ros: bool) -> Finding:
     """What `reflex serve` would refuse before it loads anything, but for what other checks look at more closely."""
-    from reflex_core.preflight import problems
+    from reflex_core.settings.validation import problems
     from reflex_ros.preflight import CHECKS, require_door
 
     every = CHECKS | {"door": lambda settings: require_door(settings, over_ros)}
@@ -159,14 +161,14 @@ def sound(asked: Given, over_ros: bool) -> Finding:
 
 def written_to(settings: Settings) -> dict[str, str]:
     """The directories that serving would write to, by their flags."""
-    from reflex_core.preflight import written_to as by_name
+    from reflex_core.settings.validation import written_to as by_name
 
     return {"--" + name.replace("_", "-"): directory for name, directory in by_name(settings).items()}
 
 
 def http(settings: Settings) -> Iterator[Finding]:
     """The port, and whether the address may be listened on."""
-    from reflex_ros.sidecar.keys import VARIABLE, check_address, read_key
+    from reflex_ros.sidecar.auth import VARIABLE, check_address, read_key
 
     yield system.port(settings.host, settings.port)
     try:
@@ -183,8 +185,8 @@ def http(settings: Settings) -> Iterator[Finding]:
 
 def served(settings: Settings, drives: bool) -> Iterator[Finding]:
     """Export, safety configuration, policy and robot. drives: over ROS."""
-    from reflex_core.doctor.export import export
-    from reflex_core.doctor.policy import policy, safety
+    from reflex_core.doctor.export_files import export
+    from reflex_core.doctor.served_policy import policy, safety
 
     try:
         exports = exports_of(settings)

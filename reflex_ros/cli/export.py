@@ -8,16 +8,16 @@ import math
 import sys
 from pathlib import Path
 
-from reflex_core.doctor.export import RECEIPT
+from reflex_core.doctor.export_files import RECEIPT
+from reflex_core.doctor.manifest import seal, seal_again, shipped_files
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE
 from reflex_core.errors import ReflexError
-from reflex_core.export import open_export
-from reflex_core.locations import export_path
-from reflex_core.observation_files import named_observations
-from reflex_core.policy.policy import Policy, load_policy
-from reflex_core.sealing import seal, seal_again, shipped_files
+from reflex_core.export.export import open_export
+from reflex_core.files.observations import named_observations
+from reflex_core.files.share import export_path
+from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.values import Observation
-from reflex_ros.cli.robot import add_robot, robot_of
+from reflex_ros.cli.robot_options import add_robot, robot_of
 
 
 def main(argv: list[str] | None = None) -> int:

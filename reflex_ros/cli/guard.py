@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reflex_core.embodiment import Embodiment, load_embodiment, load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.limits.config import CARTESIAN, SafetyConfig, load_safety_config
-from reflex_core.limits.values import Limits, effective_limits
-from reflex_core.urdf import UrdfJoint, read_urdf
-from reflex_core.whole_file import write_whole
+from reflex_core.files.atomic import write_whole
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.limits.limits import Limits, effective_limits
+from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, load_safety_config
+from reflex_core.robot.presets import load_embodiment, load_preset
+from reflex_core.robot.urdf import UrdfJoint, read_urdf
 
 DEFAULT_OUTPUT = Path("safety_config.json")
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.replay.images import ImageFiles
-from reflex_core.replay.kept import Kept, watched
-from reflex_core.replay.picture import draw, prepare, units_of
-from reflex_core.replay.report import Report, summary_document, writing
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.replay.comparison import LATENCY, Source
+from reflex_core.replay.diff_report import Report, summary_document, writing
+from reflex_core.replay.plot_data import Kept, watched
+from reflex_core.replay.plots import draw, prepare, units_of
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.runner import (
     Plan,
     failed,
@@ -29,15 +31,13 @@ from reflex_core.replay.runner import (
     why_left_out,
 )
 from reflex_core.replay.sources import open_source
-from reflex_core.replay.statistics import Totals
+from reflex_core.replay.summary import Totals
 from reflex_core.replay.target import FALLBACK_SEED, PolicyTarget, Wanted, load_target
-from reflex_core.replay.values import LATENCY, Source
-from reflex_core.trace.records import TraceError
 from reflex_ros.cli import replay_publish
+from reflex_ros.cli.replay_console import header_lines, printable, request_line, shown, summary_lines
 from reflex_ros.cli.replay_options import STDOUT, parser, plan_of
-from reflex_ros.cli.replay_words import header_lines, printable, request_line, shown, summary_lines
-from reflex_ros.ros_args import split_ros_args
-from reflex_ros.terminal import Bar
+from reflex_ros.console.ros_args import split_ros_args
+from reflex_ros.console.terminal import Bar
 
 PASSED, TRACE_ERROR, TARGET_ERROR, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 SLOT_B = "b"

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflex_core.locations import export_path
+from reflex_core.files.share import export_path
+from reflex_core.replay.comparison import ACTIONS, ALL, MODES, Tolerances
 from reflex_core.replay.runner import FAIL_ON, Plan, judges, modes_of
-from reflex_core.replay.values import ACTIONS, ALL, MODES, Tolerances
 from reflex_ros.cli import replay_publish
 
 STDOUT = "-"

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reflex_core.embodiment import load_embodiment, load_preset
 from reflex_core.errors import ConfigurationError
-from reflex_core.replay.images import ImageFiles
+from reflex_core.records.trace.reader import TraceReader
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
-from reflex_core.replay.values import Source
-from reflex_core.trace.reader import TraceReader
-from reflex_ros.cli.replay_words import header_lines, printable, shown
-from reflex_ros.ros_args import ROS_ARGS
-from reflex_ros.terminal import Bar
+from reflex_core.robot.presets import load_embodiment, load_preset
+from reflex_ros.cli.replay_console import header_lines, printable, shown
+from reflex_ros.console.ros_args import ROS_ARGS
+from reflex_ros.console.terminal import Bar
 
 if TYPE_CHECKING:
     from reflex_ros.playing.player import Played, Player
-    from reflex_ros.playing.values import Recording
+    from reflex_ros.playing.recording import Recording
 
 PLAYED, PART_PLAYED = 0, 1
 PATIENCE_S = 30.0

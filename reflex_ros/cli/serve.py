@@ -13,20 +13,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
-from reflex_core.flags import add_arguments, add_config, parse
-from reflex_core.log_lines import OneLine
-from reflex_core.settings import Settings, settings_from
-from reflex_core.untrusted import escaped
-from reflex_ros import ready
-from reflex_ros.cloud import connect_cloud
-from reflex_ros.given import Given, given
+from reflex_core.settings.cli import add_arguments, add_config, parse
+from reflex_core.settings.table import Settings, settings_from
+from reflex_core.text.log_lines import OneLine
+from reflex_core.text.untrusted import escaped
+from reflex_ros.console import startup_banner
+from reflex_ros.console.ros_args import ROS_ARGS, split_ros_args
+from reflex_ros.console.terminal import watched
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.preflight import require_door, require_sound
-from reflex_ros.ros_args import ROS_ARGS, split_ros_args
-from reflex_ros.sidecar.thread import Sidecar
-from reflex_ros.terminal import watched
+from reflex_ros.settings_sources import Given, given
+from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.server import Sidecar
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def unused(found: Given) -> list[str]:
 
 def _serve_ros(found: Given) -> int:
     try:
-        from reflex_ros.running import run  # only here, so that HTTP alone needs no ROS
+        from reflex_ros.node.process import run  # only here, so that HTTP alone needs no ROS
     except (ImportError, OSError) as error:
         print(
             f"reflex serve: ROS is here but the node cannot be imported ({error}): build the package"
@@ -126,7 +126,7 @@ def serve_http(settings: Settings) -> int:
         try:
             watched(engine.load, log.info)
             watched(engine.warm_up, log.info)
-            ready.tell(engine, sidecar, _say)
+            startup_banner.tell(engine, sidecar, _say)
         except Exception as error:
             failures.append(error)
             wake.set()

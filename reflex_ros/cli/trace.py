@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reflex_core.dataset.export import WRITERS, export
+from reflex_core.dataset.convert import WRITERS, export
 from reflex_core.dataset.survey import Survey
 from reflex_core.errors import ConfigurationError
-from reflex_core.replay.images import ImageFiles
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.replay.sources import open_source
-from reflex_core.replay.values import Source
-from reflex_core.trace.records import TraceError
-from reflex_ros.cli.replay_words import printable, shown
-from reflex_ros.terminal import Bar
+from reflex_ros.cli.replay_console import printable, shown
+from reflex_ros.console.terminal import Bar
 
 
 def main(argv: list[str] | None = None) -> int:

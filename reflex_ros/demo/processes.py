@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reflex_ros import launching
+from reflex_ros import launch_args
 
 STOP_TIMEOUT_S = 10.0
 HEALTH_POLL_S = 0.02
@@ -93,7 +93,7 @@ def tail(path: Path, lines: int = 25) -> str:
 
 def ros_environment(base: Mapping[str, str]) -> dict[str, str]:
     """`base` with what the demo's processes need to find each other and nobody else; what is set stays."""
-    wanted = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **launching.environment(base)}
+    wanted = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **launch_args.environment(base)}
     if "ROS_DOMAIN_ID" not in base:
         wanted["ROS_DOMAIN_ID"] = str(free_domain())
     return {**wanted, **base}

@@ -32,7 +32,6 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from reflex_ros.dds_profile import take_profile
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
@@ -45,6 +44,7 @@ from reflex_ros.demo.robot_messages import (
 )
 from reflex_ros.demo.scene import JOINT_NAMES, distances_m, make_scene
 from reflex_ros.demo.trajectory import TrajectoryFollower, TrajectoryRefused
+from reflex_ros.graph.dds_profile import take_profile
 
 CAMERA_RATE_HZ = 30.0
 JOINT_RATE_HZ = 100.0

@@ -24,8 +24,7 @@ from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, JointState
 
-from reflex_core.locations import DEMO, embedded_policy
-from reflex_ros.dds_profile import PROFILE_VARIABLES
+from reflex_core.files.share import DEMO, embedded_policy
 from reflex_ros.demo import report, strip
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
 from reflex_ros.demo.participant import Participant
@@ -42,6 +41,7 @@ from reflex_ros.demo.processes import (
 )
 from reflex_ros.demo.robot_messages import SENSOR_QOS
 from reflex_ros.demo.strip import Picture
+from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 
 READY_TIMEOUT_S = 90.0
 PICTURE_PERIOD_S = 0.25

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reflex_core.records.trace.hashing import size_bytes
+from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.callers import caller_of
-from reflex_core.trace.hashing import size_bytes
-from reflex_core.trace.schema import Failure
 from reflex_core.values import Request, Served
 
 INSTRUCTION_CHARACTERS = 512

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reflex_core.errors import ConfigurationError, SettingError
-from reflex_core.recorder import Recorder
-from reflex_core.settings import Settings
+from reflex_core.records.recorder import Recorder
+from reflex_core.settings.table import Settings
 
 if TYPE_CHECKING:
     from reflex_ros.otel.tracing import Tracing

@@ -18,8 +18,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from reflex_core import __version__
-from reflex_core.spool import Spool
-from reflex_core.trace.schema import Failure
+from reflex_core.concurrency.batch_queue import Spool
+from reflex_core.records.trace.schema import Failure
 from reflex_core.values import Request, Served
 from reflex_ros.otel.attributes import ERROR_CHARACTERS, Finished, attributes, finished, stages
 

@@ -10,10 +10,18 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
 from std_msgs.msg import String
 
-from reflex_core.trace.records import Recorded, TraceError
-from reflex_ros.arrivals import kind_of, string_data
+from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_ros.bag.source import BagSource
-from reflex_ros.playing.values import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, Said, words_offer
+from reflex_ros.messages.raw import kind_of, string_data
+from reflex_ros.playing.recording import (
+    WORDS_LAG_NS,
+    WORDS_LEAD_NS,
+    Moment,
+    Offer,
+    Outgoing,
+    Said,
+    words_offer,
+)
 
 INPUTS: dict[str, type[Any]] = {
     kind_of(each): each for each in (Image, CompressedImage, JointState, Imu, Odometry, String)

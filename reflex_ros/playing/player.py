@@ -20,15 +20,15 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.trace.records import TraceError
-from reflex_ros.arrivals import header_stamp_ns
-from reflex_ros.conversions import stamp_ns, time_msg
-from reflex_ros.dds_profile import take_profile
-from reflex_ros.inputs import LATCHED
-from reflex_ros.playing.company import require_alone, require_nothing_driven
+from reflex_core.records.trace.parse import TraceError
+from reflex_ros.graph.dds_profile import take_profile
+from reflex_ros.graph.neighbours import require_alone, require_nothing_driven
+from reflex_ros.graph.topics import COMPRESSED, compressed_topic
+from reflex_ros.messages.conversions import stamp_ns, time_msg
+from reflex_ros.messages.raw import header_stamp_ns
+from reflex_ros.node.subscriptions import LATCHED
 from reflex_ros.playing.pace import Pace
-from reflex_ros.playing.values import Moment, Offer
-from reflex_ros.topics import COMPRESSED, compressed_topic
+from reflex_ros.playing.recording import Moment, Offer
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher

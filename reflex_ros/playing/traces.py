@@ -15,18 +15,18 @@ import numpy as np
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
 
-from reflex_core.embodiment import load_preset, preset_names
 from reflex_core.errors import ObservationError
-from reflex_core.frames import rgb
-from reflex_core.replay.images import ImageFiles, frames_of
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.records.trace.fields import image_mode, timestamp_ns
+from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.records.trace.schema import NONE
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.recorded_images import ImageFiles, frames_of
 from reflex_core.replay.runner import limited, require_images
-from reflex_core.replay.values import Source
-from reflex_core.trace.fields import image_mode, timestamp_ns
-from reflex_core.trace.records import Recorded, TraceError
-from reflex_core.trace.schema import NONE
+from reflex_core.robot.presets import load_preset, preset_names
 from reflex_core.values import Floats, Frame
-from reflex_ros.conversions import time_msg
-from reflex_ros.playing.values import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, Said
+from reflex_ros.messages.conversions import time_msg
+from reflex_ros.playing.recording import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, Said
 
 BuildState = Callable[[Floats], Any]
 FASTEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import SettingError
-from reflex_core.slo import parse_slo, percentile_of
+from reflex_core.metrics.slo import parse_slo, percentile_of
 from reflex_core.values import Floats
-from reflex_ros.ranges import ranges_from
+from reflex_ros.messages.limit_text import ranges_from
 
 SILENT_AFTER_S = 3.0  # status and /diagnostics come every second
 POINTS_KEPT, INCIDENTS_KEPT, SLOT_LATENCIES = 600, 100, 200

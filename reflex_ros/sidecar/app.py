@@ -13,13 +13,25 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion10, HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from reflex_core.assembly import Loaded
-from reflex_core.engine import Engine
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
-from reflex_core.rate_limit import RateLimitedLog
 from reflex_core.robot.callers import caller_from
 from reflex_core.robot.intake import MISSING_INSTRUCTION
-from reflex_ros.sidecar import reading
+from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_ros.sidecar import act_request
+from reflex_ros.sidecar.ab_routes import LARGEST_BODY, change_policies, policies, report_outcome
+from reflex_ros.sidecar.act_reply import (
+    Reply,
+    chunk_reply,
+    config,
+    fresh_id,
+    health,
+    problem,
+    problem_of,
+    response,
+)
+from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import (
     MOST_BYTES,
     Body,
@@ -30,23 +42,11 @@ from reflex_ros.sidecar.bodies import (
     worked,
 )
 from reflex_ros.sidecar.connections import Connection, StalledError
-from reflex_ros.sidecar.door import FILES as PAGE_FILES
-from reflex_ros.sidecar.door import add_page
-from reflex_ros.sidecar.keys import authorised, is_loopback
-from reflex_ros.sidecar.operate import breaker_reset, guard_reset, guard_status
-from reflex_ros.sidecar.origin import refusal
-from reflex_ros.sidecar.policies import LARGEST_BODY, change_policies, policies, report_outcome
-from reflex_ros.sidecar.reply import (
-    Reply,
-    chunk_reply,
-    config,
-    fresh_id,
-    health,
-    problem,
-    problem_of,
-    response,
-)
-from reflex_ros.sidecar.robot import Robot
+from reflex_ros.sidecar.csrf import refusal
+from reflex_ros.sidecar.operator_routes import breaker_reset, guard_reset, guard_status
+from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
+from reflex_ros.sidecar.page_routes import add_page
+from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext, trace_context
 
 WAITING_REQUESTS = 64
@@ -159,7 +159,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         stalled = _refused(request, error.status, error.slug, str(error))
         stalled.force_close()
         return stalled
-    except reading.BodyError as error:
+    except act_request.BodyError as error:
         return _refused(request, error.status, error.slug, str(error))
     except web.HTTPException as error:
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
@@ -224,7 +224,7 @@ def _too_many(request: web.Request, active: int, most: int) -> web.Response:
 
 async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
-    limit = reading.largest_body(len(reading.cameras_of(loaded)), engine.settings.max_pixels)
+    limit = act_request.largest_body(len(act_request.cameras_of(loaded)), engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
         if waiting.requests >= WAITING_REQUESTS:
@@ -261,8 +261,10 @@ def answer(
             raise NotReadyError(engine.state)
         document = _document(body, door)
         fields = tuple(document)
-        request_id = reading.request_id(document) or ""
-        asked = reading.read(document, reading.cameras_of(loaded), engine.settings.max_pixels, door.reserved)
+        request_id = act_request.request_id(document) or ""
+        asked = act_request.read(
+            document, act_request.cameras_of(loaded), engine.settings.max_pixels, door.reserved
+        )
         del document  # its text is as large as the pictures, and may wait long for the policy
         _keep(body, asked)
         request = engine.request(
@@ -286,7 +288,7 @@ def answer(
         if not inside:  # the engine counts what it refuses itself
             engine.metrics.errors.labels(error.slug).inc()
         if error.slug == MISSING_INSTRUCTION:
-            error = ObservationError(f"{error}{reading.misnamed_instruction(fields)}", error.slug)
+            error = ObservationError(f"{error}{act_request.misnamed_instruction(fields)}", error.slug)
         return problem_of(error, request_id or fresh_id())
     except StalledError as error:
         engine.metrics.errors.labels(error.slug).inc()
@@ -302,14 +304,14 @@ def answer(
         return problem_of(error, request_id or fresh_id())
 
 
-def _document(body: Body, door: Door) -> reading.Document:
+def _document(body: Body, door: Door) -> act_request.Document:
     """The JSON of a body, whose bytes are gone with this."""
     data = unpacked(body, door.packed, door.most_bytes)
     make_room_for_values(body, data)
-    return reading.document(data)
+    return act_request.document(data)
 
 
-def _keep(body: Body, asked: reading.Asked) -> None:
+def _keep(body: Body, asked: act_request.Asked) -> None:
     """Give back the room of everything but the pictures."""
     kept = sum(len(frame.data) for frame in asked.observation.frames.values())
     body.memory.free(body, max(body.size - kept, 0))

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from aiohttp import StreamReader, web
 
-from reflex_core.untrusted import escaped
+from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.act_request import BodyError
 from reflex_ros.sidecar.connections import Connection, StalledError
-from reflex_ros.sidecar.reading import BodyError
 
 MOST_BYTES = 512 << 20
 # what a byte of a body may become while it is worked on: the text that JSON holds, and what base64 makes of it

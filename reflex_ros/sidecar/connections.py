@@ -20,9 +20,9 @@ from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 
-from reflex_core.rate_limit import Seldom
-from reflex_core.untrusted import escaped
-from reflex_ros.sidecar.reply import fresh_id, problem, response
+from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.act_reply import fresh_id, problem, response
 
 MOST_CONNECTIONS = 512
 LEAST_CONNECTIONS = 8

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 
 from reflex_core.errors import ObservationError
-from reflex_core.frames import rgb
+from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Frame, Pixels
 
 LONGEST_SIDE = 320

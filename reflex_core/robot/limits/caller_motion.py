@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reflex_core.limits.history import CommandHistory, Told, moment_of
-from reflex_core.limits.motion import Doubles, Motion, motion
-from reflex_core.limits.values import Limits
-from reflex_core.policy.fit import Columns
+from reflex_core.export.binding import Columns
 from reflex_core.robot.callers import robot_of
 from reflex_core.robot.limits.commands import RobotCommands, stream_of
+from reflex_core.robot.limits.history import CommandHistory, Told, moment_of
 from reflex_core.robot.limits.hold import Hold, hold
+from reflex_core.robot.limits.limits import Limits
+from reflex_core.robot.limits.reachable import Doubles, Motion, motion
 from reflex_core.robot.plausibility import StateRange
 from reflex_core.values import ActionChunk, Floats, Request
 

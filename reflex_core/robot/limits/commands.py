@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.limits.history import Moment, Told
-from reflex_core.limits.motion import TRACKING_S, following
-from reflex_core.limits.values import Limits
+from reflex_core.robot.limits.history import Moment, Told
 from reflex_core.robot.limits.hold import Hold, Mask, Stream, hold
+from reflex_core.robot.limits.limits import Limits
+from reflex_core.robot.limits.reachable import TRACKING_S, following
 from reflex_core.values import Floats
 
 

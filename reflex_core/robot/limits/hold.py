@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.limits.check import inner_limits
-from reflex_core.limits.values import Limits
+from reflex_core.robot.limits.check import inner_limits
+from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import Floats
 
 Doubles = NDArray[np.float64]

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the correction head observes, made from what the runtime really has. A recipe names its parts in order.
+
+A checkpoint carries the recipe as `features`, parts joined by "+", for example "state+previous+hues12+words32":
+
+| part | numbers | what |
+|---|---|---|
+| state | state_dim | the robot state now, normalised like the policy's input |
+| state_change | state_dim | that state less the one the policy saw |
+| previous | action_dim | the action the robot is being told, normalised like the policy's output |
+| thumbnail8 | 192 | the image now, 8x8x3, 0..1 |
+| hues12 | 36 | per 30 degrees of hue: share of the image that has this colour, and where its centre is |
+| hues12_change | 36 | hues12 now less hues12 of what the policy saw |
+| words32 | 32 | how often the instruction has a word whose CRC-32 modulo 32 is this |
+| runtime256 | 256 | state in 32 numbers, previous in 32, thumbnail8; zeros behind a shorter state or action |
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import cv2
+import numpy as np
+
+from reflex_core.errors import ConfigurationError, ObservationError
+from reflex_core.export.binding import Fit
+from reflex_core.export.export import Affine
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.values import Floats, Observation, Pixels
+
+DEFAULT_RECIPE = "runtime256"  # for checkpoints that name none; obs_dim 256 is the format's own default
+HUES = 12
+WORDS = 32
+THUMBNAIL = 8
+SLOT = 32
+HUE_SIDE = 96
+MIN_SATURATION, MIN_VALUE = 100, 40
+FEW_PIXELS = 4.0  # below some pixels a centre says nothing and is drawn to the middle of the image
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is known when a correction is made.
+
+    now: the newest observation. seen: the one the policy's chunk was made from. previous: (action_dim,) what the robot
+    is being told, physical units, None when nothing is known.
+    """
+
+    now: Observation
+    seen: Observation
+    previous: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """The sizes and scales that a recipe depends on. camera: the one that is looked at, "" for the only one."""
+
+    state_dim: int
+    action_dim: int
+    state_statistics: Affine | None = None
+    action_statistics: Affine | None = None
+    camera: str = ""
+
+
+def robot_of(fit: Fit) -> Robot:
+    """The robot of a fitted policy; it is looked at through the policy's first camera."""
+    camera = next(iter(fit.cameras.values()), "")
+    return Robot(
+        fit.state_dim or len(fit.state_names), len(fit.action_names),
+        fit.state_statistics, fit.action_statistics, camera,
+    )  # fmt: skip
+
+
+class Features:
+    """Makes the observation vector of one recipe. Thread-safe."""
+
+    def __init__(self, recipe: str, robot: Robot) -> None:
+        """Raises ConfigurationError for a recipe with a part that is not known or does not fit the robot."""
+        self.recipe = recipe
+        self._robot = robot
+        parts = recipe.split("+")
+        unknown = [part for part in parts if part not in _PARTS]
+        if unknown:
+            raise ConfigurationError(
+                f"the features '{recipe}' have an unknown part '{unknown[0][:40]}'; known: {', '.join(_PARTS)}"
+            )
+        self._parts = [_PARTS[part] for part in parts]
+        if DEFAULT_RECIPE in parts and max(robot.state_dim, robot.action_dim) > SLOT:
+            raise ConfigurationError(
+                f"the features '{DEFAULT_RECIPE}' have room for {SLOT} numbers of state and of action,"
+                f" the robot has {robot.state_dim} and {robot.action_dim}"
+            )
+        self.dim = sum(part.size(robot) for part in self._parts)
+
+    def vector(self, moment: Moment) -> Floats:
+        """(dim,) float32. Raises ObservationError when an image or the state that the recipe needs is not there."""
+        view = _View(self._robot, moment)
+        return np.concatenate([part.make(view) for part in self._parts]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A moment as the parts look at it; what several of them need is made once."""
+
+    robot: Robot
+    moment: Moment
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        return _pixels(self.robot, self.moment.now)
+
+    @cached_property
+    def state(self) -> Floats:
+        return _state(self.robot, self.moment.now)
+
+    @cached_property
+    def hues(self) -> Floats:
+        return hues(self.pixels)
+
+    def state_change(self) -> Floats:
+        return self.state - _state(self.robot, self.moment.seen)
+
+    def previous(self) -> Floats:
+        told, statistics = self.moment.previous, self.robot.action_statistics
+        if told is None:  # normalised zero is the mean action: the least that can be said
+            return np.zeros(self.robot.action_dim, dtype=np.float32)
+        return statistics.normalise(told) if statistics else told
+
+    def hues_change(self) -> Floats:
+        if self.moment.now is self.moment.seen:
+            return np.zeros(3 * HUES, dtype=np.float32)
+        return self.hues - hues(_pixels(self.robot, self.moment.seen))
+
+    def runtime(self) -> Floats:
+        vector = np.zeros(2 * SLOT + 3 * THUMBNAIL**2, dtype=np.float32)
+        vector[: self.robot.state_dim] = self.state
+        vector[SLOT : SLOT + self.robot.action_dim] = self.previous()
+        vector[2 * SLOT :] = thumbnail(self.pixels)
+        return vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    size: Callable[[Robot], int]
+    make: Callable[[_View], Floats]
+
+
+def thumbnail(pixels: Pixels) -> Floats:
+    """(192,) float32 in 0..1: HxWx3 uint8 averaged to 8x8, row by row."""
+    small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return (np.asarray(small, dtype=np.float32) / np.float32(255)).ravel()
+
+
+def hues(pixels: Pixels) -> Floats:
+    """(36,) float32 of HxWx3 uint8 RGB: 12 shares of the image (0..1), 12 columns, 12 rows (-1..1).
+
+    Bin b holds the clear colours whose hue is within 15 degrees of 30 b: red, orange, yellow, ...
+    """
+    small = cv2.resize(pixels, (HUE_SIDE, HUE_SIDE), interpolation=cv2.INTER_AREA)
+    hue, saturation, value = cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))
+    clear = np.flatnonzero((saturation > MIN_SATURATION) & (value > MIN_VALUE))
+    bins = (hue.ravel()[clear].astype(np.intp) + 7) // 15 % HUES  # OpenCV's hue is in units of 2 degrees
+    count = np.bincount(bins, minlength=HUES)
+    rows, columns = np.divmod(clear, HUE_SIDE)
+    middle = (HUE_SIDE - 1) / 2
+    across = np.bincount(bins, (columns - middle) / middle, HUES) / (count + FEW_PIXELS)
+    down = np.bincount(bins, (rows - middle) / middle, HUES) / (count + FEW_PIXELS)
+    return np.concatenate([count / HUE_SIDE**2, across, down]).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def words(instruction: str) -> Floats:
+    """(32,) float32: how often each CRC-32 modulo 32 occurs among the lower-case words. Read-only."""
+    counts = np.zeros(WORDS, dtype=np.float32)
+    for word in instruction.lower().split():
+        counts[zlib.crc32(word.encode()) % WORDS] += 1
+    counts.flags.writeable = False
+    return counts
+
+
+def _pixels(robot: Robot, observation: Observation) -> Pixels:
+    frames = observation.frames
+    frame = frames.get(robot.camera) if robot.camera in frames else next(iter(frames.values()), None)
+    if frame is None:
+        raise ObservationError("no image for the features of the correction head", "missing-image")
+    return np.ascontiguousarray(rgb(frame))
+
+
+def _state(robot: Robot, observation: Observation) -> Floats:
+    state = observation.state
+    if state is None or state.shape != (robot.state_dim,):
+        got = "none" if state is None else f"shape {state.shape}"
+        raise ObservationError(
+            f"the correction head needs a state of {robot.state_dim} numbers, got {got}", "state-length"
+        )
+    statistics = robot.state_statistics
+    fits = statistics is not None and statistics.dim == robot.state_dim
+    return statistics.normalise(state) if statistics is not None and fits else state
+
+
+_PARTS: Mapping[str, _Part] = {
+    "state": _Part(lambda robot: robot.state_dim, lambda view: view.state),
+    "state_change": _Part(lambda robot: robot.state_dim, _View.state_change),
+    "previous": _Part(lambda robot: robot.action_dim, _View.previous),
+    "thumbnail8": _Part(lambda _: 3 * THUMBNAIL**2, lambda view: thumbnail(view.pixels)),
+    "hues12": _Part(lambda _: 3 * HUES, lambda view: view.hues),
+    "hues12_change": _Part(lambda _: 3 * HUES, _View.hues_change),
+    "words32": _Part(lambda _: WORDS, lambda view: words(view.moment.now.instruction)),
+    "runtime256": _Part(lambda _: 2 * SLOT + 3 * THUMBNAIL**2, _View.runtime),
+}

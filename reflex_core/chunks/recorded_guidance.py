@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guided an answer, made again from chunks in physical units: for a replay, and for a shadow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.chunks.guidance import Guidance
+from reflex_core.chunks.rtc import base_of, executed_rows, rebased
+from reflex_core.export.config_schema import OFF
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.values import Floats
+
+CHUNKS_KEPT = 512  # of all episodes together: a chunk guides the next one of its episode only
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    raw: Floats
+    executed: Floats
+    own: Floats | None
+    base: Floats | None
+
+
+class Guides:
+    """The chunks of many episodes, as one policy would have made them. Bounded. One thread may keep while another asks."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._rtc = policy.rtc()
+        self._chunks: OrderedDict[Key, _Kept] = OrderedDict()
+
+    def keep(
+        self, key: Key, raw: Floats, executed: Floats, state: Floats | None, own: Floats | None = None
+    ) -> None:
+        """Remember a chunk. key: its episode and request id; raw, executed: (horizon, action_dim), before and after
+        correction and guard; state: of its observation; own: (horizon, width), the network's numbers for `raw` where they are known.
+        """
+        self._chunks[key] = _Kept(raw, executed, own, base_of(state, self._policy.fit))
+        self._chunks.move_to_end(key)
+        while len(self._chunks) > CHUNKS_KEPT:
+            self._chunks.popitem(last=False)
+
+    def guidance(self, key: Key, elapsed_rows: float, delay: int, state: Floats | None) -> Guidance | None:
+        """What an answer to this state was guided by that says so; None where the chunk is not known, or this policy takes no guidance."""
+        kept = self._chunks.get(key)
+        if kept is None or self._rtc.mode == OFF:
+            return None
+        fit = self._policy.fit
+        rows = kept.own if kept.own is not None else self._normalised(kept.raw, kept.base)
+        if rows is None:
+            return None
+        rows = executed_rows(rows, kept.executed, kept.raw, fit)
+        rows = rebased(rows, kept.base, base_of(state, fit), fit)
+        return self._rtc.again(rows[None], elapsed_rows, delay)
+
+    def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:
+        """(horizon, width) in the network's units; padding is zero, as nothing guides it. None for another robot's."""
+        contract, fit = self._policy.contract, self._policy.fit
+        if actions.ndim != 2 or actions.shape[1] != len(fit.action_names) or not np.isfinite(actions).all():
+            return None
+        count = min(len(actions), contract.horizon)
+        rows = np.zeros((contract.horizon, contract.width), np.float32)
+        statistics = fit.action_statistics
+        actions = actions if base is None else actions - base
+        own = actions[:count] if statistics is None else statistics.recovered(actions[:count])
+        rows[:count, fit.columns] = own
+        return rows if count >= fit.horizon else rows[:count]

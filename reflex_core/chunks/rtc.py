@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real-time chunking over requests: what each episode's robot executes now, and how it guides the next chunk.
+
+A chunk guides only once it was delivered: what the deadline threw away or the guard replaced was never executed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
+from reflex_core.export.binding import Fit
+from reflex_core.export.config_schema import GUIDED, OFF, PREFIX
+from reflex_core.export.contract import Contract
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
+
+FLAG = "real-time chunking"
+EPISODES_KEPT = 256
+PENDING_KEPT = 64  # answers that are made but not delivered yet; more are never under way at once
+MOST_DELAY_SHARE = 0.5  # of the horizon; beyond it a chunk is made from what is seen alone
+DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten chunks, not for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks.
+
+    base: (action_dim,) what its rows are offsets from, None where they are positions.
+    """
+
+    rows: Floats
+    request_id: str
+    instruction: str
+    zero_ns: int
+    stamp_ns: int
+    base: Floats | None = None
+
+    def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
+        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it.
+
+        By the stamps of both observations, or as the request says. None where neither tells: the wall clock does not, as
+        a simulator may stand still while it waits, and the robot would repeat what it has done.
+        """
+        if request.elapsed_rows is not None:
+            return request.elapsed_rows
+        stamp_ns = request.observation.stamp_ns
+        return (stamp_ns - self.stamp_ns) * 1e-9 / dt_s if stamp_ns > 0 and self.stamp_ns > 0 else None
+
+
+class Carried(NamedTuple):
+    """What an episode's previous chunk does to its next one; guidance None: nothing, and `why`."""
+
+    guidance: Guidance | None = None
+    previous: str = ""
+    elapsed_rows: float = 0.0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Episode:
+    previous: Previous | None = None
+    delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS_KEPT))
+
+
+def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
+    """(mode, why it is off or ''): what real-time chunking comes to on this export."""
+    if contract.baked:
+        return OFF, f"{FLAG} has no effect: the denoise loop is baked into the graph, so nothing can guide it"
+    if contract.flow.steps < 2:
+        return OFF, f"{FLAG} has no effect: the export denoises in one step, which leaves nothing to guide"
+    if dt_s <= 0:
+        return OFF, f"{FLAG} has no effect: the rate of the actions is not known, so rows cannot be aligned"
+    if contract.rtc.mode == OFF:
+        return OFF, f"{FLAG} has no effect: the export's own 'rtc' block switches it off"
+    return contract.rtc.mode, ""
+
+
+class Rtc:
+    """The state of every episode of one policy slot. Bounded, thread-safe.
+
+    Order of calls per request: `carried`, `produced`, then `delivered` when the answer leaves, whatever it became.
+    """
+
+    def __init__(self, contract: Contract, fit: Fit, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns = clock_ns
+        self.mode, self.note = effective_mode(contract, fit.dt_s)
+        self._block, self._steps = contract.rtc, contract.flow.steps
+        self._shape = (1, contract.horizon, contract.width)
+        self._horizon, self._dt_s = fit.horizon, fit.dt_s
+        self._columns, self._fit = guided_columns(fit, contract.width), fit
+        self._lock = threading.Lock()
+        self._episodes: OrderedDict[str, _Episode] = OrderedDict()
+        self._pending: OrderedDict[tuple[str, str, int], Previous] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Chunks that were `guided` and delivered, and requests that nothing could guide, by reason."""
+        with self._lock:
+            return dict(self._counts)
+
+    def carried(self, request: Request) -> Carried:
+        """What the previous chunk of the request's episode does to the one that is asked for."""
+        if self.mode == OFF or request.episode_id is None:
+            return Carried()
+        with self._lock:
+            episode = self._episodes.get(request.episode_id)
+            previous = None if episode is None else episode.previous
+            delay = max(episode.delays, default=1) if episode is not None else 0
+            carried = self._guiding(request, previous, delay)
+            if carried.why:
+                self._counts[carried.why] += 1
+        return carried
+
+    def _guiding(self, request: Request, previous: Previous | None, delay: int) -> Carried:
+        if previous is None:
+            return Carried(why="first")
+        if request.max_steps is not None:
+            return Carried(why="degraded")
+        if previous.instruction != request.observation.instruction:
+            return Carried(why="instruction")  # the tail leads to where the robot is no longer wanted
+        elapsed = previous.elapsed_rows(request, self._dt_s)
+        if elapsed is None:
+            return Carried(why="unknown_rows")
+        tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
+        if not len(tail):
+            return Carried(why="stale")
+        if request.previous_request_id not in ("", previous.request_id):
+            return Carried(why="other_chunk")  # the caller executes one that was not answered last
+        delay = min(delay, len(tail))
+        if delay > MOST_DELAY_SHARE * self._horizon or (
+            self.mode == PREFIX and delay > self._block.max_delay
+        ):
+            return Carried(why="delay")  # nearly all rows would be the old ones, whatever the robot sees
+        tail = rebased(tail, previous.base, base_of(request.observation.state, self._fit), self._fit)
+        return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
+
+    def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
+        """What guided a recorded answer: the chunk before it, (1, horizon, width), and what its record says."""
+        return self._guidance(shifted(normalised[0, : self._horizon], elapsed_rows), delay)
+
+    def _guidance(self, tail: Floats, delay: int) -> Guidance:
+        target = np.zeros(self._shape, np.float32)
+        target[0, : len(tail)] = tail
+        end = min(len(tail), delay + self._block.blend_rows)
+        weights = soft_mask(delay, end, self._shape[1])[:, None] * self._columns
+        beta = self._block.max_guidance_weight or float(self._steps)
+        return Guidance(target, weights[None], delay, beta, self.mode, self._block.clean_time)
+
+    def produced(self, request: Request, normalised: Floats) -> None:
+        """The network's own chunk, (1, horizon, width): it guides the next one if it is delivered."""
+        if self.mode == OFF or request.episode_id is None or not np.isfinite(normalised).all():
+            return
+        observation = request.observation
+        previous = Previous(
+            normalised[0],
+            request.request_id,
+            observation.instruction,
+            _zero_ns(request),
+            observation.stamp_ns,
+            base_of(observation.state, self._fit),
+        )
+        with self._lock:
+            self._pending[_key(request)] = previous
+            while len(self._pending) > PENDING_KEPT:
+                self._pending.popitem(last=False)
+
+    def delivered(self, request: Request, served: Served) -> None:
+        """The answer leaves now. A policy's chunk becomes the one that is executed; a hold or another's ends it.
+
+        A chunk that stands in for a late one is the tail of what is executed already, which stays as it is; unless it comes
+        from a late answer that was never delivered itself.
+        """
+        if self.mode == OFF or request.episode_id is None:
+            return
+        delay_s = (self._clock_ns() - _zero_ns(request)) * 1e-9
+        with self._lock:
+            previous = self._pending.pop(_key(request), None)
+            if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
+                self._forget(request.episode_id)
+            elif served.chunk.source == LAST_KNOWN_GOOD:
+                self._forget_other_than(request.episode_id, served.fallback_request_id)
+            elif served.chunk.source == POLICY and previous is not None:
+                self._counts["guided"] += bool(served.rtc_mode)
+                rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit)
+                previous = replace(previous, rows=rows)
+                self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
+
+    def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
+        episode = self._episodes.setdefault(episode_id, _Episode())
+        self._episodes.move_to_end(episode_id)
+        while len(self._episodes) > EPISODES_KEPT:
+            self._episodes.popitem(last=False)
+        episode.delays.append(min(max(delay, 1), self._horizon))
+        if episode.previous is None or episode.previous.zero_ns <= previous.zero_ns:
+            episode.previous = previous  # the answer to an older observation may come late
+
+    def consumed(self, episode_id: str | None, rows: int) -> None:
+        """How many rows of the newest chunk were over or under way when the robot got it, where a door knows."""
+        with self._lock:
+            episode = self._episodes.get(episode_id or "")
+            if episode is not None and episode.delays:
+                # by the robot's clock; a simulator's need not run as fast as ours
+                episode.delays[-1] = min(max(rows, 1), self._horizon)
+
+    def forget(self, episode_id: str | None) -> None:
+        """What was delivered last is not executed: nothing guides the next chunk, and its delay says nothing."""
+        with self._lock:
+            episode = self._episodes.get(episode_id or "")
+            if episode is not None and episode.previous is not None:
+                episode.previous = None
+                episode.delays.pop()
+
+    def _forget_other_than(self, episode_id: str, request_id: str) -> None:
+        episode = self._episodes.get(episode_id)
+        if episode is not None and episode.previous is not None and episode.previous.request_id != request_id:
+            episode.previous = None
+
+    def _forget(self, episode_id: str) -> None:
+        episode = self._episodes.get(episode_id)
+        if episode is not None:
+            episode.previous = None
+
+
+def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floats:
+    """(horizon, width) of the network with what correction head and guard changed: what the robot executes.
+
+    executed, raw: (horizon, action_dim), after and before that. The same rows where nothing was changed.
+    """
+    if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
+        return rows
+    added: Floats = (executed - raw)[: len(rows)]
+    if fit.action_statistics is not None:
+        added = fit.action_statistics.difference(added)
+    changed = rows.copy()
+    changed[: len(added), fit.columns] += added
+    return changed
+
+
+def base_of(state: Floats | None, fit: Fit) -> Floats | None:
+    """(action_dim,) what the actions made of this state are offsets from, None where they are positions."""
+    if fit.relative is None or state is None:
+        return None
+    return fit.relative.base(state)
+
+
+def rebased(rows: Floats, before: Floats | None, now: Floats | None, fit: Fit) -> Floats:
+    """(n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
+
+    The robot has moved since: without this the old chunk would pull the new one to where it would be if it had not.
+    """
+    if before is None or now is None:
+        return rows
+    moved = before - now
+    statistics = fit.action_statistics
+    changed = rows.copy()
+    changed[:, fit.columns] += moved if statistics is None else statistics.difference(moved)
+    return changed
+
+
+def guided_columns(fit: Fit, width: int) -> Floats:
+    """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
+
+    A gripper that is half way between two chunks is in neither of the states that they meant.
+    """
+    columns = np.zeros(width, np.float32)
+    columns[fit.columns] = 1.0
+    robot = fit.embodiment
+    for part in () if robot is None else (robot.gripper, robot.payload_release):
+        if part is not None:
+            columns[fit.columns[part.component_idx]] = 0.0
+    return columns
+
+
+def _zero_ns(request: Request) -> int:
+    return request.received_ns - int(request.observation.age_ms * 1e6)
+
+
+def _key(request: Request) -> tuple[str, str, int]:
+    return request.episode_id or "", request.request_id, request.received_ns
+
+
+__all__ = [
+    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns", "rebased",
+]  # fmt: skip

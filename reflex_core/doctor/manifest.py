@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receipt of an export: SHA-256 of every file, and a chunk to compare with, for `reflex doctor` elsewhere."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+
+import onnxruntime
+
+from reflex_core.doctor.export_files import RECEIPT, sha256
+from reflex_core.doctor.finding import FAIL
+from reflex_core.doctor.parity import FIXTURE, TOLERANCE, parity, recorded_chunk
+from reflex_core.errors import ExportError
+from reflex_core.files.atomic import write_whole
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.values import Observation
+
+UNLISTABLE = "`|\n"  # what a row of the table cannot hold
+
+
+def shipped_files(folder: Path) -> list[Path]:
+    """Everything serving reads: not the Markdown files, which describe it, and nothing hidden (caches of downloads).
+
+    Raises ExportError for a name that a table cannot hold.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if not path.is_file() or path.suffix == ".md" or any(part.startswith(".") for part in parts):
+            continue
+        if any(character in part for part in parts for character in UNLISTABLE):
+            raise ExportError(f"{path}: the name must be without |, backtick and line break")
+        found.append(path)
+    return found
+
+
+def hash_table(folder: Path) -> str:
+    """A table of Markdown: name, bytes and SHA-256 of every shipped file."""
+    rows = [
+        f"| `{path.relative_to(folder).as_posix()}` | {path.stat().st_size} | `{sha256(path)}` |"
+        for path in shipped_files(folder)
+    ]
+    return "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
+
+
+def seal(
+    policy: Policy, observation: Observation, what: str, *, seed: int = 0, tolerance: float = TOLERANCE,
+    force: bool = False,
+) -> None:  # fmt: skip
+    """Write parity.npz, with the chunk that this policy makes of the observation here, and VERIFICATION.md.
+
+    what: the observation in words. Raises ExportError where either is there already, unless forced, ObservationError
+    for an observation that the policy does not take; nothing is written then.
+    """
+    folder = policy.export.path
+    shipped_files(folder)  # refuses before anything is written
+    there = [name for name in (FIXTURE, RECEIPT) if (folder / name).exists()]
+    if there and not force:
+        raise ExportError(
+            f"{folder}: brings {' and '.join(there)} already: --force replaces what is there, --keep-parity --force"
+            " only the hashes"
+        )
+    fixture = recorded_chunk(policy, observation, seed, tolerance)
+    write_whole(folder / FIXTURE, fixture)
+    said = (
+        f"`{FIXTURE}` is {what} and the chunk that this export made of it here, from seed {seed}; a difference of"
+        f" {tolerance:g} is allowed.\nIt holds other machines to this one. Whether the export answers as in training,"
+        " it does not say."
+    )
+    _write_receipt(policy, said)
+
+
+def seal_again(policy: Policy, *, force: bool = False) -> None:
+    """Write VERIFICATION.md anew and leave parity.npz as it is.
+
+    Raises ExportError where there is no parity.npz, where the policy makes another chunk, and for a receipt that is
+    there already, unless forced.
+    """
+    folder = policy.export.path
+    if not (folder / FIXTURE).is_file():
+        raise ExportError(f"{folder}: brings no {FIXTURE} that could be kept: leave --keep-parity out")
+    if (folder / RECEIPT).exists() and not force:
+        raise ExportError(f"{folder}: brings {RECEIPT} already: --force replaces it")
+    found = parity(policy)
+    if found.level == FAIL:
+        raise ExportError(
+            f"{folder}: {FIXTURE} is of another policy ({found.said}): {found.do}; or leave --keep-parity out"
+        )
+    _write_receipt(policy, f"`{FIXTURE}` was there before and was kept: {found.said}.")
+
+
+def _write_receipt(policy: Policy, parity_words: str) -> None:
+    folder = policy.export.path
+    text = f"""# Verification of {policy.export.model_version}
+
+Written by `reflex export seal` on {datetime.now(timezone.utc).date().isoformat()}. Machine: {platform.machine()},
+Python {platform.python_version()}, onnxruntime {onnxruntime.__version__} on {policy.providers[0]}.
+
+## Files
+
+{hash_table(folder)}
+
+`sha256sum FILE` shows the same numbers; `reflex doctor DIR` compares them.
+
+## Parity
+
+{parity_words}
+"""
+    write_whole(folder / RECEIPT, text.encode())

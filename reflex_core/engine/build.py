@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to something that answers: the policies in their slots, and the onion around them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+
+from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.engine.build_pair import audit_changes, build_pair, build_router, require_same_robot, said_by
+from reflex_core.engine.build_shadow import build_shadow, watch_divergence
+from reflex_core.engine.build_shared import (
+    build_admission,
+    build_cloud,
+    build_deadline,
+    build_guard,
+    build_recorders,
+    build_tracing,
+    describe_session,
+)
+from reflex_core.engine.build_slot import build_slot
+from reflex_core.engine.load_policy import LoadedPolicy, load
+from reflex_core.engine.serving_state import Loaded, PolicySlot, Surroundings
+from reflex_core.engine.which_exports import PROD, chosen
+from reflex_core.policy.providers import wants_gpu
+from reflex_core.records.trace.notes import outcome_record
+from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.settings.table import Settings
+from reflex_core.slots.memory import require_room
+from reflex_core.slots.outcomes import Outcome, Outcomes
+from reflex_core.values import Request, Served
+from reflex_core.wedges.injected_latency import Latency
+from reflex_core.wedges.order import onion
+from reflex_core.wedges.telemetry import Listener, Telemetry
+from reflex_core.wedges.wedge import Wedge
+
+
+def assemble(settings: Settings, around: Surroundings) -> Loaded:
+    """Load everything the settings name. Raises ConfigurationError in one sentence, and leaves nothing open then."""
+    with ExitStack() as opened:
+        loaded = _assembled(settings, around, opened)
+        return replace(loaded, close=opened.pop_all().close)
+
+
+def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
+    choice, metrics = chosen(settings), around.metrics
+    if choice.several:
+        require_room(choice.paths, gpu=wants_gpu(settings.device, settings.providers))
+    metrics.breaker_state.clear()  # a slot of the load before would stay in it
+    found = {name: _load(settings, path, around, opened) for name, path in choice.exports.items()}
+    policy = next(iter(found.values())).policy
+    for one in found.values():
+        require_same_robot(policy, one.policy)
+    embodiment = policy.fit.embodiment
+    robot = embodiment.name if embodiment else "none"
+    slots = {
+        name: build_slot(name, one, robot, lambda request: guard.hold_position(request), around, opened)
+        for name, one in found.items()
+    }
+    pair = build_pair(settings, slots, robot, around) if len(slots) > 1 else None
+    router = build_router(slots, pair) if pair is not None else None
+    said = said_by(slots, router)
+    guard = build_guard(settings, policy, said, around)
+    cloud = build_cloud(settings, policy, robot, around)
+    if cloud is not None:
+        opened.callback(cloud.close)
+    session = describe_session(settings, slots)
+    recorders = build_recorders(settings, slots, session)
+    for recorder in recorders:
+        opened.callback(recorder.close)
+    if settings.otel_endpoint:
+        tracing = build_tracing(settings, slots, robot, around)
+        opened.callback(tracing.close)
+        recorders = (*recorders, tracing)
+    if pair is not None:
+        audit_changes(pair, recorders)
+    trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
+    ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
+    motion = MotionQuality([end.component_idx for end in ends if end is not None])
+    shadow, shadow_policy, watch_shadow = build_shadow(settings, choice, trace, around, opened)
+    watch_other = watch_divergence(settings, slots, pair, around, opened) if pair else None
+    trackers: list[Listener] = [
+        *_learning(found),
+        *(slot.rtc.delivered for slot in slots.values() if slot.rtc),
+    ]
+    outcomes = _outcomes(slots, trace, around)
+    trackers += [
+        motion,
+        outcomes.answered,
+        *(listener for listener in (watch_shadow, watch_other) if listener is not None),
+    ]
+    if pair is not None:
+        trackers.append(pair.monitor.answered)
+    telemetry = Telemetry(
+        robot, {name: slot.policy.export.model_id for name, slot in slots.items()}, metrics, around.listeners,
+        recorders, trace.next_seq if trace else None, trackers,
+    )  # fmt: skip
+    wedges: dict[str, Wedge | None] = {
+        "telemetry": telemetry,
+        "admission": (admission := build_admission(settings, slots, robot, around)),
+        "latency": Latency(lambda: around.live().inject_latency_ms),
+        "guard": guard,
+        "deadline": (deadline := build_deadline(guard, robot, said, around)),
+        "cloud": cloud,
+    }
+    inner = {"router": router} if router is not None else dict(slots[PROD].wedges)
+    opened.callback(deadline.close)
+    built = {place: wedge for place, wedge in (wedges | inner).items() if wedge is not None}
+    metrics.recorders.watched = recorders
+    metrics.motion.figures = motion.figures
+    metrics.policy_split.set(settings.split if pair is not None else 100)
+    metrics.robot_info.clear()
+    metrics.robot_info.labels(settings.robot_id, robot, policy.export.model_id).set(1)
+    return Loaded(
+        slots=slots,
+        embodiment=embodiment,
+        telemetry=telemetry,
+        guard=guard,
+        admission=admission,
+        deadline=deadline,
+        cloud=cloud,
+        recorders=recorders,
+        motion=motion,
+        outcomes=outcomes,
+        wedges=built,
+        act=onion(built),
+        session=session,
+        pair=pair,
+        shadow=shadow,
+        shadow_policy=shadow_policy,
+    )
+
+
+def _load(settings: Settings, path: str, around: Surroundings, opened: ExitStack) -> LoadedPolicy:
+    began = time.perf_counter()
+    found = load(replace(settings, export_dir=path), around.metrics)
+    if found.tracker is not None:
+        opened.callback(found.tracker.close)
+    took_s = time.perf_counter() - began
+    around.metrics.onnx_load_time_s.labels(found.policy.export.model_id).observe(took_s)
+    return found
+
+
+def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
+    """The trackers of the slots' latencies; each hears of its own slot alone."""
+
+    def of(name: str, tracker: Listener) -> Listener:
+        def learn(request: Request, served: Served) -> None:
+            if served.slot == name:
+                tracker(request, served)
+
+        return learn
+
+    return [of(name, one.tracker) for name, one in found.items() if one.tracker is not None]
+
+
+def _outcomes(slots: Mapping[str, PolicySlot], trace: TraceWriter | None, around: Surroundings) -> Outcomes:
+    """How episodes ended goes to the trace, the metrics, and to the correction head of the slot."""
+
+    def listen(outcome: Outcome, new: bool) -> None:
+        if trace is not None:
+            trace.note(lambda timestamp: outcome_record(outcome, timestamp))
+        if not new:
+            return
+        around.metrics.episode_outcomes.labels(outcome.slot or "none", str(outcome.success).lower()).inc()
+        slot = slots.get(outcome.slot)
+        if slot is not None and slot.a2c2 is not None:
+            slot.a2c2.report(outcome.success)
+
+    return Outcomes([listen])

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes beside the answers and never delays them: the shadow, and the comparison after a change of split."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+from reflex_core.chunks.recorded_guidance import Guides, Key
+from reflex_core.engine.build_slot import sampling_of
+from reflex_core.engine.load_policy import load
+from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.engine.which_exports import Choice
+from reflex_core.errors import ConfigurationError
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.sampler import Sampling
+from reflex_core.records.trace.notes import shadow_record
+from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.settings.table import Settings
+from reflex_core.slots.pair import Pair
+from reflex_core.slots.routing import other
+from reflex_core.slots.shadow import Divergence, Shadow
+from reflex_core.values import Request, Served
+from reflex_core.wedges.predict import Predict
+from reflex_core.wedges.telemetry import Listener
+
+SHADOW = "shadow"
+ANSWERS_KEPT = 64  # the shadow has one waiting at most; what it had no time for is never asked for
+
+log = logging.getLogger(__name__)
+
+
+def build_shadow(
+    settings: Settings, choice: Choice, trace: TraceWriter | None, around: Surroundings,
+    opened: ExitStack,
+) -> tuple[Shadow | None, Policy | None, Listener | None]:  # fmt: skip
+    """(the shadow of --shadow-policy, its policy, what has to hear every answer), or three times None."""
+    if not choice.shadow:
+        return None, None, None
+    metrics = around.metrics
+    found = load(replace(settings, export_dir=choice.shadow, auto_calibrate=False), metrics)
+    policy = found.policy
+
+    def tell(divergence: Divergence) -> None:
+        for name, rms in zip(divergence.names, divergence.rms.tolist(), strict=True):
+            metrics.shadow_divergence.labels(name).observe(rms)
+        metrics.shadow_compared.inc()
+        if trace is not None:
+            trace.note(lambda timestamp: shadow_record(divergence, timestamp))
+
+    guided = Guided(policy, steps_of(found.settings, policy, around.live))
+    shadow = Shadow(
+        alone(policy, SHADOW, guided.sampling), policy.export.model_id, [tell],
+        on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
+    )  # fmt: skip
+    opened.callback(shadow.close)
+
+    def watch(request: Request, served: Served) -> None:
+        guided.answered(request, served)
+        shadow(request, served)
+
+    return shadow, policy, watch
+
+
+def steps_of(
+    settings: Settings, policy: Policy, live: Callable[[], Settings]
+) -> Callable[[Request], Sampling]:
+    """As in service; all steps where the shadow's export cannot stop early."""
+    try:
+        return sampling_of(settings, policy, live)
+    except ConfigurationError as error:
+        log.warning("the shadow takes all denoise steps: %s", error)
+        return sampling_of(replace(settings, adaptive_steps=False), policy, live)
+
+
+class Guided:
+    """Lets a shadow be guided by what guided the answer: else only that would be seen in the difference.
+
+    `answered` is called on the request path and only remembers; `sampling` on the shadow's thread.
+    """
+
+    def __init__(self, policy: Policy, steps: Callable[[Request], Sampling]) -> None:
+        self._guides, self._steps = Guides(policy), steps
+        self._names = policy.fit.action_names
+        self._lock = threading.Lock()
+        self._asked: OrderedDict[Key, Served] = OrderedDict()
+
+    def answered(self, request: Request, served: Served) -> None:
+        """Keep the answer, for its own comparison and because it may guide the next one."""
+        if served.chunk.names != self._names or request.episode_id is None:
+            return
+        key = (request.episode_id, request.request_id)
+        with self._lock:
+            self._guides.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
+            self._asked[key] = served
+            while len(self._asked) > ANSWERS_KEPT:
+                self._asked.popitem(last=False)
+
+    def sampling(self, request: Request) -> Sampling:
+        """How the shadow answers a request that was answered before."""
+        sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
+        with self._lock:
+            served = self._asked.pop(key, None)
+        if served is None or not served.rtc_previous:
+            return sampling
+        # not under the lock: this thread has low priority, and an answer must not wait for it
+        before = (key[0], served.rtc_previous)
+        guidance = self._guides.guidance(
+            before, served.rtc_elapsed_rows, served.rtc_delay, request.observation.state
+        )
+        return replace(sampling, guidance=guidance)
+
+
+def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:
+    """A policy without anything around it, for requests that bring their own seed."""
+    return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_nobody)
+
+
+def _nobody(_: Request) -> Served:
+    raise AssertionError("the policy is the innermost")
+
+
+def watch_divergence(
+    settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: Surroundings, opened: ExitStack
+) -> Listener | None:
+    """While a slot is on trial after a change, the other one answers the same requests in its shadow.
+
+    None without --rollback-divergence: comparing costs a second inference.
+    """
+    if settings.rollback_divergence <= 0:
+        return None
+    monitor, metrics = pair.monitor, around.metrics
+    asked = {
+        name: alone(slot.policy, name, sampling_of(slot.settings, slot.policy, around.live))
+        for name, slot in slots.items()
+    }
+    shadows = {
+        name: Shadow(
+            asked[other(name)], slots[other(name)].policy.export.model_id,
+            [lambda found: monitor.diverged(float(found.rms.max()))],
+            on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
+        )
+        for name in slots
+    }  # fmt: skip
+    for shadow in shadows.values():
+        opened.callback(shadow.close)
+
+    def watch(request: Request, served: Served) -> None:
+        if served.slot in shadows and monitor.watching == served.slot:
+            shadows[served.slot](request, served)
+
+    return watch

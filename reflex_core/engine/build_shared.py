@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wedges that all policies of a server share, made from the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.errors import ConfigurationError
+from reflex_core.policy.cloud_server import Expected
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.records.audit.log import AuditLog
+from reflex_core.records.recorder import Recorder
+from reflex_core.records.trace.header import session_of
+from reflex_core.records.trace.schema import Session
+from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.robot.intake import Intake
+from reflex_core.robot.limits.safety_config import SafetyConfig, load_safety_config
+from reflex_core.robot.plausibility import state_range
+from reflex_core.settings.table import Settings
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
+from reflex_core.wedges.admission import AUTO, DEGRADE, Admission, degraded_steps_of, mode_of
+from reflex_core.wedges.cloud import Cloud
+from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline
+from reflex_core.wedges.guard import Guard, guard_for
+
+log = logging.getLogger(__name__)
+
+
+def build_guard(
+    settings: Settings, policy: Policy, said: Callable[[Request], Served], around: Surroundings
+) -> Guard:
+    """The guard of the robot that the policy is fitted to, tightened by the safety file."""
+    fit = policy.fit
+    return guard_for(
+        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, said,
+        settings.plausibility_margin_rad, fit.state_names,
+    )  # fmt: skip
+
+
+def _safety(settings: Settings) -> SafetyConfig | None:
+    return load_safety_config(Path(settings.safety_config)) if settings.safety_config else None
+
+
+def build_admission(
+    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: Surroundings
+) -> Admission:
+    """The latency objective. Raises ConfigurationError where `degrade` could not take effect."""
+    baked = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.baked]
+    if settings.slo and settings.slo_mode == DEGRADE and baked:
+        raise ConfigurationError(
+            f"--slo-mode degrade: {baked[0]}: its denoise loop is baked into one graph, so it cannot take fewer steps;"
+            " take --slo-mode 503 or log_only",
+            "slo-degrade-baked",
+        )
+    if settings.slo and settings.slo_mode == AUTO:
+        why = (
+            f"the denoise loop of {baked[0]} is baked into one graph" if baked else "it can take fewer steps"
+        )
+        log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(baked)), why)
+    return Admission(
+        lambda: around.live().slo,
+        lambda: mode_of(around.live().slo_mode, bool(baked)),
+        degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
+        lambda kind: around.metrics.slo_violations.labels(robot, kind),
+        check=build_intake(settings, slots),
+    )
+
+
+def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
+    """What an observation must bring for the policies that are loaded."""
+    policies = [slot.policy for slot in slots.values()]
+    fit = policies[0].fit
+    return Intake(
+        reads_language=any(policy.contract.language is not None for policy in policies),
+        states=state_range(
+            fit.embodiment, fit.state_names, fit.hold_columns, settings.plausibility_margin_rad
+        ),
+        state_names=fit.state_names,
+        check_state=next(
+            (policy.checked_state for policy in policies if policy.contract.state is not None), None
+        ),
+    )
+
+
+def build_deadline(
+    guard: Guard, robot: str, said: Callable[[Request], Served], around: Surroundings
+) -> Deadline:
+    """The deadline. said: what a hold in place of this request's answer says besides its position."""
+    metrics = around.metrics
+    return Deadline(
+        lambda: around.live().deadline_ms,
+        lambda: around.live().max_fallback_age_ms,
+        guard.hold_position,
+        said,
+        metrics.deadline_misses.labels(robot),
+        {source: metrics.fallback_invocations.labels(robot, source) for source in (LAST_KNOWN_GOOD, HOLD)},
+        metrics.holds.labels("deadline"),
+        finished={name: metrics.late_inferences.labels(robot, name) for name in (KEPT, FAILED, GIVEN_UP)},
+    )
+
+
+def build_cloud(settings: Settings, policy: Policy, robot: str, around: Surroundings) -> Cloud | None:
+    """The way to another server; None without one."""
+    if not settings.cloud_fallback:
+        return None
+    if around.connect_cloud is None:
+        raise ConfigurationError(
+            "--cloud-fallback: this engine was made without a connection to other servers"
+        )
+    expected = Expected(policy.fit.action_names, policy.fit.dt_s, policy.fit.horizon)
+    return Cloud(
+        around.connect_cloud(settings), expected, timeout_ms=settings.cloud_timeout_ms,
+        hedge_ms=settings.cloud_hedge_ms, metrics=around.metrics, embodiment=robot,
+    )  # fmt: skip
+
+
+def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Session:
+    """What the header of a trace or a bag says about the policies that are loaded."""
+    first = next(iter(slots.values()))
+    return session_of(
+        first.policy, first.policy.fit.embodiment, settings.robot_id,
+        policies=_policies(slots) if len(slots) > 1 else (),
+        settings=dataclasses.asdict(first.settings),
+    )  # fmt: skip
+
+
+def build_recorders(
+    settings: Settings, slots: dict[str, PolicySlot], session: Session
+) -> tuple[Recorder, ...]:
+    """Audit log and trace, those that are wanted."""
+    export, found = next(iter(slots.values())).policy.export, list[Recorder]()
+    if settings.audit_log:
+        found.append(AuditLog(
+            Path(settings.audit_log), robot_id=settings.robot_id, model_version=export.model_version,
+            model_hash=export.model_hash, config_hash=export.config_hash, retention_days=settings.audit_retention_days,
+        ))  # fmt: skip
+    if settings.record:
+        found.append(TraceWriter(
+            Path(settings.record), session, images=settings.record_images, gzip=not settings.record_no_gzip
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def build_tracing(
+    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: Surroundings
+) -> Recorder:
+    """What makes spans of the requests. Raises ConfigurationError when nothing here can send them."""
+    if around.connect_tracing is None:
+        raise ConfigurationError(
+            "--otel-endpoint: this engine was made without a connection to a receiver of spans"
+        )
+    models = {name: str(slot.policy.export.path) for name, slot in slots.items()}
+    return around.connect_tracing(settings, models, robot)
+
+
+def _policies(slots: dict[str, PolicySlot]) -> tuple[dict[str, str], ...]:
+    """The `policies` block of a trace's header."""
+    exports = {name: slot.policy.export for name, slot in slots.items()}
+    return tuple(
+        {
+            "slot": name,
+            "model_id": export.model_id,
+            "model_hash": export.model_hash,
+            "config_hash": export.config_hash,
+        }
+        for name, export in exports.items()
+    )

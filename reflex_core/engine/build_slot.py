@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One policy slot: its network, and the wedges that are about it alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from reflex_core.chunks.a2c2.correction import load_correction
+from reflex_core.chunks.rtc import Rtc
+from reflex_core.engine.load_policy import LoadedPolicy
+from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.sampler import PLAIN, Sampling
+from reflex_core.settings.table import Settings
+from reflex_core.slots.health import Prober
+from reflex_core.values import Floats, Request
+from reflex_core.wedges.a2c2 import A2C2, Outcome
+from reflex_core.wedges.breaker import CLOSED, STATE_NUMBERS, Breaker
+from reflex_core.wedges.order import onion
+from reflex_core.wedges.predict import Predict
+from reflex_core.wedges.wedge import Wedge
+
+Position = Callable[[Request], Floats | None]
+
+log = logging.getLogger(__name__)
+
+
+def build_slot(
+    name: str, found: LoadedPolicy, robot: str, told: Position, around: Surroundings, opened: ExitStack
+) -> PolicySlot:
+    """The slot of a loaded policy. robot: the embodiment's name; told: where a request's robot was told to be.
+
+    Its prober lives until `opened` is closed. Raises ConfigurationError where the export cannot do what is asked.
+    """
+    policy, settings = found.policy, found.settings
+    breaker = _breaker(settings, name, around.metrics)
+    cache = policy.prefix_cache(settings.prefix_cache_max_age_ms) if settings.prefix_cache else None
+    rtc = _rtc(policy) if settings.rtc else None
+    a2c2 = _a2c2(settings, policy, told, around)
+    wedges: dict[str, Wedge | None] = {
+        "breaker": breaker,
+        "a2c2": a2c2,
+        "policy": Predict(
+            policy, name, around.next_seed, sampling_of(settings, policy, around.live), cache, rtc,
+            around.metrics.in_flight.labels(robot, name),
+        ),
+    }  # fmt: skip
+    built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
+    act = onion(built)
+    if breaker is not None:
+        # the canary says nothing about latency, which the correction learns from
+        alone = onion({place: wedge for place, wedge in built.items() if place != "a2c2"})
+        prober = Prober(name, breaker, alone, policy.canary())
+        prober.start()
+        opened.callback(prober.close)
+    return PolicySlot(name, policy, settings, act, built, breaker, cache, rtc, a2c2, found.first_latency_s)
+
+
+def _breaker(settings: Settings, slot: str, metrics: Metrics) -> Breaker | None:
+    gauge = metrics.breaker_state.labels(slot)
+    gauge.set(STATE_NUMBERS[CLOSED])
+    if settings.max_consecutive_crashes == 0:
+        return None
+    return Breaker(
+        settings.max_consecutive_crashes,
+        settings.breaker_cooldown_s,
+        slot,
+        lambda state: gauge.set(STATE_NUMBERS[state]),
+    )
+
+
+def _rtc(policy: Policy) -> Rtc:
+    rtc = policy.rtc()
+    if rtc.note:
+        log.info("%s: %s", policy.export.path, rtc.note)
+    return rtc
+
+
+def _a2c2(settings: Settings, policy: Policy, told: Position, around: Surroundings) -> A2C2 | None:
+    if not settings.a2c2_checkpoint:
+        return None
+    metrics = around.metrics
+
+    def count(outcome: Outcome) -> None:
+        family = metrics.a2c2_applied if outcome.applied else metrics.a2c2_skipped
+        family.labels(outcome.reason).inc()
+
+    return A2C2(
+        load_correction(Path(settings.a2c2_checkpoint), policy.fit),
+        latency_threshold_ms=settings.a2c2_latency_threshold_ms,
+        success_threshold=settings.a2c2_success_threshold,
+        newest=lambda request: request.newest() if request.newest else None,
+        previous=told,
+        injected_ms=lambda: around.live().inject_latency_ms,
+        on_outcome=count,
+    )
+
+
+def sampling_of(
+    settings: Settings, policy: Policy, live: Callable[[], Settings]
+) -> Callable[[Request], Sampling]:
+    """How each request is sampled: all steps, fewer while the service is degraded, or as many as it takes."""
+    if not settings.adaptive_steps:
+        return lambda request: PLAIN if request.max_steps is None else Sampling(request.max_steps)
+    calibrated = policy.adaptive(settings.adaptive_threshold)
+
+    def sampling(request: Request) -> Sampling:
+        threshold = live().adaptive_threshold or calibrated.threshold
+        return Sampling(request.max_steps, replace(calibrated, threshold=threshold))
+
+    return sampling

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is loaded, in words and numbers: for /config, /policies and the diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reflex_core.engine.serving_state import Loaded, PolicySlot
+from reflex_core.export.binding import Fit
+
+
+def effective(loaded: Loaded) -> dict[str, Any]:
+    """What is really in effect, whatever was asked for; of two policies what they share, and the first one's own."""
+    policy, cache = loaded.policy, loaded.first.cache
+    return {
+        "model_version": policy.export.model_version,
+        "config_hash": policy.export.config_hash,
+        "inference_mode": policy.inference_mode,
+        "active_providers": list(policy.providers),
+        "embodiment": loaded.embodiment.name if loaded.embodiment else None,
+        "action_names": list(policy.fit.action_names),
+        "state_names": list(policy.fit.state_names),
+        "state_dim": policy.fit.state_dim,
+        "cameras": dict(policy.fit.cameras),
+        "unfed_cameras": list(policy.fit.unfed_cameras),
+        "action_horizon": policy.fit.horizon,
+        "dt_s": policy.fit.dt_s,
+        "actions_denormalised": policy.fit.action_statistics is not None,
+        "normalization": {
+            "state": policy.export.normalization.state_mode or None,
+            "action": policy.export.normalization.action_mode or None,
+        },
+        "relative_actions": _relative(policy.fit),
+        "state_used": policy.contract.state is not None,
+        "notes": list(policy.notes),
+        "wedges": list(loaded.wedges),
+        "slo": _slo(loaded),
+        "rtc": _rtc(loaded.first),
+        "prefix_cache": None if cache is None else dict(cache.counts),
+        "motion": loaded.motion.figures().document(),
+    }
+
+
+def _relative(fit: Fit) -> list[str]:
+    """The actions that the network gives as offsets from the state."""
+    if fit.relative is None:
+        return []
+    starts = fit.relative.state_columns.tolist()
+    return [name for name, start in zip(fit.action_names, starts, strict=True) if start >= 0]
+
+
+def _slo(loaded: Loaded) -> dict[str, Any] | None:
+    """The objective, and what is done while it is missed, whatever `auto` was asked for; None without one."""
+    admission = loaded.admission
+    if admission.window is None:
+        return None
+    slo = admission.window.slo
+    return {"objective": f"{slo.name}={slo.threshold_ms:g}ms", "mode": admission.mode}
+
+
+def policies(loaded: Loaded) -> dict[str, Any]:
+    """Who answers: every slot, and where there are two the split, its history and the watch over it."""
+    tally = loaded.outcomes.tally()
+    slots = {
+        name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
+        for name, slot in loaded.slots.items()
+    }
+    document = {
+        "mode": "single" if loaded.pair is None else "two",
+        "verdict": loaded.verdict,
+        "slots": slots,
+        "shadow": _shadow(loaded),
+    }
+    return document | (loaded.pair.document() if loaded.pair is not None else {})
+
+
+def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
+    """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
+    rtc = slot.rtc
+    return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
+
+
+def _shadow(loaded: Loaded) -> dict[str, Any] | None:
+    shadow, policy = loaded.shadow, loaded.shadow_policy
+    if shadow is None or policy is None:
+        return None
+    return {
+        "model_version": policy.export.model_version,
+        "compared": shadow.compared,
+        "dropped": shadow.dropped,
+        "failed": shadow.failed,
+    }

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to a loaded policy: the export, the robot it is for, and where and how it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from reflex_core.calibration.auto import auto_calibrate
+from reflex_core.calibration.cache import cold_start_ms, default_path, key_of, resolve, store_latency
+from reflex_core.calibration.latency_tracker import LatencyTracker
+from reflex_core.concurrency.progress import report
+from reflex_core.concurrency.time_limit import OverTimeError, within
+from reflex_core.errors import SettingError
+from reflex_core.export.export import Export, open_export
+from reflex_core.files.share import DEMO, export_path
+from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.providers import LoadOptions
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.presets import load_embodiment, load_preset
+from reflex_core.settings.table import TABLE, Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """first_latency_s: how long a chunk will take, before there was one. tracker: learns it for the next start.
+
+    settings: with what --auto-calibrate chose where nobody wrote another value.
+    """
+
+    policy: Policy
+    settings: Settings
+    first_latency_s: float
+    tracker: LatencyTracker | None
+
+
+def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
+    """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence.
+
+    Also where it takes longer than the setting load_timeout_s.
+    """
+    try:
+        return within(settings.load_timeout_s, lambda: _load(settings, metrics), "load")
+    except OverTimeError as error:
+        raise SettingError(
+            f"{export_path(settings.export_dir)}: not loaded within {settings.load_timeout_s:g} s: look whether its disk and"
+            " device answer, or give it more time with load_timeout_s (0: no limit)",
+            "load-timeout",
+        ) from error
+
+
+def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
+    if settings.calibrate_force and not settings.auto_calibrate:
+        raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
+    path = export_path(settings.export_dir)
+    if settings.export_dir == DEMO and Path(DEMO).is_dir():
+        log.warning("'%s' is the embedded policy; the directory of that name is ./%s", DEMO, DEMO)
+    report(0.0, "loading", f"the files of {path}")
+    export = open_export(path)
+    embodiment = _embodiment(settings, path)
+    name = embodiment.name if embodiment else "none"
+    first_ms, keep = cold_start_ms(name), None
+    if settings.auto_calibrate:
+        settings, first_ms, keep = _calibrated(settings, export, embodiment)
+    options = LoadOptions(
+        providers=settings.providers,
+        allow_cpu_fallback=settings.allow_cpu_fallback,
+        cuda_graphs=settings.cuda_graphs,
+        graph_metrics=CudaGraphMetrics(metrics, name, export.model_id),
+        variant=settings.variant,
+        denoise_steps=settings.denoise_steps,
+        chunk_size=settings.chunk_size,
+        pass_constant_state=settings.constant_state == "pass",
+    )
+    report(0.5, "loading", f"the graphs of {export.model_version}")
+    policy = load_policy(
+        export, embodiment, settings.device, settings.intra_op_threads, settings.joint_names, options
+    )
+    if policy.fell_back:
+        metrics.provider_fallbacks.labels(export.model_id).inc()
+    _log_load(policy)
+    report(1.0, "loading")
+    return LoadedPolicy(policy, settings, first_ms * 1e-3, LatencyTracker(first_ms, keep) if keep else None)
+
+
+def _calibrated(
+    settings: Settings, export: Export, embodiment: Embodiment | None
+) -> tuple[Settings, float, Callable[[float], None]]:
+    """(settings as measured, where nobody wrote another value, the latency to expect, where to keep a better one)."""
+    path = Path(settings.calibration_cache) if settings.calibration_cache else default_path()
+    calibration, said = auto_calibrate(
+        export, embodiment, settings.joint_names, path=path, force=settings.calibrate_force
+    )
+    given = {row.name for row in TABLE if getattr(settings, row.name) != row.default}
+    used, overrides = resolve(dataclasses.asdict(settings), given, calibration)
+    for sentence in (*said, *overrides):
+        log.info("calibration: %s", sentence)
+    key = key_of(embodiment.name if embodiment else "", export.model_hash)
+    chosen = dataclasses.replace(settings, **used)  # type: ignore[arg-type]
+    return chosen, calibration.latency_compensation_ms, partial(store_latency, path, key)
+
+
+def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
+    if settings.custom_embodiment_config:
+        if settings.embodiment:
+            log.warning("--custom-embodiment-config wins over --embodiment %s", settings.embodiment)
+        return load_embodiment(Path(settings.custom_embodiment_config))
+    if settings.embodiment:
+        return load_preset(settings.embodiment)
+    own = export_path / "embodiment.json"
+    # what is there and no file is refused there: without its ranges a robot would be driven unguarded
+    return load_embodiment(own) if own.exists() else None
+
+
+def _log_load(policy: Policy) -> None:
+    embodiment, path = policy.fit.embodiment, policy.export.path
+    log.info(
+        "loaded %s on %s for embodiment %s; cameras %s",
+        policy.export.model_version, ", ".join(policy.providers),
+        embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.fit.cameras),
+    )  # fmt: skip
+    for note in policy.notes:
+        log.warning("%s: %s", path, note)
+    if policy.contract.state is None:
+        log.warning("%s: this policy does not read the robot state", path)
+    if policy.fit.action_statistics is None:
+        log.warning("%s: no statistics: actions are served as the network gives them", path)

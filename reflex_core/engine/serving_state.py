@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a load makes: the policies in their slots, and the wedges around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reflex_core.chunks.rtc import Rtc
+from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.errors import InferenceError
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.cloud_server import CloudServer
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.records.recorder import ConnectTracing, Recorder
+from reflex_core.records.trace.schema import Session
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.settings.table import Settings
+from reflex_core.slots.health import DEGRADED, HEALTHY, is_out, verdict
+from reflex_core.slots.outcomes import Outcomes
+from reflex_core.slots.pair import Pair
+from reflex_core.slots.routing import A, B
+from reflex_core.slots.shadow import Shadow
+from reflex_core.wedges.a2c2 import A2C2
+from reflex_core.wedges.admission import Admission
+from reflex_core.wedges.breaker import CLOSED, Breaker
+from reflex_core.wedges.cloud import Cloud
+from reflex_core.wedges.deadline import Deadline
+from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.telemetry import Listener, Telemetry
+from reflex_core.wedges.wedge import Proceed, Wedge
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySlot:
+    """One policy and what is about it alone. act: its breaker, its correction, its network.
+
+    settings: those it really runs with, after calibration.
+    """
+
+    name: str
+    policy: Policy
+    settings: Settings
+    act: Proceed
+    wedges: Mapping[str, Wedge]
+    breaker: Breaker | None
+    cache: PrefixCache | None
+    rtc: Rtc | None
+    a2c2: A2C2 | None
+    first_latency_s: float
+
+    def warm_up(self) -> tuple[str, ...]:
+        """Run the network twice with its real shapes; returns what people should know. Raises InferenceError."""
+        notes = self.policy.capture_graphs()
+        for seed in (0, 1):
+            actions = self.policy.predict(self.policy.canary(), seed).actions
+            if not np.isfinite(actions).all():
+                raise InferenceError("warm-up: the model gave NaN or Inf for a plain grey image")
+        return notes
+
+    def document(self) -> dict[str, Any]:
+        """How the slot stands, for people."""
+        breaker = self.breaker
+        return {
+            "model_id": self.policy.export.model_id,
+            "model_version": self.policy.export.model_version,
+            "model_hash": self.policy.export.model_hash,
+            "inference_mode": self.policy.inference_mode,
+            "breaker": CLOSED if breaker is None else breaker.state,
+            "consecutive_failures": 0 if breaker is None else breaker.consecutive_failures,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one `load` made; replaced as a whole, so that a request sees all of it or none.
+
+    slots: `prod` alone, or `a` and `b`; policy: that of the first of them. pair: what is there only where two are.
+    session: what the headers of records say.
+    close: ends threads, records and the connection to the cloud; requests still inside get their answers.
+    """
+
+    slots: Mapping[str, PolicySlot]
+    embodiment: Embodiment | None
+    telemetry: Telemetry
+    guard: Guard
+    admission: Admission
+    deadline: Deadline
+    cloud: Cloud | None
+    recorders: tuple[Recorder, ...]
+    motion: MotionQuality
+    outcomes: Outcomes
+    wedges: Mapping[str, Wedge]
+    act: Proceed
+    session: Session
+    pair: Pair | None = None
+    shadow: Shadow | None = None
+    shadow_policy: Policy | None = None
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def first(self) -> PolicySlot:
+        """Slot `prod`, or `a`."""
+        return next(iter(self.slots.values()))
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the first slot: robot, cameras and rate are the same in both."""
+        return self.first.policy
+
+    @property
+    def first_latency_s(self) -> float:
+        """How long a chunk will take, before there was one."""
+        return max(slot.first_latency_s for slot in self.slots.values())
+
+    @property
+    def needs_state(self) -> bool:
+        """True when a policy reads the robot's state."""
+        return any(slot.policy.contract.state is not None for slot in self.slots.values())
+
+    @property
+    def needs_instruction(self) -> bool:
+        """True when a policy reads words."""
+        return any(slot.policy.contract.language is not None for slot in self.slots.values())
+
+    @property
+    def baked(self) -> bool:
+        """True when a policy's denoise loop is inside its graph."""
+        return any(slot.policy.contract.baked for slot in self.slots.values())
+
+    @property
+    def verdict(self) -> str:
+        """healthy, drain-a, drain-b, or degraded: no slot answers."""
+        if self.pair is None:
+            return DEGRADED if is_out(self.first.breaker) else HEALTHY
+        return verdict(is_out(self.slots[A].breaker), is_out(self.slots[B].breaker))
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Those of all slots; none where they are switched off."""
+        return tuple(slot.breaker for slot in self.slots.values() if slot.breaker is not None)
+
+    @property
+    def consecutive_failures(self) -> int:
+        """Of the slot that is worst off."""
+        return max((breaker.consecutive_failures for breaker in self.breakers), default=0)
+
+    def executed(self, episode_id: str | None, first_row: int) -> None:
+        """A door handed the newest chunk to the robot, which goes on at `first_row`."""
+        self.guard.commands.executed()
+        for slot in self.slots.values():
+            if slot.rtc is not None:
+                slot.rtc.consumed(episode_id, first_row + 1)
+
+    def not_executed(self, episode_id: str | None) -> None:
+        """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
+        self.guard.commands.forget()
+        self.deadline.forget(episode_id)
+        for slot in self.slots.values():
+            if slot.rtc is not None:
+                slot.rtc.forget(episode_id)
+
+    def begins(self, episode_id: str | None) -> None:
+        """A door begins an episode, perhaps under the name of an earlier one: nothing of that is carried over."""
+        self.deadline.forget(episode_id)
+        for slot in self.slots.values():
+            if slot.rtc is not None:
+                slot.rtc.forget(episode_id)
+            if slot.cache is not None:
+                slot.cache.forget(episode_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an engine keeps over reloads. `live()` gives the settings as they are now."""
+
+    live: Callable[[], Settings]
+    metrics: Metrics
+    listeners: list[Listener]
+    next_seed: Callable[[], int]
+    connect_cloud: Callable[[Settings], CloudServer] | None
+    connect_tracing: ConnectTracing | None = None

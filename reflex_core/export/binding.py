@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one export and one embodiment go together, or the sentence that says why they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export.contract import Contract
+from reflex_core.export.export import Affine, Export
+from reflex_core.export.families import is_padded
+from reflex_core.export.unit_check import check_units
+from reflex_core.policy.relative import Relative, relative_of, unmatched
+from reflex_core.robot.embodiment import Embodiment, Statistics
+from reflex_core.robot.gripper import End, ends_of
+from reflex_core.text.untrusted import escaped
+
+Columns = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The robot's side of an export.
+
+    cameras: the policy's camera name -> the robot's. columns: which of the network's action columns the robot's
+    actions are, in the robot's order. hold_columns: for each action the state column that measures it, or None when
+    the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
+    embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
+    own joint names where it has some. unfed_cameras: the policy's cameras that the robot has none for, so that they are
+    masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
+    notes, statistics_notes: for people to read.
+    """
+
+    cameras: Mapping[str, str]
+    state_names: tuple[str, ...]
+    state_dim: int | None
+    state_statistics: Affine | None
+    action_names: tuple[str, ...]
+    action_statistics: Affine | None
+    columns: Columns
+    hold_columns: Columns | None
+    horizon: int
+    dt_s: float
+    notes: tuple[str, ...] = ()
+    embodiment: Embodiment | None = None
+    unfed_cameras: tuple[str, ...] = ()
+    ends: tuple[End, ...] = ()
+    relative: Relative | None = None
+    statistics_notes: tuple[str, ...] = ()
+
+
+def fit(
+    export: Export, contract: Contract, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()
+) -> Fit:
+    """Match actions, state and cameras by name where both sides have names.
+
+    joint_names: what the robot itself calls its joints, in the order of the actions; empty when it uses the same names.
+    notes: what was taken for granted, for people to read.
+    Raises ConfigurationError when the dimensions, names or rates contradict each other.
+    """
+    served = _served(contract, embodiment)
+    alias = _gripper_alias(contract, served)
+    columns = _columns(export, contract, served, alias)
+    action_names = _action_names(contract, served, columns)
+    action_statistics = _action_statistics(export, served, columns)
+    state_statistics = _state_statistics(export, contract, embodiment, served, alias)
+    state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
+    cameras = _cameras(export, contract, served)
+    relative = relative_of(
+        export, contract.relative, columns, contract.action_names,
+        contract.state.names if contract.state else (), state_dim,
+    )  # fmt: skip
+    hold_columns = _hold_columns(action_names, state_names, state_dim)
+    check_units(
+        export, served, action_names,
+        action_statistics if export.action_statistics is not None else None,
+        _measured(export, state_statistics, hold_columns), relative,
+    )  # fmt: skip
+    on_robot = _on_robot(action_names, joint_names)
+    robot_names = tuple(on_robot.get(name, name) for name in action_names)
+    return Fit(
+        cameras=cameras,
+        state_names=tuple(on_robot.get(name, name) for name in state_names),
+        state_dim=state_dim,
+        state_statistics=state_statistics if contract.state is not None else None,
+        action_names=robot_names,
+        action_statistics=action_statistics,
+        columns=columns,
+        hold_columns=hold_columns,
+        horizon=min(contract.horizon, served.chunk_size) if served else contract.horizon,
+        dt_s=_dt_s(export, contract, served),
+        notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
+        embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
+        unfed_cameras=_unfed(contract, cameras),
+        ends=ends_of(served),
+        relative=relative,
+        statistics_notes=tuple(_statistics_notes(export, contract, state_statistics)),
+    )
+
+
+def _measured(export: Export, statistics: Affine | None, hold_columns: Columns | None) -> Affine | None:
+    """Statistics of the numbers of the state that measure the actions, where they are the export's own."""
+    if statistics is None or hold_columns is None or export.state_statistics is None:
+        return None
+    return statistics.chosen(hold_columns)
+
+
+def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | None:
+    """The robot without its gripper where the export has every dimension but that one."""
+    if embodiment is None or not embodiment.gripper_is_last:
+        return embodiment
+    gripper = embodiment.joint_names[-1:]
+    lacks = contract.action_dim == embodiment.action_dim - 1 and not set(gripper) & set(contract.action_names)
+    return embodiment.without_gripper() if lacks else embodiment
+
+
+def _variants(served: Embodiment | None, embodiment: Embodiment | None) -> tuple[Embodiment, ...]:
+    """The robots whose joints the state may hold: as served, as written, and without its gripper."""
+    bare = embodiment.without_gripper() if embodiment is not None and embodiment.gripper_is_last else None
+    return tuple(robot for robot in (served, embodiment, bare) if robot is not None)
+
+
+def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
+    """The export's name for the gripper -> the robot's, where all other names agree: it is called many things."""
+    if embodiment is None or embodiment.gripper is None or not embodiment.joint_names:
+        return {}
+    theirs = set(contract.action_names) - set(embodiment.joint_names)
+    ours = set(embodiment.joint_names) - set(contract.action_names)
+    if len(theirs) != 1 or ours != {embodiment.joint_names[embodiment.gripper.component_idx]}:
+        return {}
+    name = theirs.pop()
+    return {name: ours.pop()} if "gripper" in name.lower() else {}
+
+
+def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> dict[str, str]:
+    """What the robot calls each action."""
+    if joint_names and (len(joint_names) != len(action_names) or len(set(joint_names)) != len(joint_names)):
+        raise ConfigurationError(
+            f"setting 'joint_names' must be {len(action_names)} different names, one for each of"
+            f" {', '.join(action_names)}, got {', '.join(joint_names)}",
+            "joint-names-mismatch",
+        )
+    return dict(zip(action_names, joint_names, strict=True)) if joint_names else {}
+
+
+def _statistics_notes(export: Export, contract: Contract, state: Affine | None) -> Iterator[str]:
+    yield from export.normalization.notes
+    if contract.relative and (idle := unmatched(export, contract.action_names)):
+        yield (
+            f"exclude_joints names {escaped(', '.join(idle), 100)}, which no action_names of its relative actions contain: they"
+            " are offsets like the others, as in LeRobot"
+        )
+    reads = contract.state is not None and (contract.state.input is not None or contract.state.bins > 0)
+    if not reads or state is not None or export.normalization.state_mode:
+        return
+    identity = '"normalization": {"state": {"mode": "identity"}}'
+    if export.action_statistics is not None:
+        yield (
+            "it brings statistics of its actions and none of its state: the state goes in as it is; if that is right, write"
+            f" {identity} beside that of the action"
+        )
+    elif contract.state is not None and contract.state.bins:
+        yield f"its prompt holds the state, and nothing says how it is normalised: it goes in as it is; if that is right, write {identity}"
+
+
+def _notes(
+    export: Export, contract: Contract, embodiment: Embodiment | None, served: Embodiment | None,
+    cameras: Mapping[str, str], alias: Mapping[str, str],
+) -> Iterator[str]:  # fmt: skip
+    if embodiment is not None and not export.says_how_it_normalises:
+        yield (
+            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
+            " what the policy was trained with"
+        )
+    if served is not embodiment:
+        yield "its actions have no gripper: the embodiment is served without its last dimension"
+    for theirs, ours in alias.items():
+        yield f"its '{theirs}' is taken as the gripper '{ours}': right only if both count the same way"
+    for wanted, have in cameras.items():
+        if wanted != have:
+            yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
+    for name in _unfed(contract, cameras):
+        yield f"no camera of the robot feeds '{name}': it is masked in every chunk, as if it were covered"
+    if embodiment is not None and contract.horizon > embodiment.chunk_size:
+        yield f"its chunks of {contract.horizon} actions are cut to the {embodiment.chunk_size} of the embodiment"
+
+
+def _columns(
+    export: Export, contract: Contract, embodiment: Embodiment | None, alias: Mapping[str, str]
+) -> Columns:
+    if embodiment is None:
+        return np.arange(contract.action_dim)
+    wanted = embodiment.action_dim
+    if contract.action_names and embodiment.joint_names:
+        theirs = [alias.get(name, name) for name in contract.action_names]
+        missing = [name for name in embodiment.joint_names if name not in theirs]
+        if not missing and wanted == contract.action_dim:
+            return np.array([theirs.index(name) for name in embodiment.joint_names])
+        if wanted != contract.action_dim:
+            raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
+        raise ConfigurationError(
+            f"{export.path}: embodiment '{embodiment.name}' has joints {', '.join(missing)} that the export's"
+            f" action_names lack ({', '.join(contract.action_names)})",
+            "joint-names-mismatch",
+        )
+    padded = is_padded(export.config, contract.width) and not contract.action_names
+    if wanted == contract.action_dim or (padded and contract.action_dim == contract.width > wanted):
+        return np.arange(wanted)
+    raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
+
+
+def _misfit(export: Export, contract: Contract, embodiment: Embodiment) -> str:
+    bare = f", or {embodiment.action_dim - 1} without its gripper" if embodiment.gripper_is_last else ""
+    return (
+        f"{export.path}: its actions have {contract.action_dim} dimensions, embodiment '{embodiment.name}' has"
+        f" {embodiment.action_dim}{bare}: take the export or the embodiment of this robot"
+    )
+
+
+def _action_names(contract: Contract, embodiment: Embodiment | None, columns: Columns) -> tuple[str, ...]:
+    if embodiment is not None and embodiment.joint_names:
+        return embodiment.joint_names
+    if contract.action_names:
+        return tuple(contract.action_names[column] for column in columns)
+    return tuple(f"action_{index}" for index in range(len(columns)))
+
+
+def _state(
+    export: Export, contract: Contract, robots: tuple[Embodiment, ...], statistics: Affine | None,
+    alias: Mapping[str, str],
+) -> tuple[tuple[str, ...], int | None]:  # fmt: skip
+    """Names and length of the state: the export's own, else those of the first robot that has as many joints."""
+    known = [robot.joint_names for robot in robots]
+    if contract.state is None:
+        return (known[0] if known else ()), None
+    names = tuple(alias.get(name, name) for name in contract.state.names)
+    dim = len(names) or (statistics.dim if statistics else 0) or (len(known[0]) if known else 0) or None
+    if statistics is not None and dim != statistics.dim:
+        whose = "its statistics" if export.state_statistics else "those of the embodiment, which stand in,"
+        raise ConfigurationError(
+            f"{export.path}: the state has {dim} names ({', '.join(names)}), {whose} have {statistics.dim} numbers",
+            "state-dim-mismatch",
+        )
+    if dim is not None and dim > contract.state.width:
+        raise ConfigurationError(
+            f"{export.path}: the state has {dim} numbers, the export's state input takes {contract.state.width}",
+            "state-dim-mismatch",
+        )
+    return names or next((names for names in known if len(names) == dim), ()), dim
+
+
+def _state_statistics(
+    export: Export,
+    contract: Contract,
+    embodiment: Embodiment | None,
+    served: Embodiment | None,
+    alias: Mapping[str, str],
+) -> Affine | None:
+    """The export's, else the embodiment's: by name where both sides name the numbers of the state, else in order."""
+    if export.says_how_it_normalises or embodiment is None or served is None:
+        return export.state_statistics
+    joints, statistics = embodiment.joint_names, embodiment.state_statistics
+    names = [alias.get(name, name) for name in contract.state.names] if contract.state else []
+    if names and len(statistics.mean) == len(joints) and set(names) <= set(joints):
+        chosen = [joints.index(name) for name in names]
+        return Affine(statistics.mean[chosen], statistics.std[chosen])
+    return _affine(served.state_statistics)
+
+
+def _action_statistics(export: Export, embodiment: Embodiment | None, columns: Columns) -> Affine | None:
+    """Statistics of the robot's columns, in its order. The embodiment's stand in when the export brings none at all."""
+    own = export.action_statistics
+    if own is not None:
+        return own.chosen(columns)
+    if export.says_how_it_normalises or embodiment is None:
+        return None
+    return _affine(embodiment.action_statistics)
+
+
+def _affine(statistics: Statistics) -> Affine:
+    return Affine(statistics.mean, statistics.std)
+
+
+def _hold_columns(
+    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None
+) -> Columns | None:
+    if state_names and all(name in state_names for name in action_names):
+        return np.array([state_names.index(name) for name in action_names])
+    if state_names or state_dim != len(action_names):
+        return None
+    return np.arange(len(action_names))
+
+
+def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
+    """By name; where no name agrees, in the order in which both sides list their cameras."""
+    wanted = [slot.camera for slot in contract.images if slot.camera is not None]
+    if embodiment is None:
+        return {name: name for name in wanted}
+    have = [camera.name for camera in embodiment.cameras]
+    pairs = {name: name for name in wanted if name in have}
+    if not pairs:
+        pairs = dict(zip(wanted, have, strict=False))
+    required = _unfed(contract, pairs, required=True)
+    if required:
+        raise ConfigurationError(
+            f"{export.path}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
+            "camera-mismatch",
+        )
+    return pairs
+
+
+def _unfed(contract: Contract, pairs: Mapping[str, str], *, required: bool = False) -> tuple[str, ...]:
+    """The policy's cameras that no camera of the robot feeds; of the required ones only, where that is asked."""
+    return tuple(
+        slot.camera
+        for slot in contract.images
+        if slot.camera is not None and slot.camera not in pairs and (slot.required or not required)
+    )
+
+
+def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> float:
+    said, wanted = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
+    if said is not None and wanted is not None and abs(said - wanted) > 1e-6 * said:
+        raise ConfigurationError(
+            f"{export.path}: the export was trained at {said:g} Hz, the embodiment says {wanted:g} Hz: a chunk played at another rate"
+            " moves the robot at another speed",
+            "frequency-mismatch",
+        )
+    rate = said or wanted
+    return 1.0 / rate if rate else 0.0

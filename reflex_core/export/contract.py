@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an export promises: which inputs carry images, language and state, and how its flow runs.
+
+`read_contract` turns reflex_config.json (docs/reference/exports.md) and the graphs' own names and shapes into one checked value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reflex_core.errors import ExportError
+from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
+from reflex_core.export.export import Export
+from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, time_buckets
+from reflex_core.export.flow import read_flow
+from reflex_core.export.image_slots import ImageSlot, read_images
+from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
+from reflex_core.policy.relative import read_mask
+from reflex_core.policy.sampler import Adaptive, Flow
+from reflex_core.policy.session import TensorInfo
+
+SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
+# beyond these a number is a mistake, or a way to fill the memory; the others have 1000
+MOST = {"width": 10_000, "length": 10_000, "bins": 65_536}
+
+Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
+
+
+@dataclass(frozen=True, slots=True)
+class StateSlot:
+    """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps.
+
+    With neither, the network does not see it, and its actions are offsets from it. pad: how many numbers the prompt has at
+    least, the missing ones as zeros.
+    """
+
+    input: str | None
+    width: int
+    bins: int
+    names: tuple[str, ...]
+    pad: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Everything the policy needs to know about an export."""
+
+    images: tuple[ImageSlot, ...]
+    language: LanguageSlot | None
+    state: StateSlot | None
+    flow: Flow
+    flow_names: Mapping[str, str]
+    links: Mapping[str, str]
+    horizon: int
+    width: int
+    action_dim: int
+    action_names: tuple[str, ...]
+    frequency_hz: float | None
+    adaptive: Adaptive | None = None
+    prefix_cache: CacheRule | None = None
+    rtc: RtcBlock = PLAIN_RTC
+    relative: tuple[bool, ...] = ()  # which of the actions are offsets from the state; () where none is
+
+    @property
+    def baked(self) -> bool:
+        """True when the whole denoise loop is inside the graph."""
+        return "noise" in self.flow_names
+
+
+def read_contract(export: Export, config: Config, graphs: Graphs) -> Contract:
+    """Check the description against the graphs. Raises ExportError naming file, key, expected and got."""
+    return _Reading(export, config, graphs).contract()
+
+
+class _Reading:
+    """One reading of one export, so that every complaint can name the file."""
+
+    def __init__(self, export: Export, config: Config, graphs: Graphs) -> None:
+        self._where = export.config_path
+        self._export = export
+        self._config = config
+        self._inputs: dict[str, TensorInfo] = {}
+        for inputs in graphs.values():
+            self._inputs |= inputs
+
+    def fail(self, key: str, expected: str, got: object) -> ExportError:
+        return ExportError(f"{self._where}: '{key}' must be {expected}, got {str(got)[:120]!r}")
+
+    def block(self, key: str) -> Config:
+        value = self._config.get(key) or {}
+        if not isinstance(value, dict):
+            raise self.fail(key, "an object", value)
+        return value
+
+    def is_input(self, name: Any) -> bool:
+        return isinstance(name, str) and name in self._inputs
+
+    def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
+        value, most = holder.get(key, fallback), MOST.get(key, 1000)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.fail(key, f"a positive integer up to {most}", value)
+        return value
+
+    def names(self, key: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise self.fail(key, "a list of names", value)
+        if len(set(value)) != len(value):
+            raise self.fail(key, "different names", value)
+        return tuple(value)
+
+    def contract(self) -> Contract:
+        flow_names = {key: str(value) for key, value in self.block("flow").items() if isinstance(value, str)}
+        start = flow_names.get("noise") or flow_names.get("x") or ""
+        if start not in self._inputs:
+            raise self.fail("flow", f"naming an input of the graphs ({self.known()})", start)
+        horizon, width = self.chunk_shape(self._inputs[start])
+        action_dim = self.action_dim(width)
+        action_names = self.names("action_names", self._config.get("action_names", []))
+        if action_names and len(action_names) != action_dim:
+            raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
+        relative = read_mask(self._export, self._config, action_dim, action_names, self.fail)
+        flow = self.flow()
+        return Contract(
+            images=tuple(read_images(self._config.get("images", []), self._inputs, self.fail)),
+            language=self.language(),
+            state=self.state(action_names if relative else (), starts=bool(relative)),
+            flow=flow,
+            flow_names=flow_names,
+            links={str(key): str(value) for key, value in self.block("links").items()},
+            horizon=horizon,
+            width=width,
+            action_dim=action_dim,
+            action_names=action_names,
+            frequency_hz=self.frequency(),
+            adaptive=self.adaptive(),
+            prefix_cache=read_cache_rule(self.block("prefix_cache"), self.fail),
+            rtc=read_rtc_block(self.block("rtc"), flow.end, self.fail),
+            relative=relative,
+        )
+
+    def require_floats(self, key: str, info: TensorInfo) -> None:
+        """Raise ExportError where a graph would cut radians or noise down to whole numbers."""
+        if not issubclass(info.dtype, np.floating):
+            raise self.fail(
+                key, "an input that takes floating-point numbers", f"{info.name}: {np.dtype(info.dtype)}"
+            )
+
+    def known(self) -> str:
+        return ", ".join(sorted(self._inputs))[:300]
+
+    def chunk_shape(self, info: TensorInfo) -> tuple[int, int]:
+        if len(info.shape) != 3:
+            raise self.fail(f"flow ({info.name})", "a (1, horizon, action) input", info.shape)
+        self.require_floats(f"flow ({info.name})", info)
+        said = self._config.get("chunk_size") or self._config.get("action_chunk_size")
+        horizon = info.shape[1] or self.count({"chunk_size": said}, "chunk_size")
+        if said is not None and said != horizon:
+            raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", said)
+        width = info.shape[2] or self.count(self._config, "action_dim")
+        self.count({"chunk_size": horizon}, "chunk_size")
+        return horizon, self.count({"action_dim": width}, "action_dim")
+
+    def action_dim(self, width: int) -> int:
+        statistics = self._export.action_statistics
+        said = self.count(self._config, "action_dim", width)
+        # padded families write the padded width; the statistics know the robot's
+        padded = said == width and is_padded(self._export.config, width)
+        dim = statistics.dim if statistics is not None and padded else said
+        if dim > width:
+            raise self.fail("action_dim", f"at most {width}, the width of the graph's actions", dim)
+        if statistics is not None and statistics.dim not in (dim, width):
+            raise self.fail(
+                "normalization.action", f"{dim} numbers, one per action dimension", statistics.dim
+            )
+        return dim
+
+    def flow(self) -> Flow:
+        block = self.block("flow")
+        baked = isinstance(block.get("noise"), str)
+        time = None if baked else self._inputs.get(str(block.get("time")))
+        steps = self.count(self._config, "num_denoising_steps")
+        return read_flow(block, steps, time, time_buckets(self._config), self.fail)
+
+    def adaptive(self) -> Adaptive | None:
+        """When the loop may stop early; None where nobody has measured it."""
+        block = self.block("adaptive")
+        if not block:
+            return None
+        threshold = block.get("threshold")
+        if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold <= 10:
+            raise self.fail("adaptive.threshold", "a number in (0, 10]", threshold)
+        if not isinstance(block.get("measured", {}), dict):
+            raise self.fail("adaptive.measured", "an object", block["measured"])
+        return Adaptive(
+            float(threshold), self.count(block, "min_steps"), self.count(block, "patience", fallback=1)
+        )
+
+    def frequency(self) -> float | None:
+        value = self._config.get("frequency_hz")
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not SLOWEST_HZ <= value <= 1000:
+            raise self.fail("frequency_hz", f"a number from {SLOWEST_HZ:g} to 1000", value)
+        return float(value)
+
+    def language(self) -> LanguageSlot | None:
+        block = self.block("language")
+        tokens = block.get("tokens")
+        if not self.is_input(tokens):
+            if self._export.config.get("language") is not None:
+                raise self.fail("language.tokens", f"an input of the graphs ({self.known()})", tokens)
+            return None
+        mask = block.get("mask")
+        if mask is not None and not self.is_input(mask):
+            raise self.fail("language.mask", f"an input of the graphs ({self.known()})", mask)
+        info = self._inputs[str(tokens)]
+        if not info.shape:
+            raise self.fail("language.tokens", "a (1, length) input", info.shape)
+        if info.dtype not in (
+            np.int64,
+            np.int32,
+            np.float32,
+            np.float64,
+        ):  # the others do not hold every token
+            raise self.fail("language.tokens", "an input of int64 or int32", np.dtype(info.dtype))
+        length = self.count({"length": info.shape[-1]} if info.shape[-1] else block, "length")
+        if block.get("length", length) != length:
+            raise self.fail(
+                "language.length", f"{length}, as the graph's input '{tokens}' has", block["length"]
+            )
+        prompt = read_prompt(block, self.fail)
+        window = read_window(block, length, self.fail)
+        return LanguageSlot(str(tokens), mask, length, self.tokenizer(block), prompt, **window)
+
+    def tokenizer(self, block: Config) -> str:
+        """The tokenizer file: as `language.tokenizer` says, or where the known exporters put it."""
+        said = block.get("tokenizer")
+        if said:
+            self._export.file(str(said), "the tokenizer")
+            return str(said)
+        folder = str(self._config.get("tokenizer_path") or "tokenizer")
+        for name in (f"{folder}/tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.json"):
+            if (self._export.path / name).is_file():
+                self._export.file(name, "the tokenizer")  # refuses what lies outside
+                return name
+        self._export.file("tokenizer.json", "the tokenizer of its language input")
+        raise AssertionError("unreachable")
+
+    def state(self, names: tuple[str, ...], *, starts: bool) -> StateSlot | None:
+        """names: of its numbers where it does not say. starts: the actions are offsets from it."""
+        block = self.block("state")
+        statistics = self._export.state_statistics
+        if block.get("names") or (statistics is not None and statistics.dim != len(names)):
+            names = self.names("state.names", block.get("names", []))
+        template = str(self.block("language").get("template", ""))
+        if ("{state}" in template) != (block.get("enters") == "prompt"):
+            raise self.fail(
+                "state.enters", "'prompt' exactly where language.template holds {state}", block.get("enters")
+            )
+        if block.get("enters") == "prompt":
+            width = statistics.dim if statistics is not None else PADDED_WIDTH
+            pad = self.count(block, "pad") if block.get("pad") else 0
+            return StateSlot(None, width, self.count(block, "bins", 256), names, pad)
+        name = block.get("input")
+        if not self.is_input(name):
+            if name == "state" and "vision" in self.block("graphs"):
+                # the vlm stack takes it through a projection of its own
+                return StateSlot("state", PADDED_WIDTH, 0, names)
+            written = self._export.config.get("state")
+            if written is not None and not (starts and "input" not in written):
+                raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
+            return StateSlot(None, PADDED_WIDTH, 0, names) if starts else None
+        shape = self._inputs[str(name)].shape
+        self.require_floats("state.input", self._inputs[str(name)])
+        if not shape:
+            raise self.fail("state.input", "a (1, width) input", shape)
+        width = self.count({"width": shape[-1]} if shape[-1] else block, "width")
+        if statistics is not None and statistics.dim > width:
+            raise self.fail(
+                "normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim
+            )
+        return StateSlot(str(name), width, 0, names)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `images` of reflex_config.json: one slot per picture that the graphs take, checked against their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.errors import ExportError
+from reflex_core.export.families import Config
+from reflex_core.policy.resize import BILINEAR, FILTERS, LETTERBOX, RESIZES
+from reflex_core.policy.session import TensorInfo
+
+Fail = Callable[[str, str, object], ExportError]
+
+MOST_SIDE = 8192  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSlot:
+    """One image input. height and width are None where the graph takes any size.
+
+    camera: None where no camera was in training either, so that the input is always masked.
+    resize, filter: how a picture of another size is brought to this one (reflex_core/policy/resize.py).
+    scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
+    bars: (3,) float32, network values around a letterboxed picture. fill: network value of a camera that is missing.
+    whole_numbers: the graph takes integers.
+    """
+
+    camera: str | None
+    input: str
+    mask: str | None
+    height: int | None
+    width: int | None
+    channels_last: bool
+    resize: str
+    filter: str
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    bars: NDArray[np.float32]
+    fill: float
+    required: bool
+    whole_numbers: bool = False
+
+
+def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Fail) -> Iterator[ImageSlot]:
+    """The slots in the order of the description. fail: makes the ExportError of (key, expected, got)."""
+    if not isinstance(entries, list):
+        raise fail("images", "a list", entries)
+    known = ", ".join(sorted(inputs))[:300]
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"camera", "input"} <= set(entry):
+            raise fail("images", "objects with 'camera' and 'input'", entry)
+        info = inputs.get(str(entry["input"]))
+        if info is None:
+            raise fail("images", f"naming inputs of the graphs ({known})", entry["input"])
+        mask = entry.get("mask")
+        if mask is not None and not (isinstance(mask, str) and mask in inputs):
+            raise fail(f"images ({info.name}).mask", f"an input of the graphs ({known})", mask)
+        yield _slot(entry, info, fail)
+
+
+def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
+    key = f"images ({info.name})"
+    camera = entry["camera"]
+    if not (isinstance(camera, str) and camera) and not (camera is None and entry.get("mask")):
+        raise fail(f"{key}.camera", "a name, or null where the slot has a mask and never a camera", camera)
+    last, height, width = _shape(entry, info, fail)
+    resize = entry.get("resize", LETTERBOX)
+    if resize == "letterbox_center":  # what it is called where the other one is letterbox_top_left
+        resize = LETTERBOX
+    if resize not in RESIZES:
+        raise fail(f"{key}.resize", " or ".join(RESIZES), resize)
+    how = entry.get("filter", BILINEAR)
+    if how not in FILTERS:
+        raise fail(f"{key}.filter", " or ".join(FILTERS), how)
+    scale, offset = _pixel_scale(entry, fail)
+    fill = entry.get("fill", float(offset.min()))
+    if not _is_number(fill):
+        raise fail(f"{key}.fill", "a number", fill)
+    bars = (_colour(entry.get("bars", 0.0), f"{key}.bars", fail) * 255 * scale + offset).astype(np.float32)
+    whole_numbers = not issubclass(info.dtype, np.floating)
+    if whole_numbers:
+        _check_whole_numbers(entry, info, np.concatenate([scale * 255 + offset, offset, bars, [fill]]), fail)
+    return ImageSlot(
+        camera=camera,
+        input=info.name,
+        mask=entry.get("mask"),
+        height=height,
+        width=width,
+        channels_last=last,
+        resize=resize,
+        filter=how,
+        scale=scale,
+        offset=offset,
+        bars=bars,
+        fill=float(fill),
+        # without a mask the network cannot be told that a camera is missing
+        required=camera is not None and (bool(entry.get("required", True)) or entry.get("mask") is None),
+        whole_numbers=whole_numbers,
+    )
+
+
+def _shape(entry: Config, info: TensorInfo, fail: Fail) -> tuple[bool, int | None, int | None]:
+    """Whether channels come last, height and width."""
+    key = f"images ({info.name})"
+    layout = entry.get("layout", "nchw")
+    if layout not in ("nchw", "nhwc") or len(info.shape) != 4:
+        raise fail(key, "a nchw or nhwc input with four dimensions", layout)
+    last = layout == "nhwc"
+    if info.shape[3 if last else 1] not in (3, None):
+        raise fail(key, f"three channels in layout {layout}", info.shape)
+    sizes = info.shape[1:3] if last else info.shape[2:4]
+    height, width = (size or entry.get(side) for size, side in zip(sizes, ("height", "width"), strict=True))
+    for side, size in (("height", height), ("width", width)):
+        if size is not None and not (_is_whole(size) and 1 <= size <= MOST_SIDE):
+            raise fail(side, f"a positive integer up to {MOST_SIDE}", size)
+        if entry.get(side) not in (None, size):
+            raise fail(f"{key}.{side}", f"{size}, as the graph has", entry[side])
+    return last, height, width
+
+
+def _pixel_scale(entry: Config, fail: Fail) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
+    try:
+        if "mean" in entry or "std" in entry:
+            if not all(map(_is_number, [*entry["mean"], *entry["std"]])):
+                raise ValueError
+            mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a zero is refused below
+                scale, offset = 1 / (255 * std), -mean / std
+        else:
+            low, high = entry.get("range", (-1.0, 1.0))
+            if not (_is_number(low) and _is_number(high)):
+                raise ValueError
+            scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
+        whole = scale.shape == offset.shape == (3,) and bool(np.isfinite([scale, offset]).all())
+        if not whole or (scale == 0).any():
+            raise ValueError
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        raise fail(
+            f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry
+        ) from None
+    return scale.astype(np.float32), offset.astype(np.float32)
+
+
+def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Fail) -> None:
+    """Raise where integers would not tell 256 brightnesses apart, or where one of the values does not fit them."""
+    apart = abs(values[:3] - values[3:6]).min() >= 254.5
+    limits = np.iinfo(info.dtype) if issubclass(info.dtype, np.integer) else None
+    if limits is None or not apart or values.min() < limits.min or values.max() > limits.max:
+        written = entry.get("range", "mean and std" if "mean" in entry else None)
+        raise fail(f"images ({info.name}).range", "[0, 255], as the graph takes whole numbers", written)
+
+
+def _colour(value: object, key: str, fail: Fail) -> NDArray[np.float64]:
+    """(3,) from one number or three, where 0 is a black pixel and 1 a white one."""
+    numbers = value if isinstance(value, list | tuple) else [value] * 3
+    if len(numbers) != 3 or not all(map(_is_number, numbers)):
+        raise fail(key, "a number or three, 0 for black and 1 for white", value)
+    return np.asarray(numbers, dtype=np.float64)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

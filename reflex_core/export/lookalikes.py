@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people take for an export: a training library's checkpoint, a name on a hub, one file of many.
+
+Only names are looked at, and the few JSON files in which a library says what a folder is. Sources of the layouts: the
+folders that LeRobot, PEFT, transformers, huggingface_hub and openpi write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.text.untrusted import escaped, shown
+
+NOT_AN_EXPORT = "not-an-export"  # the slug of what is recognised
+CONFIG_NAMES = ("reflex_config.json", "tether_config.json")
+EXPORT_FIRST = (
+    "export it to ONNX with the tools it was trained with, and name the folder that holds the graphs and their"
+    " reflex_config.json (docs/reference/exports.md)"
+)
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".npz", ".gguf", ".msgpack", ".h5"}
+ENGINES = {".engine", ".plan", ".trt"}
+MOST_ENTRIES = 1000  # of a folder are looked at
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/")
+
+
+def lookalike(path: Path) -> str:
+    """Say in a clause what a path is that is no export, and what to do now; empty where it looks like nothing known.
+
+    To be put behind the path: `<path>: is ...`. Raises nothing.
+    """
+    try:
+        if path.is_dir():
+            return _folder(path)
+        return _file(path) if path.is_file() else _absent(path)
+    except OSError:  # no right to look, a link in a circle
+        return ""
+
+
+def _absent(path: Path) -> str:
+    text = str(path)
+    if _ADDRESS.match(text):
+        return f"is an address, and nothing is fetched: download it; if it is a checkpoint, {EXPORT_FIRST}"
+    if _HUB_NAME.fullmatch(text) and not path.parent.is_dir():
+        return (
+            "no such export directory; if it is the name of a model on the Hugging Face hub: nothing is fetched, and"
+            f" models there are checkpoints of a training library: download it, {EXPORT_FIRST}"
+        )
+    return ""
+
+
+def _file(path: Path) -> str:
+    folder, suffix = path.parent, path.suffix.lower()
+    if path.name in CONFIG_NAMES:
+        return f"is the description of an export: name its folder, {folder}"
+    if suffix == ".onnx":
+        if _describes_itself(folder):
+            return f"is one graph of an export: name its folder, {folder}"
+        return (
+            "is one ONNX graph: name the folder that holds it and a reflex_config.json, which says what the graph takes"
+            " (docs/reference/exports.md)"
+        )
+    if suffix in ARCHIVES or _is_zip(path):
+        return "is an archive: unpack it, and name the folder that holds its reflex_config.json"
+    if suffix in ENGINES:
+        return "is an engine for one machine's GPU: name the folder of the ONNX export, and take --device tensorrt"
+    if suffix in WEIGHTS or path.name == "config.json":
+        if found := _checkpoint(folder):
+            return f"is a file of {found} and not an ONNX export: {EXPORT_FIRST}"
+        if suffix in WEIGHTS:
+            return f"holds weights, and not the network that they are for: {EXPORT_FIRST}"
+    return "is a file: name the folder of an ONNX export, which holds a reflex_config.json (docs/reference/exports.md)"
+
+
+def _folder(path: Path) -> str:
+    entries = [entry for entry, _ in zip(path.iterdir(), range(MOST_ENTRIES), strict=False)]
+    if inside := sorted(entry for entry in entries if entry.is_dir() and _describes_itself(entry)):
+        return f"holds no reflex_config.json, but {_listed(inside)} in it does: name that folder"
+    if graphs := sorted(entry for entry in entries if entry.suffix == ".onnx"):
+        return (
+            f"its reflex_config.json is missing, which says what the ONNX graphs in it ({_listed(graphs)}) take: copy it"
+            " too, or write one (docs/reference/exports.md)"
+        )
+    if found := _checkpoint(path):
+        return f"is {found} and not an ONNX export: {EXPORT_FIRST}"
+    if below := _checkpoints_below(path):
+        found = _checkpoint(below) or "a checkpoint"
+        return f"holds {found}, in {below}, and no ONNX export: {EXPORT_FIRST}"
+    if (path / "meta" / "info.json").is_file():
+        return (
+            "is a LeRobot data set, which holds recordings and no policy: name the folder of an ONNX export"
+        )
+    if archives := sorted(entry for entry in entries if entry.suffix.lower() in ARCHIVES):
+        return f"holds an archive ({_listed(archives)}) and no reflex_config.json: unpack it, and name its folder"
+    if weights := sorted(entry for entry in entries if entry.suffix.lower() in WEIGHTS):
+        return f"holds weights ({_listed(weights)}), and not the network that they are for: {EXPORT_FIRST}"
+    return ""
+
+
+def _describes_itself(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in CONFIG_NAMES)
+
+
+def _checkpoint(folder: Path) -> str:
+    """What a training library wrote into a folder, with its article; empty where none did."""
+    if (folder / "adapter_config.json").is_file():
+        base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+        of = f" of {shown(base)}" if isinstance(base, str) and base else ""
+        return f"an adapter (PEFT, LoRA){of}, to be merged into its base policy first,"
+    config = _json(folder / "config.json")
+    kind, model_type = config.get("type"), config.get("model_type")
+    lerobot = any((folder / name).is_file() for name in ("policy_preprocessor.json", "train_config.json"))
+    if isinstance(kind, str) or lerobot:
+        return f"a LeRobot checkpoint{_of_kind(kind)}"
+    if isinstance(model_type, str) or "architectures" in config:
+        return f"a checkpoint of the transformers library{_of_kind(model_type)}"
+    if (folder / "params").is_dir() and any(
+        (folder / name).exists() for name in ("assets", "_CHECKPOINT_METADATA")
+    ):
+        return "an openpi checkpoint"
+    return ""
+
+
+def _of_kind(kind: object) -> str:
+    return f" (type {shown(kind)})" if isinstance(kind, str) else ""
+
+
+def _checkpoints_below(path: Path) -> Path | None:
+    """The newest checkpoint of a training run, or what a hub's cache holds."""
+    found = (each for pattern in _PLACES for each in _matching(path, pattern))
+    return next((each for each in found if each.is_dir()), None)
+
+
+# `last` is a link that LeRobot keeps; steps are numbers with leading zeros
+_PLACES = (
+    "pretrained_model",
+    "last/pretrained_model",
+    "checkpoints/last/pretrained_model",
+    "checkpoints/*/pretrained_model",
+    "*/pretrained_model",
+    "snapshots/*",
+)
+
+
+def _matching(path: Path, pattern: str) -> Iterator[Path]:
+    yield from sorted(path.glob(pattern), reverse=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object of somebody else; empty where there is none that can be read."""
+    try:
+        return read_object(path)
+    except (OSError, JsonError):
+        return {}
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:  # a regular file, as its caller has seen
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _listed(paths: list[Path]) -> str:
+    names = [escaped(path.name) for path in paths[:3]]
+    return ", ".join([*names, *(["..."] if len(paths) > 3 else [])])

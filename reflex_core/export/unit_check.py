@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a policy's numbers are the robot's: rad and m, and positions. Nothing is converted yet, so others are refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export.export import Affine, Export
+from reflex_core.policy.relative import Relative
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.text.untrusted import shown
+
+KEY = "units"
+SI = frozenset(
+    [
+        "si",
+        "rad",
+        "radian",
+        "radians",
+        "m",
+        "meter",
+        "meters",
+        "metre",
+        "metres",
+        "rad/s",
+        "m/s",
+        "rad_m",
+        "radians_and_meters",
+        "dimensionless",
+        "1",
+    ]
+)
+# no joint's range is this far from what it was trained on: a few times the range, and more than a turn
+MOST_OF_THE_RANGE = 3.0
+A_TURN = 2 * math.pi
+
+
+def declared_si(export: Export) -> bool:
+    """Whether the export says that its numbers are SI, under `units`; False where it says nothing.
+
+    A text, or texts in lists and objects. Raises ConfigurationError for any other unit.
+    """
+    written = export.config.get(KEY)
+    if written is None:
+        return False
+    for unit in _leaves(written):
+        if not isinstance(unit, str) or unit.strip().lower() not in SI:
+            raise ConfigurationError(
+                f"{export.config_path}: '{KEY}' {shown(unit)} cannot be served: states and actions are rad and m here, and"
+                " nothing is converted yet: export the policy in these units",
+                "units-not-si",
+            )
+    return True
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def check_units(
+    export: Export, embodiment: Embodiment | None, names: tuple[str, ...], actions: Affine | None,
+    states: Affine | None, relative: Relative | None,
+) -> None:  # fmt: skip
+    """Raise ConfigurationError where the statistics are of degrees, percent, or steps in place of positions.
+
+    actions: of the robot's actions. states: of the numbers of the state that measure them, None where that is not known.
+    Both None where the statistics are not the export's own. What the export declares itself is believed.
+    """
+    if declared_si(export) or embodiment is None:
+        return
+    for statistics, what in ((actions, "actions"), (states, "states")):
+        if statistics is not None:
+            _check_reach(export, embodiment, names, statistics, what)
+    if actions is not None:
+        _check_positions(export, embodiment, names, actions, relative)
+
+
+def _check_reach(
+    export: Export, embodiment: Embodiment, names: tuple[str, ...], statistics: Affine, what: str
+) -> None:
+    reach: NDArray[np.float64] = np.abs(statistics.shift) + statistics.back
+    allowed = np.maximum(np.abs(embodiment.action_min), np.abs(embodiment.action_max))
+    far = reach > np.maximum(MOST_OF_THE_RANGE * allowed, A_TURN)
+    if not far.any():
+        return
+    joint = int(np.flatnonzero(far)[0])
+    raise ConfigurationError(
+        f"{export.path}: its {what} of {names[joint]} reach {reach[joint]:.4g} in its statistics, embodiment '{embodiment.name}'"
+        f" allows {embodiment.action_min[joint]:g} to {embodiment.action_max[joint]:g}: degrees or percent, which are not"
+        f' converted yet: export the policy in rad and m, or, if these are, write "{KEY}": "radians" into {export.config_path.name}',
+        "action-range-mismatch",
+    )
+
+
+def _check_positions(
+    export: Export, embodiment: Embodiment, names: tuple[str, ...], actions: Affine, relative: Relative | None
+) -> None:
+    """One deviation is granted: a mean of 0 with a deviation of 1 also says that nothing is normalised."""
+    low, high = embodiment.action_min, embodiment.action_max
+    far = (actions.shift < low - actions.scale) | (actions.shift > high + actions.scale)
+    if relative is not None:  # offsets lie around zero, wherever the joint's range is
+        far &= relative.state_columns < 0
+    if not far.any():
+        return
+    joint = int(np.flatnonzero(far)[0])
+    raise ConfigurationError(
+        f"{export.path}: its actions of {names[joint]} lie around {actions.shift[joint]:g} (deviation"
+        f" {actions.scale[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}: other units, or"
+        f' steps instead of positions; if they are positions in rad and m, write "{KEY}": "radians" into {export.config_path.name}',
+        "action-range-mismatch",
+    )

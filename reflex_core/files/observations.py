@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations kept as files: one JSON file each, beside the camera images that it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.files.json_fields import read_bounded, read_object
+from reflex_core.images.raw_encodings import encoded_size
+from reflex_core.values import Floats, Frame, Observation
+
+PICTURE_BYTES = 256 << 20
+
+
+def read_observations(folder: Path) -> list[Observation]:
+    """Every `*.json` of the folder, by name.
+
+    {"instruction": "...", "state": [...], "images": {"camera": "file.png"}}; state in physical units, images PNG or
+    JPEG, relative to the folder. Raises ObservationError naming file, key, expected and got.
+    """
+    return list(named_observations(folder).values())
+
+
+def named_observations(folder: Path) -> dict[str, Observation]:
+    """The same by the names of their files without the ending; img-2 comes before img-10."""
+    files = sorted(folder.glob("*.json"), key=lambda path: _natural(path.stem))
+    if not files:
+        raise ObservationError(f"{folder}: expected a folder with one JSON file per observation, found none")
+    return {path.stem: _observation(path) for path in files}
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _observation(path: Path) -> Observation:
+    try:
+        document = read_object(path)
+    except OSError as error:
+        raise ObservationError(f"{path}: not readable as JSON: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ObservationError(f"{path}: {error}") from error
+    images, instruction = document.get("images", {}), document.get("instruction", "")
+    if not isinstance(images, dict) or not all(isinstance(name, str) for name in images.values()):
+        raise ObservationError(
+            f"{path}: 'images' must be an object of camera name to file name, got {images!r}"
+        )
+    if not isinstance(instruction, str):
+        raise ObservationError(f"{path}: 'instruction' must be a text, got {instruction!r}")
+    frames = {camera: _frame(path.parent / name, path) for camera, name in images.items()}
+    return Observation(frames, _state(path, document.get("state")), instruction)
+
+
+def _state(path: Path, value: Any) -> Floats | None:
+    if value is None:
+        return None
+    try:
+        state: Floats = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ObservationError(f"{path}: 'state' must be a list of numbers, got {value!r}") from None
+    return state
+
+
+def _frame(path: Path, named_in: Path) -> Frame:
+    try:
+        data = read_bounded(path, PICTURE_BYTES)
+    except OSError as error:
+        raise ObservationError(f"{path}: {error.strerror or error}; {named_in} names it") from error
+    except ValueError as error:
+        raise ObservationError(f"{path}: {error}; {named_in} names it") from error
+    try:
+        encoding, height, width = encoded_size(data)
+    except ObservationError as error:
+        raise ObservationError(f"{path}: {error}") from error
+    return Frame(data, encoding, height, width)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every metric, named once. Names, labels and buckets follow the public reflex exposition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from reflex_core.chunks.smoothness import MotionFigures, MotionQuality
+from reflex_core.images.jpeg_repair import mended_total
+from reflex_core.records.recorder import Watched
+from reflex_core.robot.callers import ROS, CallerLabels
+from reflex_core.robot.limits.trips import Standing
+
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
+CAPTURE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10)
+REPLAY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+
+
+class RecorderFigures(Collector):
+    """What the recorders count themselves, read when somebody looks."""
+
+    def __init__(self) -> None:
+        self.watched: Sequence[Watched] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Three families with a sample per recorder."""
+        written = CounterMetricFamily("reflex_records", "Records written, by kind of file", labels=["kind"])
+        dropped = CounterMetricFamily(
+            "reflex_records_dropped", "Records lost, by kind of file", labels=["kind"]
+        )
+        degraded = GaugeMetricFamily(
+            "reflex_recorder_degraded", "1 while records cannot be written", labels=["kind"]
+        )
+        for recorder in self.watched:
+            written.add_metric([recorder.kind], recorder.written)
+            dropped.add_metric([recorder.kind], recorder.dropped)
+            degraded.add_metric([recorder.kind], float(bool(recorder.problem)))
+        yield from (written, dropped, degraded)
+
+
+class TripGauge(Collector):
+    """Whom the guard holds, read when somebody looks. Robots beyond so many share the label `other`."""
+
+    def __init__(self, labels: CallerLabels) -> None:
+        self._labels = labels
+        self._embodiment = "none"
+        self._standings: Callable[[], Sequence[Standing]] = tuple
+
+    def watch(self, embodiment: str, standings: Callable[[], Sequence[Standing]]) -> None:
+        """Show these from now on: there is one guard, and the one before may have had another robot."""
+        self._embodiment, self._standings = embodiment, standings
+
+    def collect(self) -> Iterator[Metric]:
+        """A sample for the ROS robot, and one for each caller that is tripped."""
+        family = GaugeMetricFamily(
+            "reflex_guard_tripped", "1 while the guard holds a caller until somebody resets it",
+            labels=["embodiment", "caller"],
+        )  # fmt: skip
+        shown = {ROS: 0.0} | {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
+        for label, value in shown.items():
+            family.add_metric([self._embodiment, label], value)
+        yield family
+
+
+class PictureFigures(Collector):
+    """What was mended in this process, read when somebody looks."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One counter."""
+        yield CounterMetricFamily(
+            "reflex_pictures_mended",
+            "JPEG pictures that were not as they should be and could be mended",
+            mended_total.total,
+        )
+
+
+class MotionGauges(Collector):
+    """How well chunks fit together, read when somebody looks. NaN where nothing was measured."""
+
+    def __init__(self) -> None:
+        self.figures: Callable[[], MotionFigures] = MotionQuality().figures
+
+    def collect(self) -> Iterator[Metric]:
+        """Two counters and three gauges."""
+        found = self.figures()
+        yield CounterMetricFamily("reflex_motion_chunks", "Chunks followed in their episodes", found.chunks)
+        yield CounterMetricFamily(
+            "reflex_motion_late_chunks", "Chunks that came when the one before was spent", found.late_chunks
+        )
+        for name, help_, value in (
+            ("border_jump_p95", "Largest leap of a joint where chunks meet, 95th percentile, its own unit", found.border_jump_p95),
+            ("jerk_rms", "Jerk of what was executed, units per second cubed", found.jerk_rms),
+            ("overlap_disagreement", "Mean difference of chunks on the moments that both have", found.overlap_disagreement_mean),
+        ):  # fmt: skip
+            yield GaugeMetricFamily(f"reflex_motion_{name}", help_, value)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own. Children are bound once per slot, not per request."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        summary = partial(Summary, registry=self.registry)
+        slot = ["embodiment", "policy_slot"]
+        # fmt: off
+        self.act_latency_s = histogram(
+            "reflex_act_latency_seconds", "Receipt of a request to its finished chunk",
+            ["embodiment", "model_id", "policy_slot"], buckets=LATENCY_BUCKETS_S,
+        )
+        self.onnx_load_time_s = histogram(
+            "reflex_onnx_load_time_seconds", "Loading of an export", ["model_id"], buckets=LOAD_BUCKETS_S
+        )
+        self.denoise_steps = counter("reflex_denoise_steps_total", "Denoise steps taken", slot)
+        self.in_flight = gauge("reflex_in_flight_requests", "Requests inside the engine", slot)
+        self.episodes_active = gauge(
+            "reflex_episodes_active", "Episodes with a request in the last minute", ["embodiment"]
+        )
+        self.safety_violations = counter(
+            "reflex_safety_violations_total", "What the guard changed, by kind", ["embodiment", "violation_kind"]
+        )
+        self.caller_requests = counter(
+            "reflex_caller_requests_total", "Requests by who asked, and what came of them", ["caller", "outcome"]
+        )
+        self.slo_violations = counter(
+            "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
+        )
+        self.fallback_invocations = counter(
+            "reflex_fallback_invocations_total", "Answers that did not come from the policy here, by what stood in",
+            ["embodiment", "fallback_target"],
+        )
+        self.late_inferences = counter(
+            "reflex_late_inferences_total", "Inferences left to finish after their deadline: kept, failed, given_up",
+            ["embodiment", "outcome"],
+        )
+        self.deadline_misses = counter("reflex_deadline_misses_total", "Requests over their deadline", ["embodiment"])
+        self.cloud_failures = counter("reflex_cloud_failures_total", "Times the cloud did not help, by reason", ["reason"])
+        self.cache_hits = counter(
+            "reflex_cache_hit_total", "Prefixes taken from the episode cache", ["embodiment", "cache_type", "policy_slot"]
+        )
+        self.cache_misses = counter(
+            "reflex_cache_miss_total", "Prefixes that had to be made", ["embodiment", "cache_type", "policy_slot"]
+        )
+        self.model_swaps = counter(
+            "reflex_model_swaps_total", "Changes of who gets new episodes, by what lost and what gained",
+            ["embodiment", "from_model", "to_model"],
+        )
+        self.policy_split = gauge("reflex_policy_split_percent", "Percent of new episodes that slot a gets")
+        self.episode_outcomes = counter(
+            "reflex_episode_outcomes_total", "Episodes whose end was reported", ["policy_slot", "success"]
+        )
+        self.shadow_compared = counter("reflex_shadow_compared_total", "Answers laid beside the shadow's")
+        self.shadow_dropped = counter("reflex_shadow_dropped_total", "Answers the shadow had no time for")
+        self.shadow_failed = counter("reflex_shadow_failed_total", "Requests on which the shadow failed")
+        self.shadow_divergence = summary(
+            "reflex_shadow_divergence", "RMS between the shadow's chunk and the served one, physical units", ["joint"]
+        )
+        self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
+        self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
+        self.a2c2_skipped = counter("reflex_a2c2_skipped_total", "Chunks not corrected, by reason", ["reason"])
+        self.breaker_state = gauge(
+            "reflex_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open", ["policy_slot"]
+        )
+        self.errors = counter("reflex_act_errors_total", "Requests without a chunk, by slug", ["slug"])
+        self.instructions_cut = counter("reflex_instructions_cut_total", "Instructions longer than the token window")
+        self.observations_refused = counter(
+            "reflex_observations_refused_total", "Observations from ROS that no inference ran on, by reason", ["reason"]
+        )
+        self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
+        self.unheld = counter(
+            "reflex_holds_impossible_total", "Times there was nothing the robot could be held at, by what asked for it",
+            ["reason"],
+        )
+        self.implausible_readings = counter(
+            "reflex_implausible_readings_total", "Readings of a joint that cannot be true, none of them believed", ["joint"]
+        )
+        self.watchdog = counter(
+            "reflex_watchdog_interventions_total", "Times the chunk loop was late or gone and the watchdog held the robot",
+            ["reason"],
+        )
+        self.provider_fallbacks = counter(
+            "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was asked for", ["model_id"]
+        )
+        self.cuda_graph_captured = counter(
+            "reflex_cuda_graph_captured_total", "CUDA graphs captured", ["embodiment", "model_id", "session"]
+        )
+        self.cuda_graph_replayed = counter(
+            "reflex_cuda_graph_replayed_total", "CUDA graphs replayed", ["embodiment", "model_id", "session"]
+        )
+        self.cuda_graph_eager_fallback = counter(
+            "reflex_cuda_graph_eager_fallback_total", "Loads that went on without CUDA graphs",
+            ["embodiment", "model_id", "reason"],
+        )
+        self.cuda_graph_capture_failed = counter(
+            "reflex_cuda_graph_capture_failed_at_init_total", "Captures that failed at warm-up",
+            ["embodiment", "model_id", "session", "reason"],
+        )
+        self.cuda_graph_capture_s = histogram(
+            "reflex_cuda_graph_capture_seconds", "Capturing a CUDA graph", ["embodiment", "session"],
+            buckets=CAPTURE_BUCKETS_S,
+        )
+        self.cuda_graph_replay_s = histogram(
+            "reflex_cuda_graph_replay_seconds", "Replaying a CUDA graph", ["embodiment", "session"],
+            buckets=REPLAY_BUCKETS_S,
+        )
+        self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
+        self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
+        # fmt: on
+        self.recorders, self.motion = RecorderFigures(), MotionGauges()
+        self.caller_labels = CallerLabels()
+        self.trips = TripGauge(self.caller_labels)
+        self.registry.register(self.trips)
+        self.registry.register(self.recorders)
+        self.registry.register(self.motion)
+        self.registry.register(PictureFigures())
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return bytes(generate_latest(self.registry))
+
+
+class CudaGraphMetrics:
+    """What a policy with CUDA graphs reports, for one embodiment and model."""
+
+    def __init__(self, metrics: Metrics, embodiment: str, model_id: str) -> None:
+        self._metrics, self._embodiment, self._model_id = metrics, embodiment, model_id
+
+    def captured(self, session: str, seconds: float) -> None:
+        """A graph was captured."""
+        self._metrics.cuda_graph_captured.labels(self._embodiment, self._model_id, session).inc()
+        self._metrics.cuda_graph_capture_s.labels(self._embodiment, session).observe(seconds)
+
+    def replayed(self, session: str, seconds: float) -> None:
+        """A captured graph was run again."""
+        self._metrics.cuda_graph_replayed.labels(self._embodiment, self._model_id, session).inc()
+        self._metrics.cuda_graph_replay_s.labels(self._embodiment, session).observe(seconds)
+
+    def eager_fallback(self, reason: str) -> None:
+        """The policy goes on without captured graphs."""
+        self._metrics.cuda_graph_eager_fallback.labels(self._embodiment, self._model_id, reason).inc()
+
+    def capture_failed(self, session: str, reason: str) -> None:
+        """A graph could not be captured."""
+        self._metrics.cuda_graph_capture_failed.labels(
+            self._embodiment, self._model_id, session, reason
+        ).inc()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames as files, and their hashes: the trace's short ones and the audit log's hash of a whole observation."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.images.raw_encodings import rgb
+from reflex_core.values import Frame, Observation
+
+HASH_LENGTH = 16
+_PPM = re.compile(rb"P6\n(\d{1,6}) (\d{1,6})\n255\n")
+
+
+def encoded(frame: Frame) -> bytes:
+    """The frame as a file: JPEG and PNG as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
+
+    A PPM needs no encoder, so every machine and library version gives the same bytes and the same hash. A raw frame
+    that cannot be read as pixels is kept as its bytes.
+    """
+    if frame.encoding in ("jpeg", "png"):
+        return bytes(frame.data)
+    try:
+        pixels = rgb(frame)
+    except ObservationError:
+        return bytes(frame.data)
+    height, width = pixels.shape[:2]
+    return b"P6\n%d %d\n255\n" % (width, height) + np.ascontiguousarray(pixels).tobytes()
+
+
+def frame_from(data: bytes) -> Frame:
+    """The frame that `encoded` made a file of. Raises ObservationError when it is neither JPEG, PNG nor PPM."""
+    if data.startswith(b"\xff\xd8"):
+        return Frame(data, "jpeg")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Frame(data, "png")
+    head = _PPM.match(data[:32])
+    if head is None:
+        raise ObservationError("the recorded image is neither JPEG, PNG nor binary PPM", "bad-image")
+    width, height = int(head[1]), int(head[2])
+    return Frame(memoryview(data)[head.end() :], "rgb8", height, width, 3 * width)
+
+
+def base64_text(data: bytes) -> str:
+    """Base64 without line breaks, as it stands in a request."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def text_hash(text: str) -> str:
+    """First 16 hex digits of SHA-256 over the base64 TEXT of an image: the schema's `image_sha256`."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_LENGTH]
+
+
+def bytes_hash(data: bytes) -> str:
+    """First 16 hex digits of SHA-256 over the bytes of an image file: what `sha256sum FILE` begins with."""
+    return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
+
+
+def file_hash(data: bytes) -> str:
+    """The `image_sha256` of an image file, to find a recorded frame among files."""
+    return text_hash(base64_text(data))
+
+
+def size_bytes(observation: Observation) -> int:
+    """How much memory the frames and the state hold on to."""
+    state = 0 if observation.state is None else observation.state.nbytes
+    return state + sum(_nbytes(frame.data) for frame in observation.frames.values())
+
+
+def _nbytes(data: Any) -> int:
+    return int(data.nbytes) if hasattr(data, "nbytes") else len(data)  # array.array of bytes has no nbytes
+
+
+def observation_hash(observation: Observation) -> str:
+    """SHA-256 (64 hex digits) over everything the policy was given.
+
+    Fed in this order, each part preceded by its length as 8 bytes little-endian: for every camera in alphabetical
+    order its name, `<encoding> <height> <width> <step>` and its bytes as they arrived; the state as float32
+    little-endian (empty when there is none); the instruction as UTF-8.
+    """
+    digest = hashlib.sha256()
+
+    def feed(part: Any) -> None:
+        view = memoryview(part).cast("B") if len(part) else b""
+        digest.update(len(view).to_bytes(8, "little"))
+        digest.update(view)
+
+    for camera in sorted(observation.frames):
+        frame = observation.frames[camera]
+        feed(camera.encode("utf-8", "surrogatepass"))
+        feed(f"{frame.encoding} {frame.height} {frame.width} {frame.step}".encode())
+        data = frame.data
+        feed(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
+    state = observation.state
+    feed(b"" if state is None else np.ascontiguousarray(state, dtype="<f4"))
+    feed(observation.instruction.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

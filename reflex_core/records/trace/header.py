@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the header of a trace says about the policy that is loaded."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.records.trace.schema import Session
+from reflex_core.robot.embodiment import Embodiment
+
+
+def session_of(
+    policy: Policy,
+    embodiment: Embodiment | None,
+    robot_id: str = "",
+    *,
+    hardware: Mapping[str, str] | None = None,
+    policies: tuple[Mapping[str, Any], ...] = (),
+    settings: Mapping[str, Any] | None = None,
+    notes: str = "",
+) -> Session:
+    """The session of one policy; `policies` describes the slots where there are two."""
+    export = policy.export
+    return Session(
+        model_hash=export.model_hash,
+        config_hash=export.config_hash,
+        export_dir=str(export.path.absolute()),
+        model_type=str(export.config.get("model_type", "smolvla")),
+        export_kind=str(export.config.get("export_kind", "decomposed")),
+        embodiment=embodiment.name if embodiment else None,
+        hardware={"ort": onnxruntime.__version__} | dict(hardware or {}),
+        providers=tuple(policy.providers),
+        notes=notes,
+        policies=policies,
+        vlm_conditioning="real" if policy.contract.images or policy.contract.language else "none",
+        robot_id=robot_id,
+        versions={
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "platform": platform.platform(),
+        },
+        noise={
+            "generator": "numpy.Philox",
+            "distribution": "standard_normal",
+            "dtype": "float32",
+            "shape": [1, policy.contract.horizon, policy.contract.width],
+        },
+        action_names=tuple(policy.fit.action_names),
+        state_names=tuple(policy.fit.state_names),
+        settings=settings or {},
+    )

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schema version 1 of the trace, read: records of this package and of every other writer of version 1."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reflex_core.errors import ObservationError, ReflexError
+from reflex_core.files.json_lines import floats
+from reflex_core.records.trace.hashing import frame_from
+from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
+from reflex_core.values import Floats, Frame
+
+SINGLE_CAMERA = "image"  # other writers keep one image and no camera name
+
+
+class TraceError(ReflexError):
+    """A trace that cannot be read: one sentence with file, line, expected and got."""
+
+    slug = "bad-trace"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedImage:
+    """One camera of one request. `text` is its file in base64, None where only the hash was recorded."""
+
+    sha256: str
+    text: str | None
+
+    def data(self) -> bytes | None:
+        """The image file. Raises TraceError when the text is not base64."""
+        if self.text is None:
+            return None
+        try:
+            return base64.b64decode(self.text, validate=True)
+        except ValueError as error:
+            raise TraceError(f"the recorded image {self.sha256} is not base64: {error}") from error
+
+    def frame(self) -> Frame | None:
+        """The frame as the policy takes it, not yet decoded. Raises TraceError when it is no known kind of file."""
+        data = self.data()
+        try:
+            return None if data is None else frame_from(data)
+        except ObservationError as error:
+            raise TraceError(f"the recorded image {self.sha256}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request of a trace. What its writer did not record is None or empty.
+
+    actions, raw_actions: (num_actions, action_dim) float32, bit for bit; raw_actions are those before the guard.
+    seed: the start noise was drawn from it. total_ms: 0.0 for a request that failed. document: all that was written.
+    """
+
+    seq: int
+    timestamp: str
+    instruction: str
+    state: Floats | None
+    images: Mapping[str, RecordedImage]
+    actions: Floats
+    raw_actions: Floats
+    total_ms: float
+    stages_ms: Mapping[str, float | None]
+    denoise_steps: int
+    max_steps: int | None
+    mode: str
+    cache_status: str
+    episode_id: str | None
+    request_id: str
+    stamp_ns: int
+    seed: int | None
+    slot: str
+    source: str
+    start_index: int
+    dt_s: float | None
+    names: tuple[str, ...]
+    model_version: str
+    error: Failure | None
+    document: Mapping[str, Any]
+
+
+def check_version(document: Mapping[str, Any], where: str) -> None:
+    """Raises TraceError for a record of another schema version."""
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise TraceError(
+            f"{where}: schema_version {_shown(version)} is not known; this reader knows {SCHEMA_VERSION}"
+        )
+
+
+def recorded(document: Mapping[str, Any], where: str) -> Recorded:
+    """One request record. Raises TraceError naming the field that is not what the schema says."""
+    read = _Reading(document, where)
+    request, response = read.block("request", required=True), read.block("response", required=True)
+    noise, routing = read.block("noise"), read.block("routing")
+    error = read.block("error")
+    actions = _matrix(response.get("actions"), f"{where}: response.actions")
+    raw = response.get("raw_actions")
+    seq = document.get("seq")
+    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 0:
+        raise TraceError(f"{where}: seq must be a whole number from 0 on, got {_shown(seq)}")
+    state = request.get("state")
+    latency = read.block("latency")
+    return Recorded(
+        seq=seq,
+        timestamp=str(document.get("timestamp") or ""),
+        instruction=str(request.get("instruction") or ""),
+        state=None if state is None else _vector(state, f"{where}: request.state"),
+        images=_images(request, where),
+        actions=actions,
+        raw_actions=actions if raw is None else _matrix(raw, f"{where}: response.raw_actions"),
+        total_ms=read.number(latency, "total_ms", 0.0),
+        stages_ms=latency["stages"] if isinstance(latency.get("stages"), dict) else {},
+        denoise_steps=read.whole(read.block("denoise"), "steps_used") or 0,
+        max_steps=read.whole(document, "max_steps"),
+        mode=str(document.get("mode") or ""),
+        cache_status=str(read.block("cache").get("status") or "n/a"),
+        episode_id=None if request.get("episode_id") is None else str(request["episode_id"]),
+        request_id=str(request.get("request_id") or ""),
+        stamp_ns=read.whole(request, "stamp_ns") or 0,
+        seed=read.whole(noise, "seed"),
+        slot=str(document.get("slot") or routing.get("slot") or "prod"),
+        source=str(response.get("source") or "policy"),
+        start_index=read.whole(response, "start_index") or 0,
+        dt_s=read.number(response, "dt_s", None),
+        names=read.names(response),
+        model_version=str(document.get("model_version") or ""),
+        error=Failure(str(error.get("slug")), str(error.get("message"))) if error else None,
+        document=document,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    document: Mapping[str, Any]
+    where: str
+
+    def block(self, name: str, *, required: bool = False) -> Mapping[str, Any]:
+        value = self.document.get(name)
+        if value is None and not required:
+            return {}
+        if not isinstance(value, dict):
+            raise TraceError(f"{self.where}: {name} must be an object, got {_shown(value)}")
+        return value
+
+    def number(self, block: Mapping[str, Any], name: str, default: Any) -> Any:
+        value = block.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TraceError(f"{self.where}: {name} must be a number, got {_shown(value)}")
+        return value
+
+    def whole(self, block: Mapping[str, Any], name: str) -> int | None:
+        value = block.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise TraceError(f"{self.where}: {name} must be a whole number, got {_shown(value)}")
+        return value
+
+    def names(self, block: Mapping[str, Any]) -> tuple[str, ...]:
+        value = block.get("names") or []
+        if not isinstance(value, list):
+            raise TraceError(f"{self.where}: names must be a list, got {_shown(value)}")
+        return tuple(map(str, value))
+
+
+def _images(request: Mapping[str, Any], where: str) -> dict[str, RecordedImage]:
+    cameras = request.get("cameras") or {}
+    if not isinstance(cameras, dict) or not all(isinstance(block, dict) for block in cameras.values()):
+        raise TraceError(f"{where}: request.cameras must be an object of objects, got {_shown(cameras)}")
+    primary = str(request.get("camera") or SINGLE_CAMERA)
+    blocks = [(primary, request, "request")]
+    blocks += [(name, block, f"request.cameras.{name}") for name, block in cameras.items() if name != primary]
+    images = ((name, _image(block, f"{where}: {field}")) for name, block, field in blocks)
+    return {name: image for name, image in images if image is not None}
+
+
+def _image(block: Mapping[str, Any], where: str) -> RecordedImage | None:
+    digest, text = block.get("image_sha256"), block.get("image_b64")
+    if digest is None and text is None:
+        return None
+    if not isinstance(digest, str) or not isinstance(text, (str, type(None))):
+        raise TraceError(
+            f"{where}: image_sha256 and image_b64 must be text, got {_shown(digest)}, {_shown(text)}"
+        )
+    return RecordedImage(digest, text)
+
+
+def _vector(value: Any, where: str) -> Floats:
+    array = _array(value, where)
+    if array.ndim != 1:
+        raise TraceError(f"{where} must be a list of numbers, got {_shown(value)}")
+    return array
+
+
+def _matrix(value: Any, where: str) -> Floats:
+    array = _array(value, where)
+    if array.size == 0 and array.ndim <= 2:
+        return array.reshape(0, 0)
+    if array.ndim != 2:
+        raise TraceError(f"{where} must be a list of rows of equal length, got {_shown(value)}")
+    return array
+
+
+def _array(value: Any, where: str) -> Floats:
+    if not isinstance(value, list):
+        raise TraceError(f"{where} must be a list, got {_shown(value)}")
+    try:
+        return floats(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise TraceError(f"{where} must hold numbers in rows of equal length: {str(error)[:100]}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

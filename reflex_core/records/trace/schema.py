@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schema version 1 of the trace, written: the only place, with records.py beside it, that names trace fields.
+
+Fields stand in the order in which readers of version 1 know them; what this package adds comes after. Added fields do
+not change the version: readers ignore what they do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reflex_core import __version__
+from reflex_core.files.json_lines import exact
+from reflex_core.records.trace.hashing import base64_text, bytes_hash, encoded, text_hash
+from reflex_core.robot.callers import caller_of
+from reflex_core.values import NOTHING, Observation, Request, Served
+
+SCHEMA_VERSION = 1
+HEADER, REQUEST, FOOTER = "header", "request", "footer"
+FULL, HASH_ONLY, NONE = "full", "hash_only", "none"
+IMAGE_MODES = (FULL, HASH_ONLY, NONE)
+UNKNOWN_HASH = "unknownhash"
+MESSAGE_LENGTH = 500
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What does not change from request to request. `noise`: how the start noise is made from a seed.
+
+    hardware: gpu, cuda, ort, jetpack as far as known. policies: one mapping per slot where there is more than one.
+    settings: what the server was started with, without secrets.
+    """
+
+    model_hash: str
+    config_hash: str
+    export_dir: str
+    model_type: str = "smolvla"
+    export_kind: str = "decomposed"
+    embodiment: str | None = None
+    hardware: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    providers: tuple[str, ...] = ()
+    notes: str = ""
+    policies: tuple[Mapping[str, Any], ...] = ()
+    vlm_conditioning: str = "real"
+    robot_id: str = ""
+    versions: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    noise: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    action_names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request got no answer."""
+
+    slug: str
+    message: str
+
+
+def header_record(
+    session: Session, *, session_id: str, started_at: str, images: str, part: int, dropped: int
+) -> Record:
+    """The first line of a file. part: 0 for the first file of a session; dropped: requests lost before this file."""
+    record: Record = {
+        "kind": HEADER,
+        "schema_version": SCHEMA_VERSION,
+        "session_id": session_id,
+        "started_at": started_at,
+        "model_hash": session.model_hash,
+        "config_hash": session.config_hash,
+        "export_dir": session.export_dir,
+        "model_type": session.model_type,
+        "export_kind": session.export_kind,
+        "embodiment": session.embodiment,
+        "hardware": {"gpu": "", "cuda": "", "ort": ""} | dict(session.hardware),
+        "providers": session.providers,
+        "sample_rate": 1.0,
+        "redaction": {"image": images, "instruction": "full"},
+        "notes": session.notes,
+        "reflex_version": __version__,
+    }
+    if session.policies:
+        record["policies"] = session.policies
+    added = {
+        "part": part,
+        "dropped": dropped,
+        "robot_id": session.robot_id,
+        "versions": session.versions,
+        "noise": session.noise,
+        "action_names": session.action_names,
+        "state_names": session.state_names,
+        "settings": session.settings,
+    }
+    return record | added
+
+
+def footer_record(*, ended_at: str, total_requests: int, records: int, errors: int, dropped: int) -> Record:
+    """The last line after an orderly stop. total_requests: the next `seq`; records: requests in this file."""
+    return {
+        "kind": FOOTER,
+        "schema_version": SCHEMA_VERSION,
+        "ended_at": ended_at,
+        "total_requests": total_requests,
+        "records": records,
+        "total_errors": errors,
+        "dropped": dropped,
+    }
+
+
+def request_record(
+    request: Request,
+    outcome: Served | Failure,
+    *,
+    seq: int,
+    timestamp: str,
+    images: str,
+    vlm_conditioning: str,
+) -> Record:
+    """One request and what came of it."""
+    record: Record = {
+        "kind": REQUEST,
+        "schema_version": SCHEMA_VERSION,
+        "seq": seq,
+        "chunk_id": seq,
+        "timestamp": timestamp,
+        "request": _request(request, images),
+    }
+    if isinstance(outcome, Failure):
+        return record | {
+            "response": {"actions": [], "num_actions": 0, "action_dim": 0},
+            "latency": {"total_ms": 0.0},
+            "denoise": {"steps_used": 0, "steps_configured": 0, "adaptive": False},
+            "mode": "",
+            "vlm_conditioning": vlm_conditioning,
+            "error": {"slug": outcome.slug, "message": outcome.message[:MESSAGE_LENGTH]},
+        }
+    record |= {
+        "response": _response(outcome),
+        "latency": _latency(outcome),
+        "denoise": {
+            "steps_used": outcome.denoise_steps,
+            "steps_configured": outcome.denoise_steps_configured,
+            "adaptive": outcome.adaptive_enabled,
+        }
+        | ({"threshold": outcome.adaptive_threshold} if outcome.adaptive_enabled else {}),
+        "mode": outcome.inference_mode,
+        "vlm_conditioning": vlm_conditioning,
+    }
+    blocks = ((name, block(request, outcome)) for name, block in BLOCKS.items())
+    return record | {name: block for name, block in blocks if block is not None}
+
+
+def _request(request: Request, images: str) -> Record:
+    observation = request.observation
+    made: Record = {"instruction": observation.instruction, "state": exact(observation.state)}
+    if images != NONE:
+        made |= _images(observation, with_bytes=images == FULL)
+    return made | {
+        "episode_id": request.episode_id,
+        "request_id": request.request_id,
+        "stamp_ns": observation.stamp_ns,
+        "age_ms": _ms(observation.age_ms),
+        "caller": caller_of(request),
+    }
+
+
+def _images(observation: Observation, *, with_bytes: bool) -> Record:
+    """The first camera as version 1 knows it, then every camera by name; no picture is written twice."""
+    primary: Record = {}
+    cameras: Record = {}
+    for number, (camera, frame) in enumerate(observation.frames.items()):
+        data = encoded(frame)
+        text = base64_text(data)
+        kept = {"image_sha256": text_hash(text)} | ({"image_b64": text} if with_bytes else {})
+        cameras[camera] = {"bytes_sha256": bytes_hash(data), "encoding": frame.encoding}
+        if number == 0:
+            primary = kept | {"camera": camera}
+        else:
+            cameras[camera] |= kept
+    return primary | ({"cameras": cameras} if cameras else {})
+
+
+def _response(served: Served) -> Record:
+    chunk = served.chunk
+    rows, columns = chunk.actions.shape
+    made: Record = {"actions": exact(chunk.actions), "num_actions": rows, "action_dim": columns}
+    raw = served.raw_actions
+    if raw.shape != chunk.actions.shape or raw.tobytes() != chunk.actions.tobytes():
+        made["raw_actions"] = exact(raw)
+    return made | {
+        "names": chunk.names,
+        "dt_s": chunk.dt_s,
+        "source": chunk.source,
+        "start_index": chunk.start_index,
+        "hold_reason": served.hold_reason,
+    }
+
+
+def _latency(served: Served) -> Record:
+    stages = {name: _ms(value) for name, value in served.stages_ms.items()}
+    return {"total_ms": _ms(served.latency_ms), "stages": stages}
+
+
+def _ms(value: float) -> float | None:
+    """Milliseconds to the microsecond: what lies below is noise of the clock."""
+    return round(float(value), 3) if np.isfinite(value) else None
+
+
+def _deadline(request: Request, served: Served) -> Record | None:
+    if request.deadline_ns is None and not served.deadline_exceeded:
+        return None
+    budget = None if request.deadline_ns is None else _ms((request.deadline_ns - request.received_ns) * 1e-6)
+    return {
+        "exceeded": served.deadline_exceeded,
+        "budget_ms": budget,
+        "fallback_age_ms": _ms(served.fallback_age_ms),
+    }
+
+
+def _guard(_: Request, served: Served) -> Record:
+    report = served.guard
+    return {"violations": report.violations, "clamped": report.clamped, "clamp_count": report.clamp_count}
+
+
+def _cache(_: Request, served: Served) -> Record | None:
+    if served.cache_status == "n/a":
+        return None
+    return {"status": served.cache_status, "age_ms": _ms(served.cache_age_ms)}
+
+
+def _rtc(_: Request, served: Served) -> Record | None:
+    if not served.rtc_mode:
+        return None
+    return {
+        "mode": served.rtc_mode,
+        "delay": served.rtc_delay,
+        "previous": served.rtc_previous,
+        "elapsed_rows": served.rtc_elapsed_rows,
+    }
+
+
+# Everything optional, in the order it is written. One line adds a block; None leaves it out of a record.
+BLOCKS: Mapping[str, Callable[[Request, Served], Any]] = {
+    "cache": _cache,
+    "guard": _guard,
+    "deadline": _deadline,
+    "rtc": _rtc,
+    "routing": lambda _, served: dict(served.routing) or None,
+    "a2c2": lambda _, served: dict(served.a2c2) or None,
+    "noise": lambda _, served: {"seed": served.seed},
+    "slot": lambda _, served: served.slot,
+    "model_version": lambda _, served: served.model_version,
+    "tokens_cut": lambda _, served: served.tokens_cut or None,
+    "injected_latency_ms": lambda _, served: _ms(served.injected_latency_ms) or None,
+    "max_steps": lambda _, served: served.max_steps,
+}

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what was asked and answered to JSONL files, on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby
+from pathlib import Path
+
+from reflex_core.concurrency.batch_queue import MAX_BYTES, Spool
+from reflex_core.errors import ConfigurationError
+from reflex_core.files.json_lines import json_line, utc_text
+from reflex_core.records.trace.files import TraceFile, trace_name
+from reflex_core.records.trace.hashing import size_bytes
+from reflex_core.records.trace.schema import (
+    HASH_ONLY,
+    IMAGE_MODES,
+    Failure,
+    Record,
+    Session,
+    footer_record,
+    header_record,
+    request_record,
+)
+from reflex_core.values import Request, Served
+
+MAX_FILE_BYTES = 1 << 30
+MAX_AGE_S = 86_400.0
+RETRY_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request on its way to the file."""
+
+    seq: int
+    time_ns: int
+    session: Session
+    request: Request
+    outcome: Served | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A record of another kind on its way to the file; `make` is given its timestamp."""
+
+    time_ns: int
+    session: Session
+    make: Callable[[str], Record]
+
+
+NOTE_BYTES = 16_384  # what a note holds in memory while it waits, at most: a shadow's chunk
+
+
+class TraceWriter:
+    """A listener of the engine. The request path only enqueues; `problem` says why nothing can be written.
+
+    images: full, hash_only or none. A file is followed by a new one with its own header when it has `max_bytes` or is
+    `max_age_s` old; `seq` goes on, and a gap in it is a request that was dropped. Raises ConfigurationError when the
+    directory cannot be made.
+    """
+
+    kind = "trace"
+
+    def __init__(
+        self,
+        directory: Path,
+        session: Session,
+        *,
+        images: str = HASH_ONLY,
+        gzip: bool = True,
+        max_bytes: int = MAX_FILE_BYTES,
+        max_age_s: float = MAX_AGE_S,
+        flush_interval_s: float = 1.0,
+        retry_s: float = RETRY_S,
+        max_queue_bytes: int = MAX_BYTES,
+    ) -> None:
+        if images not in IMAGE_MODES:
+            raise ConfigurationError(f"images must be one of {', '.join(IMAGE_MODES)}, got {images!r}")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{directory}: traces cannot be kept here: {error.strerror}") from error
+        self._directory, self._session = directory, session
+        self._images, self._gzip = images, gzip
+        self._max_bytes, self._max_age_s, self._retry_s = max_bytes, max_age_s, retry_s
+        self._session_id = str(uuid.uuid4())
+        self._name_s = int(time.time())
+        self._seqs = count()
+        self._next_seq = 0
+        self._file: TraceFile | None = None
+        self._part = 0
+        self._opened_s = self._retry_at_s = 0.0
+        self._in_file = self._errors = 0
+        self._written = self._lost = 0
+        self._problem = ""
+        self._in_header = session
+        self._spool: Spool[Entry | Note] = Spool(
+            "trace", self._write, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes
+        )
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written; empty while all is well."""
+        return self._problem
+
+    @property
+    def written(self) -> int:
+        """Request records that the operating system has."""
+        return self._written
+
+    @property
+    def dropped(self) -> int:
+        """Requests and notes that are in no file, ever."""
+        return self._spool.dropped + self._lost
+
+    @property
+    def path(self) -> Path | None:
+        """The file that is written now; None before the first request."""
+        file = self._file
+        return None if file is None else file.path
+
+    def next_seq(self) -> int:
+        """A record number for an answer that wants to carry it (`Served.trace_seq`) before it is recorded."""
+        return next(self._seqs)
+
+    def __call__(self, request: Request, served: Served) -> None:
+        """Enqueue one answer under its `trace_seq`, or under a number of its own when it has none."""
+        seq = served.trace_seq if served.trace_seq >= 0 else self.next_seq()
+        self._put(seq, request, served)
+
+    def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:
+        """Enqueue a request that got no answer, under `seq` or a number of its own."""
+        self._put(seq if seq >= 0 else self.next_seq(), request, Failure(slug, message))
+
+    def note(self, make: Callable[[str], Record]) -> None:
+        """Enqueue a record that is no request: what a shadow did, how an episode ended. `make` runs on the writer's thread."""
+        self._spool.put(Note(time.time_ns(), self._session, make), NOTE_BYTES)
+
+    def describe(self, session: Session) -> None:
+        """Another policy answers from now on: what follows goes to a new file with a header of its own."""
+        self._session = session
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what waits, and the footer."""
+        if self._spool.close(timeout_s):
+            self._end_file()
+
+    def _put(self, seq: int, request: Request, outcome: Served | Failure) -> None:
+        self._spool.put(
+            Entry(seq, time.time_ns(), self._session, request, outcome), size_bytes(request.observation)
+        )
+
+    def _write(self, batch: Sequence[Entry | Note]) -> None:
+        for session, entries in groupby(batch, key=lambda entry: entry.session):
+            if session is not self._in_header:
+                self._end_file()
+                self._in_header = session
+            self._write_entries(list(entries))
+
+    def _write_entries(self, waiting: Sequence[Entry | Note]) -> None:
+        entries = [entry for entry in waiting if isinstance(entry, Entry)]
+        self._next_seq = max([self._next_seq, *(entry.seq + 1 for entry in entries)])
+        if self._problem and time.monotonic() < self._retry_at_s:
+            self._lost += len(waiting)
+            return
+        lines = [line for entry in entries if (line := self._line(entry))]
+        notes = [line for note in waiting if isinstance(note, Note) and (line := self._noted(note))]
+        self._lost += len(waiting) - len(lines) - len(notes)
+        try:
+            self._rotate()
+            header = b""
+            if self._file is None:
+                self._file, header = self._open()
+            self._file.write(header + b"".join([*lines, *notes]))
+        except OSError as error:
+            self._lost += len(lines) + len(notes)
+            self._degrade(error)
+            return
+        self._in_file += len(lines)
+        self._written += len(lines)
+        self._errors += sum(isinstance(entry.outcome, Failure) for entry in entries)
+        if self._problem:
+            log.warning("recording again, in %s; it had stopped after: %s", self._file.path, self._problem)
+            self._problem = ""
+
+    def _line(self, entry: Entry) -> bytes:
+        try:
+            record = request_record(
+                entry.request,
+                entry.outcome,
+                seq=entry.seq,
+                timestamp=utc_text(entry.time_ns),
+                images=self._images,
+                vlm_conditioning=entry.session.vlm_conditioning,
+            )
+            return json_line(record) + b"\n"
+        except Exception:  # one odd request must not take the records beside it along
+            log.exception("trace: request %s could not be recorded", entry.request.request_id)
+            return b""
+
+    def _noted(self, note: Note) -> bytes:
+        try:
+            return json_line(note.make(utc_text(note.time_ns))) + b"\n"
+        except Exception:
+            log.exception("trace: a note could not be recorded")
+            return b""
+
+    def _rotate(self) -> None:
+        file = self._file
+        if file is None:
+            return
+        if file.size >= self._max_bytes or time.monotonic() - self._opened_s >= self._max_age_s:
+            self._end_file()
+
+    def _open(self) -> tuple[TraceFile, bytes]:
+        # the first file is named after the start of the session; names have whole seconds, so a second file within
+        # one takes the next
+        name_s = max(self._name_s, int(time.time())) if self._part else self._name_s
+        self._name_s = name_s + 1
+        name = trace_name(name_s, self._in_header.model_hash, self._session_id, gzip=self._gzip)
+        header = header_record(
+            self._in_header,
+            session_id=self._session_id,
+            started_at=utc_text(),
+            images=self._images,
+            part=self._part,
+            dropped=self.dropped,
+        )
+        file = TraceFile(self._directory / name, gzip=self._gzip)
+        self._part += 1
+        self._in_file = 0
+        self._opened_s = time.monotonic()
+        return file, json_line(header) + b"\n"
+
+    def _end_file(self) -> None:
+        if self._file is None:
+            return
+        footer = footer_record(
+            ended_at=utc_text(),
+            total_requests=self._next_seq,
+            records=self._in_file,
+            errors=self._errors,
+            dropped=self.dropped,
+        )
+        try:
+            self._file.finish(json_line(footer) + b"\n")
+            self._file = None
+        except OSError as error:
+            self._degrade(error)
+
+    def _degrade(self, error: OSError) -> None:
+        self._retry_at_s = time.monotonic() + self._retry_s
+        if not self._problem:
+            log.error("slug=record-disk-full the trace cannot be written, serving goes on: %s", error)
+        self._problem = f"record-disk-full: {error.strerror or error}"
+        if self._file is not None:
+            self._file.abandon()
+            if self._file.size == 0:
+                self._part -= 1
+            self._file = None

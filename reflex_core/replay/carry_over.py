@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an episode carries from one recorded chunk to the next: the guidance of real-time chunking, the kept prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reflex_core.chunks.guidance import Guidance
+from reflex_core.chunks.recorded_guidance import Guides
+from reflex_core.errors import ConfigurationError
+from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.records.trace.fields import timestamp_ns
+from reflex_core.records.trace.parse import Recorded
+from reflex_core.values import Floats
+
+
+class Carrying:
+    """The state of one target. Records must come in the order in which they were written.
+
+    notes: what could not be repeated. `lost` counts guided chunks whose predecessor is not in the trace.
+    """
+
+    def __init__(self, policy: Policy, recorded: Mapping[str, Any]) -> None:
+        """recorded: the settings in the trace's header."""
+        self._policy = policy
+        self._guides = Guides(policy)
+        self._now_ns = 0
+        self.lost = 0
+        self.notes: tuple[str, ...] = ()
+        self.cache = self._open_cache(recorded) if recorded.get("prefix_cache") else None
+
+    def _open_cache(self, recorded: Mapping[str, Any]) -> PrefixCache | None:
+        try:
+            age_ms = float(recorded.get("prefix_cache_max_age_ms") or 0.0)
+            return self._policy.prefix_cache(age_ms, lambda: self._now_ns)
+        except (ConfigurationError, ValueError, TypeError) as error:
+            self.notes = (f"it was recorded with the episode cache; this replay goes without: {error}",)
+            return None
+
+    def at(self, record: Recorded) -> None:
+        """The cache's clock stands where it stood when the request came."""
+        answered_ns = timestamp_ns(record.timestamp)
+        if answered_ns is not None:
+            self._now_ns = answered_ns - int(record.total_ms * 1e6)
+
+    def guidance(self, record: Recorded) -> Guidance | None:
+        """What guided the recorded chunk; None where nothing did, or where it cannot be found any more."""
+        block = record.document.get("rtc")
+        if not isinstance(block, dict) or not block.get("previous"):
+            return None
+        elapsed, delay = block.get("elapsed_rows"), block.get("delay")
+        found = None
+        if isinstance(elapsed, int | float) and isinstance(delay, int):
+            found = self._guides.guidance(
+                (record.episode_id or "", str(block["previous"])), float(elapsed), delay, record.state
+            )
+        self.lost += found is None
+        return found
+
+    def keep(self, record: Recorded, made: Floats) -> None:
+        """Remember a chunk for the next one. made: (1, horizon, width), the network's own of this replay.
+
+        What guides is what the robot was told: the recorded chunk. Where the replay came to the same bytes its own numbers
+        are those of the recording; else the recorded ones are brought back to the network's units.
+        """
+        if not record.request_id:
+            return
+        same = self._policy.physical(made, record.state).tobytes() == record.raw_actions.tobytes()
+        key = (record.episode_id or "", record.request_id)
+        self._guides.keep(key, record.raw_actions, record.actions, record.state, made[0] if same else None)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the robot comes from: what a chunk's first rows are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.limits import Limits
+from reflex_core.values import Floats
+
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# How far behind its command an arm may trail: position controllers lag by tens of milliseconds. A robot that is
+# nowhere its command has been for this long was stopped, moved by hand, or follows somebody else.
+TRACKING_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One period before row 0 the robot is between `low` and `high`, and was told to move by `step` per period.
+
+    All (action_dim,), rad or m; `step` None: nobody knows.
+    """
+
+    low: Doubles
+    high: Doubles
+    step: Doubles | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """Rows before `row` have elapsed: meanwhile the robot is led to `end` (action_dim,), the last time by `step`.
+
+    path: makes (row, action_dim), where it is when each of them would have been due; needed only for a repair.
+    commanded: (action_dim,) what it is told now, whether it does it or not; None: nothing.
+    """
+
+    row: int
+    end: Doubles
+    step: Doubles
+    path: Callable[[], Doubles]
+    commanded: Doubles | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What is known before a chunk is judged; None: unknown.
+
+    trusted: (action_dim,) the joints that are where they were told to be.
+    """
+
+    start: Start | None = None
+    splice: Splice | None = None
+    trusted: Mask | None = None
+
+
+def motion(
+    told: Told | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
+    dt_s: float, *, same_episode: bool = True, tracking: Doubles | None = None, row: int | None = None,
+    newest: Floats | None = None,
+) -> Motion:  # fmt: skip
+    """Put together what was commanded and what was measured at time zero of a chunk.
+
+    told: the newest chunk of the same robot. measured: (action_dim,) at `moment`. now_ns: monotonic.
+    same_episode: `told` is of it; in another one, a joint without a speed limit counts from where it is measured,
+    as nothing says how far it may be from its command.
+    tracking: (action_dim,) rad or m, given for the robot whose commands are known to be those published: so far from
+    its command a joint may be measured and is still taken to follow it, and the chunk is joined to the command.
+    row: the first row that will be executed, where somebody knows. newest: (action_dim,) measured at `now_ns`, where a
+    chunk is joined to the command: it has no stamp that another clock could have made.
+    A stamped chunk is executed against the clock, so that it is joined at the row which is due next; without a stamp
+    the caller plays it from row 0.
+    """
+    since = moment.seconds_since(told.moment) if told is not None else 0.0
+    if since < 0.0 and tracking is None:
+        told = None  # the clock jumped back, or this observation is older: that chunk says nothing about it
+    seen = measured if newest is None or tracking is None else newest
+    where = seen.astype(np.float64) if seen is not None else None
+    if told is None and where is None:
+        return Motion()
+    live = 0
+    if row is not None:
+        live = min(max(row, 0), horizon - 1)
+    elif moment.stamp_ns and dt_s > 0.0:
+        live = min(max(int((now_ns - moment.zero_ns) * 1e-9 / dt_s), 0), horizon - 1)
+    if told is None:
+        assert where is not None
+        return _at_rest(where, live, known=moment.stamp_ns != 0)
+    # one period before time zero, time zero, the last two elapsed rows, and where a trailing arm may still be
+    joined = live * dt_s
+    if tracking is not None:  # its first row is no further from the command of this very moment than one step
+        joined = min(max((now_ns - moment.zero_ns) * 1e-9, joined), joined + dt_s)
+    seconds = [since - dt_s, since, since + joined - dt_s, since + joined]
+    near = [-TRACKING_S, -TRACKING_S / 2]
+    if tracking is not None:  # the sensor's clock may be behind as well
+        near += [TRACKING_S / 2, TRACKING_S]
+    places = told.at(np.array([*seconds, *(since + each for each in near)]))
+    trusted, commanded_now = None, places[3]
+    if where is not None:
+        margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
+        if tracking is not None:
+            margin = np.fmax(np.where(np.isfinite(margin), margin, 0.0), tracking)
+        elif not same_episode:
+            margin = np.where(np.isfinite(margin), margin, 0.0)
+        recent = places[[1, *range(4, len(places))]]
+        if seen is newest:
+            recent = told.at(since + joined - TRACKING_S * np.array([0.0, 0.5, 1.0]))
+        trusted = following(recent, where, margin, limits)
+        # any other joint starts from where it is, and nobody knows that it moves
+        places = np.where(trusted, places, where)
+    before, command, previous, end = places[:4]
+    start = Start(command, command, command - before)
+    if where is not None:
+        start = Start(np.minimum(command, where), np.maximum(command, where), command - before)
+    if live == 0 and tracking is None:
+        return Motion(start, None, trusted)
+
+    def path() -> Doubles:
+        commanded = told.at(np.arange(1.0, live + 1.0) * dt_s + since)
+        return commanded if trusted is None or where is None else np.where(trusted, commanded, where)
+
+    return Motion(start, Splice(live, end, end - previous, path, commanded_now), trusted)
+
+
+def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) -> Mask:
+    """(action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim)."""
+    near: Mask = (where >= recent.min(axis=0) - margin) & (where <= recent.max(axis=0) + margin)
+    return near | limits.gripper
+
+
+def _at_rest(where: Doubles, live: int, *, known: bool) -> Motion:
+    """Nobody commands this robot as far as anyone knows; `known`: and this is the only one who would."""
+    if not known:
+        return Motion(Start(where, where))
+    still = np.zeros(len(where))
+    splice = Splice(live, where, still, lambda: np.tile(where, (live, 1))) if live else None
+    return Motion(Start(where, where, still), splice)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Robots by preset name or by file (docs/reference/embodiments.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reflex_core.errors import EmbodimentError
+from reflex_core.files.json_fields import read_json
+from reflex_core.files.share import share
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.embodiment_file import Reader
+
+
+def preset_names() -> tuple[str, ...]:
+    """The embodiments that come with the package."""
+    return tuple(sorted(path.stem for path in (share() / "config" / "embodiments").glob("*.json")))
+
+
+def load_preset(name: str) -> Embodiment:
+    """A bundled embodiment. Raises EmbodimentError with the list of presets when there is no such name."""
+    if name not in preset_names():
+        raise EmbodimentError(
+            f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset"
+        )
+    return load_embodiment(share() / "config" / "embodiments" / f"{name}.json")
+
+
+def load_embodiment(path: Path) -> Embodiment:
+    """Read and check an embodiment file. Raises EmbodimentError naming file, key, expected and got."""
+    try:
+        document = read_json(path, finite=False)
+    except OSError as error:
+        raise EmbodimentError(f"{path}: {error.strerror or error}", "embodiment-missing") from error
+    except ValueError as error:
+        raise EmbodimentError(f"{path}: {error}", "schema-violation") from error
+    return Reader(path).embodiment(document)

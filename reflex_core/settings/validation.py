@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with settings, as far as it can be known before a model is loaded: paths, syntax, combinations."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from reflex_core.calibration.cache import default_path
+from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
+from reflex_core.engine.which_exports import chosen
+from reflex_core.errors import ConfigurationError, SettingError
+from reflex_core.export.export import read_description
+from reflex_core.files.directories import unwritable
+from reflex_core.metrics.slo import parse_slo
+from reflex_core.policy.layouts import graph_files
+from reflex_core.policy.providers import require_provider
+from reflex_core.robot.limits.safety_config import load_safety_config
+from reflex_core.robot.presets import load_embodiment, load_preset
+from reflex_core.settings.table import Settings
+
+Check = Callable[[Settings], None]
+
+
+def require_sound(settings: Settings) -> None:
+    """Raise the first ConfigurationError of the checks."""
+    for check in CHECKS.values():
+        check(settings)
+
+
+def problems(settings: Settings, checks: Mapping[str, Check]) -> Iterator[tuple[str, ConfigurationError]]:
+    """(name of the check, what it found) of every check that finds something."""
+    for name, check in checks.items():
+        try:
+            check(settings)
+        except ConfigurationError as error:
+            yield name, error
+
+
+def _combinations(settings: Settings) -> None:
+    chosen(settings)
+    if settings.calibrate_force and not settings.auto_calibrate:
+        raise SettingError("--calibrate-force measures again what --auto-calibrate chooses: give both")
+
+
+def _objective(settings: Settings) -> None:
+    if settings.slo:
+        parse_slo(settings.slo)
+
+
+def _exports(settings: Settings) -> None:
+    for path in chosen(settings).paths:
+        graph_files(read_description(path), settings.variant)
+
+
+def _embodiment(settings: Settings) -> None:
+    if settings.custom_embodiment_config:
+        load_embodiment(Path(settings.custom_embodiment_config))
+    elif settings.embodiment:
+        load_preset(settings.embodiment)
+    else:
+        for path in chosen(settings).paths:
+            if (own := path / "embodiment.json").is_file():
+                load_embodiment(own)
+
+
+def _safety(settings: Settings) -> None:
+    if settings.safety_config:
+        load_safety_config(Path(settings.safety_config))
+
+
+def _providers(settings: Settings) -> None:
+    if not settings.allow_cpu_fallback:
+        require_provider(settings.device, settings.providers)
+
+
+def _correction(settings: Settings) -> None:
+    if settings.a2c2_checkpoint:
+        read_checkpoint(Path(settings.a2c2_checkpoint))
+
+
+def _directories(settings: Settings) -> None:
+    for name, directory in written_to(settings).items():
+        if why := unwritable(Path(directory)):
+            raise SettingError(f"setting '{name}': {directory}: {why}")
+    if settings.auto_calibrate and settings.calibration_cache:
+        _calibration_file(Path(settings.calibration_cache))
+
+
+def _calibration_file(cache: Path) -> None:
+    try:
+        there = stat.S_ISREG(cache.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            f"setting 'calibration_cache': {cache}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    if not there:
+        what = "a directory" if cache.is_dir() else "no regular file"
+        raise SettingError(f"setting 'calibration_cache': {cache}: is {what}, the calibration needs a file")
+
+
+def written_to(settings: Settings) -> dict[str, str]:
+    """The directories that serving would write to, by the setting that names them."""
+    cache = str(Path(settings.calibration_cache or default_path()).parent) if settings.auto_calibrate else ""
+    every = {
+        "record": settings.record,
+        "record_bag": settings.record_bag,
+        "audit_log": settings.audit_log,
+        "calibration_cache": cache,
+    }
+    return {name: directory for name, directory in every.items() if directory}
+
+
+CHECKS: dict[str, Check] = {
+    "combinations": _combinations,
+    "objective": _objective,
+    "exports": _exports,
+    "embodiment": _embodiment,
+    "safety": _safety,
+    "providers": _providers,
+    "correction": _correction,
+    "directories": _directories,
+}

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a sub-command that say which robot an export is for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.presets import load_embodiment, load_preset
+
+
+def add_robot(parser: argparse.ArgumentParser) -> None:
+    """--embodiment or --custom-embodiment-config, not both."""
+    robot = parser.add_mutually_exclusive_group()
+    robot.add_argument(
+        "--embodiment", help="preset of the robot; the export's own embodiment.json if left out"
+    )
+    robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file of the robot")
+
+
+def robot_of(path: Path, options: argparse.Namespace) -> Embodiment | None:
+    """The robot of the options, else that of the export in `path`; None without any. Raises EmbodimentError."""
+    if options.custom_embodiment_config:
+        return load_embodiment(options.custom_embodiment_config)
+    if options.embodiment:
+        return load_preset(options.embodiment)
+    own = path / "embodiment.json"
+    return load_embodiment(own) if own.exists() else None

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where everything is, once it is ready: a small table on a terminal, a line each anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.settings.table import Settings
+from reflex_ros.console.terminal import Row, drawn, plain_table
+from reflex_ros.sidecar.server import Sidecar
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+OF_ROS = ("/rosout", "/parameter_events", "/clock", "transition_event")  # every node has them
+
+
+def tell(
+    engine: Engine,
+    sidecar: Sidecar | None,
+    plain: Callable[[str], None],
+    node: Node | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
+    stream = sys.stdout if stream is None else stream
+    url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
+    rows = facts(engine, url, topics_of(node) if node else {})
+    title = _serving(engine.description(), sidecar.url if sidecar else "")
+    if drawn(rows, title, stream):
+        return
+    lines = [title, *(f"  {line}" for line in plain_table(rows))]
+    if stream.isatty():
+        print(*lines, sep="\n", file=stream, flush=True)
+        return
+    for line in lines:
+        plain(line)
+
+
+def tell_of_node(engine: Engine, sidecar: Sidecar | None, plain: Callable[[str], None], node: Node) -> None:
+    """Show the table of a node; one that cannot be made is logged, and keeps no robot from its policy."""
+    try:
+        tell(engine, sidecar, plain, node)
+    except Exception as error:
+        node.get_logger().error(f"the ready table could not be made: {error}")
+
+
+def _serving(said: Mapping[str, Any], url: str) -> str:
+    robot = said["embodiment"] or "no embodiment"
+    where = f" at {url}" if url else ""
+    return f"serving {said['model_version']} for {robot} on {said['active_providers'][0]}{where}"
+
+
+def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list[Row]:
+    """(what, where) of what is served now. topics: by what the node does with them."""
+    loaded, settings = engine.loaded, engine.settings
+    assert loaded is not None
+    said = engine.description()
+    rows: list[Row] = [
+        (
+            "policy",
+            ", ".join(
+                f"{_slot(name, loaded)}{slot.policy.export.model_version}"
+                for name, slot in loaded.slots.items()
+            ),
+        ),
+        ("robot", said["embodiment"] or "no embodiment: actions are served raw"),
+        ("runs on", ", ".join(dict.fromkeys(_providers(loaded)))),
+    ]
+    rows += [(what, ", ".join(names)) for what, names in topics.items()]
+    if engine.undrivable:
+        rows.append(("commands", f"no robot: {engine.undrivable}"))
+    rows.append(("http", url))
+    rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
+    rows.append(("guard", _guard(settings, loaded)))
+    rows.append(("records", ", ".join(_records(settings)) or "none"))
+    return rows
+
+
+def _slot(name: str, loaded: Loaded) -> str:
+    return "" if len(loaded.slots) == 1 else f"{name}: "
+
+
+def _providers(loaded: Loaded) -> Iterable[str]:
+    for slot in loaded.slots.values():
+        yield from slot.policy.providers
+
+
+def _deadline(settings: Settings, slo_mode: str) -> str:
+    words = f"{settings.deadline_ms:g} ms, then the last good chunk" if settings.deadline_ms else "none"
+    return f"{words}; objective {settings.slo} ({slo_mode})" if settings.slo else words
+
+
+def _guard(settings: Settings, loaded: Loaded) -> str:
+    status = loaded.guard.status()
+    if not status.enabled:
+        return "checks for NaN and Inf only: there are no limits"
+    source = settings.safety_config or "the embodiment's ranges"
+    trips = (
+        f"trips after {status.max_consecutive_clamps} in a row"
+        if status.max_consecutive_clamps
+        else "never trips"
+    )
+    return f"{source}; mode {status.mode}, {trips}"
+
+
+def _records(settings: Settings) -> Iterable[str]:
+    for what, where in (
+        ("traces", settings.record),
+        ("bags", settings.record_bag),
+        ("audit log", settings.audit_log),
+        ("spans", settings.otel_endpoint),
+    ):
+        if where:
+            yield f"{what} to {where}"
+
+
+def topics_of(node: Node) -> dict[str, list[str]]:
+    """The topics of a node as they really are, after remapping, without those of ROS itself."""
+
+    def names(parts: Iterable[Any]) -> list[str]:
+        found = dict.fromkeys(str(part.topic_name) for part in parts)
+        return [name for name in found if not name.endswith(OF_ROS)]
+
+    return {"listens to": names(node.subscriptions), "publishes": names(node.publishers)}

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What launch/demo.launch.py decides: the parameters of robot and policy node, and how they are wired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reflex_core.errors import SettingError
+from reflex_core.files.share import DEMO
+from reflex_core.settings.row import Value
+from reflex_ros import launch_args
+from reflex_ros.demo.scene import make_scene
+
+# name, default, description
+ARGUMENTS = (
+    ("scene_seed", "9015", "Which blocks lie where on the table."),
+    ("instruction", "", "What the arm is told; empty: what the scene asks for."),
+    ("pictures_dir", "", "Folder that the service /robot/save_picture writes to; empty: it refuses."),
+    ("port", "8000", "Port of the HTTP sidecar."),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parameters of the two nodes, and the policy node's topics that get other names."""
+
+    robot: dict[str, int | str]
+    policy: dict[str, Value]
+    policy_remappings: tuple[tuple[str, str], ...] = (("~/joint_trajectory", "joint_trajectory"),)
+
+
+def plan(texts: Mapping[str, str]) -> Plan:
+    """The plan for launch arguments as text. Raises SettingError naming the argument that is not right."""
+    try:
+        seed = int(texts["scene_seed"])
+    except ValueError as error:
+        raise SettingError(
+            f"launch argument 'scene_seed' takes a whole number, got {texts['scene_seed']!r:.100}"
+        ) from error
+    instruction = texts["instruction"] or make_scene(seed).instruction
+    # One thread: the policy is small, and the simulator draws on the same cores.
+    settings = {
+        "export_dir": DEMO,
+        "robot_id": "demo",
+        "intra_op_threads": "1",
+        "port": texts["port"],
+        "instruction": instruction,
+    }
+    return Plan(
+        robot={"scene_seed": seed, "pictures_dir": texts["pictures_dir"]},
+        policy=launch_args.parameters(settings),
+    )

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of service of what the node listens to: profiles, overrides, and publishers that cannot be heard."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.text.untrusted import escaped
+from reflex_ros.messages.raw import kind_of
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.subscription import Subscription
+
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+OVERRIDABLE = (
+    QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY,
+)  # fmt: skip
+PREFIX = "qos_overrides."
+OF_ROS = ("/clock", "/parameter_events", "/rosout")  # rclpy declares these itself, where it uses them
+
+
+def overridable(*, durability: bool = True) -> QoSOverridingOptions:
+    """Let `qos_overrides.<topic>.subscription.<policy>` change a subscription. durability: that policy as well."""
+    kinds = OVERRIDABLE if durability else tuple(k for k in OVERRIDABLE if k != QoSPolicyKind.DURABILITY)
+    return QoSOverridingOptions(kinds)
+
+
+def copied(profile: QoSProfile, durability: DurabilityPolicy | None = None) -> QoSProfile:
+    """Copy a profile, perhaps with another durability: rclpy writes overrides into the one that it is given."""
+    own = copy.copy(profile)
+    if durability is not None:
+        own.durability = durability
+    return own
+
+
+def require_known_overrides(node: Node, others: Iterable[str] = ()) -> None:
+    """Raise ConfigurationError for an override of a topic or a policy that this node does not have: it changes nothing.
+
+    To be asked once every topic is there. others: topics that it has with other settings.
+    """
+    tolerated = tuple(f"{PREFIX}{topic}." for topic in (*OF_ROS, *others))
+    for name in node._parameter_overrides:
+        if name.startswith(PREFIX) and not node.has_parameter(name) and not name.startswith(tolerated):
+            known = ", ".join(sorted(PREFIX + each for each in node.get_parameters_by_prefix(PREFIX[:-1])))
+            raise ConfigurationError(
+                f"{name}: this node has no such quality of service to change; it has {known or 'none'}",
+                "unknown-qos-override",
+            )
+
+
+def unheard(node: Node, topics: Mapping[str, Sequence[Subscription]]) -> Iterator[str]:
+    """Yield a sentence per publisher on one of our topics that none of its subscriptions can hear: who, and why not.
+
+    topics: real name -> the subscriptions to it, that which hears most first.
+    """
+    for topic, subscriptions in topics.items():
+        for offered in node.get_publishers_info_by_topic(topic):
+            reasons = [_why_not(offered, subscription) for subscription in subscriptions]
+            if all(reasons):
+                name = escaped(f"{offered.node_namespace.rstrip('/')}/{offered.node_name}")
+                yield f"{topic}: {name} publishes it {reasons[0]}"
+
+
+def _why_not(offered: Any, subscription: Subscription) -> str:
+    """Why a publisher does not reach a subscription, with the policy's name; empty where it does."""
+    wanted_type = kind_of(subscription.msg_type)
+    if offered.topic_type != wanted_type:
+        return f"as {escaped(offered.topic_type)}, and this node takes {wanted_type}"
+    offers, wants = offered.qos_profile, subscription.qos_profile
+    compatibility, reason = qos_check_compatible(offers, wants)
+    if compatibility != QoSCompatibility.ERROR:
+        return ""
+    for policy, least in (
+        ("reliability", ReliabilityPolicy.RELIABLE),
+        ("durability", DurabilityPolicy.TRANSIENT_LOCAL),
+    ):
+        offer, want = getattr(offers, policy), getattr(wants, policy)
+        if want == least != offer:
+            change = f"{PREFIX}{subscription.topic_name}.subscription.{policy}"
+            return (
+                f"with {policy} {offer.name.lower()}, and this node wants {want.name.lower()}: change the publisher, or"
+                f" {change}"
+            )
+    return f"with a quality of service that does not fit: {reason}"

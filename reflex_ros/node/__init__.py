@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: subscriptions, observation buffer, chunk loop, watchdog, services, diagnostics."""

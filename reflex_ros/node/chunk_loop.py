@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that turns observations into published chunks: asks in time, skips what has elapsed, holds on doubt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from reflex_core.chunks.scheduling import Pacing, Running
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.errors import NotReadyError, ReflexError
+from reflex_core.records.trace.schema import Failure
+from reflex_core.robot.callers import ROS
+from reflex_core.robot.clocks import ClockSteps
+from reflex_core.robot.intake import has_words
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Observation, Request, Served
+from reflex_ros.bag.recorder_hook import OFF, Tap
+from reflex_ros.node.holds import Holds
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError
+from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.outputs.joint_trajectory import Outputs
+
+POLL_S = 0.02
+RETRY_S = 0.05
+LOCK_S = 0.5  # how long somebody outside the loop waits for its lock before saying that it cannot hold
+HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
+JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
+AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
+# why the robot is held: by the watchdog, and where inference was too slow and nothing can stand in
+LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
+
+log = logging.getLogger(__name__)
+
+
+class ChunkLoop:
+    """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        loaded: Loaded,
+        buffer: ObservationBuffer,
+        outputs: Outputs,
+        clock_ns: Callable[[], int],
+        tuning: Callable[[], Tuning],
+        progress: Progress,
+        tap: Tap = OFF,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        *,
+        wall_clock: bool = False,
+    ) -> None:
+        """wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator's says itself when it jumps."""
+        self._engine, self._loaded = engine, loaded
+        self._buffer, self._outputs, self._tap = buffer, outputs, tap
+        self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
+        self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
+        self._commands = loaded.guard.commands
+        self._holds = Holds(
+            self._commands, buffer, outputs, loaded.policy.fit, engine.metrics, progress, tuning, clock_ns, monotonic_ns
+        )  # fmt: skip
+        self.progress = progress
+        self.pacing = Pacing(loaded.first_latency_s)
+        self.episode_id = ""
+        self._fit = loaded.policy.fit
+        self._horizon = (loaded.embodiment.execution_horizon if loaded.embodiment else 0) or self._fit.horizon
+        self._needs_words = loaded.needs_instruction
+        self._lock = threading.RLock()
+        self._wake = threading.Condition()
+        self._news = self._closing = self._stopped = False
+        self._epoch = self._chunk_id = 0
+        self._executing: Running | None = None
+        self._executing_until_ns = 0  # monotonic
+        self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
+        self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
+        self._due_since_ns: int | None = None
+        self._rescued, self._rest_ns = False, 0
+        self._commands.end()
+        self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
+
+    def start(self) -> None:
+        """Begin to infer and publish."""
+        self._thread.start()
+
+    def close(self, reason: str) -> None:
+        """End the thread and leave the robot holding. A chunk still being computed is thrown away."""
+        with self._lock:
+            self._closing = True
+            self._epoch += 1
+            self._end_commands(self._executing is not None and self._hold(reason))
+        self.news()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            log.error("an inference does not end: it is left behind, and what comes of it is thrown away")
+
+    def news(self) -> None:
+        """A message arrived: look again whether a chunk is due."""
+        with self._wake:
+            self._news = True
+            self._wake.notify()
+
+    def new_episode(self, episode_id: str) -> None:
+        """Begin an episode: chunk numbers start at 0, nothing of the old episode is used or published."""
+        with self._lock:
+            self.episode_id = episode_id
+            self._chunk_id = 0
+            self._loaded.begins(episode_id)
+            self.restart()
+
+    def restart(self) -> None:
+        """Ask for a chunk at once: another instruction, another episode."""
+        with self._lock:
+            self._epoch += 1
+            self.pacing.reset()
+        self.news()
+
+    def clock_jumped_back(self) -> None:
+        """A simulator began again: stamps of before mean nothing, the robot may be anywhere."""
+        with self._lock:
+            self._buffer.clear()
+            self._forget()
+            self._end_commands()
+            self._held_at_ns = self._monotonic_ns()
+            self._executing = None
+            self._due_since_ns = None
+            self.progress.note("clock_jump", "the clock jumped back: what was known before was dropped")
+            self.restart()
+
+    def _clock_was_set(self) -> bool:
+        """See whether this machine's clock was set; then begin again with fresh sensor data. Needs the lock.
+
+        What the robot is told goes on meanwhile, on the monotonic clock.
+        """
+        step_s = self._steps.step_s() if self._steps is not None else 0.0
+        if step_s:
+            self._commands.count_on_monotonic_clock()
+            self._buffer.clear(moved=False)
+            self._due_since_ns = None
+            self._epoch += 1
+            self.pacing.reset()
+            said = f"the clock of this machine was set by {step_s:+.1f} s: the robot held, and sensor data was dropped"
+            self.progress.note("clock_jump", said)
+        return bool(step_s)
+
+    @property
+    def stopped(self) -> bool:
+        """True after `stop` until `resume`."""
+        return self._stopped
+
+    def stop(self) -> str:
+        """Latched: hold now, publish no chunk until `resume`. Returns why nothing could be held at, else ""."""
+        with self._lock:
+            self._stopped = True
+            self._epoch += 1
+            self._end_commands(held := self._hold("stopped"))
+            return "" if held else self.progress.unheld_text
+
+    def resume(self) -> None:
+        """Undo `stop`; the next chunk starts from a fresh observation."""
+        with self._lock:
+            self._stopped = False
+            self.progress.unheld_text = ""
+        self.restart()
+
+    def _end_commands(self, held: bool = False) -> None:
+        """What was commanded counts for nothing once a last hold has come to rest: anybody may move the robot then."""
+        self._commands.end()
+        if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:
+            rest_s = self._executing.remaining_s(self._clock_ns()) + AT_REST_S
+            self._rest_ns = self._monotonic_ns() + int(rest_s * 1e9)
+        self._buffer.released(max(self._rest_ns, self._monotonic_ns()))
+
+    def overdue(self) -> str:
+        """Return why somebody else must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
+        if self._closing or self._thread.ident is None:
+            return ""
+        return GONE if not self._thread.is_alive() else self.late()
+
+    def late(self) -> str:
+        """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
+        executing, monotonic_ns = self._executing, self._monotonic_ns()
+        if self._stopped or self._rescued:  # rescued: the cycle of then has not ended yet
+            return LATE if self._rescued else ""
+        if executing is not None and not self.progress.hold_reason:
+            over_ns = self._clock_ns() - executing.end_ns
+            if self._steps is not None:  # a clock that may be set says nothing of when a chunk is over
+                over_ns = monotonic_ns - self._executing_until_ns
+            if over_ns > self._tuning().gates.max_age_ms * 1e6:
+                return LATE
+        hanging_s = max(HANGING_S, 3.0 * self.pacing.latency_s)
+        return LATE if monotonic_ns - self._beat_ns > hanging_s * 1e9 else ""
+
+    def rescue(self, reason: str, text: str) -> bool:
+        """Hold in the loop's place, as it does not; False when its lock is taken and nothing could be done."""
+        self.progress.problem, self.progress.problem_text = reason, text
+        if not self._lock.acquire(timeout=LOCK_S):
+            return False
+        try:
+            self._rescued = True
+            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            return self._hold(reason) if moves else True
+        finally:
+            self._lock.release()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._news or self._closing, POLL_S)
+                self._news = False
+            if self._closing:
+                return
+            self.cycle()
+
+    def cycle(self) -> None:
+        """Look at the world once, and act on it. Never raises: what happens in here must not end the thread."""
+        self._beat_ns, self._rescued = self._monotonic_ns(), False
+        try:
+            self._step()
+        except BaseException as error:  # extensions written in Rust panic with what is no Exception
+            try:
+                text = "the chunk loop failed on a step; the robot holds"
+                self.progress.said(logging.ERROR, "step", text, error=error)
+                self._failed("internal-error", f"{type(error).__name__}: see the log")
+            except BaseException:
+                log.exception("the chunk loop could not hold the robot after a failed step")
+
+    def _step(self) -> None:
+        with self._lock:
+            if self._clock_was_set():
+                self._hold_instead("clock_jump")
+        if self._stopped:
+            return
+        self._doubt()
+        if self._monotonic_ns() * 1e-9 < self._retry_at:
+            return
+        tuning = self._tuning()
+        now_ns = self._clock_ns()
+        due_ns = self.pacing.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
+        if due_ns is not None and now_ns < due_ns and not self._unwell:
+            return
+        if self._due_since_ns is None:
+            self._due_since_ns = now_ns
+        with self._lock:
+            epoch, episode_id = self._epoch, self.episode_id
+        try:
+            observation = self._observe(now_ns, tuning.gates)
+        except ReflexError as error:
+            self.progress.refused += 1
+            self._engine.metrics.observations_refused.labels(error.slug).inc()
+            self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
+            return
+        request = replace(
+            self._engine.request(
+                observation, episode_id=episode_id or None, received_ns=self._monotonic_ns(), caller=ROS
+            ),
+            newest=lambda: self._buffer.peek(self._clock_ns(), tuning.gates),
+        )
+        try:
+            served = self._engine.act(request)
+        except NotReadyError as error:
+            self.progress.errors += 1
+            self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
+            return
+        except ReflexError as error:
+            self._tap.answered(request, Failure(error.slug, str(error)), self._buffer.consumed)
+            self._failed(error.slug, str(error))
+            return
+        self._tap.answered(request, served, self._buffer.consumed)
+        self._publish(request, served, now_ns, epoch)
+
+    def _observe(self, now_ns: int, gates: Gates) -> Observation:
+        observation = self._buffer.take(now_ns, gates)
+        if self._needs_words and not has_words(observation.instruction):
+            raise RefusedObservationError(
+                f"no instruction yet: publish one on the topic {self._buffer.topics.get('instruction', '/instruction')}",
+                "no_instruction",
+            )
+        return observation
+
+    def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
+        """Hand the chunk to the robot, unless the world has moved on meanwhile."""
+        now_ns, observation = self._clock_ns(), request.observation
+        running = Running(observation.stamp_ns, self._fit.dt_s, len(served.chunk.actions))
+        latency_s = (now_ns - taken_ns) * 1e-9
+        with self._lock:
+            if self._clock_was_set():
+                self._hold_instead("clock_jump")
+            if epoch != self._epoch or self._closing or self._hung(latency_s) or self._buffer.fault():
+                self.progress.discarded += 1
+                self._forget()
+                return
+            start = running.elapsed(now_ns)
+            if start >= running.horizon:
+                self._forget()
+                self._failed("chunk_expired", "all of the chunk had elapsed before it was there")
+                return
+            if self._outlived(served):
+                self._forget()
+                self._failed(DEADLINE, "the last good chunk is from before the robot held")
+                return
+            served = self._loaded.guard.rejoined(request, served, start)
+            if served.chunk.source == HOLD:
+                if not self._hold(served.hold_reason or HOLD, served):
+                    return
+            else:
+                self._send(served, observation, running, start)
+                self.pacing.started(running, latency_s)
+            self._chunk_id += 1
+            self._due_since_ns = None
+            self._judge(served)
+        self.progress.count(served, observation.age_ms)
+
+    def _send(self, served: Served, observation: Observation, running: Running, start: int) -> None:
+        """Publish rows `start` on, and let everybody know that this is what the robot executes. Needs the lock."""
+        now_ns, chunk = self._clock_ns(), served.chunk
+        first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
+        self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
+        self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
+        self._loaded.executed(self.episode_id or None, start)
+        self._executing, self._rest_ns, self.progress.unheld_text = running, 0, ""
+        self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
+
+    def _hung(self, latency_s: float) -> bool:
+        """True for an answer that somebody else had to hold the robot for: it goes on from a fresh observation.
+
+        What a model that has become slow takes is learned, so that its next answer is not thrown away as well.
+        """
+        usual_s = self.pacing.latency_s + self._tuning().gates.max_age_ms * 1e-3
+        hung = self._rescued and latency_s > 2.0 * usual_s
+        if hung:
+            self.pacing.learn(latency_s)
+        return hung
+
+    def _outlived(self, served: Served) -> bool:
+        """True for a stand-in from before the robot held: it would jump to where it might have been by now."""
+        if served.chunk.source != LAST_KNOWN_GOOD:
+            return False
+        age_ms = served.fallback_age_ms + served.injected_latency_ms
+        return self._monotonic_ns() - age_ms * 1e6 < self._held_at_ns
+
+    def _judge(self, served: Served) -> None:
+        """What stands in for a fresh chunk is a reason to ask again soon."""
+        self._unwell = served.chunk.source in (HOLD, LAST_KNOWN_GOOD)
+        if self._unwell:
+            self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        self.progress.judge(served)
+
+    def _doubt(self) -> None:
+        """A joint is not where it reports to be: hold at once, whatever is being inferred."""
+        fault = self._buffer.fault()
+        if fault is not None and self._executing is not None and not self.progress.hold_reason:
+            self.progress.note(fault.reason, fault.text)
+            self._hold_instead(fault.reason)
+
+    def _bridge(self, error: ReflexError, late_ns: int, gates: Gates) -> None:
+        """No inference. The running chunk's tail bridges a hiccup of `max_age_ms`; after that the robot holds."""
+        self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        self.progress.note(error.slug, str(error))
+        if late_ns > gates.max_age_ms * 1e6:
+            self._hold_instead(error.slug)
+
+    def _failed(self, slug: str, text: str) -> None:
+        self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        self.progress.errors += 1
+        self.progress.note(slug, text)
+        self._hold_instead(slug)
+
+    def _hold_instead(self, reason: str) -> None:
+        """Hold a robot that executes a chunk and is not held yet; where that is not possible, try again soon."""
+        with self._lock:
+            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            if moves and self._monotonic_ns() * 1e-9 >= self._rehold_at and not self._hold(reason):
+                self._rehold_at = self._monotonic_ns() * 1e-9 + RETRY_S
+
+    def _forget(self) -> None:
+        """Nothing may take the newest chunk for what the robot executes. Needs the lock."""
+        self._loaded.not_executed(self.episode_id or None)
+
+    def _hold(self, reason: str, served: Served | None = None) -> bool:
+        """Publish the guard's hold; False when there is none, which everybody is told. Needs the lock.
+
+        served: the answer that is a hold, and what it says of itself.
+        """
+        self._clock_was_set()
+        if self._monotonic_ns() < self._rest_ns:  # it is on its way to where a stop holds it
+            return True
+        self.pacing.reset()
+        self._forget()
+        # a model that is always late makes its first chunk while the robot waits for it, held by the same deadline
+        if reason != DEADLINE or self.progress.hold_reason != DEADLINE:
+            self._held_at_ns = self._monotonic_ns()
+        running = self._holds.publish(reason, self.episode_id, self._chunk_id, served)
+        self._executing = running or self._executing
+        if running is None:
+            self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
+        return running is not None

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What drives a robot while the node is active: the buffer it observes, the loop that asks, the watchdog over both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.preflight import JOINT_STATES
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.settings.table import Settings
+from reflex_ros.bag.recorder_hook import Tap
+from reflex_ros.graph.other_policies import publishers
+from reflex_ros.node import diagnostics
+from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
+from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.node.watchdog import Watchdog
+from reflex_ros.outputs.joint_trajectory import Outputs
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+def tuning_of(settings: Settings) -> Tuning:
+    """Return the settings that may change while the loop runs."""
+    gates = Gates(settings.max_age_ms, settings.max_skew_ms)
+    return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
+
+
+def observation_buffer(node: Node, engine: Engine, loaded: Loaded, settings: Settings) -> ObservationBuffer:
+    """Return the buffer for one robot, with the gate that its joints' readings pass."""
+    fit = loaded.policy.fit
+    joints = fit.state_names or fit.action_names
+    gate = joint_gate(
+        loaded.embodiment, (*joints, *fit.action_names), settings.plausibility_margin_rad,
+        stamps_rule=is_simulated(node), on_implausible=lambda joint: engine.metrics.implausible_readings.labels(joint).inc(),
+    )  # fmt: skip
+    buffer = ObservationBuffer(
+        tuple(fit.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
+        settings.max_pixels, gate,
+    )  # fmt: skip
+    buffer.instruction = settings.instruction
+    return buffer
+
+
+def is_simulated(node: Node) -> bool:
+    """True where the robot's clock is a simulator's, and says itself when it jumps."""
+    return bool(node.get_clock().ros_time_is_active)
+
+
+class Driving:
+    """One activation: loop and watchdog, begun and ended together. The buffer of the activation before is emptied."""
+
+    def __init__(
+        self, node: Node, engine: Engine, loaded: Loaded, buffer: ObservationBuffer, outputs: Outputs,
+        tuning: Callable[[], Tuning], progress: Progress, tap: Tap,
+    ) -> None:  # fmt: skip
+        self._node, self.buffer = node, buffer
+        buffer.clear()
+        clock = node.get_clock()
+        self.loop = ChunkLoop(
+            engine, loaded, buffer, outputs, lambda: int(clock.now().nanoseconds), tuning, progress, tap,
+            wall_clock=not is_simulated(node),
+        )  # fmt: skip
+        self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())
+
+    def start(self) -> None:
+        """Begin to infer, to publish and to watch."""
+        self.loop.start()
+        self.watchdog.start()
+
+    def close(self, reason: str) -> None:
+        """End both and leave the robot holding."""
+        self.loop.close(reason)
+        self.watchdog.close()
+
+    def findings(self) -> list[diagnostics.Finding]:
+        """What diagnostics say of the measured state, the clocks and the watchdog."""
+        fault = self.buffer.fault()
+        others = (
+            publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []
+        )
+        return [
+            diagnostics.plausibility_finding(fault, others),
+            diagnostics.clock_finding(self.buffer.lags.smallest_s()),
+            diagnostics.watchdog_finding(self.watchdog.barking),
+        ]

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard's holds on the robot's topics, and the sentence where there is nothing to hold at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from reflex_core.chunks.scheduling import Running
+from reflex_core.export.binding import Fit
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.robot.limits.commands import RobotCommands
+from reflex_core.robot.limits.history import Moment
+from reflex_core.values import Served
+from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.outputs.joint_trajectory import Outputs
+
+ASKED_FOR = ("stopped", "deactivated")  # by a person
+
+log = logging.getLogger(__name__)
+
+
+class Holds:
+    """Every hold of the node goes through `publish`, whoever wants it: loop, services, watchdog, the end of the process.
+
+    The caller has the lock that orders what is published.
+    """
+
+    def __init__(
+        self,
+        commands: RobotCommands,
+        buffer: ObservationBuffer,
+        outputs: Outputs,
+        fit: Fit,
+        metrics: Metrics,
+        progress: Progress,
+        tuning: Callable[[], Tuning],
+        clock_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
+    ) -> None:
+        self._commands, self._buffer, self._outputs, self._fit = commands, buffer, outputs, fit
+        self._metrics, self._progress, self._tuning = metrics, progress, tuning
+        self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
+
+    def publish(
+        self, reason: str, episode_id: str, chunk_id: int, served: Served | None = None
+    ) -> Running | None:
+        """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter say.
+
+        served: the answer that is a hold, and what it says of itself.
+        """
+        now_ns, monotonic_ns = self._clock_ns(), self._monotonic_ns()
+        names, dt_s = self._fit.action_names, self._fit.dt_s
+        measured = self._buffer.measured(names, now_ns, self._tuning().gates.max_age_ms)
+        believed = self._buffer.believed(names)
+        held = self._commands.hold(measured, believed, Moment(monotonic_ns, now_ns), dt_s)
+        if held is None:
+            self._refuse(reason)
+            return None
+        first_in_ns = int((held.start + 1) * dt_s * 1e9)
+        self._buffer.commanded(names, held.rows[held.start :], first_in_ns, now_ns, dt_s)
+        self._progress.hold_reason, self._progress.unheld_text = reason, ""
+        self._outputs.hold(held, self._fit, now_ns, episode_id, chunk_id, reason, served)
+        if served is None:
+            self._progress.holds += 1
+            self._metrics.holds.labels(reason).inc()
+            if reason in ASKED_FOR:
+                log.warning("holding: %s", reason)
+            else:  # it may come several times a second
+                self._progress.said(logging.WARNING, f"hold {reason}", "holding: %s", reason)
+        return Running(now_ns, dt_s, len(held.rows))
+
+    def _refuse(self, reason: str) -> None:
+        fault = self._buffer.fault()
+        why = f": {fault.text}" if fault is not None else ""
+        said = (
+            f"nothing was published for '{reason}': no fresh and plausible position is measured, and no command is"
+            f" known to be followed{why}"
+        )
+        # it is tried again twenty times a second, and the sentence changes with every reading
+        self._progress.said(logging.ERROR, f"unheld {reason}", "%s", said)
+        self._progress.unheld += 1
+        self._progress.unheld_text = said
+        self._metrics.unheld.labels(reason).inc()

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: cameras, joints and an instruction in; action chunks, trajectories and diagnostics out."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.errors import ConfigurationError, ReflexError
+from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.robot.callers import ROS
+from reflex_core.settings.table import Settings
+from reflex_ros.bag.recorder_hook import OFF, open_tap
+from reflex_ros.console import startup_banner
+from reflex_ros.console.terminal import watched
+from reflex_ros.graph.other_policies import await_names, other_policies, require_alone
+from reflex_ros.msg import ServeStatus
+from reflex_ros.node import diagnostics, parameters
+from reflex_ros.node.ab_services import open_policy_doors
+from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.driving import Driving, observation_buffer, tuning_of
+from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
+from reflex_ros.node.logging_bridge import bridge, unbridge
+from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.progress import Progress
+from reflex_ros.node.robot_snapshot import look_at
+from reflex_ros.node.services import answering
+from reflex_ros.node.status import status_message
+from reflex_ros.node.subscriptions import LATCHED, Inputs
+from reflex_ros.otel.connect import connect_tracing
+from reflex_ros.outputs.joint_trajectory import Outputs
+from reflex_ros.preflight import require_sound
+from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.server import Sidecar
+
+RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
+HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
+TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
+
+
+class ReflexNode:
+    """What the node `reflex` does in each lifecycle state. The sidecar answers from construction on."""
+
+    def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
+        self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
+        self.settings = parameters.declare(self.node, overrides)
+        self.engine = Engine(self.settings, connect_cloud, connect_tracing, require_sound)
+        self._progress = Progress()
+        self._buffer: ObservationBuffer | None = None
+        self._outputs: Outputs | None = None
+        self._inputs: Inputs | None = None
+        self._driving: Driving | None = None
+        self._loop: ChunkLoop | None = None
+        self._tap = OFF
+        self._episodes = 0
+        self._episode_id = ""
+        self._instruction = ""
+        counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
+        self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
+        self._findings: list[diagnostics.Finding] = []
+        robot = Robot(self._stop, self._resume, self._look)
+        self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
+        if self.sidecar is not None:
+            self.sidecar.start()
+        self._told = self._mirroring = False
+        self.ending = False  # set by the process: what is under way must not put a robot in motion any more
+        self._interfaces()
+        work = self.node.work
+        work[State.TRANSITION_STATE_CONFIGURING] = self._configure
+        work[State.TRANSITION_STATE_ACTIVATING] = self._activate
+        work[State.TRANSITION_STATE_DEACTIVATING] = self._deactivate
+        work[State.TRANSITION_STATE_CLEANINGUP] = self._clean_up
+        work[State.TRANSITION_STATE_SHUTTINGDOWN] = self._clean_up
+        self._logs = bridge(
+            self.node.get_logger()
+        )  # last: a node that cannot be made must not keep the loggers
+
+    def _interfaces(self) -> None:
+        node = self.node
+        self._status = node.create_publisher(ServeStatus, "~/status", LATCHED)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # the steady clock: people must see status, and signals must be noticed, while simulated time stands still
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(1.0 / self.settings.status_rate_hz, self._publish_status, clock=steady)
+        node.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        node.create_timer(HEARTBEAT_S, lambda: None, clock=steady)
+        for name, action in (
+            ("stop", self._stop), ("resume", self._resume), ("new_episode", self._new_episode),
+            ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
+        ):  # fmt: skip
+            node.create_service(Trigger, f"~/{name}", answering(action))
+        open_policy_doors(node, self.engine, lambda: self._episode_id, self._mirror_split)
+        node.before_change = parameters.before_change
+        node.add_on_set_parameters_callback(
+            parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
+        )
+        node.add_post_set_parameters_callback(self._parameters_changed)
+        threshold = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+        )
+        self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
+
+    def now_ns(self) -> int:
+        """The robot's clock: ROS time, simulated where use_sim_time says so."""
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def _say(self, line: str) -> None:
+        self.node.get_logger().info(line)
+
+    async def _configure(self) -> None:
+        self.settings = parameters.read(self.node)
+        await self.node.off_executor(lambda: watched(lambda: self.engine.load(self.settings), self._say))
+        loaded = self.engine.loaded
+        assert loaded is not None
+        if why := why_undrivable(loaded, self.settings):
+            await self._serve_requests_alone(why)
+            return
+        self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
+        self._outputs = Outputs(self.node, self.settings.robot_id)
+
+    async def _serve_requests_alone(self, why: str) -> None:
+        """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""
+        try:
+            require_requests_suffice(self.settings, why)
+        except ConfigurationError:
+            self.engine.unload()
+            raise
+        self.engine.undrivable = why
+        self.node.get_logger().warning(f"the node stays inactive and requests are answered: {why}")
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
+        self._tell()
+
+    async def _activate(self) -> None:
+        if self.engine.undrivable:
+            raise ConfigurationError(self.engine.undrivable)
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
+        loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
+        assert loaded is not None
+        assert buffer is not None
+        assert outputs is not None
+        await self.node.off_executor(lambda: await_names(self.node, outputs.trajectory_topic))
+        try:
+            if self.ending:
+                raise ConfigurationError("the process is ending")
+            require_alone(self.node, outputs.trajectory_topic)
+        except ConfigurationError:
+            self.engine.pause()
+            raise
+        await self.node.off_executor(lambda: self._open_tap(loaded))
+        outputs.tap = self._tap
+        outputs.enable(True)
+        self._driving = driving = Driving(
+            self.node,
+            self.engine,
+            loaded,
+            buffer,
+            outputs,
+            lambda: tuning_of(self.settings),
+            self._progress,
+            self._tap,
+        )
+        self._loop = loop = driving.loop
+        self._begin_episode("")
+        try:
+            self._inputs = Inputs(
+                self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
+                loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
+            )  # fmt: skip
+        except ConfigurationError:
+            await self._deactivate()
+            raise
+        self._tell()
+        # what is loaded now stays: a collection must not walk it while the robot moves
+        gc.collect()
+        gc.freeze()
+        driving.start()
+
+    def _tell(self) -> None:
+        """Show the ready table, once."""
+        if not self._told:
+            self._told = True
+            startup_banner.tell_of_node(self.engine, self.sidecar, self._say, self.node)
+
+    def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
+        """A policy that came later: on any doubt the robot holds, and both of them see it."""
+        others = other_policies(self.node, outputs.trajectory_topic)
+        if others and not loop.stopped:
+            self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
+            loop.stop()
+        return diagnostics.command_finding(others, outputs.trajectory_topic)
+
+    async def _deactivate(self) -> None:
+        driving, self._driving, self._loop = self._driving, None, None
+        if self._inputs is not None:
+            self._inputs.destroy()
+            self._inputs = None
+        if driving is not None:
+            await self.node.off_executor(lambda: driving.close("deactivated"))
+        if self._outputs is not None:
+            self._outputs.flush(1.0)
+            self._outputs.enable(False)
+            self._outputs.tap = OFF
+        await self.node.off_executor(self._close_tap)
+        self.engine.pause()
+        gc.unfreeze()
+
+    def _open_tap(self, loaded: Loaded) -> None:
+        self._tap = open_tap(self.node, self.settings, loaded, self.now_ns)
+        self.engine.metrics.recorders.watched = (*loaded.recorders, *self._tap.recorders)
+
+    def _close_tap(self) -> None:
+        tap, self._tap = self._tap, OFF
+        tap.close()
+        loaded = self.engine.loaded
+        self.engine.metrics.recorders.watched = loaded.recorders if loaded is not None else ()
+
+    async def _clean_up(self) -> None:
+        await self._deactivate()
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._buffer = None
+        self.engine.unload()
+        self.engine.undrivable = ""
+        gc.collect()
+
+    def _check(self, settings: Settings) -> None:
+        parameters.require_kept(settings, self.engine.loaded)
+
+    def _parameters_changed(self, changes: list[Parameter]) -> None:
+        try:
+            # somebody may have changed the split over HTTP; its parameter follows a moment later
+            self.settings = replace(parameters.read(self.node), split=self.engine.settings.split)
+            self.engine.adjust(self.settings)
+            for change in changes:
+                if change.name == "split" and self.engine.loaded is not None and not self._mirroring:
+                    self.engine.pair().operating.set_split(change.value, "the parameter was set", "ros")
+        except ReflexError as error:
+            self.node.get_logger().error(f"parameters not taken over: {error}")
+
+    def _mirror_split(self, split: int) -> None:
+        """Let the parameter say what holds, whoever changed it."""
+        self._mirroring = True
+        try:
+            self.node.set_parameters([Parameter("split", value=split)])
+        finally:
+            self._mirroring = False
+
+    def _heard_instruction(self, text: str) -> None:
+        if self._buffer is None or text == self._buffer.instruction:
+            return
+        if len(text) > TEXT_LIMIT:
+            self.node.get_logger().error(
+                f"instruction of {len(text)} characters ignored, the limit is {TEXT_LIMIT}"
+            )
+            return
+        self._buffer.instruction = text
+        if self._loop is not None:
+            self._loop.restart()
+
+    def _begin_episode(self, episode_id: str) -> None:
+        if not usable_id(episode_id):
+            self.node.get_logger().error(
+                f"an episode id of {len(episode_id)} characters was ignored: at most {ID_CHARACTERS} printable ones"
+            )
+            return
+        self._episodes += 1
+        robot = self.settings.robot_id or "robot"
+        self._episode_id = episode_id or f"ep_{robot}_{self.now_ns() // 1_000_000_000}_{self._episodes}"
+        if self._loop is not None:
+            self._loop.new_episode(self._episode_id)
+
+    def _clock_jumped(self, jump: Any) -> None:
+        if self._loop is not None and jump.delta.nanoseconds < 0:
+            self._loop.clock_jumped_back()
+
+    def _stop(self) -> str:
+        problem = self._require_loop().stop()
+        return f"stopped: {problem}" if problem else "holding; call ~/resume to go on"
+
+    def _resume(self) -> str:
+        self._require_loop().resume()
+        return "going on with a fresh observation"
+
+    def _new_episode(self) -> str:
+        self._require_loop()
+        self._begin_episode("")
+        return self._episode_id
+
+    def _reset_guard(self) -> str:
+        said = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
+        problem = self._buffer.anchor() if self._buffer is not None else ""
+        return f"{said}; the measured state is still not believed: {problem}" if problem else said
+
+    def _reset_breaker(self) -> str:
+        return "the breaker was open" if self.engine.reset_breaker() else "the breaker was closed"
+
+    def _require_loop(self) -> ChunkLoop:
+        if self._loop is None:
+            raise ReflexError(f"the node is {self.node.state}, not active")
+        return self._loop
+
+    def _look(self) -> Look:
+        return look_at(
+            self.node.state, self.node.refusal or self.engine.undrivable, self._progress, self._loop, self._buffer,
+            self._episode_id, self._findings, self.now_ns(),
+        )  # fmt: skip
+
+    def _publish_status(self) -> None:
+        progress = self._progress
+        self._counts.append((time.monotonic(), progress.chunks))
+        (began_s, before), (now_s, chunks) = self._counts[0], self._counts[-1]
+        rate_hz = (chunks - before) / (now_s - began_s) if now_s > began_s else 0.0
+        status = status_message(self.engine, progress, self._loop, self.now_ns(), rate_hz)
+        if status.problem and self._inputs is not None:
+            status.problem = "; ".join([status.problem, *self._inputs.unheard])
+        status.header.stamp = self.node.get_clock().now().to_msg()
+        status.episode_id = self._episode_id
+        status.instruction = self._buffer.instruction if self._buffer else ""
+        self._status.publish(status)
+        self._tap.sent(self._status.topic_name, status)
+
+    def _publish_diagnostics(self) -> None:
+        findings = [
+            diagnostics.policy_finding(self.engine, self.node.refusal),
+            diagnostics.queue_finding(self.engine),
+            *([diagnostics.undrivable_finding(why)] if (why := self.engine.undrivable) else []),
+        ]
+        loop, buffer, loaded = self._loop, self._buffer, self.engine.loaded
+        if loaded is not None:
+            findings += diagnostics.wedge_findings(
+                loaded, self._progress, self.engine.metrics.recorders.watched
+            )
+        if loop is not None and buffer is not None and loaded is not None:
+            findings += [
+                diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
+                diagnostics.timing_finding(loop, loaded, self.settings),
+                *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
+                *(self._driving.findings() if self._driving else []),
+            ]
+        if self._inputs is not None:
+            findings.append(self._inputs.connections())
+        self._findings = findings
+        message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        self._tap.sent(self._diagnostics.topic_name, message)
+
+    async def start(self) -> bool:
+        """Walk to `active` without a lifecycle manager. False when a transition did not succeed.
+
+        What must not command a robot stays inactive, and its requests are answered: that is no failure.
+        """
+        if not await self.node.change(CONFIGURE):
+            return False
+        return bool(self.engine.undrivable) or await self.node.change(ACTIVATE)
+
+    async def finish(self) -> None:
+        """Leave the robot holding and free everything; for the end of the process."""
+        await self._clean_up()
+
+    def destroy(self) -> None:
+        """Close the socket and the node."""
+        if self.sidecar is not None:
+            self.sidecar.stop()
+        unbridge(self._logs)
+        self.node.destroy_node()

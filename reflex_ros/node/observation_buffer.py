@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latest message of every stream, and the gates that an observation must pass before inference may use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.errors import ObservationError
+from reflex_core.images.file_headers import MAX_PIXELS
+from reflex_core.robot.clocks import StampLags
+from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
+from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
+from reflex_core.text.untrusted import escaped
+from reflex_core.values import Floats, Frame, Observation
+from reflex_ros.messages.conversions import frame
+from reflex_ros.messages.raw import Arrival, Consumed
+
+NOTHING_CONSUMED = Consumed({}, ())
+NAMES_KEPT, NAMES_SHOWN = 256, 32  # of joints that the policy does not know
+FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a second means another clock
+
+
+class RefusedObservationError(ObservationError):
+    """No inference on this: `slug` is the reason counted and shown, the message says what to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Limits in milliseconds: the oldest stamp, and the largest distance between stamps."""
+
+    max_age_ms: float
+    max_skew_ms: float
+
+
+class ObservationBuffer:
+    """Depth one per stream. Messages are kept as they came and decoded only when inference takes them.
+
+    Joint states may come in parts (arm and gripper on one topic): they are merged by name. A reading that cannot be
+    true (`gate`) is kept like any other and believed by nobody.
+    """
+
+    def __init__(
+        self,
+        cameras: tuple[str, ...],
+        joint_names: tuple[str, ...],
+        needs_state: bool,
+        max_pixels: int = MAX_PIXELS,
+        gate: JointGate | None = None,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._cameras = cameras
+        self._joint_names = joint_names
+        self._needs_state = needs_state
+        self._max_pixels = max_pixels
+        self._gate = joint_gate(None, joint_names, MARGIN_RAD) if gate is None else gate
+        self._monotonic_ns = monotonic_ns
+        self._lock = threading.Lock()
+        self._images: dict[str, Arrival] = {}
+        self._joints: dict[str, tuple[Arrival, float]] = {}
+        # when it came, on the monotonic clock: of every joint, every camera, and the state that is not joints
+        self._arrived_ns: dict[str, int] = {}
+        self._seen_ns: dict[str, int] = {}
+        self._not_before_ns = self._vector_ns = 0
+        self._vector: tuple[Arrival, Floats] | None = None
+        self.lags = StampLags()
+        self.instruction = ""
+        self.topics: dict[
+            str, str
+        ] = {}  # real names, remappings done: by camera, and of state, instruction, episode
+        self.consumed = NOTHING_CONSUMED
+
+    def put_image(self, camera: str, arrival: Arrival) -> None:
+        """Keep the newest image of a camera; cheap, for the executor thread."""
+        now_ns = self._monotonic_ns()
+        self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, now_ns)
+        with self._lock:
+            self._images[camera], self._seen_ns[camera] = arrival, now_ns
+
+    def put_joints(self, arrival: Arrival, names: Sequence[str], positions: Sequence[float]) -> None:
+        """Keep the newest position of every named joint (rad or m)."""
+        if len(names) != len(positions):
+            return  # a message without positions (effort only) says nothing about where the joints are
+        now_ns = self._monotonic_ns()
+        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
+        with self._lock:
+            for name, position in zip(names, positions, strict=True):
+                if name in self._joint_names or name in self._joints or len(self._joints) < NAMES_KEPT:
+                    self._joints[name] = (arrival, position)
+                    self._arrived_ns[name] = now_ns
+            self._gate.put(names, positions, arrival.stamp_ns, now_ns)
+
+    def put_vector(self, arrival: Arrival, vector: Floats) -> None:
+        """Keep the newest state that is not joints (Imu, Odometry)."""
+        now_ns = self._monotonic_ns()
+        self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
+        with self._lock:
+            self._vector, self._vector_ns = (arrival, vector), now_ns
+
+    def clear(self, *, moved: bool = True) -> None:
+        """Forget every sensor message: the clock jumped. moved: the robot may be anywhere now, as in a simulator."""
+        self.lags.clear()
+        with self._lock:
+            self._images.clear()
+            self._joints.clear()
+            self._vector = None
+            if moved:
+                self._gate.reset()
+
+    def fault(self) -> Implausible | None:
+        """Return why the joints' present readings are not believed; None when they are, or where there are none."""
+        with self._lock:
+            return self._gate.fault(self._joint_names)
+
+    def commanded(
+        self, names: Sequence[str], rows: Floats, first_in_ns: int, now_ns: int, dt_s: float
+    ) -> None:
+        """Take note of what the joints are told. rows: (n, len(names)) rad or m, `dt_s` apart.
+
+        first_in_ns: how long from `now_ns` (the robot's clock) until the first row is due.
+        """
+        with self._lock:
+            clock_ns = now_ns if self._gate.stamps_rule else self._monotonic_ns()
+            first_ns = clock_ns + first_in_ns
+            columns = rows.T.tolist()
+            self._gate.commanded({
+                name: Path(column, first_ns, dt_s) for name, column in zip(names, columns, strict=True)
+            })  # fmt: skip
+
+    def released(self, rest_ns: int) -> None:
+        """Take note that nothing is commanded any more. rest_ns: when the robot has come to rest (monotonic).
+
+        Joint states from before say nothing of where it is by then, however fresh they are otherwise.
+        """
+        with self._lock:
+            self._gate.released()
+            self._not_before_ns = rest_ns
+
+    def anchor(self) -> str:
+        """Believe the present readings, because a person says so; return why one cannot be, else ""."""
+        with self._lock:
+            return self._gate.anchor(self._joint_names)
+
+    def measured(self, names: Sequence[str], now_ns: int, max_age_ms: float) -> Floats | None:
+        """(len(names),) joint positions (rad or m) that are believed and at most `max_age_ms` old, else None."""
+        with self._lock:
+            found = [self._joints.get(name) for name in names]
+            entries = [entry for entry in found if entry is not None]
+            if not entries or len(entries) < len(found) or self._gate.fault(names) is not None:
+                return None
+            arrived_ns = min(self._arrived_ns[name] for name in names)
+            if arrived_ns < self._not_before_ns or self._silent_ms(arrived_ns) > max_age_ms:
+                return None
+        ages_ms = [(now_ns - arrival.stamp_ns) * 1e-6 for arrival, _ in entries]
+        if max(ages_ms) > max_age_ms or min(ages_ms) < -FUTURE_NS * 1e-6:
+            return None
+        positions = np.array([position for _, position in entries], dtype=np.float32)
+        return positions if np.isfinite(positions).all() else None
+
+    def believed(self, names: Sequence[str]) -> tuple[list[float], int] | None:
+        """The last positions that were believed, however old, and since when (monotonic ns); None before there were any."""
+        with self._lock:
+            return self._gate.believed(names)
+
+    def ages_ms(self, now_ns: int) -> dict[str, float]:
+        """Age of each stream's newest message; a stream that was never seen is absent."""
+        with self._lock:
+            ages = {f"camera {name}": (now_ns - a.stamp_ns) * 1e-6 for name, a in self._images.items()}
+            stamps = [entry[0].stamp_ns for name, entry in self._joints.items() if name in self._joint_names]
+            if self._vector is not None:
+                stamps.append(self._vector[0].stamp_ns)
+        if stamps:
+            ages["state"] = (now_ns - min(stamps)) * 1e-6
+        return ages
+
+    def take(self, now_ns: int, gates: Gates) -> Observation:
+        """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on.
+
+        `consumed` is then what it was made of, until the next call.
+        """
+        observation, self.consumed = self._newest(now_ns, gates)
+        return observation
+
+    def peek(self, now_ns: int, gates: Gates) -> Observation | None:
+        """What `take` would give, without counting as consumed; None where it would refuse."""
+        try:
+            return self._newest(now_ns, gates)[0]
+        except ObservationError:
+            return None
+
+    def _newest(self, now_ns: int, gates: Gates) -> tuple[Observation, Consumed]:
+        with self._lock:
+            images = dict(self._images)
+            seen_ns = {f"camera '{camera}'": self._seen_ns[camera] for camera in images}
+            state, messages = self._state()
+            if messages:
+                seen_ns["the robot state"] = self._state_seen_ns()
+        for camera in self._cameras:
+            if camera not in images:
+                raise RefusedObservationError(
+                    f"no image from camera '{camera}' yet{self._on(camera)}", "camera_missing"
+                )
+        stamps = {f"camera '{camera}'": images[camera].stamp_ns for camera in self._cameras}
+        if messages:
+            stamps["the robot state"] = min(message.stamp_ns for message in messages)
+        oldest = check_stamps(stamps, now_ns, gates)
+        self._check_arrivals({stream: seen_ns[stream] for stream in stamps}, gates)
+        frames: Mapping[str, Frame] = {
+            camera: frame(images[camera], self._max_pixels) for camera in self._cameras
+        }
+        consumed = Consumed({camera: images[camera] for camera in self._cameras}, messages)
+        return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
+
+    def _silent_ms(self, arrived_ns: int) -> float:
+        """How long ago a message came; 0 in simulated time, where only stamps say how much time has passed."""
+        return 0.0 if self._gate.stamps_rule else (self._monotonic_ns() - arrived_ns) * 1e-6
+
+    def _check_arrivals(self, seen_ns: Mapping[str, int], gates: Gates) -> None:
+        """Raise RefusedObservationError for a stream that is silent while stamps from the future keep it young."""
+        for stream, arrived_ns in seen_ns.items():
+            silent_ms = self._silent_ms(arrived_ns)
+            if silent_ms > gates.max_age_ms:
+                raise RefusedObservationError(
+                    f"{stream} came {silent_ms:.0f} ms ago, the limit is {gates.max_age_ms:g} ms (max_age_ms), and its"
+                    " stamp is from the future: check the clocks",
+                    "stale",
+                )
+
+    def _state_seen_ns(self) -> int:
+        if self._vector is not None:
+            return self._vector_ns
+        return min(self._arrived_ns[name] for name in self._joint_names)
+
+    def _on(self, stream: str) -> str:
+        return f" on {self.topics[stream]}" if stream in self.topics else ""
+
+    def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
+        """The state, and the messages it is made of."""
+        if self._vector is not None:
+            arrival, vector = self._vector
+            problem = ANYTHING.problem(vector)
+            if problem:
+                raise RefusedObservationError(f"{arrival.topic}: {problem}", NOT_FINITE)
+            return vector, (arrival,)
+        if not self._needs_state:
+            return None, ()
+        missing = [name for name in self._joint_names if name not in self._joints]
+        if missing or not self._joint_names:
+            seen = ", ".join(escaped(name, 40) for name in sorted(self._joints)[:NAMES_SHOWN]) or "none"
+            reason = "state_missing" if not self._joints else "joint_names"
+            raise RefusedObservationError(
+                f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason
+            )
+        fault = self._gate.fault(self._joint_names)
+        if fault is not None:
+            raise RefusedObservationError(fault.text, fault.reason)
+        if self._state_seen_ns() < self._not_before_ns:
+            raise RefusedObservationError("no robot state since the robot came to rest", "stale")
+        entries = [self._joints[name] for name in self._joint_names]
+        positions = np.array([position for _, position in entries], dtype=np.float32)
+        return positions, tuple({id(arrival): arrival for arrival, _ in entries}.values())
+
+
+def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
+    """The oldest stamp. Raises RefusedObservationError for one too old, from the future, or too far from the others."""
+    if not stamps:
+        return now_ns
+    for stream, stamp in stamps.items():
+        age_ms = (now_ns - stamp) * 1e-6
+        if age_ms > gates.max_age_ms:
+            raise RefusedObservationError(
+                f"{stream} is {age_ms:.0f} ms old, the limit is {gates.max_age_ms:g} ms (max_age_ms)", "stale"
+            )
+        if stamp - now_ns > FUTURE_NS:
+            raise RefusedObservationError(
+                f"{stream} is stamped {-age_ms:.0f} ms in the future: check the clocks and use_sim_time",
+                "future_stamp",
+            )
+    first, last = min(stamps, key=lambda name: stamps[name]), max(stamps, key=lambda name: stamps[name])
+    skew_ms = (stamps[last] - stamps[first]) * 1e-6
+    if skew_ms > gates.max_skew_ms:
+        raise RefusedObservationError(
+            f"{first} lags {last} by {skew_ms:.0f} ms, the limit is {gates.max_skew_ms:g} ms (max_skew_ms)",
+            "skewed",
+        )
+    return min(stamps.values())

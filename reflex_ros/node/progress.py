@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the chunk loop is given while it runs, and what it has done."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from reflex_core.text.rate_limit import ConditionLog, RateLimitedLog
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Served
+from reflex_ros.node.observation_buffer import Gates
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The settings that may change while the loop runs."""
+
+    gates: Gates
+    execution_horizon: int
+    margin_s: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the loop has done since it was made; read by status and diagnostics.
+
+    unheld: how often there was nothing to hold at; unheld_text: why, until a hold is possible again.
+    """
+
+    chunks: int = 0
+    holds: int = 0
+    errors: int = 0
+    refused: int = 0
+    clamped: int = 0
+    fallbacks: int = 0
+    discarded: int = 0
+    latency_ms: float = 0.0
+    age_ms: float = 0.0
+    problem: str = ""
+    problem_text: str = ""
+    hold_reason: str = ""
+    slot: str = ""
+    unheld: int = 0
+    unheld_text: str = ""
+    said: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
+    conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
+
+    def note(self, problem: str, text: str) -> None:
+        """Log a problem once, when it begins, and once when it is over; one that comes and goes, once in a while."""
+        self.conditions.note(problem, text)
+        self.problem, self.problem_text = problem, text
+
+    def judge(self, served: Served) -> None:
+        """Take note of why what was published is no fresh chunk, or that it is one."""
+        source, reason = served.chunk.source, served.hold_reason
+        text = "; ".join(served.guard.violations[:1]) or "this request was answered with a hold"
+        if source == HOLD:
+            reason = reason or HOLD
+        problem = reason
+        if source == LAST_KNOWN_GOOD:
+            problem = "deadline"
+            text = f"inference was too slow, the chunk of {served.fallback_age_ms:.0f} ms ago goes on"
+        self.note(problem, text)
+        self.hold_reason = reason
+
+    def count(self, served: Served, age_ms: float) -> None:
+        """Count what was published. age_ms: of its observation."""
+        if served.chunk.source == HOLD:
+            self.holds += 1
+        else:
+            self.chunks += 1
+        self.clamped += served.guard.clamped
+        self.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
+        self.latency_ms, self.slot = served.latency_ms, served.slot
+        self.age_ms = age_ms

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chunk loop as the page shows it. Read from the page's thread: nothing here waits for the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.diagnostics import Finding
+from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.progress import Progress
+from reflex_ros.sidecar.robot_access import Look
+
+
+def look_at(
+    node_state: str,
+    refusal: str,
+    progress: Progress,
+    loop: ChunkLoop | None,
+    buffer: ObservationBuffer | None,
+    episode_id: str,
+    findings: Sequence[Finding],
+    now_ns: int,
+) -> Look:
+    """One moment of a node. `now_ns` is on the robot's clock; loop and buffer are None while it is not active."""
+    running = loop.pacing.running if loop is not None else None
+    return Look(
+        node_state=node_state,
+        refusal=refusal,
+        stopped=loop is not None and loop.stopped,
+        hold_reason=progress.hold_reason,
+        problem=progress.problem,
+        problem_text=progress.problem_text,
+        episode_id=episode_id,
+        instruction=buffer.instruction if buffer is not None else "",
+        chunks=progress.chunks,
+        holds=progress.holds,
+        errors=progress.errors,
+        refused=progress.refused,
+        discarded=progress.discarded,
+        remaining_s=running.remaining_s(now_ns) if running is not None else 0.0,
+        ages_ms=buffer.ages_ms(now_ns) if buffer is not None else {},
+        findings=tuple(findings),
+    )

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subscriptions that fill the observation buffer, made while the node is active."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from nav_msgs.msg import Odometry
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import ParameterException
+from rclpy.qos import DurabilityPolicy, InvalidQoSProfileException, QoSProfile
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
+from std_msgs.msg import String
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.settings.table import Settings
+from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
+from reflex_ros.graph.topics import compressed_topic
+from reflex_ros.messages.conversions import imu_state, odometry_state
+from reflex_ros.messages.raw import Arrival, header_stamp_ns, kind_of
+from reflex_ros.node.diagnostics import Finding, connection_finding
+from reflex_ros.node.instruction import HeardOnce
+from reflex_ros.node.observation_buffer import ObservationBuffer
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.subscription import Subscription
+
+# of instruction and episode: none may get lost between the two subscriptions that hear them
+WORDS_DEPTH = 100
+WORDS = QoSProfile(depth=WORDS_DEPTH, reliability=LATCHED.reliability, durability=LATCHED.durability)
+MOST_UNHEARD = 5  # publishers that are named at a time
+OVERRIDE_ERRORS = (
+    ParameterException, InvalidQosOverridesError, InvalidQoSProfileException, AssertionError, RuntimeError, ValueError,
+)  # fmt: skip
+
+
+class Inputs:
+    """Camera, state, instruction and episode subscriptions. Callbacks only store; nothing is decoded in them."""
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        cameras: tuple[str, ...],
+        buffer: ObservationBuffer,
+        news: Callable[[], None],
+        on_instruction: Callable[[str], None],
+        on_episode: Callable[[str], None],
+        heard: Callable[[Arrival], None] = lambda _: None,
+    ) -> None:
+        """heard: gets every instruction and episode message as it came, before anything is done with it.
+
+        Raises ConfigurationError for an override of a quality of service that cannot be honoured.
+        """
+        self._node, self._buffer, self._news, self._heard = node, buffer, news, heard
+        self._unstamped: set[str] = set()
+        # a sentence for each publisher that cannot be heard, as of the newest look
+        self.unheard: list[str] = []
+        self._compressed = settings.image_transport == "compressed"
+        self._subscriptions: dict[str, list[Subscription]] = {}  # by real topic
+        try:
+            self._listen(settings.state_source, cameras, on_instruction, on_episode)
+            others = [self._image_topic(camera, not self._compressed) for camera in cameras]
+            require_known_overrides(node, map(node.resolve_topic_name, others))
+        except ConfigurationError:
+            self.destroy()
+            raise
+
+    def _listen(
+        self,
+        state_source: str,
+        cameras: tuple[str, ...],
+        on_instruction: Callable[[str], None],
+        on_episode: Callable[[str], None],
+    ) -> None:
+        topics = self._buffer.topics
+        image = CompressedImage if self._compressed else Image
+        for camera in cameras:
+            topic = self._image_topic(camera, self._compressed)
+            topics[camera] = self._subscribe(image, topic, partial(self._image, camera), SENSOR)
+        state: dict[str, tuple[type, str, Callable[[Any], None]]] = {
+            "joint_states": (JointState, "joint_states", self._joints),
+            "imu": (Imu, "imu/data", partial(self._vector, Imu, imu_state)),
+            "odometry": (Odometry, "odom", partial(self._vector, Odometry, odometry_state)),
+        }
+        kind, topic, callback = state[state_source]
+        topics["state"] = self._subscribe(kind, topic, callback, SENSOR)
+        for topic, act in (("instruction", on_instruction), ("episode", on_episode)):
+            topics[topic] = self._subscribe_to_words(topic, partial(self._said, act))
+
+    def _image_topic(self, camera: str, compressed: bool) -> str:
+        base = f"{camera}/image_raw"
+        return compressed_topic(self._node, base) if compressed else base
+
+    def connections(self) -> Finding:
+        """Look for publishers on our topics that this node cannot hear; a new one is logged."""
+        before, self.unheard = (
+            self.unheard,
+            list(islice(unheard(self._node, self._subscriptions), MOST_UNHEARD)),
+        )
+        for sentence in self.unheard:
+            if sentence not in before:
+                self._node.get_logger().warning(f"not heard: {sentence}")
+        return connection_finding(self._buffer.topics, self.unheard)
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Arrival], None], qos: QoSProfile) -> str:
+        """Listen to a sensor. Returns the topic's real name."""
+        # rclpy inspects the callback's signature: a plain function with one parameter passes everywhere
+        found = self._create(kind, topic, lambda raw: callback(self._arrival(name, kind, raw)), copied(qos))
+        name = str(found.topic_name)
+        return name
+
+    def _subscribe_to_words(self, topic: str, act: Callable[[Arrival], None]) -> str:
+        """Listen to publishers that keep their last message for who comes later, and to those that do not.
+
+        A transient-local subscription does not hear a volatile publisher, a volatile one does not get what was said
+        before: there are both, and each message counts once. Returns the topic's real name.
+        """
+        once = HeardOnce()
+        latched = copied(WORDS)
+
+        def heard(raw: bytes, info: Mapping[str, Any], live: bool) -> None:
+            stamp_ns, number = info["source_timestamp"], info["publication_sequence_number"]
+            if once.is_new(stamp_ns, number, raw, time.monotonic_ns(), live=live):
+                act(self._arrival(name, String, raw))
+
+        def from_latched(raw: bytes, info: Mapping[str, Any]) -> None:
+            heard(raw, info, live=latched.durability != DurabilityPolicy.TRANSIENT_LOCAL)
+
+        # that volatile publishers do not fit the first one is no news: the second one hears them
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+        name = str(self._create(String, topic, from_latched, latched, event_callbacks=silent).topic_name)
+        if latched.durability == DurabilityPolicy.TRANSIENT_LOCAL:  # an override may want it otherwise
+            volatile = copied(WORDS, durability=DurabilityPolicy.VOLATILE)
+            options = overridable(durability=False)
+            self._create(
+                String, topic, lambda raw, info: heard(raw, info, live=True), volatile, qos_overriding_options=options
+            )  # fmt: skip
+        return name
+
+    def _create(
+        self, kind: type, topic: str, callback: Callable[..., None], qos: QoSProfile, **options: Any
+    ) -> Subscription:
+        """Make one subscription; rclpy writes overrides into `qos`. Raises ConfigurationError for one that is wrong."""
+        options = {"qos_overriding_options": overridable()} | options
+        try:
+            found = self._node.create_subscription(kind, topic, callback, qos, raw=True, **options)
+        except OVERRIDE_ERRORS as error:
+            name = self._node.resolve_topic_name(topic)
+            raise ConfigurationError(
+                f"qos_overrides.{name}.subscription: {error}", "bad-qos-override"
+            ) from error
+        self._subscriptions.setdefault(found.topic_name, []).insert(0, found)
+        return found
+
+    def _arrival(self, topic: str, kind: type, raw: bytes) -> Arrival:
+        received_ns = int(self._node.get_clock().now().nanoseconds)
+        stamp_ns = received_ns if kind is String else self._stamp(topic, raw, received_ns)
+        return Arrival(topic, kind_of(kind), raw, stamp_ns, received_ns)
+
+    def _stamp(self, topic: str, raw: bytes, received_ns: int) -> int:
+        """The sensor's stamp; the time of arrival for a driver that leaves it empty, said once."""
+        stamp = header_stamp_ns(raw)
+        if stamp:
+            return stamp
+        if topic not in self._unstamped:
+            self._unstamped.add(topic)
+            self._node.get_logger().warning(f"{topic} has no header stamp: its time of arrival is used")
+        return received_ns
+
+    def _image(self, camera: str, arrival: Arrival) -> None:
+        self._buffer.put_image(camera, arrival)
+        self._news()
+
+    def _joints(self, arrival: Arrival) -> None:
+        message = deserialize_message(arrival.raw, JointState)
+        self._buffer.put_joints(arrival, message.name, message.position)
+        self._news()
+
+    def _vector(self, kind: type, convert: Callable[[Any], Any], arrival: Arrival) -> None:
+        self._buffer.put_vector(arrival, convert(deserialize_message(arrival.raw, kind)))
+        self._news()
+
+    def _said(self, act: Callable[[str], None], arrival: Arrival) -> None:
+        self._heard(arrival)
+        act(deserialize_message(arrival.raw, String).data)
+
+    def destroy(self) -> None:
+        """Take all subscriptions away."""
+        for subscription in (each for there in self._subscriptions.values() for each in there):
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()

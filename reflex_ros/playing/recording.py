@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recording gives to play: topics, moments, and the words that an observation was made under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from std_msgs.msg import String
+
+from reflex_core.records.trace.parse import Recorded
+
+# The first words come before the first picture. Later ones come right after the picture that was taken under them:
+# a node that hears them asks at once for the newest, and that one is it.
+WORDS_LEAD_NS, WORDS_LAG_NS = 100_000_000, 10_000_000
+INSTRUCTION, EPISODE = "instruction", "episode"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A topic that is played. words: latched text, not a sensor. stream: topics of one stream are alternatives."""
+
+    topic: str
+    kind: type
+    stream: str
+    words: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message. make: builds it, with its recorded stamp; or gives its CDR bytes."""
+
+    offer: Offer
+    make: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is published together, at `time_ns` on the recorded robot's clock."""
+
+    time_ns: int
+    messages: tuple[Outgoing, ...] = ()
+    observations: int = 0
+
+
+class Recording(Protocol):
+    """A trace or a bag to play once. Raises TraceError where it cannot be read on.
+
+    offers: the topics. first: its first request. fraction: how much has been read, 0 to 1. left_out: a sentence
+    for each request that cannot be played.
+    """
+
+    @property
+    def offers(self) -> Sequence[Offer]: ...
+
+    @property
+    def first(self) -> Recorded: ...
+
+    @property
+    def fraction(self) -> float: ...
+
+    @property
+    def left_out(self) -> Sequence[str]: ...
+
+    def moments(self) -> Iterator[Moment]: ...
+
+
+class Said:
+    """The instruction and the episode that hold, so that only a change is said."""
+
+    def __init__(self, spoken_on: Iterable[str] = ()) -> None:
+        """spoken_on: topics on which the recording itself has words; others go to `instruction` and `episode`."""
+        self._topics = {name: name for name in (EPISODE, INSTRUCTION)}
+        self._topics |= {last_part(topic): topic for topic in spoken_on if last_part(topic) in self._topics}
+        self._texts: dict[str, str] = {}
+
+    @property
+    def offers(self) -> list[Offer]:
+        """Where the words go."""
+        return [words_offer(topic) for topic in self._topics.values()]
+
+    def heard(self, topic: str, text: str) -> None:
+        """The recording itself has this message on a topic."""
+        self._texts[last_part(topic)] = text
+
+    def missing(self, record: Recorded) -> tuple[Outgoing, ...]:
+        """What is to be said for the observation of a record, because nothing has said it yet."""
+        wanted = {EPISODE: record.episode_id, INSTRUCTION: record.instruction}
+        changed = {name: text for name, text in wanted.items() if text and text != self._texts.get(name)}
+        self._texts |= changed
+        return tuple(_words(self._topics[name], text) for name, text in changed.items())
+
+
+def words_offer(topic: str) -> Offer:
+    """A topic of latched texts."""
+    return Offer(topic, String, topic, words=True)
+
+
+def last_part(topic: str) -> str:
+    """`instruction` of `/arm/instruction`."""
+    return topic.rpartition("/")[2]
+
+
+def _words(topic: str, text: str) -> Outgoing:
+    return Outgoing(words_offer(topic), lambda: String(data=text))

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings that somebody gave, wherever they were written: what `reflex serve` serves with and `reflex doctor` judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reflex_core.errors import SettingError
+from reflex_core.settings.row import Value, checked
+from reflex_core.settings.table import TABLE, Settings, require_known, settings_from
+from reflex_ros.console.ros_args import read_ros_args
+
+OWNED_BY_ROS = ("use_sim_time", "start_type_description_service")
+QOS_OVERRIDES = "qos_overrides."
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """settings: over the defaults. written: those that somebody wrote. node: its full name.
+
+    ros_parameters: those that ROS itself declares. ros_args: what rclpy is to have, without parameters.
+    """
+
+    settings: Settings
+    written: Mapping[str, Value]
+    node: str
+    ros_parameters: Mapping[str, object]
+    ros_args: tuple[str, ...]
+
+
+def given(options: Mapping[str, object], ros_args: Sequence[str], config: str | None = None) -> Given:
+    """Read every source: the file of --config, then files and -p behind --ros-args in their order, then the options.
+
+    The later one wins. Raises SettingError that names the source.
+    """
+    theirs = read_ros_args(ros_args)
+    written: dict[str, Value] = {}
+    ros_parameters: dict[str, object] = {}
+    if config is not None:
+        from reflex_core.settings.parameter_file import (
+            read_parameters,  # only here: the doctor runs where there is no yaml
+        )
+
+        found = read_parameters(Path(config), theirs.node, plain=True)
+        take(f"--config {config}", found, written, ros_parameters)
+    for source, read in theirs.sources:
+        take(source, read(theirs.node), written, ros_parameters)
+    settings = settings_from({**written, **options})
+    written |= {name: getattr(settings, name) for name in options}
+    return Given(settings, written, theirs.node, ros_parameters, theirs.rest)
+
+
+def take(
+    source: str, found: Mapping[str, object], written: dict[str, Value], ros_parameters: dict[str, object]
+) -> None:
+    """Add the checked settings of a source, and apart from them what is ROS's own. Raises SettingError."""
+    rows = {row.name: row for row in TABLE}
+    own = {name: value for name, value in found.items() if not owned_by_ros(name)}
+    try:
+        require_known(own)
+        written |= {name: checked(rows[name], value) for name, value in own.items()}
+        for name in OWNED_BY_ROS:
+            if not isinstance(found.get(name, False), bool):
+                raise SettingError(f"parameter '{name}' takes true or false, got {found[name]!r:.100}")
+    except SettingError as error:
+        raise SettingError(f"{source}: {error}") from error
+    ros_parameters |= {name: value for name, value in found.items() if owned_by_ros(name)}
+
+
+def owned_by_ros(name: str) -> bool:
+    """Whether rclpy declares this parameter itself."""
+    return name in OWNED_BY_ROS or name.startswith(QOS_OVERRIDES)

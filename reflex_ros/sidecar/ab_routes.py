@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who answers, over HTTP: look at the slots, change the split, promote, roll back, report how an episode ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import orjson
+
+from reflex_core.engine.engine import Engine
+from reflex_core.errors import NotReadyError, ObservationError, ReflexError, SettingError
+from reflex_core.slots.changing import SwapError
+from reflex_core.slots.pair import Pair
+from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem
+
+LARGEST_BODY = 64 << 10
+TEXT_LENGTH = 500
+ACTIONS = ("split", "promote", "rollback")
+BY = "http"
+
+
+def policies(engine: Engine) -> Reply:
+    """GET /policies: every slot, and where there are two the split, its history and the watch over it."""
+    return Reply(200, orjson.dumps(engine.policies()))
+
+
+def change_policies(engine: Engine, body: bytes) -> Reply:
+    """POST /policies: one of split, promote, rollback; answers with what then holds."""
+    try:
+        asked = _object(body)
+        _change(engine.pair(), asked, _text(asked, "reason"))
+    except Exception as error:
+        return _refusal(error)
+    return policies(engine)
+
+
+def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
+    """POST /episodes/<id>/outcome: how an episode ended, and which slot drove it."""
+    try:
+        asked = _object(body)
+        unknown = sorted(set(asked) - {"success", "score", "note"})
+        if unknown:
+            raise ObservationError(
+                f"an outcome has success, score and note, got {', '.join(unknown)[:80]}", "bad-outcome"
+            )
+        score = asked.get("score")
+        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+            raise ObservationError(f"score must be a number, got {score!r:.40}", "bad-outcome")
+        success: Any = asked.get("success")
+        kept = engine.report_outcome(
+            episode_id, success, None if score is None else float(score), _text(asked, "note")
+        )
+    except Exception as error:
+        return _refusal(error)
+    return Reply(200, orjson.dumps(dataclasses.asdict(kept)))
+
+
+def _change(pair: Pair, asked: dict[str, Any], reason: str) -> None:
+    named = [name for name in ACTIONS if name in asked]
+    unknown = sorted(set(asked) - {*ACTIONS, "reason", "running"})
+    if len(named) != 1 or unknown:
+        raise ObservationError(
+            f"give one of {', '.join(ACTIONS)}, and reason if you like; got {', '.join(sorted(asked))[:80] or 'nothing'}",
+            "bad-change",
+        )
+    value, running = asked[named[0]], asked.get("running", False)
+    if not isinstance(running, bool):
+        raise ObservationError(f"running must be true or false, got {running!r:.40}", "bad-change")
+    if running and named[0] != "promote":
+        raise ObservationError("running goes with promote alone: a split is for new episodes", "bad-change")
+    if named[0] == "split":
+        pair.operating.set_split(value, reason, BY)
+    elif named[0] == "promote":
+        pair.operating.promote(str(value), reason, BY, running=running)
+    elif value is True:
+        pair.operating.rollback(reason, BY)
+    else:
+        raise ObservationError(f"rollback must be true, got {value!r:.40}", "bad-change")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ObservationError(f"the body is not JSON: {error.msg}", "bad-body") from error
+    if not isinstance(asked, dict):
+        raise ObservationError("the body must be a JSON object", "bad-body")
+    return asked
+
+
+def _text(asked: dict[str, Any], field: str) -> str:
+    value = asked.get(field, "")
+    if not isinstance(value, str) or len(value) > TEXT_LENGTH or not all(map(str.isprintable, value)):
+        raise ObservationError(
+            f"{field} must be a printable text of at most {TEXT_LENGTH} characters", "bad-text"
+        )
+    return value
+
+
+def _refusal(error: Exception) -> Reply:
+    """409 for what the slots cannot do now, 422 for what nobody can, 503 while nothing is loaded."""
+    request_id = fresh_id()
+    if isinstance(error, NotReadyError):
+        return problem(503, error.slug, str(error), request_id, error.retry_after_s)
+    if isinstance(error, SwapError):
+        return problem(409, error.slug, str(error), request_id)
+    if isinstance(error, (ObservationError, SettingError)):
+        return problem(422, error.slug, str(error), request_id)
+    if isinstance(error, ReflexError):
+        return problem(400, error.slug, str(error), request_id)
+    raise error

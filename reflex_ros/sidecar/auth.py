@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may ask: the API key, and which addresses may be listened on without one."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from reflex_core.errors import ConfigurationError, SettingError
+from reflex_core.files.secrets import read_secret
+from reflex_core.settings.table import Settings
+
+VARIABLE = "REFLEX_API_KEY"
+
+
+def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> bytes | None:
+    """The key of --api-key-file, else of the environment, else None. Raises SettingError for a bad file."""
+    if not settings.api_key_file:
+        return environment.get(VARIABLE, "").strip().encode() or None
+    path = Path(settings.api_key_file)
+    try:
+        key = read_secret(path)
+    except ValueError as error:
+        raise SettingError(f"setting 'api_key_file': {path}: {error}") from error
+    except OSError as error:
+        raise SettingError(f"setting 'api_key_file': {path}: {error.strerror or error}") from error
+    if not key:
+        raise SettingError(f"setting 'api_key_file': {path} is empty")
+    return key
+
+
+def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
+    """True without a key, or when `Authorization: Bearer` (which goes first) or `X-Reflex-Key` brings it."""
+    if key is None:
+        return True
+    scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+    offered = token if scheme.lower() == "bearer" else headers.get("X-Reflex-Key", "")
+    return hmac.compare_digest(offered.strip().encode("utf-8", "surrogateescape"), key)
+
+
+def check_address(settings: Settings, key: bytes | None) -> None:
+    """Raise ConfigurationError when everybody on the network could ask without a key."""
+    if key is not None or settings.insecure or is_loopback(settings.host):
+        return
+    raise ConfigurationError(
+        f"--host {settings.host} can be reached from other machines: set {VARIABLE} or --api-key-file,"
+        " or say --insecure",
+        "insecure-address",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return bool(host) and all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a request that nobody reads: told to the client, because a misspelt camera is otherwise a blind robot."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.untrusted import escaped
+
+KNOWN = (
+    "image", "image_wrist", "images", "instruction", "state", "episode_id", "request_id", "seed", "robot_id",
+    "elapsed_rows", "previous_request_id",
+)  # fmt: skip
+PICTURE = ("data", "encoding", "height", "width", "step")
+MOST_NAMED = 16
+MOST_CHARACTERS = 64
+NEAR = 0.75  # of difflib's ratio: one letter wrong in a short word
+# what other servers call it
+OTHER_NAMES = {
+    **dict.fromkeys(("prompt", "task", "text", "language", "language_instruction", "goal", "command"), "instruction"),
+    **dict.fromkeys(("qpos", "proprio", "joints", "joint_positions", "joint_position", "robot_state"), "state"),
+    **dict.fromkeys(("session", "session_id", "episode"), "episode_id"),
+    **dict.fromkeys(("rgb", "full_image", "base_image", "camera"), "image"),
+}  # fmt: skip
+
+log = logging.getLogger(__name__)
+_line = Seldom()
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """names: escaped, cut, and so many at most. meant: by name, the field that it looks like."""
+
+    names: tuple[str, ...] = ()
+    meant: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_UNREAD = Unread()
+
+
+def unread(asked: Mapping[str, Any]) -> Unread:
+    """Return the fields of a request, and of its pictures, that are not read; a warning once in a while."""
+    if all(key in KNOWN for key in asked) and not any(
+        isinstance(asked.get(key), dict) for key in ("image", "image_wrist", "images")
+    ):
+        return NOTHING_UNREAD  # as usual
+    found = list(islice(_unread(asked), MOST_NAMED))
+    if not found:
+        return NOTHING_UNREAD
+    meant = {escaped(name, MOST_CHARACTERS): other for name, other in found if other}
+    names = tuple(dict.fromkeys(escaped(name, MOST_CHARACTERS) for name, _ in found))
+    times = _line.times()
+    if times:
+        said = ", ".join(
+            f"{name} (did you mean {meant[name]}?)" if name in meant else name for name in names[:4]
+        )
+        log.warning("%d requests had fields that nobody reads, the last: %s", times, said)
+    return Unread(names, meant)
+
+
+def _unread(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, the field that it looks like or "")."""
+    for key in asked:
+        if key not in KNOWN:
+            yield key, _near(key, KNOWN)
+    images = asked.get("images")
+    pictures = [(key, asked.get(key)) for key in ("image", "image_wrist")]
+    if isinstance(images, dict):
+        pictures += [(f"images.{camera}", picture) for camera, picture in images.items()]
+    for where, picture in pictures:
+        for key in picture if isinstance(picture, dict) else ():
+            if key not in PICTURE:
+                near = _near(key, PICTURE)
+                yield f"{where}.{key}", near and f"{where}.{near}"
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    plain = key[:MOST_CHARACTERS].lower().replace("-", "_").replace(" ", "_")
+    last = plain.replace("/", ".").rsplit(".", 1)[-1]  # observation.state
+    for name in known:
+        if sorted(last.split("_")) == sorted(name.split("_")):  # wrist_image
+            return name
+    if known is KNOWN and last in OTHER_NAMES:
+        return OTHER_NAMES[last]
+    return next(iter(difflib.get_close_matches(last, known, 1, NEAR)), "")

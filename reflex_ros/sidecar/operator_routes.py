@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person at the robot does over HTTP: look at the guard, reset guard and breaker."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import orjson
+
+from reflex_core.engine.engine import Engine
+from reflex_core.errors import ObservationError, ReflexError
+from reflex_core.robot.callers import CALLER_CHARACTERS
+from reflex_core.robot.limits.trips import CallerError
+from reflex_core.text.untrusted import shown
+from reflex_ros.sidecar import act_request
+from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem
+from reflex_ros.sidecar.act_request import BodyError
+
+
+def guard_status(engine: Engine) -> Reply:
+    """`enabled` is false before a policy is loaded; everything else as the guard says it."""
+    loaded = engine.loaded
+    document = {"enabled": False} if loaded is None else dataclasses.asdict(loaded.guard.status())
+    return Reply(200, orjson.dumps(document))
+
+
+def guard_reset(engine: Engine, body: bytes = b"") -> Reply:
+    """Whether the caller named in the body was tripped; without a body, the only caller that is.
+
+    404 for a caller that never asked, 422 where it is not clear who is meant, 400 where there is no guard.
+    """
+    try:
+        caller = _caller(body)
+        was_tripped = engine.reset_guard(caller)
+    except CallerError as error:
+        return problem(404 if error.slug == CallerError.slug else 422, error.slug, str(error), fresh_id())
+    except ObservationError as error:
+        return problem(400 if isinstance(error, BodyError) else 422, error.slug, str(error), fresh_id())
+    except ReflexError:
+        message = "no policy is loaded, so there is no guard"
+        return problem(400, "guard_not_enabled", message, fresh_id())
+    return Reply(200, orjson.dumps({"reset": True, "was_tripped": was_tripped}))
+
+
+def _caller(body: bytes) -> str | None:
+    """Raises ObservationError for a body that does not say whose guard is meant: a misspelt key must not reset another's."""
+    document = act_request.document(body) if body.strip() else {}
+    unknown = sorted(set(document) - {"caller"})
+    if unknown:
+        raise ObservationError(
+            f"the body must be {{}} or {{'caller': NAME}}, got the key {shown(unknown[0])}", "bad-body"
+        )
+    caller = document.get("caller")
+    if caller is not None and (not isinstance(caller, str) or not 0 < len(caller) <= CALLER_CHARACTERS):
+        raise ObservationError(
+            f"'caller' must be a string of 1 to {CALLER_CHARACTERS} characters, got {shown(caller)}",
+            "bad-caller",
+        )
+    return caller
+
+
+def breaker_reset(engine: Engine) -> Reply:
+    """Whether the breaker was open; 400 where there is none."""
+    try:
+        return Reply(200, orjson.dumps({"reset": True, "was_open": engine.reset_breaker()}))
+    except ReflexError as error:
+        return problem(400, "breaker_not_enabled", str(error), fresh_id())

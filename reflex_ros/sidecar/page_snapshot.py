@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything the page shows, as one document. Made in a worker thread, and only while somebody looks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from reflex_core import __version__
+from reflex_core.chunks.rtc import OFF
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.metrics.slo import percentile_of
+from reflex_core.robot.callers import ROS
+from reflex_core.settings.table import TABLE, Settings
+from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.act_reply import public_reason, without_paths
+from reflex_ros.sidecar.history import Answer, Seen, Watch
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.status_summary import headline
+from reflex_ros.sidecar.thumbnails import thumbnails
+
+BARS = 40
+CALLERS_SHOWN = 10
+GUARD_SHOWN = (
+    "enabled", "tripped", "trip_reason", "consecutive_clamps", "max_consecutive_clamps", "inference_count", "mode",
+    "violations_total",
+)  # fmt: skip
+REFUSED = "refused, see the log"
+RATE_WINDOW_NS = 5_000_000_000
+
+
+class Snapshots:
+    """Makes the documents of one engine. Call it from one thread at a time."""
+
+    def __init__(
+        self, engine: Engine, watch: Watch, robot: Robot | None, *, has_key: bool, only_stop: bool
+    ) -> None:
+        """has_key: who looks has brought the API key. only_stop: nothing else may be done from the page."""
+        self._engine, self._watch, self._robot = engine, watch, robot
+        self._has_key, self._only_stop = has_key, only_stop
+        self._pictured: Answer | None = None
+
+    def state(self) -> bytes:
+        """JSON of everything but the pictures."""
+        seen = self._watch.seen()
+        look = self._robot.look() if self._robot is not None else None
+        document = state_document(self._engine, seen, look) | {"only_stop": self._only_stop}
+        if not self._has_key:
+            document = _without(document, _private(self._engine, look))
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+    def pictures(self) -> bytes | None:
+        """JSON of the frames of the newest inference, or None where those are out already."""
+        answer = self._watch.seen().answer
+        if answer is None or answer is self._pictured:
+            return None
+        self._pictured = answer
+        return orjson.dumps({"frames": thumbnails(answer.request.observation.frames)})
+
+
+def state_document(engine: Engine, seen: Seen, look: Look | None) -> dict[str, Any]:
+    """Times in ms or s as the names say; null stands for what is not known or has no limit."""
+    loaded, settings = engine.loaded, engine.settings
+    known = engine.description()
+    return {
+        "headline": dataclasses.asdict(headline(engine, look)),
+        "state": engine.state,
+        "robot_id": settings.robot_id,
+        "reflex_version": __version__,
+        "model_version": known.get("model_version", ""),
+        "inference_mode": known.get("inference_mode", ""),
+        "embodiment": known.get("embodiment") or "",
+        "now_s": time.time(),
+        "chunks_per_s": _rate(seen),
+        "robot": _robot(look),
+        "request": _request(seen.answer),
+        "chunk": _chunk(seen.answer, loaded),
+        "latency": _latency(seen, settings, loaded),
+        "guard": _guard(seen, loaded, look),
+        "counts": {**seen.counts, "errors": _errors(engine)},
+        "policies": engine.policies() if loaded is not None else None,
+        "features": _features(loaded),
+        "breakers": _breakers(loaded),
+        "recorders": _recorders(engine),
+        "settings": _settings(settings),
+    }
+
+
+def _private(engine: Engine, look: Look | None) -> dict[str, str]:
+    """Sentences that name files, and what anybody may read instead."""
+    found = {look.refusal: REFUSED} if look is not None else {}
+    found[engine.reason] = public_reason(engine.state, engine.reason) or REFUSED
+    found.pop("", None)
+    return found
+
+
+def _without(value: Any, private: Mapping[str, str]) -> Any:
+    """The same document; private sentences are quoted in others too."""
+    if not private:
+        return value
+    if isinstance(value, dict):
+        return {key: _without(item, private) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, private) for item in value]
+    if isinstance(value, str):
+        for sentence, public in private.items():
+            value = value.replace(sentence, public)
+    return value
+
+
+def _robot(look: Look | None) -> dict[str, Any] | None:
+    if look is None:
+        return None
+    document = {field.name: getattr(look, field.name) for field in dataclasses.fields(look)}
+    document["findings"] = [
+        {"concern": finding.concern, "level": finding.level[0], "message": finding.message}
+        for finding in look.findings
+    ]
+    return document
+
+
+def _request(answer: Answer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    request, served = answer.request, answer.served
+    return {
+        "instruction": request.observation.instruction,
+        "episode_id": served.episode_id,
+        "request_id": served.request_id,
+        "slot": served.slot,
+        "seed": served.seed,
+        "denoise_steps": served.denoise_steps,
+        "finished_s_ago": (time.monotonic_ns() - answer.at_ns) * 1e-9,
+    }
+
+
+def _chunk(answer: Answer | None, loaded: Loaded | None) -> dict[str, Any] | None:
+    """The newest chunk by joint. since_s: time since the observation, which is when row 0 began."""
+    if answer is None:
+        return None
+    request, served = answer.request, answer.served
+    chunk = served.chunk
+    since_s = request.observation.age_ms * 1e-3 + (time.monotonic_ns() - request.received_ns) * 1e-9
+    limits = loaded.guard.limits if loaded is not None else None
+    if limits is not None and limits.names != chunk.names:
+        limits = None
+    raw = served.raw_actions
+    changed = served.guard.clamped and raw.shape == chunk.actions.shape
+    return {
+        "source": chunk.source,
+        "hold_reason": served.hold_reason,
+        "dt_s": chunk.dt_s,
+        "since_s": since_s,
+        "joints": [
+            {
+                "name": name,
+                "rows": _column(chunk.actions, column),
+                "raw": _column(raw, column) if changed else None,
+                "min": None if limits is None else _finite(limits.position_min[column]),
+                "max": None if limits is None else _finite(limits.position_max[column]),
+                "unit": "" if limits is None else limits.unit(column),
+            }
+            for column, name in enumerate(chunk.names)
+        ],
+    }
+
+
+def _column(actions: Any, column: int) -> list[float | None]:
+    return [_finite(value) for value in np.round(actions[:, column].astype(np.float64), 4).tolist()]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _latency(seen: Seen, settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
+    """A histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
+    ordered = sorted(seen.latencies_ms)
+    window = loaded.admission.window if loaded is not None else None
+    slo = None
+    if window is not None:
+        slo = {
+            "name": window.slo.name,
+            "threshold_ms": window.slo.threshold_ms,
+            "measured_ms": window.measured_ms,
+            "violated": loaded is not None and loaded.admission.violated,
+            "mode": loaded.admission.mode if loaded is not None else settings.slo_mode,
+        }
+    p99 = percentile_of(ordered, 99)
+    deadline_ms = settings.deadline_ms or None
+    objective_ms = window.slo.threshold_ms if window is not None else 0.0
+    top_ms = nice_top(max(1.3 * p99, 1.1 * (deadline_ms or 0.0), 1.1 * objective_ms))
+    bars, _ = np.histogram(np.minimum(ordered, top_ms), BARS, (0.0, top_ms))
+    return {
+        "bars": bars,
+        "top_ms": top_ms,
+        "count": len(ordered),
+        "last_ms": seen.latencies_ms[-1] if ordered else None,
+        "p50_ms": percentile_of(ordered, 50),
+        "p95_ms": percentile_of(ordered, 95),
+        "p99_ms": p99,
+        "max_ms": ordered[-1] if ordered else 0.0,
+        "deadline_ms": deadline_ms,
+        "deadline_misses": loaded.deadline.misses if loaded is not None else 0,
+        "slo": slo,
+    }
+
+
+def nice_top(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... at or above a value: a scale that does not tremble."""
+    if value <= 1.0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
+
+
+def _guard(seen: Seen, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
+    """How the guard stands towards the robot of this process; where there is none, towards all callers together."""
+    if loaded is None:
+        return None
+    status = loaded.guard.status(ROS if look is not None else "")
+    others = [caller for caller in status.tripped_callers if caller != ROS]
+    return {
+        **{name: getattr(status, name) for name in GUARD_SHOWN},
+        "tripped_callers": [escaped(caller) for caller in others[:CALLERS_SHOWN]],
+        "tripped_total": status.tripped_total,
+        "reset_caller": ROS if loaded.guard.trips.reason(ROS) else next(iter(others), ""),
+        "events": [dataclasses.asdict(e) for e in reversed(seen.events)],
+    }
+
+
+def _errors(engine: Engine) -> Mapping[str, int]:
+    """Requests without a chunk, by slug."""
+    samples = (sample for family in engine.metrics.errors.collect() for sample in family.samples)
+    return {sample.labels["slug"]: int(sample.value) for sample in samples if sample.name.endswith("_total")}
+
+
+def _features(loaded: Loaded | None) -> dict[str, bool]:
+    """What is at work, in any slot."""
+    slots = loaded.slots.values() if loaded is not None else ()
+    return {
+        "prefix_cache": any(slot.cache is not None for slot in slots),
+        "rtc": any(slot.rtc is not None and slot.rtc.mode != OFF for slot in slots),
+        "a2c2": any(slot.a2c2 is not None for slot in slots),
+    }
+
+
+def _breakers(loaded: Loaded | None) -> list[dict[str, Any]]:
+    if loaded is None:
+        return []
+    return [
+        {"slot": name, "state": slot.breaker.state, "consecutive_failures": slot.breaker.consecutive_failures}
+        for name, slot in loaded.slots.items()
+        if slot.breaker is not None
+    ]
+
+
+def _recorders(engine: Engine) -> list[dict[str, Any]]:
+    return [
+        {"kind": one.kind, "problem": one.problem, "written": one.written, "dropped": one.dropped}
+        for one in engine.metrics.recorders.watched
+    ]
+
+
+def _settings(settings: Settings) -> list[dict[str, Any]]:
+    """What may change while serving, and of the rest what is not as it comes; live ones first."""
+    shown = [row for row in TABLE if row.when == "live" or getattr(settings, row.name) != row.default]
+    return [
+        {"name": row.name, "value": without_paths(getattr(settings, row.name)), "live": row.when == "live"}
+        for row in sorted(shown, key=lambda row: row.when != "live")
+    ]
+
+
+def _rate(seen: Seen) -> float:
+    after_ns = time.monotonic_ns() - RATE_WINDOW_NS
+    return sum(at_ns > after_ns for at_ns in seen.finished_ns) / (RATE_WINDOW_NS * 1e-9)

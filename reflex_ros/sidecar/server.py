@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that owns the event loop and the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+
+from aiohttp import web
+
+from reflex_core.engine.engine import Engine
+from reflex_core.errors import ReflexError
+from reflex_core.settings.table import Settings
+from reflex_ros.sidecar.app import MEMORY, WAITING, Waiting, make_app
+from reflex_ros.sidecar.auth import check_address, read_key
+from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
+from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
+from reflex_ros.sidecar.robot_access import Robot
+
+BACKLOG = 128
+FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
+
+log = logging.getLogger(__name__)
+
+
+class Sidecar:
+    """The HTTP server of one engine. Start it before the engine loads: /health tells how far that is."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        robot: Robot | None = None,
+        *,
+        limits: ConnectionLimits | None = None,
+        body_bytes: int = MOST_BYTES,
+    ) -> None:
+        """robot: what /stop and /resume act on, and what the page shows of the chunk loop; None without a node.
+
+        limits: of its connections. body_bytes: that the bodies of all requests may take together.
+        """
+        self._limits = limits or ConnectionLimits(most=connections_that_fit())
+        self._body_bytes = body_bytes
+        # once it is started
+        self.connections: Connections | None = None
+        self.memory: BodyMemory | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._engine = engine
+        self._robot = robot
+        self._settings = settings
+        self._bound = threading.Event()
+        self._failure: ReflexError | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+        self._port, self._has_key = 0, False
+        self._waiting: Waiting | None = None
+        self.app: web.Application | None = None  # once it is started
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before `start`."""
+        return self._port
+
+    @property
+    def has_key(self) -> bool:
+        """True when who asks must bring the key."""
+        return self._has_key
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have been read and not answered."""
+        return self._waiting.requests if self._waiting is not None else 0
+
+    @property
+    def url(self) -> str:
+        """Where to ask."""
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    def start(self) -> None:
+        """Bind the socket; returns when it listens.
+
+        Raises ReflexError when the address is taken or unknown, or would be open to the network without a key.
+        """
+        key = read_key(self._settings)
+        check_address(self._settings, key)
+        self._has_key = key is not None
+        self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
+        self._thread.start()
+        self._bound.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    def stop(self) -> None:
+        """Take no more requests, finish those in flight within 10 s, and end. May be called twice."""
+        if self._thread is None or self.loop is None or self._stopping is None or not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(FINISH_S + 5.0)
+        if self._thread.is_alive():
+            log.error("the HTTP thread did not end within %.0f s", FINISH_S + 5.0)
+
+    def _run(self, key: bytes | None) -> None:
+        try:
+            asyncio.run(self._serve(key))
+        except Exception as error:
+            log.exception("the HTTP thread failed")
+            self._failure = ReflexError(
+                f"the HTTP server failed: {type(error).__name__}: {error}", "http-failed"
+            )
+        finally:
+            self._bound.set()
+
+    async def _serve(self, key: bytes | None) -> None:
+        self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        app = make_app(self._engine, key, self._robot, self._body_bytes)
+        self.app, self._waiting, self.memory = app, app[WAITING], app[MEMORY]
+        runner = web.AppRunner(
+            app,
+            handler_cancellation=True,  # a request whose client has gone leaves the queue
+            shutdown_timeout=FINISH_S,
+        )
+        await runner.setup()
+        assert runner.server is not None
+        metrics = self._engine.metrics
+        self.connections = table = Connections(
+            runner.server, self._limits, lambda slug: metrics.errors.labels(slug).inc()
+        )
+        try:
+            listening = await self.loop.create_server(
+                table.make, self._settings.host, self._settings.port, reuse_address=True, backlog=BACKLOG
+            )
+        except OSError as error:
+            table.close()
+            await runner.cleanup()
+            where = f"{self._settings.host}:{self._settings.port}"
+            self._failure = ReflexError(f"cannot listen on {where}: {_why(error)}", "address-in-use")
+            return
+        self._port = listening.sockets[0].getsockname()[1]
+        self._bound.set()
+        await self._stopping.wait()
+        listening.close()
+        table.close()
+        await runner.cleanup()
+
+
+def _why(error: OSError) -> str:
+    """asyncio puts the address into its sentence again."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program does; `ss -ltnp` names it. If it is `reflex serve`, it may be driving this robot: end it"
+    return os.strerror(error.errno) if error.errno else str(error)

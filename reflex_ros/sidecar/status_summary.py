@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The big letters of the page: one word for the state, one sentence that says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reflex_core.engine.engine import DEGRADED, FAILED, READY, Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.robot.callers import ROS
+from reflex_core.robot.limits.guard_status import GuardStatus
+from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.robot_access import Look
+
+CALLERS_NAMED = 3
+GOOD, WAIT, WARN, BAD = "good", "wait", "warn", "bad"
+
+_SENTENCES = {
+    "initializing": "No policy is loaded yet.",
+    "loading": "The policy is being loaded.",
+    "inactive": "A policy is loaded and does not serve: activate the node.",
+    "warming": "The network runs for the first time.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """level: good, wait, warn or bad; the page gives each a colour and a sign."""
+
+    level: str
+    word: str
+    sentence: str
+
+
+def headline(engine: Engine, look: Look | None) -> Headline:
+    """What a person two metres away must know first: the worst thing that is true."""
+    state, loaded = engine.state, engine.loaded
+    if state == FAILED:
+        return Headline(BAD, "FAILED", engine.reason or "The log says why.")
+    if state not in (READY, DEGRADED) or loaded is None:
+        if look is not None and look.refusal:
+            return Headline(BAD, "REFUSED", look.refusal)
+        return Headline(WAIT, state.upper(), _SENTENCES.get(state, ""))
+    return (
+        _tripped(loaded, look)
+        or _stopped(look)
+        or _degraded(state, loaded)
+        or _undrivable(engine)
+        or _holding(look)
+        or _held_callers(loaded)
+        or _serving(loaded)
+    )
+
+
+def _tripped(loaded: Loaded, look: Look | None) -> Headline | None:
+    """The robot of this process; where there is none, whoever asked over HTTP."""
+    status = loaded.guard.status(ROS if look is not None else "")
+    if not status.tripped:
+        return None
+    who = "The robot holds" if look is not None else f"Held: {_named(status)}"
+    return Headline(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
+
+
+def _held_callers(loaded: Loaded) -> Headline | None:
+    status = loaded.guard.status()
+    if not status.tripped:
+        return None
+    return Headline(WARN, "READY", f"Held until their guard is reset: {_named(status)}.")
+
+
+def _named(status: GuardStatus) -> str:
+    names = [escaped(caller) for caller in status.tripped_callers[:CALLERS_NAMED]]
+    more = status.tripped_total - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def _stopped(look: Look | None) -> Headline | None:
+    if look is None or not look.stopped:
+        return None
+    return Headline(WARN, "STOPPED", "The robot holds until Resume is pressed.")
+
+
+def _degraded(state: str, loaded: Loaded) -> Headline | None:
+    if state != DEGRADED:
+        return None
+    failures = max(
+        (slot.breaker.consecutive_failures for slot in loaded.slots.values() if slot.breaker), default=0
+    )
+    return Headline(
+        BAD, "DEGRADED", f"The circuit breaker is open: the model failed {failures} times in a row."
+    )
+
+
+def _undrivable(engine: Engine) -> Headline | None:
+    if not engine.undrivable:
+        return None
+    return Headline(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
+
+
+def _holding(look: Look | None) -> Headline | None:
+    if look is None or not (look.hold_reason or look.problem):
+        return None
+    why = f"{look.problem}: {look.problem_text}" if look.problem else look.hold_reason
+    if look.hold_reason:
+        return Headline(BAD, "HOLDING", why)
+    return Headline(WARN, "READY", f"In trouble: {why}")
+
+
+def _serving(loaded: Loaded) -> Headline:
+    window = loaded.admission.window
+    if window is not None and loaded.admission.violated:
+        said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
+        return Headline(WARN, "SLOW", said)
+    return Headline(GOOD, "READY", "A policy is serving.")
