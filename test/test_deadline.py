@@ -14,10 +14,11 @@ from conftest import ExportDir
 from http_client import wait_for
 from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, ramp, request
 
+from reflex_core.chunks.last_good import DURATIONS_KEPT, EPISODES_KEPT
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
 from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
-from reflex_core.wedges.deadline import EPISODES_KEPT, FAILED, GIVEN_UP, KEPT, Deadline, reserve_ms
+from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline, reserve_ms
 from reflex_core.wedges.wedge import Proceed
 
 SHORT_MS, LONG_MS = 20.0, 60_000.0
@@ -344,6 +345,73 @@ def test_a_chunk_at_half_its_age_is_made_anew_while_it_still_stands_in(bench: Be
         slow.release.set()
         wait_for(lambda: bench.deadline.busy == 0)
         assert bench.counted(KEPT) == kept
+
+
+def too_slow(bench: Bench, times: int = DURATIONS_KEPT) -> None:
+    """So many inferences in a row are cut off at their deadline."""
+    for _ in range(times):
+        bench.missed(request("other"))
+
+
+def tried(bench: Bench, asked: Request) -> bool:
+    """Whether an inference for the request was begun while somebody waited for it."""
+    begun: list[Request] = []
+    bench.budget_ms = SHORT_MS
+    bench.deadline(
+        replace(asked, received_ns=time.monotonic_ns()), lambda own: begun.append(own) or answer(own)
+    )
+    wait_for(lambda: bench.deadline.busy == 0)
+    return begun != []
+
+
+def test_an_inference_that_cannot_be_in_time_is_not_waited_for(bench: Bench) -> None:
+    good = bench.good(request("pick"))
+    too_slow(bench)
+    assert not tried(bench, request("pick"))
+    served = bench.deadline(request("pick"), answer)
+    assert (served.chunk.source, served.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    assert served.fallback_request_id == good.request_id
+    assert (bench.counted("misses"), bench.counted(LAST_KNOWN_GOOD)) == (DURATIONS_KEPT + 2, 2)
+
+
+def test_one_that_may_be_in_time_is_waited_for(bench: Bench) -> None:
+    bench.good(request("pick"))
+    too_slow(bench, DURATIONS_KEPT - 1)
+    assert tried(bench, request("pick"))  # the one before those was in time
+    too_slow(bench)
+    assert tried(bench, replace(request("pick"), max_steps=2))  # with fewer steps nothing was tried yet
+    assert not tried(bench, request("pick"))
+    bench.budget_ms = ENOUGH_MS  # much longer than those were given
+    assert bench.deadline(request("pick"), answer).chunk.source == POLICY
+
+
+def test_who_has_no_last_good_chunk_waits_for_an_inference_that_was_always_too_slow(bench: Bench) -> None:
+    too_slow(bench)
+    assert tried(bench, request("pick"))
+
+
+def test_after_a_failure_the_next_inference_is_waited_for(bench: Bench) -> None:
+    bench.good(request("pick"))
+    too_slow(bench)
+    bench.budget_ms = ENOUGH_MS
+
+    def failing(_: Request) -> Served:
+        raise InferenceError("out of memory")
+
+    with pytest.raises(InferenceError, match="out of memory"):
+        bench.deadline(request("never answered"), failing)
+    assert tried(bench, request("pick"))
+
+
+def test_a_model_that_is_quick_again_is_waited_for_again(bench: Bench) -> None:
+    """The chunk that stands in is made anew at half its age, and that inference tells how quick the model is."""
+    aged_ns = int(0.7 * LONG_MS * 1e6)
+    bench.good(request("pick", stamp_s=0.0, received_ns=time.monotonic_ns() - aged_ns))
+    too_slow(bench)
+    assert tried(bench, request("pick", stamp_s=DT_S))  # nobody waited for this one
+    assert bench.counted(KEPT) == 1
+    assert tried(bench, request("pick", stamp_s=2 * DT_S))
+    assert bench.counted(KEPT) == 1
 
 
 def test_a_late_inference_whose_chunk_would_be_too_old_is_given_up(bench: Bench) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from wedge_requests import DT_S, answer, ramp, request
 
+from reflex_core.chunks.last_good import EPISODES_KEPT, Good, LastGood
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request
-from reflex_core.wedges.deadline import EPISODES_KEPT, Good, LastGood
 
 SECOND_NS = 10**9
 

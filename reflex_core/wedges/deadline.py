@@ -6,24 +6,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from reflex_core.chunks.last_good import Good, LastGood, RecentDurations, key_of
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.concurrency.worker_pool import Workers
 from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.metrics.counters import Counts
-from reflex_core.robot.callers import robot_of
 from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import (
-    CLOUD,
     HOLD,
     LAST_KNOWN_GOOD,
     NOT_INFERRED,
-    POLICY,
     ActionChunk,
     Floats,
     GuardReport,
@@ -32,7 +29,6 @@ from reflex_core.values import (
 )
 from reflex_core.wedges.wedge import Proceed
 
-EPISODES_KEPT = 256
 DEADLINE_EXCEEDED = "deadline-exceeded"
 KEPT, FAILED, GIVEN_UP = "kept", "failed", "given_up"
 LONGEST_S = 10.0  # for which a late inference may go on
@@ -44,98 +40,21 @@ MOST_RESERVED = 0.1  # of a budget so short that a millisecond of it is dear
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Good:
-    """An answer fit to stand in later, and when the request for it was made on both clocks (stamp 0: unknown)."""
-
-    served: Served
-    received_ns: int
-    stamp_ns: int
-    instruction: str
-
-    def elapsed_rows(self, request: Request) -> int:
-        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
-        stamp_ns = request.observation.stamp_ns
-        between_ns = request.received_ns - self.received_ns
-        if self.stamp_ns > 0 and stamp_ns > 0:
-            # chunks count from their observation's stamp, which may run on a simulator's clock
-            between_ns = stamp_ns - self.stamp_ns
-        if self.served.chunk.dt_s <= 0:
-            return 0  # a chunk of unknown rate is played from its first row, whenever that is
-        return int(between_ns * 1e-9 / self.served.chunk.dt_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Whose chunk it is: the robot that names itself and its episode, and whether the observation is stamped.
-
-    A program that asks over HTTP is not the robot. anonymous: neither is known, only the address or session: whoever asked from
-    there before may be another robot, so that its chunk is the last resort.
-    """
-
-    robot: str
-    episode_id: str
-    stamped: bool
-    anonymous: bool = False
-
-
-def _key(request: Request) -> Key | None:
-    robot, stamped = robot_of(request), request.observation.stamp_ns > 0
-    if robot or request.episode_id is not None:
-        return Key(robot, request.episode_id or "", stamped)
-    return Key(request.caller, "", stamped, anonymous=True) if request.caller else None
-
-
-class LastGood:
-    """The newest good answer of each robot's episode. Bounded, thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._good: OrderedDict[Key, Good] = OrderedDict()
-
-    def remember(self, request: Request, served: Served) -> bool:
-        """Keep an answer that was inferred and is finite, unless a newer one is there. True when it was kept."""
-        key, chunk = _key(request), served.chunk
-        if key is None or chunk.source not in (POLICY, CLOUD):
-            return False
-        if not np.isfinite(chunk.actions).all():
-            return False
-        with self._lock:
-            known = self._good.get(key)
-            if known is not None and known.received_ns > request.received_ns:
-                return False
-            seen = request.observation
-            self._good[key] = Good(served, request.received_ns, seen.stamp_ns, seen.instruction)
-            self._good.move_to_end(key)
-            while len(self._good) > EPISODES_KEPT:
-                self._good.popitem(last=False)
-        return True
-
-    def find(self, request: Request) -> Good | None:
-        """The newest good answer to the same robot, episode and instruction; None before the first."""
-        key = _key(request)
-        with self._lock:
-            good = None if key is None else self._good.get(key)
-        return good if good is not None and good.instruction == request.observation.instruction else None
-
-    def forget(self, episode_id: str) -> None:
-        """What the robot of an episode was answered last is not what it does."""
-        with self._lock:
-            self._good.pop(Key("", episode_id, stamped=True), None)
-
-
 def reserve_ms(budget_ms: float) -> float:
     """How long before the budget is spent the answer must be there, for the reply to be in time."""
     return min(RESERVE_MS, MOST_RESERVED * budget_ms)
 
 
 class Late:
-    """One inference that may outlive its deadline. ended: the worker is through with it, and `over` says so to who waits."""
+    """One inference that may outlive its deadline.
+
+    missed: nobody waits for it any more. ended: the worker is through with it, and `over` says so to who waits.
+    """
 
     def __init__(self, request: Request) -> None:
         self.cancellation = request.cancellation or Cancellation()
-        self.key = _key(request)
-        self.ended = self.left = False
+        self.key = key_of(request)
+        self.ended = self.left = self.missed = False
         self.over = threading.Event()
         self.overdue: threading.Timer | None = None
 
@@ -151,6 +70,9 @@ class Deadline:
     long as its chunk could stand in, LONGEST_S at most. A caller that has nothing else, no chunk and no position, and whose
     first chunk is being finished so, is better served by that chunk a moment late than by another error: it waits for it, for
     FIRST_CHUNK_S at most.
+    While none of the newest inferences would have been in time and a last good chunk stands in, nobody waits for the next one:
+    the answer comes at once, and an inference runs only where its chunk will be needed. That one also tells when the model is
+    quick again.
     template: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
     fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD. finished: one for each of KEPT, FAILED and GIVEN_UP, of
     inferences that were left to finish.
@@ -172,6 +94,7 @@ class Deadline:
         self._hold_position, self._template = hold_position, template
         self._misses, self._fallbacks, self._holds = misses, fallbacks, holds
         self._good = LastGood()
+        self._durations = RecentDurations()
         self._workers = Workers(most_workers, "inference")
         self._miss_log, self._failure_log = Seldom(), Seldom()
         self._finished = finished or {}
@@ -211,6 +134,9 @@ class Deadline:
         if left_s <= 0:
             aside = self._infer_aside(request, proceed)
             return self._stand_in(request, "its budget was spent before inference began", aside)
+        if self._durations.fastest_s(request.max_steps) > left_s and self._last_good(request) is not None:
+            aside = self._infer_aside(request, proceed)
+            return self._stand_in(request, "none of the newest inferences was as quick as its budget", aside)
         late = Late(request)
         bounded = replace(request, deadline_ns=deadline_ns, cancellation=late.cancellation)
         task = self._workers.start(lambda: self._infer(bounded, proceed, late))
@@ -218,6 +144,7 @@ class Deadline:
             return self._stand_in(request, "every worker is busy with an inference that does not stop")
         if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
             return task.outcome()
+        late.missed = True
         if not self._left_to_finish(request, late):
             late.cancellation.cancel()
         return self._stand_in(request, "inference took longer", late)
@@ -225,6 +152,7 @@ class Deadline:
     def _infer_aside(self, request: Request, proceed: Proceed) -> Late:
         """Callers whose requests always come over budget need a first chunk too: nobody waits for this one."""
         late = Late(request)
+        late.missed = True
         unbounded = replace(request, deadline_ns=None, cancellation=late.cancellation)
         left = self._left_to_finish(request, late)
         if left and self._workers.start(lambda: self._infer(unbounded, proceed, late)) is None:
@@ -266,20 +194,25 @@ class Deadline:
 
     def _may_stand_in(self, request: Request) -> bool:
         """False where no chunk can be the caller's own, or might be another robot's and there is a position to hold at."""
-        key = _key(request)
+        key = key_of(request)
         return key is not None and not (key.anonymous and self._hold_position(request) is not None)
 
     def _infer(self, request: Request, proceed: Proceed, late: Late) -> Served:
-        outcome = FAILED
+        outcome, began_s = FAILED, time.monotonic()
         try:
             served = proceed(request)
+            self._durations.add(request.max_steps, time.monotonic() - began_s)
             # late or not: it is the newest that is known of its episode
             outcome = KEPT if self._good.remember(request, served) else FAILED
             return served
         except Exception as error:
             if late.cancellation.cancelled and isinstance(error, CancelledError):
                 outcome = GIVEN_UP
-            elif late.cancellation.cancelled or late.left:
+                if late.missed:
+                    self._durations.add_cut_off(request.max_steps, time.monotonic() - began_s)
+                raise
+            self._durations.clear()
+            if late.cancellation.cancelled or late.left:
                 self._log_late(request, error)
             raise
         finally:
@@ -328,7 +261,7 @@ class Deadline:
     def _first_chunk_came(self, request: Request, own: Late | None) -> bool:
         """Wait for the chunk that an earlier request of this caller left to finish; False where there is none to wait for."""
         finishing = self._finishing
-        if finishing is None or finishing is own or finishing.key != _key(request):
+        if finishing is None or finishing is own or finishing.key != key_of(request):
             return False
         return finishing.over.wait(FIRST_CHUNK_S)
 

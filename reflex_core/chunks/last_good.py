@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last good chunk of each robot's episode, and how quick inferences were of late: what a missed deadline is judged by."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.robot.callers import robot_of
+from reflex_core.values import CLOUD, POLICY, Request, Served
+
+EPISODES_KEPT = 256
+DURATIONS_KEPT = 8  # so many inferences in a row must have been too slow before one is not waited for
+CUT_OFF = 1.25
+STEPS_KEPT = 16  # numbers of denoise steps whose durations are kept apart
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """An answer fit to stand in later, and when the request for it was made on both clocks (stamp 0: unknown)."""
+
+    served: Served
+    received_ns: int
+    stamp_ns: int
+    instruction: str
+
+    def elapsed_rows(self, request: Request) -> int:
+        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
+        stamp_ns = request.observation.stamp_ns
+        between_ns = request.received_ns - self.received_ns
+        if self.stamp_ns > 0 and stamp_ns > 0:
+            # chunks count from their observation's stamp, which may run on a simulator's clock
+            between_ns = stamp_ns - self.stamp_ns
+        if self.served.chunk.dt_s <= 0:
+            return 0  # a chunk of unknown rate is played from its first row, whenever that is
+        return int(between_ns * 1e-9 / self.served.chunk.dt_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose chunk it is: the robot that names itself and its episode, and whether the observation is stamped.
+
+    A program that asks over HTTP is not the robot. anonymous: neither is known, only the address or session: whoever asked from
+    there before may be another robot, so that its chunk is the last resort.
+    """
+
+    robot: str
+    episode_id: str
+    stamped: bool
+    anonymous: bool = False
+
+
+def key_of(request: Request) -> Key | None:
+    robot, stamped = robot_of(request), request.observation.stamp_ns > 0
+    if robot or request.episode_id is not None:
+        return Key(robot, request.episode_id or "", stamped)
+    return Key(request.caller, "", stamped, anonymous=True) if request.caller else None
+
+
+class LastGood:
+    """The newest good answer of each robot's episode. Bounded, thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._good: OrderedDict[Key, Good] = OrderedDict()
+
+    def remember(self, request: Request, served: Served) -> bool:
+        """Keep an answer that was inferred and is finite, unless a newer one is there. True when it was kept."""
+        key, chunk = key_of(request), served.chunk
+        if key is None or chunk.source not in (POLICY, CLOUD):
+            return False
+        if not np.isfinite(chunk.actions).all():
+            return False
+        with self._lock:
+            known = self._good.get(key)
+            if known is not None and known.received_ns > request.received_ns:
+                return False
+            seen = request.observation
+            self._good[key] = Good(served, request.received_ns, seen.stamp_ns, seen.instruction)
+            self._good.move_to_end(key)
+            while len(self._good) > EPISODES_KEPT:
+                self._good.popitem(last=False)
+        return True
+
+    def find(self, request: Request) -> Good | None:
+        """The newest good answer to the same robot, episode and instruction; None before the first."""
+        key = key_of(request)
+        with self._lock:
+            good = None if key is None else self._good.get(key)
+        return good if good is not None and good.instruction == request.observation.instruction else None
+
+    def forget(self, episode_id: str) -> None:
+        """What the robot of an episode was answered last is not what it does."""
+        with self._lock:
+            self._good.pop(Key("", episode_id, stamped=True), None)
+
+
+class RecentDurations:
+    """How long the newest inferences took, by the number of denoise steps they were allowed. Bounded, thread-safe.
+
+    An inference that was cut off at its deadline would have taken longer than it did, nobody knows by how much.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._durations: OrderedDict[int | None, deque[float]] = OrderedDict()
+
+    def add(self, max_steps: int | None, duration_s: float) -> None:
+        """Keep the duration of one inference. max_steps: the steps it was allowed; None: the policy's own number."""
+        with self._lock:
+            self._durations.setdefault(max_steps, deque(maxlen=DURATIONS_KEPT)).append(duration_s)
+            self._durations.move_to_end(max_steps)
+            while len(self._durations) > STEPS_KEPT:
+                self._durations.popitem(last=False)
+
+    def add_cut_off(self, max_steps: int | None, duration_s: float) -> None:
+        """Keep the duration of an inference that was cancelled at its deadline: it counts as CUT_OFF times as long.
+
+        Without a margin the next one, which may begin a little sooner after its receipt, would look as if it had a chance.
+        """
+        self.add(max_steps, CUT_OFF * duration_s)
+
+    def clear(self) -> None:
+        """Forget all: an inference failed, so that what comes next is not known."""
+        with self._lock:
+            self._durations.clear()
+
+    def fastest_s(self, max_steps: int | None) -> float:
+        """Return the shortest of the newest DURATIONS_KEPT durations in seconds; 0 while there are fewer."""
+        with self._lock:
+            durations = self._durations.get(max_steps, ())
+            return min(durations) if len(durations) == DURATIONS_KEPT else 0.0
