@@ -31,7 +31,7 @@ from reflex_core.values import ActionChunk, Observation, Request, Served
 from reflex_ros.bag.reindex import reindex
 from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
-from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.chunks import chunk_message, trajectory_message
 from reflex_ros.messages.raw import Arrival, Consumed, header_stamp_ns, image_frame, kind_of
 
 SIZES = ((96, 96), (224, 224), (480, 640))

@@ -22,7 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from benchmarks.measure import milliseconds
 from benchmarks.server import picture
-from reflex_ros.messages.conversions import stamp_ns, time_msg
+from reflex_ros.messages.stamps import stamp_ns, time_msg
 from reflex_ros.node.subscriptions import SENSOR
 
 JOINTS = [f"panda_joint{number}" for number in range(1, 8)]

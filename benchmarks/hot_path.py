@@ -28,7 +28,7 @@ from reflex_core.settings.table import settings_from
 from reflex_core.values import Frame, Observation, Request, Served
 from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
-from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.chunks import chunk_message, trajectory_message
 from reflex_ros.sidecar import act_request
 from reflex_ros.sidecar.act_reply import chunk_reply
 from reflex_ros.sidecar.app import answer

@@ -30,7 +30,7 @@ from reflex_core.replay.target import Wanted, load_target
 from reflex_ros.bag.source import BagSource
 from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
-from reflex_ros.messages.conversions import chunk_message, trajectory_message
+from reflex_ros.messages.chunks import chunk_message, trajectory_message
 from reflex_ros.messages.raw import Arrival, Consumed, kind_of
 
 BAG_SIZE = (224, 224)

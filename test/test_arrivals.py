@@ -14,8 +14,9 @@ from sensor_msgs.msg import Image
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.raw_encodings import rgb
-from reflex_ros.messages.conversions import frame, stamp_ns
+from reflex_ros.messages.images import frame
 from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, string_data
+from reflex_ros.messages.stamps import stamp_ns
 
 
 @pytest.mark.parametrize("frame_id", ["", "a", "cam", "camera_optical_frame"])

@@ -16,7 +16,7 @@ from webcams import png_claiming, turned
 from reflex_core.errors import ObservationError
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Pixels
-from reflex_ros.messages.conversions import frame
+from reflex_ros.messages.images import frame
 from reflex_ros.messages.raw import image_frame
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 

@@ -15,7 +15,7 @@ from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
 
 from reflex_core.files.share import share
-from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.messages.stamps import stamp_ns
 
 
 @pytest.fixture

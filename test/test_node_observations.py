@@ -19,7 +19,7 @@ from webcams import scene as webcam_scene
 
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Request, Served
-from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.messages.stamps import stamp_ns
 from reflex_ros.node.subscriptions import SENSOR
 
 

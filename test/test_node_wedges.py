@@ -18,7 +18,7 @@ from ros_world import BEYOND, HOME, JOINTS, REACH_HOME, World, rows, wait_for, w
 
 from reflex_core.records.audit.chain import audit_files, verify
 from reflex_core.records.trace.reader import TraceReader
-from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.messages.stamps import stamp_ns
 
 POLICY, LAST_KNOWN_GOOD = ActionChunk.SOURCE_POLICY, ActionChunk.SOURCE_LAST_KNOWN_GOOD
 CLOUD, HOLD = ActionChunk.SOURCE_CLOUD, ActionChunk.SOURCE_HOLD

@@ -30,8 +30,9 @@ from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Frame
 from reflex_ros.bag.source import BagSource
 from reflex_ros.bag.topic_types import serialised
-from reflex_ros.messages.conversions import imu_state, odometry_state, stamp_ns
 from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, kind_of
+from reflex_ros.messages.stamps import stamp_ns
+from reflex_ros.messages.state import imu_state, odometry_state
 from reflex_ros.playing.bags import BagRecording
 from reflex_ros.playing.pace import Pace
 from reflex_ros.playing.player import shifted

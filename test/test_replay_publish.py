@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image, JointState
 
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.records.trace.reader import TraceReader
-from reflex_ros.messages.conversions import stamp_ns
+from reflex_ros.messages.stamps import stamp_ns
 from reflex_ros.node.subscriptions import SENSOR
 from reflex_ros.playing import player
 

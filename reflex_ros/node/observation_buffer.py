@@ -17,7 +17,7 @@ from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Pat
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame, Observation
-from reflex_ros.messages.conversions import frame
+from reflex_ros.messages.images import frame
 from reflex_ros.messages.raw import Arrival, Consumed
 
 NOTHING_CONSUMED = Consumed({}, ())

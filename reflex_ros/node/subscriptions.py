@@ -22,8 +22,8 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import Settings
 from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
 from reflex_ros.graph.topics import compressed_topic
-from reflex_ros.messages.conversions import imu_state, odometry_state
 from reflex_ros.messages.raw import Arrival, header_stamp_ns, kind_of
+from reflex_ros.messages.state import imu_state, odometry_state
 from reflex_ros.node.diagnostics import Finding, connection_finding
 from reflex_ros.node.instruction import HeardOnce
 from reflex_ros.node.observation_buffer import ObservationBuffer

@@ -15,7 +15,7 @@ from reflex_core.export.binding import Fit
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.values import HOLD, ActionChunk, Served
 from reflex_ros.bag.recorder_hook import OFF, Tap
-from reflex_ros.messages.conversions import chunk_message, hold_message, trajectory_message
+from reflex_ros.messages.chunks import chunk_message, hold_message, trajectory_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.outputs.debug import DebugTopics
 

@@ -25,7 +25,7 @@ from reflex_core.replay.recorded_images import ImageFiles, frames_of
 from reflex_core.replay.runner import limited, require_images
 from reflex_core.robot.presets import load_preset, preset_names
 from reflex_core.values import Floats, Frame
-from reflex_ros.messages.conversions import time_msg
+from reflex_ros.messages.stamps import time_msg
 from reflex_ros.playing.recording import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, Said
 
 BuildState = Callable[[Floats], Any]

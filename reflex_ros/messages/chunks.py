@@ -1,36 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS messages become values and values become ROS messages, the cheap way."""
+"""Answers and holds become messages: ~/action_chunk with all that is known of them, JointTrajectory for the robot."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Duration, Time
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Image, Imu
+from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from reflex_core.errors import ObservationError
-from reflex_core.images.file_headers import MAX_PIXELS
-from reflex_core.images.raw_encodings import needs_conversion
-from reflex_core.text.untrusted import escaped
-from reflex_core.values import (
-    CLOUD,
-    HOLD,
-    LAST_KNOWN_GOOD,
-    POLICY,
-    ActionChunk,
-    Floats,
-    Frame,
-    Pixels,
-    Served,
-)
-from reflex_ros.messages.raw import Arrival, image_frame
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
+from reflex_ros.messages.stamps import time_msg
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
 _SOURCES = {
@@ -39,71 +19,6 @@ _SOURCES = {
     CLOUD: ActionChunkMsg.SOURCE_CLOUD,
     HOLD: ActionChunkMsg.SOURCE_HOLD,
 }
-
-
-def stamp_ns(stamp: Time) -> int:
-    """A ROS stamp as integer nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def time_msg(nanoseconds: int) -> Time:
-    """Integer nanoseconds as a ROS stamp."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return Time(sec=seconds, nanosec=rest)
-
-
-def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The message's pixels, not yet decoded; no copy. Raises ObservationError for an unknown compressed kind."""
-    found = image_frame(arrival, max_pixels)
-    if found.decoder is not None or not needs_conversion(found.encoding):
-        return found
-    return replace(found, decoder=_cv_bridge_decoder(arrival, found.encoding))
-
-
-def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pixels] | None:
-    """cv_bridge for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
-    bridge = _cv_bridge()
-    if bridge is None:
-        return None
-
-    def decode(_: Frame) -> Pixels:
-        try:
-            message = deserialize_message(arrival.raw, Image)
-            return np.asarray(bridge.imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
-        except Exception as error:
-            raise ObservationError(
-                f"cv_bridge cannot read a {escaped(encoding, 40)} image: {escaped(str(error), 200)}",
-                "bad-image",
-            ) from error
-
-    return decode
-
-
-@lru_cache(maxsize=1)
-def _cv_bridge() -> Any:
-    """cv_bridge of a ROS install. The PyPI package of that name gives wrong pixels and is not used."""
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-    except ImportError:
-        return None
-    try:
-        get_package_prefix("cv_bridge")
-        from cv_bridge import CvBridge
-    except (ImportError, PackageNotFoundError, LookupError):
-        return None
-    return CvBridge()
-
-
-def imu_state(message: Imu) -> Floats:
-    """(4,) orientation quaternion x, y, z, w."""
-    q = message.orientation
-    return np.array([q.x, q.y, q.z, q.w], dtype=np.float32)
-
-
-def odometry_state(message: Any) -> Floats:
-    """(10,) position 3, orientation quaternion 4 (x, y, z, w), linear velocity 3."""
-    p, q, v = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist.linear
-    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z], dtype=np.float32)
 
 
 def chunk_message(

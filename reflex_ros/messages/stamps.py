@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stamps of ROS messages as integer nanoseconds, and back."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Time
+
+
+def stamp_ns(stamp: Time) -> int:
+    """A ROS stamp as integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def time_msg(nanoseconds: int) -> Time:
+    """Integer nanoseconds as a ROS stamp."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return Time(sec=seconds, nanosec=rest)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured states of messages that are no joint states: orientation of an IMU, pose and velocity of an odometry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Imu
+
+from reflex_core.values import Floats
+
+
+def imu_state(message: Imu) -> Floats:
+    """(4,) orientation quaternion x, y, z, w."""
+    q = message.orientation
+    return np.array([q.x, q.y, q.z, q.w], dtype=np.float32)
+
+
+def odometry_state(message: Any) -> Floats:
+    """(10,) position 3, orientation quaternion 4 (x, y, z, w), linear velocity 3."""
+    p, q, v = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist.linear
+    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z], dtype=np.float32)
