@@ -14,6 +14,7 @@ from http_client import wait_for
 from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, request
 
 from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.errors import CancelledError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
 from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, LONGEST_S, Deadline
 
@@ -206,3 +207,46 @@ def test_a_chunk_as_old_as_it_may_be_is_not_old_yet(monkeypatch: pytest.MonkeyPa
     assert served is not None
     assert len(served.chunk.actions) == HORIZON - 2
     assert served.fallback_age_ms == pytest.approx(100.4)
+
+
+@pytest.fixture
+def one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long the newest inference took is all that counts."""
+    monkeypatch.setattr("reflex_core.chunks.last_good.DURATIONS_KEPT", 1)
+
+
+@pytest.mark.usefixtures("one_tells")
+def test_an_inference_that_nobody_waits_for_and_that_is_given_up_tells_how_slow_the_model_is(
+    bench: Bench,
+) -> None:
+    late = request(received_ns=time.monotonic_ns() - 150_000_000)
+    bench.deadline(late, bench.slow)
+    wait_for(lambda: bool(bench.seen))
+    bench.deadline.close()
+    bench.idle()
+    assert 0.0 < bench.deadline._durations.fastest_s(None) < 30.0
+
+
+@pytest.mark.usefixtures("one_tells")
+def test_an_inference_that_whoever_asked_gave_up_tells_nothing_of_the_model(bench: Bench) -> None:
+    bench.budget_ms = 60_000.0
+    mine = Cancellation()
+
+    def ask() -> None:
+        with pytest.raises(CancelledError):
+            bench.deadline(replace(request(), cancellation=mine), bench.slow)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for(lambda: bool(bench.seen))
+    mine.cancel()
+    thread.join(10)
+    bench.idle()
+    assert bench.deadline._durations.fastest_s(None) == 0.0
+
+
+@pytest.mark.usefixtures("one_tells")
+def test_how_long_an_inference_took_is_counted_from_when_it_began(bench: Bench) -> None:
+    bench.budget_ms = 60_000.0
+    bench.deadline(request(), answer)
+    assert 0.0 < bench.deadline._durations.fastest_s(None) < 30.0

@@ -441,3 +441,12 @@ def test_a_joint_that_is_a_little_ahead_of_its_fast_command_follows_it() -> None
     held = executed(rows_.astype(np.float32)).hold(lagging(-1.19), None, moment(10.52), DT_S)
     assert held is not None
     assert held.position[0] == pytest.approx(MIDDLE[0] + 1.1, abs=0.01)
+
+
+def test_a_joint_that_trails_a_command_which_turned_is_where_that_command_was() -> None:
+    """The command went out and back within the time that an arm may be behind."""
+    rows_ = np.tile(MIDDLE, (11, 1))
+    rows_[8, 0] += np.float32(0.3)
+    held = executed(rows_).hold(lagging(-0.35), None, moment(10.5), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(MIDDLE[0])

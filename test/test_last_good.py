@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from wedge_requests import DT_S, answer, ramp, request
 
-from reflex_core.chunks.last_good import EPISODES_KEPT, Good, LastGood
+from reflex_core.chunks.last_good import (
+    CUT_OFF,
+    DURATIONS_KEPT,
+    EPISODES_KEPT,
+    STEPS_KEPT,
+    Good,
+    LastGood,
+    RecentDurations,
+)
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request
 
 SECOND_NS = 10**9
@@ -107,3 +115,42 @@ def test_what_is_kept_is_for_the_same_words_of_the_same_robot() -> None:
     observation = dataclasses.replace(first.observation, instruction="put it back")
     assert known.find(dataclasses.replace(first, observation=observation)) is None
     assert known.find(dataclasses.replace(first, caller="arm-2")) is None
+
+
+def took(*durations_s: float, max_steps: int | None = None) -> RecentDurations:
+    known = RecentDurations()
+    for duration_s in durations_s:
+        known.add(max_steps, duration_s)
+    return known
+
+
+def test_how_quick_the_newest_inferences_were_is_said_once_there_are_enough() -> None:
+    known = took(*[0.5] * (DURATIONS_KEPT - 1))
+    assert known.fastest_s(None) == 0.0, "anything may be in time"
+    known.add(None, 0.25)
+    assert known.fastest_s(None) == 0.25
+    for _ in range(DURATIONS_KEPT):
+        assert known.fastest_s(None) == 0.25
+        known.add(None, 0.5)
+    assert known.fastest_s(None) == 0.5, "the quick one is too long ago"
+    known.clear()
+    assert known.fastest_s(None) == 0.0
+
+
+def test_what_was_cut_off_would_have_taken_longer() -> None:
+    assert CUT_OFF == 1.25
+    known = took(*[0.75] * (DURATIONS_KEPT - 1))
+    known.add_cut_off(None, 0.5)
+    assert known.fastest_s(None) == 0.625
+
+
+def test_inferences_of_other_numbers_of_steps_say_nothing_and_few_are_kept() -> None:
+    known = RecentDurations()
+    for steps in range(STEPS_KEPT):
+        for _ in range(DURATIONS_KEPT):
+            known.add(steps, 1.0 + steps)
+    assert [known.fastest_s(steps) for steps in (0, STEPS_KEPT - 1, None)] == [1.0, float(STEPS_KEPT), 0.0]
+    known.add(0, 0.5)
+    known.add(None, 9.0)
+    assert known.fastest_s(0) == 0.5, "used again"
+    assert [known.fastest_s(steps) for steps in (1, 2)] == [0.0, 3.0]
