@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers that say everything an answer can, and what the outside gets of each, as text that can be compared."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from reflex_core import __version__
+from reflex_core.engine.engine import Engine
+from reflex_core.files.json_lines import json_line
+from reflex_core.records.audit.log import AuditLog
+from reflex_core.records.trace.schema import FULL, request_record
+from reflex_core.settings.table import Settings
+from reflex_core.values import (
+    CLOUD,
+    HOLD,
+    LAST_KNOWN_GOOD,
+    ActionChunk,
+    Frame,
+    GuardReport,
+    Observation,
+    Request,
+    Served,
+)
+from reflex_ros.otel.attributes import attributes, finished
+from reflex_ros.sidecar.act_reply import chunk_reply
+from reflex_ros.sidecar.history import Watch
+from reflex_ros.sidecar.ignored_fields import Unread
+from reflex_ros.sidecar.page_snapshot import Snapshots
+
+RECEIVED_NS = 5_000_000_000
+WALL_NS = 1_700_000_000_123_456_789
+NAMES = ("shoulder", "elbow", "gripper")
+ACTIONS = np.array([[0.1, -0.2, 0.5], [0.1234567, -0.3, 0.5], [0.15, -0.4, 1.0]], np.float32)
+
+
+def request(**changes: Any) -> Request:
+    """A request with every field that a record may name."""
+    observation = Observation(
+        {"base": Frame(b"\xff\xd8 base", "jpeg"), "wrist": Frame(b"\xff\xd8 wrist", "jpeg")},
+        np.array([0.1, -0.2, 0.5], np.float32), "put the cübe away", 1_699_999_999_500_000_000, 12.3456,
+    )  # fmt: skip
+    return replace(
+        Request(
+            observation, RECEIVED_NS, "req-1", "ep-1", 42, caller="robot:arm-7", traceparent="00-ab-cd-01"
+        ),
+        **changes,
+    )
+
+
+def plain() -> Served:
+    """A policy's chunk that nothing was done to."""
+    return Served(
+        chunk=ActionChunk(ACTIONS, NAMES, 0.05), raw_actions=ACTIONS, request_id="req-1", episode_id="ep-1", seed=42,
+        slot="prod", model_version="pi0@ab12", inference_mode="onnx_cpu", denoise_steps=10,
+        denoise_steps_configured=10, masked_cameras=("wrist",), latency_ms=43.21987, model_hash="ab12",
+        config_hash="cd34", trace_seq=17,
+        stages_ms={"preprocess_ms": 1.23456, "vlm_prefix_ms": 20.0, "expert_denoise_ms": 8.7654321},
+    )  # fmt: skip
+
+
+def cases() -> Mapping[str, tuple[Request, Served]]:
+    """By name: what was asked and what was answered; every block is full in one of them and empty in another."""
+    clamped = GuardReport(True, 2, ("elbow above max: 0.5 > 0.4", "elbow velocity: 3 > 2 rad/s"))
+    safe = ACTIONS * np.float32(0.5)
+    return {
+        "plain": (request(), plain()),
+        "guided": (request(), replace(plain(), rtc_mode="guided", rtc_delay=2, rtc_previous="req-0", rtc_elapsed_rows=3.25)),
+        "cached": (request(), replace(plain(), cache_status="hit", cache_age_ms=66.6789)),
+        "cache missed": (request(), replace(plain(), cache_status="miss")),
+        "early": (
+            request(max_steps=5),
+            replace(plain(), denoise_steps=4, adaptive_enabled=True, adaptive_threshold=0.035, max_steps=5, tokens_cut=3),
+        ),
+        "corrected": (
+            request(),
+            replace(
+                plain(), chunk=ActionChunk(safe, NAMES, 0.05, start_index=1),
+                a2c2={"applied": True, "reason": "applied", "correction_magnitude": 0.123457},
+            ),
+        ),
+        "not corrected": (
+            request(),
+            replace(plain(), a2c2={"applied": False, "reason": "cold_start", "correction_magnitude": 0.0}),
+        ),
+        "routed": (
+            request(),
+            replace(
+                plain(), slot="b", model_version="pi0 fast@ef56",
+                routing={
+                    "slot": "b", "routing_key": "ep-1", "degraded": False, "cached": True, "bucket": 73, "split": 50,
+                    "crash_verdict": "healthy",
+                },
+            ),
+        ),
+        "routed without an episode": (
+            request(episode_id=None),
+            replace(
+                plain(), slot="a", episode_id=None,
+                routing={
+                    "slot": "a", "routing_key": "req-1", "degraded": True, "cached": False, "bucket": 3, "split": 50,
+                    "crash_verdict": "drain-b",
+                },
+            ),
+        ),
+        "clamped": (request(), replace(plain(), chunk=ActionChunk(safe, NAMES, 0.05), guard=clamped, injected_latency_ms=5.5)),
+        "continued": (
+            request(deadline_ns=RECEIVED_NS + 49_000_000),
+            replace(
+                plain(), chunk=ActionChunk(ACTIONS[1:], NAMES, 0.05, LAST_KNOWN_GOOD), raw_actions=ACTIONS[1:],
+                denoise_steps=0, stages_ms={}, deadline_exceeded=True, fallback_age_ms=80.4567, fallback_request_id="req-0",
+            ),
+        ),
+        "held": (
+            request(deadline_ns=RECEIVED_NS + 49_000_000),
+            replace(
+                plain(), chunk=ActionChunk(safe, NAMES, 0.05, HOLD), raw_actions=safe, denoise_steps=0, stages_ms={},
+                deadline_exceeded=True, hold_reason="deadline",
+            ),
+        ),
+        "not finite": (
+            request(),
+            replace(
+                plain(), chunk=ActionChunk(safe, NAMES, 0.05, HOLD), hold_reason="non_finite",
+                raw_actions=np.array([[np.nan, 1, 2], [np.inf, 1, 2], [0, -np.inf, 2]], np.float32),
+                guard=GuardReport(True, 3, ("non_finite_action: 3 NaN or Inf values: holding position",)),
+            ),
+        ),
+        "of the cloud": (
+            request(),
+            Served(
+                chunk=ActionChunk(ACTIONS, NAMES, 0.05, CLOUD), raw_actions=ACTIONS, request_id="req-1", episode_id="ep-1",
+                seed=42, slot="cloud", model_version="cloud:pi0@ab12", inference_mode="cloud", denoise_steps=10,
+                denoise_steps_configured=10, stages_ms={"cloud_ms": 31.4159},
+            ),
+        ),
+    }  # fmt: skip
+
+
+def outside(asked: Request, served: Served) -> dict[str, str]:
+    """What reply, headers, trace, audit log, span and page say of an answer."""
+    reply = chunk_reply(
+        served, _loaded(), "server", asked.caller, ("base",), Unread(("goal",), {"goal": "instruction"})
+    )
+    said = attributes(
+        finished(asked, RECEIVED_NS + 50_000_000, served, served.trace_seq), {"prod": "/e/pi0"}, "franka"
+    )
+    record = request_record(
+        asked, served, seq=17, timestamp="2026-11-29T10:00:00.000Z", images=FULL, vlm_conditioning="real"
+    )
+    return {
+        "reply": reply.body.decode().replace(__version__, "VERSION"),
+        "headers": json.dumps(reply.headers),
+        "trace": json_line(record).decode(),
+        "audit": _audited(asked, served),
+        "span": json.dumps(said, sort_keys=True),  # a span's attributes have no order
+        "page": _shown(asked, served),
+    }
+
+
+def _loaded() -> Any:
+    """What a reply needs of the policy that answers."""
+    policy = SimpleNamespace(
+        fit=SimpleNamespace(cameras={"image0": "base", "image1": "wrist"}), providers=["CPUExecutionProvider"],
+        contract=SimpleNamespace(images=("image0", "image1"), language=None),
+    )  # fmt: skip
+    return SimpleNamespace(
+        slots={}, first=SimpleNamespace(policy=policy), deadline=SimpleNamespace(misses=3),
+        telemetry=SimpleNamespace(percentiles_ms=lambda *_: (40.12345, 45.6, 50.98765)),
+    )  # fmt: skip
+
+
+def _audited(asked: Request, served: Served) -> str:
+    """The record without what chains it to its neighbours."""
+    with tempfile.TemporaryDirectory() as folder:
+        audit = AuditLog(Path(folder), robot_id="server", model_version="m", model_hash="h", config_hash="c",
+                         wall_clock_ns=lambda: WALL_NS)  # fmt: skip
+        audit(asked, served)
+        audit.close()
+        [file] = Path(folder).glob("audit_*.jsonl")
+        lines = file.read_bytes().splitlines()
+    [line] = [line for line in lines if b'"kind":"act"' in line]
+    return line.decode().partition('"timestamp"')[2].rpartition(',"hash"')[0]
+
+
+def _shown(asked: Request, served: Served) -> str:
+    """The parts of the page that say what was answered, without its clocks."""
+    engine, watch = Engine(Settings()), Watch()
+    watch(asked, served)
+    document = json.loads(Snapshots(engine, watch, None, has_key=True, only_stop=False).state())
+    document["request"].pop("finished_s_ago")
+    document["chunk"].pop("since_s")
+    parts = {name: document[name] for name in ("request", "chunk", "counts", "latency")}
+    events = [
+        [event.times, event.slot, event.episode_id, event.hold_reason, event.violations]
+        for event in watch.seen().events
+    ]
+    return json.dumps(parts | {"events": events})
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: outside(*case) for name, case in cases().items()}, indent=1))
