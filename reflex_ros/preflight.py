@@ -7,6 +7,7 @@ from reflex_core.errors import SettingError
 from reflex_core.settings import validation
 from reflex_core.settings.table import Settings
 from reflex_ros.otel.connect import check_tracing
+from reflex_ros.outputs.interfaces import check_output
 from reflex_ros.sidecar.cloud_client import check_cloud
 
 
@@ -26,4 +27,9 @@ def require_door(settings: Settings, over_ros: bool) -> None:
         raise SettingError("setting 'http' is false and there is no ROS: nothing would be served")
 
 
-CHECKS: dict[str, validation.Check] = {**validation.CHECKS, "cloud": check_cloud, "spans": check_tracing}
+CHECKS: dict[str, validation.Check] = {
+    **validation.CHECKS,
+    "cloud": check_cloud,
+    "spans": check_tracing,
+    "output": check_output,
+}

@@ -127,7 +127,7 @@ def test_an_arm_that_has_nothing_to_do_with_the_played_topics_does_not_matter(
         ),
         (
             lambda company: company.add("driver").create_publisher(JointState, "/joint_states", SENSOR),
-            "/joint_states is published by driver too",
+            "/joint_states is published by /driver too",
         ),
     ],
     ids=["a controller", "a live robot"],

@@ -323,7 +323,7 @@ def test_a_live_robot_and_a_recording_are_not_mixed(recorded: Run, scene: Scene,
     Listener(scene)
     scene.node.create_publisher(JointState, "joint_states", SENSOR)
     done = command(capsys, recorded.bag, "--publish")
-    refused(done, 2, "/joint_states is published by _ros2cli_listener too")
+    refused(done, 2, "/joint_states is published by /_ros2cli_listener too")
 
 
 @pytest.mark.parametrize(

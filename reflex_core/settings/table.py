@@ -188,6 +188,7 @@ class Settings:
     state_source: str = _ros(
         "joint_states", "Message that carries the robot state.", choices=("joint_states", "imu", "odometry")
     )
+    output: str = _ros("joint_trajectory", "Robot interface by which commands go out: joint_trajectory (trajectory_msgs/JointTrajectory).")
     joint_names: tuple[str, ...] = _ros(
         (), "Joint names on the robot, in the embodiment's order. Empty: the names the export or embodiment gives."
     )

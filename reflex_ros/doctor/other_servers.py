@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
+from reflex_ros.graph.endpoints import UNKNOWN, full_name, publishers
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 CHECK = "other servers"
 OURS, ASKING = "reflex", "reflex_doctor"
-UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of a node that was found, and has not said its name yet
 LOOK_S = 2.0  # until other programs are known
 POLL_S = 0.05
 
@@ -55,7 +55,7 @@ def _looked(node: Node, look_s: float) -> Finding:
             break
         time.sleep(POLL_S)
     if not found:
-        where = f"{node.get_namespace().rstrip('/')}/{name}"
+        where = full_name(name, node.get_namespace())
         return Finding(CHECK, OK, f"nobody else is {where} or commands this robot in this ROS domain")
     return Finding(
         CHECK, WARN, f"{' and '.join(found)}: this robot may be driven already",
@@ -68,9 +68,9 @@ def _found(node: Node, name: str, topics: set[str]) -> list[str]:
     here = node.get_namespace()
     names = node.get_node_names_and_namespaces()
     own = (node.get_name(), here) == (name, here)
-    said = [f"a node {here.rstrip('/')}/{name} runs"] if names.count((name, here)) > own else []
+    said = [f"a node {full_name(name, here)} runs"] if names.count((name, here)) > own else []
     for topic in sorted(topics):
-        makers = sorted({str(each.node_name) for each in node.get_publishers_info_by_topic(topic)})
+        makers = sorted(set(publishers(node, topic)))
         if makers:
             said.append(f"{', '.join(makers)} publishes on {topic}")
     return said

@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reflex_core.errors import ConfigurationError
+from reflex_ros.graph.endpoints import UNKNOWN, publishers, subscribers, wait_for_names
 
 if TYPE_CHECKING:
     from rclpy.node import Node
-    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 COMMANDS = {"trajectory_msgs/msg/JointTrajectory", "reflex_ros/msg/ActionChunk"}
 ONLY_LOOK = ("_ros2cli", "rosbag2", "rqt", "rviz", "foxglove_bridge", "plotjuggler")
-UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of a node that was found, and has not said its name yet
 NAMING_S = 1.0  # until it has, as a rule
-POLL_S = 0.02
 
 
 def require_alone(node: Node, topics: Iterable[str]) -> None:
@@ -25,9 +22,10 @@ def require_alone(node: Node, topics: Iterable[str]) -> None:
 
     Recorded pictures between those of a live robot would make a policy drive it by what is not there.
     """
+    own = node.get_fully_qualified_name()
     for topic in topics:
-        found = node.get_publishers_info_by_topic(topic)
-        others = sorted(each.node_name for each in found if each.node_name != node.get_name())
+        found = publishers(node, topic)
+        others = [name for name in found if name != own]
         if len(found) > 1:
             raise ConfigurationError(
                 f"{topic} is published by {', '.join(others) or 'another replay'} too: stop it, or play on another"
@@ -40,41 +38,35 @@ def require_nothing_driven(node: Node, topics: Sequence[str]) -> None:
 
     People's tools that only look (ONLY_LOOK) may listen to its commands; who does not say a name is a stranger.
     """
-    until_s = time.monotonic() + NAMING_S
-    while (said := _driven(node, topics)) and UNKNOWN in said and time.monotonic() < until_s:
-        time.sleep(POLL_S)
-    if said:
-        raise ConfigurationError(said)
+    strangers: dict[str, tuple[list[str], list[str]]] = {}
+
+    def look() -> set[str]:
+        strangers.clear()
+        strangers.update(_driven(node, topics))
+        return {name for listeners, _ in strangers.values() for name in listeners}
+
+    wait_for_names(look, NAMING_S)
+    for topic, (listeners, makers) in strangers.items():
+        raise ConfigurationError(
+            f"{', '.join(listeners)} listens to {topic}, the commands of {', '.join(makers)}: an arm behind it would move by"
+            " recorded pictures; stop it, play on another ROS_DOMAIN_ID, or take --with-controller if it may move"
+        )
 
 
-def _driven(node: Node, topics: Sequence[str]) -> str:
-    """A sentence about who would be driven; empty where nobody would."""
-    driven = {
-        _name(each)
-        for topic in topics
-        for each in node.get_subscriptions_info_by_topic(topic)
-        if each.node_name != node.get_name()
-    }
+def _driven(node: Node, topics: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Return, by topic of commands, who listens there, and which listener of the recording commands there."""
+    own = node.get_fully_qualified_name()
+    driven = {name for topic in topics for name in subscribers(node, topic) if name != own}
+    found = {}
     for topic, types in node.get_topic_names_and_types() if driven else ():
         if not COMMANDS & set(types):
             continue
-        makers = {_name(each) for each in node.get_publishers_info_by_topic(topic)} & driven
-        listeners = {_name(each) for each in node.get_subscriptions_info_by_topic(topic)} - (
-            driven - {UNKNOWN}
-        )
+        makers = set(publishers(node, topic)) & driven
+        listeners = set(subscribers(node, topic)) - (driven - {UNKNOWN})
         strangers = sorted(name for name in listeners if not _only_looks(name))
         if makers and strangers:
-            return (
-                f"{', '.join(strangers)} listens to {topic}, the commands of {', '.join(sorted(makers))}: an arm behind it"
-                " would move by recorded pictures; stop it, play on another ROS_DOMAIN_ID, or take --with-controller if it"
-                " may move"
-            )
-    return ""
-
-
-def _name(endpoint: TopicEndpointInfo) -> str:
-    name = str(endpoint.node_name)
-    return name if name == UNKNOWN else f"{str(endpoint.node_namespace).rstrip('/')}/{name}"
+            found[topic] = (strangers, sorted(makers))
+    return found
 
 
 def _only_looks(name: str) -> bool:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from rclpy.node import NodeNameNonExistentError
 
 from reflex_core.errors import ConfigurationError
+from reflex_ros.graph.endpoints import UNKNOWN, parts, publishers, wait_for_names
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -18,55 +19,44 @@ CHUNK_TYPE = "reflex_ros/msg/ActionChunk"
 NAMES_S = 2.0  # how long a publisher may take to say who it is
 
 
-def other_policies(node: Node, trajectory_topic: str) -> list[str]:
-    """Full names of the other nodes that publish on this topic and publish action chunks too, as players of bags do.
+def other_policies(node: Node, command_topics: Iterable[str]) -> list[str]:
+    """Return the full names of the other nodes that publish on these topics and publish action chunks too.
 
-    A second node of our own name counts. People's tools may publish there: they do not make chunks.
+    Players of bags do so as well. A second node of our own name counts. People's tools may publish there: they do not make
+    chunks.
     """
-    own = (node.get_name(), node.get_namespace())
-    writers = Counter(
-        (info.node_name, info.node_namespace) for info in node.get_publishers_info_by_topic(trajectory_topic)
-    )
-    writers[own] -= 1
-    return sorted(
-        f"{namespace.rstrip('/')}/{name}"
-        for (name, namespace), count in writers.items()
-        if count > 0 and ((name, namespace) == own or _makes_chunks(node, name, namespace))
-    )
+    own = node.get_fully_qualified_name()
+    others = set[str]()
+    for topic in command_topics:
+        writers = Counter(publishers(node, topic))
+        writers[own] -= 1
+        others |= {
+            name
+            for name, count in writers.items()
+            if count > 0 and (name == own or _makes_chunks(node, name))
+        }
+    return sorted(others)
 
 
-def publishers(node: Node, topic: str) -> list[str]:
-    """Full names of the nodes that publish on a topic, one for each publisher."""
-    infos = node.get_publishers_info_by_topic(topic)
-    return sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos)
-
-
-def require_alone(node: Node, trajectory_topic: str) -> None:
+def require_alone(node: Node, command_topics: Collection[str]) -> None:
     """Raise ConfigurationError when another policy commands this robot already."""
-    if others := other_policies(node, trajectory_topic):
+    if others := other_policies(node, command_topics):
         raise ConfigurationError(
-            f"{', '.join(others)} commands this robot already, on {trajectory_topic}: end it, or remap one of the two",
+            f"{', '.join(others)} commands this robot already, on {', '.join(command_topics)}: end it, or remap one of the two",
             "not-alone",
         )
 
 
-def await_names(node: Node, trajectory_topic: str) -> None:
+def await_names(node: Node, command_topics: Iterable[str]) -> None:
     """Wait, for NAMES_S at most, while somebody who publishes there has been found, but not yet who it is."""
-    end_s = time.monotonic() + NAMES_S
-    while not _all_known(node, trajectory_topic) and time.monotonic() < end_s:
-        time.sleep(0.02)
+    wait_for_names(lambda: {name for topic in command_topics for name in publishers(node, topic)}, NAMES_S)
 
 
-def _all_known(node: Node, trajectory_topic: str) -> bool:
-    writers = node.get_publishers_info_by_topic(trajectory_topic)
-    return all(info.node_namespace.startswith("/") for info in writers)
-
-
-def _makes_chunks(node: Node, name: str, namespace: str) -> bool:
-    if not namespace.startswith("/"):  # it has just come, and its name is not known yet
+def _makes_chunks(node: Node, name: str) -> bool:
+    if name == UNKNOWN:  # it has just come
         return False
     try:
-        topics = node.get_publisher_names_and_types_by_node(name, namespace)
+        topics = node.get_publisher_names_and_types_by_node(*parts(name))
     except NodeNameNonExistentError:  # it has just gone
         return False
     return any(CHUNK_TYPE in types for _, types in topics)

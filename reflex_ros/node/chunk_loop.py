@@ -22,7 +22,7 @@ from reflex_ros.bag.recorder_hook import OFF, Tap
 from reflex_ros.node.holds import Holds
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.node.progress import Progress, Tuning
-from reflex_ros.outputs.joint_trajectory import Outputs
+from reflex_ros.outputs.outputs import Outputs
 
 POLL_S = 0.02
 RETRY_S = 0.05

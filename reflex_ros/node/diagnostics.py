@@ -81,13 +81,11 @@ def trouble(loop: ChunkLoop) -> str:
     return f"{progress.problem}: {progress.problem_text}{also}" if progress.problem else ""
 
 
-def command_finding(others: Sequence[str], topic: str) -> Finding:
+def command_finding(others: Sequence[str], topics: Sequence[str]) -> Finding:
     """Is this the only policy that commands the robot?"""
-    values: dict[str, object] = {"topic": topic, "others": ", ".join(others) or "none"}
+    values: dict[str, object] = {"topic": ", ".join(topics), "others": ", ".join(others) or "none"}
     if others:
-        said = (
-            f"the robot holds: {', '.join(others)} commands it too, on {topic}; end one, then call ~/resume"
-        )
+        said = f"the robot holds: {', '.join(others)} commands it too, on {values['topic']}; end one, then call ~/resume"
         return Finding("commands", ERROR, said, values)
     return Finding("commands", OK, "this policy alone", values)
 

@@ -12,13 +12,13 @@ from reflex_core.engine.serving_state import Loaded
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.settings.table import Settings
 from reflex_ros.bag.recorder_hook import Tap
-from reflex_ros.graph.other_policies import publishers
+from reflex_ros.graph.endpoints import publishers
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.watchdog import Watchdog
-from reflex_ros.outputs.joint_trajectory import Outputs
+from reflex_ros.outputs.outputs import Outputs
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -14,7 +14,7 @@ from reflex_core.robot.limits.history import Moment
 from reflex_core.values import Served
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
-from reflex_ros.outputs.joint_trajectory import Outputs
+from reflex_ros.outputs.outputs import Outputs
 
 ASKED_FOR = ("stopped", "deactivated")  # by a person
 

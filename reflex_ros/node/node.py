@@ -42,7 +42,8 @@ from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import LATCHED, Inputs
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.outputs.joint_trajectory import Outputs
+from reflex_ros.outputs.interfaces import output_maker
+from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
 from reflex_ros.sidecar.cloud_client import connect_cloud
 from reflex_ros.sidecar.robot_access import Look, Robot
@@ -131,7 +132,7 @@ class ReflexNode:
             await self._serve_requests_alone(why)
             return
         self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
-        self._outputs = Outputs(self.node, self.settings.robot_id)
+        self._outputs = Outputs(self.node, self.settings.robot_id, output_maker(self.settings.output))
 
     async def _serve_requests_alone(self, why: str) -> None:
         """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""
@@ -153,17 +154,17 @@ class ReflexNode:
         assert loaded is not None
         assert buffer is not None
         assert outputs is not None
-        await self.node.off_executor(lambda: await_names(self.node, outputs.trajectory_topic))
+        await self.node.off_executor(lambda: await_names(self.node, outputs.command_topics))
         try:
             if self.ending:
                 raise ConfigurationError("the process is ending")
-            require_alone(self.node, outputs.trajectory_topic)
+            require_alone(self.node, outputs.command_topics)
         except ConfigurationError:
             self.engine.pause()
             raise
         await self.node.off_executor(lambda: self._open_tap(loaded))
         outputs.tap = self._tap
-        outputs.enable(True)
+        outputs.enable()
         self._driving = driving = Driving(
             self.node,
             self.engine,
@@ -198,11 +199,11 @@ class ReflexNode:
 
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
         """A policy that came later: on any doubt the robot holds, and both of them see it."""
-        others = other_policies(self.node, outputs.trajectory_topic)
+        others = other_policies(self.node, outputs.command_topics)
         if others and not loop.stopped:
             self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
             loop.stop()
-        return diagnostics.command_finding(others, outputs.trajectory_topic)
+        return diagnostics.command_finding(others, outputs.command_topics)
 
     async def _deactivate(self) -> None:
         driving, self._driving, self._loop = self._driving, None, None
@@ -213,7 +214,7 @@ class ReflexNode:
             await self.node.off_executor(lambda: driving.close("deactivated"))
         if self._outputs is not None:
             self._outputs.flush(1.0)
-            self._outputs.enable(False)
+            self._outputs.disable()
             self._outputs.tap = OFF
         await self.node.off_executor(self._close_tap)
         self.engine.pause()

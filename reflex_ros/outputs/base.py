@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every robot interface is: it takes checked rows for its columns and sends them its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+
+    from reflex_core.values import ActionChunk
+
+Publish = Callable[[Any, Any], None]  # a publisher and a message: sent, and handed to the bag recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Rows that the guard has passed, and when the robot is to be where they say.
+
+    Attributes:
+        chunk: The rows, (n, width) in rad or m, with the names of their columns and dt_s between them.
+        stamp_ns: Row i is due at stamp_ns + (i + 1) * dt_s, on the node's clock; 0: counted from arrival.
+        start: The first row that has not elapsed; those before it are not sent.
+    """
+
+    chunk: ActionChunk
+    stamp_ns: int
+    start: int
+
+
+class Output(Protocol):
+    """One robot interface. Called from several threads; what it sends must leave in the order of the calls."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Where the robot hears its commands, remappings done: nobody else may command there."""
+
+    def enable(self) -> None:
+        """Let commands out: the node becomes active."""
+
+    def disable(self) -> None:
+        """Swallow commands: the node is not active."""
+
+    def send(self, command: Command) -> None:
+        """Make the robot follow the rows from now on, in place of what it follows."""
+
+    def hold(self, command: Command) -> None:
+        """Bring the robot to rest along the rows of a hold. No clock and no delay may make it refuse them."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the last command has reached the robot, at most `timeout_s`."""
+
+    def destroy(self) -> None:
+        """Take everything away that was made on the node."""
+
+
+MakeOutput = Callable[["LifecycleNode", Publish], Output]

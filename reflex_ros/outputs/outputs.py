@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What leaves the node: commands through the robot interface, ~/action_chunk for everybody who wants to know, ~/debug."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from reflex_core.export.binding import Fit
+from reflex_core.robot.limits.hold import Hold
+from reflex_core.values import HOLD, ActionChunk, Served
+from reflex_ros.bag.recorder_hook import OFF, Tap
+from reflex_ros.messages.chunks import chunk_message, hold_message
+from reflex_ros.msg import ActionChunk as ActionChunkMsg
+from reflex_ros.outputs.base import Command, MakeOutput
+from reflex_ros.outputs.debug import DebugTopics
+from reflex_ros.outputs.joint_trajectory import COMMANDS
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+
+
+class Outputs:
+    """Sends chunks and holds. Thread-safe as far as its callers order their calls; nothing leaves while the node is inactive."""
+
+    def __init__(self, node: LifecycleNode, robot_id: str, make_output: MakeOutput) -> None:
+        self._node, self._robot_id = node, robot_id
+        self.tap: Tap = OFF
+        self._chunks = node.create_lifecycle_publisher(
+            ActionChunkMsg, "~/action_chunk", COMMANDS,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )  # fmt: skip
+        self._robot = make_output(node, self._publish)
+        self._debug = DebugTopics(node)
+
+    @property
+    def command_topics(self) -> tuple[str, ...]:
+        """Where the robot hears its commands, remappings done."""
+        return self._robot.topics
+
+    def enable(self) -> None:
+        """Let messages out: the node becomes active."""
+        self._chunks.on_activate(None)
+        self._robot.enable()
+
+    def disable(self) -> None:
+        """Swallow messages: the node is in another state than active."""
+        self._chunks.on_deactivate(None)
+        self._robot.disable()
+        self._debug.pause()
+
+    def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
+        """Send a served chunk from row `start` on."""
+        self._robot.send(Command(served.chunk, stamp_ns, start))
+        message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
+        message.robot_id = self._robot_id
+        self._publish(self._chunks, message)
+        self._debug.chunk(served.latency_ms, stamp_ns)
+
+    def hold(
+        self, held: Hold, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str,
+        served: Served | None = None,
+    ) -> None:  # fmt: skip
+        """Tell the robot to come to rest. served: the answer that is a hold, and what it says of itself."""
+        chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
+        self._robot.hold(Command(chunk, now_ns, held.start))
+        if served is None:
+            message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
+        else:
+            message = chunk_message(replace(served, chunk=chunk), now_ns, 0.0, chunk_id, held.start)
+        message.robot_id, message.hold_reason = self._robot_id, reason
+        self._publish(self._chunks, message)
+
+    def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
+        publisher.publish(message)
+        self.tap.sent(publisher.topic_name, message)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the last command has reached the robot, at most `timeout_s`."""
+        self._robot.flush(timeout_s)
+
+    def destroy(self) -> None:
+        """Take all topics away."""
+        self._node.destroy_lifecycle_publisher(self._chunks)
+        self._robot.destroy()
+        self._debug.destroy()
