@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -215,3 +216,29 @@ def test_only_the_robot_whose_commands_are_known_may_trail_them_by_the_tracking_
     assert (known.splice is not None) is stamped
     if known.splice is not None:
         np.testing.assert_allclose(known.splice.end, MIDDLE if follows else trailing, atol=1e-6)
+
+
+@pytest.mark.parametrize("moved_on", [True, False])
+def test_the_stamped_robot_is_held_from_where_it_is_by_now_and_not_from_when_it_was_asked_for(
+    moved_on: bool,
+) -> None:
+    """An inference took 0.5 s: an arm that did what it was told goes on, one that was stopped stays where it is seen now."""
+    quick: Floats = np.tile(MIDDLE, (30, 1))
+    quick[:, 0] += np.arange(1, 31, dtype=np.float32) * np.float32(0.1)
+    robot = Robot(stamped=True)
+    robot.told(rows=quick)
+    robot.now_s = 1.0
+    asked_at, now_at = quick[9].copy(), quick[19 if moved_on else 11].copy()
+    held = robot.known.hold(robot.asks(asked_at, 0.5, newest=lambda: Observation({}, now_at, "", 1)), DT_S)
+    assert held is not None
+    assert held.position[0] == pytest.approx(quick[20 if moved_on else 11, 0], abs=1e-5)
+
+
+def test_of_programs_that_name_no_robot_each_episode_has_its_own_commands() -> None:
+    robot = Robot()
+    pick, place = (dataclasses.replace(robot.asks(episode=name), caller="") for name in ("pick", "place"))
+    robot.known.remember(pick, ActionChunk(RAMP, FRANKA.joint_names, DT_S), UNKNOWN)
+    assert robot.known._told(pick) is not None
+    assert robot.known._told(place) is None
+    named = dataclasses.replace(pick, caller="arm-1")
+    assert robot.known._told(named) is None

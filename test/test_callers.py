@@ -224,6 +224,7 @@ def test_the_first_of_a_row_and_the_trip_are_told_apart() -> None:
     found = [trips.count("a", clamped=True, well=False) for _ in range(3)]
     assert [one.began for one in found] == [False, True, False]
     assert not any(one.first for one in found), "the trip has a line of its own in the log"
+    assert found[-1].before == 0, "what was counted before the trip is over with it"
     assert [bool(one.reason) for one in found] == [False, True, True]
 
 

@@ -43,6 +43,13 @@ class CallerMotion:
 
     def motion(self, request: Request, horizon: int, dt_s: float, row: int | None = None) -> Motion:
         """Return where the robot comes from when a chunk of `horizon` rows begins. row: the first one it will execute."""
+        if self._limits is None:
+            return UNKNOWN
+        return self._motion(request, horizon, dt_s, row, self._newest(request))
+
+    def _motion(
+        self, request: Request, horizon: int, dt_s: float, row: int | None, newest: Floats | None
+    ) -> Motion:
         limits = self._limits
         if limits is None:
             return UNKNOWN
@@ -50,7 +57,7 @@ class CallerMotion:
         same = told is None or told.episode_id == request.episode_id
         return motion(
             told, self.measured(request), moment, self._monotonic_ns(), limits, horizon, dt_s, same_episode=same,
-            tracking=self.robot.tracking if moment.stamp_ns else None, row=row, newest=self._newest(request),
+            tracking=self.robot.tracking if moment.stamp_ns else None, row=row, newest=newest,
         )  # fmt: skip
 
     def measured(self, request: Request) -> Floats | None:
@@ -80,13 +87,15 @@ class CallerMotion:
         follows = np.ones(told.rows.shape[1], np.bool_)
         if measured is not None and len(measured) == len(follows):
             try:
-                trusted = self.motion(request, 1, told.dt_s).trusted
+                newest = self._newest(request)
+                trusted = self._motion(request, len(told.rows), told.dt_s, None, newest).trusted
             except Exception:
                 log.exception("measured and commanded position cannot be compared: the command is held")
                 measured = None
             else:
                 same = told.episode_id == request.episode_id
                 follows = trusted if trusted is not None else np.full(len(follows), same)
+                measured = measured if newest is None else newest
                 # a program that plays its chunk by itself may trail it as it likes: it is led on to where it was told
                 measured = measured if not follows.all() or moment.stamp_ns else None
         now_s = since_s + (self._monotonic_ns() - moment.zero_ns) * 1e-9
