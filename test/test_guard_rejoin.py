@@ -277,3 +277,20 @@ def test_an_arm_that_trails_goes_on_from_its_command_and_not_from_where_it_is(
     else:
         assert late.guard.clamped
         assert (np.abs(late.chunk.actions[6] - behind) <= step + ROUNDING).all()
+
+
+def test_a_chunk_of_no_numbers_is_a_hold_from_where_the_robot_is_when_it_comes() -> None:
+    robot = Robot()
+    robot.judged(robot.asked(), RAMP)
+    robot.guard.commands.executed()
+    robot.wait(0.1)
+    now: Floats = RAMP[7].copy()
+    asked = dataclasses.replace(robot.asked(RAMP[1].copy()), newest=lambda: Observation({}, now, "", 0))
+
+    def slow(request: Request) -> Served:
+        robot.wait(0.3)
+        return answering(rows(np.full(7, np.nan, np.float32)), DT_S)(request)
+
+    served = robot.guard(asked, slow)
+    assert (served.chunk.source, served.hold_reason) == (HOLD, "non_finite")
+    np.testing.assert_allclose(served.chunk.actions[-1], RAMP[8], atol=1e-5)
