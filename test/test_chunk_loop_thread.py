@@ -37,6 +37,20 @@ def test_it_looks_when_there_is_news_and_ends_at_once_when_it_is_closed(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("what", ["restart", "resume", "new episode", "clock jumped back"])
+def test_whatever_asks_for_a_new_chunk_is_looked_at_at_once(
+    looked: tuple[ChunkLoop, threading.Semaphore], what: str
+) -> None:
+    loop, cycles = looked
+    loop.start()
+    if what == "new episode":
+        loop.new_episode("place")
+    else:
+        getattr(loop, what.replace(" ", "_"))()
+    assert cycles.acquire(timeout=10.0)
+    loop.close("deactivated")
+
+
 def test_it_looks_now_and_then_without_any_news(
     looked: tuple[ChunkLoop, threading.Semaphore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

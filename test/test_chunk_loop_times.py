@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from test_chunk_loop_states import Scene
 
-from benchmarks.robot_world import DT_S, MAX_AGE_MS, TICK_S
+from benchmarks.robot_world import ARM, DT_S, EXECUTED, HORIZON, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
-from reflex_ros.node.chunk_loop import AT_REST_S, LATE
+from reflex_core.values import LAST_KNOWN_GOOD, Request
+from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LATE, LOCK_S, POLL_S, ChunkLoop
 
 
 @pytest.fixture
@@ -99,3 +104,146 @@ def test_an_answer_that_failed_is_one_error(scene: Scene, error: Exception) -> N
     scene.loop.restart()
     scene.run(TICK_S)
     assert scene.progress.errors == 1
+
+
+def another(scene: Scene, **loaded: Any) -> ChunkLoop:
+    """The loop of another activation in the same world, on a clock that says itself when it jumps."""
+    before, clock = scene.loop, scene.world.clock
+    found: Any = SimpleNamespace(**{**vars(before._loaded), **loaded})
+    scene.loop = scene.world.loop = ChunkLoop(
+        before._engine, found, scene.world.buffer, before._outputs, clock.wall_ns, before._tuning, before.progress,
+        monotonic_ns=before._monotonic_ns,
+    )  # fmt: skip
+    return scene.loop
+
+
+def test_only_a_clock_that_people_may_set_is_seen_to_be_set(scene: Scene) -> None:
+    """A simulator says itself when it jumps, and may run as it likes besides."""
+    loop = another(scene)
+    scene.run(0.3)
+    scene.world.clock.offset_ns += 10**8
+    loop.cycle()
+    assert scene.progress.problem == ""
+    assert not scene.sent[-1].is_hold
+
+
+@pytest.mark.parametrize(("of_the_robot", "rows"), [(8, 8), (0, HORIZON), (None, HORIZON)])
+def test_without_a_setting_as_many_rows_are_executed_as_the_embodiment_says_else_all(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, of_the_robot: int | None, rows: int
+) -> None:
+    robot = None if of_the_robot is None else replace(ARM, execution_horizon=of_the_robot)
+    loop = another(scene, embodiment=robot)
+    asked: list[int] = []
+    due_ns = loop.pacing.due_ns
+    monkeypatch.setattr(
+        loop.pacing, "due_ns", lambda rows, margin_s: asked.append(rows) or due_ns(rows, margin_s)
+    )
+    loop.cycle()
+    tuning = replace(loop._tuning(), execution_horizon=0)
+    monkeypatch.setattr(loop, "_tuning", lambda: tuning)
+    loop.cycle()
+    assert asked == [EXECUTED, rows]
+
+
+def test_whoever_remembers_an_episode_is_told_of_the_new_one(scene: Scene) -> None:
+    begun: list[str] = []
+    loop = another(scene, begins=begun.append)
+    loop.new_episode("place")
+    assert (begun, loop.episode_id) == (["place"], "place")
+
+
+def test_how_long_others_wait_is_short_beside_what_a_robot_does_meanwhile() -> None:
+    assert POLL_S <= 0.02
+    assert LOCK_S <= 0.5, "the services of the node answer within a second"
+    assert 2.0 < HANGING_S <= 5.0
+    assert JOIN_S <= 10.0
+
+
+def test_when_a_simulator_begins_again_nothing_of_before_counts(scene: Scene) -> None:
+    """The robot may be anywhere: no hold leads it back, and no chunk goes on."""
+    forgotten: list[str | None] = []
+    loop = another(scene, not_executed=forgotten.append)
+    scene.run(0.3)
+    assert scene.world.guard.commands.recall() is not None
+    loop.new_episode("pick")
+    scene.run(0.3)
+    forgotten.clear()
+    loop.clock_jumped_back()
+    assert scene.world.guard.commands.recall() is None
+    assert forgotten == ["pick"]
+    assert scene.progress.problem == "clock_jump"
+    assert scene.progress.problem_text == "the clock jumped back: what was known before was dropped"
+    assert scene.world.buffer.peek(scene.world.clock.wall_ns(), loop._tuning().gates) is None
+    assert scene.world.buffer.believed(scene.world.buffer._joint_names) is None
+    assert loop.pacing.running is None, "the next chunk is due at once"
+    sent = len(scene.sent)
+    scene.world.camera = False
+    scene.world.clock.monotonic_ns += 4 * 10**9
+    assert loop.late() == ""
+    scene.run(1.0)
+    assert len(scene.sent) == sent
+    scene.world.camera = True
+    assert [command.is_hold for command in scene.run(0.3)] == [False]
+
+
+@pytest.mark.parametrize("age_ms", [0.0, 3000.0])
+def test_after_a_simulator_began_again_no_chunk_from_before_stands_in(scene: Scene, age_ms: float) -> None:
+    loop, act = another(scene), scene.engine.act
+
+    def late(request: Request) -> object:
+        served = act(request)
+        return replace(served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback_age_ms=age_ms)
+
+    scene.engine.act = late  # type: ignore[method-assign, assignment]
+    loop.clock_jumped_back()
+    sent = scene.run(0.3)
+    assert (sent == []) is (age_ms > 0.0)
+
+
+@pytest.mark.parametrize("then", ["stop", "jump", "set"])
+def test_a_chunk_under_way_while_an_episode_begins_and_the_robot_is_stopped_goes_nowhere(
+    scene: Scene, then: str
+) -> None:
+    loop, act = scene.loop, scene.engine.act
+
+    def meanwhile(request: Request) -> object:
+        served = act(request)
+        loop.new_episode("place")
+        if then == "stop":
+            loop.stop()
+        elif then == "jump":
+            loop.clock_jumped_back()
+        else:
+            scene.world.clock.offset_ns += 30 * 10**9
+        return served
+
+    loop.restart()
+    scene.engine.act = meanwhile  # type: ignore[method-assign, assignment]
+    discarded = scene.progress.discarded
+    assert not any(not command.is_hold for command in scene.run(TICK_S))
+    assert scene.progress.discarded == discarded + 1
+
+
+def test_a_clock_that_is_set_makes_no_lie_true(scene: Scene) -> None:
+    scene.world.clock.offset_ns -= 30 * 10**9
+    scene.world.lie = lambda position, _: position + 1.0
+    sent = scene.run(2.0)
+    assert [command.is_hold for command in sent] == [True]
+    assert scene.progress.problem == "implausible_state"
+
+
+def test_where_a_clock_is_set_back_while_a_chunk_is_overdue_the_robot_still_holds_in_time(
+    scene: Scene,
+) -> None:
+    """Nothing could be held at when it was set; how long the chunk is overdue is counted anew on the clock of now."""
+    scene.world.camera = False
+    while not scene.progress.refused:
+        scene.run(TICK_S)
+    scene.world.lie = lambda *_: None
+    scene.world.guard.commands.end()
+    scene.world.clock.offset_ns -= 30 * 10**9
+    assert scene.run(0.1) == []
+    assert scene.progress.unheld > 0
+    scene.world.lie = lambda position, _: position
+    sent = scene.run(MAX_AGE_MS * 1e-3 + 0.2)
+    assert [command.is_hold for command in sent] == [True]
