@@ -15,7 +15,8 @@ from conftest import ExportDir, MakeEngine, Server
 from http_client import Answer, wait_for
 from ros_world import REACH_HOME
 
-from reflex_core.engine.engine import Engine, build
+from reflex_core.engine import build
+from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, InferenceError
 from reflex_core.files.share import embedded_policy
 from reflex_core.records.audit.chain import audit_files

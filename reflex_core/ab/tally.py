@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reflex_core.ab.sequential import ALPHA, Rate, SequentialTest
+from reflex_core.concurrency.lru import Lru
 from reflex_core.records.trace.notes import OUTCOME, SHADOW
 from reflex_core.slots.routing import SLOTS, A
 from reflex_core.values import POLICY
@@ -84,8 +85,8 @@ class Tally:
     def __init__(
         self, split: int | None = None, alpha: float = ALPHA, most_episodes: int = EPISODES_KEPT
     ) -> None:
-        self._split, self._most = split, most_episodes
-        self._episodes: OrderedDict[str, Episode] = OrderedDict()
+        self._split = split
+        self._episodes: Lru[str, Episode] = Lru(most_episodes)
         self._reports = 0
         self.slots: dict[str, SlotTally] = {}
         self.test = SequentialTest(alpha)
@@ -142,7 +143,7 @@ class Tally:
             return
         known = self._episodes.get(str(episode_id))
         if known is not None:
-            self._episodes.move_to_end(str(episode_id))
+            self._episodes.touch(str(episode_id))
             if known.slot:
                 known.mixed |= known.slot != slot
                 return
@@ -178,9 +179,8 @@ class Tally:
         episode.order = episode.order or self._reports
 
     def _keep(self, episode_id: str, episode: Episode) -> None:
-        self._episodes[episode_id] = episode
-        if len(self._episodes) > self._most:
-            self._close(self._episodes.popitem(last=False)[1])
+        if forgotten := self._episodes.put(episode_id, episode):
+            self._close(forgotten[1])
 
     def _close(self, episode: Episode) -> None:
         if episode.mixed:

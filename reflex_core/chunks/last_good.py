@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
+from reflex_core.concurrency.lru import Lru
 from reflex_core.robot.callers import robot_of
 from reflex_core.values import CLOUD, POLICY, Request, Served
 
@@ -65,7 +66,7 @@ class LastGood:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._good: OrderedDict[Key, Good] = OrderedDict()
+        self._good: Lru[Key, Good] = Lru(EPISODES_KEPT)
 
     def remember(self, request: Request, served: Served) -> bool:
         """Keep an answer that was inferred and is finite, unless a newer one is there. True when it was kept."""
@@ -79,10 +80,7 @@ class LastGood:
             if known is not None and known.received_ns > request.received_ns:
                 return False
             seen = request.observation
-            self._good[key] = Good(served, request.received_ns, seen.stamp_ns, seen.instruction)
-            self._good.move_to_end(key)
-            while len(self._good) > EPISODES_KEPT:
-                self._good.popitem(last=False)
+            self._good.put(key, Good(served, request.received_ns, seen.stamp_ns, seen.instruction))
         return True
 
     def find(self, request: Request) -> Good | None:
@@ -95,7 +93,7 @@ class LastGood:
     def forget(self, episode_id: str) -> None:
         """What the robot of an episode was answered last is not what it does."""
         with self._lock:
-            self._good.pop(Key("", episode_id, stamped=True), None)
+            self._good.pop(Key("", episode_id, stamped=True))
 
 
 class RecentDurations:
@@ -106,15 +104,14 @@ class RecentDurations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._durations: OrderedDict[int | None, deque[float]] = OrderedDict()
+        self._durations: Lru[int | None, deque[float]] = Lru(STEPS_KEPT)
 
     def add(self, max_steps: int | None, duration_s: float) -> None:
         """Keep the duration of one inference. max_steps: the steps it was allowed; None: the policy's own number."""
         with self._lock:
-            self._durations.setdefault(max_steps, deque(maxlen=DURATIONS_KEPT)).append(duration_s)
-            self._durations.move_to_end(max_steps)
-            while len(self._durations) > STEPS_KEPT:
-                self._durations.popitem(last=False)
+            durations = self._durations.get(max_steps) or deque[float](maxlen=DURATIONS_KEPT)
+            durations.append(duration_s)
+            self._durations.put(max_steps, durations)
 
     def add_cut_off(self, max_steps: int | None, duration_s: float) -> None:
         """Keep the duration of an inference that was cancelled at its deadline: it counts as CUT_OFF times as long.
@@ -131,5 +128,5 @@ class RecentDurations:
     def fastest_s(self, max_steps: int | None) -> float:
         """Return the shortest of the newest DURATIONS_KEPT durations in seconds; 0 while there are fewer."""
         with self._lock:
-            durations = self._durations.get(max_steps, ())
+            durations = self._durations.get(max_steps) or ()
             return min(durations) if len(durations) == DURATIONS_KEPT else 0.0

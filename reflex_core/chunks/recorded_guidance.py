@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 
 from reflex_core.chunks.guidance import Guidance
 from reflex_core.chunks.rtc import base_of, executed_rows, rebased
+from reflex_core.concurrency.lru import Lru
 from reflex_core.export.config_schema import OFF
 from reflex_core.policy.flow_matching import Policy
 from reflex_core.values import Floats
@@ -33,7 +33,7 @@ class Guides:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._rtc = policy.rtc()
-        self._chunks: OrderedDict[Key, _Kept] = OrderedDict()
+        self._chunks: Lru[Key, _Kept] = Lru(CHUNKS_KEPT)
 
     def keep(
         self, key: Key, raw: Floats, executed: Floats, state: Floats | None, own: Floats | None = None
@@ -41,10 +41,7 @@ class Guides:
         """Remember a chunk. key: its episode and request id; raw, executed: (horizon, action_dim), before and after
         correction and guard; state: of its observation; own: (horizon, width), the network's numbers for `raw` where they are known.
         """
-        self._chunks[key] = _Kept(raw, executed, own, base_of(state, self._policy.fit))
-        self._chunks.move_to_end(key)
-        while len(self._chunks) > CHUNKS_KEPT:
-            self._chunks.popitem(last=False)
+        self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.fit)))
 
     def guidance(self, key: Key, elapsed_rows: float, delay: int, state: Floats | None) -> Guidance | None:
         """What an answer to this state was guided by that says so; None where the chunk is not known, or this policy takes no guidance."""

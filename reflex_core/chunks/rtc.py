@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
+from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Fit
 from reflex_core.export.config_schema import GUIDED, OFF, PREFIX
 from reflex_core.export.contract import Contract
@@ -97,8 +98,8 @@ class Rtc:
         self._horizon, self._dt_s = fit.horizon, fit.dt_s
         self._columns, self._fit = guided_columns(fit, contract.width), fit
         self._lock = threading.Lock()
-        self._episodes: OrderedDict[str, _Episode] = OrderedDict()
-        self._pending: OrderedDict[tuple[str, str, int], Previous] = OrderedDict()
+        self._episodes: Lru[str, _Episode] = Lru(EPISODES_KEPT)
+        self._pending: Lru[tuple[str, str, int], Previous] = Lru(PENDING_KEPT)
         self._counts: Counter[str] = Counter()
 
     @property
@@ -169,9 +170,7 @@ class Rtc:
             base_of(observation.state, self._fit),
         )
         with self._lock:
-            self._pending[_key(request)] = previous
-            while len(self._pending) > PENDING_KEPT:
-                self._pending.popitem(last=False)
+            self._pending.put(_key(request), previous)
 
     def delivered(self, request: Request, served: Served) -> None:
         """The answer leaves now. A policy's chunk becomes the one that is executed; a hold or another's ends it.
@@ -183,7 +182,7 @@ class Rtc:
             return
         delay_s = (self._clock_ns() - _zero_ns(request)) * 1e-9
         with self._lock:
-            previous = self._pending.pop(_key(request), None)
+            previous = self._pending.pop(_key(request))
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
                 self._forget(request.episode_id)
             elif served.chunk.source == LAST_KNOWN_GOOD:
@@ -195,10 +194,8 @@ class Rtc:
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
-        episode = self._episodes.setdefault(episode_id, _Episode())
-        self._episodes.move_to_end(episode_id)
-        while len(self._episodes) > EPISODES_KEPT:
-            self._episodes.popitem(last=False)
+        episode = self._episodes.get(episode_id) or _Episode()
+        self._episodes.put(episode_id, episode)
         episode.delays.append(min(max(delay, 1), self._horizon))
         if episode.previous is None or episode.previous.zero_ns <= previous.zero_ns:
             episode.previous = previous  # the answer to an older observation may come late

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
+from reflex_core.concurrency.lru import Lru
 from reflex_core.values import ActionChunk, Floats, Request, Served
 
 EPISODES_KEPT = 256
@@ -118,7 +119,7 @@ class MotionQuality:
         self._excluded = sorted(set(excluded))
         self._on_border = on_border
         self._lock = threading.Lock()
-        self._running: OrderedDict[str, _Running] = OrderedDict()
+        self._running: Lru[str, _Running] = Lru(EPISODES_KEPT)
         self._borders: deque[Border] = deque(maxlen=WINDOW)
         self._chunks = self._late = 0
 
@@ -166,10 +167,7 @@ class MotionQuality:
             border, tail = _border(old, kept, round((stamp_ns - old.stamp_ns) * 1e-9 / chunk.dt_s), first, arrival_rows)  # fmt: skip
             self._borders.append(border)
             self._late += border.late
-        self._running[episode] = _Running(kept, chunk.dt_s, stamp_ns, first, tail)
-        self._running.move_to_end(episode)
-        while len(self._running) > EPISODES_KEPT:
-            self._running.popitem(last=False)
+        self._running.put(episode, _Running(kept, chunk.dt_s, stamp_ns, first, tail))
         return border
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from reflex_core.chunks.recorded_guidance import Guides, Key
+from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
 from reflex_core.engine.load_policy import load
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
@@ -88,7 +88,7 @@ class Guided:
         self._guides, self._steps = Guides(policy), steps
         self._names = policy.fit.action_names
         self._lock = threading.Lock()
-        self._asked: OrderedDict[Key, Served] = OrderedDict()
+        self._asked: Lru[Key, Served] = Lru(ANSWERS_KEPT)
 
     def answered(self, request: Request, served: Served) -> None:
         """Keep the answer, for its own comparison and because it may guide the next one."""
@@ -97,15 +97,13 @@ class Guided:
         key = (request.episode_id, request.request_id)
         with self._lock:
             self._guides.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
-            self._asked[key] = served
-            while len(self._asked) > ANSWERS_KEPT:
-                self._asked.popitem(last=False)
+            self._asked.put(key, served)
 
     def sampling(self, request: Request) -> Sampling:
         """How the shadow answers a request that was answered before."""
         sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
         with self._lock:
-            served = self._asked.pop(key, None)
+            served = self._asked.pop(key)
         if served is None or not served.rtc_previous:
             return sampling
         # not under the lock: this thread has low priority, and an answer must not wait for it

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+
+from reflex_core.concurrency.lru import Lru
 
 WINDOW_S = 60.0
 EPISODES_KEPT = 10_000
@@ -24,22 +25,19 @@ class Episodes:
     def __init__(self, window_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._window_s, self._clock = window_s, clock
         self._lock = threading.Lock()
-        self._last: OrderedDict[str, float] = OrderedDict()
+        self._last: Lru[str, float] = Lru(EPISODES_KEPT)
 
     def seen(self, episode_id: str | None) -> None:
         """A request of this episode came."""
         if episode_id is None:
             return
         with self._lock:
-            self._last[episode_id] = self._clock()
-            self._last.move_to_end(episode_id)
-            if len(self._last) > EPISODES_KEPT:
-                self._last.popitem(last=False)
+            self._last.put(episode_id, self._clock())
 
     def active(self) -> int:
         """Episodes heard of within the window; forgets the others."""
         oldest = self._clock() - self._window_s
         with self._lock:
-            while self._last and next(iter(self._last.values())) < oldest:
-                self._last.popitem(last=False)
+            while (last := self._last.oldest()) is not None and last < oldest:
+                self._last.pop_oldest()
             return len(self._last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from reflex_core.concurrency.lru import Lru
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.contract import Contract
@@ -97,10 +98,10 @@ class PrefixCache:
         self._images = tuple(slot for slot in images if slot.input in inputs)
         pictures = {slot.input for slot in self._images}
         self._exact = tuple(sorted(name for name in inputs if name not in pictures))
-        self._overwritten, self._episodes, self._most_bytes = overwritten, episodes, most_bytes
+        self._overwritten, self._most_bytes = overwritten, most_bytes
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: Lru[str, _Kept] = Lru(episodes)
         self._counts: Counter[str] = Counter()
 
     @property
@@ -134,7 +135,7 @@ class PrefixCache:
             self._counts[why or HIT] += 1
             if kept is None or why:
                 return Found(None, MISS, 0.0, why)
-            self._kept.move_to_end(episode_id)
+            self._kept.touch(episode_id)
             return Found(kept.prefix, HIT, kept.seen.older_ms(seen))
 
     def _changed(self, before: Seen, now: Seen) -> str:
@@ -157,16 +158,15 @@ class PrefixCache:
         if self._overwritten:
             prefix = {name: _copied(tensor) for name, tensor in prefix.items()}
         with self._lock:
-            self._kept[episode_id] = _Kept(seen, prefix, size)
-            self._kept.move_to_end(episode_id)
+            self._kept.put(episode_id, _Kept(seen, prefix, size))
             total = sum(kept.size_bytes for kept in self._kept.values())
-            while len(self._kept) > self._episodes or total > self._most_bytes:
-                total -= self._kept.popitem(last=False)[1].size_bytes
+            while total > self._most_bytes:
+                total -= self._kept.pop_oldest()[1].size_bytes
 
     def forget(self, episode_id: str | None) -> None:
         """The episode begins anew."""
         with self._lock:
-            self._kept.pop(episode_id or "", None)
+            self._kept.pop(episode_id or "")
 
 
 def image_change(before: Floats, now: Floats) -> float:

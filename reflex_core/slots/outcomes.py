@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from reflex_core.concurrency.lru import Lru
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.values import Request, Served
@@ -38,10 +38,10 @@ class Outcomes:
     def __init__(
         self, listeners: Sequence[Callable[[Outcome, bool], None]] = (), most_episodes: int = EPISODES_KEPT
     ) -> None:
-        self._listeners, self._most = tuple(listeners), most_episodes
+        self._listeners = tuple(listeners)
         self._lock = threading.Lock()
-        self._drove: OrderedDict[str, str] = OrderedDict()
-        self._known: OrderedDict[str, Outcome] = OrderedDict()
+        self._drove: Lru[str, str] = Lru(most_episodes)
+        self._known: Lru[str, Outcome] = Lru(most_episodes)
 
     def answered(self, request: Request, served: Served) -> None:
         """A listener of the engine: which slot drives an episode. One that two have driven is nobody's."""
@@ -49,11 +49,8 @@ class Outcomes:
         if episode_id is None:
             return
         with self._lock:
-            before = self._drove.get(episode_id, served.slot)
-            self._drove[episode_id] = served.slot if before == served.slot else ""
-            self._drove.move_to_end(episode_id)
-            if len(self._drove) > self._most:
-                self._drove.popitem(last=False)
+            before = self._drove.get(episode_id)
+            self._drove.put(episode_id, served.slot if before in (None, served.slot) else "")
 
     def report(self, episode_id: str, success: bool, score: float | None = None, note: str = "") -> Outcome:
         """Keep how an episode ended. Raises ObservationError for a report that says nothing."""
@@ -67,12 +64,11 @@ class Outcomes:
         if score is not None and not math.isfinite(score):
             raise ObservationError(f"score must be a finite number, got {score}", "bad-outcome")
         with self._lock:
-            outcome = Outcome(episode_id, success, self._drove.get(episode_id, ""), score, note[:NOTE_LENGTH])
+            outcome = Outcome(
+                episode_id, success, self._drove.get(episode_id) or "", score, note[:NOTE_LENGTH]
+            )
             before = self._known.get(episode_id)
-            self._known[episode_id] = outcome
-            self._known.move_to_end(episode_id)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._known.put(episode_id, outcome)
         for listener in self._listeners:
             listener(outcome, before is None or before.success != success)
         return outcome

@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from reflex_core.concurrency.lru import Lru
 
 A, B = "a", "b"
 SLOTS = (A, B)
@@ -76,13 +77,9 @@ class Routing:
     """
 
     def __init__(self, split: Callable[[], int], most_episodes: int = EPISODES_KEPT) -> None:
-        if most_episodes < 1:
-            raise ValueError(f"most_episodes must be at least 1, got {most_episodes}")
-        self._split, self._most = split, most_episodes
+        self._split = split
         self._lock = threading.Lock()
-        self._slots: OrderedDict[str, tuple[str, bool]] = (
-            OrderedDict()
-        )  # slot, and whether it was moved there
+        self._slots: Lru[str, tuple[str, bool]] = Lru(most_episodes)  # slot, and whether it was moved there
 
     def decide(self, episode_id: str | None, request_id: str) -> Decision:
         """The slot of a request; without an episode id that of its request id, and one warning per process."""
@@ -100,7 +97,7 @@ class Routing:
                 slot = slot_of(number, split)
                 self._keep(episode_id, slot, moved=False)
                 return Decision(slot, episode_id, False, False, number, split)
-            self._slots.move_to_end(episode_id)
+            self._slots.touch(episode_id)
             return Decision(known[0], episode_id, False, not known[1], number, split)
 
     def expected(self, episode_id: str | None, request_id: str) -> Decision:
@@ -133,7 +130,4 @@ class Routing:
         return len(self._slots)
 
     def _keep(self, episode_id: str, slot: str, *, moved: bool) -> None:
-        self._slots[episode_id] = (slot, moved)
-        self._slots.move_to_end(episode_id)
-        if len(self._slots) > self._most:
-            self._slots.popitem(last=False)
+        self._slots.put(episode_id, (slot, moved))

@@ -7,8 +7,9 @@ import logging
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+
+from reflex_core.concurrency.lru import Lru
 
 QUIET_S = 60.0  # between two lines of the log on the same trouble
 KINDS_KEPT = 64
@@ -45,7 +46,7 @@ class RateLimitedLog:
     ) -> None:
         self._log, self._quiet_s, self._clock = log, quiet_s, clock
         self._lock = threading.Lock()
-        self._kinds: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._kinds: Lru[str, tuple[float, int]] = Lru(KINDS_KEPT)
 
     def __call__(
         self, level: int, kind: str, message: str, *args: object, error: BaseException | None = None
@@ -56,11 +57,9 @@ class RateLimitedLog:
         """
         now_s = self._clock()
         with self._lock:
-            spoken_s, left_out = self._kinds.pop(kind, (-math.inf, 0))
+            spoken_s, left_out = self._kinds.get(kind) or (-math.inf, 0)
             quiet = now_s - spoken_s < self._quiet_s
-            self._kinds[kind] = (spoken_s, left_out + 1) if quiet else (now_s, 0)
-            while len(self._kinds) > KINDS_KEPT:
-                self._kinds.popitem(last=False)
+            self._kinds.put(kind, (spoken_s, left_out + 1) if quiet else (now_s, 0))
         if quiet:
             return
         more = f" ({left_out} more like it in the last {now_s - spoken_s:.0f} s)" if left_out else ""
@@ -80,7 +79,7 @@ class ConditionLog:
     ) -> None:
         self._log, self._quiet_s, self._clock = log, quiet_s, clock
         self._told = self._now = ""
-        self._spoken: OrderedDict[tuple[str, bool], float] = OrderedDict()
+        self._spoken: Lru[tuple[str, bool], float] = Lru(KINDS_KEPT)
         self._changes = 0
 
     def note(self, condition: str, text: str = "") -> None:
@@ -92,12 +91,10 @@ class ConditionLog:
             return
         kind = (condition or self._told, bool(condition))
         now_s = self._clock()
-        if now_s - self._spoken.get(kind, -math.inf) < self._quiet_s:
+        spoken_s = self._spoken.get(kind)
+        if spoken_s is not None and now_s - spoken_s < self._quiet_s:
             return
-        self._spoken.pop(kind, None)
-        self._spoken[kind] = now_s
-        while len(self._spoken) > KINDS_KEPT:
-            self._spoken.popitem(last=False)
+        self._spoken.put(kind, now_s)
         unsaid = self._changes - 1
         more = f" ({unsaid} changes since the last such line)" if unsaid > 0 else ""
         if condition:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from reflex_core.concurrency.lru import Lru
 
 KEPT = 256  # messages that are remembered
 SETTLE_NS = (
@@ -19,7 +19,7 @@ class HeardOnce:
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[int, int | None, bytes], None] = OrderedDict()
+        self._seen: Lru[tuple[int, int | None, bytes], None] = Lru(KEPT)
         self._newest_ns = self._heard_at_ns = 0
         self._any = False
 
@@ -36,9 +36,7 @@ class HeardOnce:
         else:
             key = (stamp_ns, number, raw)
             new = key not in self._seen and not (not live and self._is_history(stamp_ns, received_ns))
-            self._seen[key] = None
-            if len(self._seen) > KEPT:
-                self._seen.popitem(last=False)
+            self._seen.put(key, None)
         if new:
             self._any = True
             self._newest_ns, self._heard_at_ns = max(self._newest_ns, stamp_ns), received_ns

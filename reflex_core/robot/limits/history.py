@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.concurrency.lru import Lru
 from reflex_core.values import Floats, Request
 
 Doubles = NDArray[np.float64]
@@ -77,7 +77,7 @@ class CommandHistory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: OrderedDict[str, Told] = OrderedDict()
+        self._told: Lru[str, Told] = Lru(EPISODES_KEPT)
 
     def remember(self, episode_id: str | None, told: Told) -> None:
         """Keep a chunk that is about to be executed. Requests without an episode are nobody's history."""
@@ -87,15 +87,12 @@ class CommandHistory:
             known = self._told.get(episode_id)
             if known is not None and known.moment.zero_ns > told.moment.zero_ns:
                 return  # the answer to an older observation came late
-            self._told[episode_id] = told
-            self._told.move_to_end(episode_id)
-            while len(self._told) > EPISODES_KEPT:
-                self._told.popitem(last=False)
+            self._told.put(episode_id, told)
 
     def forget(self, episode_id: str) -> None:
         """The newest chunk is not what the robot does."""
         with self._lock:
-            self._told.pop(episode_id, None)
+            self._told.pop(episode_id)
 
     def recall(self, episode_id: str | None) -> Told | None:
         """The newest chunk of this episode, None if there is none."""

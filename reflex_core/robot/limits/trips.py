@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,8 +60,8 @@ class Trips:
         self.most = most
         self._kept = kept
         self._lock = threading.Lock()
-        self._clean: OrderedDict[str, None] = OrderedDict({ROS: None})
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._clean: dict[str, None] = {ROS: None}
+        self._counts: dict[str, int] = {}
         self._tripped: dict[str, Standing] = {}
 
     def reason(self, caller: str) -> str:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bounded mapping that forgets what was longest not renewed: what is remembered of episodes, callers and log lines."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Kept = TypeVar("Kept")
+
+
+class Lru(Generic[Key, Kept]):
+    """At most `most` items. Putting and touching renew an item; reading does not: a page that looks keeps nothing alive.
+
+    Not thread-safe: whoever shares one has a lock already, for more than this.
+    """
+
+    __slots__ = ("_items", "_most")
+
+    def __init__(self, most: int) -> None:
+        if most < 1:
+            raise ValueError(f"a memory must hold at least 1 item, got {most}")
+        self._most = most
+        self._items: OrderedDict[Key, Kept] = OrderedDict()
+
+    def put(self, key: Key, kept: Kept) -> tuple[Key, Kept] | None:
+        """Keep an item as the newest; return the one that was forgotten for it, None while there is room."""
+        self._items[key] = kept
+        self._items.move_to_end(key)
+        return self._items.popitem(last=False) if len(self._items) > self._most else None
+
+    def touch(self, key: Key) -> None:
+        """Make a known item the newest. Raises KeyError for one that is not kept."""
+        self._items.move_to_end(key)
+
+    def get(self, key: Key) -> Kept | None:
+        """Return the item, None where it is not kept; its place stays."""
+        return self._items.get(key)
+
+    def pop(self, key: Key) -> Kept | None:
+        """Forget an item and return it, None where it is not kept."""
+        return self._items.pop(key, None)
+
+    def pop_oldest(self) -> tuple[Key, Kept]:
+        """Forget the item that was longest not renewed and return it. Raises KeyError when there is none."""
+        return self._items.popitem(last=False)
+
+    def oldest(self) -> Kept | None:
+        """Return the item that would be forgotten next."""
+        return next(iter(self._items.values()), None)
+
+    def items(self) -> Iterator[tuple[Key, Kept]]:
+        """Iterate from the oldest to the newest."""
+        return iter(self._items.items())
+
+    def values(self) -> Iterator[Kept]:
+        """Iterate from the oldest to the newest."""
+        return iter(self._items.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
