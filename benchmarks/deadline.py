@@ -62,7 +62,7 @@ class Found:
 
 def burning_export(folder: Path, products: int) -> Measured:
     """A pi0-like export that does so many 384x384 matrix products once the first joint is above 1 rad."""
-    sys.path.append(str(ROOT / "test"))
+    sys.path.append(str(ROOT / "test" / "support"))
     from exports import monolithic  # the tests are no package
 
     path = folder / f"burning_{products}"

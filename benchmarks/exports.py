@@ -40,7 +40,7 @@ def made_export(folder: Path, *, size: int = 224, run_work: int = 0) -> Measured
 
     run_work: how many 384x384 matrix products one inference costs on top.
     """
-    sys.path.append(str(ROOT / "test"))
+    sys.path.append(str(ROOT / "test" / "support"))
     from exports import monolithic  # the tests are no package
 
     name = f"pi0-like {size}" + (f" +{run_work}" if run_work else "")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do the tests notice a fault? Changes one operator, constant or line at a time and runs the tests that should fail.
 
-    python -m benchmarks.mutants reflex_core/robot/limits/check.py --tests test/test_limits_check.py test/test_guard.py
+    python -m benchmarks.mutants reflex_core/robot/limits/check.py --tests test/core/robot/limits/test_limits_check.py
 
 Works on a copy of this checkout and never touches it. Prints every mutant that the tests let live; exits with 1 when
 there are any. A survivor is a missing test, or a change that makes no difference: read each.

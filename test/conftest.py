@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from exports import EXPORTS
 from http_client import Client
+from servers import ExportDir, MakeEngine, Server
 
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
@@ -18,22 +18,10 @@ from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.cloud_client import connect_cloud
 from reflex_ros.sidecar.server import Sidecar
 
-ExportDir = Callable[[str], Path]
-MakeEngine = Callable[..., Engine]
-
-
-@dataclass(frozen=True)
-class Server:
-    """An engine behind a sidecar on a free port, and a client that asks it."""
-
-    engine: Engine
-    sidecar: Sidecar
-    client: Client
-
 
 @pytest.fixture(scope="session")
 def export_dir(tmp_path_factory: pytest.TempPathFactory) -> ExportDir:
-    """`export_dir("mono_pi0_7")`: the directory of one of test/exports.py, made once; not to be changed."""
+    """`export_dir("mono_pi0_7")`: the directory of one of test/support/exports.py, made once; not to be changed."""
     root = tmp_path_factory.mktemp("exports")
 
     def make(name: str) -> Path:

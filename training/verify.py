@@ -121,7 +121,7 @@ Python {platform.python_version()}, {versions}; OpenGL by MUJOCO_GL={choose_back
 
 {hash_table(folder)}
 
-`sha256sum FILE` shows the same numbers; `test/test_embedded_export.py` checks them.
+`sha256sum FILE` shows the same numbers; `test/training/test_embedded_export.py` checks them.
 
 ## Parity
 

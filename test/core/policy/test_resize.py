@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture reaches the network as the training code brought it there: side of the bars, filter, rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from repository import FIXTURES
+
+from reflex_core.policy.resize import Box, placed, resized
+from reflex_core.values import Pixels
+
+WANTED = dict(np.load(FIXTURES / "lerobot" / "resize.npz"))
+CASES = [tuple(map(tuple, case)) for case in WANTED["cases"].tolist()]
+
+
+def noise_picture(seed: int, height: int, width: int) -> Pixels:
+    """As in fixtures/lerobot/make_resize.py."""
+    words = np.random.Philox(seed).random_raw(height * width * 3 // 8 + 1)
+    return words.view(np.uint8)[: height * width * 3].reshape(height, width, 3)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{have}-{want}" for have, want in CASES])
+@pytest.mark.parametrize(("how", "library", "allowed"), [
+    ("bilinear", "torch", 1e-6),
+    ("bilinear_antialias", "pillow", 0),
+])  # fmt: skip
+def test_each_filter_makes_what_the_training_library_makes(
+    number: int, how: str, library: str, allowed: float
+) -> None:
+    have, want = CASES[number]
+    found = resized(noise_picture(number, *have), *want, how)
+    assert found.shape == (*want, 3)
+    share = np.ascontiguousarray(found).reshape(-1)[:: int(WANTED["every"])]
+    share = share / np.float32(255) if library == "torch" else share
+    np.testing.assert_allclose(share, WANTED[f"{library}_{number}"], rtol=0, atol=allowed)
+
+
+def test_area_averages_what_shrinks_and_nothing_else_does() -> None:
+    picture = noise_picture(0, 96, 128)
+    expected = cv2.resize(picture, (32, 24), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resized(picture, 24, 32, "area"), expected)
+    for how in ("bilinear", "bilinear_antialias"):
+        assert np.abs(resized(picture, 24, 32, how) - expected.astype(np.float32)).max() > 20
+    grown = cv2.resize(picture, (256, 192), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resized(picture, 192, 256, "area"), grown)
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bilinear_antialias", "area"])
+def test_a_picture_of_the_right_size_is_taken_as_it_is(how: str) -> None:
+    picture = noise_picture(0, 8, 8)
+    assert resized(picture, 8, 8, how) is picture
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bilinear_antialias", "area"])
+@pytest.mark.parametrize("view", [
+    lambda picture: picture[:, :, ::-1],
+    lambda picture: np.broadcast_to(picture[:, :, :1], picture.shape),
+    lambda picture: picture[3:40, 5:50],
+])  # fmt: skip
+def test_views_of_a_cameras_rows_are_resized_like_copies(how: str, view: Any) -> None:
+    seen = view(noise_picture(1, 48, 64))
+    np.testing.assert_array_equal(resized(seen, 20, 30, how), resized(seen.copy(), 20, 30, how))
+
+
+@pytest.mark.parametrize(("rows", "columns", "side", "top_left", "centred"), [
+    (480, 640, 512, Box(128, 0, 384, 512), Box(64, 0, 384, 512)),
+    (640, 480, 512, Box(0, 128, 512, 384), Box(0, 64, 512, 384)),
+    (480, 640, 224, Box(56, 0, 168, 224), Box(28, 0, 168, 224)),
+    (101, 97, 224, Box(0, 9, 224, 215), Box(0, 4, 224, 215)),  # the odd pixel is at the right
+    (97, 101, 224, Box(9, 0, 215, 224), Box(4, 0, 215, 224)),  # and at the bottom
+    (333, 517, 224, Box(80, 0, 144, 224), Box(40, 0, 144, 224)),
+    (100, 100, 224, Box(0, 0, 224, 224), Box(0, 0, 224, 224)),
+    (224, 224, 224, Box(0, 0, 224, 224), Box(0, 0, 224, 224)),
+    (1, 4000, 224, Box(223, 0, 1, 224), Box(111, 0, 1, 224)),
+    (4000, 1, 224, Box(0, 223, 224, 1), Box(0, 111, 224, 1)),
+])  # fmt: skip
+def test_bars_are_where_the_family_puts_them(
+    rows: int, columns: int, side: int, top_left: Box, centred: Box
+) -> None:
+    assert placed(rows, columns, side, side, "letterbox_top_left") == top_left
+    assert placed(rows, columns, side, side, "letterbox") == centred
+    assert placed(rows, columns, side, side, "stretch") == Box(0, 0, side, side)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Grafana dashboards: what Grafana needs to load them, and queries that ask for what is exposed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from boards import BOARDS, queries, resolved, shown
+from debian_tools import promtool
+from prometheus_client.parser import text_string_to_metric_families
+from promql import exposed, selectors, unknown
+from repository import ROOT
+from rules import RECORDED
+
+from reflex_core.metrics.metrics import Metrics
+
+DASHBOARDS = ROOT / "dashboards"
+COLUMNS = 24
+KINDS = {"row", "stat", "table", "timeseries", "heatmap"}
+
+each_board = pytest.mark.parametrize("name", BOARDS)
+
+
+@each_board
+def test_grafana_finds_what_it_needs(name: str) -> None:
+    board = BOARDS[name]
+    assert board["schemaVersion"] >= 36  # from there on a data source is named by type and uid
+    assert board["uid"] == f"reflex-{name}"
+    assert "id" not in board  # a number of some Grafana's database
+    assert [panel["type"] for panel in board["panels"] if panel["type"] not in KINDS] == []
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    for panel in shown(name):
+        assert panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        references = [target["refId"] for target in panel["targets"]]
+        assert references
+        assert len(set(references)) == len(references)
+        assert {"defaults", "overrides"} == set(panel["fieldConfig"])
+
+
+@each_board
+def test_panels_lie_side_by_side_and_not_on_each_other(name: str) -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in BOARDS[name]["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= COLUMNS
+        cells = set(itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])))
+        assert cells, panel["title"]
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+@each_board
+def test_a_robot_can_be_picked_and_every_query_keeps_to_it(name: str) -> None:
+    variables = {entry["name"]: entry for entry in BOARDS[name]["templating"]["list"]}
+    assert list(variables) == ["datasource", "robot_id", "instance"]
+    for picked in ("robot_id", "instance"):
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variables[picked]["query"]["query"])
+        assert found is not None
+        assert found[2] == picked
+        assert unknown(found[1], exposed()) == []
+    for expression in queries(name):
+        for metric, labels in selectors(resolved(expression))[0]:
+            assert {"robot_id", "instance"} <= labels, f"{metric} in {expression}"
+
+
+@each_board
+def test_queries_ask_for_metrics_and_labels_that_are_exposed(name: str) -> None:
+    known = exposed() | RECORDED
+    assert {expression: unknown(resolved(expression), known) for expression in queries(name)} == {
+        expression: [] for expression in queries(name)
+    }
+
+
+@each_board
+def test_legends_name_labels_that_the_query_keeps(name: str) -> None:
+    known = exposed() | RECORDED
+    for panel in shown(name):
+        for target in panel["targets"]:
+            asked, grouped = selectors(resolved(target["expr"]))
+            kept = grouped or {label for metric, _ in asked for label in known[metric]}
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept, panel["title"]
+
+
+def test_promtool_accepts_every_query(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"dashboard:query{number}", "expr": resolved(expression)}
+        for number, expression in enumerate([*queries("fleet"), *queries("robot")])
+    ]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}), encoding="utf-8")
+    command = [promtool(), "check", "rules", "--lint=none", str(file)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    """A figure that nobody can see was not worth counting: a new one gets its place in robot.json."""
+    drawn = " ".join([*queries("fleet"), *queries("robot")])
+    families = text_string_to_metric_families(Metrics().exposition().decode())
+    names = [family.name for family in families if not family.name.endswith("_created")]
+    assert [name for name in names if not re.search(rf"\b{name}(_total|_bucket|_sum|_count)?\b", drawn)] == []
+
+
+def test_the_fleet_leads_to_its_robots_and_back() -> None:
+    assert "/d/reflex-robot?var-robot_id=" in json.dumps(BOARDS["fleet"])
+    assert BOARDS["robot"]["links"][0]["url"] == "/d/reflex-fleet"

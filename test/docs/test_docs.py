@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages say holds: links, commands, test names, fields."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+from servers import MakeEngine
+
+from reflex_core.files.share import embedded_policy
+from reflex_core.settings.table import TABLE
+from reflex_ros import launch_args
+from reflex_ros.cli.serve import main as serve_main
+from reflex_ros.sidecar.server import Sidecar
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]+))?\)", page.read_text(encoding="utf-8")):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_page_is_of_one_kind_and_in_the_index() -> None:
+    kinds = {path.name for path in DOCS.iterdir()}
+    assert kinds == {"index.md", "tutorials", "how-to", "reference", "explanation", "pictures"}
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(DOCS)) for page in PAGES if page.parent.parent == DOCS]
+    assert len(pages) > 20
+    assert [page for page in pages if f"({page})" not in index] == []
+
+
+FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_core", "reflex_ros",
+           "test", "training")  # fmt: skip
+TEXTS = {".py", ".yaml", ".yml", ".json", ".md", ".toml", ".xml", ".txt", ".rst", ".js", ".html", ""}
+OTHERS = {"docs/spec.md"}  # of git-lfs
+
+
+def test_pages_that_files_of_the_repository_name_exist() -> None:
+    """In help texts, error sentences, comments and configuration."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.name != "CHANGELOG.rst"]
+    missing = {}
+    for file in files:
+        if file.is_file() and file.suffix in TEXTS:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            named = set(re.findall(r"(?<![\w/-])docs/[\w./-]+\.(?:md|png|gif|webp)\b", text)) - OTHERS
+            missing |= {page: file for page in named if not (ROOT / page).exists()}
+    assert missing == {}
+
+
+def anchors(page: Path) -> list[str]:
+    """What the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_make_verbs_in_the_readme_exist() -> None:
+    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^  {verb}\b", helped, re.MULTILINE), verb
+
+
+def test_launch_arguments_in_the_readme_are_settings() -> None:
+    names = {row.name for row in TABLE} | {name for name, _, _ in launch_args.OWN_ARGUMENTS}
+    for name in re.findall(r"(?<!/)\b(\w+):=(?!\s)", re.sub(r'"[^"]*"', "", README)):
+        assert name in names
+
+
+def test_the_readme_serve_command_is_understood(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "reflex serve /path/to/export --embodiment franka --no-ros" in README
+    assert serve_main([str(tmp_path / "export"), "--embodiment", "franka", "--no-ros", "--port", "0"]) == 1
+    assert "no such export directory" in capsys.readouterr().err
+
+
+def test_every_test_that_the_behaviour_page_names_exists() -> None:
+    named = set(
+        re.findall(r"`(test_\w+)`", (DOCS / "reference" / "behaviour.md").read_text(encoding="utf-8"))
+    )
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "test").rglob("test_*.py"))
+    assert named
+    assert [name for name in sorted(named) if f"def {name}(" not in there] == []
+
+
+@pytest.fixture
+def sidecar(make_engine: MakeEngine):  # type: ignore[no-untyped-def]
+    engine = make_engine("mono_pi0_7", export_dir=str(embedded_policy()), port=0)
+    found = Sidecar(engine, engine.settings)
+    found.start()
+    yield found
+    found.stop()
+
+
+def test_the_readme_request_gets_a_chunk_and_the_page_lists_the_reply_fields(sidecar: Sidecar) -> None:
+    from urllib.request import Request, urlopen
+
+    script = re.search(r"<<'PY'.*?\n(.*?)\nPY", README, re.DOTALL)
+    assert script is not None
+    body = subprocess.run([sys.executable, "-c", script[1]], capture_output=True, check=True).stdout
+    with urlopen(Request(f"{sidecar.url}/act", data=body), timeout=30) as answer:
+        reply = json.load(answer)
+    assert len(reply["actions"]) == 50
+    page = (DOCS / "reference" / "http.md").read_text(encoding="utf-8")
+    listed = page[page.index("The reply always holds") : page.index("Errors are")]
+    fields = {name for name in re.findall(r"`(\w+)`", listed) if name != "seed"} | {"seed"}
+    assert fields - set(reply) == set(), "promised but absent"
+    assert set(reply) - fields == set(), "present but not on the page"
+
+
+def test_curl_paths_in_the_readme_answer(sidecar: Sidecar) -> None:
+    from urllib.request import urlopen
+
+    for path in re.findall(r"curl -s localhost:8000(/\w+)", README):
+        with urlopen(sidecar.url + path, timeout=30) as answer:
+            assert answer.status == 200

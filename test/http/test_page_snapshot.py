@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page remembers and says: events of the guard, the histogram, the big letters, small pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from asking import AT_REST, BEYOND
+from http_client import picture
+from servers import MakeEngine
+from wedge_requests import answer, request
+
+from reflex_core.engine.engine import Engine
+from reflex_core.errors import ReflexError
+from reflex_core.robot.callers import ROS
+from reflex_core.values import HOLD, Frame, GuardReport, Observation
+from reflex_ros.node.diagnostics import Finding
+from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
+from reflex_ros.sidecar.history import EVENTS, LATENCIES, Watch
+from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
+from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, headline
+from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
+
+ACTIVE = Look("active")
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine) -> Engine:
+    return make_engine("calm", embodiment="franka")
+
+
+def act(engine: Engine, state: Any = AT_REST, **more: Any) -> None:
+    pixels = picture()
+    frame = Frame(pixels.tobytes(), "rgb8", *pixels.shape[:2])
+    observation = Observation({"camera": frame}, np.asarray(state, np.float32), "reach")
+    engine.act(engine.request(observation, **more))
+
+
+def trip(engine: Engine, caller: str) -> None:
+    """Ten chunks that begin too far from where the robot is."""
+    for number in range(10):
+        act(engine, BEYOND, episode_id=f"ep_{number}", caller=caller)
+    assert engine.loaded is not None
+    assert engine.loaded.guard.status(caller).tripped
+
+
+def clamped(line: str = "joint1 velocity: 3 > 2 rad/s", **changes: Any) -> Any:
+    served = replace(answer(request()), guard=GuardReport(True, 1, (line,)))
+    return replace(served, **changes)
+
+
+def document(
+    engine: Engine, watch: Watch, look: Look | None = None, *, has_key: bool = True
+) -> dict[str, Any]:
+    robot = Robot(str, str, lambda: look) if look is not None else None
+    return dict(json.loads(Snapshots(engine, watch, robot, has_key=has_key, only_stop=False).state()))
+
+
+def test_the_same_finding_in_a_row_is_one_event() -> None:
+    watch = Watch()
+    for value in (3, 4, 5):
+        watch(request(), clamped(f"joint1 velocity: {value} > 2 rad/s"))
+    watch(request(), clamped("joint2 velocity: 9 > 2 rad/s"))
+    watch(request(), clamped("joint2 velocity: 9 > 2 rad/s", hold_reason="guard_tripped"))
+    first, second, third = watch.seen().events
+    assert (first.times, first.violations) == (3, ("joint1 velocity: 5 > 2 rad/s",))
+    assert first.last_s >= first.first_s
+    assert (second.times, third.hold_reason) == (1, "guard_tripped")
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    watch = Watch()
+    for number in range(LATENCIES + 10):
+        watch(request(), clamped(f"joint{number} velocity: 3 > 2 rad/s"))
+    seen = watch.seen()
+    assert (len(seen.latencies_ms), len(seen.finished_ns), len(seen.events)) == (LATENCIES, LATENCIES, EVENTS)
+    assert seen.counts["answers"] == seen.counts["clamped"] == LATENCIES + 10
+
+
+def test_a_calm_answer_is_no_event() -> None:
+    watch = Watch()
+    watch(request(), answer(request()))
+    assert watch.seen().events == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "top"),
+    [(0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (4.9, 5.0), (51.0, 100.0), (100.0, 100.0), (1201.0, 2000.0)],
+)
+def test_the_scale_is_round(value: float, top: float) -> None:
+    assert nice_top(value) == top
+
+
+def test_no_latency_falls_out_of_the_histogram(engine: Engine) -> None:
+    watch = Watch()
+    for latency_ms in [10.0] * 500 + [90_000.0]:
+        watch(request(), replace(answer(request()), latency_ms=latency_ms))
+    latency = document(engine, watch)["latency"]
+    assert len(latency["bars"]) == BARS
+    assert sum(latency["bars"]) == latency["count"] == 501
+    assert latency["bars"][-1] == 1
+    assert latency["max_ms"] == 90_000.0
+    assert latency["top_ms"] < 100.0, "one that is far out does not flatten the others"
+
+
+def test_deadline_and_objective_are_always_inside_the_histogram(make_engine: MakeEngine) -> None:
+    engine = make_engine("calm", embodiment="franka", deadline_ms=700.0, slo="p95=900ms", slo_mode="log_only")
+    latency = document(engine, Watch())["latency"]
+    assert (latency["deadline_ms"], latency["slo"]["threshold_ms"]) == (700.0, 900.0)
+    assert latency["top_ms"] >= 900.0
+
+
+def test_numbers_that_json_does_not_know_become_null(engine: Engine) -> None:
+    watch = Watch()
+    act(engine)
+    engine.listen(watch)
+    act(engine)
+    seen = watch.seen()
+    assert seen.answer is not None
+    served = seen.answer.served
+    actions = served.chunk.actions.copy()
+    actions[0, 0], actions[1, 0] = np.nan, np.inf
+    watch(seen.answer.request, replace(served, chunk=replace(served.chunk, actions=actions)))
+    assert document(engine, watch)["chunk"]["joints"][0]["rows"][:2] == [None, None]
+
+
+def test_what_the_model_wanted_is_told_only_where_it_was_changed(engine: Engine) -> None:
+    watch = Watch()
+    engine.listen(watch)
+    act(engine)
+    assert document(engine, watch)["chunk"]["joints"][0]["raw"] is None
+    act(engine, [0.02, *AT_REST[1:]], episode_id="other")
+    found = document(engine, watch)
+    assert found["chunk"]["source"] in ("policy", HOLD)
+    assert len(found["chunk"]["joints"]) == 7
+
+
+def test_settings_name_no_folder_of_this_machine(engine: Engine) -> None:
+    rows = {row["name"]: row for row in document(engine, Watch())["settings"]}
+    assert rows["export_dir"] == {"name": "export_dir", "value": "calm", "live": False}
+    assert rows["deadline_ms"]["live"] is True
+    assert "api_key_file" not in rows
+
+
+def test_pictures_come_once_per_inference(engine: Engine) -> None:
+    watch = Watch()
+    engine.listen(watch)
+    snapshots = Snapshots(engine, watch, None, has_key=True, only_stop=False)
+    assert snapshots.pictures() is None
+    act(engine)
+    assert [frame["camera"] for frame in json.loads(snapshots.pictures() or b"")["frames"]] == ["camera"]
+    assert snapshots.pictures() is None
+    act(engine)
+    assert snapshots.pictures() is not None
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "png", "rgb8", "mono8"])
+def test_every_kind_of_frame_becomes_small(encoding: str) -> None:
+    pixels = picture(960, 1280, (180, 180, 180))
+    data = {
+        "jpeg": lambda: simplejpeg.encode_jpeg(pixels),
+        "png": lambda: cv2.imencode(".png", pixels)[1].tobytes(),
+        "rgb8": pixels.tobytes,
+        "mono8": pixels[:, :, 0].tobytes,
+    }[encoding]()
+    small = simplejpeg.decode_jpeg(thumbnail(Frame(data, encoding, 960, 1280)))
+    assert small.shape == (240, LONGEST_SIDE, 3)
+    assert abs(float(small.mean()) - 180) < 3
+
+
+def test_a_small_frame_is_not_blown_up_and_a_long_one_keeps_a_row() -> None:
+    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(20, 30).tobytes(), "rgb8", 20, 30))).shape == (
+        20,
+        30,
+        3,
+    )
+    assert simplejpeg.decode_jpeg(thumbnail(Frame(picture(1, 900).tobytes(), "rgb8", 1, 900))).shape[:2] == (
+        1,
+        320,
+    )
+
+
+def test_a_frame_that_cannot_be_shown_leaves_the_others_alone() -> None:
+    def refuse(_: Frame) -> Any:
+        raise RuntimeError("the decoder broke")
+
+    good = Frame(picture().tobytes(), "rgb8", 32, 32)
+    shown = thumbnails(
+        {"torn": Frame(b"\xff\xd8torn", "jpeg"), "odd": replace(good, decoder=refuse), "good": good}
+    )
+    assert [("problem" in one, "jpeg" in one) for one in shown] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_the_letters_say_ready(engine: Engine) -> None:
+    assert (headline(engine, None).level, headline(engine, None).word) == (GOOD, "READY")
+    assert headline(engine, ACTIVE).word == "READY"
+
+
+def test_the_letters_follow_loading(make_engine: MakeEngine) -> None:
+    engine = make_engine("calm", ready=False, embodiment="franka")
+    assert (headline(engine, None).level, headline(engine, None).word) == (WAIT, "INITIALIZING")
+    engine.load()
+    assert headline(engine, None).word == "INACTIVE"
+    refused = headline(engine, replace(ACTIVE, refusal="a robot needs an embodiment"))
+    assert (refused.level, refused.word, refused.sentence) == (BAD, "REFUSED", "a robot needs an embodiment")
+
+
+def test_the_letters_say_why_it_failed(make_engine: MakeEngine) -> None:
+    engine = make_engine("calm", ready=False, embodiment="no-such-robot")
+    with pytest.raises(ReflexError):
+        engine.load()
+    found = headline(engine, None)
+    assert (found.level, found.word) == (BAD, "FAILED")
+    assert "no-such-robot" in found.sentence
+
+
+def test_without_a_key_no_sentence_names_a_file(make_engine: MakeEngine, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    engine = make_engine("calm", ready=False, embodiment="franka")
+    with pytest.raises(ReflexError, match=gone):
+        engine.load(replace(engine.settings, export_dir=gone))
+    look = replace(
+        ACTIVE,
+        refusal=f"{gone}/limits.json: no such file",
+        problem="not-ready",
+        problem_text=f"the policy is not serving: {engine.reason}",
+        findings=(Finding("policy", b"\x02", engine.reason, {}),),
+    )
+    assert json.dumps(document(engine, Watch(), look)).count(gone) == 4, "who has the key reads everything"
+    found = document(engine, Watch(), look, has_key=False)
+    assert gone not in json.dumps(found)
+    assert found["headline"]["sentence"] == "configuration refused, see the log"
+    assert found["robot"]["refusal"] == "refused, see the log"
+    assert found["robot"]["problem_text"] == "the policy is not serving: configuration refused, see the log"
+
+
+def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_engine: MakeEngine) -> None:
+    engine = make_engine("calm", ready=False, embodiment="franka")
+    look = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
+    assert document(engine, Watch(), look)["headline"]["sentence"] == look.refusal
+    hidden = document(engine, Watch(), look, has_key=False)["headline"]
+    assert (hidden["word"], hidden["sentence"]) == ("REFUSED", "refused, see the log")
+
+
+@pytest.mark.parametrize(
+    ("look", "level", "word", "sentence"),
+    [
+        (replace(ACTIVE, stopped=True, hold_reason="stopped"), WARN, "STOPPED", "until Resume"),
+        (
+            replace(ACTIVE, hold_reason="stale", problem="stale", problem_text="camera is 900 ms old"),
+            BAD,
+            "HOLDING",
+            "900 ms",
+        ),
+        (replace(ACTIVE, hold_reason="guard_tripped"), BAD, "HOLDING", "guard_tripped"),
+        (replace(ACTIVE, problem="deadline", problem_text="too slow"), WARN, "READY", "deadline: too slow"),
+    ],
+)
+def test_the_letters_say_what_holds_the_robot(
+    engine: Engine, look: Look, level: str, word: str, sentence: str
+) -> None:
+    found = headline(engine, look)
+    assert (found.level, found.word) == (level, word)
+    assert sentence in found.sentence
+
+
+def test_a_tripped_guard_goes_before_a_stop(engine: Engine) -> None:
+    trip(engine, ROS)
+    found = headline(engine, replace(ACTIVE, stopped=True))
+    assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
+
+
+def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: Engine) -> None:
+    trip(engine, "stranger")
+    found = headline(engine, ACTIVE)
+    assert (found.level, found.word) == (WARN, "READY")
+    assert "stranger" in found.sentence
+    shown = document(engine, Watch(), ACTIVE)["guard"]
+    assert (shown["tripped"], shown["consecutive_clamps"]) == (False, 0)
+    assert (shown["tripped_callers"], shown["reset_caller"]) == (["stranger"], "stranger")
+    trip(engine, ROS)
+    shown = document(engine, Watch(), ACTIVE)["guard"]
+    assert (shown["tripped"], shown["tripped_callers"], shown["reset_caller"]) == (True, ["stranger"], ROS)
+
+
+def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -> None:
+    trip(engine, "stranger")
+    found = headline(engine, None)
+    assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
+    assert found.sentence.startswith("Held: stranger: consecutive_clamp_limit_exceeded")
+    assert document(engine, Watch())["guard"]["tripped"] is True
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1:8000", True), ("localhost", True), ("[::1]:8000", True), ("192.168.0.7:8000", True),
+        ("robot.example", False), ("127.0.0.1.evil.example", False), ("", False), ("[", False),
+    ],
+)  # fmt: skip
+def test_only_addresses_are_nobody_elses(host: str, own: bool) -> None:
+    assert is_own_name(host) is own
+
+
+@pytest.mark.parametrize(
+    ("headers", "foreign"),
+    [
+        ({}, False),
+        ({"Host": "robot.example"}, False),
+        ({"Origin": "http://127.0.0.1:8000", "Host": "127.0.0.1:8000"}, False),
+        ({"Origin": "http://127.0.0.1:9000", "Host": "127.0.0.1:8000"}, True),
+        ({"Origin": "http://evil.example", "Host": "127.0.0.1:8000"}, True),
+        ({"Origin": "http://evil.example", "Host": "evil.example"}, True),
+        ({"Origin": "null", "Host": "127.0.0.1:8000"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "none"}, False),
+    ],
+)
+def test_whose_request_it_is(headers: dict[str, str], foreign: bool) -> None:
+    assert from_elsewhere(headers) is foreign
+
+
+BROWSER = {"Host": "192.168.0.7:8000", "User-Agent": "Mozilla/5.0"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Host": "192.168.0.7:8000", "User-Agent": "curl/8"}, False),
+        (BROWSER, True),
+        (BROWSER | {"Sec-Fetch-Site": "same-origin"}, False),
+        (BROWSER | {"Sec-Fetch-Site": "same-site"}, True),
+        (BROWSER | {"X-Reflex-Page": "1"}, False),
+        (BROWSER | {"X-Reflex-Page": "1", "Origin": "http://192.168.0.7:9000"}, True),
+    ],
+)
+def test_a_browser_that_does_not_say_who_asks_gets_no_place(headers: dict[str, str], refused: bool) -> None:
+    found = refusal("GET", "/events", headers, alone=False)
+    assert found == (("foreign-origin", FOREIGN_ORIGIN) if refused else None)

@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that hold connections, never finish, or speak no HTTP: others are served, and the log stays short."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import socket
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import orjson
+import pytest
+from http_client import Background, busy, good, in_flight, wait_for
+from raw_http import act_bytes, answered
+
+from reflex_ros.sidecar.connections import LEAST_CONNECTIONS, ConnectionLimits, connections_that_fit
+
+Serve = Callable[..., Any]
+
+FEW = ConnectionLimits(most=8, head_s=60.0, idle_s=60.0, body_idle_s=60.0)
+SHORT = ConnectionLimits(most=64, head_s=0.2, idle_s=0.3, body_idle_s=0.2)
+HEAD = b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+TLS_HELLO = bytes.fromhex("16030100a5010000a10303") + bytes(160)
+
+
+@contextmanager
+def sockets(server: Any, number: int, data: bytes = b"") -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        found = []
+        for _ in range(number):
+            one = stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60)
+            )
+            if data:
+                one.sendall(data)
+            found.append(one)
+        yield found
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
+
+
+def said(reply: bytes) -> tuple[int, dict[str, Any]]:
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert b"application/json" in head, reply
+    return int(head.split()[1]), json.loads(body)
+
+
+def ask(server: Any, data: bytes) -> tuple[int, dict[str, Any]]:
+    with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60) as connection:
+        connection.sendall(data)
+        return said(answered(connection))
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """A log in which nobody forges a line, no traceback stands, and trouble of one kind is told once."""
+    caplog.set_level(logging.INFO)
+    yield caplog
+    loud = [record for record in caplog.records if "sidecar" in record.name or "aiohttp" in record.name]
+    assert not any(record.exc_info for record in loud)
+    assert len(loud) <= 4, caplog.text
+    assert all(len(record.getMessage()) < 400 and record.getMessage().isprintable() for record in loud)
+
+
+@pytest.mark.parametrize("data", [b"", b"POST /act HT", HEAD + b"Content-Length: 500\r\n\r\n{"])
+def test_health_is_answered_however_many_hold_connections(serve: Serve, quiet: Any, data: bytes) -> None:
+    server = serve("mono_pi0_7", limits=FEW)
+    with sockets(server, 40, data):
+        for _ in range(3):
+            assert server.client.get("/health").status == 200
+            assert server.client.act().status == 200
+        assert len(server.sidecar.connections) <= FEW.most
+        text = server.client.get("/metrics").body.decode()
+    assert 'reflex_act_errors_total{slug="too-many-connections"}' in text
+
+
+def test_those_who_are_being_served_do_not_make_room(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7", limits=ConnectionLimits(most=2))
+    with busy(server.engine), sockets(server, 2, act_bytes()) as served:
+        wait_for(lambda: server.sidecar.waiting == 2)
+        with sockets(server, 1) as late:
+            status, document = said(everything(late[0]))
+        assert (status, document["error"]) == (503, "too-many-connections")
+        server.engine  # noqa: B018
+    del served
+
+
+def test_those_who_are_served_get_their_answers(serve: Serve) -> None:
+    server = serve("mono_pi0_7", limits=ConnectionLimits(most=2))
+    with ExitStack() as stack:
+        with busy(server.engine):
+            served = stack.enter_context(sockets(server, 2, act_bytes()))
+            wait_for(lambda: server.sidecar.waiting == 2)
+            with sockets(server, 5):
+                pass
+        assert [b" 200 " in answered(one).splitlines()[0] for one in served] == [True, True]
+
+
+@pytest.mark.parametrize("data", [b"GET /health HT", HEAD, HEAD + b"X: " + b"y" * 4000])
+def test_half_a_head_is_waited_for_so_long(serve: Serve, quiet: Any, data: bytes) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+    with sockets(server, 3, data) as slow:
+        for connection in slow:
+            status, document = said(everything(connection))
+            assert (status, document["error"]) == (408, "request-timeout")
+
+
+def test_a_head_that_trickles_is_not_waited_for_longer(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+
+    def trickled(connection: socket.socket) -> bool:
+        try:
+            connection.sendall(b"x")
+        except ConnectionError:
+            return True
+        return not len(server.sidecar.connections)
+
+    with sockets(server, 1, HEAD + b"X: ") as [slow]:
+        wait_for(lambda: trickled(slow))
+
+
+def test_a_silent_connection_ends_before_and_after_a_request(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+    with (
+        sockets(server, 1) as [silent],
+        sockets(server, 1, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n") as [kept],
+    ):
+        assert everything(silent) == b""
+        assert b" 200 " in everything(kept).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 5000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"]
+)
+def test_a_body_that_does_not_go_on_is_given_up(serve: Serve, quiet: Any, framing: bytes) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+    with sockets(server, 1, HEAD + framing) as [slow]:
+        status, document = said(everything(slow))
+    assert (status, document["error"]) == (408, "request-timeout")
+    assert server.client.act().status == 200
+
+
+def test_bodies_that_never_end_take_no_more_memory_than_is_meant_for_them(serve: Serve, quiet: Any) -> None:
+    """The largest is given up, so that whoever finishes is served."""
+    bound = 3 << 20
+    server = serve("mono_pi0_7", body_bytes=bound)
+    memory = server.sidecar.memory
+    part = b" " * 200_000
+    with sockets(server, 12, HEAD + b"Content-Length: 90000000\r\n\r\n" + part) as slow:
+        wait_for(lambda: memory.bytes)
+        for _ in range(3):
+            assert server.client.act().status == 200
+            assert memory.bytes * 3 <= bound
+        refused = [connection for connection in slow if _has_answer(connection)]
+        assert refused
+        status, document = said(everything(refused[0]))
+    assert (status, document["error"]) == (503, "queue_full")
+    wait_for(lambda: memory.bytes == 0)
+
+
+def zipped(path: bytes, body: bytes) -> bytes:
+    """A whole POST whose body is some thousandths of what it unpacks to."""
+    packed = gzip.compress(body)
+    head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: gzip\r\n" % path
+    return head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+
+
+def black(pixels: int) -> bytes:
+    """A request with a picture that packs well: 4 bytes of base64 a pixel."""
+    picture = {"data": "AAAA" * pixels, "encoding": "rgb8", "height": 1024, "width": pixels // 1024}
+    return json.dumps(good(image=picture)).encode()
+
+
+def test_what_bodies_unpack_to_counts_in_the_memory_that_is_meant_for_them(serve: Serve, quiet: Any) -> None:
+    """As many are served as there is room for; the others are told when to come again."""
+    bound = 18 << 20
+    server = serve("mono_pi0_7", body_bytes=bound, max_pixels=2 << 20)
+    memory, most = server.sidecar.memory, [0]
+
+    def refused() -> list[socket.socket]:
+        most[0] = max(most[0], memory.bytes)
+        return [one for one in bombs if _has_answer(one)]
+
+    with sockets(server, 12, b"") as bombs:
+        with busy(server.engine):  # the picture of the first is kept meanwhile
+            for one in bombs:
+                one.sendall(zipped(b"/act", black(1 << 20)))
+            wait_for(lambda: len(refused()) == 11)
+            assert 3 << 20 <= memory.bytes < 4 << 20  # of the picture alone, not of its JSON
+        replies = [answered(one) for one in bombs]
+    assert most[0] * 3 <= bound
+    assert sorted(said(reply)[0] for reply in replies) == [200] + [503] * 11
+    for reply in replies:
+        if b" 503 " in reply.splitlines()[0]:
+            assert said(reply)[1]["error"] == "queue_full"
+            assert b"\r\nRetry-After: " in reply
+    wait_for(lambda: memory.bytes == 0)
+    assert server.client.act().status == 200
+
+
+def test_what_a_client_that_has_gone_unpacked_counts_until_its_worker_is_done(serve: Serve) -> None:
+    server = serve("mono_pi0_7", body_bytes=18 << 20, max_pixels=2 << 20)
+    memory = server.sidecar.memory
+    with busy(server.engine):
+        with sockets(server, 1, zipped(b"/act", black(1 << 20))) as [going]:
+            wait_for(lambda: in_flight(server.engine) == 1)
+            going.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_for(lambda: len(server.sidecar.connections) == 0)
+        assert memory.bytes >= 3 << 20
+    wait_for(lambda: memory.bytes == 0)
+
+
+def test_bodies_that_are_refused_leave_nothing_in_memory(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    many_values = b'{"x":[' + b"{}," * 2_200_000 + b"0]}"
+    for data, status in (
+        (zipped(b"/policies", bytes(1 << 20)), 413),
+        (zipped(b"/act", many_values), 413),
+        (zipped(b"/act", b"{" + bytes(1 << 20)), 400),
+        (zipped(b"/act", bytes(100_000))[:-5] + b"wrong", 400),
+    ):
+        assert ask(server, data)[0] == status
+        wait_for(lambda: server.sidecar.memory.bytes == 0)
+
+
+def _has_answer(connection: socket.socket) -> bool:
+    connection.settimeout(0.0)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(60)
+
+
+def test_a_client_that_goes_amid_its_body_is_no_trouble(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    with sockets(server, 5, HEAD + b"Content-Length: 9000\r\n\r\n{") as going:
+        wait_for(lambda: server.sidecar.memory.bytes == 5)
+        for connection in going:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: len(server.sidecar.connections) == 0)
+    assert server.client.act().status == 200
+
+
+def test_who_has_no_key_has_no_body_read(serve: Serve, tmp_path: Any) -> None:
+    (tmp_path / "key").write_text("secret")
+    server = serve("mono_pi0_7", api_key_file=str(tmp_path / "key"))
+    with sockets(server, 1, HEAD + b"Content-Length: 90000000\r\n\r\n" + bytes(100_000)) as [stranger]:
+        assert b" 401 " in stranger.recv(65536)
+        assert server.sidecar.memory.bytes == 0
+
+
+BODY = json.dumps(good()).encode()
+RAW_DEFLATE = zlib.compressobj(wbits=-15)
+PACKED = {
+    "gzip": ("gzip", gzip.compress(BODY)),
+    "gzip, as old clients call it": ("x-gzip", gzip.compress(BODY)),
+    "deflate": ("deflate", zlib.compress(BODY)),
+    "identity": ("identity", BODY),
+    "nothing": ("", BODY),
+}
+REFUSED = {
+    "gzip that is none": ("gzip", BODY, 400, "malformed-json"),
+    "deflate that is none": ("deflate", BODY, 400, "malformed-json"),
+    "gzip cut off": ("gzip", gzip.compress(BODY)[:-20], 400, "malformed-json"),
+    "gzip and more": ("gzip", gzip.compress(BODY) + b"more", 400, "malformed-json"),
+    "nothing as gzip": ("gzip", b"", 400, "malformed-json"),
+    "brotli": ("br", BODY, 415, "unsupported-encoding"),
+    "what nobody knows": ("x\tfake", BODY, 415, "unsupported-encoding"),
+    "twice gzip": ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 415, "unsupported-encoding"),
+    "a bomb": ("gzip", gzip.compress(bytes(8 << 20)), 413, "body-too-large"),
+}  # fmt: skip
+
+
+def test_packed_bodies_are_unpacked_or_refused_in_json(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7", max_pixels=1024)
+    for name, (encoding, body) in PACKED.items():
+        answer = server.client.ask("POST", "/act", body, Content_Encoding=encoding)
+        assert answer.status == 200, (name, answer.body)
+    for name, (encoding, body, status, slug) in REFUSED.items():
+        answer = server.client.ask("POST", "/act", body, Content_Encoding=encoding)
+        assert (answer.status, answer.json["error"]) == (status, slug), (name, answer.body)
+        assert answer.json["message"].isprintable()
+    for path in ("/policies", "/episodes/a/outcome"):
+        answer = server.client.ask("POST", path, b'{"success": true}', Content_Encoding="gzip")
+        assert (answer.status, answer.json["error"]) == (400, "malformed-json")
+
+
+NOT_HTTP = {
+    "a header of 20 kB": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+    "a path of 20 kB": b"GET /" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a thousand headers": b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+    "no Host": b"GET /health HTTP/1.1\r\n\r\n",
+    "no Host for /act": b"POST /act HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY,
+    "two Hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+    "TLS": TLS_HELLO + b"\r\n\r\n",
+    "HTTP/0.9": b"GET /health\r\n\r\n",
+    "a version that never was": b"GET /health HTTP/7.3\r\nHost: localhost\r\n\r\n",
+    "a method of bytes": b"\x00\x01\xfe / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path of bytes": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a header that forges": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\x00\x1b[2J[ERROR]\r\n\r\n",
+    "a header without a colon": b"GET /health HTTP/1.1\r\nHost: localhost\r\n[ERROR] fake\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+    "a negative length": HEAD + b"Content-Length: -5\r\n\r\n{}",
+    "a length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks that are none": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+}  # fmt: skip
+
+
+def test_what_is_no_http_gets_a_short_answer_and_one_line(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    for name, data in NOT_HTTP.items():
+        with sockets(server, 1, data) as [connection]:
+            connection.shutdown(socket.SHUT_WR)
+            reply = everything(connection)
+        status, document = said(reply)
+        assert status in (400, 431), (name, reply)
+        assert len(reply) < 600, name
+        assert b"Traceback" not in reply
+        assert document["message"].isprintable()
+    assert server.client.act().status == 200
+
+
+def test_garbage_behind_a_request_ends_its_connection(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    with sockets(server, 1, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + TLS_HELLO + b"\r\n\r\n") as [
+        connection
+    ]:
+        reply = everything(connection)
+    assert b" 400 " in reply.splitlines()[0]
+
+
+def test_a_client_that_closed_its_half_gets_its_answer(serve: Serve) -> None:
+    server = serve("mono_pi0_7")
+    with sockets(server, 1, act_bytes(seed=7)) as [connection]:
+        connection.shutdown(socket.SHUT_WR)
+        reply = everything(connection)
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b'"seed":7' in reply
+    for data in (act_bytes()[:-5], b"GET /health HTTP/1.1\r\nHo"):
+        with sockets(server, 1, data) as [connection]:
+            connection.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in everything(connection)  # and the server lets go of it
+
+
+def test_a_client_that_closed_its_half_is_waited_for_however_long_it_takes(serve: Serve) -> None:
+    server = serve("mono_pi0_7")
+    with ExitStack() as stack:
+        with busy(server.engine):
+            [connection] = stack.enter_context(sockets(server, 1, act_bytes(seed=7)))
+            wait_for(lambda: in_flight(server.engine) == 1)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # does it still listen?
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_leave_descriptors_to_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = "reflex_ros.sidecar.connections.resource.getrlimit"
+    for soft, most in ((1024, 512), (256, 128), (10, LEAST_CONNECTIONS), (1 << 20, 512), (-1, 512)):
+        monkeypatch.setattr(limit, lambda _, soft=soft: (soft, soft))
+        assert connections_that_fit() == most
+
+
+def test_when_the_process_has_no_descriptor_left_others_make_room(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    with sockets(server, 5):
+        wait_for(lambda: len(server.sidecar.connections) == 5)
+        error = OSError(24, "Too many open files")
+        loop = server.sidecar.loop
+        for _ in range(100):
+            loop.call_soon_threadsafe(
+                loop.call_exception_handler,
+                {"message": "socket.accept() out of system resource", "exception": error},
+            )
+        wait_for(lambda: len(server.sidecar.connections) == 0)
+    assert server.client.get("/health").status == 200
+
+
+def test_a_client_that_does_not_read_its_answers_is_let_go(serve: Serve) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    connection.connect(("127.0.0.1", server.sidecar.port))
+    with connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.setblocking(False)
+
+        def let_go() -> bool:
+            try:
+                connection.send(request * 10)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                return True
+            return not len(server.sidecar.connections)
+
+        wait_for(let_go)
+    assert server.client.get("/health").status == 200
+    assert orjson.loads(server.client.get("/health").body)["status"] == "ok"
+
+
+def test_answers_are_sent_while_others_are_given_up(serve: Serve) -> None:
+    server = serve("mono_pi0_7", limits=SHORT)
+    with sockets(server, 10), sockets(server, 10, HEAD):
+        asking = [Background(server.client.act) for _ in range(4)]
+        assert [one.result().status for one in asking] == [200] * 4
+
+
+def test_an_expectation_that_nobody_can_meet_is_answered_in_json(serve: Serve, quiet: Any) -> None:
+    server = serve("mono_pi0_7")
+    for name, wanted in (("100-continue", 200), ("a\x1b[2Jfake", None), ("200-ok <b>", 417)):
+        head = HEAD + b"Expect: " + name.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        with sockets(server, 1, head + BODY) as [connection]:
+            connection.shutdown(socket.SHUT_WR)
+            reply = everything(connection).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        status, document = said(reply)
+        assert wanted in (status, None), reply
+        assert "fake" not in str(document)
+        assert "<b>" not in str(document)

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every family of reflex_core/metrics/metrics.py changes when what it counts happens, as GET /metrics shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
+from broken_jpegs import MENDED
+from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+from recordings import tiny_disk
+from ros_world import REACH_HOME, World, world
+from servers import Server
+
+from reflex_core.files.share import embedded_policy
+from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.records.recorder import Recorder
+from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a provocation works with."""
+
+    serve: Callable[..., Server]
+    exports: Callable[[str], Path]
+    export: Path
+    directory: Path
+
+
+# Yields the client when all is quiet, and ends, or yields again, when the figure has moved.
+Provocation = Generator[Client, None, None]
+
+
+def an_answer(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client)
+
+
+def an_episode(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client, episode_id="ep_1")
+
+
+def a_load(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False)
+    yield server.client
+    server.engine.load()
+    server.engine.warm_up()
+
+
+def a_request_inside(bench: Bench) -> Provocation:
+    server = bench.serve("calm")
+    yield server.client
+    with busy(server.engine):
+        Background(lambda: act(server.client))
+        wait_for(lambda: in_flight(server.engine) == 1)
+        yield server.client
+
+
+def a_clamped_chunk(bench: Bench) -> Provocation:
+    client = bench.serve("wide").client
+    yield client
+    act(client)
+
+
+def a_guard_that_trips(bench: Bench) -> Provocation:
+    client = bench.serve("wide").client
+    yield client
+    for _ in range(DEFAULT_MAX_CONSECUTIVE_CLAMPS):
+        act(client)
+
+
+def nan(bench: Bench) -> Provocation:
+    client = bench.serve("calm_nan").client
+    yield client
+    act(client, BEYOND)
+
+
+def a_missed_objective(bench: Bench) -> Provocation:
+    server = bench.serve("calm", slo=ALWAYS_MISSED, slo_mode="log_only")
+    miss_the_objective(server)
+    yield server.client
+    act(server.client)
+
+
+def a_missed_deadline(bench: Bench) -> Provocation:
+    client = bench.serve("calm_burning", deadline_ms=100.0).client
+    yield client
+    act(client, BEYOND)
+
+
+def a_cloud_that_is_down(bench: Bench) -> Provocation:
+    client = bench.serve("calm_raise", cloud_fallback="http://127.0.0.1:9").client
+    yield client
+    act(client, BEYOND)
+
+
+def a_model_that_raises(bench: Bench) -> Provocation:
+    client = bench.serve("calm_raise", max_consecutive_crashes=1).client
+    yield client
+    act(client, BEYOND)
+
+
+def a_long_instruction(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    act(client, instruction="red " * 30)
+
+
+def a_camera_that_stops(bench: Bench) -> Provocation:
+    """The ROS door's own figure: over HTTP an observation that is refused is an error of its caller."""
+    with world(export_dir=str(bench.export), embodiment="franka", http=True, port=0) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+        client = Client(sidecar.port)
+        yield client
+        before = families(client)["reflex_observations_refused"]
+        scene.robot.camera_on = False
+        wait_for(lambda: families(client)["reflex_observations_refused"] != before)
+        yield client
+
+
+Moved = Callable[[], bool]
+
+
+def on_a_robot(family: str, provoke: Callable[[World, Moved], object], export: Path) -> Provocation:
+    """What only the node counts: something is done to the robot until the family has moved."""
+    with world(export_dir=str(export), embodiment="franka", http=True, port=0) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+        client = Client(sidecar.port)
+        yield client
+        before = families(client)[family]
+        provoke(scene, lambda: families(client)[family] != before)
+        yield client
+
+
+def a_joint_that_lies(bench: Bench) -> Provocation:
+    def lie(scene: World, moved: Moved) -> None:
+        scene.robot.positions = [9.0, *REACH_HOME[1:]]
+        wait_for(moved)
+
+    yield from on_a_robot("reflex_implausible_readings", lie, bench.export)
+
+
+def a_stop_of_a_robot_that_measures_nothing(bench: Bench) -> Provocation:
+    def stop(scene: World, moved: Moved) -> None:
+        scene.robot.call("stop")  # after it, the command before counts for nothing
+        scene.robot.positions = [float("nan")] * len(REACH_HOME)
+        wait_for(lambda: scene.robot.call("stop") and moved())
+
+    yield from on_a_robot("reflex_holds_impossible", stop, bench.export)
+
+
+def a_model_that_hangs(bench: Bench) -> Provocation:
+    def hang(scene: World, moved: Moved) -> None:
+        with busy(scene.server.engine):
+            wait_for(moved)
+
+    yield from on_a_robot("reflex_watchdog_interventions", hang, bench.export)
+
+
+def a_picture_that_is_mended(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    assert act(client, image=text(MENDED["zeros before a restart marker"])).status == 200
+
+
+def a_gpu_that_is_not_there(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False, device="cuda", allow_cpu_fallback=True)
+    yield server.client
+    server.engine.load()
+
+
+def cuda_graphs_without_a_gpu(bench: Bench) -> Provocation:
+    server = bench.serve("calm", ready=False, cuda_graphs=True)
+    yield server.client
+    server.engine.load()
+
+
+def cuda_graphs(bench: Bench) -> Provocation:
+    """Only a GPU captures and replays, and only there a capture can fail: here the policy's part is played by hand.
+
+    benchmarks/gpu_check.py shows the same figures on a machine with a GPU.
+    """
+    server = bench.serve("calm")
+    yield server.client
+    graphs = CudaGraphMetrics(server.engine.metrics, "franka", "pi0-mono")
+    graphs.captured("denoise", 0.2)
+    graphs.replayed("denoise", 0.004)
+    graphs.capture_failed("prefix", "RuntimeError")
+
+
+def recorder_of(server: Server) -> Recorder:
+    assert server.engine.loaded is not None
+    [recorder] = server.engine.loaded.recorders
+    return recorder
+
+
+def a_record(bench: Bench) -> Provocation:
+    server = bench.serve("calm", record=str(bench.directory / "traces"))
+    yield server.client
+    wait_for(lambda: act(server.client) and recorder_of(server).written > 0)
+
+
+def a_full_disk(bench: Bench) -> Provocation:
+    with tiny_disk(bench.directory / "disk", 1 << 20) as disk:
+        server = bench.serve("calm", record=str(disk.path), record_no_gzip=True)
+        yield server.client
+        disk.fill()
+        recorder = recorder_of(server)
+        wait_for(lambda: act(server.client) and recorder.problem and recorder.dropped > 0)
+        assert server.client.get("/health").json["recorders"]["trace"].startswith("record-disk-full")
+        yield server.client
+
+
+def the_embedded_policy(bench: Bench, **settings: object) -> Client:
+    client: Client = bench.serve("calm", export_dir=str(embedded_policy()), **settings).client
+    return client
+
+
+def one_episode(client: Client, requests: int = 2) -> None:
+    for _ in range(requests):
+        grey = jpeg(
+            height=224, width=224, colour=(127, 127, 127)
+        )  # the head leaves pictures alone that look like nothing it has seen
+        assert client.act(image=grey, state=REACH_HOME, episode_id="ep_1", elapsed_rows=5).status == 200
+
+
+def a_prefix_that_is_kept(bench: Bench) -> Provocation:
+    client = the_embedded_policy(bench, prefix_cache=True)
+    yield client
+    one_episode(client)
+
+
+def a_chunk_that_is_guided(bench: Bench) -> Provocation:
+    client = the_embedded_policy(bench)
+    yield client
+    one_episode(client)
+
+
+def a_border(bench: Bench) -> Provocation:
+    client = bench.serve("calm").client
+    yield client
+    for _ in range(4):
+        act(client, episode_id="ep_1")
+
+
+def a_late_inference(bench: Bench) -> Provocation:
+    """Its budget is over before it begins."""
+    server = bench.serve("calm", deadline_ms=0.01)
+    yield server.client
+    act(server.client, episode_id="ep_1")
+    wait_for(lambda: figure(server.client, "reflex_late_inferences_total", outcome="kept"))
+
+
+def a_late_chunk(bench: Bench) -> Provocation:
+    """Its chunks last half a second."""
+    client = bench.serve("failing_raise", inject_latency_ms=700.0).client
+    yield client
+    for _ in range(2):
+        act(client, episode_id="ep_1")
+
+
+def two_policies(bench: Bench) -> Server:
+    return bench.serve("calm", policy_a=str(bench.export), policy_b=str(bench.export), rtc=False)
+
+
+def a_change_of_split(bench: Bench) -> Provocation:
+    server = two_policies(bench)
+    yield server.client
+    assert server.client.ask("POST", "/policies", b'{"split": 90}').status == 200
+
+
+def an_outcome(bench: Bench) -> Provocation:
+    server = bench.serve("calm")
+    yield server.client
+    assert server.client.ask("POST", "/episodes/ep_1/outcome", b'{"success": true}').status == 200
+
+
+def a_shadow(bench: Bench) -> Provocation:
+    server = bench.serve("calm", shadow_policy=str(bench.exports("calm_other")))
+    yield server.client
+    compared = server.engine.metrics.shadow_compared
+    wait_for(lambda: act(server.client) and compared._value.get() > 0)
+
+
+def a_shadow_that_raises(bench: Bench) -> Provocation:
+    server = bench.serve("calm_burning", shadow_policy=str(bench.exports("calm_raise")))
+    yield server.client
+    act(server.client, BEYOND)
+    wait_for(lambda: server.engine.policies()["shadow"]["failed"])
+
+
+def a_shadow_that_is_slow(bench: Bench) -> Provocation:
+    """It computes for many seconds, until unloading cancels it."""
+    server = bench.serve("calm", shadow_policy=str(bench.exports("calm_burning")))
+    yield server.client
+    for _ in range(4):
+        act(server.client, BEYOND)
+
+
+def chunks_with_a_head(bench: Bench) -> Provocation:
+    head = embedded_policy() / "a2c2.npz"
+    client = the_embedded_policy(bench, a2c2_checkpoint=str(head), inject_latency_ms=60.0)
+    yield client
+    one_episode(client, 8)  # the first few are skipped: nothing is known of the latency yet
+
+
+PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
+    "reflex_act_latency_seconds": an_answer,
+    "reflex_onnx_load_time_seconds": a_load,
+    "reflex_denoise_steps": an_answer,
+    "reflex_in_flight_requests": a_request_inside,
+    "reflex_episodes_active": an_episode,
+    "reflex_safety_violations": a_clamped_chunk,
+    "reflex_guard_tripped": a_guard_that_trips,
+    "reflex_caller_requests": an_answer,
+    "reflex_slo_violations": a_missed_objective,
+    "reflex_fallback_invocations": a_missed_deadline,
+    "reflex_deadline_misses": a_missed_deadline,
+    "reflex_late_inferences": a_late_inference,
+    "reflex_cloud_failures": a_cloud_that_is_down,
+    "reflex_breaker_state": a_model_that_raises,
+    "reflex_act_errors": a_model_that_raises,
+    "reflex_instructions_cut": a_long_instruction,
+    "reflex_observations_refused": a_camera_that_stops,
+    "reflex_holds": nan,
+    "reflex_holds_impossible": a_stop_of_a_robot_that_measures_nothing,
+    "reflex_implausible_readings": a_joint_that_lies,
+    "reflex_watchdog_interventions": a_model_that_hangs,
+    "reflex_pictures_mended": a_picture_that_is_mended,
+    "reflex_provider_fallbacks": a_gpu_that_is_not_there,
+    "reflex_cuda_graph_captured": cuda_graphs,
+    "reflex_cuda_graph_replayed": cuda_graphs,
+    "reflex_cuda_graph_eager_fallback": cuda_graphs_without_a_gpu,
+    "reflex_cuda_graph_capture_failed_at_init": cuda_graphs,
+    "reflex_cuda_graph_capture_seconds": cuda_graphs,
+    "reflex_cuda_graph_replay_seconds": cuda_graphs,
+    "reflex_cache_hit": a_prefix_that_is_kept,
+    "reflex_cache_miss": a_prefix_that_is_kept,
+    "reflex_rtc_guided": a_chunk_that_is_guided,
+    "reflex_model_swaps": a_change_of_split,
+    "reflex_policy_split_percent": a_change_of_split,
+    "reflex_episode_outcomes": an_outcome,
+    "reflex_shadow_compared": a_shadow,
+    "reflex_shadow_divergence": a_shadow,
+    "reflex_shadow_failed": a_shadow_that_raises,
+    "reflex_shadow_dropped": a_shadow_that_is_slow,
+    "reflex_a2c2_applied": chunks_with_a_head,
+    "reflex_a2c2_skipped": chunks_with_a_head,
+    "reflex_server_up": a_load,
+    "reflex_robot_info": a_load,
+    "reflex_records": a_record,
+    "reflex_records_dropped": a_full_disk,
+    "reflex_recorder_degraded": a_full_disk,
+    "reflex_motion_chunks": an_episode,
+    "reflex_motion_late_chunks": a_late_chunk,
+    "reflex_motion_border_jump_p95": a_border,
+    "reflex_motion_jerk_rms": a_border,
+    "reflex_motion_overlap_disagreement": a_border,
+}
+
+
+@pytest.fixture
+def bench(serve: Callable[..., Server], export_dir: Callable[[str], Path], tmp_path: Path) -> Bench:
+    return Bench(serve, export_dir, export_dir("calm"), tmp_path)
+
+
+def test_every_family_has_a_provocation() -> None:
+    exposition = text_string_to_metric_families(Metrics().exposition().decode())
+    names = {family.name for family in exposition if not family.name.endswith("_created")}
+    assert names == set(PROVOKED_BY)
+
+
+@pytest.mark.parametrize("family", PROVOKED_BY)
+def test_a_family_moves_when_what_it_counts_happens(bench: Bench, family: str) -> None:
+    with closing(PROVOKED_BY[family](bench)) as provocation:
+        client = next(provocation)
+        before = families(client)[family]
+        next(provocation, None)
+        assert families(client)[family] != before
+
+
+def test_a_thousand_episodes_add_no_series(serve: Callable[..., Server]) -> None:
+    server = serve("calm")
+    act(server.client, episode_id="ep_0", request_id="r-0")
+
+    def series() -> set[object]:
+        return {key for samples in families(server.client).values() for key in samples}
+
+    before = series()
+    for number in range(1, 1000):
+        assert act(server.client, episode_id=f"ep_{number}", request_id=f"r-{number}").status == 200
+    assert series() == before
+    assert figure(server.client, "reflex_episodes_active") == 1000
+
+
+def test_the_guard_is_shown_as_tripped_until_it_is_reset(bench: Bench) -> None:
+    with closing(a_guard_that_trips(bench)) as provocation:
+        client = next(provocation)
+        next(provocation, None)
+    assert figure(client, "reflex_guard_tripped", embodiment="franka") == 1
+    assert client.ask("POST", "/guard/reset").status == 200
+    assert figure(client, "reflex_guard_tripped", embodiment="franka") == 0

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the robot is told: chunks in time, holds on doubt, stop that stays stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from reflex_ros.msg import ActionChunk
+from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
+from servers import ExportDir
+
+from reflex_core.files.share import share
+from reflex_ros.messages.stamps import stamp_ns
+
+
+@pytest.fixture
+def scene(export_dir: ExportDir) -> Iterator[World]:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", robot_id="cell-9", seed=5) as found:
+        found.activate()
+        yield found
+
+
+def rows(chunk: ActionChunk) -> Any:
+    return np.array(chunk.data, np.float32).reshape(chunk.horizon, chunk.action_dim)
+
+
+def test_a_chunk_says_everything_about_itself(scene: World) -> None:
+    chunk = scene.robot.next_chunk()
+    assert (chunk.horizon, chunk.action_dim, len(chunk.data)) == (50, 7, 350)
+    assert list(chunk.names) == JOINTS
+    assert chunk.dt_s == pytest.approx(0.05)
+    assert chunk.policy_slot == "prod"
+    assert chunk.model_version.startswith("pi0-mono@")
+    assert chunk.denoise_steps == 10
+    assert chunk.seed >= 5
+    assert chunk.latency_ms > 0
+    assert chunk.trace_seq == -1
+    assert chunk.episode_id.startswith("ep_cell-9_")
+
+
+def test_the_trajectory_is_the_chunk_from_its_start_index_on(scene: World) -> None:
+    chunk = scene.robot.next_chunk()
+    trajectory = wait_for(
+        lambda: next((t for t in scene.robot.trajectories if t.header.stamp == chunk.header.stamp), None),
+        "its twin",
+    )
+    assert list(trajectory.joint_names) == JOINTS
+    assert len(trajectory.points) == chunk.horizon - chunk.start_index
+    first = trajectory.points[0]
+    offset_s = first.time_from_start.sec + first.time_from_start.nanosec * 1e-9
+    assert offset_s == pytest.approx((chunk.start_index + 1) * chunk.dt_s)
+    np.testing.assert_allclose(
+        [list(point.positions) for point in trajectory.points], rows(chunk)[chunk.start_index :], atol=1e-6
+    )
+
+
+def test_the_next_chunk_comes_before_the_running_one_is_spent(scene: World) -> None:
+    first = scene.robot.next_chunk()
+    second = wait_for(
+        lambda: next((c for c in scene.robot.chunks if c.chunk_id == first.chunk_id + 1), None),
+        "the next chunk",
+    )
+    gap_s = (stamp_ns(second.header.stamp) - stamp_ns(first.header.stamp)) * 1e-9
+    assert gap_s < first.horizon * first.dt_s
+    assert gap_s >= 24 * first.dt_s, "the embodiment's execution horizon of 25 actions is used"
+
+
+def test_seeds_count_up_so_that_every_chunk_can_be_reproduced(scene: World) -> None:
+    first = scene.robot.next_chunk()
+    second = scene.robot.next_chunk()
+    assert second.seed == first.seed + 1
+
+
+def test_another_instruction_is_acted_on_at_once(scene: World) -> None:
+    first = scene.robot.next_chunk()
+    scene.robot.say("reach the blue ball")
+    second = scene.robot.next_chunk()
+    gap_s = (stamp_ns(second.header.stamp) - stamp_ns(first.header.stamp)) * 1e-9
+    assert gap_s < 24 * first.dt_s, "not after the execution horizon"
+    wait_for(lambda: scene.robot.status.instruction == "reach the blue ball", "status shows it")
+
+
+def test_a_new_episode_starts_counting_again(scene: World) -> None:
+    scene.robot.next_chunk()
+    scene.robot.begin("ep_42")
+    chunk = wait_for(
+        lambda: next((c for c in scene.robot.chunks if c.episode_id == "ep_42"), None),
+        "a chunk of the episode",
+    )
+    assert chunk.chunk_id == 0
+    answer = scene.robot.call("new_episode")
+    assert answer.success
+    assert answer.message not in ("", "ep_42")
+    wait_for(lambda: scene.robot.chunks[-1].episode_id == answer.message, "chunks of the new episode")
+
+
+def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
+    scene.robot.next_chunk()
+    assert scene.robot.call("stop").success
+    wait_for(lambda: scene.robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, "a hold")
+    wait_for(lambda: scene.robot.status.stopped, "status says stopped")
+    assert scene.robot.status.problem == "stopped: call ~/resume to go on"
+    scene.robot.say("reach the green bowl")
+    scene.robot.begin("ep_43")
+    count = len(scene.robot.statuses)
+    wait_for(lambda: len(scene.robot.statuses) > count + 5, "a second of status messages")
+    assert scene.robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, (
+        "neither instruction nor episode undoes a stop"
+    )
+    assert scene.robot.call("resume").success
+    chunk = scene.robot.next_chunk()
+    assert chunk.source == ActionChunk.SOURCE_POLICY
+    wait_for(lambda: not scene.robot.status.holding, "status says it goes on")
+
+
+def test_services_say_so_when_the_node_is_not_active(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
+        answer = scene.robot.call("stop")
+        assert not answer.success
+        assert "not active" in answer.message
+
+
+def test_nan_from_the_model_holds_at_a_real_position(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm_nan")), embodiment="franka", execution_horizon=1) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        scene.robot.positions = list(BEYOND)
+        chunk = scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
+        assert np.isfinite(rows(chunk)).all()
+        assert rows(chunk).any(), "never zeros"
+        assert chunk.guard_clamped
+        assert "non_finite" in chunk.guard_violations[0]
+        np.testing.assert_allclose(rows(chunk), [HOME] * chunk.horizon, atol=0.03)
+
+
+def test_a_model_that_raises_makes_the_robot_hold_and_recovers(export_dir: ExportDir) -> None:
+    with world(
+        export_dir=str(export_dir("calm_raise")), embodiment="franka", execution_horizon=1,
+        max_consecutive_crashes=0,
+    ) as scene:  # fmt: skip
+        scene.activate()
+        scene.robot.next_chunk()
+        scene.robot.positions = list(BEYOND)
+        scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
+        wait_for(lambda: scene.robot.status.errors_total > 0, "errors are counted")
+        wait_for(lambda: _level(scene) == b"\x02", "diagnostic ERROR")
+        scene.robot.positions = list(HOME)
+        assert scene.robot.next_chunk().source == ActionChunk.SOURCE_POLICY
+
+
+def test_a_clock_that_jumps_back_drops_what_it_knew_and_goes_on(export_dir: ExportDir) -> None:
+    parameters = [Parameter("use_sim_time", value=True)]
+    with world(parameters, export_dir=str(export_dir("calm")), embodiment="franka") as scene:
+        scene.robot.clock_ns = 100_000_000_000
+        scene.activate()
+        before = scene.robot.next_chunk()
+        assert 100e9 <= stamp_ns(before.header.stamp) < 1000e9, "stamps are simulated time"
+        scene.robot.clock_ns = 1_000_000_000
+        after = wait_for(
+            lambda: next((c for c in scene.robot.chunks if stamp_ns(c.header.stamp) < 90e9), None),
+            "a chunk after the jump",
+        )
+        assert after.source == ActionChunk.SOURCE_POLICY
+
+
+def test_a_guarded_chunk_says_which_joint_was_clamped(export_dir: ExportDir, tmp_path: Any) -> None:
+    document = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
+    document["action_space"]["ranges"][3] = [HOME[3] + 0.001, -0.0698]
+    narrow = tmp_path / "narrow.json"
+    narrow.write_text(json.dumps(document))
+    with world(export_dir=str(export_dir("calm")), custom_embodiment_config=str(narrow)) as scene:
+        scene.activate()
+        chunk = scene.robot.next_chunk()
+        assert chunk.guard_clamped
+        assert any(text.startswith("panda_joint4 below min") for text in chunk.guard_violations)
+        assert (rows(chunk)[:, 3] > HOME[3]).all()
+        wait_for(lambda: scene.robot.status.guard_clamped_total > 0, "status counts it")
+
+
+def _level(scene: World) -> bytes:
+    found = scene.robot.diagnostics.get("observations")
+    return found.level if found else b""
+
+
+def test_the_rate_of_chunks_is_that_of_the_last_two_seconds(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", execution_horizon=8) as scene:
+        scene.activate()
+        wait_for(lambda: scene.robot.status.chunks_total >= 8, "some chunks, one every 0.4 s")
+        newest = scene.robot.statuses[-1]
+        end_ns = stamp_ns(newest.header.stamp)
+        window = [each for each in scene.robot.statuses if end_ns - stamp_ns(each.header.stamp) < 2.1e9]
+        seconds = (end_ns - stamp_ns(window[0].header.stamp)) * 1e-9
+        counted = newest.chunks_total - window[0].chunks_total
+        assert (
+            abs(newest.chunk_rate_hz - counted / seconds) < 1.1 / seconds
+        )  # a chunk at the edge is in or out

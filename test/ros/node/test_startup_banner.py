@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is printed once it serves: where everything is, once, as a table or as lines."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from repository import ROOT
+from ros_world import world
+from servers import Server
+
+from reflex_core.files.share import embedded_policy
+from reflex_ros.console import startup_banner
+from reflex_ros.node.node import ReflexNode
+
+
+def lines_of(server: Server) -> list[str]:
+    lines: list[str] = []
+    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=io.StringIO())
+    return lines
+
+
+def test_the_lines_name_policy_robot_provider_and_url(serve) -> None:  # type: ignore[no-untyped-def]
+    server = serve("calm")
+    title, *lines = lines_of(server)
+    assert title.startswith("serving pi0-mono@")
+    assert title.endswith(f" for franka on CPUExecutionProvider at {server.sidecar.url}")
+    said = dict(line.split(maxsplit=1) for line in lines if not line.startswith("  runs on"))
+    assert said["http"] == server.sidecar.url
+    assert said["deadline"] == "none"
+    assert said["guard"] == "the embodiment's ranges; mode clip, trips after 10 in a row"
+    assert said["records"] == "none"
+
+
+def test_what_is_switched_on_is_said(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "key").write_text("secret")
+    folders = {"record": str(tmp_path / "traces"), "audit_log": str(tmp_path / "audit")}
+    server = serve(
+        "calm",
+        api_key_file=str(tmp_path / "key"),
+        deadline_ms=150.0,
+        slo="p99=90ms",
+        slo_mode="503",
+        **folders,
+    )
+    said = "\n".join(lines_of(server))
+    assert "(with the key)" in said
+    assert "150 ms, then the last good chunk; objective p99=90ms (503)" in said
+    assert f"traces to {folders['record']}, audit log to {folders['audit_log']}" in said
+
+
+def test_without_limits_it_says_so(serve) -> None:  # type: ignore[no-untyped-def]
+    said = "\n".join(lines_of(serve("mono_pi0_7", embodiment="")))
+    assert "no embodiment: actions are served raw" in said
+    assert "checks for NaN and Inf only" in said
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_terminal_gets_a_table_and_no_log_lines(serve, monkeypatch: pytest.MonkeyPatch, rich: bool) -> None:  # type: ignore[no-untyped-def]
+    if not rich:
+        for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "rich", None)
+    server, screen, lines = serve("calm"), _Screen(), list[str]()
+    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=screen)
+    assert lines == []
+    assert "CPUExecutionProvider" in screen.getvalue()
+    assert server.sidecar.url in screen.getvalue()
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What nodes hand to their loggers as plain lines."""
+    lines: list[str] = []
+    monkeypatch.setattr(ReflexNode, "_say", lambda _, line: lines.append(line))
+    return lines
+
+
+def test_the_page_shows_what_the_embedded_policy_really_says(said: list[str]) -> None:
+    page = (ROOT / "docs" / "reference" / "doctor.md").read_text(encoding="utf-8")
+    [shown] = [block for block in page.split("```") if block.startswith("\nserving ")]
+    with world(export_dir=str(embedded_policy()), http=True, port=0) as scene:
+        scene.activate()
+        assert scene.server.sidecar is not None
+        own = scene.server.sidecar.url
+    text = "\n".join(said)
+    assert shown.strip() in text[text.index("serving ") :].replace(own, "http://127.0.0.1:8000")
+
+
+def test_the_node_tells_its_real_topics_once(said: list[str], export_dir) -> None:  # type: ignore[no-untyped-def]
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
+        scene.activate()
+        told = "\n".join(said)
+        assert "serving pi0-mono@" in told
+        assert "/camera/image_raw" in told or "/base/image_raw" in told
+        assert "/joint_states" in told
+        assert "/reflex/action_chunk" in told
+        assert "/parameter_events" not in told
+        for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert scene.robot.transition(step)
+        assert "\n".join(said).count("serving pi0-mono@") == 1
+        assert any("loading" in line for line in said)
+        assert any("warming up" in line for line in said)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's ROS side against a real policy node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
+from servers import ExportDir
+
+from reflex_ros.rqt.board import SILENT_AFTER_S, View
+from reflex_ros.rqt.client import Client
+
+
+def domain_of(scene: World) -> int:
+    return int(scene.robot.spinner.context.get_domain_id())
+
+
+@contextmanager
+def client_of(scene: World, node: str = "/reflex") -> Iterator[Client]:
+    client = Client(node, domain_of(scene))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def view(client: Client) -> View:
+    return client.board.view(time.monotonic())
+
+
+@pytest.fixture(scope="module")
+def scene(export_dir: ExportDir) -> Iterator[World]:
+    """A node with one policy, whose model gives NaN where the robot is BEYOND."""
+    settings: dict[str, Any] = {"export_dir": str(export_dir("calm_nan")), "embodiment": "franka"}
+    with world(execution_horizon=1, robot_id="arm7", max_consecutive_crashes=0, **settings) as found:
+        found.activate()
+        found.robot.next_chunk()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(scene: World) -> Iterator[Client]:
+    with client_of(scene) as found:
+        yield found
+
+
+def test_it_hears_state_chunks_and_diagnostics(client: Client) -> None:
+    found = wait_for(
+        lambda: view(client) if view(client).chunk and view(client).tasks else None, "all is heard"
+    )
+    assert (found.heard, found.state, found.robot) == (True, "ready", "arm7")
+    assert found.chunk.names == tuple(JOINTS)
+    assert found.points[-1].latency_ms > 0.0
+    assert {"policy", "guard", "circuit breaker"} <= {task.concern for task in found.tasks}
+
+
+def test_the_limits_it_shows_are_those_that_the_guard_checks(scene: World, client: Client) -> None:
+    ranges = wait_for(lambda: view(client).ranges, "the limits are heard")
+    loaded = scene.server.engine.loaded
+    assert loaded is not None
+    limits = loaded.guard.limits
+    assert limits is not None
+    assert list(ranges) == list(limits.names)
+    np.testing.assert_allclose([low for low, _ in ranges.values()], limits.position_min, rtol=1e-5)
+    np.testing.assert_allclose([high for _, high in ranges.values()], limits.position_max, rtol=1e-5)
+
+
+def test_it_follows_the_live_parameters(scene: World, client: Client) -> None:
+    assert scene.robot.set("deadline_ms", 5000.0).successful
+    assert scene.robot.set("slo_mode", "log_only").successful
+    assert scene.robot.set("slo", "p99=4000ms").successful
+    wait_for(lambda: view(client).deadline_ms == 5000.0, "the deadline is known")
+    wait_for(lambda: view(client).slo_ms == 4000.0, "the objective is known")
+    assert scene.robot.set("deadline_ms", 0.0).successful
+    wait_for(lambda: view(client).deadline_ms is None, "the deadline is gone")
+
+
+def test_stop_and_resume_reach_the_robot(scene: World, client: Client) -> None:
+    client.stop()
+    wait_for(lambda: view(client).stopped, "stopped")
+    assert scene.server._loop is not None
+    assert scene.server._loop.stopped
+    wait_for(lambda: view(client).said == "stop: holding; call ~/resume to go on", "the answer is shown")
+    client.resume()
+    wait_for(lambda: not view(client).stopped, "going on")
+    assert view(client).said_ok
+
+
+def test_a_tripped_guard_is_seen_and_reset(scene: World, client: Client) -> None:
+    scene.robot.positions = list(BEYOND)
+    wait_for(lambda: view(client).guard_tripped, "the trip is seen")
+    assert any("NaN" in incident.text for incident in view(client).incidents)
+    scene.robot.positions = list(HOME)
+    client.reset_guard()
+    wait_for(lambda: view(client).said == "reset guard: the guard was tripped", "the answer is shown")
+    wait_for(lambda: not view(client).guard_tripped, "it is reset")
+
+
+def test_with_one_policy_there_is_no_split_and_setting_it_is_refused_aloud(client: Client) -> None:
+    wait_for(lambda: view(client).heard, "heard")
+    assert view(client).split is None
+    client.set_split(30)
+    wait_for(lambda: view(client).said.startswith("split 30 %"), "an answer")
+
+
+def test_it_lists_the_policy_nodes_that_are_there(client: Client) -> None:
+    wait_for(lambda: "/reflex" in view(client).nodes, "the node is listed")
+
+
+def test_a_node_that_is_not_there_is_said_and_nothing_waits_for_it(scene: World) -> None:
+    with client_of(scene, "/elsewhere") as lost:
+        lost.stop()
+        assert view(lost).said == "stop: /elsewhere does not answer"
+        assert not view(lost).said_ok
+        assert not view(lost).heard
+
+
+def test_a_stop_that_came_before_its_node_reaches_it(scene: World) -> None:
+    from std_srvs.srv import Trigger
+
+    asked: list[bool] = []
+
+    def told(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        asked.append(True)
+        response.success = True
+        return response
+
+    with client_of(scene, "/late") as client:
+        client.stop()
+        assert view(client).said == "stop: /late does not answer"
+        scene.robot.node.create_service(Trigger, "/late/stop", told)
+        wait_for(lambda: asked, "the stop arrives")
+        wait_for(lambda: view(client).said == "stop: done", "the answer is shown")
+    assert asked == [True]
+
+
+def test_a_service_that_never_answers_is_given_up(scene: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from std_srvs.srv import Trigger
+
+    monkeypatch.setattr("reflex_ros.rqt.client.ANSWER_WITHIN_S", 0.5)
+    release: list[bool] = []
+
+    def never(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        wait_for(lambda: release, "the test is over")
+        return response
+
+    scene.robot.node.create_service(Trigger, "/mute/stop", never)
+    with client_of(scene, "/mute") as client:
+        wait_for(lambda: client._triggers["stop"].service_is_ready(), "the service is there")
+        client.stop()
+        wait_for(lambda: "no answer from /mute" in view(client).said, "it gives up")
+    release.append(True)
+
+
+def test_it_has_a_node_and_a_thread_of_its_own_and_leaves_neither(scene: World) -> None:
+    client = Client("/reflex", domain_of(scene))
+    assert client._context is not scene.robot.spinner.context
+    thread = client._thread
+    assert thread.is_alive()
+    client.close()
+    assert not thread.is_alive()
+    assert not client._context.ok()
+    client.close()
+
+
+def test_the_silence_of_a_node_is_noticed(scene: World, client: Client) -> None:
+    wait_for(lambda: view(client).heard, "heard")
+    assert not client.board.view(time.monotonic() + SILENT_AFTER_S + 1.0).heard
+
+
+def test_the_split_of_two_policies_is_seen_and_set(export_dir: ExportDir) -> None:
+    one, two = str(export_dir("calm")), str(export_dir("calm_raise"))
+    with world(policy_a=one, policy_b=two, rtc=False, embodiment="franka") as scene:
+        scene.activate()
+        with client_of(scene) as client:
+            wait_for(lambda: view(client).split == 50, "the split is seen")
+            client.set_split(10)
+            wait_for(lambda: view(client).split == 10, "the new split is seen")
+            assert scene.server.node.get_parameter("split").value == 10
+            assert view(client).said_ok
+            wait_for(lambda: view(client).slots, "a slot has figures")
+            assert view(client).slots[0].name in ("a", "b")
+            wait_for(
+                lambda: {"circuit breaker a", "circuit breaker b"} <= {t.concern for t in view(client).tasks},
+                "both breakers",
+            )
