@@ -157,6 +157,24 @@ def test_a_rescue_does_not_wait_for_ever_for_the_lock(scene: Scene, monkeypatch:
     assert scene.loop.rescue(LATE, "because")
 
 
+def test_after_a_rescue_the_loop_is_late_until_its_cycle_has_ended(scene: Scene) -> None:
+    """Else the watchdog would find it well and late again, and count and log it each time."""
+    assert scene.loop.rescue(LATE, "because")
+    assert scene.loop.late() == LATE
+    scene.loop.stop()
+    assert scene.loop.late() == LATE
+    scene.loop.cycle()
+    assert scene.loop.late() == ""
+
+
+def test_a_rescue_leaves_the_loop_its_lock(scene: Scene) -> None:
+    watchdog = threading.Thread(target=scene.loop.rescue, args=(LATE, "because"))
+    watchdog.start()
+    watchdog.join(10)
+    assert scene.loop._lock.acquire(timeout=5.0)
+    scene.loop._lock.release()
+
+
 def test_a_robot_that_never_moved_is_not_held_when_the_loop_ends() -> None:
     scene = Scene()
     scene.world.camera = False

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an answer, and who hears of it: recorders, the guard and whoever remembers the episode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_chunk_loop_states import CHUNK_S, Scene
+
+from benchmarks.robot_world import TICK_S
+from reflex_core.errors import InferenceError, NotReadyError
+from reflex_core.records.trace.schema import Failure
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
+from reflex_ros.node.chunk_loop import ChunkLoop
+
+
+class Told(Scene):
+    """A scene in which everybody who is told of an answer keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        before, clock = self.loop, self.world.clock
+        self.forgotten: list[str | None] = []
+        self.executed: list[tuple[str | None, int]] = []
+        self.recorded: list[tuple[Request, Served | Failure, Any]] = []
+        commands = self.world.guard.commands
+
+        def executed(episode: str | None, row: int) -> None:
+            self.executed.append((episode, row))
+            commands.executed()
+
+        def not_executed(episode: str | None) -> None:
+            self.forgotten.append(episode)
+            commands.forget()
+
+        told = {"executed": executed, "not_executed": not_executed}
+        loaded: Any = SimpleNamespace(**{**vars(before._loaded), **told})
+        tap: Any = SimpleNamespace(answered=lambda *answer: self.recorded.append(answer))
+        self.loop = self.world.loop = ChunkLoop(
+            before._engine, loaded, self.world.buffer, before._outputs, clock.wall_ns, before._tuning, self.progress, tap,
+            monotonic_ns=before._monotonic_ns, wall_clock=True,
+        )  # fmt: skip
+
+    def answers(self, change: Any) -> None:
+        """Let `change` make what comes of each answer."""
+        act: Any = self.engine.act
+        self.engine.act = lambda request: change(act(request))  # type: ignore[method-assign]
+
+    def asks_again(self) -> None:
+        """Have the next chunk made at once."""
+        self.loop.restart()
+        self.forgotten.clear()
+        self.executed.clear()
+        self.recorded.clear()
+        self.run(TICK_S)
+
+
+@pytest.fixture
+def told() -> Told:
+    told = Told()
+    told.run(0.3)
+    assert [command.is_hold for command in told.sent] == [False]
+    return told
+
+
+@pytest.mark.parametrize(("named", "known"), [("", None), ("pick", "pick")])
+def test_a_chunk_that_is_sent_is_of_its_episode_and_begins_with_the_row_that_is_due(
+    told: Told, named: str, known: str | None
+) -> None:
+    told.engine.latency_s = 0.17
+    told.loop.episode_id = named
+    told.asks_again()
+    request, served, consumed = told.recorded[0]
+    assert request.episode_id == known
+    assert isinstance(served, Served)
+    assert consumed is told.world.buffer.consumed
+    assert len(consumed.states) == 1
+    assert told.executed == [(known, 3)]
+    assert told.forgotten == []
+
+
+def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_the_model(told: Told) -> None:
+    told.fails_with(InferenceError("it raised"))
+    told.asks_again()
+    ((_, failure, consumed),) = told.recorded
+    assert isinstance(failure, Failure)
+    assert (failure.slug, failure.message) == ("inference-error", "it raised")
+    assert consumed is told.world.buffer.consumed
+    told.fails_with(NotReadyError("degraded"))
+    told.asks_again()
+    assert told.recorded == []
+
+
+def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(told: Told) -> None:
+    executes = told.world.guard.commands.recall()
+
+    def overtaken(served: Served) -> Served:
+        told.loop.restart()
+        return served
+
+    told.answers(overtaken)
+    told.asks_again()
+    assert len(told.recorded) == 1
+    assert (told.executed, told.forgotten) == ([], [None])
+    assert told.world.guard.commands.recall() is executes
+
+
+def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() -> None:
+    told = Told()
+    told.engine.latency_s = CHUNK_S + 0.1
+    while not told.calls:
+        told.run(TICK_S)
+    assert told.progress.problem == "chunk_expired"
+    assert told.sent == []
+    assert (told.executed, told.forgotten) == ([], [None])
+    assert told.world.guard.commands.recall() is None
+
+
+def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Told) -> None:
+    told.loop._hold("stale")
+    told.answers(
+        lambda served: replace(
+            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback_age_ms=3000.0
+        )
+    )
+    sent = len(told.sent)
+    told.asks_again()
+    assert told.progress.problem == "deadline"
+    assert len(told.sent) == sent
+    assert (told.executed, told.forgotten) == ([], [None])
+
+
+def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothing(told: Told) -> None:
+    number, chunks = told.loop._chunk_id, told.progress.chunks
+
+    def lost(served: Served) -> Served:
+        told.world.buffer.clear()
+        told.world.guard.commands.end()
+        return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="rejected")
+
+    told.answers(lost)
+    sent = len(told.sent)
+    told.asks_again()
+    assert (len(told.sent), told.progress.unheld) == (sent, 1)
+    assert (told.loop._chunk_id, told.progress.chunks, told.progress.holds) == (number, chunks, 0)
