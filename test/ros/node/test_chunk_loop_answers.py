@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_chunk_loop_states import CHUNK_S, Scene
+from loop_scene import CHUNK_S, Scene
 
 from benchmarks.robot_world import TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
