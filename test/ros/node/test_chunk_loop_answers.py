@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from loop_scene import CHUNK_S, Scene
+from loop_scene import Scene
 
-from benchmarks.robot_world import TICK_S
+from benchmarks.robot_world import DT_S, HORIZON, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.records.trace.schema import Failure
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
@@ -110,7 +110,7 @@ def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_execu
 
 def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() -> None:
     told = Told()
-    told.engine.latency_s = CHUNK_S + 0.1
+    told.engine.latency_s = HORIZON * DT_S + 0.1
     while not told.calls:
         told.run(TICK_S)
     assert told.progress.problem == "chunk_expired"
