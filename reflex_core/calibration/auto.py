@@ -83,9 +83,11 @@ def auto_calibrate(
     name = embodiment.name if embodiment else ""
     key = kept.key_of(name, export.model_hash)
     kept.require_writable(path)
+    taken = not force and _taken_over(path, key, kept.key_of(name, export.weights_hash), machine, now)
     found, reason = kept.look_up(path, key, machine, now)
     if found is not None and not force:
-        return found, (f"calibration of {found.timestamp} taken from {path}",)
+        where = f"{path}, where it stood under the hash of the weights alone" if taken else f"{path}"
+        return found, (f"calibration of {found.timestamp} taken from {where}",)
     log.warning(
         "calibrating %s: %s", export.model_version, "--calibrate-force was given" if force else reason
     )
@@ -112,8 +114,18 @@ def auto_calibrate(
     try:
         kept.store(path, key, made, machine)
     except OSError as error:
-        raise ConfigurationError(
-            f"{path}: the calibration cannot be kept there: {error.strerror or error}",
-            "calibration-not-writable",
-        ) from error
+        raise _not_kept(path, error) from error
     return made, (f"measured {made.quality.measurement_iters} runs, kept in {path}", *sentences)
+
+
+def _taken_over(path: Path, key: str, earlier_key: str, machine: Fingerprint, now: datetime) -> bool:
+    try:
+        return kept.take_over(path, key, earlier_key, machine, now)
+    except OSError as error:
+        raise _not_kept(path, error) from error
+
+
+def _not_kept(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}: the calibration cannot be kept there: {error.strerror or error}", "calibration-not-writable"
+    )

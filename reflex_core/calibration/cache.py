@@ -136,6 +136,18 @@ def stale(cache: Cache, key: str, machine: Fingerprint, now: datetime) -> str:
     return f"it is {days:.0f} days old, {OLDEST_DAYS} are allowed" if days > OLDEST_DAYS else ""
 
 
+def take_over(path: Path, key: str, earlier_key: str, machine: Fingerprint, now: datetime) -> bool:
+    """Copy an entry that stands under the key of the first version, unless `key` has one. Return whether it was copied.
+
+    How fast weights run does not depend on tokenizer and statistics, which model_hash did not cover then. Raises OSError.
+    """
+    earlier, _ = look_up(path, earlier_key, machine, now)
+    if earlier is None or key == earlier_key or look_up(path, key, machine, now)[0] is not None:
+        return False
+    store(path, key, earlier, machine)
+    return True
+
+
 def look_up(path: Path, key: str, machine: Fingerprint, now: datetime) -> tuple[Calibration | None, str]:
     """(entry, '') when there is one that may be used, else (None, the reason in words)."""
     try:

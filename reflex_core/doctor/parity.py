@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ReflexError
+from reflex_core.export.earlier import changes
 from reflex_core.export.export import config_hash
 from reflex_core.files.atomic import write_whole
 from reflex_core.files.regular_file import unreadable
@@ -144,8 +145,14 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
             f"the weights, {configured} or onnxruntime are not what it was recorded with",
             f"copy the export again and install the same onnxruntime; {seal}",
         )
-    if str(recorded["model_hash"]) != export.model_hash:
-        was = str(recorded["model_hash"])
+    was = str(recorded["model_hash"])
+    if was == export.weights_hash != export.model_hash:
+        others = "; ".join(changes(export, policy.contract)) or "by its hash, which covered the weights alone"
+        return (
+            f"it was recorded by the first version, which prepared observations otherwise: {others}",
+            f"compare with the training library, then `reflex export seal {export.path} --force` keeps what it answers now",
+        )
+    if was != export.model_hash:
         return (
             f"it was recorded with weights {was[:16]}, these are {export.model_hash}",
             f"copy the export again; {seal}",

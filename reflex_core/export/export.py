@@ -13,7 +13,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.export.lookalikes import NOT_AN_EXPORT, lookalike
-from reflex_core.export.model_hash import HASH_LENGTH, model_hash
+from reflex_core.export.model_hash import HASH_LENGTH, model_hash, model_hashes
 from reflex_core.export.processors import PADDED_STATE, Processors, read_processors
 from reflex_core.files.json_fields import JsonError, read_json
 from reflex_core.files.regular_file import unreadable
@@ -41,7 +41,10 @@ TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names t
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export on disk. `config` is reflex_config.json as it was written."""
+    """One export on disk. `config` is reflex_config.json as it was written.
+
+    weights_hash: over the weight files alone, what the first versions called model_hash.
+    """
 
     path: Path
     config: Mapping[str, Any]
@@ -50,6 +53,20 @@ class Export:
     config_hash: str
     normalization: Normalization
     processors: Processors | None = None
+    weights_hash: str = ""
+
+    def has_weights_of(self, recorded: str) -> bool:
+        """Return whether a recorded model_hash, of this or of a first version, names these weights."""
+        return recorded != "" and recorded in (self.model_hash, self.weights_hash)
+
+    def why_stale(self, recorded: str) -> str:
+        """Return why what was measured on another model_hash does not hold here."""
+        if self.has_weights_of(recorded):
+            return (
+                "was measured by the first version, whose hash covered the weights alone, and which prepared observations"
+                " otherwise"
+            )
+        return f"was measured on weights {recorded!r:.100}, these are {self.model_hash!r}"
 
     @property
     def state_statistics(self) -> Affine | None:
@@ -104,7 +121,8 @@ def config_path(path: Path) -> Path:
 def open_export(path: Path) -> Export:
     """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
     found = read_description(path)
-    return replace(found, model_hash=model_hash(path, found.config, found.normalization.files))
+    whole, weights = model_hashes(path, found.config, found.normalization.files)
+    return replace(found, model_hash=whole, weights_hash=weights)
 
 
 def read_description(path: Path) -> Export:

@@ -76,7 +76,7 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> str:
 def defaults(path: Path, config: Mapping[str, Any]) -> Config:
     """The whole description that an export of this layout and family may leave out."""
     layout = layout_of(path, config)
-    family = _family(config)
+    family = family_of(config)
     common: Config = {
         "num_denoising_steps": 10,
         "state": {"input": "state"},
@@ -119,7 +119,7 @@ def trained_by(path: Path, config: Mapping[str, Any]) -> str:
         raise ExportError(
             f"{config_path(path)}: 'source' must be {LEROBOT} or {OPENPI}, got {source[:120]!r}"
         )
-    if source == OPENPI and _family(config) not in _OPENPI_PICTURES:
+    if source == OPENPI and family_of(config) not in _OPENPI_PICTURES:
         raise ExportError(
             f"{config_path(path)}: 'source' {OPENPI} goes with 'model_type' {' or '.join(_OPENPI_PICTURES)}, got"
             f" {str(config.get('model_type', 'smolvla'))[:120]!r}"
@@ -133,7 +133,7 @@ def with_pictures(path: Path, config: Config) -> Config:
     images = config.get("images")
     if not isinstance(images, list):
         return config
-    return config | {"images": [_with_pictures(slot, rows.get(_family(config), {})) for slot in images]}
+    return config | {"images": [_with_pictures(slot, rows.get(family_of(config), {})) for slot in images]}
 
 
 def _with_pictures(slot: Any, row: Config) -> Any:
@@ -147,7 +147,7 @@ def _with_pictures(slot: Any, row: Config) -> Any:
 def language_row(path: Path, config: Mapping[str, Any], *, takes_state: bool) -> Config:
     """What the family does to an instruction. takes_state: the graphs take the state, which the prompt then leaves out."""
     rows = _OPENPI_LANGUAGE if trained_by(path, config) == OPENPI else _LANGUAGE
-    row = {"template": "{instruction}"} | rows.get(_family(config), {})
+    row = {"template": "{instruction}"} | rows.get(family_of(config), {})
     if takes_state and row["template"] == PI05_TEMPLATE:
         row["template"] = PI05_TEMPLATE.replace(", State: {state}", "")
     return row
@@ -155,15 +155,15 @@ def language_row(path: Path, config: Mapping[str, Any], *, takes_state: bool) ->
 
 def time_buckets(config: Mapping[str, Any]) -> int | None:
     """The scale of a family's whole-number times; None where it has none."""
-    return _GR00T_BUCKETS if _family(config) == "gr00t" else None
+    return _GR00T_BUCKETS if family_of(config) == "gr00t" else None
 
 
 def is_padded(config: Mapping[str, Any], width: int) -> bool:
     """True where a family pads its actions at the end to this width, so that the first dimensions are the robot's."""
-    return width == PADDED_WIDTH and _family(config) in ("smolvla", "pi0", "pi05")
+    return width == PADDED_WIDTH and family_of(config) in ("smolvla", "pi0", "pi05")
 
 
-def _family(config: Mapping[str, Any]) -> str:
+def family_of(config: Mapping[str, Any]) -> str:
     """smolvla, pi0, pi05, xvla, gr00t, or the model type as written.
 
     Exporters append _decomposed, _student; people write GR00T-N1.7, pi0.5, lerobot/smolvla_base; LeRobot says groot.
@@ -221,7 +221,7 @@ def _expert_stack(path: Path, config: Mapping[str, Any], layout: str) -> Config:
             "time": "timestep",
             "velocity": "velocity",
             "positions": "position_ids",
-            **(_GR00T_TIMES if _family(config) == "gr00t" else {}),
+            **(_GR00T_TIMES if family_of(config) == "gr00t" else {}),
         },
     }
     if (path / "vision_encoder.onnx").is_file() or config.get("vlm_prefix_onnx"):

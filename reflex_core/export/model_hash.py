@@ -37,12 +37,21 @@ _BLOCK = 1 << 20
 
 
 def model_hash(path: Path, config: Mapping[str, Any] | None = None, also: Iterable[Path] = ()) -> str:
-    """First 16 hex digits of SHA-256 over what an export's actions are made by.
+    """First 16 hex digits of SHA-256 over what an export's actions are made by: the first of `model_hashes`."""
+    return model_hashes(path, config, also)[0]
 
-    First basename and content of every weight file (WEIGHT_PATTERNS), sorted by path: those at the top, or, where none lie
+
+def model_hashes(
+    path: Path, config: Mapping[str, Any] | None = None, also: Iterable[Path] = ()
+) -> tuple[str, str]:
+    """Return (model_hash, weights_hash), each the first 16 hex digits of a SHA-256.
+
+    model_hash: first basename and content of every weight file (WEIGHT_PATTERNS), sorted by path: those at the top, or, where none lie
     there, those one folder down. That is the published hash of exports that consist of nothing else. Then, each as zero
     byte, path in the export, zero byte and content, sorted: graphs elsewhere, the external data that graphs name under
     whatever name, statistics, processors, tokenizers, and every other file that the configuration names.
+    weights_hash: over the weight files alone, which is what the first versions called model_hash in traces, thresholds and
+    calibrations.
 
     config: reflex_config.json. also: further files, in the export. Raises ExportError for what is no regular file, and for
     external data that is missing or outside the export.
@@ -52,6 +61,7 @@ def model_hash(path: Path, config: Mapping[str, Any] | None = None, also: Iterab
     for file in weights:
         digest.update(file.name.encode())
         _feed(digest, file)
+    weights_hash = digest.copy().hexdigest()[:HASH_LENGTH]
     done = {os.path.abspath(file) for file in weights}
     named = {os.path.abspath(file) for file in (*_named(path, config or {}), *also)}
     graphs = [Path(file) for file in done | named if file.endswith(".onnx")]
@@ -59,7 +69,7 @@ def model_hash(path: Path, config: Mapping[str, Any] | None = None, also: Iterab
     for name in sorted(named - done):
         digest.update(b"\0" + Path(os.path.relpath(name, path)).as_posix().encode() + b"\0")
         _feed(digest, Path(name))
-    return digest.hexdigest()[:HASH_LENGTH]
+    return digest.hexdigest()[:HASH_LENGTH], weights_hash
 
 
 def _weights(path: Path) -> list[Path]:

@@ -61,8 +61,7 @@ def _require_fresh(export: Export, contract: Contract) -> None:
     again = f"run `reflex calibrate-adaptive {export.path} --write` again"
     if weights is not None and weights != export.model_hash:
         raise ConfigurationError(
-            f"{FLAG}: the adaptive threshold of {export.path} was measured on weights {weights!r}, these are"
-            f" {export.model_hash!r}: {again}",
+            f"{FLAG}: the adaptive threshold of {export.path} {export.why_stale(str(weights))}: {again}",
             "adaptive-stale",
         )
     if isinstance(steps, int) and steps < contract.flow.steps:

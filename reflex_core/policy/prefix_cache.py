@@ -226,8 +226,8 @@ def require_cache(
         )
     if rule.measured_on not in ("", export.model_hash):
         raise ConfigurationError(
-            f"{FLAG}: the prefix_cache threshold of {export.path} was measured on weights {rule.measured_on!r}, these are"
-            f" {export.model_hash!r}: run `reflex calibrate-prefix {export.path} --observations FOLDER --write`",
+            f"{FLAG}: the prefix_cache threshold of {export.path} {export.why_stale(rule.measured_on)}: run"
+            f" `reflex calibrate-prefix {export.path} --observations FOLDER --write`",
             "prefix-cache-stale",
         )
     if max_age_ms > 0:

@@ -14,6 +14,7 @@ import numpy as np
 
 from reflex_core.engine.load_policy import load
 from reflex_core.errors import ConfigurationError
+from reflex_core.export.earlier import changes
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.flow_matching import Policy
@@ -29,6 +30,7 @@ from reflex_core.values import Floats, Observation
 NO_EMBODIMENT = "none"
 FALLBACK_SEED = 0  # for requests whose seed was not recorded
 ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "joint_names")
+BEFORE = "the trace does not say how observations were prepared, and the first version did it otherwise"
 MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 
 
@@ -122,7 +124,7 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
     chunk size) are taken over for those weights only. Raises ConfigurationError in one sentence.
     """
     export = open_export(wanted.export_dir)
-    same = export.model_hash == hashes[0]
+    same = export.has_weights_of(hashes[0])
     kept = header.get("settings")
     recorded: Mapping[str, Any] = kept if isinstance(kept, dict) else {}
     values: dict[str, Any] = {"export_dir": str(wanted.export_dir), "device": wanted.device}
@@ -183,10 +185,18 @@ def differences(
     export, notes = policy.export, []
     if not model_hash:
         notes.append("the trace does not name the hash of the recorded model")
-    elif model_hash != export.model_hash:
+    elif not export.has_weights_of(model_hash):
         notes.append(f"model_hash mismatch: recorded {model_hash}, {export.path} has {export.model_hash}")
     elif config_hash not in ("", export.config_hash):
         notes.append(f"config_hash mismatch: recorded {config_hash}, {export.path} has {export.config_hash}")
+    if model_hash == export.weights_hash != export.model_hash:
+        notes.append(
+            f"the recorded model_hash {model_hash} is that of the weights alone, as the first version wrote it: they are"
+            " the same here; tokenizer, statistics and processors may have been others"
+        )
+    # `settings` is in the traces of this program alone
+    if "settings" in header and "preparation" not in header and (others := changes(export, policy.contract)):
+        notes.append(f"{BEFORE}: {'; '.join(others)}")
     providers = header.get("providers") or []
     if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):
         notes.append(

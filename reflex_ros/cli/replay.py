@@ -184,7 +184,7 @@ def _run(
     if report is not None:
         told: dict[str, Any] = {
             "trace_file": str(options.trace), "model": str(options.model), "model_b": _text(options.model_b),
-            "exit_code": status, "warnings": notes, "error": _text(broken),
+            "exit_code": status, "warnings": [*_of_targets(targets), *notes], "error": _text(broken),
         }  # fmt: skip
         report.finish(summary_document(totals, plan, **told))
     if broken is not None:
@@ -227,9 +227,13 @@ def _targets(
         _warn(
             ["slot b was recorded with another model; without --model-b it is replayed on --model too"], out
         )
-    for target in targets.values():
-        _warn(target.notes, out)
+    _warn(_of_targets(targets), out)
     return targets
+
+
+def _of_targets(targets: Mapping[str, PolicyTarget]) -> list[str]:
+    """What is not as it was recorded, each sentence once."""
+    return list(dict.fromkeys(note for target in targets.values() for note in target.notes))
 
 
 def _notes(

@@ -20,6 +20,7 @@ from reflex_core.robot.callers import caller_of
 from reflex_core.values import NOTHING, Observation, Request, Served
 
 SCHEMA_VERSION = 1
+PREPARATION = 2  # how observations are prepared; the first version did it otherwise and did not say
 HEADER, REQUEST, FOOTER = "header", "request", "footer"
 FULL, HASH_ONLY, NONE = "full", "hash_only", "none"
 IMAGE_MODES = (FULL, HASH_ONLY, NONE)
@@ -97,6 +98,7 @@ def header_record(
         "action_names": session.action_names,
         "state_names": session.state_names,
         "settings": session.settings,
+        "preparation": PREPARATION,
     }
     return record | added
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from bags import bags
 from domains import free_domain
+from first_version import MADE
 from rclpy.node import Node
 from reflex_ros.msg import ActionChunk
 from replays import Outcome, command, edited
@@ -183,6 +184,20 @@ def test_a_fresh_node_sees_every_recorded_observation_and_answers_as_recorded(
     assert {record.episode_id for record in before} <= {record.episode_id for record in after}
     if clock:
         assert {record.stamp_ns for record in after} <= {record.stamp_ns for record in before}
+
+
+@pytest.mark.parametrize(
+    ("recording", "observations"), [("bags/mcap.bag", 2), ("traces/pictures.jsonl.gz", 4)]
+)
+def test_a_recording_of_the_first_version_is_played(
+    recording: str, observations: int, scene: Scene, capsys: Output
+) -> None:
+    listener = Listener(scene)
+    done = command(capsys, MADE / recording, "--publish")
+    assert done.status == 0, done.err
+    assert f"published {observations} observations" in done.out
+    wait_for(lambda: listener.images and listener.states, "a picture and a state are heard")
+    assert list(listener.states[0].name) == [f"panda_joint{number}" for number in range(1, 8)]
 
 
 class Listener:
