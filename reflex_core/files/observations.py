@@ -31,14 +31,15 @@ def named_observations(folder: Path) -> dict[str, Observation]:
     files = sorted(folder.glob("*.json"), key=lambda path: _natural(path.stem))
     if not files:
         raise ObservationError(f"{folder}: expected a folder with one JSON file per observation, found none")
-    return {path.stem: _observation(path) for path in files}
+    return {path.stem: read_observation(path) for path in files}
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _observation(path: Path) -> Observation:
+def read_observation(path: Path) -> Observation:
+    """Read one observation and the images that it names. Raises ObservationError naming file, key, expected and got."""
     try:
         document = read_object(path)
     except OSError as error:

@@ -32,13 +32,18 @@ STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 UNREADABLE = "correct it as the sentence says: `reflex serve` would refuse it too"
 # checks of the preflight with findings of their own
 SEEN_CLOSELY = ("exports", "embodiment", "safety", "providers", "directories")
+ROBOT = ("embodiment", "custom_embodiment_config")
 ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the findings. 0 when nothing fails, 1 when something does, 2 for a bad option."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
-    options = parse(_parser(), own)
+    parser = _parser()
+    options = parse(parser, own)
+    files = options.pop("upgrade")
+    if files is not None:
+        return _upgrade(parser, files, options, ros_args)
     as_json, no_ros = options.pop("json"), options.pop("no_ros")
     only_calibration, config = options.pop("show_calibration"), options.pop("config")
     try:
@@ -61,6 +66,23 @@ def main(argv: list[str] | None = None) -> int:
     if not as_json:
         show(found)
     return 1 if worst(found) == FAIL else 0
+
+
+def _upgrade(
+    parser: argparse.ArgumentParser, files: Sequence[str], options: dict[str, Any], ros_args: Sequence[str]
+) -> int:
+    """--upgrade FILES. 0 when every file is read, 1 when one needs a command or is refused, 2 for another option."""
+    # only here: it reads recordings, which the other checks never do
+    from reflex_ros.cli.doctor_upgrade import judged, report
+
+    robot = {name: options.pop(name) for name in ROBOT if name in options}
+    as_json = options.pop("json")
+    if others := sorted(name for name, value in options.items() if value not in (None, False)):
+        flags = ", ".join("--" + name.replace("_", "-") for name in others)
+        parser.error(f"--upgrade looks at files alone: leave {flags} out")
+    with _own_output() if as_json else nullcontext():
+        found = judged(files, robot, ros_args)
+    return report(found, as_json)
 
 
 @contextmanager
@@ -97,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
         "--show-calibration",
         action="store_true",
         help="show what --auto-calibrate has measured, and nothing else",
+    )
+    parser.add_argument(
+        "--upgrade",
+        nargs="+",
+        metavar="FILE",
+        help="say what becomes of files of an earlier version, and nothing else: parameter files, embodiments, safety files,"
+        " exports, traces, bags, audit logs, calibrations, or folders of them",
     )
     add_config(parser)
     add_arguments(parser)

@@ -29,7 +29,7 @@ ExportDir = Callable[[str], Path]
 Output = pytest.CaptureFixture[str]
 QUICK = ("--no-ros", "--device", "cpu", "--intra-op-threads", "1", "--port", "0")
 
-OWN = ("json", "no_ros", "show_calibration", "config")
+OWN = ("json", "no_ros", "show_calibration", "config", "upgrade")
 
 EVERY_CHECK = [
     "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",

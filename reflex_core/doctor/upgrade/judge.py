@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One judgement per file: the table of who judges what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from reflex_core.doctor.upgrade import kinds
+from reflex_core.doctor.upgrade.export_folders import judge_export
+from reflex_core.doctor.upgrade.judgement import READ, REFUSED, Judgement
+from reflex_core.doctor.upgrade.measurements import judge_calibration, judge_head
+from reflex_core.doctor.upgrade.recordings import judge_audit, judge_bag, judge_trace
+from reflex_core.doctor.upgrade.robot_files import (
+    ReadSettings,
+    judge_embodiment,
+    judge_observation,
+    judge_parameters,
+    judge_safety,
+)
+from reflex_core.replay.sources import OpenBag
+
+NO_KIND = "leave it out; docs/how-to/upgrade.md lists what can be judged"
+
+Judge = Callable[[Path], Judgement]
+
+
+def judgements(
+    paths: Iterable[Path],
+    read_settings: ReadSettings,
+    open_bag: OpenBag,
+    robot: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[Judgement]:
+    """Yield one judgement for each path, and for a plain folder one for everything in it that is of a known kind.
+
+    read_settings: what `reflex serve` reads of a parameter file. open_bag: as for a replay. robot: the settings that name
+    the robot that exports are for.
+    """
+    judges: Mapping[str, Judge] = {
+        kinds.PARAMETERS: lambda path: judge_parameters(path, read_settings),
+        kinds.EMBODIMENT: judge_embodiment,
+        kinds.SAFETY: judge_safety,
+        kinds.EXPORT: lambda path: judge_export(path, robot),
+        kinds.TRACE: judge_trace,
+        kinds.BAG: lambda path: judge_bag(path, open_bag),
+        kinds.AUDIT: judge_audit,
+        kinds.CALIBRATION: judge_calibration,
+        kinds.HEAD: judge_head,
+        kinds.OBSERVATION: judge_observation,
+    }
+    for path in paths:
+        found = kinds.found(path)
+        if found.kind == kinds.FOLDER:
+            yield from _of_folder(path, judges)
+        elif found.kind == kinds.UNKNOWN:
+            yield Judgement(str(path), kinds.UNKNOWN, REFUSED, found.why, NO_KIND)
+        else:
+            yield judges[found.kind](found.path)
+
+
+def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
+    passed_over, judged = 0, set[Path]()
+    try:
+        for entry in kinds.files_below(path):
+            found = kinds.found(entry)
+            if found.kind not in judges:
+                passed_over += 1
+            elif found.path not in judged:
+                judged.add(found.path)
+                yield judges[found.kind](found.path)
+    except OSError as error:
+        said = f"cannot be read: {error.strerror or error}"
+        yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "make it readable, then look again")
+        return
+    if not judged:
+        yield Judgement(
+            str(path), kinds.FOLDER, REFUSED, "holds nothing that this program writes or reads", NO_KIND
+        )
+    elif passed_over:
+        said = f"{passed_over} files in it are of no kind that can be judged, and were passed over"
+        yield Judgement(str(path), kinds.FOLDER, READ, said)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces, bags and audit logs of an earlier version, read from the first record to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, Judgement
+from reflex_core.doctor.upgrade.kinds import AUDIT, BAG, TRACE
+from reflex_core.records.audit.chain import audit_files, verify
+from reflex_core.records.trace.parse import TraceError
+from reflex_core.replay.comparison import Source
+from reflex_core.replay.sources import OpenBag, open_source
+
+FIRST_VERSION = (
+    "it does not say how observations were prepared: `reflex replay` names what the first version did otherwise, and"
+    " whether the weights are the same"
+)
+
+
+def judge_trace(path: Path) -> Judgement:
+    """Judge a trace: every record is read."""
+    try:
+        with open_source(path) as source:
+            return _read(path, TRACE, source)
+    except TraceError as error:
+        return Judgement(
+            str(path), TRACE, REFUSED, str(error), "keep it for people to read; record the requests again"
+        )
+
+
+def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
+    """Judge a bag, as a directory or as one of its files."""
+    try:
+        with open_bag(path) as source:
+            return _read(path, BAG, source)
+    except TraceError as error:
+        folder = path if path.is_dir() else path.parent
+        if not (folder / "metadata.yaml").exists():
+            return Judgement(str(path), BAG, COMMAND, str(error), f"reflex bag reindex {quote(str(folder))}")
+        do = "play it with `ros2 bag play`; only what --record-bag wrote can be replayed"
+        return Judgement(str(path), BAG, REFUSED, str(error), do)
+
+
+def _read(path: Path, kind: str, source: Source) -> Judgement:
+    count = sum(1 for _ in source)
+    said = f"requests: {count}, recorded with {_model(source.header)}"
+    # `settings` is in what this program recorded, `preparation` in what it did since the first version
+    notes = (FIRST_VERSION,) if "settings" in source.header and "preparation" not in source.header else ()
+    if source.damage:
+        do = f"reflex replay {quote(str(path))} --allow-damage --model EXPORT"
+        return Judgement(str(path), kind, COMMAND, f"{said}; {source.damage[0]}", do, notes)
+    return Judgement(str(path), kind, READ, said, notes=notes)
+
+
+def _model(header: Mapping[str, Any]) -> str:
+    return (
+        f"{header.get('export_dir') or 'an export without a name'} ({header.get('model_hash') or 'no hash'})"
+    )
+
+
+def judge_audit(path: Path) -> Judgement:
+    """Judge an audit log, a directory or one of its files: the whole chain is walked."""
+    files = audit_files(path) if path.is_dir() else [path]
+    again = "keep it as it is for whoever has to see it, and begin another: --audit-log NEW_DIRECTORY"
+    try:
+        verdict = verify(files)
+    except OSError as error:
+        return Judgement(
+            str(path),
+            AUDIT,
+            REFUSED,
+            f"cannot be read: {error.strerror or error}",
+            "make it readable, then look again",
+        )
+    if verdict.finding is not None:
+        return Judgement(str(path), AUDIT, REFUSED, str(verdict.finding), again)
+    said = f"{verdict.records} records in {verdict.files} files, an unbroken chain that serving goes on with"
+    note = "`reflex audit verify` ends with 3, and not with 0, where no --head proves the end"
+    return Judgement(str(path), AUDIT, READ, said, notes=(note,))

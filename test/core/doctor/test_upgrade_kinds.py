@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file is, is told by its content; what is no file, or a trap, is told without falling into it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import socket
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from first_version import MADE, VERDICTS, judged
+
+from reflex_core.doctor.upgrade.kinds import (
+    AUDIT,
+    BAG,
+    CALIBRATION,
+    EMBODIMENT,
+    EXPORT,
+    FOLDER,
+    HEAD,
+    OBSERVATION,
+    PARAMETERS,
+    SAFETY,
+    TRACE,
+    UNKNOWN,
+    found,
+)
+from reflex_core.files.share import embedded_policy
+
+Output = pytest.CaptureFixture[str]
+Trap = Callable[[Path], object]
+
+KINDS = {
+    "settings": PARAMETERS, "embodiments": EMBODIMENT, "safety": SAFETY, "observations": OBSERVATION,
+    "exports": EXPORT, "traces": TRACE, "bags": BAG, "audit": AUDIT,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_everything_that_was_made_is_recognised(name: str) -> None:
+    assert found(MADE / name).kind == KINDS[name.partition("/")[0]]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (MADE / "settings/serve.yaml", PARAMETERS),
+        (MADE / "embodiments/arm.json", EMBODIMENT),
+        (MADE / "safety/limits.json", SAFETY),
+        (MADE / "calibration.json", CALIBRATION),
+        (MADE / "traces/plain.jsonl", TRACE),
+        (MADE / "traces/demo.jsonl.gz", TRACE),
+        (embedded_policy() / "a2c2.npz", HEAD),
+        *((path, BAG) for path in MADE.glob("bags/*/*") if path.suffix != ".yaml"),
+        *((path, AUDIT) for path in MADE.glob("audit/*")),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_names_do_not_matter(source: Path, kind: str, tmp_path: Path) -> None:
+    other = Path(shutil.copy(source, tmp_path / "backup of something.tmp"))
+    assert found(other).kind == kind
+
+
+@pytest.mark.parametrize("part", ["reflex_config.json", "parity.npz", "VERIFICATION.md"])
+def test_a_part_of_an_export_is_judged_with_the_whole(part: str, tmp_path: Path) -> None:
+    export = MADE / "exports" / "measured"
+    assert found(export / part).kind == EXPORT
+    assert found(export / part).path == export
+    alone = found(Path(shutil.copy(export / part, tmp_path / f"x{part}")))
+    assert (alone.kind, alone.why) == (UNKNOWN, alone.why)
+    assert "is a part of an export" in alone.why
+
+
+def test_metadata_yaml_is_a_part_of_its_bag() -> None:
+    bag = MADE / "bags" / "mcap.bag"
+    assert found(bag / "metadata.yaml") == found(bag)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    return listener
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)
+
+
+def bomb(path: Path) -> None:
+    """A header whose line never ends, small on disk."""
+    path.write_bytes(gzip.compress(b'{"kind":"header","x":"' + b"x" * (64 << 20), 9))
+
+
+def arrays_without_end(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("action_dim", "hidden_dim", "num_hidden_layers", "w0", "b0"):
+            archive.writestr(f"{name}.npy", b"x")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")  # the last entry of the directory says that it unpacks to 4 GiB
+    data[at + 24 : at + 28] = b"\xfe\xff\xff\xff"
+    path.write_bytes(bytes(data))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch /tmp/evil",)
+
+
+def pickled(path: Path) -> None:
+    objects = np.array([Evil()], dtype=object)
+    names = ("action_dim", "hidden_dim", "num_hidden_layers", "w0", "b0")
+    with path.open("wb") as stream:
+        np.savez(stream, **dict.fromkeys(names, objects))
+
+
+TRAPS: dict[str, tuple[Trap, str]] = {
+    "nothing": (lambda _: None, "not there"),
+    "fifo": (fifo, "a FIFO"),
+    "socket": (listening, "a socket"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    "loop": (lambda path: path.symlink_to(path), "symbolic links"),
+    "empty": (lambda path: path.touch(), "nothing that this program"),
+    "a terabyte": (sparse, "nothing that this program"),
+    "a picture": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "nothing that this program"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"), "Git LFS"),
+    "deep json": (lambda path: path.write_text('{"a":' * 100_000), "begins as JSON and is none"),
+    "half a json": (lambda path: path.write_text('{"schema_version": 1, "embodiment"'), "begins as JSON and is none"),
+    "a list": (lambda path: path.write_text("[1, 2]"), "nothing that this program"),
+    "gzip bomb": (bomb, "nothing that this program"),
+    "npz that unpacks to gigabytes": (arrays_without_end, "more than 1 GiB"),
+    "pickle": (pickled, "plain arrays"),
+    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 nothing"), "begins as an .npz file and is none"),
+    "yaml of aliases": (
+        lambda path: path.write_text("a: &a [x, x]\nb: &b [*a, *a]\nreflex:\n  ros__parameters:\n    port: *b\n"),
+        "aliases are not read",
+    ),
+    "a tag of python": (
+        lambda path: path.write_text("reflex:\n  ros__parameters:\n    port: !!python/object/apply:os.system ['x']\n"),
+        "tag",
+    ),
+    "twice": (
+        lambda path: path.write_text('{"position_min": [0], "position_min": [1], "joint_names": ["a"]}'),
+        "is there twice",
+    ),
+    "no bag": (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + bytes(64)), "cannot be read as a bag"),
+    "no database": (lambda path: path.write_bytes(b"SQLite format 3\x00" + bytes(64)), "cannot be read as a bag"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_is_refused_in_a_sentence(trap: str, tmp_path: Path, capsys: Output) -> None:
+    make, said = TRAPS[trap]
+    path = tmp_path / "file"
+    held = make(path)
+    status, judgements = judged(capsys, path)
+    (one,) = judgements.values()
+    assert status == 1
+    assert one["verdict"] in ("refused", "command")
+    assert said in one["said"], one["said"]
+    del held
+    assert not Path("/tmp/evil").exists()
+
+
+def test_links_that_lead_back_and_empty_folders_end(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "back").symlink_to(tmp_path)
+    assert found(tmp_path).kind == FOLDER
+    status, judgements = judged(capsys, tmp_path)
+    assert (status, judgements[str(tmp_path)]["said"]) == (
+        1,
+        "holds nothing that this program writes or reads",
+    )
+
+
+def test_a_damaged_header_is_still_a_trace_for_its_reader(tmp_path: Path, capsys: Output) -> None:
+    path = tmp_path / "trace"
+    path.write_text(json.dumps({"kind": "header", "schema_version": 99}) + "\n")
+    _, judgements = judged(capsys, path)
+    (one,) = judgements.values()
+    assert (one["kind"], one["verdict"]) == (TRACE, "refused")
