@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a picture may change before a kept prefix no longer stands in, measured on pictures (docs/explanation/real-time-chunking.md)."""
+"""How much a picture may change before a kept prefix no longer stands in, measured on pictures (docs/explanation/prefix-cache.md)."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _statistics(loaded: Loaded) -> Iterator[Finding]:
                 "statistics" if len(loaded.slots) == 1 else f"statistics {slot.name}",
                 WARN,
                 "; ".join(slot.policy.statistics_notes),
-                "compare with how the policy was trained (docs/reference/exports.md, normalisation)",
+                "compare with how the policy was trained (docs/reference/normalisation.md)",
             )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an export says in reflex_config.json about keeping its prefix and about guiding its chunks (docs/explanation/real-time-chunking.md)."""
+"""What an export says in reflex_config.json about keeping its prefix and about guiding its chunks (docs/reference/exports.md)."""
 
 from __future__ import annotations
 

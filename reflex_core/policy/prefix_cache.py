@@ -221,7 +221,7 @@ def require_cache(
     if rule is None:
         raise ConfigurationError(
             f"{FLAG}: {export.path} does not say how much a picture may change: run `reflex calibrate-prefix"
-            f" {export.path} --observations FOLDER --write` (docs/explanation/real-time-chunking.md), or leave the flag out",
+            f" {export.path} --observations FOLDER --write` (docs/how-to/measure-prefix-threshold.md), or leave the flag out",
             "prefix-cache-unmeasured",
         )
     if rule.measured_on not in ("", export.model_hash):

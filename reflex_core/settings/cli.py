@@ -77,45 +77,15 @@ def nearest_flag(word: str, flags: Sequence[str]) -> str:
     return by_name.get(nearest(word.lstrip("-").partition("=")[0], list(by_name)), "")
 
 
-_SOURCES = """
-## Where settings come from
-
-The later one wins: defaults, the file of `--config`, `--params-file` and `-p` behind `--ros-args` in their order, options.
-`reflex doctor` reads the same and judges what `reflex serve` would do with it.
-
-```yaml
-/**:                      # for every node; also reflex (in no namespace), /robot1/reflex, /*/reflex
-  ros__parameters:
-    embodiment: franka
-    deadline_ms: 33       # whole numbers are numbers
-    joint_names: []       # empty: not set
-```
-
-- `--config FILE` takes such a ROS parameter file, or the settings alone (`embodiment: franka`, one a line), with ROS and
-  without. In a file that has no `ros__parameters` at all every name is a setting.
-- `--config` is given once; a second one is refused. Several files go behind `--ros-args`, each after `--params-file`.
-- `~` and `~somebody` at the start of a path are home directories, wherever the path is written; a directory that is really
-  called `~` is `./~`.
-- Of several sections for one node the nearer counts: `/robot1/reflex` before `/*/reflex` before `/**`. A file that has
-  none for this node is refused.
-- Refused in one sentence, before anything is loaded: names that neither a setting nor ROS itself has, a name that is there
-  twice, values of another kind, files, directories and URLs that cannot be used. It is the same on the command line, in
-  files, as launch arguments and for `ros2 param set`.
-- Launch arguments say on with `true`, `yes`, `on`, `1` and off with `false`, `no`, `off`, `0`. Lists are written `[a, b]`,
-  `a,b` or `a b`, there and on the command line.
-""".rstrip().split("\n")
-
-
 def markdown() -> str:
     """docs/reference/settings.md, made from the table."""
     lines = [
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
-        "# Flags",
+        "# Settings",
         "",
         "Made from `reflex_core/settings/table.py` by `python -m reflex_core.settings.cli`; do not edit.",
         "Every setting is a ROS parameter of the node `reflex`, an argument of `serve.launch.py` and an option of",
-        "`reflex serve` (`max_age_ms` is `--max-age-ms`).",
-        *_SOURCES,
+        "`reflex serve` (`max_age_ms` is `--max-age-ms`). Where settings come from: [configure](../how-to/configure.md).",
     ]
     for group, title in _GROUPS.items():
         lines += [

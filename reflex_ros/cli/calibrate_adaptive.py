@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/explanation/adaptive-steps.md)."""
+"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/how-to/measure-adaptive-steps.md)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     seen.add_argument(
         "--observations",
         type=Path,
-        help="folder of recorded observations (docs/explanation/adaptive-steps.md)",
+        help="folder of recorded observations (docs/reference/observations.md)",
     )
     seen.add_argument(
         "--scenes",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex calibrate-prefix`: measures how much a picture may change before a kept prefix is of no use (docs/explanation/real-time-chunking.md)."""
+"""`reflex calibrate-prefix`: measures how much a picture may change before a kept prefix is of no use (docs/how-to/measure-prefix-threshold.md)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     parser.add_argument(
         "--observations", type=Path, required=True, metavar="FOLDER",
-        help="recorded observations (docs/explanation/adaptive-steps.md); files that differ only in the number at the end of their names"
+        help="recorded observations (docs/reference/observations.md); files that differ only in the number at the end of their names"
         " show one scene that does not change",
     )  # fmt: skip
     parser.add_argument(

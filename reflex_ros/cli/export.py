@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     sealing.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     sealing.add_argument(
         "--observations", type=Path, metavar="FOLDER",
-        help="recorded observations (docs/explanation/adaptive-steps.md), of which the first is taken; a plain picture if left out",
+        help="recorded observations (docs/reference/observations.md), of which the first is taken; a plain picture if left out",
     )  # fmt: skip
     add_robot(sealing)
     sealing.add_argument("--seed", type=_seed, default=0, help="of the start noise (%(default)s)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex replay`: runs the requests of a trace against a policy and compares the answers (docs/how-to/replay.md)."""
+"""`reflex replay`: runs the requests of a trace against a policy and compares the answers (docs/reference/replay.md)."""
 
 from __future__ import annotations
 

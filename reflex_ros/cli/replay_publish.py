@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex replay --publish`: a recording onto the ROS topics, for a node that runs beside it (docs/how-to/replay.md)."""
+"""`reflex replay --publish`: a recording onto the ROS topics, for a node that runs beside it (docs/how-to/play-onto-topics.md)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex trace export`: a dataset to train with, from traces or bags with pictures (docs/reference/traces.md)."""
+"""`reflex trace export`: a dataset to train with, from traces or bags with pictures (docs/how-to/export-a-dataset.md)."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.files.share import DEMO, embedded_policy
-from reflex_ros.demo import report, strip
+from reflex_ros.demo import film, report, strip
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
@@ -44,7 +44,7 @@ from reflex_ros.demo.strip import Picture
 from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 
 READY_TIMEOUT_S = 90.0
-PICTURE_PERIOD_S = 0.25
+PICTURE_PERIOD_S, FILM_PERIOD_S = 0.25, 0.1
 FRAMES = "frames"
 TRACES, BAGS = "trace", "bag"
 
@@ -62,6 +62,7 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--out", type=Path, default=Path("demo_out"), help="folder for results and logs [demo_out]")
     option("--port", type=int, default=8000, help="HTTP port; if it is in use a free one is taken [8000]")
     option("--keep-running", action="store_true", help="leave robot and policy up until Ctrl-C")
+    option("--film", type=_film, metavar="FILE", help="also write the episodes as an animated .webp or .gif")
     option(
         "--record", type=Path, metavar="DIR", help="write DIR/trace (with images) and DIR/bag, for replays"
     )
@@ -138,42 +139,46 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
         watch = Watch(participant)
         watch.connect(arguments.seed)
         say("first chunk followed")
-        episodes, pictures = _episodes(arguments, participant, watch)
+        takes = _episodes(arguments, participant, watch)
+        episodes = [take.episode for take in takes]
         summary = _summary(episodes, watch)
         failures = report.shortcomings(summary, episodes)
         print("", *report.summary_lines(summary), sep="\n")
-        _write_results(out, summary, episodes, pictures, failures)
+        _write_results(out, summary, takes, failures)
+        if arguments.film is not None:
+            film.write(arguments.film, takes)
+            print(f"wrote {_short(arguments.film.resolve())}")
         if arguments.keep_running:
             _keep_running(out, port, participant)
     return failures
 
 
-def _episodes(
-    arguments: argparse.Namespace, participant: Participant, watch: Watch
-) -> tuple[list[Episode], list[Picture]]:
+def _episodes(arguments: argparse.Namespace, participant: Participant, watch: Watch) -> list[film.Take]:
     print("", *report.HEADINGS, sep="\n")
-    pictures: list[Picture] = []
-    episodes: list[Episode] = []
+    takes: list[film.Take] = []
+    period_s = PICTURE_PERIOD_S if arguments.film is None else FILM_PERIOD_S
     for number in range(arguments.episodes):
-        photograph = partial(_photograph, participant, pictures)
+        pictures: list[Picture] = []
+        shown = number == 0 or arguments.film is not None
+        photograph = partial(_photograph, participant, pictures, number, period_s)
         episode = run_episode(
-            participant, watch, arguments.seed + number, photograph if number == 0 else lambda _: None
+            participant, watch, arguments.seed + number, photograph if shown else lambda _: None
         )
-        if number == 0:
+        if shown:
             end = Moment(episode.duration_s, episode.distance_m, episode.reached)
-            _photograph(participant, pictures, end, 0.0)
-        episodes.append(episode)
+            _photograph(participant, pictures, number, 0.0, end)
+        takes.append(film.Take(episode, pictures))
         print(report.row(number + 1, episode), flush=True)
-    return episodes, pictures
+    return takes
 
 
 def _photograph(
-    participant: Participant, pictures: list[Picture], moment: Moment, period_s: float = PICTURE_PERIOD_S
+    participant: Participant, pictures: list[Picture], number: int, period_s: float, moment: Moment
 ) -> None:
-    """Has the robot save a picture, unless the last one is younger than `period_s`."""
+    """Has the robot save a picture of episode `number`, unless the last one is younger than `period_s`."""
     if pictures and moment.time_s - pictures[-1].moment.time_s < period_s:
         return
-    participant.set_parameters("robot", {"picture_path": f"{len(pictures):02}.png"})
+    participant.set_parameters("robot", {"picture_path": f"{number:02}-{len(pictures):03}.png"})
     saved = participant.trigger("robot/save_picture")
     pictures.append(Picture(moment, Path(saved["path"])))
 
@@ -199,15 +204,15 @@ def _summary(episodes: Sequence[Episode], watch: Watch) -> report.Summary:
 def _write_results(
     out: Path,
     summary: report.Summary,
-    episodes: Sequence[Episode],
-    pictures: Sequence[Picture],
+    takes: Sequence[film.Take],
     failures: Sequence[str],
 ) -> None:
     result = out / "demo.json"
+    episodes = [take.episode for take in takes]
     result.write_text(
         json.dumps(report.as_json(summary, episodes, failures), indent=2) + "\n", encoding="utf-8"
     )
-    strip.write(out / "episode.png", episodes[0], pictures)
+    strip.write(out / "episode.png", takes[0].episode, takes[0].pictures)
     print(f"wrote {_short(out / 'episode.png')} and {_short(result)}")
 
 
@@ -281,6 +286,15 @@ def _at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
     return number
+
+
+def _film(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in film.FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"expected a file that ends in {' or '.join(film.FORMATS)}, got {text}"
+        )
+    return path
 
 
 def _terminate(_number: int, _frame: object) -> None:

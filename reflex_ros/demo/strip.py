@@ -43,7 +43,7 @@ def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Pictur
 
 def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
     """Returns the strip, uint8 [height, width, 3] BGR."""
-    frames = [_frame(picture) for picture in pictures]
+    frames = [cropped(picture) for picture in pictures]
     frame_height, count = frames[0].shape[0], len(frames)
     width = 2 * MARGIN + count * FRAME_WIDTH + (count - 1) * GAP
     height = TITLE_HEIGHT + frame_height + CAPTION_HEIGHT
@@ -65,20 +65,26 @@ def write(path: Path, episode: Episode, pictures: Sequence[Picture]) -> None:
         raise OSError(f"The picture strip cannot be written to {path}.")
 
 
-def _frame(picture: Picture) -> Pixels:
+def cropped(picture: Picture) -> Pixels:
+    """Return the arm and the table of a picture, uint8 [height, FRAME_WIDTH, 3] BGR. Raises OSError."""
     pixels = cv2.imread(str(picture.path))
     if pixels is None:
         raise OSError(f"The picture {picture.path} cannot be read.")
-    cropped = pixels[CROP_Y, CROP_X]
-    height = round(FRAME_WIDTH * cropped.shape[0] / cropped.shape[1])
-    frame: Pixels = cv2.resize(cropped, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
+    view = pixels[CROP_Y, CROP_X]
+    height = round(FRAME_WIDTH * view.shape[0] / view.shape[1])
+    frame: Pixels = cv2.resize(view, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
     return frame
 
 
-def _title(image: Pixels, episode: Episode) -> None:
+def swatch_colour(episode: Episode) -> tuple[int, int, int]:
+    """The colour of the block that the instruction names, BGR."""
     red, green, blue = (round(255 * part) for part in COLOURS[episode.target])
+    return blue, green, red
+
+
+def _title(image: Pixels, episode: Episode) -> None:
     corner, far = (MARGIN, 30), (MARGIN + 26, 56)
-    cv2.rectangle(image, _scaled(corner), _scaled(far), (blue, green, red), cv2.FILLED)
+    cv2.rectangle(image, _scaled(corner), _scaled(far), swatch_colour(episode), cv2.FILLED)
     _text(image, f'"{episode.instruction}"', MARGIN + 42, 53, 0.95, INK)
     verdict = f"{'reached' if episode.reached else 'not reached'}, {episode.distance_m * 100:.1f} cm"
     facts = f"{verdict}   |   {episode.chunks} action chunks   |   seed {episode.seed}"

@@ -20,8 +20,9 @@ from reflex_core.errors import ObservationError
 from reflex_core.robot.joint_gate import IMPLAUSIBLE, NOT_FINITE
 
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-PAGE = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^promtool (.+)$", PAGE, re.MULTILINE)
+PAGES = ROOT / "docs" / "how-to"
+PAGE = (PAGES / "answer-an-alert.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^promtool (.+)$", (PAGES / "fleet.md").read_text(encoding="utf-8"), re.MULTILINE)
 UNIT_TESTS = yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
 WATCHED = {
     "ReflexLatencyHigh", "ReflexBudgetBurnsFast", "ReflexGuardTripped", "ReflexBreakerOpen", "ReflexCamerasStale",

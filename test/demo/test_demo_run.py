@@ -21,7 +21,7 @@ from demos import PATIENCE_S, Demo, wait_for
 from reflex_ros.msg import ActionChunk
 
 from reflex_core.errors import SettingError
-from reflex_ros.demo import processes, report, strip
+from reflex_ros.demo import film, processes, report, strip
 from reflex_ros.demo.episodes import Episode, Moment, chunk_fault
 from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
 from reflex_ros.demo.run import arguments_from, policy_command
@@ -101,8 +101,10 @@ def post(port: int, path: str, body: bytes) -> tuple[int, dict[str, object]]:
     return response.status, json.loads(response.read())
 
 
-def test_two_episodes_end_with_a_table_a_picture_and_a_result(demo: Callable[..., Demo]) -> None:
-    running = demo("--episodes", "2", "--port", "0")
+def test_two_episodes_end_with_a_table_a_picture_a_film_and_a_result(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
+    running = demo("--episodes", "2", "--port", "0", "--film", str(tmp_path / "demo.webp"))
     children = [running.pid("robot"), running.pid("policy")]
     assert running.end() == 0, running.printed
     assert re.search(r"/health 503 .*\n.*/health 200 ready", running.printed)
@@ -114,6 +116,11 @@ def test_two_episodes_end_with_a_table_a_picture_and_a_result(demo: Callable[...
     assert all(each["chunks"] > 0 and each["latency_ms"] > 0 for each in result["episodes"])
     picture = cv2.imread(str(running.out / "episode.png"))
     assert picture.shape[1] > 3 * picture.shape[0]
+    readable, shown = cv2.imreadanimation(str(tmp_path / "demo.webp"))
+    shown_s = sum(shown.durations) / 1000
+    assert readable
+    assert len(shown.frames) > 10
+    assert shown_s > sum(each["duration_s"] for each in result["episodes"]), "at the speed of the arm"
     assert not any(map(is_running, children))
 
 
@@ -248,6 +255,25 @@ def test_the_strip_can_be_drawn_of_an_episode_that_failed(tmp_path: Path) -> Non
     pictures = [strip.Picture(moment, tmp_path / "0.png") for moment in moments]
     strip.write(tmp_path / "strip.png", episode(reached=False, instruction="x" * 66), pictures * 3)
     assert cv2.imread(str(tmp_path / "strip.png")) is not None
+
+
+def test_a_film_shows_every_picture_until_the_next_one_was_taken(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.full((480, 640, 3), 90, np.uint8))
+    pictures = [strip.Picture(Moment(at_s, 0.3, False), tmp_path / "0.png") for at_s in (0.0, 0.1, 0.35)]
+    assert film.durations_ms(pictures) == [100, 250, film.LAST_FRAME_MS]
+    assert film.durations_ms([]) == []
+    frame = film.draw(episode(instruction="reach " * 30), pictures[0])
+    assert (frame[:, -film.MARGIN :] == strip.BACKGROUND).all(axis=-1)[: film.TITLE_HEIGHT].all(), (
+        "cut to fit"
+    )
+
+
+def test_a_film_of_another_format_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        arguments_from(["--film", "demo.mp4"])
+    assert "ends in .webp or .gif" in capsys.readouterr().err
 
 
 def test_the_policy_runs_on_one_thread_and_drives_the_robot() -> None:

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import cv2
 import pytest
 from repository import ROOT
 from servers import MakeEngine
@@ -22,6 +25,7 @@ from reflex_ros.sidecar.server import Sidecar
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -37,7 +41,7 @@ def test_every_page_is_of_one_kind_and_in_the_index() -> None:
     assert kinds == {"index.md", "tutorials", "how-to", "reference", "explanation", "pictures"}
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     pages = [str(page.relative_to(DOCS)) for page in PAGES if page.parent.parent == DOCS]
-    assert len(pages) > 20
+    assert len(pages) > 50
     assert [page for page in pages if f"({page})" not in index] == []
 
 
@@ -60,10 +64,74 @@ def test_pages_that_files_of_the_repository_name_exist() -> None:
     assert missing == {}
 
 
+def test_code_that_pages_name_exists() -> None:
+    """Files and folders (`reflex_core/values.py`) and what is imported (`reflex_core.doctor.parity.record`)."""
+    missing = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"(?<![\w/.])(?:reflex_(?:core|ros)|test)/[\w/.]*\w", text):
+            message = ROOT / "msg" / f"{Path(name).name}.msg"  # `reflex_ros/ActionChunk` is a type
+            missing += [] if (ROOT / name).exists() or message.exists() else [f"{page.name}: {name}"]
+        for name in re.findall(r"`(reflex_(?:core|ros)(?:\.\w+)+)[`(]", text):
+            missing += [] if found(name) else [f"{page.name}: {name}"]
+    assert missing == []
+
+
+def test_contributing_answers_where_to_add_something_with_a_file_that_exists() -> None:
+    rows = re.findall(r"^\| an? ([^|]+) \| ([^|]+) \|([^|]*)\|$", CONTRIBUTING, re.MULTILINE)
+    answers = {
+        task: re.findall(r"`([\w./-]+/[\w./-]*|[\w.]+\.\w+)`", f"{first}{more}") for task, first, more in rows
+    }
+    assert len(answers) > 12
+    assert [task for task, files in answers.items() if not files] == []
+    assert [name for files in answers.values() for name in files if not (ROOT / name).exists()] == []
+
+
+def test_the_architecture_page_lists_every_package() -> None:
+    page = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    packages = [
+        f"`{init.parent.relative_to(ROOT)}/`"
+        for package in ("reflex_core", "reflex_ros")
+        for init in (ROOT / package).glob("*/__init__.py")
+        if init.parent != ROOT / package
+        and any(path.name != "__init__.py" for path in init.parent.glob("*.py"))
+    ]
+    assert [name for name in packages if name not in page] == []
+
+
+def found(name: str) -> bool:
+    """True where a dotted name leads to something: modules as far as they go, then attributes."""
+    with suppress(ImportError, AttributeError):
+        return pkgutil.resolve_name(name) is not None
+    return False
+
+
+LENGTH = 120  # lines of a page that a reader stays for
+TABLES = {"behaviour.md"}  # grows by a row for each behaviour
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_short(page: Path) -> None:
+    assert page.name in TABLES or len(page.read_text(encoding="utf-8").splitlines()) <= LENGTH
+
+
 def anchors(page: Path) -> list[str]:
     """What the headings of a page are called in links."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_the_readme_begins_with_what_a_visitor_wants_to_know() -> None:
+    beginning = README.splitlines()[:10]
+    assert "for robot developers" in beginning[2]
+    for number, subject in enumerate(("Policies", "Robots", "Machines", "Latency"), start=3):
+        assert beginning[number].startswith(f"- **{subject}**: ")
+    assert re.search(r" ms .*`python -m benchmarks\.\w+`", beginning[6]), "a number names its script"
+    [picture] = re.findall(r"!\[.*\]\((.*)\)", beginning[8])
+    readable, film = cv2.imreadanimation(str(ROOT / picture))
+    assert readable
+    assert len(film.frames) > 20
+    assert (ROOT / picture).stat().st_size < 2_000_000
 
 
 def test_make_verbs_in_the_readme_exist() -> None:

@@ -22,6 +22,7 @@ from reflex_core.settings.table import TABLE
 from reflex_ros.sidecar.server import Sidecar
 
 PAGE = (ROOT / "docs" / "how-to" / "opentelemetry.md").read_text(encoding="utf-8")
+SPANS = (ROOT / "docs" / "reference" / "spans.md").read_text(encoding="utf-8")
 INSTALL, SERVE = re.findall(r"^(pip install .*|reflex serve .*)$", PAGE, re.MULTILINE)
 
 
@@ -68,11 +69,11 @@ def test_the_commands_of_the_page_lead_from_a_span_to_its_record(
     for name in said:
         last = name.rpartition(".")[2]
         group = name.rpartition(".")[0] + ".*"
-        assert f"`{name}`" in PAGE or f"`.{last}`" in PAGE or group.replace("reflex", "") in PAGE, name
+        assert f"`{name}`" in SPANS or f"`.{last}`" in SPANS or group.replace("reflex", "") in SPANS, name
 
 
 def test_the_benchmark_of_the_page_runs(tmp_path: Path) -> None:
     output = tmp_path / "otel.json"
     assert otel_cost.main(["--rounds", "2", "--output", str(output)]) == 0
-    assert "python -m benchmarks.otel_cost" in PAGE
+    assert "python -m benchmarks.otel_cost" in SPANS
     assert '"lost": 0' in output.read_text()

@@ -26,7 +26,7 @@ from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame
 
 Output = pytest.CaptureFixture[str]
 FOREIGN = FIXTURES / "traces"
-PAGE = ROOT / "docs" / "reference" / "traces.md"
+PAGE = ROOT / "docs" / "how-to" / "export-a-dataset.md"
 
 
 def test_every_request_is_a_frame_of_its_episode(tmp_path: Path, capsys: Output) -> None:

@@ -87,7 +87,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_the_page_shows_what_the_embedded_policy_really_says(said: list[str]) -> None:
-    page = (ROOT / "docs" / "reference" / "doctor.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "startup.md").read_text(encoding="utf-8")
     [shown] = [block for block in page.split("```") if block.startswith("\nserving ")]
     with world(export_dir=str(embedded_policy()), http=True, port=0) as scene:
         scene.activate()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes episodes as an animated WebP or GIF: the arm, the instruction above it, time and distance below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from reflex_ros.demo.episodes import Episode
+from reflex_ros.demo.strip import (
+    BACKGROUND,
+    DONE,
+    FAINT,
+    FONT,
+    FRAME_WIDTH,
+    INK,
+    Picture,
+    Pixels,
+    cropped,
+    swatch_colour,
+)
+
+FORMATS = (".webp", ".gif")
+MARGIN, TITLE_HEIGHT, CAPTION_HEIGHT = 12, 36, 32
+LAST_FRAME_MS = 900
+SIZE = 0.45  # of the text, in OpenCV's unit
+QUALITY = 60  # of WebP, 1 to 100
+
+
+@dataclass(frozen=True)
+class Take:
+    """One episode and its pictures in the order of time."""
+
+    episode: Episode
+    pictures: Sequence[Picture]
+
+
+def write(path: Path, takes: Sequence[Take]) -> None:
+    """Write the takes one after the other, at the speed at which they happened.
+
+    Raises OSError when a picture cannot be read or the file cannot be written.
+    """
+    if not hasattr(cv2, "imwriteanimation"):
+        raise OSError(f"A film needs OpenCV 4.11 or newer, this is {cv2.__version__}.")
+    film = cv2.Animation()
+    film.frames = [draw(take.episode, picture) for take in takes for picture in take.pictures]
+    film.durations = [ms for take in takes for ms in durations_ms(take.pictures)]
+    if not cv2.imwriteanimation(str(path), film, [cv2.IMWRITE_WEBP_QUALITY, QUALITY]):
+        raise OSError(f"The film cannot be written to {path}.")
+
+
+def durations_ms(pictures: Sequence[Picture]) -> list[int]:
+    """How long each picture of an episode is shown, in ms: until the next one was taken."""
+    times_s = [picture.moment.time_s for picture in pictures]
+    steps = [round(1000 * (later - earlier)) for earlier, later in pairwise(times_s)]
+    return [max(step, 1) for step in steps] + [LAST_FRAME_MS] * bool(pictures)
+
+
+def draw(episode: Episode, picture: Picture) -> Pixels:
+    """Return one frame, uint8 [height, width, 3] BGR."""
+    view = cropped(picture)
+    height = TITLE_HEIGHT + view.shape[0] + CAPTION_HEIGHT
+    frame = np.full((height, FRAME_WIDTH, 3), BACKGROUND, dtype=np.uint8)
+    frame[TITLE_HEIGHT : TITLE_HEIGHT + view.shape[0]] = view
+    cv2.rectangle(frame, (MARGIN, 11), (MARGIN + 14, 25), swatch_colour(episode), cv2.FILLED)
+    _text(frame, _shortened(episode.instruction, FRAME_WIDTH - 2 * MARGIN - 24), MARGIN + 24, 24, SIZE, INK)
+    moment, bottom = picture.moment, height - 11
+    _text(frame, f"{moment.time_s:.1f} s", MARGIN, bottom, SIZE, INK)
+    distance = f"{moment.distance_m * 100:.1f} cm to go"
+    (width, _), _ = cv2.getTextSize(distance, FONT, SIZE, 1)
+    _text(frame, distance, FRAME_WIDTH - MARGIN - width, bottom, SIZE, DONE if moment.reached else FAINT)
+    return frame
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text, or as much of its beginning as fits into `width` pixels."""
+    if cv2.getTextSize(text, FONT, SIZE, 1)[0][0] <= width:
+        return text
+    while cv2.getTextSize(f"{text} ...", FONT, SIZE, 1)[0][0] > width:
+        text = text[:-1]
+    return f"{text.rstrip()} ..."
+
+
+def _text(image: Pixels, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(image, text, (x, y), FONT, size, colour, 1, cv2.LINE_AA)
