@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image, JointState
 from benchmarks.measure import finish, parser, percentiles, table
 from benchmarks.server import picture
 from reflex_core.records.trace.schema import Session
-from reflex_core.values import ActionChunk, Observation, Request, Served
+from reflex_core.values import ActionChunk, Inference, Observation, Request, Served
 from reflex_ros.bag.reindex import reindex
 from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
@@ -125,8 +125,7 @@ def asked(number: int, camera: Arrival) -> tuple[Request, Served]:
     actions = np.random.default_rng(number).normal(size=(50, 7)).astype(np.float32)
     served = Served(
         chunk=ActionChunk(actions, JOINTS, 0.05), raw_actions=actions, request_id=request.request_id, episode_id="ep",
-        seed=number, slot="prod", model_version="m@0", inference_mode="onnx_cpu", denoise_steps=10,
-        denoise_steps_configured=10, latency_ms=50.0,
+        seed=number, slot="prod", model_version="m@0", inference=Inference("onnx_cpu", 10, 10), latency_ms=50.0,
     )  # fmt: skip
     return request, served
 

@@ -29,7 +29,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.flow_matching import Policy
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
 from reflex_core.wedges.deadline import Deadline
-from reflex_core.wedges.predict import template
+from reflex_core.wedges.predict import prototype
 
 FACTOR = 10
 PROBE_PRODUCTS = 40
@@ -148,7 +148,7 @@ def measure_replies(measured: Measured, budget_ms: float, threads: int, clients:
 def measure_hop(measured: Measured, requests: int) -> dict[str, object]:
     """What the wedge costs a request whose inference is there at once; in microseconds."""
     policy, metrics = policy_of(measured), Metrics()
-    answer = template(policy, "prod")
+    answer = prototype(policy, "prod")
     deadline = Deadline(
         lambda: 1000.0, lambda: 1000.0, lambda _: None, lambda _: answer, metrics.deadline_misses.labels("bench"),
         {}, metrics.holds.labels("deadline"),

@@ -18,7 +18,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, SCALE
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 
 HORIZON = 50
@@ -57,9 +57,7 @@ def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
             0,
             "prod",
             "model",
-            "onnx_cpu",
-            10,
-            10,
+            Inference("onnx_cpu", 10, 10),
         )
 
         def once() -> object:

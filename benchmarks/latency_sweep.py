@@ -138,8 +138,8 @@ def drive(
             )  # known from the first chunk on, though that one is early
         borders.follow(world, served.chunk.actions, 0 if condition == FROM_START else elapsed)
         chunks += 1
-        guided += bool(served.rtc_mode)
-        corrected += served.a2c2.get("reason") == APPLIED
+        guided += bool(served.rtc.mode)
+        corrected += served.a2c2.reason == APPLIED
         world.run(task.every(delay) - delay)
     distance_m = float(np.mean(world.distances_m[-SCORED_STEPS:]))
     return Outcome(

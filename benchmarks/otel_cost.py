@@ -17,7 +17,7 @@ import numpy as np
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
+from reflex_core.values import ActionChunk, Frame, Inference, Observation, Request, Served
 from reflex_ros.otel.connect import traces_url
 from reflex_ros.otel.tracing import Tracing
 from reflex_ros.sidecar.trace_context import trace_context
@@ -58,7 +58,7 @@ def answer() -> Served:
     stages_ms = {"preprocess_ms": 1.0, "queue_ms": 0.0, "vlm_prefix_ms": 20.0, "expert_denoise_ms": 8.0}
     return Served(
         ActionChunk(actions, ("joint",) * 7, 0.05), actions, "request-1", "episode-1", 1, "prod", "model@hash",
-        "onnx_cpu", 10, 10, latency_ms=30.0, stages_ms=stages_ms, trace_seq=1,
+        Inference("onnx_cpu", 10, 10, stages_ms=stages_ms), latency_ms=30.0, trace_seq=1,
     )  # fmt: skip
 
 

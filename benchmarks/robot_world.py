@@ -23,7 +23,7 @@ from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_ros.messages.raw import IMAGE, Arrival
 from reflex_ros.node.chunk_loop import ChunkLoop
@@ -160,8 +160,7 @@ class Engine:
         actions = self.model(request)
         return Served(
             chunk=ActionChunk(actions, NAMES, DT_S), raw_actions=actions, request_id=request.request_id,
-            episode_id=request.episode_id, seed=1, slot="prod", model_version="fuzz@0", inference_mode="onnx_cpu",
-            denoise_steps=10, denoise_steps_configured=10,
+            episode_id=request.episode_id, seed=1, slot="prod", model_version="fuzz@0", inference=Inference("onnx_cpu", 10, 10),
         )  # fmt: skip
 
 

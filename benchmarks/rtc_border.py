@@ -91,7 +91,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rt
             arm.step(follower.command(now_s + tick * step_s), step_s)
     return Outcome(
         reached_one_of_them(later, arm.end_effector_m), tuple(jumps), tuple(overlaps),
-        sum(bool(one.rtc_mode) for one in answers), tuple(one.stages_ms["expert_denoise_ms"] for one in answers),
+        sum(bool(one.rtc.mode) for one in answers), tuple(one.inference.stages_ms["expert_denoise_ms"] for one in answers),
     )  # fmt: skip
 
 

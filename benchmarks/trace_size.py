@@ -26,7 +26,7 @@ from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.reader import TraceReader
 from reflex_core.records.trace.writer import TraceWriter
-from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
+from reflex_core.values import ActionChunk, Frame, Inference, Observation, Request, Served
 
 SIZE = 224
 PER_FLUSH = 20
@@ -130,11 +130,13 @@ def pair(policy: Policy, number: int) -> Pair:
         seed=274_877_906_944 + number,
         slot="prod",
         model_version=policy.export.model_version,
-        inference_mode=policy.inference_mode,
-        denoise_steps=predicted.denoise_steps,
-        denoise_steps_configured=predicted.denoise_steps,
+        inference=Inference(
+            policy.inference_mode,
+            predicted.denoise_steps,
+            predicted.denoise_steps,
+            stages_ms=predicted.stages_ms,
+        ),
         latency_ms=float(rng.uniform(8, 20)),
-        stages_ms=predicted.stages_ms,
     )
 
 

@@ -8,7 +8,7 @@ Units are SI and angles radians. Times called `_ns` are integers: `stamp_ns` on 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +25,11 @@ LAST_KNOWN_GOOD = "last_known_good"
 CLOUD = "cloud"
 HOLD = "hold"
 
+NOT_CACHED = "n/a"
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +114,184 @@ class GuardReport:
     clamp_count: int = 0
     violations: tuple[str, ...] = ()
 
+    def document(self) -> Document:
+        """Return what replies, records and spans say of it."""
+        return {"violations": self.violations, "clamped": self.clamped, "clamp_count": self.clamp_count}
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """How the policy made the chunk; no steps and no stages where no inference ran.
+
+    mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, or cloud. adaptive_threshold: relative velocity change at which denoising
+    stopped, 0.0 where it takes all steps. max_steps: denoise steps that a degraded service allowed. tokens_cut: how many
+    tokens of the instruction did not fit the policy's window. masked_cameras: those that the policy reads and that gave
+    no picture. stages_ms: named parts of the latency.
+    """
+
+    mode: str
+    denoise_steps_configured: int
+    denoise_steps: int = 0
+    adaptive_enabled: bool = False
+    adaptive_threshold: float = 0.0
+    max_steps: int | None = None
+    tokens_cut: int = 0
+    masked_cameras: tuple[str, ...] = ()
+    stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
+
+    def document(self) -> Document:
+        """Return what replies, records, spans and messages say of it."""
+        return {
+            "inference_mode": self.mode,
+            "denoise_steps": self.denoise_steps,
+            "denoise_steps_configured": self.denoise_steps_configured,
+            "adaptive_enabled": self.adaptive_enabled,
+            "instruction_tokens_cut": self.tokens_cut,
+        }
+
+    def replay_document(self) -> Document:
+        """Return what a trace says besides, because a replay needs it; None: nothing to be said."""
+        threshold = self.adaptive_threshold if self.adaptive_enabled else None
+        return {"adaptive_threshold": threshold, "max_steps": self.max_steps}
+
+    def not_run(self) -> Inference:
+        """Return the same policy without an inference."""
+        return replace(self, denoise_steps=0, tokens_cut=0, stages_ms=NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What stands in for a chunk that did not come in time.
+
+    age_ms: how old the chunk is that stands in, 0.0 for a fresh one. request_id: whose answer it was.
+    """
+
+    deadline_exceeded: bool = False
+    age_ms: float = 0.0
+    request_id: str = ""
+
+    def document(self) -> Document:
+        """Return what replies, records, spans and messages say of it."""
+        return {"deadline_exceeded": self.deadline_exceeded, "fallback_age_ms": self.age_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What the episode's kept prefix did. status: hit, miss, or n/a where none is kept.
+
+    age_ms: how much older than the observation the prefix was.
+    """
+
+    status: str = NOT_CACHED
+    age_ms: float = 0.0
+
+    @property
+    def present(self) -> bool:
+        """True where prefixes are kept."""
+        return self.status != NOT_CACHED
+
+    def document(self) -> Document:
+        """Return what replies, records and spans say of it."""
+        return {"status": self.status, "age_ms": self.age_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class RtcReport:
+    """How the previous chunk guided this one. mode: empty when it did not.
+
+    delay: rows taken over from it. previous: its request_id. elapsed_rows: how many of its rows were over at this
+    observation.
+    """
+
+    mode: str = ""
+    delay: int = 0
+    previous: str = ""
+    elapsed_rows: float = 0.0
+
+    @property
+    def present(self) -> bool:
+        """True where the chunk was guided."""
+        return self.mode != ""
+
+    def document(self) -> Document:
+        """Return what replies, records and spans say of it."""
+        return {"mode": self.mode, "delay": self.delay, "previous": self.previous}
+
+    def replay_document(self) -> Document:
+        """Return what a trace says besides, because a replay needs it."""
+        return {"elapsed_rows": self.elapsed_rows}
+
+
+@dataclass(frozen=True, slots=True)
+class A2C2Report:
+    """What the correction head did. reason: applied, why it was skipped, or `error:` and an exception's name; empty without a head.
+
+    magnitude: L2 norm of the correction that was made or, at magnitude_safety_skip, refused; 0.0 where there was none.
+    """
+
+    applied: bool = False
+    reason: str = ""
+    magnitude: float = 0.0
+
+    @property
+    def present(self) -> bool:
+        """True where there is a correction head."""
+        return self.reason != ""
+
+    def document(self) -> Document:
+        """Return what replies, records and spans say of it."""
+        return {
+            "applied": self.applied,
+            "reason": self.reason,
+            "correction_magnitude": round(self.magnitude, 6),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingReport:
+    """Where a request went of two policies; slot empty with one policy.
+
+    routing_key: the episode, else the request. degraded: there was no episode id, so that the next request of the same
+    robot may go elsewhere. cached: the episode was on this slot before. bucket: 0 to 99, of the key. split: percent of
+    episodes for slot a. crash_verdict: how the two slots stood.
+    """
+
+    slot: str = ""
+    routing_key: str = ""
+    degraded: bool = False
+    cached: bool = False
+    bucket: int = 0
+    split: int = 0
+    crash_verdict: str = ""
+
+    @property
+    def present(self) -> bool:
+        """True where there are two policies."""
+        return self.slot != ""
+
+    def document(self) -> Document:
+        """Return what replies, records and spans say of it."""
+        return {
+            "slot": self.slot,
+            "routing_key": self.routing_key,
+            "degraded": self.degraded,
+            "cached": self.cached,
+            "bucket": self.bucket,
+            "split": self.split,
+            "crash_verdict": self.crash_verdict,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """The answer: the chunk that may be executed, and everything worth knowing about how it came to be.
 
-    raw_actions: (horizon, action_dim) float32 before the guard. stages_ms: named parts of latency_ms.
-    tokens_cut: how many tokens of the instruction did not fit the policy's window.
-    masked_cameras: cameras that the policy reads and that gave no picture.
-    hold_reason: why the chunk is a hold: non_finite, guard_tripped, deadline; empty otherwise.
-    fallback_age_ms: how old the chunk is that stands in, 0.0 for a fresh one; fallback_request_id: whose answer it was.
-    trace_seq: its record in the trace, -1.
-    adaptive_threshold: relative velocity change at which denoising stopped, 0.0 where it takes all steps. max_steps: denoise
-    steps that a degraded service allowed.
-    routing: how its slot was found: slot, routing_key, degraded, cached, bucket, split, crash_verdict; empty with one policy.
-    a2c2: what the correction head did: applied, reason, correction_magnitude; empty without one.
-    cache_status: hit, miss, or n/a where no prefix is kept; cache_age_ms: how much older than the observation it was.
-    rtc_mode: how the previous chunk guided this one, empty when it did not; rtc_delay: rows taken over from it;
-    rtc_previous: its request_id; rtc_elapsed_rows: how many of its rows were over at this observation.
+    raw_actions: (horizon, action_dim) float32 before the guard. hold_reason: why the chunk is a hold: non_finite,
+    guard_tripped, deadline; empty otherwise. latency_ms: receipt of the request to the finished answer, injected_latency_ms
+    of it on purpose. trace_seq: its record in the trace, -1.
+
+    Each block says with `document()` what the outside is told of it, and what writes replies, records, spans and messages
+    takes those documents as they are: a field that is added to a block is in all of them.
     """
 
     chunk: ActionChunk
@@ -137,39 +301,22 @@ class Served:
     seed: int
     slot: str
     model_version: str
-    inference_mode: str
-    denoise_steps: int
-    denoise_steps_configured: int
-    tokens_cut: int = 0
-    masked_cameras: tuple[str, ...] = ()
-    latency_ms: float = 0.0
-    stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
-    guard: GuardReport = GuardReport()
-    adaptive_enabled: bool = False
-    adaptive_threshold: float = 0.0
-    max_steps: int | None = None
-    deadline_exceeded: bool = False
-    fallback_age_ms: float = 0.0
-    fallback_request_id: str = ""
-    hold_reason: str = ""
-    injected_latency_ms: float = 0.0
-    trace_seq: int = -1
+    inference: Inference
     model_hash: str = ""
     config_hash: str = ""
-    routing: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    a2c2: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    cache_status: str = "n/a"
-    cache_age_ms: float = 0.0
-    rtc_mode: str = ""
-    rtc_delay: int = 0
-    rtc_previous: str = ""
-    rtc_elapsed_rows: float = 0.0
+    hold_reason: str = ""
+    latency_ms: float = 0.0
+    injected_latency_ms: float = 0.0
+    trace_seq: int = -1
+    guard: GuardReport = GuardReport()
+    fallback: Fallback = Fallback()
+    cache: CacheReport = CacheReport()
+    rtc: RtcReport = RtcReport()
+    a2c2: A2C2Report = A2C2Report()
+    routing: RoutingReport = RoutingReport()
 
-
-# what an answer says of its making when no inference made it: for `replace`
-NOT_INFERRED: Mapping[str, Any] = MappingProxyType(
-    {
-        "denoise_steps": 0, "tokens_cut": 0, "stages_ms": NOTHING, "cache_status": "n/a", "cache_age_ms": 0.0,
-        "rtc_mode": "", "rtc_delay": 0, "rtc_previous": "", "rtc_elapsed_rows": 0.0, "a2c2": NOTHING,
-    }
-)  # fmt: skip
+    def not_inferred(self) -> Served:
+        """Return the same answer with nothing said of an inference: for what no inference made."""
+        return replace(
+            self, inference=self.inference.not_run(), cache=CacheReport(), rtc=RtcReport(), a2c2=A2C2Report()
+        )

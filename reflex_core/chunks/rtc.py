@@ -186,9 +186,9 @@ class Rtc:
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
                 self._forget(request.episode_id)
             elif served.chunk.source == LAST_KNOWN_GOOD:
-                self._forget_other_than(request.episode_id, served.fallback_request_id)
+                self._forget_other_than(request.episode_id, served.fallback.request_id)
             elif served.chunk.source == POLICY and previous is not None:
-                self._counts["guided"] += bool(served.rtc_mode)
+                self._counts["guided"] += bool(served.rtc.mode)
                 rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit)
                 previous = replace(previous, rows=rows)
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))

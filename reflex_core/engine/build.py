@@ -9,7 +9,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from reflex_core.chunks.smoothness import MotionQuality
-from reflex_core.engine.build_pair import audit_changes, build_pair, build_router, require_same_robot, said_by
+from reflex_core.engine.build_pair import (
+    audit_changes,
+    build_pair,
+    build_router,
+    prototype_responses,
+    require_same_robot,
+)
 from reflex_core.engine.build_shadow import build_shadow, watch_divergence
 from reflex_core.engine.build_shared import (
     build_admission,
@@ -61,8 +67,8 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     }
     pair = build_pair(settings, slots, robot, around) if len(slots) > 1 else None
     router = build_router(slots, pair) if pair is not None else None
-    said = said_by(slots, router)
-    guard = build_guard(settings, policy, said, around)
+    prototype = prototype_responses(slots, router)
+    guard = build_guard(settings, policy, prototype, around)
     cloud = build_cloud(settings, policy, robot, around)
     if cloud is not None:
         opened.callback(cloud.close)
@@ -102,7 +108,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         "admission": (admission := build_admission(settings, slots, robot, around)),
         "latency": Latency(lambda: around.live().inject_latency_ms),
         "guard": guard,
-        "deadline": (deadline := build_deadline(guard, robot, said, around)),
+        "deadline": (deadline := build_deadline(guard, robot, prototype, around)),
         "cloud": cloud,
     }
     inner = {"router": router} if router is not None else dict(slots[PROD].wedges)

@@ -20,7 +20,7 @@ from reflex_core.slots.monitor import Monitor, Tripwires
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.routing import Routing, other
 from reflex_core.values import Request, Served
-from reflex_core.wedges.predict import template
+from reflex_core.wedges.predict import prototype
 from reflex_core.wedges.router import Router, Slot
 
 
@@ -78,14 +78,16 @@ def build_router(slots: Mapping[str, PolicySlot], pair: Pair) -> Router:
     return Router(behind, pair.routing, pair.monitor.failed)
 
 
-def said_by(slots: Mapping[str, PolicySlot], router: Router | None) -> Callable[[Request], Served]:
-    """What an answer without inference says of the slot that was to answer."""
-    said = {name: template(slot.policy, name) for name, slot in slots.items()}
+def prototype_responses(
+    slots: Mapping[str, PolicySlot], router: Router | None
+) -> Callable[[Request], Served]:
+    """Return what an answer without inference says of the slot that was to answer a request."""
+    prototypes = {name: prototype(slot.policy, name) for name, slot in slots.items()}
     if router is None:
-        return lambda _: said[PROD]
+        return lambda _: prototypes[PROD]
 
-    def of(request: Request) -> Served:
-        slot, routing = router.expected(request)
-        return replace(said[slot], routing=routing)
+    def prototype_of(request: Request) -> Served:
+        routing = router.expected(request)
+        return replace(prototypes[routing.slot], routing=routing)
 
-    return of
+    return prototype_of

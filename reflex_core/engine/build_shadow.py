@@ -104,12 +104,12 @@ class Guided:
         sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
         with self._lock:
             served = self._asked.pop(key)
-        if served is None or not served.rtc_previous:
+        if served is None or not served.rtc.previous:
             return sampling
         # not under the lock: this thread has low priority, and an answer must not wait for it
-        before = (key[0], served.rtc_previous)
+        before = (key[0], served.rtc.previous)
         guidance = self._guides.guidance(
-            before, served.rtc_elapsed_rows, served.rtc_delay, request.observation.state
+            before, served.rtc.elapsed_rows, served.rtc.delay, request.observation.state
         )
         return replace(sampling, guidance=guidance)
 

@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 
 def build_guard(
-    settings: Settings, policy: Policy, said: Callable[[Request], Served], around: Surroundings
+    settings: Settings, policy: Policy, prototype: Callable[[Request], Served], around: Surroundings
 ) -> Guard:
     """The guard of the robot that the policy is fitted to, tightened by the safety file."""
     fit = policy.fit
     return guard_for(
-        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, said,
+        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, prototype,
         settings.plausibility_margin_rad, fit.state_names,
     )  # fmt: skip
 
@@ -87,15 +87,15 @@ def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
 
 
 def build_deadline(
-    guard: Guard, robot: str, said: Callable[[Request], Served], around: Surroundings
+    guard: Guard, robot: str, prototype: Callable[[Request], Served], around: Surroundings
 ) -> Deadline:
-    """The deadline. said: what a hold in place of this request's answer says besides its position."""
+    """The deadline. prototype: what a hold in place of this request's answer says besides its position."""
     metrics = around.metrics
     return Deadline(
         lambda: around.live().deadline_ms,
         lambda: around.live().max_fallback_age_ms,
         guard.hold_position,
-        said,
+        prototype,
         metrics.deadline_misses.labels(robot),
         {source: metrics.fallback_invocations.labels(robot, source) for source in (LAST_KNOWN_GOOD, HOLD)},
         metrics.holds.labels("deadline"),

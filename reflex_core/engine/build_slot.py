@@ -18,8 +18,8 @@ from reflex_core.policy.flow_matching import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.settings.table import Settings
 from reflex_core.slots.health import Prober
-from reflex_core.values import Floats, Request
-from reflex_core.wedges.a2c2 import A2C2, Outcome
+from reflex_core.values import A2C2Report, Floats, Request
+from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.breaker import CLOSED, STATE_NUMBERS, Breaker
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
@@ -86,7 +86,7 @@ def _a2c2(settings: Settings, policy: Policy, told: Position, around: Surroundin
         return None
     metrics = around.metrics
 
-    def count(outcome: Outcome) -> None:
+    def count(outcome: A2C2Report) -> None:
         family = metrics.a2c2_applied if outcome.applied else metrics.a2c2_skipped
         family.labels(outcome.reason).inc()
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from reflex_core.errors import ReflexError
-from reflex_core.values import POLICY, Floats, Request
+from reflex_core.values import CLOUD, POLICY, Floats, Inference, Request
 
 TIMEOUT, REFUSED, STATUS, INVALID = "timeout", "refused", "status", "invalid"
 BREAKER_OPEN, INTERNAL = "breaker_open", "internal"
@@ -22,6 +22,8 @@ CONSECUTIVE_FAILURES = 3
 PROBE_EVERY_S = 5.0
 DT_TOLERANCE_S = 1e-6
 STEPS_LIMIT = 1000
+
+UNKNOWN = Inference(CLOUD, denoise_steps_configured=0)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ class CloudError(ReflexError):
 class CloudAnswer:
     """What the other server said, read but not yet believed.
 
-    actions: (n, action_dim) float32. names: empty when it gave none. seed: -1 when it gave none.
+    actions: (n, action_dim) float32. names: empty when it gave none. seed: -1 when it gave none. inference: how it made the
+    chunk, as far as that is told.
     """
 
     actions: Floats
@@ -49,8 +52,7 @@ class CloudAnswer:
     source: str
     model_version: str
     seed: int = -1
-    denoise_steps: int = 0
-    denoise_steps_configured: int = 0
+    inference: Inference = UNKNOWN
     model_hash: str = ""
     config_hash: str = ""
 
@@ -93,8 +95,9 @@ def believed(answer: CloudAnswer, expected: Expected) -> Floats:
         raise _doubt(f"dt_s {answer.dt_s!r}, expected {expected.dt_s!r}")
     if answer.source != POLICY:  # its hold or its last chunk is no better than ours, and older
         raise _doubt(f"a chunk of source {answer.source[:40]!r}, expected {POLICY!r}")
-    if not 0 <= answer.denoise_steps <= STEPS_LIMIT:
-        raise _doubt(f"{answer.denoise_steps} denoising steps")
+    steps = answer.inference.denoise_steps
+    if not 0 <= steps <= STEPS_LIMIT:
+        raise _doubt(f"{steps} denoising steps")
     return np.ascontiguousarray(actions[: expected.horizon], dtype=np.float32)
 
 

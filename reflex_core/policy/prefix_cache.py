@@ -23,7 +23,7 @@ from reflex_core.export.export import Export
 from reflex_core.export.image_slots import ImageSlot
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.session import Tensor
-from reflex_core.values import Floats, Observation
+from reflex_core.values import NOT_CACHED, Floats, Observation
 
 FLAG = "--prefix-cache"
 EPISODES_KEPT = 8
@@ -32,7 +32,7 @@ THUMBNAIL = 16  # cells per side: each is the mean of many pixels, so that a cam
 
 ENOUGH_PIXELS = 25_000  # of a larger picture every second row is looked at, or every third
 
-HIT, MISS, NOT_CACHED = "hit", "miss", "n/a"
+HIT, MISS = "hit", "miss"
 
 Tensors = dict[str, Tensor]
 

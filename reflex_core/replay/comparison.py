@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from reflex_core.records.trace.parse import Recorded
-from reflex_core.values import NOTHING, Floats
+from reflex_core.values import NOT_CACHED, NOTHING, Floats
 
 ACTIONS, LATENCY, CACHE, ALL = "actions", "latency", "cache", "all"
 MODES = (ACTIONS, LATENCY, CACHE)
-NO_CACHE = "n/a"
 
 
 class Source(Protocol):
@@ -56,7 +55,7 @@ class Replayed:
     denoise_steps: int
     total_ms: float
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
-    cache_status: str = NO_CACHE
+    cache_status: str = NOT_CACHED
 
 
 class Target(Protocol):

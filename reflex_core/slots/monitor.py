@@ -123,7 +123,7 @@ class Monitor:
 
     def answered(self, _: Request, served: Served) -> None:
         """An answer left. A hold of the guard counts as clamped; NaN, and what stood in for a late policy, as an error."""
-        if served.hold_reason == NON_FINITE or served.deadline_exceeded:
+        if served.hold_reason == NON_FINITE or served.fallback.deadline_exceeded:
             self._add(_Sample(self._clock(), served.slot, failed=True))
         elif served.chunk.source == POLICY or served.hold_reason:
             clamped = served.guard.clamped or bool(served.hold_reason)

@@ -7,9 +7,9 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from reflex_core.concurrency.lru import Lru
+from reflex_core.values import RoutingReport
 
 A, B = "a", "b"
 SLOTS = (A, B)
@@ -36,21 +36,6 @@ def slot_of(number: int, split: int) -> str:
 def other(slot: str) -> str:
     """The other of the two slots."""
     return B if slot == A else A
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Where a request goes. split: the percentage that held; cached: the episode was on this slot before.
-
-    degraded: there was no episode id, so that the next request of the same robot may go elsewhere.
-    """
-
-    slot: str
-    routing_key: str
-    degraded: bool
-    cached: bool
-    bucket: int
-    split: int
 
 
 class _Once:
@@ -81,7 +66,7 @@ class Routing:
         self._lock = threading.Lock()
         self._slots: Lru[str, tuple[str, bool]] = Lru(most_episodes)  # slot, and whether it was moved there
 
-    def decide(self, episode_id: str | None, request_id: str) -> Decision:
+    def decide(self, episode_id: str | None, request_id: str) -> RoutingReport:
         """The slot of a request; without an episode id that of its request id, and one warning per process."""
         split = self._split()
         if not episode_id:
@@ -89,23 +74,23 @@ class Routing:
                 name = ascii(request_id[:REQUEST_ID_SHOWN])
                 log.warning("policy_router.degraded_mode request_id=%s: no episode_id provided", name)
             number = bucket(request_id)
-            return Decision(slot_of(number, split), request_id, True, False, number, split)
+            return RoutingReport(slot_of(number, split), request_id, True, False, number, split)
         number = bucket(episode_id)
         with self._lock:
             known = self._slots.get(episode_id)
             if known is None:
                 slot = slot_of(number, split)
                 self._keep(episode_id, slot, moved=False)
-                return Decision(slot, episode_id, False, False, number, split)
+                return RoutingReport(slot, episode_id, False, False, number, split)
             self._slots.touch(episode_id)
-            return Decision(known[0], episode_id, False, not known[1], number, split)
+            return RoutingReport(known[0], episode_id, False, not known[1], number, split)
 
-    def expected(self, episode_id: str | None, request_id: str) -> Decision:
+    def expected(self, episode_id: str | None, request_id: str) -> RoutingReport:
         """What `decide` would say, without remembering it."""
         split, key = self._split(), episode_id or request_id
         number = bucket(key)
         known = self.slot(episode_id) if episode_id else None
-        return Decision(
+        return RoutingReport(
             known or slot_of(number, split), key, not episode_id, known is not None, number, split
         )
 

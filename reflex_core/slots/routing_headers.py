@@ -18,11 +18,11 @@ def header_text(text: str) -> str:
 
 def routing_headers(served: Served) -> dict[str, str]:
     """The headers of an answer that was routed; none where there is one policy."""
-    if not served.routing:
+    if not served.routing.present:
         return {}
     headers = {
         "X-Reflex-Policy-Slot": served.slot,
         "X-Reflex-Model-Version": header_text(served.model_version),
-        "X-Reflex-Routing-Key": header_text(str(served.routing["routing_key"])),
+        "X-Reflex-Routing-Key": header_text(served.routing.routing_key),
     }
-    return headers | ({"X-Reflex-Routing-Degraded": "true"} if served.routing["degraded"] else {})
+    return headers | ({"X-Reflex-Routing-Degraded": "true"} if served.routing.degraded else {})

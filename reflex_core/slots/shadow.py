@@ -112,7 +112,7 @@ class Shadow:
 
     def __call__(self, request: Request, served: Served) -> None:
         """Never waits. A hold, or a chunk that stands in, was not made from this observation: nothing to compare."""
-        if served.chunk.source != POLICY or served.deadline_exceeded:
+        if served.chunk.source != POLICY or served.fallback.deadline_exceeded:
             return
         with self._condition:
             if self._closing:

@@ -11,14 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from reflex_core.chunks.a2c2.correction import Correction
 from reflex_core.chunks.a2c2.features import Moment
-from reflex_core.values import POLICY, Floats, Observation, Request, Served
+from reflex_core.values import POLICY, A2C2Report, Floats, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 COLD_START, LOW_LATENCY, HIGH_SUCCESS = "cold_start", "low_latency", "high_success"
@@ -30,26 +29,6 @@ PERCENTILE = 95
 QUIET_S = 60.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was done to one chunk. reason: applied, why it was skipped, or `error:` and an exception's name.
-
-    magnitude: L2 norm of the correction that was made or, at magnitude_safety_skip, refused; 0.0 where there was none.
-    """
-
-    applied: bool
-    reason: str
-    magnitude: float = 0.0
-
-    def document(self) -> dict[str, Any]:
-        """The fields of a reply."""
-        return {
-            "applied": self.applied,
-            "reason": self.reason,
-            "correction_magnitude": round(self.magnitude, 6),
-        }
 
 
 class A2C2:
@@ -64,7 +43,7 @@ class A2C2:
         newest: Callable[[Request], Observation | None] = lambda _: None,
         previous: Callable[[Request], Floats | None] = lambda _: None,
         injected_ms: Callable[[], float] = lambda: 0.0,
-        on_outcome: Callable[[Outcome], None] = lambda _: None,
+        on_outcome: Callable[[A2C2Report], None] = lambda _: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """newest: what the robot of this request sees now, None where only the request's own observation is known.
@@ -94,18 +73,18 @@ class A2C2:
         served = proceed(request)
         latency_ms = (self._clock_ns() - request.received_ns) * 1e-6 + self._injected_ms()
         if served.chunk.source != POLICY or served.hold_reason or not np.isfinite(served.chunk.actions).all():
-            return self._said(served, Outcome(False, NOT_A_POLICY_CHUNK))
+            return self._reported(served, A2C2Report(False, NOT_A_POLICY_CHUNK))
         p95_ms, skip = self._measured(latency_ms)
         if skip:
-            return self._said(served, Outcome(False, skip))
+            return self._reported(served, A2C2Report(False, skip))
         try:
             actions, outcome = self._corrected(request, served, p95_ms)
         except Exception as error:  # a correction is an extra: the policy's own chunk is still good
             self._warn(request, error)
-            return self._said(served, Outcome(False, f"error:{type(error).__name__}"))
+            return self._reported(served, A2C2Report(False, f"error:{type(error).__name__}"))
         if outcome.applied:
             served = replace(served, chunk=replace(served.chunk, actions=actions))
-        return self._said(served, outcome)
+        return self._reported(served, outcome)
 
     def _measured(self, latency_ms: float) -> tuple[float, str]:
         """(95th percentile of the latency, why nothing is to be corrected); the newest answer counts."""
@@ -121,7 +100,7 @@ class A2C2:
             return p95_ms, HIGH_SUCCESS
         return p95_ms, ""
 
-    def _corrected(self, request: Request, served: Served, p95_ms: float) -> tuple[Floats, Outcome]:
+    def _corrected(self, request: Request, served: Served, p95_ms: float) -> tuple[Floats, A2C2Report]:
         seen, chunk = request.observation, served.chunk
         now = self._newest(request) or seen
         between_ms = (now.stamp_ns - seen.stamp_ns) * 1e-6
@@ -132,14 +111,14 @@ class A2C2:
         corrected = self._correction.chunk(chunk.actions, observation, between_ms, elapsed_rows)
         most = np.sqrt(len(chunk.actions)) * self._most_per_row
         if not np.isfinite(corrected.actions).all():
-            return chunk.actions, Outcome(False, TOO_LARGE)
+            return chunk.actions, A2C2Report(False, TOO_LARGE)
         if corrected.magnitude > most:
-            return chunk.actions, Outcome(False, TOO_LARGE, corrected.magnitude)
-        return corrected.actions, Outcome(True, APPLIED, corrected.magnitude)
+            return chunk.actions, A2C2Report(False, TOO_LARGE, corrected.magnitude)
+        return corrected.actions, A2C2Report(True, APPLIED, corrected.magnitude)
 
-    def _said(self, served: Served, outcome: Outcome) -> Served:
+    def _reported(self, served: Served, outcome: A2C2Report) -> Served:
         self._on_outcome(outcome)
-        return replace(served, a2c2=outcome.document())
+        return replace(served, a2c2=outcome)
 
     def _warn(self, request: Request, error: Exception) -> None:
         now_s = time.monotonic()

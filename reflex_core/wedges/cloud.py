@@ -216,12 +216,9 @@ class Cloud:
             seed=seed,
             slot=CLOUD,
             model_version=f"cloud:{answer.model_version}",
-            inference_mode=CLOUD,
-            denoise_steps=answer.denoise_steps,
-            denoise_steps_configured=answer.denoise_steps_configured,
+            inference=replace(answer.inference, stages_ms={"cloud_ms": took_s * 1e3}),
             model_hash=answer.model_hash,
             config_hash=answer.config_hash,
-            stages_ms={"cloud_ms": took_s * 1e3},
         )
 
 

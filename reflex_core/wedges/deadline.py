@@ -20,8 +20,8 @@ from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
-    NOT_INFERRED,
     ActionChunk,
+    Fallback,
     Floats,
     GuardReport,
     Request,
@@ -73,7 +73,7 @@ class Deadline:
     While none of the newest inferences would have been in time and a last good chunk stands in, nobody waits for the next one:
     the answer comes at once, and an inference runs only where its chunk will be needed. That one also tells when the model is
     quick again.
-    template: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
+    prototype: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
     fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD. finished: one for each of KEPT, FAILED and GIVEN_UP, of
     inferences that were left to finish.
     """
@@ -83,7 +83,7 @@ class Deadline:
         budget_ms: Callable[[], float],
         max_age_ms: Callable[[], float],
         hold_position: Callable[[Request], Floats | None],
-        template: Callable[[Request], Served],
+        prototype: Callable[[Request], Served],
         misses: Counts,
         fallbacks: Mapping[str, Counts],
         holds: Counts,
@@ -91,7 +91,7 @@ class Deadline:
         finished: Mapping[str, Counts] | None = None,
     ) -> None:
         self._budget_ms, self._max_age_ms = budget_ms, max_age_ms
-        self._hold_position, self._template = hold_position, template
+        self._hold_position, self._prototype = hold_position, prototype
         self._misses, self._fallbacks, self._holds = misses, fallbacks, holds
         self._good = LastGood()
         self._durations = RecentDurations()
@@ -279,18 +279,15 @@ class Deadline:
         if chunk.dt_s > 0 and len(actions) * chunk.dt_s <= waited_s:
             return None
         return replace(
-            good.served,
+            good.served.not_inferred(),
             chunk=replace(chunk, actions=actions, source=LAST_KNOWN_GOOD),
             raw_actions=good.served.raw_actions[elapsed:],
             request_id=request.request_id,
-            deadline_exceeded=True,
-            fallback_age_ms=age_ms,
-            fallback_request_id=good.served.request_id,
-            **NOT_INFERRED,
+            fallback=Fallback(True, age_ms, good.served.request_id),
         )
 
     def _held(self, request: Request) -> Served:
-        template = self._template(request)
+        prototype = self._prototype(request)
         position = self._hold_position(request)
         if position is None:
             raise InferenceError(
@@ -298,16 +295,16 @@ class Deadline:
                 DEADLINE_EXCEEDED,
             )
         self._holds.inc()
-        actions = np.tile(position.astype(np.float32), (len(template.chunk.actions), 1))
+        actions = np.tile(position.astype(np.float32), (len(prototype.chunk.actions), 1))
         return replace(
-            template,
-            chunk=ActionChunk(actions, template.chunk.names, template.chunk.dt_s, source=HOLD),
+            prototype,
+            chunk=ActionChunk(actions, prototype.chunk.names, prototype.chunk.dt_s, source=HOLD),
             raw_actions=actions,
             request_id=request.request_id,
             episode_id=request.episode_id,
             seed=request.seed or 0,
-            denoise_steps=0,
+            inference=prototype.inference.not_run(),
             guard=GuardReport(),
-            deadline_exceeded=True,
+            fallback=Fallback(deadline_exceeded=True),
             hold_reason="deadline",
         )

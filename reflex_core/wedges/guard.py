@@ -34,12 +34,12 @@ from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
-    NOT_INFERRED,
-    NOTHING,
     ActionChunk,
+    Fallback,
     Floats,
     GuardReport,
     Request,
+    RoutingReport,
     Served,
 )
 from reflex_core.wedges.wedge import Proceed
@@ -89,12 +89,12 @@ class Guard:
     def __init__(
         self, limits: Limits | None, hold_columns: Columns | None, metrics: Metrics, embodiment: str = "none",
         mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
-        said: Callable[[Request], Served] | None = None, plausible: StateRange = ANYTHING,
+        prototype: Callable[[Request], Served] | None = None, plausible: StateRange = ANYTHING,
         tracking_rad: float = MARGIN_RAD, monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
         """hold_columns: where in the state each action's measured position is, None when nowhere.
 
-        said: what an answer without inference says of who was to answer; None repeats the one before.
+        prototype: what an answer without inference says of who was to answer; None repeats the one before.
         plausible: states outside it are no measurement. tracking_rad: how far from its command a joint of the stamped
         robot may be measured and still follow it.
         """
@@ -106,7 +106,7 @@ class Guard:
             for kind in (NON_FINITE, *KINDS, REJECTED)
         }
         self._holds = metrics.holds
-        self._mode, self._said = mode, said
+        self._mode, self._prototype = mode, prototype
         self.trips = Trips(max_consecutive_clamps)
         metrics.trips.watch(embodiment, self.trips.standings)
         self._log = RateLimitedLog(log)
@@ -291,13 +291,13 @@ class Guard:
         """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""
         if self.hold_position(request) is None:
             self._require_state(request)  # no inference will say so
-        said = replace(pattern, routing=NOTHING) if self._said is None else self._said(request)
-        like = replace(said, chunk=pattern.chunk)
+        unrouted = replace(pattern, routing=RoutingReport())
+        like = unrouted if self._prototype is None else replace(self._prototype(request), chunk=pattern.chunk)
         held = self._hold(request, like, _Judged(None, TRIPPED, GuardReport(True, 0, (_line(reason),))))
         return replace(
-            held, raw_actions=held.chunk.actions, request_id=request.request_id, episode_id=request.episode_id,
-            seed=request.seed or 0, latency_ms=0.0, deadline_exceeded=False, fallback_age_ms=0.0,
-            fallback_request_id="", injected_latency_ms=0.0, trace_seq=-1, **NOT_INFERRED,
+            held.not_inferred(), raw_actions=held.chunk.actions, request_id=request.request_id,
+            episode_id=request.episode_id, seed=request.seed or 0, latency_ms=0.0, fallback=Fallback(),
+            injected_latency_ms=0.0, trace_seq=-1,
         )  # fmt: skip
 
     def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:
@@ -341,13 +341,13 @@ class Guard:
 
 def guard_for(
     embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics, safety: SafetyConfig | None,
-    action_names: tuple[str, ...], dt_s: float, said: Callable[[Request], Served] | None = None,
+    action_names: tuple[str, ...], dt_s: float, prototype: Callable[[Request], Served] | None = None,
     margin_rad: float = MARGIN_RAD, state_names: tuple[str, ...] = (),
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Guard:  # fmt: skip
     """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
-    action_names, dt_s: of the chunks that will come. said: what an answer without inference says of who was to answer.
+    action_names, dt_s: of the chunks that will come. prototype: what an answer without inference says of who was to answer.
     margin_rad: the setting `plausibility_margin_rad`. state_names: of the state's columns, where known.
     """
     plausible = state_range(embodiment, state_names, hold_columns, margin_rad)
@@ -355,7 +355,7 @@ def guard_for(
     name = embodiment.name if embodiment is not None else "none"
     if safety is None:
         return Guard(
-            limits, hold_columns, metrics, name, said=said, plausible=plausible, tracking_rad=margin_rad,
+            limits, hold_columns, metrics, name, prototype=prototype, plausible=plausible, tracking_rad=margin_rad,
             monotonic_ns=monotonic_ns,
         )  # fmt: skip
     for note in safety.notes:
@@ -366,7 +366,7 @@ def guard_for(
         except ValueError as error:
             raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
     return Guard(
-        limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, said, plausible, margin_rad,
+        limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, prototype, plausible, margin_rad,
         monotonic_ns,
     )  # fmt: skip
 

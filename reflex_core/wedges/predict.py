@@ -13,12 +13,14 @@ from reflex_core.metrics.counters import Level, Unwatched
 from reflex_core.policy.flow_matching import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import Sampling
-from reflex_core.values import ActionChunk, Request, Served
+from reflex_core.values import ActionChunk, CacheReport, Inference, Request, RtcReport, Served
 from reflex_core.wedges.wedge import Proceed
 
+NOT_GUIDED = RtcReport()
 
-def template(policy: Policy, slot: str) -> Served:
-    """What every answer of the policy says, whatever the request; its chunk is all zeros and is never served."""
+
+def prototype(policy: Policy, slot: str) -> Served:
+    """Return what every answer of the policy says, whatever the request; its chunk is all zeros and is never served."""
     zeros = np.zeros((policy.fit.horizon, len(policy.fit.action_names)), dtype=np.float32)
     return Served(
         chunk=ActionChunk(zeros, policy.fit.action_names, policy.fit.dt_s),
@@ -28,10 +30,9 @@ def template(policy: Policy, slot: str) -> Served:
         seed=0,
         slot=slot,
         model_version=policy.export.model_version,
-        inference_mode=policy.inference_mode,
-        denoise_steps=0,
-        denoise_steps_configured=policy.contract.flow.steps,
-        masked_cameras=policy.fit.unfed_cameras,
+        inference=Inference(
+            policy.inference_mode, policy.contract.flow.steps, masked_cameras=policy.fit.unfed_cameras
+        ),
         model_hash=policy.export.model_hash,
         config_hash=policy.export.config_hash,
     )
@@ -55,7 +56,7 @@ class Predict:
         in_flight: Level | None = None,
     ) -> None:
         self._policy = policy
-        self._template = template(policy, slot)
+        self._prototype = prototype(policy, slot)
         self._next_seed = next_seed
         self._sampling = sampling
         self._cache, self._rtc = cache, rtc
@@ -80,13 +81,8 @@ class Predict:
         )
         if self._rtc is not None:
             self._rtc.produced(request, prediction.normalised)
-        return replace(
-            self._template,
-            chunk=replace(self._template.chunk, actions=prediction.actions),
-            raw_actions=prediction.actions,
-            request_id=request.request_id,
-            episode_id=request.episode_id,
-            seed=seed,
+        made = replace(
+            self._prototype.inference,
             denoise_steps=prediction.denoise_steps,
             adaptive_enabled=sampling.adaptive is not None,
             adaptive_threshold=sampling.adaptive.threshold if sampling.adaptive else 0.0,
@@ -94,10 +90,17 @@ class Predict:
             tokens_cut=prediction.tokens_cut,
             masked_cameras=prediction.masked_cameras,
             stages_ms=prediction.stages_ms,
-            cache_status=prediction.cache.status,
-            cache_age_ms=prediction.cache.age_ms,
-            rtc_mode=guidance.mode if guidance is not None else "",
-            rtc_delay=guidance.delay if guidance is not None else 0,
-            rtc_previous=carried.previous,
-            rtc_elapsed_rows=carried.elapsed_rows,
+        )
+        return replace(
+            self._prototype,
+            chunk=replace(self._prototype.chunk, actions=prediction.actions),
+            raw_actions=prediction.actions,
+            request_id=request.request_id,
+            episode_id=request.episode_id,
+            seed=seed,
+            inference=made,
+            cache=CacheReport(prediction.cache.status, prediction.cache.age_ms),
+            rtc=NOT_GUIDED
+            if guidance is None
+            else RtcReport(guidance.mode, guidance.delay, carried.previous, carried.elapsed_rows),
         )

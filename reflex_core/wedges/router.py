@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from reflex_core.errors import CancelledError, NotReadyError, ObservationError
 from reflex_core.slots.health import DEGRADED, SlotBreaker, is_out, verdict
-from reflex_core.slots.routing import SLOTS, A, B, Decision, Routing, other
-from reflex_core.values import Request, Served
+from reflex_core.slots.routing import SLOTS, A, B, Routing, other
+from reflex_core.values import Request, RoutingReport, Served
 from reflex_core.wedges.wedge import Proceed
 
 RETRY_AFTER_S = 60.0
@@ -51,12 +50,12 @@ class Router:
         """healthy, drain-a, drain-b or degraded, from the two breakers as they stand."""
         return verdict(*(is_out(self._slots[name].breaker) for name in (A, B)))
 
-    def expected(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """(the slot that would answer, what its answer would say of the routing); nothing is decided by asking."""
+    def expected(self, request: Request) -> RoutingReport:
+        """Return what the answer would say of its routing; nothing is decided by asking."""
         decision = self._routing.expected(request.episode_id, request.request_id)
         if self._is_out(decision.slot) and not self._is_out(other(decision.slot)):
             decision = replace(decision, slot=other(decision.slot), cached=False)
-        return decision.slot, asdict(decision) | {"crash_verdict": self.verdict}
+        return replace(decision, crash_verdict=self.verdict)
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost, like the policy)
         decision = self._routing.decide(request.episode_id, request.request_id)
@@ -73,8 +72,8 @@ class Router:
     def _is_out(self, slot: str) -> bool:
         return is_out(self._slots[slot].breaker)
 
-    def _act(self, request: Request, decision: Decision) -> Served:
-        routing = asdict(decision) | {"crash_verdict": self.verdict}
+    def _act(self, request: Request, decision: RoutingReport) -> Served:
+        routing = replace(decision, crash_verdict=self.verdict)
         try:
             served = self._slots[decision.slot].act(request)
         except (ObservationError, NotReadyError, CancelledError):
@@ -84,7 +83,7 @@ class Router:
             raise
         return replace(served, slot=decision.slot, routing=routing)
 
-    def _drained(self, request: Request, decision: Decision) -> Decision:
+    def _drained(self, request: Request, decision: RoutingReport) -> RoutingReport:
         """The same request in the other slot. Raises NotReadyError when that is out too."""
         slot = other(decision.slot)
         if self._is_out(slot):

@@ -101,14 +101,14 @@ class Telemetry:
         self._count(request, _outcome(served))
         slot = self._slots.get(served.slot, self._first)
         slot.latency_s(latency_ms * 1e-3)
-        slot.steps(served.denoise_steps)
-        if served.cache_status == "hit":
+        slot.steps(served.inference.denoise_steps)
+        if served.cache.status == "hit":
             slot.cache_hit()
-        elif served.cache_status == "miss":
+        elif served.cache.status == "miss":
             slot.cache_miss()
-        if served.rtc_mode and served.chunk.source == POLICY:
+        if served.rtc.mode and served.chunk.source == POLICY:
             slot.guided()
-        if served.tokens_cut:
+        if served.inference.tokens_cut:
             self._metrics.instructions_cut.inc()
             self._warn_of_cut(request, served)
         with self._lock:
@@ -131,7 +131,7 @@ class Telemetry:
         if instruction != self._last_cut:  # a robot sends the same one ten times a second
             self._last_cut = instruction
             text = "the instruction is %d tokens too long and was cut for the policy"
-            self._log(logging.WARNING, "cut", text, served.tokens_cut)
+            self._log(logging.WARNING, "cut", text, served.inference.tokens_cut)
 
     def _tell(self, request: Request, served: Served) -> None:
         for listener in (*self._own, *self._listeners):

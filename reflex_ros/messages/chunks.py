@@ -9,7 +9,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Document, Served
 from reflex_ros.messages.stamps import time_msg
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
@@ -19,6 +19,7 @@ _SOURCES = {
     CLOUD: ActionChunkMsg.SOURCE_CLOUD,
     HOLD: ActionChunkMsg.SOURCE_HOLD,
 }
+_FIELDS = frozenset(ActionChunkMsg.get_fields_and_field_types())
 
 
 def chunk_message(
@@ -32,21 +33,23 @@ def chunk_message(
     message.policy_slot = served.slot
     message.model_version = served.model_version
     message.seed = served.seed
-    message.inference_mode = served.inference_mode
     message.hold_reason = served.hold_reason
     message.latency_ms = served.latency_ms
     message.injected_latency_ms = served.injected_latency_ms
-    message.deadline_exceeded = served.deadline_exceeded
-    message.fallback_age_ms = served.fallback_age_ms
-    message.adaptive_enabled = served.adaptive_enabled
-    message.denoise_steps_configured = served.denoise_steps_configured
     message.trace_seq = served.trace_seq
     message.observation_age_ms = age_ms
-    message.denoise_steps = served.denoise_steps
-    message.guard_clamped = served.guard.clamped
-    message.guard_violations = list(served.guard.violations)
-    message.instruction_truncated = served.tokens_cut > 0
+    message.instruction_truncated = served.inference.tokens_cut > 0
+    _set(message, served.inference.document())
+    _set(message, served.fallback.document())
+    _set(message, served.guard.document(), "guard_")
     return message
+
+
+def _set(message: ActionChunkMsg, document: Document, prefix: str = "") -> None:
+    """Set what a block says and the message has a field for."""
+    for name, value in document.items():
+        if (field := prefix + name) in _FIELDS:
+            setattr(message, field, list(value) if isinstance(value, tuple) else value)
 
 
 def hold_message(

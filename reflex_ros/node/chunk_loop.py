@@ -339,7 +339,7 @@ class ChunkLoop:
         """True for a stand-in from before the robot held: it would jump to where it might have been by now."""
         if served.chunk.source != LAST_KNOWN_GOOD:
             return False
-        age_ms = served.fallback_age_ms + served.injected_latency_ms
+        age_ms = served.fallback.age_ms + served.injected_latency_ms
         return self._monotonic_ns() - age_ms * 1e6 < self._held_at_ns
 
     def _judge(self, served: Served) -> None:

@@ -61,7 +61,7 @@ class Progress:
         problem = reason
         if source == LAST_KNOWN_GOOD:
             problem = "deadline"
-            text = f"inference was too slow, the chunk of {served.fallback_age_ms:.0f} ms ago goes on"
+            text = f"inference was too slow, the chunk of {served.fallback.age_ms:.0f} ms ago goes on"
         self.note(problem, text)
         self.hold_reason = reason
 

@@ -15,6 +15,10 @@ from reflex_core.values import Request, Served
 INSTRUCTION_CHARACTERS = 512
 ERROR_CHARACTERS = 200
 VIOLATIONS = 16
+_OTHER_NAMES = {
+    "denoise_steps": "gen_ai.action.denoise_steps",
+    "deadline_exceeded": "reflex.deadline.exceeded",
+}
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]
@@ -90,17 +94,15 @@ def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Att
 
 
 def _served(served: Served) -> dict[str, Any]:
-    chunk, guard = served.chunk, served.guard
+    chunk, guard, stages_ms = served.chunk, served.guard, served.inference.stages_ms
     return {
         "gen_ai.response.model": served.model_version or None,
         "gen_ai.action.chunk_size": len(served.raw_actions),
-        "gen_ai.action.denoise_steps": served.denoise_steps,
         "reflex.slot": served.slot,
         "reflex.model_version": served.model_version,
         "reflex.model_hash": served.model_hash,
         "reflex.config_hash": served.config_hash,
-        "reflex.inference_mode": served.inference_mode,
-        "reflex.inference_ms": sum(served.stages_ms.values()),
+        "reflex.inference_ms": sum(stages_ms.values()),
         "reflex.latency_ms": served.latency_ms,
         "reflex.action_chunk_len": len(chunk.actions),
         "reflex.action_dim": chunk.actions.shape[1],
@@ -108,25 +110,22 @@ def _served(served: Served) -> dict[str, Any]:
         "reflex.start_index": chunk.start_index,
         "reflex.seed": served.seed,
         "reflex.hold_reason": served.hold_reason,
-        "reflex.denoise_steps_configured": served.denoise_steps_configured,
-        "reflex.adaptive_enabled": served.adaptive_enabled,
-        "reflex.instruction_tokens_cut": served.tokens_cut,
         "reflex.injected_latency_ms": served.injected_latency_ms,
-        "reflex.guard.clamped": guard.clamped,
-        "reflex.guard.clamp_count": guard.clamp_count,
         "reflex.guard.violation_count": len(guard.violations),
-        "reflex.guard.violations": guard.violations[:VIOLATIONS],
-        "reflex.deadline.exceeded": served.deadline_exceeded,
-        "reflex.fallback_age_ms": served.fallback_age_ms,
-        "reflex.cache.status": served.cache_status,
-        "reflex.cache.age_ms": served.cache_age_ms,
-        "reflex.rtc.mode": served.rtc_mode,
-        "reflex.rtc.delay": served.rtc_delay,
-        "reflex.rtc.previous": served.rtc_previous,
-        **{f"reflex.a2c2.{name}": value for name, value in served.a2c2.items()},
-        **{f"reflex.routing.{name}": value for name, value in served.routing.items()},
-        **{f"reflex.stage.{name}": value for name, value in served.stages_ms.items()},
+        **_named("guard.", guard.document() | {"violations": guard.violations[:VIOLATIONS]}),
+        **_named("", served.inference.document()),
+        **_named("", served.fallback.document()),
+        **_named("cache.", served.cache.document()),
+        **_named("rtc.", served.rtc.document()),
+        **(_named("a2c2.", served.a2c2.document()) if served.a2c2.present else {}),
+        **(_named("routing.", served.routing.document()) if served.routing.present else {}),
+        **_named("stage.", stages_ms),
     }
+
+
+def _named(prefix: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a block says, as attributes."""
+    return {_OTHER_NAMES.get(name, f"reflex.{prefix}{name}"): value for name, value in document.items()}
 
 
 def stages(act: Finished) -> list[tuple[str, int, int]]:
@@ -140,7 +139,7 @@ def stages(act: Finished) -> list[tuple[str, int, int]]:
         return []
     end_ns = act.ended_ns - round(served.injected_latency_ms * 1e6)
     laid: list[tuple[str, int, int]] = []
-    for name, duration_ms in reversed(list(served.stages_ms.items())):
+    for name, duration_ms in reversed(list(served.inference.stages_ms.items())):
         start_ns = max(end_ns - round(duration_ms * 1e6), act.received_ns)
         laid.append((name.removesuffix("_ms"), start_ns, max(end_ns, start_ns)))
         end_ns = start_ns

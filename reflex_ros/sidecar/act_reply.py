@@ -21,12 +21,28 @@ from reflex_core.engine.serving_state import Loaded
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.slots.routing_headers import routing_headers
 from reflex_core.text.untrusted import escaped
-from reflex_core.values import POLICY, Served
+from reflex_core.values import POLICY, Document, Served
 from reflex_ros.sidecar.act_request import BodyError
 from reflex_ros.sidecar.ignored_fields import NOTHING_UNREAD, Unread
 
 DEADLINE_EXCEEDED = "deadline-exceeded"
 PUBLIC_SLUGS = ("non-finite-actions", "guard_tripped")
+# what clients know by other names than the values have here
+OTHER_NAMES = {
+    "inference_mode": ("inference_mode", "provider_mode"),
+    "denoise_steps": ("adaptive_steps_used", "denoising_steps"),
+    "denoise_steps_configured": ("num_denoising_steps",),
+}
+_ORDER: Document = dict.fromkeys((
+    "actions", "num_actions", "action_dim", "action_names", "dt_s", "start_index", "source", "latency_ms", "hz", "stages_ms",
+    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "injected_latency_ms", "inference_mode",
+    "provider_mode", "active_providers", "vlm_conditioning", "adaptive_enabled", "adaptive_steps_used", "denoising_steps",
+    "num_denoising_steps", "guard_clamped", "guard_violations", "guard_summary", "deadline_exceeded",
+    "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "instruction_tokens_cut",
+    "masked_cameras", "cache_status", "cache_age_ms", "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied",
+    "a2c2_reason", "a2c2_correction_magnitude", "seed", "policy_slot", "routing", "model_version", "model_hash",
+    "config_hash", "reflex_version", "robot_id", "request_id", "episode_id",
+))  # fmt: skip
 
 _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
@@ -64,65 +80,60 @@ def chunk_reply(
 
 
 def _fields(served: Served, loaded: Loaded, robot_id: str) -> dict[str, Any]:
+    """The fields in the order in which clients have always seen them; a new one of a block comes after."""
     policy = loaded.slots.get(served.slot, loaded.first).policy
-    chunk, guard = served.chunk, served.guard
+    chunk, guard, inference = served.chunk, served.guard, served.inference.document()
     p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
+    made = _ORDER.copy()
+    made.update(
+        actions=np.ascontiguousarray(chunk.actions),
+        num_actions=chunk.actions.shape[0],
+        action_dim=chunk.actions.shape[1],
+        action_names=chunk.names,
+        dt_s=chunk.dt_s,
+        start_index=chunk.start_index,
+        source=chunk.source,
+        latency_ms=round(served.latency_ms, 3),
+        hz=round(1e3 / served.latency_ms, 1) if served.latency_ms > 0 else 0.0,
+        stages_ms={name: round(duration, 3) for name, duration in served.inference.stages_ms.items()},
+        latency_p50_ms=round(p50, 3),
+        latency_p95_ms=round(p95, 3),
+        latency_p99_ms=round(p99, 3),
+        jitter_ms=round(p99 - p50, 3),
+        injected_latency_ms=served.injected_latency_ms,
+        active_providers=policy.providers,
+        vlm_conditioning="real" if policy.contract.images or policy.contract.language else "none",
+        guard_clamped=guard.clamped,
+        guard_violations=guard.violations,
+        guard_summary=guard.document(),
+        deadline_misses_total=loaded.deadline.misses,
+        fallback_target=chunk.source if chunk.source != POLICY else None,
+        hold_reason=served.hold_reason,
+        masked_cameras=served.inference.masked_cameras,
+        seed=served.seed,
+        policy_slot=served.slot,
+        routing=served.routing.document() if served.routing.present else None,
+        model_version=served.model_version,
+        model_hash=served.model_hash,
+        config_hash=served.config_hash,
+        reflex_version=__version__,
+        robot_id=robot_id,
+        request_id=served.request_id,
+        episode_id=served.episode_id,
+    )
+    for name, value in inference.items():
+        made.update(dict.fromkeys(OTHER_NAMES.get(name, (name,)), value))
+    made.update(_rounded("", served.fallback.document()))
+    made.update(_rounded("cache_", served.cache.document()))
+    made.update(_rounded("rtc_", served.rtc.document()))
+    made.update(_rounded("a2c2_", served.a2c2.document()))
+    return made
+
+
+def _rounded(prefix: str, document: Document) -> Document:
+    """What a block says as fields of the reply, times to a tenth of a millisecond."""
     return {
-        "actions": np.ascontiguousarray(chunk.actions),
-        "num_actions": chunk.actions.shape[0],
-        "action_dim": chunk.actions.shape[1],
-        "action_names": chunk.names,
-        "dt_s": chunk.dt_s,
-        "start_index": chunk.start_index,
-        "source": chunk.source,
-        "latency_ms": round(served.latency_ms, 3),
-        "hz": round(1e3 / served.latency_ms, 1) if served.latency_ms > 0 else 0.0,
-        "stages_ms": {name: round(duration, 3) for name, duration in served.stages_ms.items()},
-        "latency_p50_ms": round(p50, 3),
-        "latency_p95_ms": round(p95, 3),
-        "latency_p99_ms": round(p99, 3),
-        "jitter_ms": round(p99 - p50, 3),
-        "injected_latency_ms": served.injected_latency_ms,
-        "inference_mode": served.inference_mode,
-        "provider_mode": served.inference_mode,
-        "active_providers": policy.providers,
-        "vlm_conditioning": "real" if policy.contract.images or policy.contract.language else "none",
-        "adaptive_enabled": served.adaptive_enabled,
-        "adaptive_steps_used": served.denoise_steps,
-        "denoising_steps": served.denoise_steps,
-        "num_denoising_steps": served.denoise_steps_configured,
-        "guard_clamped": guard.clamped,
-        "guard_violations": guard.violations,
-        "guard_summary": {
-            "violations": guard.violations,
-            "clamped": guard.clamped,
-            "clamp_count": guard.clamp_count,
-        },
-        "deadline_exceeded": served.deadline_exceeded,
-        "deadline_misses_total": loaded.deadline.misses,
-        "fallback_target": chunk.source if chunk.source != POLICY else None,
-        "fallback_age_ms": round(served.fallback_age_ms, 1),
-        "hold_reason": served.hold_reason,
-        "instruction_tokens_cut": served.tokens_cut,
-        "masked_cameras": served.masked_cameras,
-        "cache_status": served.cache_status,
-        "cache_age_ms": round(served.cache_age_ms, 1),
-        "rtc_mode": served.rtc_mode,
-        "rtc_delay": served.rtc_delay,
-        "rtc_previous": served.rtc_previous,
-        "a2c2_applied": bool(served.a2c2.get("applied", False)),
-        "a2c2_reason": str(served.a2c2.get("reason", "")),
-        "a2c2_correction_magnitude": float(served.a2c2.get("correction_magnitude", 0.0)),
-        "seed": served.seed,
-        "policy_slot": served.slot,
-        "routing": dict(served.routing) or None,
-        "model_version": served.model_version,
-        "model_hash": served.model_hash,
-        "config_hash": served.config_hash,
-        "reflex_version": __version__,
-        "robot_id": robot_id,
-        "request_id": served.request_id,
-        "episode_id": served.episode_id,
+        prefix + name: round(value, 1) if name.endswith("_ms") else value for name, value in document.items()
     }
 
 

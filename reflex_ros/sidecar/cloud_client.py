@@ -32,7 +32,7 @@ from reflex_core.images.raw_encodings import rgb
 from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
 from reflex_core.robot.callers import robot_of
 from reflex_core.settings.table import Settings
-from reflex_core.values import POLICY, Floats, Frame, Request
+from reflex_core.values import CLOUD, POLICY, Floats, Frame, Inference, Request
 
 VARIABLE = "REFLEX_CLOUD_API_KEY"
 HOP_HEADER = "X-Reflex-Hop"
@@ -298,8 +298,11 @@ def answer_of(status: int, body: bytes, request_id: str) -> CloudAnswer:
         source=_text(document.get("source", POLICY)),
         model_version=_text(document.get("model_version")),
         seed=_count(document.get("seed"), unknown=-1),
-        denoise_steps=_count(document.get("denoising_steps"), unknown=0),
-        denoise_steps_configured=_count(document.get("num_denoising_steps"), unknown=0),
+        inference=Inference(
+            CLOUD,
+            denoise_steps_configured=_count(document.get("num_denoising_steps"), unknown=0),
+            denoise_steps=_count(document.get("denoising_steps"), unknown=0),
+        ),
         model_hash=_hash(document.get("model_hash")),
         config_hash=_hash(document.get("config_hash")),
     )

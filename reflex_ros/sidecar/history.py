@@ -88,10 +88,10 @@ class Watch:
         counts["clamped"] += served.guard.clamped
         counts["holds"] += bool(served.hold_reason)
         counts["stand_ins"] += served.chunk.source != POLICY
-        counts["cache_hits"] += served.cache_status == "hit"
-        counts["cache_misses"] += served.cache_status == "miss"
-        counts["guided"] += bool(served.rtc_mode)
-        counts["corrected"] += bool(served.a2c2.get("applied", False))
+        counts["cache_hits"] += served.cache.status == "hit"
+        counts["cache_misses"] += served.cache.status == "miss"
+        counts["guided"] += bool(served.rtc.mode)
+        counts["corrected"] += bool(served.a2c2.applied)
 
     def _note(self, served: Served) -> None:
         """A guard that has tripped says the same twenty times a second: that is one event."""

@@ -136,7 +136,7 @@ def _request(answer: Answer | None) -> dict[str, Any] | None:
         "request_id": served.request_id,
         "slot": served.slot,
         "seed": served.seed,
-        "denoise_steps": served.denoise_steps,
+        "denoise_steps": served.inference.denoise_steps,
         "finished_s_ago": (time.monotonic_ns() - answer.at_ns) * 1e-9,
     }
 

@@ -127,7 +127,7 @@ def test_what_raises_here_is_answered_there_with_the_same_pixels_state_and_seed(
     assert (served.chunk.names, served.chunk.dt_s) == (alone.chunk.names, alone.chunk.dt_s)
     assert served.model_version == f"cloud:{alone.model_version}"
     assert (served.model_hash, served.config_hash) == (alone.model_hash, alone.config_hash)
-    assert (served.seed, served.denoise_steps, served.episode_id) == (5, 10, "ep_1")
+    assert (served.seed, served.inference.denoise_steps, served.episode_id) == (5, 10, "ep_1")
     used = here.engine.metrics.fallback_invocations.labels("franka", CLOUD)._value.get()
     assert used == 1
 

@@ -19,7 +19,20 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp import CALLER, SAMPLED, TRACE, UNSAMPLED, Receiver, receiving, values
 
 from reflex_core.errors import SettingError
-from reflex_core.values import ActionChunk, Frame, GuardReport, Observation, Request, Served
+from reflex_core.values import (
+    A2C2Report,
+    ActionChunk,
+    CacheReport,
+    Fallback,
+    Frame,
+    GuardReport,
+    Inference,
+    Observation,
+    Request,
+    RoutingReport,
+    RtcReport,
+    Served,
+)
 from reflex_ros.otel.connect import traces_url
 from reflex_ros.otel.tracing import Tracing
 
@@ -39,8 +52,8 @@ def request(request_id: str = "r-1", **of: Any) -> Request:
 def served(**of: Any) -> Served:
     made = Served(
         chunk=ActionChunk(ACTIONS, tuple("abcdefg"), 0.05), raw_actions=ACTIONS, request_id="r-1", episode_id="ep-1",
-        seed=2**62, slot="prod", model_version="pi0@ab12", inference_mode="onnx_cpu", denoise_steps=7,
-        denoise_steps_configured=10, latency_ms=LATENCY_MS, stages_ms=STAGES_MS, trace_seq=17, model_hash="ab12",
+        seed=2**62, slot="prod", model_version="pi0@ab12", latency_ms=LATENCY_MS,
+        inference=Inference("onnx_cpu", 10, 7, stages_ms=STAGES_MS), trace_seq=17, model_hash="ab12",
         config_hash="cd34",
     )  # fmt: skip
     return replace(made, **of)
@@ -98,9 +111,9 @@ def test_what_the_wedges_did_is_on_the_span(receiver: Receiver, tracing: Open) -
         request(),
         served(
             guard=GuardReport(True, 3, ("joint_1 position 3.1 > 2.9", "joint_2 velocity")), hold_reason="deadline",
-            deadline_exceeded=True, fallback_age_ms=80.0, cache_status="hit", cache_age_ms=np.float64(33.0),
-            rtc_mode="guided", rtc_delay=4, a2c2={"applied": np.bool_(True), "reason": "ok"},
-            routing={"slot": "a", "split": 50, "bucket": None}, chunk=ActionChunk(ACTIONS, (), 0.05, "hold"),
+            fallback=Fallback(True, 80.0), cache=CacheReport("hit", np.float64(33.0)), rtc=RtcReport("guided", 4),
+            a2c2=A2C2Report(np.bool_(True), "ok"), routing=RoutingReport("a", split=50, bucket=None),
+            chunk=ActionChunk(ACTIONS, (), 0.05, "hold"),
         ),
     )  # fmt: skip
     said = values(receiver.wait_for(1)[0].attributes)

@@ -16,7 +16,7 @@ from replays import Document, Outcome
 from traces import writer
 
 from reflex_core.records.trace.writer import TraceWriter
-from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
+from reflex_core.values import ActionChunk, Frame, Inference, Observation, Request, Served
 from reflex_ros.cli.main import main
 
 HORIZON, DT_S, DT_NS = 10, 0.05, 50_000_000
@@ -40,7 +40,7 @@ def reply(request: Request, number: int, **changes: Any) -> Served:
     actions = (number + rows + joints / 10).astype(np.float32)
     made = Served(
         ActionChunk(actions, NAMES, DT_S), 2 * actions, request.request_id, request.episode_id, seed=7, slot="prod",
-        model_version="v@0", inference_mode="onnx_cpu", denoise_steps=8, denoise_steps_configured=10, latency_ms=70.0,
+        model_version="v@0", inference=Inference("onnx_cpu", 10, 8), latency_ms=70.0,
     )  # fmt: skip
     return replace(made, **changes)
 

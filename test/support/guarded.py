@@ -12,7 +12,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.check import inner_limits
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_core.wedges.wedge import Proceed
 
@@ -40,8 +40,7 @@ def answering(actions: Floats, dt_s: float = 0.05) -> Proceed:
     def proceed(asked: Request) -> Served:
         return Served(
             chunk=ActionChunk(actions, FRANKA.joint_names, dt_s), raw_actions=actions, request_id=asked.request_id,
-            episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference_mode="onnx_cpu",
-            denoise_steps=10, denoise_steps_configured=10,
+            episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
         )  # fmt: skip
 
     return proceed

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
+from reflex_core.values import ActionChunk, Frame, Inference, Observation, Request, Served
 
 NAMES = tuple(f"panda_joint{number}" for number in range(1, 8))
 
@@ -54,11 +54,13 @@ def served(request: Request, *, horizon: int = 10) -> Served:
         seed=7,
         slot="prod",
         model_version="pi0@0123456789abcdef",
-        inference_mode="onnx_cpu",
-        denoise_steps=8,
-        denoise_steps_configured=10,
         latency_ms=12.3456,
-        stages_ms={"preprocess_ms": 0.5, "vlm_prefix_ms": 4.0, "expert_denoise_ms": 7.75},
+        inference=Inference(
+            "onnx_cpu",
+            10,
+            8,
+            stages_ms={"preprocess_ms": 0.5, "vlm_prefix_ms": 4.0, "expert_denoise_ms": 7.75},
+        ),
     )
 
 

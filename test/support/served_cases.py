@@ -23,13 +23,19 @@ from reflex_core.values import (
     CLOUD,
     HOLD,
     LAST_KNOWN_GOOD,
+    A2C2Report,
     ActionChunk,
+    CacheReport,
+    Fallback,
     Frame,
     GuardReport,
+    Inference,
     Observation,
     Request,
+    RoutingReport,
+    RtcReport,
     Served,
-)
+)  # fmt: skip
 from reflex_ros.otel.attributes import attributes, finished
 from reflex_ros.sidecar.act_reply import chunk_reply
 from reflex_ros.sidecar.history import Watch
@@ -56,90 +62,83 @@ def request(**changes: Any) -> Request:
     )
 
 
-def plain() -> Served:
-    """A policy's chunk that nothing was done to."""
-    return Served(
-        chunk=ActionChunk(ACTIONS, NAMES, 0.05), raw_actions=ACTIONS, request_id="req-1", episode_id="ep-1", seed=42,
-        slot="prod", model_version="pi0@ab12", inference_mode="onnx_cpu", denoise_steps=10,
-        denoise_steps_configured=10, masked_cameras=("wrist",), latency_ms=43.21987, model_hash="ab12",
-        config_hash="cd34", trace_seq=17,
-        stages_ms={"preprocess_ms": 1.23456, "vlm_prefix_ms": 20.0, "expert_denoise_ms": 8.7654321},
-    )  # fmt: skip
+INFERENCE = Inference(
+    "onnx_cpu", 10, 10, masked_cameras=("wrist",),
+    stages_ms={"preprocess_ms": 1.23456, "vlm_prefix_ms": 20.0, "expert_denoise_ms": 8.7654321},
+)  # fmt: skip
+PLAIN = Served(
+    chunk=ActionChunk(ACTIONS, NAMES, 0.05), raw_actions=ACTIONS, request_id="req-1", episode_id="ep-1", seed=42,
+    slot="prod", model_version="pi0@ab12", inference=INFERENCE, latency_ms=43.21987, model_hash="ab12",
+    config_hash="cd34", trace_seq=17,
+)  # fmt: skip
+SAFE = ACTIONS * np.float32(0.5)
 
 
 def cases() -> Mapping[str, tuple[Request, Served]]:
     """By name: what was asked and what was answered; every block is full in one of them and empty in another."""
     clamped = GuardReport(True, 2, ("elbow above max: 0.5 > 0.4", "elbow velocity: 3 > 2 rad/s"))
-    safe = ACTIONS * np.float32(0.5)
+    not_finite = GuardReport(True, 3, ("non_finite_action: 3 NaN or Inf values: holding position",))
+    early = Inference("onnx_cpu", 10, 4, True, 0.035, 5, 3, ("wrist",), INFERENCE.stages_ms)
+    late = request(deadline_ns=RECEIVED_NS + 49_000_000)
+    of_cloud = Inference("cloud", 10, 10, stages_ms={"cloud_ms": 31.4159})
     return {
-        "plain": (request(), plain()),
-        "guided": (request(), replace(plain(), rtc_mode="guided", rtc_delay=2, rtc_previous="req-0", rtc_elapsed_rows=3.25)),
-        "cached": (request(), replace(plain(), cache_status="hit", cache_age_ms=66.6789)),
-        "cache missed": (request(), replace(plain(), cache_status="miss")),
-        "early": (
-            request(max_steps=5),
-            replace(plain(), denoise_steps=4, adaptive_enabled=True, adaptive_threshold=0.035, max_steps=5, tokens_cut=3),
-        ),
+        "plain": (request(), PLAIN),
+        "guided": (request(), replace(PLAIN, rtc=RtcReport("guided", 2, "req-0", 3.25))),
+        "cached": (request(), replace(PLAIN, cache=CacheReport("hit", 66.6789))),
+        "cache missed": (request(), replace(PLAIN, cache=CacheReport("miss"))),
+        "early": (request(max_steps=5), replace(PLAIN, inference=early)),
         "corrected": (
             request(),
             replace(
-                plain(), chunk=ActionChunk(safe, NAMES, 0.05, start_index=1),
-                a2c2={"applied": True, "reason": "applied", "correction_magnitude": 0.123457},
+                PLAIN, chunk=ActionChunk(SAFE, NAMES, 0.05, start_index=1),
+                a2c2=A2C2Report(True, "applied", 0.1234567),
             ),
         ),
-        "not corrected": (
-            request(),
-            replace(plain(), a2c2={"applied": False, "reason": "cold_start", "correction_magnitude": 0.0}),
-        ),
+        "not corrected": (request(), replace(PLAIN, a2c2=A2C2Report(False, "cold_start"))),
         "routed": (
             request(),
             replace(
-                plain(), slot="b", model_version="pi0 fast@ef56",
-                routing={
-                    "slot": "b", "routing_key": "ep-1", "degraded": False, "cached": True, "bucket": 73, "split": 50,
-                    "crash_verdict": "healthy",
-                },
+                PLAIN, slot="b", model_version="pi0 fast@ef56",
+                routing=RoutingReport("b", "ep-1", False, True, 73, 50, "healthy"),
             ),
         ),
         "routed without an episode": (
             request(episode_id=None),
             replace(
-                plain(), slot="a", episode_id=None,
-                routing={
-                    "slot": "a", "routing_key": "req-1", "degraded": True, "cached": False, "bucket": 3, "split": 50,
-                    "crash_verdict": "drain-b",
-                },
+                PLAIN, slot="a", episode_id=None,
+                routing=RoutingReport("a", "req-1", True, False, 3, 50, "drain-b"),
             ),
         ),
-        "clamped": (request(), replace(plain(), chunk=ActionChunk(safe, NAMES, 0.05), guard=clamped, injected_latency_ms=5.5)),
+        "clamped": (
+            request(),
+            replace(PLAIN, chunk=ActionChunk(SAFE, NAMES, 0.05), guard=clamped, injected_latency_ms=5.5),
+        ),
         "continued": (
-            request(deadline_ns=RECEIVED_NS + 49_000_000),
+            late,
             replace(
-                plain(), chunk=ActionChunk(ACTIONS[1:], NAMES, 0.05, LAST_KNOWN_GOOD), raw_actions=ACTIONS[1:],
-                denoise_steps=0, stages_ms={}, deadline_exceeded=True, fallback_age_ms=80.4567, fallback_request_id="req-0",
+                PLAIN.not_inferred(), chunk=ActionChunk(ACTIONS[1:], NAMES, 0.05, LAST_KNOWN_GOOD),
+                raw_actions=ACTIONS[1:], fallback=Fallback(True, 80.4567, "req-0"),
             ),
         ),
         "held": (
-            request(deadline_ns=RECEIVED_NS + 49_000_000),
+            late,
             replace(
-                plain(), chunk=ActionChunk(safe, NAMES, 0.05, HOLD), raw_actions=safe, denoise_steps=0, stages_ms={},
-                deadline_exceeded=True, hold_reason="deadline",
+                PLAIN.not_inferred(), chunk=ActionChunk(SAFE, NAMES, 0.05, HOLD), raw_actions=SAFE,
+                fallback=Fallback(deadline_exceeded=True), hold_reason="deadline",
             ),
         ),
         "not finite": (
             request(),
             replace(
-                plain(), chunk=ActionChunk(safe, NAMES, 0.05, HOLD), hold_reason="non_finite",
+                PLAIN, chunk=ActionChunk(SAFE, NAMES, 0.05, HOLD), hold_reason="non_finite", guard=not_finite,
                 raw_actions=np.array([[np.nan, 1, 2], [np.inf, 1, 2], [0, -np.inf, 2]], np.float32),
-                guard=GuardReport(True, 3, ("non_finite_action: 3 NaN or Inf values: holding position",)),
             ),
         ),
         "of the cloud": (
             request(),
             Served(
-                chunk=ActionChunk(ACTIONS, NAMES, 0.05, CLOUD), raw_actions=ACTIONS, request_id="req-1", episode_id="ep-1",
-                seed=42, slot="cloud", model_version="cloud:pi0@ab12", inference_mode="cloud", denoise_steps=10,
-                denoise_steps_configured=10, stages_ms={"cloud_ms": 31.4159},
+                ActionChunk(ACTIONS, NAMES, 0.05, CLOUD), ACTIONS, "req-1", "ep-1", 42, "cloud", "cloud:pi0@ab12",
+                of_cloud,
             ),
         ),
     }  # fmt: skip

@@ -17,7 +17,7 @@ from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import POLICY, ActionChunk, Floats, Observation, Request, Served
+from reflex_core.values import POLICY, ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
@@ -58,8 +58,7 @@ def answer(
     made = ramp() if actions is None else actions
     return Served(
         chunk=ActionChunk(made, NAMES, dt_s, source), raw_actions=made, request_id=asked.request_id,
-        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference_mode="onnx_cpu",
-        denoise_steps=10, denoise_steps_configured=10,
+        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
     )  # fmt: skip
 
 

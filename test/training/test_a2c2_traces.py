@@ -14,7 +14,7 @@ from traces import writer
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.flow_matching import Policy
 from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
-from reflex_core.wedges.predict import template
+from reflex_core.wedges.predict import prototype
 from training.a2c2 import Sampler
 from training.a2c2_data import open_policy
 from training.a2c2_traces import read_traces
@@ -33,7 +33,7 @@ def record(policy: Policy, folder: Path, images: str = "full") -> Path:
     generator = np.random.default_rng(0)
     assert policy.fit.state_statistics is not None
     middle = policy.fit.state_statistics.shift.astype(np.float32)
-    answer = dataclasses.replace(template(policy, "prod"), raw_actions=np.zeros((50, 7), np.float32))
+    answer = dataclasses.replace(prototype(policy, "prod"), raw_actions=np.zeros((50, 7), np.float32))
     for number, episode in enumerate(("one", "two", "one", None, "two", "two", "one")):
         pixels = generator.integers(0, 255, (64, 64, 3)).astype(np.uint8)
         stamp_ns = 1_000_000_000 + number * 10 * DT_NS

@@ -239,15 +239,14 @@ def _asked(robot_id: str, request: Request) -> dict[str, Any]:
 def _act_fields(robot_id: str, model: Mapping[str, str], request: Request, served: Served) -> Fields:
     raw, safe = served.raw_actions, served.chunk.actions
     same = raw.shape == safe.shape and raw.tobytes() == safe.tobytes()
+    fallback = served.fallback.document()
     return {
         "kind": "act",
         **_asked(robot_id, request),
         "actions_raw": None if same else exact(raw),
         "actions_safe": exact(safe),
         "action_names": served.chunk.names,
-        "violations": served.guard.violations,
-        "clamped": served.guard.clamped,
-        "clamp_count": served.guard.clamp_count,
+        **served.guard.document(),
         "source": served.chunk.source,
         "start_index": served.chunk.start_index,
         "slot": served.slot,
@@ -256,10 +255,10 @@ def _act_fields(robot_id: str, model: Mapping[str, str], request: Request, serve
         "model_version": served.model_version or model["model_version"],
         "model_hash": served.model_hash or model["model_hash"],
         "config_hash": served.config_hash or model["config_hash"],
-        "inference_mode": served.inference_mode,
-        "deadline_exceeded": served.deadline_exceeded,
+        "inference_mode": served.inference.mode,
+        "deadline_exceeded": fallback.pop("deadline_exceeded"),
         "hold_reason": served.hold_reason,
-        "fallback_age_ms": served.fallback_age_ms,
+        **fallback,
         "latency_ms": round(served.latency_ms, 3) if np.isfinite(served.latency_ms) else None,
     }
 

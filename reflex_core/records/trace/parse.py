@@ -12,7 +12,7 @@ from reflex_core.errors import ObservationError, ReflexError
 from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
-from reflex_core.values import Floats, Frame
+from reflex_core.values import NOT_CACHED, Floats, Frame
 
 SINGLE_CAMERA = "image"  # other writers keep one image and no camera name
 
@@ -118,7 +118,7 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
         denoise_steps=read.whole(read.block("denoise"), "steps_used") or 0,
         max_steps=read.whole(document, "max_steps"),
         mode=str(document.get("mode") or ""),
-        cache_status=str(read.block("cache").get("status") or "n/a"),
+        cache_status=str(read.block("cache").get("status") or NOT_CACHED),
         episode_id=None if request.get("episode_id") is None else str(request["episode_id"]),
         request_id=str(request.get("request_id") or ""),
         stamp_ns=read.whole(request, "stamp_ns") or 0,

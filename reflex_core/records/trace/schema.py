@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schema version 1 of the trace, written: the only place, with records.py beside it, that names trace fields.
+"""Schema version 1 of the trace, written: the only place, with notes.py beside it, that names trace fields.
 
 Fields stand in the order in which readers of version 1 know them; what this package adds comes after. Added fields do
 not change the version: readers ignore what they do not know.
@@ -7,9 +7,9 @@ not change the version: readers ignore what they do not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from reflex_core import __version__
 from reflex_core.files.json_lines import exact
 from reflex_core.records.trace.hashing import base64_text, bytes_hash, encoded, text_hash
 from reflex_core.robot.callers import caller_of
-from reflex_core.values import NOTHING, Observation, Request, Served
+from reflex_core.values import NOTHING, Fallback, Observation, Request, Served
 
 SCHEMA_VERSION = 1
 PREPARATION = 2  # how observations are prepared; the first version did it otherwise and did not say
@@ -26,8 +26,28 @@ FULL, HASH_ONLY, NONE = "full", "hash_only", "none"
 IMAGE_MODES = (FULL, HASH_ONLY, NONE)
 UNKNOWN_HASH = "unknownhash"
 MESSAGE_LENGTH = 500
+# how version 1 calls what an inference says of its denoise loop
+DENOISE = {
+    "denoise_steps": "steps_used",
+    "denoise_steps_configured": "steps_configured",
+    "adaptive_enabled": "adaptive",
+    "adaptive_threshold": "threshold",
+}
 
 Record = dict[str, Any]
+
+
+class Block(Protocol):
+    """A part of an answer that may have nothing to say."""
+
+    @property
+    def present(self) -> bool:
+        """False where there is nothing to say."""
+        ...
+
+    def document(self) -> Record:
+        """Return its fields."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +163,30 @@ def request_record(
             "vlm_conditioning": vlm_conditioning,
             "error": {"slug": outcome.slug, "message": outcome.message[:MESSAGE_LENGTH]},
         }
+    inference = outcome.inference.document() | outcome.inference.replay_document()
+    denoise = {short: inference.pop(name) for name, short in DENOISE.items()}
     record |= {
         "response": _response(outcome),
         "latency": _latency(outcome),
-        "denoise": {
-            "steps_used": outcome.denoise_steps,
-            "steps_configured": outcome.denoise_steps_configured,
-            "adaptive": outcome.adaptive_enabled,
-        }
-        | ({"threshold": outcome.adaptive_threshold} if outcome.adaptive_enabled else {}),
-        "mode": outcome.inference_mode,
+        "denoise": {name: value for name, value in denoise.items() if value is not None},
+        "mode": inference.pop("inference_mode"),
         "vlm_conditioning": vlm_conditioning,
     }
-    blocks = ((name, block(request, outcome)) for name, block in BLOCKS.items())
-    return record | {name: block for name, block in blocks if block is not None}
+    blocks = {
+        "cache": _optional(outcome.cache),
+        "guard": outcome.guard.document(),
+        "deadline": _deadline(request, outcome.fallback),
+        "rtc": _optional(outcome.rtc, **outcome.rtc.replay_document()),
+        "routing": _optional(outcome.routing),
+        "a2c2": _optional(outcome.a2c2),
+        "noise": {"seed": outcome.seed},
+        "slot": outcome.slot,
+        "model_version": outcome.model_version,
+        "tokens_cut": inference.pop("instruction_tokens_cut") or None,
+        "injected_latency_ms": _ms(outcome.injected_latency_ms) or None,
+        **inference,
+    }
+    return record | {name: block for name, block in blocks.items() if block is not None}
 
 
 def _request(request: Request, images: str) -> Record:
@@ -206,7 +236,7 @@ def _response(served: Served) -> Record:
 
 
 def _latency(served: Served) -> Record:
-    stages = {name: _ms(value) for name, value in served.stages_ms.items()}
+    stages = {name: _ms(value) for name, value in served.inference.stages_ms.items()}
     return {"total_ms": _ms(served.latency_ms), "stages": stages}
 
 
@@ -215,51 +245,18 @@ def _ms(value: float) -> float | None:
     return round(float(value), 3) if np.isfinite(value) else None
 
 
-def _deadline(request: Request, served: Served) -> Record | None:
-    if request.deadline_ns is None and not served.deadline_exceeded:
+def _deadline(request: Request, fallback: Fallback) -> Record | None:
+    if request.deadline_ns is None and not fallback.deadline_exceeded:
         return None
     budget = None if request.deadline_ns is None else _ms((request.deadline_ns - request.received_ns) * 1e-6)
-    return {
-        "exceeded": served.deadline_exceeded,
-        "budget_ms": budget,
-        "fallback_age_ms": _ms(served.fallback_age_ms),
-    }
+    document = _rounded(fallback.document())
+    return {"exceeded": document.pop("deadline_exceeded"), "budget_ms": budget, **document}
 
 
-def _guard(_: Request, served: Served) -> Record:
-    report = served.guard
-    return {"violations": report.violations, "clamped": report.clamped, "clamp_count": report.clamp_count}
+def _optional(block: Block, **more: Any) -> Record | None:
+    """What a block says, None where there is nothing to say: it is then left out of the record."""
+    return _rounded(block.document()) | more if block.present else None
 
 
-def _cache(_: Request, served: Served) -> Record | None:
-    if served.cache_status == "n/a":
-        return None
-    return {"status": served.cache_status, "age_ms": _ms(served.cache_age_ms)}
-
-
-def _rtc(_: Request, served: Served) -> Record | None:
-    if not served.rtc_mode:
-        return None
-    return {
-        "mode": served.rtc_mode,
-        "delay": served.rtc_delay,
-        "previous": served.rtc_previous,
-        "elapsed_rows": served.rtc_elapsed_rows,
-    }
-
-
-# Everything optional, in the order it is written. One line adds a block; None leaves it out of a record.
-BLOCKS: Mapping[str, Callable[[Request, Served], Any]] = {
-    "cache": _cache,
-    "guard": _guard,
-    "deadline": _deadline,
-    "rtc": _rtc,
-    "routing": lambda _, served: dict(served.routing) or None,
-    "a2c2": lambda _, served: dict(served.a2c2) or None,
-    "noise": lambda _, served: {"seed": served.seed},
-    "slot": lambda _, served: served.slot,
-    "model_version": lambda _, served: served.model_version,
-    "tokens_cut": lambda _, served: served.tokens_cut or None,
-    "injected_latency_ms": lambda _, served: _ms(served.injected_latency_ms) or None,
-    "max_steps": lambda _, served: served.max_steps,
-}
+def _rounded(document: Record) -> Record:
+    return {name: _ms(value) if name.endswith("_ms") else value for name, value in document.items()}

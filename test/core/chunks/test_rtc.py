@@ -23,7 +23,7 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
 from reflex_core.robot.presets import load_embodiment
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame, Request, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Fallback, Frame, Request, Served
 from reflex_core.wedges.predict import Predict
 
 DT_S = 0.05
@@ -90,7 +90,7 @@ def test_the_first_chunk_of_an_episode_is_not_guided(reach: Policy) -> None:
     robot = Robot(reach)
     served = robot.ask("pick", 0)
     alone = reach.predict(robot.request("pick", 0).observation, 1)
-    assert (served.rtc_mode, served.rtc_delay, served.rtc_previous) == ("", 0, "")
+    assert (served.rtc.mode, served.rtc.delay, served.rtc.previous) == ("", 0, "")
     assert served.chunk.actions.tobytes() == alone.actions.tobytes()
     assert robot.rtc.counts == {"first": 1, "guided": 0}
 
@@ -101,8 +101,8 @@ def test_a_guided_chunk_goes_on_where_the_old_one_was_going(reach: Policy, elaps
     old = robot.ask("pick", 0, seed=1, delay=delay)
     new = robot.ask("pick", elapsed, seed=2)
     bare = reach.predict(robot.request("pick", elapsed, seed=2).observation, 2).actions
-    assert (new.rtc_mode, new.rtc_delay, new.rtc_previous) == (GUIDED, delay, old.request_id)
-    assert new.rtc_elapsed_rows == pytest.approx(elapsed)
+    assert (new.rtc.mode, new.rtc.delay, new.rtc.previous) == (GUIDED, delay, old.request_id)
+    assert new.rtc.elapsed_rows == pytest.approx(elapsed)
     tail = old.chunk.actions[elapsed:]
     ours, theirs = new.chunk.actions, bare
     assert np.abs(ours[:delay] - tail[:delay]).max() < 0.02
@@ -119,7 +119,7 @@ def test_same_seed_and_same_previous_chunk_give_the_same_bytes_and_a_record_rebu
     new, again = first.ask("pick", 20.5, seed=2), second.ask("pick", 20.5, seed=2)
     assert new.chunk.actions.tobytes() == again.chunk.actions.tobytes()
     before = reach.predict(first.request("pick", 0).observation, 1).normalised
-    guidance = reach.rtc().again(before, new.rtc_elapsed_rows, new.rtc_delay)
+    guidance = reach.rtc().again(before, new.rtc.elapsed_rows, new.rtc.delay)
     replayed = reach.predict(first.request("pick", 20.5, seed=2).observation, 2, Sampling(guidance=guidance))
     assert replayed.actions.tobytes() == new.chunk.actions.tobytes()
 
@@ -135,12 +135,12 @@ def test_interleaved_episodes_get_what_they_would_get_alone(reach: Policy) -> No
         alone = Robot(reach)
         answers = [alone.ask(name, 10 * number + index, seed=10 * index + number) for number in range(3)]
         assert [one.chunk.actions.tobytes() for one in answers] == mixed[name]
-        assert [bool(one.rtc_mode) for one in answers] == [False, True, True]
+        assert [bool(one.rtc.mode) for one in answers] == [False, True, True]
 
 
 def test_requests_without_an_episode_share_nothing(reach: Policy) -> None:
     robot = Robot(reach)
-    assert [robot.ask(None, rows).rtc_mode for rows in (0, 10, 20)] == ["", "", ""]
+    assert [robot.ask(None, rows).rtc.mode for rows in (0, 10, 20)] == ["", "", ""]
     assert robot.rtc.counts == {}
 
 
@@ -159,7 +159,7 @@ def test_a_chunk_that_does_not_apply_guides_nothing(
 ) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0)
-    assert robot.ask("pick", rows, 2, **changes).rtc_mode == ""
+    assert robot.ask("pick", rows, 2, **changes).rtc.mode == ""
     assert robot.rtc.counts[why] == 1
 
 
@@ -167,19 +167,19 @@ def test_without_stamps_only_a_caller_who_counts_rows_is_guided(reach: Policy) -
     """The wall clock says nothing of a simulator that stands still while it waits."""
     robot = Robot(reach)
     robot.ask("pick", 0, stamp_ns=0)
-    assert robot.ask("pick", 20, stamp_ns=0).rtc_mode == ""
+    assert robot.ask("pick", 20, stamp_ns=0).rtc.mode == ""
     assert robot.rtc.counts["unknown_rows"] == 1
     counted = robot.ask("pick", 40, stamp_ns=0, elapsed_rows=12.0)
-    assert (counted.rtc_mode, counted.rtc_elapsed_rows) == (GUIDED, 12.0)
+    assert (counted.rtc.mode, counted.rtc.elapsed_rows) == (GUIDED, 12.0)
 
 
 def test_a_chunk_that_was_never_delivered_does_not_guide(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0, deliver=False)
-    assert robot.ask("pick", 10, deliver=False).rtc_mode == ""
+    assert robot.ask("pick", 10, deliver=False).rtc.mode == ""
     old = robot.ask("pick", 12)
     robot.ask("pick", 14, deliver=False)  # the deadline gave it up
-    assert robot.ask("pick", 16).rtc_previous == old.request_id
+    assert robot.ask("pick", 16).rtc.previous == old.request_id
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,10 @@ def test_what_stood_in_for_a_chunk_decides_whether_the_one_before_still_runs(
     late = robot.request("pick", 10, 2)
     robot.predict(late, nobody)
     standing_in_for = running.request_id if of == "the running chunk" else of
-    robot.rtc.delivered(late, replace(answer(late, source=source), fallback_request_id=standing_in_for))
-    assert bool(robot.ask("pick", 12).rtc_mode) == guides
+    robot.rtc.delivered(
+        late, replace(answer(late, source=source), fallback=Fallback(request_id=standing_in_for))
+    )
+    assert bool(robot.ask("pick", 12).rtc.mode) == guides
 
 
 def test_a_tripped_guard_s_hold_does_not_guide(reach: Policy) -> None:
@@ -209,7 +211,7 @@ def test_a_tripped_guard_s_hold_does_not_guide(reach: Policy) -> None:
     asked = robot.request("pick", 10, 2)
     served = replace(robot.predict(asked, nobody), hold_reason="guard_tripped")
     robot.rtc.delivered(asked, served)
-    assert robot.ask("pick", 12).rtc_mode == ""
+    assert robot.ask("pick", 12).rtc.mode == ""
 
 
 def test_what_is_forgotten_does_not_guide_and_its_delay_says_nothing(reach: Policy) -> None:
@@ -219,14 +221,14 @@ def test_what_is_forgotten_does_not_guide_and_its_delay_says_nothing(reach: Poli
     robot.ask("pick", 4, delay=20)
     robot.rtc.forget("pick")
     robot.rtc.forget("pick")
-    assert robot.ask("pick", 10).rtc_mode == ""
-    assert robot.ask("pick", 20).rtc_delay == 3
+    assert robot.ask("pick", 10).rtc.mode == ""
+    assert robot.ask("pick", 20).rtc.delay == 3
 
 
 def test_beyond_half_a_horizon_of_delay_the_robot_goes_by_what_it_sees(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0, delay=26)
-    assert robot.ask("pick", 2).rtc_mode == ""
+    assert robot.ask("pick", 2).rtc.mode == ""
     assert robot.rtc.counts["delay"] == 1
 
 
@@ -236,18 +238,18 @@ def test_a_simulators_clock_counts_its_own_delay(reach: Policy) -> None:
     asked = robot.request("pick", 0, received_ns=robot.now_ns - round(20 * DT_S * 1e9))
     robot.rtc.delivered(asked, robot.predict(asked, nobody))
     robot.rtc.consumed("pick", 1)
-    assert robot.ask("pick", 2).rtc_delay == 1
+    assert robot.ask("pick", 2).rtc.delay == 1
 
 
 def test_a_caller_who_never_got_the_newest_answer_is_not_guided_by_it(reach: Policy) -> None:
     robot = Robot(reach)
     first, lost = (robot.ask("pick", rows, stamp_ns=0, elapsed_rows=rows) for rows in (0.0, 5.0))
     assert (
-        robot.ask("pick", 0, stamp_ns=0, elapsed_rows=9.0, previous_request_id=first.request_id).rtc_mode
+        robot.ask("pick", 0, stamp_ns=0, elapsed_rows=9.0, previous_request_id=first.request_id).rtc.mode
         == ""
     )
     assert robot.rtc.counts["other_chunk"] == 1
-    assert lost.rtc_previous == first.request_id
+    assert lost.rtc.previous == first.request_id
 
 
 def test_what_the_guard_changed_guides_as_it_was_executed(reach: Policy) -> None:
@@ -266,22 +268,22 @@ def test_a_late_answer_to_an_older_observation_does_not_replace_a_newer_one(reac
     served = robot.predict(older, nobody)
     newer = robot.ask("pick", 10)
     robot.rtc.delivered(older, served)
-    assert robot.ask("pick", 20).rtc_previous == newer.request_id
+    assert robot.ask("pick", 20).rtc.previous == newer.request_id
 
 
 def test_the_delay_is_the_slowest_of_the_newest_answers(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0, delay=12)
     for number in range(1, DELAYS_KEPT + 1):
-        assert robot.ask("pick", 2 * number).rtc_delay == 12
-    assert robot.ask("pick", 2 * DELAYS_KEPT + 2).rtc_delay == 1
+        assert robot.ask("pick", 2 * number).rtc.delay == 12
+    assert robot.ask("pick", 2 * DELAYS_KEPT + 2).rtc.delay == 1
 
 
 def test_an_answer_s_own_latency_counts_from_its_observation(reach: Policy) -> None:
     robot = Robot(reach)
     asked = robot.request("pick", 0, received_ns=robot.now_ns - round(7.5 * DT_S * 1e9))
     robot.rtc.delivered(asked, robot.predict(asked, nobody))
-    assert robot.ask("pick", 20).rtc_delay == 8
+    assert robot.ask("pick", 20).rtc.delay == 8
 
 
 def test_episodes_are_forgotten_oldest_first(reach: Policy) -> None:
@@ -300,7 +302,7 @@ def test_nan_never_guides(reach: Policy) -> None:
     asked = robot.request("pick", 0)
     robot.rtc.produced(asked, np.full(SHAPE, np.nan, np.float32))
     robot.rtc.delivered(asked, answer(asked))
-    assert robot.ask("pick", 10).rtc_mode == ""
+    assert robot.ask("pick", 10).rtc.mode == ""
 
 
 def test_the_gripper_s_column_is_as_without_guidance(reach: Policy) -> None:
@@ -319,10 +321,10 @@ def test_the_gripper_s_column_is_as_without_guidance(reach: Policy) -> None:
 
 def test_convergence_is_judged_on_the_guided_velocity_after_three_steps(reach: Policy) -> None:
     robot = Robot(reach, Sampling(adaptive=Adaptive(10.0, 2)))
-    assert robot.ask("pick", 0).denoise_steps == 2
+    assert robot.ask("pick", 0).inference.denoise_steps == 2
     old = robot.ask("pick", 10, 1)
     new = robot.ask("pick", 20, 2)
-    assert new.denoise_steps == 3
+    assert new.inference.denoise_steps == 3
     assert np.abs(new.chunk.actions[0] - old.chunk.actions[10]).max() < 0.02
 
 
@@ -353,7 +355,7 @@ def test_an_export_trained_for_it_is_shown_the_rows_that_will_be_executed(traine
     robot = Robot(trained)
     old = robot.ask("pick", 0, seed=1, delay=3)
     new = robot.ask("pick", 4, seed=2)
-    assert (new.rtc_mode, new.rtc_delay) == (PREFIX, 3)
+    assert (new.rtc.mode, new.rtc.delay) == (PREFIX, 3)
     np.testing.assert_array_equal(new.chunk.actions[:3], old.chunk.actions[4:7])
     bare = trained.predict(robot.request("pick", 4, 2).observation, 2).actions
     assert (np.abs(new.chunk.actions[3:] - bare[3:]) > 1e-6).any()
@@ -362,7 +364,7 @@ def test_an_export_trained_for_it_is_shown_the_rows_that_will_be_executed(traine
 def test_a_delay_beyond_what_it_was_trained_for_guides_nothing(trained: Policy) -> None:
     robot = Robot(trained)
     robot.ask("pick", 0, delay=5)
-    assert robot.ask("pick", 4).rtc_mode == ""
+    assert robot.ask("pick", 4).rtc.mode == ""
     assert robot.rtc.counts["delay"] == 1
 
 

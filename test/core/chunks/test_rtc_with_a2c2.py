@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +19,15 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
-from reflex_core.values import Floats, GuardReport, Request, Served
+from reflex_core.values import A2C2Report, Floats, GuardReport, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
 
 DT_S, START_NS = 0.05, 1_700_000_000_000_000_000
 ELAPSED, DELAY, ADDED_RAD = 10, 4, 0.2
-APPLIED = {"applied": True, "reason": "applied", "correction_magnitude": 1.0}
-SKIPPED = {"applied": False, "reason": "low_latency", "correction_magnitude": 0.0}
+APPLIED = A2C2Report(True, "applied", 0.5)
+SKIPPED = A2C2Report(False, "low_latency")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def asked(policy: Policy, rows: int, now_ns: int) -> Request:
 
 
 def second_chunk(
-    policy: Policy, added: Floats, a2c2: dict[str, Any], report: GuardReport
+    policy: Policy, added: Floats, a2c2: A2C2Report, report: GuardReport
 ) -> tuple[Floats, Served]:
     """(the first chunk of an episode as the network made it, the second one after the first was changed by `added`)."""
     now_ns = time.monotonic_ns()
@@ -65,7 +64,7 @@ def continues(new: Served, actions: Floats) -> bool:
 def test_a_corrected_chunk_guides_as_it_is_executed(reach: Policy) -> None:
     added = np.full((50, 7), ADDED_RAD, np.float32)
     raw, new = second_chunk(reach, added, APPLIED, GuardReport())
-    assert new.rtc_mode == GUIDED
+    assert new.rtc.mode == GUIDED
     assert continues(new, raw + added)
     assert not continues(new, raw)
 
@@ -73,7 +72,7 @@ def test_a_corrected_chunk_guides_as_it_is_executed(reach: Policy) -> None:
 def test_a_chunk_that_the_head_left_alone_guides_as_the_network_made_it(reach: Policy) -> None:
     nothing = np.zeros((50, 7), np.float32)
     raw, left_alone = second_chunk(reach, nothing, SKIPPED, GuardReport())
-    _, without_a_head = second_chunk(reach, nothing, {}, GuardReport())
+    _, without_a_head = second_chunk(reach, nothing, A2C2Report(), GuardReport())
     assert continues(left_alone, raw)
     assert left_alone.chunk.actions.tobytes() == without_a_head.chunk.actions.tobytes()
 
@@ -94,8 +93,8 @@ def test_the_head_goes_by_the_clock_that_it_was_given(tmp_path: Path) -> None:
     now_ns = 1_000
     wedge = A2C2(correction_of(constant(tmp_path / "head.npz", 0.3)), clock_ns=lambda: now_ns)
     request = replace(request_of(received_ns=now_ns - 200_000_000), observation=observation())
-    reasons = [wedge(request, answering(ramp())).a2c2["reason"] for _ in range(5)]
+    reasons = [wedge(request, answering(ramp())).a2c2.reason for _ in range(5)]
     assert reasons == ["cold_start"] * 4 + ["applied"]
     soon = replace(request, received_ns=now_ns)
     quick = A2C2(correction_of(constant(tmp_path / "head.npz", 0.3)), clock_ns=lambda: now_ns)
-    assert [quick(soon, answering(ramp())).a2c2["reason"] for _ in range(5)][-1] == "low_latency"
+    assert [quick(soon, answering(ramp())).a2c2.reason for _ in range(5)][-1] == "low_latency"

@@ -18,7 +18,7 @@ from reflex_core.chunks.smoothness import (
     jerk_rms,
     overlap_disagreement,
 )
-from reflex_core.values import ActionChunk, Floats, Observation, Request, Served
+from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 
 DT_S = 0.1
 SECOND_NS = 1_000_000_000
@@ -38,7 +38,7 @@ def tell(
     names = tuple(f"joint{number}" for number in range(actions.shape[1]))
     chunk = ActionChunk(actions, names, DT_S, start_index=values["start_index"])  # type: ignore[arg-type]
     served = Served(
-        chunk, actions, "request", request.episode_id, 0, "prod", "model", "onnx_cpu", 10, 10, latency_ms=latency_s * 1e3
+        chunk, actions, "request", request.episode_id, 0, "prod", "model", Inference("onnx_cpu", 10, 10), latency_ms=latency_s * 1e3
     )  # fmt: skip
     quality(request, served)
 

@@ -110,16 +110,21 @@ def test_it_answers_with_everything_worth_knowing(make_engine: MakeEngine) -> No
     assert served.chunk.actions.flags.c_contiguous
     assert served.chunk.names == tuple(f"panda_joint{number}" for number in range(1, 8))
     assert (served.chunk.dt_s, served.chunk.source) == (0.05, POLICY)
-    assert (served.seed, served.episode_id, served.slot, served.inference_mode) == (
+    assert (served.seed, served.episode_id, served.slot, served.inference.mode) == (
         7,
         "pick",
         "prod",
         "onnx_cpu",
     )
     assert served.model_version.startswith("pi0-mono@")
-    assert (served.denoise_steps, served.denoise_steps_configured) == (10, 10)
+    assert (served.inference.denoise_steps, served.inference.denoise_steps_configured) == (10, 10)
     assert served.latency_ms > 0
-    assert set(served.stages_ms) == {"preprocess_ms", "queue_ms", "vlm_prefix_ms", "expert_denoise_ms"}
+    assert set(served.inference.stages_ms) == {
+        "preprocess_ms",
+        "queue_ms",
+        "vlm_prefix_ms",
+        "expert_denoise_ms",
+    }
 
 
 def test_the_same_request_and_seed_give_the_same_bytes_in_another_process_state(

@@ -23,7 +23,7 @@ from reflex_core.policy.layouts import Tensors
 from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation
-from reflex_core.wedges.predict import template
+from reflex_core.wedges.predict import prototype
 
 JOINTS = load_preset("franka").without_gripper().joint_names
 
@@ -51,7 +51,7 @@ def test_a_chunk_says_which_cameras_gave_no_picture(panda: Policy) -> None:
 
 def test_an_answer_without_inference_names_the_cameras_that_the_robot_lacks(panda: Policy) -> None:
     assert panda.fit.unfed_cameras == ("wrist_l", "wrist_r")
-    assert template(panda, "prod").masked_cameras == ("wrist_l", "wrist_r")
+    assert prototype(panda, "prod").inference.masked_cameras == ("wrist_l", "wrist_r")
 
 
 def test_denormalised_actions_match_the_computation_by_hand(tmp_path: Path) -> None:

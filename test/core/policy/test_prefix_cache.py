@@ -320,8 +320,8 @@ def test_the_answer_says_what_the_cache_did(reach: Policy) -> None:
         for at_ms, episode in ((0, "pick"), (300, "pick"), (300, None))
     ]
     answers = [predict(request, lambda _: pytest.fail("nobody to proceed to")) for request in requests]
-    assert [one.cache_status for one in answers] == [MISS, HIT, NOT_CACHED]
-    assert [one.cache_age_ms for one in answers] == [0.0, pytest.approx(300.0), 0.0]
+    assert [one.cache.status for one in answers] == [MISS, HIT, NOT_CACHED]
+    assert [one.cache.age_ms for one in answers] == [0.0, pytest.approx(300.0), 0.0]
 
 
 def test_the_embedded_policy_reaches_a_block_that_moves_with_the_cache_and_not_with_one_that_is_blind(

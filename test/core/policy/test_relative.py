@@ -240,7 +240,7 @@ def test_the_old_chunk_guides_to_the_same_positions_although_the_robot_has_moved
     rtc, shift = Rtc(reach.contract, reach.fit), 0.4
     old = answered(reach, rtc, asked(reach, 1, 0, 0.0))
     new = answered(reach, rtc, asked(reach, 2, 10, shift))
-    assert new.rtc_mode
+    assert new.rtc.mode
     tail = old.chunk.actions[10:]
     assert np.abs(new.chunk.actions[:DELAY] - tail[:DELAY]).max() < 0.05
     alone = reach.predict(asked(reach, 2, 10, shift).observation, 2).actions

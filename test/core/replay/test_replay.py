@@ -55,7 +55,7 @@ def test_the_embedded_policy_with_adaptive_steps_and_raw_cameras_gives_the_same_
     for number in range(6):
         pixels = picture(96, seed=number)
         seen = observation(("camera",), 7, number, Frame(pixels[..., ::-1].copy(), "bgr8", 96, 96, 3 * 96))
-        taken.add(engine.act(engine.request(seen)).denoise_steps)
+        taken.add(engine.act(engine.request(seen)).inference.denoise_steps)
     engine.unload()
     assert len(taken) > 1
     (trace,) = tmp_path.glob("*.gz")
@@ -74,7 +74,7 @@ def test_fewer_steps_of_a_degraded_service_are_taken_again(
         "decomposed_per_step", record=str(tmp_path), record_images="full", record_no_gzip=True
     )
     request = engine.request(observation(("base", "wrist_l", "wrist_r"), 7, 0))
-    assert engine.act(replace(request, max_steps=3)).denoise_steps == 3
+    assert engine.act(replace(request, max_steps=3)).inference.denoise_steps == 3
     engine.unload()
     (trace,) = tmp_path.glob("*.jsonl")
     if not told:

@@ -15,8 +15,9 @@ from recordings import asked, served
 from repository import ROOT
 
 from reflex_core.slots import routing
-from reflex_core.slots.routing import A, B, Decision, Routing, bucket, slot_of
+from reflex_core.slots.routing import A, B, Routing, bucket, slot_of
 from reflex_core.slots.routing_headers import header_text, routing_headers
+from reflex_core.values import RoutingReport
 
 VECTORS = {
     "ep_1": 55, "ep_2": 34, "ep_xyz": 77, "ep_abc": 50, "req_abc": 24, "req_42": 20, "a": 50, "0": 40, "": 52,
@@ -70,15 +71,15 @@ def test_ten_thousand_episodes_split_80_to_20(dial: Dial) -> None:
 
 def test_a_decision_says_how_it_was_made(dial: Dial) -> None:
     found = Routing(dial)
-    assert found.decide("ep_xyz", "req_1") == Decision(A, "ep_xyz", False, False, 77, 80)
-    assert found.decide("ep_xyz", "req_2") == Decision(A, "ep_xyz", False, True, 77, 80)
+    assert found.decide("ep_xyz", "req_1") == RoutingReport(A, "ep_xyz", False, False, 77, 80)
+    assert found.decide("ep_xyz", "req_2") == RoutingReport(A, "ep_xyz", False, True, 77, 80)
 
 
 def test_an_episode_under_way_keeps_its_slot_when_the_split_changes(dial: Dial) -> None:
     found = Routing(dial)
     found.decide("ep_xyz", "r")
     dial.split = 0
-    assert found.decide("ep_xyz", "r") == Decision(A, "ep_xyz", False, True, 77, 0)
+    assert found.decide("ep_xyz", "r") == RoutingReport(A, "ep_xyz", False, True, 77, 0)
     assert found.decide("ep_2", "r").slot == B
 
 
@@ -97,14 +98,14 @@ def test_after_forgetting_every_episode_is_decided_anew(dial: Dial) -> None:
     found.decide("ep_xyz", "r")
     dial.split = 0
     found.forget()
-    assert found.decide("ep_xyz", "r") == Decision(B, "ep_xyz", False, False, 77, 0)
+    assert found.decide("ep_xyz", "r") == RoutingReport(B, "ep_xyz", False, False, 77, 0)
 
 
 def test_a_moved_episode_stays_and_is_not_called_cached(dial: Dial) -> None:
     found = Routing(dial)
     found.decide("ep_xyz", "r")
     found.move("ep_xyz", B)
-    assert found.decide("ep_xyz", "r") == Decision(B, "ep_xyz", False, False, 77, 80)
+    assert found.decide("ep_xyz", "r") == RoutingReport(B, "ep_xyz", False, False, 77, 80)
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(dial: Dial) -> None:
@@ -125,7 +126,7 @@ def test_without_an_episode_the_request_id_decides_and_nothing_is_kept(
     dial: Dial, nothing: str | None
 ) -> None:
     found = Routing(dial)
-    assert found.decide(nothing, "req_abc") == Decision(A, "req_abc", True, False, 24, 80)
+    assert found.decide(nothing, "req_abc") == RoutingReport(A, "req_abc", True, False, 24, 80)
     assert found.decide(nothing, "req_abc").cached is False
     assert len(found) == 0
 
@@ -184,12 +185,12 @@ def test_any_key_fits_a_header(key: str, text: str) -> None:
 def test_a_routed_answer_has_headers_and_another_has_none() -> None:
     plain = served(asked())
     assert routing_headers(plain) == {}
-    routed = replace(plain, slot=B, routing={"routing_key": "ep_xyz", "degraded": False})
+    routed = replace(plain, slot=B, routing=RoutingReport(B, "ep_xyz"))
     expected = {
         "X-Reflex-Policy-Slot": "b",
         "X-Reflex-Model-Version": plain.model_version,
         "X-Reflex-Routing-Key": "ep_xyz",
     }
     assert routing_headers(routed) == expected
-    alone = replace(routed, routing={"routing_key": "r-1", "degraded": True})
+    alone = replace(routed, routing=RoutingReport(B, "r-1", degraded=True))
     assert routing_headers(alone)["X-Reflex-Routing-Degraded"] == "true"

@@ -21,7 +21,7 @@ from reflex_core.slots.changing import Operating, Swap, SwapError
 from reflex_core.slots.monitor import CLAMPS, DIVERGENCE, ERRORS, Monitor, Tripwires
 from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.slots.routing import Routing
-from reflex_core.values import HOLD, GuardReport, Request, Served
+from reflex_core.values import HOLD, Fallback, GuardReport, Request, Served
 from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.router import Router, Slot
@@ -297,7 +297,7 @@ def test_answers_over_the_deadline_count_as_errors(trial: Trial) -> None:
     """A slot that hangs never fails, but nobody has anything of it."""
     asked = request()
     for _ in range(20):
-        late = replace(answer(asked, source=HOLD), slot="b", hold_reason="deadline", deadline_exceeded=True)
+        late = replace(answer(asked, source=HOLD), slot="b", hold_reason="deadline", fallback=Fallback(True))
         trial.monitor.answered(asked, late)
     assert trial.monitor.last is not None
     assert trial.monitor.last.wire == ERRORS

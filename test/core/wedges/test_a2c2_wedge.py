@@ -16,8 +16,8 @@ from guarded import MIDDLE, answering, ramp, spoiled
 from guarded import request as request_of
 from heads import constant, contents, correction_of, observation, picture, written
 
-from reflex_core.values import HOLD, Request, Served
-from reflex_core.wedges.a2c2 import A2C2, Outcome
+from reflex_core.values import HOLD, A2C2Report, Request, Served
+from reflex_core.wedges.a2c2 import A2C2
 
 LATE_NS, SOON_NS = 200_000_000, 0
 
@@ -33,7 +33,7 @@ def wedge_of(path: Path, z: float = 0.3, **other: Any) -> A2C2:
 def warmed(wedge: A2C2, late_ns: int = LATE_NS) -> A2C2:
     """The wedge after the answers that it needs to know its latency."""
     for _ in range(4):
-        assert wedge(asked(late_ns), answering(ramp())).a2c2["reason"] == "cold_start"
+        assert wedge(asked(late_ns), answering(ramp())).a2c2.reason == "cold_start"
     return wedge
 
 
@@ -41,7 +41,7 @@ def test_a_late_chunk_is_corrected_and_the_reply_says_by_how_much(tmp_path: Path
     served = warmed(wedge_of(tmp_path))(asked(), answering(ramp()))
     residual = math.tanh(0.1) * 3
     np.testing.assert_allclose(served.chunk.actions - ramp(), residual * 0.25, atol=1e-5)
-    assert served.a2c2 == {
+    assert served.a2c2.document() == {
         "applied": True,
         "reason": "applied",
         "correction_magnitude": pytest.approx(residual * math.sqrt(70), rel=1e-4),
@@ -57,7 +57,7 @@ def test_the_first_answers_are_left_alone(tmp_path: Path) -> None:
     wedge = wedge_of(tmp_path)
     served = wedge(asked(), answering(ramp()))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
-    assert served.a2c2 == {"applied": False, "reason": "cold_start", "correction_magnitude": 0.0}
+    assert served.a2c2.document() == {"applied": False, "reason": "cold_start", "correction_magnitude": 0.0}
 
 
 def test_a_chunk_in_time_is_left_alone(tmp_path: Path) -> None:
@@ -65,34 +65,34 @@ def test_a_chunk_in_time_is_left_alone(tmp_path: Path) -> None:
         asked(SOON_NS), answering(ramp())
     )
     np.testing.assert_array_equal(served.chunk.actions, ramp())
-    assert served.a2c2["reason"] == "low_latency"
+    assert served.a2c2.reason == "low_latency"
 
 
 def test_delay_that_is_added_outside_counts(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path, latency_threshold_ms=10_000, injected_ms=lambda: 20_000.0), SOON_NS)
-    assert wedge(asked(SOON_NS), answering(ramp())).a2c2["reason"] == "applied"
+    assert wedge(asked(SOON_NS), answering(ramp())).a2c2.reason == "applied"
 
 
 def test_answers_without_an_error_are_no_success(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path))
-    assert {wedge(asked(), answering(ramp())).a2c2["reason"] for _ in range(20)} == {"applied"}
+    assert {wedge(asked(), answering(ramp())).a2c2.reason for _ in range(20)} == {"applied"}
 
 
 def test_reported_success_is_a_reason_to_leave_chunks_alone(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path, success_threshold=0.9))
     for _ in range(4):
         wedge.report(success=True)
-    assert wedge(asked(), answering(ramp())).a2c2["reason"] == "applied"
+    assert wedge(asked(), answering(ramp())).a2c2.reason == "applied"
     wedge.report(success=True)
-    assert wedge(asked(), answering(ramp())).a2c2["reason"] == "high_success"
+    assert wedge(asked(), answering(ramp())).a2c2.reason == "high_success"
     wedge.report(success=False)
-    assert wedge(asked(), answering(ramp())).a2c2["reason"] == "applied"
+    assert wedge(asked(), answering(ramp())).a2c2.reason == "applied"
 
 
 def test_a_correction_that_is_too_large_is_refused_and_the_reply_says_so(tmp_path: Path) -> None:
     served = warmed(wedge_of(tmp_path, z=30.0))(asked(), answering(ramp()))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
-    assert served.a2c2 == {
+    assert served.a2c2.document() == {
         "applied": False,
         "reason": "magnitude_safety_skip",
         "correction_magnitude": pytest.approx(3 * math.sqrt(70), rel=1e-5),
@@ -109,7 +109,7 @@ def test_holds_and_broken_chunks_are_left_as_they_are(tmp_path: Path) -> None:
     for proceed, actions in ((holding, ramp()), (answering(spoiled()), spoiled())):
         served = wedge(asked(), proceed)
         np.testing.assert_array_equal(served.chunk.actions, actions)
-        assert served.a2c2["reason"] == "not_a_policy_chunk"
+        assert served.a2c2.reason == "not_a_policy_chunk"
 
 
 def test_the_head_sees_what_the_robot_sees_now(tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_an_observation_it_cannot_read_leaves_the_chunk_and_says_so(
     for _ in range(2):
         served = wedge(request, answering(ramp()))
         np.testing.assert_array_equal(served.chunk.actions, ramp())
-        assert served.a2c2["reason"] == "error:ObservationError"
+        assert served.a2c2.reason == "error:ObservationError"
     assert len(caplog.records) == 1
     assert "needs a state of 7 numbers" in caplog.text
 
 
 def test_every_answer_is_told_to_the_metrics(tmp_path: Path) -> None:
-    told: list[Outcome] = []
+    told: list[A2C2Report] = []
     wedge = wedge_of(tmp_path, on_outcome=told.append)
     for _ in range(6):
         wedge(asked(), answering(ramp()))
@@ -161,5 +161,5 @@ def test_many_threads_may_ask_at_once(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path))
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: wedge(asked(), answering(ramp())), range(200)))
-    assert {served.a2c2["reason"] for served in answers} == {"applied"}
+    assert {served.a2c2.reason for served in answers} == {"applied"}
     assert len({served.chunk.actions.tobytes() for served in answers}) == 1

@@ -226,7 +226,7 @@ def test_a_policy_with_its_own_loop_really_takes_fewer_steps(export_dir: ExportD
     bench = Bench(mode=DEGRADE)
     arm = Arm(export_dir("decomposed_per_step"), None)
     act = arm.onion(admission=bench.admission)
-    assert act(arm.request()).denoise_steps == 10
+    assert act(arm.request()).inference.denoise_steps == 10
     bench.miss()
     served = act(arm.request())
-    assert (served.denoise_steps, served.denoise_steps_configured) == (5, 10)
+    assert (served.inference.denoise_steps, served.inference.denoise_steps_configured) == (5, 10)

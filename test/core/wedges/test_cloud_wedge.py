@@ -28,7 +28,7 @@ from reflex_core.policy.cloud_server import (
     CloudError,
     Expected,
 )
-from reflex_core.values import CLOUD, POLICY, ActionChunk, Observation, Request, Served
+from reflex_core.values import CLOUD, POLICY, ActionChunk, Inference, Observation, Request, Served
 from reflex_core.wedges import cloud as cloud_module
 from reflex_core.wedges.cloud import Cloud
 
@@ -117,7 +117,7 @@ def hurried() -> Request:
 def local(asked: Request) -> Served:
     actions = np.zeros((4, 2), np.float32)
     return Served(
-        ActionChunk(actions, NAMES, 0.05), actions, asked.request_id, None, 0, "prod", "arm@1", "onnx_cpu", 10, 10
+        ActionChunk(actions, NAMES, 0.05), actions, asked.request_id, None, 0, "prod", "arm@1", Inference("onnx_cpu", 10, 10)
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_whatever_fails_here_is_answered_there(
     assert (served.request_id, served.episode_id, served.seed) == ("r-1", "e", 7)
     assert (served.chunk.names, served.chunk.dt_s) == (NAMES, 0.05)
     np.testing.assert_array_equal(served.chunk.actions, GOOD.actions)
-    assert served.stages_ms["cloud_ms"] > 0
+    assert served.inference.stages_ms["cloud_ms"] > 0
     assert elsewhere.asked[0][1] == 60.0
     assert used(metrics) == 1
 
@@ -217,7 +217,7 @@ LIES = {
     "no rate": {"dt_s": float("nan")},
     "its own hold": {"source": "hold"},
     "an old chunk": {"source": "last_known_good"},
-    "a million steps": {"denoise_steps": 10**6},
+    "a million steps": {"inference": Inference(CLOUD, 10, 10**6)},
 }
 
 

@@ -117,7 +117,11 @@ def test_without_a_budget_it_stays_on_the_callers_thread_and_changes_nothing(ben
 def test_inside_the_budget_the_answer_is_the_policys(bench: Bench) -> None:
     asked = request()
     served = bench.good(asked)
-    assert (served.chunk.source, served.deadline_exceeded, served.fallback_age_ms) == (POLICY, False, 0.0)
+    assert (served.chunk.source, served.fallback.deadline_exceeded, served.fallback.age_ms) == (
+        POLICY,
+        False,
+        0.0,
+    )
     assert served.request_id == asked.request_id
     assert bench.counted("misses") == 0
 
@@ -143,7 +147,7 @@ def test_some_of_the_budget_is_kept_for_the_reply(budget_ms: float, reserved_ms:
 
 def test_an_earlier_deadline_of_the_request_itself_counts(bench: Bench) -> None:
     asked = replace(request(), deadline_ns=time.monotonic_ns() + 10_000_000)
-    assert bench.deadline(asked, until_cancelled).deadline_exceeded
+    assert bench.deadline(asked, until_cancelled).fallback.deadline_exceeded
 
 
 def test_over_the_deadline_the_last_good_chunk_goes_on_from_the_row_that_is_due(bench: Bench) -> None:
@@ -153,9 +157,13 @@ def test_over_the_deadline_the_last_good_chunk_goes_on_from_the_row_that_is_due(
     np.testing.assert_array_equal(served.chunk.actions, ramp()[3:])
     np.testing.assert_array_equal(served.raw_actions, ramp()[3:])
     assert (served.chunk.source, served.chunk.start_index) == (LAST_KNOWN_GOOD, 0)
-    assert served.deadline_exceeded
-    assert served.fallback_age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
-    assert (served.request_id, served.episode_id, served.denoise_steps) == (asked.request_id, "pick", 0)
+    assert served.fallback.deadline_exceeded
+    assert served.fallback.age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
+    assert (served.request_id, served.episode_id, served.inference.denoise_steps) == (
+        asked.request_id,
+        "pick",
+        0,
+    )
     assert (bench.counted("misses"), bench.counted(LAST_KNOWN_GOOD), bench.counted(HOLD)) == (1, 1, 0)
 
 
@@ -178,7 +186,7 @@ def test_once_the_tail_is_spent_the_robot_holds(bench: Bench) -> None:
     bench.good(request(stamp_s=0.0))
     served = bench.missed(request(stamp_s=(HORIZON + 0.5) * DT_S))
     assert (served.chunk.source, served.hold_reason) == (HOLD, "deadline")
-    assert served.deadline_exceeded
+    assert served.fallback.deadline_exceeded
     np.testing.assert_array_equal(served.chunk.actions, np.tile(MEASURED, (HORIZON, 1)))
     assert (bench.counted(HOLD), bench.counted("holds"), bench.counted(LAST_KNOWN_GOOD)) == (1, 1, 0)
 
@@ -234,7 +242,7 @@ def test_what_the_robot_does_not_follow_does_not_stand_in(bench: Bench) -> None:
 def test_a_stand_in_says_whose_answer_it_was(bench: Bench) -> None:
     asked = request("ep")
     good = bench.good(asked)
-    assert bench.missed(replace(asked, request_id="later")).fallback_request_id == good.request_id
+    assert bench.missed(replace(asked, request_id="later")).fallback.request_id == good.request_id
 
 
 def test_requests_without_an_episode_never_get_anybodys_chunk(bench: Bench) -> None:
@@ -258,8 +266,8 @@ def test_a_chunk_of_unknown_rate_stands_in_from_its_first_row_with_its_age(bench
     bench.deadline(request(stamp_s=0.0), lambda asked: answer(asked, dt_s=0.0))
     served = bench.missed(request(stamp_s=5 * DT_S))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
-    assert (served.chunk.source, served.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
-    assert served.fallback_age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
+    assert (served.chunk.source, served.fallback.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    assert served.fallback.age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
     bench.max_age_ms = 1.0
     assert bench.missed(request(stamp_s=6 * DT_S)).chunk.source == HOLD
 
@@ -369,8 +377,8 @@ def test_an_inference_that_cannot_be_in_time_is_not_waited_for(bench: Bench) -> 
     too_slow(bench)
     assert not tried(bench, request("pick"))
     served = bench.deadline(request("pick"), answer)
-    assert (served.chunk.source, served.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
-    assert served.fallback_request_id == good.request_id
+    assert (served.chunk.source, served.fallback.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    assert served.fallback.request_id == good.request_id
     assert (bench.counted("misses"), bench.counted(LAST_KNOWN_GOOD)) == (DURATIONS_KEPT + 2, 2)
 
 
@@ -528,7 +536,7 @@ def test_a_late_error_reaches_nobody_but_the_log(bench: Bench, caplog: pytest.Lo
 
     stubborn = Stubborn(fail)
     bench.budget_ms = ENOUGH_MS
-    assert bench.deadline(request(), stubborn).deadline_exceeded
+    assert bench.deadline(request(), stubborn).fallback.deadline_exceeded
     stubborn.release.set()
     wait_for(lambda: bench.deadline.busy == 0)
     assert bench.deadline.late == 1
@@ -539,7 +547,7 @@ def test_inferences_that_do_not_stop_cannot_pile_up() -> None:
     bench = Bench(budget_ms=ENOUGH_MS, most_workers=2)
     stubborn = Stubborn()
     for _ in range(6):
-        assert bench.deadline(request(), stubborn).deadline_exceeded
+        assert bench.deadline(request(), stubborn).fallback.deadline_exceeded
     assert (stubborn.calls, bench.deadline.busy) == (2, 2)
     stubborn.release.set()
     wait_for(lambda: bench.deadline.busy == 0)
@@ -595,12 +603,12 @@ def test_a_model_that_does_not_end_is_stopped_inside_onnxruntime_and_the_next_re
     good = act(arm.request(stamp_s=0.0))
     bench.budget_ms = ENOUGH_MS
     missed = act(arm.request(stamp_s=2.5 * DT_S, joint1=1.5))
-    assert (missed.chunk.source, missed.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
+    assert (missed.chunk.source, missed.fallback.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
     np.testing.assert_array_equal(missed.chunk.actions, good.chunk.actions[2:])
     wait_for(lambda: bench.deadline.busy == 0)
     bench.budget_ms = LONG_MS
     again = act(arm.request(stamp_s=0.0))
-    assert (again.chunk.source, again.deadline_exceeded) == (POLICY, False)
+    assert (again.chunk.source, again.fallback.deadline_exceeded) == (POLICY, False)
     assert again.chunk.actions.tobytes() == good.chunk.actions.tobytes()
 
 

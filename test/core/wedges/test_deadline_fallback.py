@@ -28,14 +28,14 @@ class Bench:
         self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds", KEPT, FAILED, GIVEN_UP)
         self.budget_ms, self.max_age_ms, self.position = 100.0, max_age_ms, MEASURED
         self.deadline = Deadline(
-            lambda: self.budget_ms, lambda: self.max_age_ms, lambda _: self.position, self.template,
+            lambda: self.budget_ms, lambda: self.max_age_ms, lambda _: self.position, self.prototype,
             self.counts["misses"], self.counts, self.counts["holds"], most_workers, self.counts,
         )  # fmt: skip
         self.release = threading.Event()
         self.seen: list[Request] = []
 
     @staticmethod
-    def template(asked: Request) -> Served:
+    def prototype(asked: Request) -> Served:
         dirty = GuardReport(True, 7, ("of another chunk",))
         return replace(answer(asked), guard=dirty, seed=5, hold_reason="of another chunk")
 
@@ -68,7 +68,11 @@ def test_a_hold_says_nothing_that_is_of_another_answer(bench: Bench, seed: int |
     served = bench.missed(asked)
     bench.release.set()
     assert (served.request_id, served.episode_id, served.seed) == (asked.request_id, "pick", said)
-    assert (served.hold_reason, served.deadline_exceeded, served.denoise_steps) == ("deadline", True, 0)
+    assert (served.hold_reason, served.fallback.deadline_exceeded, served.inference.denoise_steps) == (
+        "deadline",
+        True,
+        0,
+    )
     assert served.guard == GuardReport()
     assert (served.chunk.source, served.chunk.dt_s) == (HOLD, DT_S)
     assert served.chunk.actions.shape == (HORIZON, 7)
@@ -206,7 +210,7 @@ def test_a_chunk_as_old_as_it_may_be_is_not_old_yet(monkeypatch: pytest.MonkeyPa
     served = bench.deadline._continued(good, early, now_ns + int(100.4e6))
     assert served is not None
     assert len(served.chunk.actions) == HORIZON - 2
-    assert served.fallback_age_ms == pytest.approx(100.4)
+    assert served.fallback.age_ms == pytest.approx(100.4)
 
 
 @pytest.fixture

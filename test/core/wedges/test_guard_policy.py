@@ -16,7 +16,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.flow_matching import Policy, load_policy
 from reflex_core.robot.limits.safety_config import SafetyConfig
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import ActionChunk, Floats, Frame, Observation, Request, Served
+from reflex_core.values import ActionChunk, Floats, Frame, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import make_scene
@@ -40,7 +40,9 @@ def arm() -> Arm:
 def answer(policy: Policy, seed: int, request: Request) -> Served:
     actions = policy.predict(request.observation, seed).actions
     chunk = ActionChunk(actions, policy.fit.action_names, policy.fit.dt_s)
-    return Served(chunk, actions, request.request_id, None, seed, "prod", "embedded", "onnx_cpu", 10, 10)
+    return Served(
+        chunk, actions, request.request_id, None, seed, "prod", "embedded", Inference("onnx_cpu", 10, 10)
+    )
 
 
 def observed(policy: Policy, arm: Arm, instruction: str, seconds: float) -> Observation:

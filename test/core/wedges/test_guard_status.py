@@ -176,8 +176,13 @@ def test_a_tripped_caller_is_served_again_only_after_its_own_reset() -> None:
     with pytest.raises(CallerError):
         guard.reset("b")
     held = guard(asked_by("a"), never)
-    assert (held.latency_ms, held.deadline_exceeded, held.trace_seq, held.seed) == (0.0, False, -1, 0)
-    assert (held.fallback_age_ms, held.fallback_request_id, held.injected_latency_ms) == (0.0, "", 0.0)
+    assert (held.latency_ms, held.fallback.deadline_exceeded, held.trace_seq, held.seed) == (
+        0.0,
+        False,
+        -1,
+        0,
+    )
+    assert (held.fallback.age_ms, held.fallback.request_id, held.injected_latency_ms) == (0.0, "", 0.0)
     assert held.guard.clamp_count == 0
     np.testing.assert_array_equal(held.raw_actions, held.chunk.actions)
     guard.reset("a")

@@ -75,7 +75,7 @@ def test_a_tripped_answer_is_of_the_request_that_was_asked() -> None:
     asked = dataclasses.replace(request(), request_id="request-2", seed=77)
     served = guard(asked, never)
     assert (served.request_id, served.episode_id, served.seed) == ("request-2", "pick", 77)
-    assert (served.denoise_steps, served.latency_ms, served.slot) == (0, 0.0, "prod")
+    assert (served.inference.denoise_steps, served.latency_ms, served.slot) == (0, 0.0, "prod")
     np.testing.assert_array_equal(served.chunk.actions, rows(MEASURED))
 
 

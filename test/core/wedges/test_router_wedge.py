@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from slots import EPISODE_OF, Pair
 from wedge_requests import request
@@ -34,17 +36,17 @@ def test_an_answer_says_which_slot_gave_it_and_why(pair: Pair, slot: str) -> Non
     episode = EPISODE_OF[slot]
     first, second = pair.served(episode), pair.served(episode)
     assert (first.slot, first.model_version) == (slot, f"{slot}@0")
-    assert first.routing == {
+    assert first.routing.document() == {
         "slot": slot, "routing_key": episode, "degraded": False, "cached": False,
         "bucket": 34 if slot == "a" else 55, "split": 50, "crash_verdict": HEALTHY,
     }  # fmt: skip
-    assert second.routing == dict(first.routing) | {"cached": True}
+    assert second.routing == replace(first.routing, cached=True)
 
 
 def test_without_an_episode_the_request_id_routes(pair: Pair) -> None:
     asked = request(None)
     routing = pair.act(asked).routing
-    assert (routing["routing_key"], routing["degraded"], routing["cached"]) == (asked.request_id, True, False)
+    assert (routing.routing_key, routing.degraded, routing.cached) == (asked.request_id, True, False)
 
 
 @pytest.mark.parametrize("out", SLOTS)
@@ -55,7 +57,7 @@ def test_a_slot_that_is_out_hands_its_episodes_to_the_other(pair: Pair, out: str
     asked = len(pair.models[out].asked)
     drained = pair.served(goes)
     assert (drained.slot, drained.model_version) == (other(out), f"{other(out)}@0")
-    assert (drained.routing["cached"], drained.routing["crash_verdict"]) == (False, f"drain-{out}")
+    assert (drained.routing.cached, drained.routing.crash_verdict) == (False, f"drain-{out}")
     assert pair.served(stays).slot == other(out)
     assert pair.served(None).slot == other(out)
     assert len(pair.models[out].asked) == asked
@@ -119,7 +121,7 @@ def test_a_breaker_that_opens_under_a_request_sends_it_to_the_other(pair: Pair) 
     breaker = Opening()
     router = Router({"a": Slot(breaker, breaker), "b": pair.slots["b"]}, pair.routing)
     served = router(request(EPISODE_OF["a"]), lambda _: pytest.fail("nobody is inside"))
-    assert (served.slot, served.routing["crash_verdict"], served.routing["cached"]) == ("b", DRAIN_A, False)
+    assert (served.slot, served.routing.crash_verdict, served.routing.cached) == ("b", DRAIN_A, False)
 
 
 def test_not_ready_for_another_reason_is_passed_on(pair: Pair) -> None:

@@ -16,7 +16,7 @@ from reflex_core.robot.gripper import at_the_ends, ends_of
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, MODES, REJECT, SafetyConfig
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import HOLD, POLICY, ActionChunk, Floats, Served
+from reflex_core.values import HOLD, POLICY, ActionChunk, Floats, Inference, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_core.wedges.wedge import Proceed
 
@@ -52,8 +52,7 @@ def answering(actions: Floats) -> Proceed:
     def proceed(asked: object) -> Served:
         return Served(
             chunk=ActionChunk(actions, TROSSEN.joint_names, DT_S), raw_actions=actions, request_id="r",
-            episode_id="pick", seed=1, slot="prod", model_version="test@0", inference_mode="onnx_cpu",
-            denoise_steps=10, denoise_steps_configured=10,
+            episode_id="pick", seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
         )  # fmt: skip
 
     return proceed

@@ -11,7 +11,7 @@ import pytest
 
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.values import ActionChunk, Observation, Request, Served
+from reflex_core.values import ActionChunk, CacheReport, Inference, Observation, Request, Served
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
 
 ACTIONS = np.zeros((4, 2), np.float32)
@@ -25,8 +25,7 @@ def request(received_ns: int | None = None) -> Request:
 def answer(asked: Request, tokens_cut: int = 0) -> Served:
     return Served(
         chunk=ActionChunk(ACTIONS, ("a", "b"), 0.05), raw_actions=ACTIONS, request_id=asked.request_id,
-        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference_mode="onnx_cpu",
-        denoise_steps=7, denoise_steps_configured=10, tokens_cut=tokens_cut,
+        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 7, tokens_cut=tokens_cut),
     )  # fmt: skip
 
 
@@ -108,8 +107,8 @@ def test_an_error_is_counted_by_slug_and_passed_on(
 
 def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
     telemetry = Telemetry("franka", {"a": "one", "b": "two"}, metrics)
-    telemetry(request(), lambda asked: replace(answer(asked), slot="b", cache_status="hit"))
-    telemetry(request(), lambda asked: replace(answer(asked), slot="a", cache_status="miss"))
+    telemetry(request(), lambda asked: replace(answer(asked), slot="b", cache=CacheReport("hit")))
+    telemetry(request(), lambda asked: replace(answer(asked), slot="a", cache=CacheReport("miss")))
     telemetry(
         request(), lambda asked: replace(answer(asked), slot="cloud")
     )  # nobody's: it counts for the first

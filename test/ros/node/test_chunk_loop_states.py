@@ -13,7 +13,7 @@ from loop_scene import Scene
 
 from benchmarks.robot_world import DT_S, EXECUTED, HOME, HORIZON, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Fallback, Request
 from reflex_ros.node.chunk_loop import GONE, HANGING_S, LATE, RETRY_S
 from reflex_ros.node.diagnostics import observation_finding, trouble
 
@@ -257,7 +257,7 @@ def test_a_stand_in_is_asked_to_be_replaced_soon(scene: Scene) -> None:
     def late(request: Request) -> object:
         served = act(request)
         chunk = replace(served.chunk, source=LAST_KNOWN_GOOD)
-        return replace(served, chunk=chunk, fallback_age_ms=10.0)
+        return replace(served, chunk=chunk, fallback=Fallback(age_ms=10.0))
 
     scene.engine.act = late  # type: ignore[method-assign, assignment]
     scene.loop.restart()
@@ -278,7 +278,7 @@ def test_a_stand_in_from_before_the_hold_is_not_executed(scene: Scene) -> None:
     def late(request: Request) -> object:
         served = act(request)
         return replace(
-            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback_age_ms=ages_ms[0]
+            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback=Fallback(age_ms=ages_ms[0])
         )
 
     scene.world.camera = False
@@ -305,7 +305,7 @@ def test_a_model_that_is_always_late_moves_the_robot_with_the_chunk_for_which_it
             return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="deadline")
         chunk = replace(served.chunk, source=LAST_KNOWN_GOOD)
         age_ms = (scene.world.clock.monotonic_ns - asked_ns[-2]) * 1e-6
-        return replace(served, chunk=chunk, fallback_age_ms=age_ms)
+        return replace(served, chunk=chunk, fallback=Fallback(age_ms=age_ms))
 
     scene.engine.act = late  # type: ignore[method-assign, assignment]
     sent = scene.run(1.0)

@@ -13,7 +13,7 @@ from loop_scene import Scene
 
 from benchmarks.robot_world import ARM, DT_S, EXECUTED, HORIZON, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
-from reflex_core.values import LAST_KNOWN_GOOD, Request
+from reflex_core.values import LAST_KNOWN_GOOD, Fallback, Request
 from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LATE, LOCK_S, POLL_S, ChunkLoop
 
 
@@ -192,7 +192,9 @@ def test_after_a_simulator_began_again_no_chunk_from_before_stands_in(scene: Sce
 
     def late(request: Request) -> object:
         served = act(request)
-        return replace(served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback_age_ms=age_ms)
+        return replace(
+            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback=Fallback(age_ms=age_ms)
+        )
 
     scene.engine.act = late  # type: ignore[method-assign, assignment]
     loop.clock_jumped_back()

@@ -153,13 +153,13 @@ def test_four_clients_and_the_robot_never_share_what_an_episode_carries(tmp_path
         scene.robot.next_chunk()
         wait_for(lambda: scene.robot.status.rtc_guided_total > 0, "chunks are guided")
     episode_of = {served.request_id: request.episode_id for request, served in seen}
-    guided = [(request, served) for request, served in seen if served.rtc_previous]
+    guided = [(request, served) for request, served in seen if served.rtc.previous]
     assert {request.episode_id for request, _ in guided} >= {f"client-{number}" for number in range(4)}
     assert any(not request.episode_id.startswith("client-") for request, _ in guided)
-    assert all(episode_of[served.rtc_previous] == request.episode_id for request, served in guided)
+    assert all(episode_of[served.rtc.previous] == request.episode_id for request, served in guided)
     for number in range(4):
         statuses = [
-            served.cache_status for request, served in seen if request.episode_id == f"client-{number}"
+            served.cache.status for request, served in seen if request.episode_id == f"client-{number}"
         ]
         assert statuses == ["miss"] + ["hit"] * 5  # its own picture, whatever the others look at
 

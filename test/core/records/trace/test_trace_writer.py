@@ -35,7 +35,7 @@ from reflex_core.records.trace.reader import TraceReader
 from reflex_core.records.trace.schema import FULL, HASH_ONLY, NONE
 from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import Frame, GuardReport
+from reflex_core.values import Fallback, Frame, GuardReport
 
 # 4.2 and 4.3 of the schema: what readers of version 1 know, in the order of emission
 HEADER_FIELDS = [
@@ -86,7 +86,7 @@ def test_a_request_carries_all_that_a_replay_needs(tmp_path: Path) -> None:
     answer = replace(
         served(asking),
         guard=GuardReport(True, 1, ("panda_joint1 above max: 3 > 2.9",)),
-        deadline_exceeded=True,
+        fallback=Fallback(deadline_exceeded=True),
         injected_latency_ms=5.0,
     )
     asking = replace(asking, deadline_ns=33_000_000)
