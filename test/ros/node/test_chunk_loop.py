@@ -456,3 +456,18 @@ def test_the_world_can_be_changed_under_a_guard_that_holds_back_nothing(scene: S
     scene.run(3.0)
     assert any("leaps" in problem for problem in scene.judge.problems)
     assert replace(scene.last, reason="").reason == ""
+
+
+@pytest.mark.parametrize("step_s", [-30.0, 30.0])
+def test_a_stop_at_the_moment_at_which_the_clock_is_set_holds_where_the_robot_is(step_s: float) -> None:
+    """The loop has not looked yet: by the stamps the chunk would be over, or not have begun."""
+    scene = Scene().to(np.array([1.5, 1.0, -1.5, -1.0, 1.0, 1.5, 2.0])).run(0.6)
+    at = scene.world.arm.position.copy()
+    scene.world.clock.offset_ns += int(step_s * 1e9)
+    assert scene.world.loop.stop() == ""
+    scene.judge.streaming = False
+    scene.run(1.0)
+    assert (np.abs(scene.world.arm.position - at) <= SPEED * 0.15).all()
+    assert scene.last.reason == "stopped"
+    np.testing.assert_allclose(scene.world.arm.position, scene.last.rows[-1], atol=0.01)
+    scene.well()

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from loop_scene import Scene
 
 from benchmarks.robot_world import DT_S, HORIZON, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.records.trace.schema import Failure
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
-from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Fallback, Request, Served
+from reflex_ros.node.chunk_loop import RETRY_S, ChunkLoop
 
 
 class Told(Scene):
@@ -123,7 +125,7 @@ def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Told) -> 
     told.loop._hold("stale")
     told.answers(
         lambda served: replace(
-            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback_age_ms=3000.0
+            served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback=Fallback(age_ms=3000.0)
         )
     )
     sent = len(told.sent)
@@ -146,3 +148,58 @@ def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothin
     told.asks_again()
     assert (len(told.sent), told.progress.unheld) == (sent, 1)
     assert (told.loop._chunk_id, told.progress.chunks, told.progress.holds) == (number, chunks, 0)
+    calls, told.engine.latency_s = told.calls, 0.0
+    told.run(1.0)
+    assert 8 <= told.calls - calls <= 1.0 / RETRY_S, "it is asked again soon, and not at once"
+
+
+def stand_in(
+    age_ms: float, injected_ms: float = 0.0, source: str = LAST_KNOWN_GOOD
+) -> Callable[[Served], Served]:
+    """What makes of an answer one that is so old."""
+    return lambda served: replace(
+        served,
+        chunk=replace(served.chunk, source=source),
+        fallback=Fallback(age_ms=age_ms),
+        injected_latency_ms=injected_ms,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (stand_in(900.0), True), (stand_in(1100.0), False), (stand_in(600.0, 600.0), False),
+        (stand_in(0.0, 1100.0, POLICY), True),
+    ],
+)  # fmt: skip
+def test_a_second_after_a_hold_only_what_is_younger_stands_in(
+    told: Told, answer: Callable[[Served], Served], sent: bool
+) -> None:
+    """A fresh chunk is fresh however long it was made to wait."""
+    told.fails_with(InferenceError("it raised"))
+    told.run(0.1)
+    told.loop._hold("stale")
+    told.run(0.99)
+    told.engine.model = lambda request: np.tile(request.observation.state, (HORIZON, 1)).astype(np.float32)
+    told.engine.latency_s = 0.0
+    told.answers(answer)
+    before = len(told.sent)
+    told.loop._retry_at = 0.0
+    told.run(TICK_S)
+    assert [command.is_hold for command in told.sent[before:]] == [False] * sent
+
+
+def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(told: Told) -> None:
+    told.loop._hold("deadline")
+    told.answers(stand_in(500.0))
+    told.asks_again()
+    assert told.executed == []
+    assert told.progress.problem_text == "the last good chunk is from before the robot held"
+
+
+def test_after_a_hold_nothing_of_before_goes_on_and_the_next_chunk_is_asked_for_at_once(told: Told) -> None:
+    calls = told.calls
+    assert told.loop._hold("stale")
+    assert told.forgotten[-1:] == [None]
+    told.run(TICK_S)
+    assert told.calls == calls + 1

@@ -223,6 +223,7 @@ def test_a_refused_observation_is_looked_at_again_soon_and_not_at_once() -> None
 @pytest.mark.parametrize("error", [InferenceError("it raised"), NotReadyError("degraded")])
 def test_a_model_that_fails_is_asked_again_soon_and_not_at_once(scene: Scene, error: Exception) -> None:
     scene.fails_with(error)
+    scene.engine.latency_s = 0.0
     scene.loop.restart()
     scene.run(0.02)
     calls = scene.calls
