@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 
-import numpy as np
-
+from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.values import POLICY, Request, Served
 
 WINDOW, NEEDED = 100, 30
@@ -31,7 +29,7 @@ class LatencyTracker:
         self._first_ms = first_ms
         self._keep, self._keep_every_s = keep, keep_every_s
         self._lock = threading.Lock()
-        self._window_ms: deque[float] = deque(maxlen=WINDOW)
+        self._window_ms = LatencyWindow(WINDOW)
         self._changed = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="latency-tracker", daemon=True)
@@ -42,7 +40,7 @@ class LatencyTracker:
         if served.chunk.source != POLICY:
             return
         with self._lock:
-            self._window_ms.append(served.latency_ms)
+            self._window_ms.add(served.latency_ms)
             self._changed = True
 
     @property
@@ -54,8 +52,8 @@ class LatencyTracker:
     def compensation_ms(self) -> float:
         """95th percentile of the newest 100 answers, linear between them; `first_ms` before there are 30."""
         with self._lock:
-            window = list(self._window_ms)
-        return float(np.percentile(window, PERCENTILE)) if len(window) >= NEEDED else self._first_ms
+            known = len(self._window_ms) >= NEEDED
+            return self._window_ms.percentile(PERCENTILE) if known else self._first_ms
 
     def close(self) -> None:
         """Keep what was learnt last, and end the thread. May be called again."""

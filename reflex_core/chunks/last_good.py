@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from reflex_core.concurrency.lru import Lru
+from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.robot.callers import robot_of
 from reflex_core.values import CLOUD, POLICY, Request, Served
 
@@ -104,13 +104,13 @@ class RecentDurations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._durations: Lru[int | None, deque[float]] = Lru(STEPS_KEPT)
+        self._durations: Lru[int | None, LatencyWindow] = Lru(STEPS_KEPT)
 
     def add(self, max_steps: int | None, duration_s: float) -> None:
         """Keep the duration of one inference. max_steps: the steps it was allowed; None: the policy's own number."""
         with self._lock:
-            durations = self._durations.get(max_steps) or deque[float](maxlen=DURATIONS_KEPT)
-            durations.append(duration_s)
+            durations = self._durations.get(max_steps) or LatencyWindow(DURATIONS_KEPT)
+            durations.add(duration_s)
             self._durations.put(max_steps, durations)
 
     def add_cut_off(self, max_steps: int | None, duration_s: float) -> None:
@@ -128,5 +128,6 @@ class RecentDurations:
     def fastest_s(self, max_steps: int | None) -> float:
         """Return the shortest of the newest DURATIONS_KEPT durations in seconds; 0 while there are fewer."""
         with self._lock:
-            durations = self._durations.get(max_steps) or ()
-            return min(durations) if len(durations) == DURATIONS_KEPT else 0.0
+            durations = self._durations.get(max_steps)
+            enough = durations is not None and len(durations) == DURATIONS_KEPT
+            return durations.percentile(0) if durations is not None and enough else 0.0

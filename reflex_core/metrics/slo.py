@@ -6,12 +6,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from reflex_core.errors import SettingError
+from reflex_core.metrics.latency_window import LatencyWindow
 
 WINDOW_S = 60.0
 RECOMPUTE_S = 1.0
@@ -51,16 +50,6 @@ def parse_slo(text: str) -> Slo:
     return slo
 
 
-def percentile_of(ordered: Sequence[float], percentile: float) -> float:
-    """The percentile (0..100) of values in ascending order, linear between neighbours; 0.0 of nothing."""
-    if not ordered:
-        return 0.0
-    position = percentile / 100 * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
 class SloWindow:
     """The latencies of the last `window_s`, and whether they violate the objective. Thread-safe.
 
@@ -77,10 +66,9 @@ class SloWindow:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slo = slo
-        self._window_s, self._recompute_s, self._clock = window_s, recompute_s, clock
+        self._recompute_s, self._clock = recompute_s, clock
         self._lock = threading.Lock()
-        self._samples: deque[tuple[float, float]] = deque()
-        self._ordered_ms: list[float] = []
+        self._latencies_ms = LatencyWindow(MOST_SAMPLES, window_s, clock)
         self._violated = False
         self._calm_rounds = 0
         self._next_round = 0.0
@@ -89,31 +77,28 @@ class SloWindow:
         """Count the latency of one answer."""
         with self._lock:
             now = self._clock()
-            self._samples.append((now, latency_ms))
-            insort(self._ordered_ms, latency_ms)
+            self._latencies_ms.add(latency_ms)
             self._judge(now)
 
     @property
     def violated(self) -> bool:
         """Whether the objective is missed now."""
         with self._lock:
-            if self._samples:
-                self._judge(self._clock())
+            self._judge(self._clock())
             return self._violated
 
     @property
     def measured_ms(self) -> float:
         """The percentile of the objective over the window; 0.0 of nothing."""
         with self._lock:
-            return percentile_of(self._ordered_ms, self.slo.percentile)
+            return self._latencies_ms.percentile(self.slo.percentile)
 
     def _judge(self, now: float) -> None:
-        self._age(now)
-        if len(self._ordered_ms) < LEAST_SAMPLES:
+        if len(self._latencies_ms) < LEAST_SAMPLES:
             if self._violated:
                 self._recovered()
             return
-        measured_ms = percentile_of(self._ordered_ms, self.slo.percentile)
+        measured_ms = self._latencies_ms.percentile(self.slo.percentile)
         if not self._violated:
             self._violated = measured_ms > self.slo.threshold_ms
             self._calm_rounds, self._next_round = 0, now + self._recompute_s
@@ -127,10 +112,4 @@ class SloWindow:
     def _recovered(self) -> None:
         """Begin anew: the few old latencies that are left would condemn the first new one."""
         self._violated = False
-        self._samples.clear()
-        self._ordered_ms.clear()
-
-    def _age(self, now: float) -> None:
-        oldest = now - self._window_s
-        while self._samples and (self._samples[0][0] < oldest or len(self._samples) > MOST_SAMPLES):
-            del self._ordered_ms[bisect_left(self._ordered_ms, self._samples.popleft()[1])]
+        self._latencies_ms.clear()

@@ -17,6 +17,7 @@ import numpy as np
 
 from reflex_core.chunks.a2c2.correction import Correction
 from reflex_core.chunks.a2c2.features import Moment
+from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.values import POLICY, A2C2Report, Floats, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
@@ -60,7 +61,7 @@ class A2C2:
         checkpoint = correction.head.checkpoint
         self._most_per_row = checkpoint.output_saturation_scale
         self._lock = threading.Lock()
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self._latencies_ms = LatencyWindow(LATENCY_WINDOW)
         self._successes: deque[bool] = deque(maxlen=SUCCESS_WINDOW)
         self._warned_s = -QUIET_S
 
@@ -89,11 +90,11 @@ class A2C2:
     def _measured(self, latency_ms: float) -> tuple[float, str]:
         """(95th percentile of the latency, why nothing is to be corrected); the newest answer counts."""
         with self._lock:
-            self._latencies_ms.append(latency_ms)
-            latencies_ms, successes = list(self._latencies_ms), list(self._successes)
-        if len(latencies_ms) < NEEDED:
+            self._latencies_ms.add(latency_ms)
+            known, p95_ms = len(self._latencies_ms), self._latencies_ms.percentile(PERCENTILE)
+            successes = list(self._successes)
+        if known < NEEDED:
             return 0.0, COLD_START
-        p95_ms = float(np.percentile(latencies_ms, PERCENTILE))
         if p95_ms < self._latency_threshold_ms:
             return p95_ms, LOW_LATENCY
         if len(successes) >= NEEDED and sum(successes) / len(successes) > self._success_threshold:

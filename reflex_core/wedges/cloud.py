@@ -7,7 +7,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.concurrency.worker_pool import Workers
 from reflex_core.errors import CancelledError, InferenceError, ObservationError
+from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import (
     BREAKER_OPEN,
@@ -233,20 +233,16 @@ class _RoundTrips:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._measured: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._measured_s = LatencyWindow(WINDOW, WINDOW_S)
 
     def add(self, seconds: float) -> None:
         with self._lock:
-            self._measured.append((time.monotonic(), seconds))
+            self._measured_s.add(seconds)
 
     def usual_s(self, unknown_s: float) -> float:
         """`unknown_s` while nothing was measured."""
         with self._lock:
-            oldest = time.monotonic() - WINDOW_S
-            while self._measured and self._measured[0][0] < oldest:
-                self._measured.popleft()
-            ordered = sorted(seconds for _, seconds in self._measured)
-        return ordered[math.ceil(0.9 * len(ordered)) - 1] if ordered else unknown_s
+            return self._measured_s.percentile(90) if len(self._measured_s) else unknown_s
 
 
 class _Race:

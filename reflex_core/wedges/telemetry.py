@@ -6,15 +6,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics.episodes import Episodes
+from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.metrics.slo import percentile_of
 from reflex_core.records.recorder import Recorder
 from reflex_core.robot.callers import caller_of
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -69,8 +67,7 @@ class Telemetry:
         }
         self._first = next(iter(self._slots.values()))
         self._lock = threading.Lock()
-        self._window_ms: deque[float] = deque(maxlen=WINDOW)
-        self._sorted_ms: list[float] = []  # the window in order: every reply asks for percentiles
+        self._window_ms = LatencyWindow(WINDOW)
         self._recorders = tuple(recorders)
         self._own: tuple[Listener, ...] = (*recorders, *trackers)
         self._next_seq = next_seq
@@ -112,10 +109,7 @@ class Telemetry:
             self._metrics.instructions_cut.inc()
             self._warn_of_cut(request, served)
         with self._lock:
-            if len(self._window_ms) == WINDOW:
-                del self._sorted_ms[bisect_left(self._sorted_ms, self._window_ms[0])]
-            self._window_ms.append(latency_ms)
-            insort(self._sorted_ms, latency_ms)
+            self._window_ms.add(latency_ms)
         self._tell(request, served)
         return served
 
@@ -144,7 +138,7 @@ class Telemetry:
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
         """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
         with self._lock:
-            return tuple(percentile_of(self._sorted_ms, percentile) for percentile in percentiles)
+            return tuple(self._window_ms.percentile(percentile) for percentile in percentiles)
 
 
 def _outcome(served: Served) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import SettingError
-from reflex_core.metrics.slo import parse_slo, percentile_of
+from reflex_core.metrics.latency_window import LatencyWindow
+from reflex_core.metrics.slo import parse_slo
 from reflex_core.values import Floats
 from reflex_ros.messages.limit_text import ranges_from
 
@@ -128,7 +129,7 @@ class Board:
         self._incidents: deque[Incident] = deque(maxlen=INCIDENTS_KEPT)
         self._tasks: dict[str, Task] = {}
         self._slot_chunks: Counter[str] = Counter()
-        self._slot_ms: dict[str, deque[float]] = {}
+        self._slot_ms: dict[str, LatencyWindow] = {}
         self._slot_model: dict[str, str] = {}
 
     def status(self, message: Any, now_s: float) -> None:
@@ -190,7 +191,7 @@ class Board:
     def _count(self, message: Any) -> None:
         slot = message.policy_slot or "prod"
         self._slot_chunks[slot] += 1
-        self._slot_ms.setdefault(slot, deque(maxlen=SLOT_LATENCIES)).append(message.latency_ms)
+        self._slot_ms.setdefault(slot, LatencyWindow(SLOT_LATENCIES)).add(message.latency_ms)
         self._slot_model[slot] = message.model_version
 
     def diagnostics(self, message: Any, now_s: float) -> None:
@@ -256,6 +257,6 @@ class Board:
 
     def _slots(self) -> tuple[SlotFigures, ...]:
         return tuple(
-            SlotFigures(name, self._slot_model[name], chunks, percentile_of(sorted(self._slot_ms[name]), 50))
+            SlotFigures(name, self._slot_model[name], chunks, self._slot_ms[name].percentile(50))
             for name, chunks in sorted(self._slot_chunks.items())
         )

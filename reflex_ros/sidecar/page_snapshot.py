@@ -16,7 +16,7 @@ from reflex_core import __version__
 from reflex_core.chunks.rtc import OFF
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import Loaded
-from reflex_core.metrics.slo import percentile_of
+from reflex_core.metrics.latency_window import percentile_of
 from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import TABLE, Settings
 from reflex_core.text.untrusted import escaped

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import SettingError
-from reflex_core.metrics.slo import LEAST_SAMPLES, MOST_SAMPLES, Slo, SloWindow, parse_slo, percentile_of
+from reflex_core.metrics.latency_window import percentile_of
+from reflex_core.metrics.slo import LEAST_SAMPLES, MOST_SAMPLES, Slo, SloWindow, parse_slo
 
 
 @dataclass
