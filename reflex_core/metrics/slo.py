@@ -68,7 +68,7 @@ class SloWindow:
         self.slo = slo
         self._recompute_s, self._clock = recompute_s, clock
         self._lock = threading.Lock()
-        self._latencies_ms = LatencyWindow(MOST_SAMPLES, window_s, clock)
+        self._latencies_ms = LatencyWindow(MOST_SAMPLES, window_s, lambda: self._clock())
         self._violated = False
         self._calm_rounds = 0
         self._next_round = 0.0
