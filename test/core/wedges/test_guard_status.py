@@ -106,6 +106,18 @@ def test_only_the_first_changed_chunk_in_a_row_is_in_the_log(caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
+def test_chunks_that_are_clean_and_clamped_by_turns_are_one_log_line_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guard = guard_that_trips_after(0)
+    for _ in range(50):
+        guard(asked_by(ROS), answering(OUTSIDE))
+        guard(asked_by(ROS), answering(CLEAN))
+    assert len(caplog.records) == 1
+    lines = len(guard(asked_by(ROS), answering(OUTSIDE)).guard.violations)
+    assert guard.status().violations_total == 51 * lines, "the counter is exact"
+
+
 def test_what_is_not_finite_and_what_cannot_be_checked_is_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

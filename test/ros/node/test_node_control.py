@@ -118,6 +118,47 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
     wait_for(lambda: not scene.robot.status.holding, "status says it goes on")
 
 
+def test_a_stop_after_the_arm_was_moved_by_hand_holds_where_it_is(scene: World) -> None:
+    """The past command is 0.8 rad away: nobody is to be sent there in a period."""
+    robot = scene.robot
+    robot.next_chunk()
+    assert robot.call("stop").success
+    wait_for(lambda: robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, "a hold")
+    buffer = scene.server._buffer
+    assert buffer is not None
+    for moved in np.arange(0.02, 0.801, 0.02):  # slowly enough to be believed
+        robot.positions = [HOME[0] + float(moved), *HOME[1:]]
+        wait_for(
+            lambda at=robot.positions[0]: abs(buffer.believed(JOINTS)[0][0] - at) < 1e-6,
+            "the node measures it",
+        )
+    assert buffer.fault() is None
+    count = len(robot.chunks)
+    assert "nothing" not in robot.call("stop").message
+    held = wait_for(lambda: len(robot.chunks) > count and robot.chunks[-1], "a hold where it is")
+    np.testing.assert_allclose(rows(held), [robot.positions] * held.horizon, atol=1e-5)
+
+
+def test_a_stop_while_the_joint_states_are_silent_commands_no_old_pose(export_dir: ExportDir) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
+        robot = scene.robot
+        robot.camera_on = False
+        scene.activate()
+        buffer = scene.server._buffer
+        assert buffer is not None
+        wait_for(lambda: buffer.believed(JOINTS) is not None, "the node measures the joints")
+        robot.joints_on = False
+        wait_for(
+            lambda: (
+                buffer.ages_ms(scene.server.now_ns()).get("state", 0.0) > 2 * scene.server.settings.max_age_ms
+            ),
+            "what it measured is old",
+        )
+        assert "nothing was published" in robot.call("stop").message
+        wait_for(lambda: "nothing was published" in robot.status.problem, "status says so")
+        assert (robot.chunks, robot.trajectories) == ([], [])
+
+
 def test_services_say_so_when_the_node_is_not_active(export_dir: ExportDir) -> None:
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         answer = scene.robot.call("stop")
