@@ -16,8 +16,12 @@ FLAG = "--adaptive-steps"
 UNCALIBRATED = Adaptive(0.0, min_steps=3)  # what a threshold of the user's own is joined with
 
 
-def require_adaptive(export: Export, contract: Contract, graph: str, threshold: float = 0.0) -> Adaptive:
+def require_adaptive(
+    export: Export, contract: Contract, graph: str, threshold: float = 0.0, *, fresh: bool = True
+) -> Adaptive:
     """When to stop. graph: file name of the denoise graph. threshold: the user's own; 0 takes the export's.
+
+    fresh: refuse one that was measured on another model_hash or at coarser steps.
 
     Raises ConfigurationError where the loop cannot be left early or where nothing says when.
     """
@@ -31,7 +35,8 @@ def require_adaptive(export: Export, contract: Contract, graph: str, threshold: 
             f"{FLAG}: {export.path} brings no adaptive threshold: run `reflex calibrate-adaptive {export.path} --write`",
             "adaptive-uncalibrated",
         )
-    _require_fresh(export, contract)
+    if fresh:
+        _require_fresh(export, contract)
     return block
 
 

@@ -205,23 +205,36 @@ class Policy:
         noise = start_noise(number, (1, self.contract.horizon, self.contract.width))
         return self._layout.denoise(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
 
-    def adaptive(self, threshold: float = 0.0) -> Adaptive:
+    def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
         """When its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
 
+        fresh: only one that was measured on this very export; a replay repeats what was served.
         Raises ConfigurationError where it cannot stop early or where nothing says when.
         """
-        return require_adaptive(self.export, self.contract, self._layout.denoise_graph, threshold)
+        return require_adaptive(
+            self.export, self.contract, self._layout.denoise_graph, threshold, fresh=fresh
+        )
 
     def prefix_cache(
-        self, max_age_ms: float = 0.0, clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        max_age_ms: float = 0.0,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        *,
+        fresh: bool = True,
     ) -> PrefixCache:
         """A new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
 
-        Raises ConfigurationError where its prefix cannot be kept or where nothing says when it may.
+        fresh: as for `adaptive`. Raises ConfigurationError where its prefix cannot be kept or where nothing says when it may.
         """
         layout = self._layout
         return require_cache(
-            self.export, self.contract, layout.prefix_inputs, layout.overwritten, max_age_ms, clock_ns
+            self.export,
+            self.contract,
+            layout.prefix_inputs,
+            layout.overwritten,
+            max_age_ms,
+            clock_ns,
+            fresh=fresh,
         )
 
     def rtc(self) -> Rtc:

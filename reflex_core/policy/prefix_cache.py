@@ -210,8 +210,12 @@ def require_cache(
     overwritten: bool,
     max_age_ms: float = 0.0,
     clock_ns: Callable[[], int] = time.monotonic_ns,
+    *,
+    fresh: bool = True,
 ) -> PrefixCache:
     """A cache for this export. max_age_ms: the user's own; 0 takes the export's.
+
+    fresh: refuse a threshold that was measured on another model_hash.
 
     Raises ConfigurationError where its prefix cannot be kept or where nobody measured when it may be.
     """
@@ -224,7 +228,7 @@ def require_cache(
             f" {export.path} --observations FOLDER --write` (docs/how-to/measure-prefix-threshold.md), or leave the flag out",
             "prefix-cache-unmeasured",
         )
-    if rule.measured_on not in ("", export.model_hash):
+    if fresh and rule.measured_on not in ("", export.model_hash):
         raise ConfigurationError(
             f"{FLAG}: the prefix_cache threshold of {export.path} {export.why_stale(rule.measured_on)}: run"
             f" `reflex calibrate-prefix {export.path} --observations FOLDER --write`",

@@ -22,19 +22,19 @@ class Carrying:
     notes: what could not be repeated. `lost` counts guided chunks whose predecessor is not in the trace.
     """
 
-    def __init__(self, policy: Policy, recorded: Mapping[str, Any]) -> None:
-        """recorded: the settings in the trace's header."""
+    def __init__(self, policy: Policy, recorded: Mapping[str, Any], same: bool) -> None:
+        """recorded: the settings in the trace's header. same: the policy has the weights that were recorded."""
         self._policy = policy
         self._guides = Guides(policy)
         self._now_ns = 0
         self.lost = 0
         self.notes: tuple[str, ...] = ()
-        self.cache = self._open_cache(recorded) if recorded.get("prefix_cache") else None
+        self.cache = self._open_cache(recorded, same) if recorded.get("prefix_cache") else None
 
-    def _open_cache(self, recorded: Mapping[str, Any]) -> PrefixCache | None:
+    def _open_cache(self, recorded: Mapping[str, Any], same: bool) -> PrefixCache | None:
         try:
             age_ms = float(recorded.get("prefix_cache_max_age_ms") or 0.0)
-            return self._policy.prefix_cache(age_ms, lambda: self._now_ns)
+            return self._policy.prefix_cache(age_ms, lambda: self._now_ns, fresh=not same)
         except (ConfigurationError, ValueError, TypeError) as error:
             self.notes = (f"it was recorded with the episode cache; this replay goes without: {error}",)
             return None

@@ -138,8 +138,8 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
         raise
     except Exception as error:  # onnxruntime has errors of its own, and a replay must end in a sentence
         raise ConfigurationError(f"{wanted.export_dir}: {type(error).__name__}: {error}") from error
-    adaptive, notes = _adaptive(policy, recorded)
-    carrying = Carrying(policy, recorded)
+    adaptive, notes = _adaptive(policy, recorded, same)
+    carrying = Carrying(policy, recorded, same)
     notes = (*differences(policy, header, *hashes), *notes, *carrying.notes)
     return PolicyTarget(policy, wanted, same, adaptive, carrying, notes)
 
@@ -168,12 +168,15 @@ def _robot(wanted: Wanted, header: Mapping[str, Any], recorded: Mapping[str, Any
     return values
 
 
-def _adaptive(policy: Policy, recorded: Mapping[str, Any]) -> tuple[Adaptive | None, tuple[str, ...]]:
+def _adaptive(
+    policy: Policy, recorded: Mapping[str, Any], same: bool
+) -> tuple[Adaptive | None, tuple[str, ...]]:
     if not recorded.get("adaptive_steps"):
         return None, ()
     try:
         threshold = float(recorded.get("adaptive_threshold") or 0.0)
-        return policy.adaptive(threshold), ()
+        # what was served with these weights is repeated, whatever it was measured on
+        return policy.adaptive(threshold, fresh=not same), ()
     except (ConfigurationError, ValueError, TypeError) as error:
         return None, (f"it was recorded with adaptive steps; this replay takes all of them: {error}",)
 

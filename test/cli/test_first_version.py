@@ -60,6 +60,7 @@ def test_a_bag_is_repeated(bag: str, capsys: Output) -> None:
         ("traces/pictures.jsonl.gz", ["calm"]),
         ("traces/shadow.jsonl.gz", ["calm"]),
         ("traces/two.jsonl.gz", ["calm", "calm_other"]),
+        ("traces/carried.jsonl.gz", ["measured"]),
     ],
 )
 def test_a_trace_is_repeated_on_the_weights_it_names_and_the_last_digits_are_explained(
@@ -72,6 +73,15 @@ def test_a_trace_is_repeated_on_the_weights_it_names_and_the_last_digits_are_exp
     assert "model_hash mismatch" not in outcome.err
     assert BEFORE in outcome.err
     assert "std + eps instead of std" in outcome.err
+
+
+def test_a_replay_repeats_the_steps_and_prefixes_of_a_threshold_that_is_served_no_more(
+    capsys: Output,
+) -> None:
+    outcome, _ = replayed(capsys, "traces/carried.jsonl.gz", EXPORTS / "measured")
+    summary = outcome.report["summary"]
+    assert summary["n_other_steps"] == 0
+    assert not any("this replay" in warning for warning in summary["warnings"])
 
 
 def test_a_trace_of_the_embedded_policy_is_repeated_by_the_embedded_policy_of_today(

@@ -117,7 +117,7 @@ def test_a_threshold_that_was_recorded_as_a_whole_number_holds(
     loaded = make_engine("decomposed_per_step", embodiment="franka").loaded
     assert loaded is not None
     policy = loaded.policy
-    target = PolicyTarget(policy, Wanted(Path("x")), True, Adaptive(0.5, 2), Carrying(policy, {}))
+    target = PolicyTarget(policy, Wanted(Path("x")), True, Adaptive(0.5, 2), Carrying(policy, {}, True))
     document: dict[str, Any] = {
         "seq": 0, "request": {"instruction": "pick"}, "response": {"actions": []}, "latency": {"total_ms": 1.0},
         "denoise": {"adaptive": True, "threshold": threshold},

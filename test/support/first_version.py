@@ -52,6 +52,7 @@ VERDICTS = {
     "traces/quantiles.jsonl.gz": "read",
     "traces/two.jsonl.gz": "read",
     "traces/shadow.jsonl.gz": "read",
+    "traces/carried.jsonl.gz": "read",
     "traces/demo.jsonl.gz": "read",
     "bags/mcap.bag": "read",
     "bags/sqlite3.bag": "read",

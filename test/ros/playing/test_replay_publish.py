@@ -187,7 +187,7 @@ def test_a_fresh_node_sees_every_recorded_observation_and_answers_as_recorded(
 
 
 @pytest.mark.parametrize(
-    ("recording", "observations"), [("bags/mcap.bag", 2), ("traces/pictures.jsonl.gz", 4)]
+    ("recording", "observations"), [("bags/mcap.bag", 2), ("traces/carried.jsonl.gz", 5)]
 )
 def test_a_recording_of_the_first_version_is_played(
     recording: str, observations: int, scene: Scene, capsys: Output
