@@ -87,6 +87,14 @@ def test_what_is_done_otherwise_today_is_a_note(name: str, note: str, capsys: Ou
     assert any(note in text for text in one["notes"]), one["notes"]
 
 
+def test_an_export_is_judged_for_the_robot_that_is_named(capsys: Output) -> None:
+    path = MADE / "exports" / "degrees"
+    _, alone = judged(capsys, path)
+    _, for_a_robot = judged(capsys, path, *FRANKA)
+    assert (alone[str(path)]["verdict"], for_a_robot[str(path)]["verdict"]) == (READ, REFUSED)
+    assert any(note.startswith("looked at without a robot") for note in alone[str(path)]["notes"])
+
+
 def test_a_file_for_a_node_in_a_namespace_needs_the_name_of_every_node(capsys: Output) -> None:
     inside = ("--ros-args", "-r", "__ns:=/robot1")
     status, found = judged(capsys, MADE / "settings/serve.yaml", MADE / "settings/every_node.yaml", *inside)

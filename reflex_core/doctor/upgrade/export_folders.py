@@ -51,6 +51,10 @@ def _loaded(path: Path, policy: Policy) -> Judgement:
             f"its model_hash is {export.model_hash}; the first version, which looked at the weights alone, wrote"
             f" {export.weights_hash}"
         )
+    if policy.fit.embodiment is None:
+        notes.append(
+            "looked at without a robot: --embodiment NAME or --custom-embodiment-config FILE names it"
+        )
     to_do = list(_to_do(policy))
     if not to_do:
         return Judgement(str(path), EXPORT, READ, f"{export.model_version} loads", notes=tuple(notes))

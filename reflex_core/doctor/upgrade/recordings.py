@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, Judgement
-from reflex_core.doctor.upgrade.kinds import AUDIT, BAG, TRACE
+from reflex_core.doctor.upgrade.kinds import AUDIT, BAG, TRACE, entries
+from reflex_core.files.regular_file import unreadable
 from reflex_core.records.audit.chain import audit_files, verify
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.replay.comparison import Source
@@ -34,6 +35,8 @@ def judge_trace(path: Path) -> Judgement:
 
 def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
     """Judge a bag, as a directory or as one of its files."""
+    if path.is_dir() and (odd := _odd(entries(path))):
+        return Judgement(str(path), BAG, REFUSED, odd, "take it out of the bag's directory")
     try:
         with open_bag(path) as source:
             return _read(path, BAG, source)
@@ -62,9 +65,17 @@ def _model(header: Mapping[str, Any]) -> str:
     )
 
 
+def _odd(files: Sequence[Path]) -> str:
+    """What is wrong with the first that would be read for ever, or cannot be read; '' where all are regular files."""
+    wrong = ((file, unreadable(file)) for file in files if not file.is_dir())
+    return next((f"{file}: must be a regular file, it is {why}" for file, why in wrong if why), "")
+
+
 def judge_audit(path: Path) -> Judgement:
     """Judge an audit log, a directory or one of its files: the whole chain is walked."""
     files = audit_files(path) if path.is_dir() else [path]
+    if odd := _odd(files):
+        return Judgement(str(path), AUDIT, REFUSED, odd, "take it out of the log's directory")
     again = "keep it as it is for whoever has to see it, and begin another: --audit-log NEW_DIRECTORY"
     try:
         verdict = verify(files)

@@ -172,6 +172,19 @@ def test_a_trap_is_refused_in_a_sentence(trap: str, tmp_path: Path, capsys: Outp
     assert not Path("/tmp/evil").exists()
 
 
+@pytest.mark.parametrize(
+    ("whole", "name"), [("audit", "audit_20990101.jsonl"), ("bags/mcap.bag", "other.mcap")]
+)
+def test_a_pipe_in_a_recording_is_not_waited_for(
+    whole: str, name: str, tmp_path: Path, capsys: Output
+) -> None:
+    path = Path(shutil.copytree(MADE / whole, tmp_path / "copy"))
+    os.mkfifo(path / name)
+    _, judgements = judged(capsys, path)
+    assert judgements[str(path)]["verdict"] == "refused"
+    assert "must be a regular file, it is a FIFO" in judgements[str(path)]["said"]
+
+
 def test_links_that_lead_back_and_empty_folders_end(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "back").symlink_to(tmp_path)
     assert found(tmp_path).kind == FOLDER
