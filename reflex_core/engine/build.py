@@ -27,6 +27,7 @@ from reflex_core.engine.build_shared import (
     describe_session,
 )
 from reflex_core.engine.build_slot import build_slot
+from reflex_core.engine.episode_listener import episode_listeners
 from reflex_core.engine.load_policy import LoadedPolicy, load
 from reflex_core.engine.serving_state import Loaded, PolicySlot, Surroundings
 from reflex_core.engine.which_exports import PROD, chosen
@@ -133,6 +134,9 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         wedges=built,
         act=onion(built),
         session=session,
+        episode_listeners=episode_listeners(
+            guard, deadline, [(slot.rtc, slot.cache) for slot in slots.values()]
+        ),
         pair=pair,
         shadow=shadow,
         shadow_policy=shadow_policy,

@@ -11,6 +11,7 @@ import numpy as np
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import CloudServer
@@ -97,6 +98,7 @@ class Loaded:
     wedges: Mapping[str, Wedge]
     act: Proceed
     session: Session
+    episode_listeners: tuple[EpisodeListener, ...] = ()
     pair: Pair | None = None
     shadow: Shadow | None = None
     shadow_policy: Policy | None = None
@@ -151,27 +153,18 @@ class Loaded:
 
     def executed(self, episode_id: str | None, first_row: int) -> None:
         """A door handed the newest chunk to the robot, which goes on at `first_row`."""
-        self.guard.commands.executed()
-        for slot in self.slots.values():
-            if slot.rtc is not None:
-                slot.rtc.consumed(episode_id, first_row + 1)
+        for listener in self.episode_listeners:
+            listener.executed(episode_id, first_row)
 
     def not_executed(self, episode_id: str | None) -> None:
         """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
-        self.guard.commands.forget()
-        self.deadline.forget(episode_id)
-        for slot in self.slots.values():
-            if slot.rtc is not None:
-                slot.rtc.forget(episode_id)
+        for listener in self.episode_listeners:
+            listener.not_executed(episode_id)
 
     def begins(self, episode_id: str | None) -> None:
         """A door begins an episode, perhaps under the name of an earlier one: nothing of that is carried over."""
-        self.deadline.forget(episode_id)
-        for slot in self.slots.values():
-            if slot.rtc is not None:
-                slot.rtc.forget(episode_id)
-            if slot.cache is not None:
-                slot.cache.forget(episode_id)
+        for listener in self.episode_listeners:
+            listener.begins(episode_id)
 
 
 @dataclass(frozen=True, slots=True)
