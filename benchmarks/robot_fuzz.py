@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.measure import parser
 from benchmarks.robot_judge import HIGH, LOW, Judge
+from benchmarks.robot_lies import slow, sudden
 from benchmarks.robot_world import (
     DT_S,
     HOME,
@@ -29,7 +30,6 @@ from benchmarks.robot_world import (
     SPEED,
     TICK_S,
     Doubles,
-    Lie,
     World,
     truth,
 )
@@ -101,8 +101,10 @@ class History:
             world.loop.stop()
             self.judge.streaming = False
             world.run(0.3)
+        self.judge.slow_lie = False
         world.lie, world.second_lie, world.camera, world.sensor_offset_ns = truth, None, True, None
         world.arm.following = True
+        world.arm.blocked[:] = False
         world.engine.latency_s, world.engine.model, self.wild = 0.05, self._model, 0.0
         self.target = np.clip(world.arm.position, LOW + 0.1, HIGH - 0.1)
         world.loop.resume()
@@ -144,52 +146,17 @@ class History:
     def _plan(self, at_s: float) -> None:
         kinds = [
             self._lie, self._lie, self._lie, self._lie, self._silence, self._camera, self._clock, self._stop, self._stop,
-            self._instruction, self._hang, self._wild, self._partial, self._hand, self._foreign_clock,
+            self._instruction, self._hang, self._wild, self._partial, self._hand, self._foreign_clock, self._slow_lie,
+            self._slow_lie, self._block,
         ]  # fmt: skip
         self.random.choice(kinds)(at_s)
 
     def _lie(self, at_s: float) -> None:
         """A reading that no joint of this arm can have made; for a while."""
-        random_, joint = self.random, self.random.randrange(7)
-        offset = random_.choice([-1, 1]) * random_.uniform(0.65, 3.0)
-        speed = random_.choice([-1, 1]) * random_.uniform(2.0, 6.0) * SPEED[joint]
-        began: list[float] = []
-
-        def of(change: Callable[[Doubles, float], None]) -> Lie:
-            def lie(position: Doubles, now_s: float) -> Doubles:
-                began.append(now_s) if not began else None
-                reading = position.copy()
-                change(reading, now_s - began[0])
-                return reading
-
-            return lie
-
-        def put(value: float, *, joints: Sequence[int] = (joint,)) -> Callable[[Doubles, float], None]:
-            def change(reading: Doubles, _: float) -> None:
-                reading[list(joints)] = value
-
-            return change
-
-        def add(reading: Doubles, _: float) -> None:
-            reading[joint] += offset
-
-        begun: list[float] = []
-
-        def ramp(reading: Doubles, seconds: float) -> None:
-            begun.append(reading[joint]) if not begun else None
-            reading[joint] = begun[0] + speed * seconds
-
-        def flicker(reading: Doubles, seconds: float) -> None:
-            if int(seconds / TICK_S) % 7 == 0:
-                reading[joint] += offset
-
-        changes = {
-            "jump": add, "ramp": ramp, "flicker": flicker, "zeros": put(0.0, joints=range(7)), "nan": put(np.nan),
-            "inf": put(np.inf), "far": put(random_.choice([9.0, -45.0, 3e38])), "turn": put(2 * np.pi + 2.6),
-        }  # fmt: skip
-        name, change = random_.choice(list(changes.items()))
-        lie, second = of(change), random_.random() < 0.25
-        lasts_s = random_.choice([0.02, 0.1, 0.5, 1.5, 4.0])
+        joint = self.random.randrange(7)
+        name, lie = sudden(self.random, joint)
+        second = self.random.random() < 0.25
+        lasts_s = self.random.choice([0.02, 0.1, 0.5, 1.5, 4.0])
 
         def begin() -> None:
             if self.lying or self.silent or self.guided:
@@ -204,16 +171,38 @@ class History:
             else:
                 self.world.lie = lie
 
-        def end() -> None:
-            self.lying = False
-            self.world.second_lie = None
-            if not self.silent:
-                self.world.lie = truth
-
         self._add(
             at_s, f"{'second publisher ' if second else ''}{name} of joint {joint + 1} for {lasts_s} s", begin
         )
-        self.script.at(at_s + lasts_s, "truth", end)
+        self.script.at(at_s + lasts_s, "truth", self._tell_the_truth)
+
+    def _slow_lie(self, at_s: float) -> None:
+        """A sensor that freezes or drifts while its stamps stay fresh."""
+        joint = self.random.randrange(7)
+        name, lie = slow(self.random, joint, lambda: self.world.loop.stopped)
+        lasts_s = self.random.choice([0.5, 2.0, 4.0])
+
+        def begin() -> None:
+            if self.lying or self.silent or self.guided or not self.judge.streaming:
+                return
+            self.lying = self.judge.slow_lie = True
+            self.world.lie = lie
+
+        self._add(at_s, f"{name} of joint {joint + 1} for {lasts_s} s", begin)
+        self.script.at(at_s + lasts_s, "truth", self._tell_the_truth)
+
+    def _tell_the_truth(self) -> None:
+        self.lying = self.judge.slow_lie = False
+        self.world.second_lie = None
+        if not self.silent:
+            self.world.lie = truth
+
+    def _block(self, at_s: float) -> None:
+        """Something is in the way of a joint."""
+        joint, blocked = self.random.randrange(7), self.world.arm.blocked
+        self._add(at_s, f"joint {joint + 1} is blocked", lambda: blocked.__setitem__(joint, True))
+        freed_s = at_s + self.random.choice([0.3, 1.0, 3.0])
+        self.script.at(freed_s, "free", lambda: blocked.__setitem__(joint, False))
 
     def _silence(self, at_s: float) -> None:
         lasts_s = self.random.choice([0.1, 0.25, 0.5, 2.0, 5.0])

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.robot_world import ARM, DT_S, MARGIN_RAD, MAX_AGE_MS, SPEED, Command, Doubles, World
+from benchmarks.robot_world import (
+    ARM,
+    DT_S,
+    MARGIN_RAD,
+    MAX_AGE_MS,
+    SPEED,
+    TOLERANCE_RAD,
+    Command,
+    Doubles,
+    World,
+)
+from reflex_core.robot.limits.reachable import TRACKING_S
 
 EPSILON = 2e-5  # rounding to float32, twice
 SILENT_S = MAX_AGE_MS * 1e-3 + 0.25  # a chunk that is over for longer must have been followed by a hold
@@ -16,6 +27,9 @@ SILENT_S = MAX_AGE_MS * 1e-3 + 0.25  # a chunk that is over for longer must have
 BELIEVABLE = (
     3.0 * MARGIN_RAD
 )  # a ramp of twice the speed limit against the arm's own motion is so far away when it is seen
+
+# a sensor that freezes or drifts is so far from the arm when it is seen: the tolerance, and the way of the lag and a cycle
+UNSEEN = TOLERANCE_RAD + SPEED * (TRACKING_S + 0.05)
 
 LOW, HIGH = ARM.action_min, ARM.action_max
 
@@ -27,6 +41,7 @@ class Judge:
     world: World | None = None
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    slow_lie: bool = False  # the sensor freezes or drifts, so that no reading is a jump
     streaming: bool = False  # a command is in force, so that the next one may also count from it
     moving_until_s: float = 0.0
     held: bool = True
@@ -63,7 +78,8 @@ class Judge:
             # what it ends was judged when it came: a hold that asks for no more speed than that makes nothing worse
             from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
-        if world.reading is not None and (np.abs(world.reading - world.arm.position) <= BELIEVABLE).all():
+        believable = np.maximum(BELIEVABLE, UNSEEN if self.slow_lie else 0.0)
+        if world.reading is not None and (np.abs(world.reading - world.arm.position) <= believable).all():
             # no gate that grants MARGIN_RAD can tell what a reading so near to the truth is
             excess = np.minimum(excess, np.abs(first - world.reading) - reach)
         if (excess > 0.0).any():

@@ -22,6 +22,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.limits.hold import Hold
+from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
@@ -36,7 +37,7 @@ Doubles = NDArray[np.float64]
 TICK_S = 0.01
 CAMERA_TICKS = 3
 HORIZON, DT_S, EXECUTED = 50, 0.05, 25
-MAX_AGE_MS, MARGIN_RAD = 300.0, 0.2
+MAX_AGE_MS, MARGIN_RAD, TOLERANCE_RAD = 300.0, 0.2, 0.4
 ARM: Embodiment = replace(load_preset("franka").without_gripper(), acceleration_max=None)
 NAMES = ARM.joint_names
 HOME: Doubles = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8])
@@ -79,6 +80,7 @@ class Arm:
         self._clock = clock
         self.position = HOME.copy()
         self.following = True
+        self.blocked = np.zeros(len(HOME), np.bool_)  # something is in the way of these joints
         self._times_s, self._rows = np.zeros(1), HOME[None]
 
     def commanded(self) -> Doubles:
@@ -115,7 +117,8 @@ class Arm:
         """Move on by one tick."""
         if self.following:
             most = SPEED * TICK_S
-            self.position = self.position + np.clip(self.commanded() - self.position, -most, most)
+            way = np.clip(self.commanded() - self.position, -most, most)
+            self.position = self.position + np.where(self.blocked, 0.0, way)
 
 
 class Outputs:
@@ -211,11 +214,14 @@ class World:
         monotonic = lambda: clock.monotonic_ns  # noqa: E731
         self.guard = guard_for(
             ARM, np.arange(7), Metrics(), None, NAMES, DT_S, margin_rad=MARGIN_RAD, state_names=NAMES,
-            monotonic_ns=monotonic,
+            monotonic_ns=monotonic, path_tolerance_rad=TOLERANCE_RAD,
         )  # fmt: skip
         self.engine = Engine(clock, self.guard, self.pass_time)
         gate = joint_gate(ARM, NAMES, MARGIN_RAD)
-        self.buffer = ObservationBuffer(("camera",), NAMES, True, gate=gate, monotonic_ns=monotonic)
+        tolerance = path_tolerance(ARM, NAMES, TOLERANCE_RAD)
+        self.buffer = ObservationBuffer(
+            ("camera",), NAMES, True, gate=gate, monotonic_ns=monotonic, tolerance=tolerance
+        )
         self.buffer.instruction = "reach the red block"
         fit = Fit(
             cameras={"camera": "camera"}, state_names=NAMES, state_dim=7, state_statistics=None, action_names=NAMES,

@@ -37,7 +37,7 @@ def build_guard(
     fit = policy.fit
     return guard_for(
         fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, prototype,
-        settings.plausibility_margin_rad, fit.state_names,
+        settings.plausibility_margin_rad, fit.state_names, path_tolerance_rad=settings.path_tolerance_rad,
     )  # fmt: skip
 
 

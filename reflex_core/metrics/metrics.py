@@ -183,6 +183,10 @@ class Metrics:
         self.implausible_readings = counter(
             "reflex_implausible_readings_total", "Readings of a joint that cannot be true, none of them believed", ["joint"]
         )
+        self.tracking_errors = counter(
+            "reflex_tracking_errors_total", "Times a joint began to be further than half the path tolerance from its command",
+            ["joint"],
+        )
         self.watchdog = counter(
             "reflex_watchdog_interventions_total", "Times the chunk loop was late or gone and the watchdog held the robot",
             ["reason"],

@@ -107,6 +107,11 @@ class Settings:
         0.2, "How far outside its range a joint may be measured before the reading is taken for a fault; at least a tenth of the range.",
         minimum=0.0, maximum=10.0,
     )
+    path_tolerance_rad: float = _safety(
+        0.4, "How far a joint may be measured from its command of the last 0.2 s before the robot holds; at half of it people are told."
+        " Grippers are not judged. 0: nothing is.",
+        minimum=0.0, maximum=10.0,
+    )
     audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.", path=True)
     audit_retention_days: int = _safety(
         183, "Days an audit file is kept; 0: for ever. EU AI Act Art. 26(6) asks deployers for six months.",

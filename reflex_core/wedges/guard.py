@@ -343,19 +343,21 @@ def guard_for(
     embodiment: Embodiment | None, hold_columns: Columns | None, metrics: Metrics, safety: SafetyConfig | None,
     action_names: tuple[str, ...], dt_s: float, prototype: Callable[[Request], Served] | None = None,
     margin_rad: float = MARGIN_RAD, state_names: tuple[str, ...] = (),
-    monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    monotonic_ns: Callable[[], int] = time.monotonic_ns, path_tolerance_rad: float = 0.0,
 ) -> Guard:  # fmt: skip
     """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
     action_names, dt_s: of the chunks that will come. prototype: what an answer without inference says of who was to answer.
-    margin_rad: the setting `plausibility_margin_rad`. state_names: of the state's columns, where known.
+    margin_rad, path_tolerance_rad: the settings `plausibility_margin_rad` and `path_tolerance_rad`; a joint of the stamped
+    robot that is measured within the larger of them follows its command. state_names: of the state's columns, where known.
     """
+    tracking_rad = max(margin_rad, path_tolerance_rad)
     plausible = state_range(embodiment, state_names, hold_columns, margin_rad)
     limits = effective_limits(action_names, embodiment, safety)
     name = embodiment.name if embodiment is not None else "none"
     if safety is None:
         return Guard(
-            limits, hold_columns, metrics, name, prototype=prototype, plausible=plausible, tracking_rad=margin_rad,
+            limits, hold_columns, metrics, name, prototype=prototype, plausible=plausible, tracking_rad=tracking_rad,
             monotonic_ns=monotonic_ns,
         )  # fmt: skip
     for note in safety.notes:
@@ -366,7 +368,7 @@ def guard_for(
         except ValueError as error:
             raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
     return Guard(
-        limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, prototype, plausible, margin_rad,
+        limits, hold_columns, metrics, name, safety.mode, safety.max_consecutive_clamps, prototype, plausible, tracking_rad,
         monotonic_ns,
     )  # fmt: skip
 

@@ -132,6 +132,13 @@ def plausibility_finding(fault: Implausible | None, publishers: Sequence[str]) -
     return Finding("measured state", ERROR, said, values)
 
 
+def tracking_finding(error: str) -> Finding:
+    """Do the joints follow their commands? error: which one does not, and by how much."""
+    if error:
+        return Finding("tracking", WARN, error, {})
+    return Finding("tracking", OK, "every joint is near its command", {})
+
+
 def clock_finding(smallest_s: Mapping[str, float]) -> Finding:
     """Do the sensors' clocks agree with this machine's? smallest_s: the least age on arrival by stream."""
     values: dict[str, object] = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import JOINT_STATES
 from reflex_core.engine.serving_state import Loaded
 from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.settings.table import Settings
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.bag.recorder_hook import Tap
 from reflex_ros.graph.endpoints import publishers
 from reflex_ros.node import diagnostics
@@ -22,6 +25,8 @@ from reflex_ros.outputs.outputs import Outputs
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+
+log = logging.getLogger(__name__)
 
 
 def tuning_of(settings: Settings) -> Tuning:
@@ -38,12 +43,27 @@ def observation_buffer(node: Node, engine: Engine, loaded: Loaded, settings: Set
         loaded.embodiment, (*joints, *fit.action_names), settings.plausibility_margin_rad,
         stamps_rule=is_simulated(node), on_implausible=lambda joint: engine.metrics.implausible_readings.labels(joint).inc(),
     )  # fmt: skip
+    tolerance = path_tolerance(
+        loaded.embodiment, fit.action_names, settings.path_tolerance_rad,
+        on_error=_tracking_errors(engine),
+    )  # fmt: skip
     buffer = ObservationBuffer(
         tuple(fit.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
-        settings.max_pixels, gate,
+        settings.max_pixels, gate, tolerance=tolerance,
     )  # fmt: skip
     buffer.instruction = settings.instruction
     return buffer
+
+
+def _tracking_errors(engine: Engine) -> Callable[[str, str], None]:
+    """Return what counts a joint that is far from its command, and says it once in a while."""
+    said = RateLimitedLog(log)
+
+    def noted(joint: str, text: str) -> None:
+        engine.metrics.tracking_errors.labels(joint).inc()
+        said(logging.WARNING, joint, "%s", text)
+
+    return noted
 
 
 def is_simulated(node: Node) -> bool:
@@ -85,6 +105,7 @@ class Driving:
         )
         return [
             diagnostics.plausibility_finding(fault, others),
+            diagnostics.tracking_finding(self.buffer.tracking_error()),
             diagnostics.clock_finding(self.buffer.lags.smallest_s()),
             diagnostics.watchdog_finding(self.watchdog.barking),
         ]

@@ -14,6 +14,7 @@ from reflex_core.errors import ObservationError
 from reflex_core.images.file_headers import MAX_PIXELS
 from reflex_core.robot.clocks import StampLags
 from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
+from reflex_core.robot.path_tolerance import PathTolerance
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame, Observation
@@ -52,12 +53,14 @@ class ObservationBuffer:
         max_pixels: int = MAX_PIXELS,
         gate: JointGate | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        tolerance: PathTolerance | None = None,
     ) -> None:
         self._cameras = cameras
         self._joint_names = joint_names
         self._needs_state = needs_state
         self._max_pixels = max_pixels
         self._gate = joint_gate(None, joint_names, MARGIN_RAD) if gate is None else gate
+        self._tolerance = PathTolerance((), 0.0) if tolerance is None else tolerance
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
         self._images: dict[str, Arrival] = {}
@@ -93,6 +96,8 @@ class ObservationBuffer:
                     self._joints[name] = (arrival, position)
                     self._arrived_ns[name] = now_ns
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
+            if self._gate.fault(names) is None:
+                self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
         """Keep the newest state that is not joints (Imu, Odometry)."""
@@ -110,11 +115,17 @@ class ObservationBuffer:
             self._vector = None
             if moved:
                 self._gate.reset()
+                self._tolerance.reset()
 
     def fault(self) -> Implausible | None:
         """Return why the joints' present readings are not believed; None when they are, or where there are none."""
         with self._lock:
-            return self._gate.fault(self._joint_names)
+            return self._gate.fault(self._joint_names) or self._tolerance.fault()
+
+    def tracking_error(self) -> str:
+        """Return which joint is far from its command, "" while all are near it."""
+        with self._lock:
+            return self._tolerance.warning()
 
     def commanded(
         self, names: Sequence[str], rows: Floats, first_in_ns: int, now_ns: int, dt_s: float
@@ -127,9 +138,9 @@ class ObservationBuffer:
             clock_ns = now_ns if self._gate.stamps_rule else self._monotonic_ns()
             first_ns = clock_ns + first_in_ns
             columns = rows.T.tolist()
-            self._gate.commanded({
-                name: Path(column, first_ns, dt_s) for name, column in zip(names, columns, strict=True)
-            })  # fmt: skip
+            paths = {name: Path(column, first_ns, dt_s) for name, column in zip(names, columns, strict=True)}
+            self._gate.commanded(paths)
+            self._tolerance.commanded(paths, clock_ns)
 
     def released(self, rest_ns: int) -> None:
         """Take note that nothing is commanded any more. rest_ns: when the robot has come to rest (monotonic).
@@ -138,19 +149,23 @@ class ObservationBuffer:
         """
         with self._lock:
             self._gate.released()
+            self._tolerance.released()
             self._not_before_ns = rest_ns
 
     def anchor(self) -> str:
         """Believe the present readings, because a person says so; return why one cannot be, else ""."""
         with self._lock:
-            return self._gate.anchor(self._joint_names)
+            problem = self._gate.anchor(self._joint_names)
+            self._tolerance.anchor()
+            return problem
 
     def measured(self, names: Sequence[str], now_ns: int, max_age_ms: float) -> Floats | None:
         """(len(names),) joint positions (rad or m) that are believed and at most `max_age_ms` old, else None."""
         with self._lock:
             found = [self._joints.get(name) for name in names]
             entries = [entry for entry in found if entry is not None]
-            if not entries or len(entries) < len(found) or self._gate.fault(names) is not None:
+            fault = self._gate.fault(names) or self._tolerance.fault()
+            if not entries or len(entries) < len(found) or fault is not None:
                 return None
             arrived_ns = min(self._arrived_ns[name] for name in names)
             if arrived_ns < self._not_before_ns or self._silent_ms(arrived_ns) > max_age_ms:
@@ -162,9 +177,12 @@ class ObservationBuffer:
         return positions if np.isfinite(positions).all() else None
 
     def believed(self, names: Sequence[str]) -> tuple[list[float], int] | None:
-        """The last positions that were believed, however old, and since when (monotonic ns); None before there were any."""
+        """The last positions that were believed, however old, and since when (monotonic ns).
+
+        None before there were any, and while a joint does not follow: what it reads says nothing against its command.
+        """
         with self._lock:
-            return self._gate.believed(names)
+            return self._gate.believed(names) if self._tolerance.fault() is None else None
 
     def ages_ms(self, now_ns: int) -> dict[str, float]:
         """Age of each stream's newest message; a stream that was never seen is absent."""
@@ -255,7 +273,7 @@ class ObservationBuffer:
             raise RefusedObservationError(
                 f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason
             )
-        fault = self._gate.fault(self._joint_names)
+        fault = self._gate.fault(self._joint_names) or self._tolerance.fault()
         if fault is not None:
             raise RefusedObservationError(fault.text, fault.reason)
         if self._state_seen_ns() < self._not_before_ns:

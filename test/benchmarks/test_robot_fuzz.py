@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import robot_fuzz
-from reflex_core.robot import joint_gate
+from reflex_core.robot import joint_gate, path_tolerance
 from reflex_core.robot.limits import commands
 from reflex_core.robot.limits.hold import Hold
 from reflex_ros.node import chunk_loop, observation_buffer
@@ -41,8 +41,13 @@ def _no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_gate.JointGate, "fault", lambda self, names: None)
 
 
+def _no_path_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_tolerance.PathTolerance, "fault", lambda self: None)
+
+
 def _a_gate_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """It believes again what stays."""
+    _no_path_tolerance(monkeypatch)
     monkeypatch.setattr(joint_gate, "_spanned", lambda *known: True)
 
 
@@ -94,3 +99,10 @@ def test_the_judge_sees_what_is_broken(
 ) -> None:
     break_it(monkeypatch)
     assert robot_fuzz.run(0, 60, most_problems=1).problems
+
+
+def test_the_judge_sees_a_sensor_that_freezes_where_nobody_looks_at_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _no_path_tolerance(monkeypatch)
+    assert robot_fuzz.run(225, 70, most_problems=1).problems

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.robot_judge import HIGH, LOW, SILENT_S, Judge
 from benchmarks.robot_world import HOME, HORIZON, MAX_AGE_MS, SPEED, Command, Doubles, Lie, World, truth
 from reflex_core.errors import InferenceError, NotReadyError
+from reflex_core.robot.path_tolerance import PathTolerance
 from reflex_core.values import Floats, Request
 from reflex_ros.node.chunk_loop import HANGING_S, LATE
 
@@ -452,6 +453,7 @@ def test_the_world_can_be_changed_under_a_guard_that_holds_back_nothing(scene: S
     scene.world.buffer.fault = lambda: None  # type: ignore[method-assign]
     scene.world.buffer._gate.joints = ()
     scene.world.buffer._gate.reset()
+    scene.world.buffer._tolerance = PathTolerance((), 0.0)
     scene.world.lie = LIES["zeros"]
     scene.run(3.0)
     assert any("leaps" in problem for problem in scene.judge.problems)
@@ -471,3 +473,110 @@ def test_a_stop_at_the_moment_at_which_the_clock_is_set_holds_where_the_robot_is
     assert scene.last.reason == "stopped"
     np.testing.assert_allclose(scene.world.arm.position, scene.last.rows[-1], atol=0.01)
     scene.well()
+
+
+# sensors that lie slowly, and arms that do not do what they are told
+
+FAR = np.array([1.5, 1.0, -1.5, -1.0, 1.0, 1.5, 2.0])
+
+
+def frozen() -> Lie:
+    """Every joint reads what it read first, with fresh stamps."""
+    seen: list[Doubles] = []
+
+    def lie(position: Doubles, _: float) -> Doubles:
+        seen.append(position.copy()) if not seen else None
+        return seen[0]
+
+    return lie
+
+
+def drifting(speed: float, most: float) -> Lie:
+    """Joint 1 reads more and more beside where it is."""
+    began: list[float] = []
+
+    def lie(position: Doubles, now_s: float) -> Doubles:
+        began.append(now_s) if not began else None
+        return position + np.clip(speed * (now_s - began[0]), -most, most) * (np.arange(7) == 0)
+
+    return lie
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [frozen, lambda: drifting(0.2, 0.8), lambda: drifting(-1.5, 0.8)],
+    ids=["frozen", "drift", "fast drift"],
+)
+@pytest.mark.parametrize("latency_s", [FAST_S, SLOW_S])
+def test_a_sensor_that_freezes_or_drifts_makes_the_robot_hold_at_its_command_and_go_on_when_it_is_well(
+    lie: Callable[[], Lie], latency_s: float
+) -> None:
+    scene = Scene(latency_s).to(FAR).run(0.2 + latency_s)
+    scene.judge.slow_lie = True
+    scene.world.lie = lie()
+    scene.run(4.0)
+    assert scene.last.is_hold
+    assert scene.last.reason == "path_tolerance_violated"
+    assert "rad from its command" in scene.world.loop.progress.problem_text
+    np.testing.assert_allclose(scene.last.rows[-1], scene.world.arm.commanded(), atol=1e-5)
+    held = len(scene.sent)
+    assert scene.run(3.0).sent[held:] == [], "and stays so"
+    scene.world.lie = truth
+    scene.run(1.5 + latency_s)
+    assert not scene.last.is_hold
+    scene.well()
+
+
+def test_no_chunk_begins_where_a_frozen_joint_reads(scene: Scene) -> None:
+    """The command goes on from where it is, whatever the joint reads, until the robot is held."""
+    scene.to(FAR).world.lie = frozen()
+    before = len(scene.sent)
+    scene.judge.slow_lie = False
+    scene.run(4.0)
+    assert len(scene.sent) > before + 1
+    scene.well()
+
+
+def test_an_arm_that_is_blocked_is_held_and_goes_on_when_it_is_free(scene: Scene) -> None:
+    scene.to(FAR).world.arm.blocked[0] = True
+    scene.run(4.0)
+    assert (scene.last.is_hold, scene.last.reason) == (True, "path_tolerance_violated")
+    assert "panda_joint1" in scene.world.loop.progress.problem_text
+    assert abs(scene.world.arm.commanded()[0] - scene.world.arm.position[0]) < 1.1, "it does not press on"
+    scene.world.arm.blocked[:] = False
+    assert not scene.run(1.5).last.is_hold
+    scene.well()
+
+
+@pytest.mark.parametrize("lag_s", [0.1, 0.2])
+def test_an_arm_that_lags_by_tenths_of_a_second_is_served(lag_s: float) -> None:
+    scene, past = Scene().to(FAR), list[Doubles]()
+
+    def lagging(position: Doubles, _: float) -> Doubles:
+        past.append(position.copy())
+        return past[max(len(past) - 1 - round(lag_s / 0.01), 0)]
+
+    scene.world.lie = lagging
+    scene.run(4.0)
+    assert not any(command.is_hold for command in scene.sent)
+    np.testing.assert_allclose(scene.world.arm.position, FAR, atol=0.02)
+
+
+def test_resume_makes_no_frozen_joint_true_and_a_person_does(scene: Scene) -> None:
+    scene.judge.slow_lie = True
+    scene.to(FAR).world.lie = frozen()
+    scene.run(3.0)
+    scene.world.loop.stop()
+    scene.world.loop.resume()
+    held = len(scene.sent)
+    assert all(command.is_hold for command in scene.run(1.0).sent[held:])
+    assert scene.world.buffer.anchor() == ""
+    assert not scene.run(0.3).last.is_hold
+
+
+def test_a_stop_of_a_robot_that_does_not_follow_holds_at_its_last_command(scene: Scene) -> None:
+    scene.to(FAR).world.arm.blocked[:] = True
+    scene.run(3.0)
+    at = scene.world.arm.commanded()
+    assert scene.world.loop.stop() == ""
+    np.testing.assert_allclose(scene.last.rows[-1], at, atol=1e-5)
