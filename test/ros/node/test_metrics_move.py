@@ -155,6 +155,17 @@ def a_joint_that_lies(bench: Bench) -> Provocation:
     yield from on_a_robot("reflex_implausible_readings", lie, bench.export)
 
 
+def a_joint_that_does_not_follow(bench: Bench) -> Provocation:
+    def creep(scene: World, moved: Moved) -> None:
+        def on() -> bool:  # no faster than the joint could be
+            scene.robot.positions = [scene.robot.positions[0] + 0.004, *scene.robot.positions[1:]]
+            return moved()
+
+        wait_for(on)
+
+    yield from on_a_robot("reflex_tracking_errors", creep, bench.export)
+
+
 def a_stop_of_a_robot_that_measures_nothing(bench: Bench) -> Provocation:
     def stop(scene: World, moved: Moved) -> None:
         scene.robot.call("stop")  # after it, the command before counts for nothing
@@ -340,6 +351,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_holds": nan,
     "reflex_holds_impossible": a_stop_of_a_robot_that_measures_nothing,
     "reflex_implausible_readings": a_joint_that_lies,
+    "reflex_tracking_errors": a_joint_that_does_not_follow,
     "reflex_watchdog_interventions": a_model_that_hangs,
     "reflex_pictures_mended": a_picture_that_is_mended,
     "reflex_provider_fallbacks": a_gpu_that_is_not_there,

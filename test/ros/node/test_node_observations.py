@@ -149,8 +149,8 @@ def refused(scene: World, reason: str) -> str:
             lambda: next(
                 (
                     d.message
-                    for d in [scene.robot.diagnostics["observations"]]
-                    if d.message.startswith(reason)
+                    for d in [scene.robot.diagnostics.get("observations")]
+                    if d is not None and d.message.startswith(reason)
                 ),
                 None,
             ),
@@ -205,6 +205,32 @@ def test_a_joint_that_jumps_makes_the_robot_hold_and_go_on_when_it_is_back(scene
     scene.robot.positions = list(HOME)
     scene.robot.next_chunk()
     scene.robot.diagnosed("measured state", b"\x00")
+
+
+def test_a_joint_that_does_not_follow_its_command_makes_the_robot_hold_until_it_is_back(scene: World) -> None:
+    """A sensor that drifts no faster than the joint could move; an arm that is pushed away looks the same."""
+    scene.robot.positions = list(scene.robot.positions)
+
+    def drift() -> None:
+        scene.robot.positions = [scene.robot.positions[0] + 0.004, *scene.robot.positions[1:]]
+
+    def said(level: bytes) -> str:
+        drift()
+        found = scene.robot.diagnostics.get("tracking")
+        return str(found.message) if found is not None and found.level == level else ""
+
+    assert "panda_joint1" in wait_for(lambda: said(b"\x01"), "people are told first")
+    wait_for(
+        lambda: drift() or scene.robot.status.hold_reason == "path_tolerance_violated", "the robot holds"
+    )
+    assert "rad from its command" in scene.robot.status.problem
+    assert "panda_joint1" in scene.robot.diagnosed("measured state", b"\x02").message
+    assert 'reflex_tracking_errors_total{joint="panda_joint1"}' in metric(scene, "reflex_tracking_errors")
+    held = scene.robot.chunks[-1]
+    np.testing.assert_allclose(rows(held), [HOME] * held.horizon, atol=0.03)
+    scene.robot.positions = list(HOME)
+    scene.robot.next_chunk()
+    scene.robot.diagnosed("tracking", b"\x00")
 
 
 def test_two_publishers_that_contradict_each_other_are_named(scene: World) -> None:
