@@ -74,7 +74,7 @@ class ReflexNode:
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
-        robot = Robot(self._stop, self._resume, self._look)
+        robot = Robot(self._stop, self._resume, self._look, self._believe)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
             self.sidecar.start()
@@ -305,8 +305,13 @@ class ReflexNode:
 
     def _reset_guard(self) -> str:
         said = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
+        problem = self._believe()
+        return f"{said}; {problem}" if problem else said
+
+    def _believe(self) -> str:
+        """Take the joints' present readings for true, because a person says so; return why that cannot be, else ""."""
         problem = self._buffer.anchor() if self._buffer is not None else ""
-        return f"{said}; the measured state is still not believed: {problem}" if problem else said
+        return f"the measured state is still not believed: {problem}" if problem else ""
 
     def _reset_breaker(self) -> str:
         return "the breaker was open" if self.engine.reset_breaker() else "the breaker was closed"

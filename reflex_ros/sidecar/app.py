@@ -84,6 +84,7 @@ class Door:
 
 NO_DOOR = Door()
 ENGINE = web.AppKey("engine", Engine)
+ROBOT: web.AppKey[Robot | None] = web.AppKey("robot")
 RESERVED = web.AppKey("reserved", str)
 API_KEY = web.AppKey("api_key", bytes)
 ALONE = web.AppKey("alone", bool)  # only this machine can ask
@@ -102,6 +103,7 @@ def make_app(
     app[WAITING] = Waiting()
     app[MEMORY] = BodyMemory(body_bytes)
     app[ALONE] = is_loopback(engine.settings.host)
+    app[ROBOT] = robot
     app[RESERVED] = engine.settings.robot_id if robot is not None else ""
     if api_key is not None:
         app[API_KEY] = api_key
@@ -342,7 +344,8 @@ async def get_guard_status(request: web.Request) -> web.Response:
 async def post_guard_reset(request: web.Request) -> web.Response:
     """POST /guard/reset: take a caller whose guard is tripped back into service."""
     body = await _small_body(request)
-    return response(await _on_clerk(request, lambda engine: guard_reset(engine, body)))
+    robot = request.app[ROBOT]
+    return response(await _on_clerk(request, lambda engine: guard_reset(engine, body, robot)))
 
 
 async def post_breaker_reset(request: web.Request) -> web.Response:

@@ -9,12 +9,13 @@ import orjson
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ObservationError, ReflexError
-from reflex_core.robot.callers import CALLER_CHARACTERS
+from reflex_core.robot.callers import CALLER_CHARACTERS, ROS
 from reflex_core.robot.limits.trips import CallerError
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar import act_request
 from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem
 from reflex_ros.sidecar.act_request import BodyError
+from reflex_ros.sidecar.robot_access import Robot
 
 
 def guard_status(engine: Engine) -> Reply:
@@ -24,9 +25,10 @@ def guard_status(engine: Engine) -> Reply:
     return Reply(200, orjson.dumps(document))
 
 
-def guard_reset(engine: Engine, body: bytes = b"") -> Reply:
+def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -> Reply:
     """Whether the caller named in the body was tripped; without a body, the only caller that is.
 
+    robot: of this process; a reset of its guard also takes what its joints read now for true, as ~/reset_guard does.
     404 for a caller that never asked, 422 where it is not clear who is meant, 400 where there is no guard.
     """
     try:
@@ -39,7 +41,10 @@ def guard_reset(engine: Engine, body: bytes = b"") -> Reply:
     except ReflexError:
         message = "no policy is loaded, so there is no guard"
         return problem(400, "guard_not_enabled", message, fresh_id())
-    return Reply(200, orjson.dumps({"reset": True, "was_tripped": was_tripped}))
+    document: dict[str, object] = {"reset": True, "was_tripped": was_tripped}
+    if caller == ROS and robot is not None:
+        document["problem"] = robot.believe()
+    return Reply(200, orjson.dumps(document))
 
 
 def _caller(body: bytes) -> str | None:

@@ -46,8 +46,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """Thread-safe calls into the node. `stop` and `resume` return a sentence or raise ReflexError."""
+    """Thread-safe calls into the node. `stop` and `resume` return a sentence or raise ReflexError.
+
+    believe: take the joints' present readings for true; returns why that cannot be, else "".
+    """
 
     stop: Callable[[], str]
     resume: Callable[[], str]
     look: Callable[[], Look]
+    believe: Callable[[], str] = lambda: ""

@@ -36,7 +36,8 @@ def server(export_dir: ExportDir, traces: Path) -> Iterator[Server]:
     values = {"export_dir": str(export_dir("calm")), "embodiment": "franka", "robot_id": OWN, "port": 0}
     settings = settings_from(values | {"device": "cpu", "intra_op_threads": 1, "record": str(traces)})
     engine = Engine(settings)
-    sidecar = Sidecar(engine, settings, Robot(str, str, lambda: Look("active")))
+    robot = Robot(str, str, lambda: Look("active"), lambda: "the measured state is still not believed: why")
+    sidecar = Sidecar(engine, settings, robot)
     sidecar.start()
     engine.load()
     engine.warm_up()
@@ -150,7 +151,9 @@ def test_the_robot_of_the_node_is_reset_over_http_only_by_name(client: Client, s
     trip(client, robot_id="arm-8")
     assert client.ask("POST", "/guard/reset").json["was_tripped"] is True
     assert loaded.guard.status().tripped_callers == ("ros",)
-    assert reset(client, caller="ros").json["was_tripped"] is True
+    answer = reset(client, caller="ros").json
+    assert answer["was_tripped"] is True
+    assert answer["problem"] == "the measured state is still not believed: why"
 
 
 def test_callers_are_counted_in_bounded_names(client: Client) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asking import ALWAYS_MISSED, safety_file
+from http_client import Client
 from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, REACH_HOME, World, rows, wait_for, world
 from servers import ExportDir, Server
@@ -48,6 +49,34 @@ def move(scene: World, positions: list[float]) -> None:
 def newest_before(scene: World, chunk: ActionChunk, source: int) -> ActionChunk:
     at = scene.robot.chunks.index(chunk)
     return next(one for one in reversed(scene.robot.chunks[:at]) if one.source == source)
+
+
+# the guard
+
+
+def test_a_reset_over_http_believes_the_joints_as_the_service_does(export_dir: ExportDir) -> None:
+    with world(**franka(export_dir("calm"), http=True, port=0)) as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+
+        def reset() -> object:
+            return Client(sidecar.port).ask("POST", "/guard/reset", b'{"caller": "ros"}').json
+
+        scene.robot.positions = [float("nan"), *HOME[1:]]
+        wait_for(lambda: scene.robot.status.hold_reason == "state_not_finite", "the robot holds")
+        refused = reset()
+        assert isinstance(refused, dict)
+        assert "still not believed" in refused["problem"]
+        assert "not finite" in refused["problem"]
+        scene.robot.positions = [HOME[0] + 1.0, *HOME[1:]]
+        buffer = scene.server._buffer
+        assert buffer is not None
+        wait_for(lambda: (fault := buffer.fault()) and fault.reading == HOME[0] + 1.0, "it is seen")
+        assert reset() == {"reset": True, "was_tripped": False, "problem": ""}
+        moved = scene.robot.next_chunk()
+        assert rows(moved)[0][0] > HOME[0] + 0.5, "it begins where the joint is"
 
 
 # the deadline
