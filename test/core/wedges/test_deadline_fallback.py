@@ -16,7 +16,7 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, reque
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
-from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, LONGEST_S, Deadline
+from reflex_core.wedges.deadline import FAILED, FIRST_CHUNK_S, GIVEN_UP, KEPT, LONGEST_S, Deadline
 
 MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)
 
@@ -149,6 +149,17 @@ def test_a_late_inference_may_go_on_for_as_long_as_its_chunk_could_stand_in(
 ) -> None:
     wait = overdue_after_s(Bench(max_age_ms), monkeypatch)
     assert longest_s - 1.0 < wait <= longest_s - 0.02
+
+
+def test_a_budget_is_one_however_short_it_is(bench: Bench) -> None:
+    bench.budget_ms = 0.4
+    assert bench.missed(request()).deadline_exceeded
+    bench.release.set()
+    bench.idle()
+
+
+def test_how_long_anybody_waits_is_what_is_documented() -> None:
+    assert (LONGEST_S, FIRST_CHUNK_S) == (10.0, 0.5)
 
 
 def test_no_budget_is_left_for_what_nobody_waits_for(bench: Bench) -> None:
