@@ -24,6 +24,7 @@ from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ReflexError
 from reflex_core.export.earlier import changes
 from reflex_core.export.export import config_hash
+from reflex_core.files.arrays import ArrayError, read_arrays
 from reflex_core.files.atomic import write_whole
 from reflex_core.files.regular_file import unreadable
 from reflex_core.images.raw_encodings import rgb
@@ -51,18 +52,15 @@ def parity(policy: Policy) -> Finding:
     if why:
         return Finding("parity", FAIL, f"{path}: must be a regular file, it is {why}", again)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            recorded = {name: stored[name] for name in stored.files}
+        recorded = read_arrays(path)
         noise = np.asarray(recorded["noise"], dtype=np.float32) if "noise" in recorded else None
         seed = int(recorded["seed"]) if noise is None else 0
         observation = _observation(policy, recorded)
         wanted = [_wanted(recorded, key) for key in (NORMALISED, ACTIONS) if key in recorded]
         if not wanted:
             raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
-    except Exception as error:  # a damaged zip raises whatever it likes
-        said = f"{type(error).__name__}: {error}"
-        if "pickle" in said:  # numpy's advice is to load it unsafely
-            said = "it holds something other than plain arrays"
+    except Exception as error:  # arrays of other shapes and kinds raise whatever they like
+        said = str(error) if isinstance(error, ArrayError) else f"{type(error).__name__}: {error}"
         return Finding("parity", FAIL, f"{path}: not readable: {said}", again)
     try:
         expected = (1, policy.contract.horizon, policy.contract.width)

@@ -36,9 +36,17 @@ def read_table(file: Path, keys: Iterable[str] | None = None) -> Table:
             for key in tensors.keys():  # noqa: SIM118  (not a mapping)
                 feature, _, statistic = key.rpartition(".")
                 if statistic in STATISTICS and feature and (begins is None or key.startswith(begins)):
-                    numbers = np.asarray(tensors.get_tensor(key), dtype=np.float64).reshape(-1)
-                    table.setdefault(feature, {})[statistic] = numbers
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+                    found = tensors.get_tensor(key)
+                    if found.dtype.kind not in "iuf":
+                        raise ValueError(f"{key} must hold numbers, it holds {found.dtype}")
+                    table.setdefault(feature, {})[statistic] = found.astype(np.float64).reshape(-1)
+    except (
+        OSError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # AttributeError: 8 bit floats
         raise ExportError(f"{file}: not readable as safetensors: {error}") from error
     return table
 

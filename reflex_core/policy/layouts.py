@@ -21,6 +21,7 @@ from reflex_core.export.export import Export
 from reflex_core.export.families import PADDED_WIDTH, Config, defaults, merged, with_pictures
 from reflex_core.export.flow import fed_time
 from reflex_core.export.processed import with_processors
+from reflex_core.files.arrays import ArrayError, read_array
 from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.load_options import free_horizon, open_sessions, tuned, varied
@@ -339,10 +340,12 @@ def _state_projection(export: Export) -> tuple[Floats, Floats, list[str]]:
 
 def _array(path: Path) -> Floats:
     try:
-        array: Floats = np.load(path, allow_pickle=False).astype(np.float32)
+        array: Floats = read_array(path).astype(np.float32)
     except OSError as error:
         raise ExportError(f"{path}: not readable as a numpy array: {error.strerror or error}") from error
-    except ValueError as error:  # numpy's words for what is no array are advice to unpickle it
+    except ArrayError as error:
+        raise ExportError(f"{path}: {error}") from error
+    except ValueError as error:  # texts
         raise ExportError(f"{path}: not readable as a numpy array of plain numbers") from error
     if not np.isfinite(array).all():
         raise ExportError(f"{path}: holds NaN or Inf")

@@ -17,6 +17,7 @@ import numpy as np
 from reflex_core.errors import EmbodimentError
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
+from reflex_core.text.untrusted import is_name
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
@@ -183,9 +184,11 @@ class Reader:
         return action, state
 
     def joint_names(self, names: Any, dim: int) -> tuple[str, ...]:
-        right = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+        right = isinstance(names, list) and all(map(is_name, names))
         if not right or len(set(names)) != len(names) or len(names) not in (0, dim):
-            raise self.fail("joint_names", f"{dim} different names, one per action dimension", names)
+            raise self.fail(
+                "joint_names", f"{dim} different printable names, one per action dimension", names
+            )
         return tuple(names)
 
     def limits(self, root: dict[str, Any], key: str, dim: int) -> Doubles | None:

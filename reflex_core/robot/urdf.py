@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,10 +12,14 @@ from xml.etree import ElementTree
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import JsonError, read_bounded
 from reflex_core.robot.units import MOST_M, MOST_RAD, MOST_SPEED, beyond
-from reflex_core.text.untrusted import escaped
+from reflex_core.text.untrusted import escaped, is_name
 
 MOVING = ("revolute", "prismatic", "continuous")
+ONCE = ("limit", "safety_controller", "mimic")
 MOST_BYTES = 32 << 20
+
+# what XML Schema calls a double, but for INF and NaN; Python also reads 1_0 and digits of other scripts
+_DECIMAL = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 class UrdfError(ConfigurationError):
@@ -73,10 +78,12 @@ def limits_of(data: bytes, where: str) -> UrdfLimits:
     seen: set[str] = set()
     for element in robot.findall("joint"):
         name, kind = element.get("name", ""), element.get("type", "")
-        if not name or name in seen:
+        if name in seen or not is_name(name):
             raise UrdfError(
-                f"{where}: every joint must have a name of its own, got '{name[:80]}' twice or empty"
+                f"{where}: every joint must have a printable name of its own, got '{escaped(name)}'"
+                f"{' twice' if name in seen else ''}"
             )
+        _check_once(element, name, where)
         seen.add(name)
         if kind in ("floating", "planar"):
             notes.append(f"{name}: {kind} joints have no limits that could be checked: left out")
@@ -85,7 +92,7 @@ def limits_of(data: bytes, where: str) -> UrdfLimits:
         mimic = element.find("mimic")
         if mimic is not None:
             leader = mimic.get("joint", "")
-            notes.append(f"{name}: follows '{leader}' (mimic), nobody commands it: left out")
+            notes.append(f"{name}: follows '{escaped(leader)}' (mimic), nobody commands it: left out")
             continue
         joint = _joint(element, name, kind, where, notes)
         joints.append(joint)
@@ -93,6 +100,14 @@ def limits_of(data: bytes, where: str) -> UrdfLimits:
     if not joints:
         raise UrdfError(f"{where}: there must be a revolute, prismatic or continuous joint, got none")
     return UrdfLimits(tuple(joints), tuple(notes), tuple(missing))
+
+
+def _check_once(joint: ElementTree.Element, name: str, where: str) -> None:
+    for tag in ONCE:
+        if len(joint.findall(tag)) > 1:
+            raise UrdfError(
+                f"{where}: joint '{name}' must have one '{tag}' at most: nobody can tell which of them holds"
+            )
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -196,10 +211,7 @@ def _number(element: ElementTree.Element | None, key: str, name: str, where: str
     text = element.get(key) if element is not None else None
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
     if not math.isfinite(value):
         raise UrdfError(f"{where}: '{key}' of joint '{name}' must be a finite number, got '{text[:80]}'")
     return value

@@ -11,6 +11,7 @@ import re
 import reprlib
 
 MOST_CHARACTERS = 80
+NAME_CHARACTERS = 200
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = MOST_CHARACTERS
@@ -27,6 +28,16 @@ def escaped(text: str, most: int = MOST_CHARACTERS) -> str:
     if not cut.isprintable():
         cut = _ODD.sub(_escape, cut)
     return cut if len(cut) <= most else f"{cut[: max(0, most - 3)]}..."
+
+
+def is_name(value: object) -> bool:
+    """Return whether this is a text that people can read and type as a name: printable, short, no blanks at its ends."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= NAME_CHARACTERS
+        and value.isprintable()
+        and value == value.strip()
+    )
 
 
 def shown(value: object, most: int = MOST_CHARACTERS) -> str:

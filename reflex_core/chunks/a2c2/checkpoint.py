@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from reflex_core.chunks.a2c2.features import DEFAULT_RECIPE
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.regular_file import unreadable
+from reflex_core.files.arrays import ArrayError, read_arrays
 from reflex_core.values import Floats
 
 SIZES = {"action_dim": 7, "obs_dim": 256, "chunk_size": 50, "hidden_dim": 128, "num_hidden_layers": 3, "position_encoding_dim": 32}  # fmt: skip
@@ -90,23 +88,14 @@ def write_checkpoint(checkpoint: Checkpoint) -> None:
 
 def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
     """Every array of the file; those that only unpickling could make are refused."""
-    if (why := unreadable(path)) and why != "not there":
-        raise ConfigurationError(f"{path}: the A2C2 checkpoint must be a regular file, it is {why}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return read_arrays(path)
     except OSError as error:
         raise ConfigurationError(
             f"{path}: the A2C2 checkpoint cannot be read: {error.strerror or error}"
         ) from error
-    except (AttributeError, TypeError) as error:  # numpy gives a bare array for an .npy file
-        raise ConfigurationError(
-            f"{path}: expected an .npz file with the arrays of a head, got one array"
-        ) from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"{path}: expected an .npz file with plain arrays, got something else"
-        ) from error
+    except ArrayError as error:
+        raise ConfigurationError(f"{path}: the A2C2 checkpoint: {error}") from error
 
 
 def _wrong(path: Path, key: str, expected: str, got: str) -> ConfigurationError:

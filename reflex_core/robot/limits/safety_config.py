@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import read_json
 from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
+from reflex_core.text.untrusted import is_name
 
 Doubles = NDArray[np.float64]
 
@@ -122,9 +123,9 @@ class _Reader:
 
     def names(self, document: dict[str, Any], key: str, *, empty: bool) -> tuple[str, ...]:
         names = document.get(key, [])
-        right = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+        right = isinstance(names, list) and all(map(is_name, names))
         if not right or len(set(names)) != len(names) or not (names or empty):
-            raise self.fail(key, "a list of at least one name, all different", names)
+            raise self.fail(key, "a list of at least one printable name, all different", names)
         return tuple(names)
 
     def array(self, document: dict[str, Any], key: str, length: int) -> Doubles | None:

@@ -289,6 +289,22 @@ def test_a_damaged_policy_processor_is_refused_and_the_file_is_named(tmp_path: P
         open_export(written(tmp_path))
 
 
+@pytest.mark.parametrize(("kind", "size"), [("BOOL", 1), ("C64", 8), ("F8_E4M3", 1)])
+def test_statistics_of_other_things_than_numbers_are_refused(tmp_path: Path, kind: str, size: int) -> None:
+    """The imaginary part would be dropped, and truth values would pass for 0 and 1."""
+    save_statistics(tmp_path)
+    header = json.dumps(
+        {"action.mean": {"dtype": kind, "shape": [7], "data_offsets": [0, 7 * size]}}
+    ).encode()
+    file = tmp_path / "policy_postprocessor_u.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(7 * size))
+    with pytest.raises(
+        ExportError, match=r"policy_postprocessor_u\.safetensors: not readable as safetensors"
+    ) as caught:
+        open_export(written(tmp_path))
+    assert str(caught.value).isprintable()
+
+
 def test_files_that_are_links_out_of_the_directory_are_read_as_model_caches_make_them(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"a graph")
     home = tmp_path / "export"

@@ -514,6 +514,27 @@ def test_a_pickled_state_projection_is_not_opened(export_copy: ExportDir) -> Non
         policy_of(path)
 
 
+@pytest.mark.parametrize(
+    "values", [np.full((12, 32), 1j), np.full((12, 32), "reach"), np.zeros((12, 0), "M8[D]")]
+)
+def test_a_state_projection_of_other_things_than_numbers_is_refused(
+    export_copy: ExportDir, values: Any
+) -> None:
+    path = export_copy("vlm_stack")
+    np.save(path / "state_proj_weight.npy", values)
+    with pytest.raises(ExportError, match=rf"{path}/state_proj_weight\.npy: .*plain numbers"):
+        policy_of(path)
+
+
+def test_an_archive_or_nothing_in_place_of_a_state_projection_is_refused(export_copy: ExportDir) -> None:
+    path = export_copy("vlm_stack")
+    for make in (lambda file: np.savez(file, a=np.zeros(3)), lambda file: file.truncate(0)):
+        with open(path / "state_proj_weight.npy", "wb") as file:
+            make(file)
+        with pytest.raises(ExportError, match="not readable as a numpy array"):
+            policy_of(path)
+
+
 def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     config = json.loads((path / "reflex_config.json").read_text())
     change(config)

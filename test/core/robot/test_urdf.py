@@ -56,6 +56,20 @@ def test_mimic_joints_are_left_out_and_reported() -> None:
     assert found.notes == ("finger2: follows 'finger1' (mimic), nobody commands it: left out",)
 
 
+def test_what_notes_name_forges_no_line() -> None:
+    follower = joint("finger2", "prismatic", f'{HARD}<mimic joint="x&#10;[ERROR] fake"/>')
+    (note,) = limits_of(robot(joint("finger1", "prismatic"), follower), "arm.urdf").notes
+    assert note.isprintable()
+
+
+@pytest.mark.parametrize("text", ["2", "+2.0", "2.", " 2e0 ", "20.0E-1"])
+def test_numbers_are_read_as_xml_writes_them(text: str) -> None:
+    (found,) = limits_of(
+        robot(joint(inside=f'<limit lower="-.5" upper="{text}" velocity="1"/>')), "arm.urdf"
+    ).joints
+    assert (found.position_min, found.position_max) == (-0.5, 2.0)
+
+
 def test_continuous_joints_have_a_speed_and_no_range() -> None:
     found = limits_of(robot(joint("wheel", "continuous")), "arm.urdf")
     (wheel,) = found.joints
@@ -118,6 +132,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "millimetres": (robot(joint(kind="prismatic", inside='<limit lower="0" upper="400" velocity="1"/>')), "1000"),
     "degrees per second": (robot(joint(inside='<limit lower="-1" upper="1" velocity="180"/>')), "rad/s or m/s"),
+    "a name of two lines": (robot(joint("x&#10;[ERROR] fake")), r"printable name of its own, got 'x.n\[ERROR\] fake'"),
+    "a name that looks like another": (robot(joint(), joint("elbow ")), "name of its own, got 'elbow '"),
+    "a name of a megabyte": (robot(joint("y" * 10**6)), "printable name"),
+    "two limits of a joint": (robot(joint(inside=HARD + HARD.replace("2", "9"))), "'elbow' must have one 'limit' at most"),
+    "two soft limits": (robot(joint(inside=HARD + '<safety_controller soft_upper_limit="1"/>' * 2)), "one 'safety_controller'"),
+    "a number as Python writes it": (robot(joint(inside='<limit lower="-1" upper="1_0" velocity="1"/>')), "got '1_0'"),
+    "digits of another script": (robot(joint(inside='<limit lower="-1" upper="\u0661" velocity="1"/>')), "finite number"),
     "a negative speed": (robot(joint(inside='<limit lower="-1" upper="1" velocity="-1"/>')), "must not be negative"),
 }  # fmt: skip
 

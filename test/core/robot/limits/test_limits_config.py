@@ -58,14 +58,17 @@ def test_the_defaults_are_clip_and_ten(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "nothing at all": ({}, "'joint_names' must be a list of at least one name"),
+    "nothing at all": ({}, "'joint_names' must be a list of at least one printable name"),
+    "a name of two lines": (TWO | {"joint_names": ["a\n[ERROR] fake", "b"]}, "printable name"),
+    "a name that looks like another": (TWO | {"joint_names": ["a", "a "]}, "printable name"),
+    "a name of a megabyte": (TWO | {"joint_names": ["a", "b" * 10**6]}, "printable name"),
     "no object": ([1], "'document' must be an object"),
     "no JSON": ("{", "not readable as JSON"),
     "an empty file": ("", "not readable as JSON"),
     "an unknown key": (TWO | {"velocity_limit": [1]}, r"only the keys .* got \[\"velocity_limit\"\]"),
     "a key twice": ('{"joint_names": ["a"], "velocity_max": [1], "velocity_max": [9]}', "'velocity_max' is there twice"),
     "another schema": (TWO | {"schema_version": 2}, "'schema_version' must be 1, got 2"),
-    "no joints": (TWO | {"joint_names": []}, "at least one name"),
+    "no joints": (TWO | {"joint_names": []}, "at least one printable name"),
     "degrees": (TWO | {"position_max": [1, 166]}, r"position_max of b' must be in rad or m, not in degrees"),
     "degrees per second": (TWO | {"velocity_max": [1, 180]}, "not in degrees or millimetres per second"),
     "the same joint twice": (TWO | {"joint_names": ["a", "a"]}, "all different"),
