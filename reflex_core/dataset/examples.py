@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import encoded_size, rgb
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded, TraceError
@@ -113,7 +114,7 @@ def frames(record: Recorded, files: ImageFiles | None, image_mode: object, where
 
 def size_of(frame: Frame, where: str) -> tuple[int, int]:
     """(height, width) without decoding it. Raises TraceError for a damaged picture."""
-    if frame.encoding not in ("jpeg", "png"):
+    if frame.encoding not in KINDS:
         return frame.height, frame.width
     try:
         return encoded_size(frame.data)[1:]

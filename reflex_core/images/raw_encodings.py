@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.decoding import decode_jpeg, decode_png
-from reflex_core.images.file_headers import FILES, JPEG, PNG, file_header
+from reflex_core.images.file_kinds import KINDS, file_header
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels
 
@@ -38,12 +37,12 @@ _CONVERTED: dict[str, tuple[int, int]] = {
 _PLANAR: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 MONO16 = "mono16"
 
-ENCODINGS = (*FILES, *_STRIDED, *_CONVERTED, *_PLANAR, MONO16)
+ENCODINGS = (*KINDS, *_STRIDED, *_CONVERTED, *_PLANAR, MONO16)
 
 
 def needs_conversion(encoding: str) -> bool:
     """True for encodings that a strided view cannot read (Bayer, YUV, 16 bit)."""
-    return encoding not in _STRIDED and encoding not in FILES
+    return encoding not in _STRIDED and encoding not in KINDS
 
 
 def rgb(frame: Frame) -> Pixels:
@@ -53,10 +52,8 @@ def rgb(frame: Frame) -> Pixels:
     """
     if frame.decoder is not None:
         return frame.decoder(frame)
-    if frame.encoding == JPEG:
-        return decode_jpeg(frame.data)
-    if frame.encoding == PNG:
-        return decode_png(frame.data)
+    if (kind := KINDS.get(frame.encoding)) is not None:
+        return kind.decode(frame.data)
     strided = _STRIDED.get(frame.encoding)
     if strided is None:
         return _converted(frame)
@@ -68,7 +65,7 @@ def rgb(frame: Frame) -> Pixels:
 
 
 def encoded_size(data: bytes | memoryview) -> tuple[str, int, int]:
-    """(encoding, height, width) from the first bytes of a JPEG or PNG, without decoding it. Raises ObservationError."""
+    """(encoding, height, width) from the first bytes of a picture file, without decoding it. Raises ObservationError."""
     found = file_header(data)
     return found.encoding, found.height, found.width
 
@@ -82,7 +79,7 @@ def check_raw(frame: Frame) -> None:
         _rows(frame, frame.height * 3 // 2, frame.width, 1)
     elif frame.encoding == MONO16:
         _rows(frame, frame.height, frame.width, 2)
-    elif frame.encoding not in FILES:
+    elif frame.encoding not in KINDS:
         raise _unknown(frame.encoding)
 
 

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.decoding import decode_grey
-from reflex_core.images.file_headers import check_pixels, file_header
+from reflex_core.images.file_kind import check_pixels
+from reflex_core.images.file_kinds import KINDS, file_header
 from reflex_core.images.raw_encodings import demosaiced, rgb
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels
@@ -65,7 +65,7 @@ def _refused(format_: str, why: str) -> ObservationError:
 
 
 def _of_mosaic(encoding: str, pattern: str, frame: Frame) -> Pixels:
-    return demosaiced(decode_grey(frame.data, encoding), pattern)
+    return demosaiced(KINDS[encoding].decode_grey(frame.data), pattern)
 
 
 def _swapped(plain: Frame, _: Frame) -> Pixels:

@@ -13,7 +13,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.file_headers import MAX_PIXELS
+from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.images.raw_encodings import needs_conversion
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels

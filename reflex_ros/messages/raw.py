@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.file_headers import MAX_PIXELS, check_pixels
+from reflex_core.images.file_kind import MAX_PIXELS, check_pixels
 from reflex_core.images.raw_encodings import ENCODINGS, MONO16, big_endian_grey, check_raw
 from reflex_core.values import Frame
 from reflex_ros.messages.compressed import compressed_frame

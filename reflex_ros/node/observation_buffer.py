@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.file_headers import MAX_PIXELS
+from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.robot.clocks import StampLags
 from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
 from reflex_core.robot.path_tolerance import PathTolerance

@@ -14,7 +14,8 @@ import orjson
 
 from reflex_core.engine.serving_state import Loaded
 from reflex_core.errors import ObservationError
-from reflex_core.images.file_headers import check_pixels
+from reflex_core.images.file_kind import check_pixels
+from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.robot.callers import require_robot_id
@@ -249,7 +250,7 @@ def _named(cameras: tuple[str, ...]) -> str:
 
 
 def _frame(field: str, value: object, max_pixels: int) -> Frame:
-    if isinstance(value, dict) and value.get("encoding") not in (None, "jpeg", "png"):
+    if isinstance(value, dict) and value.get("encoding") not in (None, *KINDS):
         return _raw_frame(field, value, max_pixels)
     data = _decoded(field, value.get("data") if isinstance(value, dict) else value)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.images.file_kinds import KINDS, kind_of
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Frame, Observation
 
@@ -19,12 +20,12 @@ _PPM = re.compile(rb"P6\n(\d{1,6}) (\d{1,6})\n255\n")
 
 
 def encoded(frame: Frame) -> bytes:
-    """The frame as a file: JPEG and PNG as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
+    """The frame as a file: picture files as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
 
     A PPM needs no encoder, so every machine and library version gives the same bytes and the same hash. A raw frame
     that cannot be read as pixels is kept as its bytes.
     """
-    if frame.encoding in ("jpeg", "png"):
+    if frame.encoding in KINDS:
         return bytes(frame.data)
     try:
         pixels = rgb(frame)
@@ -35,14 +36,15 @@ def encoded(frame: Frame) -> bytes:
 
 
 def frame_from(data: bytes) -> Frame:
-    """The frame that `encoded` made a file of. Raises ObservationError when it is neither JPEG, PNG nor PPM."""
-    if data.startswith(b"\xff\xd8"):
-        return Frame(data, "jpeg")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Frame(data, "png")
+    """The frame that `encoded` made a file of. Raises ObservationError when it is no picture file and no PPM."""
+    if (kind := kind_of(data)) is not None:
+        return Frame(data, kind.name)
     head = _PPM.match(data[:32])
     if head is None:
-        raise ObservationError("the recorded image is neither JPEG, PNG nor binary PPM", "bad-image")
+        raise ObservationError(
+            f"the recorded image is neither {', '.join(kind.title for kind in KINDS.values())} nor binary PPM",
+            "bad-image",
+        )
     width, height = int(head[1]), int(head[2])
     return Frame(memoryview(data)[head.end() :], "rgb8", height, width, 3 * width)
 

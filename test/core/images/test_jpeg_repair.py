@@ -30,7 +30,8 @@ from webcams import (
 
 from reflex_core.errors import ObservationError
 from reflex_core.images import jpeg_repair
-from reflex_core.images.file_headers import check_pixels, file_header
+from reflex_core.images.file_kind import check_pixels
+from reflex_core.images.file_kinds import file_header
 from reflex_core.images.raw_encodings import encoded_size, rgb
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.text.rate_limit import Seldom

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reflex_core.errors import ObservationError
-from reflex_core.images.decoding import decode_grey, decode_png
+from reflex_core.images.png import KIND
 from reflex_core.images.png_chunks import MAGIC, MOST_CHUNKS, pixel_chunks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ def with_chunk(png: bytes, *chunks: bytes) -> bytes:
 def test_what_is_beside_the_pixels_of_a_png_writes_nothing(
     plain: bytes, extra: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    np.testing.assert_array_equal(decode_png(with_chunk(plain, extra)), PIXELS)
+    np.testing.assert_array_equal(KIND.decode(with_chunk(plain, extra)), PIXELS)
     assert capfd.readouterr() == ("", "")
 
 
@@ -67,7 +67,7 @@ def test_a_damaged_png_is_refused_in_our_words(
 ) -> None:
     assert callable(damage)
     with pytest.raises(ObservationError, match=f"the image is a damaged PNG: .*{says}"):
-        decode_png(damage(plain))
+        KIND.decode(damage(plain))
     assert capfd.readouterr() == ("", "")
 
 
@@ -87,6 +87,6 @@ def test_palettes_and_bayer_mosaics_keep_their_pixels() -> None:
         chunk(b"bKGD", b"\0"),
         chunk(b"IDAT", rows),
     )
-    np.testing.assert_array_equal(decode_png(MAGIC + b"".join(parts) + chunk(b"IEND")), colours[indices])
+    np.testing.assert_array_equal(KIND.decode(MAGIC + b"".join(parts) + chunk(b"IEND")), colours[indices])
     mosaic = bytes(cv2.imencode(".png", PIXELS[:, :, 0])[1])
-    np.testing.assert_array_equal(decode_grey(mosaic, "png")[:, :, 0], PIXELS[:, :, 0])
+    np.testing.assert_array_equal(KIND.decode_grey(mosaic)[:, :, 0], PIXELS[:, :, 0])

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of one kind of picture file, and how many pixels are accepted of any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reflex_core.errors import ObservationError
+from reflex_core.values import Pixels
+
+MAX_PIXELS = 25_000_000  # where no setting says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """What the first bytes of a picture file say.
+
+    Attributes:
+        encoding: The name of its kind.
+        height: Rows.
+        width: Columns.
+        channels: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha (or CMYK).
+    """
+
+    encoding: str
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """One kind of picture file.
+
+    Attributes:
+        name: The encoding of its frames, in requests and traces: jpeg.
+        title: As people write it: JPEG.
+        begins_with: The first bytes of every such file.
+        header: Size and channels from the first bytes, without decoding. Raises ObservationError.
+        decode: (height, width, 3) uint8 RGB, as the pixels lie in the file: an EXIF orientation is not followed. Policies were
+            trained on pictures as PIL.Image.open gives them (LeRobot) or as arrays (openpi), which do not turn either. Raises
+            ObservationError.
+        decode_grey: (height, width, 1) uint8 of a grey file, as a Bayer mosaic is sent. Raises ObservationError.
+    """
+
+    name: str
+    title: str
+    begins_with: bytes
+    header: Callable[[bytes | memoryview], FileHeader]
+    decode: Callable[[bytes | memoryview], Pixels]
+    decode_grey: Callable[[bytes | memoryview], Pixels]
+
+
+def check_pixels(height: int, width: int, max_pixels: int, field: str = "") -> None:
+    """Raise ObservationError for a picture without pixels, or with more than `max_pixels`; field: what it came in."""
+    said = f"{field and field + ' is '}an image of {width}x{height} pixels"
+    if height < 1 or width < 1:
+        raise ObservationError(said, "bad-image")
+    if height * width > max_pixels:
+        raise ObservationError(f"{said}; at most {max_pixels} pixels are accepted", "image-too-large")

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of picture files: a new one is a file beside jpeg.py and png.py, and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reflex_core.errors import ObservationError
+from reflex_core.images import jpeg, png
+from reflex_core.images.file_kind import FileHeader, FileKind
+
+KINDS: Mapping[str, FileKind] = {kind.name: kind for kind in (jpeg.KIND, png.KIND)}
+NAMED = " nor ".join(kind.title for kind in KINDS.values())  # "neither JPEG nor PNG"
+
+
+def kind_of(data: bytes | memoryview) -> FileKind | None:
+    """Return the kind whose first bytes these are, None for no picture file."""
+    head = bytes(data[:32])
+    return next((kind for kind in KINDS.values() if head.startswith(kind.begins_with)), None)
+
+
+def file_header(data: bytes | memoryview) -> FileHeader:
+    """Return what the first bytes of a picture file say; nothing is decoded. Raises ObservationError when it is none."""
+    kind = kind_of(data)
+    if kind is None:
+        raise ObservationError(f"the image is neither {NAMED}", "bad-image")
+    return kind.header(data)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JPEG files, through simplejpeg; what webcams get wrong is mended."""
+
+from __future__ import annotations
+
+import simplejpeg
+
+from reflex_core.errors import ObservationError
+from reflex_core.images import jpeg_repair
+from reflex_core.images.file_kind import FileHeader, FileKind
+from reflex_core.values import Pixels
+
+NAME = "jpeg"
+# of a progressive JPEG; real ones have about ten, and every one costs a pass over all pixels
+MOST_SCANS = 100
+
+
+def _header(data: bytes | memoryview) -> FileHeader:
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError) as error:  # KeyError: a header that names no subsampling
+        raise ObservationError(f"the image is a damaged JPEG: {error}", "bad-image") from error
+    if bytes(data).count(b"\xff\xda") > MOST_SCANS:
+        raise ObservationError(f"the image is a JPEG of more than {MOST_SCANS} scans", "bad-image")
+    return FileHeader(NAME, height, width, {"Gray": 1, "CMYK": 4, "YCCK": 4}.get(colours, 3))
+
+
+def _decode(data: bytes | memoryview, colorspace: str = "RGB") -> Pixels:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colorspace)
+    except ValueError as error:
+        pixels = jpeg_repair.decode_mended(bytes(data), str(error), colorspace)
+    return pixels
+
+
+KIND = FileKind(NAME, "JPEG", b"\xff\xd8", _header, _decode, lambda data: _decode(data, "GRAY"))
