@@ -36,8 +36,8 @@ def test_nothing_that_was_made_is_left_out_of_the_list() -> None:
         for path in folder.iterdir()
     }
     parts = {"embedded/reflex_config.json", "observations/desk-0.jpg", "observations/desk-1.jpg"}
-    audit = {name for name in there if name.startswith("audit/")}
-    assert there - parts - audit == set(VERDICTS) - {"audit"}
+    whole = {name for name in there if name.startswith(("audit/", "answers/"))}
+    assert there - parts - whole == set(VERDICTS) - {"audit"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,27 @@ def test_a_folder_stands_for_everything_in_it(tmp_path: Path, capsys: Output) ->
     status, found = judged(capsys, tmp_path)
     assert status == 1
     assert [one["kind"] for one in found.values()] == ["safety configuration"] * 2 + ["folder"]
-    assert found[str(tmp_path)]["said"].startswith("1 files")
+    assert found[str(tmp_path)]["said"].endswith("of no kind that can be judged: notes.txt")
+
+
+def test_what_is_damaged_in_a_folder_is_not_passed_over(tmp_path: Path, capsys: Output) -> None:
+    whole = shutil.copytree(MADE / "safety", tmp_path / "safety") / "limits.json"
+    whole.write_bytes(whole.read_bytes()[:100])
+    status, found = judged(capsys, tmp_path)
+    assert status == 1
+    assert found[str(whole)]["verdict"] == REFUSED
+    assert "begins as JSON and is none" in found[str(whole)]["said"]
+
+
+def test_a_folder_of_too_many_files_says_that_it_was_not_finished(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflex_core.doctor.upgrade.judge.MOST_FILES", 1)
+    shutil.copytree(MADE / "safety", tmp_path / "safety")
+    status, found = judged(capsys, tmp_path)
+    assert status == 1
+    assert [one["kind"] for one in found.values()] == ["safety configuration", "folder"]
+    assert "more than 1 files" in found[str(tmp_path)]["said"]
 
 
 def test_people_get_a_line_per_file_with_the_way_out_below_it(capsys: Output) -> None:

@@ -23,6 +23,8 @@ from reflex_core.replay.sources import OpenBag
 
 NO_KIND = "leave it out; docs/how-to/upgrade.md lists what can be judged"
 
+MOST_FILES = 10_000
+
 Judge = Callable[[Path], Judgement]
 
 
@@ -54,21 +56,30 @@ def judgements(
         if found.kind == kinds.FOLDER:
             yield from _of_folder(path, judges)
         elif found.kind == kinds.UNKNOWN:
-            yield Judgement(str(path), kinds.UNKNOWN, REFUSED, found.why, NO_KIND)
+            yield _unknown(found)
         else:
             yield judges[found.kind](found.path)
 
 
+def _unknown(found: kinds.Found) -> Judgement:
+    do = "take it from where it is whole" if found.damaged else NO_KIND
+    return Judgement(str(found.path), kinds.UNKNOWN, REFUSED, found.why, do)
+
+
 def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
-    passed_over, judged = 0, set[Path]()
+    passed_over, judged = list[str](), set[Path]()
     try:
-        for entry in kinds.files_below(path):
+        for number, entry in enumerate(kinds.files_below(path)):
+            if number == MOST_FILES:
+                said = f"holds more than {MOST_FILES} files, of which the others were not looked at"
+                yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "name fewer at a time")
+                return
             found = kinds.found(entry)
-            if found.kind not in judges:
-                passed_over += 1
+            if found.kind not in judges and not found.damaged:
+                passed_over.append(entry.name)
             elif found.path not in judged:
                 judged.add(found.path)
-                yield judges[found.kind](found.path)
+                yield judges[found.kind](found.path) if found.kind in judges else _unknown(found)
     except OSError as error:
         said = f"cannot be read: {error.strerror or error}"
         yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "make it readable, then look again")
@@ -78,5 +89,6 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
             str(path), kinds.FOLDER, REFUSED, "holds nothing that this program writes or reads", NO_KIND
         )
     elif passed_over:
-        said = f"{passed_over} files in it are of no kind that can be judged, and were passed over"
+        rest = f" and {len(passed_over) - 5} more" if len(passed_over) > 5 else ""
+        said = f"passed over, as they are of no kind that can be judged: {', '.join(passed_over[:5])}{rest}"
         yield Judgement(str(path), kinds.FOLDER, READ, said)

@@ -39,11 +39,15 @@ _DESCRIPTION = {"export_kind", "model_type", "num_denoising_steps", "graphs", "d
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """kind: one of those above. path: what is judged, the folder where a file is a part of it. why: of UNKNOWN."""
+    """kind: one of those above. path: what is judged, the folder where a file is a part of it.
+
+    why: of UNKNOWN. damaged: it may well have been a file of this program, so that it is not passed over in a folder.
+    """
 
     kind: str
     path: Path
     why: str = ""
+    damaged: bool = False
 
 
 def found(path: Path) -> Found:
@@ -51,11 +55,12 @@ def found(path: Path) -> Found:
     if path.is_dir():
         return Found(_of_directory(path), path)
     if why := unreadable(path):
-        return Found(UNKNOWN, path, why if why == "not there" else f"must be a regular file, it is {why}")
+        said = why if why == "not there" else f"must be a regular file, it is {why}"
+        return Found(UNKNOWN, path, said, damaged=True)
     try:
         return _of_file(path)
     except OSError as error:
-        return Found(UNKNOWN, path, f"cannot be read: {error.strerror or error}")
+        return Found(UNKNOWN, path, f"cannot be read: {error.strerror or error}", damaged=True)
 
 
 def _of_directory(path: Path) -> str:
@@ -101,7 +106,7 @@ def _of_json(path: Path, text: str) -> Found:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return Found(UNKNOWN, path, f"begins as JSON and is none: {error}")
+        return Found(UNKNOWN, path, f"begins as JSON and is none: {error}", damaged=True)
     keys = set(document)
     if {"hardware_fingerprint", "calibration_date"} & keys:
         return Found(CALIBRATION, path)
@@ -132,9 +137,10 @@ def _of_arrays(path: Path) -> Found:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        return Found(UNKNOWN, path, f"begins as an .npz file and is none: {error}")
+        return Found(UNKNOWN, path, f"begins as an .npz file and is none: {error}", damaged=True)
     if sum(sizes.values()) > 1 << 30:
-        return Found(UNKNOWN, path, "unpacks to more than 1 GiB, which no file of this program does")
+        said = "unpacks to more than 1 GiB, which no file of this program does"
+        return Found(UNKNOWN, path, said, damaged=True)
     if sizes.keys() >= _HEAD_ARRAYS:
         return Found(HEAD, path)
     if sizes.keys() >= _PARITY_ARRAYS:
@@ -146,7 +152,7 @@ def _part_of_export(path: Path) -> Found:
     if config_path(path.parent).exists():
         return Found(EXPORT, path.parent)
     names = f"{CONFIG_NAME} or {TETHER_NAME}"
-    return Found(UNKNOWN, path, f"is a part of an export, and there is no {names} beside it")
+    return Found(UNKNOWN, path, f"is a part of an export, and there is no {names} beside it", damaged=True)
 
 
 def _begin(path: Path, most: int = _BEGIN_BYTES) -> bytes:
@@ -180,10 +186,13 @@ def _first(data: bytes) -> Mapping[str, Any]:
 
 
 def files_below(path: Path, depth: int = 4) -> Iterator[Path]:
-    """Yield what there is to judge in a folder: files, and directories that are something as a whole."""
+    """Yield what there is to judge in a folder: files, and directories that are something as a whole.
+
+    Links to other folders are not followed: a few that lead back would make millions of paths.
+    """
     for entry in entries(path):
         if entry.is_dir() and _of_directory(entry) == FOLDER:
-            if depth > 0:
+            if depth > 0 and not entry.is_symlink():
                 yield from files_below(entry, depth - 1)
         else:
             yield entry

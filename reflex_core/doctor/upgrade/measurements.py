@@ -40,6 +40,6 @@ def judge_head(path: Path) -> Judgement:
     try:
         head = read_checkpoint(path)
     except ReflexError as error:
-        do = "train it again (docs/explanation/late-chunks.md)"
+        do = "train it again (docs/how-to/train-a-correction-head.md)"
         return Judgement(str(path), HEAD, REFUSED, str(error), do)
     return Judgement(str(path), HEAD, READ, f"{head.action_dim} actions, features {head.features}")

@@ -76,6 +76,6 @@ def judge_observation(path: Path) -> Judgement:
     try:
         seen = read_observation(path)
     except ReflexError as error:
-        do = "correct what the sentence names, or record it again (docs/explanation/adaptive-steps.md)"
+        do = "correct what the sentence names, or record it again (docs/reference/observations.md)"
         return Judgement(str(path), OBSERVATION, REFUSED, str(error), do)
     return Judgement(str(path), OBSERVATION, READ, f"cameras {', '.join(seen.frames) or 'none'}")
