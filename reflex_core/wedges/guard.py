@@ -222,11 +222,21 @@ class Guard:
         if checked.clean:
             return _Judged(checked.actions, motion=known)
         report = GuardReport(True, checked.changed, checked.violations)
+        by_itself = self._breaks_by_itself(self.limits, chunk)
         if checked.actions is not None:
-            return _Judged(checked.actions, "", report, checked.kinds, known, checked.counts)
+            return _Judged(checked.actions, "", report, checked.kinds, known, checked.counts and by_itself)
         if self._mode == REJECT:
-            return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known)
-        return _Judged(None, OUT_OF_REACH, report, checked.kinds, known)
+            return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known, by_itself)
+        return _Judged(None, OUT_OF_REACH, report, checked.kinds, known, by_itself)
+
+    def _breaks_by_itself(self, limits: Limits, chunk: ActionChunk) -> bool:
+        """Return False for an old chunk that only begins where the robot is not any more: that says nothing against the policy.
+
+        One that breaks a limit wherever the robot is counts: a model that is always late answers with nothing else.
+        """
+        if chunk.source != LAST_KNOWN_GOOD:
+            return True
+        return self._check_for(limits, chunk.dt_s)(chunk.actions, UNKNOWN).counts
 
     def _check_for(self, limits: Limits, dt_s: float) -> Check:
         made = self._check

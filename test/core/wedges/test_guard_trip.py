@@ -116,6 +116,31 @@ def test_a_clean_stand_in_neither_counts_nor_begins_the_count_anew(source: str) 
     assert guard.status().tripped
 
 
+ELSEWHERE = rows((MIDDLE + 0.5).astype(np.float32))  # a robot in the middle cannot be there within a row
+
+
+@pytest.mark.parametrize("mode", [CLIP, REJECT])
+def test_a_fallback_that_begins_where_the_robot_is_not_any_more_does_not_count(mode: str) -> None:
+    """It held meanwhile, because a sensor blipped: the policy has done nothing wrong."""
+    guard = guard_that_trips_after(2, mode=mode)
+    for _ in range(5):
+        served = guard(request(state=MIDDLE), from_source(LAST_KNOWN_GOOD, answering(ELSEWHERE)))
+        assert served.guard.clamped
+    assert guard.status().consecutive_clamps == 0
+    for _ in range(2):
+        guard(request(state=MIDDLE), answering(ELSEWHERE))
+    assert guard.status().tripped, "a policy's own chunk does"
+
+
+@pytest.mark.parametrize("mode", [CLIP, REJECT])
+def test_a_fallback_that_breaks_a_limit_wherever_the_robot_is_counts(mode: str) -> None:
+    """A model that is always late answers with nothing else."""
+    guard = guard_that_trips_after(2, mode=mode)
+    for _ in range(2):
+        guard(request(), from_source(LAST_KNOWN_GOOD, answering(OUTSIDE)))
+    assert guard.status().tripped
+
+
 def test_chunks_that_are_not_finite_trip_the_guard() -> None:
     guard = guard_that_trips_after(2)
     for _ in range(2):
