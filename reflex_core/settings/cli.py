@@ -13,8 +13,8 @@ from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped
 
 _GROUPS = {
-    "policy": "Policy and robot", "safety": "Safety", "time": "Time", "failure": "When things fail",
-    "record": "Records", "http": "HTTP", "ros": "ROS",
+    "policy": "Policy and robot", "safety": "Safety", "time": "Time", "failure": "Failures",
+    "record": "Recording", "http": "HTTP", "ros": "ROS",
 }  # fmt: skip
 
 

@@ -31,80 +31,80 @@ class Settings:
 
     # fmt: off
     export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy (a directory of that name is ./demo)."
-        " Empty: that policy answers requests, and commands no robot.", path=True)
-    embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the one the export brings.")
-    custom_embodiment_config: str = _policy("", "Embodiment JSON file; wins over --embodiment.", path=True)
+        " Empty: that policy is served without commanding a robot.", path=True)
+    embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the export's own.")
+    custom_embodiment_config: str = _policy("", "Embodiment JSON file; overrides --embodiment.", path=True)
     robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")
     device: str = _policy(
         "auto",
         "Where inference runs. auto takes CUDA if this onnxruntime has it; cuda and tensorrt refuse to fall back.",
         choices=("auto", "cpu", "cuda", "tensorrt"),
     )
-    providers: tuple[str, ...] = _policy((), "Providers of onnxruntime by name, best first; wins over --device.")
+    providers: tuple[str, ...] = _policy((), "Providers of onnxruntime by name, best first; overrides --device.")
     allow_cpu_fallback: bool = _policy(
-        False, "Serve on the CPU when the GPU that was asked for does not start, instead of refusing."
+        False, "Serve on the CPU if the requested GPU does not start, instead of refusing."
     )
     cuda_graphs: bool = _policy(False, "Capture the graphs as CUDA graphs at warm-up and replay them. Needs a GPU.")
     intra_op_threads: int = _policy(
         0, "Threads of one onnxruntime operator; 0: one per physical core.", minimum=0, maximum=256
     )
     variant: str = _policy("", "Variant of the export to load, by its name in `variants` of reflex_config.json.")
-    denoise_steps: int = _policy(0, "Denoise steps; 0: as the export says. Only for loops outside the graph.", minimum=0, maximum=1000)
-    chunk_size: int = _policy(0, "Rows of a chunk; 0: as the export says. Only for graphs that take any number.", minimum=0, maximum=1000)
+    denoise_steps: int = _policy(0, "Denoise steps; 0: the export's. Only for loops outside the graph.", minimum=0, maximum=1000)
+    chunk_size: int = _policy(0, "Rows of a chunk; 0: the export's. Only for graphs with a dynamic number of rows.", minimum=0, maximum=1000)
     constant_state: str = _policy(
-        "refuse", "A state number that never moved in training and is elsewhere now: refuse the observation, or pass it on.",
+        "refuse", "A state dimension that was constant in training and has another value now: refuse the observation, or pass it on.",
         choices=("refuse", "pass"),
     )
     load_timeout_s: float = _policy(
-        1800.0, "Longest time to load a policy, building engines included; 0: no limit.", minimum=0.0, maximum=86_400.0
+        1800.0, "Time limit for loading a policy, building engines included; 0: none.", minimum=0.0, maximum=86_400.0
     )
     auto_calibrate: bool = _policy(
-        False, "Measure this machine at configure (or read the cache) and choose provider, threads, steps and chunk size."
+        False, "Measure this machine at configure (or use the cache) and choose provider, threads, steps and chunk size."
     )
-    calibration_cache: str = _policy("", "Where measurements are kept. Empty: ~/.reflex/calibration.json.", path=True)
-    calibrate_force: bool = _policy(False, "With --auto-calibrate: measure again, whatever the cache says.")
+    calibration_cache: str = _policy("", "File that caches the measurements. Empty: ~/.reflex/calibration.json.", path=True)
+    calibrate_force: bool = _policy(False, "With --auto-calibrate: ignore the cache and measure again.")
     adaptive_steps: bool = _policy(
-        False, "Stop denoising when the velocity has converged. The export must allow it and be calibrated."
+        False, "End the denoise loop when the velocity has converged. The export must be calibrated for it."
     )
     adaptive_threshold: float = _policy(
-        0.0, "Relative velocity change at which denoising stops; 0: what the export's calibration says.",
+        0.0, "Relative velocity change at which denoising stops; 0: the export's calibrated threshold.",
         when="live", minimum=0.0, maximum=10.0,
     )
     prefix_cache: bool = _policy(
-        False, "Keep each episode's prefix while its instruction and pictures do not change. The export says when they have."
+        False, "Cache each episode's prefix while its instruction and images do not change. The export has the threshold."
     )
     prefix_cache_max_age_ms: float = _policy(
-        0.0, "Longest age of a kept prefix; 0: what the export says.", minimum=0.0, maximum=60_000.0
+        0.0, "Maximum age of a cached prefix; 0: the export's.", minimum=0.0, maximum=60_000.0
     )
     rtc: bool = _policy(
         True, "Real-time chunking: the rest of an episode's previous chunk guides the next one. Two policies need --no-rtc."
     )
-    a2c2_checkpoint: str = _policy("", "Head that corrects late chunks by what has been seen since (.npz). Empty: none.", path=True)
+    a2c2_checkpoint: str = _policy("", "A2C2 head (.npz) that corrects late chunks with the newest observation. Empty: none.", path=True)
     a2c2_latency_threshold_ms: float = _policy(
         40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0
     )
     a2c2_success_threshold: float = _policy(
-        0.9, "Share of reported episodes that succeed above which chunks are not corrected; above 1: never skipped for it.",
+        0.9, "Success rate of reported episodes above which chunks are not corrected; above 1: always corrected.",
         minimum=0.0, maximum=2.0,
     )
-    policy_a: str = _policy("", "Export of slot a; goes with --policy-b. Both are loaded and warm, and share the episodes.", path=True)
-    policy_b: str = _policy("", "Export of slot b; goes with --policy-a.", path=True)
-    split: int = _policy(50, "Percent of new episodes that slot a gets.", when="live", minimum=0, maximum=100)
+    policy_a: str = _policy("", "Export of slot a; requires --policy-b. Both are loaded, and the episodes are split between them.", path=True)
+    policy_b: str = _policy("", "Export of slot b; requires --policy-a.", path=True)
+    split: int = _policy(50, "Percentage of new episodes for slot a.", when="live", minimum=0, maximum=100)
     shadow_policy: str = _policy(
-        "", "Export that sees what the served policy sees; only the difference is kept. Not with --policy-b.", path=True
+        "", "Export that gets the same observations; only the divergence is recorded. Not with --policy-b.", path=True
     )
     rollback_divergence: float = _policy(
-        0.0, "Mean distance of the two policies (RMS of the worst joint) beyond which a change of split is taken back. 0: not compared.",
+        0.0, "Mean divergence of the two policies (RMS of the worst joint) above which a change of split is reverted. 0: not compared.",
         minimum=0.0, maximum=1000.0,
     )
     seed: int = _policy(
-        -1, "Base seed of the start noise; -1: a new one per process. Each reply names its seed.",
+        -1, "Base seed of the start noise; -1: a new one per process. Each reply has its seed.",
         minimum=-1, maximum=2**63 - 1,
     )
 
     safety_config: str = _safety("", "JSON file of joint limits (see `reflex guard init`); tightens the embodiment's ranges.", path=True)
     plausibility_margin_rad: float = _safety(
-        0.2, "How far outside its range a joint may be measured before the reading is taken for a fault; at least a tenth of the range.",
+        0.2, "How far outside its range a joint may be measured before the reading is rejected as a sensor fault; at least a tenth of the range.",
         minimum=0.0, maximum=10.0,
     )
     path_tolerance_rad: float = _safety(
@@ -114,57 +114,57 @@ class Settings:
     )
     audit_log: str = _safety("", "Directory of the hash-chained log of every served action. Empty: none.", path=True)
     audit_retention_days: int = _safety(
-        183, "Days an audit file is kept; 0: for ever. EU AI Act Art. 26(6) asks deployers for six months.",
+        183, "Retention of audit files in days; 0: unlimited. EU AI Act Art. 26(6) requires six months of deployers.",
         minimum=0, maximum=36500,
     )
 
     deadline_ms: float = _time(
-        0.0, "Longest time from receipt to reply; beyond it the last good chunk goes on, else the robot holds. 0: none.",
+        0.0, "Deadline from receipt to reply; after it the last good chunk continues, else the robot holds. 0: none.",
         when="live", minimum=0.0, maximum=60_000.0,
     )
     max_fallback_age_ms: float = _time(
-        1000.0, "Oldest chunk of the same episode that may stand in at the deadline.",
+        1000.0, "Maximum age of the last good chunk that is the fallback at the deadline.",
         when="live", minimum=0.0, maximum=60_000.0,
     )
     slo: str = _time("", "Latency objective such as p99=150ms. Empty: none.", when="live")
     slo_mode: str = _time(
         "auto",
         "While the objective is missed: only log it, refuse new requests (503), or take fewer denoise steps (degrade)."
-        " auto: degrade where the export can take fewer, else log_only.",
+        " auto: degrade if the export can take fewer, else log_only.",
         when="live", choices=("auto", "log_only", "503", "degrade"),
     )
     inject_latency_ms: float = _time(
-        0.0, "Delay every answer by this much, for experiments.", when="live", minimum=0.0, maximum=1000.0
+        0.0, "Delay added to every answer, for experiments.", when="live", minimum=0.0, maximum=1000.0
     )
 
-    cloud_fallback: str = _failure("", "URL of another server with /act, asked when the policy here fails. Empty: none.")
+    cloud_fallback: str = _failure("", "URL of another server with /act, used when the local policy fails. Empty: none.")
     cloud_api_key_file: str = _failure(
         "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same.", path=True
     )
     cloud_timeout_ms: float = _failure(
-        500.0, "Longest wait for the cloud where there is no deadline.", minimum=1.0, maximum=60_000.0
+        500.0, "Time limit for the cloud if there is no deadline.", minimum=1.0, maximum=60_000.0
     )
     cloud_hedge_ms: float = _failure(
-        0.0, "Ask the cloud as well when the policy here has not answered after this time; 0: only when it failed.",
+        0.0, "Also send a request to the cloud if the local policy has not answered after this time; 0: only after a failure.",
         minimum=0.0, maximum=60_000.0,
     )
     max_consecutive_crashes: int = _failure(
-        5, "Failures of the model in a row that open the circuit breaker (503); 0: never.", minimum=0, maximum=10_000
+        5, "Consecutive model failures that open the circuit breaker (503); 0: never.", minimum=0, maximum=10_000
     )
     breaker_cooldown_s: float = _failure(
-        60.0, "How long the breaker stays open before one request may probe the model.", minimum=0.1, maximum=86_400.0
+        60.0, "Time until an open breaker lets one request probe the model.", minimum=0.1, maximum=86_400.0
     )
 
     record: str = _record("", "Directory for JSONL traces of every request. Empty: none.", path=True)
     record_images: str = _record(
-        "hash_only", "What a trace keeps of the images: all of them, their hash, or nothing.",
+        "hash_only", "What a trace stores of the images: all of them, their hash, or nothing.",
         choices=("full", "hash_only", "none"),
     )
     record_no_gzip: bool = _record(False, "Write traces as plain JSONL.")
-    record_bag: str = _record("", "Directory for rosbag2 bags of what inference consumed and what left, one per activation. Empty: none.", path=True)
+    record_bag: str = _record("", "Directory for rosbag2 bags of consumed inputs and published outputs, one per activation. Empty: none.", path=True)
     record_bag_storage: str = _record("mcap", "Format of the bags' files.", choices=("mcap", "sqlite3"))
     record_bag_split_mb: int = _record(
-        512, "Size at which a bag's file is ended and the next one begun.", minimum=1, maximum=1_000_000
+        512, "Size at which a bag's file is split.", minimum=1, maximum=1_000_000
     )
     otel_endpoint: str = _record(
         "", "Base URL of an OTLP/HTTP receiver that gets an OpenTelemetry span per request (extra `otel`). Empty: none."
@@ -174,41 +174,41 @@ class Settings:
     )
 
     http: bool = _http(True, "Answer /act, /health, /config and /metrics over HTTP.")
-    host: str = _http("127.0.0.1", "Address to listen on. Beyond loopback a key or --insecure is needed.")
-    port: int = _http(8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
+    host: str = _http("127.0.0.1", "Address to listen on. Other than loopback requires a key or --insecure.")
+    port: int = _http(8000, "Port to listen on; 0: a free one.", minimum=0, maximum=65535)
     api_key_file: str = _http("", "File holding the API key. The environment variable REFLEX_API_KEY does the same.", path=True)
-    insecure: bool = _http(False, "Listen beyond loopback without an API key.")
+    insecure: bool = _http(False, "Allow other addresses than loopback without an API key.")
     http_threads: int = _http(
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
     )
-    max_concurrent: int = _http(0, "Requests on /act at a time; more get 429. 0: as many as fit.", minimum=0, maximum=10_000)
-    max_pixels: int = _http(25_000_000, "Largest image accepted, over HTTP and from topics, in pixels; larger ones are not decoded.", minimum=1024)
+    max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
+    max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")
-    instruction: str = _ros("", "Instruction until one arrives on the instruction topic.")
+    instruction: str = _ros("", "Initial instruction, until one arrives on the instruction topic.")
     image_transport: str = _ros(
-        "raw", "Which camera topics to subscribe: <camera>/image_raw, or its /compressed twin.",
+        "raw", "Camera topics to subscribe to: <camera>/image_raw, or its /compressed variant.",
         choices=("raw", "compressed"),
     )
     state_source: str = _ros(
-        "joint_states", "Message that carries the robot state.", choices=("joint_states", "imu", "odometry")
+        "joint_states", "Message type of the robot state.", choices=("joint_states", "imu", "odometry")
     )
     output: str = _ros("joint_trajectory", "Robot interface by which commands go out: joint_trajectory (trajectory_msgs/JointTrajectory).")
     joint_names: tuple[str, ...] = _ros(
-        (), "Joint names on the robot, in the embodiment's order. Empty: the names the export or embodiment gives."
+        (), "Joint names on the robot, in the embodiment's order. Empty: those of the export or embodiment."
     )
     max_age_ms: float = _ros(
-        300.0, "Oldest sensor stamp an inference may use.", when="live", minimum=1.0, maximum=60_000.0
+        300.0, "Maximum age of an observation.", when="live", minimum=1.0, maximum=60_000.0
     )
     max_skew_ms: float = _ros(
-        150.0, "Largest distance between the stamps of one observation.", when="live", minimum=0.0, maximum=60_000.0
+        150.0, "Maximum difference between the stamps of one observation.", when="live", minimum=0.0, maximum=60_000.0
     )
     margin_ms: float = _ros(
-        100.0, "Spare time, on top of the measured latency, with which the next chunk is asked for.",
+        100.0, "Margin, added to the measured latency, by which the next chunk is requested early.",
         when="live", minimum=0.0, maximum=10_000.0,
     )
     execution_horizon: int = _ros(
-        0, "Actions executed before the next chunk is asked for; 0: the embodiment's.",
+        0, "Actions to execute before the next chunk is requested; 0: the embodiment's.",
         when="live", minimum=0, maximum=1000,
     )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)

@@ -301,7 +301,7 @@ def test_the_home_of_nobody_is_refused() -> None:
 
 
 def test_every_setting_that_names_a_file_or_directory_is_a_path() -> None:
-    words = ("Directory", "File", "JSON file", "Where measurements", "Export ", "(.npz)")
+    words = ("Directory", "File", "JSON file", "File that caches", "Export ", "(.npz)")
     named = {
         row.name for row in TABLE if any(word in row.help for word in words) and isinstance(row.default, str)
     }
