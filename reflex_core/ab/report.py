@@ -11,6 +11,9 @@ from reflex_core.ab.sequential import difference_interval
 from reflex_core.ab.tally import SlotTally, Tally
 from reflex_core.metrics.intervals import two_sided_p, wilson
 from reflex_core.slots.routing import SLOTS
+from reflex_core.text.untrusted import escaped
+
+LINE_CHARACTERS, NAME_CHARACTERS = 1000, 40
 
 RATIO_ALARM = 0.001
 PERCENTILES = (50, 95, 99)
@@ -101,13 +104,14 @@ def _doubts(tally: Tally) -> Iterator[str]:
 
 
 def table(document: Document) -> str:
-    """The document as text, at most 100 columns wide."""
+    """The document as text, at most 100 columns wide. What traces name (slots, models) is escaped: they may be anybody's."""
     lines = [*_slot_lines(document["slots"]), "", *_verdict(document["comparison"])]
     lines += _ratio_lines(document["sample_ratio"])
     left_out = [f"{count} {what.replace('_', ' ')}" for what, count in document["left_out"].items() if count]
     lines += [f"left out: {', '.join(left_out)}"] if left_out else []
     lines += [f"{document['errors']} requests failed"] if document["errors"] else []
-    return "\n".join([*lines, *(f"WARNING: {warning}" for warning in document["warnings"])])
+    lines += [f"WARNING: {warning}" for warning in document["warnings"]]
+    return "\n".join(escaped(line, LINE_CHARACTERS) for line in lines)
 
 
 def _slot_lines(slots: dict[str, Document]) -> list[str]:
@@ -123,7 +127,7 @@ def _slot_lines(slots: dict[str, Document]) -> list[str]:
         "clamped",
         "late",
     )
-    rows = [head, *(_row(name, slot) for name, slot in slots.items())]
+    rows = [head, *(_row(escaped(name, NAME_CHARACTERS), slot) for name, slot in slots.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     models = [f"{name}: {', '.join(slot['models'])}" for name, slot in slots.items() if slot["models"]]

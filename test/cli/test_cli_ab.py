@@ -53,6 +53,20 @@ def test_two_traces_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "WARNING" not in said
 
 
+def test_names_in_a_trace_forge_no_line_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = write_trace(tmp_path / "1.jsonl", 4)
+    evil = r"x\n[ERROR] fake\u001b[2J\u202e"  # as JSON escapes it
+    text = trace.read_text().replace('"slot":"b"', f'"slot":"{evil}"').replace("va@0", evil)
+    assert evil in text
+    trace.write_text(text)
+    assert main(["ab", "report", str(trace)]) == 0
+    said = capsys.readouterr().out
+    assert r"x\n[ERROR] fake\x1b[2J\u202e" in said
+    assert all(line.isprintable() and not line.startswith("[ERROR]") for line in said.split("\n"))
+
+
 def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = write_trace(tmp_path / "1.jsonl", 8)
     assert main(["ab", "report", str(trace), "--json", "-"]) == 0
