@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from first_version import MADE
 from http_client import PATIENCE_S, Background, Client, jpeg, wait_for
 from repository import ROOT
 
@@ -77,6 +78,16 @@ def test_a_signal_ends_it_with_status_0(start: Start, export_dir: ExportDir, num
     assert status == 0
     assert "Traceback" not in err
     assert re.search(r"serving pi0-mono@[0-9a-f]{16} for franka on CPUExecutionProvider at http://127", out)
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "every_node.yaml"])
+def test_a_parameter_file_of_the_first_version_is_served_with(start: Start, name: str) -> None:
+    export = ("--export-dir", MADE / "exports" / "calm")  # its path in the file is relative
+    process = start("--config", MADE / "settings" / name, *export, "--no-ros")
+    client = client_of(process)
+    wait_for(lambda: ready(client))
+    assert client.act().status == 200
+    assert client.get("/config").json["effective"]["embodiment"] == "franka"
 
 
 def test_every_answer_before_kill_minus_nine_is_in_the_audit_log(

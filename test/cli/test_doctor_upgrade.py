@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from first_version import MADE, VERDICTS, WAS_MEASURED, judged
+from first_version import MADE, TEST, VERDICTS, WAS_MEASURED, judged
+from repository import ROOT
 
 from reflex_core.calibration import cache
 from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, Judgement, worst
+from reflex_core.files.share import embedded_policy
 from reflex_ros.cli.main import main
 
 Output = pytest.CaptureFixture[str]
@@ -85,6 +87,25 @@ def test_what_is_done_otherwise_today_is_a_note(name: str, note: str, capsys: Ou
     (one,) = found.values()
     assert status == 0
     assert any(note in text for text in one["notes"]), one["notes"]
+
+
+def test_what_is_shipped_today_is_read_without_a_word_about_earlier_versions(capsys: Output) -> None:
+    shipped = [*(ROOT / "config" / "embodiments").glob("*.json"), embedded_policy() / "a2c2.npz"]
+    status, found = judged(capsys, ROOT / "config" / "serve.yaml", embedded_policy(), *shipped)
+    assert status == 0, found
+    assert {one["kind"] for one in found.values()} == {
+        "parameter file",
+        "export",
+        "embodiment",
+        "correction head",
+    }
+
+
+def test_traces_of_another_program_are_read_and_not_taken_for_ours(capsys: Output) -> None:
+    status, found = judged(capsys, TEST / "fixtures" / "traces")
+    assert status == 0
+    assert len(found) == 2
+    assert all(not one["notes"] for one in found.values())
 
 
 def test_an_export_is_judged_for_the_robot_that_is_named(capsys: Output) -> None:

@@ -191,6 +191,19 @@ def test_a_calibration_is_taken_whichever_hash_it_stands_under(export: str, robo
     assert again == (f"calibration of {taken.timestamp} taken from {kept}",)
 
 
+def test_a_server_starts_with_the_calibration_of_then_and_keeps_learning_under_the_hash_of_today(
+    kept: Path, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine, export = cache.read(kept).fingerprint, EXPORTS / "calm"
+    monkeypatch.setattr(auto, "this_machine", lambda: machine)
+    values = {"export_dir": str(export), "embodiment": "franka", "intra_op_threads": 0}
+    with caplog.at_level(logging.INFO):
+        engine = make_engine("calm", **values, auto_calibrate=True, calibration_cache=str(kept))
+    assert "under the hash of the weights alone" in caplog.text
+    assert engine.loaded is not None
+    assert cache.key_of("franka", open_export(export).model_hash) in cache.read(kept).entries
+
+
 def test_a_calibration_of_another_machine_is_measured_again_and_the_log_says_why(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
