@@ -26,7 +26,7 @@ from benchmarks.exports import ROOT, Measured, policy_of
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from benchmarks.server import Client, post_act, served
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.predict import prototype

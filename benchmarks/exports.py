@@ -14,7 +14,8 @@ import onnxruntime as ort
 
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions
 from reflex_core.policy.sampler import start_noise
 from reflex_core.policy.session import providers_for, session_options

@@ -21,7 +21,7 @@ from benchmarks.exports import Measured, embedded, policy_of
 from benchmarks.measure import finish, parser, percentiles, table
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, ConfigurationError
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.providers import CUDA, LoadOptions
 
 CPU_ROW, EAGER_ROW, GRAPH_ROW = "cpu", "cuda eager", "cuda graphs"

@@ -28,7 +28,8 @@ from reflex_core.chunks.rtc import Rtc
 from reflex_core.chunks.scheduling import Running
 from reflex_core.chunks.smoothness import border_jump, jerk_rms, overlap_disagreement
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, Observation, Request, Served

@@ -29,7 +29,8 @@ from reflex_core.calibration.prefix_threshold import (
 from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.export import config_path, open_export
 from reflex_core.files.atomic import write_block
-from reflex_core.policy.flow_matching import Policy, Prediction, load_policy
+from reflex_core.policy.base import Policy, Prediction
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.prefix_cache import HIT, PrefixCache
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import bag_cost, trace_size
 from benchmarks.exports import Measured, embedded, policy_of
 from benchmarks.measure import finish, parser, table
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.reader import TraceReader

@@ -21,7 +21,8 @@ from benchmarks.measure import finish, parser, percentiles, table
 from benchmarks.prefix_reuse import moved
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, Request, Served

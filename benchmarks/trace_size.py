@@ -21,7 +21,7 @@ import simplejpeg
 from benchmarks.exports import Measured, embedded, made_export, policy_of
 from benchmarks.measure import finish, parser, table
 from benchmarks.server import picture
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.reader import TraceReader

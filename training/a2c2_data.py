@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from reflex_core.chunks.a2c2.features import hues
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats

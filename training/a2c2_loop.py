@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from reflex_core.chunks.a2c2.correction import Correction, load_correction
 from reflex_core.chunks.a2c2.features import Moment
 from reflex_core.chunks.smoothness import border_jump, jerk_rms
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.arm import Arm

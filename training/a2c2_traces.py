@@ -19,7 +19,7 @@ import numpy as np
 from reflex_core.chunks.a2c2.features import hues
 from reflex_core.dataset.examples import why_unfit
 from reflex_core.images.raw_encodings import rgb
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.records.trace.reader import TraceReader
 from reflex_core.values import Floats

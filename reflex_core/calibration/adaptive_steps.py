@@ -13,7 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling, is_straight, relative_change
 from reflex_core.values import Floats, Observation
 

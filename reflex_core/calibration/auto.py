@@ -17,7 +17,8 @@ from reflex_core.calibration.fingerprint import Fingerprint, physical_cores, thi
 from reflex_core.calibration.measure import USUAL, Effort, Run
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import Export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.load_options import variants
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.robot.embodiment import Embodiment

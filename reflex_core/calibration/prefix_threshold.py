@@ -15,7 +15,7 @@ import numpy as np
 
 from reflex_core.errors import ConfigurationError, ObservationError
 from reflex_core.export.export import Export
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache, Seen, image_change
 from reflex_core.values import Observation
 

@@ -11,7 +11,7 @@ from reflex_core.chunks.guidance import Guidance
 from reflex_core.chunks.rtc import base_of, executed_rows, rebased
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.config_schema import OFF
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import Floats
 
 CHUNKS_KEPT = 512  # of all episodes together: a chunk guides the next one of its episode only

@@ -14,7 +14,7 @@ from reflex_core.doctor.finding import FAIL
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE, parity, recorded_chunk
 from reflex_core.errors import ExportError
 from reflex_core.files.atomic import write_whole
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import Observation
 
 UNLISTABLE = "`|\n"  # what a row of the table cannot hold

@@ -28,7 +28,7 @@ from reflex_core.files.arrays import ArrayError, read_arrays
 from reflex_core.files.atomic import write_whole
 from reflex_core.files.regular_file import unreadable
 from reflex_core.images.raw_encodings import rgb
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import Frame, Observation
 
 FIXTURE = "parity.npz"

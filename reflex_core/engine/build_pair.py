@@ -10,7 +10,7 @@ from functools import partial
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
 from reflex_core.engine.which_exports import PROD
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import Recorder
 from reflex_core.settings.table import Settings

@@ -17,7 +17,7 @@ from reflex_core.engine.load_policy import load
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
 from reflex_core.engine.which_exports import Choice
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.records.trace.notes import shadow_record
 from reflex_core.records.trace.writer import TraceWriter

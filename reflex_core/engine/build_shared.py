@@ -10,8 +10,8 @@ from pathlib import Path
 
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
 from reflex_core.errors import ConfigurationError
+from reflex_core.policy.base import Policy
 from reflex_core.policy.cloud_server import Expected
-from reflex_core.policy.flow_matching import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import Recorder
 from reflex_core.records.trace.header import session_of

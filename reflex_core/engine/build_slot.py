@@ -14,7 +14,7 @@ from reflex_core.chunks.rtc import Rtc
 from reflex_core.engine.load_policy import LoadedPolicy
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.settings.table import Settings
 from reflex_core.slots.health import Prober

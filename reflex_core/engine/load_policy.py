@@ -19,7 +19,8 @@ from reflex_core.errors import SettingError
 from reflex_core.export.export import Export, open_export
 from reflex_core.files.share import DEMO, export_path
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_embodiment, load_preset

@@ -14,8 +14,8 @@ from reflex_core.chunks.smoothness import MotionQuality
 from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.base import Policy
 from reflex_core.policy.cloud_server import CloudServer
-from reflex_core.policy.flow_matching import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.records.recorder import ConnectTracing, Recorder
 from reflex_core.records.trace.schema import Session

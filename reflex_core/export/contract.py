@@ -15,7 +15,7 @@ import numpy as np
 from reflex_core.errors import ExportError
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.export.export import Export
-from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, time_buckets
+from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, row_of
 from reflex_core.export.flow import read_flow
 from reflex_core.export.image_slots import ImageSlot, read_images
 from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
@@ -183,7 +183,7 @@ class _Reading:
         baked = isinstance(block.get("noise"), str)
         time = None if baked else self._inputs.get(str(block.get("time")))
         steps = self.count(self._config, "num_denoising_steps")
-        return read_flow(block, steps, time, time_buckets(self._config), self.fail)
+        return read_flow(block, steps, time, row_of(self._config).time_buckets, self.fail)
 
     def adaptive(self) -> Adaptive | None:
         """When the loop may stop early; None where nobody has measured it."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
-from reflex_core.export.families import EXPERT_STACK, family_of, layout_of
+from reflex_core.export.families import family_of
+from reflex_core.export.layout_defaults import EXPERT_STACK, layout_of
 from reflex_core.normalization.affine import MEAN_STD
 from reflex_core.policy.language import CLEAN, Prompt
 from reflex_core.policy.resize import AREA, LETTERBOX

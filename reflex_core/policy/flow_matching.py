@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One loaded export: an observation and a seed become a raw action chunk."""
+"""Policies of flow matching: an observation and a seed become a raw action chunk."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,13 +17,14 @@ from reflex_core.errors import CancelledError, InferenceError, ObservationError
 from reflex_core.export.binding import Fit, fit
 from reflex_core.export.export import Export
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
+from reflex_core.policy.base import Prediction
 from reflex_core.policy.constant_dimensions import Constants
 from reflex_core.policy.cuda_graph import capture
 from reflex_core.policy.inputs import Arrays, image_arrays, masked_cameras, state_array, state_words
 from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
-from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found, PrefixCache, require_cache
-from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, inference_mode
+from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
+from reflex_core.policy.providers import LoadOptions, inference_mode
 from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.gripper import at_the_ends
@@ -34,25 +35,8 @@ USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
 OUT_OF_TABLE = re.compile(r"idx=(\d+) must be within the inclusive range \[-\d+,(\d+)\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard.
-
-    normalised: (1, horizon, width) float32 as the network made them. cache: what the episode cache said.
-    masked_cameras: which it would have looked through and had no picture from.
-    """
-
-    actions: Floats
-    denoise_steps: int
-    tokens_cut: int
-    stages_ms: Mapping[str, float]
-    normalised: Floats
-    cache: Found = NOTHING_KEPT
-    masked_cameras: tuple[str, ...] = ()
-
-
-class Policy:
-    """A policy slot's network. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
+class FlowMatchingPolicy:
+    """Flow matching: noise becomes a chunk in steps. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
 
     def __init__(
         self, export: Export, layout: Layout, fitted: Fit, *, pass_constant_state: bool = False
@@ -327,17 +311,17 @@ class Policy:
         return Observation(frames, state if dim else None, "warm up")
 
 
-def load_policy(
+def load(
     export: Export,
     embodiment: Embodiment | None,
     device: str,
     intra_op_threads: int,
-    joint_names: tuple[str, ...] = (),
-    options: LoadOptions = PLAIN_LOAD,
-) -> Policy:
-    """Load an export for a robot. Raises ConfigurationError (or ExportError) in one sentence."""
+    joint_names: tuple[str, ...],
+    options: LoadOptions,
+) -> FlowMatchingPolicy:
+    """Load an export for a robot (policy/load.py). Raises ConfigurationError, or ExportError, in one sentence."""
     layout = load_layout(export, device, intra_op_threads, options)
     fitted = fit(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:
         fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
-    return Policy(export, layout, fitted, pass_constant_state=options.pass_constant_state)
+    return FlowMatchingPolicy(export, layout, fitted, pass_constant_state=options.pass_constant_state)

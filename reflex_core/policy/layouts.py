@@ -18,8 +18,9 @@ from reflex_core.errors import ExportError
 from reflex_core.export.config_schema import PREFIX
 from reflex_core.export.contract import Contract, Graphs, read_contract
 from reflex_core.export.export import Export
-from reflex_core.export.families import PADDED_WIDTH, Config, defaults, merged, with_pictures
+from reflex_core.export.families import PADDED_WIDTH, Config, with_pictures
 from reflex_core.export.flow import fed_time
+from reflex_core.export.layout_defaults import defaults, merged
 from reflex_core.export.processed import with_processors
 from reflex_core.files.arrays import ArrayError, read_array
 from reflex_core.policy.cuda_graph import StaticSession

@@ -11,7 +11,7 @@ import numpy as np
 
 from reflex_core.errors import InferenceError
 from reflex_core.export.contract import Contract
-from reflex_core.export.families import time_buckets
+from reflex_core.export.families import row_of
 from reflex_core.export.flow import fed_time
 from reflex_core.policy.sampler import Flow
 from reflex_core.policy.session import Session
@@ -31,7 +31,13 @@ def directed(
     written = config.get("flow")
     says = isinstance(written, Mapping) and bool({"start", "end"} & set(written))
     known = {names.get(key) for key in ("x", "time", "positions")}
-    if says or contract.baked or flow.whole_times or time_buckets(config) is None or set(step.inputs) - known:
+    if (
+        says
+        or contract.baked
+        or flow.whole_times
+        or row_of(config).time_buckets is None
+        or set(step.inputs) - known
+    ):
         return contract, ()
     if (
         (flow.start, flow.end) != (0.0, 1.0)

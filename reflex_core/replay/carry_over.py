@@ -9,7 +9,7 @@ from typing import Any
 from reflex_core.chunks.guidance import Guidance
 from reflex_core.chunks.recorded_guidance import Guides
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded

@@ -17,7 +17,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export.earlier import changes
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.replay.carry_over import Carrying

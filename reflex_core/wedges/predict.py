@@ -10,7 +10,7 @@ import numpy as np
 
 from reflex_core.chunks.rtc import Carried, Rtc
 from reflex_core.metrics.counters import Level, Unwatched
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import ActionChunk, CacheReport, Inference, Request, RtcReport, Served

@@ -17,7 +17,8 @@ from reflex_core.files.atomic import write_block
 from reflex_core.files.observations import read_observations
 from reflex_core.files.share import DEMO, embedded_policy, export_path
 from reflex_core.policy.adaptive import adaptive_block
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.values import Observation
 from reflex_ros.cli.robot_options import add_robot, robot_of

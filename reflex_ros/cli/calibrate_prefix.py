@@ -24,7 +24,7 @@ from reflex_core.export.export import CONFIG_NAME, config_path, open_export
 from reflex_core.files.atomic import write_block
 from reflex_core.files.observations import named_observations
 from reflex_core.files.share import export_path
-from reflex_core.policy.flow_matching import load_policy
+from reflex_core.policy.load import load_policy
 from reflex_ros.cli.robot_options import add_robot, robot_of
 from reflex_ros.console.terminal import plain_table
 

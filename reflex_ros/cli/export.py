@@ -15,7 +15,8 @@ from reflex_core.errors import ReflexError
 from reflex_core.export.export import open_export
 from reflex_core.files.observations import named_observations
 from reflex_core.files.share import export_path
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.values import Observation
 from reflex_ros.cli.robot_options import add_robot, robot_of
 

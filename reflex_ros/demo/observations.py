@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import Frame, Observation
 from reflex_ros.demo.ambiguity import TASKS
 from reflex_ros.demo.arm import Arm

@@ -20,7 +20,8 @@ from benchmarks.sweep_report import Cell, Outcome, bootstrap, draw, markdown, re
 from reflex_core.chunks.a2c2.correction import Correction, load_correction
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_SPACING_M, make_scene

@@ -17,7 +17,7 @@ from reflex_core.calibration.prefix_threshold import Measured, threshold
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.files.observations import named_observations
-from reflex_core.policy.flow_matching import load_policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.prefix_cache import HIT, MISS
 from reflex_core.policy.sampler import PLAIN
 from reflex_ros.cli.main import main as reflex

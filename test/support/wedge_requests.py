@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset

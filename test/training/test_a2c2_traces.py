@@ -12,7 +12,7 @@ from recordings import NAMES
 from traces import writer
 
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 from reflex_core.values import ActionChunk, Frame, Observation, Request, Served
 from reflex_core.wedges.predict import prototype
 from training.a2c2 import Sampler

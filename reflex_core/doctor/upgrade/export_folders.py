@@ -14,7 +14,7 @@ from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, Judgeme
 from reflex_core.doctor.upgrade.kinds import EXPORT
 
 if TYPE_CHECKING:
-    from reflex_core.policy.flow_matching import Policy
+    from reflex_core.policy.base import Policy
 
 CORRECT = "correct what the sentence names (docs/reference/exports.md), or export the policy again"
 

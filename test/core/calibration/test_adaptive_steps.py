@@ -16,7 +16,8 @@ from reflex_core.calibration.adaptive_steps import Candidate, Course, candidates
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import Adaptive, Flow, Sampling, euler, start_noise
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.ambiguity import CLEAR, TASKS

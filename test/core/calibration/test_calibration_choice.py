@@ -19,7 +19,7 @@ from reflex_core.calibration.choice import Candidate, Measurable, calibrate, thr
 from reflex_core.calibration.measure import Effort, Run
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import load_policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions
 from reflex_core.robot.presets import load_preset
 

@@ -16,7 +16,8 @@ from heads import constant, correction_of, observation
 from reflex_core.chunks.rtc import GUIDED, Rtc, executed_rows
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import A2C2Report, Floats, GuardReport, Request, Served

@@ -62,7 +62,7 @@ def test_a_head_and_a_recorded_chunk_that_are_pipes_are_refused(tmp_path: Path) 
     from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
     from reflex_core.doctor.parity import FIXTURE, parity
     from reflex_core.export.export import open_export
-    from reflex_core.policy.flow_matching import load_policy
+    from reflex_core.policy.load import load_policy
 
     os.mkfifo(tmp_path / "head.npz")
     with pytest.raises(

@@ -23,7 +23,7 @@ from reflex_core.doctor.finding import FAIL, OK, WARN, Finding, worst
 from reflex_core.doctor.parity import FIXTURE, parity, record
 from reflex_core.doctor.served_policy import safety
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy
+from reflex_core.policy.base import Policy
 
 ExportDir = Callable[[str], Path]
 

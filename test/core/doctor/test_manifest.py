@@ -18,7 +18,8 @@ from reflex_core.doctor.manifest import shipped_files
 from reflex_core.doctor.parity import FIXTURE, parity, record
 from reflex_core.export.export import open_export
 from reflex_core.files.observations import read_observations
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.presets import load_preset
 from reflex_ros.cli.main import main as reflex
 

@@ -16,7 +16,8 @@ from repository import ROOT
 from reflex_core.doctor.finding import FAIL, OK
 from reflex_core.doctor.parity import FIXTURE, parity, record
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import start_noise
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Observation

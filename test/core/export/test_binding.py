@@ -15,8 +15,8 @@ from servers import ExportDir
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Fit, fit
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import load_policy
 from reflex_core.policy.layouts import load_layout
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Camera, Embodiment, Statistics
 from reflex_core.robot.presets import load_preset
 

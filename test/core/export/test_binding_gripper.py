@@ -16,7 +16,8 @@ from servers import ExportDir
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset
 

@@ -29,7 +29,8 @@ from lerobot_files import (
 
 from reflex_core.errors import ExportError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.values import Frame, Observation
 
 SEVEN = {"mean": [0.0] * 7, "std": [1.0] * 7, "q01": [-1.0] * 7, "q99": [1.0] * 7}

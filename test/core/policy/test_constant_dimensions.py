@@ -12,7 +12,8 @@ from echoes import STATE, echo
 
 from reflex_core.errors import ObservationError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.values import Floats, Observation
 

@@ -30,7 +30,8 @@ from servers import ExportDir
 
 from reflex_core.errors import ExportError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.values import Floats, Frame, Observation, Pixels
 

@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 
 from reflex_core.engine.engine import Engine
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.sidecar.server import Sidecar

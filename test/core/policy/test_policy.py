@@ -17,9 +17,10 @@ from servers import ExportDir
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.layouts import Tensors
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation

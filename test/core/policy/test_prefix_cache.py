@@ -19,9 +19,11 @@ from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.export import open_export
 from reflex_core.export.image_slots import ImageSlot
 from reflex_core.files.share import embedded_policy
+from reflex_core.policy.base import Policy, Prediction
 from reflex_core.policy.cuda_graph import StaticSession
-from reflex_core.policy.flow_matching import Policy, Prediction, load_policy
+from reflex_core.policy.flow_matching import FlowMatchingPolicy
 from reflex_core.policy.layouts import load_placed
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.prefix_cache import HIT, MISS, NOT_CACHED, PrefixCache, image_change, thumbnail
 from reflex_core.policy.providers import Placement
 from reflex_core.policy.sampler import PLAIN
@@ -202,7 +204,7 @@ def test_a_prefix_that_led_to_nan_is_not_kept(reach: Policy, monkeypatch: pytest
 def test_tensors_that_the_next_run_overwrites_are_copied(export_copy: ExportDir, name: str) -> None:
     export = open_export(with_block(export_copy(name)))
     layout = load_placed(export, Placement(("CPUExecutionProvider",), 1, static=True))
-    policy = Policy(export, layout, fit(export, layout.contract, None))
+    policy = FlowMatchingPolicy(export, layout, fit(export, layout.contract, None))
     assert layout.overwritten
     policy.capture_graphs()
     assert any(isinstance(session, StaticSession) for session in layout.sessions)

@@ -11,7 +11,8 @@ from servers import ExportDir
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions, engine_cache, inference_mode, place
 
 HERE = Path("export")

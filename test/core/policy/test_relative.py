@@ -29,7 +29,8 @@ from reflex_core.chunks.rtc import Rtc
 from reflex_core.errors import ConfigurationError, ExportError, ObservationError
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.policy.relative import read_mask, relative_of
 from reflex_core.policy.sampler import PLAIN, start_noise
 from reflex_core.robot.presets import load_preset

@@ -16,7 +16,8 @@ from odd_exports import HORIZON, probe
 from robots import ranges, robot
 
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.gripper import at_the_ends, ends_of
 from reflex_core.values import Floats

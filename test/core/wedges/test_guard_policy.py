@@ -13,7 +13,8 @@ import pytest
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.flow_matching import Policy, load_policy
+from reflex_core.policy.base import Policy
+from reflex_core.policy.load import load_policy
 from reflex_core.robot.limits.safety_config import SafetyConfig
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Frame, Inference, Observation, Request, Served

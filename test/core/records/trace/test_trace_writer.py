@@ -28,7 +28,7 @@ from traces import SESSION, traces, writer
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
-from reflex_core.policy.flow_matching import load_policy
+from reflex_core.policy.load import load_policy
 from reflex_core.records.trace.hashing import encoded, file_hash, frame_from
 from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.reader import TraceReader

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every policy is to the rest of the package, whatever its network computes: the protocol, and what it predicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found
+from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling
+from reflex_core.values import Floats, Observation
+
+if TYPE_CHECKING:
+    from reflex_core.chunks.rtc import Rtc
+    from reflex_core.concurrency.cancellation import Cancellation
+    from reflex_core.export.binding import Fit
+    from reflex_core.export.contract import Contract
+    from reflex_core.export.export import Export
+    from reflex_core.policy.inputs import Arrays
+    from reflex_core.policy.prefix_cache import PrefixCache
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer of a network.
+
+    Attributes:
+        actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard.
+        denoise_steps: How many were taken.
+        tokens_cut: How many tokens the instruction was too long by.
+        stages_ms: What took how long, by stage.
+        normalised: (1, horizon, width) float32 as the network made them.
+        cache: What the episode cache said.
+        masked_cameras: Which it would have looked through and had no picture from.
+    """
+
+    actions: Floats
+    denoise_steps: int
+    tokens_cut: int
+    stages_ms: Mapping[str, float]
+    normalised: Floats
+    cache: Found = NOTHING_KEPT
+    masked_cameras: tuple[str, ...] = ()
+
+
+class Policy(Protocol):
+    """A policy slot's network. Thread-safe. A kind of network is a file beside this one and a row in policy/load.py."""
+
+    export: Export
+    contract: Contract
+    fit: Fit
+    statistics_notes: tuple[str, ...]
+    notes: tuple[str, ...]
+    providers: tuple[str, ...]
+    inference_mode: str
+
+    def predict(
+        self,
+        observation: Observation,
+        seed: int,
+        sampling: Sampling = PLAIN,
+        cancellation: Cancellation | None = None,
+        episode_id: str | None = None,
+        cache: PrefixCache | None = None,
+        noise: Floats | None = None,
+    ) -> Prediction:
+        """Run the network on one observation.
+
+        Args:
+            observation: Frames, state (state_dim,) float32 in physical units, instruction.
+            seed: Of the start noise, not below 0; policies without noise ignore it.
+            sampling: How many steps, guided by what, left when.
+            cancellation: Ends the inference from another thread.
+            episode_id: Whose prefix the cache may have; None shares nothing.
+            cache: Of this policy's `prefix_cache`.
+            noise: (1, horizon, width) float32 to start from; None for what the seed gives.
+
+        Raises:
+            ObservationError: An observation it cannot take.
+            InferenceError: The network failed.
+            CancelledError: It was cancelled.
+        """
+
+    def arrays(self, observation: Observation) -> tuple[Arrays, int]:
+        """Return every graph input made from the observation, and how many instruction tokens were cut."""
+
+    def canary(self) -> Observation:
+        """Return an observation with every shape as in service: what warm-up and probes run on."""
+
+    def trial(self, number: int) -> Floats:
+        """Return the network's chunk, (1, horizon, width), for one of two inputs that differ in everything."""
+
+    def capture_graphs(self) -> tuple[str, ...]:
+        """Capture the CUDA graphs that were asked for, once, before serving; return what people should know."""
+
+    @property
+    def fell_back(self) -> bool:
+        """True when a GPU was asked for and the policy runs on the CPU, as --allow-cpu-fallback allows."""
+
+    @property
+    def free_horizon(self) -> bool:
+        """True when its graphs take a chunk of any length."""
+
+    def require_stepped(self) -> None:
+        """Raise ConfigurationError where its inference cannot be left early."""
+
+    def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
+        """Return when its denoise loop may stop. Raises ConfigurationError where it cannot, or nothing says when."""
+
+    def prefix_cache(
+        self, max_age_ms: float = 0.0, clock_ns: Callable[[], int] = time.monotonic_ns, *, fresh: bool = True
+    ) -> PrefixCache:
+        """Return a new cache of its prefixes. Raises ConfigurationError where a prefix cannot be kept."""
+
+    def rtc(self) -> Rtc:
+        """Return what carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""
+
+    def physical(self, normalised: Floats, state: Floats | None) -> Floats:
+        """Return (horizon, action_dim) of the robot, physical units, from (1, horizon, width) of the network."""
+
+    def positions(self, normalised: Floats, state: Floats | None) -> Floats:
+        """Return `physical` before the gripper is brought to its ends: what the training library calls the actions."""
+
+    def checked_state(self, state: Floats | None) -> Floats:
+        """Return the state, if it is one this policy takes. Raises ObservationError naming expected and got."""
