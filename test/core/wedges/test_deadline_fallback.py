@@ -16,7 +16,7 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, reque
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
-from reflex_core.wedges.deadline import FAILED, FIRST_CHUNK_S, GIVEN_UP, KEPT, LONGEST_S, Deadline
+from reflex_core.wedges.deadline import FAILED, FIRST_CHUNK_S, GIVEN_UP, KEPT, LONGEST_S, Deadline, Late
 
 MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)
 
@@ -134,6 +134,10 @@ def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
         def __init__(self, interval: float, function: Callable[[], None]) -> None:
             waits.append(interval)
             super().__init__(interval, function)
+
+        def start(self) -> None:
+            assert self.daemon, "the process may end meanwhile"
+            super().start()
 
     monkeypatch.setattr("reflex_core.wedges.deadline.threading.Timer", Timer)
     bench.missed(request())
@@ -265,3 +269,24 @@ def test_how_long_an_inference_took_is_counted_from_when_it_began(bench: Bench) 
     bench.budget_ms = 60_000.0
     bench.deadline(request(), answer)
     assert 0.0 < bench.deadline._durations.fastest_s(None) < 30.0
+
+
+@pytest.mark.parametrize("caller", ["", "peer:10.0.0.1"])
+def test_where_a_late_chunk_could_not_stand_in_nobody_lets_it_finish(bench: Bench, caller: str) -> None:
+    """Neither of a caller that says nothing of itself, nor of an address while there is a position to hold at."""
+    bench.missed(replace(request(None, stamp_s=None), caller=caller))
+    bench.idle()
+    assert (bench.counted(KEPT), bench.counted(GIVEN_UP), bench.deadline.late) == (0, 0, 1)
+
+
+def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(bench: Bench) -> None:
+    """It ended between the deadline and the question whether to let it finish; nobody would give its place up again."""
+    asked = replace(request(), received_ns=time.monotonic_ns())
+    ended = Late(asked)
+    ended.ended = True
+    assert bench.deadline._left_to_finish(asked, ended)
+    bench.missed(asked)
+    assert bench.deadline.busy == 1, "this one is let finish"
+    bench.release.set()
+    bench.idle()
+    assert bench.counted(KEPT) == 1
