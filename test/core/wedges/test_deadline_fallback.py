@@ -14,7 +14,7 @@ from http_client import wait_for
 from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, request
 
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.errors import CancelledError
+from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
 from reflex_core.wedges.deadline import FAILED, FIRST_CHUNK_S, GIVEN_UP, KEPT, LONGEST_S, Deadline, Late
 
@@ -271,6 +271,32 @@ def test_how_long_an_inference_took_is_counted_from_when_it_began(bench: Bench) 
     assert 0.0 < bench.deadline._durations.fastest_s(None) < 30.0
 
 
+def failing(_: Request) -> Served:
+    raise InferenceError("out of memory")
+
+
+def test_a_failure_is_logged_where_nobody_is_left_to_hear_of_it_and_only_there(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.budget_ms = 60_000.0
+    with pytest.raises(InferenceError):
+        bench.deadline(request(), failing)
+    assert caplog.records == []
+    bench.budget_ms = 100.0
+
+    def fails_late(asked: Request) -> Served:
+        assert asked.cancellation is not None
+        with asked.cancellation.calling(bench.release.set):
+            bench.release.wait(30)
+        return failing(asked)
+
+    nobodys = replace(request(None, stamp_s=None), received_ns=time.monotonic_ns())
+    assert bench.deadline(nobodys, fails_late).chunk.source == HOLD
+    bench.idle()
+    assert "1 late inferences failed" in caplog.text
+    assert bench.counted(GIVEN_UP) == 0
+
+
 @pytest.mark.parametrize("caller", ["", "peer:10.0.0.1"])
 def test_where_a_late_chunk_could_not_stand_in_nobody_lets_it_finish(bench: Bench, caller: str) -> None:
     """Neither of a caller that says nothing of itself, nor of an address while there is a position to hold at."""
@@ -283,7 +309,8 @@ def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(be
     """It ended between the deadline and the question whether to let it finish; nobody would give its place up again."""
     asked = replace(request(), received_ns=time.monotonic_ns())
     ended = Late(asked)
-    ended.ended = True
+    with pytest.raises(InferenceError):
+        bench.deadline._infer(asked, failing, ended)
     assert bench.deadline._left_to_finish(asked, ended)
     bench.missed(asked)
     assert bench.deadline.busy == 1, "this one is let finish"
