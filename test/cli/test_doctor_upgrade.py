@@ -89,6 +89,14 @@ def test_what_is_done_otherwise_today_is_a_note(name: str, note: str, capsys: Ou
     assert any(note in text for text in one["notes"]), one["notes"]
 
 
+def test_an_objective_without_a_mode_says_what_its_default_is_now(tmp_path: Path, capsys: Output) -> None:
+    path = tmp_path / "arm.yaml"
+    path.write_text("reflex:\n  ros__parameters:\n    export_dir: x\n    slo: p99=150ms\n")
+    status, found = judged(capsys, path)
+    assert status == 0
+    assert [note.partition(" where")[0] for note in found[str(path)]["notes"]] == ["slo_mode is auto"]
+
+
 def test_what_is_shipped_today_is_read_without_a_word_about_earlier_versions(capsys: Output) -> None:
     shipped = [*(ROOT / "config" / "embodiments").glob("*.json"), embedded_policy() / "a2c2.npz"]
     status, found = judged(capsys, ROOT / "config" / "serve.yaml", embedded_policy(), *shipped)
@@ -189,7 +197,7 @@ def test_what_is_damaged_in_a_folder_is_not_passed_over(tmp_path: Path, capsys: 
 def test_a_folder_of_too_many_files_says_that_it_was_not_finished(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reflex_core.doctor.upgrade.judge.MOST_FILES", 1)
+    monkeypatch.setattr("reflex_core.doctor.upgrade.kinds.MOST_FILES", 1)
     shutil.copytree(MADE / "safety", tmp_path / "safety")
     status, found = judged(capsys, tmp_path)
     assert status == 1

@@ -23,8 +23,6 @@ from reflex_core.replay.sources import OpenBag
 
 NO_KIND = "leave it out; docs/how-to/upgrade.md lists what can be judged"
 
-MOST_FILES = 10_000
-
 Judge = Callable[[Path], Judgement]
 
 
@@ -70,8 +68,8 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
     passed_over, judged = list[str](), set[Path]()
     try:
         for number, entry in enumerate(kinds.files_below(path)):
-            if number == MOST_FILES:
-                said = f"holds more than {MOST_FILES} files, of which the others were not looked at"
+            if number == kinds.MOST_FILES:
+                said = f"holds more than {kinds.MOST_FILES} files, of which the others were not looked at"
                 yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "name fewer at a time")
                 return
             found = kinds.found(entry)

@@ -28,7 +28,7 @@ HEAD, OBSERVATION, FOLDER, UNKNOWN = "correction head", "observation", "folder",
 
 _MCAP, _SQLITE3, _ZIP, _GZIP = b"\x89MCAP0\r\n", b"SQLite format 3\x00", b"PK\x03\x04", b"\x1f\x8b"
 _BEGIN_BYTES = 1 << 20
-_MOST_ENTRIES = 1000
+MOST_FILES = 10_000  # that are judged in one folder
 _HEAD_ARRAYS = {"action_dim", "hidden_dim", "num_hidden_layers", "w0", "b0"}
 _PARITY_ARRAYS = {"instruction", "tolerance"}
 _TOP_NAME = re.compile(r"^([A-Za-z_]\w*)\s*:", re.MULTILINE)
@@ -67,9 +67,7 @@ def _of_directory(path: Path) -> str:
     try:
         if config_path(path).exists():
             return EXPORT
-        if any(
-            _begin(file, 64).startswith((_MCAP, _SQLITE3)) for file in entries(path) if not unreadable(file)
-        ):
+        if _is_bag(path):
             return BAG
         if any(_is_audit(_begin(file)) for file in audit_files(path)[:1] if not unreadable(file)):
             return AUDIT
@@ -78,10 +76,17 @@ def _of_directory(path: Path) -> str:
     return FOLDER
 
 
+def _is_bag(path: Path) -> bool:
+    """Whether a directory holds recordings and what describes them; one that was cut off holds nothing but recordings."""
+    files = [entry for entry in entries(path) if not unreadable(entry)]
+    recordings = [file for file in files if _begin(file, 64).startswith((_MCAP, _SQLITE3))]
+    return bool(recordings) and (len(recordings) == len(files) or (path / "metadata.yaml").is_file())
+
+
 def entries(path: Path) -> list[Path]:
-    """Return what lies in a directory, by name, without what is hidden; the first thousand."""
+    """Return what lies in a directory, by name, without what is hidden; of more than MOST_FILES any one more than that."""
     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))
-    return sorted(islice(visible, _MOST_ENTRIES))
+    return sorted(islice(visible, MOST_FILES + 1))
 
 
 def _of_file(path: Path) -> Found:
@@ -124,8 +129,8 @@ def _of_json(path: Path, text: str) -> Found:
 def _of_text(path: Path, text: str) -> Found:
     if "rosbag2_bagfile_information" in text:
         return Found(BAG, path.parent)
-    settings = {row.name for row in TABLE}
-    if _SECTION.search(text) or settings & set(_TOP_NAME.findall(text)):
+    names, settings = set(_TOP_NAME.findall(text)), {row.name for row in TABLE}
+    if _SECTION.search(text) or len(names & settings) * 2 > len(names):
         return Found(PARAMETERS, path)
     if text.startswith("# Verification of "):
         return _part_of_export(path)
