@@ -29,10 +29,10 @@ from reflex_core.values import Frame, Observation, Request, Served
 from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
 from reflex_ros.messages.chunks import chunk_message, trajectory_message
-from reflex_ros.sidecar import act_request
-from reflex_ros.sidecar.act_reply import chunk_reply
-from reflex_ros.sidecar.app import answer
+from reflex_ros.sidecar.act import Call, answer, cameras_of
 from reflex_ros.sidecar.bodies import BodyMemory
+from reflex_ros.sidecar.wires.json import JsonWire, asked, document
+from reflex_ros.sidecar.wires.wire import Answered, Readable
 
 STAMP_NS = 1_700_000_000_000_000_000
 
@@ -64,9 +64,8 @@ def bench_of(measured: Measured, height: int, width: int, kind: str) -> Bench:
     camera = policy.fit.cameras[policy.contract.images[0].camera]
     state = [] if canary.state is None else canary.state.tolist()
     body = post_act(camera, state, height, width, kind).partition(b"\r\n\r\n")[2]
-    observation = act_request.read(
-        act_request.document(body), act_request.cameras_of(loaded), engine.settings.max_pixels
-    ).observation
+    readable = Readable(cameras_of(loaded), engine.settings.max_pixels)
+    observation = asked(document(body), readable).observation
     request = engine.request(observation, seed=1)
     return Bench(engine, loaded, body, observation, request, engine.act(request))
 
@@ -75,8 +74,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     """The stages in the order in which a request meets them."""
     engine, loaded, served = bench.engine, bench.loaded, bench.served
     policy = loaded.policy
-    cameras, most = act_request.cameras_of(loaded), engine.settings.max_pixels
-    document = act_request.document(bench.body)
+    wire, readable = JsonWire(), Readable(cameras_of(loaded), engine.settings.max_pixels)
+    answered, parsed = Answered(served, loaded, "robot", "peer:127.0.0.1"), document(bench.body)
     [picture] = bench.observation.frames.values()
     pixels = rgb(picture)
     decoded = Frame(np.ascontiguousarray(pixels), "rgb8", *pixels.shape[:2])
@@ -93,8 +92,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     fit = policy.fit
     guard = guard_for(loaded.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
     return {
-        "parse JSON": lambda: act_request.document(bench.body),
-        "base64 and checks": lambda: act_request.read(document, cameras, most),
+        "parse JSON": lambda: document(bench.body),
+        "base64 and checks": lambda: asked(parsed, readable),
         "decode the frame": lambda: rgb(picture),
         "resize and normalise": lambda: image_array(decoded, slot),
         "instruction to tokens (cached)": lambda: language.tokens(language.prompt("reach the red cube")),
@@ -106,9 +105,9 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
         "guard, every value clamped": lambda: guard(bench.request, lambda _: outside),
         "telemetry": lambda: telemetry(bench.request, lambda _: served),
         "percentiles over 1024 answers": lambda: full.percentiles_ms(50, 95, 99),
-        "JSON reply": lambda: chunk_reply(served, loaded, "robot", "peer:127.0.0.1"),
+        "JSON reply": lambda: wire.encode(answered),
         "/act without the socket": lambda: answer(
-            engine, BodyMemory().whole(bench.body), bench.request.received_ns
+            engine, wire, BodyMemory().whole(bench.body), Call(bench.request.received_ns)
         ),
         "ActionChunk message": lambda: chunk_message(served, STAMP_NS, 1.0, 0, 0),
         "JointTrajectory message": lambda: trajectory_message(served.chunk, STAMP_NS, 0),

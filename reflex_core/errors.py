@@ -47,9 +47,13 @@ class ExportError(ConfigurationError):
 
 
 class ObservationError(ReflexError):
-    """The caller sent something no policy can act on. Never counts against the model."""
+    """The caller sent something no policy can act on. Never counts against the model.
+
+    request_id: the caller's own id of the request, where it could be read before the rest was refused.
+    """
 
     slug = "bad-observation"
+    request_id = ""
 
 
 class NotReadyError(ReflexError):

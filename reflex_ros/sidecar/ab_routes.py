@@ -12,7 +12,8 @@ from reflex_core.engine.engine import Engine
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError, SettingError
 from reflex_core.slots.changing import SwapError
 from reflex_core.slots.pair import Pair
-from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem
+from reflex_ros.sidecar.problems import fresh_id
+from reflex_ros.sidecar.replies import Reply, problem
 
 LARGEST_BODY = 64 << 10
 TEXT_LENGTH = 500

@@ -15,39 +15,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import Loaded
-from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
-from reflex_core.robot.callers import caller_from
-from reflex_core.robot.intake import MISSING_INSTRUCTION
+from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.sidecar import act_request
 from reflex_ros.sidecar.ab_routes import LARGEST_BODY, change_policies, policies, report_outcome
-from reflex_ros.sidecar.act_reply import (
-    Reply,
-    chunk_reply,
-    config,
-    fresh_id,
-    health,
-    problem,
-    problem_of,
-    response,
-)
+from reflex_ros.sidecar.act import Call, answer, cameras_of, largest_body, refused
 from reflex_ros.sidecar.auth import authorised, is_loopback
-from reflex_ros.sidecar.bodies import (
-    MOST_BYTES,
-    Body,
-    BodyMemory,
-    make_room_for_values,
-    read_body,
-    unpacked,
-    worked,
-)
+from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.csrf import refusal
+from reflex_ros.sidecar.health import config, health
 from reflex_ros.sidecar.operator_routes import breaker_reset, guard_reset, guard_status
 from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
 from reflex_ros.sidecar.page_routes import add_page
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
+from reflex_ros.sidecar.replies import Reply, response
 from reflex_ros.sidecar.robot_access import Robot
-from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext, trace_context
+from reflex_ros.sidecar.trace_context import trace_context
+from reflex_ros.sidecar.wires.table import ROUTES, wire_for
+from reflex_ros.sidecar.wires.wire import Wire
 
 WAITING_REQUESTS = 64
 OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
@@ -67,22 +52,6 @@ class Waiting:
     requests: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """How a request came in. peer: the address it came from; session: of its connection, where the wire has one.
-
-    reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding.
-    most_bytes: of the body, unpacked.
-    """
-
-    peer: str | None = None
-    session: str | None = None
-    reserved: str = ""
-    packed: str = ""
-    most_bytes: int = MOST_BYTES
-
-
-NO_DOOR = Door()
 ENGINE = web.AppKey("engine", Engine)
 ROBOT: web.AppKey[Robot | None] = web.AppKey("robot")
 RESERVED = web.AppKey("reserved", str)
@@ -108,7 +77,8 @@ def make_app(
     if api_key is not None:
         app[API_KEY] = api_key
     app.cleanup_ctx.append(_threads)
-    app.router.add_post("/act", act)
+    for route in ROUTES:
+        app.router.add_post(route, act)
     app.router.add_get("/guard/status", get_guard_status)
     app.router.add_post("/guard/reset", post_guard_reset)
     app.router.add_post("/breaker/reset", post_breaker_reset)
@@ -153,15 +123,15 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         if not _one_host(request):
             return _refused(request, 400, "bad-host", "a request must name one Host")
         known = request.match_info.http_exception is None
-        refused = _shut_out(request) if known and request.path not in OPEN_PATHS else None
-        return refused if refused is not None else await handler(request)
+        shut_out = _shut_out(request) if known and request.path not in OPEN_PATHS else None
+        return shut_out if shut_out is not None else await handler(request)
     except ConnectionError:
         raise  # the client has gone, and nobody is there to be answered
     except StalledError as error:
         stalled = _refused(request, error.status, error.slug, str(error))
         stalled.force_close()
         return stalled
-    except act_request.BodyError as error:
+    except BodyError as error:
         return _refused(request, error.status, error.slug, str(error))
     except web.HTTPException as error:
         slug = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout"}.get(
@@ -185,7 +155,7 @@ def _one_host(request: web.Request) -> bool:
 
 
 def _shut_out(request: web.Request) -> web.Response | None:
-    """The refusal of who lacks the key, or, where there is none, of what the browser cannot vouch for."""
+    """Return 401 or 403 if the caller is not authorised or, without a key, a browser asks for another site; else None."""
     key = request.app.get(API_KEY)
     if key is not None:
         if authorised(request.headers, key):
@@ -195,18 +165,22 @@ def _shut_out(request: web.Request) -> web.Response | None:
     return _refused(request, 403, *found) if found is not None else None
 
 
-def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:
+def _refused(request: web.Request, status: int, slug: str, message: str, **more: int) -> web.Response:
     request.app[ENGINE].metrics.errors.labels(slug).inc()
-    return response(problem(status, slug, message, fresh_id()))
+    return response(refused(_wire(request), Problem(status, slug, message, fresh_id(), more=more)))
+
+
+def _wire(request: web.Request) -> Wire:
+    return wire_for(request.path, request.headers.get("Content-Type", ""))
 
 
 async def act(request: web.Request) -> web.Response:
-    """POST /act: one observation in, one action chunk out."""
+    """POST /act, and to every other wire's route: one observation in, one action chunk out."""
     received_ns = time.monotonic_ns()
     engine, waiting = request.app[ENGINE], request.app[WAITING]
     loaded = engine.loaded
     if loaded is None:
-        return response(problem_of(NotReadyError(engine.state), fresh_id()))
+        return response(refused(_wire(request), problem_of(NotReadyError(engine.state), fresh_id())))
     most = engine.settings.max_concurrent
     if most and waiting.active >= most:
         return _too_many(request, waiting.active, most)
@@ -218,105 +192,35 @@ async def act(request: web.Request) -> web.Response:
 
 
 def _too_many(request: web.Request, active: int, most: int) -> web.Response:
-    request.app[ENGINE].metrics.errors.labels("too_many_requests").inc()
     message = f"{active} requests are being served and {most} may be; try again"
-    numbers = {"concurrent_requests": active, "max_concurrent": most}
-    return response(problem(429, "too_many_requests", message, fresh_id(), **numbers))
+    return _refused(
+        request, 429, "too_many_requests", message, concurrent_requests=active, max_concurrent=most
+    )
 
 
 async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
-    limit = act_request.largest_body(len(act_request.cameras_of(loaded)), engine.settings.max_pixels)
+    limit = largest_body(len(cameras_of(loaded)), engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
         if waiting.requests >= WAITING_REQUESTS:
             return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
         waiting.requests += 1
         try:
-            forwarded = HOP_HEADER in request.headers
-            packed = request.headers.get("Content-Encoding", "")
-            door = Door(request.remote, reserved=request.app[RESERVED], packed=packed, most_bytes=limit)
-            parent = trace_context(request.headers)
-            workers = request.app[WORKERS]
+            call = Call(
+                received_ns,
+                request.remote,
+                reserved=request.app[RESERVED],
+                packed=request.headers.get("Content-Encoding", ""),
+                most_bytes=limit,
+                forwarded=HOP_HEADER in request.headers,
+                parent=trace_context(request.headers),
+            )
             return response(
-                await worked(workers, room, answer, engine, room, received_ns, forwarded, parent, door)
+                await worked(request.app[WORKERS], room, answer, engine, _wire(request), room, call)
             )
         finally:
             waiting.requests -= 1
-
-
-def answer(
-    engine: Engine,
-    body: Body,
-    received_ns: int,
-    forwarded: bool = False,
-    parent: TraceContext = NO_PARENT,
-    door: Door = NO_DOOR,
-) -> Reply:
-    """The whole of /act but the socket; runs in a worker thread and never raises."""
-    request_id = ""
-    inside = False
-    fields: tuple[str, ...] = ()
-    try:
-        loaded = engine.loaded
-        if loaded is None:
-            raise NotReadyError(engine.state)
-        document = _document(body, door)
-        fields = tuple(document)
-        request_id = act_request.request_id(document) or ""
-        asked = act_request.read(
-            document, act_request.cameras_of(loaded), engine.settings.max_pixels, door.reserved
-        )
-        del document  # its text is as large as the pictures, and may wait long for the policy
-        _keep(body, asked)
-        request = engine.request(
-            asked.observation,
-            received_ns=received_ns,
-            episode_id=asked.episode_id,
-            request_id=asked.request_id,
-            seed=asked.seed,
-            forwarded=forwarded,
-            elapsed_rows=asked.elapsed_rows,
-            previous_request_id=asked.previous_request_id,
-            traceparent=parent.traceparent,
-            tracestate=parent.tracestate,
-            caller=caller_from(asked.robot_id, door.session, asked.episode_id, door.peer),
-        )
-        request_id, inside = request.request_id, True
-        served = engine.act(request)
-        frames = request.observation.frames
-        return chunk_reply(served, loaded, engine.settings.robot_id, request.caller, frames, asked.unread)
-    except (ObservationError, NotReadyError) as error:
-        if not inside:  # the engine counts what it refuses itself
-            engine.metrics.errors.labels(error.slug).inc()
-        if error.slug == MISSING_INSTRUCTION:
-            error = ObservationError(f"{error}{act_request.misnamed_instruction(fields)}", error.slug)
-        return problem_of(error, request_id or fresh_id())
-    except StalledError as error:
-        engine.metrics.errors.labels(error.slug).inc()
-        return problem(error.status, error.slug, str(error), fresh_id())
-    except Exception as error:
-        told = isinstance(error, InferenceError) and error.slug != InferenceError.slug
-        kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
-        _failures(
-            logging.ERROR, kind, "request %.200r failed: %s", request_id, error, error=None if told else error
-        )
-        if not inside:
-            engine.metrics.errors.labels("internal-error").inc()
-        return problem_of(error, request_id or fresh_id())
-
-
-def _document(body: Body, door: Door) -> act_request.Document:
-    """The JSON of a body, whose bytes are gone with this."""
-    data = unpacked(body, door.packed, door.most_bytes)
-    make_room_for_values(body, data)
-    return act_request.document(data)
-
-
-def _keep(body: Body, asked: act_request.Asked) -> None:
-    """Give back the room of everything but the pictures."""
-    kept = sum(len(frame.data) for frame in asked.observation.frames.values())
-    body.memory.free(body, max(body.size - kept, 0))
 
 
 async def get_health(request: web.Request) -> web.Response:

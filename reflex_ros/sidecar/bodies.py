@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from aiohttp import StreamReader, web
 
 from reflex_core.text.untrusted import escaped
-from reflex_ros.sidecar.act_request import BodyError
 from reflex_ros.sidecar.connections import Connection, StalledError
+from reflex_ros.sidecar.problems import BodyError, TooLargeError
 
 MOST_BYTES = 512 << 20
 # what a byte of a body may become while it is worked on: the text that JSON holds, and what base64 makes of it
@@ -30,20 +30,8 @@ BODY_TIMEOUT_S = 30.0
 PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's numbers: gzip's envelope; zlib's or gzip's
 PIECE_BYTES = 64 << 10
 MOST_TO_ONE = 1032  # of deflate
-# of JSON: a list or an object that is empty takes 3 bytes of a body and 64 of memory, and its place in a list 8
-MOST_VALUES = 2 << 20
-VALUE_BYTES = 72
-UNCOUNTED_BYTES = 1 << 20  # a shorter body has no room for many values
-LOOKED_AT_BYTES = 1 << 20
 
 T = TypeVar("T")
-
-
-class TooLargeError(BodyError):
-    """The body, or what it unpacks to, is longer than any that makes sense."""
-
-    slug = "body-too-large"
-    status = 413
 
 
 class EncodingError(BodyError):
@@ -93,6 +81,10 @@ class BodyMemory:
                 self._release(body)
             else:
                 body.work.add_done_callback(lambda _: self._release(body))
+
+    def reserve_beyond(self, body: Body, size: int) -> None:
+        """Make room for so many bytes that working on a body takes besides it. Raises StalledError."""
+        self.reserve(body, size // EXPANSION)
 
     def whole(self, data: bytes) -> Body:
         """A body that came by no stream."""
@@ -259,20 +251,3 @@ def _promised(packed: bytearray, limit: int) -> int:
     if packed[:2] != b"\x1f\x8b":
         return 0
     return min(int.from_bytes(packed[-4:], "little"), len(packed) * MOST_TO_ONE, limit)
-
-
-def make_room_for_values(body: Body, data: bytearray) -> int:
-    """Reserve what the lists, objects and numbers of this JSON take beyond its text; what was reserved.
-
-    Raises TooLargeError for more than any request has, and StalledError.
-    """
-    if len(data) <= UNCOUNTED_BYTES:
-        return 0
-    values = 0
-    for start in range(0, len(data), LOOKED_AT_BYTES):
-        values += sum(data.count(mark, start, start + LOOKED_AT_BYTES) for mark in b",[{")
-        if values > MOST_VALUES:
-            raise TooLargeError(f"the body must hold at most {MOST_VALUES} values, lists and objects")
-    size = values * VALUE_BYTES // EXPANSION
-    body.memory.reserve(body, size)
-    return size

@@ -22,7 +22,8 @@ from aiohttp import HttpVersion11, StreamReader, web
 
 from reflex_core.text.rate_limit import Seldom
 from reflex_core.text.untrusted import escaped
-from reflex_ros.sidecar.act_reply import fresh_id, problem, response
+from reflex_ros.sidecar.problems import fresh_id
+from reflex_ros.sidecar.replies import problem, response
 
 MOST_CONNECTIONS = 512
 LEAST_CONNECTIONS = 8

@@ -39,7 +39,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class HistorySnapshot:
     """A copy of what was remembered. latencies_ms, finished_ns: of the newest answers, oldest first."""
 
     answer: Answer | None
@@ -49,7 +49,7 @@ class Seen:
     counts: Mapping[str, int]
 
 
-class Watch:
+class RequestHistory:
     """A listener of the engine. Called from several threads at once."""
 
     def __init__(self) -> None:
@@ -71,10 +71,10 @@ class Watch:
             if served.guard.clamped or served.hold_reason:
                 self._note(served)
 
-    def seen(self) -> Seen:
+    def snapshot(self) -> HistorySnapshot:
         """Everything, as of one moment."""
         with self._lock:
-            return Seen(
+            return HistorySnapshot(
                 self._answer,
                 tuple(self._latencies_ms),
                 tuple(self._finished_ns),

@@ -34,25 +34,25 @@ _line = Seldom()
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """names: escaped, cut, and so many at most. meant: by name, the field that it looks like."""
+class IgnoredFields:
+    """Fields of a request that nobody reads. names: escaped, cut, and so many at most. meant: by name, the field that it looks like."""
 
     names: tuple[str, ...] = ()
     meant: Mapping[str, str] = field(default_factory=dict)
 
 
-NOTHING_UNREAD = Unread()
+NONE_IGNORED = IgnoredFields()
 
 
-def unread(asked: Mapping[str, Any]) -> Unread:
+def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
     """Return the fields of a request, and of its pictures, that are not read; a warning once in a while."""
     if all(key in KNOWN for key in asked) and not any(
         isinstance(asked.get(key), dict) for key in ("image", "image_wrist", "images")
     ):
-        return NOTHING_UNREAD  # as usual
+        return NONE_IGNORED  # as usual
     found = list(islice(_unread(asked), MOST_NAMED))
     if not found:
-        return NOTHING_UNREAD
+        return NONE_IGNORED
     meant = {escaped(name, MOST_CHARACTERS): other for name, other in found if other}
     names = tuple(dict.fromkeys(escaped(name, MOST_CHARACTERS) for name, _ in found))
     times = _line.times()
@@ -61,7 +61,7 @@ def unread(asked: Mapping[str, Any]) -> Unread:
             f"{name} (did you mean {meant[name]}?)" if name in meant else name for name in names[:4]
         )
         log.warning("%d requests had fields that nobody reads, the last: %s", times, said)
-    return Unread(names, meant)
+    return IgnoredFields(names, meant)
 
 
 def _unread(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,10 +12,10 @@ from reflex_core.errors import ObservationError, ReflexError
 from reflex_core.robot.callers import CALLER_CHARACTERS, ROS
 from reflex_core.robot.limits.trips import CallerError
 from reflex_core.text.untrusted import shown
-from reflex_ros.sidecar import act_request
-from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem
-from reflex_ros.sidecar.act_request import BodyError
+from reflex_ros.sidecar.problems import BodyError, fresh_id
+from reflex_ros.sidecar.replies import Reply, problem
 from reflex_ros.sidecar.robot_access import Robot
+from reflex_ros.sidecar.wires.json import document as json_document
 
 
 def guard_status(engine: Engine) -> Reply:
@@ -49,7 +49,7 @@ def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -
 
 def _caller(body: bytes) -> str | None:
     """Raises ObservationError for a body that does not say whose guard is meant: a misspelt key must not reset another's."""
-    document = act_request.document(body) if body.strip() else {}
+    document = json_document(body) if body.strip() else {}
     unknown = sorted(set(document) - {"caller"})
     if unknown:
         raise ObservationError(

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_ros.sidecar.act_reply import Reply, fresh_id, problem, response
 from reflex_ros.sidecar.events import Hub, stream
-from reflex_ros.sidecar.history import Watch
+from reflex_ros.sidecar.history import RequestHistory
 from reflex_ros.sidecar.page_snapshot import Snapshots
+from reflex_ros.sidecar.problems import fresh_id
+from reflex_ros.sidecar.replies import Reply, problem, response
 from reflex_ros.sidecar.robot_access import Robot
 
 FOLDER = Path(__file__).with_name("page")
@@ -54,9 +55,9 @@ def add_page(
 
     has_key: an API key is asked for. alone: only this machine can ask.
     """
-    watch = Watch()
-    engine.listen(watch)
-    snapshots = Snapshots(engine, watch, robot, has_key=has_key, only_stop=not has_key and not alone)
+    history = RequestHistory()
+    engine.listen(history)
+    snapshots = Snapshots(engine, history, robot, has_key=has_key, only_stop=not has_key and not alone)
     if robot is not None:
         app[ROBOT] = robot
 

@@ -20,8 +20,8 @@ from reflex_core.metrics.latency_window import percentile_of
 from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import TABLE, Settings
 from reflex_core.text.untrusted import escaped
-from reflex_ros.sidecar.act_reply import public_reason, without_paths
-from reflex_ros.sidecar.history import Answer, Seen, Watch
+from reflex_ros.sidecar.health import public_reason, without_paths
+from reflex_ros.sidecar.history import Answer, HistorySnapshot, RequestHistory
 from reflex_ros.sidecar.robot_access import Look, Robot
 from reflex_ros.sidecar.status_summary import headline
 from reflex_ros.sidecar.thumbnails import thumbnails
@@ -40,16 +40,16 @@ class Snapshots:
     """Makes the documents of one engine. Call it from one thread at a time."""
 
     def __init__(
-        self, engine: Engine, watch: Watch, robot: Robot | None, *, has_key: bool, only_stop: bool
+        self, engine: Engine, history: RequestHistory, robot: Robot | None, *, has_key: bool, only_stop: bool
     ) -> None:
         """has_key: who looks has brought the API key. only_stop: nothing else may be done from the page."""
-        self._engine, self._watch, self._robot = engine, watch, robot
+        self._engine, self._history, self._robot = engine, history, robot
         self._has_key, self._only_stop = has_key, only_stop
         self._pictured: Answer | None = None
 
     def state(self) -> bytes:
         """JSON of everything but the pictures."""
-        seen = self._watch.seen()
+        seen = self._history.snapshot()
         look = self._robot.look() if self._robot is not None else None
         document = state_document(self._engine, seen, look) | {"only_stop": self._only_stop}
         if not self._has_key:
@@ -58,14 +58,14 @@ class Snapshots:
 
     def pictures(self) -> bytes | None:
         """JSON of the frames of the newest inference, or None where those are out already."""
-        answer = self._watch.seen().answer
+        answer = self._history.snapshot().answer
         if answer is None or answer is self._pictured:
             return None
         self._pictured = answer
         return orjson.dumps({"frames": thumbnails(answer.request.observation.frames)})
 
 
-def state_document(engine: Engine, seen: Seen, look: Look | None) -> dict[str, Any]:
+def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> dict[str, Any]:
     """Times in ms or s as the names say; null stands for what is not known or has no limit."""
     loaded, settings = engine.loaded, engine.settings
     known = engine.description()
@@ -180,7 +180,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _latency(seen: Seen, settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
+def _latency(seen: HistorySnapshot, settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
     """A histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
     ordered = sorted(seen.latencies_ms)
     window = loaded.admission.window if loaded is not None else None
@@ -221,7 +221,7 @@ def nice_top(value: float) -> float:
     return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
 
 
-def _guard(seen: Seen, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
+def _guard(seen: HistorySnapshot, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
     """How the guard stands towards the robot of this process; where there is none, towards all callers together."""
     if loaded is None:
         return None
@@ -278,6 +278,6 @@ def _settings(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _rate(seen: Seen) -> float:
+def _rate(seen: HistorySnapshot) -> float:
     after_ns = time.monotonic_ns() - RATE_WINDOW_NS
     return sum(at_ns > after_ns for at_ns in seen.finished_ns) / (RATE_WINDOW_NS * 1e-9)

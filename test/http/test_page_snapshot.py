@@ -23,7 +23,7 @@ from reflex_core.robot.callers import ROS
 from reflex_core.values import HOLD, Frame, GuardReport, Observation
 from reflex_ros.node.diagnostics import Finding
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
-from reflex_ros.sidecar.history import EVENTS, LATENCIES, Watch
+from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
 from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
 from reflex_ros.sidecar.robot_access import Look, Robot
 from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, headline
@@ -58,37 +58,37 @@ def clamped(line: str = "joint1 velocity: 3 > 2 rad/s", **changes: Any) -> Any:
 
 
 def document(
-    engine: Engine, watch: Watch, look: Look | None = None, *, has_key: bool = True
+    engine: Engine, history: RequestHistory, look: Look | None = None, *, has_key: bool = True
 ) -> dict[str, Any]:
     robot = Robot(str, str, lambda: look) if look is not None else None
-    return dict(json.loads(Snapshots(engine, watch, robot, has_key=has_key, only_stop=False).state()))
+    return dict(json.loads(Snapshots(engine, history, robot, has_key=has_key, only_stop=False).state()))
 
 
 def test_the_same_finding_in_a_row_is_one_event() -> None:
-    watch = Watch()
+    history = RequestHistory()
     for value in (3, 4, 5):
-        watch(request(), clamped(f"joint1 velocity: {value} > 2 rad/s"))
-    watch(request(), clamped("joint2 velocity: 9 > 2 rad/s"))
-    watch(request(), clamped("joint2 velocity: 9 > 2 rad/s", hold_reason="guard_tripped"))
-    first, second, third = watch.seen().events
+        history(request(), clamped(f"joint1 velocity: {value} > 2 rad/s"))
+    history(request(), clamped("joint2 velocity: 9 > 2 rad/s"))
+    history(request(), clamped("joint2 velocity: 9 > 2 rad/s", hold_reason="guard_tripped"))
+    first, second, third = history.snapshot().events
     assert (first.times, first.violations) == (3, ("joint1 velocity: 5 > 2 rad/s",))
     assert first.last_s >= first.first_s
     assert (second.times, third.hold_reason) == (1, "guard_tripped")
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    watch = Watch()
+    history = RequestHistory()
     for number in range(LATENCIES + 10):
-        watch(request(), clamped(f"joint{number} velocity: 3 > 2 rad/s"))
-    seen = watch.seen()
+        history(request(), clamped(f"joint{number} velocity: 3 > 2 rad/s"))
+    seen = history.snapshot()
     assert (len(seen.latencies_ms), len(seen.finished_ns), len(seen.events)) == (LATENCIES, LATENCIES, EVENTS)
     assert seen.counts["answers"] == seen.counts["clamped"] == LATENCIES + 10
 
 
 def test_a_calm_answer_is_no_event() -> None:
-    watch = Watch()
-    watch(request(), answer(request()))
-    assert watch.seen().events == ()
+    history = RequestHistory()
+    history(request(), answer(request()))
+    assert history.snapshot().events == ()
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_the_scale_is_round(value: float, top: float) -> None:
 
 
 def test_no_latency_falls_out_of_the_histogram(engine: Engine) -> None:
-    watch = Watch()
+    history = RequestHistory()
     for latency_ms in [10.0] * 500 + [90_000.0]:
-        watch(request(), replace(answer(request()), latency_ms=latency_ms))
-    latency = document(engine, watch)["latency"]
+        history(request(), replace(answer(request()), latency_ms=latency_ms))
+    latency = document(engine, history)["latency"]
     assert len(latency["bars"]) == BARS
     assert sum(latency["bars"]) == latency["count"] == 501
     assert latency["bars"][-1] == 1
@@ -113,47 +113,47 @@ def test_no_latency_falls_out_of_the_histogram(engine: Engine) -> None:
 
 def test_deadline_and_objective_are_always_inside_the_histogram(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", embodiment="franka", deadline_ms=700.0, slo="p95=900ms", slo_mode="log_only")
-    latency = document(engine, Watch())["latency"]
+    latency = document(engine, RequestHistory())["latency"]
     assert (latency["deadline_ms"], latency["slo"]["threshold_ms"]) == (700.0, 900.0)
     assert latency["top_ms"] >= 900.0
 
 
 def test_numbers_that_json_does_not_know_become_null(engine: Engine) -> None:
-    watch = Watch()
+    history = RequestHistory()
     act(engine)
-    engine.listen(watch)
+    engine.listen(history)
     act(engine)
-    seen = watch.seen()
+    seen = history.snapshot()
     assert seen.answer is not None
     served = seen.answer.served
     actions = served.chunk.actions.copy()
     actions[0, 0], actions[1, 0] = np.nan, np.inf
-    watch(seen.answer.request, replace(served, chunk=replace(served.chunk, actions=actions)))
-    assert document(engine, watch)["chunk"]["joints"][0]["rows"][:2] == [None, None]
+    history(seen.answer.request, replace(served, chunk=replace(served.chunk, actions=actions)))
+    assert document(engine, history)["chunk"]["joints"][0]["rows"][:2] == [None, None]
 
 
 def test_what_the_model_wanted_is_told_only_where_it_was_changed(engine: Engine) -> None:
-    watch = Watch()
-    engine.listen(watch)
+    history = RequestHistory()
+    engine.listen(history)
     act(engine)
-    assert document(engine, watch)["chunk"]["joints"][0]["raw"] is None
+    assert document(engine, history)["chunk"]["joints"][0]["raw"] is None
     act(engine, [0.02, *AT_REST[1:]], episode_id="other")
-    found = document(engine, watch)
+    found = document(engine, history)
     assert found["chunk"]["source"] in ("policy", HOLD)
     assert len(found["chunk"]["joints"]) == 7
 
 
 def test_settings_name_no_folder_of_this_machine(engine: Engine) -> None:
-    rows = {row["name"]: row for row in document(engine, Watch())["settings"]}
+    rows = {row["name"]: row for row in document(engine, RequestHistory())["settings"]}
     assert rows["export_dir"] == {"name": "export_dir", "value": "calm", "live": False}
     assert rows["deadline_ms"]["live"] is True
     assert "api_key_file" not in rows
 
 
 def test_pictures_come_once_per_inference(engine: Engine) -> None:
-    watch = Watch()
-    engine.listen(watch)
-    snapshots = Snapshots(engine, watch, None, has_key=True, only_stop=False)
+    history = RequestHistory()
+    engine.listen(history)
+    snapshots = Snapshots(engine, history, None, has_key=True, only_stop=False)
     assert snapshots.pictures() is None
     act(engine)
     assert [frame["camera"] for frame in json.loads(snapshots.pictures() or b"")["frames"]] == ["camera"]
@@ -238,8 +238,10 @@ def test_without_a_key_no_sentence_names_a_file(make_engine: MakeEngine, tmp_pat
         problem_text=f"the policy is not serving: {engine.reason}",
         findings=(Finding("policy", b"\x02", engine.reason, {}),),
     )
-    assert json.dumps(document(engine, Watch(), look)).count(gone) == 4, "who has the key reads everything"
-    found = document(engine, Watch(), look, has_key=False)
+    assert json.dumps(document(engine, RequestHistory(), look)).count(gone) == 4, (
+        "who has the key reads everything"
+    )
+    found = document(engine, RequestHistory(), look, has_key=False)
     assert gone not in json.dumps(found)
     assert found["headline"]["sentence"] == "configuration refused, see the log"
     assert found["robot"]["refusal"] == "refused, see the log"
@@ -249,8 +251,8 @@ def test_without_a_key_no_sentence_names_a_file(make_engine: MakeEngine, tmp_pat
 def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", ready=False, embodiment="franka")
     look = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
-    assert document(engine, Watch(), look)["headline"]["sentence"] == look.refusal
-    hidden = document(engine, Watch(), look, has_key=False)["headline"]
+    assert document(engine, RequestHistory(), look)["headline"]["sentence"] == look.refusal
+    hidden = document(engine, RequestHistory(), look, has_key=False)["headline"]
     assert (hidden["word"], hidden["sentence"]) == ("REFUSED", "refused, see the log")
 
 
@@ -287,11 +289,11 @@ def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: E
     found = headline(engine, ACTIVE)
     assert (found.level, found.word) == (WARN, "READY")
     assert "stranger" in found.sentence
-    shown = document(engine, Watch(), ACTIVE)["guard"]
+    shown = document(engine, RequestHistory(), ACTIVE)["guard"]
     assert (shown["tripped"], shown["consecutive_clamps"]) == (False, 0)
     assert (shown["tripped_callers"], shown["reset_caller"]) == (["stranger"], "stranger")
     trip(engine, ROS)
-    shown = document(engine, Watch(), ACTIVE)["guard"]
+    shown = document(engine, RequestHistory(), ACTIVE)["guard"]
     assert (shown["tripped"], shown["tripped_callers"], shown["reset_caller"]) == (True, ["stranger"], ROS)
 
 
@@ -300,7 +302,7 @@ def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -
     found = headline(engine, None)
     assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
     assert found.sentence.startswith("Held: stranger: consecutive_clamp_limit_exceeded")
-    assert document(engine, Watch())["guard"]["tripped"] is True
+    assert document(engine, RequestHistory())["guard"]["tripped"] is True
 
 
 @pytest.mark.parametrize(

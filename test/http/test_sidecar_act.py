@@ -17,7 +17,7 @@ from webcams import put_together, restarting, scene, taken_apart, turned
 
 from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import Frame, Observation
-from reflex_ros.sidecar.ignored_fields import unread
+from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 
 Serve = Callable[..., Any]
 
@@ -238,7 +238,7 @@ def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
     ],
 )  # fmt: skip
 def test_a_field_that_is_nearly_known_is_recognised(key: str, meant: str) -> None:
-    found = unread({key: 1})
+    found = find_ignored_fields({key: 1})
     assert len(found.names) == 1
     assert list(found.meant.values()) == ([meant] if meant else [])
 

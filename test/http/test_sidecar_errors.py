@@ -13,7 +13,8 @@ import pytest
 from http_client import STATE, Answer, Background, busy, jpeg, picture, png_bomb, raw, text, wait_for
 
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.sidecar import app
+from reflex_ros.sidecar import act, app
+from reflex_ros.sidecar.wires import fields
 
 Serve = Callable[..., Any]
 
@@ -21,7 +22,8 @@ Serve = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier test made the server say is not held against the next: the same trouble is told once a minute."""
-    monkeypatch.setattr(app, "_failures", RateLimitedLog(app.log))
+    for module in (act, app):
+        monkeypatch.setattr(module, "_failures", RateLimitedLog(module.log))
 
 
 @pytest.fixture
@@ -165,7 +167,7 @@ def test_what_nobody_foresaw_is_500_and_tells_nothing(
     def explode(*_: object) -> None:
         raise RuntimeError("secret /home/somebody")
 
-    monkeypatch.setattr(app.reading, "read", explode)
+    monkeypatch.setattr(fields, "asked_of", explode)
     answer = server.client.act()
     problem(answer, 500, "internal-error")
     assert "secret" not in answer.body.decode()

@@ -37,10 +37,12 @@ from reflex_core.values import (
     Served,
 )  # fmt: skip
 from reflex_ros.otel.attributes import attributes, finished
-from reflex_ros.sidecar.act_reply import chunk_reply
-from reflex_ros.sidecar.history import Watch
-from reflex_ros.sidecar.ignored_fields import Unread
+from reflex_ros.sidecar.act import headers_of
+from reflex_ros.sidecar.history import RequestHistory
+from reflex_ros.sidecar.ignored_fields import IgnoredFields
 from reflex_ros.sidecar.page_snapshot import Snapshots
+from reflex_ros.sidecar.wires.json import JsonWire
+from reflex_ros.sidecar.wires.wire import Answered
 
 RECEIVED_NS = 5_000_000_000
 WALL_NS = 1_700_000_000_123_456_789
@@ -146,9 +148,8 @@ def cases() -> Mapping[str, tuple[Request, Served]]:
 
 def outside(asked: Request, served: Served) -> dict[str, str]:
     """What reply, headers, trace, audit log, span and page say of an answer."""
-    reply = chunk_reply(
-        served, _loaded(), "server", asked.caller, ("base",), Unread(("goal",), {"goal": "instruction"})
-    )
+    ignored = IgnoredFields(("goal",), {"goal": "instruction"})
+    reply = JsonWire().encode(Answered(served, _loaded(), "server", asked.caller, ("base",), ignored))
     said = attributes(
         finished(asked, RECEIVED_NS + 50_000_000, served, served.trace_seq), {"prod": "/e/pi0"}, "franka"
     )
@@ -156,8 +157,8 @@ def outside(asked: Request, served: Served) -> dict[str, str]:
         asked, served, seq=17, timestamp="2026-11-29T10:00:00.000Z", images=FULL, vlm_conditioning="real"
     )
     return {
-        "reply": reply.body.decode().replace(__version__, "VERSION"),
-        "headers": json.dumps(reply.headers),
+        "reply": reply.decode().replace(__version__, "VERSION"),
+        "headers": json.dumps(headers_of(served)),
         "trace": json_line(record).decode(),
         "audit": _audited(asked, served),
         "span": json.dumps(said, sort_keys=True),  # a span's attributes have no order
@@ -192,15 +193,15 @@ def _audited(asked: Request, served: Served) -> str:
 
 def _shown(asked: Request, served: Served) -> str:
     """The parts of the page that say what was answered, without its clocks."""
-    engine, watch = Engine(Settings()), Watch()
-    watch(asked, served)
-    document = json.loads(Snapshots(engine, watch, None, has_key=True, only_stop=False).state())
+    engine, history = Engine(Settings()), RequestHistory()
+    history(asked, served)
+    document = json.loads(Snapshots(engine, history, None, has_key=True, only_stop=False).state())
     document["request"].pop("finished_s_ago")
     document["chunk"].pop("since_s")
     parts = {name: document[name] for name in ("request", "chunk", "counts", "latency")}
     events = [
         [event.times, event.slot, event.episode_id, event.hold_reason, event.violations]
-        for event in watch.seen().events
+        for event in history.snapshot().events
     ]
     return json.dumps(parts | {"events": events})
 

@@ -19,7 +19,7 @@ from reflex_core.images.raw_encodings import rgb
 from reflex_core.text.log_lines import OneLine
 from reflex_ros.node.logging_bridge import RosHandler
 from reflex_ros.node.observation_buffer import NAMES_KEPT, Gates, ObservationBuffer
-from reflex_ros.sidecar.act_reply import problem
+from reflex_ros.sidecar.replies import problem
 
 EVIL = "x\n[ERROR] fake\r\x1b[2J\u202e\u2028\x85\x00\ud800"
 SHOWN = "x\\n[ERROR] fake\\r\\x1b[2J\\u202e\\u2028\\x85\\x00\\ud800"

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the bytes of a request to the bytes of its answer, whatever wire they are in; no sockets here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
+from reflex_core.robot.callers import caller_from
+from reflex_core.robot.intake import MISSING_INSTRUCTION
+from reflex_core.slots.routing_headers import routing_headers
+from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_core.values import Request, Served
+from reflex_ros.sidecar.bodies import MOST_BYTES, Body, unpacked
+from reflex_ros.sidecar.connections import StalledError
+from reflex_ros.sidecar.problems import Problem, fresh_id, header_safe, problem_of
+from reflex_ros.sidecar.replies import Reply
+from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
+from reflex_ros.sidecar.wires.fields import misnamed_instruction
+from reflex_ros.sidecar.wires.wire import Answered, Asked, Readable, Wire
+
+log = logging.getLogger(__name__)
+_failures = RateLimitedLog(log)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a request came in.
+
+    received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
+    reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
+    the body, unpacked. forwarded: another server asks because its own policy failed. parent: the caller's span.
+    """
+
+    received_ns: int
+    peer: str | None = None
+    session: str | None = None
+    reserved: str = ""
+    packed: str = ""
+    most_bytes: int = MOST_BYTES
+    forwarded: bool = False
+    parent: TraceContext = NO_PARENT
+
+
+def cameras_of(loaded: Loaded) -> tuple[str, ...]:
+    """Return the robot's cameras in its own order: `image` is the first, `image_wrist` the second."""
+    if loaded.embodiment is not None:
+        return tuple(camera.name for camera in loaded.embodiment.cameras)
+    return tuple(dict.fromkeys(loaded.policy.fit.cameras.values()))
+
+
+def largest_body(cameras: int, max_pixels: int) -> int:
+    """Return the bytes of the largest body that makes sense: every camera as raw RGB in base64, 1 MiB for the rest."""
+    return max(cameras, 1) * max_pixels * 4 + (1 << 20)
+
+
+def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
+    """Return the reply to one request; runs in a worker thread and never raises.
+
+    The body is unpacked, decoded by the wire, answered by the engine and encoded by the wire; what goes wrong on the way is
+    counted, logged where it is ours, and told in the wire's own form.
+    """
+    asked: Asked | None = None
+    request: Request | None = None
+    try:
+        loaded = engine.loaded
+        if loaded is None:
+            raise NotReadyError(engine.state)
+        asked = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
+        request = _request(engine, asked, call)
+        served = engine.act(request)
+        answered = Answered(
+            served,
+            loaded,
+            engine.settings.robot_id,
+            request.caller,
+            request.observation.frames,
+            asked.ignored,
+        )
+        return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
+    except Exception as error:
+        return refused(wire, _problem(engine, error, asked, request))
+
+
+def refused(wire: Wire, problem: Problem) -> Reply:
+    """Return a problem in the wire's form."""
+    return Reply(problem.status, wire.problem(problem), problem.headers(), wire.content_type)
+
+
+def headers_of(served: Served) -> dict[str, str]:
+    """Return the headers of an answer."""
+    return {"X-Request-Id": header_safe(served.request_id), **routing_headers(served)}
+
+
+def readable_by(engine: Engine, loaded: Loaded, body: Body, call: Call) -> Readable:
+    """Return what a request to this engine may hold."""
+    reserve = partial(body.memory.reserve_beyond, body)
+    return Readable(cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve)
+
+
+def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> Asked:
+    """Decode a body, whose bytes are gone with this; of its room only that of the pictures is kept."""
+    asked = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
+    kept = sum(len(frame.data) for frame in asked.observation.frames.values())
+    body.memory.free(body, max(body.size - kept, 0))
+    return asked
+
+
+def _request(engine: Engine, asked: Asked, call: Call) -> Request:
+    return engine.request(
+        asked.observation,
+        received_ns=call.received_ns,
+        episode_id=asked.episode_id,
+        request_id=asked.request_id,
+        seed=asked.seed,
+        forwarded=call.forwarded,
+        elapsed_rows=asked.elapsed_rows,
+        previous_request_id=asked.previous_request_id,
+        traceparent=call.parent.traceparent,
+        tracestate=call.parent.tracestate,
+        caller=caller_from(asked.robot_id, call.session, asked.episode_id, call.peer),
+    )
+
+
+def _problem(engine: Engine, error: Exception, asked: Asked | None, request: Request | None) -> Problem:
+    """Count and log what went wrong, and say it; the engine counts what it refuses itself."""
+    inside = request is not None
+    if isinstance(error, StalledError):
+        engine.metrics.errors.labels(error.slug).inc()
+        return Problem(error.status, error.slug, str(error), fresh_id())
+    request_id = _request_id(error, asked, request)
+    if isinstance(error, ObservationError | NotReadyError):
+        if not inside:
+            engine.metrics.errors.labels(error.slug).inc()
+        if error.slug == MISSING_INSTRUCTION and asked is not None:
+            error = ObservationError(f"{error}{misnamed_instruction(asked.names)}", error.slug)
+        return problem_of(error, request_id or fresh_id())
+    told = isinstance(error, InferenceError) and error.slug != InferenceError.slug
+    kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
+    _failures(
+        logging.ERROR, kind, "request %.200r failed: %s", request_id, error, error=None if told else error
+    )
+    if not inside:
+        engine.metrics.errors.labels("internal-error").inc()
+    return problem_of(error, request_id or fresh_id())
+
+
+def _request_id(error: Exception, asked: Asked | None, request: Request | None) -> str:
+    if request is not None:
+        return request.request_id
+    if asked is not None:
+        return asked.request_id or ""
+    return error.request_id if isinstance(error, ObservationError) else ""

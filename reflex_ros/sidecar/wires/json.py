@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON on POST /act: the wire of README, of the page and of other servers of this kind."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import orjson
+
+from reflex_core import __version__
+from reflex_core.errors import ObservationError
+from reflex_core.images.file_kind import check_pixels
+from reflex_core.images.file_kinds import KINDS
+from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
+from reflex_core.text.untrusted import shown
+from reflex_core.values import POLICY, A2C2Report, CacheReport, Document, Frame, RtcReport
+from reflex_ros.sidecar.ignored_fields import find_ignored_fields
+from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
+from reflex_ros.sidecar.wires import fields
+from reflex_ros.sidecar.wires.wire import Answered, Asked, Readable
+
+LENIENT_BYTES = 4 << 20
+# a list or an object that is empty takes 3 bytes of a body and 64 of memory, and its place in a list 8
+MOST_VALUES = 2 << 20
+VALUE_BYTES = 72
+UNCOUNTED_BYTES = 1 << 20  # a shorter body has no room for many values
+LOOKED_AT_BYTES = 1 << 20
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+# what clients know by other names than the values have here
+OTHER_NAMES = {"denoise_steps": "denoising_steps", "denoise_steps_configured": "num_denoising_steps"}
+ORDER = (
+    "actions", "num_actions", "action_dim", "action_names", "dt_s", "start_index", "source", "latency_ms", "hz", "stages_ms",
+    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "injected_latency_ms", "inference_mode",
+    "provider_mode", "active_providers", "vlm_conditioning", "adaptive_enabled", "adaptive_steps_used", "denoising_steps",
+    "num_denoising_steps", "guard_clamped", "guard_violations", "guard_summary", "deadline_exceeded",
+    "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "instruction_tokens_cut",
+    "masked_cameras", "cache_status", "cache_age_ms", "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied",
+    "a2c2_reason", "a2c2_correction_magnitude", "seed", "policy_slot", "routing", "model_version", "model_hash",
+    "config_hash", "reflex_version", "robot_id", "request_id", "episode_id",
+    "caller", "cameras_used", "ignored_fields", "did_you_mean",
+)  # fmt: skip
+
+
+class JsonWire:
+    """One JSON object each way."""
+
+    name = "json"
+    route = "/act"
+    content_types = ("application/json",)
+    content_type = "application/json"
+
+    def decode(self, data: bytearray, readable: Readable) -> Asked:
+        """Return what a JSON body asks. Raises BodyError, ObservationError, StalledError."""
+        if size := values_bytes(data):
+            readable.reserve(size)
+        found = document(data)
+        data.clear()  # its texts are as large as the pictures, and so is this
+        return asked(found, readable)
+
+    def encode(self, answered: Answered) -> bytes:
+        """Return a reply with every promised field; times in ms unless the name ends otherwise."""
+        return orjson.dumps(_reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def problem(self, problem: Problem) -> bytes:
+        """Return `{"error": slug, "message": sentence, "request_id": id}`, and what else the problem says."""
+        return orjson.dumps(problem.document())
+
+
+def values_bytes(data: bytes | bytearray) -> int:
+    """Return how much the lists, objects and numbers of this JSON take beyond its text. Raises TooLargeError."""
+    if len(data) <= UNCOUNTED_BYTES:
+        return 0
+    values = 0
+    for start in range(0, len(data), LOOKED_AT_BYTES):
+        values += sum(data.count(mark, start, start + LOOKED_AT_BYTES) for mark in b",[{")
+        if values > MOST_VALUES:
+            raise TooLargeError(f"the body must hold at most {MOST_VALUES} values, lists and objects")
+    return values * VALUE_BYTES
+
+
+def document(body: bytes | bytearray) -> Document:
+    """Return the JSON object of a body. Raises BodyError, or ObservationError for JSON that is no object."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        found = _with_nan(body, error)
+    if not isinstance(found, dict):
+        raise ObservationError("the body must be a JSON object", "bad-body")
+    return found
+
+
+def _with_nan(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
+    """Python's json writes NaN, which is not JSON: read it, so that the complaint names the field."""
+    if len(body) <= LENIENT_BYTES and (b"NaN" in body or b"Infinity" in body):
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            pass
+    raise BodyError(f"the body is not JSON: {error.msg} at byte {error.pos}") from error
+
+
+def asked(found: Document, readable: Readable) -> Asked:
+    """Return the request that a JSON object makes. Raises ObservationError naming the field, what it takes and what it got.
+
+    Pictures are not decoded here; their size is read from their first bytes and checked.
+    """
+    request_id = fields.request_id(found) or ""
+    try:
+        frames = _frames(found, readable.cameras, readable.max_pixels)
+        return fields.asked_of(found, frames, readable, find_ignored_fields(found))
+    except ObservationError as error:
+        error.request_id = request_id
+        raise
+
+
+def _frames(fields: Document, cameras: tuple[str, ...], max_pixels: int) -> dict[str, Frame]:
+    frames: dict[str, Frame] = {}
+    for camera, field, value in _pictures(fields, cameras):
+        if camera in frames:
+            raise ObservationError(
+                f"'{field}': camera '{camera}' has two images in this request", "bad-image"
+            )
+        frames[camera] = _frame(field, value, max_pixels)
+    return frames
+
+
+def _pictures(fields: Document, cameras: tuple[str, ...]) -> list[tuple[str, str, object]]:
+    """(camera, field, value) of every image in the request. An empty string or null is no image."""
+    found: list[tuple[str, str, object]] = []
+    for position, field in enumerate(("image", "image_wrist")):
+        value = fields.get(field)
+        if value is None or value == "":
+            continue
+        if position >= len(cameras):
+            raise ObservationError(
+                f"'{field}' is camera number {position + 1}; there are {len(cameras)}: {_named(cameras)}",
+                "unknown-camera",
+            )
+        found.append((cameras[position], field, value))
+    named = fields.get("images") or {}
+    if not isinstance(named, dict):
+        raise ObservationError(f"'images' must be an object by camera name, got {shown(named)}", "bad-image")
+    for camera, value in named.items():
+        if camera not in cameras:
+            raise ObservationError(
+                f"'images': there is no camera {shown(camera)}; the cameras are {_named(cameras)}",
+                "unknown-camera",
+            )
+        if value is not None and value != "":
+            found.append((camera, f"images.{camera}", value))
+    return found
+
+
+def _named(cameras: tuple[str, ...]) -> str:
+    return ", ".join(cameras) or "none"
+
+
+def _frame(field: str, value: object, max_pixels: int) -> Frame:
+    if isinstance(value, dict) and value.get("encoding") not in (None, *KINDS):
+        return _raw_frame(field, value, max_pixels)
+    data = _decoded(field, value.get("data") if isinstance(value, dict) else value)
+    try:
+        encoding, height, width = encoded_size(data)
+    except ObservationError as error:
+        raise ObservationError(f"'{field}': {error}", error.slug) from error
+    check_pixels(height, width, max_pixels, f"'{field}'")
+    return Frame(data, encoding, height, width)
+
+
+def _raw_frame(field: str, value: Document, max_pixels: int) -> Frame:
+    encoding = value["encoding"]
+    if encoding not in ENCODINGS:
+        raise ObservationError(
+            f"'{field}.encoding' must be one of {', '.join(ENCODINGS)}, got {shown(encoding)}", "bad-image"
+        )
+    height, width, step = (_pixel_count(field, value, key) for key in ("height", "width", "step"))
+    check_pixels(height, width, max_pixels, f"'{field}'")
+    frame = Frame(_decoded(field, value.get("data")), encoding, height, width, step)
+    try:
+        check_raw(frame)
+    except ObservationError as error:
+        raise ObservationError(f"'{field}': {error}", error.slug) from error
+    return frame
+
+
+def _pixel_count(field: str, value: Document, key: str) -> int:
+    number = value.get(key, 0 if key == "step" else None)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+        raise ObservationError(f"'{field}.{key}' must be a whole number, got {shown(number)}", "bad-image")
+    return number
+
+
+def _decoded(field: str, value: object) -> bytes:
+    """Base64, standard or URL-safe, with or without a data: prefix, line breaks and padding."""
+    if not isinstance(value, str):
+        raise ObservationError(f"'{field}' must be a base64 string, got {shown(value)}", "bad-base64")
+    text = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass  # not plain base64: perhaps one of the other spellings
+    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError as error:
+        raise ObservationError(f"'{field}' is not base64", "bad-base64") from error
+
+
+def _reply_fields(answered: Answered) -> Document:
+    """Return the fields in the order in which clients have always seen them; a new one of a block comes after."""
+    served, loaded = answered.served, answered.loaded
+    policy = loaded.slots.get(served.slot, loaded.first).policy
+    chunk, guard, inference = served.chunk, served.guard, served.inference
+    p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
+    made = _NOTHING_DONE | {
+        "actions": np.ascontiguousarray(chunk.actions),
+        "num_actions": chunk.actions.shape[0],
+        "action_dim": chunk.actions.shape[1],
+        "action_names": chunk.names,
+        "dt_s": chunk.dt_s,
+        "start_index": chunk.start_index,
+        "source": chunk.source,
+        "latency_ms": round(served.latency_ms, 3),
+        "hz": round(1e3 / served.latency_ms, 1) if served.latency_ms > 0 else 0.0,
+        "stages_ms": {name: round(duration, 3) for name, duration in inference.stages_ms.items()},
+        "latency_p50_ms": round(p50, 3),
+        "latency_p95_ms": round(p95, 3),
+        "latency_p99_ms": round(p99, 3),
+        "jitter_ms": round(p99 - p50, 3),
+        "injected_latency_ms": served.injected_latency_ms,
+        "provider_mode": inference.mode,
+        "active_providers": policy.providers,
+        "vlm_conditioning": "real" if policy.contract.images or policy.contract.language else "none",
+        "adaptive_steps_used": inference.denoise_steps,
+        "guard_clamped": guard.clamped,
+        "guard_violations": guard.violations,
+        "guard_summary": guard.document(),
+        "deadline_misses_total": loaded.deadline.misses,
+        "fallback_target": chunk.source if chunk.source != POLICY else None,
+        "hold_reason": served.hold_reason,
+        "masked_cameras": inference.masked_cameras,
+        "seed": served.seed,
+        "policy_slot": served.slot,
+        "model_version": served.model_version,
+        "model_hash": served.model_hash,
+        "config_hash": served.config_hash,
+        "reflex_version": __version__,
+        "robot_id": answered.robot_id,
+        "request_id": served.request_id,
+        "episode_id": served.episode_id,
+        "caller": answered.caller,
+        "cameras_used": [camera for camera in policy.fit.cameras.values() if camera in answered.cameras],
+        "ignored_fields": answered.ignored.names,
+        "did_you_mean": dict(answered.ignored.meant),
+    }
+    for name, value in inference.document().items():
+        made[OTHER_NAMES.get(name, name)] = value
+    _add(made, "", served.fallback.document())
+    for prefix, block in (("cache_", served.cache), ("rtc_", served.rtc), ("a2c2_", served.a2c2)):
+        if block.present:
+            _add(made, prefix, block.document())
+    if served.routing.present:
+        made["routing"] = served.routing.document()
+    return made
+
+
+def _add(made: Document, prefix: str, document: Document) -> None:
+    """Add what a block says, times to a tenth of a millisecond."""
+    for name, value in document.items():
+        made[prefix + name] = round(value, 1) if name.endswith("_ms") else value
+
+
+def _said_of_nothing() -> Document:
+    """Return every field in its place, with what is said where there is no cache, no guidance, no correction and no routing."""
+    made: Document = dict.fromkeys(ORDER)
+    for prefix, block in (("cache_", CacheReport()), ("rtc_", RtcReport()), ("a2c2_", A2C2Report())):
+        _add(made, prefix, block.document())
+    return made
+
+
+_NOTHING_DONE = _said_of_nothing()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol of a wire, and the values between a wire and what answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from reflex_core.engine.serving_state import Loaded
+from reflex_core.images.file_kind import MAX_PIXELS
+from reflex_core.values import Observation, Served
+from reflex_ros.sidecar.ignored_fields import NONE_IGNORED, IgnoredFields
+from reflex_ros.sidecar.problems import Problem
+
+
+def _anything(_: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What a request may hold.
+
+    cameras: the robot's, in its own order. max_pixels: of one picture. reserved: a `robot_id` that nobody outside this
+    process may have, "" where there is none. reserve: makes room for so many bytes that decoding takes beyond the body
+    itself; raises StalledError where the requests under way take all memory that is meant for them.
+    """
+
+    cameras: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
+    reserved: str = ""
+    reserve: Callable[[int], None] = _anything
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as the client wrote it. names: its fields; ignored: those of them that nobody reads."""
+
+    observation: Observation
+    episode_id: str | None = None
+    request_id: str | None = None
+    seed: int | None = None
+    robot_id: str | None = None
+    elapsed_rows: float | None = None
+    previous_request_id: str = ""
+    names: tuple[str, ...] = ()
+    ignored: IgnoredFields = NONE_IGNORED
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer and what a wire may say of it.
+
+    robot_id: the server's. caller: who asked, as the guard counts it. cameras: those that a picture came of.
+    """
+
+    served: Served
+    loaded: Loaded
+    robot_id: str
+    caller: str
+    cameras: Collection[str] = ()
+    ignored: IgnoredFields = NONE_IGNORED
+
+
+class Wire(Protocol):
+    """One way of asking for a chunk: what the bytes mean. It knows no socket, no engine, and no other wire.
+
+    `act.answer` does everything between `decode` and `encode`, so that limits, keys, callers, guard, records and metrics are
+    the same whatever is spoken. All three methods run in worker threads, several at once; `problem` also on the event loop.
+
+    A wire of the table is asked by POST to its `route`. One that streams (a websocket, gRPC) has a door of its own, which
+    hands each message to `act.answer` with its wire and sends the reply's body.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def route(self) -> str:
+        """The path of its POST; wires may share one, and are then told apart by the request's Content-Type."""
+        ...
+
+    @property
+    def content_types(self) -> tuple[str, ...]:
+        """The media types of its requests in lower case. The first wire of a route also gets all that no other claims."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """The media type of what it answers."""
+        ...
+
+    def decode(self, data: bytearray, readable: Readable) -> Asked:
+        """Return what a body asks; pictures stay encoded. It was unpacked before and is no longer than it may be.
+
+        Raises BodyError for bytes that are none of this wire (status 4xx), ObservationError naming the field, what it
+        takes and what it got (status 422), with `request_id` set where the client gave one, and what `reserve` raises.
+        """
+        ...
+
+    def encode(self, answered: Answered) -> bytes:
+        """Return the body of an answer."""
+        ...
+
+    def problem(self, problem: Problem) -> bytes:
+        """Return the body of a refusal or a failure; its status and headers are those of the problem."""
+        ...
