@@ -26,7 +26,8 @@ class Bench:
 
     def __init__(self, max_age_ms: float = 60_000.0, most_workers: int = 4) -> None:
         self.counts = counters("misses", LAST_KNOWN_GOOD, HOLD, "holds", KEPT, FAILED, GIVEN_UP)
-        self.budget_ms, self.max_age_ms, self.position = 100.0, max_age_ms, MEASURED
+        self.budget_ms, self.max_age_ms = 100.0, max_age_ms
+        self.position: Floats | None = MEASURED
         self.deadline = Deadline(
             lambda: self.budget_ms, lambda: self.max_age_ms, lambda _: self.position, self.prototype,
             self.counts["misses"], self.counts, self.counts["holds"], most_workers, self.counts,
@@ -129,6 +130,7 @@ def test_what_may_not_grow_older_than_a_moment_is_not_left_to_finish() -> None:
 def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
     """For how long the inference of a missed request is left to finish."""
     waits: list[float] = []
+    timers: list[threading.Timer] = []
 
     class Timer(threading.Timer):
         def __init__(self, interval: float, function: Callable[[], None]) -> None:
@@ -137,6 +139,7 @@ def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
 
         def start(self) -> None:
             assert self.daemon, "the process may end meanwhile"
+            timers.append(self)
             super().start()
 
     monkeypatch.setattr("reflex_core.wedges.deadline.threading.Timer", Timer)
@@ -144,6 +147,7 @@ def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
     bench.release.set()
     bench.idle()
     (wait,) = waits
+    assert timers[0].finished.is_set(), "it has nothing to give up any more"
     return wait
 
 
@@ -317,3 +321,21 @@ def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(be
     bench.release.set()
     bench.idle()
     assert bench.counted(KEPT) == 1
+
+
+def test_nobody_waits_for_a_first_chunk_that_is_not_on_its_way_to_him(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for that of the inference which was just too late, nor for another's, nor where there is none."""
+    monkeypatch.setattr("reflex_core.wedges.deadline.FIRST_CHUNK_S", 60.0)
+    bench.position, began_s = None, time.monotonic()
+    for episode_id in ("one", "two"):
+        with pytest.raises(InferenceError, match="neither a chunk of this episode nor a position"):
+            bench.missed(request(episode_id))
+    bench.release.set()
+    bench.idle()
+    bench.deadline.close()
+    bench.release.clear()
+    with pytest.raises(InferenceError, match="neither a chunk of this episode nor a position"):
+        bench.missed(request("three"))
+    assert time.monotonic() - began_s < 30.0
