@@ -176,6 +176,39 @@ def test_the_commands_that_are_named_make_an_export_of_the_first_version_right(
     assert (status, found[str(export)]["verdict"]) == (0, READ), found
 
 
+def test_a_reader_that_raises_whatever_it_likes_does_not_hide_the_other_files(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("of a library,\nin two lines")
+
+    monkeypatch.setattr("reflex_core.robot.limits.safety_config.load_safety_config", broken)
+    status, found = judged(capsys, MADE / "safety/limits.json", MADE / "embodiments/arm.json")
+    one, other = found.values()
+    assert (status, one["verdict"], other["verdict"]) == (1, REFUSED, READ)
+    assert one["said"] == "RuntimeError: of a library, in two lines"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("traces/plain.jsonl", "x.mcap"), ("traces/demo.jsonl.gz", "x"), ("bags", "y.mcap")]
+)
+def test_recordings_are_read_under_any_name(source: str, name: str, tmp_path: Path, capsys: Output) -> None:
+    path = MADE / source if source != "bags" else next(MADE.glob("bags/mcap.bag/*.mcap"))
+    other = Path(shutil.copy(path, tmp_path / name))
+    status, found = judged(capsys, other)
+    assert (status, found[str(other)]["verdict"]) == (0, READ)
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3"])
+def test_a_bag_without_its_ending_gets_it_back(suffix: str, tmp_path: Path, capsys: Output) -> None:
+    other = Path(shutil.copy(next(MADE.glob(f"bags/*/*{suffix}")), tmp_path / "from a stick.bak"))
+    status, found = judged(capsys, other)
+    assert (status, found[str(other)]["verdict"]) == (1, COMMAND)
+    subprocess.run(found[str(other)]["do"], shell=True, check=True)
+    status, found = judged(capsys, f"{other}{suffix}")
+    assert status == 0, found
+
+
 def test_a_folder_stands_for_everything_in_it(tmp_path: Path, capsys: Output) -> None:
     shutil.copytree(MADE / "safety", tmp_path / "a" / "b")
     (tmp_path / "notes.txt").write_text("to do\n")

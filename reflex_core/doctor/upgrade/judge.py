@@ -56,7 +56,15 @@ def judgements(
         elif found.kind == kinds.UNKNOWN:
             yield _unknown(found)
         else:
-            yield judges[found.kind](found.path)
+            yield _judged(found, judges[found.kind])
+
+
+def _judged(found: kinds.Found, judge: Judge) -> Judgement:
+    try:
+        return judge(found.path)
+    except Exception as error:  # libraries raise what they like, and one bad file must not hide the others
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Judgement(str(found.path), found.kind, REFUSED, said, "take it from where it is whole")
 
 
 def _unknown(found: kinds.Found) -> Judgement:
@@ -77,7 +85,7 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
                 passed_over.append(entry.name)
             elif found.path not in judged:
                 judged.add(found.path)
-                yield judges[found.kind](found.path) if found.kind in judges else _unknown(found)
+                yield _judged(found, judges[found.kind]) if found.kind in judges else _unknown(found)
     except OSError as error:
         said = f"cannot be read: {error.strerror or error}"
         yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "make it readable, then look again")

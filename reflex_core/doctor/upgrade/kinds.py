@@ -83,6 +83,11 @@ def _is_bag(path: Path) -> bool:
     return bool(recordings) and (len(recordings) == len(files) or (path / "metadata.yaml").is_file())
 
 
+def bag_suffix(path: Path) -> str:
+    """Return the ending that the file of a bag should have, by its content."""
+    return ".mcap" if _begin(path, 64).startswith(_MCAP) else ".db3"
+
+
 def entries(path: Path) -> list[Path]:
     """Return what lies in a directory, by name, without what is hidden; of more than MOST_FILES any one more than that."""
     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))

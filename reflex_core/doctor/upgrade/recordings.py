@@ -9,12 +9,13 @@ from shlex import quote
 from typing import Any
 
 from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, Judgement
-from reflex_core.doctor.upgrade.kinds import AUDIT, BAG, TRACE, entries
+from reflex_core.doctor.upgrade.kinds import AUDIT, BAG, TRACE, bag_suffix, entries
 from reflex_core.files.regular_file import unreadable
 from reflex_core.records.audit.chain import audit_files, verify
 from reflex_core.records.trace.parse import TraceError
+from reflex_core.records.trace.reader import TraceReader
 from reflex_core.replay.comparison import Source
-from reflex_core.replay.sources import OpenBag, open_source
+from reflex_core.replay.sources import BAG_SUFFIXES, OpenBag
 
 FIRST_VERSION = (
     "it does not say how observations were prepared: `reflex replay` names what the first version did otherwise, and"
@@ -25,7 +26,7 @@ FIRST_VERSION = (
 def judge_trace(path: Path) -> Judgement:
     """Judge a trace: every record is read."""
     try:
-        with open_source(path) as source:
+        with TraceReader(path) as source:
             return _read(path, TRACE, source)
     except TraceError as error:
         return Judgement(
@@ -37,6 +38,11 @@ def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
     """Judge a bag, as a directory or as one of its files."""
     if path.is_dir() and (odd := _odd(entries(path))):
         return Judgement(str(path), BAG, REFUSED, odd, "take it out of the bag's directory")
+    if path.is_file() and path.suffix not in BAG_SUFFIXES:
+        said = "a bag's file, which readers know by its ending"
+        return Judgement(
+            str(path), BAG, COMMAND, said, f"mv {quote(str(path))} {quote(str(path) + bag_suffix(path))}"
+        )
     try:
         with open_bag(path) as source:
             return _read(path, BAG, source)
