@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reflex_core.chunks.a2c2.correction import load_correction
 from reflex_core.chunks.rtc import Rtc
+from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.load_policy import LoadedPolicy
 from reflex_core.engine.serving_state import PolicySlot, Surroundings
 from reflex_core.metrics.metrics import Metrics
@@ -20,7 +21,7 @@ from reflex_core.settings.table import Settings
 from reflex_core.slots.health import Prober
 from reflex_core.values import A2C2Report, Floats, Request
 from reflex_core.wedges.a2c2 import A2C2
-from reflex_core.wedges.breaker import CLOSED, STATE_NUMBERS, Breaker
+from reflex_core.wedges.breaker import STATE_NUMBERS, Breaker
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Wedge

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.concurrency.progress import report
 from reflex_core.engine import describe
 from reflex_core.engine.build import assemble
@@ -28,7 +29,6 @@ from reflex_core.slots.health import DEGRADED as NO_SLOT
 from reflex_core.slots.outcomes import Outcome
 from reflex_core.slots.pair import Pair
 from reflex_core.values import Observation, Request, Served
-from reflex_core.wedges.breaker import CLOSED
 from reflex_core.wedges.telemetry import Listener
 
 INITIALIZING, LOADING, INACTIVE, WARMING, READY = "initializing", "loading", "inactive", "warming", "ready"

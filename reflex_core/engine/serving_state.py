@@ -11,6 +11,7 @@ import numpy as np
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
@@ -28,7 +29,7 @@ from reflex_core.slots.routing import A, B
 from reflex_core.slots.shadow import Shadow
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.admission import Admission
-from reflex_core.wedges.breaker import CLOSED, Breaker
+from reflex_core.wedges.breaker import Breaker
 from reflex_core.wedges.cloud import Cloud
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard

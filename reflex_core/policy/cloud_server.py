@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from reflex_core.concurrency.circuit_breaker import HALF_OPEN, OPEN, CircuitBreaker
 from reflex_core.errors import ReflexError
 from reflex_core.values import CLOUD, POLICY, Floats, Inference, Request
 
@@ -110,7 +111,7 @@ def _shown(names: tuple[str, ...]) -> str:
 
 
 class CloudBreaker:
-    """Closed while the other server works. N failures in a row open it; only its /health closes it again."""
+    """Closed while the other server works. N failures in a row open it; only its /health lets requests pass again."""
 
     def __init__(
         self,
@@ -118,47 +119,43 @@ class CloudBreaker:
         failures: int = CONSECUTIVE_FAILURES,
         every_s: float = PROBE_EVERY_S,
     ) -> None:
+        """ready: asks its /health, on a thread of its own every `every_s` while the breaker is open."""
         self._ready = ready
-        self._limit = failures
         self._every_s = every_s
-        self._lock = threading.Lock()
-        self._failed = 0
-        self._closed = True
+        self._circuit = CircuitBreaker(failures, on_change=self._changed)
         self._stopped = threading.Event()
 
     @property
     def closed(self) -> bool:
         """True while requests may be sent."""
-        return self._closed
+        return self._circuit.state != OPEN
 
     def succeeded(self) -> None:
         """The other server gave a chunk that can be used."""
-        with self._lock:
-            self._failed = 0
+        self._circuit.succeeded()
 
     def failed(self) -> None:
         """It did not."""
-        with self._lock:
-            self._failed += 1
-            if self._failed < self._limit or not self._closed or self._stopped.is_set():
-                return
-            self._closed = False
-        log.warning("cloud: %d failures in a row: not asked until its /health is ready", self._limit)
-        threading.Thread(target=self._probe, name="reflex-cloud-probe", daemon=True).start()
+        if not self._stopped.is_set():
+            self._circuit.failed("no chunk that can be used")
 
     def stop(self) -> None:
         """End the probing."""
         self._stopped.set()
 
+    def _changed(self, state: str, _: str) -> None:
+        if state == OPEN:
+            failures = self._circuit.threshold
+            log.warning("cloud: %d failures in a row: not asked until its /health is ready", failures)
+            threading.Thread(target=self._probe, name="reflex-cloud-probe", daemon=True).start()
+        elif state == HALF_OPEN:
+            log.info("cloud: its /health is ready: asked again")
+
     def _probe(self) -> None:
         while not self._stopped.wait(self._every_s):
-            if not self._is_ready():
-                continue
-            with self._lock:
-                # healthy is not yet helpful: one more failure opens it again
-                self._closed, self._failed = True, self._limit - 1
-            log.info("cloud: its /health is ready: asked again")
-            return
+            if self._is_ready():
+                self._circuit.half_open("its /health is ready")  # healthy is not yet helpful
+                return
 
     def _is_ready(self) -> bool:
         try:

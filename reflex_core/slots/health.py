@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.values import Observation, Request, Served
 
 HEALTHY, DRAIN_A, DRAIN_B, DEGRADED = "healthy", "drain-a", "drain-b", "degraded"
-CLOSED = "closed"
 INTERVAL_S = 0.5
 TIMEOUT_S = 30.0
 

@@ -13,9 +13,10 @@ import pytest
 from servers import ExportDir
 from wedge_requests import Arm
 
+from reflex_core.concurrency.circuit_breaker import CLOSED, OPEN
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.values import Frame, Pixels, Request
-from reflex_core.wedges.breaker import CLOSED, OPEN, Breaker
+from reflex_core.wedges.breaker import Breaker
 
 CALLS = 5
 

@@ -12,12 +12,12 @@ from guarded import COLUMNS, FRANKA, MIDDLE
 from http_client import picture
 from servers import MakeEngine
 
+from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ObservationError
 from reflex_core.robot.intake import Intake, has_words
 from reflex_core.robot.plausibility import StateRange, state_range
 from reflex_core.values import Floats, Frame, Observation
-from reflex_core.wedges.breaker import CLOSED
 
 NAMES = FRANKA.joint_names
 NOTHING = [

@@ -14,11 +14,12 @@ from slots import COOLDOWN_S, EPISODE_OF, Pair, until
 from wedge_requests import Arm, answer
 
 from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.concurrency.circuit_breaker import CLOSED, OPEN
 from reflex_core.errors import InferenceError
 from reflex_core.slots.health import DRAIN_A, HEALTHY, Prober
 from reflex_core.slots.routing import Routing
 from reflex_core.values import Observation, Request, Served
-from reflex_core.wedges.breaker import CLOSED, OPEN, Breaker
+from reflex_core.wedges.breaker import Breaker
 from reflex_core.wedges.order import onion
 from reflex_core.wedges.router import Router, Slot
 

@@ -12,9 +12,10 @@ import pytest
 from servers import ExportDir
 from wedge_requests import Arm, answer, ramp, request
 
+from reflex_core.concurrency.circuit_breaker import CLOSED, HALF_OPEN, OPEN
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
 from reflex_core.values import HOLD, POLICY, Request, Served
-from reflex_core.wedges.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
+from reflex_core.wedges.breaker import Breaker
 
 THRESHOLD, COOLDOWN_S = 3, 60.0
 

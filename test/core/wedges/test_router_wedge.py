@@ -9,10 +9,10 @@ import pytest
 from slots import EPISODE_OF, Pair
 from wedge_requests import request
 
+from reflex_core.concurrency.circuit_breaker import CLOSED, OPEN
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
 from reflex_core.slots.health import DEGRADED, DRAIN_A, DRAIN_B, HEALTHY, verdict
 from reflex_core.slots.routing import SLOTS, other
-from reflex_core.wedges.breaker import CLOSED, OPEN
 from reflex_core.wedges.router import Router, Slot
 
 
