@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reflex_core.errors import ExportError
+from reflex_core.files.json_fields import is_number, is_whole
 
 GUIDED, PREFIX, OFF = "guided_identity", "prefix", "off"
 MOST_AGE_MS = 60_000.0
@@ -82,13 +83,13 @@ def read_rtc_block(block: Mapping[str, Any], end: float, fail: Fail) -> RtcBlock
 
 def _rows(block: Mapping[str, Any], key: str, fallback: int | None, fail: Fail) -> int:
     value = block.get(key.rpartition(".")[2], fallback)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value, 1):
         raise fail(key, "a number of rows, 1 or more", value)
     return value
 
 
 def _number(block: Mapping[str, Any], key: str, low: float, high: float, fail: Fail) -> float:
     value = block.get(key.rpartition(".")[2])
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+    if not is_number(value, low, high):
         raise fail(key, f"a number from {low:g} to {high:g}", value)
     return float(value)

@@ -18,6 +18,7 @@ from reflex_core.export.export import Export
 from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, row_of
 from reflex_core.export.flow import read_flow
 from reflex_core.export.image_slots import ImageSlot, read_images
+from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
 from reflex_core.policy.relative import read_mask
 from reflex_core.policy.sampler import Adaptive, Flow
@@ -101,7 +102,7 @@ class _Reading:
 
     def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
         value, most = holder.get(key, fallback), MOST.get(key, 1000)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        if not is_whole(value, 1, most):
             raise self.fail(key, f"a positive integer up to {most}", value)
         return value
 
@@ -191,7 +192,7 @@ class _Reading:
         if not block:
             return None
         threshold = block.get("threshold")
-        if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold <= 10:
+        if not is_number(threshold, high=10) or threshold <= 0:
             raise self.fail("adaptive.threshold", "a number in (0, 10]", threshold)
         if not isinstance(block.get("measured", {}), dict):
             raise self.fail("adaptive.measured", "an object", block["measured"])
@@ -203,7 +204,7 @@ class _Reading:
         value = self._config.get("frequency_hz")
         if value is None:
             return None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not SLOWEST_HZ <= value <= 1000:
+        if not is_number(value, SLOWEST_HZ, 1000):
             raise self.fail("frequency_hz", f"a number from {SLOWEST_HZ:g} to 1000", value)
         return float(value)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export.families import Config
+from reflex_core.files.json_fields import is_number
 from reflex_core.policy.sampler import Flow
 from reflex_core.policy.session import TensorInfo
 
@@ -26,11 +27,11 @@ def read_flow(block: Config, steps: int, time: TensorInfo | None, buckets: int |
     whole-number times, None where it has none. fail: makes the ExportError of (key, expected, got).
     """
     start, end, sign = block.get("start", 1.0), block.get("end", 0.0), block.get("sign", 1)
-    if not (_is_number(start) and _is_number(end)) or start == end or sign not in (1, -1):
+    if not (is_number(start) and is_number(end)) or start == end or sign not in (1, -1):
         raise fail("flow", "'start' and 'end' that differ and 'sign' 1 or -1", block)
     whole = time is not None and not issubclass(time.dtype, np.floating)
     scale = block.get("time_scale", (buckets if whole else None) or 1.0)
-    if not _is_number(scale) or scale <= 0:
+    if not is_number(scale) or scale <= 0:
         raise fail("flow.time_scale", "a number above 0", scale)
     flow = Flow(float(start), float(end), int(sign), steps, float(scale), whole)
     if time is not None and whole:
@@ -50,7 +51,3 @@ def fed_time(flow: Flow, time: float | NDArray[Any]) -> Any:
     """What the network is fed at this flow time, float64, as many as given: GR00T N1's are int(i / n * 1000)."""
     scaled = np.asarray(time, dtype=np.float64) * flow.time_scale
     return np.floor(scaled + _BUCKET_SLACK) if flow.whole_times else scaled
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export.families import Config
+from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.policy.resize import BILINEAR, FILTERS, LETTERBOX, RESIZES
 from reflex_core.policy.session import TensorInfo
 
@@ -80,7 +81,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
         raise fail(f"{key}.filter", " or ".join(FILTERS), how)
     scale, offset = _pixel_scale(entry, fail)
     fill = entry.get("fill", float(offset.min()))
-    if not _is_number(fill):
+    if not is_number(fill):
         raise fail(f"{key}.fill", "a number", fill)
     bars = (_colour(entry.get("bars", 0.0), f"{key}.bars", fail) * 255 * scale + offset).astype(np.float32)
     whole_numbers = not issubclass(info.dtype, np.floating)
@@ -117,7 +118,7 @@ def _shape(entry: Config, info: TensorInfo, fail: Fail) -> tuple[bool, int | Non
     sizes = info.shape[1:3] if last else info.shape[2:4]
     height, width = (size or entry.get(side) for size, side in zip(sizes, ("height", "width"), strict=True))
     for side, size in (("height", height), ("width", width)):
-        if size is not None and not (_is_whole(size) and 1 <= size <= MOST_SIDE):
+        if size is not None and not (is_whole(size) and 1 <= size <= MOST_SIDE):
             raise fail(side, f"a positive integer up to {MOST_SIDE}", size)
         if entry.get(side) not in (None, size):
             raise fail(f"{key}.{side}", f"{size}, as the graph has", entry[side])
@@ -128,14 +129,14 @@ def _pixel_scale(entry: Config, fail: Fail) -> tuple[NDArray[np.float32], NDArra
     """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
     try:
         if "mean" in entry or "std" in entry:
-            if not all(map(_is_number, [*entry["mean"], *entry["std"]])):
+            if not all(map(is_number, [*entry["mean"], *entry["std"]])):
                 raise ValueError
             mean, std = np.asarray(entry["mean"], float), np.asarray(entry["std"], float)
             with np.errstate(divide="ignore", invalid="ignore"):  # a zero is refused below
                 scale, offset = 1 / (255 * std), -mean / std
         else:
             low, high = entry.get("range", (-1.0, 1.0))
-            if not (_is_number(low) and _is_number(high)):
+            if not (is_number(low) and is_number(high)):
                 raise ValueError
             scale, offset = np.full(3, (high - low) / 255), np.full(3, low)
         whole = scale.shape == offset.shape == (3,) and bool(np.isfinite([scale, offset]).all())
@@ -160,14 +161,6 @@ def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], 
 def _colour(value: object, key: str, fail: Fail) -> NDArray[np.float64]:
     """(3,) from one number or three, where 0 is a black pixel and 1 a white one."""
     numbers = value if isinstance(value, list | tuple) else [value] * 3
-    if len(numbers) != 3 or not all(map(_is_number, numbers)):
+    if len(numbers) != 3 or not all(map(is_number, numbers)):
         raise fail(key, "a number or three, 0 for black and 1 for white", value)
     return np.asarray(numbers, dtype=np.float64)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

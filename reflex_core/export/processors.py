@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
-from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.files.json_fields import JsonError, is_number, is_whole, read_object
 from reflex_core.files.regular_file import unreadable
 from reflex_core.normalization.affine import IDENTITY, LEAST_EPS, MODES
 from reflex_core.text.untrusted import escaped, shown
@@ -242,7 +242,7 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
         return None
     where = f"{file}: step '{step.name}'"
     eps = step.config.get("eps", 1e-8)
-    if not isinstance(eps, int | float) or isinstance(eps, bool) or not LEAST_EPS <= eps <= 1:
+    if not is_number(eps, LEAST_EPS, 1):
         raise ExportError(f"{where}: 'eps' must be a number from {LEAST_EPS:g} to 1, got {shown(eps)}")
     norm_map = step.config.get("norm_map")
     if not isinstance(norm_map, dict):
@@ -363,7 +363,7 @@ def _language(file: Path, pre: Mapping[str, _Step]) -> Mapping[str, Any]:
         if value is None:
             continue
         wrong = not isinstance(value, kind) or (allowed and value not in allowed)
-        if wrong or (kind is int and (isinstance(value, bool) or not 1 <= value <= 100_000)):
+        if wrong or (kind is int and not is_whole(value, 1, 100_000)):
             raise ExportError(
                 f"{file}: step '{step.name}': '{key}' must be {' or '.join(map(str, allowed)) or 'a whole number of tokens'},"
                 f" got {shown(value)}"

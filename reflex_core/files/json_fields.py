@@ -13,13 +13,14 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from reflex_core.files.regular_file import LFS_POINTER, is_lfs_pointer
 from reflex_core.text.untrusted import escaped
 
 MOST_BYTES = 16 << 20  # the largest file of this kind, statistics of 32 joints in many data sets, has 200 kB
 MOST_DEPTH = 64
+MOST_NUMBER = 1e300  # well inside what a float64 holds
 MOST_DIGITS = 1000  # reading and writing whole numbers takes time that grows with the square
 
 # opening a named pipe waits for its writer
@@ -83,6 +84,19 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
         raise JsonError(f"not readable as JSON: {error}") from error
     _check(document, finite=finite)
     return document
+
+
+def is_number(value: object, low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a number from `low` to `high`; true, false and NaN are none.
+
+    It is compared as it is: a whole number of 400 digits has no float.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_whole(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:
+    """Return whether a JSON value is a whole number from `low` to `high`; true, false and 1.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

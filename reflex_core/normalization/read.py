@@ -13,6 +13,7 @@ import numpy as np
 
 from reflex_core.errors import ExportError
 from reflex_core.export.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
+from reflex_core.files.json_fields import is_number
 from reflex_core.normalization.affine import (
     EPS,
     IDENTITY,
@@ -95,7 +96,7 @@ class _Written:
         eps = block.get("eps")
         if eps is None:
             return None
-        if not isinstance(eps, int | float) or isinstance(eps, bool) or not LEAST_EPS <= eps <= 1:
+        if not is_number(eps, LEAST_EPS, 1):
             raise ExportError(f"{where}.eps must be a number from {LEAST_EPS:g} to 1, got {eps!r}")
         return float(eps)
 

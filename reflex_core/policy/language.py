@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reflex_core.errors import ExportError, ObservationError
-from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.files.json_fields import JsonError, is_whole, read_object
 from reflex_core.text.untrusted import escaped
 
 LONGEST_PROMPT = 10_000  # characters: far beyond any token window, and what the cache may hold stays small
@@ -88,7 +88,7 @@ class LanguageSlot:
 def read_window(block: Mapping[str, Any], length: int, fail: Fail) -> dict[str, Any]:
     """How the block `language` fits a text into the `length` tokens of the graph: fields of LanguageSlot."""
     window = block.get("max_length", length)
-    if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window <= 100_000:
+    if not is_whole(window, 1, 100_000):
         raise fail("language.max_length", "a positive number of tokens", window)
     for key, allowed in (("padding_side", SIDES), ("truncation_side", SIDES), ("truncation", (True, False))):
         if key in block and block[key] not in allowed:

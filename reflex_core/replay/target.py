@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from reflex_core.engine.load_policy import load
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.earlier import changes
 from reflex_core.export.export import open_export
+from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling
@@ -95,15 +95,12 @@ class PolicyTarget:
             steps = configured if adaptive else record.denoise_steps
         elif steps is None and not adaptive and record.denoise_steps != configured:
             steps = record.denoise_steps  # a service that was degraded took fewer
-        valid = isinstance(steps, int) and not isinstance(steps, bool) and steps > 0
-        return Sampling(steps if valid else None, self._adaptive(block) if adaptive else None)
+        return Sampling(steps if is_whole(steps, 1) else None, self._adaptive(block) if adaptive else None)
 
     def _adaptive(self, block: Mapping[str, Any]) -> Adaptive | None:
         """With the threshold that held for this record: it may change while serving."""
         threshold = block.get("threshold")
-        if self.adaptive is None or isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-            return self.adaptive
-        if not 0 < threshold < math.inf:
+        if self.adaptive is None or not is_number(threshold) or threshold <= 0:
             return self.adaptive
         return replace(self.adaptive, threshold=float(threshold))
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reflex_core.errors import EmbodimentError
+from reflex_core.files.json_fields import is_number
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
@@ -267,11 +268,6 @@ class Reader:
 
     def warn(self, slug: str, value: float, taken: str) -> None:
         log.warning("%s: %s: rtc_execution_horizon is %g: %s", self._path, slug, value, taken)
-
-
-def is_number(value: Any) -> bool:
-    """True for a finite JSON number that a float64 can hold; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 <= value <= 1e300
 
 
 def capped(

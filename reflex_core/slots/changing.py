@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reflex_core.errors import ReflexError, SettingError
+from reflex_core.files.json_fields import is_whole
 from reflex_core.slots.routing import SLOTS, A, Routing, other
 
 SPLIT, PROMOTE, ROLLBACK = "split", "promote", "rollback"
@@ -142,6 +143,6 @@ class Operating:
 
 
 def _checked(split: int) -> int:
-    if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split <= 100:
+    if not is_whole(split, 0, 100):
         raise SettingError(f"split must be a whole number of percent from 0 to 100, got {split!r:.40}")
     return split

@@ -10,6 +10,7 @@ import orjson
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import NotReadyError, ObservationError, ReflexError, SettingError
+from reflex_core.files.json_fields import is_number
 from reflex_core.slots.changing import SwapError
 from reflex_core.slots.pair import Pair
 from reflex_ros.sidecar.problems import fresh_id
@@ -46,7 +47,7 @@ def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
                 f"an outcome has success, score and note, got {', '.join(unknown)[:80]}", "bad-outcome"
             )
         score = asked.get("score")
-        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+        if score is not None and not is_number(score):
             raise ObservationError(f"score must be a number, got {score!r:.40}", "bad-outcome")
         success: Any = asked.get("success")
         kept = engine.report_outcome(

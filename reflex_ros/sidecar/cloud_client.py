@@ -27,6 +27,7 @@ import simplejpeg
 from reflex_core import __version__
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, SettingError
+from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.files.secrets import read_secret
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
@@ -329,13 +330,13 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _number(document: Mapping[str, Any], field: str) -> float:
     value = document.get(field)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not is_number(value):
         raise CloudError(INVALID, f"'{field}' is no number")
     return float(value)
 
 
 def _count(value: object, unknown: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else unknown
+    return value if is_whole(value, 0, 2**63 - 1) else unknown
 
 
 def _text(value: object) -> str:

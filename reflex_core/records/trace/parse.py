@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reflex_core.errors import ObservationError, ReflexError
+from reflex_core.files.json_fields import is_whole
 from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
@@ -101,7 +102,7 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
     actions = _matrix(response.get("actions"), f"{where}: response.actions")
     raw = response.get("raw_actions")
     seq = document.get("seq")
-    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 0:
+    if not is_whole(seq, 0):
         raise TraceError(f"{where}: seq must be a whole number from 0 on, got {_shown(seq)}")
     state = request.get("state")
     latency = read.block("latency")
@@ -157,7 +158,7 @@ class _Reading:
 
     def whole(self, block: Mapping[str, Any], name: str) -> int | None:
         value = block.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is not None and not is_whole(value):
             raise TraceError(f"{self.where}: {name} must be a whole number, got {_shown(value)}")
         return value
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.json_fields import read_json
+from reflex_core.files.json_fields import is_number, is_whole, read_json
 from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
@@ -193,7 +193,7 @@ class _Reader:
 
     def clamps(self, document: dict[str, Any]) -> int:
         value = document.get("max_consecutive_clamps", DEFAULT_MAX_CONSECUTIVE_CLAMPS)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:
+        if not is_whole(value, 0, 1_000_000):
             raise self.fail("max_consecutive_clamps", "an integer of 0 (never trips) to 1000000", value)
         return value
 
@@ -208,7 +208,4 @@ class _Reader:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    # beyond 1e9 no joint of any robot has its limit; an int of a thousand digits has no float at all
-    return abs(value) <= 1e9 and math.isfinite(value)
+    return is_number(value, -1e9, 1e9)  # beyond 1e9 no joint of any robot has its limit

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.robot.callers import require_robot_id
 from reflex_core.text.untrusted import shown
@@ -105,7 +106,7 @@ def _robot_id(fields: Document, reserved: str) -> str | None:
 def _seed(value: object) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < SEED_LIMIT:
+    if not is_whole(value, 0, SEED_LIMIT - 1):
         raise ObservationError(f"'seed' must be an integer in 0 to 2^63 - 1, got {shown(value)}", "bad-seed")
     return value
 
@@ -113,8 +114,7 @@ def _seed(value: object) -> int | None:
 def _elapsed_rows(value: object) -> float | None:
     if value is None:
         return None
-    # compared as it is: a whole number of 400 digits has no float
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_ROWS:
+    if not is_number(value, 0, MOST_ROWS):
         raise ObservationError(
             f"'elapsed_rows' must be a number from 0 to {MOST_ROWS}, got {shown(value)}", "bad-elapsed-rows"
         )

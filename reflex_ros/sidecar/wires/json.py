@@ -12,6 +12,7 @@ import orjson
 
 from reflex_core import __version__
 from reflex_core.errors import ObservationError
+from reflex_core.files.json_fields import is_whole
 from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
@@ -190,7 +191,7 @@ def _raw_frame(field: str, value: Document, max_pixels: int) -> Frame:
 
 def _pixel_count(field: str, value: Document, key: str) -> int:
     number = value.get(key, 0 if key == "step" else None)
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+    if not is_whole(number, 0, 2**31 - 1):
         raise ObservationError(f"'{field}.{key}' must be a whole number, got {shown(number)}", "bad-image")
     return number
 

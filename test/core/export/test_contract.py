@@ -160,6 +160,8 @@ NOT_POSSIBLE: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "source": (("source",), "opnepi", "'source' must be lerobot or openpi, got 'opnepi'"),
     "source of another family": (("source",), "openpi", "'source' openpi goes with 'model_type' pi0 or pi05, got 'probe'"),
     "flow.time_scale": (("flow", "time_scale"), 0, "'flow.time_scale' must be a number above 0"),
+    "flow.time_scale that no float holds": (("flow", "time_scale"), 10**400, "'flow.time_scale' must be a number above 0"),
+    "images.fill that no float holds": (("images", 0, "fill"), 10**400, "(eye).fill' must be a number"),
     "flow.time_scale a word": (("flow", "time_scale"), "ms", "'flow.time_scale' must be a number above 0"),
     "images.height": (("images", 0, "height"), 224, "(eye).height' must be 32, as the graph has"),
     "images.mask": (("images", 0, "mask"), "hidden", "(eye).mask' must be an input of the graphs"),

@@ -13,7 +13,7 @@ import pytest
 from reflex_core.calibration import cache
 from reflex_core.errors import ReflexError
 from reflex_core.export.export import open_export
-from reflex_core.files.json_fields import JsonError, parse_json, read_json, read_object
+from reflex_core.files.json_fields import JsonError, is_number, is_whole, parse_json, read_json, read_object
 from reflex_core.files.observations import read_observations
 from reflex_core.robot.limits.safety_config import load_safety_config
 from reflex_core.robot.presets import load_embodiment
@@ -143,3 +143,19 @@ def test_values_of_others_are_bounded_before_they_are_written() -> None:
     assert len(shown([[0.1] * 10**6] * 10)) <= 80
     assert len(shown({"a" * 10**6: 1})) <= 80
     assert len(shown(Never())) <= 80
+
+
+@pytest.mark.parametrize("value", [0, -1.5, 10**6, 1e300, -(10**300)])
+def test_a_json_number_is_one_that_a_float_holds(value: object) -> None:
+    assert is_number(value)
+
+
+@pytest.mark.parametrize("value", [True, None, "1", [1], float("nan"), float("inf"), 10**400, -(10**400)])
+def test_truths_texts_and_what_no_float_holds_are_no_numbers(value: object) -> None:
+    assert not is_number(value)
+    assert not is_whole(value, -(10**300), 10**300)
+
+
+def test_bounds_belong_to_the_numbers_that_are_allowed() -> None:
+    assert [is_number(value, 0, 2) for value in (-0.1, 0, 2, 2.1)] == [False, True, True, False]
+    assert [is_whole(value, 1, 3) for value in (0, 1, 3, 4, 2.0)] == [False, True, True, False, False]
