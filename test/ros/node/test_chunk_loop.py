@@ -580,3 +580,20 @@ def test_a_stop_of_a_robot_that_does_not_follow_holds_at_its_last_command(scene:
     at = scene.world.arm.commanded()
     assert scene.world.loop.stop() == ""
     np.testing.assert_allclose(scene.last.rows[-1], at, atol=1e-5)
+
+
+def test_a_hold_soon_after_a_chunk_asks_for_no_more_speed_than_the_limit_from_the_running_command() -> None:
+    """A joint that froze within the tolerance must not pull the command back, so that no hold has to brake that either."""
+    scene = Scene().to(FAR).run(0.4)
+    scene.world.lie = frozen()
+    scene.run(0.33)
+    before = len(scene.sent)
+    scene.world.loop.restart()
+    while len(scene.sent) == before:
+        scene.run(0.01)
+    assert not scene.last.is_hold
+    scene.run(0.02)
+    scene.world.lie = offset(2.0)
+    scene.run(0.02)
+    assert scene.last.is_hold
+    scene.well()
