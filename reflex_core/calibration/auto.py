@@ -90,7 +90,7 @@ def auto_calibrate(
         where = f"{path}, where it stood under the hash of the weights alone" if taken else f"{path}"
         return found, (f"calibration of {found.timestamp} taken from {where}",)
     log.warning(
-        "calibrating %s: %s", export.model_version, "--calibrate-force was given" if force else reason
+        "calibrating %s: %s", export.model_version, "forced by --calibrate-force" if force else reason
     )
 
     def load(candidate: Candidate) -> PolicyUnderTest:

@@ -241,7 +241,7 @@ class _Trial:
             measurement = measure(policy.run, self._effort)
         except (ConfigurationError, InferenceError) as error:
             self._refusal = str(error)
-            log.info("calibration: %s is out: %s", candidate, error)
+            log.info("calibration: %s is not usable: %s", candidate, error)
             return None
         log.info(
             "calibration: %s takes %.1f ms (p99 %.1f, quality %.2f)", candidate, measurement.total_ms,

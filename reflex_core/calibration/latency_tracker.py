@@ -72,4 +72,4 @@ class LatencyTracker:
         try:
             self._keep(self.compensation_ms)
         except (OSError, ValueError) as error:  # a full disk must not end learning
-            log.warning("the learnt latency cannot be kept: %s", error)
+            log.warning("the learnt latency cannot be stored: %s", error)

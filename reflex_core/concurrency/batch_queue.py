@@ -97,7 +97,9 @@ class Spool(Generic[Item]):
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            log.error("spool %s: %d items not handled within %.1f s", self._name, self.waiting, timeout_s)
+            log.error(
+                "batch queue %s: %d items not handled within %.1f s", self._name, self.waiting, timeout_s
+            )
             return False
         return True
 
@@ -118,7 +120,9 @@ class Spool(Generic[Item]):
                 self._failures += 1
                 if self._failures == 1:
                     log.exception(
-                        "spool %s: %d items lost; later failures are only counted", self._name, len(batch)
+                        "batch queue %s: %d items lost; later failures are only counted",
+                        self._name,
+                        len(batch),
                     )
 
     def _take(self) -> list[Item]:

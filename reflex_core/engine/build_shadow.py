@@ -74,7 +74,7 @@ def steps_of(
     try:
         return sampling_of(settings, policy, live)
     except ConfigurationError as error:
-        log.warning("the shadow takes all denoise steps: %s", error)
+        log.warning("the shadow policy takes all denoise steps: %s", error)
         return sampling_of(replace(settings, adaptive_steps=False), policy, live)
 
 

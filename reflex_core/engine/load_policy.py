@@ -111,7 +111,7 @@ def _calibrated(
 def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
     if settings.custom_embodiment_config:
         if settings.embodiment:
-            log.warning("--custom-embodiment-config wins over --embodiment %s", settings.embodiment)
+            log.warning("--custom-embodiment-config overrides --embodiment %s", settings.embodiment)
         return load_embodiment(Path(settings.custom_embodiment_config))
     if settings.embodiment:
         return load_preset(settings.embodiment)
@@ -132,4 +132,4 @@ def _log_load(policy: Policy) -> None:
     if policy.contract.state is None:
         log.warning("%s: this policy does not read the robot state", path)
     if policy.fit.action_statistics is None:
-        log.warning("%s: no statistics: actions are served as the network gives them", path)
+        log.warning("%s: no statistics: actions are served without un-normalisation", path)

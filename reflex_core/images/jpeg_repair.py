@@ -64,7 +64,7 @@ def decode_mended(data: bytes, complaint: str, colorspace: str = "RGB") -> Pixel
     times = _log_line.times()
     if times:
         log.warning(
-            "%d JPEG pictures were not as they should be and were mended, the last: %s",
+            "%d malformed JPEG images were repaired, the last: %s",
             times,
             escaped(complaint, 120),
         )

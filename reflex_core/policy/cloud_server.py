@@ -146,10 +146,10 @@ class CloudBreaker:
     def _changed(self, state: str, _: str) -> None:
         if state == OPEN:
             failures = self._circuit.threshold
-            log.warning("cloud: %d failures in a row: not asked until its /health is ready", failures)
+            log.warning("cloud: %d consecutive failures: no requests until its /health is ready", failures)
             threading.Thread(target=self._probe, name="reflex-cloud-probe", daemon=True).start()
         elif state == HALF_OPEN:
-            log.info("cloud: its /health is ready: asked again")
+            log.info("cloud: its /health is ready: requests resumed")
 
     def _probe(self) -> None:
         while not self._stopped.wait(self._every_s):

@@ -52,9 +52,7 @@ class Constants:
             )
         times = self._seldom.times()
         if times:
-            log.warning(
-                "%s: passed on as the formula gives it (%d times since this was last said)", said, times
-            )
+            log.warning("%s: passed on (%d times since the last log line)", said, times)
 
     def _named(self, index: int) -> str:
         return f"number {index} ({self._names[index]})" if index < len(self._names) else f"number {index}"

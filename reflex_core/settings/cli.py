@@ -43,7 +43,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """--config FILE, which is no setting but holds them."""
     parser.add_argument(
         "--config", metavar="FILE", action="append", default=None,
-        help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options win over it.",
+        help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options override it.",
     )  # fmt: skip
 
 

@@ -135,8 +135,8 @@ class Operating:
 
     def _tell(self, swap: Swap) -> None:
         log.warning(
-            "%s: slot a had %d %% of new episodes and has %d %%%s%s", swap.kind, swap.from_split, swap.to_split,
-            ", episodes under way move too" if swap.running else "", f": {swap.reason}" if swap.reason else "",
+            "%s: share of slot a of new episodes changed from %d %% to %d %%%s%s", swap.kind, swap.from_split, swap.to_split,
+            ", running episodes move too" if swap.running else "", f": {swap.reason}" if swap.reason else "",
         )  # fmt: skip
         for listener in tuple(self._listeners):
             listener(swap)

@@ -60,9 +60,7 @@ def require_room(
     needed = sum(map(weight_bytes, exports)) + workspace_bytes
     room = (probe or free_room)(gpu)
     if room is None:
-        log.warning(
-            "how much memory is free cannot be found out here; the policies need %.1f GB", needed / GB
-        )
+        log.warning("free memory cannot be determined here; the policies need %.1f GB", needed / GB)
         return
     allowed = SHARE * room.free_bytes
     if needed <= allowed:

@@ -100,5 +100,5 @@ class ConditionLog:
         if condition:
             self._log.warning("%s: %s%s", condition, text, more)
         else:
-            self._log.info("%s is over%s", self._told, more)
+            self._log.info("%s ended%s", self._told, more)
         self._told, self._changes = condition, 0

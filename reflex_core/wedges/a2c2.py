@@ -128,7 +128,7 @@ class A2C2:
                 return
             self._warned_s = now_s
         log.warning(
-            "A2C2 left the chunk of request %s as it is: %s: %s",
+            "A2C2 did not correct the chunk of request %s: %s: %s",
             request.request_id,
             type(error).__name__,
             error,

@@ -126,7 +126,7 @@ class Admission:
                 try:
                     self._begin(text)
                 except SettingError as error:
-                    log.error("%s; the objective stays as it was", error)
+                    log.error("%s; the objective is unchanged", error)
         return self._window
 
     def _begin(self, text: str) -> None:

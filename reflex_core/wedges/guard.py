@@ -140,7 +140,7 @@ class Guard:
         """Let the caller's chunks pass again. True when it was tripped. Raises CallerError for one that never asked."""
         was_tripped = self.trips.reset(caller)
         if was_tripped:
-            log.warning("%s is over for caller %r: it was reset", TRIPPED, caller)
+            log.warning("%s ended for caller %r: reset", TRIPPED, caller)
         return was_tripped
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:

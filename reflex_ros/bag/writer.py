@@ -163,7 +163,7 @@ class BagRecorder:
             self._degrade(error)
             return
         if self._problem:
-            log.warning("recording again, in %s; it had stopped after: %s", self.path, self._problem)
+            log.warning("recording resumed in %s; it had stopped after: %s", self.path, self._problem)
             self._problem = ""
             self._finish_the_unfinished()
 
@@ -277,4 +277,4 @@ class BagRecorder:
             try:
                 reindex(directory)
             except Exception as error:  # the new bag goes on, and `reflex bag reindex` says more
-                log.error("%s: not made whole, `reflex bag reindex` may: %s", directory, error)
+                log.error("%s: not indexed, try `reflex bag reindex`: %s", directory, error)

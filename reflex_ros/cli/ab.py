@@ -53,11 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     reporting.add_argument("traces", type=Path, nargs="+", help="trace files, or directories of them")
     reporting.add_argument(
-        "--split", type=_percent, help="percent of episodes for a, where traces do not say"
+        "--split", type=_percent, help="percentage of episodes for a, if the traces do not record it"
     )
-    reporting.add_argument("--alpha", type=_share, default=ALPHA, help="risk of deciding wrongly (0.05)")
+    reporting.add_argument(
+        "--alpha", type=_share, default=ALPHA, help="probability of a wrong decision (0.05)"
+    )
     reporting.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")
-    reporting.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw it")
+    reporting.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the report as SVG")
     return parser
 
 

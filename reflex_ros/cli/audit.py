@@ -37,14 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser(
-        "verify", help="find the first changed, removed, reordered or torn record", allow_abbrev=False
+        "verify", help="find the first changed, removed, reordered or incomplete record", allow_abbrev=False
     )
     checking.add_argument("log", type=Path, help="the audit directory, or one of its files")
     checking.add_argument(
-        "--head", type=_hash, help="hash of a record that must still be there, printed by `head` before"
+        "--head", type=_hash, help="hash of a record that must exist, printed earlier by `head`"
     )
     printing = commands.add_parser(
-        "head", help="print the hash of the last record, to be kept elsewhere", allow_abbrev=False
+        "head", help="print the hash of the last record, to be stored elsewhere", allow_abbrev=False
     )
     printing.add_argument("log", type=Path, help="the audit directory, or one of its files")
     return parser

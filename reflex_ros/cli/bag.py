@@ -13,12 +13,12 @@ from reflex_ros.bag.reindex import BagError, reindex
 def main(argv: list[str] | None = None) -> int:
     """Reindex a bag. 0 when it is whole now, 1 when it cannot be, 2 for a bad command line."""
     parser = argparse.ArgumentParser(
-        prog="reflex bag", description="Care for recorded bags.", allow_abbrev=False
+        prog="reflex bag", description="Maintain recorded bags.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser(
         "reindex",
-        help="write what a killed recorder left out: index, summary and metadata.yaml",
+        help="write what a killed recorder could not: index, summary and metadata.yaml",
         allow_abbrev=False,
     )
     making.add_argument("directory", type=Path, help="the directory of the bag")

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default=DEMO,
         type=export_path,
-        help="the export; demo, the embedded one, if left out",
+        help="the export; default: demo, the embedded one",
     )
     add_robot(parser)
     seen = parser.add_mutually_exclusive_group()
@@ -64,15 +64,19 @@ def _parser() -> argparse.ArgumentParser:
         default=SCENES,
         help="simulated scenes, for the embedded policy (%(default)s)",
     )
-    parser.add_argument("--seeds", type=_count, default=1, help="start noises per observation (%(default)s)")
+    parser.add_argument(
+        "--seeds", type=_count, default=1, help="start noise samples per observation (%(default)s)"
+    )
     parser.add_argument(
         "--max-difference",
         type=_share,
         default=0.01,
-        help="largest change of an action that is allowed, as a share of the joint's range (%(default)s)",
+        help="largest allowed change of an action, relative to the joint's range (%(default)s)",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "tensorrt"))
-    parser.add_argument("--write", action="store_true", help=f"keep the result in the export's {CONFIG_NAME}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the result into the export's {CONFIG_NAME}"
+    )
     return parser
 
 

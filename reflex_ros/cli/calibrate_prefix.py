@@ -42,24 +42,26 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex calibrate-prefix",
-        description="Measure how much a picture may change before --prefix-cache makes a new prefix.",
+        description="Measure how much an image may change before --prefix-cache computes a new prefix.",
         allow_abbrev=False,
     )
     parser.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     parser.add_argument(
         "--observations", type=Path, required=True, metavar="FOLDER",
-        help="recorded observations (docs/reference/observations.md); files that differ only in the number at the end of their names"
-        " show one scene that does not change",
+        help="recorded observations (docs/reference/observations.md); files whose names differ only in the number at the end"
+        " show one unchanged scene",
     )  # fmt: skip
     parser.add_argument(
         "--moved", type=Path, metavar="FOLDER",
-        help="the same after the smallest move that must be seen, each under the name of the one before",
+        help="the same scenes after the smallest move that must be detected, under the same file names",
     )  # fmt: skip
     add_robot(parser)
     parser.add_argument(
-        "--max-age-ms", type=_age, default=MAX_AGE_MS, help="how old a prefix may become (%(default)s)"
+        "--max-age-ms", type=_age, default=MAX_AGE_MS, help="maximum age of a prefix (%(default)s)"
     )
-    parser.add_argument("--write", action="store_true", help=f"keep the result in the export's {CONFIG_NAME}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the result into the export's {CONFIG_NAME}"
+    )
     return parser
 
 

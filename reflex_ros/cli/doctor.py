@@ -102,29 +102,29 @@ def _own_output() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex doctor",
-        description="Check this machine and what would be served here. Takes the options of `reflex serve`.",
+        description="Check this machine and the configuration that would be served. Takes the options of `reflex serve`.",
         usage="%(prog)s [export_dir] [options] [--ros-args ...]",
-        epilog="exit status: 0 nothing fails, 1 something does, 2 a bad option",
+        epilog="exit status: 0 no failure, 1 a failure, 2 a wrong option",
         allow_abbrev=False,
     )
     parser.add_argument(
         "export_dir",
         nargs="?",
         default=argparse.SUPPRESS,
-        help="export to check; demo: the embedded policy, which answers requests where none is named",
+        help="export to check; demo: the embedded policy, also the default",
     )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
-    parser.add_argument("--no-ros", action="store_true", help="Leave out the checks of ROS.")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--no-ros", action="store_true", help="Skip the checks of ROS.")
     parser.add_argument(
         "--show-calibration",
         action="store_true",
-        help="show what --auto-calibrate has measured, and nothing else",
+        help="only print the measurements of --auto-calibrate",
     )
     parser.add_argument(
         "--upgrade",
         nargs="+",
         metavar="FILE",
-        help="say what becomes of files of an earlier version, and nothing else: parameter files, embodiments, safety files,"
+        help="only judge files of an earlier version: parameter files, embodiments, safety files,"
         " exports, traces, bags, audit logs, calibrations, or folders of them",
     )
     add_config(parser)

@@ -33,32 +33,32 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reflex export", description="What an export brings along.", allow_abbrev=False
+        prog="reflex export", description="Maintain an export.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     sealing = commands.add_parser(
         "seal",
         help=f"write {RECEIPT} and {FIXTURE}",
-        description=f"Write {RECEIPT} (SHA-256 of every file) and {FIXTURE} (an observation and the chunk that is made"
-        " of it here, on the CPU). `reflex doctor` compares both on any machine.",
+        description=f"Write {RECEIPT} (SHA-256 of every file) and {FIXTURE} (an observation and the chunk computed"
+        " from it here, on the CPU). `reflex doctor` compares both on any machine.",
         allow_abbrev=False,
     )
     sealing.add_argument("export_dir", type=export_path, help="the export; demo: the embedded one")
     sealing.add_argument(
         "--observations", type=Path, metavar="FOLDER",
-        help="recorded observations (docs/reference/observations.md), of which the first is taken; a plain picture if left out",
+        help="recorded observations (docs/reference/observations.md), of which the first is used; default: a plain grey image",
     )  # fmt: skip
     add_robot(sealing)
-    sealing.add_argument("--seed", type=_seed, default=0, help="of the start noise (%(default)s)")
+    sealing.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (%(default)s)")
     sealing.add_argument(
         "--tolerance", type=_tolerance, default=TOLERANCE,
-        help="largest difference that is allowed elsewhere, in the network's own units (%(default)s)",
+        help="largest allowed difference on another machine, in the network's own units (%(default)s)",
     )  # fmt: skip
     sealing.add_argument(
         "--keep-parity", action="store_true",
-        help=f"keep the {FIXTURE} that is there, of the training code perhaps: only the hashes are written",
+        help=f"keep the {FIXTURE} that exists, for example of the training code: write only the hashes",
     )  # fmt: skip
-    sealing.add_argument("--force", action="store_true", help="replace what is there already")
+    sealing.add_argument("--force", action="store_true", help="replace existing files")
     return parser
 
 

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reflex guard", description="The limits of --safety-config.", allow_abbrev=False
+        prog="reflex guard", description="Make and check the limits of --safety-config.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("init", help="write a safety configuration from a URDF", allow_abbrev=False)
@@ -47,12 +47,10 @@ def _parser() -> argparse.ArgumentParser:
         help="stay this far inside the position limits of revolute joints",
     )  # fmt: skip
     making.add_argument(
-        "--partial", action="store_true", help="write what there is, though limits are missing"
+        "--partial", action="store_true", help="write the available limits even if some are missing"
     )
-    making.add_argument("--force", action="store_true", help="replace the output where it is there already")
-    checking = commands.add_parser(
-        "check", help="print the limits that would be in force", allow_abbrev=False
-    )
+    making.add_argument("--force", action="store_true", help="replace an existing output file")
+    checking = commands.add_parser("check", help="print the limits in force", allow_abbrev=False)
     checking.add_argument("--config", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
     for command in (making, checking):
         command.add_argument("--embodiment", help="embodiment preset: only its joints; check: its limits too")

@@ -17,14 +17,14 @@ COMMANDS = {
     "serve": "serve an ONNX export over ROS 2 and HTTP",
     "replay": "run recorded requests against a policy",
     "calibrate-adaptive": "measure how early an export's denoise loop may stop",
-    "calibrate-prefix": "measure how much a picture may change before a kept prefix is of no use",
+    "calibrate-prefix": "measure the image threshold of the prefix cache",
     "export": "write hashes and a parity fixture into an export",
     "doctor": "check this machine, the policy and the robot's description",
-    "guard": "make and check the safety configuration of a robot",
+    "guard": "make and check a safety configuration",
     "audit": "check the hash chain of an audit log",
     "ab": "compare the two policies of a server, from its traces",
-    "bag": "make a bag whole that was cut off",
-    "trace": "make a dataset to train with from traces",
+    "bag": "repair a bag whose recorder was killed",
+    "trace": "export a training dataset from traces",
 }
 
 

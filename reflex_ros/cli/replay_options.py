@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
     """What the user does not write of USUAL is None: --publish has no use for it."""
     parser = argparse.ArgumentParser(
         prog="reflex replay",
-        description="Run recorded requests against a policy and compare what comes out.",
-        epilog="exit status: 0 done, 1 trace or command line not right or nothing compared, 2 policy not loaded,"
+        description="Run recorded requests against a policy and compare the results.",
+        epilog="exit status: 0 done, 1 wrong trace or command line, or nothing compared, 2 policy not loaded,"
         " 3 what --fail-on names has failed",
         allow_abbrev=False,
     )
@@ -34,22 +34,27 @@ def parser() -> argparse.ArgumentParser:
     add("trace", type=Path, help="a .jsonl or .jsonl.gz trace, or the directory of a bag")
     add(
         "--model", type=export_path, metavar="DIR",
-        help="export to run, demo: the embedded one; needed unless --no-replay or --publish",
+        help="export to run, demo: the embedded one; required unless --no-replay or --publish",
     )  # fmt: skip
-    add("--model-b", type=export_path, metavar="DIR", help="export to run for what slot b answered")
+    add("--model-b", type=export_path, metavar="DIR", help="export to run for the answers of slot b")
     add("--diff", choices=(*MODES, ALL), help=f"what to compare ({ACTIONS})")
     add("--n", type=int, default=0, metavar="N", help="only the first N records; 0: all")
     add("--output", metavar="FILE", help="write a JSON report; - for standard output")
     add("--plot", type=Path, metavar="DIR", help="draw actions and latencies as PNG; needs reflex_ros[plot]")
     add("--fail-on", default="", choices=FAIL_ON, help="exit 3 if any diff of that kind fails")
-    add("--no-replay", action="store_true", help="read the trace and say what is in it; needs no model")
+    add("--no-replay", action="store_true", help="only describe the trace; needs no model")
     add(
         "--images",
         type=Path,
         metavar="DIR",
-        help="where the pictures of a hash_only trace are, under any names",
+        help="folder of the images of a hash_only trace, under any names",
     )
-    add("--seed", type=int, metavar="N", help="draw every start noise from this seed, whatever was recorded")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="draw all start noise from this seed instead of the recorded one",
+    )
     add("--device", choices=("auto", "cpu", "cuda", "tensorrt"), help="(auto)")
     robot = parser.add_mutually_exclusive_group()
     robot.add_argument(
@@ -58,17 +63,17 @@ def parser() -> argparse.ArgumentParser:
     robot.add_argument(
         "--custom-embodiment-config", default="", metavar="FILE", help="instead of the recorded one"
     )
-    add("--min-cos", type=float, metavar="X", help=f"least cosine ({TOLERANCES.min_cosine:g})")
+    add("--min-cos", type=float, metavar="X", help=f"minimum cosine ({TOLERANCES.min_cosine:g})")
     add("--max-abs", type=float, metavar="X", help=f"largest difference ({TOLERANCES.max_abs:g})")
     add(
         "--joint-share", type=float, metavar="X",
-        help="largest difference of a joint, as a share of its largest value in the chunk"
+        help="largest difference of a joint, relative to its largest value in the chunk"
         f" ({TOLERANCES.joint_share:g})",
     )  # fmt: skip
     add(
         "--allow-damage",
         action="store_true",
-        help="exit 0 for a trace that was cut off, if what is left passes",
+        help="exit 0 for a truncated trace if what is left passes",
     )
     replay_publish.add_arguments(parser)
     return parser

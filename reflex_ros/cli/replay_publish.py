@@ -38,16 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of --publish. What the user does not write is None."""
     group = parser.add_argument_group("onto ROS topics", f"what follows {ROS_ARGS} goes to rclpy")
     add = group.add_argument
-    add("--publish", action="store_true", help="publish what the robot saw, for a node to infer on; no model")
-    add("--rate", type=float, metavar="X", help="times the recorded pace (1)")
+    add(
+        "--publish", action="store_true", help="publish the recorded inputs, for another node; needs no model"
+    )
+    add("--rate", type=float, metavar="X", help="speed factor (1)")
     add(
         "--clock", action="store_true", default=None,
         help="keep the recorded stamps and publish /clock, for a node with use_sim_time; else stamps are now",
     )  # fmt: skip
-    add("--wait-s", type=float, metavar="S", help=f"how long to wait for a node to listen ({PATIENCE_S:g})")
+    add("--wait-s", type=float, metavar="S", help=f"time to wait for subscribers ({PATIENCE_S:g})")
     add(
         "--with-controller", action="store_true", default=None,
-        help="play also where somebody takes the commands of that node: what is behind it moves",
+        help="play even if a controller subscribes to that node's commands: its robot moves",
     )  # fmt: skip
 
 

@@ -13,9 +13,7 @@ from reflex_core.robot.presets import load_embodiment, load_preset
 def add_robot(parser: argparse.ArgumentParser) -> None:
     """--embodiment or --custom-embodiment-config, not both."""
     robot = parser.add_mutually_exclusive_group()
-    robot.add_argument(
-        "--embodiment", help="preset of the robot; the export's own embodiment.json if left out"
-    )
+    robot.add_argument("--embodiment", help="preset of the robot; default: the export's own embodiment.json")
     robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file of the robot")
 
 

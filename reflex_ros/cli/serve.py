@@ -87,17 +87,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="reflex serve",
         description="Serve an ONNX export over ROS 2 and HTTP.",
         usage="%(prog)s [export_dir] [options] [--ros-args ...]",
-        epilog=f"What follows {ROS_ARGS} is for rclpy; its -p and --params-file give settings too. Options win over them, and"
-        " they over --config.",
+        epilog=f"What follows {ROS_ARGS} is for rclpy; its -p and --params-file also give settings. Options override them, and"
+        " they override --config.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "export_dir",
         nargs="?",
         default=argparse.SUPPRESS,
-        help="the same as --export-dir; demo: the embedded policy, which commands a robot only if it is named so",
+        help="the same as --export-dir; demo: the embedded policy, which commands a robot only if named",
     )
-    parser.add_argument("--no-ros", action="store_true", help="Serve HTTP alone, even if ROS is there.")
+    parser.add_argument("--no-ros", action="store_true", help="Serve only HTTP, even if ROS is available.")
     add_config(parser)
     add_arguments(parser)
     return parser
@@ -152,7 +152,7 @@ def serve_http(settings: Settings) -> int:
         return 0
     [failure] = failures
     if not isinstance(failure, ConfigurationError):
-        log.error("the policy could not be made ready", exc_info=failure)
+        log.error("the policy failed to load", exc_info=failure)
     return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
 
 

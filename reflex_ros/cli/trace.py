@@ -47,10 +47,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="reflex trace", description="Make something of traces.", allow_abbrev=False
+        prog="reflex trace", description="Use recorded traces.", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    exporting = commands.add_parser("export", help="a dataset to train with", allow_abbrev=False)
+    exporting = commands.add_parser("export", help="export a training dataset", allow_abbrev=False)
     add = exporting.add_argument
     add("traces", type=Path, nargs="+", help="trace files, or directories of bags")
     add("--format", choices=tuple(WRITERS), required=True, help="lerobot needs reflex_ros[lerobot]")
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "--images",
         type=Path,
         metavar="DIR",
-        help="where the pictures of hash_only traces are, under any names",
+        help="folder of the images of hash_only traces, under any names",
     )
-    add("--allow-damage", action="store_true", help="export what is left of a trace that was cut off")
+    add("--allow-damage", action="store_true", help="export what is left of a truncated trace")
     return parser
 
 

@@ -46,7 +46,7 @@ def tell_of_node(engine: Engine, sidecar: Sidecar | None, plain: Callable[[str],
     try:
         tell(engine, sidecar, plain, node)
     except Exception as error:
-        node.get_logger().error(f"the ready table could not be made: {error}")
+        node.get_logger().error(f"the startup banner failed: {error}")
 
 
 def _serving(said: Mapping[str, Any], url: str) -> str:

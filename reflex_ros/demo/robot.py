@@ -173,7 +173,7 @@ class Robot(Node):
             self._trajectories_followed += 1
         except TrajectoryRefused as error:
             self._trajectories_refused += 1
-            self.get_logger().error(f"Trajectory refused, the arm keeps to what it had: {error}")
+            self.get_logger().error(f"Trajectory refused, the arm follows the previous one: {error}")
 
     def _reset(self) -> dict[str, object]:
         self._reset_scene()

@@ -63,7 +63,7 @@ def _heard(node: Node, engine: Engine, message: EpisodeOutcome, running: str) ->
     try:
         engine.report_outcome(message.episode_id or running, message.success, score, message.note)
     except ReflexError as error:
-        node.get_logger().error(f"an outcome was not taken: {error}")
+        node.get_logger().error(f"outcome ignored: {error}")
 
 
 def _follow(node: Node, engine: Engine, mirror: Callable[[int], None]) -> None:

@@ -95,7 +95,7 @@ class ChunkLoop:
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
         if self._thread.is_alive():
-            log.error("an inference does not end: it is left behind, and what comes of it is thrown away")
+            log.error("an inference does not end: it is abandoned, and its result will be discarded")
 
     def news(self) -> None:
         """A message arrived: look again whether a chunk is due."""

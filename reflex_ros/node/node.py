@@ -142,7 +142,7 @@ class ReflexNode:
             self.engine.unload()
             raise
         self.engine.undrivable = why
-        self.node.get_logger().warning(f"the node stays inactive and requests are answered: {why}")
+        self.node.get_logger().warning(f"the node stays inactive, HTTP requests are answered: {why}")
         await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
         self._tell()
 
@@ -252,7 +252,7 @@ class ReflexNode:
                 if change.name == "split" and self.engine.loaded is not None and not self._mirroring:
                     self.engine.pair().operating.set_split(change.value, "the parameter was set", "ros")
         except ReflexError as error:
-            self.node.get_logger().error(f"parameters not taken over: {error}")
+            self.node.get_logger().error(f"parameters not applied: {error}")
 
     def _mirror_split(self, split: int) -> None:
         """Let the parameter say what holds, whoever changed it."""

@@ -107,7 +107,7 @@ class Inputs:
         )
         for sentence in self.unheard:
             if sentence not in before:
-                self._node.get_logger().warning(f"not heard: {sentence}")
+                self._node.get_logger().warning(f"incompatible publisher: {sentence}")
         return connection_finding(self._buffer.topics, self.unheard)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Arrival], None], qos: QoSProfile) -> str:

@@ -64,7 +64,7 @@ class Watchdog:
         reason = self._loop.overdue()
         if not reason:
             if self._seen:
-                log.info("%s is over: the chunk loop is back", self._seen)
+                log.info("%s ended: the chunk loop runs again", self._seen)
             self._seen, self._held = "", False
             return
         if reason != self._seen:
@@ -79,4 +79,4 @@ class Watchdog:
             try:
                 self.check()
             except BaseException:  # whatever it was, the next look may hold the robot
-                log.exception("the watchdog could not look after the chunk loop")
+                log.exception("the watchdog could not check the chunk loop")

@@ -126,7 +126,7 @@ class HttpCloud:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
             if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-                log.warning("cloud: the API key travels unencrypted to %s: use https", self._base)
+                log.warning("cloud: the API key is sent unencrypted to %s: use https", self._base)
         log.info("cloud: when the policy fails, images, state and instruction are sent to %s", self._base)
         self._session: aiohttp.ClientSession | None = None
         self._loop = asyncio.new_event_loop()

@@ -93,7 +93,7 @@ class Hub:
                     await self._make_pictures(loop)
             except Exception:
                 # the stream falls silent and the page says so; the next turn tries again
-                log.exception("the page could not be made")
+                log.exception("the page snapshot failed")
             else:
                 self.made += 1
                 self._publish()
@@ -129,7 +129,9 @@ async def stream(request: web.Request, hub: Hub) -> web.StreamResponse:
                 await response.prepare(request)
             await asyncio.wait_for(response.write(part), hub.slow_s)
     except asyncio.TimeoutError:
-        log.warning("a page at %s was let go: it took no event within %.0f s", request.remote, hub.slow_s)
+        log.warning(
+            "a page at %s was disconnected: it read no event within %.0f s", request.remote, hub.slow_s
+        )
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:

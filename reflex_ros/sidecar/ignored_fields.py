@@ -60,7 +60,7 @@ def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
         said = ", ".join(
             f"{name} (did you mean {meant[name]}?)" if name in meant else name for name in names[:4]
         )
-        log.warning("%d requests had fields that nobody reads, the last: %s", times, said)
+        log.warning("%d requests had unknown fields, the last: %s", times, said)
     return IgnoredFields(names, meant)
 
 

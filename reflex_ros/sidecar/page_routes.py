@@ -110,7 +110,7 @@ async def _tell_robot(request: web.Request, done: str, act: Callable[[Robot], st
     if robot is None:
         message = "this server runs without a robot: it has no chunk loop to stop or resume"
         return response(problem(409, "no-robot", message, fresh_id()))
-    log.warning("%s asked over HTTP from %s", request.path[1:], request.remote)
+    log.warning("%s requested over HTTP from %s", request.path[1:], request.remote)
     try:
         # not on the clerk's thread: a stop does not queue behind /metrics
         message = await asyncio.get_running_loop().run_in_executor(None, act, robot)

@@ -59,5 +59,5 @@ def _document(camera: str, frame: Frame) -> dict[str, Any]:
         return {"camera": camera, "problem": str(error)}
     except Exception:
         log.exception("no thumbnail of camera '%.60s'", camera)
-        return {"camera": camera, "problem": "the picture cannot be made small; the log says why"}
+        return {"camera": camera, "problem": "no thumbnail; the log has the reason"}
     return {"camera": camera, "jpeg": base64.b64encode(jpeg).decode("ascii"), "bytes": len(jpeg)}

@@ -225,7 +225,7 @@ def test_other_joints_are_refused_and_the_arm_holds(world: World, names: tuple[s
     world.wait(lambda: world.score()["trajectories_refused"] > refused, "the refusal")
     for state in world.next("states", 60):
         np.testing.assert_allclose(positions(state), start_rad, atol=REACHED_RAD)
-    assert "Trajectory refused, the arm keeps to what it had" in tail(world.child.log)
+    assert "Trajectory refused, the arm follows the previous one" in tail(world.child.log)
 
 
 def test_a_command_for_the_scene_before_a_reset_is_ignored(world: World) -> None:

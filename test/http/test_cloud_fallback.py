@@ -272,7 +272,7 @@ def test_a_dead_cloud_is_soon_left_alone_and_found_again_when_it_is_back(
     there.engine.warm_up()
     wait_for(lambda: here.cloud.reachable)
     assert here.act(request()).chunk.source == CLOUD
-    assert "3 failures in a row" in caplog.text
+    assert "3 consecutive failures" in caplog.text
 
 
 def test_a_key_is_sent_and_a_wrong_one_is_no_answer(serve: Serve, edge: Any, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ class AuditLog:
             self._degrade(error)
             return
         if self._problem:
-            log.warning("audit log: writing again after: %s", self._problem)
+            log.warning("audit log: writing resumed after: %s", self._problem)
             self._problem = ""
 
     def _write_day(self, batch: Sequence[Draft]) -> int:

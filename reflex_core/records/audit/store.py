@@ -84,7 +84,7 @@ class AuditStore:
             self._put(b"\n")
         if torn:
             log.error(
-                "%s: the last %d bytes are not a whole record; the log goes on after them",
+                "%s: the last %d bytes are an incomplete record; the log continues after them",
                 files[-1],
                 len(torn),
             )

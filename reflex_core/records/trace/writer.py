@@ -187,7 +187,7 @@ class TraceWriter:
         self._written += len(lines)
         self._errors += sum(isinstance(entry.outcome, Failure) for entry in entries)
         if self._problem:
-            log.warning("recording again, in %s; it had stopped after: %s", self._file.path, self._problem)
+            log.warning("recording resumed in %s; it had stopped after: %s", self._file.path, self._problem)
             self._problem = ""
 
     def _line(self, entry: Entry) -> bytes:

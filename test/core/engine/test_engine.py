@@ -276,7 +276,7 @@ def test_a_file_of_its_own_wins_over_a_preset_and_that_is_logged(
         "mono_pi0_7", embodiment="franka", custom_embodiment_config=str(tmp_path / "robot.json")
     )
     assert engine.description()["embodiment"] == "custom"
-    assert "wins over --embodiment franka" in caplog.text
+    assert "overrides --embodiment franka" in caplog.text
 
 
 def test_joints_that_the_robot_calls_otherwise_are_served_by_their_own_names(make_engine: MakeEngine) -> None:
@@ -304,7 +304,7 @@ def test_actions_that_are_not_denormalised_are_announced(
     make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = make_engine("mono_pi0")
-    assert "actions are served as the network gives them" in caplog.text
+    assert "actions are served without un-normalisation" in caplog.text
     assert engine.description()["actions_denormalised"] is False
 
 

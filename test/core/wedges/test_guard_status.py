@@ -85,7 +85,7 @@ def test_a_trip_and_its_reset_are_in_the_log_once(caplog: pytest.LogCaptureFixtu
     assert said[0].startswith("the guard changed a chunk of caller 'a': panda_joint1 above max: 50 > ")
     assert said[0].count(";") == 2, "three lines are enough"
     assert said[1].startswith("guard_tripped: caller 'a': consecutive_clamp_limit_exceeded")
-    assert said[2] == "guard_tripped is over for caller 'a': it was reset"
+    assert said[2] == "guard_tripped ended for caller 'a': reset"
 
 
 def test_the_robot_of_this_process_has_log_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

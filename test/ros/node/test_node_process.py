@@ -195,7 +195,7 @@ def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
         assert line, said
         said += line
         ports = re.findall(r"serving .* at http://127\.0\.0\.1:(\d+)", line)
-    assert "the node stays inactive and requests are answered: a robot needs an embodiment" in said
+    assert "the node stays inactive, HTTP requests are answered: a robot needs an embodiment" in said
     assert Client(int(ports[0])).act().status == 200
     assert largest_segment(process.pid) >= 16 << 20, "Fast DDS runs with the profile for raw images"
     outsider.camera_on = outsider.joints_on = True

@@ -55,7 +55,7 @@ def test_a_late_loop_is_held_counted_and_logged_once(caplog: pytest.LogCaptureFi
             dog.check()
     assert dog.barking == ""
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-    assert "chunk_loop_late is over" in caplog.text
+    assert "chunk_loop_late ended" in caplog.text
 
 
 def test_every_time_it_is_late_counts() -> None:
@@ -110,7 +110,7 @@ def test_its_thread_looks_again_whatever_happened_and_ends_when_it_is_closed(
     assert rescued.wait(10.0)
     dog.close()
     assert not dog._thread.is_alive()
-    assert "the watchdog could not look after the chunk loop" in caplog.text
+    assert "the watchdog could not check the chunk loop" in caplog.text
 
 
 def test_it_looks_many_times_before_a_chunk_of_the_longest_age_is_late_and_keeps_no_process_alive() -> None:
