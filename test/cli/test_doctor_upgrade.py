@@ -259,7 +259,7 @@ def test_on_a_terminal_it_is_a_table() -> None:
         str(MADE / "safety/limits.json"),
     ]
     variables = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=variables, check=False)
+    done = subprocess.run(words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=variables, check=False)
     os.close(writer)
     shown = os.read(reader, 65536).decode()
     os.close(reader)
