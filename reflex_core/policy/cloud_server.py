@@ -75,7 +75,7 @@ class CloudServer(Protocol):
         ...
 
     def ready(self) -> bool:
-        """True when it says that it serves."""
+        """Return whether it says that it serves."""
         ...
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class CloudServer(Protocol):
 
 
 def believed(answer: CloudAnswer, expected: Expected) -> Floats:
-    """(n, action_dim) float32 with 1 <= n <= horizon, if the answer fits this robot. Raises CloudError."""
+    """Return (n, action_dim) float32 with 1 <= n <= horizon, if the answer fits this robot. Raises CloudError."""
     actions, width = answer.actions, len(expected.names)
     if actions.ndim != 2 or not len(actions) or actions.shape[1] != width:
         raise _doubt(f"actions of shape {actions.shape}, expected (n, {width})")

@@ -40,13 +40,13 @@ class Carrying:
             return None
 
     def at(self, record: Recorded) -> None:
-        """The cache's clock stands where it stood when the request came."""
+        """Set the cache's clock to where it stood when the request came."""
         answered_ns = timestamp_ns(record.timestamp)
         if answered_ns is not None:
             self._now_ns = answered_ns - int(record.total_ms * 1e6)
 
     def guidance(self, record: Recorded) -> Guidance | None:
-        """What guided the recorded chunk; None where nothing did, or where it cannot be found any more."""
+        """Return what guided the recorded chunk; None where nothing did, or where it cannot be found any more."""
         block = record.document.get("rtc")
         if not isinstance(block, dict) or not block.get("previous"):
             return None

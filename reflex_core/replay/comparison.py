@@ -147,6 +147,6 @@ class RequestDiff:
     steps: tuple[int, int] | None = None
 
     def passed(self, mode: str) -> bool:
-        """Whether the diff of that mode was made and passed."""
+        """Return whether the diff of that mode was made and passed."""
         made = {ACTIONS: self.actions, LATENCY: self.latency, CACHE: self.cache}[mode]
         return made is not None and made.passed

@@ -21,7 +21,7 @@ from reflex_core.replay.summary import Tally, Totals
 
 @contextmanager
 def writing(where: object) -> Iterator[None]:
-    """An OSError in here is about the report, and is a TraceError that says so; a reader that has gone is no error."""
+    """Raise an OSError in here, which is about the report, as a TraceError that says so; a reader that has gone is no error."""
     try:
         yield
     except BrokenPipeError:
@@ -58,7 +58,7 @@ class Report:
 
 
 def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any]:
-    """One entry of `per_request_diffs`; a mode that was not asked for is left out."""
+    """Return one entry of `per_request_diffs`; a mode that was not asked for is left out."""
     document: dict[str, Any] = {"seq": made.seq, "slot": made.slot}
     if made.error:
         return document | {"error": made.error}
@@ -104,7 +104,7 @@ def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any
 
 
 def summary_document(totals: Totals, plan: Plan, **told: Any) -> dict[str, Any]:
-    """The `summary`. told: what the caller knows: trace_file, model, exit_code, warnings."""
+    """Return the `summary`. told: what the caller knows: trace_file, model, exit_code, warnings."""
     return {
         **told,
         "diff_mode": "all" if len(plan.modes) > 1 else plan.modes[0],
@@ -126,7 +126,7 @@ def summary_document(totals: Totals, plan: Plan, **told: Any) -> dict[str, Any]:
 
 
 def tally_document(tally: Tally, plan: Plan) -> dict[str, Any]:
-    """Counts of one slot, or of all."""
+    """Return the counts of one slot, or of all."""
     passes = {f"n_pass_{mode}": tally.passed[mode] if mode in plan.modes else None for mode in tally.passed}
     return {
         "n_diffed": tally.diffed,
@@ -142,5 +142,5 @@ def tally_document(tally: Tally, plan: Plan) -> dict[str, Any]:
 
 
 def _plain(value: float | None) -> float | str | None:
-    """JSON has no infinity."""
+    """Return None for infinity, which JSON does not have."""
     return value if value is None or np.isfinite(value) else str(value)

@@ -40,7 +40,7 @@ def diff(record: Recorded, replayed: Replayed, modes: Sequence[str], tolerances:
 def actions_diff(
     recorded: Floats, replayed: Floats, names: Sequence[str], tolerances: Tolerances
 ) -> ActionsDiff:
-    """Two (horizon, action_dim) chunks in physical units.
+    """Compare two (horizon, action_dim) chunks in physical units.
 
     The same NaN or infinity in the same place is no difference; anywhere else it is an infinite one. The cosine alone
     is blind: it is 1 for a chunk that is 30 per cent too large, and 0.9999996 for a small joint of the wrong sign.
@@ -83,7 +83,7 @@ def cosine(
     before: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
     after: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
 ) -> float:
-    """Cosine of the angle between two vectors; 1 for two that are all zero, 0 where only one is."""
+    """Return the cosine of the angle between two vectors; 1 for two that are all zero, 0 where only one is."""
     lengths = float(np.linalg.norm(before)), float(np.linalg.norm(after))
     if lengths == (0.0, 0.0):
         return 1.0
@@ -93,7 +93,7 @@ def cosine(
 
 
 def latency_diff(record: Recorded, replayed: Replayed, tolerances: Tolerances) -> LatencyDiff:
-    """The whole request as recorded against the policy's time now; where nothing was recorded it passes."""
+    """Compare the whole request as recorded with the policy's time now; where nothing was recorded it passes."""
     injected = record.document.get("injected_latency_ms")
     before_ms = record.total_ms - (injected if isinstance(injected, (int, float)) else 0.0)
     stages = {

@@ -121,12 +121,12 @@ class Kept:
             self.latencies.add(latency.recorded_ms, latency.replayed_ms, latency.pct)
 
     def chosen(self) -> list[Drawn]:
-        """The first record and those that differ most, in the order of the trace."""
+        """Return the first record and those that differ most, in the order of the trace."""
         found = {} if self._first is None else {self._first.seq: self._first}
         return [drawn for _, drawn in sorted((found | {d.seq: d for _, _, d in self._worst}).items())]
 
     def tracks(self) -> list[Track]:
-        """The lines of the episodes that were kept, in the order in which they began."""
+        """Return the lines of the episodes that were kept, in the order in which they began."""
         return [track for track in self._tracks.values() if track.points]
 
     @property
@@ -161,12 +161,12 @@ class Watched:
 
 
 def watched(targets: Mapping[str, Target], kept: Kept | None) -> Mapping[str, Target]:
-    """The targets, each watched where something is to be kept."""
+    """Return the targets, each watched where something is to be kept."""
     return targets if kept is None else {slot: Watched(target, kept) for slot, target in targets.items()}
 
 
 def drawn_of(record: Recorded, replayed: Replayed, tolerances: Tolerances) -> Drawn:
-    """A record and its replay laid side by side, whatever their shapes."""
+    """Return a record and its replay laid side by side, whatever their shapes."""
     recorded = record.raw_actions
     count = recorded.shape[1]
     names = _labels(record.names or replayed.names, count)
@@ -181,7 +181,7 @@ def drawn_of(record: Recorded, replayed: Replayed, tolerances: Tolerances) -> Dr
 
 
 def apart(drawn: Drawn) -> Floats:
-    """(horizon, action_dim) absolute differences; NaN where there is nothing to compare, 0 for the same NaN twice."""
+    """Return (horizon, action_dim) absolute differences; NaN where there is nothing to compare, 0 for the same NaN twice."""
     rows = min(len(drawn.recorded), len(drawn.replayed))
     before, after = drawn.recorded[:rows], drawn.replayed[:rows]
     with np.errstate(invalid="ignore"):
@@ -215,7 +215,7 @@ def _labels(names: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _in_columns(actions: Floats, names: Sequence[str], wanted: Sequence[str]) -> Floats:
-    """(rows, len(wanted)): the columns by name, by place where no name is shared."""
+    """Return (rows, len(wanted)): the columns by name, by place where no name is shared."""
     made: Floats = np.full((len(actions), len(wanted)), np.nan, np.float32)
     shared = set(names) & set(wanted)
     for place, name in enumerate(wanted):

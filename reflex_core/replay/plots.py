@@ -39,7 +39,7 @@ OURS = re.compile(r"record-\d{6,}\.png|episode-\d{2,}\.png|latency\.png")
 
 
 def units_of(embodiment: Embodiment | None, names: Sequence[str]) -> dict[str, str]:
-    """The unit of each joint: grippers of range 0..1 count as shares, all else is SI, rad or m."""
+    """Return the unit of each joint: grippers of range 0..1 count as shares, all else is SI, rad or m."""
     if embodiment is None:
         return {}
     shares = {
@@ -102,7 +102,7 @@ def draw(kept: Kept, directory: Path, tolerances: Tolerances, units: Mapping[str
 
 
 def record_figure(drawn: Drawn, units: Mapping[str, str]) -> Figure:
-    """One chunk: for each joint both lines, and how far they are apart under them."""
+    """Draw one chunk: for each joint both lines, and how far they are apart under them."""
     figure, panels = _grid(len(drawn.names), _record_title(drawn))
     scale, label = _row_times(drawn.dt_s)
     differences = apart(drawn)
@@ -120,7 +120,7 @@ def record_figure(drawn: Drawn, units: Mapping[str, str]) -> Figure:
 
 
 def episode_figure(track: Track, units: Mapping[str, str]) -> Figure:
-    """An episode: the first action of every chunk, and the largest difference anywhere in the chunk."""
+    """Draw an episode: the first action of every chunk, and the largest difference anywhere in the chunk."""
     from matplotlib.ticker import MaxNLocator
 
     figure, panels = _grid(len(track.names), _episode_title(track))
@@ -139,7 +139,7 @@ def episode_figure(track: Track, units: Mapping[str, str]) -> Figure:
 
 
 def latency_figure(values: Sequence[tuple[float, float, float]], tolerances: Tolerances) -> Figure:
-    """Histograms of (recorded ms, replayed ms, change in per cent) of every request."""
+    """Draw histograms of (recorded ms, replayed ms, change in per cent) of every request."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -172,7 +172,7 @@ def latency_figure(values: Sequence[tuple[float, float, float]], tolerances: Tol
 
 
 def _grid(joints: int, title: str) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """A figure with two axes per joint, and what the colours mean. Laid out by hand: it takes a third of the time."""
+    """Return a figure with two axes per joint, and what the colours mean. Laid out by hand: it takes a third of the time."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -300,7 +300,7 @@ def _finite(values: Floats) -> Floats:
 
 
 def _short(text: str, length: int) -> str:
-    """A name from a trace as it may stand in a picture: no control characters, no formula, not too long."""
+    """Return a name from a trace as it may stand in a picture: no control characters, no formula, not too long."""
     plain = "".join(character if character.isprintable() else "?" for character in text).replace("$", r"\$")
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
@@ -310,6 +310,6 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a replay has drawn it: the picture itself says so, near its beginning."""
+    """Return whether a replay has drawn it: the picture itself says so, near its beginning."""
     with path.open("rb") as stream:
         return f"{MARK}\0{MADE_BY}".encode() in stream.read(1024)

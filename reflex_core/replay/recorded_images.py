@@ -37,7 +37,7 @@ class ImageFiles:
         return len(self._paths)
 
     def frame(self, sha256: str) -> Frame | None:
-        """The picture with that hash, not yet decoded; None where there is none."""
+        """Return the picture with that hash, not yet decoded; None where there is none."""
         path = self._paths.get(sha256)
         if path is None:
             return None
@@ -48,7 +48,7 @@ class ImageFiles:
 
 
 def frames_of(record: Recorded, files: ImageFiles | None, first_camera: str) -> Mapping[str, Frame]:
-    """Every recorded camera's frame by the robot's name for it. Raises TraceError for one that cannot be had.
+    """Return every recorded camera's frame by the robot's name for it. Raises TraceError for one that cannot be had.
 
     first_camera: whose picture it is where the writer kept one image without a name.
     """

@@ -40,7 +40,7 @@ class Plan:
 
 
 def modes_of(diff_mode: str) -> tuple[str, ...]:
-    """The modes that a `--diff` asks for."""
+    """Return the modes that a `--diff` asks for."""
     return MODES if diff_mode == ALL else (diff_mode,)
 
 
@@ -65,7 +65,7 @@ def replay(
 
 
 def limited(source: Source, limit: int) -> Iterator[Recorded]:
-    """The first `limit` records, all with 0; none is read beyond."""
+    """Return the first `limit` records, all with 0; none is read beyond."""
     for number, record in enumerate(source, start=1):
         yield record
         if number == limit:
@@ -73,7 +73,7 @@ def limited(source: Source, limit: int) -> Iterator[Recorded]:
 
 
 def why_left_out(record: Recorded) -> str:
-    """Why there is nothing to run again; empty where there is.
+    """Return why there is nothing to run again; empty where there is.
 
     A hold that the guard put in the place of a policy's chunk is run again: the chunk stands in raw_actions.
     """
@@ -97,7 +97,7 @@ def one(record: Recorded, target: Target, plan: Plan) -> RequestDiff:
 
 
 def failed(totals: Totals, plan: Plan) -> bool:
-    """Whether `fail_on` is to be raised. Nothing compared, a target that raised and other shapes are failures."""
+    """Return whether `fail_on` is to be raised. Nothing compared, a target that raised and other shapes are failures."""
     if not plan.fail_on:
         return False
     tally = totals.everything
@@ -111,13 +111,13 @@ def failed(totals: Totals, plan: Plan) -> bool:
 
 
 def judges(plan: Plan) -> bool:
-    """Whether what `fail_on` names is compared at all."""
+    """Return whether what `fail_on` names is compared at all."""
     mode = LATENCY if plan.fail_on == LATENCY_MEDIAN else plan.fail_on
     return mode in ("", ALL) or mode in plan.modes
 
 
 def hashes_of(header: Mapping[str, Any], slot: str) -> tuple[str, str]:
-    """(model_hash, config_hash) of what answered in a slot, empty where not recorded.
+    """Return (model_hash, config_hash) of what answered in a slot, empty where not recorded.
 
     The header's own, unless the trace has several policies.
     """

@@ -29,7 +29,7 @@ class Median:
 
 
 def median(values: list[float]) -> Median:
-    """Median with an interval from order statistics, which supposes nothing about the distribution.
+    """Return the median with an interval from order statistics, which supposes nothing about the distribution.
 
     The interval's ranks are the binomial's quantiles (Conover, Practical Nonparametric Statistics, 3.2), for more than
     50 values by its normal approximation. Raises ValueError for no values.
@@ -46,7 +46,7 @@ def median(values: list[float]) -> Median:
 
 
 def _rank(count: int) -> int:
-    """How many values may be left out at either end of `count`, each end with a risk of 2.5 per cent."""
+    """Return how many values may be left out at either end of `count`, each end with a risk of 2.5 per cent."""
     if count > 50:
         return max(0, math.floor((count - 1.96 * math.sqrt(count)) / 2) - 1)
     below, rank = 0.0, 0
@@ -113,7 +113,7 @@ class Tally:
             self.joints[joint.name] = max(joint.max_abs, self.joints.get(joint.name, 0.0))
 
     def latency(self, allowed_pct: float) -> dict[str, Any] | None:
-        """Medians of the latencies, and whether the change of each request is beyond `allowed_pct` in the middle.
+        """Return medians of the latencies, and whether the change of each request is beyond `allowed_pct` in the middle.
 
         None where no latency was compared. `verdict`: slower or faster where the whole interval is beyond, same where
         it is within, else unclear.
@@ -134,7 +134,7 @@ class Tally:
 
 
 def verdict(change: Median, allowed_pct: float) -> str:
-    """What an interval of changes in per cent says: slower, faster, same or unclear."""
+    """Return what an interval of changes in per cent says: slower, faster, same or unclear."""
     if change.low is None or change.high is None:
         return UNCLEAR
     if change.low > allowed_pct:

@@ -86,7 +86,7 @@ class PolicyTarget:
         return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms, made.cache.status)
 
     def sampling(self, record: Recorded) -> Sampling:
-        """How the recorded chunk was sampled; a loop inside the graph has no choice and ignores it."""
+        """Return how the recorded chunk was sampled; a loop inside the graph has no choice and ignores it."""
         block = record.document.get("denoise") or {}
         adaptive = bool(block.get("adaptive"))
         configured = block.get("steps_configured")
@@ -108,7 +108,7 @@ class PolicyTarget:
 def in_order(
     actions: Floats, names: tuple[str, ...], recorded: tuple[str, ...]
 ) -> tuple[Floats, tuple[str, ...]]:
-    """The columns in the recorded order where both sides name the same joints; else as they are."""
+    """Return the columns in the recorded order where both sides name the same joints; else as they are."""
     if names == recorded or sorted(names) != sorted(recorded) or len(set(names)) != len(names):
         return actions, names
     return np.ascontiguousarray(actions[:, [names.index(name) for name in recorded]]), recorded
@@ -181,7 +181,7 @@ def _adaptive(
 def differences(
     policy: Policy, header: Mapping[str, Any], model_hash: str, config_hash: str
 ) -> tuple[str, ...]:
-    """Sentences about what is not as it was recorded."""
+    """Return sentences about what is not as it was recorded."""
     export, notes = policy.export, []
     if not model_hash:
         notes.append("the trace does not name the hash of the recorded model")

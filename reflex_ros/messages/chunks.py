@@ -25,7 +25,7 @@ _FIELDS = frozenset(ActionChunkMsg.get_fields_and_field_types())
 def chunk_message(
     served: Served, observation_stamp_ns: int, age_ms: float, chunk_id: int, start: int
 ) -> ActionChunkMsg:
-    """The answer as ~/action_chunk. `start` is the first row that has not elapsed."""
+    """Return the answer as ~/action_chunk. `start` is the first row that has not elapsed."""
     chunk = served.chunk
     message = _chunk_message(chunk, observation_stamp_ns, chunk_id, start)
     message.episode_id = served.episode_id or ""
@@ -55,7 +55,7 @@ def _set(message: ActionChunkMsg, document: Document, prefix: str = "") -> None:
 def hold_message(
     chunk: ActionChunk, now_ns: int, episode_id: str, chunk_id: int, start: int
 ) -> ActionChunkMsg:
-    """A hold as ~/action_chunk: where the robot comes to rest. `start` is the first row that can be reached in time."""
+    """Return a hold as ~/action_chunk: where the robot comes to rest. `start` is the first row that can be reached in time."""
     message = _chunk_message(chunk, now_ns, chunk_id, start)
     message.episode_id = episode_id
     return message
@@ -78,7 +78,7 @@ def _chunk_message(chunk: ActionChunk, stamp: int, chunk_id: int, start: int) ->
 
 
 def trajectory_message(chunk: ActionChunk, stamp: int, start: int) -> JointTrajectory:
-    """Rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp (0: on arrival).
+    """Return rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp (0: on arrival).
 
     Row i is to be reached at stamp + (i + 1) * dt_s; positions in rad or m, in the order of the joint names.
     """

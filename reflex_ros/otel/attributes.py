@@ -47,7 +47,7 @@ class Finished:
 
 
 def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: int) -> Finished:
-    """The request as it is kept. seq: its record in the trace, -1 where there is none."""
+    """Return the request as it is kept. seq: its record in the trace, -1 where there is none."""
     observation = request.observation
     state = observation.state
     return Finished(
@@ -68,7 +68,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: in
 
 
 def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Attributes:
-    """Everything about the request and what came of it. models: the export directory of each policy slot."""
+    """Return everything about the request and what came of it. models: the export directory of each policy slot."""
     outcome = act.outcome
     # which of two policies failed is not known here
     only = next(iter(models.values())) if len(models) == 1 else None
@@ -124,12 +124,12 @@ def _served(served: Served) -> dict[str, Any]:
 
 
 def _named(prefix: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a block says, as attributes."""
+    """Return what a block says, as attributes."""
     return {_OTHER_NAMES.get(name, f"reflex.{prefix}{name}"): value for name, value in document.items()}
 
 
 def stages(act: Finished) -> list[tuple[str, int, int]]:
-    """(name, start, end) of each part of the inference, on the monotonic clock.
+    """Return (name, start, end) of each part of the inference, on the monotonic clock.
 
     Their durations are measured, their places follow: one after the other, the last one ending where the answer was
     complete. What comes between (the guard, above all) takes well under a millisecond; an injected delay is known.
@@ -147,7 +147,7 @@ def stages(act: Finished) -> list[tuple[str, int, int]]:
 
 
 def _clean(value: Any) -> Attribute | None:
-    """What OTLP takes: numpy scalars as plain ones, text that can be written as UTF-8. None leaves it out."""
+    """Return what OTLP takes: numpy scalars as plain ones, text that can be written as UTF-8. None leaves it out."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, str):

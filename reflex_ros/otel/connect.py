@@ -18,7 +18,7 @@ TRACES_PATH = "/v1/traces"
 
 
 def connect_tracing(settings: Settings, models: Mapping[str, str], embodiment: str) -> Recorder:
-    """The recorder of --otel-endpoint. models: the export directory of each policy slot.
+    """Open the recorder of --otel-endpoint. models: the export directory of each policy slot.
 
     Raises SettingError for a URL that cannot be used, ConfigurationError where the extra is not installed.
     """
@@ -49,7 +49,7 @@ def _tracing() -> type[Tracing]:
 
 
 def traces_url(base: str) -> str:
-    """Where spans go: the base URL of the receiver with /v1/traces, unless it ends with that already."""
+    """Return where spans go: the base URL of the receiver with /v1/traces, unless it ends with that already."""
     problem = ""
     try:
         parts = urlsplit(base)

@@ -66,7 +66,7 @@ CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 def make_app(
     engine: Engine, api_key: bytes | None, robot: Robot | None = None, body_bytes: int = MOST_BYTES
 ) -> web.Application:
-    """The application; its worker threads live as long as it does. body_bytes: for all requests together."""
+    """Return the application; its worker threads live as long as it does. body_bytes: for all requests together."""
     app = web.Application(middlewares=[_failurein_json])
     app[ENGINE] = engine
     app[WAITING] = Waiting()

@@ -18,7 +18,7 @@ VARIABLE = "REFLEX_API_KEY"
 
 
 def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> bytes | None:
-    """The key of --api-key-file, else of the environment, else None. Raises SettingError for a bad file."""
+    """Return the key of --api-key-file, else of the environment, else None. Raises SettingError for a bad file."""
     if not settings.api_key_file:
         return environment.get(VARIABLE, "").strip().encode() or None
     path = Path(settings.api_key_file)
@@ -34,7 +34,7 @@ def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) ->
 
 
 def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
-    """True without a key, or when `Authorization: Bearer` (which goes first) or `X-Reflex-Key` brings it."""
+    """Return True without a key, or when `Authorization: Bearer` (which goes first) or `X-Reflex-Key` brings it."""
     if key is None:
         return True
     scheme, _, token = headers.get("Authorization", "").strip().partition(" ")

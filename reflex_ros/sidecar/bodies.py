@@ -69,7 +69,7 @@ class BodyMemory:
 
     @contextmanager
     def body(self, stream: StreamReader) -> Iterator[Body]:
-        """Room for one body, for as long as it is needed: its client may go before the worker that has it is done."""
+        """Hold room for one body for as long as it is needed: its client may go before the worker that has it is done."""
         self._loop = asyncio.get_running_loop()
         body = Body(self, stream)
         with self._lock:
@@ -87,7 +87,7 @@ class BodyMemory:
         self.reserve(body, size // EXPANSION)
 
     def whole(self, data: bytes) -> Body:
-        """A body that came by no stream."""
+        """Return a body that came by no stream."""
         return Body(self, None, bytearray(data))
 
     def _release(self, body: Body) -> None:
@@ -112,7 +112,7 @@ class BodyMemory:
             self.bytes += size
 
     def take(self, body: Body) -> bytearray:
-        """The bytes of a body, which nothing else keeps alive. Raises StalledError where it was given up."""
+        """Return the bytes of a body, which nothing else keeps alive. Raises StalledError where it was given up."""
         with self._lock:
             if body.given_up:
                 raise _no_room()
@@ -127,7 +127,7 @@ class BodyMemory:
                 self.bytes -= size
 
     def grown(self, body: Body) -> None:
-        """A body is all that it will be. Raises StalledError where it was given up."""
+        """Say that a body is all that it will be. Raises StalledError where it was given up."""
         with self._lock:
             if body.given_up:
                 raise _no_room()
@@ -150,7 +150,7 @@ def _no_room() -> StalledError:
 
 
 async def worked(pool: Executor, body: Body, work: Callable[..., T], *arguments: object) -> T:
-    """What a worker makes of a body, whose room is kept until that worker is done."""
+    """Run `work` in a worker and return what it makes of a body, whose room is kept until that worker is done."""
     future = pool.submit(work, *arguments)
     body.work = future
     return await asyncio.wrap_future(future)
@@ -197,7 +197,7 @@ async def _read(stream: StreamReader, body: Body, limit: int) -> None:
 
 
 def unpacked(body: Body, encoding: str, limit: int) -> bytearray:
-    """What a body with this Content-Encoding holds, taken out of it; not for the event loop.
+    """Unpack what a body with this Content-Encoding holds, and take it out of it; not for the event loop.
 
     Raises EncodingError for an encoding that is not known, BodyError for bytes that are not in it, TooLargeError, and
     StalledError where the bodies of all requests leave no room for it.
@@ -247,7 +247,7 @@ def _unpack(body: Body, packed: bytearray, name: str, limit: int) -> bytearray:
 
 
 def _promised(packed: bytearray, limit: int) -> int:
-    """How many bytes gzip's last four say that it unpacks to, so that who finds no room is told before the work."""
+    """Return how many bytes gzip's last four say that it unpacks to, so that who finds no room is told before the work."""
     if packed[:2] != b"\x1f\x8b":
         return 0
     return min(int.from_bytes(packed[-4:], "little"), len(packed) * MOST_TO_ONE, limit)

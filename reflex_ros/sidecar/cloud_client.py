@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 
 
 def read_cloud_key(path: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The key of the file, else of REFLEX_CLOUD_API_KEY, else None. Raises SettingError for one that cannot be sent."""
+    """Return the key of the file, else of REFLEX_CLOUD_API_KEY, else None. Raises SettingError for one that cannot be sent."""
     text = environment.get(VARIABLE, "")
     where = f"the environment variable {VARIABLE}"
     if path:
@@ -71,7 +71,7 @@ def read_cloud_key(path: str, environment: Mapping[str, str] = os.environ) -> st
 
 
 def connect_cloud(settings: Settings) -> HttpCloud:
-    """The server of --cloud-fallback. Raises SettingError for a URL or key that cannot be used."""
+    """Return the server of --cloud-fallback. Raises SettingError for a URL or key that cannot be used."""
     return HttpCloud(settings.cloud_fallback, read_cloud_key(settings.cloud_api_key_file))
 
 
@@ -87,7 +87,7 @@ def check_cloud(settings: Settings) -> None:
 
 
 def checked_url(url: str) -> SplitResult:
-    """The parts of a base URL such as https://host:8000/prefix. Raises SettingError for anything else."""
+    """Return the parts of a base URL such as https://host:8000/prefix. Raises SettingError for anything else."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -143,7 +143,7 @@ class HttpCloud:
         return answer_of(status, reply, request.request_id)
 
     def ready(self) -> bool:
-        """True when GET /health says 200."""
+        """Return whether GET /health says 200."""
         try:
             status, _ = self._run(self._exchange("GET", "/health", None), HEALTH_TIMEOUT_S, None)
         except CloudError:
@@ -169,7 +169,7 @@ class HttpCloud:
         left_s: float,
         cancellation: Cancellation | None,
     ) -> Result:
-        """The exchange on the loop's thread, ended when the time is over or nobody waits any more."""
+        """Run the exchange on the loop's thread; it ends when the time is over or nobody waits any more."""
         try:
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         except RuntimeError as error:  # the loop is closed
@@ -252,7 +252,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def body_of(request: Request) -> bytes:
-    """The body of POST /act for this request. Raises ObservationError for a frame that cannot be decoded."""
+    """Return the body of POST /act for this request. Raises ObservationError for a frame that cannot be decoded."""
     observation = request.observation
     document: dict[str, Any] = {
         "images": {
@@ -274,14 +274,14 @@ def body_of(request: Request) -> bytes:
 
 
 def _encoded(frame: Frame) -> Any:
-    """The file of an encoded frame as it came, a JPEG of a raw one."""
+    """Return the file of an encoded frame as it came, a JPEG of a raw one."""
     if frame.encoding in ("jpeg", "png") and frame.decoder is None:
         return frame.data
     return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb(frame)), quality=JPEG_QUALITY, colorspace="RGB")
 
 
 def answer_of(status: int, body: bytes, request_id: str) -> CloudAnswer:
-    """What a reply says. Raises CloudError when it says nothing that could be a chunk for this request."""
+    """Read what a reply says. Raises CloudError when it says nothing that could be a chunk for this request."""
     if status != 200:
         raise CloudError(STATUS, f"status {status}: {body[:200]!r}")
     try:
@@ -310,7 +310,7 @@ def answer_of(status: int, body: bytes, request_id: str) -> CloudAnswer:
 
 
 def _actions(rows: object) -> Floats:
-    """(n, m) float32 of a list of equally long rows of JSON numbers. What does not fit float32 becomes Inf."""
+    """Return (n, m) float32 of a list of equally long rows of JSON numbers. What does not fit float32 becomes Inf."""
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
         raise CloudError(INVALID, "'actions' is no list of rows")
     if len({len(row) for row in rows}) > 1:

@@ -15,7 +15,7 @@ KEY_NEEDED = "this server can be reached from other machines without an API key,
 
 
 def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) -> tuple[str, str] | None:
-    """Slug and sentence of what is refused where there is no API key; None for what is answered.
+    """Return slug and sentence of what is refused where there is no API key; None for what is answered.
 
     alone: only this machine can ask. Files of the page, /health and /metrics are not asked about here.
     """
@@ -32,7 +32,7 @@ def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) 
 
 
 def from_elsewhere(headers: Mapping[str, str]) -> bool:
-    """True for a request that a browser sends for a page which this server did not serve.
+    """Return True for a request that a browser sends for a page which this server did not serve.
 
     A page may always send to another server, and a name may be made to point at 127.0.0.1 after the page was loaded;
     so the request's Origin must be the address it is sent to, and that must be a number or localhost. Programs send no
@@ -52,7 +52,7 @@ def _of_an_unknown_page(headers: Mapping[str, str]) -> bool:
 
 
 def is_own_name(host: str) -> bool:
-    """Whether a Host header is an IP address or localhost: names that nobody else can point here."""
+    """Return whether a Host header is an IP address or localhost: names that nobody else can point here."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         if name == "localhost" or name.endswith(".localhost"):

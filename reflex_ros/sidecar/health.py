@@ -16,7 +16,7 @@ _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
 
 def health(engine: Engine) -> Reply:
-    """200 only while a policy is ready; the body says where the engine is on its way."""
+    """Return 200 only while a policy is ready; the body says where the engine is on its way."""
     loaded, state = engine.loaded, engine.state
     policy = loaded.policy if loaded else None
     document = {
@@ -43,7 +43,7 @@ def health(engine: Engine) -> Reply:
 
 
 def public_reason(state: str, reason: str) -> str:
-    """The engine's own sentence names files, and anybody may read /health."""
+    """Return what anybody may read of why it is not ready: the engine's own sentence names files."""
     if state != FAILED:
         return ""
     return (
@@ -54,7 +54,7 @@ def public_reason(state: str, reason: str) -> str:
 
 
 def config(engine: Engine) -> Reply:
-    """reflex_config.json as the export brings it, and what is effectively served."""
+    """Return reflex_config.json as the export brings it, and what is effectively served."""
     loaded = engine.loaded
     written = dict(loaded.policy.export.config) if loaded else {}
     document = written | {"robot_id": engine.settings.robot_id, "effective": engine.description()}
@@ -62,7 +62,7 @@ def config(engine: Engine) -> Reply:
 
 
 def without_paths(value: Any) -> Any:
-    """The same document with absolute paths cut to their last part: they tell about this machine."""
+    """Return the same document with absolute paths cut to their last part: they tell about this machine."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

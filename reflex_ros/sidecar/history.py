@@ -72,7 +72,7 @@ class RequestHistory:
                 self._note(served)
 
     def snapshot(self) -> HistorySnapshot:
-        """Everything, as of one moment."""
+        """Return everything that was remembered, as of one moment."""
         with self._lock:
             return HistorySnapshot(
                 self._answer,
@@ -115,7 +115,7 @@ class RequestHistory:
 
 
 def _kind(event: Event) -> tuple[str, ...]:
-    """What makes two events the same: all but the numbers."""
+    """Return what makes two events the same: all but the numbers."""
     return (
         event.slot,
         event.episode_id,

@@ -65,7 +65,7 @@ def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
 
 
 def _unread(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(name, the field that it looks like or "")."""
+    """Return (name, the field that it looks like or "")."""
     for key in asked:
         if key not in KNOWN:
             yield key, _near(key, KNOWN)

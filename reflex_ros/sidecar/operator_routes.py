@@ -19,14 +19,14 @@ from reflex_ros.sidecar.wires.json import document as json_document
 
 
 def guard_status(engine: Engine) -> Reply:
-    """`enabled` is false before a policy is loaded; everything else as the guard says it."""
+    """Return how the guard stands towards all callers; `enabled` is false before a policy is loaded."""
     loaded = engine.loaded
     document = {"enabled": False} if loaded is None else dataclasses.asdict(loaded.guard.status())
     return Reply(200, orjson.dumps(document))
 
 
 def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -> Reply:
-    """Whether the caller named in the body was tripped; without a body, the only caller that is.
+    """Return whether the caller named in the body was tripped; without a body, the only caller that is.
 
     robot: of this process; a reset of its guard also takes what its joints read now for true, as ~/reset_guard does.
     404 for a caller that never asked, 422 where it is not clear who is meant, 400 where there is no guard.
@@ -65,7 +65,7 @@ def _caller(body: bytes) -> str | None:
 
 
 def breaker_reset(engine: Engine) -> Reply:
-    """Whether the breaker was open; 400 where there is none."""
+    """Return whether the breaker was open; 400 where there is none."""
     try:
         return Reply(200, orjson.dumps({"reset": True, "was_open": engine.reset_breaker()}))
     except ReflexError as error:

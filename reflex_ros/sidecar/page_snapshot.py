@@ -48,7 +48,7 @@ class Snapshots:
         self._pictured: Answer | None = None
 
     def state(self) -> bytes:
-        """JSON of everything but the pictures."""
+        """Return JSON of everything but the pictures."""
         seen = self._history.snapshot()
         look = self._robot.look() if self._robot is not None else None
         document = state_document(self._engine, seen, look) | {"only_stop": self._only_stop}
@@ -57,7 +57,7 @@ class Snapshots:
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
     def pictures(self) -> bytes | None:
-        """JSON of the frames of the newest inference, or None where those are out already."""
+        """Return JSON of the frames of the newest inference, or None where those are out already."""
         answer = self._history.snapshot().answer
         if answer is None or answer is self._pictured:
             return None
@@ -66,7 +66,7 @@ class Snapshots:
 
 
 def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> dict[str, Any]:
-    """Times in ms or s as the names say; null stands for what is not known or has no limit."""
+    """Return all that the page shows; times in ms or s as the names say, null for what is not known or has no limit."""
     loaded, settings = engine.loaded, engine.settings
     known = engine.description()
     return {
@@ -94,7 +94,7 @@ def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> 
 
 
 def _private(engine: Engine, look: Look | None) -> dict[str, str]:
-    """Sentences that name files, and what anybody may read instead."""
+    """Return sentences that name files, and what anybody may read instead."""
     found = {look.refusal: REFUSED} if look is not None else {}
     found[engine.reason] = public_reason(engine.state, engine.reason) or REFUSED
     found.pop("", None)
@@ -102,7 +102,7 @@ def _private(engine: Engine, look: Look | None) -> dict[str, str]:
 
 
 def _without(value: Any, private: Mapping[str, str]) -> Any:
-    """The same document; private sentences are quoted in others too."""
+    """Return the same document; private sentences are quoted in others too."""
     if not private:
         return value
     if isinstance(value, dict):
@@ -142,7 +142,7 @@ def _request(answer: Answer | None) -> dict[str, Any] | None:
 
 
 def _chunk(answer: Answer | None, loaded: Loaded | None) -> dict[str, Any] | None:
-    """The newest chunk by joint. since_s: time since the observation, which is when row 0 began."""
+    """Return the newest chunk by joint. since_s: time since the observation, which is when row 0 began."""
     if answer is None:
         return None
     request, served = answer.request, answer.served
@@ -181,7 +181,7 @@ def _finite(value: float) -> float | None:
 
 
 def _latency(seen: HistorySnapshot, settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
-    """A histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
+    """Return a histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
     ordered = sorted(seen.latencies_ms)
     window = loaded.admission.window if loaded is not None else None
     slo = None
@@ -214,7 +214,7 @@ def _latency(seen: HistorySnapshot, settings: Settings, loaded: Loaded | None) -
 
 
 def nice_top(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... at or above a value: a scale that does not tremble."""
+    """Return the next of 1, 2, 5, 10, 20, ... at or above a value: a scale that does not tremble."""
     if value <= 1.0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -222,7 +222,7 @@ def nice_top(value: float) -> float:
 
 
 def _guard(seen: HistorySnapshot, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
-    """How the guard stands towards the robot of this process; where there is none, towards all callers together."""
+    """Return how the guard stands towards the robot of this process; where there is none, towards all callers together."""
     if loaded is None:
         return None
     status = loaded.guard.status(ROS if look is not None else "")
@@ -243,7 +243,7 @@ def _errors(engine: Engine) -> Mapping[str, int]:
 
 
 def _features(loaded: Loaded | None) -> dict[str, bool]:
-    """What is at work, in any slot."""
+    """Return what is at work, in any slot."""
     slots = loaded.slots.values() if loaded is not None else ()
     return {
         "prefix_cache": any(slot.cache is not None for slot in slots),
@@ -270,7 +270,7 @@ def _recorders(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
-    """What may change while serving, and of the rest what is not as it comes; live ones first."""
+    """Return what may change while serving, and of the rest what is not as it comes; live ones first."""
     shown = [row for row in TABLE if row.when == "live" or getattr(settings, row.name) != row.default]
     return [
         {"name": row.name, "value": without_paths(getattr(settings, row.name)), "live": row.when == "live"}

@@ -33,7 +33,7 @@ class Headline:
 
 
 def headline(engine: Engine, look: Look | None) -> Headline:
-    """What a person two metres away must know first: the worst thing that is true."""
+    """Return what a person two metres away must know first: the worst thing that is true."""
     state, loaded = engine.state, engine.loaded
     if state == FAILED:
         return Headline(BAD, "FAILED", engine.reason or "The log says why.")
@@ -53,7 +53,7 @@ def headline(engine: Engine, look: Look | None) -> Headline:
 
 
 def _tripped(loaded: Loaded, look: Look | None) -> Headline | None:
-    """The robot of this process; where there is none, whoever asked over HTTP."""
+    """Say for whom the guard is tripped: the robot of this process; where there is none, whoever asked over HTTP."""
     status = loaded.guard.status(ROS if look is not None else "")
     if not status.tripped:
         return None

@@ -35,7 +35,7 @@ NO_PARENT = TraceContext()
 
 
 def trace_context(headers: CIMultiDictProxy[str]) -> TraceContext:
-    """The valid traceparent of a request and its tracestate. A bad tracestate does not cost the traceparent."""
+    """Return the valid traceparent of a request and its tracestate. A bad tracestate does not cost the traceparent."""
     if TRACEPARENT not in headers:
         return NO_PARENT
     parents = headers.getall(TRACEPARENT)

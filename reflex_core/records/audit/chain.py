@@ -28,13 +28,13 @@ _BLOCK_BYTES = 1 << 20
 
 
 def seal(body: bytes) -> tuple[bytes, str]:
-    """(line without newline, its hash) of one record's compact JSON."""
+    """Return (line without newline, its hash) of one record's compact JSON."""
     digest = hashlib.sha256(body).hexdigest()
     return b'%b,"hash":"%b"}' % (body[:-1], digest.encode()), digest
 
 
 def unseal(line: bytes) -> dict[str, Any] | None:
-    """The record of an untouched line, without its newline; None for anything else."""
+    """Return the record of an untouched line, without its newline; None for anything else."""
     found = _SEAL.search(line[-_SEAL_LENGTH:])
     if found is None or hashlib.sha256(line[:-_SEAL_LENGTH] + b"}").hexdigest() != found[1].decode():
         return None
@@ -55,12 +55,12 @@ def _parsed(line: bytes) -> Any:
 
 
 def file_name(day: date) -> str:
-    """The name of one UTC day's file."""
+    """Return the name of one UTC day's file."""
     return f"audit_{day:%Y%m%d}.jsonl"
 
 
 def day_of(path: Path) -> date | None:
-    """The day that a file's name says; None for a file that is not one of ours."""
+    """Return the day that a file's name says; None for a file that is not one of ours."""
     if not _NAME.fullmatch(path.name):
         return None
     try:
@@ -70,7 +70,7 @@ def day_of(path: Path) -> date | None:
 
 
 def audit_files(directory: Path) -> list[Path]:
-    """The daily files, oldest first."""
+    """Return the daily files, oldest first."""
     return sorted(path for path in directory.glob("audit_*.jsonl") if day_of(path) is not None)
 
 
@@ -87,7 +87,7 @@ class Tail:
 
 
 def read_tail(path: Path) -> Tail:
-    """The end of a file, read backwards. Raises OSError."""
+    """Return the end of a file, read backwards. Raises OSError."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         block = _BLOCK_BYTES
@@ -102,7 +102,7 @@ def read_tail(path: Path) -> Tail:
 
 
 def _tail(data: bytes, *, whole: bool) -> Tail | None:
-    """The tail within `data`, the last bytes of a file; None when more must be read to tell."""
+    """Return the tail within `data`, the last bytes of a file; None when more must be read to tell."""
     ends_line = data.endswith(b"\n") or not data
     end = len(data)
     while end > 0:
@@ -234,7 +234,7 @@ def _explains(record: dict[str, Any], torn: bytes) -> bool:
 
 
 def _broken(line: _Line, record: dict[str, Any], verdict: Verdict) -> Finding | None:
-    """How a record that is whole in itself fails to follow the one before it."""
+    """Return how a record that is whole in itself fails to follow the one before it."""
     if verdict.records == 0:
         return None
     expected = verdict.first_seq + verdict.records

@@ -11,7 +11,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def timestamp_ns(text: str) -> int | None:
-    """`2026-04-24T17:13:05.123Z` in nanoseconds since 1970; None for what is no such text."""
+    """Return the nanoseconds since 1970 of a text such as `2026-04-24T17:13:05.123Z`, None for any other."""
     try:
         # Python 3.10 does not know the Z
         found = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
@@ -21,6 +21,6 @@ def timestamp_ns(text: str) -> int | None:
 
 
 def image_mode(header: Mapping[str, Any]) -> object:
-    """How the pictures were recorded, one of the modes of --record-images; None where the header does not say."""
+    """Return how the pictures were recorded, one of the modes of --record-images; None where the header does not say."""
     redaction = header.get("redaction")
     return redaction.get("image") if isinstance(redaction, dict) else None

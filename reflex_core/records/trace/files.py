@@ -21,7 +21,7 @@ _MEMORY = 9
 
 
 def trace_name(time_s: int, model_hash: str, session_id: str, *, gzip: bool) -> str:
-    """`<YYYYMMDD>-<HHMMSS>-<model_hash>-<session_id>.jsonl[.gz]`, UTC."""
+    """Return `<YYYYMMDD>-<HHMMSS>-<model_hash>-<session_id>.jsonl[.gz]`, UTC."""
     moment = datetime.fromtimestamp(time_s, timezone.utc)
     return f"{moment:%Y%m%d-%H%M%S}-{model_hash or UNKNOWN_HASH}-{session_id}.jsonl{'.gz' if gzip else ''}"
 
@@ -31,7 +31,7 @@ def _packer() -> Any:
 
 
 def is_written(stream: BinaryIO) -> bool:
-    """Whether a process of this machine is writing the file just now.
+    """Return whether a process of this machine is writing the file just now.
 
     The kernel takes a writer's lock away when the process ends, however it ends: unlike a pid in a file, it cannot
     be another's, nor outlive a reboot.

@@ -20,7 +20,7 @@ _PPM = re.compile(rb"P6\n(\d{1,6}) (\d{1,6})\n255\n")
 
 
 def encoded(frame: Frame) -> bytes:
-    """The frame as a file: picture files as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
+    """Return the frame as a file: picture files as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
 
     A PPM needs no encoder, so every machine and library version gives the same bytes and the same hash. A raw frame
     that cannot be read as pixels is kept as its bytes.
@@ -36,7 +36,7 @@ def encoded(frame: Frame) -> bytes:
 
 
 def frame_from(data: bytes) -> Frame:
-    """The frame that `encoded` made a file of. Raises ObservationError when it is no picture file and no PPM."""
+    """Return the frame that `encoded` made a file of. Raises ObservationError when it is no picture file and no PPM."""
     if (kind := kind_of(data)) is not None:
         return Frame(data, kind.name)
     head = _PPM.match(data[:32])
@@ -50,27 +50,27 @@ def frame_from(data: bytes) -> Frame:
 
 
 def base64_text(data: bytes) -> str:
-    """Base64 without line breaks, as it stands in a request."""
+    """Return base64 without line breaks, as it stands in a request."""
     return base64.b64encode(data).decode("ascii")
 
 
 def text_hash(text: str) -> str:
-    """First 16 hex digits of SHA-256 over the base64 TEXT of an image: the schema's `image_sha256`."""
+    """Return the first 16 hex digits of SHA-256 over the base64 TEXT of an image: the schema's `image_sha256`."""
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:HASH_LENGTH]
 
 
 def bytes_hash(data: bytes) -> str:
-    """First 16 hex digits of SHA-256 over the bytes of an image file: what `sha256sum FILE` begins with."""
+    """Return the first 16 hex digits of SHA-256 over the bytes of an image file: what `sha256sum FILE` begins with."""
     return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
 
 
 def file_hash(data: bytes) -> str:
-    """The `image_sha256` of an image file, to find a recorded frame among files."""
+    """Return the `image_sha256` of an image file, to find a recorded frame among files."""
     return text_hash(base64_text(data))
 
 
 def size_bytes(observation: Observation) -> int:
-    """How much memory the frames and the state hold on to."""
+    """Return how much memory the frames and the state hold on to."""
     state = 0 if observation.state is None else observation.state.nbytes
     return state + sum(_nbytes(frame.data) for frame in observation.frames.values())
 
@@ -80,7 +80,7 @@ def _nbytes(data: Any) -> int:
 
 
 def observation_hash(observation: Observation) -> str:
-    """SHA-256 (64 hex digits) over everything the policy was given.
+    """Return SHA-256 (64 hex digits) over everything the policy was given.
 
     Fed in this order, each part preceded by its length as 8 bytes little-endian: for every camera in alphabetical
     order its name, `<encoding> <height> <width> <step>` and its bytes as they arrived; the state as float32

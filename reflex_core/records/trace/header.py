@@ -25,7 +25,7 @@ def session_of(
     settings: Mapping[str, Any] | None = None,
     notes: str = "",
 ) -> Session:
-    """The session of one policy; `policies` describes the slots where there are two."""
+    """Return the session of one policy; `policies` describes the slots where there are two."""
     export = policy.export
     return Session(
         model_hash=export.model_hash,

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 
 def shadow_record(found: Divergence, timestamp: str) -> Record:
-    """What the shadow would have done instead of answer `seq`, and how far that is from it."""
+    """Return what the shadow would have done instead of answer `seq`, and how far that is from it."""
     return {
         "kind": SHADOW,
         "schema_version": SCHEMA_VERSION,
@@ -44,7 +44,7 @@ def shadow_record(found: Divergence, timestamp: str) -> Record:
 
 
 def outcome_record(outcome: Outcome, timestamp: str) -> Record:
-    """How an episode ended, as somebody reported it; of several records of one episode the last holds."""
+    """Return how an episode ended, as somebody reported it; of several records of one episode the last holds."""
     return {
         "kind": OUTCOME,
         "schema_version": SCHEMA_VERSION,

@@ -32,7 +32,7 @@ class RecordedImage:
     text: str | None
 
     def data(self) -> bytes | None:
-        """The image file. Raises TraceError when the text is not base64."""
+        """Return the image file. Raises TraceError when the text is not base64."""
         if self.text is None:
             return None
         try:
@@ -41,7 +41,7 @@ class RecordedImage:
             raise TraceError(f"the recorded image {self.sha256} is not base64: {error}") from error
 
     def frame(self) -> Frame | None:
-        """The frame as the policy takes it, not yet decoded. Raises TraceError when it is no known kind of file."""
+        """Return the frame as the policy takes it, not yet decoded. Raises TraceError when it is no known kind of file."""
         data = self.data()
         try:
             return None if data is None else frame_from(data)
@@ -85,7 +85,7 @@ class Recorded:
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:
-    """Raises TraceError for a record of another schema version."""
+    """Raise TraceError for a record of another schema version."""
     version = document.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise TraceError(
@@ -94,7 +94,7 @@ def check_version(document: Mapping[str, Any], where: str) -> None:
 
 
 def recorded(document: Mapping[str, Any], where: str) -> Recorded:
-    """One request record. Raises TraceError naming the field that is not what the schema says."""
+    """Read one request record. Raises TraceError naming the field that is not what the schema says."""
     read = _Reading(document, where)
     request, response = read.block("request", required=True), read.block("response", required=True)
     noise, routing = read.block("noise"), read.block("routing")

@@ -102,7 +102,7 @@ class TraceReader:
             self._warn(f"{self.path}: {missing} requests between {first} and {last} were not recorded")
 
     def documents(self) -> Iterator[Document]:
-        """Every record after the header as it was written, of whatever kind; instead of iterating. Raises TraceError."""
+        """Yield every record after the header as it was written, of whatever kind; instead of iterating. Raises TraceError."""
         for where, document in self._documents:
             check_version(document, where)
             yield document
@@ -133,7 +133,7 @@ class TraceReader:
         log.warning("%s", message)
 
     def _parsed(self) -> Iterator[tuple[str, Document]]:
-        """Every line as an object. A last line that is torn is a warning, a damaged one before it an error."""
+        """Yield every line as an object. A last line that is torn is a warning, a damaged one before it an error."""
         broken = ""
         for number, line in self._lines():
             if not line.strip():

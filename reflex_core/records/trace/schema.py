@@ -88,7 +88,7 @@ class Failure:
 def header_record(
     session: Session, *, session_id: str, started_at: str, images: str, part: int, dropped: int
 ) -> Record:
-    """The first line of a file. part: 0 for the first file of a session; dropped: requests lost before this file."""
+    """Return the first line of a file. part: 0 for the first file of a session; dropped: requests lost before this file."""
     record: Record = {
         "kind": HEADER,
         "schema_version": SCHEMA_VERSION,
@@ -124,7 +124,7 @@ def header_record(
 
 
 def footer_record(*, ended_at: str, total_requests: int, records: int, errors: int, dropped: int) -> Record:
-    """The last line after an orderly stop. total_requests: the next `seq`; records: requests in this file."""
+    """Return the last line after an orderly stop. total_requests: the next `seq`; records: requests in this file."""
     return {
         "kind": FOOTER,
         "schema_version": SCHEMA_VERSION,
@@ -145,7 +145,7 @@ def request_record(
     images: str,
     vlm_conditioning: str,
 ) -> Record:
-    """One request and what came of it."""
+    """Return the record of one request and what came of it."""
     record: Record = {
         "kind": REQUEST,
         "schema_version": SCHEMA_VERSION,
@@ -204,7 +204,7 @@ def _request(request: Request, images: str) -> Record:
 
 
 def _images(observation: Observation, *, with_bytes: bool) -> Record:
-    """The first camera as version 1 knows it, then every camera by name; no picture is written twice."""
+    """Return the first camera as version 1 knows it, then every camera by name; no picture is written twice."""
     primary: Record = {}
     cameras: Record = {}
     for number, (camera, frame) in enumerate(observation.frames.items()):
@@ -254,7 +254,7 @@ def _deadline(request: Request, fallback: Fallback) -> Record | None:
 
 
 def _optional(block: Block, **more: Any) -> Record | None:
-    """What a block says, None where there is nothing to say: it is then left out of the record."""
+    """Return what a block says, None where there is nothing to say: it is then left out of the record."""
     return _rounded(block.document()) | more if block.present else None
 
 

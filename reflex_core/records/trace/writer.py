@@ -127,7 +127,7 @@ class TraceWriter:
         return None if file is None else file.path
 
     def next_seq(self) -> int:
-        """A record number for an answer that wants to carry it (`Served.trace_seq`) before it is recorded."""
+        """Return a record number for an answer that wants to carry it (`Served.trace_seq`) before it is recorded."""
         return next(self._seqs)
 
     def __call__(self, request: Request, served: Served) -> None:

@@ -122,7 +122,7 @@ def _elapsed_rows(value: object) -> float | None:
 
 
 def _state(value: object) -> Floats | None:
-    """(n,) float32; its length is checked by the policy, which knows the joints."""
+    """Return (n,) float32; its length is checked by the policy, which knows the joints."""
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > STATE_NUMBERS:

@@ -131,7 +131,7 @@ def _frames(fields: Document, cameras: tuple[str, ...], max_pixels: int) -> dict
 
 
 def _pictures(fields: Document, cameras: tuple[str, ...]) -> list[tuple[str, str, object]]:
-    """(camera, field, value) of every image in the request. An empty string or null is no image."""
+    """Return (camera, field, value) of every image in the request. An empty string or null is no image."""
     found: list[tuple[str, str, object]] = []
     for position, field in enumerate(("image", "image_wrist")):
         value = fields.get(field)
