@@ -27,7 +27,7 @@ class _Kept:
     base: Floats | None
 
 
-class Guides:
+class RecordedGuidance:
     """The chunks of many episodes, as one policy would have made them. Bounded. One thread may keep while another asks."""
 
     def __init__(self, policy: Policy) -> None:

@@ -56,7 +56,7 @@ class Previous:
         return (stamp_ns - self.stamp_ns) * 1e-9 / dt_s if stamp_ns > 0 and self.stamp_ns > 0 else None
 
 
-class Carried(NamedTuple):
+class EpisodeGuidance(NamedTuple):
     """What an episode's previous chunk does to its next one; guidance None: nothing, and `why`."""
 
     guidance: Guidance | None = None
@@ -87,7 +87,7 @@ def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
 class Rtc:
     """The state of every episode of one policy slot. Bounded, thread-safe.
 
-    Order of calls per request: `carried`, `produced`, then `delivered` when the answer leaves, whatever it became.
+    Order of calls per request: `guidance_for`, `produced`, then `delivered` when the answer leaves, whatever it became.
     """
 
     def __init__(self, contract: Contract, fit: Fit, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -108,41 +108,43 @@ class Rtc:
         with self._lock:
             return dict(self._counts)
 
-    def carried(self, request: Request) -> Carried:
+    def guidance_for(self, request: Request) -> EpisodeGuidance:
         """What the previous chunk of the request's episode does to the one that is asked for."""
         if self.mode == OFF or request.episode_id is None:
-            return Carried()
+            return EpisodeGuidance()
         with self._lock:
             episode = self._episodes.get(request.episode_id)
             previous = None if episode is None else episode.previous
             delay = max(episode.delays, default=1) if episode is not None else 0
-            carried = self._guiding(request, previous, delay)
-            if carried.why:
-                self._counts[carried.why] += 1
-        return carried
+            found = self._guiding(request, previous, delay)
+            if found.why:
+                self._counts[found.why] += 1
+        return found
 
-    def _guiding(self, request: Request, previous: Previous | None, delay: int) -> Carried:
+    def _guiding(self, request: Request, previous: Previous | None, delay: int) -> EpisodeGuidance:
         if previous is None:
-            return Carried(why="first")
+            return EpisodeGuidance(why="first")
         if request.max_steps is not None:
-            return Carried(why="degraded")
+            return EpisodeGuidance(why="degraded")
         if previous.instruction != request.observation.instruction:
-            return Carried(why="instruction")  # the tail leads to where the robot is no longer wanted
+            return EpisodeGuidance(why="instruction")  # the tail leads to where the robot is no longer wanted
         elapsed = previous.elapsed_rows(request, self._dt_s)
         if elapsed is None:
-            return Carried(why="unknown_rows")
+            return EpisodeGuidance(why="unknown_rows")
         tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
         if not len(tail):
-            return Carried(why="stale")
+            return EpisodeGuidance(why="stale")
         if request.previous_request_id not in ("", previous.request_id):
-            return Carried(why="other_chunk")  # the caller executes one that was not answered last
+            return EpisodeGuidance(why="other_chunk")  # the caller executes one that was not answered last
         delay = min(delay, len(tail))
         if delay > MOST_DELAY_SHARE * self._horizon or (
             self.mode == PREFIX and delay > self._block.max_delay
         ):
-            return Carried(why="delay")  # nearly all rows would be the old ones, whatever the robot sees
+            return EpisodeGuidance(
+                why="delay"
+            )  # nearly all rows would be the old ones, whatever the robot sees
         tail = rebased(tail, previous.base, base_of(request.observation.state, self._fit), self._fit)
-        return Carried(self._guidance(tail, delay), previous.request_id, elapsed)
+        return EpisodeGuidance(self._guidance(tail, delay), previous.request_id, elapsed)
 
     def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
         """What guided a recorded answer: the chunk before it, (1, horizon, width), and what its record says."""
@@ -286,5 +288,5 @@ def _key(request: Request) -> tuple[str, str, int]:
 
 
 __all__ = [
-    "GUIDED", "OFF", "PREFIX", "Carried", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns", "rebased",
+    "GUIDED", "OFF", "PREFIX", "EpisodeGuidance", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns", "rebased",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from reflex_core.chunks.recorded_guidance import Guides, Key
+from reflex_core.chunks.recorded_guidance import Key, RecordedGuidance
 from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
 from reflex_core.engine.load_policy import load
@@ -53,7 +53,7 @@ def build_shadow(
         if trace is not None:
             trace.note(lambda timestamp: shadow_record(divergence, timestamp))
 
-    guided = Guided(policy, steps_of(found.settings, policy, around.live))
+    guided = ShadowGuidance(policy, steps_of(found.settings, policy, around.live))
     shadow = Shadow(
         alone(policy, SHADOW, guided.sampling), policy.export.model_id, [tell],
         on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
@@ -78,14 +78,14 @@ def steps_of(
         return sampling_of(replace(settings, adaptive_steps=False), policy, live)
 
 
-class Guided:
+class ShadowGuidance:
     """Lets a shadow be guided by what guided the answer: else only that would be seen in the difference.
 
     `answered` is called on the request path and only remembers; `sampling` on the shadow's thread.
     """
 
     def __init__(self, policy: Policy, steps: Callable[[Request], Sampling]) -> None:
-        self._guides, self._steps = Guides(policy), steps
+        self._guidance, self._steps = RecordedGuidance(policy), steps
         self._names = policy.fit.action_names
         self._lock = threading.Lock()
         self._asked: Lru[Key, Served] = Lru(ANSWERS_KEPT)
@@ -96,7 +96,7 @@ class Guided:
             return
         key = (request.episode_id, request.request_id)
         with self._lock:
-            self._guides.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
+            self._guidance.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
             self._asked.put(key, served)
 
     def sampling(self, request: Request) -> Sampling:
@@ -108,7 +108,7 @@ class Guided:
             return sampling
         # not under the lock: this thread has low priority, and an answer must not wait for it
         before = (key[0], served.rtc.previous)
-        guidance = self._guides.guidance(
+        guidance = self._guidance.guidance(
             before, served.rtc.elapsed_rows, served.rtc.delay, request.observation.state
         )
         return replace(sampling, guidance=guidance)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflex_core.chunks.guidance import Guidance
-from reflex_core.chunks.recorded_guidance import Guides
+from reflex_core.chunks.recorded_guidance import RecordedGuidance
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
@@ -16,7 +16,7 @@ from reflex_core.records.trace.parse import Recorded
 from reflex_core.values import Floats
 
 
-class Carrying:
+class CarryOver:
     """The state of one target. Records must come in the order in which they were written.
 
     notes: what could not be repeated. `lost` counts guided chunks whose predecessor is not in the trace.
@@ -25,7 +25,7 @@ class Carrying:
     def __init__(self, policy: Policy, recorded: Mapping[str, Any], same: bool) -> None:
         """recorded: the settings in the trace's header. same: the policy has the weights that were recorded."""
         self._policy = policy
-        self._guides = Guides(policy)
+        self._guidance = RecordedGuidance(policy)
         self._now_ns = 0
         self.lost = 0
         self.notes: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Carrying:
         elapsed, delay = block.get("elapsed_rows"), block.get("delay")
         found = None
         if isinstance(elapsed, int | float) and isinstance(delay, int):
-            found = self._guides.guidance(
+            found = self._guidance.guidance(
                 (record.episode_id or "", str(block["previous"])), float(elapsed), delay, record.state
             )
         self.lost += found is None
@@ -69,4 +69,4 @@ class Carrying:
             return
         same = self._policy.physical(made, record.state).tobytes() == record.raw_actions.tobytes()
         key = (record.episode_id or "", record.request_id)
-        self._guides.keep(key, record.raw_actions, record.actions, record.state, made[0] if same else None)
+        self._guidance.keep(key, record.raw_actions, record.actions, record.state, made[0] if same else None)

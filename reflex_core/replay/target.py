@@ -20,7 +20,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import Adaptive, Sampling
 from reflex_core.records.trace.parse import Recorded
-from reflex_core.replay.carry_over import Carrying
+from reflex_core.replay.carry_over import CarryOver
 from reflex_core.replay.comparison import Replayed
 from reflex_core.replay.recorded_images import ImageFiles, frames_of
 from reflex_core.robot.presets import preset_names
@@ -57,7 +57,7 @@ class PolicyTarget:
     wanted: Wanted
     same_model: bool
     adaptive: Adaptive | None
-    carrying: Carrying
+    carry_over: CarryOver
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,15 +73,15 @@ class PolicyTarget:
         frames = frames_of(record, self.wanted.images, first) if self.needs_images else {}
         observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
         seed = record.seed if self.wanted.seed is None else self.wanted.seed
-        sampling = replace(self.sampling(record), guidance=self.carrying.guidance(record))
-        self.carrying.at(record)
+        sampling = replace(self.sampling(record), guidance=self.carry_over.guidance(record))
+        self.carry_over.at(record)
         began = time.perf_counter()
         made = policy.predict(
             observation, FALLBACK_SEED if seed is None else seed, sampling, None, record.episode_id,
-            self.carrying.cache,
+            self.carry_over.cache,
         )  # fmt: skip
         total_ms = (time.perf_counter() - began) * 1e3
-        self.carrying.keep(record, made.normalised)
+        self.carry_over.keep(record, made.normalised)
         actions, names = in_order(made.actions, policy.fit.action_names, record.names)
         return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms, made.cache.status)
 
@@ -136,9 +136,9 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
     except Exception as error:  # onnxruntime has errors of its own, and a replay must end in a sentence
         raise ConfigurationError(f"{wanted.export_dir}: {type(error).__name__}: {error}") from error
     adaptive, notes = _adaptive(policy, recorded, same)
-    carrying = Carrying(policy, recorded, same)
-    notes = (*differences(policy, header, *hashes), *notes, *carrying.notes)
-    return PolicyTarget(policy, wanted, same, adaptive, carrying, notes)
+    carry_over = CarryOver(policy, recorded, same)
+    notes = (*differences(policy, header, *hashes), *notes, *carry_over.notes)
+    return PolicyTarget(policy, wanted, same, adaptive, carry_over, notes)
 
 
 def _warm_up(policy: Policy) -> None:

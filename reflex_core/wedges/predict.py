@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reflex_core.chunks.rtc import Carried, Rtc
+from reflex_core.chunks.rtc import EpisodeGuidance, Rtc
 from reflex_core.metrics.counters import Level, Unwatched
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
@@ -72,8 +72,8 @@ class Predict:
     def _answer(self, request: Request) -> Served:
         seed = self._next_seed() if request.seed is None else request.seed
         sampling = self._sampling(request)
-        carried = Carried() if self._rtc is None else self._rtc.carried(request)
-        guidance = carried.guidance
+        found = EpisodeGuidance() if self._rtc is None else self._rtc.guidance_for(request)
+        guidance = found.guidance
         if guidance is not None:
             sampling = replace(sampling, guidance=guidance)
         prediction = self._policy.predict(
@@ -102,5 +102,5 @@ class Predict:
             cache=CacheReport(prediction.cache.status, prediction.cache.age_ms),
             rtc=NOT_GUIDED
             if guidance is None
-            else RtcReport(guidance.mode, guidance.delay, carried.previous, carried.elapsed_rows),
+            else RtcReport(guidance.mode, guidance.delay, found.previous, found.elapsed_rows),
         )

@@ -254,7 +254,7 @@ def _notes(
             f"the noise of {totals.without_seed} requests was not recorded: they were replayed with seed"
             f" {FALLBACK_SEED}, so a policy that starts from noise differs"
         )
-    lost = sum(target.carrying.lost for target in targets.values())
+    lost = sum(target.carry_over.lost for target in targets.values())
     if lost:
         yield f"{lost} chunks were guided by one that is not in the trace before them: they were replayed without"
 

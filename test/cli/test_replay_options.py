@@ -18,7 +18,7 @@ from servers import ExportDir, MakeEngine
 from reflex_core.policy.sampler import Adaptive
 from reflex_core.records.trace.fields import image_mode, timestamp_ns
 from reflex_core.records.trace.parse import TraceError, recorded
-from reflex_core.replay.carry_over import Carrying
+from reflex_core.replay.carry_over import CarryOver
 from reflex_core.replay.diff_report import Report, writing
 from reflex_core.replay.target import PolicyTarget, Wanted
 
@@ -117,7 +117,7 @@ def test_a_threshold_that_was_recorded_as_a_whole_number_holds(
     loaded = make_engine("decomposed_per_step", embodiment="franka").loaded
     assert loaded is not None
     policy = loaded.policy
-    target = PolicyTarget(policy, Wanted(Path("x")), True, Adaptive(0.5, 2), Carrying(policy, {}, True))
+    target = PolicyTarget(policy, Wanted(Path("x")), True, Adaptive(0.5, 2), CarryOver(policy, {}, True))
     document: dict[str, Any] = {
         "seq": 0, "request": {"instruction": "pick"}, "response": {"actions": []}, "latency": {"total_ms": 1.0},
         "denoise": {"adaptive": True, "threshold": threshold},

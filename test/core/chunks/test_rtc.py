@@ -294,8 +294,8 @@ def test_episodes_are_forgotten_oldest_first(reach: Policy) -> None:
         asked = robot.request(f"episode-{number}", 0)
         robot.rtc.produced(asked, rows)
         robot.rtc.delivered(asked, answer(asked))
-    assert robot.rtc.carried(robot.request("episode-0", 10)).why == "first"
-    assert robot.rtc.carried(robot.request("episode-1", 10)).guidance is not None
+    assert robot.rtc.guidance_for(robot.request("episode-0", 10)).why == "first"
+    assert robot.rtc.guidance_for(robot.request("episode-1", 10)).guidance is not None
 
 
 def test_nan_never_guides(reach: Policy) -> None:
@@ -309,7 +309,7 @@ def test_nan_never_guides(reach: Policy) -> None:
 def test_the_gripper_s_column_is_as_without_guidance(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0)
-    carried = robot.rtc.carried(robot.request("pick", 10, 2))
+    carried = robot.rtc.guidance_for(robot.request("pick", 10, 2))
     assert carried.guidance is not None
     without = replace(
         carried.guidance, weights=carried.guidance.weights * np.array([1] * 6 + [0], np.float32)

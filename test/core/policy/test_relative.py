@@ -24,7 +24,7 @@ from lerobot_files import (
 )
 from servers import ExportDir
 
-from reflex_core.chunks.recorded_guidance import Guides
+from reflex_core.chunks.recorded_guidance import RecordedGuidance
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.errors import ConfigurationError, ExportError, ObservationError
 from reflex_core.export.export import open_export
@@ -249,10 +249,10 @@ def test_the_old_chunk_guides_to_the_same_positions_although_the_robot_has_moved
 
 
 def test_what_guided_a_relative_answer_is_found_again_from_physical_chunks(reach: Policy) -> None:
-    rtc, guides = Rtc(reach.contract, reach.fit), Guides(reach)
+    rtc, guides = Rtc(reach.contract, reach.fit), RecordedGuidance(reach)
     first, second = asked(reach, 1, 0, 0.0), asked(reach, 2, 10, 0.4)
     old = answered(reach, rtc, first)
-    carried = rtc.carried(second)
+    carried = rtc.guidance_for(second)
     assert carried.guidance is not None
     guides.keep(("episode", first.request_id), old.raw_actions, old.chunk.actions, first.observation.state)
     again = guides.guidance(

@@ -48,7 +48,7 @@ def test_a_field_of_an_answer_touches_its_block_and_what_fills_it(tmp_path: Path
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous}',
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous, "weight": self.weight}',
     )
-    scratch.change(predict, "carried.elapsed_rows)", "carried.elapsed_rows, guidance.max_weight)")
+    scratch.change(predict, "found.elapsed_rows)", "found.elapsed_rows, guidance.max_weight)")
     (tmp_path / "traces").mkdir()
     *said, delay = json.loads(scratch.run(PROGRAM, tmp_path / "traces"))
     assert delay >= 1, "the second chunk is guided by the first"
