@@ -43,7 +43,6 @@ class Judge:
     counts: Counter[str] = field(default_factory=Counter)
     slow_lie: bool = False  # the sensor freezes or drifts, so that no reading is a jump
     streaming: bool = False  # a command is in force, so that the next one may also count from it
-    anew: bool = True  # what is followed began where the robot was measured, as nothing was in force
     moving_until_s: float = 0.0
     held: bool = True
 
@@ -66,7 +65,6 @@ class Judge:
             self._found("a hold that was over when it came", command)
         if len(coming):
             self._judge_start(command, rows[coming[0]], max(command.due_s[coming[0]] - now, DT_S))
-        self.anew = not self.streaming or (self.anew and command.is_hold)
         self.streaming, self.held = True, command.is_hold
         self.moving_until_s = float(command.due_s[-1])
 
@@ -76,8 +74,8 @@ class Judge:
         reach = SPEED * within_s + EPSILON
         from_arm = np.abs(first - world.arm.position) - reach
         from_command = np.abs(first - world.arm.commanded()) - reach
-        if command.is_hold and self.anew:
-            # nobody knew where the command was when that chunk began: a hold that asks for no more speed makes nothing worse
+        if command.is_hold:
+            # what it ends was judged when it came: a hold that asks for no more speed than that makes nothing worse
             from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
         believable = np.maximum(BELIEVABLE, UNSEEN if self.slow_lie else 0.0)
