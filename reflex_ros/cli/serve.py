@@ -7,11 +7,8 @@ import argparse
 import importlib.util
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
@@ -21,6 +18,7 @@ from reflex_core.text.log_lines import OneLine
 from reflex_core.text.untrusted import escaped
 from reflex_ros.console import startup_banner
 from reflex_ros.console.ros_args import ROS_ARGS, split_ros_args
+from reflex_ros.console.stop_signals import stop_on_signals
 from reflex_ros.console.terminal import watched
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.preflight import require_door, require_sound
@@ -117,7 +115,6 @@ def serve_http(settings: Settings) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    wake = threading.Event()
     engine = Engine(settings, connect_cloud, connect_tracing, require_sound)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
@@ -129,9 +126,9 @@ def serve_http(settings: Settings) -> int:
             startup_banner.tell(engine, sidecar, _say)
         except Exception as error:
             failures.append(error)
-            wake.set()
+            stop.ask()
 
-    with _signals(wake.set):
+    with stop_on_signals() as stop:
         try:
             sidecar.start()
         except ReflexError as error:
@@ -140,7 +137,7 @@ def serve_http(settings: Settings) -> int:
         # in a thread of its own: a signal must end the process while onnxruntime is still loading
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
-        wake.wait()
+        stop.wait()
     sidecar.stop()
     if loader.is_alive():
         # onnxruntime cannot be interrupted while it loads, and aborts when the interpreter is taken down around it
@@ -162,18 +159,6 @@ def _say(line: str) -> None:
         print(line, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing it complains again
-
-
-@contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call the handler while this is open, and have their usual effect afterwards."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    known = {number: signal.signal(number, lambda *_: handler()) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, before in known.items():
-            signal.signal(number, before)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_ros.console.stop_signals import StopRequest, ask_on_signals
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
@@ -247,7 +246,7 @@ def _check_parameters(parameters: Sequence[Parameter]) -> SetParametersResult:
     return SetParametersResult(successful=True)
 
 
-def _serve(arm: Arm, arguments: Sequence[str], stopping: threading.Event) -> None:
+def _serve(arm: Arm, arguments: Sequence[str], stopping: StopRequest) -> None:
     take_profile()
     # rclpy's own handlers take the context away in the middle of a callback, whose publisher then raises.
     rclpy.init(args=list(arguments), signal_handler_options=SignalHandlerOptions.NO)
@@ -255,7 +254,7 @@ def _serve(arm: Arm, arguments: Sequence[str], stopping: threading.Event) -> Non
     executor = SingleThreadedExecutor()
     executor.add_node(robot)
     robot.get_logger().info("The simulated robot is ready.")
-    while not stopping.is_set():
+    while not stopping.asked:
         executor.spin_once(timeout_sec=STOP_CHECK_PERIOD_S)
     executor.shutdown()
     robot.destroy_node()
@@ -264,9 +263,8 @@ def _serve(arm: Arm, arguments: Sequence[str], stopping: threading.Event) -> Non
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = StopRequest()
+    ask_on_signals(stopping)
     try:
         with contextlib.closing(Arm()) as arm:
             arm.reset(make_scene(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from reflex_core.doctor.finding import OK
 from reflex_core.errors import ReflexError, SettingError
+from reflex_ros.console.stop_signals import SIGNALS, StopRequest, ask_on_signals
 from reflex_ros.doctor.dds import image_transport
 from reflex_ros.graph.dds_profile import take_profile
 from reflex_ros.node.node import ReflexNode
@@ -42,30 +42,28 @@ def run(given: Given) -> int:
     _warn_of_lost_images(server)
     executor = SingleThreadedExecutor()
     executor.add_node(server.node)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopRequest()
+    ask_on_signals(stop)
     status = 0
     if server.settings.autostart:
         started = executor.create_task(server.start)
-        if not _spin(executor, lambda: stop.is_set() or started.done()):
+        if not _spin(executor, lambda: stop.asked or started.done()):
             status = 1
-        elif stop.is_set():
+        elif stop.asked:
             server.ending = True
             _spin(executor, started.done)  # a transition is not interrupted, and ends without moving anything
         elif started.done() and not started.result():
             print(f"reflex serve: {server.node.refusal or server.engine.reason}", file=sys.stderr)
             status = 1
     if status == 0:
-        status = 0 if _spin(executor, stop.is_set) else 1
+        status = 0 if _spin(executor, lambda: stop.asked) else 1
     finished = executor.create_task(server.finish)
     _spin(executor, finished.done)
     server.destroy()
     rclpy.try_shutdown()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # a second one, as launch sends it, must not turn an orderly end into a death
+    for number in SIGNALS:
+        # a second one, as launch sends it, must not turn an orderly end into a death
+        signal.signal(number, signal.SIG_IGN)
     return status
 
 
