@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG files, through OpenCV; of 16 bits the high byte."""
+"""PNG files, through OpenCV or, where there is none, Pillow; of 16 bits the high byte."""
 
 from __future__ import annotations
 
+import io
 import struct
 
-import cv2
 import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kind import FileHeader, FileKind
+from reflex_core.images.opencv import cv2, lacking
 from reflex_core.images.png_chunks import pixel_chunks
 from reflex_core.values import Pixels
 
 NAME = "png"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette becomes colour
-_AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
+_DAMAGED = "the image is a damaged PNG"
 
 
 def _header(data: bytes | memoryview) -> FileHeader:
@@ -27,22 +28,44 @@ def _header(data: bytes | memoryview) -> FileHeader:
 
 
 def _decode(data: bytes | memoryview) -> Pixels:
-    return np.asarray(cv2.cvtColor(_read(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    chunks = pixel_chunks(data)
+    if cv2 is None:
+        return _with_pillow(chunks)
+    return np.asarray(cv2.cvtColor(_with_opencv(chunks, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def _decode_grey(data: bytes | memoryview) -> Pixels:
-    return np.asarray(_read(data, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)[:, :, None]
+    if cv2 is None:
+        raise lacking("a Bayer image in a PNG")
+    return _with_opencv(pixel_chunks(data), cv2.IMREAD_GRAYSCALE)[:, :, None]
 
 
-def _read(data: bytes | memoryview, colours: int) -> Pixels:
-    flat = np.frombuffer(pixel_chunks(data), dtype=np.uint8)
+def _with_opencv(data: bytes | memoryview, colours: int) -> Pixels:
+    """Other threads run meanwhile: of the two, the one that a server should have."""
+    flat = np.frombuffer(data, dtype=np.uint8)
     try:
-        pixels = cv2.imdecode(flat, colours | _AS_STORED)
+        pixels = cv2.imdecode(flat, colours | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # its own limit of pixels, which is larger than ours
         pixels = None
     if pixels is None:
-        raise ObservationError("the image is a damaged PNG", "bad-image")
+        raise ObservationError(_DAMAGED, "bad-image")
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def _with_pillow(data: bytes | memoryview) -> Pixels:
+    """The same pixels without OpenCV."""
+    from PIL import PngImagePlugin  # only here: where there is OpenCV nobody needs it
+
+    try:
+        # not Image.open: it knows other formats, and a limit of pixels that is larger than ours
+        picture = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        picture.load()
+    except Exception as error:  # its parser meets damage with whatever it happens to raise
+        raise ObservationError(_DAMAGED, "bad-image") from error
+    if picture.mode.startswith("I"):  # 16 bits of grey: the high byte, which convert() would not take
+        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    coloured = picture.convert("RGBA") if picture.mode == "P" else picture  # else Pillow warns of transparency
+    return np.asarray(coloured.convert("RGB"), dtype=np.uint8)
 
 
 KIND = FileKind(NAME, "PNG", b"\x89PNG\r\n\x1a\n", _header, _decode, _decode_grey)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import KINDS, file_header
+from reflex_core.images.opencv import cv2, lacking
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels
 
@@ -23,18 +23,18 @@ _STRIDED: dict[str, tuple[int, slice | None]] = {
 }
 
 # OpenCV names a Bayer pattern by the second row, ROS by the first
-_CONVERTED: dict[str, tuple[int, int]] = {
-    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
-    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
-    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
-    "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
+_CONVERTED: dict[str, tuple[int, str]] = {
+    "bayer_rggb8": (1, "COLOR_BayerBG2RGB"),
+    "bayer_bggr8": (1, "COLOR_BayerRG2RGB"),
+    "bayer_gbrg8": (1, "COLOR_BayerGR2RGB"),
+    "bayer_grbg8": (1, "COLOR_BayerGB2RGB"),
+    "yuv422": (2, "COLOR_YUV2RGB_UYVY"),
+    "uyvy": (2, "COLOR_YUV2RGB_UYVY"),
+    "yuv422_yuy2": (2, "COLOR_YUV2RGB_YUYV"),
+    "yuyv": (2, "COLOR_YUV2RGB_YUYV"),
 }
 
-_PLANAR: dict[str, int] = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+_PLANAR: dict[str, str] = {"nv12": "COLOR_YUV2RGB_NV12", "nv21": "COLOR_YUV2RGB_NV21"}
 MONO16 = "mono16"
 
 ENCODINGS = (*KINDS, *_STRIDED, *_CONVERTED, *_PLANAR, MONO16)
@@ -125,25 +125,27 @@ def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
     )
 
 
-def _in_colour(frame: Frame, packed: Pixels, code: int) -> Pixels:
+def _in_colour(frame: Frame, packed: Pixels, conversion: str) -> Pixels:
     wrong = f"a {frame.encoding} image cannot be {frame.width}x{frame.height}: neighbouring pixels share their colour"
     if frame.encoding.startswith("bayer") and min(frame.height, frame.width) < 3:  # OpenCV would answer black
         raise ObservationError(wrong, "bad-image")
+    if cv2 is None:
+        raise lacking(f"a {frame.encoding} image")
     try:
-        return np.asarray(cv2.cvtColor(packed, code), dtype=np.uint8)
+        return np.asarray(cv2.cvtColor(packed, getattr(cv2, conversion)), dtype=np.uint8)
     except cv2.error as error:
         raise ObservationError(wrong, "bad-image") from error
 
 
 def _converted(frame: Frame) -> Pixels:
     if frame.encoding in _CONVERTED:
-        channels, code = _CONVERTED[frame.encoding]
+        channels, conversion = _CONVERTED[frame.encoding]
         packed = np.ascontiguousarray(_rows(frame, frame.height, frame.width, channels))
-        return _in_colour(frame, packed, code)
+        return _in_colour(frame, packed, conversion)
     if frame.encoding in _PLANAR:
-        code = _PLANAR[frame.encoding]
+        conversion = _PLANAR[frame.encoding]
         planes = np.ascontiguousarray(_rows(frame, frame.height * 3 // 2, frame.width, 1))
-        return _in_colour(frame, planes, code)
+        return _in_colour(frame, planes, conversion)
     if frame.encoding == MONO16:  # little-endian: the high byte is the eight bits that a policy sees
         high = _rows(frame, frame.height, frame.width, 2)[:, :, 1:2]
         return np.broadcast_to(high, (*high.shape[:2], 3))

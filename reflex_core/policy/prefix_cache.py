@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
 from reflex_core.export.image_slots import ImageSlot
+from reflex_core.images.scaling import area_averaged
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.session import Tensor
 from reflex_core.values import NOT_CACHED, Floats, Observation
@@ -179,15 +179,14 @@ def image_change(before: Floats, now: Floats) -> float:
 
 def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:
     """(16, 16, 3) float32 means of a network input (1, 3, h, w) or (1, h, w, 3); one unit is a channel's whole range."""
-    size = (THUMBNAIL, THUMBNAIL)
     height, width = picture.shape[1:3] if slot.channels_last else picture.shape[2:4]
     stride = max(1, min(height * width // ENOUGH_PIXELS, height // (4 * THUMBNAIL)))
     if slot.channels_last:
         near = np.ascontiguousarray(picture[0, ::stride], np.float32)
-        cells = cv2.resize(near, size, interpolation=cv2.INTER_AREA)
+        cells = area_averaged(near, THUMBNAIL, THUMBNAIL)
     else:
         planes = np.ascontiguousarray(picture[0, :, ::stride], np.float32)
-        cells = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes], axis=-1)
+        cells = np.stack([area_averaged(plane, THUMBNAIL, THUMBNAIL) for plane in planes], axis=-1)
     return np.asarray(cells / (255 * np.abs(slot.scale)), dtype=np.float32)
 
 

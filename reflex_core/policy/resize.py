@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.images.scaling import area_averaged, bilinear
 from reflex_core.values import Pixels
 
 LETTERBOX, LETTERBOX_TOP_LEFT, STRETCH = "letterbox", "letterbox_top_left", "stretch"
@@ -143,5 +143,4 @@ def _triangles(have: int, want: int, start: int) -> tuple[int, NDArray[np.float6
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
     """OpenCV's area averaging where both sides shrink, its bilinear filter where the picture grows."""
     shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), dtype=np.uint8)
+    return (area_averaged if shrinks else bilinear)(pixels, height, width)

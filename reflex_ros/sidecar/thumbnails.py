@@ -8,12 +8,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import simplejpeg
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.raw_encodings import rgb
+from reflex_core.images.scaling import area_averaged
 from reflex_core.values import Frame, Pixels
 
 LONGEST_SIDE = 320
@@ -33,8 +33,7 @@ def thumbnail(frame: Frame) -> bytes:
     height, width = pixels.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
     if scale < 1.0:
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = area_averaged(pixels, max(round(height * scale), 1), max(round(width * scale), 1))
     data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=QUALITY)
     return data
 

@@ -22,13 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import cv2
 import numpy as np
 
 from reflex_core.errors import ConfigurationError, ObservationError
 from reflex_core.export.binding import Fit
 from reflex_core.export.export import Affine
+from reflex_core.images.colours import hue_saturation_value
 from reflex_core.images.raw_encodings import rgb
+from reflex_core.images.scaling import area_averaged
 from reflex_core.values import Floats, Observation, Pixels
 
 DEFAULT_RECIPE = "runtime256"  # for checkpoints that name none; obs_dim 256 is the format's own default
@@ -150,7 +151,7 @@ class _Part:
 
 def thumbnail(pixels: Pixels) -> Floats:
     """(192,) float32 in 0..1: HxWx3 uint8 averaged to 8x8, row by row."""
-    small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    small = area_averaged(pixels, THUMBNAIL, THUMBNAIL)
     return (np.asarray(small, dtype=np.float32) / np.float32(255)).ravel()
 
 
@@ -159,8 +160,7 @@ def hues(pixels: Pixels) -> Floats:
 
     Bin b holds the clear colours whose hue is within 15 degrees of 30 b: red, orange, yellow, ...
     """
-    small = cv2.resize(pixels, (HUE_SIDE, HUE_SIDE), interpolation=cv2.INTER_AREA)
-    hue, saturation, value = cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))
+    hue, saturation, value = hue_saturation_value(area_averaged(pixels, HUE_SIDE, HUE_SIDE))
     clear = np.flatnonzero((saturation > MIN_SATURATION) & (value > MIN_VALUE))
     bins = (hue.ravel()[clear].astype(np.intp) + 7) // 15 % HUES  # OpenCV's hue is in units of 2 degrees
     count = np.bincount(bins, minlength=HUES)
