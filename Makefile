@@ -14,6 +14,8 @@ PYTHON ?=
 DEMO_ARGS ?=
 SERVE_ARGS ?=
 PYTEST_ARGS ?=
+# The ROS 2 whose wheels are used, a folder of requirements/ros/: each has an environment of its own.
+ROS := jazzy
 # ONNX Runtime for the processor, or for an NVIDIA GPU (make distclean before changing it): make build RUNTIME=gpu
 RUNTIME ?= cpu
 # Files of tests at a time. 2 is faster also on two cores, as most tests wait for a robot; but tests that kill DDS hard then
@@ -27,16 +29,22 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 # Set by the start-up hook of the ROS wheels; inherited from another environment it would switch ours off.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-VENV := .venv
+# Jazzy's environment is the one that README names.
+VENV := .venv$(if $(filter-out jazzy,$(ROS)),-$(ROS))
 RUN := $(VENV)/bin/python
 PIP := PIP_ROOT_USER_ACTION=ignore $(RUN) -m pip --disable-pip-version-check --no-input -qq
 SYSTEM := requirements/system.sh
-CONSTRAINTS := -c requirements/constraints.txt
+CONSTRAINTS := -c requirements/constraints.txt $(if $(ROS_DISTRO),,-c requirements/ros/$(ROS)/constraints.txt)
 # One set of stamps per place, so that a checkout that was moved or copied is installed again.
 STAMPS := $(VENV)/stamps$(subst /,-,$(CURDIR))
-BUILD_FILES := setup.py CMakeLists.txt package.xml msg $(wildcard msg/*) $(wildcard requirements/*)
+BUILD_FILES := setup.py pyproject.toml CMakeLists.txt package.xml msg scripts $(wildcard msg/* scripts/* requirements/*)
+BUILD_FILES += $(wildcard requirements/ros/$(ROS)/*)
 # With ROS 2 sourced, its own generators and its Python packages are used instead of the wheels.
-BUILD_REQUIREMENTS := -r requirements/build.txt $(if $(ROS_DISTRO),,-r requirements/build_ros.txt)
+BUILD_REQUIREMENTS := -r requirements/build.txt $(if $(ROS_DISTRO),,-r requirements/ros/$(ROS)/build.txt)
+COMMA := ,
+EXTRAS := $(RUNTIME),demo,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros$(if $(filter-out jazzy,$(ROS)),-$(ROS)))
+# setup.py compiles the messages with these wheels; with nothing named, with the ROS that is sourced.
+WITH_ROS := REFLEX_ROS=$(if $(ROS_DISTRO),,$(ROS))
 VENV_ARGS := $(if $(ROS_DISTRO),--system-site-packages)
 
 .PHONY: help
@@ -77,8 +85,9 @@ format: $(STAMPS)/test ## format the Python code, apply the safe fixes of ruff
 	@$(RUN) -m ruff format --quiet .
 
 .PHONY: wheel
-wheel: build ## build a wheel into dist/
-	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+wheel: build ## build two wheels into dist/: of pure Python, and with the messages of ROS
+	@REFLEX_ROS=none $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@$(WITH_ROS) $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 .PHONY: clean
 clean: ## remove what was built; .venv stays
@@ -86,7 +95,7 @@ clean: ## remove what was built; .venv stays
 
 .PHONY: distclean
 distclean: clean ## remove .venv too
-	@rm -rf $(VENV)
+	@rm -rf .venv .venv-*
 
 .PHONY: check-python
 check-python:
@@ -101,8 +110,14 @@ ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
 endif
 endif
 
+.PHONY: check-ros
+check-ros:
+ifeq ($(wildcard requirements/ros/$(ROS)),)
+	@echo "reflex_ros: ROS=$(ROS) is not known; take one of: $(notdir $(wildcard requirements/ros/*))." >&2; exit 1
+endif
+
 # A half-made environment is removed: the next run would take it for a whole one.
-$(VENV)/pyvenv.cfg: | check-python
+$(VENV)/pyvenv.cfg: | check-ros check-python
 	@python=$$($(SYSTEM) python "$(PYTHON)") && $(SYSTEM) build && \
 	echo "making $(VENV) with $$($$python --version)" && \
 	{ $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
@@ -112,12 +127,12 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 	@$(SYSTEM) build
 	@echo "installing the dependencies and compiling the messages (some minutes the first time)"
 	@$(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
-	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(RUNTIME),demo]'
+	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/test: $(STAMPS)/build
 	@echo "installing the test tools"
-	@$(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(RUNTIME),demo,test]'
+	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS),test]'
 	@$(SYSTEM) qt $(RUN)
 	@requirements/debian.sh prometheus $(VENV)/debian usr/bin/promtool usr/bin/prometheus
 	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pip install .` and `pip install -e .`: drives CMakeLists.txt and puts what it installs into the wheel.
+"""What pyproject.toml cannot say: the version, the data files, and the ROS messages, which CMakeLists.txt builds.
 
-`colcon build` does not run this file, because package.xml says ament_cmake. Name, version and description
-come from package.xml. When a real ROS 2 is sourced (ROS_DISTRO is set) no ROS wheel is asked for.
+`pip install .` makes a wheel of pure Python: no ROS, no compiler. REFLEX_ROS=jazzy (or another folder of
+requirements/ros/) compiles the messages with the ROS wheels of that distribution, and where a ROS 2 is sourced
+(ROS_DISTRO is set) they are compiled with it, unless REFLEX_ROS=none. `colcon build` does not run this file, because
+package.xml says ament_cmake.
 """
 
 from __future__ import annotations
@@ -12,66 +14,34 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
-from setuptools import Command, Distribution, find_packages, setup
+from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
-MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 DATA = ("launch", "config", "models", "dashboards", "deploy")  # as CMakeLists.txt installs them
-ROS_IS_SOURCED = bool(os.environ.get("ROS_DISTRO"))
+SHARE = Path("share/reflex_ros")
+ROS, NONE, SOURCED = "REFLEX_ROS", "none", "sourced"
+# Before a program of a wheel: the Python of the environment it lies in runs it, activated or not, else that on PATH.
+RELOCATABLE = b"""#!/bin/sh
+'''exec' "$(command -v "$(dirname -- "$(realpath -- "$0")")/../../bin/python3" || echo python3)" "$0" "$@"
+' '''
+"""
 
-# Exact versions: the bare names hold Jazzy and Kilted side by side, and pip would take Kilted.
-ROS_WHEELS = [
-    "ros-jazzy-rclpy==7.1.6",
-    "ros-rclpy==7.1.6",
-    "ros-jazzy-rmw-fastrtps-cpp==8.4.3",
-    "ros-jazzy-common-interfaces==5.3.6",
-    "ros-jazzy-lifecycle-msgs==2.0.3",
-]
-RUN = [
-    "aiohttp>=3.9,<4",
-    "numpy>=1.26,<3",
-    "opencv-python-headless>=4.9,<6",
-    "orjson>=3.9,<4",
-    "prometheus-client>=0.20,<1",
-    "pyyaml>=6,<7",
-    "rosbags>=0.11.9,<0.12",
-    "safetensors>=0.4,<1",
-    "simplejpeg>=1.7,<2",
-    "tokenizers>=0.20,<1",
-]
-CLI, PLOT, LEROBOT = ["rich>=13,<16"], ["matplotlib>=3.8,<4"], ["pyarrow>=15,<27"]
-OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.36,<2", "opentelemetry-sdk>=1.36,<2"]
-EXTRAS = {
-    # One of the two: they are imported by the same name and overwrite each other's files. An extra can only add, so what
-    # is installed without one must bring neither.
-    "cpu": ["onnxruntime>=1.20,<2"],
-    "gpu": ["onnxruntime-gpu>=1.20,<2"],
-    "demo": ["mujoco>=3.3,<5"],
-    "cli": CLI,
-    "plot": PLOT,
-    "lerobot": LEROBOT,
-    "otel": OTEL,
-    "test": [
-        *CLI,
-        *PLOT,
-        *LEROBOT,
-        *OTEL,
-        "PyQt5>=5.15.10,<6",
-        "colcon-ros>=0.4,<1",
-        "hypothesis>=6.100,<7",
-        "mcap-ros2-support>=0.5,<1",
-        "mypy>=1.11,<3",
-        "onnx>=1.16,<2",
-        "pytest>=8,<10",
-        "pytest-xdist>=3.6,<4",
-        "ruff>=0.14,<0.18",
-        "types-PyYAML",
-    ],
-}
+
+def ros_to_build_with() -> str:
+    """Name the ROS 2 that the messages are compiled with: sourced, that of a folder of requirements/ros/, or none."""
+    asked = os.environ.get(ROS, "")
+    known = sorted(path.name for path in (ROOT / "requirements" / "ros").iterdir())
+    if asked not in ("", NONE, *known):
+        raise SystemExit(f"{ROS}={asked} is not known; take one of {', '.join([NONE, *known])}.")
+    if asked and asked != NONE and os.environ.get("ROS_DISTRO"):
+        raise SystemExit(
+            f"{ROS}={asked} asks for ROS wheels while ROS 2 {os.environ['ROS_DISTRO']} is sourced; drop one."
+        )
+    return asked or (SOURCED if os.environ.get("ROS_DISTRO") else NONE)
 
 
 def requirements(file_name: str) -> list[str]:
@@ -144,11 +114,8 @@ class BuildMessages(Command):
         self.set_undefined_options("build", ("build_lib", "build_lib"))
 
     def get_source_files(self) -> list[str]:
-        """Name what an sdist must hold for this command to work there."""
-        paths = [ROOT / "CMakeLists.txt", ROOT / "package.xml", ROOT / "plugin.xml"]
-        for folder in (*DATA, "msg", "requirements", "reflex_core", "reflex_ros"):
-            paths += files_below(ROOT / folder)
-        return [str(path.relative_to(ROOT)) for path in paths]
+        """Nothing more than MANIFEST.in puts into an sdist."""
+        return []
 
     def run(self) -> None:
         """Build with CMake and collect what the wheel must hold."""
@@ -157,21 +124,24 @@ class BuildMessages(Command):
         site_packages = Path("lib/python{}.{}/site-packages".format(*sys.version_info))
         forget_other_environment(folder)
         self._build_and_stage(folder, stage, site_packages)
+        for program in (stage / "lib" / "reflex_ros").iterdir():
+            program.write_bytes(RELOCATABLE + program.read_bytes())
         staged = [path.relative_to(stage) for path in files_below(stage)]
         if self.editable_mode:
-            self._add_data(stage, [path for path in staged if is_message_file(path, site_packages)])
+            self.distribution.data_files = by_folder(
+                stage, [path for path in staged if is_message_file(path, site_packages)]
+            )
             # setuptools asks for no data files in an editable wheel, but packs what lies in their folder.
             self.run_command("install_data")
             return
         library = Path(str(self.build_lib))
-        shutil.rmtree(library, ignore_errors=True)  # else modules deleted since the last build are packed
         for path in staged:
             if path.is_relative_to(site_packages) and is_python_file(path.relative_to(site_packages)):
                 target = library / path.relative_to(site_packages)
                 self.mkpath(str(target.parent))
                 self.copy_file(str(stage / path), str(target))
         data = [path for path in staged if not path.is_relative_to(site_packages)]
-        self._add_data(stage, [path for path in data if not is_program(path)])
+        self.distribution.data_files = by_folder(stage, [path for path in data if not is_program(path)])
 
     def _build_and_stage(self, folder: Path, stage: Path, site_packages: Path) -> None:
         shutil.rmtree(stage, ignore_errors=True)
@@ -190,11 +160,20 @@ class BuildMessages(Command):
         run_cmake("--build", folder)
         run_cmake("--install", folder)
 
-    def _add_data(self, stage: Path, paths: list[Path]) -> None:
-        folders: dict[str, list[str]] = {}
-        for path in paths:
-            folders.setdefault(str(path.parent), []).append(os.path.relpath(stage / path, ROOT))
-        self.distribution.data_files = sorted(folders.items())
+
+def by_folder(root: Path, paths: list[Path]) -> list[tuple[str, list[str]]]:
+    """Files below root as setuptools takes data files: where they go, and where they are from here."""
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        folders.setdefault(str(path.parent), []).append(os.path.relpath(root / path, ROOT))
+    return sorted(folders.items())
+
+
+def shared_data() -> list[tuple[str, list[str]]]:
+    """What CMake would install into share/reflex_ros, as far as it needs no ROS."""
+    paths = [path.relative_to(ROOT) for folder in DATA for path in files_below(ROOT / folder)]
+    below = [(str(SHARE / folder), files) for folder, files in by_folder(ROOT, paths)]
+    return [(str(SHARE), ["package.xml"]), *below]
 
 
 def is_python_file(path: Path) -> bool:
@@ -212,12 +191,21 @@ def is_message_file(path: Path, site_packages: Path) -> bool:
     if path.is_relative_to(site_packages):
         inside = path.relative_to(site_packages)
         return is_python_file(inside) and (path.suffix == ".so" or inside.is_relative_to("reflex_ros/msg"))
-    copied = [Path("share/reflex_ros") / name for name in DATA]
+    copied = [SHARE / name for name in DATA]
     return not is_program(path) and not any(path.is_relative_to(folder) for folder in copied)
 
 
-class BuildMessagesFirst(build):
-    """The usual build, after the messages."""
+class FreshBuild(build):
+    """The usual build in an empty folder: else modules that were moved or deleted since the last one are packed."""
+
+    def run(self) -> None:
+        """Empty build_lib, then build."""
+        shutil.rmtree(str(self.build_lib), ignore_errors=True)
+        super().run()
+
+
+class FreshBuildWithMessages(FreshBuild):
+    """The same, after the messages."""
 
     sub_commands: ClassVar = [("build_messages", None), *build.sub_commands]
 
@@ -230,19 +218,23 @@ class BinaryDistribution(Distribution):
         return True
 
 
+def pure() -> dict[str, Any]:
+    """What setup() is told for a wheel without messages."""
+    return {"cmdclass": {"build": FreshBuild}, "data_files": shared_data()}
+
+
+def with_messages(ros: str) -> dict[str, Any]:
+    """What setup() is told where the messages are compiled with that ROS 2."""
+    wheels = [] if ros == SOURCED else requirements(f"ros/{ros}/build.txt")
+    return {
+        "cmdclass": {"build": FreshBuildWithMessages, "build_messages": BuildMessages},
+        "distclass": BinaryDistribution,
+        "setup_requires": requirements("build.txt") + wheels,
+    }
+
+
+ROS_2 = ros_to_build_with()
 setup(
-    name=MANIFEST.findtext("name"),
-    version=MANIFEST.findtext("version"),
-    description=MANIFEST.findtext("description"),
-    license="Apache-2.0",
-    license_files=["LICENSE"],
-    python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["reflex_core", "reflex_core.*", "reflex_ros", "reflex_ros.*"]),
-    package_dir={"": "."},  # makes an editable install a plain path, which pkgutil.extend_path understands
-    distclass=BinaryDistribution,
-    cmdclass={"build": BuildMessagesFirst, "build_messages": BuildMessages},
-    install_requires=RUN + ([] if ROS_IS_SOURCED else ROS_WHEELS),
-    setup_requires=requirements("build.txt") + ([] if ROS_IS_SOURCED else requirements("build_ros.txt")),
-    extras_require=EXTRAS,
-    entry_points={"console_scripts": ["reflex=reflex_ros.cli.main:main"]},
+    version=ElementTree.parse(ROOT / "package.xml").getroot().findtext("version"),
+    **(pure() if ROS_2 == NONE else with_messages(ROS_2)),
 )

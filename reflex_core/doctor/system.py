@@ -15,11 +15,11 @@ from pathlib import Path
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.files.directories import existing, unwritable
 
-# what is imported: wheel (the GPU build of onnxruntime and the full OpenCV are imported by the same name)
+# what is imported: wheel (the GPU build of onnxruntime is imported by the same name)
 PACKAGES = {
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
-    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
     "tokenizers": "tokenizers",
     "safetensors": "safetensors",
     "simplejpeg": "simplejpeg",
@@ -27,7 +27,11 @@ PACKAGES = {
     "orjson": "orjson",
     "prometheus_client": "prometheus-client",
     "yaml": "pyyaml",
-    "rosbags": "rosbags",
+}
+# what not everybody needs: wheel (the full OpenCV is imported by the same name), and what it is for
+OPTIONAL = {
+    "cv2": ("opencv-python-headless", "Bayer and YUV images, faster pictures"),
+    "rosbags": ("rosbags", "bags"),
 }
 SHARED_MEMORY_MB = 128  # a robot driver, the node and a few tools, 16 MB each
 ENOUGH_MB, LEAST_MB = (
@@ -37,11 +41,11 @@ ENOUGH_MB, LEAST_MB = (
 
 
 def python_version() -> Finding:
-    """Python 3.10 to 3.12, for which the ROS wheels exist."""
+    """Python 3.10 to 3.13, which were tried; the ROS wheels need 3.12 or older."""
     found = ".".join(str(part) for part in sys.version_info[:3])
-    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return Finding("python", OK, found)
-    return Finding("python", WARN, found, "use Python 3.10, 3.11 or 3.12")
+    return Finding("python", WARN, found, "use Python 3.10, 3.11, 3.12 or 3.13, which were tried")
 
 
 def packages(wanted: Mapping[str, str] = PACKAGES) -> Finding:
@@ -50,8 +54,20 @@ def packages(wanted: Mapping[str, str] = PACKAGES) -> Finding:
     if missing:
         return Finding("packages", FAIL, f"missing: {', '.join(missing)}", install(missing))
     wheels = metadata.packages_distributions()
-    versions = (f"{module} {metadata.version(wheels[module][0])}" for module in wanted if module in wheels)
-    return Finding("packages", OK, ", ".join(versions))
+    there = [module for module in (*wanted, *OPTIONAL) if module in wheels]
+    versions = (f"{module} {metadata.version(wheels[module][0])}" for module in there)
+    lacking = [
+        f"{wheel} is not installed ({use})"
+        for module, (wheel, use) in OPTIONAL.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    return Finding("packages", OK, "; ".join([", ".join(versions), *lacking]))
+
+
+def wheel_of(module: str | None) -> str | None:
+    """Name the wheel that brings a module of PACKAGES or OPTIONAL; None for any other module."""
+    optional = {name: wheel for name, (wheel, _) in OPTIONAL.items()}
+    return (PACKAGES | optional).get(module or "")
 
 
 def install(wheels: Sequence[str]) -> str:

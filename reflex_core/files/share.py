@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def share() -> Path:
     candidates = [
         here.parents[2],  # a checkout
         here.parents[5] / "share" / "reflex_ros" if len(here.parents) > 5 else here.parents[2],
+        here.parents[2] / "share" / "reflex_ros",  # pip install --target
         Path(sys.prefix) / "share" / "reflex_ros",
     ]
     for candidate in candidates:
@@ -24,6 +26,21 @@ def share() -> Path:
             return candidate
     tried = ", ".join(str(candidate) for candidate in candidates)
     raise ConfigurationError(f"the package's config/ and models/ were not installed: looked in {tried}")
+
+
+def version() -> str:
+    """Read the version of this package from package.xml, the one place where it stands.
+
+    Raises ConfigurationError where no package.xml lies beside config/ and models/.
+    """
+    manifest = share() / "package.xml"
+    try:
+        found = re.search(r"<version>(.+?)</version>", manifest.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{manifest} cannot be read: install the package again") from error
+    if found is None:
+        raise ConfigurationError(f"{manifest} names no version: install the package again")
+    return found[1]
 
 
 def embedded_policy() -> Path:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from reflex_core import __version__
-from reflex_core.doctor.system import PACKAGES, install
+from reflex_core.doctor.system import install, wheel_of
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             command = _imported(f"reflex_ros.cli.{first.replace('-', '_')}")
             return int(command.main(arguments[1:]))
         except ModuleNotFoundError as error:
-            if error.name not in PACKAGES:
+            wheel = wheel_of(error.name)
+            if wheel is None:
                 raise
-            wheel = PACKAGES[error.name]
             print(f"reflex {first}: {wheel} is not installed: {install([wheel])}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

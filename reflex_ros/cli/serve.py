@@ -73,7 +73,7 @@ def _serve_ros(found: Given) -> int:
     except (ImportError, OSError) as error:
         print(
             f"reflex serve: ROS is here but the node cannot be imported ({error}): build the package"
-            " (make build, pip install . or colcon build), or take --no-ros",
+            " (make build, colcon build, or REFLEX_ROS=jazzy pip install '.[cpu,ros]'), or take --no-ros",
             file=sys.stderr,
         )
         return 1

@@ -125,7 +125,7 @@ def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
 
 def messages(folder: Path | None = None) -> Finding:
     """Whether our messages are compiled, and from these .msg files."""
-    build = "build the package: make build, pip install . or colcon build"
+    build = "build the package: make build, colcon build, or REFLEX_ROS=jazzy pip install '.[cpu,ros]'"
     try:
         built: Any = importlib.import_module("reflex_ros.msg")
     except Exception as error:  # a half-built package raises whatever it likes

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from domains import free_domain
+from pyproject_file import requirements
 from repository import ROOT
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.doctor.served_policy import policy
-from reflex_core.doctor.system import PACKAGES
+from reflex_core.doctor.system import OPTIONAL, PACKAGES
 from reflex_core.files.share import embedded_policy
 from reflex_core.settings.table import settings_from
 from reflex_ros.cli.doctor import _parser, exports_of, http, main, table, written_to
@@ -275,12 +276,9 @@ def test_a_library_that_is_missing_is_one_sentence_of_every_command(missing: str
 
 
 def test_every_library_that_the_wheel_asks_for_is_looked_for() -> None:
-    setup = (ROOT / "setup.py").read_text()
-    asked = re.search(r"^RUN = \[(.*?)^\]", setup, re.MULTILINE | re.DOTALL)
-    runtime = re.search(r'^    "cpu": \[(.*)\],$', setup, re.MULTILINE)
-    assert asked is not None
-    assert runtime is not None
-    assert sorted(PACKAGES.values()) == sorted(re.findall(r'"([\w-]+)[>=<]', asked[1] + runtime[1]))
+    needed = set(requirements("cpu"))
+    assert set(PACKAGES.values()) == needed
+    assert {wheel for wheel, _ in OPTIONAL.values()} == set(requirements("bag", "opencv")) - needed
 
 
 def test_a_device_that_is_not_there_fails(capsys: Output) -> None:

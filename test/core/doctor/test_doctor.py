@@ -46,6 +46,24 @@ def test_a_missing_library_fails_with_the_command_that_brings_it() -> None:
     assert (found.level, found.do) == (FAIL, "pip install no-such-wheel")
 
 
+def test_a_library_that_not_everybody_needs_is_named_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    found = system.packages()
+    assert (found.level, found.said.count("is not installed")) == (OK, 1)
+    assert found.said.endswith(
+        "; opencv-python-headless is not installed (Bayer and YUV images, faster pictures)"
+    )
+    assert system.wheel_of("cv2") == "opencv-python-headless"
+
+
+def test_every_python_that_was_tried_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for minor in (10, 11, 12, 13):
+        monkeypatch.setattr(sys, "version_info", (3, minor, 0))
+        assert system.python_version().level == OK
+
+
 def test_too_little_shared_memory_warns(tmp_path: Path) -> None:
     assert system.shared_memory(tmp_path, need_mb=0.001).level == OK
     assert system.shared_memory(tmp_path, need_mb=1e12).level == WARN
