@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
@@ -186,22 +187,34 @@ def _passed(pid: int, limit_s: float) -> bool:
     return False  # an endless loop was noticed: the suite would not end
 
 
-def _run_tests(copy_of: Path, tests: list[str], loaded: Path | None = None) -> None:
+def _run_tests(copy_of: Path, tests: list[str], loaded: Path | None = None) -> NoReturn:
+    """Be a fork that runs the tests and ends: with 0 when they pass, with something else whatever else happens.
+
+    Never returns and never raises: that would run the `finally` of whoever forked, which deletes the copy of all.
+    """
+    code = 1
+    try:
+        code = _run_pytest(copy_of, tests, plain=loaded is None)
+        if loaded is not None:
+            loaded.write_text("\n".join(_libraries()))
+    finally:
+        os._exit(code)
+
+
+def _run_pytest(copy_of: Path, tests: list[str], *, plain: bool) -> int:
+    """Run pytest in the copy, without a word. plain: leave no compiled files behind."""
     import pytest
 
     os.setsid()
     os.chdir(copy_of)
     sys.path[:] = [str(copy_of), *[entry for entry in sys.path if entry not in ("", str(ROOT))]]
     sys.modules.pop("benchmarks", None)
-    sys.dont_write_bytecode = loaded is None
+    sys.dont_write_bytecode = plain
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the tests of one file need none of them
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
-    if loaded is not None:
-        loaded.write_text("\n".join(_libraries()))
-    os._exit(int(code))
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
 
 
 def _libraries() -> list[str]:
