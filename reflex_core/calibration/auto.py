@@ -87,7 +87,7 @@ def auto_calibrate(
     taken = not force and _taken_over(path, key, kept.key_of(name, export.weights_hash), machine, now)
     found, reason = kept.look_up(path, key, machine, now)
     if found is not None and not force:
-        where = f"{path}, where it stood under the hash of the weights alone" if taken else f"{path}"
+        where = f"{path}, where its model_hash covered only the weights" if taken else f"{path}"
         return found, (f"calibration of {found.timestamp} taken from {where}",)
     log.warning(
         "calibrating %s: %s", export.model_version, "forced by --calibrate-force" if force else reason

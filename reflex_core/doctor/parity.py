@@ -145,9 +145,9 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
         )
     was = str(recorded["model_hash"])
     if was == export.weights_hash != export.model_hash:
-        others = "; ".join(changes(export, policy.contract)) or "by its hash, which covered the weights alone"
+        others = "; ".join(changes(export, policy.contract)) or "its model_hash covered only the weights"
         return (
-            f"it was recorded by the first version, which prepared observations otherwise: {others}",
+            f"it was recorded by the first version, which preprocessed observations differently: {others}",
             f"compare with the training library, then `reflex export seal {export.path} --force` keeps what it answers now",
         )
     if was != export.model_hash:

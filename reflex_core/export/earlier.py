@@ -64,7 +64,7 @@ def _prompt(export: Export, contract: Contract) -> Iterator[str]:
     if before.text(*_PLAIN) != slot.prompt.text(*_PLAIN):
         yield f"the prompt is {slot.prompt.text(*_PLAIN)!r:.120} instead of {before.text(*_PLAIN)!r:.120}"
     elif before.text(_ODD) != slot.prompt.text(_ODD):
-        yield "underscores, line breaks and blanks at the ends of an instruction are treated otherwise"
+        yield "underscores, line breaks and surrounding blanks of an instruction are handled differently"
     if slot.padding_side != "right":
         yield f"tokens are padded at the {slot.padding_side} instead of the right"
 
@@ -82,15 +82,15 @@ def _statistics(export: Export, _: Contract) -> Iterator[str]:
     """The processors say by which mode; the first version took mean and std, or what the configuration says."""
     own = export.config.get("normalization")
     block: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
-    modes = {"state": export.normalization.state_mode, "actions": export.normalization.action_mode}
+    modes = {"state": export.normalization.state_mode, "action": export.normalization.action_mode}
     if export.processors is not None and not {"state", "action"} & set(block):
         before = str(block.get("mode", MEAN_STD))
         for name in (name for name, mode in modes.items() if mode not in ("", before)):
-            yield f"the {name} of LeRobot's processors: normalised by {modes[name]} instead of {before}"
+            yield f"the {name} is normalised by {modes[name]} instead of {before}, as LeRobot's processors say"
     if modes["state"] == MEAN_STD:
-        yield "a state is divided by std + eps instead of std, which counts in the last digits"
+        yield "the state is divided by std + eps instead of std (affects the last digits)"
 
 
 def _relative(_: Export, contract: Contract) -> Iterator[str]:
     if contract.relative:
-        yield "offsets from the state are made positions, and were served as they are"
+        yield "relative actions are converted to positions instead of being served as offsets"

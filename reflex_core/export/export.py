@@ -63,8 +63,8 @@ class Export:
         """Return why what was measured on another model_hash does not hold here."""
         if self.has_weights_of(recorded):
             return (
-                "was measured by the first version, whose hash covered the weights alone, and which prepared observations"
-                " otherwise"
+                "was measured by the first version, whose model_hash covered only the weights and which preprocessed"
+                " observations differently"
             )
         return f"was measured on weights {recorded!r:.100}, these are {self.model_hash!r}"
 

@@ -30,7 +30,7 @@ from reflex_core.values import Floats, Observation
 NO_EMBODIMENT = "none"
 FALLBACK_SEED = 0  # for requests whose seed was not recorded
 ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "joint_names")
-BEFORE = "the trace does not say how observations were prepared, and the first version did it otherwise"
+BEFORE = "the trace was recorded by the first version, which preprocessed observations differently"
 MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 
 
@@ -191,11 +191,15 @@ def differences(
         notes.append(f"config_hash mismatch: recorded {config_hash}, {export.path} has {export.config_hash}")
     if model_hash == export.weights_hash != export.model_hash:
         notes.append(
-            f"the recorded model_hash {model_hash} is that of the weights alone, as the first version wrote it: they are"
-            " the same here; tokenizer, statistics and processors may have been others"
+            f"the recorded model_hash {model_hash} covers only the weights, as the first version wrote it: the weights are the"
+            " same here; tokenizer, statistics and processors may differ"
         )
     # `settings` is in the traces of this program alone
-    if "settings" in header and "preparation" not in header and (others := changes(export, policy.contract)):
+    if (
+        "settings" in header
+        and "preprocessing" not in header
+        and (others := changes(export, policy.contract))
+    ):
         notes.append(f"{BEFORE}: {'; '.join(others)}")
     providers = header.get("providers") or []
     if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):

@@ -79,7 +79,7 @@ def _upgrade(
     as_json = options.pop("json")
     if others := sorted(name for name, value in options.items() if value not in (None, False)):
         flags = ", ".join("--" + name.replace("_", "-") for name in others)
-        parser.error(f"--upgrade looks at files alone: leave {flags} out")
+        parser.error(f"--upgrade does not go with {flags}")
     with _own_output() if as_json else nullcontext():
         found = judged(files, robot, ros_args)
     return report(found, as_json)

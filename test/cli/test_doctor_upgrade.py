@@ -76,10 +76,10 @@ def test_what_is_not_read_says_what_is_wrong_and_what_to_do(
         ("exports/mono_smolvla", "letterbox_top_left and bilinear instead of letterbox and area"),
         ("exports/mono_pi05", "State: STATE"),
         ("exports/gr00t", "time runs from 0 to 1 instead of from 1 to 0"),
-        ("exports/calm", "the first version, which looked at the weights alone, wrote 274f8ff9ac33be21"),
-        ("traces/plain.jsonl", "`reflex replay` names what the first version did otherwise"),
-        ("bags/mcap.bag", "`reflex replay` names what the first version did otherwise"),
-        ("audit", "ends with 3"),
+        ("exports/calm", "the first version, which hashed only the weights, recorded 274f8ff9ac33be21"),
+        ("traces/plain.jsonl", "`reflex replay` lists the differences"),
+        ("bags/mcap.bag", "`reflex replay` lists the differences"),
+        ("audit", "exits with 3"),
     ],
 )
 def test_what_is_done_otherwise_today_is_a_note(name: str, note: str, capsys: Output) -> None:
@@ -94,7 +94,9 @@ def test_an_objective_without_a_mode_says_what_its_default_is_now(tmp_path: Path
     path.write_text("reflex:\n  ros__parameters:\n    export_dir: x\n    slo: p99=150ms\n")
     status, found = judged(capsys, path)
     assert status == 0
-    assert [note.partition(" where")[0] for note in found[str(path)]["notes"]] == ["slo_mode is auto"]
+    assert [note.partition(":")[0] for note in found[str(path)]["notes"]] == [
+        "slo_mode defaults to auto instead of degrade"
+    ]
 
 
 def test_what_is_shipped_today_is_read_without_a_word_about_earlier_versions(capsys: Output) -> None:
@@ -121,7 +123,7 @@ def test_an_export_is_judged_for_the_robot_that_is_named(capsys: Output) -> None
     _, alone = judged(capsys, path)
     _, for_a_robot = judged(capsys, path, *FRANKA)
     assert (alone[str(path)]["verdict"], for_a_robot[str(path)]["verdict"]) == (READ, REFUSED)
-    assert any(note.startswith("looked at without a robot") for note in alone[str(path)]["notes"])
+    assert any(note.startswith("judged without an embodiment") for note in alone[str(path)]["notes"])
 
 
 def test_a_file_for_a_node_in_a_namespace_needs_the_name_of_every_node(capsys: Output) -> None:
@@ -224,7 +226,7 @@ def test_what_is_damaged_in_a_folder_is_not_passed_over(tmp_path: Path, capsys: 
     status, found = judged(capsys, tmp_path)
     assert status == 1
     assert found[str(whole)]["verdict"] == REFUSED
-    assert "begins as JSON and is none" in found[str(whole)]["said"]
+    assert "is not valid JSON" in found[str(whole)]["said"]
 
 
 def test_a_folder_of_too_many_files_says_that_it_was_not_finished(

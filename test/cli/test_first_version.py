@@ -26,8 +26,8 @@ from reflex_ros.cli.main import main
 from reflex_ros.settings_sources import given
 
 Output = pytest.CaptureFixture[str]
-BEFORE = "the first version did it otherwise"
-WEIGHTS_ALONE = "is that of the weights alone"
+BEFORE = "the first version, which preprocessed observations differently"
+WEIGHTS_ALONE = "covers only the weights"
 EXPORTS = MADE / "exports"
 LAST_DIGITS = 1e-6  # rad or m: std + eps instead of std
 QUICK = Effort(warm_up_runs=1, runs=4, budget_s=1.0)
@@ -72,7 +72,7 @@ def test_a_trace_is_repeated_on_the_weights_it_names_and_the_last_digits_are_exp
     assert any(WEIGHTS_ALONE in note for note in outcome.report["summary"]["warnings"])
     assert "model_hash mismatch" not in outcome.err
     assert BEFORE in outcome.err
-    assert "std + eps instead of std" in outcome.err
+    assert "std + eps instead of std (affects the last digits)" in outcome.err
 
 
 def test_a_replay_repeats_the_steps_and_prefixes_of_a_threshold_that_is_served_no_more(
@@ -115,7 +115,7 @@ def test_a_trace_of_today_says_how_observations_were_prepared_and_is_not_doubted
 ) -> None:
     trace = record(make_engine, tmp_path, "mono_pi0_7", 1, embodiment="franka")
     with TraceReader(trace) as reader:
-        assert reader.header["preparation"] == 2
+        assert reader.header["preprocessing"] == 2
     outcome = command(capsys, trace, "--model", export_dir("mono_pi0_7"), "--device", "cpu")
     assert outcome.status == 0
     assert BEFORE not in outcome.err + outcome.out
@@ -186,7 +186,7 @@ def test_a_calibration_is_taken_whichever_hash_it_stands_under(export: str, robo
     assert taken == entries[cache.key_of(robot, found.model_hash)]
     assert taken == entries[cache.key_of(robot, found.weights_hash)]
     moved = found.model_hash != found.weights_hash
-    assert [("under the hash of the weights alone" in sentence) for sentence in sentences] == [moved]
+    assert [("its model_hash covered only the weights" in sentence) for sentence in sentences] == [moved]
     _, again = auto.auto_calibrate(found, embodiment, path=kept, machine=machine)
     assert again == (f"calibration of {taken.timestamp} taken from {kept}",)
 
@@ -199,7 +199,7 @@ def test_a_server_starts_with_the_calibration_of_then_and_keeps_learning_under_t
     values = {"export_dir": str(export), "embodiment": "franka", "intra_op_threads": 0}
     with caplog.at_level(logging.INFO):
         engine = make_engine("calm", **values, auto_calibrate=True, calibration_cache=str(kept))
-    assert "under the hash of the weights alone" in caplog.text
+    assert "its model_hash covered only the weights" in caplog.text
     assert engine.loaded is not None
     assert cache.key_of("franka", open_export(export).model_hash) in cache.read(kept).entries
 
@@ -224,7 +224,7 @@ def test_a_threshold_of_the_first_version_is_not_served_and_its_command_is_named
     setting: str, again: str, make_engine: MakeEngine
 ) -> None:
     values = {"export_dir": str(EXPORTS / "measured"), "embodiment": "franka", setting: True}
-    with pytest.raises(ConfigurationError, match="first version.*prepared observations") as refused:
+    with pytest.raises(ConfigurationError, match="first version.*preprocessed observations") as refused:
         make_engine("mono_pi0", **values)
     assert f"reflex {again} " in str(refused.value)
 
@@ -250,7 +250,10 @@ def test_a_parity_fixture_of_the_first_version_that_differs_names_the_reason(cap
     words = [str(EXPORTS / "sealed"), "--embodiment", "franka", "--no-ros", "--device", "cpu", "--port", "0"]
     assert main(["doctor", "--json", *words]) == 1
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
-    assert "recorded by the first version, which prepared observations otherwise" in found["parity"]["said"]
+    assert (
+        "recorded by the first version, which preprocessed observations differently"
+        in found["parity"]["said"]
+    )
     assert "letterbox and bilinear instead of letterbox and area" in found["parity"]["said"]
     assert "reflex export seal" in found["parity"]["do"]
 

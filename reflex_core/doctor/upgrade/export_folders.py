@@ -46,13 +46,11 @@ def _loaded(path: Path, policy: Policy) -> Judgement:
     export, notes = policy.export, list(changes(policy.export, policy.contract))
     if export.weights_hash != export.model_hash:
         notes.append(
-            f"its model_hash is {export.model_hash}; the first version, which looked at the weights alone, wrote"
+            f"model_hash is {export.model_hash}; the first version, which hashed only the weights, recorded"
             f" {export.weights_hash}"
         )
     if policy.fit.embodiment is None:
-        notes.append(
-            "looked at without a robot: --embodiment NAME or --custom-embodiment-config FILE names it"
-        )
+        notes.append("judged without an embodiment: name one with --embodiment or --custom-embodiment-config")
     to_do = list(_to_do(policy))
     if not to_do:
         return Judgement(str(path), EXPORT, READ, f"{export.model_version} loads", notes=tuple(notes))

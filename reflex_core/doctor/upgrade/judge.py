@@ -64,11 +64,11 @@ def _judged(found: kinds.Found, judge: Judge) -> Judgement:
         return judge(found.path)
     except Exception as error:  # libraries raise what they like, and one bad file must not hide the others
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Judgement(str(found.path), found.kind, REFUSED, said, "take it from where it is whole")
+        return Judgement(str(found.path), found.kind, REFUSED, said, "restore it from an intact copy")
 
 
 def _unknown(found: kinds.Found) -> Judgement:
-    do = "take it from where it is whole" if found.damaged else NO_KIND
+    do = "restore it from an intact copy" if found.damaged else NO_KIND
     return Judgement(str(found.path), kinds.UNKNOWN, REFUSED, found.why, do)
 
 
@@ -77,7 +77,7 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
     try:
         for number, entry in enumerate(kinds.files_below(path)):
             if number == kinds.MOST_FILES:
-                said = f"holds more than {kinds.MOST_FILES} files, of which the others were not looked at"
+                said = f"holds more than {kinds.MOST_FILES} files, the rest was not checked"
                 yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "name fewer at a time")
                 return
             found = kinds.found(entry)
@@ -92,9 +92,9 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
         return
     if not judged:
         yield Judgement(
-            str(path), kinds.FOLDER, REFUSED, "holds nothing that this program writes or reads", NO_KIND
+            str(path), kinds.FOLDER, REFUSED, "contains no file that reflex reads or writes", NO_KIND
         )
     elif passed_over:
         rest = f" and {len(passed_over) - 5} more" if len(passed_over) > 5 else ""
-        said = f"passed over, as they are of no kind that can be judged: {', '.join(passed_over[:5])}{rest}"
+        said = f"skipped, of no kind that can be judged: {', '.join(passed_over[:5])}{rest}"
         yield Judgement(str(path), kinds.FOLDER, READ, said)

@@ -108,7 +108,7 @@ def _of_file(path: Path) -> Found:
     try:
         whole = read_bounded(path, MOST_BYTES).decode("utf-8")
     except (JsonError, UnicodeDecodeError):
-        return Found(UNKNOWN, path, "is nothing that this program writes or reads")
+        return Found(UNKNOWN, path, "is not a file that reflex reads or writes")
     return _of_json(path, whole) if whole.lstrip()[:1] == "{" else _of_text(path, whole)
 
 
@@ -116,7 +116,7 @@ def _of_json(path: Path, text: str) -> Found:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return Found(UNKNOWN, path, f"begins as JSON and is none: {error}", damaged=True)
+        return Found(UNKNOWN, path, f"is not valid JSON: {error}", damaged=True)
     keys = set(document)
     if {"hardware_fingerprint", "calibration_date"} & keys:
         return Found(CALIBRATION, path)
@@ -128,7 +128,7 @@ def _of_json(path: Path, text: str) -> Found:
         return _part_of_export(path)
     if "instruction" in keys and {"images", "state"} & keys:
         return Found(OBSERVATION, path)
-    return Found(UNKNOWN, path, "is JSON that this program does not know")
+    return Found(UNKNOWN, path, "is JSON of an unknown kind")
 
 
 def _of_text(path: Path, text: str) -> Found:
@@ -139,7 +139,7 @@ def _of_text(path: Path, text: str) -> Found:
         return Found(PARAMETERS, path)
     if text.startswith("# Verification of "):
         return _part_of_export(path)
-    return Found(UNKNOWN, path, "is nothing that this program writes or reads")
+    return Found(UNKNOWN, path, "is not a file that reflex reads or writes")
 
 
 def _of_arrays(path: Path) -> Found:
@@ -147,15 +147,15 @@ def _of_arrays(path: Path) -> Found:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        return Found(UNKNOWN, path, f"begins as an .npz file and is none: {error}", damaged=True)
+        return Found(UNKNOWN, path, f"is not a valid .npz file: {error}", damaged=True)
     if sum(sizes.values()) > 1 << 30:
-        said = "unpacks to more than 1 GiB, which no file of this program does"
+        said = "unpacks to more than 1 GiB, more than any file of reflex"
         return Found(UNKNOWN, path, said, damaged=True)
     if sizes.keys() >= _HEAD_ARRAYS:
         return Found(HEAD, path)
     if sizes.keys() >= _PARITY_ARRAYS:
         return _part_of_export(path)
-    return Found(UNKNOWN, path, "holds arrays that this program does not know")
+    return Found(UNKNOWN, path, "holds arrays of an unknown kind")
 
 
 def _part_of_export(path: Path) -> Found:

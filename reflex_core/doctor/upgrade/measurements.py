@@ -11,8 +11,8 @@ from reflex_core.doctor.upgrade.kinds import CALIBRATION, HEAD
 from reflex_core.errors import ReflexError
 
 HASHES = (
-    "an entry under the hash of the weights alone, as the first version wrote it, is taken over when its export is served"
-    " with --auto-calibrate"
+    "entries whose model_hash covers only the weights, as the first version wrote them, are taken over when the export is"
+    " served with --auto-calibrate"
 )
 
 

@@ -18,8 +18,8 @@ from reflex_core.replay.comparison import Source
 from reflex_core.replay.sources import BAG_SUFFIXES, OpenBag
 
 FIRST_VERSION = (
-    "it does not say how observations were prepared: `reflex replay` names what the first version did otherwise, and"
-    " whether the weights are the same"
+    "recorded by the first version, which preprocessed observations differently: `reflex replay` lists the differences"
+    " and compares the weights"
 )
 
 
@@ -39,7 +39,7 @@ def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
     if path.is_dir() and (odd := _odd(entries(path))):
         return Judgement(str(path), BAG, REFUSED, odd, "take it out of the bag's directory")
     if path.is_file() and path.suffix not in BAG_SUFFIXES:
-        said = "a bag's file, which readers know by its ending"
+        said = "a file of a bag without its file extension"
         return Judgement(
             str(path), BAG, COMMAND, said, f"mv {quote(str(path))} {quote(str(path) + bag_suffix(path))}"
         )
@@ -57,8 +57,8 @@ def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
 def _read(path: Path, kind: str, source: Source) -> Judgement:
     count = sum(1 for _ in source)
     said = f"requests: {count}, recorded with {_model(source.header)}"
-    # `settings` is in what this program recorded, `preparation` in what it did since the first version
-    notes = (FIRST_VERSION,) if "settings" in source.header and "preparation" not in source.header else ()
+    # `settings` is in what this program recorded, `preprocessing` in what it recorded since the first version
+    notes = (FIRST_VERSION,) if "settings" in source.header and "preprocessing" not in source.header else ()
     if source.damage:
         do = f"reflex replay {quote(str(path))} --allow-damage --model EXPORT"
         return Judgement(str(path), kind, COMMAND, f"{said}; {source.damage[0]}", do, notes)
@@ -82,7 +82,7 @@ def judge_audit(path: Path) -> Judgement:
     files = audit_files(path) if path.is_dir() else [path]
     if odd := _odd(files):
         return Judgement(str(path), AUDIT, REFUSED, odd, "take it out of the log's directory")
-    again = "keep it as it is for whoever has to see it, and begin another: --audit-log NEW_DIRECTORY"
+    again = "keep it unchanged as evidence and start a new log: --audit-log NEW_DIRECTORY"
     try:
         verdict = verify(files)
     except OSError as error:
@@ -95,6 +95,6 @@ def judge_audit(path: Path) -> Judgement:
         )
     if verdict.finding is not None:
         return Judgement(str(path), AUDIT, REFUSED, str(verdict.finding), again)
-    said = f"{verdict.records} records in {verdict.files} files, an unbroken chain that serving goes on with"
-    note = "`reflex audit verify` ends with 3, and not with 0, where no --head proves the end"
+    said = f"{verdict.records} records in {verdict.files} files, chain unbroken; serving continues it"
+    note = "`reflex audit verify` exits with 3 instead of 0 unless --head proves the end"
     return Judgement(str(path), AUDIT, READ, said, notes=(note,))

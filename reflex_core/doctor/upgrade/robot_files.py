@@ -27,13 +27,13 @@ def judge_parameters(path: Path, read: ReadSettings) -> Judgement:
 def _settings_notes(written: Mapping[str, object]) -> Iterator[str]:
     if not any(written.get(name) for name in ("export_dir", "policy_a")):
         yield (
-            "it names no export: the embedded policy then answers requests and commands no robot; export_dir: demo lets it"
-            " command one, as it did before"
+            "it names no export: the embedded policy then answers requests but commands no robot; set export_dir: demo to let"
+            " it command one, as before"
         )
     if written.get("slo") and "slo_mode" not in written:
         yield (
-            "slo_mode is auto where it is not written: fewer denoise steps where the export can take fewer, else a missed"
-            " objective is logged; it was degrade"
+            "slo_mode defaults to auto instead of degrade: fewer denoise steps if the export supports it, otherwise a missed"
+            " objective is only logged"
         )
 
 
@@ -50,8 +50,8 @@ def judge_embodiment(path: Path) -> Judgement:
         return Judgement(str(path), EMBODIMENT, REFUSED, str(error), do)
     said = f"{robot.name}: {len(robot.action_min)} actions at {robot.frequency_hz:g} Hz"
     note = (
-        "a gripper that overshoots an end by less than saturation_tolerance (0.05 of its range) is moved there without"
-        " counting towards the guard's trip"
+        "a gripper command up to saturation_tolerance (0.05 of its range) beyond the range is clipped without counting"
+        " towards the guard's trip"
     )
     return Judgement(str(path), EMBODIMENT, READ, said, notes=(note,) if robot.gripper else ())
 

@@ -20,7 +20,7 @@ from reflex_core.robot.callers import caller_of
 from reflex_core.values import NOTHING, Fallback, Observation, Request, Served
 
 SCHEMA_VERSION = 1
-PREPARATION = 2  # how observations are prepared; the first version did it otherwise and did not say
+PREPROCESSING = 2  # version of how observations are preprocessed; traces of the first version lack the field
 HEADER, REQUEST, FOOTER = "header", "request", "footer"
 FULL, HASH_ONLY, NONE = "full", "hash_only", "none"
 IMAGE_MODES = (FULL, HASH_ONLY, NONE)
@@ -118,7 +118,7 @@ def header_record(
         "action_names": session.action_names,
         "state_names": session.state_names,
         "settings": session.settings,
-        "preparation": PREPARATION,
+        "preprocessing": PREPROCESSING,
     }
     return record | added
 

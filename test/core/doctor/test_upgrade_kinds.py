@@ -130,17 +130,17 @@ TRAPS: dict[str, tuple[Trap, str]] = {
     "socket": (listening, "a socket"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
     "loop": (lambda path: path.symlink_to(path), "symbolic links"),
-    "empty": (lambda path: path.touch(), "nothing that this program"),
-    "a terabyte": (sparse, "nothing that this program"),
-    "a picture": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "nothing that this program"),
+    "empty": (lambda path: path.touch(), "not a file that reflex"),
+    "a terabyte": (sparse, "not a file that reflex"),
+    "a picture": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "not a file that reflex"),
     "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"), "Git LFS"),
-    "deep json": (lambda path: path.write_text('{"a":' * 100_000), "begins as JSON and is none"),
-    "half a json": (lambda path: path.write_text('{"schema_version": 1, "embodiment"'), "begins as JSON and is none"),
-    "a list": (lambda path: path.write_text("[1, 2]"), "nothing that this program"),
-    "gzip bomb": (bomb, "nothing that this program"),
+    "deep json": (lambda path: path.write_text('{"a":' * 100_000), "is not valid JSON"),
+    "half a json": (lambda path: path.write_text('{"schema_version": 1, "embodiment"'), "is not valid JSON"),
+    "a list": (lambda path: path.write_text("[1, 2]"), "not a file that reflex"),
+    "gzip bomb": (bomb, "not a file that reflex"),
     "npz that unpacks to gigabytes": (arrays_without_end, "more than 1 GiB"),
     "pickle": (pickled, "plain arrays"),
-    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 nothing"), "begins as an .npz file and is none"),
+    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04 nothing"), "is not a valid .npz file"),
     "yaml of aliases": (
         lambda path: path.write_text("a: &a [x, x]\nb: &b [*a, *a]\nreflex:\n  ros__parameters:\n    port: *b\n"),
         "aliases are not read",
@@ -192,7 +192,7 @@ def test_links_that_lead_back_and_empty_folders_end(tmp_path: Path, capsys: Outp
     status, judgements = judged(capsys, tmp_path)
     assert (status, judgements[str(tmp_path)]["said"]) == (
         1,
-        "holds nothing that this program writes or reads",
+        "contains no file that reflex reads or writes",
     )
 
 

@@ -27,8 +27,8 @@ THEN: Mapping[str, Mapping[str, Mapping[str, str]]] = json.loads(
 )
 SPOKEN = {"plain": "reach the cube", "odd": " pick_up\nthe cube "}
 # what each phrase begins with, and the inputs of a graph that it excuses
-STATE = ("a state is divided", "the state of LeRobot's processors")
-PLAIN_WORDS, ODD_WORDS = "the prompt is", "underscores, line breaks and blanks"
+STATE = ("the state is divided", "the state is normalised")
+PLAIN_WORDS, ODD_WORDS = "the prompt is", "underscores, line breaks and surrounding blanks"
 
 
 def loaded(path: Path) -> Policy:
@@ -69,7 +69,7 @@ def test_every_difference_is_named_and_nothing_else_differs(name: str) -> None:
     [
         (
             {"relative_actions": True},
-            "offsets from the state are made positions, and were served as they are",
+            "relative actions are converted to positions instead of being served as offsets",
         ),
         ({"language": {"padding_side": "left"}}, "tokens are padded at the left instead of the right"),
         ({"language": {"template": "do {instruction}", "clean": False}}, ""),
@@ -82,7 +82,9 @@ def test_what_an_export_says_itself_counts(config: dict[str, Any], phrase: str, 
     (path / "reflex_config.json").write_text(json.dumps(document | config))
     policy = loaded(path)
     said = [
-        one for one in changes(policy.export, policy.contract) if not one.startswith(("pictures", "a state"))
+        one
+        for one in changes(policy.export, policy.contract)
+        if not one.startswith(("pictures", "the state"))
     ]
     spoken = [one for one in said if not one.startswith(ODD_WORDS)]
     assert spoken == ([phrase] if phrase else [])
