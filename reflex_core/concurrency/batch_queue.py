@@ -19,10 +19,10 @@ BATCH_BYTES = 8 << 20
 log = logging.getLogger(__name__)
 
 
-class Spool(Generic[Item]):
+class BatchQueue(Generic[Item]):
     """Calls `handler(batch)` on its own thread, in order, at least every `flush_interval_s` while there is anything.
 
-    Bounded by items and by bytes, because one item may hold camera frames. A full spool drops the NEW item and counts
+    Bounded by items and by bytes, because one item may hold camera frames. A full queue drops the NEW item and counts
     it. An exception in the handler is logged once, counted, and ends nothing.
     """
 
@@ -52,12 +52,12 @@ class Spool(Generic[Item]):
         self._dropped = 0
         self._failures = 0
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name=f"spool-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"batch-queue-{name}", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Items refused because the spool was full or closed."""
+        """Items refused because the queue was full or closed."""
         return self._dropped
 
     @property
@@ -83,9 +83,8 @@ class Spool(Generic[Item]):
             self._items.append((item, size_bytes))
             self._bytes += size_bytes
             early = self._at_once or len(self._items) == self._early_items or self._bytes >= self._early_bytes
-        if (
-            early
-        ):  # waking the thread for every item would make it compete with the request for the interpreter
+        # waking the thread for every item would make it compete with the request for the interpreter
+        if early:
             self._wake.set()
         return True
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-class Tap(Protocol):
+class RecorderHook(Protocol):
     """Called from several threads, and never waits."""
 
     @property
@@ -59,10 +59,12 @@ class _Off:
         pass
 
 
-OFF: Tap = _Off()
+OFF: RecorderHook = _Off()
 
 
-def open_tap(node: Node, settings: Settings, loaded: Loaded, clock_ns: Callable[[], int]) -> Tap:
+def open_recorder_hook(
+    node: Node, settings: Settings, loaded: Loaded, clock_ns: Callable[[], int]
+) -> RecorderHook:
     """The bag of one activation, or OFF where none is asked for. Raises ConfigurationError."""
     if not settings.record_bag:
         return OFF

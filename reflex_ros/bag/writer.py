@@ -6,17 +6,18 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reflex_core.concurrency.batch_queue import MAX_BYTES, Spool
+from reflex_core.concurrency.batch_queue import MAX_BYTES
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import json_line, utc_text
+from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
 from reflex_core.records.trace.schema import (
     FULL,
     NONE,
@@ -33,7 +34,6 @@ from reflex_ros.bag.topic_types import CONSUMED, STRING, Message, OfferedQos, de
 from reflex_ros.messages.raw import Arrival, Consumed, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
-RETRY_S = 5.0
 SPLIT_BYTES = 512 << 20
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class BagRecorder:
             raise ConfigurationError(f"{directory}: bags cannot be kept here: {error.strerror}") from error
         self._directory, self._session = directory, session
         self._trace_topic, self._clock_ns, self._offered = trace_topic, clock_ns, offered
-        self._storage, self._split_bytes, self._retry_s = storage, split_bytes, retry_s
+        self._storage, self._split_bytes = storage, split_bytes
         self._types = definitions()
         self._texts: dict[str, tuple[str, str]] = {}
         self._profiles: dict[str, Sequence[Any]] = {}
@@ -90,27 +90,26 @@ class BagRecorder:
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
         self._next_seq = 0
-        self._written = self._lost = 0
-        self._retry_at_s = 0.0
-        self._problem = ""
-        self._spool: Spool[Message | _Answer] = Spool(
-            "bag", self._write, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes
-        )
+        self._writer: BackgroundWriter[Message | _Answer] = BackgroundWriter(
+            "bag", self._write, slug="record-disk-full", failed=self._failed, recovered=self._recovered,
+            errors=(OSError, sqlite3.Error), retry_s=retry_s, flush_interval_s=flush_interval_s,
+            max_bytes=max_queue_bytes,
+        )  # fmt: skip
 
     @property
     def problem(self) -> str:
         """Why nothing can be written; empty while all is well."""
-        return self._problem
+        return self._writer.problem
 
     @property
     def written(self) -> int:
         """Messages that the operating system has."""
-        return self._written
+        return self._writer.written
 
     @property
     def dropped(self) -> int:
         """Messages that are in no bag; an inference whose messages did not fit the queue counts as one."""
-        return self._spool.dropped + self._lost
+        return self._writer.dropped
 
     @property
     def recorders(self) -> tuple[BagRecorder, ...]:
@@ -127,11 +126,11 @@ class BagRecorder:
         """Enqueue a message that says what to do: instruction, episode. A later bag begins with the newest of each."""
         message = Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw)
         self._latched[arrival.topic] = message
-        self._spool.put(message, len(arrival.raw))
+        self._writer.put(message, len(arrival.raw))
 
     def sent(self, topic: str, message: Any) -> None:
         """Enqueue a message that the node publishes; nobody may change it any more."""
-        self._spool.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
+        self._writer.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
         """Enqueue one inference and the messages it consumed, each of which is written once."""
@@ -139,36 +138,26 @@ class BagRecorder:
         # a message that was consumed again was also consumed the last time: only newer ones take its place
         fresh = [arrival for arrival in arrivals if arrival not in self._previous]
         answer = _Answer(request, outcome, self._clock_ns(), consumed.images, fresh)
-        taken = self._spool.put(answer, sum(len(arrival.raw) for arrival in fresh))
+        taken = self._writer.put(answer, sum(len(arrival.raw) for arrival in fresh))
         self._previous = arrivals if taken else ()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what waits, the index and metadata.yaml."""
-        if not self._spool.close(timeout_s) or self._files is None:
+        if not self._writer.close(timeout_s) or self._files is None:
             return
         try:
             self._files.close()
         except (OSError, sqlite3.Error) as error:
-            self._degrade(error)
+            self._writer.fail(error)
 
     def _write(self, batch: Sequence[Message | _Answer]) -> None:
         messages = [message for item in batch for message in self._messages(item)]
-        if self._problem and time.monotonic() < self._retry_at_s:
-            self._lost += len(messages)
-            return
-        try:
-            self._written += self._put(messages)
-        except (OSError, sqlite3.Error) as error:
-            self._lost += len(messages)
-            self._degrade(error)
-            return
-        if self._problem:
-            log.warning("recording resumed in %s; it had stopped after: %s", self.path, self._problem)
-            self._problem = ""
+        self._writer.attempt(len(messages), partial(self._put, messages))
+        if not self._writer.problem:
             self._finish_the_unfinished()
 
-    def _put(self, messages: Sequence[Message]) -> int:
-        """Write and flush; returns how many were written, with what a new bag begins with."""
+    def _put(self, messages: Sequence[Message]) -> None:
+        """Write and flush; what a new bag begins with counts as written too."""
         if self._files is None:
             self._files = BagFiles(self._free_name(), self._storage, self._split_bytes)
             messages = [*self._beginning(messages), *messages]
@@ -178,7 +167,7 @@ class BagRecorder:
                 part.add(message.topic, message.kind, *self._text(message.kind), self._qos(message.topic))
             part.write(message.topic, message.time_ns, message.data)
         self._files.flush()
-        return len(messages)
+        self._writer.wrote(len(messages))
 
     def _beginning(self, messages: Sequence[Message]) -> Iterator[Message]:
         """What a bag begins with: the header of its trace, and the instruction and episode that hold."""
@@ -207,7 +196,7 @@ class BagRecorder:
                 data = serialised(item.data, item.kind, self._types)
                 yield Message(item.topic, item.kind, item.time_ns, data)
         except Exception:
-            self._lost += 1
+            self._writer.lose(1)
             log.exception("bag: a message could not be recorded")
 
     def _record(self, item: _Answer) -> dict[str, Any]:
@@ -255,12 +244,13 @@ class BagRecorder:
             path = self._directory / f"{name}-{number}"
         return path
 
-    def _degrade(self, error: Exception) -> None:
+    def _recovered(self) -> None:
+        log.warning("recording resumed in %s; it had stopped after: %s", self.path, self.problem)
+
+    def _failed(self, error: Exception) -> None:
         """Leave the bag as it is; the next attempt begins another."""
-        self._retry_at_s = time.monotonic() + self._retry_s
-        if not self._problem:
+        if not self.problem:
             log.error("slug=record-disk-full the bag cannot be written, serving goes on: %s", error)
-        self._problem = f"record-disk-full: {getattr(error, 'strerror', None) or error}"
         self._previous = ()
         files, self._files = self._files, None
         if files is None:

@@ -18,7 +18,7 @@ from reflex_core.robot.callers import ROS
 from reflex_core.robot.clocks import ClockSteps
 from reflex_core.robot.intake import has_words
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Observation, Request, Served
-from reflex_ros.bag.recorder_hook import OFF, Tap
+from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.node.holds import Holds
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError
 from reflex_ros.node.progress import Progress, Tuning
@@ -48,14 +48,14 @@ class ChunkLoop:
         clock_ns: Callable[[], int],
         tuning: Callable[[], Tuning],
         progress: Progress,
-        tap: Tap = OFF,
+        recorder_hook: RecorderHook = OFF,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         *,
         wall_clock: bool = False,
     ) -> None:
         """wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator's says itself when it jumps."""
         self._engine, self._loaded = engine, loaded
-        self._buffer, self._outputs, self._tap = buffer, outputs, tap
+        self._buffer, self._outputs, self._recorder_hook = buffer, outputs, recorder_hook
         self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
         self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
         self._commands = loaded.guard.commands
@@ -266,10 +266,10 @@ class ChunkLoop:
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
         except ReflexError as error:
-            self._tap.answered(request, Failure(error.slug, str(error)), self._buffer.consumed)
+            self._recorder_hook.answered(request, Failure(error.slug, str(error)), self._buffer.consumed)
             self._failed(error.slug, str(error))
             return
-        self._tap.answered(request, served, self._buffer.consumed)
+        self._recorder_hook.answered(request, served, self._buffer.consumed)
         self._publish(request, served, now_ns, epoch)
 
     def _observe(self, now_ns: int, gates: Gates) -> Observation:

@@ -14,7 +14,7 @@ from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.bag.recorder_hook import Tap
+from reflex_ros.bag.recorder_hook import RecorderHook
 from reflex_ros.graph.endpoints import publishers
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
@@ -76,13 +76,13 @@ class Driving:
 
     def __init__(
         self, node: Node, engine: Engine, loaded: Loaded, buffer: ObservationBuffer, outputs: Outputs,
-        tuning: Callable[[], Tuning], progress: Progress, tap: Tap,
+        tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook,
     ) -> None:  # fmt: skip
         self._node, self.buffer = node, buffer
         buffer.clear()
         clock = node.get_clock()
         self.loop = ChunkLoop(
-            engine, loaded, buffer, outputs, lambda: int(clock.now().nanoseconds), tuning, progress, tap,
+            engine, loaded, buffer, outputs, lambda: int(clock.now().nanoseconds), tuning, progress, recorder_hook,
             wall_clock=not is_simulated(node),
         )  # fmt: skip
         self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())

@@ -24,7 +24,7 @@ from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import Settings
-from reflex_ros.bag.recorder_hook import OFF, open_tap
+from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
 from reflex_ros.console import startup_banner
 from reflex_ros.console.terminal import watched
 from reflex_ros.graph.other_policies import await_names, other_policies, require_alone
@@ -67,7 +67,7 @@ class ReflexNode:
         self._inputs: Inputs | None = None
         self._driving: Driving | None = None
         self._loop: ChunkLoop | None = None
-        self._tap = OFF
+        self._recorder_hook = OFF
         self._episodes = 0
         self._episode_id = ""
         self._instruction = ""
@@ -162,8 +162,8 @@ class ReflexNode:
         except ConfigurationError:
             self.engine.pause()
             raise
-        await self.node.off_executor(lambda: self._open_tap(loaded))
-        outputs.tap = self._tap
+        await self.node.off_executor(lambda: self._open_recorder_hook(loaded))
+        outputs.recorder_hook = self._recorder_hook
         outputs.enable()
         self._driving = driving = Driving(
             self.node,
@@ -173,14 +173,14 @@ class ReflexNode:
             outputs,
             lambda: tuning_of(self.settings),
             self._progress,
-            self._tap,
+            self._recorder_hook,
         )
         self._loop = loop = driving.loop
         self._begin_episode("")
         try:
             self._inputs = Inputs(
                 self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
-                loop.news, self._heard_instruction, self._begin_episode, self._tap.heard,
+                loop.news, self._heard_instruction, self._begin_episode, self._recorder_hook.heard,
             )  # fmt: skip
         except ConfigurationError:
             await self._deactivate()
@@ -215,18 +215,18 @@ class ReflexNode:
         if self._outputs is not None:
             self._outputs.flush(1.0)
             self._outputs.disable()
-            self._outputs.tap = OFF
-        await self.node.off_executor(self._close_tap)
+            self._outputs.recorder_hook = OFF
+        await self.node.off_executor(self._close_recorder_hook)
         self.engine.pause()
         gc.unfreeze()
 
-    def _open_tap(self, loaded: Loaded) -> None:
-        self._tap = open_tap(self.node, self.settings, loaded, self.now_ns)
-        self.engine.metrics.recorders.watched = (*loaded.recorders, *self._tap.recorders)
+    def _open_recorder_hook(self, loaded: Loaded) -> None:
+        self._recorder_hook = open_recorder_hook(self.node, self.settings, loaded, self.now_ns)
+        self.engine.metrics.recorders.watched = (*loaded.recorders, *self._recorder_hook.recorders)
 
-    def _close_tap(self) -> None:
-        tap, self._tap = self._tap, OFF
-        tap.close()
+    def _close_recorder_hook(self) -> None:
+        recorder_hook, self._recorder_hook = self._recorder_hook, OFF
+        recorder_hook.close()
         loaded = self.engine.loaded
         self.engine.metrics.recorders.watched = loaded.recorders if loaded is not None else ()
 
@@ -339,7 +339,7 @@ class ReflexNode:
         status.episode_id = self._episode_id
         status.instruction = self._buffer.instruction if self._buffer else ""
         self._status.publish(status)
-        self._tap.sent(self._status.topic_name, status)
+        self._recorder_hook.sent(self._status.topic_name, status)
 
     def _publish_diagnostics(self) -> None:
         findings = [
@@ -365,7 +365,7 @@ class ReflexNode:
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-        self._tap.sent(self._diagnostics.topic_name, message)
+        self._recorder_hook.sent(self._diagnostics.topic_name, message)
 
     async def start(self) -> bool:
         """Walk to `active` without a lifecycle manager. False when a transition did not succeed.

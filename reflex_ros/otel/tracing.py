@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -18,14 +19,14 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from reflex_core import __version__
-from reflex_core.concurrency.batch_queue import Spool
+from reflex_core.records.background_writer import BackgroundWriter
 from reflex_core.records.trace.schema import Failure
+from reflex_core.text.rate_limit import Seldom
 from reflex_core.values import Request, Served
 from reflex_ros.otel.attributes import ERROR_CHARACTERS, Finished, attributes, finished, stages
 
 QUEUE = 2048
 CLOSE_S = 2.0
-QUIET_S = 60.0  # a receiver that comes and goes is named once a minute at most
 EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 log = logging.getLogger(__name__)
@@ -66,40 +67,39 @@ class Tracing:
         self._parents = TraceContextTextMapPropagator()
         self._complaints = _Complaints()
         logging.getLogger(EXPORTER_LOGGER).addFilter(self._complaints)
-        self._problem = ""
-        self._quiet_until_s = 0.0
-        self._exported = self._lost = 0
-        self._spool: Spool[Finished] = Spool(
-            "otel", self._export, flush_interval_s=flush_interval_s, max_items=max_items
-        )
+        self._unreached, self._unmade = Seldom(), Seldom()
+        self._writer: BackgroundWriter[Finished] = BackgroundWriter(
+            "otel", self._export, slug="otel-export-failed", failed=self._failed, recovered=self._recovered,
+            errors=(_NotTakenError,), retry_s=0.0, flush_interval_s=flush_interval_s, max_items=max_items,
+        )  # fmt: skip
 
     @property
     def problem(self) -> str:
         """Why spans cannot be exported; empty while they can."""
-        return self._problem
+        return self._writer.problem
 
     @property
     def written(self) -> int:
         """Requests whose spans the receiver has taken; those not sampled are in neither count."""
-        return self._exported
+        return self._writer.written
 
     @property
     def dropped(self) -> int:
         """Requests whose spans were lost: the queue was full, or the receiver did not take them."""
-        return self._spool.dropped + self._lost
+        return self._writer.dropped
 
     def __call__(self, request: Request, served: Served) -> None:
         """Enqueue one answer."""
         ended_ns = request.received_ns + int(served.latency_ms * 1e6)
-        self._spool.put(finished(request, ended_ns, served, served.trace_seq))
+        self._writer.put(finished(request, ended_ns, served, served.trace_seq))
 
     def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:
         """Enqueue a request that got no answer."""
-        self._spool.put(finished(request, time.monotonic_ns(), Failure(slug, message), seq))
+        self._writer.put(finished(request, time.monotonic_ns(), Failure(slug, message), seq))
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Export what waits, for as long as `timeout_s` allows; a receiver that hangs does not hold up the end."""
-        done = self._spool.close(timeout_s)
+        done = self._writer.close(timeout_s)
         self._exporter.shutdown()  # ends the retries of an export under way
         if done:
             logging.getLogger(EXPORTER_LOGGER).removeFilter(self._complaints)
@@ -109,31 +109,26 @@ class Tracing:
         wall_ns = time.time_ns() - time.monotonic_ns()  # from the requests' clock to the one that spans have
         sampled = sum(self._build(act, wall_ns) for act in batch)
         spans = self._ended.take()
-        if not spans:
-            return
-        if self._send(spans):
-            self._exported += sampled
-            self._recovered()
-        else:
-            self._lost += sampled
-            self._failed()
+        if spans:
+            self._writer.attempt(sampled, partial(self._send, spans, sampled))
 
-    def _send(self, spans: Sequence[ReadableSpan]) -> bool:
-        """False when the receiver did not take them."""
+    def _send(self, spans: Sequence[ReadableSpan], requests: int) -> None:
+        """Raise _NotTakenError where the receiver did not take them."""
         try:
-            return self._exporter.export(spans) is SpanExportResult.SUCCESS
+            taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
         except Exception as error:  # older exporters raise what newer ones return
-            self._complaints.newest = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
-            return False
+            raise _NotTakenError(f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]) from error
+        if not taken:
+            raise _NotTakenError(self._complaints.newest or "the receiver did not take the spans")
+        self._writer.wrote(requests)
 
     def _build(self, act: Finished, wall_ns: int) -> int:
         """Start and end the spans of one request; how many requests were sampled, 0 or 1."""
         try:
             return self._spans(act, wall_ns)
         except Exception:  # one odd request must not take the spans beside it along
-            self._lost += 1
-            if time.monotonic() >= self._quiet_until_s:
-                self._quiet_until_s = time.monotonic() + QUIET_S
+            self._writer.lose(1)
+            if self._unmade.times():
                 log.exception("otel: no span could be made of request %s", act.request_id)
             return 0
 
@@ -164,22 +159,19 @@ class Tracing:
             carrier["tracestate"] = act.tracestate
         return self._parents.extract(carrier, Context())
 
-    def _failed(self) -> None:
-        self._problem = (
-            f"otel-export-failed: {self._complaints.newest or 'the receiver did not take the spans'}"
-        )
-        if time.monotonic() < self._quiet_until_s:
-            return
-        self._quiet_until_s = time.monotonic() + QUIET_S
-        log.warning(
-            "slug=otel-export-failed spans do not reach %s, serving goes on; later failures are only counted: %s",
-            self._url, self._complaints.newest,
-        )  # fmt: skip
+    def _failed(self, error: Exception) -> None:
+        if self._unreached.times():
+            log.warning(
+                "slug=otel-export-failed spans do not reach %s, serving goes on; later failures are only counted: %s",
+                self._url, error,
+            )  # fmt: skip
 
     def _recovered(self) -> None:
-        if self._problem:
-            log.info("otel: spans reach %s again", self._url)
-            self._problem = ""
+        log.info("otel: spans reach %s again", self._url)
+
+
+class _NotTakenError(Exception):
+    """The receiver did not take the spans; the text says why."""
 
 
 class _Ended(SpanProcessor):

@@ -11,7 +11,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from reflex_core.export.binding import Fit
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.values import HOLD, ActionChunk, Served
-from reflex_ros.bag.recorder_hook import OFF, Tap
+from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.outputs.base import Command, MakeOutput
@@ -27,7 +27,7 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode, robot_id: str, make_output: MakeOutput) -> None:
         self._node, self._robot_id = node, robot_id
-        self.tap: Tap = OFF
+        self.recorder_hook: RecorderHook = OFF
         self._chunks = node.create_lifecycle_publisher(
             ActionChunkMsg, "~/action_chunk", COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -75,7 +75,7 @@ class Outputs:
 
     def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
         publisher.publish(message)
-        self.tap.sent(publisher.topic_name, message)
+        self.recorder_hook.sent(publisher.topic_name, message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""

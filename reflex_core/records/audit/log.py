@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from reflex_core.concurrency.batch_queue import Spool
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import exact, utc_text
 from reflex_core.records.audit.store import AuditStore, Fields
+from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
 from reflex_core.records.trace.hashing import observation_hash, size_bytes
 from reflex_core.robot.callers import caller_of
 from reflex_core.values import Request, Served
 
 RETENTION_DAYS = 183  # EU AI Act, Art. 26(6): deployers keep the logs at least six months
-RETRY_S = 5.0
 WAIT_S = 2.0  # for a record to be written before its answer leaves; a disk that hangs must not stop a robot
 
 log = logging.getLogger(__name__)
@@ -69,21 +68,17 @@ class AuditLog:
         self._store = AuditStore(directory, robot_id, retention_days)
         self._robot_id = robot_id
         self._wall_clock_ns = wall_clock_ns
-        self._retry_s = retry_s
-        self._retry_at_s = 0.0
-        self._problem = ""
-        self._lost = 0
         self._reported = 0
-        self._written = 0
         self._model: dict[str, str] = {}
         self._order = threading.Lock()
         self._handled_more = threading.Condition()
         self._entered = self._handled = 0
         self._behind = False
         self._closing = threading.Event()
-        self._spool: Spool[Draft] = Spool(
-            "audit", self._write, flush_interval_s=flush_interval_s, at_once=True
-        )
+        self._writer: BackgroundWriter[Draft] = BackgroundWriter(
+            "audit", self._write, slug="audit-disk-full", failed=self._failed, recovered=self._recovered,
+            retry_s=retry_s, flush_interval_s=flush_interval_s, at_once=True,
+        )  # fmt: skip
         self._syncing = threading.Thread(
             target=self._sync, args=(flush_interval_s,), name="audit-sync", daemon=True
         )
@@ -94,19 +89,19 @@ class AuditLog:
     @property
     def problem(self) -> str:
         """Why nothing can be written; empty while all is well."""
-        return self._problem or (
+        return self._writer.problem or (
             f"audit-behind: writing takes longer than {WAIT_S:g} s" if self._behind else ""
         )
 
     @property
     def written(self) -> int:
         """Records of requests and events that the operating system has."""
-        return self._written
+        return self._writer.written
 
     @property
     def dropped(self) -> int:
         """Records that could not be written, ever."""
-        return self._spool.dropped + self._lost
+        return self._writer.dropped
 
     def __call__(self, request: Request, served: Served) -> None:
         """Write one answer; returns when the operating system has it."""
@@ -132,14 +127,14 @@ class AuditLog:
         """Write what waits and a last event, and let go of the directory."""
         self.event("closed")
         self._closing.set()
-        if self._spool.close(timeout_s):
+        if self._writer.close(timeout_s):
             self._syncing.join(timeout_s)
             self._store.close()
 
     def _enter(self, make: Callable[[], Fields], size_bytes: int = 0) -> int:
         """Enqueue a record; its number in the queue, 0 where there is no room."""
         with self._order:
-            if not self._spool.put((self._wall_clock_ns(), make), size_bytes):
+            if not self._writer.put((self._wall_clock_ns(), make), size_bytes):
                 return 0
             self._entered += 1
             return self._entered
@@ -163,35 +158,24 @@ class AuditLog:
             try:
                 self._store.sync()
             except OSError as error:
-                self._degrade(error)
+                self._writer.fail(error)
 
     def _write(self, batch: Sequence[Draft]) -> None:
         try:
-            self._write_batch(batch)
+            self._writer.attempt(len(batch), partial(self._append, batch))
         finally:
             with self._handled_more:
                 self._handled += len(batch)
                 self._behind = self._behind and self._handled < self._entered
                 self._handled_more.notify_all()
 
-    def _write_batch(self, batch: Sequence[Draft]) -> None:
-        if self._problem and time.monotonic() < self._retry_at_s:
-            self._lost += len(batch)
-            return
+    def _append(self, batch: Sequence[Draft]) -> None:
+        self._store.open()
         written = 0
-        try:
-            self._store.open()
-            while written < len(batch):
-                written += self._write_day(batch[written:])
-        except OSError as error:
-            self._lost += len(batch) - written
-            self._degrade(error)
-            return
-        if self._problem:
-            log.warning("audit log: writing resumed after: %s", self._problem)
-            self._problem = ""
+        while written < len(batch):
+            written += self._append_day(batch[written:])
 
-    def _write_day(self, batch: Sequence[Draft]) -> int:
+    def _append_day(self, batch: Sequence[Draft]) -> int:
         """Write the drafts at the front of the batch that belong to one day; returns how many."""
         day = self._store.enter(_day(batch[0][0]), batch[0][0])
         own = list(takewhile(lambda draft: _day(draft[0]) <= day, batch))
@@ -201,14 +185,15 @@ class AuditLog:
             records[0]["missing"] = missing
         self._store.append(records)
         self._reported += missing
-        self._written += len(own)
+        self._writer.wrote(len(own))
         return len(own)
 
-    def _degrade(self, error: OSError) -> None:
-        self._retry_at_s = time.monotonic() + self._retry_s
-        if not self._problem:
+    def _failed(self, error: Exception) -> None:
+        if not self._writer.problem:
             log.error("slug=audit-disk-full the audit log cannot be written, serving goes on: %s", error)
-        self._problem = f"audit-disk-full: {error.strerror or error}"
+
+    def _recovered(self) -> None:
+        log.warning("audit log: writing resumed after: %s", self._writer.problem)
 
 
 def _day(time_ns: int) -> date:

@@ -8,12 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
 
-from reflex_core.concurrency.batch_queue import MAX_BYTES, Spool
+from reflex_core.concurrency.batch_queue import MAX_BYTES
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import json_line, utc_text
+from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
 from reflex_core.records.trace.files import TraceFile, trace_name
 from reflex_core.records.trace.hashing import size_bytes
 from reflex_core.records.trace.schema import (
@@ -30,7 +32,6 @@ from reflex_core.values import Request, Served
 
 MAX_FILE_BYTES = 1 << 30
 MAX_AGE_S = 86_400.0
-RETRY_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -89,36 +90,35 @@ class TraceWriter:
             raise ConfigurationError(f"{directory}: traces cannot be kept here: {error.strerror}") from error
         self._directory, self._session = directory, session
         self._images, self._gzip = images, gzip
-        self._max_bytes, self._max_age_s, self._retry_s = max_bytes, max_age_s, retry_s
+        self._max_bytes, self._max_age_s = max_bytes, max_age_s
         self._session_id = str(uuid.uuid4())
         self._name_s = int(time.time())
         self._seqs = count()
         self._next_seq = 0
         self._file: TraceFile | None = None
         self._part = 0
-        self._opened_s = self._retry_at_s = 0.0
+        self._opened_s = 0.0
         self._in_file = self._errors = 0
-        self._written = self._lost = 0
-        self._problem = ""
         self._in_header = session
-        self._spool: Spool[Entry | Note] = Spool(
-            "trace", self._write, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes
-        )
+        self._writer: BackgroundWriter[Entry | Note] = BackgroundWriter(
+            "trace", self._write, slug="record-disk-full", failed=self._failed, recovered=self._recovered,
+            retry_s=retry_s, flush_interval_s=flush_interval_s, max_bytes=max_queue_bytes,
+        )  # fmt: skip
 
     @property
     def problem(self) -> str:
         """Why nothing can be written; empty while all is well."""
-        return self._problem
+        return self._writer.problem
 
     @property
     def written(self) -> int:
         """Request records that the operating system has."""
-        return self._written
+        return self._writer.written
 
     @property
     def dropped(self) -> int:
         """Requests and notes that are in no file, ever."""
-        return self._spool.dropped + self._lost
+        return self._writer.dropped
 
     @property
     def path(self) -> Path | None:
@@ -141,7 +141,7 @@ class TraceWriter:
 
     def note(self, make: Callable[[str], Record]) -> None:
         """Enqueue a record that is no request: what a shadow did, how an episode ended. `make` runs on the writer's thread."""
-        self._spool.put(Note(time.time_ns(), self._session, make), NOTE_BYTES)
+        self._writer.put(Note(time.time_ns(), self._session, make), NOTE_BYTES)
 
     def describe(self, session: Session) -> None:
         """Another policy answers from now on: what follows goes to a new file with a header of its own."""
@@ -149,11 +149,11 @@ class TraceWriter:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits, and the footer."""
-        if self._spool.close(timeout_s):
+        if self._writer.close(timeout_s):
             self._end_file()
 
     def _put(self, seq: int, request: Request, outcome: Served | Failure) -> None:
-        self._spool.put(
+        self._writer.put(
             Entry(seq, time.time_ns(), self._session, request, outcome), size_bytes(request.observation)
         )
 
@@ -162,33 +162,23 @@ class TraceWriter:
             if session is not self._in_header:
                 self._end_file()
                 self._in_header = session
-            self._write_entries(list(entries))
+            waiting = list(entries)
+            self._next_seq = max([self._next_seq, *(e.seq + 1 for e in waiting if isinstance(e, Entry))])
+            self._writer.attempt(len(waiting), partial(self._append, waiting))
 
-    def _write_entries(self, waiting: Sequence[Entry | Note]) -> None:
+    def _append(self, waiting: Sequence[Entry | Note]) -> None:
         entries = [entry for entry in waiting if isinstance(entry, Entry)]
-        self._next_seq = max([self._next_seq, *(entry.seq + 1 for entry in entries)])
-        if self._problem and time.monotonic() < self._retry_at_s:
-            self._lost += len(waiting)
-            return
         lines = [line for entry in entries if (line := self._line(entry))]
         notes = [line for note in waiting if isinstance(note, Note) and (line := self._noted(note))]
-        self._lost += len(waiting) - len(lines) - len(notes)
-        try:
-            self._rotate()
-            header = b""
-            if self._file is None:
-                self._file, header = self._open()
-            self._file.write(header + b"".join([*lines, *notes]))
-        except OSError as error:
-            self._lost += len(lines) + len(notes)
-            self._degrade(error)
-            return
+        self._writer.lose(len(waiting) - len(lines) - len(notes))
+        self._rotate()
+        header = b""
+        if self._file is None:
+            self._file, header = self._open()
+        self._file.write(header + b"".join([*lines, *notes]))
         self._in_file += len(lines)
-        self._written += len(lines)
+        self._writer.wrote(len(lines))
         self._errors += sum(isinstance(entry.outcome, Failure) for entry in entries)
-        if self._problem:
-            log.warning("recording resumed in %s; it had stopped after: %s", self._file.path, self._problem)
-            self._problem = ""
 
     def _line(self, entry: Entry) -> bytes:
         try:
@@ -253,15 +243,16 @@ class TraceWriter:
             self._file.finish(json_line(footer) + b"\n")
             self._file = None
         except OSError as error:
-            self._degrade(error)
+            self._writer.fail(error)
 
-    def _degrade(self, error: OSError) -> None:
-        self._retry_at_s = time.monotonic() + self._retry_s
-        if not self._problem:
+    def _failed(self, error: Exception) -> None:
+        if not self.problem:
             log.error("slug=record-disk-full the trace cannot be written, serving goes on: %s", error)
-        self._problem = f"record-disk-full: {error.strerror or error}"
         if self._file is not None:
             self._file.abandon()
             if self._file.size == 0:
                 self._part -= 1
             self._file = None
+
+    def _recovered(self) -> None:
+        log.warning("recording resumed in %s; it had stopped after: %s", self.path, self.problem)

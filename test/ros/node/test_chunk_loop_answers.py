@@ -40,9 +40,9 @@ class Told(Scene):
 
         told = {"executed": executed, "not_executed": not_executed}
         loaded: Any = SimpleNamespace(**{**vars(before._loaded), **told})
-        tap: Any = SimpleNamespace(answered=lambda *answer: self.recorded.append(answer))
+        recorder_hook: Any = SimpleNamespace(answered=lambda *answer: self.recorded.append(answer))
         self.loop = self.world.loop = ChunkLoop(
-            before._engine, loaded, self.world.buffer, before._outputs, clock.wall_ns, before._tuning, self.progress, tap,
+            before._engine, loaded, self.world.buffer, before._outputs, clock.wall_ns, before._tuning, self.progress, recorder_hook,
             monotonic_ns=before._monotonic_ns, wall_clock=True,
         )  # fmt: skip
 
