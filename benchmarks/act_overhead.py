@@ -82,7 +82,7 @@ def cases_of(measured: Measured, sizes: Sequence[tuple[int, int]], clients: Sequ
     """Every size, encoding and number of clients for one export."""
     policy = policy_of(measured)
     canary = policy.canary()
-    camera = policy.fit.cameras[policy.contract.images[0].camera]
+    camera = policy.binding.cameras[policy.contract.images[0].camera]
     state = [] if canary.state is None else canary.state.tolist()
     return [
         Case(measured.name, height, width, kind, count, post_act(camera, state, height, width, kind),

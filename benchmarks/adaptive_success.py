@@ -47,7 +47,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, sampling: Sampling) -> Outco
     arm.reset(scene)
     follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
     replan, late = round(REPLAN_S / COMMAND_PERIOD_S), round(DELAY_S / COMMAND_PERIOD_S)
-    camera = next(iter(policy.fit.cameras.values()))
+    camera = next(iter(policy.binding.cameras.values()))
     predictions = []
     stamp_s = 0.0
     for tick in range(round(EPISODE_S / COMMAND_PERIOD_S)):
@@ -57,7 +57,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, sampling: Sampling) -> Outco
             predictions.append(policy.predict(look(arm, scene, camera), seed, sampling))
         if tick % replan == late:
             rows = enumerate(predictions[-1].actions, start=1)
-            points = [(index * policy.fit.dt_s, action) for index, action in rows]
+            points = [(index * policy.binding.dt_s, action) for index, action in rows]
             follower.set(now_s, stamp_s, JOINT_NAMES, points)
         arm.step(follower.command(now_s + COMMAND_PERIOD_S), COMMAND_PERIOD_S)
     return Outcome(

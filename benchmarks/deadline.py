@@ -85,7 +85,7 @@ def body_of(policy: Policy, joint1: float) -> bytes:
     canary = policy.canary()
     assert canary.state is not None
     state = [joint1, *canary.state.tolist()[1:]]
-    return post_act(policy.fit.cameras[policy.contract.images[0].camera], state, 32, 32, "raw")
+    return post_act(policy.binding.cameras[policy.contract.images[0].camera], state, 32, 32, "raw")
 
 
 def in_episode(request: bytes, episode_id: str) -> bytes:

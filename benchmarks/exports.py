@@ -100,7 +100,7 @@ def bare_inference(measured: Measured, device: str = "cpu", threads: int = 1) ->
             )
         return x
 
-    return whole_loop if contract.baked else step_by_step
+    return whole_loop if contract.fused else step_by_step
 
 
 def _session(path: Path, device: str, threads: int) -> Any:

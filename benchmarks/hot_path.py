@@ -19,7 +19,7 @@ from benchmarks.exports import Measured, bare_inference, embedded, made_export
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from benchmarks.server import post_act
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.inputs import image_array
@@ -44,7 +44,7 @@ class Bench:
     """One engine and what its stages take."""
 
     engine: Engine
-    loaded: Loaded
+    loaded: ServingState
     body: bytes
     observation: Observation
     request: Request
@@ -61,7 +61,7 @@ def bench_of(measured: Measured, height: int, width: int, kind: str) -> Bench:
     assert loaded is not None
     policy = loaded.policy
     canary = policy.canary()
-    camera = policy.fit.cameras[policy.contract.images[0].camera]
+    camera = policy.binding.cameras[policy.contract.images[0].camera]
     state = [] if canary.state is None else canary.state.tolist()
     body = post_act(camera, state, height, width, kind).partition(b"\r\n\r\n")[2]
     readable = Readable(cameras_of(loaded), engine.settings.max_pixels)
@@ -89,8 +89,10 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     for _ in range(WINDOW):
         full(bench.request, lambda _: served)
     outside = replace(served, chunk=replace(served.chunk, actions=served.chunk.actions + np.float32(10)))
-    fit = policy.fit
-    guard = guard_for(loaded.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
+    binding = policy.binding
+    guard = guard_for(
+        loaded.embodiment, binding.hold_columns, Metrics(), None, binding.action_names, binding.dt_s
+    )
     return {
         "parse JSON": lambda: document(bench.body),
         "base64 and checks": lambda: asked(parsed, readable),

@@ -25,7 +25,7 @@ from benchmarks.moving_target import Followed, World, straight_path
 from benchmarks.sweep_report import Cell, Outcome, draw, markdown
 from reflex_core.chunks.a2c2.correction import Correction, load_correction
 from reflex_core.chunks.rtc import Rtc
-from reflex_core.chunks.scheduling import Running
+from reflex_core.chunks.scheduling import ExecutingChunk
 from reflex_core.chunks.smoothness import border_jump, jerk_rms, overlap_disagreement
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
@@ -34,7 +34,7 @@ from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import Floats, Observation, Request, Served
 from reflex_core.wedges.a2c2 import A2C2, APPLIED, NEEDED
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Proceed, Wedge
 from reflex_ros.demo.arm import Arm
@@ -65,7 +65,7 @@ class Server:
     """The wedges that serve, around a network whose answer takes `delay` control steps of the world it answers for."""
 
     def __init__(self, policy: Policy, correction: Correction, condition: str, delay: int) -> None:
-        self.rtc = Rtc(policy.contract, policy.fit, self._clock_ns) if condition in (RTC, BOTH) else None
+        self.rtc = Rtc(policy.contract, policy.binding, self._clock_ns) if condition in (RTC, BOTH) else None
         self.world: World | None = None
         self._delay = delay
         self._predict = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, self.rtc)
@@ -77,7 +77,7 @@ class Server:
                 previous=lambda _: self._robot().command(),
                 clock_ns=self._clock_ns,
             )
-        self.act: Proceed = onion(wedges)
+        self.act: Proceed = middleware_chain(wedges)
 
     def _slow(self, request: Request, proceed: Proceed) -> Served:
         served = self._predict(request, proceed)
@@ -118,9 +118,9 @@ def drive(
     policy: Policy, server: Server, arm: Arm, task: Task, seed: int, condition: str, delay: int
 ) -> Outcome:
     """One episode."""
-    scene, period_s = make_scene(seed), policy.fit.dt_s
+    scene, period_s = make_scene(seed), policy.binding.dt_s
     path_m = straight_path(scene, task.steps, task.speed_m_s * period_s)
-    world = server.world = World(arm, scene, path_m, period_s, next(iter(policy.fit.cameras.values())))
+    world = server.world = World(arm, scene, path_m, period_s, next(iter(policy.binding.cameras.values())))
     episode_id, borders = f"{condition}-{delay}-{seed}", _Borders([], [])
     chunks = guided = corrected = 0
     while not world.over:
@@ -131,7 +131,9 @@ def drive(
         if world.over:
             break
         # what the chunk loop of the node does with an answer
-        elapsed = Running(observation.stamp_ns, period_s, policy.fit.horizon).elapsed(world.clock_ns())
+        elapsed = ExecutingChunk(observation.stamp_ns, period_s, policy.binding.horizon).elapsed(
+            world.clock_ns()
+        )
         if server.rtc is not None:
             server.rtc.delivered(request, served)
             server.rtc.consumed(
@@ -153,10 +155,10 @@ def drive(
 
 def _too_fast(policy: Policy, commands: Sequence[Floats]) -> float:
     """The share of steps beyond the speed limits. The guard would slow them down, but it lives by the machine's clock."""
-    embodiment = policy.fit.embodiment
+    embodiment = policy.binding.embodiment
     assert embodiment is not None  # the embedded export brings its own
     assert embodiment.velocity_max is not None
-    speeds_rad_s = np.abs(np.diff(commands, axis=0)) / policy.fit.dt_s
+    speeds_rad_s = np.abs(np.diff(commands, axis=0)) / policy.binding.dt_s
     return float(np.mean((speeds_rad_s > embodiment.velocity_max).any(axis=1)))
 
 
@@ -214,14 +216,14 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     path = embedded().path
     policy = load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
-    correction = load_correction(options.a2c2 or path / "a2c2.npz", policy.fit)
+    correction = load_correction(options.a2c2 or path / "a2c2.npz", policy.binding)
     task = Task(options.horizon, QUICK_STEPS if options.quick else STEPS, options.speed_m_s)
     episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
     delays = options.delays or (QUICK_DELAYS if options.quick else DELAYS)
     longest = max(delays)
-    if min(delays) < 0 or 2 * task.every(longest) > min(policy.fit.horizon, task.steps // 2):
+    if min(delays) < 0 or 2 * task.every(longest) > min(policy.binding.horizon, task.steps // 2):
         print(
-            f"--delays, --horizon: expected 0 to {policy.fit.horizon // 2} control steps, got {delays}, {task.horizon}",
+            f"--delays, --horizon: expected 0 to {policy.binding.horizon // 2} control steps, got {delays}, {task.horizon}",
             file=sys.stderr,
         )
         return 2

@@ -77,7 +77,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixC
     arm.reset(scene)
     follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
     replan, late, moves = (round(seconds / COMMAND_PERIOD_S) for seconds in (REPLAN_S, DELAY_S, MOVES_AT_S))
-    camera = next(iter(policy.fit.cameras.values()))
+    camera = next(iter(policy.binding.cameras.values()))
     chunks: list[Prediction] = []
     stamp_s = 0.0
     for tick in range(round(EPISODE_S / COMMAND_PERIOD_S)):
@@ -91,7 +91,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixC
             chunks.append(policy.predict(seen, seed, PLAIN, None, str(scene.seed), cache))
         if tick % replan == late:
             rows = enumerate(chunks[-1].actions, start=1)
-            points = [(index * policy.fit.dt_s, action) for index, action in rows]
+            points = [(index * policy.binding.dt_s, action) for index, action in rows]
             follower.set(now_s, stamp_s, JOINT_NAMES, points)
         arm.step(follower.command(now_s + COMMAND_PERIOD_S), COMMAND_PERIOD_S)
     return Outcome(arm.reached(later), tuple(chunks))
@@ -100,7 +100,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixC
 def changes(policy: Policy, arm: Arm, scenes: Sequence[Scene], distance_m: float) -> list[float]:
     """How much the pictures change when the named block moves that far: seen from the start and from the goal."""
     cache = policy.prefix_cache()
-    camera, found = next(iter(policy.fit.cameras.values())), []
+    camera, found = next(iter(policy.binding.cameras.values())), []
     for scene in scenes:
         arm.reset(scene)
         goal = policy.predict(look(arm, scene, camera), scene.seed).actions[-1]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ObservationError
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.joint_gate import joint_gate
@@ -133,7 +133,7 @@ class Outputs:
         self._heard(Command(served.chunk.actions[start:].astype(np.float64), due_s, False, ""))
 
     def hold(
-        self, held: Hold, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str,
         served: Served | None = None,
     ) -> None:  # fmt: skip
         rows = np.arange(held.start + 1, len(held.rows) + 1)
@@ -223,13 +223,13 @@ class World:
             ("camera",), NAMES, True, gate=gate, monotonic_ns=monotonic, tolerance=tolerance
         )
         self.buffer.instruction = "reach the red block"
-        fit = Fit(
+        binding = Binding(
             cameras={"camera": "camera"}, state_names=NAMES, state_dim=7, state_statistics=None, action_names=NAMES,
             action_statistics=None, columns=np.arange(7), hold_columns=np.arange(7), horizon=HORIZON, dt_s=DT_S,
             embodiment=ARM,
         )  # fmt: skip
         loaded: Any = SimpleNamespace(
-            guard=self.guard, policy=SimpleNamespace(fit=fit), first_latency_s=0.05, needs_instruction=True,
+            guard=self.guard, policy=SimpleNamespace(binding=binding), first_latency_s=0.05, needs_instruction=True,
             embodiment=ARM, executed=lambda episode, row: self.guard.commands.executed(),
             not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
         )  # fmt: skip

@@ -59,7 +59,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rt
     arm.reset(scene)
     follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
     predict = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)
-    camera, period_s = next(iter(policy.fit.cameras.values())), policy.fit.dt_s
+    camera, period_s = next(iter(policy.binding.cameras.values())), policy.binding.dt_s
     running: tuple[Floats, int] | None = None
     coming: tuple[Request, Served] | None = None
     answers: list[Served] = []
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
             for name in ("plain", "RTC"):
                 outcomes = []
                 for scene in scenes:
-                    rtc = Rtc(contract, policy.fit) if name == "RTC" else None
+                    rtc = Rtc(contract, policy.binding) if name == "RTC" else None
                     outcomes.append(episode(policy, arm, scene, later_scene(task, scene), delay, rtc))
                 rows.append(row_of(task, delay, name, outcomes))
                 print(".", end="", flush=True)

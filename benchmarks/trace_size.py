@@ -123,7 +123,7 @@ def pair(policy: Policy, number: int) -> Pair:
     )  # one camera is counted: the others would repeat the same picture
     request = Request(replace(observation, frames=first), 0, f"0a1b2c3d-{number}", f"episode-{number // 200}")
     return request, Served(
-        chunk=ActionChunk(predicted.actions, policy.fit.action_names, policy.fit.dt_s),
+        chunk=ActionChunk(predicted.actions, policy.binding.action_names, policy.binding.dt_s),
         raw_actions=predicted.actions,
         request_id=request.request_id,
         episode_id=request.episode_id,

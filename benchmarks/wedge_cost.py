@@ -23,7 +23,7 @@ from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
 from reflex_core.values import Request, Served
-from reflex_core.wedges.order import ORDER, onion
+from reflex_core.wedges.order import ORDER, middleware_chain
 from reflex_core.wedges.wedge import Proceed, Wedge
 from reflex_ros.sidecar.cloud_client import connect_cloud
 
@@ -70,9 +70,13 @@ def variants(engine: Engine, request: Request) -> Mapping[str, Proceed]:
     served = at_rest(engine.act(request), request)
     policy: dict[str, Wedge] = {"policy": lambda _, proceed: served}  # noqa: ARG005
     around = {name: loaded.wedges[name] for name in ORDER if name in loaded.wedges and name != "policy"}
-    alone = {name: onion({name: wedge} | policy) for name, wedge in around.items()}
+    alone = {name: middleware_chain({name: wedge} | policy) for name, wedge in around.items()}
     telemetry = alone.pop("telemetry")  # last with the whole: both leave records behind
-    return {"nothing": onion(policy)} | alone | {"telemetry": telemetry, "all": onion(around | policy)}
+    return (
+        {"nothing": middleware_chain(policy)}
+        | alone
+        | {"telemetry": telemetry, "all": middleware_chain(around | policy)}
+    )
 
 
 def measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -94,15 +94,15 @@ def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
 
 def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
     """One episode, a moment per control step."""
-    fit, generator = policy.fit, np.random.default_rng((seed, 1))
-    assert fit.state_statistics is not None  # this export has both
-    assert fit.action_statistics is not None
+    binding, generator = policy.binding, np.random.default_rng((seed, 1))
+    assert binding.state_statistics is not None  # this export has both
+    assert binding.action_statistics is not None
     scene = make_scene(seed)
-    path = block_path(scene, generator, fit.dt_s)
+    path = block_path(scene, generator, binding.dt_s)
     delay = int(generator.integers(0, LONGEST_DELAY + 1))
     every = max(delay, int(generator.integers(*EXECUTED_ROWS)))
     arm.reset(scene)
-    camera = next(iter(fit.cameras.values()))
+    camera = next(iter(binding.cameras.values()))
     command = arm.joint_positions_rad.astype(np.float32)
     states, previous, seen, chunks = [], [], [], []
     followed = -1
@@ -117,11 +117,11 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
         if followed >= 0:
             command = chunks[followed][step - followed]
         move_block(arm, scene.target_index, place_m)
-        arm.step(command, fit.dt_s)
+        arm.step(command, binding.dt_s)
     steps = np.arange(len(path))
     return Moments(
-        fit.state_statistics.normalise(np.array(states)), fit.action_statistics.normalise(np.array(previous)),
-        np.array(seen), fit.action_statistics.normalise(np.array(chunks)),
+        binding.state_statistics.normalise(np.array(states)), binding.action_statistics.normalise(np.array(previous)),
+        np.array(seen), binding.action_statistics.normalise(np.array(chunks)),
         np.full(len(path), scene.instruction), np.zeros_like(steps), steps,
     )  # fmt: skip
 

@@ -99,10 +99,10 @@ def run_episode(
     policy: Policy, correction: Correction, arm: Arm, seed: int, mode: str, delay: int, path_of: PathOf
 ) -> Result:
     """Every mode gets the same scene, block path and noise."""
-    scene, fit = make_scene(seed), policy.fit
+    scene, binding = make_scene(seed), policy.binding
     path = path_of(scene)
     arm.reset(scene)
-    camera, every = next(iter(fit.cameras.values())), max(EXECUTED_ROWS, delay)
+    camera, every = next(iter(binding.cameras.values())), max(EXECUTED_ROWS, delay)
     command = arm.joint_positions_rad.astype(np.float32)
     asked: list[_Follow] = []
     followed: _Follow | None = None
@@ -118,7 +118,7 @@ def run_episode(
             new = asked.pop(0)
             if mode == ON_ARRIVAL and delay and now is not None:
                 vector = correction.features_of(Moment(now, new.seen, command))
-                late_ms = delay * fit.dt_s * 1e3
+                late_ms = delay * binding.dt_s * 1e3
                 new = replace(new, actions=correction.chunk(new.actions, vector, late_ms, delay).actions)
             if followed is not None and mode != EVERY_STEP:  # there the commands are not those of the chunks
                 shift = new.begun - followed.begun
@@ -130,10 +130,10 @@ def run_episode(
             age = step - followed.asked
             if mode == EVERY_STEP and age and now is not None:
                 vector = correction.features_of(Moment(now, followed.seen, commands[-1]))
-                command = correction.step(command, vector, row, age * fit.dt_s * 1e3)
+                command = correction.step(command, vector, row, age * binding.dt_s * 1e3)
         commands.append(command)
         move_block(arm, scene.target_index, place_m)
-        arm.step(command, fit.dt_s)
+        arm.step(command, binding.dt_s)
     blocks = list(scene.blocks)
     blocks[scene.target_index] = replace(
         blocks[scene.target_index], x_m=float(path[-1, 0]), y_m=float(path[-1, 1])
@@ -141,7 +141,7 @@ def run_episode(
     distances = distances_m(replace(scene, blocks=tuple(blocks)), arm.end_effector_m)
     distance_m = float(distances[scene.target_index])
     return Result(
-        bool(distance_m < SUCCESS_DISTANCE_M), distance_m, jerk_rms(np.array(commands), fit.dt_s), float(np.nanmean(jumps)) if jumps else math.nan
+        bool(distance_m < SUCCESS_DISTANCE_M), distance_m, jerk_rms(np.array(commands), binding.dt_s), float(np.nanmean(jumps)) if jumps else math.nan
     )  # fmt: skip
 
 
@@ -186,8 +186,8 @@ def main() -> None:
     parser.add_argument("--delays", type=int, nargs="+", default=DELAYS)
     arguments = parser.parse_args()
     policy = open_policy(arguments.export)
-    correction = load_correction(arguments.checkpoint, policy.fit)
-    period_s = policy.fit.dt_s
+    correction = load_correction(arguments.checkpoint, policy.binding)
+    period_s = policy.binding.dt_s
     path_of = partial(straight_path, speed_m_s=arguments.speed_m_s, period_s=period_s)
     if arguments.put_elsewhere_s:
         path_of = partial(put_elsewhere_path, seconds=arguments.put_elsewhere_s, period_s=period_s)

@@ -28,13 +28,13 @@ from training.a2c2_data import Moments, joined, open_policy, save
 
 def usable(record: Recorded, policy: Policy) -> bool:
     """True for a request whose chunk and observation are both whole."""
-    camera = next(iter(policy.fit.cameras.values()))
+    camera = next(iter(policy.binding.cameras.values()))
     image = record.images.get(camera)
     return (
         not why_unfit(record)
         and record.episode_id is not None
         and record.stamp_ns > 0
-        and record.raw_actions.shape == (policy.fit.horizon, len(policy.fit.action_names))
+        and record.raw_actions.shape == (policy.binding.horizon, len(policy.binding.action_names))
         and image is not None
         and image.text is not None
     )
@@ -42,13 +42,13 @@ def usable(record: Recorded, policy: Policy) -> bool:
 
 def episode_moments(records: list[Recorded], policy: Policy) -> Moments:
     """The moments of one episode. Rows count from its first stamp, to the nearest control step."""
-    fit = policy.fit
-    assert fit.state_statistics is not None  # the embedded policy has both
-    assert fit.action_statistics is not None
-    camera = next(iter(fit.cameras.values()))
+    binding = policy.binding
+    assert binding.state_statistics is not None  # the embedded policy has both
+    assert binding.action_statistics is not None
+    camera = next(iter(binding.cameras.values()))
     records = sorted(records, key=lambda record: record.stamp_ns)
     since_s = np.array([record.stamp_ns - records[0].stamp_ns for record in records]) * 1e-9
-    rows = np.round(since_s / fit.dt_s).astype(np.int64)
+    rows = np.round(since_s / binding.dt_s).astype(np.int64)
     states = np.array([record.state for record in records])
     previous: list[Floats] = [states[0]]
     for index, before in enumerate(records[:-1]):
@@ -56,9 +56,9 @@ def episode_moments(records: list[Recorded], policy: Policy) -> Moments:
         previous.append(before.actions[told])
     frames = [record.images[camera].frame() for record in records]
     return Moments(
-        fit.state_statistics.normalise(states), fit.action_statistics.normalise(np.array(previous)),
+        binding.state_statistics.normalise(states), binding.action_statistics.normalise(np.array(previous)),
         np.array([hues(np.ascontiguousarray(rgb(frame))) for frame in frames if frame is not None]),
-        fit.action_statistics.normalise(np.array([record.raw_actions for record in records])),
+        binding.action_statistics.normalise(np.array([record.raw_actions for record in records])),
         np.array([record.instruction for record in records]), np.zeros_like(rows), rows,
     )  # fmt: skip
 

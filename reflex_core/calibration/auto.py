@@ -45,12 +45,12 @@ class PolicyUnderTest:
     @property
     def chunk_s(self) -> float:
         """How long the rows that are served last."""
-        return self.policy.fit.horizon * self.policy.fit.dt_s
+        return self.policy.binding.horizon * self.policy.binding.dt_s
 
     @property
     def stepped(self) -> bool:
         """False where the loop is inside the graph."""
-        return not self.policy.contract.baked
+        return not self.policy.contract.fused
 
     @property
     def free_chunk(self) -> bool:

@@ -41,30 +41,34 @@ class RecordedGuidance:
         """Remember a chunk. key: its episode and request id; raw, executed: (horizon, action_dim), before and after
         correction and guard; state: of its observation; own: (horizon, width), the network's numbers for `raw` where they are known.
         """
-        self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.fit)))
+        self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.binding)))
 
     def guidance(self, key: Key, elapsed_rows: float, delay: int, state: Floats | None) -> Guidance | None:
         """What an answer to this state was guided by that says so; None where the chunk is not known, or this policy takes no guidance."""
         kept = self._chunks.get(key)
         if kept is None or self._rtc.mode == OFF:
             return None
-        fit = self._policy.fit
+        binding = self._policy.binding
         rows = kept.own if kept.own is not None else self._normalised(kept.raw, kept.base)
         if rows is None:
             return None
-        rows = executed_rows(rows, kept.executed, kept.raw, fit)
-        rows = rebased(rows, kept.base, base_of(state, fit), fit)
+        rows = executed_rows(rows, kept.executed, kept.raw, binding)
+        rows = rebased(rows, kept.base, base_of(state, binding), binding)
         return self._rtc.again(rows[None], elapsed_rows, delay)
 
     def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:
         """(horizon, width) in the network's units; padding is zero, as nothing guides it. None for another robot's."""
-        contract, fit = self._policy.contract, self._policy.fit
-        if actions.ndim != 2 or actions.shape[1] != len(fit.action_names) or not np.isfinite(actions).all():
+        contract, binding = self._policy.contract, self._policy.binding
+        if (
+            actions.ndim != 2
+            or actions.shape[1] != len(binding.action_names)
+            or not np.isfinite(actions).all()
+        ):
             return None
         count = min(len(actions), contract.horizon)
         rows = np.zeros((contract.horizon, contract.width), np.float32)
-        statistics = fit.action_statistics
+        statistics = binding.action_statistics
         actions = actions if base is None else actions - base
         own = actions[:count] if statistics is None else statistics.recovered(actions[:count])
-        rows[:count, fit.columns] = own
-        return rows if count >= fit.horizon else rows[:count]
+        rows[:count, binding.columns] = own
+        return rows if count >= binding.horizon else rows[:count]

@@ -18,7 +18,7 @@ import numpy as np
 
 from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
 from reflex_core.concurrency.lru import Lru
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.export.config_schema import GUIDED, OFF, PREFIX
 from reflex_core.export.contract import Contract
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
@@ -73,7 +73,7 @@ class _Episode:
 
 def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
     """(mode, why it is off or ''): what real-time chunking comes to on this export."""
-    if contract.baked:
+    if contract.fused:
         return OFF, f"{FLAG} has no effect: the denoise loop is baked into the graph, so nothing can guide it"
     if contract.flow.steps < 2:
         return OFF, f"{FLAG} has no effect: the export denoises in one step, which leaves nothing to guide"
@@ -90,13 +90,15 @@ class Rtc:
     Order of calls per request: `guidance_for`, `produced`, then `delivered` when the answer leaves, whatever it became.
     """
 
-    def __init__(self, contract: Contract, fit: Fit, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, contract: Contract, binding: Binding, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._clock_ns = clock_ns
-        self.mode, self.note = effective_mode(contract, fit.dt_s)
+        self.mode, self.note = effective_mode(contract, binding.dt_s)
         self._block, self._steps = contract.rtc, contract.flow.steps
         self._shape = (1, contract.horizon, contract.width)
-        self._horizon, self._dt_s = fit.horizon, fit.dt_s
-        self._columns, self._fit = guided_columns(fit, contract.width), fit
+        self._horizon, self._dt_s = binding.horizon, binding.dt_s
+        self._columns, self._binding = guided_columns(binding, contract.width), binding
         self._lock = threading.Lock()
         self._episodes: Lru[str, _Episode] = Lru(EPISODES_KEPT)
         self._pending: Lru[tuple[str, str, int], Previous] = Lru(PENDING_KEPT)
@@ -143,7 +145,7 @@ class Rtc:
             return EpisodeGuidance(
                 why="delay"
             )  # nearly all rows would be the old ones, whatever the robot sees
-        tail = rebased(tail, previous.base, base_of(request.observation.state, self._fit), self._fit)
+        tail = rebased(tail, previous.base, base_of(request.observation.state, self._binding), self._binding)
         return EpisodeGuidance(self._guidance(tail, delay), previous.request_id, elapsed)
 
     def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
@@ -169,7 +171,7 @@ class Rtc:
             observation.instruction,
             _zero_ns(request),
             observation.stamp_ns,
-            base_of(observation.state, self._fit),
+            base_of(observation.state, self._binding),
         )
         with self._lock:
             self._pending.put(_key(request), previous)
@@ -191,7 +193,7 @@ class Rtc:
                 self._forget_other_than(request.episode_id, served.fallback.request_id)
             elif served.chunk.source == POLICY and previous is not None:
                 self._counts["guided"] += bool(served.rtc.mode)
-                rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._fit)
+                rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._binding)
                 previous = replace(previous, rows=rows)
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
@@ -229,7 +231,7 @@ class Rtc:
             episode.previous = None
 
 
-def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floats:
+def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding) -> Floats:
     """(horizon, width) of the network with what correction head and guard changed: what the robot executes.
 
     executed, raw: (horizon, action_dim), after and before that. The same rows where nothing was changed.
@@ -237,21 +239,21 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, fit: Fit) -> Floa
     if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
         return rows
     added: Floats = (executed - raw)[: len(rows)]
-    if fit.action_statistics is not None:
-        added = fit.action_statistics.difference(added)
+    if binding.action_statistics is not None:
+        added = binding.action_statistics.difference(added)
     changed = rows.copy()
-    changed[: len(added), fit.columns] += added
+    changed[: len(added), binding.columns] += added
     return changed
 
 
-def base_of(state: Floats | None, fit: Fit) -> Floats | None:
+def base_of(state: Floats | None, binding: Binding) -> Floats | None:
     """(action_dim,) what the actions made of this state are offsets from, None where they are positions."""
-    if fit.relative is None or state is None:
+    if binding.relative is None or state is None:
         return None
-    return fit.relative.base(state)
+    return binding.relative.base(state)
 
 
-def rebased(rows: Floats, before: Floats | None, now: Floats | None, fit: Fit) -> Floats:
+def rebased(rows: Floats, before: Floats | None, now: Floats | None, binding: Binding) -> Floats:
     """(n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
 
     The robot has moved since: without this the old chunk would pull the new one to where it would be if it had not.
@@ -259,23 +261,23 @@ def rebased(rows: Floats, before: Floats | None, now: Floats | None, fit: Fit) -
     if before is None or now is None:
         return rows
     moved = before - now
-    statistics = fit.action_statistics
+    statistics = binding.action_statistics
     changed = rows.copy()
-    changed[:, fit.columns] += moved if statistics is None else statistics.difference(moved)
+    changed[:, binding.columns] += moved if statistics is None else statistics.difference(moved)
     return changed
 
 
-def guided_columns(fit: Fit, width: int) -> Floats:
+def guided_columns(binding: Binding, width: int) -> Floats:
     """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
 
     A gripper that is half way between two chunks is in neither of the states that they meant.
     """
     columns = np.zeros(width, np.float32)
-    columns[fit.columns] = 1.0
-    robot = fit.embodiment
+    columns[binding.columns] = 1.0
+    robot = binding.embodiment
     for part in () if robot is None else (robot.gripper, robot.payload_release):
         if part is not None:
-            columns[fit.columns[part.component_idx]] = 0.0
+            columns[binding.columns[part.component_idx]] = 0.0
     return columns
 
 

@@ -10,7 +10,7 @@ LATENCIES_KEPT = 20  # a windowed maximum: one slow inference is remembered for 
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class ExecutingChunk:
     """The chunk that the robot executes: row i runs from stamp_ns + i * dt_s until the next row."""
 
     stamp_ns: int
@@ -31,20 +31,20 @@ class Running:
         return max(self.stamp_ns * 1e-9 + self.horizon * self.dt_s - now_ns * 1e-9, 0.0)
 
 
-class Pacing:
+class ChunkScheduler:
     """Asks for the next chunk after `execution_horizon` rows, or earlier where latency and margin need it."""
 
     def __init__(self, first_latency_s: float = 0.0) -> None:
         """first_latency_s: what to expect of the first answer."""
         self._first_latency_s = first_latency_s
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self.running: Running | None = None
+        self.running: ExecutingChunk | None = None
 
     def reset(self) -> None:
         """Forget the running chunk: the next one is due at once."""
         self.running = None
 
-    def started(self, running: Running, latency_s: float) -> None:
+    def started(self, running: ExecutingChunk, latency_s: float) -> None:
         """A chunk was published `latency_s` after its observation was taken."""
         self.running = running
         self.learn(latency_s)

@@ -75,7 +75,7 @@ class Border:
 
 
 @dataclass(frozen=True, slots=True)
-class MotionFigures:
+class SmoothnessFigures:
     """Over the newest 200 borders of all episodes: plain numbers, NaN where nothing was measured."""
 
     chunks: int
@@ -104,7 +104,7 @@ class _Running:
     tail: Floats
 
 
-class MotionQuality:
+class Smoothness:
     """A listener of the engine. Bounded and thread-safe; the numbers are those of the guarded, served chunks.
 
     Holds and chunks that stand in are executed too and count as chunks; requests without an episode are left out, as
@@ -134,13 +134,13 @@ class MotionQuality:
         if border is not None:
             self._on_border(border)
 
-    def figures(self) -> MotionFigures:
+    def figures(self) -> SmoothnessFigures:
         """The numbers now."""
         with self._lock:
             borders, chunks, late = list(self._borders), self._chunks, self._late
         jumps = _known([border.jump for border in borders])
         jerks = _known([border.jerk_rms for border in borders])
-        return MotionFigures(
+        return SmoothnessFigures(
             chunks=chunks,
             late_chunks=late,
             borders=len(borders),

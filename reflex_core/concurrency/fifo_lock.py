@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from reflex_core.concurrency.cancellation import Cancellation
 
 
-class Turns:
+class FifoLock:
     """First come, first served. threading.Lock makes no such promise."""
 
     def __init__(self) -> None:

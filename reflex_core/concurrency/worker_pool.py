@@ -59,7 +59,7 @@ class Task(Generic[Result]):
             del self  # an exception holds this frame: keep the two from holding each other
 
 
-class Workers:
+class WorkerPool:
     """At most `most` daemon threads. Thread-safe; needs no closing: a thread without work for `idle_s` ends."""
 
     def __init__(self, most: int, name: str, idle_s: float = IDLE_S) -> None:

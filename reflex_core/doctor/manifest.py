@@ -13,7 +13,7 @@ from reflex_core.doctor.export_files import RECEIPT, sha256
 from reflex_core.doctor.finding import FAIL
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE, parity, recorded_chunk
 from reflex_core.errors import ExportError
-from reflex_core.files.atomic import write_whole
+from reflex_core.files.atomic import atomic_write
 from reflex_core.policy.base import Policy
 from reflex_core.values import Observation
 
@@ -63,7 +63,7 @@ def seal(
             " only the hashes"
         )
     fixture = recorded_chunk(policy, observation, seed, tolerance)
-    write_whole(folder / FIXTURE, fixture)
+    atomic_write(folder / FIXTURE, fixture)
     said = (
         f"`{FIXTURE}` is {what} and the chunk that this export made of it here, from seed {seed}; a difference of"
         f" {tolerance:g} is allowed.\nIt holds other machines to this one. Whether the export answers as in training,"
@@ -108,4 +108,4 @@ Python {platform.python_version()}, onnxruntime {onnxruntime.__version__} on {po
 
 {parity_words}
 """
-    write_whole(folder / RECEIPT, text.encode())
+    atomic_write(folder / RECEIPT, text.encode())

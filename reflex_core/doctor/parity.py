@@ -25,7 +25,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.export.earlier import changes
 from reflex_core.export.export import config_hash
 from reflex_core.files.arrays import ArrayError, read_arrays
-from reflex_core.files.atomic import write_whole
+from reflex_core.files.atomic import atomic_write
 from reflex_core.files.regular_file import unreadable
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.policy.base import Policy
@@ -120,7 +120,7 @@ def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> f
         if made.shape != chunk.shape:
             raise _ShapeError(f"a chunk of {chunk.shape} was recorded, got {made.shape}")
         return float(np.abs(made - chunk).max())
-    columns = policy.fit.columns
+    columns = policy.binding.columns
     if chunk.ndim != 2 or not len(chunk) or chunk.shape[1] <= columns.max():
         raise _ShapeError(
             f"'{ACTIONS}' of {chunk.shape} were recorded, the export has {policy.contract.action_dim} actions a row"
@@ -171,7 +171,7 @@ def record(
     path: Path, policy: Policy, observation: Observation, seed: int, tolerance: float = TOLERANCE
 ) -> None:
     """Write a fixture. Raises ObservationError for what the policy does not take, ConfigurationError for the file."""
-    write_whole(path, recorded_chunk(policy, observation, seed, tolerance))
+    atomic_write(path, recorded_chunk(policy, observation, seed, tolerance))
 
 
 def recorded_chunk(
@@ -182,7 +182,7 @@ def recorded_chunk(
     observation: frames in any encoding, under the names of the policy's own cameras or of the robot's.
     Raises ObservationError for an observation that the policy does not take.
     """
-    own = {theirs: camera for camera, theirs in policy.fit.cameras.items()}
+    own = {theirs: camera for camera, theirs in policy.binding.cameras.items()}
     given: dict[str, Any] = {
         f"{_IMAGE}{own.get(name, name)}": np.ascontiguousarray(rgb(frame))
         for name, frame in observation.frames.items()
@@ -193,8 +193,8 @@ def recorded_chunk(
     seen = _observation(policy, given)
     given[NORMALISED] = policy.predict(seen, seed).normalised
     # in the export's columns; those that this robot has not are left open
-    own_columns = np.full((policy.fit.horizon, policy.contract.action_dim), np.nan, np.float32)
-    own_columns[:, policy.fit.columns] = policy.positions(given[NORMALISED], seen.state)
+    own_columns = np.full((policy.binding.horizon, policy.contract.action_dim), np.nan, np.float32)
+    own_columns[:, policy.binding.columns] = policy.positions(given[NORMALISED], seen.state)
     given[ACTIONS] = own_columns
     given |= {"model_hash": np.array(policy.export.model_hash), "config_hash": np.array(_config_hash(policy))}
     stored = io.BytesIO()
@@ -208,7 +208,7 @@ def _observation(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> Observ
         if name.startswith(_IMAGE):
             camera = name[len(_IMAGE) :]
             height, width = pixels.shape[:2]
-            frames[policy.fit.cameras.get(camera, camera)] = Frame(pixels, "rgb8", height, width)
+            frames[policy.binding.cameras.get(camera, camera)] = Frame(pixels, "rgb8", height, width)
     state = recorded.get("state")
     return Observation(
         frames, None if state is None else state.astype(np.float32), str(recorded["instruction"])

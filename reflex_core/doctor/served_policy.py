@@ -14,7 +14,7 @@ from reflex_core.errors import ConfigurationError, EmbodimentError, ReflexError
 from reflex_core.settings.table import Settings
 
 if TYPE_CHECKING:
-    from reflex_core.engine.serving_state import Loaded
+    from reflex_core.engine.serving_state import ServingState
 
 # what would write files, ask other machines or measure for minutes; none of it changes whether the parts fit
 QUIET = {
@@ -96,7 +96,7 @@ def _shapes(said: Mapping[str, Any]) -> Finding:
     return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
 
 
-def _statistics(loaded: Loaded) -> Iterator[Finding]:
+def _statistics(loaded: ServingState) -> Iterator[Finding]:
     """What people should know about the statistics of each policy."""
     for slot in loaded.slots.values():
         if slot.policy.statistics_notes:
@@ -108,10 +108,10 @@ def _statistics(loaded: Loaded) -> Iterator[Finding]:
             )
 
 
-def _unfed(loaded: Loaded) -> Iterator[Finding]:
+def _unfed(loaded: ServingState) -> Iterator[Finding]:
     """The cameras of each policy that the robot has none for."""
     for slot in loaded.slots.values():
-        names = ", ".join(slot.policy.fit.unfed_cameras)
+        names = ", ".join(slot.policy.binding.unfed_cameras)
         if names:
             yield Finding(
                 "cameras" if len(loaded.slots) == 1 else f"cameras {slot.name}",
@@ -121,7 +121,7 @@ def _unfed(loaded: Loaded) -> Iterator[Finding]:
             )
 
 
-def _robot(loaded: Loaded, settings: Settings, drives: bool) -> Finding:
+def _robot(loaded: ServingState, settings: Settings, drives: bool) -> Finding:
     """As the node does: what may not command a robot answers requests, unless the settings want more than that."""
     from reflex_core.engine.preflight import is_embedded_by_omission, require_requests_suffice, why_undrivable
 
@@ -137,4 +137,6 @@ def _robot(loaded: Loaded, settings: Settings, drives: bool) -> Finding:
     if loaded.embodiment is None:
         said = "none: actions are served raw and joint ranges are not checked"
         return Finding("embodiment", WARN, said, name)
-    return Finding("embodiment", OK, f"{loaded.embodiment.name}: {', '.join(loaded.policy.fit.action_names)}")
+    return Finding(
+        "embodiment", OK, f"{loaded.embodiment.name}: {', '.join(loaded.policy.binding.action_names)}"
+    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.chunks.smoothness import Smoothness
 from reflex_core.engine.build_pair import (
     audit_changes,
     build_pair,
@@ -29,7 +29,7 @@ from reflex_core.engine.build_shared import (
 from reflex_core.engine.build_slot import build_slot
 from reflex_core.engine.episode_listener import episode_listeners
 from reflex_core.engine.load_policy import LoadedPolicy, load
-from reflex_core.engine.serving_state import Loaded, PolicySlot, Surroundings
+from reflex_core.engine.serving_state import EngineContext, PolicySlot, ServingState
 from reflex_core.engine.which_exports import PROD, chosen
 from reflex_core.policy.providers import wants_gpu
 from reflex_core.records.trace.notes import outcome_record
@@ -39,19 +39,19 @@ from reflex_core.slots.memory import require_room
 from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.values import Request, Served
 from reflex_core.wedges.injected_latency import Latency
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.telemetry import Listener, Telemetry
 from reflex_core.wedges.wedge import Wedge
 
 
-def assemble(settings: Settings, around: Surroundings) -> Loaded:
+def assemble(settings: Settings, around: EngineContext) -> ServingState:
     """Load everything the settings name. Raises ConfigurationError in one sentence, and leaves nothing open then."""
     with ExitStack() as opened:
         loaded = _assembled(settings, around, opened)
         return replace(loaded, close=opened.pop_all().close)
 
 
-def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> Loaded:
+def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> ServingState:
     choice, metrics = chosen(settings), around.metrics
     if choice.several:
         require_room(choice.paths, gpu=wants_gpu(settings.device, settings.providers))
@@ -60,7 +60,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     policy = next(iter(found.values())).policy
     for one in found.values():
         require_same_robot(policy, one.policy)
-    embodiment = policy.fit.embodiment
+    embodiment = policy.binding.embodiment
     robot = embodiment.name if embodiment else "none"
     slots = {
         name: build_slot(name, one, robot, lambda request: guard.hold_position(request), around, opened)
@@ -85,7 +85,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         audit_changes(pair, recorders)
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
     ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
-    motion = MotionQuality([end.component_idx for end in ends if end is not None])
+    motion = Smoothness([end.component_idx for end in ends if end is not None])
     shadow, shadow_policy, watch_shadow = build_shadow(settings, choice, trace, around, opened)
     watch_other = watch_divergence(settings, slots, pair, around, opened) if pair else None
     trackers: list[Listener] = [
@@ -120,7 +120,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     metrics.policy_split.set(settings.split if pair is not None else 100)
     metrics.robot_info.clear()
     metrics.robot_info.labels(settings.robot_id, robot, policy.export.model_id).set(1)
-    return Loaded(
+    return ServingState(
         slots=slots,
         embodiment=embodiment,
         telemetry=telemetry,
@@ -132,7 +132,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
         motion=motion,
         outcomes=outcomes,
         wedges=built,
-        act=onion(built),
+        act=middleware_chain(built),
         session=session,
         episode_listeners=episode_listeners(
             guard, deadline, [(slot.rtc, slot.cache) for slot in slots.values()]
@@ -143,7 +143,7 @@ def _assembled(settings: Settings, around: Surroundings, opened: ExitStack) -> L
     )
 
 
-def _load(settings: Settings, path: str, around: Surroundings, opened: ExitStack) -> LoadedPolicy:
+def _load(settings: Settings, path: str, around: EngineContext, opened: ExitStack) -> LoadedPolicy:
     began = time.perf_counter()
     found = load(replace(settings, export_dir=path), around.metrics)
     if found.tracker is not None:
@@ -166,7 +166,7 @@ def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
     return [of(name, one.tracker) for name, one in found.items() if one.tracker is not None]
 
 
-def _outcomes(slots: Mapping[str, PolicySlot], trace: TraceWriter | None, around: Surroundings) -> Outcomes:
+def _outcomes(slots: Mapping[str, PolicySlot], trace: TraceWriter | None, around: EngineContext) -> Outcomes:
     """How episodes ended goes to the trace, the metrics, and to the correction head of the slot."""
 
     def listen(outcome: Outcome, new: bool) -> None:

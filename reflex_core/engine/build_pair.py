@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
-from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.engine.serving_state import EngineContext, PolicySlot
 from reflex_core.engine.which_exports import PROD
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
@@ -26,7 +26,7 @@ from reflex_core.wedges.router import Router, Slot
 
 def require_same_robot(first: Policy, other: Policy) -> None:
     """Raise ConfigurationError when two policies move different robots, or see them with different eyes."""
-    a, b = first.fit, other.fit
+    a, b = first.binding, other.binding
     for what, one, two in (
         ("embodiment", a.embodiment and a.embodiment.name, b.embodiment and b.embodiment.name),
         ("action names", a.action_names, b.action_names),
@@ -42,7 +42,9 @@ def require_same_robot(first: Policy, other: Policy) -> None:
             )
 
 
-def build_pair(settings: Settings, slots: Mapping[str, PolicySlot], robot: str, around: Surroundings) -> Pair:
+def build_pair(
+    settings: Settings, slots: Mapping[str, PolicySlot], robot: str, around: EngineContext
+) -> Pair:
     """The share of each slot, the routing by it, and the watch after a change; all of them tell the metrics."""
     operating = Operating(settings.split, is_out=lambda name: is_out(slots[name].breaker))
     routing = Routing(operating.split)

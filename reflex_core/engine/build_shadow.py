@@ -14,7 +14,7 @@ from reflex_core.chunks.recorded_guidance import Key, RecordedGuidance
 from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
 from reflex_core.engine.load_policy import load
-from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.engine.serving_state import EngineContext, PolicySlot
 from reflex_core.engine.which_exports import Choice
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def build_shadow(
-    settings: Settings, choice: Choice, trace: TraceWriter | None, around: Surroundings,
+    settings: Settings, choice: Choice, trace: TraceWriter | None, around: EngineContext,
     opened: ExitStack,
 ) -> tuple[Shadow | None, Policy | None, Listener | None]:  # fmt: skip
     """(the shadow of --shadow-policy, its policy, what has to hear every answer), or three times None."""
@@ -86,7 +86,7 @@ class ShadowGuidance:
 
     def __init__(self, policy: Policy, steps: Callable[[Request], Sampling]) -> None:
         self._guidance, self._steps = RecordedGuidance(policy), steps
-        self._names = policy.fit.action_names
+        self._names = policy.binding.action_names
         self._lock = threading.Lock()
         self._asked: Lru[Key, Served] = Lru(ANSWERS_KEPT)
 
@@ -124,7 +124,7 @@ def _nobody(_: Request) -> Served:
 
 
 def watch_divergence(
-    settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: Surroundings, opened: ExitStack
+    settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: EngineContext, opened: ExitStack
 ) -> Listener | None:
     """While a slot is on trial after a change, the other one answers the same requests in its shadow.
 

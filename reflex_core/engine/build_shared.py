@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.engine.serving_state import EngineContext, PolicySlot
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.policy.cloud_server import Expected
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def build_guard(
-    settings: Settings, policy: Policy, prototype: Callable[[Request], Served], around: Surroundings
+    settings: Settings, policy: Policy, prototype: Callable[[Request], Served], around: EngineContext
 ) -> Guard:
     """The guard of the robot that the policy is fitted to, tightened by the safety file."""
-    fit = policy.fit
+    binding = policy.binding
     return guard_for(
-        fit.embodiment, fit.hold_columns, around.metrics, _safety(settings), fit.action_names, fit.dt_s, prototype,
-        settings.plausibility_margin_rad, fit.state_names, path_tolerance_rad=settings.path_tolerance_rad,
+        binding.embodiment, binding.hold_columns, around.metrics, _safety(settings), binding.action_names, binding.dt_s, prototype,
+        settings.plausibility_margin_rad, binding.state_names, path_tolerance_rad=settings.path_tolerance_rad,
     )  # fmt: skip
 
 
@@ -46,24 +46,24 @@ def _safety(settings: Settings) -> SafetyConfig | None:
 
 
 def build_admission(
-    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: Surroundings
+    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
 ) -> Admission:
     """The latency objective. Raises ConfigurationError where `degrade` could not take effect."""
-    baked = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.baked]
-    if settings.slo and settings.slo_mode == DEGRADE and baked:
+    fused = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.fused]
+    if settings.slo and settings.slo_mode == DEGRADE and fused:
         raise ConfigurationError(
-            f"--slo-mode degrade: {baked[0]}: its denoise loop is baked into one graph, so it cannot take fewer steps;"
+            f"--slo-mode degrade: {fused[0]}: its denoise loop is baked into one graph, so it cannot take fewer steps;"
             " take --slo-mode 503 or log_only",
             "slo-degrade-baked",
         )
     if settings.slo and settings.slo_mode == AUTO:
         why = (
-            f"the denoise loop of {baked[0]} is baked into one graph" if baked else "it can take fewer steps"
+            f"the denoise loop of {fused[0]} is baked into one graph" if fused else "it can take fewer steps"
         )
-        log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(baked)), why)
+        log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(fused)), why)
     return Admission(
         lambda: around.live().slo,
-        lambda: mode_of(around.live().slo_mode, bool(baked)),
+        lambda: mode_of(around.live().slo_mode, bool(fused)),
         degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
         lambda kind: around.metrics.slo_violations.labels(robot, kind),
         check=build_intake(settings, slots),
@@ -73,13 +73,13 @@ def build_admission(
 def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
     """What an observation must bring for the policies that are loaded."""
     policies = [slot.policy for slot in slots.values()]
-    fit = policies[0].fit
+    binding = policies[0].binding
     return Intake(
         reads_language=any(policy.contract.language is not None for policy in policies),
         states=state_range(
-            fit.embodiment, fit.state_names, fit.hold_columns, settings.plausibility_margin_rad
+            binding.embodiment, binding.state_names, binding.hold_columns, settings.plausibility_margin_rad
         ),
-        state_names=fit.state_names,
+        state_names=binding.state_names,
         check_state=next(
             (policy.checked_state for policy in policies if policy.contract.state is not None), None
         ),
@@ -87,7 +87,7 @@ def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
 
 
 def build_deadline(
-    guard: Guard, robot: str, prototype: Callable[[Request], Served], around: Surroundings
+    guard: Guard, robot: str, prototype: Callable[[Request], Served], around: EngineContext
 ) -> Deadline:
     """The deadline. prototype: what a hold in place of this request's answer says besides its position."""
     metrics = around.metrics
@@ -103,7 +103,7 @@ def build_deadline(
     )
 
 
-def build_cloud(settings: Settings, policy: Policy, robot: str, around: Surroundings) -> Cloud | None:
+def build_cloud(settings: Settings, policy: Policy, robot: str, around: EngineContext) -> Cloud | None:
     """The way to another server; None without one."""
     if not settings.cloud_fallback:
         return None
@@ -111,7 +111,7 @@ def build_cloud(settings: Settings, policy: Policy, robot: str, around: Surround
         raise ConfigurationError(
             "--cloud-fallback: this engine was made without a connection to other servers"
         )
-    expected = Expected(policy.fit.action_names, policy.fit.dt_s, policy.fit.horizon)
+    expected = Expected(policy.binding.action_names, policy.binding.dt_s, policy.binding.horizon)
     return Cloud(
         around.connect_cloud(settings), expected, timeout_ms=settings.cloud_timeout_ms,
         hedge_ms=settings.cloud_hedge_ms, metrics=around.metrics, embodiment=robot,
@@ -122,7 +122,7 @@ def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Sessio
     """What the header of a trace or a bag says about the policies that are loaded."""
     first = next(iter(slots.values()))
     return session_of(
-        first.policy, first.policy.fit.embodiment, settings.robot_id,
+        first.policy, first.policy.binding.embodiment, settings.robot_id,
         policies=_policies(slots) if len(slots) > 1 else (),
         settings=dataclasses.asdict(first.settings),
     )  # fmt: skip
@@ -146,7 +146,7 @@ def build_recorders(
 
 
 def build_tracing(
-    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: Surroundings
+    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
 ) -> Recorder:
     """What makes spans of the requests. Raises ConfigurationError when nothing here can send them."""
     if around.connect_tracing is None:

@@ -13,7 +13,7 @@ from reflex_core.chunks.a2c2.correction import load_correction
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.load_policy import LoadedPolicy
-from reflex_core.engine.serving_state import PolicySlot, Surroundings
+from reflex_core.engine.serving_state import EngineContext, PolicySlot
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
@@ -22,7 +22,7 @@ from reflex_core.slots.health import Prober
 from reflex_core.values import A2C2Report, Floats, Request
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.breaker import STATE_NUMBERS, Breaker
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Wedge
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def build_slot(
-    name: str, found: LoadedPolicy, robot: str, told: Position, around: Surroundings, opened: ExitStack
+    name: str, found: LoadedPolicy, robot: str, told: Position, around: EngineContext, opened: ExitStack
 ) -> PolicySlot:
     """The slot of a loaded policy. robot: the embodiment's name; told: where a request's robot was told to be.
 
@@ -52,10 +52,10 @@ def build_slot(
         ),
     }  # fmt: skip
     built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
-    act = onion(built)
+    act = middleware_chain(built)
     if breaker is not None:
         # the canary says nothing about latency, which the correction learns from
-        alone = onion({place: wedge for place, wedge in built.items() if place != "a2c2"})
+        alone = middleware_chain({place: wedge for place, wedge in built.items() if place != "a2c2"})
         prober = Prober(name, breaker, alone, policy.canary())
         prober.start()
         opened.callback(prober.close)
@@ -82,7 +82,7 @@ def _rtc(policy: Policy) -> Rtc:
     return rtc
 
 
-def _a2c2(settings: Settings, policy: Policy, told: Position, around: Surroundings) -> A2C2 | None:
+def _a2c2(settings: Settings, policy: Policy, told: Position, around: EngineContext) -> A2C2 | None:
     if not settings.a2c2_checkpoint:
         return None
     metrics = around.metrics
@@ -92,7 +92,7 @@ def _a2c2(settings: Settings, policy: Policy, told: Position, around: Surroundin
         family.labels(outcome.reason).inc()
 
     return A2C2(
-        load_correction(Path(settings.a2c2_checkpoint), policy.fit),
+        load_correction(Path(settings.a2c2_checkpoint), policy.binding),
         latency_threshold_ms=settings.a2c2_latency_threshold_ms,
         success_threshold=settings.a2c2_success_threshold,
         newest=lambda request: request.newest() if request.newest else None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from reflex_core.engine.serving_state import Loaded, PolicySlot
-from reflex_core.export.binding import Fit
+from reflex_core.engine.serving_state import PolicySlot, ServingState
+from reflex_core.export.binding import Binding
 
 
-def effective(loaded: Loaded) -> dict[str, Any]:
+def effective(loaded: ServingState) -> dict[str, Any]:
     """What is really in effect, whatever was asked for; of two policies what they share, and the first one's own."""
     policy, cache = loaded.policy, loaded.first.cache
     return {
@@ -18,19 +18,19 @@ def effective(loaded: Loaded) -> dict[str, Any]:
         "inference_mode": policy.inference_mode,
         "active_providers": list(policy.providers),
         "embodiment": loaded.embodiment.name if loaded.embodiment else None,
-        "action_names": list(policy.fit.action_names),
-        "state_names": list(policy.fit.state_names),
-        "state_dim": policy.fit.state_dim,
-        "cameras": dict(policy.fit.cameras),
-        "unfed_cameras": list(policy.fit.unfed_cameras),
-        "action_horizon": policy.fit.horizon,
-        "dt_s": policy.fit.dt_s,
-        "actions_denormalised": policy.fit.action_statistics is not None,
+        "action_names": list(policy.binding.action_names),
+        "state_names": list(policy.binding.state_names),
+        "state_dim": policy.binding.state_dim,
+        "cameras": dict(policy.binding.cameras),
+        "unfed_cameras": list(policy.binding.unfed_cameras),
+        "action_horizon": policy.binding.horizon,
+        "dt_s": policy.binding.dt_s,
+        "actions_denormalised": policy.binding.action_statistics is not None,
         "normalization": {
             "state": policy.export.normalization.state_mode or None,
             "action": policy.export.normalization.action_mode or None,
         },
-        "relative_actions": _relative(policy.fit),
+        "relative_actions": _relative(policy.binding),
         "state_used": policy.contract.state is not None,
         "notes": list(policy.notes),
         "wedges": list(loaded.wedges),
@@ -41,15 +41,15 @@ def effective(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _relative(fit: Fit) -> list[str]:
+def _relative(binding: Binding) -> list[str]:
     """The actions that the network gives as offsets from the state."""
-    if fit.relative is None:
+    if binding.relative is None:
         return []
-    starts = fit.relative.state_columns.tolist()
-    return [name for name, start in zip(fit.action_names, starts, strict=True) if start >= 0]
+    starts = binding.relative.state_columns.tolist()
+    return [name for name, start in zip(binding.action_names, starts, strict=True) if start >= 0]
 
 
-def _slo(loaded: Loaded) -> dict[str, Any] | None:
+def _slo(loaded: ServingState) -> dict[str, Any] | None:
     """The objective, and what is done while it is missed, whatever `auto` was asked for; None without one."""
     admission = loaded.admission
     if admission.window is None:
@@ -58,7 +58,7 @@ def _slo(loaded: Loaded) -> dict[str, Any] | None:
     return {"objective": f"{slo.name}={slo.threshold_ms:g}ms", "mode": admission.mode}
 
 
-def policies(loaded: Loaded) -> dict[str, Any]:
+def policies(loaded: ServingState) -> dict[str, Any]:
     """Who answers: every slot, and where there are two the split, its history and the watch over it."""
     tally = loaded.outcomes.tally()
     slots = {
@@ -80,7 +80,7 @@ def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
     return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
 
 
-def _shadow(loaded: Loaded) -> dict[str, Any] | None:
+def _shadow(loaded: ServingState) -> dict[str, Any] | None:
     shadow, policy = loaded.shadow, loaded.shadow_policy
     if shadow is None or policy is None:
         return None

@@ -16,7 +16,7 @@ from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.concurrency.progress import report
 from reflex_core.engine import describe
 from reflex_core.engine.build import assemble
-from reflex_core.engine.serving_state import Loaded, Surroundings
+from reflex_core.engine.serving_state import EngineContext, ServingState
 from reflex_core.errors import InferenceError, NotReadyError, ReflexError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import CloudServer
@@ -57,7 +57,7 @@ class Engine:
         self.metrics = Metrics()
         self._lock, self._settings_lock = threading.Lock(), threading.Lock()
         self._state = INITIALIZING
-        self._loaded: Loaded | None = None
+        self._loaded: ServingState | None = None
         self._reason = ""
         # why the node around it commands no robot with what is loaded; empty where it may, and without a node
         self.undrivable = ""
@@ -65,7 +65,7 @@ class Engine:
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
         seeds = itertools.count(base)
-        self._around = Surroundings(
+        self._around = EngineContext(
             lambda: self.settings,
             self.metrics,
             self._listeners,
@@ -90,7 +90,7 @@ class Engine:
         return self._reason
 
     @property
-    def loaded(self) -> Loaded | None:
+    def loaded(self) -> ServingState | None:
         """The policy and its wedges, or None before `load` and after `unload`."""
         return self._loaded
 
@@ -280,7 +280,7 @@ class Engine:
         if loaded is not None:
             loaded.close()
 
-    def _require(self, *states: str) -> Loaded:
+    def _require(self, *states: str) -> ServingState:
         if self._loaded is None or self._state not in states:
             raise NotReadyError(
                 self._state, f"cannot warm up: state is '{self._state}', load the policy first"

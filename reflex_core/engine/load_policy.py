@@ -121,15 +121,15 @@ def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
 
 
 def _log_load(policy: Policy) -> None:
-    embodiment, path = policy.fit.embodiment, policy.export.path
+    embodiment, path = policy.binding.embodiment, policy.export.path
     log.info(
         "loaded %s on %s for embodiment %s; cameras %s",
         policy.export.model_version, ", ".join(policy.providers),
-        embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.fit.cameras),
+        embodiment.name if embodiment else "none (raw actions, no joint ranges)", dict(policy.binding.cameras),
     )  # fmt: skip
     for note in policy.notes:
         log.warning("%s: %s", path, note)
     if policy.contract.state is None:
         log.warning("%s: this policy does not read the robot state", path)
-    if policy.fit.action_statistics is None:
+    if policy.binding.action_statistics is None:
         log.warning("%s: no statistics: actions are served without un-normalisation", path)

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.settings.table import Settings
 
 JOINT_STATES = "joint_states"
 
 
-def why_undrivable(loaded: Loaded, settings: Settings) -> str:
+def why_undrivable(loaded: ServingState, settings: Settings) -> str:
     """Say in one sentence why what is loaded must not command a robot; empty where it may.
 
     It may unless nobody named the policy, the joints have no names, or the robot could not be told to hold. Joints are
@@ -21,17 +21,17 @@ def why_undrivable(loaded: Loaded, settings: Settings) -> str:
             "no export was named, so the embedded policy answers requests and commands no robot: name an export, or"
             " `demo` for the embedded policy"
         )
-    fit, robot = loaded.policy.fit, loaded.embodiment
+    binding, robot = loaded.policy.binding, loaded.embodiment
     needs_joints = settings.state_source == JOINT_STATES
     if robot is None or (needs_joints and not robot.joint_names):
         return (
             "a robot needs an embodiment with joint_names: give --embodiment or --custom-embodiment-config, and"
             " --joint-names where it names none"
         )
-    if needs_joints and fit.hold_columns is None:
+    if needs_joints and binding.hold_columns is None:
         return (
-            f"the state ({', '.join(fit.state_names) or 'unnamed'}) does not contain the joints that are commanded"
-            f" ({', '.join(fit.action_names)}): the robot could not be told to hold"
+            f"the state ({', '.join(binding.state_names) or 'unnamed'}) does not contain the joints that are commanded"
+            f" ({', '.join(binding.action_names)}): the robot could not be told to hold"
         )
     return ""
 

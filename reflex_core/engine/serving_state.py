@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.chunks.rtc import Rtc
-from reflex_core.chunks.smoothness import MotionQuality
+from reflex_core.chunks.smoothness import Smoothness
 from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
@@ -78,7 +78,7 @@ class PolicySlot:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ServingState:
     """What one `load` made; replaced as a whole, so that a request sees all of it or none.
 
     slots: `prod` alone, or `a` and `b`; policy: that of the first of them. pair: what is there only where two are.
@@ -94,7 +94,7 @@ class Loaded:
     deadline: Deadline
     cloud: Cloud | None
     recorders: tuple[Recorder, ...]
-    motion: MotionQuality
+    motion: Smoothness
     outcomes: Outcomes
     wedges: Mapping[str, Wedge]
     act: Proceed
@@ -131,9 +131,9 @@ class Loaded:
         return any(slot.policy.contract.language is not None for slot in self.slots.values())
 
     @property
-    def baked(self) -> bool:
+    def fused(self) -> bool:
         """True when a policy's denoise loop is inside its graph."""
-        return any(slot.policy.contract.baked for slot in self.slots.values())
+        return any(slot.policy.contract.fused for slot in self.slots.values())
 
     @property
     def verdict(self) -> str:
@@ -169,7 +169,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EngineContext:
     """What an engine keeps over reloads. `live()` gives the settings as they are now."""
 
     live: Callable[[], Settings]

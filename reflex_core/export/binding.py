@@ -23,7 +23,7 @@ Columns = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class Binding:
     """The robot's side of an export.
 
     cameras: the policy's camera name -> the robot's. columns: which of the network's action columns the robot's
@@ -53,9 +53,9 @@ class Fit:
     statistics_notes: tuple[str, ...] = ()
 
 
-def fit(
+def bind(
     export: Export, contract: Contract, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()
-) -> Fit:
+) -> Binding:
     """Match actions, state and cameras by name where both sides have names.
 
     joint_names: what the robot itself calls its joints, in the order of the actions; empty when it uses the same names.
@@ -82,7 +82,7 @@ def fit(
     )  # fmt: skip
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)
-    return Fit(
+    return Binding(
         cameras=cameras,
         state_names=tuple(on_robot.get(name, name) for name in state_names),
         state_dim=state_dim,

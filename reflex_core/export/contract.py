@@ -67,7 +67,7 @@ class Contract:
     relative: tuple[bool, ...] = ()  # which of the actions are offsets from the state; () where none is
 
     @property
-    def baked(self) -> bool:
+    def fused(self) -> bool:
         """True when the whole denoise loop is inside the graph."""
         return "noise" in self.flow_names
 
@@ -181,8 +181,8 @@ class _Reading:
 
     def flow(self) -> Flow:
         block = self.block("flow")
-        baked = isinstance(block.get("noise"), str)
-        time = None if baked else self._inputs.get(str(block.get("time")))
+        fused = isinstance(block.get("noise"), str)
+        time = None if fused else self._inputs.get(str(block.get("time")))
         steps = self.count(self._config, "num_denoising_steps")
         return read_flow(block, steps, time, row_of(self._config).time_buckets, self.fail)
 

@@ -73,7 +73,7 @@ def _flow(export: Export, contract: Contract) -> Iterator[str]:
     own = export.config.get("flow")
     block: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
     flow, before = contract.flow, (block.get("start", 1.0), block.get("end", 0.0), 1.0)
-    if not contract.baked and (flow.start, flow.end, flow.time_scale) != before:
+    if not contract.fused and (flow.start, flow.end, flow.time_scale) != before:
         scaled = f", times {flow.time_scale:g}" if flow.time_scale != 1.0 else ""
         yield f"time runs from {flow.start:g} to {flow.end:g}{scaled} instead of from {before[0]:g} to {before[1]:g}"
 

@@ -14,7 +14,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import read_object
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write or replace a file, with the mode it had (0644 for a new one); a link is replaced, what it points at is not.
 
     Raises ConfigurationError where that cannot be done; the file is then as it was.
@@ -38,4 +38,4 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_block(path: Path, name: str, block: Mapping[str, Any]) -> None:
     """Set one block of a reflex_config.json; everything else stays. Raises ConfigurationError."""
     document = read_object(path) | {name: dict(block)}
-    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(document, indent=2) + "\n").encode())

@@ -19,7 +19,7 @@ import simplejpeg
 
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.counters import Count
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Pixels
 
@@ -34,7 +34,7 @@ RESTARTS = range(0xD0, 0xD8)
 _EXTRANEOUS = re.compile(r"(\d{1,9}) extraneous bytes before marker 0x([0-9a-f]{2})")
 
 mended_total = Count()  # pictures mended in this process; a camera that does it does it with every picture
-_log_line = Seldom()
+_log_line = RateLimit()
 log = logging.getLogger(__name__)
 
 

@@ -64,7 +64,9 @@ def _with_pillow(data: bytes | memoryview) -> Pixels:
         raise ObservationError(_DAMAGED, "bad-image") from error
     if picture.mode.startswith("I"):  # 16 bits of grey: the high byte, which convert() would not take
         return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    coloured = picture.convert("RGBA") if picture.mode == "P" else picture  # else Pillow warns of transparency
+    coloured = (
+        picture.convert("RGBA") if picture.mode == "P" else picture
+    )  # else Pillow warns of transparency
     return np.asarray(coloured.convert("RGB"), dtype=np.uint8)
 
 

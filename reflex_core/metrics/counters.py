@@ -15,7 +15,7 @@ class Counts(Protocol):
         ...
 
 
-class Level(Protocol):
+class Gauge(Protocol):
     """A gauge that is bound to its labels and goes up and down."""
 
     def inc(self) -> None:
@@ -27,7 +27,7 @@ class Level(Protocol):
         ...
 
 
-class Unwatched:
+class NullGauge:
     """A level that nobody looks at."""
 
     def inc(self) -> None:

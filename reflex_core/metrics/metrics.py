@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from reflex_core.chunks.smoothness import MotionFigures, MotionQuality
+from reflex_core.chunks.smoothness import Smoothness, SmoothnessFigures
 from reflex_core.images.jpeg_repair import mended_total
 from reflex_core.records.recorder import Watched
 from reflex_core.robot.callers import ROS, CallerLabels
@@ -85,7 +85,7 @@ class MotionGauges(Collector):
     """How well chunks fit together, read when somebody looks. NaN where nothing was measured."""
 
     def __init__(self) -> None:
-        self.figures: Callable[[], MotionFigures] = MotionQuality().figures
+        self.figures: Callable[[], SmoothnessFigures] = Smoothness().figures
 
     def collect(self) -> Iterator[Metric]:
         """Two counters and three gauges."""

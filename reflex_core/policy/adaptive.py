@@ -42,7 +42,7 @@ def require_adaptive(
 
 def require_stepped(export: Export, contract: Contract, graph: str) -> None:
     """Raise ConfigurationError where there is no loop to leave."""
-    if contract.baked:
+    if contract.fused:
         raise ConfigurationError(
             f"{FLAG}: {export.path}: its denoise loop is baked into {graph}, so it cannot stop early;"
             " export it with one graph call per step, or leave the flag out",

@@ -15,7 +15,7 @@ from reflex_core.values import Floats, Observation
 if TYPE_CHECKING:
     from reflex_core.chunks.rtc import Rtc
     from reflex_core.concurrency.cancellation import Cancellation
-    from reflex_core.export.binding import Fit
+    from reflex_core.export.binding import Binding
     from reflex_core.export.contract import Contract
     from reflex_core.export.export import Export
     from reflex_core.policy.inputs import Arrays
@@ -50,7 +50,7 @@ class Policy(Protocol):
 
     export: Export
     contract: Contract
-    fit: Fit
+    binding: Binding
     statistics_notes: tuple[str, ...]
     notes: tuple[str, ...]
     providers: tuple[str, ...]

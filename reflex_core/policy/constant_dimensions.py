@@ -8,9 +8,9 @@ import logging
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.export.contract import StateSlot
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import Floats
 
 log = logging.getLogger(__name__)
@@ -22,11 +22,11 @@ class Constants:
     notes: what people should know at start.
     """
 
-    def __init__(self, slot: StateSlot | None, fit: Fit, *, passes: bool) -> None:
+    def __init__(self, slot: StateSlot | None, binding: Binding, *, passes: bool) -> None:
         sees = slot is not None and (slot.input is not None or slot.bins > 0)
-        self._statistics = fit.state_statistics if sees else None
-        self._names, self._passes = fit.state_names, passes
-        self._seldom = Seldom()
+        self._statistics = binding.state_statistics if sees else None
+        self._names, self._passes = binding.state_names, passes
+        self._seldom = RateLimit()
         constant = None if self._statistics is None else self._statistics.constant
         still = [] if constant is None else np.flatnonzero(constant).tolist()
         then = "is passed on as the formula gives it" if passes else "is refused (setting constant_state)"

@@ -12,9 +12,9 @@ import numpy as np
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.concurrency.fifo_lock import Turns
+from reflex_core.concurrency.fifo_lock import FifoLock
 from reflex_core.errors import CancelledError, InferenceError, ObservationError
-from reflex_core.export.binding import Fit, fit
+from reflex_core.export.binding import Binding, bind
 from reflex_core.export.export import Export
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
@@ -39,18 +39,18 @@ class FlowMatchingPolicy:
     """Flow matching: noise becomes a chunk in steps. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
 
     def __init__(
-        self, export: Export, layout: Layout, fitted: Fit, *, pass_constant_state: bool = False
+        self, export: Export, layout: Layout, fitted: Binding, *, pass_constant_state: bool = False
     ) -> None:
         self.export = export
         self.contract = layout.contract
-        self.fit = fitted
+        self.binding = fitted
         self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
         self.statistics_notes = fitted.statistics_notes + self._constants.notes
         self.notes = layout.notes + fitted.notes + self.statistics_notes
         self.providers = layout.sessions[0].providers
         self.inference_mode = inference_mode([session.providers for session in layout.sessions])
         self._layout = layout
-        self._turns = Turns()
+        self._fifo_lock = FifoLock()
         self._language: Language | None = None
         if self.contract.language is not None:
             slot = self.contract.language
@@ -119,7 +119,7 @@ class FlowMatchingPolicy:
     def _works(self, cancellation: Cancellation | None) -> bool:
         """Whether the network runs on its canary."""
         try:
-            with self._turns.turn(cancellation):
+            with self._fifo_lock.turn(cancellation):
                 return bool(np.isfinite(self.trial(0)).all())
         except InferenceError:
             return False
@@ -139,7 +139,7 @@ class FlowMatchingPolicy:
         """The inference itself. began: when `predict` was called, in seconds of perf_counter."""
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
-        with self._turns.turn(cancellation):
+        with self._fifo_lock.turn(cancellation):
             entered = time.perf_counter()
             found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
             prefix = found.prefix or self._layout.prefix(arrays, cancellation)
@@ -155,7 +155,7 @@ class FlowMatchingPolicy:
             "vlm_prefix_ms": (prefixed - entered) * 1e3,
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
-        masked = masked_cameras(self.contract.images, observation.frames, self.fit.cameras)
+        masked = masked_cameras(self.contract.images, observation.frames, self.binding.cameras)
         actions = self.physical(normalised, observation.state)
         return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked)
 
@@ -174,7 +174,7 @@ class FlowMatchingPolicy:
 
         Returns what people should know: nothing when all graphs replay what eager runs give, else why they are off.
         """
-        with self._turns.turn(None):
+        with self._fifo_lock.turn(None):
             return capture(self._layout.sessions, self.trial)
 
     def trial(self, number: int) -> Floats:
@@ -223,7 +223,7 @@ class FlowMatchingPolicy:
 
     def rtc(self) -> Rtc:
         """What carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""
-        return Rtc(self.contract, self.fit)
+        return Rtc(self.contract, self.binding)
 
     def require_stepped(self) -> None:
         """Raise ConfigurationError where the denoise loop cannot be left early."""
@@ -235,23 +235,23 @@ class FlowMatchingPolicy:
         state: of the observation that it was made from; what relative actions start from.
         """
         # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.fit.ends))
+        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends))
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
         """`physical` before the gripper is brought to its ends: what the training library calls the actions."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
-        own = normalised[0, : self.fit.horizon][:, self.fit.columns]
-        statistics = self.fit.action_statistics
+        own = normalised[0, : self.binding.horizon][:, self.binding.columns]
+        statistics = self.binding.action_statistics
         actions = own if statistics is None else statistics.denormalise(own)
-        if self.fit.relative is not None:
-            actions = actions + self.fit.relative.base(self.checked_state(state))
+        if self.binding.relative is not None:
+            actions = actions + self.binding.relative.base(self.checked_state(state))
         return actions
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Every graph input made from the observation, and how many instruction tokens were cut."""
-        arrays = image_arrays(self.contract.images, observation.frames, self.fit.cameras)
+        arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras)
         words = self._state(observation, arrays)
         cut = 0
         if self.contract.language is not None and self._language is not None:
@@ -273,18 +273,18 @@ class FlowMatchingPolicy:
             return ""
         state = self.checked_state(observation.state)
         if slot.input is not None:
-            arrays[slot.input] = state_array(state, slot, self.fit.state_statistics)
+            arrays[slot.input] = state_array(state, slot, self.binding.state_statistics)
             return ""
         if not slot.bins:  # only its actions start from it
             return ""
-        return state_words(state, slot, self.fit.state_statistics)
+        return state_words(state, slot, self.binding.state_statistics)
 
     def checked_state(self, state: Floats | None) -> Floats:
         """The state, if it is one this policy takes. Raises ObservationError naming expected and got."""
-        slot, dim = self.contract.state, self.fit.state_dim
+        slot, dim = self.contract.state, self.binding.state_dim
         wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
-        if self.fit.state_names:
-            wanted += f" ({', '.join(self.fit.state_names)})"
+        if self.binding.state_names:
+            wanted += f" ({', '.join(self.binding.state_names)})"
         if state is None:
             raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
         right = state.size == dim if dim else slot is None or 0 < state.size <= slot.width
@@ -303,9 +303,9 @@ class FlowMatchingPolicy:
                 continue
             height, width = slot.height or USUAL_SIDE, slot.width or USUAL_SIDE
             pixels = np.full((height, width, 3), 127, dtype=np.uint8)
-            frames[self.fit.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
-        dim = self.fit.state_dim or (self.contract.state.width if self.contract.state else 0)
-        statistics = self.fit.state_statistics
+            frames[self.binding.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
+        dim = self.binding.state_dim or (self.contract.state.width if self.contract.state else 0)
+        statistics = self.binding.state_statistics
         centred = statistics is not None and statistics.dim == dim
         state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)
         return Observation(frames, state if dim else None, "warm up")
@@ -321,7 +321,7 @@ def load(
 ) -> FlowMatchingPolicy:
     """Load an export for a robot (policy/load.py). Raises ConfigurationError, or ExportError, in one sentence."""
     layout = load_layout(export, device, intra_op_threads, options)
-    fitted = fit(export, layout.contract, embodiment, joint_names)
+    fitted = bind(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:
         fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
     return FlowMatchingPolicy(export, layout, fitted, pass_constant_state=options.pass_constant_state)

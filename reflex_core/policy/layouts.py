@@ -108,7 +108,7 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     _check_fixed_rows(export, contract, last)
     contract, turned = directed(contract, last, export.config)
     notes += turned
-    denoise = _baked(contract, last) if contract.baked else _stepped(contract, last)
+    denoise = _baked(contract, last) if contract.fused else _stepped(contract, last)
     fell_back = placement.fell_back(session.providers for session in sessions.values())
     return Layout(
         contract, prefix, denoise, tuple(sessions.values()), tuple(notes), last.path.name, fell_back,
@@ -175,14 +175,14 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
 def _check_flow(export: Export, contract: Contract, last: Session) -> None:
     """The names of the flow are in the graph, and what comes out has the shape of what goes in."""
     config = export.config_path
-    keys = ("noise",) if contract.baked else ("x", "time")
+    keys = ("noise",) if contract.fused else ("x", "time")
     for key in keys:
         if contract.flow_names.get(key) not in last.inputs:
             raise ExportError(
                 f"{config}: 'flow.{key}' must be an input of {last.path.name} ({', '.join(last.inputs)}), got"
                 f" {contract.flow_names.get(key)!r}"
             )
-    key = "actions" if contract.baked else "velocity"
+    key = "actions" if contract.fused else "velocity"
     output = last.outputs.get(contract.flow_names.get(key, ""))
     if output is None:
         raise ExportError(
@@ -202,7 +202,7 @@ def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None
     if contract.rtc.mode != PREFIX:
         return
     name = contract.flow_names.get("time", "")
-    shape = last.inputs[name].shape if name in last.inputs and not contract.baked else ()
+    shape = last.inputs[name].shape if name in last.inputs and not contract.fused else ()
     if not shape or shape[-1] != contract.horizon:
         raise ExportError(
             f"{export.config_path}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"

@@ -33,7 +33,7 @@ def directed(
     known = {names.get(key) for key in ("x", "time", "positions")}
     if (
         says
-        or contract.baked
+        or contract.fused
         or flow.whole_times
         or row_of(config).time_buckets is None
         or set(step.inputs) - known

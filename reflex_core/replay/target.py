@@ -68,7 +68,7 @@ class PolicyTarget:
     def replay(self, record: Recorded) -> Replayed:
         """Run one record. Raises TraceError without its pictures, ObservationError or InferenceError."""
         policy = self.policy
-        cameras = tuple(policy.fit.cameras.values())
+        cameras = tuple(policy.binding.cameras.values())
         first = cameras[0] if cameras else ""
         frames = frames_of(record, self.wanted.images, first) if self.needs_images else {}
         observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
@@ -82,7 +82,7 @@ class PolicyTarget:
         )  # fmt: skip
         total_ms = (time.perf_counter() - began) * 1e3
         self.carry_over.keep(record, made.normalised)
-        actions, names = in_order(made.actions, policy.fit.action_names, record.names)
+        actions, names = in_order(made.actions, policy.binding.action_names, record.names)
         return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms, made.cache.status)
 
     def sampling(self, record: Recorded) -> Sampling:

@@ -15,7 +15,7 @@ QUIET_S = 60.0  # between two lines of the log on the same trouble
 KINDS_KEPT = 64
 
 
-class Seldom:
+class RateLimit:
     """How often something has happened since it was last spoken of. Thread-safe."""
 
     def __init__(self, quiet_s: float = QUIET_S) -> None:

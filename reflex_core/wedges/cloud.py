@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.concurrency.worker_pool import Workers
+from reflex_core.concurrency.worker_pool import WorkerPool
 from reflex_core.errors import CancelledError, InferenceError, ObservationError
 from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.metrics.metrics import Metrics
@@ -86,7 +86,7 @@ class Cloud:
         self._round_trips = _RoundTrips()
         self._log = RateLimitedLog(log)
         # apart: policies that hang for good must not take the threads that would ask for help
-        self._locals, self._askers = Workers(THREADS, "reflex-local"), Workers(THREADS, "reflex-cloud")
+        self._locals, self._askers = WorkerPool(THREADS, "reflex-local"), WorkerPool(THREADS, "reflex-cloud")
         self._used = metrics.fallback_invocations.labels(embodiment, CLOUD)
         self._failures = {reason: metrics.cloud_failures.labels(reason) for reason in REASONS}
 
@@ -253,7 +253,7 @@ class _Race:
         self._outcomes: SimpleQueue[_Outcome] = SimpleQueue()
         self._stops: list[Cancellation] = []
 
-    def start(self, workers: Workers, work: Callable[[Request], Served | None], *, local: bool) -> bool:
+    def start(self, workers: WorkerPool, work: Callable[[Request], Served | None], *, local: bool) -> bool:
         """Have one side work on the request, with a cancellation of its own. False when no thread is free."""
         stop = Cancellation()
         asked = replace(self._request, cancellation=stop)

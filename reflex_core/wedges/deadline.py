@@ -13,10 +13,10 @@ import numpy as np
 
 from reflex_core.chunks.last_good import Good, LastGood, RecentDurations, key_of
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.concurrency.worker_pool import Workers
+from reflex_core.concurrency.worker_pool import WorkerPool
 from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.metrics.counters import Counts
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import (
     HOLD,
     LAST_KNOWN_GOOD,
@@ -95,8 +95,8 @@ class Deadline:
         self._misses, self._fallbacks, self._holds = misses, fallbacks, holds
         self._good = LastGood()
         self._durations = RecentDurations()
-        self._workers = Workers(most_workers, "inference")
-        self._miss_log, self._failure_log = Seldom(), Seldom()
+        self._workers = WorkerPool(most_workers, "inference")
+        self._miss_log, self._failure_log = RateLimit(), RateLimit()
         self._finished = finished or {}
         self._late = 0
         self._missed = 0

@@ -16,7 +16,7 @@ ORDER = (
 )  # fmt: skip
 
 
-def onion(wedges: Mapping[str, Wedge]) -> Proceed:
+def middleware_chain(wedges: Mapping[str, Wedge]) -> Proceed:
     """The wedges as one call, in ORDER. Raises ValueError for a wedge that has no place."""
     unplaced = set(wedges) - set(ORDER)
     if unplaced:

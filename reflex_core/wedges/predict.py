@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from reflex_core.chunks.rtc import EpisodeGuidance, Rtc
-from reflex_core.metrics.counters import Level, Unwatched
+from reflex_core.metrics.counters import Gauge, NullGauge
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import Sampling
@@ -21,9 +21,9 @@ NOT_GUIDED = RtcReport()
 
 def prototype(policy: Policy, slot: str) -> Served:
     """Return what every answer of the policy says, whatever the request; its chunk is all zeros and is never served."""
-    zeros = np.zeros((policy.fit.horizon, len(policy.fit.action_names)), dtype=np.float32)
+    zeros = np.zeros((policy.binding.horizon, len(policy.binding.action_names)), dtype=np.float32)
     return Served(
-        chunk=ActionChunk(zeros, policy.fit.action_names, policy.fit.dt_s),
+        chunk=ActionChunk(zeros, policy.binding.action_names, policy.binding.dt_s),
         raw_actions=zeros,
         request_id="",
         episode_id=None,
@@ -31,7 +31,7 @@ def prototype(policy: Policy, slot: str) -> Served:
         slot=slot,
         model_version=policy.export.model_version,
         inference=Inference(
-            policy.inference_mode, policy.contract.flow.steps, masked_cameras=policy.fit.unfed_cameras
+            policy.inference_mode, policy.contract.flow.steps, masked_cameras=policy.binding.unfed_cameras
         ),
         model_hash=policy.export.model_hash,
         config_hash=policy.export.config_hash,
@@ -53,14 +53,14 @@ class Predict:
         sampling: Callable[[Request], Sampling],
         cache: PrefixCache | None = None,
         rtc: Rtc | None = None,
-        in_flight: Level | None = None,
+        in_flight: Gauge | None = None,
     ) -> None:
         self._policy = policy
         self._prototype = prototype(policy, slot)
         self._next_seed = next_seed
         self._sampling = sampling
         self._cache, self._rtc = cache, rtc
-        self._in_flight = in_flight or Unwatched()
+        self._in_flight = in_flight or NullGauge()
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
         self._in_flight.inc()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.records.recorder import Watched
 from reflex_core.records.trace.schema import Failure
 from reflex_core.settings.table import Settings
@@ -63,7 +63,7 @@ OFF: RecorderHook = _Off()
 
 
 def open_recorder_hook(
-    node: Node, settings: Settings, loaded: Loaded, clock_ns: Callable[[], int]
+    node: Node, settings: Settings, loaded: ServingState, clock_ns: Callable[[], int]
 ) -> RecorderHook:
     """The bag of one activation, or OFF where none is asked for. Raises ConfigurationError."""
     if not settings.record_bag:

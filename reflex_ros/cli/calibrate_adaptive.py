@@ -97,7 +97,7 @@ def _share(text: str) -> float:
 def _calibrate(path: Path, options: argparse.Namespace) -> int:
     export = open_export(path)
     policy = load_policy(export, _embodiment(path, options), options.device, 1)
-    robot = policy.fit.embodiment
+    robot = policy.binding.embodiment
     assert robot is not None  # it was given one
     policy.require_stepped()
     observations, many, what = _observations(policy, options)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.atomic import write_whole
+from reflex_core.files.atomic import atomic_write
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, load_safety_config
@@ -152,7 +152,7 @@ def _write(path: Path, document: dict[str, object], *, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigurationError(f"{path}: is there already: give another --output, or --force to replace it")
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]
-    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    atomic_write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -154,8 +154,8 @@ def _replay(options: argparse.Namespace, plan: Plan) -> int:
         with _report(options, source.header) as report:
             status = _run(options, plan, source, targets, report, kept)
         if kept is not None:
-            fit = targets[""].policy.fit
-            units = units_of(fit.embodiment, fit.action_names)
+            binding = targets[""].policy.binding
+            units = units_of(binding.embodiment, binding.action_names)
             print(draw(kept, options.plot, plan.tolerances, units), file=out)
         return status
 

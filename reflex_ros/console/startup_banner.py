@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.settings.table import Settings
 from reflex_ros.console.terminal import Row, drawn, plain_table
 from reflex_ros.sidecar.server import Sidecar
@@ -81,11 +81,11 @@ def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list
     return rows
 
 
-def _slot(name: str, loaded: Loaded) -> str:
+def _slot(name: str, loaded: ServingState) -> str:
     return "" if len(loaded.slots) == 1 else f"{name}: "
 
 
-def _providers(loaded: Loaded) -> Iterable[str]:
+def _providers(loaded: ServingState) -> Iterable[str]:
     for slot in loaded.slots.values():
         yield from slot.policy.providers
 
@@ -95,7 +95,7 @@ def _deadline(settings: Settings, slo_mode: str) -> str:
     return f"{words}; objective {settings.slo} ({slo_mode})" if settings.slo else words
 
 
-def _guard(settings: Settings, loaded: Loaded) -> str:
+def _guard(settings: Settings, loaded: ServingState) -> str:
     status = loaded.guard.status()
     if not status.enabled:
         return "checks for NaN and Inf only: there are no limits"

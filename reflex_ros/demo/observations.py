@@ -29,7 +29,7 @@ def scene_observations(policy: Policy, count: int) -> Iterator[Observation]:
 
     Raises ObservationError when the policy takes other inputs than this arm has.
     """
-    camera = next(iter(policy.fit.cameras.values()), "camera")
+    camera = next(iter(policy.binding.cameras.values()), "camera")
     arm = Arm()
     try:
         for seed in range(FIRST_SEED, FIRST_SEED + count):

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from reflex_core.chunks.scheduling import Pacing, Running
+from reflex_core.chunks.scheduling import ChunkScheduler, ExecutingChunk
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.callers import ROS
@@ -42,7 +42,7 @@ class ChunkLoop:
     def __init__(
         self,
         engine: Engine,
-        loaded: Loaded,
+        loaded: ServingState,
         buffer: ObservationBuffer,
         outputs: Outputs,
         clock_ns: Callable[[], int],
@@ -60,19 +60,20 @@ class ChunkLoop:
         self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
         self._commands = loaded.guard.commands
         self._holds = Holds(
-            self._commands, buffer, outputs, loaded.policy.fit, engine.metrics, progress, tuning, clock_ns, monotonic_ns
+            self._commands, buffer, outputs, loaded.policy.binding, engine.metrics, progress, tuning, clock_ns, monotonic_ns
         )  # fmt: skip
         self.progress = progress
-        self.pacing = Pacing(loaded.first_latency_s)
+        self.pacing = ChunkScheduler(loaded.first_latency_s)
         self.episode_id = ""
-        self._fit = loaded.policy.fit
-        self._horizon = (loaded.embodiment.execution_horizon if loaded.embodiment else 0) or self._fit.horizon
+        self._binding = loaded.policy.binding
+        own_horizon = loaded.embodiment.execution_horizon if loaded.embodiment else 0
+        self._horizon = own_horizon or self._binding.horizon
         self._needs_words = loaded.needs_instruction
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._news = self._closing = self._stopped = False
         self._epoch = self._chunk_id = 0
-        self._executing: Running | None = None
+        self._executing: ExecutingChunk | None = None
         self._executing_until_ns = 0  # monotonic
         self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
         self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
@@ -216,7 +217,7 @@ class ChunkLoop:
             self.cycle()
 
     def cycle(self) -> None:
-        """Look at the world once, and act on it. Never raises: what happens in here must not end the thread."""
+        """Look at the world once and act on it. Never raises: nothing in here may end the thread."""
         self._beat_ns, self._rescued = self._monotonic_ns(), False
         try:
             self._step()
@@ -237,8 +238,7 @@ class ChunkLoop:
         self._doubt()
         if self._monotonic_ns() * 1e-9 < self._retry_at:
             return
-        tuning = self._tuning()
-        now_ns = self._clock_ns()
+        tuning, now_ns = self._tuning(), self._clock_ns()
         due_ns = self.pacing.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
         if due_ns is not None and now_ns < due_ns and not self._unwell:
             return
@@ -284,7 +284,7 @@ class ChunkLoop:
     def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
         """Hand the chunk to the robot, unless the world has moved on meanwhile."""
         now_ns, observation = self._clock_ns(), request.observation
-        running = Running(observation.stamp_ns, self._fit.dt_s, len(served.chunk.actions))
+        running = ExecutingChunk(observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
         latency_s = (now_ns - taken_ns) * 1e-9
         with self._lock:
             if self._clock_was_set():
@@ -314,7 +314,7 @@ class ChunkLoop:
             self._judge(served)
         self.progress.count(served, observation.age_ms)
 
-    def _send(self, served: Served, observation: Observation, running: Running, start: int) -> None:
+    def _send(self, served: Served, observation: Observation, running: ExecutingChunk, start: int) -> None:
         """Publish rows `start` on, and let everybody know that this is what the robot executes. Needs the lock."""
         now_ns, chunk = self._clock_ns(), served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns

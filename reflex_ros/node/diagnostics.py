@@ -10,7 +10,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from reflex_core.engine.engine import DEGRADED, READY, Engine
-from reflex_core.engine.serving_state import Loaded, PolicySlot
+from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.records.recorder import Watched
 from reflex_core.robot.callers import ROS
 from reflex_core.robot.joint_gate import Implausible
@@ -169,7 +169,7 @@ def watchdog_finding(barking: str) -> Finding:
     return Finding("chunk loop", OK, "in time", {})
 
 
-def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Finding:
+def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) -> Finding:
     """Does inference keep up with the robot, its deadline and its objective?"""
     p50, p99 = loaded.telemetry.percentiles_ms(50, 99)
     deadline, admission = loaded.deadline, loaded.admission
@@ -198,7 +198,7 @@ def timing_finding(loop: ChunkLoop, loaded: Loaded, settings: Settings) -> Findi
     return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)
 
 
-def wedge_findings(loaded: Loaded, progress: Progress, recorders: Sequence[Watched]) -> list[Finding]:
+def wedge_findings(loaded: ServingState, progress: Progress, recorders: Sequence[Watched]) -> list[Finding]:
     """What keeps the robot safe and on record, and whether a person must do something about it."""
     return [
         _guard(loaded, progress),
@@ -209,7 +209,7 @@ def wedge_findings(loaded: Loaded, progress: Progress, recorders: Sequence[Watch
     ]
 
 
-def _cache(loaded: Loaded) -> Finding:
+def _cache(loaded: ServingState) -> Finding:
     caches = {name: slot.cache for name, slot in loaded.slots.items() if slot.cache is not None}
     if not caches:
         return Finding("cache", OK, "off", {})
@@ -247,7 +247,7 @@ def _total(family: Any, labels: Mapping[str, str] | None = None) -> int:
     ))  # fmt: skip
 
 
-def _guard(loaded: Loaded, progress: Progress) -> Finding:
+def _guard(loaded: ServingState, progress: Progress) -> Finding:
     status = loaded.guard.status(ROS)
     others = [escaped(caller) for caller in status.tripped_callers if caller != ROS]
     values: dict[str, object] = {
@@ -278,7 +278,7 @@ def _guard(loaded: Loaded, progress: Progress) -> Finding:
     return Finding("guard", OK, f"{progress.clamped} of {progress.chunks} chunks clamped", values)
 
 
-def _breaker(slot: PolicySlot, loaded: Loaded) -> Finding:
+def _breaker(slot: PolicySlot, loaded: ServingState) -> Finding:
     breaker, alone = slot.breaker, len(loaded.slots) == 1
     concern = "circuit breaker" if alone else f"circuit breaker {slot.name}"
     if breaker is None:
@@ -300,7 +300,7 @@ def _breaker(slot: PolicySlot, loaded: Loaded) -> Finding:
     return Finding(concern, ERROR if holds else WARN, said, values)
 
 
-def _cloud(loaded: Loaded) -> Finding:
+def _cloud(loaded: ServingState) -> Finding:
     if loaded.cloud is None:
         return Finding("cloud fallback", OK, "off", {})
     reachable = loaded.cloud.reachable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import JOINT_STATES
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.settings.table import Settings
@@ -35,20 +35,22 @@ def tuning_of(settings: Settings) -> Tuning:
     return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
 
 
-def observation_buffer(node: Node, engine: Engine, loaded: Loaded, settings: Settings) -> ObservationBuffer:
+def observation_buffer(
+    node: Node, engine: Engine, loaded: ServingState, settings: Settings
+) -> ObservationBuffer:
     """Return the buffer for one robot, with the gate that its joints' readings pass."""
-    fit = loaded.policy.fit
-    joints = fit.state_names or fit.action_names
+    binding = loaded.policy.binding
+    joints = binding.state_names or binding.action_names
     gate = joint_gate(
-        loaded.embodiment, (*joints, *fit.action_names), settings.plausibility_margin_rad,
+        loaded.embodiment, (*joints, *binding.action_names), settings.plausibility_margin_rad,
         stamps_rule=is_simulated(node), on_implausible=lambda joint: engine.metrics.implausible_readings.labels(joint).inc(),
     )  # fmt: skip
     tolerance = path_tolerance(
-        loaded.embodiment, fit.action_names, settings.path_tolerance_rad,
+        loaded.embodiment, binding.action_names, settings.path_tolerance_rad,
         on_error=_tracking_errors(engine),
     )  # fmt: skip
     buffer = ObservationBuffer(
-        tuple(fit.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
+        tuple(binding.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
         settings.max_pixels, gate, tolerance=tolerance,
     )  # fmt: skip
     buffer.instruction = settings.instruction
@@ -75,7 +77,7 @@ class Driving:
     """One activation: loop and watchdog, begun and ended together. The buffer of the activation before is emptied."""
 
     def __init__(
-        self, node: Node, engine: Engine, loaded: Loaded, buffer: ObservationBuffer, outputs: Outputs,
+        self, node: Node, engine: Engine, loaded: ServingState, buffer: ObservationBuffer, outputs: Outputs,
         tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook,
     ) -> None:  # fmt: skip
         self._node, self.buffer = node, buffer

@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from reflex_core.chunks.scheduling import Running
-from reflex_core.export.binding import Fit
+from reflex_core.chunks.scheduling import ExecutingChunk
+from reflex_core.export.binding import Binding
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.commands import RobotCommands
 from reflex_core.robot.limits.history import Moment
@@ -32,26 +32,26 @@ class Holds:
         commands: RobotCommands,
         buffer: ObservationBuffer,
         outputs: Outputs,
-        fit: Fit,
+        binding: Binding,
         metrics: Metrics,
         progress: Progress,
         tuning: Callable[[], Tuning],
         clock_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
-        self._commands, self._buffer, self._outputs, self._fit = commands, buffer, outputs, fit
+        self._commands, self._buffer, self._outputs, self._binding = commands, buffer, outputs, binding
         self._metrics, self._progress, self._tuning = metrics, progress, tuning
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
 
     def publish(
         self, reason: str, episode_id: str, chunk_id: int, served: Served | None = None
-    ) -> Running | None:
+    ) -> ExecutingChunk | None:
         """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter say.
 
         served: the answer that is a hold, and what it says of itself.
         """
         now_ns, monotonic_ns = self._clock_ns(), self._monotonic_ns()
-        names, dt_s = self._fit.action_names, self._fit.dt_s
+        names, dt_s = self._binding.action_names, self._binding.dt_s
         measured = self._buffer.measured(names, now_ns, self._tuning().gates.max_age_ms)
         believed = self._buffer.believed(names)
         held = self._commands.hold(measured, believed, Moment(monotonic_ns, now_ns), dt_s)
@@ -61,7 +61,7 @@ class Holds:
         first_in_ns = int((held.start + 1) * dt_s * 1e9)
         self._buffer.commanded(names, held.rows[held.start :], first_in_ns, now_ns, dt_s)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
-        self._outputs.hold(held, self._fit, now_ns, episode_id, chunk_id, reason, served)
+        self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, served)
         if served is None:
             self._progress.holds += 1
             self._metrics.holds.labels(reason).inc()
@@ -69,7 +69,7 @@ class Holds:
                 log.warning("holding: %s", reason)
             else:  # it may come several times a second
                 self._progress.said(logging.WARNING, f"hold {reason}", "holding: %s", reason)
-        return Running(now_ns, dt_s, len(held.rows))
+        return ExecutingChunk(now_ns, dt_s, len(held.rows))
 
     def _refuse(self, reason: str) -> None:
         fault = self._buffer.fault()

@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.robot.callers import ROS
@@ -179,7 +179,7 @@ class ReflexNode:
         self._begin_episode("")
         try:
             self._inputs = Inputs(
-                self.node, self.settings, tuple(loaded.policy.fit.cameras.values()), buffer,
+                self.node, self.settings, tuple(loaded.policy.binding.cameras.values()), buffer,
                 loop.news, self._heard_instruction, self._begin_episode, self._recorder_hook.heard,
             )  # fmt: skip
         except ConfigurationError:
@@ -220,7 +220,7 @@ class ReflexNode:
         self.engine.pause()
         gc.unfreeze()
 
-    def _open_recorder_hook(self, loaded: Loaded) -> None:
+    def _open_recorder_hook(self, loaded: ServingState) -> None:
         self._recorder_hook = open_recorder_hook(self.node, self.settings, loaded, self.now_ns)
         self.engine.metrics.recorders.watched = (*loaded.recorders, *self._recorder_hook.recorders)
 

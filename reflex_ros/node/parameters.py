@@ -17,7 +17,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.parameter import Parameter
 
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ReflexError, SettingError
 from reflex_core.metrics.slo import parse_slo
@@ -107,13 +107,13 @@ def _taken(change: Parameter) -> Parameter:
     return Parameter(change.name, kind, list(value) if isinstance(value, tuple) else value)
 
 
-def require_kept(settings: Settings, loaded: Loaded | None) -> None:
+def require_kept(settings: Settings, loaded: ServingState | None) -> None:
     """Raise SettingError for an objective that cannot be read or kept, or a split of what is not there."""
     chosen(settings)
     if not settings.slo:
         return
     parse_slo(settings.slo)
-    if loaded is not None and settings.slo_mode == "degrade" and loaded.baked:
+    if loaded is not None and settings.slo_mode == "degrade" and loaded.fused:
         raise SettingError(
             "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take fewer steps;"
             " set slo_mode to 'auto', '503' or 'log_only' first"

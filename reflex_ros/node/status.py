@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from reflex_core.engine.engine import DEGRADED, INACTIVE, READY, Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.export.config_schema import OFF
 from reflex_core.policy.prefix_cache import HIT
 from reflex_core.robot.callers import ROS
@@ -53,7 +53,7 @@ def _undrivable(engine: Engine) -> str:
     return f"undrivable: {engine.undrivable}" if engine.undrivable else ""
 
 
-def _describe(status: ServeStatus, loaded: Loaded) -> None:
+def _describe(status: ServeStatus, loaded: ServingState) -> None:
     status.embodiment = loaded.embodiment.name if loaded.embodiment else ""
     answering = loaded.slots.get(status.policy_slot, loaded.first).policy
     status.model_version = answering.export.model_version
@@ -68,7 +68,7 @@ def _describe(status: ServeStatus, loaded: Loaded) -> None:
     _describe_chunks(status, loaded)
 
 
-def _describe_chunks(status: ServeStatus, loaded: Loaded) -> None:
+def _describe_chunks(status: ServeStatus, loaded: ServingState) -> None:
     """Who answers, and how its chunks fit together."""
     status.policy_verdict = loaded.verdict
     status.split_percent = loaded.pair.operating.split() if loaded.pair else 100

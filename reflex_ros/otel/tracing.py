@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from reflex_core import __version__
 from reflex_core.records.background_writer import BackgroundWriter
 from reflex_core.records.trace.schema import Failure
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import Request, Served
 from reflex_ros.otel.attributes import ERROR_CHARACTERS, Finished, attributes, finished, stages
 
@@ -67,7 +67,7 @@ class Tracing:
         self._parents = TraceContextTextMapPropagator()
         self._complaints = _Complaints()
         logging.getLogger(EXPORTER_LOGGER).addFilter(self._complaints)
-        self._unreached, self._unmade = Seldom(), Seldom()
+        self._unreached, self._unmade = RateLimit(), RateLimit()
         self._writer: BackgroundWriter[Finished] = BackgroundWriter(
             "otel", self._export, slug="otel-export-failed", failed=self._failed, recovered=self._recovered,
             errors=(_NotTakenError,), retry_s=0.0, flush_interval_s=flush_interval_s, max_items=max_items,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.values import HOLD, ActionChunk, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
@@ -60,7 +60,7 @@ class Outputs:
         self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
-        self, held: Hold, like: Fit, now_ns: int, episode: str, chunk_id: int, reason: str,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str,
         served: Served | None = None,
     ) -> None:  # fmt: skip
         """Tell the robot to come to rest. served: the answer that is a hold, and what it says of itself."""

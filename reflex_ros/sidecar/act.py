@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
 from reflex_core.robot.callers import caller_from
 from reflex_core.robot.intake import MISSING_INSTRUCTION
@@ -46,11 +46,11 @@ class Call:
     parent: TraceContext = NO_PARENT
 
 
-def cameras_of(loaded: Loaded) -> tuple[str, ...]:
+def cameras_of(loaded: ServingState) -> tuple[str, ...]:
     """Return the robot's cameras in its own order: `image` is the first, `image_wrist` the second."""
     if loaded.embodiment is not None:
         return tuple(camera.name for camera in loaded.embodiment.cameras)
-    return tuple(dict.fromkeys(loaded.policy.fit.cameras.values()))
+    return tuple(dict.fromkeys(loaded.policy.binding.cameras.values()))
 
 
 def largest_body(cameras: int, max_pixels: int) -> int:
@@ -96,7 +96,7 @@ def headers_of(served: Served) -> dict[str, str]:
     return {"X-Request-Id": header_safe(served.request_id), **routing_headers(served)}
 
 
-def readable_by(engine: Engine, loaded: Loaded, body: Body, call: Call) -> Readable:
+def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) -> Readable:
     """Return what a request to this engine may hold."""
     reserve = partial(body.memory.reserve_beyond, body)
     return Readable(cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve)

@@ -14,7 +14,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.ab_routes import LARGEST_BODY, change_policies, policies, report_outcome
@@ -198,7 +198,7 @@ def _too_many(request: web.Request, active: int, most: int) -> web.Response:
     )
 
 
-async def _act(request: web.Request, engine: Engine, loaded: Loaded, received_ns: int) -> web.Response:
+async def _act(request: web.Request, engine: Engine, loaded: ServingState, received_ns: int) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = largest_body(len(cameras_of(loaded)), engine.settings.max_pixels)
     with memory.body(request.content) as room:

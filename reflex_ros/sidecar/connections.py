@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.problems import fresh_id
 from reflex_ros.sidecar.replies import problem, response
@@ -84,7 +84,7 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._open: dict[Connection, None] = {}
         self._peers: Counter[str] = Counter()
-        self._lines: dict[str, Seldom] = {}
+        self._lines: dict[str, RateLimit] = {}
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
         self._loop.set_exception_handler(self._trouble)
 
@@ -119,7 +119,7 @@ class Connections:
     def refused(self, slug: str, peer: str, what: str) -> None:
         """Count it, and say so once in a while."""
         self._count(slug)
-        times = self._lines.setdefault(slug, Seldom()).times()
+        times = self._lines.setdefault(slug, RateLimit()).times()
         if times:
             log.warning(
                 "slug=%s %d connections, the last from %s: %s", slug, times, escaped(peer), escaped(what, 200)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
 
 KNOWN = (
@@ -30,7 +30,7 @@ OTHER_NAMES = {
 }  # fmt: skip
 
 log = logging.getLogger(__name__)
-_line = Seldom()
+_line = RateLimit()
 
 
 @dataclass(frozen=True, slots=True)

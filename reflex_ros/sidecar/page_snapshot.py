@@ -15,7 +15,7 @@ import orjson
 from reflex_core import __version__
 from reflex_core.chunks.rtc import OFF
 from reflex_core.engine.engine import Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.latency_window import percentile_of
 from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import TABLE, Settings
@@ -141,7 +141,7 @@ def _request(answer: Answer | None) -> dict[str, Any] | None:
     }
 
 
-def _chunk(answer: Answer | None, loaded: Loaded | None) -> dict[str, Any] | None:
+def _chunk(answer: Answer | None, loaded: ServingState | None) -> dict[str, Any] | None:
     """Return the newest chunk by joint. since_s: time since the observation, which is when row 0 began."""
     if answer is None:
         return None
@@ -180,7 +180,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _latency(seen: HistorySnapshot, settings: Settings, loaded: Loaded | None) -> dict[str, Any]:
+def _latency(seen: HistorySnapshot, settings: Settings, loaded: ServingState | None) -> dict[str, Any]:
     """Return a histogram from 0 to `top_ms` whose last bar also holds everything beyond."""
     ordered = sorted(seen.latencies_ms)
     window = loaded.admission.window if loaded is not None else None
@@ -221,7 +221,7 @@ def nice_top(value: float) -> float:
     return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
 
 
-def _guard(seen: HistorySnapshot, loaded: Loaded | None, look: Look | None) -> dict[str, Any] | None:
+def _guard(seen: HistorySnapshot, loaded: ServingState | None, look: Look | None) -> dict[str, Any] | None:
     """Return how the guard stands towards the robot of this process; where there is none, towards all callers together."""
     if loaded is None:
         return None
@@ -242,7 +242,7 @@ def _errors(engine: Engine) -> Mapping[str, int]:
     return {sample.labels["slug"]: int(sample.value) for sample in samples if sample.name.endswith("_total")}
 
 
-def _features(loaded: Loaded | None) -> dict[str, bool]:
+def _features(loaded: ServingState | None) -> dict[str, bool]:
     """Return what is at work, in any slot."""
     slots = loaded.slots.values() if loaded is not None else ()
     return {
@@ -252,7 +252,7 @@ def _features(loaded: Loaded | None) -> dict[str, bool]:
     }
 
 
-def _breakers(loaded: Loaded | None) -> list[dict[str, Any]]:
+def _breakers(loaded: ServingState | None) -> list[dict[str, Any]]:
     if loaded is None:
         return []
     return [

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reflex_core.engine.engine import DEGRADED, FAILED, READY, Engine
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.callers import ROS
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
@@ -52,7 +52,7 @@ def headline(engine: Engine, look: Look | None) -> Headline:
     )
 
 
-def _tripped(loaded: Loaded, look: Look | None) -> Headline | None:
+def _tripped(loaded: ServingState, look: Look | None) -> Headline | None:
     """Say for whom the guard is tripped: the robot of this process; where there is none, whoever asked over HTTP."""
     status = loaded.guard.status(ROS if look is not None else "")
     if not status.tripped:
@@ -61,7 +61,7 @@ def _tripped(loaded: Loaded, look: Look | None) -> Headline | None:
     return Headline(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
 
 
-def _held_callers(loaded: Loaded) -> Headline | None:
+def _held_callers(loaded: ServingState) -> Headline | None:
     status = loaded.guard.status()
     if not status.tripped:
         return None
@@ -80,7 +80,7 @@ def _stopped(look: Look | None) -> Headline | None:
     return Headline(WARN, "STOPPED", "The robot holds until Resume is pressed.")
 
 
-def _degraded(state: str, loaded: Loaded) -> Headline | None:
+def _degraded(state: str, loaded: ServingState) -> Headline | None:
     if state != DEGRADED:
         return None
     failures = max(
@@ -106,7 +106,7 @@ def _holding(look: Look | None) -> Headline | None:
     return Headline(WARN, "READY", f"In trouble: {why}")
 
 
-def _serving(loaded: Loaded) -> Headline:
+def _serving(loaded: ServingState) -> Headline:
     window = loaded.admission.window
     if window is not None and loaded.admission.violated:
         said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."

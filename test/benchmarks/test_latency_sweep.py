@@ -52,7 +52,7 @@ def rig() -> Iterator[Rig]:
     path = embedded_policy()
     policy = load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
     arm = Arm()
-    yield Rig(policy, load_correction(path / "a2c2.npz", policy.fit), arm)
+    yield Rig(policy, load_correction(path / "a2c2.npz", policy.binding), arm)
     arm.close()
 
 

@@ -39,7 +39,7 @@ class Late:
 @pytest.fixture(scope="module")
 def correction() -> Correction:
     folder = embedded_policy()
-    return load_correction(folder / "a2c2.npz", open_policy(folder).fit)
+    return load_correction(folder / "a2c2.npz", open_policy(folder).binding)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from reflex_core.policy.cloud_server import (
 )
 from reflex_core.values import CLOUD, HOLD, POLICY, Frame, Observation, Request
 from reflex_core.wedges.cloud import Cloud
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_ros.sidecar.cloud_client import HttpCloud, checked_url, read_cloud_key
 
 Serve = Callable[..., Server]
@@ -65,11 +65,11 @@ class Edge:
     ) -> None:
         self.engine = engine
         assert engine.loaded is not None
-        fit = engine.loaded.policy.fit
+        binding = engine.loaded.policy.binding
         self.http = HttpCloud(url, key)
         self.cloud = Cloud(
             self.http,
-            Expected(fit.action_names, fit.dt_s, fit.horizon),
+            Expected(binding.action_names, binding.dt_s, binding.horizon),
             **{"timeout_ms": PATIENCE_S * 1e3, "hedge_ms": 0.0} | more,
             metrics=engine.metrics,
             embodiment="franka",
@@ -212,7 +212,7 @@ def test_the_guard_clamps_what_the_cloud_says(edge: Any, liar: LyingServer) -> N
     def policy(asked: Request, proceed: Any) -> Any:
         return here.engine.act(asked)
 
-    act = onion({"guard": loaded.guard, "cloud": here.cloud, "policy": policy})
+    act = middleware_chain({"guard": loaded.guard, "cloud": here.cloud, "policy": policy})
     served = act(request())
     assert served.chunk.source == CLOUD
     assert (served.raw_actions == 9.0).all()
@@ -238,7 +238,7 @@ def test_the_cloud_answers_before_the_deadline_wedge_has_to(
 
     there = serve("mono_pi0_7")
     here = edge(there.sidecar.url, deadline_ms=2000.0)
-    act = onion({"deadline": here.engine.loaded.deadline, "cloud": here.cloud, "policy": policy})
+    act = middleware_chain({"deadline": here.engine.loaded.deadline, "cloud": here.cloud, "policy": policy})
     assert act(request()).chunk.source == CLOUD
     there.sidecar.stop()
     assert act(request()).chunk.source == HOLD

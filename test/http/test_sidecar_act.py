@@ -15,7 +15,7 @@ from asking import AT_REST
 from http_client import STATE, good, jpeg, picture, png, raw, text
 from webcams import put_together, restarting, scene, taken_apart, turned
 
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import Frame, Observation
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 
@@ -62,7 +62,7 @@ def test_the_fields_say_what_was_served(serve: Serve) -> None:
     policy = server.engine.loaded.policy
     said = server.client.act(episode_id="ep_1", request_id="r-1", seed=5, state=list(AT_REST)).json
     assert np.asarray(said["actions"]).shape == (50, 7) == (said["num_actions"], said["action_dim"])
-    assert said["action_names"] == list(policy.fit.action_names)
+    assert said["action_names"] == list(policy.binding.action_names)
     assert (said["robot_id"], said["episode_id"], said["request_id"], said["seed"]) == (
         "arm7",
         "ep_1",
@@ -199,7 +199,7 @@ def test_state_is_read_as_numbers_in_any_usual_spelling(serve: Serve) -> None:
 def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reflex_ros.sidecar.ignored_fields._line", Seldom(3600.0))
+    monkeypatch.setattr("reflex_ros.sidecar.ignored_fields._line", RateLimit(3600.0))
     client = serve("mono_pi0", embodiment="").client
     red, state = jpeg(), {"state": STATE, "seed": 1, "instruction": "reach"}
     well = client.act({"image": red, "images": {"wrist_l": red}, **state}).json

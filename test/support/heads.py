@@ -11,7 +11,7 @@ import numpy as np
 from guarded import FRANKA, MIDDLE
 
 from reflex_core.chunks.a2c2.correction import Correction, load_correction
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.export.export import Affine
 from reflex_core.values import Floats, Frame, Observation
 
@@ -19,14 +19,14 @@ HORIZON, JOINTS = 10, 7
 STATISTICS = Affine(MIDDLE.astype(np.float64), np.full(JOINTS, 0.25))
 
 
-def fit_of(**other: Any) -> Fit:
+def fit_of(**other: Any) -> Binding:
     """A policy of 10 rows for the Franka arm, with statistics for states and actions."""
     values: dict[str, Any] = {
         "cameras": {"camera": "camera"}, "state_names": FRANKA.joint_names, "state_dim": JOINTS,
         "state_statistics": STATISTICS, "action_names": FRANKA.joint_names, "action_statistics": STATISTICS,
         "columns": np.arange(JOINTS), "hold_columns": np.arange(JOINTS), "horizon": HORIZON, "dt_s": 0.05,
     }  # fmt: skip
-    return Fit(**(values | other))
+    return Binding(**(values | other))
 
 
 def contents(
@@ -63,8 +63,8 @@ def constant(path: Path, z: float, **other: Any) -> Path:
     return written(path, document)
 
 
-def correction_of(path: Path, **fit: Any) -> Correction:
-    return load_correction(path, fit_of(**fit))
+def correction_of(path: Path, **binding: Any) -> Correction:
+    return load_correction(path, fit_of(**binding))
 
 
 def picture(colour: tuple[int, int, int], row: int, column: int, side: int = 96) -> Frame:

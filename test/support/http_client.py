@@ -128,7 +128,7 @@ def in_flight(engine: Engine) -> float:
 def busy(engine: Engine) -> Iterator[None]:
     """Take the policy's turn, so that every request that comes waits until this is left."""
     assert engine.loaded is not None
-    with engine.loaded.policy._turns.turn():
+    with engine.loaded.policy._fifo_lock.turn():
         yield
 
 

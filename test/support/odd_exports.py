@@ -46,7 +46,7 @@ def probe(
     time: tuple[float, float, int] = (1.0, 0.0, 1),
     layers: int = 1,
     split: bool = True,
-    baked: bool = False,
+    fused: bool = False,
     steps: int = 4,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -64,7 +64,7 @@ def probe(
         context = hand.op("Concat", context, hand.to(hand.input("body", kind, [1, state]), FLOAT), axis=1)
     goal = hand.shaped(context, 1, 1, dim)
     x = hand.to(hand.input("sample", kind, [1, HORIZON, dim]), FLOAT)
-    if baked:
+    if fused:
         made = hand.op("Add", goal, hand.op("Mul", x, hand.constant(0.0)))
     else:
         start, end, sign = time
@@ -76,7 +76,7 @@ def probe(
         eyes.save(path / "eyes.onnx")
     hand.save(path / "hand.onnx")
     words(path / "words.json")
-    written = _description(size, layout, state, wrist, time, layers, split, baked, steps, dim) | dict(
+    written = _description(size, layout, state, wrist, time, layers, split, fused, steps, dim) | dict(
         config or {}
     )
     text = json.dumps({key: value for key, value in written.items() if value is not None}, indent=1)
@@ -153,7 +153,7 @@ def _handed_over(eyes: Graph, hand: Graph, seen: str, layers: int, dim: int) -> 
 
 def _description(
     size: tuple[int | str, int | str], layout: str, state: int, wrist: bool, time: tuple[float, float, int],
-    layers: int, split: bool, baked: bool, steps: int, dim: int,
+    layers: int, split: bool, fused: bool, steps: int, dim: int,
 ) -> dict[str, Any]:  # fmt: skip
     free = {"height": 32, "width": 32} if isinstance(size[0], str) else {}
     images: list[dict[str, Any]] = [
@@ -189,6 +189,6 @@ def _description(
             "template": "{instruction}",
         },
         "state": {"input": "body", "names": [f"axis_{number}" for number in range(state)]} if state else None,
-        "flow": {"noise": "sample", "actions": "answer"} if baked else flow,
+        "flow": {"noise": "sample", "actions": "answer"} if fused else flow,
         "links": {f"past.{layer}": f"memory.{layer}.value" for layer in range(layers)} if split else {},
     }

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from reflex_core.chunks.smoothness import MotionFigures
+from reflex_core.chunks.smoothness import SmoothnessFigures
 from reflex_core.metrics.metrics import Metrics
 
 # What Prometheus adds to every series of ours: dashboards/prometheus.yml and robots.yml say so.
@@ -46,7 +46,7 @@ def exposed() -> dict[str, set[str]]:
         if names := getattr(metric, "_labelnames", ()):
             metric.labels(*names)
     metrics.recorders.watched = [SimpleNamespace(kind="trace", written=0, dropped=0, problem="")]  # type: ignore[list-item]
-    metrics.motion.figures = lambda: MotionFigures(0, 0, 0, *5 * [0.0])
+    metrics.motion.figures = lambda: SmoothnessFigures(0, 0, 0, *5 * [0.0])
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):
         for sample in family.samples:

@@ -63,10 +63,10 @@ def record(make_engine: MakeEngine, directory: Path, name: str, count: int = 3, 
     values = {"record": str(directory), "record_images": "full", "record_no_gzip": True} | settings
     engine = make_engine(name, **values)
     assert engine.loaded is not None
-    fit = engine.loaded.policy.fit
-    cameras = tuple(dict.fromkeys(fit.cameras.values()))
+    binding = engine.loaded.policy.binding
+    cameras = tuple(dict.fromkeys(binding.cameras.values()))
     for number in range(count):
-        seen = observation(cameras, fit.state_dim or 7, number)
+        seen = observation(cameras, binding.state_dim or 7, number)
         engine.act(engine.request(seen, episode_id="episode-1"))
     engine.unload()
     return next(iter(directory.glob("*.jsonl*")))

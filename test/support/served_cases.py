@@ -169,7 +169,7 @@ def outside(asked: Request, served: Served) -> dict[str, str]:
 def _loaded() -> Any:
     """What a reply needs of the policy that answers."""
     policy = SimpleNamespace(
-        fit=SimpleNamespace(cameras={"image0": "base", "image1": "wrist"}), providers=["CPUExecutionProvider"],
+        binding=SimpleNamespace(cameras={"image0": "base", "image1": "wrist"}), providers=["CPUExecutionProvider"],
         contract=SimpleNamespace(images=("image0", "image1"), language=None),
     )  # fmt: skip
     return SimpleNamespace(

@@ -14,7 +14,7 @@ from reflex_core.errors import InferenceError
 from reflex_core.slots.routing import SLOTS, Routing
 from reflex_core.values import Request, Served
 from reflex_core.wedges.breaker import Breaker
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.router import Router, Slot
 
 THRESHOLD, COOLDOWN_S = 3, 60.0
@@ -54,7 +54,7 @@ class Pair:
         }
         self.slots = slots
         self.router = Router(slots, self.routing, self.failures.append)
-        self.act = onion({"router": self.router})
+        self.act = middleware_chain({"router": self.router})
 
     def break_slot(self, slot: str) -> None:
         """Fail through its breaker until that opens."""

@@ -20,7 +20,7 @@ from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import POLICY, ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.wedge import Proceed, Wedge
 
@@ -83,14 +83,14 @@ class Arm:
 
     def __init__(self, export: Path, embodiment: Embodiment | None = FRANKA) -> None:
         self.policy: Policy = load_policy(open_export(export), embodiment, "cpu", 1)
-        self.guard = Guard(None, self.policy.fit.hold_columns, Metrics())
+        self.guard = Guard(None, self.policy.binding.hold_columns, Metrics())
         self.seen: list[Request] = []
 
-    def onion(self, **wedges: Wedge) -> Proceed:
+    def middleware_chain(self, **wedges: Wedge) -> Proceed:
         """The wedges in their order, the network innermost."""
         seeds = itertools.count()
         predict = Predict(self.policy, "prod", lambda: next(seeds), self._sampling)
-        return onion({"guard": self.guard, "policy": predict, **wedges})
+        return middleware_chain({"guard": self.guard, "policy": predict, **wedges})
 
     def request(
         self, episode_id: str | None = "pick", *, joint1: float = 0.0, stamp_s: float = 0.0

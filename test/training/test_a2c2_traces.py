@@ -31,8 +31,8 @@ def record(policy: Policy, folder: Path, images: str = "full") -> Path:
     """Two episodes of three requests, 10 control steps apart, their requests mixed; and one without an episode."""
     trace = writer(folder, images=images)
     generator = np.random.default_rng(0)
-    assert policy.fit.state_statistics is not None
-    middle = policy.fit.state_statistics.shift.astype(np.float32)
+    assert policy.binding.state_statistics is not None
+    middle = policy.binding.state_statistics.shift.astype(np.float32)
     answer = dataclasses.replace(prototype(policy, "prod"), raw_actions=np.zeros((50, 7), np.float32))
     for number, episode in enumerate(("one", "two", "one", None, "two", "two", "one")):
         pixels = generator.integers(0, 255, (64, 64, 3)).astype(np.uint8)
@@ -58,10 +58,10 @@ def test_the_episodes_of_a_trace_are_told_apart_and_in_time(policy: Policy, tmp_
     assert sorted(moments.episodes.tolist()) == [0, 0, 0, 1, 1, 1]
     first = moments.rows[moments.episodes == 0]
     np.testing.assert_array_equal(first, [0, 20, 60])
-    assert policy.fit.action_statistics is not None
-    chunks = policy.fit.action_statistics.denormalise(moments.chunks)
+    assert policy.binding.action_statistics is not None
+    chunks = policy.binding.action_statistics.denormalise(moments.chunks)
     np.testing.assert_allclose(chunks[:3, 0, 0], [1, 3, 7], atol=1e-5)  # what the network said
-    told = policy.fit.action_statistics.denormalise(moments.previous)
+    told = policy.binding.action_statistics.denormalise(moments.previous)
     np.testing.assert_allclose(told[1:3, 0], [0, 2], atol=1e-5)  # what was served
     assert moments.hues.any()
 

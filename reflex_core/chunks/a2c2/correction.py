@@ -14,7 +14,7 @@ from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
 from reflex_core.chunks.a2c2.features import Features, Moment, robot_of
 from reflex_core.chunks.a2c2.head import Head
 from reflex_core.errors import ConfigurationError
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.values import Floats
 
 
@@ -33,16 +33,20 @@ class Correction:
     Columns that snap to one of two ends, as some grippers do, are left as the policy gave them.
     """
 
-    def __init__(self, head: Head, features: Features, fit: Fit, excluded: Sequence[int] = ()) -> None:
+    def __init__(
+        self, head: Head, features: Features, binding: Binding, excluded: Sequence[int] = ()
+    ) -> None:
         """excluded: action columns that are never corrected."""
         self.head = head
         self.features = features
         scale = (
-            np.ones(len(fit.action_names)) if fit.action_statistics is None else fit.action_statistics.back
+            np.ones(len(binding.action_names))
+            if binding.action_statistics is None
+            else binding.action_statistics.back
         )
-        self._statistics = fit.action_statistics
+        self._statistics = binding.action_statistics
         self._scale = scale.astype(np.float32)
-        snapped = {end.component_idx for end in fit.ends if end.switch is not None}
+        snapped = {end.component_idx for end in binding.ends if end.switch is not None}
         self._excluded = sorted(snapped | set(excluded))
 
     def features_of(self, moment: Moment) -> Floats:
@@ -81,17 +85,17 @@ class Correction:
         return residual
 
 
-def load_correction(path: Path, fit: Fit, excluded: Sequence[int] = ()) -> Correction:
+def load_correction(path: Path, binding: Binding, excluded: Sequence[int] = ()) -> Correction:
     """Read a checkpoint for a policy. Raises ConfigurationError in one sentence where the two do not fit."""
     checkpoint = read_checkpoint(path)
-    action_dim = len(fit.action_names)
+    action_dim = len(binding.action_names)
     if checkpoint.action_dim != action_dim:
         raise ConfigurationError(
             f"{path}: action_dim: expected {action_dim} as the policy has, got {checkpoint.action_dim}"
         )
-    if checkpoint.chunk_size < fit.horizon:
+    if checkpoint.chunk_size < binding.horizon:
         raise ConfigurationError(
-            f"{path}: chunk_size: expected {fit.horizon} or more, the policy's chunk, got {checkpoint.chunk_size}"
+            f"{path}: chunk_size: expected {binding.horizon} or more, the policy's chunk, got {checkpoint.chunk_size}"
         )
     outside = [column for column in excluded if not 0 <= column < action_dim]
     if outside:
@@ -99,7 +103,7 @@ def load_correction(path: Path, fit: Fit, excluded: Sequence[int] = ()) -> Corre
             f"{path}: columns to leave out: expected 0 to {action_dim - 1}, got {outside[0]}"
         )
     try:
-        features = Features(checkpoint.features, robot_of(fit))
+        features = Features(checkpoint.features, robot_of(binding))
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     if features.dim != checkpoint.obs_dim:
@@ -107,4 +111,4 @@ def load_correction(path: Path, fit: Fit, excluded: Sequence[int] = ()) -> Corre
         raise ConfigurationError(
             f"{path}: obs_dim: expected {features.dim} for the features '{features.recipe}'{named}, got {checkpoint.obs_dim}"
         )
-    return Correction(Head(checkpoint), features, fit, excluded)
+    return Correction(Head(checkpoint), features, binding, excluded)

@@ -25,7 +25,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from reflex_core.errors import ConfigurationError, ObservationError
-from reflex_core.export.binding import Fit
+from reflex_core.export.binding import Binding
 from reflex_core.export.export import Affine
 from reflex_core.images.colours import hue_saturation_value
 from reflex_core.images.raw_encodings import rgb
@@ -66,12 +66,12 @@ class Robot:
     camera: str = ""
 
 
-def robot_of(fit: Fit) -> Robot:
+def robot_of(binding: Binding) -> Robot:
     """The robot of a fitted policy; it is looked at through the policy's first camera."""
-    camera = next(iter(fit.cameras.values()), "")
+    camera = next(iter(binding.cameras.values()), "")
     return Robot(
-        fit.state_dim or len(fit.state_names), len(fit.action_names),
-        fit.state_statistics, fit.action_statistics, camera,
+        binding.state_dim or len(binding.state_names), len(binding.action_names),
+        binding.state_statistics, binding.action_statistics, camera,
     )  # fmt: skip
 
 

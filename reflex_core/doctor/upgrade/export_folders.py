@@ -49,7 +49,7 @@ def _loaded(path: Path, policy: Policy) -> Judgement:
             f"model_hash is {export.model_hash}; the first version, which hashed only the weights, recorded"
             f" {export.weights_hash}"
         )
-    if policy.fit.embodiment is None:
+    if policy.binding.embodiment is None:
         notes.append("judged without an embodiment: name one with --embodiment or --custom-embodiment-config")
     to_do = list(_to_do(policy))
     if not to_do:

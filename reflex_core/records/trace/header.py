@@ -52,7 +52,7 @@ def session_of(
             "dtype": "float32",
             "shape": [1, policy.contract.horizon, policy.contract.width],
         },
-        action_names=tuple(policy.fit.action_names),
-        state_names=tuple(policy.fit.state_names),
+        action_names=tuple(policy.binding.action_names),
+        state_names=tuple(policy.binding.state_names),
         settings=settings or {},
     )

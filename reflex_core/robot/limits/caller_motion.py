@@ -11,7 +11,7 @@ import numpy as np
 from reflex_core.export.binding import Columns
 from reflex_core.robot.callers import robot_of
 from reflex_core.robot.limits.commands import RobotCommands, stream_of
-from reflex_core.robot.limits.history import CommandHistory, Told, moment_of
+from reflex_core.robot.limits.history import Commanded, CommandHistory, moment_of
 from reflex_core.robot.limits.hold import Hold, hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import Doubles, Motion, motion
@@ -107,7 +107,7 @@ class CallerMotion:
         rows[0], rows[1:] = chunk.actions[0], chunk.actions
         if known.start is not None:
             rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
-        told = Told(rows, chunk.dt_s, moment_of(request), request.episode_id)
+        told = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id)
         if not request.observation.stamp_ns:
             self._history.remember(_owner(request), told)
             return
@@ -118,7 +118,7 @@ class CallerMotion:
             rows[row] = self._began(now, chunk, told, row)
         self.robot.remember(told, row)
 
-    def _began(self, now: Doubles, chunk: ActionChunk, told: Told, row: int) -> Doubles:
+    def _began(self, now: Doubles, chunk: ActionChunk, told: Commanded, row: int) -> Doubles:
         """(action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""
         if not chunk.dt_s > 0.0:
             return now
@@ -127,7 +127,7 @@ class CallerMotion:
         began: Doubles = (now - chunk.actions[row] * share) / (1.0 - share)
         return began
 
-    def _told(self, request: Request) -> Told | None:
+    def _told(self, request: Request) -> Commanded | None:
         stamped = request.observation.stamp_ns
         return self.robot.recall() if stamped else self._history.recall(_owner(request))
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.hold import Hold, Mask, Stream, hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import TRACKING_S, following
@@ -31,11 +31,11 @@ class RobotCommands:
         if limits is not None:
             self.tracking = np.full(limits.dim, tracking_rad)
         self._lock = threading.Lock()
-        self._newest: Told | None = None
-        self._executed: Told | None = None
+        self._newest: Commanded | None = None
+        self._executed: Commanded | None = None
         self.joined = 0
 
-    def remember(self, told: Told, joined: int) -> None:
+    def remember(self, told: Commanded, joined: int) -> None:
         """A chunk was judged. joined: its first row still to come then; those before say where the robot is led meanwhile."""
         with self._lock:
             self._newest, self.joined = told, joined
@@ -60,7 +60,7 @@ class RobotCommands:
         with self._lock:
             self._newest, self._executed = _without_stamp(self._newest), _without_stamp(self._executed)
 
-    def recall(self) -> Told | None:
+    def recall(self) -> Commanded | None:
         """The newest chunk; None before there was one, and after `end`."""
         with self._lock:
             return self._newest
@@ -86,7 +86,7 @@ class RobotCommands:
 
     def _follows(
         self,
-        told: Told,
+        told: Commanded,
         since_s: float,
         measured: Floats | None,
         believed: tuple[Sequence[float], int] | None,
@@ -108,20 +108,20 @@ class RobotCommands:
         return following(recent, where.astype(np.float64), margin, self._limits)
 
 
-def stream_of(told: Told, seconds: float, follows: Mask) -> Stream:
+def stream_of(told: Commanded, seconds: float, follows: Mask) -> Stream:
     """Return what `told` says at `seconds` after its time zero. follows: the joints that do it."""
     at = told.at(np.array([seconds]))[0]
     return Stream(at, told.target(seconds).astype(np.float64), told.step(seconds), follows)
 
 
-def _without_stamp(told: Told | None) -> Told | None:
+def _without_stamp(told: Commanded | None) -> Commanded | None:
     return None if told is None else replace(told, moment=replace(told.moment, stamp_ns=0))
 
 
-def _told(held: Hold, now: Moment) -> Told:
+def _told(held: Hold, now: Moment) -> Commanded:
     """A hold as what is told: until its first row in a straight line from where it begins."""
     rows = np.concatenate([held.origin[None].astype(np.float32), held.rows])
     first = held.start + 1
     for before in range(1, first):
         rows[before] = rows[0] + (rows[first] - rows[0]) * np.float32(before / first)
-    return Told(rows, held.dt_s, now)
+    return Commanded(rows, held.dt_s, now)

@@ -38,7 +38,7 @@ def moment_of(request: Request) -> Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Commanded:
     """One served chunk. rows: (horizon + 1, action_dim), first where it started; row i + 1 is due at (i + 1) * dt_s."""
 
     rows: Floats
@@ -77,9 +77,9 @@ class CommandHistory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: Lru[str, Told] = Lru(EPISODES_KEPT)
+        self._told: Lru[str, Commanded] = Lru(EPISODES_KEPT)
 
-    def remember(self, episode_id: str | None, told: Told) -> None:
+    def remember(self, episode_id: str | None, told: Commanded) -> None:
         """Keep a chunk that is about to be executed. Requests without an episode are nobody's history."""
         if episode_id is None:
             return
@@ -94,7 +94,7 @@ class CommandHistory:
         with self._lock:
             self._told.pop(episode_id)
 
-    def recall(self, episode_id: str | None) -> Told | None:
+    def recall(self, episode_id: str | None) -> Commanded | None:
         """The newest chunk of this episode, None if there is none."""
         with self._lock:
             return self._told.get(episode_id) if episode_id is not None else None

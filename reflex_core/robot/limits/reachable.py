@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import Floats
 
@@ -61,7 +61,7 @@ class Motion:
 
 
 def motion(
-    told: Told | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
+    told: Commanded | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
     dt_s: float, *, same_episode: bool = True, tracking: Doubles | None = None, row: int | None = None,
     newest: Floats | None = None,
 ) -> Motion:  # fmt: skip

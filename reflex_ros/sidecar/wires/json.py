@@ -255,7 +255,7 @@ def _reply_fields(answered: Answered) -> Document:
         "request_id": served.request_id,
         "episode_id": served.episode_id,
         "caller": answered.caller,
-        "cameras_used": [camera for camera in policy.fit.cameras.values() if camera in answered.cameras],
+        "cameras_used": [camera for camera in policy.binding.cameras.values() if camera in answered.cameras],
         "ignored_fields": answered.ignored.names,
         "did_you_mean": dict(answered.ignored.meant),
     }

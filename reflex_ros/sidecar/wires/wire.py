@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from reflex_core.engine.serving_state import Loaded
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.values import Observation, Served
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED, IgnoredFields
@@ -56,7 +56,7 @@ class Answered:
     """
 
     served: Served
-    loaded: Loaded
+    loaded: ServingState
     robot_id: str
     caller: str
     cameras: Collection[str] = ()

@@ -85,11 +85,13 @@ def test_guidance_without_weight_changes_no_bit() -> None:
 def test_a_gripper_and_padding_are_not_guided(export_dir: ExportDir) -> None:
     franka = load_preset("franka")
     policy = load_policy(open_export(export_dir("decomposed_per_step")), None, "cpu", 1)
-    assert guided_columns(policy.fit, 32).tolist() == [1.0] * 7 + [0.0] * 25
+    assert guided_columns(policy.binding, 32).tolist() == [1.0] * 7 + [0.0] * 25
     assert franka.gripper is not None
     gripper = replace(franka.gripper, component_idx=2)
     fitted = replace(
-        policy.fit, embodiment=replace(franka, gripper=gripper), columns=policy.fit.columns[::-1].copy()
+        policy.binding,
+        embodiment=replace(franka, gripper=gripper),
+        columns=policy.binding.columns[::-1].copy(),
     )
     weights = guided_columns(fitted, 32)
     assert weights[:7].tolist() == [1, 1, 1, 1, 0, 1, 1]

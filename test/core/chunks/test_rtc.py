@@ -52,7 +52,7 @@ class Robot:
 
     def __init__(self, policy: Policy, sampling: Sampling = PLAIN) -> None:
         self.policy, self.now_ns = policy, time.monotonic_ns()
-        self.rtc = Rtc(policy.contract, policy.fit, lambda: self.now_ns)
+        self.rtc = Rtc(policy.contract, policy.binding, lambda: self.now_ns)
         self.predict = Predict(policy, "prod", lambda: 0, lambda _: sampling, None, self.rtc)
 
     def request(self, episode: str | None, rows: float, seed: int = 1, **changes: Any) -> Request:

@@ -22,7 +22,7 @@ from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import A2C2Report, Floats, GuardReport, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.predict import Predict
 
 DT_S, START_NS = 0.05, 1_700_000_000_000_000_000
@@ -47,8 +47,8 @@ def second_chunk(
 ) -> tuple[Floats, Served]:
     """(the first chunk of an episode as the network made it, the second one after the first was changed by `added`)."""
     now_ns = time.monotonic_ns()
-    rtc = Rtc(policy.contract, policy.fit, lambda: now_ns)
-    act = onion({"policy": Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)})
+    rtc = Rtc(policy.contract, policy.binding, lambda: now_ns)
+    act = middleware_chain({"policy": Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)})
     request = asked(policy, 0, now_ns)
     served = act(request)
     changed = replace(served.chunk, actions=served.chunk.actions + added)
@@ -79,13 +79,13 @@ def test_a_chunk_that_the_head_left_alone_guides_as_the_network_made_it(reach: P
 
 
 def test_corrections_come_back_in_the_networks_own_units(reach: Policy) -> None:
-    assert reach.fit.action_statistics is not None
+    assert reach.binding.action_statistics is not None
     rows = np.zeros((50, reach.contract.width), np.float32)
     raw, added = ramp(), np.arange(7, dtype=np.float32) / 10
-    corrected = executed_rows(rows, raw + added, raw, reach.fit)
+    corrected = executed_rows(rows, raw + added, raw, reach.binding)
     expected = np.zeros((50, 7), np.float32)
-    expected[: len(raw)] = added / reach.fit.action_statistics.scale
-    np.testing.assert_allclose(corrected[:, reach.fit.columns], expected, atol=1e-5)
+    expected[: len(raw)] = added / reach.binding.action_statistics.scale
+    np.testing.assert_allclose(corrected[:, reach.binding.columns], expected, atol=1e-5)
     assert not rows.any()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from reflex_core.chunks.scheduling import LATENCIES_KEPT, Pacing, Running
+from reflex_core.chunks.scheduling import LATENCIES_KEPT, ChunkScheduler, ExecutingChunk
 
 SECOND_NS = 10**9
-CHUNK = Running(100 * SECOND_NS, 0.05, 50)  # 2.5 s
+CHUNK = ExecutingChunk(100 * SECOND_NS, 0.05, 50)  # 2.5 s
 END_NS = CHUNK.stamp_ns + 2_500_000_000
 
 
@@ -16,8 +16,8 @@ def after(seconds: float) -> int:
     return CHUNK.stamp_ns + round(seconds * SECOND_NS)
 
 
-def running(latency_s: float = 0.2) -> Pacing:
-    pacing = Pacing()
+def running(latency_s: float = 0.2) -> ChunkScheduler:
+    pacing = ChunkScheduler()
     pacing.started(CHUNK, latency_s)
     return pacing
 
@@ -37,7 +37,7 @@ def test_what_remains_is_counted_to_the_last_row() -> None:
 
 
 def test_without_a_running_chunk_the_next_one_is_due_at_once() -> None:
-    pacing = Pacing()
+    pacing = ChunkScheduler()
     assert pacing.due_ns(25, 0.03) is None
     pacing.started(CHUNK, 0.2)
     assert pacing.running is CHUNK
@@ -71,14 +71,14 @@ def test_inference_keeps_up_while_the_answer_comes_before_the_chunk_ends(
 
 
 def test_no_room_at_all_is_not_enough() -> None:
-    pacing = Pacing()
-    pacing.started(Running(0, 0.5, 4), 1.5)
+    pacing = ChunkScheduler()
+    pacing.started(ExecutingChunk(0, 0.5, 4), 1.5)
     assert not pacing.keeps_up(0.5)
     assert pacing.keeps_up(0.25)
 
 
 def test_the_slowest_of_the_newest_answers_counts() -> None:
-    pacing = Pacing(first_latency_s=0.7)
+    pacing = ChunkScheduler(first_latency_s=0.7)
     assert pacing.latency_s == 0.7
     pacing.started(CHUNK, 0.4)
     assert pacing.latency_s == 0.4
@@ -90,7 +90,7 @@ def test_the_slowest_of_the_newest_answers_counts() -> None:
 
 
 def test_nothing_is_expected_of_the_first_answer_unless_somebody_says_so() -> None:
-    assert Pacing().latency_s == 0.0
+    assert ChunkScheduler().latency_s == 0.0
 
 
 def test_an_answer_that_is_thrown_away_teaches_its_latency_and_runs_nothing() -> None:

@@ -12,7 +12,7 @@ import pytest
 from reflex_core.chunks.smoothness import (
     EPISODES_KEPT,
     Border,
-    MotionQuality,
+    Smoothness,
     border_jump,
     is_late,
     jerk_rms,
@@ -30,7 +30,7 @@ def line(start: float, slope: float, horizon: int = 10, joints: int = 2) -> Floa
 
 
 def tell(
-    quality: MotionQuality, actions: Floats, *, stamp_s: float, latency_s: float = 0.0, **other: object
+    quality: Smoothness, actions: Floats, *, stamp_s: float, latency_s: float = 0.0, **other: object
 ) -> None:
     values: dict[str, object] = {"episode": "pick", "age_s": 0.0, "start_index": 0} | other
     observation = Observation({}, None, "", round(stamp_s * SECOND_NS), float(values["age_s"]) * 1e3)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_a_chunk_is_late_when_the_one_before_it_is_spent() -> None:
 
 def test_episodes_are_measured_from_the_row_that_is_executed() -> None:
     borders: list[Border] = []
-    quality = MotionQuality(on_border=borders.append)
+    quality = Smoothness(on_border=borders.append)
     tell(quality, line(0, 0.1), stamp_s=1.0)
     new = line(0.4, 0.1)
     new[:2] += 9  # over when the chunk arrives
@@ -94,7 +94,7 @@ def test_episodes_are_measured_from_the_row_that_is_executed() -> None:
 
 def test_the_first_row_may_be_given_by_the_chunk() -> None:
     borders: list[Border] = []
-    quality = MotionQuality(on_border=borders.append)
+    quality = Smoothness(on_border=borders.append)
     tell(quality, line(0, 0.1), stamp_s=1.0)
     new = line(0.4, 0.1)
     new[:5] += 9
@@ -103,7 +103,7 @@ def test_the_first_row_may_be_given_by_the_chunk() -> None:
 
 
 def test_late_chunks_are_counted() -> None:
-    quality = MotionQuality()
+    quality = Smoothness()
     for stamp_s, latency_s in ((1.0, 0.1), (1.5, 0.1), (2.0, 0.9)):
         tell(quality, line(0, 0.1), stamp_s=stamp_s, latency_s=latency_s)
     figures = quality.figures()
@@ -112,7 +112,7 @@ def test_late_chunks_are_counted() -> None:
 
 
 def test_episodes_are_not_compared_with_each_other() -> None:
-    quality = MotionQuality()
+    quality = Smoothness()
     tell(quality, line(0, 0.1), stamp_s=1.0, episode="pick")
     tell(quality, line(5, 0.1), stamp_s=1.1, episode="place")
     tell(quality, line(9, 0.1), stamp_s=1.2, episode=None)
@@ -122,7 +122,7 @@ def test_episodes_are_not_compared_with_each_other() -> None:
 
 
 def test_an_answer_to_an_older_observation_is_not_followed() -> None:
-    quality = MotionQuality()
+    quality = Smoothness()
     tell(quality, line(0.2, 0.1), stamp_s=1.2)
     tell(quality, line(7, 0.1), stamp_s=1.0)
     tell(quality, line(0.3, 0.1), stamp_s=1.3)
@@ -130,7 +130,7 @@ def test_an_answer_to_an_older_observation_is_not_followed() -> None:
 
 
 def test_a_gripper_may_jump() -> None:
-    quality = MotionQuality(excluded=[1])
+    quality = Smoothness(excluded=[1])
     for stamp_s, gripper in ((1.0, 0.0), (1.1, 1.0)):
         actions = line(stamp_s, 0.1)
         actions[:, 1] = gripper
@@ -139,14 +139,14 @@ def test_a_gripper_may_jump() -> None:
 
 
 def test_nothing_measured_is_none_in_a_reply() -> None:
-    document = MotionQuality().figures().document()
+    document = Smoothness().figures().document()
     assert document["chunks"] == 0
     assert document["border_jump_mean"] is None
     assert document["late_share"] is None
 
 
 def test_memory_is_bounded_and_threads_are_welcome() -> None:
-    quality = MotionQuality()
+    quality = Smoothness()
 
     def drive(episode: int) -> None:
         for turn in range(3):

@@ -12,8 +12,8 @@ from servers import ExportDir
 from wedge_requests import Arm
 
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.concurrency.fifo_lock import Turns
-from reflex_core.concurrency.worker_pool import Workers
+from reflex_core.concurrency.fifo_lock import FifoLock
+from reflex_core.concurrency.worker_pool import WorkerPool
 from reflex_core.errors import CancelledError
 
 
@@ -44,7 +44,7 @@ def test_it_does_not_call_back_what_is_over() -> None:
 
 
 def test_one_who_is_cancelled_in_the_queue_leaves_it_and_the_rest_keep_their_order() -> None:
-    turns, order, cancellation = Turns(), [], Cancellation()
+    turns, order, cancellation = FifoLock(), [], Cancellation()
 
     def caller(name: str, own: Cancellation | None) -> None:
         try:
@@ -98,7 +98,7 @@ def test_what_is_cancelled_before_it_begins_does_not_begin(export_dir: ExportDir
 
 
 def test_workers_are_reused_and_end_when_nobody_needs_them() -> None:
-    workers = Workers(4, "test", idle_s=0.2)
+    workers = WorkerPool(4, "test", idle_s=0.2)
     for number in range(20):
         task = workers.start(lambda number=number: number)
         assert task is not None
@@ -113,7 +113,7 @@ def test_workers_are_reused_and_end_when_nobody_needs_them() -> None:
 
 
 def test_a_worker_hands_its_error_to_the_caller_and_works_on() -> None:
-    workers = Workers(1, "test")
+    workers = WorkerPool(1, "test")
 
     def fail() -> int:
         raise ValueError("odd")
@@ -127,7 +127,7 @@ def test_a_worker_hands_its_error_to_the_caller_and_works_on() -> None:
 
 
 def test_more_work_than_workers_is_refused() -> None:
-    workers, release = Workers(2, "test"), threading.Event()
+    workers, release = WorkerPool(2, "test"), threading.Event()
     tasks = [workers.start(lambda: release.wait(30)) for _ in range(3)]
     assert [task is None for task in tasks] == [False, False, True]
     assert workers.busy == 2

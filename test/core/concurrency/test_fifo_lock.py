@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from reflex_core.concurrency.fifo_lock import Turns
+from reflex_core.concurrency.fifo_lock import FifoLock
 
 
-def wait_until_waiting(turns: Turns, count: int) -> None:
+def wait_until_waiting(turns: FifoLock, count: int) -> None:
     """Blocks until `count` callers stand in the queue; the queue is the only place that knows."""
     limit = time.monotonic() + 10
     while len(turns._waiting) < count:
@@ -20,7 +20,7 @@ def wait_until_waiting(turns: Turns, count: int) -> None:
 
 
 def test_callers_are_served_in_the_order_in_which_they_came() -> None:
-    turns, order = Turns(), []
+    turns, order = FifoLock(), []
 
     def caller(number: int) -> None:
         with turns.turn():
@@ -37,7 +37,7 @@ def test_callers_are_served_in_the_order_in_which_they_came() -> None:
 
 
 def test_who_comes_back_at_once_stands_behind_those_who_wait() -> None:
-    turns, order = Turns(), []
+    turns, order = FifoLock(), []
 
     def other() -> None:
         with turns.turn():
@@ -54,7 +54,7 @@ def test_who_comes_back_at_once_stands_behind_those_who_wait() -> None:
 
 
 def test_only_one_is_inside_at_a_time_under_contention() -> None:
-    turns, inside, seen, served = Turns(), [], [], []
+    turns, inside, seen, served = FifoLock(), [], [], []
 
     def caller(number: int) -> None:
         for _ in range(50):
@@ -74,7 +74,7 @@ def test_only_one_is_inside_at_a_time_under_contention() -> None:
 
 
 def test_an_exception_inside_passes_the_turn_on() -> None:
-    turns = Turns()
+    turns = FifoLock()
     with pytest.raises(RuntimeError, match="inside"), turns.turn():
         raise RuntimeError("inside")
     entered = threading.Event()
@@ -92,7 +92,7 @@ def test_an_exception_inside_passes_the_turn_on() -> None:
 def test_one_who_is_interrupted_while_waiting_does_not_block_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns = Turns()
+    turns = FifoLock()
 
     class Interrupted(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:

@@ -115,7 +115,7 @@ def test_a_recorded_observation_is_decoded_and_kept(calm: Path, recorded: Path) 
 def test_a_fixture_holds_the_cameras_under_the_names_of_the_export(calm: Path, recorded: Path) -> None:
     """So that it is of use on a robot whose cameras are called otherwise."""
     policy = policy_of(calm)
-    assert policy.fit.cameras == {"base": "camera"}
+    assert policy.binding.cameras == {"base": "camera"}
     [observation] = read_observations(recorded)
     record(calm / FIXTURE, policy, observation, seed=3)
     with np.load(calm / FIXTURE) as fixture:

@@ -17,7 +17,7 @@ from reflex_core.engine.engine import Engine
 from reflex_core.errors import ConfigurationError, InferenceError, NotReadyError
 from reflex_core.settings.table import settings_from
 from reflex_core.values import HOLD, NOTHING, POLICY, Observation, Request, Served
-from reflex_core.wedges.order import ORDER, onion
+from reflex_core.wedges.order import ORDER, middleware_chain
 from reflex_core.wedges.wedge import Proceed
 
 
@@ -327,7 +327,7 @@ def test_the_onion_calls_its_wedges_in_order() -> None:
 
         return call
 
-    act = onion({name: wedge(name) for name in reversed(ORDER)})
+    act = middleware_chain({name: wedge(name) for name in reversed(ORDER)})
     with pytest.raises(InferenceError, match="the onion has no policy"):
         act(Request(Observation({}, None, ""), 0, "1"))
     assert tuple(called) == ORDER
@@ -343,7 +343,7 @@ def test_the_guard_is_outside_everything_that_can_make_a_chunk() -> None:
 
 def test_a_wedge_without_a_place_is_refused() -> None:
     with pytest.raises(ValueError, match="no place in the onion for surprise"):
-        onion({"surprise": lambda request, proceed: proceed(request)})
+        middleware_chain({"surprise": lambda request, proceed: proceed(request)})
 
 
 def test_server_up_follows_the_state(make_engine: MakeEngine) -> None:

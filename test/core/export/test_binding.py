@@ -13,7 +13,7 @@ import pytest
 from servers import ExportDir
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export.binding import Fit, fit
+from reflex_core.export.binding import Binding, bind
 from reflex_core.export.export import open_export
 from reflex_core.policy.layouts import load_layout
 from reflex_core.policy.load import load_policy
@@ -44,9 +44,9 @@ def probe(path: Path, config: dict[str, Any] | None = None, **changes: Any) -> P
     return odd_exports.probe(path, config=identity | (config or {}), **changes)
 
 
-def fitted(path: Path, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()) -> Fit:
+def fitted(path: Path, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()) -> Binding:
     export = open_export(path)
-    return fit(export, load_layout(export, "cpu", 1).contract, embodiment, joint_names)
+    return bind(export, load_layout(export, "cpu", 1).contract, embodiment, joint_names)
 
 
 def test_without_a_robot_everything_is_served_as_the_export_has_it(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_slot_that_never_had_a_camera_is_always_masked_and_not_missed(tmp_path
     ]
     path = probe(tmp_path, {"images": images}, wrist=True)
     policy = load_policy(open_export(path), robot(9), "cpu", 1)
-    assert policy.fit.unfed_cameras == ()
+    assert policy.binding.unfed_cameras == ()
     made = policy.predict(policy.canary(), 1)
     assert made.masked_cameras == ()
     np.testing.assert_allclose(made.actions[:, 5:7], np.tile([0.25, 0.0], (12, 1)), atol=1e-5)

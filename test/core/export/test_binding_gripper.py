@@ -39,10 +39,10 @@ def policy_of(path: Path, embodiment: Embodiment | None, joint_names: tuple[str,
 
 def test_the_franka_preset_fits_the_embedded_policy_without_its_gripper() -> None:
     policy = policy_of(embedded_policy(), load_preset("franka"))
-    served = policy.fit.embodiment
+    served = policy.binding.embodiment
     assert served is not None
     assert (served.action_dim, served.gripper) == (7, None)
-    assert policy.fit.action_names == served.joint_names == tuple(SEVEN)
+    assert policy.binding.action_names == served.joint_names == tuple(SEVEN)
     assert policy.predict(policy.canary(), 1).actions.shape == (50, 7)
     assert any("no gripper" in note for note in policy.notes)
 
@@ -53,17 +53,17 @@ def test_the_franka_preset_fits_an_export_with_eight_dimensions(tmp_path: Path) 
         tmp_path, state=3, config=IDENTITY | {"action_dim": 8, "action_names": names, "frequency_hz": 20}
     )
     policy = policy_of(path, load_preset("franka"))
-    assert policy.fit.embodiment is not None
-    assert policy.fit.embodiment.gripper is not None
-    assert policy.fit.action_names == tuple(names)
+    assert policy.binding.embodiment is not None
+    assert policy.binding.embodiment.gripper is not None
+    assert policy.binding.action_names == tuple(names)
     assert policy.predict(policy.canary(), 1).actions.shape == (12, 8)
 
 
 def test_a_padded_export_shows_by_its_statistics_whether_it_has_a_gripper(
     export_dir: ExportDir, tmp_path: Path
 ) -> None:
-    assert policy_of(export_dir("decomposed"), gripping(tmp_path, ARM)).fit.action_names[-1] == "claw"
-    bare = policy_of(export_dir("decomposed"), gripping(tmp_path, [*ARM, "joint_6"])).fit
+    assert policy_of(export_dir("decomposed"), gripping(tmp_path, ARM)).binding.action_names[-1] == "claw"
+    bare = policy_of(export_dir("decomposed"), gripping(tmp_path, [*ARM, "joint_6"])).binding
     assert bare.columns.tolist() == list(range(7))
     assert bare.action_names == (*ARM, "joint_6")
 
@@ -84,7 +84,7 @@ def test_a_missing_arm_joint_is_not_taken_for_a_missing_gripper(tmp_path: Path) 
 
 def test_a_gripper_of_another_name_is_recognised_and_that_is_told(tmp_path: Path) -> None:
     config = IDENTITY | {"action_names": ["Gripper.pos", *ARM]}
-    fitted = policy_of(probe(tmp_path, config=config), gripping(tmp_path, ARM)).fit
+    fitted = policy_of(probe(tmp_path, config=config), gripping(tmp_path, ARM)).binding
     assert fitted.columns.tolist() == [1, 2, 3, 4, 5, 6, 0]
     assert fitted.action_names == (*ARM, "claw")
     assert any("'Gripper.pos' is taken as the gripper 'claw'" in note for note in fitted.notes)
@@ -100,10 +100,10 @@ def test_the_embodiment_in_effect_carries_the_robots_own_joint_names(tmp_path: P
     own = tuple(f"left_{name}" for name in (*ARM, "joint_6"))
     served = policy_of(
         probe(tmp_path, config=IDENTITY), gripping(tmp_path, [*ARM, "joint_6"]), own
-    ).fit.embodiment
+    ).binding.embodiment
     assert served is not None
     assert served.joint_names == own
-    assert policy_of(probe(tmp_path, config=IDENTITY), None).fit.embodiment is None
+    assert policy_of(probe(tmp_path, config=IDENTITY), None).binding.embodiment is None
 
 
 def test_without_its_gripper_a_robot_keeps_everything_else(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_statistics_of_the_robot_follow_the_names_of_the_state(tmp_path: Path) -
     }
     arm = robot(tmp_path, [*ARM, "joint_6"], normalization=statistics)
     config = {"state": {"input": "body", "names": ["joint_4", "joint_1"]}}
-    found = policy_of(probe(tmp_path, config=config), arm).fit.state_statistics
+    found = policy_of(probe(tmp_path, config=config), arm).binding.state_statistics
     assert found is not None
     assert (found.shift.tolist(), found.scale.tolist()) == ([4.0, 1.0], [5.0, 2.0])
 
@@ -165,7 +165,7 @@ def test_statistics_of_the_robot_follow_the_names_of_the_state(tmp_path: Path) -
 def test_the_state_may_hold_a_gripper_that_the_actions_lack(tmp_path: Path) -> None:
     arm = [*ARM, "joint_6"]
     config = {"state": {"input": "body", "names": ["joint_6", "claw"]}, "action_names": arm}
-    fitted = policy_of(probe(tmp_path, config=config), gripping(tmp_path, arm)).fit
+    fitted = policy_of(probe(tmp_path, config=config), gripping(tmp_path, arm)).binding
     assert (fitted.state_names, fitted.state_dim) == (("joint_6", "claw"), 2)
     assert fitted.action_names == tuple(arm)
 
@@ -178,12 +178,12 @@ def test_a_state_without_the_gripper_is_still_known_by_name(tmp_path: Path) -> N
     }
     config = {"state": {"input": "body"}, "normalization": block, "action_dim": 12}
     arm = [f"joint_{number}" for number in range(11)]
-    fitted = policy_of(probe(tmp_path, state=7, config=config), gripping(tmp_path, arm)).fit
+    fitted = policy_of(probe(tmp_path, state=7, config=config), gripping(tmp_path, arm)).binding
     assert (fitted.state_names, fitted.state_dim) == ((), 7)
     arm8 = policy_of(probe(tmp_path, state=7, config=config | {"action_dim": 8, "normalization": block | {
         "action": {"mean": [0.0] * 8, "std": [1.0] * 8}}}), gripping(tmp_path, [*ARM, "joint_6"]))  # fmt: skip
-    assert (arm8.fit.state_names, arm8.fit.state_dim) == ((*ARM, "joint_6"), 7)
-    assert arm8.fit.hold_columns is None  # nobody measures the gripper
+    assert (arm8.binding.state_names, arm8.binding.state_dim) == ((*ARM, "joint_6"), 7)
+    assert arm8.binding.hold_columns is None  # nobody measures the gripper
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,13 @@ def test_actions_in_other_units_are_refused_by_their_statistics(
 def test_statistics_that_change_nothing_are_no_contradiction(tmp_path: Path) -> None:
     block = {"action": {"mean": [0.0] * 7, "std": [1.0] * 7}}
     path = probe(tmp_path, config={"action_names": SEVEN, "normalization": block})
-    assert policy_of(path, load_preset("franka")).fit.action_names == tuple(SEVEN)
+    assert policy_of(path, load_preset("franka")).binding.action_names == tuple(SEVEN)
 
 
 def test_chunk_size_rate_and_horizon_of_the_robot_take_effect(tmp_path: Path) -> None:
     control = {"frequency_hz": 40.0, "chunk_size": 5, "rtc_execution_horizon": 3}
     policy = policy_of(probe(tmp_path, config=IDENTITY), robot(tmp_path, [*ARM, "joint_6"], control=control))
     assert policy.predict(policy.canary(), 1).actions.shape == (5, 7)
-    assert policy.fit.dt_s == pytest.approx(0.025)
-    assert policy.fit.embodiment is not None
-    assert policy.fit.embodiment.execution_horizon == 3
+    assert policy.binding.dt_s == pytest.approx(0.025)
+    assert policy.binding.embodiment is not None
+    assert policy.binding.embodiment.execution_horizon == 3

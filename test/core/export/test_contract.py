@@ -47,11 +47,11 @@ def test_a_description_with_names_of_its_own_is_read(tmp_path: Path) -> None:
     assert found.state is not None
     assert (found.state.input, found.state.width, found.state.names) == ("body", 2, ("axis_0", "axis_1"))
     assert (found.flow.start, found.flow.end, found.flow.sign, found.flow.steps) == (0.0, 1.0, -1, 7)
-    assert (found.horizon, found.width, found.action_dim, found.baked) == (HORIZON, 9, 9, False)
+    assert (found.horizon, found.width, found.action_dim, found.fused) == (HORIZON, 9, 9, False)
 
 
 def test_a_baked_loop_is_known_by_its_noise(tmp_path: Path) -> None:
-    assert contract(probe(tmp_path, baked=True)).baked
+    assert contract(probe(tmp_path, fused=True)).fused
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -37,8 +37,8 @@ def loaded(path: Path) -> Policy:
 
 def fed(policy: Policy, spoken: str) -> dict[str, str]:
     """The hashes of what the graphs are fed for a picture of their own size."""
-    frames = {camera: Frame(picture(32, 1), "rgb8", 32, 32) for camera in policy.fit.cameras.values()}
-    state = np.linspace(-0.1, 0.1, policy.fit.state_dim or 7).astype(np.float32)
+    frames = {camera: Frame(picture(32, 1), "rgb8", 32, 32) for camera in policy.binding.cameras.values()}
+    state = np.linspace(-0.1, 0.1, policy.binding.state_dim or 7).astype(np.float32)
     arrays, *_ = policy.arrays(Observation(frames, state, spoken))
     return {
         key: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]

@@ -62,7 +62,7 @@ def test_a_state_in_degrees_gives_relative_actions_away(tmp_path: Path) -> None:
     "units", ["radians", "rad", "SI", ["rad"] * 6, {"state": "rad", "action": ["rad", "m"]}]
 )
 def test_what_an_export_says_of_itself_is_believed(tmp_path: Path, units: Any) -> None:
-    assert served(tmp_path, DEGREES["percent"], units=units).fit.action_statistics is not None
+    assert served(tmp_path, DEGREES["percent"], units=units).binding.action_statistics is not None
 
 
 @pytest.mark.parametrize("robot", ["so100", ""])
@@ -88,4 +88,4 @@ def test_statistics_in_rad_and_m_are_served(tmp_path: Path, robot: str) -> None:
         config = {"normalization": {"action": block, "state": IDENTITY}, "action_dim": min(dim, 7)}
         if dim <= 7:
             path = echo(tmp_path / str(number), "somebodys", felt=dim, image=False, **config)
-            assert load_policy(open_export(path), preset, "cpu", 1).fit.action_statistics is not None
+            assert load_policy(open_export(path), preset, "cpu", 1).binding.action_statistics is not None

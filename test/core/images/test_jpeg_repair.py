@@ -34,7 +34,7 @@ from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import file_header
 from reflex_core.images.raw_encodings import encoded_size, rgb
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import Frame, Pixels
 
 AVI1 = b"\xff\xe0\x00\x10AVI1" + bytes(10)
@@ -89,7 +89,7 @@ def test_a_jpeg_whose_data_end_too_early_is_refused(name: str) -> None:
 def test_what_was_mended_is_counted_and_spoken_of_seldom(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jpeg_repair, "_log_line", Seldom(3600.0))
+    monkeypatch.setattr(jpeg_repair, "_log_line", RateLimit(3600.0))
     before = jpeg_repair.mended_total.total
     for _ in range(5):
         of(MENDED["zeros before a restart marker"])

@@ -17,7 +17,7 @@ from servers import ExportDir
 from benchmarks import gpu_check
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, InferenceError
-from reflex_core.export.binding import fit
+from reflex_core.export.binding import bind
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.base import Policy
@@ -55,7 +55,7 @@ class Counted:
 def static_policy(path: Path) -> tuple[FlowMatchingPolicy, Counted]:
     export, counted = open_export(path), Counted()
     layout = load_placed(export, Placement((CPU,), 1, static=True), LoadOptions(graph_metrics=counted))
-    return FlowMatchingPolicy(export, layout, fit(export, layout.contract, None)), counted
+    return FlowMatchingPolicy(export, layout, bind(export, layout.contract, None)), counted
 
 
 def sessions_of(policy: Policy) -> list[StaticSession]:

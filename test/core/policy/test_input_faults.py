@@ -42,7 +42,7 @@ def with_frame(arm: Arm, frame: Frame) -> Request:
 def not_counted(arm: Arm, asked: Request) -> ObservationError:
     """Ask more often than a breaker allows; returns what is said."""
     breaker = Breaker(CALLS, 60.0, "prod")
-    act = arm.onion(breaker=breaker)
+    act = arm.middleware_chain(breaker=breaker)
     for _ in range(CALLS + 1):
         with pytest.raises(ObservationError) as caught:
             act(asked)
@@ -132,7 +132,7 @@ def test_a_picture_of_a_size_that_the_network_does_not_take_never_counts_against
 def test_a_network_that_fails_on_a_plausible_input_counts(export_dir: ExportDir) -> None:
     arm = Arm(export_dir("calm_raise"))
     breaker = Breaker(CALLS, 60.0, "prod")
-    act = arm.onion(breaker=breaker)
+    act = arm.middleware_chain(breaker=breaker)
     for _ in range(CALLS):
         with pytest.raises(InferenceError):
             act(arm.request(joint1=1.5))

@@ -79,7 +79,7 @@ def test_every_layout_answers_with_a_finite_float32_chunk_row_by_row(
 ) -> None:
     policy = policy_of(export_dir(name))
     actions = policy.predict(observation(policy), seed=1).actions
-    assert actions.shape == (policy.fit.horizon, len(policy.fit.action_names))
+    assert actions.shape == (policy.binding.horizon, len(policy.binding.action_names))
     assert actions.dtype == np.float32
     assert actions.flags.c_contiguous
     assert np.isfinite(actions).all()
@@ -124,10 +124,10 @@ def test_the_state_changes_the_actions_exactly_where_it_is_read(export_dir: Expo
 
 @pytest.mark.parametrize("kind", ["decomposed", "decomposed_state"])
 def test_a_baked_loop_and_single_steps_of_the_same_weights_agree(export_dir: ExportDir, kind: str) -> None:
-    baked, stepped = policy_of(export_dir(kind)), policy_of(export_dir(f"{kind}_per_step"))
-    assert (baked.contract.baked, stepped.contract.baked) == (True, False)
-    seen = observation(baked)
-    first, second = baked.predict(seen, 5), stepped.predict(seen, 5)
+    fused, stepped = policy_of(export_dir(kind)), policy_of(export_dir(f"{kind}_per_step"))
+    assert (fused.contract.fused, stepped.contract.fused) == (True, False)
+    seen = observation(fused)
+    first, second = fused.predict(seen, 5), stepped.predict(seen, 5)
     np.testing.assert_allclose(first.actions, second.actions, atol=1e-5)
     assert (first.denoise_steps, second.denoise_steps) == (10, 10)
 
@@ -154,13 +154,13 @@ def test_an_export_that_describes_itself_twice_is_served_by_the_first_and_says_s
 ODD: dict[str, dict[str, Any]] = {
     "two graphs with their own names": {},
     "one graph and single steps": {"split": False},
-    "one graph with the loop baked in": {"split": False, "baked": True},
-    "two graphs with the loop baked in": {"baked": True},
+    "one graph with the loop baked in": {"split": False, "fused": True},
+    "two graphs with the loop baked in": {"fused": True},
     "channels last": {"layout": "nhwc"},
     "any image size": {"size": ("h", "w")},
     "32-bit tokens": {"token": INT32},
     "half precision": {"kind": FLOAT16},
-    "half precision, loop baked in": {"kind": FLOAT16, "baked": True},
+    "half precision, loop baked in": {"kind": FLOAT16, "fused": True},
     "time from 0 to 1": {"time": (0.0, 1.0, 1)},
     "velocity the other way": {"time": (1.0, 0.0, -1)},
     "time from 0 to 1, velocity the other way": {"time": (0.0, 1.0, -1)},
@@ -422,7 +422,7 @@ def test_a_state_that_is_spoken_is_heard_in_steps(tmp_path: Path) -> None:
     numbers = {"state": {"mode": "min_max", "min": [0.0, 0.0], "max": [4.0, 4.0]}}
     config = {"language": language, "state": {"enters": "prompt", "bins": 4}, "normalization": numbers}
     policy = policy_of(probe(tmp_path, state=0, config=config))
-    assert policy.fit.state_dim == 2
+    assert policy.binding.state_dim == 2
     actions = shown(policy, state=np.array([0.5, 3.5], np.float32), instruction="reach")
     # "State", ":", "0", "3", ";", "reach"; the number n is token 12 + n
     np.testing.assert_allclose(actions[0, TOKEN_SUM], 8 + 9 + 12 + 15 + 11 + 2, atol=1e-4)
@@ -462,7 +462,7 @@ def test_missing_external_weights_are_named(export_copy: ExportDir) -> None:
     onnx.save(
         model, path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=128
     )
-    assert policy_of(path).contract.baked
+    assert policy_of(path).contract.fused
     (path / "model.onnx.data").unlink()
     with pytest.raises(ExportError, match=rf"{path}/model\.onnx\.data: not there: model\.onnx keeps weights"):
         policy_of(path)
@@ -546,7 +546,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 def test_the_state_of_the_vlm_stack_may_be_named(export_copy: ExportDir) -> None:
     names = [f"joint_{number}" for number in range(7)]
     path = rewritten(export_copy("vlm_stack"), lambda config: config.update(state={"names": names}))
-    assert policy_of(path).fit.state_names == tuple(names)
+    assert policy_of(path).binding.state_names == tuple(names)
 
 
 def test_a_vision_graph_with_an_input_of_its_own_name_must_be_described(export_copy: ExportDir) -> None:

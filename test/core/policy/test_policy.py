@@ -41,9 +41,9 @@ def panda(export_dir: ExportDir) -> Policy:
 def test_a_chunk_says_which_cameras_gave_no_picture(panda: Policy) -> None:
     seen = panda.canary()
     first = panda.contract.images[0].camera
-    name = panda.fit.cameras[str(first)]
+    name = panda.binding.cameras[str(first)]
     frames = {name: seen.frames[name]}
-    fed = {panda.fit.cameras.get(str(slot.camera), slot.camera) for slot in panda.contract.images}
+    fed = {panda.binding.cameras.get(str(slot.camera), slot.camera) for slot in panda.contract.images}
     alone = panda.predict(dataclasses.replace(seen, frames=frames), 1)
     assert len(fed) > 1
     assert set(alone.masked_cameras) == fed - {name}
@@ -51,7 +51,7 @@ def test_a_chunk_says_which_cameras_gave_no_picture(panda: Policy) -> None:
 
 
 def test_an_answer_without_inference_names_the_cameras_that_the_robot_lacks(panda: Policy) -> None:
-    assert panda.fit.unfed_cameras == ("wrist_l", "wrist_r")
+    assert panda.binding.unfed_cameras == ("wrist_l", "wrist_r")
     assert prototype(panda, "prod").inference.masked_cameras == ("wrist_l", "wrist_r")
 
 
@@ -76,7 +76,7 @@ def test_the_state_is_normalised_before_the_network_sees_it(tmp_path: Path) -> N
 
 def test_warm_up_has_every_shape_of_service(panda: Policy) -> None:
     canary = panda.canary()
-    assert set(canary.frames) == set(panda.fit.cameras.values()) | {"wrist_l", "wrist_r"}
+    assert set(canary.frames) == set(panda.binding.cameras.values()) | {"wrist_l", "wrist_r"}
     assert canary.state is not None
     assert canary.state.shape == (7,)
     assert panda.predict(canary, 0).actions.shape == (50, 7)

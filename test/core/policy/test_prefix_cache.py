@@ -14,7 +14,7 @@ from servers import ExportDir
 
 from benchmarks import prefix_reuse
 from reflex_core.errors import ConfigurationError, ExportError
-from reflex_core.export.binding import fit
+from reflex_core.export.binding import bind
 from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.export import open_export
 from reflex_core.export.image_slots import ImageSlot
@@ -204,7 +204,7 @@ def test_a_prefix_that_led_to_nan_is_not_kept(reach: Policy, monkeypatch: pytest
 def test_tensors_that_the_next_run_overwrites_are_copied(export_copy: ExportDir, name: str) -> None:
     export = open_export(with_block(export_copy(name)))
     layout = load_placed(export, Placement(("CPUExecutionProvider",), 1, static=True))
-    policy = FlowMatchingPolicy(export, layout, fit(export, layout.contract, None))
+    policy = FlowMatchingPolicy(export, layout, bind(export, layout.contract, None))
     assert layout.overwritten
     policy.capture_graphs()
     assert any(isinstance(session, StaticSession) for session in layout.sessions)

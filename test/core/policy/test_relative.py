@@ -102,7 +102,7 @@ def test_any_exporter_can_say_it_in_the_configuration(tmp_path: Path, block: Any
 @pytest.mark.parametrize("block", [False, {"enabled": False, "exclude_joints": ["a"]}, {"mask": [False] * 7}])
 def test_what_says_that_actions_are_positions_changes_nothing(tmp_path: Path, block: Any) -> None:
     policy = policy_of(echo(tmp_path, "somebodys", felt=7, image=False, relative_actions=block))
-    assert policy.fit.relative is None
+    assert policy.binding.relative is None
     np.testing.assert_allclose(chunk(policy)[20:, 0], np.zeros(12), atol=1e-6)
 
 
@@ -183,7 +183,7 @@ def test_a_robot_with_its_joints_in_another_order_starts_from_the_right_ones() -
 def test_nothing_is_relative_where_nobody_says_so(tmp_path: Path) -> None:
     export = open_export(echo(tmp_path))
     assert read_mask(export, export.config, 7, (), lambda *_: ExportError("")) == ()
-    assert policy_of(tmp_path).fit.relative is None
+    assert policy_of(tmp_path).binding.relative is None
 
 
 def test_offsets_around_zero_are_no_other_units(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_offsets_around_zero_are_no_other_units(tmp_path: Path) -> None:
     policy = policy_of(
         echo(tmp_path / "a", "x", felt=7, image=False, relative_actions=True, **config), "franka"
     )
-    assert policy.fit.relative is not None
+    assert policy.binding.relative is not None
     with pytest.raises(ConfigurationError, match="other units, or steps instead of positions"):
         policy_of(echo(tmp_path / "b", "x", felt=7, image=False, **config), "franka")
 
@@ -237,8 +237,8 @@ def _nobody(request: Request) -> Served:
 
 
 def test_the_old_chunk_guides_to_the_same_positions_although_the_robot_has_moved(reach: Policy) -> None:
-    assert reach.fit.relative is not None
-    rtc, shift = Rtc(reach.contract, reach.fit), 0.4
+    assert reach.binding.relative is not None
+    rtc, shift = Rtc(reach.contract, reach.binding), 0.4
     old = answered(reach, rtc, asked(reach, 1, 0, 0.0))
     new = answered(reach, rtc, asked(reach, 2, 10, shift))
     assert new.rtc.mode
@@ -249,7 +249,7 @@ def test_the_old_chunk_guides_to_the_same_positions_although_the_robot_has_moved
 
 
 def test_what_guided_a_relative_answer_is_found_again_from_physical_chunks(reach: Policy) -> None:
-    rtc, guides = Rtc(reach.contract, reach.fit), RecordedGuidance(reach)
+    rtc, guides = Rtc(reach.contract, reach.binding), RecordedGuidance(reach)
     first, second = asked(reach, 1, 0, 0.0), asked(reach, 2, 10, 0.4)
     old = answered(reach, rtc, first)
     carried = rtc.guidance_for(second)

@@ -21,7 +21,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.records.trace.notes import shadow_record
 from reflex_core.slots.shadow import Divergence, Shadow, difference
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ActionChunk, Request, Served
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.telemetry import Telemetry
 
 Act = Callable[[Request], Served]
@@ -177,11 +177,13 @@ def test_real_policies_the_same_export_does_not_diverge_and_another_does(export_
     served_by, other = Arm(export_dir("mono_pi0_7")), Arm(export_dir("wide"))
     found: dict[str, list[Divergence]] = {"same": [], "other": []}
     shadows = [
-        Shadow(served_by.onion(), "same", [found["same"].append]),
-        Shadow(other.onion(), "other", [found["other"].append]),
+        Shadow(served_by.middleware_chain(), "same", [found["same"].append]),
+        Shadow(other.middleware_chain(), "other", [found["other"].append]),
     ]
     telemetry = Telemetry("franka", {"prod": "pi0"}, Metrics(), list(shadows))
-    served = onion({"telemetry": telemetry, "policy": served_by_policy(served_by)})(served_by.request())
+    served = middleware_chain({"telemetry": telemetry, "policy": served_by_policy(served_by)})(
+        served_by.request()
+    )
     until(lambda: all(found.values()))
     for shadow in shadows:
         shadow.close()
@@ -191,5 +193,5 @@ def test_real_policies_the_same_export_does_not_diverge_and_another_does(export_
 
 
 def served_by_policy(arm: Arm) -> Callable[..., Served]:
-    act = arm.onion()
+    act = arm.middleware_chain()
     return lambda request, **_: act(request)

@@ -20,7 +20,7 @@ from reflex_core.slots.health import DRAIN_A, HEALTHY, Prober
 from reflex_core.slots.routing import Routing
 from reflex_core.values import Observation, Request, Served
 from reflex_core.wedges.breaker import Breaker
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.router import Router, Slot
 
 CANARY = Observation({}, np.zeros(7, np.float32), "warm up")
@@ -128,7 +128,7 @@ def test_one_policy_alone_heals_too(export_dir: ExportDir) -> None:
     arm = Arm(export_dir("failing_raise"))
     now = [1000.0]
     breaker = Breaker(2, COOLDOWN_S, "prod", clock=lambda: now[0])
-    act = arm.onion(breaker=breaker)
+    act = arm.middleware_chain(breaker=breaker)
     for _ in range(2):
         with pytest.raises(InferenceError):
             act(arm.request(joint1=1.5))
@@ -143,11 +143,13 @@ def test_two_real_policies_drain_and_heal(export_dir: ExportDir) -> None:
     arms = {"a": Arm(export_dir("failing_nan")), "b": Arm(export_dir("mono_pi0_7"))}
     breakers = {name: Breaker(2, COOLDOWN_S, name, clock=lambda: now[0]) for name in arms}
     slots = {
-        name: Slot(arm.onion(guard=breakers[name]), breakers[name])  # the breaker instead of the guard
+        name: Slot(
+            arm.middleware_chain(guard=breakers[name]), breakers[name]
+        )  # the breaker instead of the guard
         for name, arm in arms.items()
     }
     router = Router(slots, Routing(lambda: 50))
-    act = onion({"router": router})
+    act = middleware_chain({"router": router})
     for _ in range(2):
         assert not np.isfinite(act(arms["a"].request(EPISODE_OF["a"], joint1=1.5)).chunk.actions).all()
     assert router.verdict == DRAIN_A

@@ -23,7 +23,7 @@ from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.slots.routing import Routing
 from reflex_core.values import HOLD, Fallback, GuardReport, Request, Served
 from reflex_core.wedges.guard import guard_for
-from reflex_core.wedges.order import onion
+from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.router import Router, Slot
 from reflex_core.wedges.telemetry import Telemetry
 from reflex_core.wedges.wedge import Proceed
@@ -332,12 +332,14 @@ def test_real_policies_one_that_leaves_the_joint_ranges_is_rolled_back_by_itself
     made.listen(monitor.swapped)
     routing = Routing(made.split)
     made.attach(routing)
-    slots = {name: Slot(arm.onion(guard=_through)) for name, arm in arms.items()}
+    slots = {name: Slot(arm.middleware_chain(guard=_through)) for name, arm in arms.items()}
     router = Router(slots, routing, monitor.failed)
-    fit = arms["a"].policy.fit
-    guard = guard_for(fit.embodiment, fit.hold_columns, Metrics(), None, fit.action_names, fit.dt_s)
+    binding = arms["a"].policy.binding
+    guard = guard_for(
+        binding.embodiment, binding.hold_columns, Metrics(), None, binding.action_names, binding.dt_s
+    )
     telemetry = Telemetry("franka", {"a": "one", "b": "two"}, Metrics(), [monitor.answered])
-    act = onion({"telemetry": telemetry, "guard": guard, "router": router})
+    act = middleware_chain({"telemetry": telemetry, "guard": guard, "router": router})
     for number in range(40):
         assert act(arms["a"].request(f"before-{number}", stamp_s=number)).slot == "a"
     assert made.promote("b") is not None

@@ -225,7 +225,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_policy_with_its_own_loop_really_takes_fewer_steps(export_dir: ExportDir) -> None:
     bench = Bench(mode=DEGRADE)
     arm = Arm(export_dir("decomposed_per_step"), None)
-    act = arm.onion(admission=bench.admission)
+    act = arm.middleware_chain(admission=bench.admission)
     assert act(arm.request()).inference.denoise_steps == 10
     bench.miss()
     served = act(arm.request())

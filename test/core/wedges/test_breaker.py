@@ -260,7 +260,7 @@ def test_errors_of_onnxruntime_open_it_and_a_request_that_works_closes_it(
     bench: Bench, export_dir: ExportDir
 ) -> None:
     arm = Arm(export_dir("failing_raise"))
-    act = arm.onion(breaker=bench.breaker)
+    act = arm.middleware_chain(breaker=bench.breaker)
     for _ in range(THRESHOLD):
         with pytest.raises(InferenceError):
             act(arm.request(joint1=1.5))
@@ -273,7 +273,7 @@ def test_errors_of_onnxruntime_open_it_and_a_request_that_works_closes_it(
 
 def test_nan_of_a_model_is_held_by_the_guard_and_opens_it(bench: Bench, export_dir: ExportDir) -> None:
     arm = Arm(export_dir("failing_nan"))
-    act = arm.onion(breaker=bench.breaker)
+    act = arm.middleware_chain(breaker=bench.breaker)
     for _ in range(THRESHOLD):
         assert act(arm.request(joint1=1.5)).chunk.source == HOLD
     with pytest.raises(NotReadyError):
@@ -282,7 +282,7 @@ def test_nan_of_a_model_is_held_by_the_guard_and_opens_it(bench: Bench, export_d
 
 def test_what_a_caller_did_wrong_never_opens_it(bench: Bench, export_dir: ExportDir) -> None:
     arm = Arm(export_dir("mono_pi0_7"))
-    act = arm.onion(breaker=bench.breaker)
+    act = arm.middleware_chain(breaker=bench.breaker)
     for _ in range(2 * THRESHOLD):
         with pytest.raises(ObservationError):
             act(request())  # no image

@@ -16,7 +16,7 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, Arm, answer, count, counters, 
 
 from reflex_core.chunks.last_good import DURATIONS_KEPT, EPISODES_KEPT
 from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
-from reflex_core.text.rate_limit import Seldom
+from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Floats, Request, Served
 from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline, reserve_ms
 from reflex_core.wedges.wedge import Proceed
@@ -565,7 +565,7 @@ def test_misses_are_logged_together_lest_every_request_writes_a_line(
 
 
 def test_what_happens_often_is_spoken_of_seldom() -> None:
-    always, once = Seldom(quiet_s=0.0), Seldom(quiet_s=3600.0)
+    always, once = RateLimit(quiet_s=0.0), RateLimit(quiet_s=3600.0)
     assert [always.times() for _ in range(3)] == [1, 1, 1]
     assert [once.times() for _ in range(3)] == [1, 0, 0]
 
@@ -592,7 +592,7 @@ def test_sixteen_callers_at_once_get_their_own_answers(bench: Bench) -> None:
 def burning(arm: Arm, bench: Bench) -> Proceed:
     """The arm's policy behind the deadline; above 1 rad it computes for seconds."""
     bench.deadline._hold_position = arm.guard.hold_position
-    return arm.onion(deadline=bench.deadline)
+    return arm.middleware_chain(deadline=bench.deadline)
 
 
 def test_a_model_that_does_not_end_is_stopped_inside_onnxruntime_and_the_next_request_is_served(

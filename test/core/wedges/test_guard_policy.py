@@ -40,7 +40,7 @@ def arm() -> Arm:
 
 def answer(policy: Policy, seed: int, request: Request) -> Served:
     actions = policy.predict(request.observation, seed).actions
-    chunk = ActionChunk(actions, policy.fit.action_names, policy.fit.dt_s)
+    chunk = ActionChunk(actions, policy.binding.action_names, policy.binding.dt_s)
     return Served(
         chunk, actions, request.request_id, None, seed, "prod", "embedded", Inference("onnx_cpu", 10, 10)
     )
@@ -50,7 +50,7 @@ def observed(policy: Policy, arm: Arm, instruction: str, seconds: float) -> Obse
     picture = np.ascontiguousarray(arm.image())
     frame = Frame(picture, "rgb8", *picture.shape[:2], picture.shape[1] * 3)
     state: Floats = arm.joint_positions_rad.astype(np.float32)
-    camera = policy.fit.cameras[policy.contract.images[0].camera]
+    camera = policy.binding.cameras[policy.contract.images[0].camera]
     return Observation({camera: frame}, state, instruction, stamp_ns=EPOCH_NS + int(seconds * 1e9))
 
 
@@ -58,7 +58,7 @@ def reach(policy: Policy, arm: Arm, guard: Guard, seed: int) -> list[Served]:
     """A reach on the simulated arm, half a second at a time, each chunk answered at once."""
     scene = make_scene(seed)
     arm.reset(scene)
-    dt_s = policy.fit.dt_s
+    dt_s = policy.binding.dt_s
     answers = []
     for number in range(CHUNKS):
         observation = observed(policy, arm, scene.instruction, number * ROWS_PER_CHUNK * dt_s)
@@ -72,8 +72,10 @@ def reach(policy: Policy, arm: Arm, guard: Guard, seed: int) -> list[Served]:
 
 
 def guard_of(policy: Policy, safety: SafetyConfig | None) -> Guard:
-    fit = policy.fit
-    return guard_for(fit.embodiment, fit.hold_columns, Metrics(), safety, fit.action_names, fit.dt_s)
+    binding = policy.binding
+    return guard_for(
+        binding.embodiment, binding.hold_columns, Metrics(), safety, binding.action_names, binding.dt_s
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -86,7 +88,7 @@ def test_ordinary_chunks_pass_the_velocity_check_as_they_are(policy: Policy, arm
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_arm_still_reaches_with_its_starts_softened(policy: Policy, arm: Arm, seed: int) -> None:
     """With the Panda's published accelerations the policy's first chunk starts the arm too hard."""
-    embodiment = policy.fit.embodiment
+    embodiment = policy.binding.embodiment
     assert embodiment is not None
     safety = SafetyConfig(
         Path("safety.json"), embodiment.joint_names, acceleration_max=embodiment.acceleration_max

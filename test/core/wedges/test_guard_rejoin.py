@@ -12,7 +12,7 @@ from guarded import COLUMNS, FRANKA, HORIZON, MIDDLE, answering, rows
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.callers import ROS
-from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, REJECT
 from reflex_core.values import HOLD, POLICY, Floats, Observation, Request, Served
@@ -230,8 +230,8 @@ def test_a_chunk_counts_once_towards_the_trip_whichever_look_changed_it(actions:
     assert any("velocity" in line for line in late.guard.violations)
 
 
-def told_to_rest(robot: Robot) -> Told:
-    return Told(
+def told_to_rest(robot: Robot) -> Commanded:
+    return Commanded(
         rows(MIDDLE, HORIZON + 1), DT_S, Moment(robot.now_ns, STAMP_NS + robot.now_ns - BEGAN_NS), "pick"
     )
 

@@ -19,7 +19,7 @@ from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Fallback, Request,
 from reflex_ros.node.chunk_loop import RETRY_S, ChunkLoop
 
 
-class Told(Scene):
+class Commanded(Scene):
     """A scene in which everybody who is told of an answer keeps it."""
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ class Told(Scene):
 
 
 @pytest.fixture
-def told() -> Told:
-    told = Told()
+def told() -> Commanded:
+    told = Commanded()
     told.run(0.3)
     assert [command.is_hold for command in told.sent] == [False]
     return told
@@ -70,7 +70,7 @@ def told() -> Told:
 
 @pytest.mark.parametrize(("named", "known"), [("", None), ("pick", "pick")])
 def test_a_chunk_that_is_sent_is_of_its_episode_and_begins_with_the_row_that_is_due(
-    told: Told, named: str, known: str | None
+    told: Commanded, named: str, known: str | None
 ) -> None:
     told.engine.latency_s = 0.17
     told.loop.episode_id = named
@@ -84,7 +84,9 @@ def test_a_chunk_that_is_sent_is_of_its_episode_and_begins_with_the_row_that_is_
     assert told.forgotten == []
 
 
-def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_the_model(told: Told) -> None:
+def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_the_model(
+    told: Commanded,
+) -> None:
     told.fails_with(InferenceError("it raised"))
     told.asks_again()
     ((_, failure, consumed),) = told.recorded
@@ -96,7 +98,7 @@ def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_t
     assert told.recorded == []
 
 
-def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(told: Told) -> None:
+def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(told: Commanded) -> None:
     executes = told.world.guard.commands.recall()
 
     def overtaken(served: Served) -> Served:
@@ -111,7 +113,7 @@ def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_execu
 
 
 def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() -> None:
-    told = Told()
+    told = Commanded()
     told.engine.latency_s = HORIZON * DT_S + 0.1
     while not told.calls:
         told.run(TICK_S)
@@ -121,7 +123,7 @@ def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() 
     assert told.world.guard.commands.recall() is None
 
 
-def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Told) -> None:
+def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Commanded) -> None:
     told.loop._hold("stale")
     told.answers(
         lambda served: replace(
@@ -136,7 +138,7 @@ def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Told) -> 
 
 
 def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothing(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    told: Commanded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number, chunks = told.loop._chunk_id, told.progress.chunks
     for known in ("measured", "believed"):
@@ -176,7 +178,7 @@ def stand_in(
     ],
 )  # fmt: skip
 def test_a_second_after_a_hold_only_what_is_younger_stands_in(
-    told: Told, answer: Callable[[Served], Served], sent: bool
+    told: Commanded, answer: Callable[[Served], Served], sent: bool
 ) -> None:
     """A fresh chunk is fresh however long it was made to wait."""
     told.fails_with(InferenceError("it raised"))
@@ -192,7 +194,7 @@ def test_a_second_after_a_hold_only_what_is_younger_stands_in(
     assert [command.is_hold for command in told.sent[before:]] == [False] * sent
 
 
-def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(told: Told) -> None:
+def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(told: Commanded) -> None:
     told.run(1.0)
     told.loop._hold("deadline")
     told.answers(stand_in(500.0))
@@ -201,7 +203,9 @@ def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(told: Tol
     assert told.progress.problem_text == "the last good chunk is from before the robot held"
 
 
-def test_after_a_hold_nothing_of_before_goes_on_and_the_next_chunk_is_asked_for_at_once(told: Told) -> None:
+def test_after_a_hold_nothing_of_before_goes_on_and_the_next_chunk_is_asked_for_at_once(
+    told: Commanded,
+) -> None:
     calls = told.calls
     assert told.loop._hold("stale")
     assert told.forgotten[-1:] == [None]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_core.chunks.scheduling import Running
+from reflex_core.chunks.scheduling import ExecutingChunk
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.hold import MEASURED, Hold
 from reflex_ros.node.holds import Holds
@@ -35,10 +35,10 @@ class Scene:
         )  # fmt: skip
         commands: Any = SimpleNamespace(hold=lambda *_: self.held)
         outputs: Any = SimpleNamespace(hold=lambda *said: self.published.append(said))
-        fit: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S)
+        binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
         self.holds = Holds(
-            commands, buffer, outputs, fit, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
+            commands, buffer, outputs, binding, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
         )  # fmt: skip
 
     def counted(self, name: str, reason: str) -> float | None:
@@ -47,7 +47,7 @@ class Scene:
 
 def test_the_gate_is_told_the_rows_that_are_sent_and_when_the_first_is_due() -> None:
     scene = Scene()
-    assert scene.holds.publish("stale", "pick", 3) == Running(NOW_NS, DT_S, 4)
+    assert scene.holds.publish("stale", "pick", 3) == ExecutingChunk(NOW_NS, DT_S, 4)
     ((names, rows, first_in_ns, now_ns, dt_s),) = scene.commanded
     assert (names, first_in_ns, now_ns, dt_s) == (("a", "b"), 100_000_000, NOW_NS, DT_S)
     np.testing.assert_array_equal(rows, HELD.rows[1:])

@@ -33,11 +33,12 @@ OMITTED = "no export was named"
 
 def loaded(joints: tuple[str, ...] = ("a",), *, robot: bool = True, holds: bool = True) -> Any:
     """What `why_undrivable` looks at."""
-    fit = SimpleNamespace(
+    binding = SimpleNamespace(
         state_names=("x",), action_names=("a",), hold_columns=[0] if holds else None, state_dim=1
     )
     return SimpleNamespace(
-        policy=SimpleNamespace(fit=fit), embodiment=SimpleNamespace(joint_names=joints) if robot else None
+        policy=SimpleNamespace(binding=binding),
+        embodiment=SimpleNamespace(joint_names=joints) if robot else None,
     )
 
 

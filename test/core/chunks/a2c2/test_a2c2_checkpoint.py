@@ -95,7 +95,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", MISFITS)
 def test_refuses_a_policy_with(case: str, tmp_path: Path) -> None:
-    changed, fit, sentence = MISFITS[case]
+    changed, binding, sentence = MISFITS[case]
     path = written(tmp_path / "head.npz", contents(**changed))
     with pytest.raises(ConfigurationError, match=f"head.npz: .*{sentence}"):
-        correction_of(path, **fit)
+        correction_of(path, **binding)

@@ -10,7 +10,7 @@ import pytest
 from guarded import FRANKA, HIGH, LOW, MIDDLE
 
 from reflex_core.robot.limits.commands import RobotCommands
-from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM, Doubles, Hold, Stream, hold
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.values import Floats
@@ -182,7 +182,7 @@ def executed(rows: Floats | None = None) -> RobotCommands:
     chunk = np.tile(MIDDLE, (11, 1)) if rows is None else rows
     if rows is None:
         chunk[:, 0] += np.arange(11) * 0.05
-    commands.remember(Told(chunk.astype(np.float32), DT_S, moment(10.0)), 0)
+    commands.remember(Commanded(chunk.astype(np.float32), DT_S, moment(10.0)), 0)
     commands.executed()
     return commands
 
@@ -198,7 +198,7 @@ def test_the_hold_of_a_running_chunk_is_the_row_that_is_due() -> None:
 def test_a_chunk_that_was_not_published_is_nothing_the_robot_was_told() -> None:
     commands = executed()
     before = commands.recall()
-    commands.remember(Told(np.tile(HIGH, (11, 1)), DT_S, moment(10.1)), 0)
+    commands.remember(Commanded(np.tile(HIGH, (11, 1)), DT_S, moment(10.1)), 0)
     commands.forget()
     assert commands.recall() is before
 
@@ -366,7 +366,7 @@ SLOW = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.5))
 
 def at_rest(limits: Limits = LIMITS) -> RobotCommands:
     commands = RobotCommands(limits, 0.2)
-    commands.remember(Told(np.tile(MIDDLE, (11, 1)), DT_S, moment(10.0)), 0)
+    commands.remember(Commanded(np.tile(MIDDLE, (11, 1)), DT_S, moment(10.0)), 0)
     commands.executed()
     return commands
 
@@ -411,7 +411,7 @@ def test_a_hold_is_published_and_a_chunk_that_is_not_does_not_replace_it() -> No
     commands = at_rest()
     commands.hold(MIDDLE, None, moment(10.5), DT_S)
     held = commands.recall()
-    commands.remember(Told(np.tile(HIGH, (11, 1)), DT_S, moment(10.6)), 0)
+    commands.remember(Commanded(np.tile(HIGH, (11, 1)), DT_S, moment(10.6)), 0)
     commands.forget()
     assert commands.recall() is held
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from reflex_core.robot.limits.history import EPISODES_KEPT, CommandHistory, Moment, Told, moment_of
+from reflex_core.robot.limits.history import EPISODES_KEPT, Commanded, CommandHistory, Moment, moment_of
 from reflex_core.values import Floats, Observation, Request
 
 MIDDLE = np.zeros(7, np.float32)
@@ -15,7 +15,7 @@ DT_S = 0.05
 SECOND_NS = 10**9
 # 20 rows that begin in the middle and move by 0.02 rad a row
 ROWS: Floats = (MIDDLE + np.arange(21, dtype=np.float32)[:, None] * 0.02).astype(np.float32)
-TOLD = Told(ROWS, DT_S, Moment(0, SECOND_NS))
+TOLD = Commanded(ROWS, DT_S, Moment(0, SECOND_NS))
 
 
 def test_commands_between_rows_lie_on_the_line_between_them() -> None:
@@ -56,14 +56,14 @@ def test_the_history_is_bounded_and_keeps_the_newest() -> None:
 
 
 def test_of_rows_without_a_period_the_last_is_the_command() -> None:
-    told = Told(ROWS, 0.0, Moment(0, SECOND_NS))
+    told = Commanded(ROWS, 0.0, Moment(0, SECOND_NS))
     np.testing.assert_allclose(told.at(np.array([-1.0, 0.0, 9.0])), [ROWS[-1]] * 3, atol=1e-6)
     np.testing.assert_array_equal(told.target(0.0), ROWS[-1])
 
 
 def test_before_its_first_row_is_due_a_chunk_leads_there() -> None:
     np.testing.assert_array_equal(TOLD.target(-0.5), ROWS[1])
-    single = Told(ROWS[:2], DT_S, Moment(0, SECOND_NS))
+    single = Commanded(ROWS[:2], DT_S, Moment(0, SECOND_NS))
     np.testing.assert_array_equal(single.target(99.0), ROWS[1])
     np.testing.assert_allclose(single.at(np.array([0.025, 9.0])), [MIDDLE + 0.01, MIDDLE + 0.02], atol=1e-6)
 
@@ -106,7 +106,7 @@ def test_what_is_forgotten_is_gone_and_nothing_else() -> None:
 
 def test_the_move_under_way_is_that_between_two_rows() -> None:
     rows = np.cumsum(np.arange(5, dtype=np.float32)[:, None] * np.ones(7, np.float32), axis=0)
-    told = Told(rows, 0.25, Moment(0, 0))  # moves of 1, 2, 3 and 4, four a second
+    told = Commanded(rows, 0.25, Moment(0, 0))  # moves of 1, 2, 3 and 4, four a second
     for periods, move in ((-0.1, 0), (0.0, 1), (0.9, 1), (1.1, 2), (3.9, 4), (4.0, 0), (99.0, 0)):
         np.testing.assert_array_equal(told.step(periods * 0.25), np.full(7, float(move)))
     assert told.step(0.3).dtype == np.float64

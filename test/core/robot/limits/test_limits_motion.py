@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from reflex_core.robot.limits.history import Moment, Told
+from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.reachable import TRACKING_S, Motion, motion
 from reflex_core.robot.presets import load_preset
@@ -23,11 +23,11 @@ DT_S = 0.05
 SECOND_NS = 10**9
 # 20 rows that begin in the middle and move by 0.02 rad a row
 ROWS = (MIDDLE + np.arange(21, dtype=np.float32)[:, None] * 0.02).astype(np.float32)
-TOLD = Told(ROWS, DT_S, Moment(0, SECOND_NS))
+TOLD = Commanded(ROWS, DT_S, Moment(0, SECOND_NS))
 
 
 def begun(
-    measured: Floats | None, after_s: float, latency_s: float = 0.0, told: Told | None = TOLD
+    measured: Floats | None, after_s: float, latency_s: float = 0.0, told: Commanded | None = TOLD
 ) -> Motion:
     """The motion of a stamped chunk whose observation is `after_s` after that of `TOLD`."""
     zero_ns = int(after_s * SECOND_NS)
@@ -114,11 +114,11 @@ def test_an_arm_may_trail_its_command_by_the_tracking_time(lag_s: float) -> None
 
 
 FAST_ROWS = (MIDDLE + np.arange(21, dtype=np.float32)[:, None] * 0.1).astype(np.float32)
-FAST = Told(FAST_ROWS, DT_S, Moment(0, SECOND_NS))
+FAST = Commanded(FAST_ROWS, DT_S, Moment(0, SECOND_NS))
 ONE_STEP = LIMITS.velocity_max * DT_S
 
 
-def trusted_at(place: Floats, after_s: float, told: Told) -> list[bool]:
+def trusted_at(place: Floats, after_s: float, told: Commanded) -> list[bool]:
     trusted = begun(place.astype(np.float32), after_s, told=told).trusted
     assert trusted is not None
     return [bool(joint) for joint in trusted]
@@ -136,7 +136,7 @@ def test_an_arm_that_trails_a_turn_may_be_at_the_turning_point() -> None:
     """Told to go 0.5 rad away and back within the tracking time: it may be anywhere in between."""
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
     assert trusted_at(rows[10], 10 * DT_S + TRACKING_S / 2, told) == [True] * 7
     assert trusted_at(rows[10], 20 * DT_S, told) == [False] * 7
 
@@ -194,7 +194,7 @@ def test_while_it_waits_a_joint_that_is_not_where_it_should_be_stays_where_it_is
 
 
 @pytest.mark.parametrize("told", [TOLD, None])
-def test_a_chunk_without_a_stamp_is_played_from_its_first_row(told: Told | None) -> None:
+def test_a_chunk_without_a_stamp_is_played_from_its_first_row(told: Commanded | None) -> None:
     found = motion(told, ROWS[8], Moment(400_000_000, 0), SECOND_NS, LIMITS, 50, DT_S)
     assert found.start is not None
     assert found.splice is None
@@ -202,7 +202,7 @@ def test_a_chunk_without_a_stamp_is_played_from_its_first_row(told: Told | None)
 
 
 @pytest.mark.parametrize("told", [TOLD, None])
-def test_rows_without_a_period_are_played_from_the_first(told: Told | None) -> None:
+def test_rows_without_a_period_are_played_from_the_first(told: Commanded | None) -> None:
     elsewhere = ROWS[8] + np.float32(2.0)
     found = motion(told, elsewhere, Moment(0, SECOND_NS), 9 * SECOND_NS, LIMITS, 50, 0.0)
     assert found.splice is None
@@ -218,7 +218,7 @@ def published(
     after_s: float,
     latency_s: float = 0.0,
     *,
-    told: Told | None = FAST,
+    told: Commanded | None = FAST,
     tracking: Floats | None = TRACKING,
     row: int | None = None,
     newest: Floats | None = None,
@@ -285,7 +285,7 @@ def test_a_published_command_may_be_led_as_well_as_trailed() -> None:
 def test_an_arm_told_to_turn_may_be_at_the_turning_point_already() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
     for seconds, trusted in (
         (10 * DT_S - TRACKING_S / 2, True), (10 * DT_S + TRACKING_S / 2, True), (10 * DT_S + 2 * TRACKING_S, False),
     ):  # fmt: skip
@@ -332,7 +332,7 @@ def test_where_the_robot_is_by_now_counts_more_than_where_it_was_seen() -> None:
 def test_an_arm_that_turned_meanwhile_may_still_be_at_the_turning_point() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Told(rows, DT_S, Moment(0, SECOND_NS))
+    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
     tracking = np.full(7, 0.01)
     found = published(MIDDLE, 0.0, 10 * DT_S + TRACKING_S / 2, told=told, tracking=tracking, newest=rows[10])
     assert found.trusted is not None
