@@ -273,12 +273,33 @@ def test_a_rate_of_rows_an_hour_apart_is_a_hold_as_well() -> None:
     assert (held.start, len(held.rows)) == (0, 1)
 
 
-@pytest.mark.parametrize(("seconds", "held"), [(59.0, True), (61.5, False)])
+@pytest.mark.parametrize(("seconds", "held"), [(59.5, True), (60.5, False)])
 def test_a_hold_takes_a_minute_at_most(seconds: float, held: bool) -> None:
     slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.15 / seconds))
     measured = MIDDLE.copy()
     measured[0] = HIGH[0] + np.float32(0.15)
     assert (hold(slow, DT_S, None, measured) is not None) is held
+
+
+@pytest.mark.parametrize(("dt_s", "held"), [(30.0, True), (31.0, False)])
+def test_a_minute_is_counted_from_the_first_row_to_the_last(dt_s: float, held: bool) -> None:
+    """Three rows: the last one is due two periods after the first."""
+    slow = dataclasses.replace(LIMITS, velocity_max=np.full(7, 0.25 / dt_s))
+    found = hold(slow, dt_s, moving(0.0), lagging(0.6))
+    assert (found is not None) is held
+    if found is not None:
+        assert len(found.rows) == 3
+
+
+def test_a_joint_that_turns_for_ever_gets_to_its_hold_as_soon_as_one_with_a_range() -> None:
+    turning = dataclasses.replace(
+        LIMITS,
+        position_min=np.where(np.arange(7) == 0, -np.inf, LIMITS.position_min),
+        position_max=np.where(np.arange(7) == 0, np.inf, LIMITS.position_max),
+    )
+    held = require_safe(hold(turning, DT_S, moving(0.0), lagging(0.3)), turning, AT)
+    assert len(held.rows) == 3
+    np.testing.assert_allclose(held.position, AT, atol=1e-6)
 
 
 def test_a_measurement_that_is_a_little_old_is_compared_with_the_command_of_then() -> None:
