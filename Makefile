@@ -13,9 +13,10 @@ PYTHON ?=
 # Arguments for the programs: make demo DEMO_ARGS="--episodes 5", make test PYTEST_ARGS="-k sidecar"
 DEMO_ARGS ?=
 SERVE_ARGS ?=
-PYTEST_ARGS ?=
 # The ROS 2 whose wheels are used, a folder of requirements/ros/: each has an environment of its own.
 ROS := jazzy
+# Everything on Jazzy, what uses ROS on another one.
+PYTEST_ARGS ?= $(if $(filter-out jazzy,$(ROS)),test/ros test/rqt test/demo test/packaging/test_packaging.py)
 # ONNX Runtime for the processor, or for an NVIDIA GPU (make distclean before changing it): make build RUNTIME=gpu
 RUNTIME ?= cpu
 # Files of tests at a time. 2 is faster also on two cores, as most tests wait for a robot; but tests that kill DDS hard then
@@ -51,7 +52,7 @@ VENV_ARGS := $(if $(ROS_DISTRO),--system-site-packages)
 help: ## list the verbs
 	@echo "usage: make VERB"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "PYTHON=/path/to/python3.10 picks the interpreter; DEMO_ARGS, SERVE_ARGS and PYTEST_ARGS are passed on."
+	@echo "PYTHON=/path/to/python3.10 picks the interpreter, ROS=kilted the ROS wheels; DEMO_ARGS, SERVE_ARGS and PYTEST_ARGS are passed on."
 
 .PHONY: build
 build: $(STAMPS)/build ## make .venv, install the dependencies, compile the messages
@@ -72,6 +73,10 @@ doctor: build ## check this machine
 .PHONY: test
 test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types and run all tests
 	@$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: ## run the slow tests too: every Python that is installed, every machine of the support table
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
 
 .PHONY: lint
 lint: $(STAMPS)/test ## ruff and mypy

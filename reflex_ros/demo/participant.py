@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -37,7 +37,7 @@ class Participant:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._triggers: dict[str, Any] = {}
-        self._parameters: dict[str, AsyncParameterClient] = {}
+        self._parameters: dict[str, Any] = {}  # clients of SetParameters by the node's name
 
     def __enter__(self) -> Participant:
         return self
@@ -84,10 +84,12 @@ class Participant:
         """Sets parameters of another node. Raises DemoError when it refuses one."""
         client = self._parameters.get(node_name)
         if client is None:
-            client = self._parameters[node_name] = AsyncParameterClient(self.node, node_name)
-            self.spin_until(client.services_are_ready, f"the parameters of {node_name}")
-        parameters = [Parameter(name, value=value) for name, value in values.items()]
-        answer = self._result(client.set_parameters(parameters), f"the parameters of {node_name}")
+            client = self.node.create_client(SetParameters, f"{node_name}/set_parameters")
+            self._parameters[node_name] = client
+            self.spin_until(client.service_is_ready, f"the parameters of {node_name}")
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        request = SetParameters.Request(parameters=parameters)
+        answer = self._result(client.call_async(request), f"the parameters of {node_name}")
         for name, result in zip(values, answer.results, strict=True):
             if not result.successful:
                 raise DemoError(f"{node_name} refused {name}={values[name]!r}: {result.reason}")

@@ -44,6 +44,7 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         self.work: dict[int, Work] = {}
         self.refusal = ""
         self.before_change: Callable[[list[Parameter]], list[Parameter]] = list
+        self.after_change: Callable[[list[Parameter]], None] = lambda _: None
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
         """Set each by itself, as rclpy does."""
@@ -53,12 +54,16 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         """Set what `before_change` makes of the changes; its ReflexError refuses them all with its sentence.
 
         rclpy asks nobody before it has refused an int for a double, and says nothing of a name it does not know.
+        `after_change` is told what was set: rclpy of Humble has no callback for that.
         """
         try:
             taken = self.before_change(parameter_list)
         except ReflexError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        return super().set_parameters_atomically(taken)
+        result: SetParametersResult = super().set_parameters_atomically(taken)
+        if result.successful:
+            self.after_change(taken)
+        return result
 
     @property
     def state(self) -> str:

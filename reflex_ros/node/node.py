@@ -32,6 +32,7 @@ from reflex_ros.msg import ServeStatus
 from reflex_ros.node import diagnostics, parameters
 from reflex_ros.node.ab_services import open_policy_doors
 from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.compat import NODE_OPTIONS
 from reflex_ros.node.driving import Driving, observation_buffer, tuning_of
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
@@ -58,7 +59,7 @@ class ReflexNode:
     """What the node `reflex` does in each lifecycle state. The sidecar answers from construction on."""
 
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
-        self.node = ManagedNode("reflex", enable_logger_service=True, **node_options)
+        self.node = ManagedNode("reflex", **(NODE_OPTIONS | node_options))
         self.settings = parameters.declare(self.node, overrides)
         self.engine = Engine(self.settings, connect_cloud, connect_tracing, require_sound)
         self._progress = Progress()
@@ -110,7 +111,7 @@ class ReflexNode:
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
         )
-        node.add_post_set_parameters_callback(self._parameters_changed)
+        node.after_change = self._parameters_changed
         threshold = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
         )

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nav_msgs.msg import Odometry
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.qos import DurabilityPolicy, InvalidQoSProfileException, QoSProfile
 from rclpy.qos_overriding_options import InvalidQosOverridesError
@@ -24,6 +23,7 @@ from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_k
 from reflex_ros.graph.topics import compressed_topic
 from reflex_ros.messages.raw import Arrival, header_stamp_ns, kind_of
 from reflex_ros.messages.state import imu_state, odometry_state
+from reflex_ros.node.compat import SubscriptionEventCallbacks, with_info
 from reflex_ros.node.diagnostics import Finding, connection_finding
 from reflex_ros.node.instruction import HeardOnce
 from reflex_ros.node.observation_buffer import ObservationBuffer
@@ -136,13 +136,13 @@ class Inputs:
 
         # that volatile publishers do not fit the first one is no news: the second one hears them
         silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-        name = str(self._create(String, topic, from_latched, latched, event_callbacks=silent).topic_name)
+        latching = self._create(String, topic, with_info(from_latched), latched, event_callbacks=silent)
+        name = str(latching.topic_name)
         if latched.durability == DurabilityPolicy.TRANSIENT_LOCAL:  # an override may want it otherwise
             volatile = copied(WORDS, durability=DurabilityPolicy.VOLATILE)
             options = overridable(durability=False)
-            self._create(
-                String, topic, lambda raw, info: heard(raw, info, live=True), volatile, qos_overriding_options=options
-            )  # fmt: skip
+            from_now_on = with_info(partial(heard, live=True))
+            self._create(String, topic, from_now_on, volatile, qos_overriding_options=options)
         return name
 
     def _create(

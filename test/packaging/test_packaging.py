@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import email
 import os
 import re
 import shutil
@@ -11,13 +10,15 @@ import subprocess
 import sys
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from builds import build_wheel, copy_source, metadata, run, tracked_below
 from catkin_pkg.package import parse_package
 from catkin_pkg.package_version import get_forthcoming_label
-from packaging.requirements import Requirement
+from pyproject_file import project, requirements
 from repository import ROOT
 from tutorial import blocks, commands_of, reader
 from urdfs import urdf
@@ -28,49 +29,12 @@ from reflex_ros.cli.main import COMMANDS
 MESSAGES = sorted(path.stem for path in (ROOT / "msg").glob("*.msg"))
 EXECUTABLES = ["demo", "demo_robot", "doctor", "reflex", "replay", "serve"]
 VGA_IMAGE_BYTES = 640 * 480 * 3
-TIMEOUT_S = 300.0  # of one command; a build takes 15 s on a quiet machine
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """This environment's programs first, the ROS wheels visible, nothing of an outer `make`."""
-    variables = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS"}}
-    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    if not os.environ.get("ROS_DISTRO"):
-        variables |= {"AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
-    return variables | changes
-
-
-def run(*command: str | Path, cwd: Path, **changes: str) -> str:
-    """Standard output of a command that must succeed; the assertion carries all that it said otherwise."""
-    finished = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert finished.returncode == 0, f"{command}\n{finished.stdout[-4000:]}\n{finished.stderr[-4000:]}"
-    return finished.stdout
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files that git does not ignore, so that builds that run side by side do not meet."""
-    copy = tmp_path_factory.mktemp("source") / "reflex_ros"
-    git = ["git", "-c", "safe.directory=*", "-C", str(ROOT)]
-    listed = subprocess.run(
-        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.decode().split("\0"):
-        if not name or not (ROOT / name).is_file():
-            continue
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, copy / name)
-    return copy
+    """A copy of the checkout."""
+    return copy_source(tmp_path_factory.mktemp("source") / "reflex_ros")
 
 
 @pytest.fixture(scope="module")
@@ -96,35 +60,24 @@ def colcon_install(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `pip wheel` builds."""
-    out = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-qq",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        out,
-        ".",
-    ]
-    run(*command, cwd=source, PIP_NO_INDEX="1")
-    (built,) = out.glob("reflex_ros-*.whl")
-    return built
+    """The wheel with the messages of the ROS that is here."""
+    ros = {} if os.environ.get("ROS_DISTRO") else {"REFLEX_ROS": ros_of_this_environment()}
+    return build_wheel(source, tmp_path_factory.mktemp("wheel"), **ros)
 
 
-def metadata(wheel: Path) -> email.message.Message:
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return email.message_from_bytes(archive.read(name))
+def ros_of_this_environment() -> str:
+    """The folder of requirements/ros/ whose rclpy is installed here."""
+    has = f"ros-rclpy=={version('ros-rclpy')}"
+    files = (ROOT / "requirements" / "ros").glob("*/constraints.txt")
+    (found,) = (path.parent.name for path in files if has in path.read_text(encoding="utf-8").splitlines())
+    return found
 
 
 def documented(column: int) -> set[str]:
     """The names in one column of the tables of docs/reference/dependencies.md; `rosdep` is the last but one column."""
     names: set[str] = set()
-    for line in (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8").splitlines():
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text(encoding="utf-8")
+    for line in page.partition("## Written here")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|") or cells[-1] in {"why", "---"}:
             continue
@@ -160,7 +113,7 @@ def test_every_rosdep_key_is_justified_and_every_justified_key_is_used() -> None
         *package.exec_depends,
         *package.test_depends,
     ]
-    elsewhere = {"pip only", "comes with ROS 2", "comes with ament_cmake"}
+    elsewhere = {"pip only", "`make` only", "comes with ROS 2", "comes with ament_cmake"}
     assert {dependency.name for dependency in dependencies} == documented(column=-2) - elsewhere
 
 
@@ -168,34 +121,24 @@ def test_every_pip_requirement_is_justified(wheel: Path) -> None:
     required = metadata(wheel).get_all("Requires-Dist", [])
     names = {re.split(r"[^A-Za-z0-9_.-]", requirement)[0] for requirement in required}
     assert "numpy" in names
-    assert names - documented(column=0) == set()
+    assert names - {"reflex_ros"} - documented(column=0) == set()
 
 
-def required(wheel: Path, *extras: str) -> set[str]:
-    """What pip installs of a wheel with these extras: what holds without any, and what one of them adds."""
-    found = map(Requirement, metadata(wheel).get_all("Requires-Dist", []))
-    asked = ("", *extras)
-    return {
-        each.name
-        for each in found
-        if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in asked)
-    }
-
-
-def test_one_build_of_onnxruntime_is_installed_and_never_two(wheel: Path) -> None:
+def test_one_build_of_onnxruntime_is_installed_and_never_two() -> None:
     """An extra can only add: whatever is installed without one is there with it too."""
-    others = set(metadata(wheel).get_all("Provides-Extra", [])) - {"cpu", "gpu"}
+    others = set(project()["optional-dependencies"]) - {"cpu", "gpu"}
     builds = {"onnxruntime", "onnxruntime-gpu"}
     assert {"demo", "test"} <= others
-    assert required(wheel, *others) & builds == set()
-    assert required(wheel, "cpu", *others) & builds == {"onnxruntime"}
-    assert required(wheel, "gpu", *others) & builds == {"onnxruntime-gpu"}
+    assert requirements(*others).keys() & builds == set()
+    assert requirements("cpu", *others).keys() & builds == {"onnxruntime"}
+    assert requirements("gpu", *others).keys() & builds == {"onnxruntime-gpu"}
 
 
 def test_versions_agree(wheel: Path) -> None:
     version = parse_package(str(ROOT / "package.xml")).version
     assert metadata(wheel)["Version"] == version
     assert reflex_core.__version__ == version
+    assert "version" in project()["dynamic"]
     changelog = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
     assert get_forthcoming_label(changelog) == f"{version} (Forthcoming)" or f"\n{version} (" in changelog
 
@@ -314,15 +257,6 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
     top = {name.split("/")[0] for name in names if not name.startswith("reflex_ros-")}
     assert top == {"reflex_core", "reflex_ros"}
     assert [name for name in names if "__pycache__" in name or "test_" in name.rsplit("/", 1)[-1]] == []
-
-
-def tracked_below(folder: str, into: str) -> list[str]:
-    """Where the files of a folder of the checkout must be in the wheel; there must be some."""
-    paths = [
-        path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    ]
-    assert paths, f"{folder} is empty"
-    return [f"{into}/{path.relative_to(ROOT / folder)}" for path in paths]
 
 
 def test_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:

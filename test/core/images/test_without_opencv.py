@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflex_core.errors import ObservationError
-from reflex_core.images import colours, decoding, raw_encodings, scaling
+from reflex_core.images import colours, png, raw_encodings, scaling
 from reflex_core.images.png_chunks import MAGIC
 from reflex_core.values import Frame
 
@@ -43,7 +43,7 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 @pytest.fixture
 def lacking_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (colours, decoding, raw_encodings, scaling):
+    for module in (colours, png, raw_encodings, scaling):
         monkeypatch.setattr(module, "cv2", None)
 
 
@@ -97,7 +97,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(
+def picture(
     colour_type: int, depth: int, *, interlaced: bool, transparent: bool, width: int = 33, height: int = 21
 ) -> bytes:
     """A PNG of noise, every filter among its rows."""
@@ -124,17 +124,17 @@ def png(
 def test_a_png_has_the_same_pixels_without_opencv(
     colour_type: int, depth: int, transparent: bool, interlaced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = png(colour_type, depth, interlaced=interlaced, transparent=transparent)
-    expected = decoding.decode_png(data)
-    monkeypatch.setattr(decoding, "cv2", None)
-    np.testing.assert_array_equal(decoding.decode_png(data), expected)
+    data = picture(colour_type, depth, interlaced=interlaced, transparent=transparent)
+    expected = png.KIND.decode(data)
+    monkeypatch.setattr(png, "cv2", None)
+    np.testing.assert_array_equal(png.KIND.decode(data), expected)
 
 
 def test_a_damaged_png_is_refused_without_opencv(lacking_opencv: None) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0))
     for data in (b"", zlib.compress(b"\0" * 20), b"no deflated data"):
         with pytest.raises(ObservationError, match="the image is a damaged PNG"):
-            decoding.decode_png(MAGIC + header + chunk(b"IDAT", data) + chunk(b"IEND"))
+            png.KIND.decode(MAGIC + header + chunk(b"IDAT", data) + chunk(b"IEND"))
 
 
 @pytest.mark.parametrize(("encoding", "size"), [("bayer_rggb8", 64), ("yuyv", 128), ("nv12", 96)])
@@ -149,6 +149,6 @@ def test_what_opencv_alone_reads_is_refused_with_what_to_do(
 
 
 def test_a_bayer_image_in_a_png_is_refused_with_what_to_do(lacking_opencv: None) -> None:
-    data = png(0, 8, interlaced=False, transparent=False)
+    data = picture(0, 8, interlaced=False, transparent=False)
     with pytest.raises(ObservationError, match="a Bayer image in a PNG needs OpenCV"):
-        decoding.decode_grey(data, "png")
+        png.KIND.decode_grey(data)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rclpy of Humble (3.3) lacks and the node uses, in one place; read in its source, never run on it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ModuleNotFoundError:
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+__all__ = ["NODE_OPTIONS", "SubscriptionEventCallbacks", "with_info"]
+
+HAS_INFO = hasattr(Subscription, "CallbackType")
+NO_INFO: Mapping[str, Any] = {"source_timestamp": 0, "publication_sequence_number": None}
+
+# Levels of loggers that are set over ROS.
+_LOGGER_SERVICE = "enable_logger_service"
+NODE_OPTIONS = (
+    {_LOGGER_SERVICE: True} if _LOGGER_SERVICE in inspect.signature(Node.__init__).parameters else {}
+)
+
+
+def with_info(callback: Callable[[bytes, Mapping[str, Any]], None]) -> Callable[..., None]:
+    """Make a callback that wants the middleware's account of a message one that every rclpy can call.
+
+    Where rclpy hands out none, the stamp is 0 and there is no number: what a middleware may say as well.
+    """
+    if HAS_INFO:  # rclpy looks at the signature: two parameters get both
+        return lambda raw, info: callback(raw, info)
+    return lambda raw: callback(raw, NO_INFO)
