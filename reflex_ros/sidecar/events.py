@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
+from reflex_core.text.rate_limit import RateLimitedLog
+
 PERIOD_S = 0.2
 PICTURES_EVERY = 2  # turns
 MOST_CLIENTS = 8
@@ -42,6 +44,7 @@ class Hub:
         self.clients = self.made = 0
         self._turn = self._pictures_turn = 0
         self._state_event = self._pictures_event = b""
+        self._failures = RateLimitedLog(log)
         self._changed = asyncio.Event()
         self._closed = False
         self._maker: asyncio.Task[None] | None = None
@@ -91,9 +94,9 @@ class Hub:
                 self._state_event = event("state", await loop.run_in_executor(self._thread, self._state))
                 if number % PICTURES_EVERY == 0:
                     await self._make_pictures(loop)
-            except Exception:
-                # the stream falls silent and the page says so; the next turn tries again
-                log.exception("the page snapshot failed")
+            except Exception as error:
+                # the stream falls silent and the page says so; the next turn, five a second, tries again
+                self._failures(logging.ERROR, type(error).__name__, "the page snapshot failed", error=error)
             else:
                 self.made += 1
                 self._publish()

@@ -188,6 +188,28 @@ def test_a_page_that_takes_nothing_is_let_go_and_the_others_are_not(opened: Open
     stuck.close()
 
 
+def test_a_page_that_cannot_be_made_is_logged_once_and_tried_again(
+    opened: Open, paper: PaperRobot, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = opened()
+    tries: list[int] = []
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            tries.append(1)
+            raise RuntimeError(f"the robot does not know its {name}")
+
+    events = Events(server.sidecar.port)
+    events.next()
+    whole, paper.look = paper.look, Broken()  # type: ignore[assignment]
+    wait_for(lambda: len(tries) >= 3)
+    paper.look = whole
+    assert events.next()["state"] == "ready"
+    events.close()
+    (record,) = [record for record in caplog.records if "the page snapshot failed" in record.message]
+    assert record.exc_info is not None
+
+
 def test_the_server_ends_at_once_though_pages_are_open(opened: Open) -> None:
     server = opened()
     events = Events(server.sidecar.port)
