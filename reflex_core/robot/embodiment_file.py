@@ -17,7 +17,7 @@ import numpy as np
 from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import is_number
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
-from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
+from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
@@ -76,12 +76,12 @@ class Reader:
             action_statistics=action,
             state_statistics=state,
             cameras=self.cameras(root.get("cameras")),
-            frequency_hz=self.number(control, "frequency_hz", 0, 1000, above=True),
+            frequency_hz=self.number(control, "frequency_hz", LEAST, 1000),
             chunk_size=chunk_size,
             execution_horizon=self.horizon(control, chunk_size),
             gripper=gripper,
             payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
-            max_ee_velocity=self.number(constraints, "max_ee_velocity", 0, 50, above=True),
+            max_ee_velocity=self.number(constraints, "max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
         )
 
@@ -101,15 +101,13 @@ class Reader:
         high: float,
         *,
         whole: bool = False,
-        above: bool = False,
     ) -> float:
-        """A number in [low, high], or with `above` in (low, high]."""
+        """A number in [low, high]."""
         value = holder.get(key)
         right = is_number(value) and (isinstance(value, int) or not whole)
-        if not right or not low <= value <= high or (above and value == low):  # type: ignore[operator]
+        if not right or not low <= value <= high:  # type: ignore[operator]
             kind = "an integer" if whole else "a number"
-            bounds = f"above {low:g} and at most {high:g}" if above else f"in {low:g} to {high:g}"
-            raise self.fail(key, f"{kind} {bounds}", value)
+            raise self.fail(key, f"{kind} in {low:g} to {high:g}", value)
         return value  # type: ignore[return-value]
 
     def truth(self, holder: dict[str, Any], key: str) -> bool:
@@ -142,10 +140,10 @@ class Reader:
             ):
                 raise self.fail("action_space.ranges", "pairs of numbers", pair)
             # false for NaN as well: a bound that is no number bounds nothing
-            if not all(map(is_number, pair)) or not pair[0] < pair[1]:
+            if not all(map(is_number, pair)) or not pair[1] - pair[0] >= LEAST:
                 raise self.fail(
                     f"action_space.ranges[{index}]",
-                    "a finite pair with min < max",
+                    f"a finite pair with min < max, at least {LEAST:g} apart",
                     pair,
                     "action-range-inverted",
                 )
@@ -198,8 +196,8 @@ class Reader:
             return None
         values = root[key]
         right = isinstance(values, list) and len(values) == dim
-        if not right or not all(value is None or (is_number(value) and value > 0) for value in values):
-            raise self.fail(key, f"{dim} positive numbers, null for no limit", values)
+        if not right or not all(value is None or is_number(value, LEAST) for value in values):
+            raise self.fail(key, f"{dim} numbers of at least {LEAST:g}, null for no limit", values)
         if key == "velocity_max" and any(value is not None and value > MOST_SPEED for value in values):
             raise self.fail(
                 key, f"at most {MOST_SPEED:g}, or null for no limit, and not in {NOT_RAD_PER_S}", values
@@ -224,7 +222,7 @@ class Reader:
             raise self.fail("cameras[].resolution", "[width, height], each 32 to 4096", size)
         if color_space not in COLOR_SPACES:
             raise self.fail("cameras[].color_space", f"one of {', '.join(COLOR_SPACES)}", color_space)
-        fps = self.number(entry, "fps", 0, 240, above=True)
+        fps = self.number(entry, "fps", LEAST, 240)
         return Camera(name, (size[0], size[1]), fps, color_space)  # type: ignore[index]
 
     def two_ended(
@@ -245,7 +243,7 @@ class Reader:
 
     def gripper_velocity(self, root: dict[str, Any], constraints: dict[str, Any]) -> float | None:
         if "max_gripper_velocity" in constraints:
-            return self.number(constraints, "max_gripper_velocity", 0, 10, above=True)
+            return self.number(constraints, "max_gripper_velocity", LEAST, 10)
         if "gripper" in root:
             slug = "gripper-missing-velocity-cap"
             raise self.fail("constraints.max_gripper_velocity", "there, as there is a gripper", None, slug)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import JsonError, read_bounded
-from reflex_core.robot.units import MOST_M, MOST_RAD, MOST_SPEED, beyond
+from reflex_core.robot.units import LEAST, MOST_M, MOST_RAD, MOST_SPEED, beyond
 from reflex_core.text.untrusted import escaped, is_name
 
 MOVING = ("revolute", "prismatic", "continuous")
@@ -154,9 +154,10 @@ def _joint(element: ElementTree.Element, name: str, kind: str, where: str, notes
             low = soft_low if low is None else low if soft_low is None else max(low, soft_low)
             high = soft_high if high is None else high if soft_high is None else min(high, soft_high)
             notes.append(f"{name}: its safety_controller has soft limits: the tighter of both are taken")
-        if low is not None and high is not None and low >= high:
+        if low is not None and high is not None and high - low < LEAST:
+            remedy = "exchange them" if high < low else f"they must be at least {LEAST:g} apart"
             raise UrdfError(
-                f"{where}: joint '{escaped(name)}' must have lower < upper, got {low:g} and {high:g}: exchange them"
+                f"{where}: joint '{escaped(name)}' must have lower < upper, got {low:g} and {high:g}: {remedy}"
             )
         _check_unit(name, kind, low, high, where)
     velocity = _positive(limit, "velocity", name, where)
@@ -204,6 +205,10 @@ def _positive(element: ElementTree.Element | None, key: str, name: str, where: s
     value = _number(element, key, name, where)
     if value is not None and value < 0.0:
         raise UrdfError(f"{where}: '{key}' of joint '{name}' must not be negative, got {value:g}")
+    if value is not None and 0.0 < value < LEAST:
+        raise UrdfError(
+            f"{where}: '{key}' of joint '{name}' must be at least {LEAST:g}, or 0 where nobody knows it, got {value:g}"
+        )
     return value or None
 
 

@@ -47,6 +47,20 @@ def test_check_refuses_a_file_of_another_robot(tmp_path: Path, capsys: pytest.Ca
     assert "must be names of this robot's actions" in capsys.readouterr().err
 
 
+def test_a_limit_that_is_next_to_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "safety.json"
+    wheel = '<joint name="wheel" type="continuous"><limit velocity="1e-320" effort="1"/></joint>'
+    assert init(urdf(tmp_path, wheel), output) == 1
+    assert "'velocity' of joint 'wheel' must be at least 1e-06" in capsys.readouterr().err
+    assert init(urdf(tmp_path), output) == 0
+    document = json.loads(output.read_text())
+    output.write_text(json.dumps(document | {"velocity_max": [1e-320] * len(document["joint_names"])}))
+    assert main(["guard", "check", "--config", str(output)]) == 1
+    assert "'velocity_max' must be numbers of at least 1e-06" in capsys.readouterr().err
+
+
 def test_init_does_not_overwrite_unless_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "safety.json"
     output.write_text("mine")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import is_number, is_whole, read_json
-from reflex_core.robot.units import MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
+from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
 Doubles = NDArray[np.float64]
@@ -24,6 +24,7 @@ MODES = (CLIP, SCALE, REJECT)
 JOINT, CARTESIAN = "joint", "cartesian"
 DEFAULT_MAX_CONSECUTIVE_CLAMPS = 10
 AXES = ("x", "y", "z")
+MOST = 1e9  # beyond it no joint of any robot has its limit
 
 ARRAYS = ("position_min", "position_max", "velocity_max", "acceleration_max", "effort_max")
 KEYS = (
@@ -134,10 +135,10 @@ class _Reader:
         values = document[key]
         if not isinstance(values, list) or len(values) != length:
             raise self.fail(key, f"{length} entries, one for each of 'joint_names'", values)
-        expected = "finite numbers" if key.startswith("position") else "numbers above 0"
-        if not all(value is None or _is_number(value) for value in values):
-            raise self.fail(key, f"{expected} (null: no limit of its own)", values)
-        if not key.startswith("position") and not all(value is None or value > 0 for value in values):
+        position = key.startswith("position")
+        least = -MOST if position else LEAST
+        if not all(value is None or is_number(value, least, MOST) for value in values):
+            expected = "finite numbers" if position else f"numbers of at least {LEAST:g}"
             raise self.fail(key, f"{expected} (null: no limit of its own)", values)
         if key == "velocity_max" and any(value is not None and value > MOST_SPEED for value in values):
             raise self.fail(
@@ -156,8 +157,12 @@ class _Reader:
         if (np.isnan(low) != np.isnan(high)).any():
             raise self.fail("position_max", "null exactly where 'position_min' is", document["position_max"])
         for name, least, most in zip(document["joint_names"], low, high, strict=True):
-            if least >= most:
-                raise self.fail("position_min", f"less than 'position_max' of {name}, {most:g}", float(least))
+            if most - least < LEAST:
+                raise self.fail(
+                    "position_min",
+                    f"less than 'position_max' of {name}, {most:g}, by at least {LEAST:g}",
+                    float(least),
+                )
             if beyond(least, most, MOST_RAD_OR_M):
                 got = [float(least), float(most)]
                 raise self.fail(
@@ -171,7 +176,7 @@ class _Reader:
             if key not in document and action_space == JOINT:
                 corners.append(None)
                 continue
-            if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
+            if not isinstance(values, list) or len(values) != 3 or not all(map(_is_bounded, values)):
                 raise self.fail(key, "three finite numbers, [x, y, z] in m", values)
             corners.append(np.array(values, dtype=np.float64))
         low, high = corners
@@ -179,8 +184,12 @@ class _Reader:
             raise self.fail(
                 "workspace_min", "there exactly when 'workspace_max' is", document.get("workspace_min")
             )
-        if low is not None and high is not None and not (low < high).all():
-            raise self.fail("workspace_min", f"less than 'workspace_max' {high.tolist()}", low.tolist())
+        if low is not None and high is not None and not (high - low >= LEAST).all():
+            raise self.fail(
+                "workspace_min",
+                f"less than 'workspace_max' {high.tolist()}, by at least {LEAST:g}",
+                low.tolist(),
+            )
         return low, high
 
     def axes(self, document: dict[str, Any]) -> tuple[str, ...]:
@@ -207,5 +216,5 @@ class _Reader:
             )
 
 
-def _is_number(value: object) -> bool:
-    return is_number(value, -1e9, 1e9)  # beyond 1e9 no joint of any robot has its limit
+def _is_bounded(value: object) -> bool:
+    return is_number(value, -MOST, MOST)

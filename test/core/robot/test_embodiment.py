@@ -171,6 +171,7 @@ CONTRADICTIONS: dict[str, list[Change]] = {
     "action-range-inverted": [
         put("action_space", "ranges", 1, value=[2, -2]),
         put("action_space", "ranges", 1, value=[2, 2]),
+        put("action_space", "ranges", 1, value=[0, 1e-320]),
         put("action_space", "ranges", 1, value=[float("-inf"), 2]),
         put("action_space", "ranges", 1, value=[float("nan"), 2]),
     ],
@@ -203,6 +204,10 @@ VIOLATIONS: dict[str, Change] = {
     "action_space.ranges[1] in degrees": put("action_space", "ranges", 1, value=[-166, 166]),
     "action_space.ranges[2] in percent": put("action_space", "ranges", 2, value=[0, 100]),
     "velocity_max in degrees": put("velocity_max", value=[180, 180, 1]),
+    "velocity_max that is next to nothing": put("velocity_max", value=[1, 1e-320, 1]),
+    "acceleration_max that is next to nothing": put("acceleration_max", value=[1, None, 1e-320]),
+    "max_gripper_velocity that is next to nothing": put("constraints", "max_gripper_velocity", value=1e-320),
+    "frequency_hz that is next to nothing": put("control", "frequency_hz", value=1e-320),
     "std_action that is nothing": put("normalization", "std_action", value=[0.5, 1e-320, 0.5]),
     "std_state that is next to nothing": put("normalization", "std_state", value=[1e-12, 1]),
     "schema_version": put("schema_version", value=2),

@@ -139,6 +139,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "two soft limits": (robot(joint(inside=HARD + '<safety_controller soft_upper_limit="1"/>' * 2)), "one 'safety_controller'"),
     "a number as Python writes it": (robot(joint(inside='<limit lower="-1" upper="1_0" velocity="1"/>')), "got '1_0'"),
     "digits of another script": (robot(joint(inside='<limit lower="-1" upper="\u0661" velocity="1"/>')), "finite number"),
+    "a speed that is next to nothing": (
+        robot(joint(inside='<limit lower="-1" upper="1" velocity="1e-320"/>')),
+        "'velocity' of joint 'elbow' must be at least 1e-06, or 0 where nobody knows it",
+    ),
+    "a range that is next to nothing": (
+        robot(joint(inside='<limit lower="0" upper="1e-320" velocity="1"/>')),
+        "lower < upper, got 0 and 9.99989e-321: they must be at least 1e-06 apart",
+    ),
     "a negative speed": (robot(joint(inside='<limit lower="-1" upper="1" velocity="-1"/>')), "must not be negative"),
 }  # fmt: skip
 
