@@ -108,7 +108,7 @@ class Settings:
         minimum=0.0, maximum=10.0,
     )
     path_tolerance_rad: float = _safety(
-        0.4, "How far a joint may be measured from its command of the last 0.2 s before the robot holds; at half of it people are told."
+        0.4, "How far a joint may be measured from its command of the last 0.2 s before the robot holds; from half of it on a warning is published."
         " Grippers are not judged. 0: nothing is.",
         minimum=0.0, maximum=10.0,
     )

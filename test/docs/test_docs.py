@@ -134,6 +134,31 @@ def test_the_readme_begins_with_what_a_visitor_wants_to_know() -> None:
     assert (ROOT / picture).stat().st_size < 2_000_000
 
 
+# words of this project that a stranger cannot search for; the field's word stands in the test's message
+DIALECT = {
+    "onion": "middleware chain", "rooms?": "module, package", "doors?": "interface, API", "nobody": "no client, no subscriber",
+    "somebody": "a client, a person", "stands? in for": "is a fallback for", "stand-ins?": "fallback", "spool": "batch queue",
+    "whole numbers?": "integer", "mended": "repaired", "ready table": "startup banner", "said": "reported", "told": "commanded",
+    "well-known": "model family", "pictures?": "image", "baked": "fused", "kept prefix(?:es)?": "cached prefix", "torn": "incomplete",
+}  # fmt: skip
+ALLOWED = ('"said"', "~somebody", "told apart", "`torn`", "`pictures`", "docs/pictures", "pictures_mended")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_speaks_the_terms_of_the_field(page: Path) -> None:
+    text = re.sub(
+        r"\]\([^)]*\)|^```.*?^```$|src=\S+",
+        "",
+        page.read_text(encoding="utf-8"),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    text = re.sub(r"`test_\w+`|`python -m [^`]*`|`--picture[^`]*`", "", text)
+    for allowed in ALLOWED:
+        text = text.replace(allowed, "")
+    spoken = {word: term for word, term in DIALECT.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
+    assert spoken == {}
+
+
 def test_make_verbs_in_the_readme_exist() -> None:
     helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for verb in re.findall(r"^make (\w+)", README, re.MULTILINE):

@@ -40,7 +40,7 @@ def test_from_trace_to_fix(tmp_path: Path) -> None:
     with reader(tmp_path) as somebody:
         somebody.follow(blocks("from_trace_to_fix"))
     assert len(list((tmp_path / "datasets" / "grasp").glob("episode_*.npz"))) == 1
-    assert (tmp_path / "pictures" / "record-000000.png").is_file()
+    assert (tmp_path / "plots" / "record-000000.png").is_file()
 
 
 def test_ab_rollout(tmp_path: Path) -> None:
