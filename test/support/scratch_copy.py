@@ -22,6 +22,7 @@ class ScratchCopy:
         self.touched: set[str] = set()
         for name in COPIED:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "msg"))
+        shutil.copy(ROOT / "package.xml", folder)  # says the version
 
     def add(self, name: str, text: str) -> None:
         """Write a file that there was not."""
