@@ -63,7 +63,7 @@ def test_a_condition_is_logged_when_it_begins_and_when_it_is_over(
     conditions = ConditionLog(LOGGER, QUIET_S, clock)
     for condition in ("", "stale", "stale", "skewed", "skewed", "", ""):
         conditions.note(condition, "why")
-    assert said(caplog) == ["stale: why", "skewed: why", "skewed is over"]
+    assert said(caplog) == ["stale: why", "skewed: why", "skewed ended"]
 
 
 def test_a_condition_that_comes_and_goes_does_not_flood_the_log(
@@ -74,7 +74,7 @@ def test_a_condition_that_comes_and_goes_does_not_flood_the_log(
         conditions.note("stale", "why")
         conditions.note("")
         clock.now_s += 0.1
-    assert said(caplog) == ["stale: why", "stale is over"]
+    assert said(caplog) == ["stale: why", "stale ended"]
 
 
 def test_a_condition_that_came_back_unsaid_and_stays_is_said_once_the_quiet_time_is_over(
@@ -83,10 +83,10 @@ def test_a_condition_that_came_back_unsaid_and_stays_is_said_once_the_quiet_time
     conditions = ConditionLog(LOGGER, QUIET_S, clock)
     for condition in ("stale", "", "stale"):
         conditions.note(condition, "why")
-    assert said(caplog)[-1] == "stale is over"
+    assert said(caplog)[-1] == "stale ended"
     clock.now_s += QUIET_S
     conditions.note("stale", "why")
     assert said(caplog)[-1] == "stale: why"
     clock.now_s += QUIET_S
     conditions.note("")
-    assert said(caplog)[-1] == "stale is over"
+    assert said(caplog)[-1] == "stale ended"
