@@ -19,16 +19,23 @@ from servers import MakeEngine
 from reflex_core.files.share import embedded_policy
 from reflex_core.settings.table import TABLE
 from reflex_ros import launch_args
+from reflex_ros.cli.main import COMMANDS
+from reflex_ros.cli.main import main as reflex
 from reflex_ros.cli.serve import main as serve_main
 from reflex_ros.sidecar.server import Sidecar
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+BESIDE = [
+    path
+    for folder in ("models", "training", "test", "reflex_ros")
+    for path in (ROOT / folder).rglob("README.md")
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]+))?\)", page.read_text(encoding="utf-8")):
         there = page.parent / target if target else page
@@ -152,11 +159,31 @@ def test_a_page_speaks_the_terms_of_the_field(page: Path) -> None:
         page.read_text(encoding="utf-8"),
         flags=re.DOTALL | re.MULTILINE,
     )
-    text = re.sub(r"`test_\w+`|`python -m [^`]*`|`--picture[^`]*`", "", text)
+    assert spoken(re.sub(r"`test_\w+`|`python -m [^`]*`|`--picture[^`]*`", "", text)) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([command] for command in COMMANDS),
+        *(["export", "seal"], ["guard", "init"], ["guard", "check"], ["audit", "verify"], ["audit", "head"]),
+        *(["ab", "report"], ["bag", "reindex"], ["trace", "export"]),
+    ],
+    ids=" ".join,
+)
+def test_help_speaks_the_terms_of_the_field(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):  # most commands end with it, replay returns
+        reflex([*words, "--help"])
+    shown = capsys.readouterr().out
+    assert "--help" in shown
+    assert spoken(shown.replace("--picture", "")) == {}
+
+
+def spoken(text: str) -> dict[str, str]:
+    """The words of the dialect in a text, each with the term of the field."""
     for allowed in ALLOWED:
         text = text.replace(allowed, "")
-    spoken = {word: term for word, term in DIALECT.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
-    assert spoken == {}
+    return {word: term for word, term in DIALECT.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
 
 
 def test_make_verbs_in_the_readme_exist() -> None:
