@@ -143,9 +143,11 @@ $(STAMPS)/test: $(STAMPS)/build
 	@command -v systemd-analyze >/dev/null || requirements/debian.sh --with-needs systemd $(VENV)/systemd
 	@touch $@
 
-# The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages.
+# The page is tested in a real browser: one that is installed, else Debian's, unpacked beside the Python packages. What is
+# tested on another ROS than Jazzy needs none.
 $(STAMPS)/browser: requirements/debian.sh $(STAMPS)/build
-	@for name in chromium-headless-shell chromium google-chrome; do \
+	@[ $(ROS) = jazzy ] || exec touch $@; \
+	for name in chromium-headless-shell chromium google-chrome; do \
 	  ! command -v $$name >/dev/null || exec touch $@; \
 	done; \
 	echo "unpacking Chromium for the tests (100 MB to fetch)"; \
