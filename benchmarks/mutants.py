@@ -81,7 +81,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             what = _change(_places(tree)[index], variant)
             if what:
                 source = ast.unparse(ast.fix_missing_locations(tree))
-                line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+                where = node.target if isinstance(node, ast.comprehension) else node
+                line, column = getattr(where, "lineno", 0), getattr(where, "col_offset", 0)
                 yield Mutant(path, line, f"[{column}] {what}", source)
 
 

@@ -191,6 +191,8 @@ def test_while_it_waits_a_joint_that_is_not_where_it_should_be_stays_where_it_is
     np.testing.assert_allclose(found.splice.path(), expected, atol=1e-6)
     np.testing.assert_allclose(found.splice.end, expected[-1], atol=1e-6)
     assert found.splice.step[2] == 0.0
+    assert found.splice.commanded is not None, "what it is told now, whether it does it or not"
+    np.testing.assert_allclose(found.splice.commanded, ROWS[11], atol=1e-6)
 
 
 @pytest.mark.parametrize("told", [TOLD, None])

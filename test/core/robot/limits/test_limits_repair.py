@@ -224,13 +224,16 @@ def test_a_jump_where_the_chunk_is_joined_is_said() -> None:
     )
 
 
-def test_how_sharply_the_row_after_the_join_turns_is_judged_from_where_the_robot_is() -> None:
+@pytest.mark.parametrize("rows", [(-0.005, 0.0, -0.03, -0.06), (-0.005, 0.0, -0.03)])
+def test_how_sharply_the_row_after_the_join_turns_is_judged_from_where_the_robot_is(
+    rows: tuple[float, ...],
+) -> None:
     """Row by row the chunk goes on evenly; from where the robot was led it first leaps, and then stands nearly still."""
     end = np.array([-0.08, 0.0, 0.0, 0.0])
     motion = Motion(Start(end, end, ZERO), Splice(1, end, ZERO, lambda: end[None]))
-    checked = Check(LIMITS, DT_S, REJECT)(chunk(-0.005, 0.0, -0.03, -0.06), motion)
+    checked = Check(LIMITS, DT_S, REJECT)(chunk(*rows), motion)
     assert checked.violations == ("shoulder acceleration: 11 > 9.3 rad/s^2",)
-    repaired = Check(LIMITS, DT_S, CLIP)(chunk(-0.005, 0.0, -0.03, -0.06), motion)
+    repaired = Check(LIMITS, DT_S, CLIP)(chunk(*rows), motion)
     assert repaired.actions is not None
     moves = np.diff(repaired.actions[1:, 0], prepend=end[0])
     assert (np.abs(np.diff(moves)) <= BEND[0] + ROUNDING).all()
