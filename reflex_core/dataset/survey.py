@@ -180,8 +180,10 @@ def survey(
         if task not in episode.tasks:
             episode.tasks.append(task)
     if reading.layout is None or not reading.episodes:
-        said = ", ".join(f"{reason} {count}" for reason, count in sorted(reading.left_out.items())) or "none"
-        raise TraceError(f"no request can be exported: expected answers of a policy, got: {said}")
+        message = (
+            ", ".join(f"{reason} {count}" for reason, count in sorted(reading.left_out.items())) or "none"
+        )
+        raise TraceError(f"no request can be exported: expected answers of a policy, got: {message}")
     first = 0
     for episode in reading.episodes.values():
         episode.first_index, first = first, first + episode.count

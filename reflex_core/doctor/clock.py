@@ -56,8 +56,8 @@ def clock(
         return Finding("clock", OK, f"{date}, synchronised")
     if alone:
         return Finding("clock", OK, f"{date}, not synchronised; ROS is kept to this machine, so nobody minds")
-    said = f"{date}, not synchronised: stamps of other machines will look too old or too new"
-    return Finding("clock", WARN, said, SYNCHRONISE)
+    message = f"{date}, not synchronised: stamps of other machines will look too old or too new"
+    return Finding("clock", WARN, message, SYNCHRONISE)
 
 
 class _Timex(ctypes.Structure):

@@ -64,12 +64,12 @@ def seal(
         )
     fixture = recorded_chunk(policy, observation, seed, tolerance)
     atomic_write(folder / FIXTURE, fixture)
-    said = (
+    message = (
         f"`{FIXTURE}` is {what} and the chunk that this export made of it here, from seed {seed}; a difference of"
         f" {tolerance:g} is allowed.\nIt holds other machines to this one. Whether the export answers as in training,"
         " it does not say."
     )
-    _write_receipt(policy, said)
+    _write_receipt(policy, message)
 
 
 def seal_again(policy: Policy, *, force: bool = False) -> None:

@@ -38,13 +38,13 @@ def builds() -> Finding:
         if found.metadata["Name"]
     }
     found = sorted(f"{name} {version}" for name, version in installed.items() if BUILDS.fullmatch(name))
-    said = f"version {ort.__version__} from {', '.join(found) or 'a build of your own'}"
+    message = f"version {ort.__version__} from {', '.join(found) or 'a build of your own'}"
     if len(found) < 2:
-        return Finding("onnxruntime", OK, said)
+        return Finding("onnxruntime", OK, message)
     names = " ".join(line.split()[0] for line in found)
     keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else "onnxruntime"
     return Finding(
-        "onnxruntime", FAIL, f"{said}: they overwrite each other's files",
+        "onnxruntime", FAIL, f"{message}: they overwrite each other's files",
         f"pip uninstall {names}, then pip install {keep}",
     )  # fmt: skip
 
@@ -64,13 +64,13 @@ def providers(wanted: Wanted) -> Finding:
         return Finding("providers", level, str(error), fallback)
     reasons = {name: _refusal(name) for name in dict.fromkeys([*names, CPU])}
     starts = [name for name, reason in reasons.items() if not reason]
-    said = f"starts: {', '.join(starts) or 'none'}; this build has {', '.join(there)}"
+    message = f"starts: {', '.join(starts) or 'none'}; this build has {', '.join(there)}"
     broken = [f"{name} does not start: {reason}" for name, reason in reasons.items() if reason]
     if not broken:
-        return Finding("providers", OK, said)
+        return Finding("providers", OK, message)
     # of several the first is the one that was meant; the others stand in for it
     level = FAIL if reasons[names[0]] and not (wanted.allow_cpu_fallback and CPU in starts) else WARN
-    return Finding("providers", level, f"{'; '.join(broken)}; {said}", fallback)
+    return Finding("providers", level, f"{'; '.join(broken)}; {message}", fallback)
 
 
 def _refusal(provider: str) -> str:

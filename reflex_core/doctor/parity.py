@@ -60,8 +60,8 @@ def parity(policy: Policy) -> Finding:
         if not wanted:
             raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
     except Exception as error:  # arrays of other shapes and kinds raise whatever they like
-        said = str(error) if isinstance(error, ArrayError) else f"{type(error).__name__}: {error}"
-        return Finding("parity", FAIL, f"{path}: not readable: {said}", again)
+        message = str(error) if isinstance(error, ArrayError) else f"{type(error).__name__}: {error}"
+        return Finding("parity", FAIL, f"{path}: not readable: {message}", again)
     try:
         expected = (1, policy.contract.horizon, policy.contract.width)
         if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
@@ -73,19 +73,19 @@ def parity(policy: Policy) -> Finding:
         return Finding("parity", FAIL, f"{path}: the policy does not take the observation: {error}", again)
     except _ShapeError as error:
         return Finding("parity", FAIL, f"{path}: {error}", again)
-    said = "; ".join(
+    message = "; ".join(
         f"largest difference from the recorded {one.words} {difference:.1e}, {one.tolerance:g} is allowed"
         for one, difference in zip(wanted, differences, strict=True)
     )
     if all(difference <= one.tolerance for one, difference in zip(wanted, differences, strict=True)):
-        return Finding("parity", OK, said)
+        return Finding("parity", OK, message)
     on = policy.providers[0]
     if policy.inference_mode != "onnx_cpu":
         return Finding(
-            "parity", WARN, f"{said}, on {on}", "compare with --device cpu; half precision differs"
+            "parity", WARN, f"{message}, on {on}", "compare with --device cpu; half precision differs"
         )
     why, do = _cause(policy, recorded)
-    return Finding("parity", FAIL, f"{said}, on {on}; {why}", do)
+    return Finding("parity", FAIL, f"{message}, on {on}; {why}", do)
 
 
 class _ShapeError(Exception):

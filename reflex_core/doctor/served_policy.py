@@ -35,12 +35,12 @@ def safety(path: str) -> Finding:
     except ConfigurationError as error:
         return Finding("safety", FAIL, str(error), "correct the file; `reflex guard init` writes a good one")
     limited = ", ".join(found.joint_names) or "no joint"
-    said = f"{path}: limits of {limited}; mode {found.mode}"
+    message = f"{path}: limits of {limited}; mode {found.mode}"
     if found.notes:
         return Finding(
             "safety", WARN, "; ".join(found.notes), "leave it out, or check it where the robot is driven"
         )
-    return Finding("safety", OK, said)
+    return Finding("safety", OK, message)
 
 
 def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
@@ -80,8 +80,8 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         for slot in loaded.slots.values():
             name = "parity" if len(loaded.slots) == 1 else f"parity {slot.name}"
             if settings.denoise_steps or settings.chunk_size or settings.variant:
-                said = "not compared: steps, chunk size or variant are not the export's own"
-                yield Finding(name, OK, said)
+                message = "not compared: steps, chunk size or variant are not the export's own"
+                yield Finding(name, OK, message)
             else:
                 yield replace(parity(slot.policy), name=name)
     finally:
@@ -135,8 +135,8 @@ def _robot(loaded: ServingState, settings: Settings, drives: bool) -> Finding:
             return Finding("embodiment", FAIL, str(error), f"{do}; or --no-ros, which drives no robot")
         return Finding("embodiment", WARN, f"{why}; requests over HTTP are answered", do)
     if loaded.embodiment is None:
-        said = "none: actions are served raw and joint ranges are not checked"
-        return Finding("embodiment", WARN, said, name)
+        message = "none: actions are served raw and joint ranges are not checked"
+        return Finding("embodiment", WARN, message, name)
     return Finding(
         "embodiment", OK, f"{loaded.embodiment.name}: {', '.join(loaded.policy.binding.action_names)}"
     )

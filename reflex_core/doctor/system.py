@@ -101,11 +101,11 @@ def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: flo
     if why := unwritable(directory):
         return Finding(name, FAIL, f"{directory}: {why}", f"give {flag} a directory that can be written")
     free_mb = shutil.disk_usage(existing(directory)).free / 1e6
-    said = f"{directory}: writable, {free_mb / 1e3:.1f} GB free"
+    message = f"{directory}: writable, {free_mb / 1e3:.1f} GB free"
     if free_mb >= enough_mb:
-        return Finding(name, OK, said)
+        return Finding(name, OK, message)
     return Finding(
-        name, WARN if free_mb >= least_mb else FAIL, f"{said}, {enough_mb / 1e3:g} GB are good",
+        name, WARN if free_mb >= least_mb else FAIL, f"{message}, {enough_mb / 1e3:g} GB are good",
         f"make room, or give {flag} a directory on another disk",
     )  # fmt: skip
 
@@ -134,6 +134,6 @@ def port(host: str, number: int) -> Finding:
         except OSError as error:
             mine = "give --host an address of this machine"
             way_out = {errno.EADDRNOTAVAIL: mine, errno.EACCES: "take a --port from 1024 on"}
-            said = f"{host}:{number}: {error.strerror or error}"
-            return Finding("port", FAIL, said, way_out.get(error.errno or 0, other))
+            message = f"{host}:{number}: {error.strerror or error}"
+            return Finding("port", FAIL, message, way_out.get(error.errno or 0, other))
     return Finding("port", OK, f"{host}:{number} is free")

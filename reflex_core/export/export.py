@@ -107,8 +107,8 @@ class Export:
         if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.path)):
             raise ExportError(f"{self.config_path}: '{name}' ({purpose}) lies outside the export directory")
         if why := unreadable(path):
-            said = "missing" if why == "not there" else f"is {why}"
-            raise ExportError(f"{path}: {said}: the export needs it as {purpose}", "export-file-missing")
+            message = "missing" if why == "not there" else f"is {why}"
+            raise ExportError(f"{path}: {message}: the export needs it as {purpose}", "export-file-missing")
         return path
 
 

@@ -54,8 +54,8 @@ class FileKind:
 
 def check_pixels(height: int, width: int, max_pixels: int, field: str = "") -> None:
     """Raise ObservationError for a picture without pixels, or with more than `max_pixels`; field: what it came in."""
-    said = f"{field and field + ' is '}an image of {width}x{height} pixels"
+    message = f"{field and field + ' is '}an image of {width}x{height} pixels"
     if height < 1 or width < 1:
-        raise ObservationError(said, "bad-image")
+        raise ObservationError(message, "bad-image")
     if height * width > max_pixels:
-        raise ObservationError(f"{said}; at most {max_pixels} pixels are accepted", "image-too-large")
+        raise ObservationError(f"{message}; at most {max_pixels} pixels are accepted", "image-too-large")

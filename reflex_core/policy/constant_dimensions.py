@@ -44,15 +44,15 @@ class Constants:
         if index is None:
             return
         constant = statistics.shift[index]
-        said = f"the state's {self._named(index)} is {state[index]:.7g}, and all through training it was {constant:.7g}"
+        message = f"the state's {self._named(index)} is {state[index]:.7g}, and all through training it was {constant:.7g}"
         if not self._passes:
             raise ObservationError(
-                f"{said}: the policy has not seen it move (setting constant_state: pass lets it through)",
+                f"{message}: the policy has not seen it move (setting constant_state: pass lets it through)",
                 "state-off-constant",
             )
         times = self._seldom.times()
         if times:
-            log.warning("%s: passed on (%d times since the last log line)", said, times)
+            log.warning("%s: passed on (%d times since the last log line)", message, times)
 
     def _named(self, index: int) -> str:
         return f"number {index} ({self._names[index]})" if index < len(self._names) else f"number {index}"

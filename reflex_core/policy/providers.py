@@ -176,12 +176,12 @@ def started(placement: Placement, active: Sequence[str], path: Path) -> str:
     wanted = placement.providers[0]
     if wanted in active:
         return ""
-    said = f"{path}: asked for {wanted} but onnxruntime could only start {', '.join(active)}"
+    message = f"{path}: asked for {wanted} but onnxruntime could only start {', '.join(active)}"
     if not placement.allow_cpu_fallback:
         raise ConfigurationError(
-            f"{said}; check the CUDA and cuDNN libraries or take --device cpu", "silent-cpu-fallback"
+            f"{message}; check the CUDA and cuDNN libraries or take --device cpu", "silent-cpu-fallback"
         )
-    return f"{said}; it is served there, as --allow-cpu-fallback says"
+    return f"{message}; it is served there, as --allow-cpu-fallback says"
 
 
 def inference_mode(sessions: Sequence[Sequence[str]]) -> str:

@@ -92,8 +92,10 @@ def one(record: Recorded, target: Target, plan: Plan) -> RequestDiff:
     try:
         return diff(record, target.replay(record), plan.modes, plan.tolerances)
     except Exception as error:
-        said = " ".join(str(error).split()) or "no message"
-        return RequestDiff(record.seq, record.slot, error=f"{type(error).__name__}: {said}"[:MESSAGE_LENGTH])
+        message = " ".join(str(error).split()) or "no message"
+        return RequestDiff(
+            record.seq, record.slot, error=f"{type(error).__name__}: {message}"[:MESSAGE_LENGTH]
+        )
 
 
 def failed(totals: Totals, plan: Plan) -> bool:

@@ -27,7 +27,7 @@ def no_such(what: str, names: Sequence[str], known: Collection[str]) -> str:
         meant = nearest(names[0], known)
         return f"no such {what} {names[0]!r:.100}" + (f"; did you mean {meant}?" if meant else "")
     meant_by = {name: nearest(name, known) for name in names}
-    said = (
+    message = (
         f"{name!r:.100}" + (f" (did you mean {near}?)" if near else "") for name, near in meant_by.items()
     )
-    return f"no such {what}s: {', '.join(said)}"
+    return f"no such {what}s: {', '.join(message)}"

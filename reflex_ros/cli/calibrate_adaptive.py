@@ -181,10 +181,10 @@ def table(found: Sequence[Candidate], chosen: Candidate | None, bound: float, st
         if one is not chosen and (one.adaptive.patience > 1 or one.steps == steps):
             continue
         mark = "->" if one is chosen else "  "
-        said = f"{one.difference:9.2%}" + ("" if one.difference <= bound else "  too much")
+        message = f"{one.difference:9.2%}" + ("" if one.difference <= bound else "  too much")
         lines.append(
             f"{mark} {one.adaptive.threshold:9g}  {one.adaptive.min_steps:9}  {one.adaptive.patience:8}"
-            f"  {one.steps:5.2f}  {1 - one.steps / steps:5.0%}  {said}"
+            f"  {one.steps:5.2f}  {1 - one.steps / steps:5.0%}  {message}"
         )
     return "\n".join(lines)
 

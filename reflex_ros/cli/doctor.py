@@ -208,8 +208,8 @@ def http(settings: Settings) -> Iterator[Finding]:
             "api key", FAIL, str(error), f"set {VARIABLE}, or --api-key-file to a file that holds the key"
         )
         return
-    said = "asked for" if key else "none" if not settings.insecure else "none, as --insecure says"
-    yield Finding("api key", OK, said)
+    message = "asked for" if key else "none" if not settings.insecure else "none, as --insecure says"
+    yield Finding("api key", OK, message)
 
 
 def served(settings: Settings, drives: bool) -> Iterator[Finding]:

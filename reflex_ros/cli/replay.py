@@ -119,8 +119,8 @@ def _inspect(options: argparse.Namespace) -> int:
         bar.clear()
         print(f"records: {count}{_ending(source)}", file=out)
         for name, counted in (("answered by", kinds), ("slots", slots)):
-            said = ", ".join(f"{shown(kind)} {number}" for kind, number in sorted(counted.items()))
-            print(f"  {name}: {said or 'none'}", file=out)
+            message = ", ".join(f"{shown(kind)} {number}" for kind, number in sorted(counted.items()))
+            print(f"  {name}: {message or 'none'}", file=out)
         print(f"  with a recorded seed: {seeds}", file=out)
         _warn(source.warnings, out)
         status = TRACE_ERROR if source.damage and not options.allow_damage else PASSED

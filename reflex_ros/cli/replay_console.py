@@ -71,13 +71,13 @@ def _verdict(passed: bool) -> str:
 def _actions_words(actions: ActionsDiff) -> str:
     if actions.cosine is None or actions.max_abs is None:
         return f"shape {actions.recorded_shape}→{actions.replayed_shape} [FAIL]"
-    said = f"cos={actions.cosine:.6f} max_abs={actions.max_abs:.2e} {_verdict(actions.passed)}"
+    message = f"cos={actions.cosine:.6f} max_abs={actions.max_abs:.2e} {_verdict(actions.passed)}"
     wrong = [joint for joint in actions.joints if not joint.passed]
     if not wrong:
-        return said
+        return message
     worst = sorted(wrong, key=lambda joint: joint.max_abs / joint.allowed, reverse=True)[:JOINTS_SHOWN]
     named = ", ".join(f"{shown(joint.name)} {joint.max_abs:.2e}≥{joint.allowed:.0e}" for joint in worst)
-    return f"{said} {named}" + (f" and {len(wrong) - len(worst)} more" if len(wrong) > len(worst) else "")
+    return f"{message} {named}" + (f" and {len(wrong) - len(worst)} more" if len(wrong) > len(worst) else "")
 
 
 def _latency_words(latency: LatencyDiff) -> str:

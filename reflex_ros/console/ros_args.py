@@ -83,10 +83,10 @@ def _next(words: Iterator[str], option: str) -> str:
 
 
 def _no_option(word: str) -> str:
-    said = f"{escaped(word, 100)} is no option of ROS, and what follows {ROS_ARGS} is for ROS"
+    message = f"{escaped(word, 100)} is no option of ROS, and what follows {ROS_ARGS} is for ROS"
     if word.startswith("--") and (meant := nearest(word, _OPTIONS)):
-        return f"{said}; did you mean {meant}?"
-    return f"{said}: options of this program go before it, or behind {END}"
+        return f"{message}; did you mean {meant}?"
+    return f"{message}: options of this program go before it, or behind {END}"
 
 
 def _file(path: Path, node: str) -> dict[str, object]:
@@ -108,14 +108,14 @@ def _assignment(text: str) -> Source:
         from reflex_core.settings.parameter_file import matches, parameter_value
 
         if section and section != NODE and not matches(section, node):
-            raise SettingError(f"{said}: is for the node {section:.100}, and this is {node}")
+            raise SettingError(f"{message}: is for the node {section:.100}, and this is {node}")
         try:
             return {name: parameter_value(right)}
         except SettingError as error:
-            raise SettingError(f"{said}: {error}") from error
+            raise SettingError(f"{message}: {error}") from error
 
-    said = f"-p {text:.100}"
-    return said, read
+    message = f"-p {text:.100}"
+    return message, read
 
 
 def _remapped(rules: Sequence[str], names: Sequence[str]) -> str:

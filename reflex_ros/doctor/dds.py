@@ -100,15 +100,17 @@ def image_transport(environment: Mapping[str, str] = os.environ, folder: Path | 
     path = environment.get(chosen, chosen) if chosen != TRANSPORTS_VARIABLE else ""
     if not path:
         value = environment[chosen]
-        said = f"{chosen}={value}" if value else f"{chosen} is set to nothing"
-        return Finding(name, WARN, f"{said}: raw camera images may get lost", f"unset {chosen}, or {remedy}")
+        message = f"{chosen}={value}" if value else f"{chosen} is set to nothing"
+        return Finding(
+            name, WARN, f"{message}: raw camera images may get lost", f"unset {chosen}, or {remedy}"
+        )
     try:
         segment = largest_segment(Path(path))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         return Finding(name, WARN, f"{path}: {error}", remedy)
     if segment < SEGMENT_BYTES:
-        said = f"{path}: shared-memory segment of {segment} bytes, {SEGMENT_BYTES} are needed"
-        return Finding(name, WARN, said, remedy)
+        message = f"{path}: shared-memory segment of {segment} bytes, {SEGMENT_BYTES} are needed"
+        return Finding(name, WARN, message, remedy)
     return Finding(name, OK, f"{path}: shared-memory segment of {segment / 2**20:.0f} MB")
 
 

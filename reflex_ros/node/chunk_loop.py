@@ -143,8 +143,8 @@ class ChunkLoop:
             self._due_since_ns = None
             self._epoch += 1
             self.pacing.reset()
-            said = f"the clock of this machine was set by {step_s:+.1f} s: the robot held, and sensor data was dropped"
-            self.progress.note("clock_jump", said)
+            message = f"the clock of this machine was set by {step_s:+.1f} s: the robot held, and sensor data was dropped"
+            self.progress.note("clock_jump", message)
         return bool(step_s)
 
     @property

@@ -68,8 +68,8 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
         values["masked cameras"] = unfed
     problem = refusal or engine.reason
     level = OK if engine.state == READY else ERROR if problem or engine.state == DEGRADED else WARN
-    said = f"{engine.state}; no camera of the robot feeds {unfed}" if unfed else engine.state
-    return Finding("policy", level, problem or said, values | {"state": engine.state})
+    message = f"{engine.state}; no camera of the robot feeds {unfed}" if unfed else engine.state
+    return Finding("policy", level, problem or message, values | {"state": engine.state})
 
 
 def trouble(loop: ChunkLoop) -> str:
@@ -85,8 +85,8 @@ def command_finding(others: Sequence[str], topics: Sequence[str]) -> Finding:
     """Is this the only policy that commands the robot?"""
     values: dict[str, object] = {"topic": ", ".join(topics), "others": ", ".join(others) or "none"}
     if others:
-        said = f"the robot holds: {', '.join(others)} commands it too, on {values['topic']}; end one, then call ~/resume"
-        return Finding("commands", ERROR, said, values)
+        message = f"the robot holds: {', '.join(others)} commands it too, on {values['topic']}; end one, then call ~/resume"
+        return Finding("commands", ERROR, message, values)
     return Finding("commands", OK, "this policy alone", values)
 
 
@@ -125,11 +125,11 @@ def plausibility_finding(fault: Implausible | None, publishers: Sequence[str]) -
         return Finding("measured state", OK, "plausible", {})
     expected = "unknown" if fault.expected is None else f"{fault.expected:.6g}"
     values: dict[str, object] = {"joint": fault.joint, "value": f"{fault.reading:.6g}", "expected": expected}
-    said = f"{fault.reason}: {fault.text}"
+    message = f"{fault.reason}: {fault.text}"
     if len(publishers) > 1:
         values["publishers"] = ", ".join(publishers)
-        said += f"; {len(publishers)} publish joint states: {', '.join(publishers)}"
-    return Finding("measured state", ERROR, said, values)
+        message += f"; {len(publishers)} publish joint states: {', '.join(publishers)}"
+    return Finding("measured state", ERROR, message, values)
 
 
 def tracking_finding(error: str) -> Finding:
@@ -147,18 +147,18 @@ def clock_finding(smallest_s: Mapping[str, float]) -> Finding:
     ahead = {stream: -age for stream, age in smallest_s.items() if age < -SKEW_AHEAD_S}
     if ahead:
         worst = max(ahead, key=lambda stream: ahead[stream])
-        said = (
+        message = (
             f"the stamps of {worst} are at least {ahead[worst] * 1e3:.0f} ms in the future: the clock of this machine is"
             " behind the sensor's, and controllers may refuse chunks as over; synchronise the clocks (chrony, PTP)"
         )
-        return Finding("clocks", WARN, said, values)
+        return Finding("clocks", WARN, message, values)
     behind = smallest_s.get("state", 0.0)
     if behind > SKEW_BEHIND_S:
-        said = (
+        message = (
             f"no state was younger than {behind * 1e3:.0f} ms when it came: its transport is slow, or the clock of this"
             " machine is ahead of the robot's; synchronise the clocks (chrony, PTP)"
         )
-        return Finding("clocks", WARN, said, values)
+        return Finding("clocks", WARN, message, values)
     return Finding("clocks", OK, "agree as far as stamps show", values)
 
 
@@ -186,10 +186,10 @@ def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) ->
         **measured,
     }
     if window is not None and admission.violated:
-        said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
+        message = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms"
         refusing = admission.mode == "503"
         then = "no inference until it is met again" if refusing else f"mode {admission.mode}"
-        return Finding("timing", ERROR if refusing else WARN, f"{said}: {then}", values)
+        return Finding("timing", ERROR if refusing else WARN, f"{message}: {then}", values)
     if loop.progress.problem == "deadline":
         return Finding("timing", WARN, f"deadline missed: {loop.progress.problem_text}", values)
     if not loop.pacing.keeps_up(settings.margin_ms * 1e-3):
@@ -296,16 +296,16 @@ def _breaker(slot: PolicySlot, loaded: ServingState) -> Finding:
     todo = (
         "one request tries the model after each cooldown; once it is mended, ~/reset_breaker does so at once"
     )
-    said = f"{breaker.state}, {then}: {failures}; {todo}"
-    return Finding(concern, ERROR if holds else WARN, said, values)
+    message = f"{breaker.state}, {then}: {failures}; {todo}"
+    return Finding(concern, ERROR if holds else WARN, message, values)
 
 
 def _cloud(loaded: ServingState) -> Finding:
     if loaded.cloud is None:
         return Finding("cloud fallback", OK, "off", {})
     reachable = loaded.cloud.reachable
-    said = "stands by" if reachable else "not reachable: there is no help when the policy here fails"
-    return Finding("cloud fallback", OK if reachable else WARN, said, {"reachable": reachable})
+    message = "stands by" if reachable else "not reachable: there is no help when the policy here fails"
+    return Finding("cloud fallback", OK if reachable else WARN, message, {"reachable": reachable})
 
 
 def _recorders(recorders: Sequence[Watched]) -> Finding:

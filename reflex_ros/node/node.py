@@ -305,9 +305,9 @@ class ReflexNode:
         return self._episode_id
 
     def _reset_guard(self) -> str:
-        said = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
+        message = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
         problem = self._believe()
-        return f"{said}; {problem}" if problem else said
+        return f"{message}; {problem}" if problem else message
 
     def _believe(self) -> str:
         """Take the joints' present readings for true, because a person says so; return why that cannot be, else ""."""

@@ -80,8 +80,8 @@ def _sentence(error: Exception) -> str:
     """What was wrong; rcl says where in its own sources as well, over many lines."""
     if isinstance(error, ReflexError):
         return str(error)
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"ROS does not start the node: {said.partition(', at /')[0][:300]}"
+    message = " ".join(str(error).split()) or type(error).__name__
+    return f"ROS does not start the node: {message.partition(', at /')[0][:300]}"
 
 
 def _warn_of_lost_images(server: ReflexNode) -> None:

@@ -64,8 +64,8 @@ class LatencyPlot(QtWidgets.QWidget):
             _text(painter, self, LEFT - 6, y + 4, f"{value:g}", right=True)
         for seconds in (60, 45, 30, 15, 0):
             x = int(area.right() - area.width() * seconds / WINDOW_S)
-            said = "now" if seconds == 0 else f"-{seconds} s"
-            _text(painter, self, x, self.height() - 6, said, right=seconds == 0)
+            message = "now" if seconds == 0 else f"-{seconds} s"
+            _text(painter, self, x, self.height() - 6, message, right=seconds == 0)
 
     def _line(self, painter: Any, area: Any, top_ms: float, name: str, value_ms: float, colour: str) -> None:
         beyond = value_ms > top_ms

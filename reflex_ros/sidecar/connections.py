@@ -320,8 +320,8 @@ class Connection(web.RequestHandler):
             raise ConnectionError("the answer has begun")
         why = (message or (str(exc) if exc is not None else "")).split("\n", 1)[0]
         self._table.refused("not-http", self.peer, why)
-        said = "the request cannot be read as HTTP" if status < 500 else "the server failed on this request"
-        answer = response(problem(status, "not-http" if status < 500 else "internal-error", said, fresh_id()))
+        text = "the request cannot be read as HTTP" if status < 500 else "the server failed on this request"
+        answer = response(problem(status, "not-http" if status < 500 else "internal-error", text, fresh_id()))
         answer.force_close()
         return answer
 
@@ -330,8 +330,8 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; aiohttp's own, to what it refuses before the application is asked, repeats the request."""
         if isinstance(resp, web.HTTPException):
-            said = "the request asks for what this server does not do"
-            resp = response(problem(resp.status, "http-error", said, fresh_id()))
+            message = "the request asks for what this server does not do"
+            resp = response(problem(resp.status, "http-error", message, fresh_id()))
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
 

@@ -57,10 +57,10 @@ def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
     names = tuple(dict.fromkeys(escaped(name, MOST_CHARACTERS) for name, _ in found))
     times = _line.times()
     if times:
-        said = ", ".join(
+        message = ", ".join(
             f"{name} (did you mean {meant[name]}?)" if name in meant else name for name in names[:4]
         )
-        log.warning("%d requests had unknown fields, the last: %s", times, said)
+        log.warning("%d requests had unknown fields, the last: %s", times, message)
     return IgnoredFields(names, meant)
 
 

@@ -109,6 +109,6 @@ def _holding(look: Look | None) -> Headline | None:
 def _serving(loaded: ServingState) -> Headline:
     window = loaded.admission.window
     if window is not None and loaded.admission.violated:
-        said = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
-        return Headline(WARN, "SLOW", said)
+        message = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
+        return Headline(WARN, "SLOW", message)
     return Headline(GOOD, "READY", "A policy is serving.")

@@ -54,8 +54,8 @@ def _loaded(path: Path, policy: Policy) -> Judgement:
     to_do = list(_to_do(policy))
     if not to_do:
         return Judgement(str(path), EXPORT, READ, f"{export.model_version} loads", notes=tuple(notes))
-    said = "; ".join(why for why, _ in to_do)
-    return Judgement(str(path), EXPORT, COMMAND, said, "; ".join(do for _, do in to_do), tuple(notes))
+    message = "; ".join(why for why, _ in to_do)
+    return Judgement(str(path), EXPORT, COMMAND, message, "; ".join(do for _, do in to_do), tuple(notes))
 
 
 def _to_do(policy: Policy) -> Iterator[tuple[str, str]]:

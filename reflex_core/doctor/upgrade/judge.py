@@ -63,8 +63,8 @@ def _judged(found: kinds.Found, judge: Judge) -> Judgement:
     try:
         return judge(found.path)
     except Exception as error:  # libraries raise what they like, and one bad file must not hide the others
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Judgement(str(found.path), found.kind, REFUSED, said, "restore it from an intact copy")
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Judgement(str(found.path), found.kind, REFUSED, message, "restore it from an intact copy")
 
 
 def _unknown(found: kinds.Found) -> Judgement:
@@ -77,8 +77,8 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
     try:
         for number, entry in enumerate(kinds.files_below(path)):
             if number == kinds.MOST_FILES:
-                said = f"holds more than {kinds.MOST_FILES} files, the rest was not checked"
-                yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "name fewer at a time")
+                message = f"holds more than {kinds.MOST_FILES} files, the rest was not checked"
+                yield Judgement(str(path), kinds.FOLDER, REFUSED, message, "name fewer at a time")
                 return
             found = kinds.found(entry)
             if found.kind not in judges and not found.damaged:
@@ -87,8 +87,8 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
                 judged.add(found.path)
                 yield _judged(found, judges[found.kind]) if found.kind in judges else _unknown(found)
     except OSError as error:
-        said = f"cannot be read: {error.strerror or error}"
-        yield Judgement(str(path), kinds.FOLDER, REFUSED, said, "make it readable, then look again")
+        message = f"cannot be read: {error.strerror or error}"
+        yield Judgement(str(path), kinds.FOLDER, REFUSED, message, "make it readable, then look again")
         return
     if not judged:
         yield Judgement(
@@ -96,5 +96,5 @@ def _of_folder(path: Path, judges: Mapping[str, Judge]) -> Iterator[Judgement]:
         )
     elif passed_over:
         rest = f" and {len(passed_over) - 5} more" if len(passed_over) > 5 else ""
-        said = f"skipped, of no kind that can be judged: {', '.join(passed_over[:5])}{rest}"
-        yield Judgement(str(path), kinds.FOLDER, READ, said)
+        message = f"skipped, of no kind that can be judged: {', '.join(passed_over[:5])}{rest}"
+        yield Judgement(str(path), kinds.FOLDER, READ, message)

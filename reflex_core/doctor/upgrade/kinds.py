@@ -149,8 +149,8 @@ def _of_arrays(path: Path) -> Found:
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         return Found(UNKNOWN, path, f"is not a valid .npz file: {error}", damaged=True)
     if sum(sizes.values()) > 1 << 30:
-        said = "unpacks to more than 1 GiB, more than any file of reflex"
-        return Found(UNKNOWN, path, said, damaged=True)
+        message = "unpacks to more than 1 GiB, more than any file of reflex"
+        return Found(UNKNOWN, path, message, damaged=True)
     if sizes.keys() >= _HEAD_ARRAYS:
         return Found(HEAD, path)
     if sizes.keys() >= _PARITY_ARRAYS:

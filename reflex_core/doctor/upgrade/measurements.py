@@ -28,8 +28,8 @@ def judge_calibration(path: Path) -> Judgement:
     stale = {key: entry["stale"] for key, entry in held["entries"].items() if entry["stale"]}
     if stale:
         key, why = next(iter(stale.items()))
-        said = f"{len(stale)} of {len(held['entries'])} entries would be measured again: {key}: {why}"
-        return Judgement(str(path), CALIBRATION, COMMAND, said, again)
+        message = f"{len(stale)} of {len(held['entries'])} entries would be measured again: {key}: {why}"
+        return Judgement(str(path), CALIBRATION, COMMAND, message, again)
     return Judgement(str(path), CALIBRATION, READ, f"{len(held['entries'])} entries in use", notes=(HASHES,))
 
 

@@ -39,9 +39,9 @@ def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
     if path.is_dir() and (odd := _odd(entries(path))):
         return Judgement(str(path), BAG, REFUSED, odd, "take it out of the bag's directory")
     if path.is_file() and path.suffix not in BAG_SUFFIXES:
-        said = "a file of a bag without its file extension"
+        message = "a file of a bag without its file extension"
         return Judgement(
-            str(path), BAG, COMMAND, said, f"mv {quote(str(path))} {quote(str(path) + bag_suffix(path))}"
+            str(path), BAG, COMMAND, message, f"mv {quote(str(path))} {quote(str(path) + bag_suffix(path))}"
         )
     try:
         with open_bag(path) as source:
@@ -56,13 +56,13 @@ def judge_bag(path: Path, open_bag: OpenBag) -> Judgement:
 
 def _read(path: Path, kind: str, source: Source) -> Judgement:
     count = sum(1 for _ in source)
-    said = f"requests: {count}, recorded with {_model(source.header)}"
+    message = f"requests: {count}, recorded with {_model(source.header)}"
     # `settings` is in what this program recorded, `preprocessing` in what it recorded since the first version
     notes = (FIRST_VERSION,) if "settings" in source.header and "preprocessing" not in source.header else ()
     if source.damage:
         do = f"reflex replay {quote(str(path))} --allow-damage --model EXPORT"
-        return Judgement(str(path), kind, COMMAND, f"{said}; {source.damage[0]}", do, notes)
-    return Judgement(str(path), kind, READ, said, notes=notes)
+        return Judgement(str(path), kind, COMMAND, f"{message}; {source.damage[0]}", do, notes)
+    return Judgement(str(path), kind, READ, message, notes=notes)
 
 
 def _model(header: Mapping[str, Any]) -> str:
@@ -95,6 +95,6 @@ def judge_audit(path: Path) -> Judgement:
         )
     if verdict.finding is not None:
         return Judgement(str(path), AUDIT, REFUSED, str(verdict.finding), again)
-    said = f"{verdict.records} records in {verdict.files} files, chain unbroken; serving continues it"
+    message = f"{verdict.records} records in {verdict.files} files, chain unbroken; serving continues it"
     note = "`reflex audit verify` exits with 3 instead of 0 unless --head proves the end"
-    return Judgement(str(path), AUDIT, READ, said, notes=(note,))
+    return Judgement(str(path), AUDIT, READ, message, notes=(note,))

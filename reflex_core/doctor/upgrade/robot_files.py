@@ -48,12 +48,12 @@ def judge_embodiment(path: Path) -> Judgement:
             "correct what the sentence names (docs/reference/embodiments.md); lengths and angles in m and rad"
         )
         return Judgement(str(path), EMBODIMENT, REFUSED, str(error), do)
-    said = f"{robot.name}: {len(robot.action_min)} actions at {robot.frequency_hz:g} Hz"
+    message = f"{robot.name}: {len(robot.action_min)} actions at {robot.frequency_hz:g} Hz"
     note = (
         "a gripper command up to saturation_tolerance (0.05 of its range) beyond the range is clipped without counting"
         " towards the guard's trip"
     )
-    return Judgement(str(path), EMBODIMENT, READ, said, notes=(note,) if robot.gripper else ())
+    return Judgement(str(path), EMBODIMENT, READ, message, notes=(note,) if robot.gripper else ())
 
 
 def judge_safety(path: Path) -> Judgement:
@@ -65,8 +65,8 @@ def judge_safety(path: Path) -> Judgement:
     except ReflexError as error:
         do = "correct what the sentence names, or write it anew: reflex guard init --urdf FILE --output FILE"
         return Judgement(str(path), SAFETY, REFUSED, str(error), do)
-    said = f"limits of {', '.join(config.joint_names) or 'no joint'}; mode {config.mode}"
-    return Judgement(str(path), SAFETY, READ, said)
+    message = f"limits of {', '.join(config.joint_names) or 'no joint'}; mode {config.mode}"
+    return Judgement(str(path), SAFETY, READ, message)
 
 
 def judge_observation(path: Path) -> Judgement:
