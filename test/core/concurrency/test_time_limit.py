@@ -66,7 +66,7 @@ def test_a_head_and_a_recorded_chunk_that_are_pipes_are_refused(tmp_path: Path) 
 
     os.mkfifo(tmp_path / "head.npz")
     with pytest.raises(
-        ConfigurationError, match=r"head\.npz: the A2C2 checkpoint must be a regular file, it is a FIFO"
+        ConfigurationError, match=r"head\.npz: the A2C2 checkpoint: must be a regular file, it is a FIFO"
     ):
         read_checkpoint(tmp_path / "head.npz")
     policy = load_policy(open_export(echo(tmp_path / "echo", felt=7, image=False, images=[])), None, "cpu", 1)

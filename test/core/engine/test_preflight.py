@@ -54,7 +54,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"split": 80}, "--split 80"),
     ({"shadow_policy": "{}/nope"}, "nope: no such export directory"),
     ({"a2c2_checkpoint": "{}/nope.npz"}, "nope.npz: the A2C2 checkpoint cannot be read"),
-    ({"a2c2_checkpoint": "{}/file"}, "file: expected an .npz file"),
+    ({"a2c2_checkpoint": "{}/file"}, "expected an .npz file"),
     ({"cloud_fallback": "notaurl"}, "setting 'cloud_fallback': 'notaurl' is not the URL"),
     ({"cloud_fallback": "http://cloud:8000", "cloud_api_key_file": "{}/nope"}, "setting 'cloud_api_key_file'"),
     ({"cloud_fallback": "http://cloud:8000", "cloud_api_key_file": "{}/empty"}, "is empty"),
