@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import shared_memory
+from domains import own_block, own_domain
 from exports import EXPORTS
 from http_client import Client
 from servers import ExportDir, MakeEngine, Server
@@ -17,6 +20,19 @@ from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.cloud_client import connect_cloud
 from reflex_ros.sidecar.server import Sidecar
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ros_of_its_own() -> Iterator[None]:
+    """What is started without a domain takes part in one where no neighbour is; what was killed leaves no shared memory."""
+    before = shared_memory.segments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(own_domain()))
+        patch.setenv(
+            "ROS_AUTOMATIC_DISCOVERY_RANGE", os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        )
+        yield
+    shared_memory.remove_dead(shared_memory.segments() - before, own_block())
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from asking import figure
+from children import end
 from http_client import PATIENCE_S, Client, jpeg, wait_for
 from repository import ROOT
 from ros_world import REACH_HOME
@@ -66,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     finally:
-        process.kill()
+        end(process)
 
 
 @pytest.mark.parametrize("export", ["./v1/", "./v2/"])

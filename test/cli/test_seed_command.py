@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asking import families, figure
+from children import end
 from exports import PANDA_JOINTS
 from http_client import PATIENCE_S, Answer, Client, wait_for
 from repository import ROOT
@@ -100,8 +101,7 @@ def serving(place: Place) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
         assert process.poll() is None, (place.directory / "log").read_text()
         yield client, process
     finally:
-        process.kill()
-        process.communicate()
+        end(process)
 
 
 def run(place: Place) -> Run:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration, Time
+from domains import free_domain
 from numpy.typing import NDArray
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -26,7 +27,6 @@ from reflex_ros.demo.processes import (
     Child,
     DemoError,
     check_alive,
-    free_domain,
     ros_environment,
     start,
     stop,
@@ -58,7 +58,7 @@ def robot_child(log: Path, *parameters: str) -> Child:
 def ros_domain() -> Iterator[None]:
     """An environment of its own for the processes and for the participant in this one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ROS_DOMAIN_ID", raising=False)
+        patch.setenv("ROS_DOMAIN_ID", str(free_domain()))
         for name, value in ros_environment(os.environ).items():
             patch.setenv(name, value)
         yield

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from children import WITHOUT_SHARED_MEMORY
 from demos import PATIENCE_S, Demo, wait_for
 from reflex_ros.msg import ActionChunk
 
@@ -40,8 +41,8 @@ def is_running(pid: int) -> bool:
 def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     started: list[Demo] = []
 
-    def start(*arguments: str) -> Demo:
-        started.append(Demo(tmp_path / "out", *arguments))
+    def start(*arguments: str, **environment: str) -> Demo:
+        started.append(Demo(tmp_path / "out", *arguments, **environment))
         return started[-1]
 
     yield start
@@ -142,7 +143,7 @@ def test_robot_and_policy_stay_up_for_curl_when_asked_to(demo: Callable[..., Dem
 
 @pytest.mark.parametrize("victim", ["robot", "policy"])
 def test_a_part_that_dies_fails_the_demo_with_a_sentence(demo: Callable[..., Demo], victim: str) -> None:
-    running = demo("--episodes", "20", "--port", "0")
+    running = demo("--episodes", "20", "--port", "0", **WITHOUT_SHARED_MEMORY)
     running.wait_for("first chunk followed")
     os.kill(running.pid(victim), signal.SIGKILL)
     assert running.end() == 1
@@ -152,7 +153,7 @@ def test_a_part_that_dies_fails_the_demo_with_a_sentence(demo: Callable[..., Dem
 
 
 def test_children_end_with_a_runner_that_is_killed(demo: Callable[..., Demo]) -> None:
-    running = demo("--episodes", "20", "--port", "0")
+    running = demo("--episodes", "20", "--port", "0", **WITHOUT_SHARED_MEMORY)
     running.wait_for("first chunk followed")
     children = [running.pid("robot"), running.pid("policy")]
     running.process.kill()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from domains import free_domain
 from repository import ROOT
 
 from reflex_core.settings.table import TABLE
@@ -38,7 +39,10 @@ def test_the_window_command_is_understood(tmp_path: Path) -> None:
     assert words[0] == "python3"
     picture = tmp_path / "panel.png"
     environment = dict(
-        os.environ, QT_QPA_PLATFORM="offscreen", ROS_DOMAIN_ID="84", XDG_RUNTIME_DIR=str(tmp_path)
+        os.environ,
+        QT_QPA_PLATFORM="offscreen",
+        ROS_DOMAIN_ID=str(free_domain()),
+        XDG_RUNTIME_DIR=str(tmp_path),
     )
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     done = subprocess.run(

@@ -18,6 +18,7 @@ import pytest
 from builds import build_wheel, copy_source, metadata, run, tracked_below
 from catkin_pkg.package import parse_package
 from catkin_pkg.package_version import get_forthcoming_label
+from domains import free_domain
 from pyproject_file import project, requirements
 from repository import ROOT
 from tutorial import blocks, commands_of, reader
@@ -303,7 +304,7 @@ def test_shared_memory_profile_holds_ten_raw_images_and_is_used(tmp_path: Path) 
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": "71",
+        "ROS_DOMAIN_ID": str(free_domain()),
     }
     printed = run(sys.executable, "-c", code, cwd=tmp_path, **variables)
     assert int(printed.splitlines()[-1]) >= 16 * 1024 * 1024  # Fast DDS may have said something before

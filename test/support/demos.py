@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from domains import free_domain
+
 PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 
 
@@ -24,16 +26,15 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 class Demo:
     """A running `make demo` and everything that it has printed."""
 
-    def __init__(self, out: Path, *arguments: str) -> None:
+    def __init__(self, out: Path, *arguments: str, **environment: str) -> None:
         self.out = out
         self.printed_path = out.parent / f"{out.name}.txt"
-        environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
         with self.printed_path.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "reflex_ros.demo.run", "--out", str(out), *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=os.environ | {"ROS_DOMAIN_ID": str(free_domain())} | environment,
             )
 
     @property

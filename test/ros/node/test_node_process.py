@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from children import WITHOUT_SHARED_MEMORY, end
+from domains import free_domain
 from http_client import Client
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.parameter import parameter_value_to_python
@@ -27,33 +29,37 @@ from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 from reflex_ros.settings_sources import given
 
 Start = Callable[..., subprocess.Popen[str]]
-DOMAIN = 41 + os.getpid() % 20
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def domain() -> int:
+    return free_domain()
+
+
+@pytest.fixture
+def start(domain: int) -> Iterator[Start]:
+    """`start("module", "argument", FASTDDS_BUILTIN_TRANSPORTS="UDPv4")`: a process in the domain of the test."""
     processes: list[subprocess.Popen[str]] = []
 
-    def run(*command: str) -> subprocess.Popen[str]:
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    def run(*command: str, **changes: str) -> subprocess.Popen[str]:
+        environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
         for name in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", *PROFILE_VARIABLES):
             environment.pop(name, None)
         found = subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", *command], env=environment | changes, stderr=subprocess.PIPE, text=True
         )
         processes.append(found)
         return found
 
     yield run
     for process in processes:
-        process.kill()
-        process.communicate()
+        end(process)
 
 
 @pytest.fixture
-def outsider() -> Iterator[Robot]:
+def outsider(domain: int) -> Iterator[Robot]:
     """Listens, and speaks the instruction; publishes neither camera nor joints."""
-    found = Robot(DOMAIN)
+    found = Robot(domain)
     found.camera_on = found.joints_on = False
     found.positions = list(REACH_HOME)
     yield found
@@ -88,7 +94,7 @@ def test_a_signal_leaves_the_robot_holding_and_ends_with_status_0(
 def test_the_node_survives_the_death_of_the_robot_process(start: Start, outsider: Robot) -> None:
     def robot() -> subprocess.Popen[str]:
         remap = "joint_trajectory:=/reflex/joint_trajectory"
-        return start("reflex_ros.demo.robot", "--ros-args", "-r", remap)
+        return start("reflex_ros.demo.robot", "--ros-args", "-r", remap, **WITHOUT_SHARED_MEMORY)
 
     first = robot()
     process = serve(start, "demo")
@@ -206,10 +212,10 @@ def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
     assert outsider.trajectories == []
 
 
-def test_two_nodes_live_side_by_side_in_their_namespaces(start: Start) -> None:
+def test_two_nodes_live_side_by_side_in_their_namespaces(start: Start, domain: int) -> None:
     for name in ("left", "right"):
         serve(start, "demo", "--robot-id", name, "--ros-args", "-r", f"__ns:=/{name}")
-    spinner = Spinner(DOMAIN)
+    spinner = Spinner(domain)
     from rclpy.node import Node
 
     node = Node("looker", context=spinner.context)

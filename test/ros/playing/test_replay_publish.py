@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bags import bags
+from children import end
 from domains import free_domain
 from first_version import MADE
 from rclpy.node import Node
@@ -130,8 +131,7 @@ class Scene:
 
     def close(self) -> None:
         for process in self.processes:
-            process.kill()
-            process.wait()
+            end(process)
         self.spinner.close()
         self.node.destroy_node()
 

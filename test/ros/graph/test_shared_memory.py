@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests clean up what participants that were killed leave in /dev/shm, and touch nothing that is in use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import shared_memory
+from domains import free_domain, own_block
+
+PARTICIPANT = """
+import rclpy, sys
+rclpy.init(domain_id=int(sys.argv[1]))
+node = rclpy.create_node("participant")
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def participant(domain: int) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARTICIPANT, str(domain)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "there\n"
+        yield process
+    finally:
+        process.communicate("")
+
+
+def test_what_a_killed_participant_leaves_is_removed_and_what_a_living_one_uses_is_not() -> None:
+    before = shared_memory.segments()
+    with participant(free_domain()) as first:
+        dying = {name for name in shared_memory.segments() - before if "port" not in name}
+        assert dying
+        with participant(free_domain()):
+            living = {name for name in shared_memory.segments() - before - dying if "port" not in name}
+            assert living
+            first.kill()
+            first.wait()
+            removed = shared_memory.remove_dead(dying | living, own_block())
+            assert dying <= removed
+            assert not living & removed
+            assert living <= shared_memory.segments()
+    assert not dying & shared_memory.segments()
+
+
+def test_ports_of_the_domains_of_others_stay() -> None:
+    assert shared_memory.remove_dead({"fastrtps_port7000", "fastrtps_port99999"}, [1]) == set()
