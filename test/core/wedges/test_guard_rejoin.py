@@ -215,6 +215,29 @@ def test_what_both_looks_changed_is_said_and_counted() -> None:
     assert robot.guard.status().inference_count == 2
 
 
+def test_what_the_first_look_changed_and_the_second_left_alone_is_counted_as_well() -> None:
+    robot = Robot()
+    actions: Floats = rows(MIDDLE)
+    actions[:, 0] = RAMP[:, 0]  # begins too far away at the second look
+    actions[-1, 1] = 50.0  # outside the range at the first
+    served, late = robot.late(actions)
+    assert served.guard.clamp_count == 1
+    assert late.guard.clamp_count == (late.chunk.actions != actions).sum() > HORIZON
+
+
+def test_a_chunk_that_another_one_overtook_counts_as_it_did_at_the_first_look() -> None:
+    """Nobody knows any more how many clamped ones came before it."""
+    robot = Robot(clamps=9)
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    robot.judged(dataclasses.replace(asked, request_id="request-2"), rows(MIDDLE))
+    robot.wait(0.3)
+    assert robot.guard.rejoined(asked, served, 6).guard.clamped
+    assert robot.guard.status(ROS).consecutive_clamps == 0
+
+
 @pytest.mark.parametrize("actions", [RAMP, OVER], ids=["clean at first", "changed twice"])
 def test_a_chunk_counts_once_towards_the_trip_whichever_look_changed_it(actions: Floats) -> None:
     robot = Robot(clamps=3)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.robot_world import ARM, NAMES, PICTURE
-from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.robot.joint_gate import IMPLAUSIBLE, joint_gate
 from reflex_core.robot.path_tolerance import PATH_TOLERANCE_VIOLATED, path_tolerance
 from reflex_core.values import Observation
 from reflex_ros.messages.raw import IMAGE, Arrival
 from reflex_ros.node.observation_buffer import (
     FUTURE_NS,
     NAMES_KEPT,
+    NOTHING_CONSUMED,
     Gates,
     ObservationBuffer,
     RefusedObservationError,
@@ -362,3 +363,96 @@ def test_in_simulated_time_stamps_say_when_a_joint_was_where() -> None:
     assert buffer.fault() is None
     reads(620)
     assert buffer.fault() is not None
+
+
+def test_on_the_wall_clock_arrivals_say_when_a_joint_was_where_and_no_stamp_does() -> None:
+    scene = Scene()
+    rows = np.array([HOME], np.float32) + np.arange(1, 41, dtype=np.float32)[:, None] * np.float32(0.05)
+    scene.buffer.commanded(NAMES, rows, 50 * MS, NOW_NS, 0.05)  # 1 rad/s
+    for _ in range(58):
+        scene.reads(HOME)
+    assert scene.buffer.fault() is None
+    for _ in range(4):
+        scene.reads(HOME)
+    assert scene.buffer.fault() is not None
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_after_a_silence_a_joint_is_where_it_was_told_to_be_or_where_somebody_moved_it(
+    released: bool,
+) -> None:
+    """Further than the plausibility margin from its command, and nearer than the path tolerance."""
+    scene = Scene()
+    scene.buffer.commanded(NAMES, np.array([HOME], np.float32), 50 * MS, NOW_NS, 0.05)
+    if released:
+        scene.buffer.released(0)
+    scene.monotonic_ns += 1000 * MS
+    scene.reads([HOME[0] + 0.35, *HOME[1:]])
+    fault = scene.buffer.fault()
+    assert (fault is None) is released
+    assert fault is None or fault.reason == IMPLAUSIBLE
+
+
+def test_when_the_clock_jumped_pictures_and_states_of_every_kind_are_from_before() -> None:
+    scene = Scene()
+    scene.buffer.put_vector(message(NOW_NS), np.zeros(4, np.float32))
+    scene.take()
+    scene.buffer.clear()
+    scene.reads(HOME)
+    assert scene.refused()[0] == "camera_missing"
+    scene.sees()
+    np.testing.assert_allclose(scene.take().state, HOME, atol=1e-6)
+
+
+def test_before_anything_was_taken_nothing_was_consumed() -> None:
+    assert Scene().buffer.consumed == NOTHING_CONSUMED
+
+
+def test_how_late_states_that_are_no_joints_come_is_known_as_well() -> None:
+    buffer = ObservationBuffer((), (), True)
+    buffer.put_vector(message(NOW_NS), np.zeros(4, np.float32))
+    assert buffer.lags.smallest_s() == {"state": pytest.approx(3e-3)}
+
+
+@pytest.mark.parametrize("age_ms", [301.0, -1100.0])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_measurement_of_two_messages_is_as_bad_as_the_worse(age_ms: float, first: bool) -> None:
+    scene = Scene()
+    scene.reads(HOME[:4], NAMES[:4], age_ms=age_ms if first else 20.0)
+    scene.reads(HOME[4:], NAMES[4:], age_ms=20.0 if first else age_ms)
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
+
+
+def test_a_measurement_of_which_a_part_is_silent_is_none() -> None:
+    """Its stamp is from the future, and alone would keep it young."""
+    scene = Scene()
+    scene.reads(HOME, age_ms=-500.0)
+    for _ in range(31):
+        scene.reads(HOME[:4], NAMES[:4])
+    assert scene.buffer.measured(NAMES[:4], NOW_NS, 300.0) is not None
+    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
+
+
+@pytest.mark.parametrize(("reading", "known"), [(0.04, True), (math.nan, False), (math.inf, False)])
+def test_a_measurement_of_a_joint_that_only_the_actions_have_is_a_number(reading: float, known: bool) -> None:
+    """No policy reads it, so that no gate judges it; a robot is not held at it all the same."""
+    scene = Scene()
+    scene.reads([reading], ("gripper",))
+    assert (scene.buffer.measured((*NAMES, "gripper"), NOW_NS, 300.0) is not None) is known
+
+
+def test_the_age_of_a_state_that_is_no_joints_is_said_and_of_what_was_never_seen_none() -> None:
+    buffer = ObservationBuffer(("camera",), NAMES, True)
+    assert buffer.ages_ms(NOW_NS) == {}
+    buffer.put_vector(message(NOW_NS - 40 * MS), np.zeros(4, np.float32))
+    assert buffer.ages_ms(NOW_NS) == {"state": pytest.approx(40.0)}
+
+
+def test_what_is_missing_is_said_with_the_topic_it_should_come_on() -> None:
+    buffer = ObservationBuffer(("camera",), NAMES, True)
+    buffer.topics = {"camera": "/wrist/image", "state": "/joint_states"}
+    with pytest.raises(RefusedObservationError, match="on /joint_states lack"):
+        buffer.take(NOW_NS, GATES)
+    buffer.put_joints(message(NOW_NS, "sensor_msgs/msg/JointState"), NAMES, HOME)
+    with pytest.raises(RefusedObservationError, match="no image from camera 'camera' yet on /wrist/image"):
+        buffer.take(NOW_NS, GATES)
