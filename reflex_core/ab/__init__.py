@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What traces of two policies say about which of them is better. No ROS, no files but the traces."""
+"""Compare two policies by their traces: which one succeeds more often. No ROS, no files but the traces."""

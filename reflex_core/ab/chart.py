@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as a picture: success of each slot with its interval, and how the evidence grew. SVG, nothing to install."""
+"""Draw the report as an SVG file: success rate of each slot with its interval, and how the evidence grew."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = ("#1f6fb4", "#d1661c", "#4d8c3b", "#7a5aa6")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A plot: where it is in the picture (pixels), and which values its edges stand for."""
+    """One plot: its place in the image (pixels), and the values at its edges."""
 
     left: float
     right: float
@@ -25,16 +25,21 @@ class Panel:
     most_y: float
 
     def x(self, value: float) -> float:
-        """Pixels from the left."""
+        """Return the horizontal position of a value, in pixels from the left."""
         return self.left + (self.right - self.left) * value / self.most_x
 
     def y(self, value: float) -> float:
-        """Pixels from the top."""
+        """Return the vertical position of a value, in pixels from the top."""
         return BOTTOM - (BOTTOM - TOP) * (value - self.least_y) / (self.most_y - self.least_y)
 
 
 def picture(document: dict[str, Any], path: Sequence[tuple[int, float]]) -> str:
-    """An SVG file. document: of `report_document`; path: (episodes, log evidence) of the sequential test."""
+    """Return the report as the text of an SVG file.
+
+    Args:
+        document: What `report_document` returned.
+        path: (episodes, log evidence) after each episode of the sequential test.
+    """
     shapes = [*_success(document["slots"]), *_evidence(document["comparison"], path)]
     return "\n".join(
         [

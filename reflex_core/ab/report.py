@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tally comes to: a document for programs and a table for people."""
+"""Report a tally: a document for programs and a table for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 def report_document(tally: Tally, warnings: Sequence[str] = ()) -> Document:
-    """Everything, as plain values. Rates and p-values are 0..1, latencies milliseconds."""
+    """Return the whole report as plain values: rates and p-values 0..1, latencies in milliseconds."""
     return {
         "slots": {name: _slot(tally.slots[name]) for name in sorted(tally.slots)},
         "comparison": _comparison(tally),
@@ -61,7 +61,7 @@ def _slot(slot: SlotTally) -> Document:
 
 
 def _comparison(tally: Tally) -> Document | None:
-    """None until both slots have an outcome."""
+    """Compare the success rates of both slots; None until both have an outcome."""
     test = tally.test
     a, b = (test.rates[name] for name in SLOTS)
     if not (a.trials and b.trials):
@@ -78,7 +78,7 @@ def _comparison(tally: Tally) -> Document | None:
 
 
 def _sample_ratio(tally: Tally) -> Document | None:
-    """None where no record says what the split was."""
+    """Compare the share of episodes per slot with the configured split; None where no record holds the split."""
     if tally.routed == 0:
         return None
     off = tally.routed_to_a - tally.expected_in_a
@@ -104,7 +104,7 @@ def _doubts(tally: Tally) -> Iterator[str]:
 
 
 def table(document: Document) -> str:
-    """The document as text, at most 100 columns wide. What traces name (slots, models) is escaped: they may be anybody's."""
+    """Return the document as text, at most 100 columns wide. Names from traces (slots, models) are untrusted and escaped."""
     lines = [*_slot_lines(document["slots"]), "", *_verdict(document["comparison"])]
     lines += _ratio_lines(document["sample_ratio"])
     left_out = [f"{count} {what.replace('_', ' ')}" for what, count in document["left_out"].items() if count]

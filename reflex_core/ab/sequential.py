@@ -2,7 +2,7 @@
 """A test of two success rates that may be looked at after every episode, and stopped whenever it has decided.
 
 Under "both slots succeed equally often, at whatever rate" the chance that the test EVER decides is at most alpha,
-however often somebody looks and however episodes are shared between the slots, as long as the share does not depend on
+however often the result is looked at and however episodes are shared between the slots, as long as the share does not depend on
 outcomes yet to come. The price is more episodes than a test of a size fixed beforehand.
 
 Evidence is the likelihood of what was seen under a mixture of all pairs of rates (mixture SPRT: Robbins, Statistical
@@ -31,7 +31,7 @@ class Rate:
     trials: int = 0
 
     def plus(self, success: bool) -> Rate:
-        """One more trial."""
+        """Return the rate after one more trial."""
         return Rate(self.successes + success, self.trials + 1)
 
     @property
@@ -40,12 +40,12 @@ class Rate:
         return self.successes / self.trials if self.trials else 0.0
 
     def log_likelihood(self, rate: float) -> float:
-        """Natural logarithm of the chance of this very sequence."""
+        """Return the natural logarithm of the probability of this sequence of outcomes at a success rate."""
         failures = self.trials - self.successes
         return _times_log(self.successes, rate) + _times_log(failures, 1 - rate)
 
     def log_mixture(self) -> float:
-        """The same, averaged over all rates with the weight Beta(1/2, 1/2)."""
+        """Return the log likelihood averaged over all rates with the weight Beta(1/2, 1/2)."""
         failures = self.trials - self.successes
         return _log_beta(self.successes + 0.5, failures + 0.5) - _log_beta(0.5, 0.5)
 
@@ -61,16 +61,17 @@ def _log_beta(first: float, second: float) -> float:
 
 
 def log_evidence(a: Rate, b: Rate) -> float:
-    """Logarithm of the evidence against equal rates; 0 before there was anything to see."""
+    """Return the natural logarithm of the evidence against equal rates; 0 before the first outcome."""
     pooled = Rate(a.successes + b.successes, a.trials + b.trials)
     return a.log_mixture() + b.log_mixture() - pooled.log_likelihood(pooled.value)
 
 
 def difference_interval(a: Rate, b: Rate, alpha: float = ALPHA) -> tuple[float, float]:
-    """Every difference (rate of a minus rate of b) that the evidence does not exclude: holds at any time, too.
+    """Return the confidence interval of (rate of a minus rate of b); valid at any time, as it inverts the sequential test.
 
-    The set of all d whose null "a is d above b" has not been rejected; over time it misses the true difference with a
-    chance of at most alpha. An interval, because the profile likelihood falls to both sides of its peak.
+    The interval is the set of all d whose null hypothesis "a is d above b" has not been rejected; over time it misses the
+    true difference with a probability of at most alpha. The set is an interval, because the profile likelihood falls to
+    both sides of its peak.
     """
     if a.trials == 0 or b.trials == 0:
         return -1.0, 1.0
@@ -92,7 +93,7 @@ def _edge(a: Rate, b: Rate, least: float, inside: float, outside: float) -> floa
 
 
 def _profile(a: Rate, b: Rate, difference: float) -> float:
-    """The largest log likelihood of both when a's rate is `difference` above b's; concave in b's rate."""
+    """Return the largest log likelihood of both where a's rate is `difference` above b's; concave in b's rate."""
     low, high = max(0.0, -difference), min(1.0, 1.0 - difference)
 
     def at(rate: float) -> float:

@@ -38,7 +38,7 @@ class Latencies:
         self._total += 1
 
     def percentile(self, percentile: float) -> float | None:
-        """The latency that so many per cent do not exceed; None of nothing."""
+        """Return the latency that `percentile` per cent of the answers do not exceed; None without answers."""
         needed = max(1, math.ceil(self._total * percentile / 100))
         for place in sorted(self._counts):
             needed -= self._counts[place]
@@ -67,7 +67,7 @@ class SlotTally:
 
 @dataclass(slots=True)
 class Episode:
-    """slot: where it began, empty when no trace here says. mixed: two policies drove it. order: of its outcome."""
+    """slot: where it began, empty when no trace here holds it. mixed: both policies answered it. order: of its outcome."""
 
     slot: str
     mixed: bool = False
@@ -78,7 +78,7 @@ class Episode:
 class Tally:
     """Add every record of every trace in the order in which they were written, then `finish`.
 
-    split: percent of episodes for slot a where the records do not say themselves. An episode that is older than 100,000
+    split: percent of episodes for slot a where the records do not hold it. An episode that is older than 100,000
     newer ones is closed: records of it that come even later count as another one.
     """
 
@@ -107,7 +107,7 @@ class Tally:
             self._shadow(record)
 
     def finish(self) -> None:
-        """Close the episodes, in the order in which their outcomes came."""
+        """Close the episodes, in the order in which their outcomes were recorded."""
         for episode in sorted(self._episodes.values(), key=lambda episode: episode.order):
             self._close(episode)
         self._episodes.clear()

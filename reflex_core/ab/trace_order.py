@@ -14,7 +14,7 @@ PATTERNS = ("*.jsonl", "*.jsonl.gz")
 
 
 def trace_files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and those in the directories; each once. Raises TraceError where there is none."""
+    """Return the given files and those in the given directories, each once. Raises TraceError where there is none."""
     found: dict[Path, Path] = {}
     for path in paths:
         inside = [path]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the threshold of an export: how early its denoise loop may stop before the actions change too much.
+"""Calibrate the threshold of an export: how early its denoise loop may stop before the actions change too much.
 
-Stopping does not change the steps before it, so one full run tells what every threshold would have done.
+Stopping does not change the steps before it, so one full run shows the result of every threshold.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Course:
     changes: tuple[float, ...]
 
     def stops_after(self, adaptive: Adaptive) -> int:
-        """How many steps are taken."""
+        """Return after how many steps the loop stops."""
         steps = len(self.stopped)
         taken = range(1, steps)
         return next((step for step in taken if is_straight(self.changes[: step - 1], adaptive)), steps)
@@ -71,7 +71,7 @@ def course(policy: Policy, observation: Observation, seed: int) -> Course:
 
 
 def candidates(courses: Sequence[Course], ranges: NDArray[np.float64]) -> list[Candidate]:
-    """Every choice on every course. ranges: (action_dim,) the joints' ranges, in the actions' units."""
+    """Return every choice applied to every course. ranges: (action_dim,) the joints' ranges, in the actions' units."""
     steps = len(courses[0].stopped)
     differences = np.array(
         [np.abs((one.stopped - one.stopped[-1]) / ranges).max(axis=(1, 2)) for one in courses]
@@ -92,7 +92,7 @@ def _candidate(courses: Sequence[Course], differences: NDArray[np.float64], adap
 
 
 def choose(found: Sequence[Candidate], max_difference: float, steps: int) -> Candidate | None:
-    """The choice that saves most while its difference stays within `max_difference`; None when none saves anything.
+    """Return the choice that saves most steps while its difference stays within `max_difference`; None when none saves any.
 
     Of those within a twentieth of all steps of the best, the lowest threshold and the most steps before it counts: saving
     next to nothing more is no reason to be bolder on observations that were not measured.

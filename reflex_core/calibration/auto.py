@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--auto-calibrate`: what the cache says about this machine, robot and export, or a measurement that it then says."""
+"""`--auto-calibrate`: read this machine's, robot's and export's entry from the cache, or measure and store it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PolicyUnderTest:
         return self.policy.free_horizon
 
     def run(self) -> Run:
-        """One inference on a plain observation; waiting for a turn is none of it."""
+        """Run one inference on a plain observation; time spent waiting for the lock does not count."""
         stages = self.policy.predict(self.policy.canary(), seed=0).stages_ms
         total_ms = sum(taken for name, taken in stages.items() if name != "queue_ms")
         return Run(total_ms, stages["expert_denoise_ms"])
@@ -75,9 +75,12 @@ def auto_calibrate(
     machine: Fingerprint | None = None,
     now: datetime | None = None,
 ) -> tuple[Calibration, tuple[str, ...]]:
-    """(what to serve with, sentences for the log). Measuring takes seconds to minutes; the cache makes it a look-up.
+    """Return the calibration to serve with and messages for the log; measured where the cache has none.
 
-    Raises ConfigurationError when the cache cannot be written or the policy cannot be run at all.
+    Measuring takes seconds to minutes, the cache makes it a look-up.
+
+    Raises:
+        ConfigurationError: The cache cannot be written, or the policy cannot be run at all.
     """
     path, machine = path or kept.default_path(), machine or this_machine()
     now = now or datetime.now(timezone.utc)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What calibration found out, where it is kept, when it is out of date, and how it meets the flags somebody wrote."""
+"""Store calibrations on disk, detect stale ones, and merge them with the options that the user gave."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Calibration:
     timestamp: str
 
     def document(self) -> dict[str, Any]:
-        """As it stands in the cache file."""
+        """Return the entry as it is written to the cache file."""
         return {
             "chunk_size": self.chunk_size,
             "nfe": self.denoise_steps,
@@ -72,22 +72,22 @@ class Cache:
 
 
 def default_path() -> Path:
-    """~/.reflex/calibration.json."""
+    """Return ~/.reflex/calibration.json."""
     return Path.home() / ".reflex" / "calibration.json"
 
 
 def key_of(embodiment: str, model_hash: str) -> str:
-    """The entry of one robot and one export; an export that is served raw counts as `custom`."""
+    """Return the key of one robot and one export; an export that is served without a robot counts as `custom`."""
     return f"{embodiment or 'custom'}::{model_hash}"
 
 
 def cold_start_ms(embodiment: str) -> float:
-    """The latency compensation before anything is known: 60 ms for so100, 40 ms for every other robot."""
+    """Return the latency compensation before any measurement: 60 ms for so100, 40 ms for every other robot."""
     return COLD_START_MS.get(embodiment, COLD_START_ELSE_MS)
 
 
 def read(path: Path) -> Cache:
-    """The cache file. Raises FileNotFoundError, or ValueError for one that cannot be understood."""
+    """Read the cache file. Raises FileNotFoundError, or ValueError for a file that cannot be parsed."""
     document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         said = document.get("schema_version") if isinstance(document, dict) else document
@@ -122,7 +122,7 @@ def _calibration(entry: Mapping[str, Any]) -> Calibration:
 
 
 def stale(cache: Cache, key: str, machine: Fingerprint, now: datetime) -> str:
-    """'' when the entry may be used, else why not."""
+    """Return why the entry is out of date, '' when it may be used."""
     changed = machine.differences(cache.fingerprint)
     if changed:
         return f"it was measured on other hardware or software: {changed}"
@@ -149,7 +149,7 @@ def take_over(path: Path, key: str, earlier_key: str, machine: Fingerprint, now:
 
 
 def look_up(path: Path, key: str, machine: Fingerprint, now: datetime) -> tuple[Calibration | None, str]:
-    """(entry, '') when there is one that may be used, else (None, the reason in words)."""
+    """Return (entry, '') when there is one that may be used, else (None, the reason)."""
     try:
         cache = read(path)
     except FileNotFoundError:
@@ -224,10 +224,16 @@ def require_writable(path: Path) -> None:
 def resolve(
     values: Mapping[str, object], given: Collection[str], calibration: Calibration
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """(settings to use, sentences): what somebody wrote wins over what was measured, and the sentences say so.
+    """Return the settings to use and messages about them: an option that the user gave wins over a measured value.
 
-    values: the settings as they are. given: the names that somebody wrote. The result has providers, intra_op_threads,
-    denoise_steps, chunk_size and variant; a value that is not in `values` and not calibrated is left out.
+    Args:
+        values: The settings as they are.
+        given: Names of the settings that the user gave.
+        calibration: What was measured.
+
+    Returns:
+        providers, intra_op_threads, denoise_steps, chunk_size and variant; a value that is neither in `values` nor
+        calibrated is left out. The messages name each measured value that an option overrides.
     """
     found: dict[str, object] = {
         "intra_op_threads": calibration.intra_op_threads,

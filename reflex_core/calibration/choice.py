@@ -46,9 +46,9 @@ class Candidate:
 
 
 class Measurable(Protocol):
-    """A policy that is loaded as a candidate says.
+    """A loaded candidate policy.
 
-    denoise_steps and chunk_size: what it really takes. chunk_s: how long its chunk lasts on the robot, 0.0 where nobody says.
+    denoise_steps and chunk_size: its actual values. chunk_s: duration of its chunk on the robot, 0.0 where it is unknown.
     stepped: its denoise loop takes any number of steps. free_chunk: its graphs take a chunk of any length.
     """
 
@@ -68,7 +68,7 @@ class Measurable(Protocol):
     def free_chunk(self) -> bool: ...
 
     def run(self) -> Run:
-        """One whole inference on a plain observation."""
+        """Run one whole inference on a plain observation."""
 
 
 Load = Callable[[Candidate], Measurable]
@@ -89,7 +89,7 @@ class _Tried:
         return SHARE_OF_CHUNK * self.chunk_s * 1e3 if self.chunk_s > 0 else math.inf
 
     def with_steps_ms(self, steps: int) -> float:
-        """What it would take with other steps: the rest of it stays, the loop shrinks in proportion."""
+        """Estimate the latency with another number of steps: the loop scales in proportion, the rest stays."""
         loop_ms = self.measurement.denoise_ms
         return self.measurement.total_ms - loop_ms + loop_ms * steps / self.denoise_steps
 
@@ -104,11 +104,16 @@ def calibrate(
     effort: Effort = USUAL,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> tuple[Calibration, tuple[str, ...]]:
-    """(what is best here, sentences about what was found).
+    """Return the best calibration for this machine and messages about what was measured.
 
-    load: loads a candidate; ConfigurationError from it rules the candidate out. variants: as the export lists them.
-    providers: those of this onnxruntime. compensation_ms: the first guess where the measured p95 is not above it.
-    Raises ConfigurationError when no candidate loads and runs.
+    Args:
+        load: Loads a candidate; a ConfigurationError from it rules the candidate out.
+        variants: As the export lists them.
+        providers: Those of the installed onnxruntime.
+        compensation_ms: The first estimate, used where the measured p95 is not above it.
+
+    Raises:
+        ConfigurationError: No candidate loads and runs.
     """
     said: list[str] = []
     threads = thread_counts(cores)
@@ -150,12 +155,12 @@ def calibrate(
 
 
 def thread_counts(cores: int) -> tuple[int, ...]:
-    """Powers of two up to the physical cores, and all of them; the fewest first, for they win a tie."""
+    """Return the powers of two up to the physical cores, and all cores; ascending, as the smaller number wins a tie."""
     return tuple(sorted({cores, *(1 << power for power in range(cores.bit_length()) if 1 << power <= cores)}))
 
 
 def context() -> dict[str, str | None]:
-    """The versions that the figures depend on; None for a library that is not installed."""
+    """Return the versions that the measurements depend on; None for a library that is not installed."""
     return {key: _version(name) for key, name in PACKAGES.items()}
 
 
@@ -175,7 +180,7 @@ def _version(package: str) -> str | None:
 
 
 def _steps(trial: _Trial, best: _Tried) -> _Tried:
-    """As many denoise steps as the time allows, at most those configured, at least one."""
+    """Try as many denoise steps as the time allows, at most those configured, at least one."""
     if not best.stepped or best.measurement.total_ms <= best.budget_ms:
         return best
     fewer = [steps for steps in STEPS if steps < best.denoise_steps]
@@ -186,7 +191,7 @@ def _steps(trial: _Trial, best: _Tried) -> _Tried:
 
 
 def _chunk(trial: _Trial, best: _Tried) -> _Tried:
-    """Half the chunk where the whole one is too slow and the half is not: attention may cost the square of it."""
+    """Try half the chunk where the whole one is too slow and half of it is not: attention may cost the square of it."""
     half = best.chunk_size // 2
     if not best.free_chunk or half < 1 or best.measurement.total_ms <= best.budget_ms:
         return best
@@ -200,20 +205,20 @@ class _Trial:
     """Measures every candidate once."""
 
     def __init__(self, load: Load, effort: Effort, at_most: int) -> None:
-        """at_most: candidates there can be."""
+        """Make an empty trial. at_most: the largest number of candidates, for progress."""
         self._load, self._effort, self._at_most = load, effort, at_most
         self._tried: dict[Candidate, _Tried | None] = {}
         self._refusal = "nothing was tried"
 
     def first(self, candidates: Iterable[Candidate]) -> Candidate:
-        """The first that loads and runs. Raises ConfigurationError where none does."""
+        """Return the first candidate that loads and runs. Raises ConfigurationError where none does."""
         for candidate in candidates:
             if self.of(candidate) is not None:
                 return candidate
         raise self._none()
 
     def best(self, candidates: Iterable[Candidate]) -> _Tried:
-        """The fastest; a later one must be more than 5 % faster. Raises ConfigurationError where none runs."""
+        """Return the fastest; a later one must be more than 5 % faster. Raises ConfigurationError where none runs."""
         found: _Tried | None = None
         for candidate in candidates:
             tried = self.of(candidate)
@@ -229,7 +234,7 @@ class _Trial:
         return ConfigurationError(f"calibration found no way to run the policy: {self._refusal}")
 
     def of(self, candidate: Candidate) -> _Tried | None:
-        """None where it does not load or does not run."""
+        """Measure one candidate; None where it does not load or does not run."""
         if candidate not in self._tried:
             self._tried[candidate] = self._measured(candidate)
         return self._tried[candidate]

@@ -33,7 +33,7 @@ class Fingerprint:
     reflex_version: str
 
     def differences(self, other: Fingerprint) -> str:
-        """'' for the same machine, else what is different. A kernel update and 1 GB of RAM do not count."""
+        """Return what differs, '' for the same machine. A kernel update and 1 GB of RAM do not count."""
         changed = [
             f"{field.name} {getattr(other, field.name)} is now {getattr(self, field.name)}"
             for field in fields(self)
@@ -45,12 +45,12 @@ class Fingerprint:
         return ", ".join(changed)
 
     def document(self) -> dict[str, Any]:
-        """As it stands in the cache file."""
+        """Return the fingerprint as it is written to the cache file."""
         return asdict(self)
 
 
 def fingerprint_from(document: Mapping[str, Any]) -> Fingerprint:
-    """The inverse of `document`. Raises ValueError for what is none."""
+    """Return the inverse of `document`. Raises ValueError for anything else."""
     try:
         own = {field.name: document[field.name] for field in fields(Fingerprint)}
         own["ram_gb"], own["cpu_count"] = float(own["ram_gb"]), int(own["cpu_count"])
@@ -60,7 +60,7 @@ def fingerprint_from(document: Mapping[str, Any]) -> Fingerprint:
 
 
 def this_machine() -> Fingerprint:
-    """The fingerprint of this machine, as seen from this process."""
+    """Return the fingerprint of this machine, as seen from this process."""
     gpu = _gpu()
     return Fingerprint(
         gpu_uuid=gpu.get("uuid"),
@@ -77,7 +77,7 @@ def this_machine() -> Fingerprint:
 
 
 def ram_gb(meminfo: Path = Path("/proc/meminfo")) -> float:
-    """Memory of the machine in GB (10^9 bytes); 0.0 where there is no /proc."""
+    """Return the memory of the machine in GB (10^9 bytes); 0.0 where there is no /proc."""
     try:
         found = re.search(r"^MemTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -86,7 +86,7 @@ def ram_gb(meminfo: Path = Path("/proc/meminfo")) -> float:
 
 
 def physical_cores(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """Cores this process may use, two hardware threads of one core counted once."""
+    """Count the cores this process may use, two hardware threads of one core counted once."""
     allowed = len(os.sched_getaffinity(0))
     try:
         blocks = cpuinfo.read_text(encoding="utf-8").strip().split("\n\n")
@@ -106,7 +106,7 @@ def _field(block: str, name: str) -> str:
 
 
 def _gpu() -> dict[str, str]:
-    """uuid, name, driver and cuda of the first GPU; {} without one."""
+    """Return uuid, name, driver and cuda of the first GPU; {} without one."""
     row = _said("nvidia-smi", "--query-gpu=uuid,name,driver_version", "--format=csv,noheader")
     parts = [part.strip() for part in row.splitlines()[0].split(",")] if row else []
     if len(parts) != 3:

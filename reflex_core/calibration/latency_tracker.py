@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How late chunks really are, learnt from the requests that are served, and kept for the next start."""
+"""Track the latency of served requests, and store it for the next start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class LatencyTracker:
     """A listener of the engine. Thread-safe; `keep(ms)` is called on a thread of its own, and at `close`.
 
-    first_ms: what is known before 30 answers have been given.
+    first_ms: the estimate used before 30 answers.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LatencyTracker:
         self._thread.start()
 
     def __call__(self, _: Request, served: Served) -> None:
-        """Only fresh chunks count: what stood in at a deadline says nothing about the policy."""
+        """Count a fresh chunk; a fallback sent at a deadline shows nothing about the policy's latency."""
         if served.chunk.source != POLICY:
             return
         with self._lock:
@@ -56,7 +56,7 @@ class LatencyTracker:
             return self._window_ms.percentile(PERCENTILE) if known else self._first_ms
 
     def close(self) -> None:
-        """Keep what was learnt last, and end the thread. May be called again."""
+        """Store the newest estimate and end the thread. May be called again."""
         self._closing.set()
         self._thread.join()
 

@@ -80,7 +80,7 @@ def measure(run: Callable[[], Run], effort: Effort = USUAL) -> Measurement:
 
 
 def quality_score(variation: float) -> float:
-    """Linear from 1 at a coefficient of variation of 0.10 down to 0 at 0.30."""
+    """Return 1.0 at a coefficient of variation of 0.10 or less, falling linearly to 0.0 at 0.30."""
     return float(np.clip((USELESS - variation) / (USELESS - STEADY), 0.0, 1.0))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a picture may change before a kept prefix no longer stands in, measured on pictures (docs/explanation/prefix-cache.md)."""
+"""Calibrate how much an image may change before a cached prefix is recomputed (docs/explanation/prefix-cache.md)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Named = Mapping[str, Observation]  # by the name of the file without its ending
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Changes of the pictures, one per pair, as shares of the pixels' range.
+    """Changes of the images, one per pair, as shares of the pixels' range.
 
     still: of consecutive pictures of one unchanged scene. moved: of a scene before and after what must be seen.
     """
@@ -49,22 +49,27 @@ class Measured:
 
 
 def least_change(moved: Sequence[float]) -> float:
-    """What 95 % of the changes exceed."""
+    """Return the change that 95 % of the moves exceed."""
     return float(np.quantile(moved, 1 - MOST))
 
 
 def uncalibrated(export: Export) -> Export:
-    """The export as if it said that any change will do: what pictures are measured with. It is not for serving."""
+    """Return the export with a threshold that any change exceeds: for measuring, not for serving."""
     block = {"image_threshold": 1.0, "max_age_ms": MAX_AGE_MS}
     return replace(export, config={**export.config, "prefix_cache": block})
 
 
 def measured(policy: Policy, seen: Named, moved: Named) -> Measured:
-    """The changes in recorded observations. policy: of an `uncalibrated` export.
+    """Measure the changes between recorded observations.
 
-    seen: pictures whose names differ only in the number at the end are consecutive ones of an unchanged scene.
-    moved: each is compared with the one of the same name in `seen`. Raises ObservationError for pairs that cannot be
-    compared, ConfigurationError where the prefix of this export cannot be kept.
+    Args:
+        policy: Of an `uncalibrated` export.
+        seen: Observations; those whose names differ only in the number at the end are consecutive ones of an unchanged scene.
+        moved: Each is compared with the one of the same name in `seen`.
+
+    Raises:
+        ObservationError: A pair cannot be compared.
+        ConfigurationError: The prefix of this export cannot be cached.
     """
     cache = policy.prefix_cache()
     before = {name: _looked_at(policy, cache, name, one) for name, one in seen.items()}
@@ -83,7 +88,7 @@ def measured(policy: Policy, seen: Named, moved: Named) -> Measured:
 
 
 def change(before: Seen, now: Seen, what: str = "two observations") -> float:
-    """The largest change in any picture, as the cache compares them. Raises ObservationError for other words."""
+    """Return the largest change in any image, as the cache compares them. Raises ObservationError for another instruction."""
     if before.exact != now.exact:
         raise ObservationError(f"{what}: the instructions differ, so that a new prefix is made anyway")
     if not before.thumbnails:
@@ -92,11 +97,13 @@ def change(before: Seen, now: Seen, what: str = "two observations") -> float:
 
 
 def threshold(found: Measured) -> float:
-    """The threshold, to three digits.
+    """Return the threshold, rounded to three digits.
 
-    With moves: what 95 % of them exceed. Without: what 95 % of the pictures of an unchanged scene do not exceed, so
-    that whatever is more than the camera's own noise is a change. Raises ConfigurationError where there is no pair, or
-    where moves drown in the noise.
+    With moves: what 95 % of them exceed. Without: what 95 % of the images of an unchanged scene do not exceed, so that
+    whatever is more than the camera's own noise is a change.
+
+    Raises:
+        ConfigurationError: There is no pair, or the moves cannot be told apart from noise.
     """
     if not found.moved:
         if not found.still:
@@ -117,7 +124,7 @@ def threshold(found: Measured) -> float:
 def prefix_block(
     image_threshold: float, max_age_ms: float, model_hash: str, observations: str, **figures: object
 ) -> dict[str, Any]:
-    """What reflex_config.json keeps under 'prefix_cache'. model_hash: the weights that it holds for."""
+    """Return the block 'prefix_cache' of reflex_config.json. model_hash: of the weights that it is valid for."""
     today = datetime.now(timezone.utc).date().isoformat()
     what = {"model_hash": model_hash, "observations": observations, **figures, "date": today}
     return {"image_threshold": image_threshold, "max_age_ms": max_age_ms, "measured": what}

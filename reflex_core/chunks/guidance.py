@@ -35,11 +35,16 @@ class Guidance:
     clean_time: float = 0.0
 
     def guided(self, x: Floats, slope: Floats, left: float, stride: float, span: float) -> Floats:
-        """The velocity that also leads to the target.
+        """Return the velocity that also leads to the target: equations 2 to 4 of the paper.
 
-        left: share of noise still in x, 1..0. stride: share of the flow that the coming step covers. span: the flow
-        time from noise to actions, in the direction of the network's velocity. Equations 2 to 4 of the paper; a step
-        never corrects more than the whole difference, which matters where it covers all that is left.
+        A step never corrects more than the whole difference, which matters where it covers all that is left.
+
+        Args:
+            x: (horizon, width), the actions at this flow time.
+            slope: The network's velocity at x.
+            left: Share of noise still in x, 1..0.
+            stride: Share of the flow that the coming step covers.
+            span: Flow time from noise to actions, in the direction of the network's velocity.
         """
         if self.mode != GUIDED:
             return slope
@@ -54,7 +59,7 @@ class Guidance:
         return min(self.max_weight, (left**2 + done**2) / (done * left))
 
     def fixed(self, velocity: Callable[[Floats, float], Floats]) -> Callable[[Floats, float], Floats]:
-        """For PREFIX: the velocity of a network that is shown the first `delay` rows without noise."""
+        """Wrap the velocity of a network that is shown the first `delay` rows without noise, for PREFIX."""
         if self.mode != PREFIX:
             return velocity
         rows = np.arange(self.target.shape[1]) < self.delay
@@ -67,7 +72,7 @@ class Guidance:
         return call
 
     def finished(self, x: Floats) -> Floats:
-        """x with what is fixed put back; x itself where guidance fixes nothing."""
+        """Return x with the fixed rows put back; x itself where guidance fixes nothing."""
         if self.mode != PREFIX or not self.delay:
             return x
         x = x.copy()
@@ -76,7 +81,7 @@ class Guidance:
 
 
 def soft_mask(delay: int, end: int, horizon: int) -> NDArray[np.float32]:
-    """(horizon,) 1 before `delay`, falling to 0 at `end`: equation 5 of 2506.07339, where end is horizon - s."""
+    """Return (horizon,) 1 before `delay`, falling to 0 at `end`: equation 5 of 2506.07339, where end is horizon - s."""
     index = np.arange(horizon)
     share = np.clip((end - index) / (end - delay + 1.0), 0.0, 1.0)
     falling = share * np.expm1(share) / np.expm1(1.0)
@@ -85,7 +90,7 @@ def soft_mask(delay: int, end: int, horizon: int) -> NDArray[np.float32]:
 
 
 def shifted(rows: Floats, elapsed_rows: float) -> Floats:
-    """(n, width) from `elapsed_rows` on, linear between rows; shorter by what is over, empty when all is."""
+    """Return (n, width) from `elapsed_rows` on, linear between rows; shorter by the elapsed rows, empty when all are over."""
     whole = int(np.floor(elapsed_rows + 1e-6))
     part = elapsed_rows - whole
     if part < 1e-6:  # a stamp in nanoseconds over a period in float seconds is never quite whole

@@ -21,7 +21,7 @@ STEPS_KEPT = 16  # numbers of denoise steps whose durations are kept apart
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """An answer fit to stand in later, and when the request for it was made on both clocks (stamp 0: unknown)."""
+    """An answer that may be a fallback later, and when its request was made on both clocks (stamp 0: unknown)."""
 
     served: Served
     received_ns: int
@@ -29,7 +29,7 @@ class Good:
     instruction: str
 
     def elapsed_rows(self, request: Request) -> int:
-        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it."""
+        """Return how many of its rows are over when the request's own chunk begins; below 0 for a newer chunk."""
         stamp_ns = request.observation.stamp_ns
         between_ns = request.received_ns - self.received_ns
         if self.stamp_ns > 0 and stamp_ns > 0:
@@ -42,10 +42,10 @@ class Good:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Whose chunk it is: the robot that names itself and its episode, and whether the observation is stamped.
+    """Owner of a chunk: the robot's own id and episode, and whether the observation is stamped.
 
-    A program that asks over HTTP is not the robot. anonymous: neither is known, only the address or session: whoever asked from
-    there before may be another robot, so that its chunk is the last resort.
+    A program that calls over HTTP is not the robot. anonymous: neither is known, only the address or session: the caller
+    before it may be another robot, so that its chunk is the last resort.
     """
 
     robot: str
@@ -69,7 +69,7 @@ class LastGood:
         self._good: Lru[Key, Good] = Lru(EPISODES_KEPT)
 
     def remember(self, request: Request, served: Served) -> bool:
-        """Keep an answer that was inferred and is finite, unless a newer one is there. True when it was kept."""
+        """Store an answer that was inferred and is finite, unless a newer one is stored. True when it was stored."""
         key, chunk = key_of(request), served.chunk
         if key is None or chunk.source not in (POLICY, CLOUD):
             return False
@@ -84,22 +84,22 @@ class LastGood:
         return True
 
     def find(self, request: Request) -> Good | None:
-        """The newest good answer to the same robot, episode and instruction; None before the first."""
+        """Return the newest good answer to the same robot, episode and instruction; None before the first."""
         key = key_of(request)
         with self._lock:
             good = None if key is None else self._good.get(key)
         return good if good is not None and good.instruction == request.observation.instruction else None
 
     def forget(self, episode_id: str) -> None:
-        """What the robot of an episode was answered last is not what it does."""
+        """Drop the answers of an episode: the robot did not execute the last one."""
         with self._lock:
             self._good.pop(Key("", episode_id, stamped=True))
 
 
 class RecentDurations:
-    """How long the newest inferences took, by the number of denoise steps they were allowed. Bounded, thread-safe.
+    """Duration of the newest inferences, by the number of denoise steps they were allowed. Bounded, thread-safe.
 
-    An inference that was cut off at its deadline would have taken longer than it did, nobody knows by how much.
+    An inference that was cut off at its deadline would have taken longer than it did, by an unknown amount.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class RecentDurations:
         self.add(max_steps, CUT_OFF * duration_s)
 
     def clear(self) -> None:
-        """Forget all: an inference failed, so that what comes next is not known."""
+        """Drop all durations: after a failed inference the next one is not predictable."""
         with self._lock:
             self._durations.clear()
 

@@ -28,7 +28,7 @@ class _Kept:
 
 
 class RecordedGuidance:
-    """The chunks of many episodes, as one policy would have made them. Bounded. One thread may keep while another asks."""
+    """Bounded store of the chunks of many episodes, as one policy would have made them. One writer and one reader thread."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -44,7 +44,7 @@ class RecordedGuidance:
         self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.binding)))
 
     def guidance(self, key: Key, elapsed_rows: float, delay: int, state: Floats | None) -> Guidance | None:
-        """What an answer to this state was guided by that says so; None where the chunk is not known, or this policy takes no guidance."""
+        """Return the guidance of a recorded answer; None where the chunk is unknown or this policy takes none."""
         kept = self._chunks.get(key)
         if kept is None or self._rtc.mode == OFF:
             return None
@@ -57,7 +57,7 @@ class RecordedGuidance:
         return self._rtc.again(rows[None], elapsed_rows, delay)
 
     def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:
-        """(horizon, width) in the network's units; padding is zero, as nothing guides it. None for another robot's."""
+        """Return (horizon, width) in the network's units, padding 0; None for actions of another robot."""
         contract, binding = self._policy.contract, self._policy.binding
         if (
             actions.ndim != 2

@@ -45,10 +45,10 @@ class Previous:
     base: Floats | None = None
 
     def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
-        """How many of its rows are over when the request's own chunk begins; below 0 for a chunk from after it.
+        """Return how many of its rows are over when the request's own chunk begins; below 0 for a newer chunk.
 
-        By the stamps of both observations, or as the request says. None where neither tells: the wall clock does not, as
-        a simulator may stand still while it waits, and the robot would repeat what it has done.
+        By the stamps of both observations, or as the request states. None where neither is known: the wall clock is no
+        measure, as a simulator may stand still while it waits, and the robot would repeat what it has done.
         """
         if request.elapsed_rows is not None:
             return request.elapsed_rows
@@ -72,7 +72,7 @@ class _Episode:
 
 
 def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
-    """(mode, why it is off or ''): what real-time chunking comes to on this export."""
+    """Return (mode, why it is off or '') of real-time chunking on this export."""
     if contract.fused:
         return OFF, f"{FLAG} has no effect: the denoise loop is baked into the graph, so nothing can guide it"
     if contract.flow.steps < 2:
@@ -111,7 +111,7 @@ class Rtc:
             return dict(self._counts)
 
     def guidance_for(self, request: Request) -> EpisodeGuidance:
-        """What the previous chunk of the request's episode does to the one that is asked for."""
+        """Return how the previous chunk of the request's episode guides the requested one."""
         if self.mode == OFF or request.episode_id is None:
             return EpisodeGuidance()
         with self._lock:
@@ -149,7 +149,7 @@ class Rtc:
         return EpisodeGuidance(self._guidance(tail, delay), previous.request_id, elapsed)
 
     def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
-        """What guided a recorded answer: the chunk before it, (1, horizon, width), and what its record says."""
+        """Return the guidance of a recorded answer: the chunk before it, (1, horizon, width), and its record's fields."""
         return self._guidance(shifted(normalised[0, : self._horizon], elapsed_rows), delay)
 
     def _guidance(self, tail: Floats, delay: int) -> Guidance:
@@ -161,7 +161,7 @@ class Rtc:
         return Guidance(target, weights[None], delay, beta, self.mode, self._block.clean_time)
 
     def produced(self, request: Request, normalised: Floats) -> None:
-        """The network's own chunk, (1, horizon, width): it guides the next one if it is delivered."""
+        """Store the network's own chunk, (1, horizon, width): it guides the next one if it is delivered."""
         if self.mode == OFF or request.episode_id is None or not np.isfinite(normalised).all():
             return
         observation = request.observation
@@ -177,10 +177,10 @@ class Rtc:
             self._pending.put(_key(request), previous)
 
     def delivered(self, request: Request, served: Served) -> None:
-        """The answer leaves now. A policy's chunk becomes the one that is executed; a hold or another's ends it.
+        """Note that the answer leaves now. A policy's chunk becomes the executing one; a hold or another policy's ends it.
 
-        A chunk that stands in for a late one is the tail of what is executed already, which stays as it is; unless it comes
-        from a late answer that was never delivered itself.
+        A fallback chunk is the tail of the executing one, which stays as it is; unless it is from a late answer that was never
+        delivered itself.
         """
         if self.mode == OFF or request.episode_id is None:
             return
@@ -205,7 +205,7 @@ class Rtc:
             episode.previous = previous  # the answer to an older observation may come late
 
     def consumed(self, episode_id: str | None, rows: int) -> None:
-        """How many rows of the newest chunk were over or under way when the robot got it, where a door knows."""
+        """Set how many rows of the newest chunk had begun when the robot received it, where the caller knows."""
         with self._lock:
             episode = self._episodes.get(episode_id or "")
             if episode is not None and episode.delays:
@@ -213,7 +213,7 @@ class Rtc:
                 episode.delays[-1] = min(max(rows, 1), self._horizon)
 
     def forget(self, episode_id: str | None) -> None:
-        """What was delivered last is not executed: nothing guides the next chunk, and its delay says nothing."""
+        """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count."""
         with self._lock:
             episode = self._episodes.get(episode_id or "")
             if episode is not None and episode.previous is not None:
@@ -232,9 +232,15 @@ class Rtc:
 
 
 def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding) -> Floats:
-    """(horizon, width) of the network with what correction head and guard changed: what the robot executes.
+    """Return (horizon, width) of the network with the changes of correction head and guard: what the robot executes.
 
-    executed, raw: (horizon, action_dim), after and before that. The same rows where nothing was changed.
+    The same rows where nothing was changed.
+
+    Args:
+        rows: (horizon, width), the network's own.
+        executed: (horizon, action_dim), after correction and guard.
+        raw: (horizon, action_dim), before them.
+        binding: Maps actions to the network's columns.
     """
     if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
         return rows
@@ -247,14 +253,14 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding)
 
 
 def base_of(state: Floats | None, binding: Binding) -> Floats | None:
-    """(action_dim,) what the actions made of this state are offsets from, None where they are positions."""
+    """Return (action_dim,) what the actions made of this state are offsets from, None where they are positions."""
     if binding.relative is None or state is None:
         return None
     return binding.relative.base(state)
 
 
 def rebased(rows: Floats, before: Floats | None, now: Floats | None, binding: Binding) -> Floats:
-    """(n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
+    """Return (n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
 
     The robot has moved since: without this the old chunk would pull the new one to where it would be if it had not.
     """
@@ -268,7 +274,7 @@ def rebased(rows: Floats, before: Floats | None, now: Floats | None, binding: Bi
 
 
 def guided_columns(binding: Binding, width: int) -> Floats:
-    """(width,) 1 for the network's columns that are the robot's, 0 for padding and for what only opens and closes.
+    """Return (width,) 1 for the network's columns that are the robot's, 0 for padding and two-state grippers.
 
     A gripper that is half way between two chunks is in neither of the states that they meant.
     """

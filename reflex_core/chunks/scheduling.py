@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the next chunk must be asked for, and how much of the running one has elapsed. Pure time arithmetic."""
+"""Compute when the next chunk must be requested, and how much of the executing one has elapsed. Pure time arithmetic."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class ExecutingChunk:
         return self.stamp_ns + int(self.horizon * self.dt_s * 1e9)
 
     def elapsed(self, now_ns: int) -> int:
-        """Rows whose time is over, 0..horizon."""
+        """Return the number of rows whose time is over, 0..horizon."""
         return min(max(int((now_ns - self.stamp_ns) * 1e-9 / self.dt_s), 0), self.horizon)
 
     def remaining_s(self, now_ns: int) -> float:
-        """Seconds until the last row is reached; 0.0 when spent."""
+        """Return the seconds until the last row is reached; 0.0 when spent."""
         return max(self.stamp_ns * 1e-9 + self.horizon * self.dt_s - now_ns * 1e-9, 0.0)
 
 
 class ChunkScheduler:
-    """Asks for the next chunk after `execution_horizon` rows, or earlier where latency and margin need it."""
+    """Schedules the next request after `execution_horizon` rows, or earlier where latency and margin need it."""
 
     def __init__(self, first_latency_s: float = 0.0) -> None:
-        """first_latency_s: what to expect of the first answer."""
+        """Start without a chunk. first_latency_s: expected latency of the first answer."""
         self._first_latency_s = first_latency_s
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.running: ExecutingChunk | None = None
@@ -45,12 +45,12 @@ class ChunkScheduler:
         self.running = None
 
     def started(self, running: ExecutingChunk, latency_s: float) -> None:
-        """A chunk was published `latency_s` after its observation was taken."""
+        """Start a chunk that was published `latency_s` after its observation was taken."""
         self.running = running
         self.learn(latency_s)
 
     def learn(self, latency_s: float) -> None:
-        """So long an answer took, whether it was published or not."""
+        """Count the latency of an answer, whether it was published or not."""
         self._latencies_s.append(latency_s)
 
     @property
@@ -59,9 +59,9 @@ class ChunkScheduler:
         return max(self._latencies_s, default=self._first_latency_s)
 
     def due_ns(self, execution_horizon: int, margin_s: float) -> int | None:
-        """When to take the next observation (robot clock); None when there is no running chunk: at once.
+        """Return when to take the next observation (robot clock, ns); None without an executing chunk: at once.
 
-        The chunk must be there before the running one ends: not later than its end - latency - margin.
+        The next chunk must arrive before the executing one ends: not later than its end - latency - margin.
         """
         running = self.running
         if running is None:
@@ -71,6 +71,6 @@ class ChunkScheduler:
         return running.stamp_ns + int(max(min(rows_s, spare_s), 0.0) * 1e9)
 
     def keeps_up(self, margin_s: float) -> bool:
-        """False when inference takes so long that the robot must pause between chunks."""
+        """Return False when inference takes so long that the robot must pause between chunks."""
         running = self.running
         return running is None or self.latency_s + margin_s < running.horizon * running.dt_s

@@ -22,9 +22,16 @@ WINDOW = 200
 
 
 def border_jump(old: Floats, new: Floats, shift: int, first: int) -> float:
-    """Largest difference, over the joints, between both chunks' commands for the moment when the new one takes over.
+    """Return the largest difference, over the joints, between both chunks' commands at the moment of the change.
 
-    old, new: (horizon, action_dim). first: the new chunk's first row that is executed. NaN where the old one has ended.
+    Args:
+        old: (horizon, action_dim), the chunk executed until then.
+        new: (horizon, action_dim).
+        shift: Rows between the stamps of both.
+        first: The new chunk's first row that is executed.
+
+    Returns:
+        In the unit of the action; NaN where the old chunk has ended.
     """
     row = first + shift
     if not (0 <= row < len(old) and 0 <= first < len(new)):
@@ -45,9 +52,9 @@ def overlap_disagreement(old: Floats, new: Floats, shift: int, first: int = 0) -
 
 
 def jerk_rms(actions: Floats, dt_s: float) -> float:
-    """Root mean square of the third difference divided by dt^3, over all rows and joints: rad/s^3 for joints in rad.
+    """Return the root mean square of the third difference divided by dt^3: rad/s^3 for joints in rad.
 
-    NaN for fewer than 4 rows.
+    Over all rows and joints; NaN for fewer than 4 rows.
     """
     if len(actions) < 4 or dt_s <= 0:
         return math.nan
@@ -56,13 +63,13 @@ def jerk_rms(actions: Floats, dt_s: float) -> float:
 
 
 def is_late(old_horizon: int, shift: int, arrival_rows: float) -> bool:
-    """True when the running chunk was spent before the new one arrived, `arrival_rows` after its own stamp."""
+    """Return True when the executing chunk was spent before the new one arrived, `arrival_rows` after its own stamp."""
     return shift + arrival_rows > old_horizon
 
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """One chunk after another of the same episode. What cannot be said is NaN.
+    """One chunk after another of the same episode. NaN where unknown.
 
     jump: units of the action. disagreement: the same. jerk_rms: units/s^3, of the rows of the old chunk that were
     executed, with the border they began with.
@@ -88,7 +95,7 @@ class SmoothnessFigures:
     jerk_rms: float
 
     def document(self) -> dict[str, float | int | None]:
-        """For a reply: None instead of NaN, which JSON does not know."""
+        """Return the figures for a reply: None instead of NaN, which JSON does not have."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
@@ -107,15 +114,15 @@ class _Running:
 class Smoothness:
     """A listener of the engine. Bounded and thread-safe; the numbers are those of the guarded, served chunks.
 
-    Holds and chunks that stand in are executed too and count as chunks; requests without an episode are left out, as
-    nobody knows which robot they move. Times are those of the observations: a simulator's clock that does not run at
+    Holds and fallback chunks are executed too and count as chunks; requests without an episode are left out, as it
+    is unknown which robot they move. Times are those of the observations: a simulator's clock that does not run at
     the speed of the wall clock makes the share of late chunks meaningless.
     """
 
     def __init__(
         self, excluded: Sequence[int] = (), on_border: Callable[[Border], None] = lambda _: None
     ) -> None:
-        """excluded: action columns that jump by design, as grippers do. on_border: for histograms."""
+        """Start empty. excluded: action columns that jump by design, as grippers do. on_border: for histograms."""
         self._excluded = sorted(set(excluded))
         self._on_border = on_border
         self._lock = threading.Lock()
@@ -135,7 +142,7 @@ class Smoothness:
             self._on_border(border)
 
     def figures(self) -> SmoothnessFigures:
-        """The numbers now."""
+        """Return the current figures."""
         with self._lock:
             borders, chunks, late = list(self._borders), self._chunks, self._late
         jumps = _known([border.jump for border in borders])
@@ -154,7 +161,7 @@ class Smoothness:
     def _follow(
         self, episode: str, request: Request, chunk: ActionChunk, arrival_rows: float
     ) -> Border | None:
-        """The border between the episode's running chunk and this one, None for its first."""
+        """Return the border between the episode's executing chunk and this one, None for its first."""
         kept = np.delete(chunk.actions, self._excluded, axis=1) if self._excluded else chunk.actions
         stamp_ns = request.observation.stamp_ns or request.received_ns
         first = min(max(math.ceil(arrival_rows) - 1, chunk.start_index, 0), len(kept) - 1)
@@ -172,7 +179,7 @@ class Smoothness:
 
 
 def _border(old: _Running, new: Floats, shift: int, first: int, arrival_rows: float) -> tuple[Border, Floats]:
-    """(what the border is like, the last 3 rows of what was executed before it)."""
+    """Return the border, and the last 3 rows that were executed before it."""
     executed = np.concatenate([old.tail, old.actions[old.first : max(first + shift, old.first)]])
     border = Border(
         jump=border_jump(old.actions, new, shift, first),
@@ -184,7 +191,7 @@ def _border(old: _Running, new: Floats, shift: int, first: int, arrival_rows: fl
 
 
 def _arrival_rows(request: Request, served: Served) -> float:
-    """How many rows of the chunk are over when it is handed out."""
+    """Return how many rows of the chunk are over when it is delivered."""
     observation = request.observation
     age_ms = observation.age_ms if observation.stamp_ns else 0.0
     return (age_ms + served.latency_ms) * 1e-3 / served.chunk.dt_s

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How one thread tells another that nobody waits for its answer any more."""
+"""Cancel the work of another thread whose answer is no longer needed."""
 
 from __future__ import annotations
 

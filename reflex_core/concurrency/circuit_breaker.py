@@ -26,13 +26,14 @@ class Refused:
 
 
 class CircuitBreaker:
-    """Three states, which calls move by how they end. Thread-safe.
+    """Three states that the outcomes of calls change. Thread-safe.
 
     closed: every call may pass; `threshold` failures in a row open it. open: none may, until the cooldown is over or
     `half_open` is called. half-open: a success closes it, a failure opens it again.
 
-    Each change of state begins a new term. A call that says in which term it began says nothing about a later one; a call
-    that says none always counts. on_change is told the new state and why, under the lock: it must be short and not call back.
+    Each change of state begins a new term. The outcome of a call that names an earlier term is ignored; that of a call
+    that names none always counts. on_change receives the new state and the reason, under the lock: it must be short and
+    not call back.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class CircuitBreaker:
             return self._term
 
     def succeeded(self, term: int | None = None) -> None:
-        """A call succeeded: it closes a half-open breaker, and ends the row of failures of a closed one."""
+        """Count a success: it closes a half-open breaker, and ends the row of failures of a closed one."""
         with self._lock:
             if not self._counts(term) or self._state == OPEN:
                 return
@@ -89,7 +90,7 @@ class CircuitBreaker:
                 self._change(CLOSED, "the probe succeeded")
 
     def failed(self, reason: str, term: int | None = None) -> None:
-        """A call failed: it opens a half-open breaker, and a closed one if it is the last of a row."""
+        """Count a failure: it opens a half-open breaker, and a closed one if it is the last of a row."""
         with self._lock:
             if not self._counts(term):
                 return
@@ -100,7 +101,7 @@ class CircuitBreaker:
             self._change(OPEN, f"{self._failures} failures in a row, the last: {reason}")
 
     def undecided(self, term: int | None = None) -> None:
-        """A call showed nothing: the next one may probe in its place."""
+        """Count a call that showed nothing: the next one may probe in its place."""
         with self._lock:
             if self._counts(term) and self._state == HALF_OPEN:
                 self._refuse_until = self._clock()
@@ -113,7 +114,7 @@ class CircuitBreaker:
                 self._change(HALF_OPEN, reason)
 
     def close(self, reason: str) -> None:
-        """Close it whatever the calls say."""
+        """Close it whatever the outcomes of calls."""
         with self._lock:
             self._failures = 0
             if self._state != CLOSED:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lock that is given in the order in which it was asked for, so that sixteen callers wait equally long."""
+"""A lock that is granted in the order of the requests, so that sixteen callers wait equally long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FifoLock:
 
     @contextmanager
     def turn(self, cancellation: Cancellation | None = None) -> Iterator[None]:
-        """Hold the lock; blocks until everybody who asked before is done. Raises CancelledError when cancelled."""
+        """Hold the lock; block until all earlier callers are done. Raises CancelledError when cancelled."""
         with self._guard:
             mine = threading.Event() if self._taken else None
             if mine is None:

@@ -12,9 +12,9 @@ Kept = TypeVar("Kept")
 
 
 class Lru(Generic[Key, Kept]):
-    """At most `most` items. Putting and touching renew an item; reading does not: a page that looks keeps nothing alive.
+    """At most `most` items. Putting and touching renew an item; reading does not: a page that polls keeps nothing alive.
 
-    Not thread-safe: whoever shares one has a lock already, for more than this.
+    Not thread-safe: a caller that shares one has a lock already, for more than this.
     """
 
     __slots__ = ("_items", "_most")
@@ -26,21 +26,21 @@ class Lru(Generic[Key, Kept]):
         self._items: OrderedDict[Key, Kept] = OrderedDict()
 
     def put(self, key: Key, kept: Kept) -> tuple[Key, Kept] | None:
-        """Keep an item as the newest; return the one that was forgotten for it, None while there is room."""
+        """Store an item as the newest; return the one that was dropped for it, None while there is room."""
         self._items[key] = kept
         self._items.move_to_end(key)
         return self._items.popitem(last=False) if len(self._items) > self._most else None
 
     def touch(self, key: Key) -> None:
-        """Make a known item the newest. Raises KeyError for one that is not kept."""
+        """Make a known item the newest. Raises KeyError for one that is not stored."""
         self._items.move_to_end(key)
 
     def get(self, key: Key) -> Kept | None:
-        """Return the item, None where it is not kept; its place stays."""
+        """Return the item, None where it is not stored; its place stays."""
         return self._items.get(key)
 
     def pop(self, key: Key) -> Kept | None:
-        """Forget an item and return it, None where it is not kept."""
+        """Remove an item and return it, None where it is not stored."""
         return self._items.pop(key, None)
 
     def pop_oldest(self) -> tuple[Key, Kept]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far slow work is: whoever does it reports, whoever started it may listen. Nothing on the way of a request reports.
+"""Progress of slow work: the working thread reports, the thread that started it may listen. Never on the request path.
 
 Like logging, it needs no argument handed through every layer; the listener is that of the thread that does the work.
 """
@@ -21,13 +21,13 @@ _listener: ContextVar[Listener] = ContextVar("listener", default=_nobody)
 
 
 def report(fraction: float, task: str, detail: str = "") -> None:
-    """Say how much of a task is done, and what comes next."""
+    """Report the finished fraction of a task (0..1), and what is next."""
     _listener.get()(fraction, f"{task}: {detail}" if detail else task)
 
 
 @contextmanager
 def reported_to(listener: Listener) -> Iterator[None]:
-    """What is reported by this thread meanwhile goes to the listener."""
+    """Send what this thread reports meanwhile to the listener."""
     token = _listener.set(listener)
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that nobody can stop, but that somebody need not wait for: loading a graph may hang on a disk or a driver."""
+"""Run work that cannot be stopped under a time limit: loading a graph may hang on a disk or a driver."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few threads for work that its caller may stop waiting for. They are reused, and end when nobody needs them."""
+"""A few threads for work that its caller may stop waiting for. They are reused, and end when idle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDLE_S = 30.0
 
 
 class Task(Generic[Result]):
-    """One call on a worker. Whoever started it may wait for it, or leave."""
+    """One call on a worker. The thread that started it may wait for it, or leave."""
 
     def __init__(self, call: Callable[[], Result]) -> None:
         self._context = contextvars.copy_context()  # a trace's span is the caller's on the worker too
@@ -29,7 +29,7 @@ class Task(Generic[Result]):
         self._signal.acquire()
 
     def run(self) -> None:
-        """Make the call and keep what comes of it; on the worker."""
+        """Make the call and store its result; on the worker."""
         call, self._call = self._call, None
         assert call is not None
         try:
@@ -43,13 +43,13 @@ class Task(Generic[Result]):
         self._signal.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """True when the call is over. Only for the one who started it."""
+        """Wait, and return True when the call is over. Only for the thread that started it."""
         if not self._finished and timeout_s > 0:
             self._signal.acquire(timeout=timeout_s)
         return self._finished
 
     def outcome(self) -> Result:
-        """What the call returned; raises what it raised. Only after `wait` was True."""
+        """Return the call's result or raise its exception. Only after `wait` returned True."""
         try:
             if self._error is not None:
                 raise self._error

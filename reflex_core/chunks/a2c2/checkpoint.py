@@ -30,11 +30,11 @@ _WEIGHT = re.compile(r"[wb]\d+")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A head as it was written. The names are those of the file.
+    """The contents of a head's file, under the file's own names.
 
     weights: w0 (hidden_dim, in), wi (hidden_dim, hidden_dim), the last (action_dim, hidden_dim), float32, with
     in = action_dim + obs_dim + position_encoding_dim + 1. biases: one vector per weight.
-    features: the recipe of the observation vector; names_features is False when the file does not say.
+    features: the recipe of the observation vector; names_features is False when the file does not name them.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a head. Raises ConfigurationError in one sentence with file, key, expected and got; runs no code of it."""
+    """Read a head without running code of the file. Raises ConfigurationError with file, key, expected and actual value."""
     arrays = _arrays(path)
     sizes = {key: _size(path, arrays, key) for key in SIZES}
     inputs = sizes["action_dim"] + sizes["obs_dim"] + sizes["position_encoding_dim"] + 1
@@ -87,7 +87,7 @@ def write_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Every array of the file; those that only unpickling could make are refused."""
+    """Read every array of the file; those that only unpickling could make are refused."""
     try:
         return read_arrays(path)
     except OSError as error:

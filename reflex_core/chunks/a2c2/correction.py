@@ -27,7 +27,7 @@ class Corrected:
 
 
 class Correction:
-    """What one head does to the actions of one policy. Holds no state: called from several threads at once.
+    """The correction of one policy's actions by one head. Stateless: called from several threads at once.
 
     The head works in the policy's normalised action units where the export has statistics, else in physical ones.
     Columns that snap to one of two ends, as some grippers do, are left as the policy gave them.
@@ -36,7 +36,7 @@ class Correction:
     def __init__(
         self, head: Head, features: Features, binding: Binding, excluded: Sequence[int] = ()
     ) -> None:
-        """excluded: action columns that are never corrected."""
+        """Bind a head to a policy. excluded: action columns that are never corrected."""
         self.head = head
         self.features = features
         scale = (
@@ -50,7 +50,7 @@ class Correction:
         self._excluded = sorted(snapped | set(excluded))
 
     def features_of(self, moment: Moment) -> Floats:
-        """(obs_dim,) float32 of the moment. Raises ObservationError when something that the recipe needs is missing."""
+        """Return (obs_dim,) float32 of the moment. Raises ObservationError where an input of the recipe is missing."""
         return self.features.vector(moment)
 
     def chunk(
@@ -86,7 +86,7 @@ class Correction:
 
 
 def load_correction(path: Path, binding: Binding, excluded: Sequence[int] = ()) -> Correction:
-    """Read a checkpoint for a policy. Raises ConfigurationError in one sentence where the two do not fit."""
+    """Read a checkpoint for a policy. Raises ConfigurationError where the two do not fit."""
     checkpoint = read_checkpoint(path)
     action_dim = len(binding.action_names)
     if checkpoint.action_dim != action_dim:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the correction head observes, made from what the runtime really has. A recipe names its parts in order.
+"""The observation vector of the correction head, made from what the runtime has. A recipe names its parts in order.
 
 A checkpoint carries the recipe as `features`, parts joined by "+", for example "state+previous+hues12+words32":
 
@@ -7,7 +7,7 @@ A checkpoint carries the recipe as `features`, parts joined by "+", for example 
 |---|---|---|
 | state | state_dim | the robot state now, normalised like the policy's input |
 | state_change | state_dim | that state less the one the policy saw |
-| previous | action_dim | the action the robot is being told, normalised like the policy's output |
+| previous | action_dim | the action the robot is being commanded, normalised like the policy's output |
 | thumbnail8 | 192 | the image now, 8x8x3, 0..1 |
 | hues12 | 36 | per 30 degrees of hue: share of the image that has this colour, and where its centre is |
 | hues12_change | 36 | hues12 now less hues12 of what the policy saw |
@@ -44,10 +44,10 @@ FEW_PIXELS = 4.0  # below some pixels a centre says nothing and is drawn to the 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is known when a correction is made.
+    """Inputs of one correction.
 
     now: the newest observation. seen: the one the policy's chunk was made from. previous: (action_dim,) what the robot
-    is being told, physical units, None when nothing is known.
+    is being commanded, physical units, None when unknown.
     """
 
     now: Observation
@@ -67,7 +67,7 @@ class Robot:
 
 
 def robot_of(binding: Binding) -> Robot:
-    """The robot of a fitted policy; it is looked at through the policy's first camera."""
+    """Return the robot of a bound policy; images are those of the policy's first camera."""
     camera = next(iter(binding.cameras.values()), "")
     return Robot(
         binding.state_dim or len(binding.state_names), len(binding.action_names),
@@ -79,7 +79,7 @@ class Features:
     """Makes the observation vector of one recipe. Thread-safe."""
 
     def __init__(self, recipe: str, robot: Robot) -> None:
-        """Raises ConfigurationError for a recipe with a part that is not known or does not fit the robot."""
+        """Parse a recipe. Raises ConfigurationError for a part that is unknown or does not fit the robot."""
         self.recipe = recipe
         self._robot = robot
         parts = recipe.split("+")
@@ -97,7 +97,7 @@ class Features:
         self.dim = sum(part.size(robot) for part in self._parts)
 
     def vector(self, moment: Moment) -> Floats:
-        """(dim,) float32. Raises ObservationError when an image or the state that the recipe needs is not there."""
+        """Return (dim,) float32. Raises ObservationError where an image or the state that the recipe needs is missing."""
         view = _View(self._robot, moment)
         return np.concatenate([part.make(view) for part in self._parts]).astype(np.float32)
 
@@ -150,15 +150,15 @@ class _Part:
 
 
 def thumbnail(pixels: Pixels) -> Floats:
-    """(192,) float32 in 0..1: HxWx3 uint8 averaged to 8x8, row by row."""
+    """Return (192,) float32 in 0..1: HxWx3 uint8 averaged to 8x8, row by row."""
     small = area_averaged(pixels, THUMBNAIL, THUMBNAIL)
     return (np.asarray(small, dtype=np.float32) / np.float32(255)).ravel()
 
 
 def hues(pixels: Pixels) -> Floats:
-    """(36,) float32 of HxWx3 uint8 RGB: 12 shares of the image (0..1), 12 columns, 12 rows (-1..1).
+    """Return (36,) float32 of HxWx3 uint8 RGB: 12 shares of the image (0..1), 12 columns, 12 rows (-1..1).
 
-    Bin b holds the clear colours whose hue is within 15 degrees of 30 b: red, orange, yellow, ...
+    Bin b holds the saturated colours whose hue is within 15 degrees of 30 b: red, orange, yellow, ...
     """
     hue, saturation, value = hue_saturation_value(area_averaged(pixels, HUE_SIDE, HUE_SIDE))
     clear = np.flatnonzero((saturation > MIN_SATURATION) & (value > MIN_VALUE))
@@ -173,7 +173,7 @@ def hues(pixels: Pixels) -> Floats:
 
 @lru_cache(maxsize=64)
 def words(instruction: str) -> Floats:
-    """(32,) float32: how often each CRC-32 modulo 32 occurs among the lower-case words. Read-only."""
+    """Return (32,) float32: how often each CRC-32 modulo 32 occurs among the lower-case words. Read-only."""
     counts = np.zeros(WORDS, dtype=np.float32)
     for word in instruction.lower().split():
         counts[zlib.crc32(word.encode()) % WORDS] += 1

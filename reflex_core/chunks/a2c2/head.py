@@ -25,7 +25,7 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 
 def position_encoding(count: int, dim: int) -> Floats:
-    """(count, dim) float32: column i holds sin(p / 10000^(i / dim)), column i + 1 its cosine, for even i."""
+    """Return (count, dim) float32: column i holds sin(p / 10000^(i / dim)), column i + 1 its cosine, for even i."""
     positions = np.arange(count, dtype=np.float64)[:, None]
     even = np.arange(0, dim, 2)
     angles = positions / 10000.0 ** (even / dim)
@@ -36,7 +36,7 @@ def position_encoding(count: int, dim: int) -> Floats:
 
 
 def gelu(x: Floats) -> Floats:
-    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel 2016; `x` is overwritten."""
+    """Return 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel 2016; `x` is overwritten."""
     inner = x * x
     inner *= _GELU_CUBIC
     inner += _ONE
@@ -50,7 +50,7 @@ def gelu(x: Floats) -> Floats:
 
 
 class Head:
-    """The maths of one checkpoint. Holds no state: called from several threads at once."""
+    """The network of one checkpoint. Stateless: called from several threads at once."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -75,10 +75,14 @@ class Head:
         latency_ms: float,
         positions: NDArray[np.intp] | None = None,
     ) -> Floats:
-        """(rows, action_dim) float32, what to add to `actions` (rows, action_dim), in their units.
+        """Return what to add to `actions`, (rows, action_dim) float32 in their units.
 
-        observation: (obs_dim,). positions: (rows,) index of each row in its chunk, 0, 1, 2, ... where not given; those
-        beyond the head's chunk size count as its last.
+        Args:
+            actions: (rows, action_dim).
+            observation: (obs_dim,).
+            latency_ms: Age of the chunk's observation.
+            positions: (rows,) index of each row in its chunk, 0, 1, 2, ... where not given; those beyond the head's chunk
+                size count as its last.
         """
         last = self.checkpoint.chunk_size - 1
         rows = np.arange(len(actions)) if positions is None else positions
