@@ -18,9 +18,10 @@ import numpy as np
 from benchmarks.exports import embedded
 from benchmarks.measure import finish, parser, percentiles, table
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.sampler import Adaptive, Sampling
+from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.ambiguity import CLEAR, TASKS, reached_one_of_them
 from reflex_ros.demo.arm import Arm

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
 from reflex_core.export.image_slots import ImageSlot
+from reflex_core.images.resize import FILTERS, LETTERBOX
 from reflex_core.policy.inputs import image_array
-from reflex_core.policy.resize import FILTERS, LETTERBOX
 from reflex_core.values import Frame
 
 PICTURES = ((480, 640), (720, 1280), (1080, 1920))

@@ -13,8 +13,9 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.export.flow import Adaptive
 from reflex_core.policy.base import Policy
-from reflex_core.policy.sampler import Adaptive, Sampling, is_straight, relative_change
+from reflex_core.policy.sampler import Sampling, is_straight, relative_change
 from reflex_core.values import Floats, Observation
 
 THRESHOLDS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)

@@ -13,8 +13,8 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
+from reflex_core.export.relative import Relative, relative_of, unmatched
 from reflex_core.export.unit_check import check_units
-from reflex_core.policy.relative import Relative, relative_of, unmatched
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
 from reflex_core.text.untrusted import escaped

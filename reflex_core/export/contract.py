@@ -16,13 +16,12 @@ from reflex_core.errors import ExportError
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.export.export import Export
 from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, row_of
-from reflex_core.export.flow import read_flow
+from reflex_core.export.flow import Adaptive, Flow, read_flow
 from reflex_core.export.image_slots import ImageSlot, read_images
+from reflex_core.export.prompt import LanguageSlot, read_prompt, read_window
+from reflex_core.export.relative import read_mask
+from reflex_core.export.tensor import TensorInfo
 from reflex_core.files.json_fields import is_number, is_whole
-from reflex_core.policy.language import LanguageSlot, read_prompt, read_window
-from reflex_core.policy.relative import read_mask
-from reflex_core.policy.sampler import Adaptive, Flow
-from reflex_core.policy.session import TensorInfo
 
 SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
 # beyond these a number is a mistake, or a way to fill the memory; the others have 1000

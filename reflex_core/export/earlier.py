@@ -13,9 +13,9 @@ from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
 from reflex_core.export.families import family_of
 from reflex_core.export.layout_defaults import EXPERT_STACK, layout_of
+from reflex_core.export.prompt import CLEAN, Prompt
+from reflex_core.images.resize import AREA, LETTERBOX
 from reflex_core.normalization.affine import MEAN_STD
-from reflex_core.policy.language import CLEAN, Prompt
-from reflex_core.policy.resize import AREA, LETTERBOX
 
 # template, and whether the instruction was cleaned
 _PROMPTS: Mapping[str, tuple[str, bool]] = {

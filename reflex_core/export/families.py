@@ -15,8 +15,8 @@ from typing import Any
 from reflex_core.errors import ExportError
 from reflex_core.export.export import config_path
 from reflex_core.export.processors import PI05_TEMPLATE
-from reflex_core.policy.language import CLEAN
-from reflex_core.policy.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
+from reflex_core.export.prompt import CLEAN
+from reflex_core.images.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, LETTERBOX_TOP_LEFT
 
 Config = dict[str, Any]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,46 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export.families import Config
+from reflex_core.export.tensor import TensorInfo
 from reflex_core.files.json_fields import is_number
-from reflex_core.policy.sampler import Flow
-from reflex_core.policy.session import TensorInfo
 
 Fail = Callable[[str, str, object], ExportError]
 
 _BUCKET_SLACK = 1e-3  # of a bucket: 0.7 in float32 times 1000 is a little less than 700
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How the network sees time: from `start` (noise) to `end` (actions) in `steps` equal Euler steps.
+
+    sign: +1 when the network's velocity is dx/dt, -1 when it points the other way.
+    pi0 and SmolVLA: x_t = t * noise + (1 - t) * actions, velocity noise - actions, start 1, end 0, sign +1.
+    GR00T N1: x_t = (1 - t) * noise + t * actions, velocity actions - noise, start 0, end 1, sign +1.
+    time_scale, whole_times: the network is fed t * time_scale, rounded down where it takes whole numbers.
+    """
+
+    start: float = 1.0
+    end: float = 0.0
+    sign: int = 1
+    steps: int = 10
+    time_scale: float = 1.0
+    whole_times: bool = False
+
+    def at(self, step: int, steps: int) -> float:
+        """The flow time before this step of `steps`."""
+        return self.start + (self.end - self.start) * step / steps
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """When the flow counts as straight: `patience` relative changes below `threshold` in a row, after `min_steps` steps.
+
+    threshold 0: never.
+    """
+
+    threshold: float
+    min_steps: int
+    patience: int = 1
 
 
 def read_flow(block: Config, steps: int, time: TensorInfo | None, buckets: int | None, fail: Fail) -> Flow:

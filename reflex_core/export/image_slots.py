@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
 from reflex_core.export.families import Config
+from reflex_core.export.tensor import TensorInfo
 from reflex_core.files.json_fields import is_number, is_whole
-from reflex_core.policy.resize import BILINEAR, FILTERS, LETTERBOX, RESIZES
-from reflex_core.policy.session import TensorInfo
+from reflex_core.images.resize import BILINEAR, FILTERS, LETTERBOX, RESIZES
 
 Fail = Callable[[str, str, object], ExportError]
 
@@ -26,7 +26,7 @@ class ImageSlot:
     """One image input. height and width are None where the graph takes any size.
 
     camera: None where no camera was in training either, so that the input is always masked.
-    resize, filter: how a picture of another size is brought to this one (reflex_core/policy/resize.py).
+    resize, filter: how a picture of another size is brought to this one (reflex_core/images/resize.py).
     scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
     bars: (3,) float32, network values around a letterboxed picture. fill: network value of a camera that is missing.
     whole_numbers: the graph takes integers.

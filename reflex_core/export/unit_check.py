@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import Affine, Export
-from reflex_core.policy.relative import Relative
+from reflex_core.export.relative import Relative
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.text.untrusted import shown
 

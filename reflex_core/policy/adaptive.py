@@ -10,7 +10,7 @@ from typing import Any
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
-from reflex_core.policy.sampler import Adaptive
+from reflex_core.export.flow import Adaptive
 
 FLAG = "--adaptive-steps"
 UNCALIBRATED = Adaptive(0.0, min_steps=3)  # what a threshold of the user's own is joined with

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from reflex_core.export.flow import Adaptive
 from reflex_core.policy.prefix_cache import NOTHING_KEPT, Found
-from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling
+from reflex_core.policy.sampler import PLAIN, Sampling
 from reflex_core.values import Floats, Observation
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from reflex_core.concurrency.fifo_lock import FifoLock
 from reflex_core.errors import CancelledError, InferenceError, ObservationError
 from reflex_core.export.binding import Binding, bind
 from reflex_core.export.export import Export
+from reflex_core.export.flow import Adaptive
 from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
 from reflex_core.policy.constant_dimensions import Constants
@@ -25,7 +26,7 @@ from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
 from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
 from reflex_core.policy.providers import LoadOptions, inference_mode
-from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
+from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.gripper import at_the_ends
 from reflex_core.values import Floats, Frame, Observation

@@ -15,7 +15,7 @@ from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
 from reflex_core.images.raw_encodings import rgb
-from reflex_core.policy.resize import placed, resized
+from reflex_core.images.resize import placed, resized
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame
 

@@ -9,44 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reflex_core.chunks.guidance import FEWEST_STEPS, Guidance
+from reflex_core.export.flow import Adaptive, Flow
 from reflex_core.values import Floats
 
 Velocity = Callable[[Floats, float], Floats]
 EPSILON = 1e-8  # a velocity of zero has no relative change
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """How the network sees time: from `start` (noise) to `end` (actions) in `steps` equal Euler steps.
-
-    sign: +1 when the network's velocity is dx/dt, -1 when it points the other way.
-    pi0 and SmolVLA: x_t = t * noise + (1 - t) * actions, velocity noise - actions, start 1, end 0, sign +1.
-    GR00T N1: x_t = (1 - t) * noise + t * actions, velocity actions - noise, start 0, end 1, sign +1.
-    time_scale, whole_times: the network is fed t * time_scale, rounded down where it takes whole numbers.
-    """
-
-    start: float = 1.0
-    end: float = 0.0
-    sign: int = 1
-    steps: int = 10
-    time_scale: float = 1.0
-    whole_times: bool = False
-
-    def at(self, step: int, steps: int) -> float:
-        """The flow time before this step of `steps`."""
-        return self.start + (self.end - self.start) * step / steps
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptive:
-    """When the flow counts as straight: `patience` relative changes below `threshold` in a row, after `min_steps` steps.
-
-    threshold 0: never.
-    """
-
-    threshold: float
-    min_steps: int
-    patience: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError, InferenceError
+from reflex_core.export.tensor import TensorInfo
 from reflex_core.policy.providers import GPU, Placement, providers_for, session_options, started
 from reflex_core.values import Floats
 
@@ -31,19 +31,6 @@ _DTYPES: dict[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Name, numpy type and shape of one graph input or output; a dimension that may vary is None."""
-
-    name: str
-    dtype: type[np.generic]
-    shape: tuple[int | None, ...]
-
-    def sized(self) -> tuple[int, ...]:
-        """The shape with every free dimension as 1: one robot, one request."""
-        return tuple(1 if size is None else size for size in self.shape)
 
 
 class Session(Protocol):

@@ -12,8 +12,7 @@ import numpy as np
 from reflex_core.errors import InferenceError
 from reflex_core.export.contract import Contract
 from reflex_core.export.families import row_of
-from reflex_core.export.flow import fed_time
-from reflex_core.policy.sampler import Flow
+from reflex_core.export.flow import Flow, fed_time
 from reflex_core.policy.session import Session
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflex_core.chunks.guidance import Guidance
-from reflex_core.chunks.recorded_guidance import RecordedGuidance
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.policy.recorded_guidance import RecordedGuidance
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.values import Floats

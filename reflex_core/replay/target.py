@@ -15,10 +15,11 @@ from reflex_core.engine.load_policy import load
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.earlier import changes
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive
 from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
-from reflex_core.policy.sampler import Adaptive, Sampling
+from reflex_core.policy.sampler import Sampling
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.replay.carry_over import CarryOver
 from reflex_core.replay.comparison import Replayed

@@ -15,11 +15,11 @@ import pytest
 from servers import ExportDir
 
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive
 from reflex_core.files.atomic import write_block
 from reflex_core.files.observations import read_observations
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.sampler import Adaptive
 from reflex_ros.cli.calibrate_adaptive import main
 from reflex_ros.cli.main import main as reflex
 from reflex_ros.demo.arm import Arm

@@ -15,7 +15,7 @@ from recordings import tiny_disk
 from replays import command, record
 from servers import ExportDir, MakeEngine
 
-from reflex_core.policy.sampler import Adaptive
+from reflex_core.export.flow import Adaptive
 from reflex_core.records.trace.fields import image_mode, timestamp_ns
 from reflex_core.records.trace.parse import TraceError, recorded
 from reflex_core.replay.carry_over import CarryOver

@@ -14,7 +14,7 @@ from http_client import Client, text
 from numpy.typing import NDArray
 
 from reflex_core.engine.engine import Engine
-from reflex_core.policy.resize import placed, resized
+from reflex_core.images.resize import placed, resized
 from reflex_core.settings.table import settings_from
 from reflex_ros.sidecar.server import Sidecar
 

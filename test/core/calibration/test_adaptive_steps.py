@@ -15,10 +15,11 @@ from benchmarks import adaptive_success
 from reflex_core.calibration.adaptive_steps import Candidate, Course, candidates, choose, course
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive, Flow
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.sampler import Adaptive, Flow, Sampling, euler, start_noise
+from reflex_core.policy.sampler import Sampling, euler, start_noise
 from reflex_core.values import Floats, Observation
 from reflex_ros.demo.ambiguity import CLEAR, TASKS
 from reflex_ros.demo.observations import scene_observations

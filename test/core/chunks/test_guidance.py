@@ -16,9 +16,10 @@ from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
 from reflex_core.chunks.rtc import GUIDED, OFF, guided_columns
 from reflex_core.errors import ExportError
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive, Flow
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.sampler import Adaptive, Flow, Sampling, euler, start_noise
+from reflex_core.policy.sampler import Sampling, euler, start_noise
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats
 

@@ -19,10 +19,11 @@ from wedge_requests import answer
 from benchmarks import rtc_border
 from reflex_core.chunks.rtc import DELAYS_KEPT, EPISODES_KEPT, GUIDED, PREFIX, Rtc
 from reflex_core.export.export import open_export
+from reflex_core.export.flow import Adaptive
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.sampler import PLAIN, Adaptive, Sampling, start_noise
+from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.robot.presets import load_embodiment
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Fallback, Frame, Request, Served
 from reflex_core.wedges.predict import Predict

@@ -10,6 +10,7 @@ from reflex_core.errors import ObservationError
 from reflex_core.export.contract import StateSlot
 from reflex_core.export.export import Affine
 from reflex_core.export.image_slots import ImageSlot
+from reflex_core.images.resize import placed
 from reflex_core.policy.inputs import (
     image_array,
     image_arrays,
@@ -17,7 +18,6 @@ from reflex_core.policy.inputs import (
     state_array,
     state_words,
 )
-from reflex_core.policy.resize import placed
 from reflex_core.values import Frame, Pixels
 
 RED = np.array([255, 0, 0], np.uint8)

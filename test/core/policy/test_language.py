@@ -14,7 +14,8 @@ from odd_exports import words
 from tokenizers import Tokenizer, processors
 
 from reflex_core.errors import ExportError, ObservationError
-from reflex_core.policy.language import Language, LanguageSlot, Prompt, read_prompt, read_window
+from reflex_core.export.prompt import LanguageSlot, Prompt, read_prompt, read_window
+from reflex_core.policy.language import Language
 
 
 def refusal(key: str, expected: str, got: object) -> ExportError:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reflex_core.policy.sampler import Flow, euler, start_noise
+from reflex_core.export.flow import Flow
+from reflex_core.policy.sampler import euler, start_noise
 from reflex_core.values import Floats
 
 SHAPE = (1, 50, 7)

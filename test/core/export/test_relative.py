@@ -24,14 +24,14 @@ from lerobot_files import (
 )
 from servers import ExportDir
 
-from reflex_core.chunks.recorded_guidance import RecordedGuidance
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.errors import ConfigurationError, ExportError, ObservationError
 from reflex_core.export.export import open_export
+from reflex_core.export.relative import read_mask, relative_of
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.relative import read_mask, relative_of
+from reflex_core.policy.recorded_guidance import RecordedGuidance
 from reflex_core.policy.sampler import PLAIN, start_noise
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation, Request, Served

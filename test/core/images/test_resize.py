@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from repository import FIXTURES
 
-from reflex_core.policy.resize import Box, placed, resized
+from reflex_core.images.resize import Box, placed, resized
 from reflex_core.values import Pixels
 
 WANTED = dict(np.load(FIXTURES / "lerobot" / "resize.npz"))

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a graph says of one of its inputs or outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, numpy type and shape of one graph input or output; a dimension that may vary is None."""
+
+    name: str
+    dtype: type[np.generic]
+    shape: tuple[int | None, ...]
+
+    def sized(self) -> tuple[int, ...]:
+        """The shape with every free dimension as 1: one robot, one request."""
+        return tuple(1 if size is None else size for size in self.shape)
