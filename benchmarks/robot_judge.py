@@ -74,9 +74,6 @@ class Judge:
         reach = SPEED * within_s + EPSILON
         from_arm = np.abs(first - world.arm.position) - reach
         from_command = np.abs(first - world.arm.commanded()) - reach
-        if command.is_hold:
-            # what it ends was judged when it came: a hold that asks for no more speed than that makes nothing worse
-            from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
         believable = np.maximum(BELIEVABLE, UNSEEN if self.slow_lie else 0.0)
         if world.reading is not None and (np.abs(world.reading - world.arm.position) <= believable).all():

@@ -193,12 +193,17 @@ def path_tolerance(
     embodiment: Embodiment | None, names: Iterable[str], tolerance_rad: float,
     on_error: Callable[[str, str], None] = lambda *_: None,
 ) -> PathTolerance:  # fmt: skip
-    """Return the tolerance for the joints `names` (as the robot calls them) of one robot.
+    """Return the tolerance for the joints `names` (as the robot calls them) of one robot."""
+    return PathTolerance(joints_judged(embodiment, names), tolerance_rad, on_error)
 
-    Only joints of the embodiment are judged, and no gripper: one that stalls on what it holds never reaches its command.
+
+def joints_judged(embodiment: Embodiment | None, names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the joints `names` must follow their commands.
+
+    Only joints of the embodiment, and no gripper: one that stalls on what it holds never reaches its command.
     """
     if embodiment is None:
-        return PathTolerance((), 0.0)
+        return ()
     ends = [end.component_idx for end in (embodiment.gripper, embodiment.payload_release) if end is not None]
     known = {name for index, name in enumerate(embodiment.joint_names) if index not in ends}
-    return PathTolerance([name for name in dict.fromkeys(names) if name in known], tolerance_rad, on_error)
+    return tuple(name for name in dict.fromkeys(names) if name in known)

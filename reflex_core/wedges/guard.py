@@ -20,7 +20,7 @@ from reflex_core.robot.limits.caller_motion import CallerMotion
 from reflex_core.robot.limits.check import KINDS, LINES_KEPT, Check
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.robot.limits.limits import Limits, effective_limits
-from reflex_core.robot.limits.reachable import Motion
+from reflex_core.robot.limits.reachable import Doubles, Motion
 from reflex_core.robot.limits.safety_config import (
     CLIP,
     DEFAULT_MAX_CONSECUTIVE_CLAMPS,
@@ -29,6 +29,7 @@ from reflex_core.robot.limits.safety_config import (
     SafetyConfigError,
 )
 from reflex_core.robot.limits.trips import Trips
+from reflex_core.robot.path_tolerance import joints_judged
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import (
@@ -90,13 +91,13 @@ class Guard:
         self, limits: Limits | None, hold_columns: Columns | None, metrics: Metrics, embodiment: str = "none",
         mode: str = CLIP, max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS,
         prototype: Callable[[Request], Served] | None = None, plausible: StateRange = ANYTHING,
-        tracking_rad: float = MARGIN_RAD, monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        tracking_rad: float | Doubles = MARGIN_RAD, monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
         """hold_columns: where in the state each action's measured position is, None when nowhere.
 
         prototype: what an answer without inference says of who was to answer; None repeats the one before.
         plausible: states outside it are no measurement. tracking_rad: how far from its command a joint of the stamped
-        robot may be measured and still follow it.
+        robot may be measured and still follow it, one number or (action_dim,); infinite where a path tolerance decides.
         """
         self.limits = limits
         self._known = CallerMotion(limits, hold_columns, plausible, tracking_rad, monotonic_ns)
@@ -358,10 +359,12 @@ def guard_for(
     """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
     action_names, dt_s: of the chunks that will come. prototype: what an answer without inference says of who was to answer.
-    margin_rad, path_tolerance_rad: the settings `plausibility_margin_rad` and `path_tolerance_rad`; a joint of the stamped
-    robot that is measured within the larger of them follows its command. state_names: of the state's columns, where known.
+    margin_rad, path_tolerance_rad: the settings `plausibility_margin_rad` and `path_tolerance_rad`. A joint of the stamped
+    robot follows its command until its path tolerance is violated; one that has none, where it is measured within the
+    margin. state_names: of the state's columns, where known.
     """
-    tracking_rad = max(margin_rad, path_tolerance_rad)
+    judged = joints_judged(embodiment, action_names) if path_tolerance_rad > 0.0 else ()
+    tracking_rad = np.array([np.inf if name in judged else margin_rad for name in action_names])
     plausible = state_range(embodiment, state_names, hold_columns, margin_rad)
     limits = effective_limits(action_names, embodiment, safety)
     name = embodiment.name if embodiment is not None else "none"

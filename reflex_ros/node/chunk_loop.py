@@ -16,11 +16,10 @@ from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.callers import ROS
 from reflex_core.robot.clocks import ClockSteps
-from reflex_core.robot.intake import has_words
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Observation, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.node.holds import Holds
-from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
 
@@ -167,6 +166,14 @@ class ChunkLoop:
             self.progress.unheld_text = ""
         self.restart()
 
+    def believe(self) -> str:
+        """Take the joints' present readings for true because a person says so; return why one cannot be, else ""."""
+        with self._lock:
+            doubted, problem = self._buffer.fault() is not None, self._buffer.anchor()
+            if doubted and not problem:  # what was commanded says nothing of where they are
+                self._commands.end()
+            return problem
+
     def _end_commands(self, held: bool = False) -> None:
         """What was commanded counts for nothing once a last hold has come to rest: anybody may move the robot then."""
         self._commands.end()
@@ -247,7 +254,7 @@ class ChunkLoop:
         with self._lock:
             epoch, episode_id = self._epoch, self.episode_id
         try:
-            observation = self._observe(now_ns, tuning.gates)
+            observation = self._buffer.take(now_ns, tuning.gates, needs_words=self._needs_words)
         except ReflexError as error:
             self.progress.refused += 1
             self._engine.metrics.observations_refused.labels(error.slug).inc()
@@ -271,15 +278,6 @@ class ChunkLoop:
             return
         self._recorder_hook.answered(request, served, self._buffer.consumed)
         self._publish(request, served, now_ns, epoch)
-
-    def _observe(self, now_ns: int, gates: Gates) -> Observation:
-        observation = self._buffer.take(now_ns, gates)
-        if self._needs_words and not has_words(observation.instruction):
-            raise RefusedObservationError(
-                f"no instruction yet: publish one on the topic {self._buffer.topics.get('instruction', '/instruction')}",
-                "no_instruction",
-            )
-        return observation
 
     def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
         """Hand the chunk to the robot, unless the world has moved on meanwhile."""

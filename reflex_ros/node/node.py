@@ -311,7 +311,9 @@ class ReflexNode:
 
     def _believe(self) -> str:
         """Take the joints' present readings for true, because a person says so; return why that cannot be, else ""."""
-        problem = self._buffer.anchor() if self._buffer is not None else ""
+        problem = ""
+        if self._buffer is not None:
+            problem = self._buffer.anchor() if self._loop is None else self._loop.believe()
         return f"the measured state is still not believed: {problem}" if problem else ""
 
     def _reset_breaker(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.robot.clocks import StampLags
+from reflex_core.robot.intake import has_words
 from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
 from reflex_core.robot.path_tolerance import PathTolerance
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
@@ -156,7 +157,8 @@ class ObservationBuffer:
         """Believe the present readings, because a person says so; return why one cannot be, else ""."""
         with self._lock:
             problem = self._gate.anchor(self._joint_names)
-            self._tolerance.anchor()
+            if not problem:
+                self._tolerance.anchor()
             return problem
 
     def measured(self, names: Sequence[str], now_ns: int, max_age_ms: float) -> Floats | None:
@@ -195,12 +197,17 @@ class ObservationBuffer:
             ages["state"] = (now_ns - min(stamps)) * 1e-6
         return ages
 
-    def take(self, now_ns: int, gates: Gates) -> Observation:
+    def take(self, now_ns: int, gates: Gates, *, needs_words: bool = False) -> Observation:
         """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on.
 
-        `consumed` is then what it was made of, until the next call.
+        `consumed` is then what it was made of, until the next call. needs_words: a policy reads the instruction.
         """
         observation, self.consumed = self._newest(now_ns, gates)
+        if needs_words and not has_words(observation.instruction):
+            topic = self.topics.get("instruction", "/instruction")
+            raise RefusedObservationError(
+                f"no instruction yet: publish one on the topic {topic}", "no_instruction"
+            )
         return observation
 
     def peek(self, now_ns: int, gates: Gates) -> Observation | None:

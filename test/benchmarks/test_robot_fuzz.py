@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import robot_fuzz
+from benchmarks import robot_fuzz, robot_world
 from reflex_core.robot import joint_gate, path_tolerance
 from reflex_core.robot.limits import commands
 from reflex_core.robot.limits.hold import Hold
@@ -35,6 +35,11 @@ def test_no_history_makes_a_command_that_is_not_safe_and_the_robot_is_served_aga
     assert found.counts["chunk"] > 300
     assert found.counts["hold"] > 150
     assert found.counts["watchdog"] > 0
+
+
+@pytest.mark.parametrize("seed", [301523, 400022])
+def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:
+    assert robot_fuzz.run(seed, 1).problems == []
 
 
 def _no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,5 +109,5 @@ def test_the_judge_sees_what_is_broken(
 def test_the_judge_sees_a_sensor_that_freezes_where_nobody_looks_at_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _no_path_tolerance(monkeypatch)
+    monkeypatch.setattr(robot_world, "TOLERANCE_RAD", 0.0)
     assert robot_fuzz.run(225, 70, most_problems=1).problems

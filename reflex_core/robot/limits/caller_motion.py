@@ -31,8 +31,8 @@ class CallerMotion:
     """
 
     def __init__(
-        self, limits: Limits | None, hold_columns: Columns | None, plausible: StateRange, tracking_rad: float,
-        monotonic_ns: Callable[[], int],
+        self, limits: Limits | None, hold_columns: Columns | None, plausible: StateRange,
+        tracking_rad: float | Doubles, monotonic_ns: Callable[[], int],
     ) -> None:  # fmt: skip
         """Arguments as of the guard, whose part this is."""
         self.robot = RobotCommands(limits, tracking_rad)
@@ -111,11 +111,15 @@ class CallerMotion:
         if not request.observation.stamp_ns:
             self._history.remember(_owner(request), told)
             return
-        row = known.splice.row if known.splice is not None else 0
+        row, now = 0, rows[0].astype(np.float64)
         if known.splice is not None:
+            row = known.splice.row
             rows[1 : 1 + row] = known.splice.path()  # what it is told meanwhile
             now = known.splice.end if known.splice.commanded is None else known.splice.commanded
             rows[row] = self._began(now, chunk, told, row)
+        before_s = (told.moment.zero_ns - self._monotonic_ns()) * 1e-9
+        if before_s > 0.0 and row == 0 and chunk.dt_s > 0.0:
+            told = told.led_from(now, before_s)
         self.robot.remember(told, row)
 
     def _began(self, now: Doubles, chunk: ActionChunk, told: Commanded, row: int) -> Doubles:

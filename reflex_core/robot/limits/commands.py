@@ -25,7 +25,8 @@ class RobotCommands:
     tracking: (action_dim,) how far from its command a joint may be measured and still follow it; None without limits.
     """
 
-    def __init__(self, limits: Limits | None, tracking_rad: float) -> None:
+    def __init__(self, limits: Limits | None, tracking_rad: float | NDArray[np.float64]) -> None:
+        """tracking_rad: of every joint, or (action_dim,); rad or m."""
         self.tracking: NDArray[np.float64] | None = None
         self._limits = limits
         if limits is not None:

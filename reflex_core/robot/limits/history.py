@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -56,6 +57,18 @@ class Commanded:
         before = self.rows[index].astype(np.float64)
         between: Doubles = before + (self.rows[index + 1] - before) * (place - index)[:, None]
         return between
+
+    def led_from(self, at: Doubles, before_s: float) -> Commanded:
+        """Return it with the way to its first row from `at` (action_dim,), where the robot is `before_s` before time zero.
+
+        The stamp of a sensor whose clock is ahead lies in the future, and a controller leaves for the first row at once.
+        """
+        count = math.ceil(before_s / self.dt_s)
+        earlier_ns = int(count * self.dt_s * 1e9)
+        shares = (np.arange(-count, 1) * self.dt_s + before_s) / (self.dt_s + before_s)
+        way = (at + (self.rows[1] - at) * shares[:, None]).astype(np.float32)
+        moment = Moment(self.moment.zero_ns - earlier_ns, self.moment.stamp_ns - earlier_ns)
+        return Commanded(np.concatenate([way, self.rows[1:]]), self.dt_s, moment, self.episode_id)
 
     def target(self, seconds: float) -> Floats:
         """(action_dim,) the row that is being approached at `seconds`; the last one when all are reached."""

@@ -71,7 +71,8 @@ def motion(
     same_episode: `told` is of it; in another one, a joint without a speed limit counts from where it is measured,
     as nothing says how far it may be from its command.
     tracking: (action_dim,) rad or m, given for the robot whose commands are known to be those published: so far from
-    its command a joint may be measured and is still taken to follow it, and the chunk is joined to the command.
+    its command a joint may be measured and is still taken to follow it, and the chunk is joined to the command; infinite
+    for one whose path tolerance is judged elsewhere, so that there is one verdict.
     row: the first row that will be executed, where somebody knows. newest: (action_dim,) measured at `now_ns`, where a
     chunk is joined to the command: it has no stamp that another clock could have made.
     A stamped chunk is executed against the clock, so that it is joined at the row which is due next; without a stamp
@@ -93,15 +94,18 @@ def motion(
         assert where is not None
         return _at_rest(where, live, known=moment.stamp_ns != 0)
     # one period before time zero, time zero, the last two elapsed rows, and where a trailing arm may still be
-    joined = live * dt_s
+    joined = present = live * dt_s
     if tracking is not None:  # its first row is no further from the command of this very moment than one step
-        joined = min(max((now_ns - moment.zero_ns) * 1e-9, joined), joined + dt_s)
+        elapsed = (now_ns - moment.zero_ns) * 1e-9
+        joined = present = min(max(elapsed, joined), joined + dt_s)
+        if live == 0:  # the clock of the sensor may be ahead of the robot's
+            present = min(elapsed, joined)
     seconds = [since - dt_s, since, since + joined - dt_s, since + joined]
     near = [-TRACKING_S, -TRACKING_S / 2]
     if tracking is not None:  # the sensor's clock may be behind as well
         near += [TRACKING_S / 2, TRACKING_S]
     places = told.at(np.array([*seconds, *(since + each for each in near)]))
-    trusted, commanded_now = None, places[3]
+    trusted, commanded_now = None, told.at(np.array([since + present]))[0]
     if where is not None:
         margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
         if tracking is not None:
@@ -110,7 +114,7 @@ def motion(
             margin = np.where(np.isfinite(margin), margin, 0.0)
         recent = places[[1, *range(4, len(places))]]
         if seen is newest:
-            recent = told.at(since + joined - TRACKING_S * np.array([0.0, 0.5, 1.0]))
+            recent = told.at(since + present - TRACKING_S * np.array([0.0, 0.5, 1.0]))
         trusted = following(recent, where, margin, limits)
         # any other joint starts from where it is, and nobody knows that it moves
         places = np.where(trusted, places, where)

@@ -29,6 +29,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import REJECT
+from reflex_core.robot.presets import load_preset
 from reflex_core.values import (
     CLOUD,
     HOLD,
@@ -39,7 +40,7 @@ from reflex_core.values import (
     Request,
     Served,
 )
-from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.guard import Guard, guard_for
 
 
 @pytest.fixture
@@ -213,3 +214,28 @@ def test_a_robot_that_was_stopped_counts_from_where_it_is(fast: Guard) -> None:
     assert led is not None
     assert (led > MEASURED).all()
     np.testing.assert_array_equal(stopped, MEASURED)
+
+
+GRIPPING = load_preset("franka")
+
+
+@pytest.mark.parametrize(
+    ("robot", "tolerance_rad", "follows_within"),
+    [(FRANKA, 0.4, [np.inf] * 7), (FRANKA, 0.0, [0.2] * 7), (GRIPPING, 0.4, [*[np.inf] * 7, 0.2])],
+    ids=["judged", "switched off", "no gripper"],
+)
+def test_where_a_path_tolerance_judges_a_joint_it_alone_says_whether_it_follows(
+    robot: Embodiment, tolerance_rad: float, follows_within: list[float]
+) -> None:
+    guard = guard_for(
+        robot,
+        None,
+        Metrics(),
+        None,
+        robot.joint_names,
+        0.05,
+        margin_rad=0.2,
+        path_tolerance_rad=tolerance_rad,
+    )
+    assert guard.commands.tracking is not None
+    assert guard.commands.tracking.tolist() == follows_within

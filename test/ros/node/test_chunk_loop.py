@@ -156,7 +156,7 @@ def test_resume_makes_no_lie_true_and_a_person_does(scene: Scene) -> None:
     scene.world.arm.position = scene.world.arm.position + np.array([1.0, 0, 0, 0, 0, 0, 0])
     scene.world.arm.rest()
     assert all(command.is_hold for command in scene.run(1.0).sent[held:])
-    assert scene.world.buffer.anchor() == ""
+    assert scene.world.loop.believe() == ""
     assert not scene.run(0.3).last.is_hold
 
 
@@ -454,6 +454,9 @@ def test_the_world_can_be_changed_under_a_guard_that_holds_back_nothing(scene: S
     scene.world.buffer._gate.joints = ()
     scene.world.buffer._gate.reset()
     scene.world.buffer._tolerance = PathTolerance((), 0.0)
+    tracking = scene.world.guard.commands.tracking
+    assert tracking is not None
+    tracking[:] = 0.2
     scene.world.lie = LIES["zeros"]
     scene.run(3.0)
     assert any("leaps" in problem for problem in scene.judge.problems)
@@ -570,8 +573,88 @@ def test_resume_makes_no_frozen_joint_true_and_a_person_does(scene: Scene) -> No
     scene.world.loop.resume()
     held = len(scene.sent)
     assert all(command.is_hold for command in scene.run(1.0).sent[held:])
-    assert scene.world.buffer.anchor() == ""
+    assert scene.world.loop.believe() == ""
     assert not scene.run(0.3).last.is_hold
+
+
+def test_what_a_person_says_is_true_is_where_the_next_chunk_begins(scene: Scene) -> None:
+    """The command from before says nothing of a joint that did not follow it."""
+    scene.to(FAR).world.arm.blocked[0] = True
+    scene.run(3.0)
+    assert scene.last.reason == "path_tolerance_violated"
+    assert scene.world.loop.believe() == ""
+    while scene.last.is_hold:
+        scene.run(0.01)
+    from_arm = np.abs(scene.last.rows[0] - scene.world.arm.position)
+    assert (from_arm <= SPEED * (scene.last.due_s[0] - scene.world.clock.seconds + 0.06)).all()
+    scene.well()
+
+
+def test_a_person_who_says_so_while_all_is_well_interrupts_nothing(scene: Scene) -> None:
+    scene.to(FAR).run(0.3)
+    told = scene.world.guard.commands.recall()
+    assert scene.world.loop.believe() == ""
+    assert scene.world.guard.commands.recall() is told
+    assert not scene.run(2.0).last.is_hold
+    scene.well()
+
+
+def ahead(scene: Scene, seconds: float) -> Scene:
+    """Put the sensors on a machine whose clock is ahead."""
+    scene.world.sensor_offset_ns = scene.world.clock.offset_ns + int(seconds * 1e9)
+    return scene
+
+
+@pytest.mark.parametrize("blocked_s", [0.2, 0.25, 0.3, 0.35, 0.4])
+def test_a_joint_that_is_blocked_pulls_no_command_back_where_the_sensors_clock_is_ahead(
+    blocked_s: float,
+) -> None:
+    """Whether it follows is compared with what it is told now, and there is one verdict of that."""
+    scene = ahead(Scene(), 0.17).to(FAR).run(0.6)
+    asked: list[float] = []
+
+    def heard(command: Command) -> None:
+        coming = np.flatnonzero(command.due_s > scene.world.clock.seconds)[0]
+        way = np.abs(command.rows[coming] - scene.world.arm.commanded())
+        asked.append(
+            float((way / SPEED).max() / max(command.due_s[coming] - scene.world.clock.seconds, 0.05))
+        )
+        scene._heard(command)
+
+    scene.world.heard = heard
+    scene.world.arm.blocked[0] = True
+    scene.run(blocked_s)
+    scene.world.loop.restart()
+    scene.run(2.0)
+    assert asked
+    assert max(asked) <= 1.001
+    scene.well()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("set_by_s", [0.0, -0.2])
+def test_a_hold_just_after_a_chunk_stops_on_the_way_to_its_first_row_where_the_sensors_clock_is_ahead(
+    set_by_s: float, stops: bool
+) -> None:
+    """That row is due in a quarter of a second, and the robot is not there before."""
+    scene = ahead(Scene(0.0), 0.18).to(FAR).run(0.4)
+    if stops:
+        scene.world.loop.stop()
+        scene.run(0.5)
+        scene.world.loop.resume()
+    else:
+        scene.world.loop.restart()
+    before = len(scene.sent)
+    while len(scene.sent) == before:
+        scene.run(0.01)
+    assert not scene.last.is_hold
+    scene.world.lie = offset(-0.8)
+    scene.world.clock.offset_ns += int(set_by_s * 1e9)
+    scene.run(0.02)
+    assert scene.last.is_hold
+    asked = np.abs(scene.last.rows[-1] - scene.world.arm.position)
+    assert (asked <= SPEED * 0.05).all()
+    scene.well()
 
 
 def test_a_stop_of_a_robot_that_does_not_follow_holds_at_its_last_command(scene: Scene) -> None:

@@ -123,6 +123,17 @@ def test_what_was_never_seen_is_named() -> None:
     assert "fr3_joint1" in said
 
 
+def test_a_policy_that_reads_words_is_asked_nothing_without_them() -> None:
+    scene = Scene()
+    scene.buffer.topics = {"instruction": "/arm/say"}
+    with pytest.raises(RefusedObservationError, match="/arm/say") as caught:
+        scene.buffer.take(NOW_NS, GATES, needs_words=True)
+    assert caught.value.slug == "no_instruction"
+    assert scene.take().instruction == ""
+    scene.buffer.instruction = "reach"
+    assert scene.buffer.take(NOW_NS, GATES, needs_words=True).instruction == "reach"
+
+
 def test_a_policy_without_a_state_needs_no_joints() -> None:
     scene = Scene(needs_state=False)
     scene.buffer.clear()
@@ -327,6 +338,15 @@ def test_a_person_and_a_clock_that_jumped_say_that_the_joints_are_there() -> Non
         told_to_go(scene, 0.5)
         forget(scene)
         assert scene.buffer.fault() is None
+
+
+def test_a_reading_that_cannot_be_true_makes_no_other_joint_true() -> None:
+    scene = Scene()
+    told_to_go(scene, 0.5)
+    scene.reads([*HOME[:6], 99.0])
+    assert "99" in scene.buffer.anchor()
+    scene.reads(HOME)
+    assert scene.tolerance.fault() is not None
 
 
 def test_a_joint_that_was_released_is_told_to_be_nowhere() -> None:

@@ -12,6 +12,7 @@ from guarded import COLUMNS, FRANKA, FREE, MIDDLE
 
 from reflex_core.export.binding import Columns
 from reflex_core.robot.limits.caller_motion import UNKNOWN, CallerMotion
+from reflex_core.robot.limits.history import Moment
 from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.reachable import Motion, Splice, Start
@@ -183,6 +184,25 @@ def test_a_chunk_that_is_joined_is_told_as_the_way_there_and_the_line_that_is_un
     np.testing.assert_array_equal(rows[4:], RAMP[3:])
     np.testing.assert_allclose(rows[3] + (rows[4] - rows[3]) * share, now, atol=1e-5)
     assert robot.known.robot.joined == 3
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_chunk_with_a_stamp_from_the_future_is_told_from_now_on(rests: bool) -> None:
+    """The robot sets out for its first row at once, and so a hold soon after stops on that way and no further."""
+    robot, ahead_s, at = Robot(stamped=True), 0.15, MIDDLE.astype(np.float64)
+    robot.now_s = -ahead_s
+    joined = Splice(0, at + 0.1, np.zeros(7), lambda: np.empty((0, 7)), at)
+    robot.told(Motion(Start(at, at)) if rests else Motion(splice=joined))
+    told = robot.known.robot.recall()
+    assert told is not None
+    assert robot.known.robot.joined == 0
+    robot.now_s = -ahead_s + 0.1
+    now = Moment(BEGAN_NS + round(robot.now_s * 1e9), STAMP_NS + round(robot.now_s * 1e9))
+    under_way = at + (RAMP[0] - at) * 0.5
+    np.testing.assert_allclose(told.at(np.array([now.seconds_since(told.moment)]))[0], under_way, atol=1e-6)
+    held = robot.known.robot.hold(None, None, now, DT_S)
+    assert held is not None
+    assert under_way[0] <= held.position[0] <= under_way[0] + (RAMP[0, 0] - at[0]) * 0.25 + 1e-6
 
 
 def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from reflex_core.robot.limits.history import EPISODES_KEPT, Commanded, CommandHistory, Moment, moment_of
 from reflex_core.values import Floats, Observation, Request
@@ -27,6 +28,22 @@ def test_commands_between_rows_lie_on_the_line_between_them() -> None:
 def test_the_target_is_the_row_that_is_being_approached() -> None:
     for seconds, row in ((0.0, 1), (0.049, 1), (0.051, 2), (99.0, 20)):
         np.testing.assert_array_equal(TOLD.target(seconds), ROWS[row])
+
+
+@pytest.mark.parametrize("before_s", [0.01, 0.05, 0.17])
+def test_what_begins_in_the_future_is_led_to_in_a_straight_line_from_now(before_s: float) -> None:
+    at = MIDDLE.astype(np.float64) - 0.3
+    led = TOLD.led_from(at, before_s)
+    since_s = Moment(0, SECOND_NS).seconds_since(led.moment)
+    np.testing.assert_allclose(led.at(np.array([since_s - before_s]))[0], at, atol=1e-6)
+    between = led.at(np.array([since_s + (DT_S - before_s) / 2]))[0]
+    np.testing.assert_allclose(between, (at + ROWS[1]) / 2, atol=1e-6)
+    later_s = np.array([0.05, 0.125, 9.0])
+    np.testing.assert_allclose(led.at(since_s + later_s), TOLD.at(later_s), atol=1e-6)
+    np.testing.assert_allclose(
+        led.step(since_s - before_s / 2), (ROWS[1] - at) / (before_s + DT_S) * DT_S, atol=1e-6
+    )
+    assert Moment(0, 0).seconds_since(led.moment) == pytest.approx(since_s), "on both clocks"
 
 
 def test_simulated_time_counts_where_it_is_known() -> None:

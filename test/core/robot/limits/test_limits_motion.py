@@ -331,6 +331,24 @@ def test_where_the_robot_is_by_now_counts_more_than_where_it_was_seen() -> None:
     np.testing.assert_allclose(program.start.high, seen)
 
 
+def test_where_the_sensors_clock_is_ahead_the_command_of_now_counts_and_not_that_of_the_stamp() -> None:
+    ahead_s, now_s = 0.17, 0.5
+    for at_s, share, trusted in ((now_s, 0.9, True), (now_s, 1.1, False), (now_s - TRACKING_S, -0.9, True)):
+        newest = (FAST.at(np.array([at_s]))[0] + share * TRACKING).astype(np.float32)
+        found = published(None, now_s + ahead_s, -ahead_s, newest=newest)
+        assert found.trusted is not None
+        assert found.splice is not None
+        assert found.trusted.tolist() == [trusted] * 7, (at_s, share)
+        np.testing.assert_allclose(found.splice.commanded, FAST.at(np.array([now_s]))[0], atol=1e-5)
+
+
+def test_a_joint_whose_path_tolerance_is_judged_elsewhere_follows_wherever_it_is() -> None:
+    tracking = np.where(np.arange(7) == 0, np.inf, 0.2)
+    found = published((FAST_ROWS[6] + 9.0).astype(np.float32), 0.6, tracking=tracking)
+    assert found.trusted is not None
+    assert found.trusted.tolist() == [True, *[False] * 6]
+
+
 def test_an_arm_that_turned_meanwhile_may_still_be_at_the_turning_point() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
