@@ -39,7 +39,7 @@ def export(
     allow_damage: bool = False,
     progress: Callable[[float, int], None] = lambda *_: None,
 ) -> Survey:
-    """Write the dataset and say what is in it. progress: called with the fraction done and the requests read.
+    """Write the dataset and return its survey. progress: called with the fraction done and the requests read.
 
     Raises TraceError for traces that cannot be read or do not fit together, and for an output that cannot be written;
     ConfigurationError where a library is missing.

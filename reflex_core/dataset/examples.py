@@ -44,7 +44,7 @@ class Example:
         return np.asarray(self.served[self.row])
 
     def pictures(self, where: str) -> Iterator[tuple[str, Frame, Pixels]]:
-        """Each camera's name, frame and (height, width, 3) RGB pixels. Raises TraceError for a damaged picture."""
+        """Yield each camera's name, frame and (height, width, 3) RGB pixels. Raises TraceError for a damaged image."""
         for camera, frame in self.frames.items():
             try:
                 yield camera, frame, np.ascontiguousarray(rgb(frame))
@@ -53,10 +53,9 @@ class Example:
 
 
 def why_unfit(record: Recorded) -> str:
-    """Why nothing can be learned from a request; empty where something can.
+    """Return why nothing can be learned from a request; empty where something can.
 
-    Only what the policy itself answered counts: a hold, the last good chunk or another server's answer teach a policy
-    what it did not say.
+    Only the policy's own answers count: a hold, the last good chunk or another server's answer are not its actions.
     """
     if record.error is not None:
         return "error"
@@ -72,7 +71,7 @@ def why_unfit(record: Recorded) -> str:
 
 
 def executed_row(record: Recorded) -> int:
-    """The row of its chunk at which the robot was when the answer left.
+    """Return the row of its chunk that was due when the answer left.
 
     Row i is to be reached at the observation's stamp + (i + 1) * dt_s, so the rows of the observation's age and of the
     latency are over. Without a dt_s it is the first that the answer allows.
@@ -85,7 +84,7 @@ def executed_row(record: Recorded) -> int:
 
 
 def recorded_ns(record: Recorded, where: str) -> int:
-    """When the record was written, for requests without a sensor stamp. Raises TraceError when that is no time."""
+    """Return when the record was written, for requests without a sensor stamp. Raises TraceError when that is no time."""
     found_ns = timestamp_ns(record.timestamp)
     if found_ns is None:
         raise TraceError(
@@ -95,7 +94,7 @@ def recorded_ns(record: Recorded, where: str) -> int:
 
 
 def frames(record: Recorded, files: ImageFiles | None, image_mode: object, where: str) -> Mapping[str, Frame]:
-    """Every camera's frame, not yet decoded. Raises TraceError where a picture cannot be had."""
+    """Return every camera's frame, not yet decoded. Raises TraceError where an image is missing."""
     if not record.images and image_mode == NONE:
         raise TraceError(
             f"{where}: was recorded with --record-images none, and a dataset needs the pictures: record with"
@@ -113,7 +112,7 @@ def frames(record: Recorded, files: ImageFiles | None, image_mode: object, where
 
 
 def size_of(frame: Frame, where: str) -> tuple[int, int]:
-    """(height, width) without decoding it. Raises TraceError for a damaged picture."""
+    """Return (height, width) without decoding the frame. Raises TraceError for a damaged image."""
     if frame.encoding not in KINDS:
         return frame.height, frame.width
     try:

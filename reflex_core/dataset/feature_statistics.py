@@ -19,7 +19,7 @@ PIXEL_STEP = 4  # of each picture every fourth pixel of every fourth row is coun
 
 
 def of_vectors(values: Sequence[Any]) -> Statistics:
-    """Of (N, dim) numbers, one per dimension; of N numbers, of shape (1,)."""
+    """Return the statistics of (N, dim) numbers per dimension; of N numbers, of shape (1,)."""
     array = np.asarray(values, np.float64).reshape(len(values), -1)
     quantiles = np.quantile(array, list(QUANTILES.values()), axis=0)
     return {
@@ -40,14 +40,14 @@ class Brightness:
         self._pictures = 0
 
     def add(self, pixels: Pixels) -> None:
-        """Count one (height, width, 3) RGB picture."""
+        """Count one (height, width, 3) RGB image."""
         self._pictures += 1
         for colour in range(3):
             seen = pixels[::PIXEL_STEP, ::PIXEL_STEP, colour].ravel()
             self._counts[colour] += np.bincount(seen, minlength=256)
 
     def statistics(self) -> Statistics:
-        """Each (3, 1, 1), of brightness 0 to 1; `count` is the number of pictures."""
+        """Return each statistic as (3, 1, 1), of brightness 0 to 1; `count` is the number of images."""
         made = [_of_counts(counts) for counts in self._counts]
         shaped = {name: np.array([one[name] for one in made]).reshape(3, 1, 1) / 255.0 for name in made[0]}
         return {**shaped, "count": np.array([self._pictures])}
@@ -67,7 +67,7 @@ def _of_counts(counts: NDArray[np.int64]) -> dict[str, float]:
 
 
 def together(one: Statistics, other: Statistics) -> Statistics:
-    """Of two parts of a dataset. The quantiles are weighted means of the parts' quantiles, as LeRobot's are."""
+    """Merge the statistics of two parts of a dataset. Quantiles are weighted means of the parts' quantiles, as LeRobot's are."""
     first, second = one["count"].astype(np.float64), other["count"].astype(np.float64)
     share = (second / (first + second)).item()
     mean = one["mean"] + share * (other["mean"] - one["mean"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A LeRobotDataset of format v3.0 with its pictures inside the parquet files. Needs pyarrow, neither LeRobot nor a video encoder."""
+"""Write a LeRobotDataset of format v3.0 with its images inside the parquet files. Needs pyarrow, neither LeRobot nor a video encoder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
 def require_pyarrow() -> None:
-    """Raises ConfigurationError without pyarrow."""
+    """Raise ConfigurationError without pyarrow."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -50,10 +50,10 @@ class _Open:
 
 
 class LeRobotWriter:
-    """Writes episodes as they come, also several at a time, each to a data file of its own.
+    """A writer of episodes as they arrive, also several at a time, each to a data file of its own.
 
     Memory: ROWS_PER_GROUP frames per episode that is being written, its states and actions, and the statistics of every
-    episode. `fps` is the mean rate of the frames, a whole number as LeRobot wants it; `timestamp` is frame_index / fps,
+    episode. `fps` is the mean rate of the frames, an integer as LeRobot requires; `timestamp` is frame_index / fps,
     and record.time_s the time that was recorded.
     """
 
@@ -69,7 +69,7 @@ class LeRobotWriter:
         self._schema = _schema(survey, self._keys.values())
 
     def add(self, episode: Episode, example: Example) -> None:
-        """Write one frame. Raises TraceError for a damaged picture, OSError."""
+        """Write one frame. Raises TraceError for a damaged image, OSError."""
         at = self._open.get(episode.index)
         if at is None:
             at = self._open[episode.index] = self._begin(episode)
@@ -206,7 +206,7 @@ def _place(index: int) -> str:
 
 
 def _file_of(frame: Frame, pixels: Pixels) -> bytes:
-    """JPEG and PNG as they were recorded; a raw picture becomes a PNG, which loses nothing."""
+    """Return JPEG and PNG as they were recorded; a raw image becomes a PNG, which is lossless."""
     if frame.encoding in ("jpeg", "png"):
         return bytes(frame.data)
     return bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
@@ -220,7 +220,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _write_tasks(path: Path, tasks: Mapping[str, int]) -> None:
-    """The instructions as the index of a pandas table, which is how LeRobot looks them up."""
+    """Write the instructions as the index of a pandas table, which is how LeRobot looks them up."""
     import pyarrow
     from pyarrow import parquet
 

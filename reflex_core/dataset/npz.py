@@ -29,7 +29,7 @@ class _Open:
     count: int = 0
 
     def path(self, name: str) -> Path:
-        """Where an array lies; its name may hold what no file name may."""
+        """Return the file of an array; characters of its name that a file name may not have are replaced."""
         return self.directory / f"{list(self.columns).index(name)}.npy"
 
 
@@ -42,7 +42,7 @@ class NpzWriter:
         self._longest = max((len(task) for task in survey.tasks), default=1) or 1
 
     def add(self, episode: Episode, example: Example) -> None:
-        """Write one frame. Raises TraceError for a damaged picture, OSError."""
+        """Write one frame. Raises TraceError for a damaged image, OSError."""
         at = self._open.get(episode.index)
         if at is None:
             at = self._open[episode.index] = self._begin(episode)

@@ -94,7 +94,7 @@ class _Reading:
     def examples(
         self, paths: Sequence[Path], progress: Callable[[float, int], None]
     ) -> Iterator[tuple[Key, Example]]:
-        """Every request that teaches something, in the order of the traces. Raises TraceError."""
+        """Yield every request that can be learned from, in the order of the traces. Raises TraceError."""
         for number, path in enumerate(paths):
             with self.open(path) as source:
                 for record in source:
@@ -144,7 +144,7 @@ class _Reading:
     def _other(
         self, record: Recorded, seen: Mapping[str, Frame], header: Mapping[str, Any], where: str
     ) -> str:
-        """How a request differs from the first; empty where it does not. Raises TraceError for another robot."""
+        """Return how a request differs from the first; empty where it does not. Raises TraceError for another robot."""
         own = _layout(record, seen, header, where)
         if self.layout is None:
             self.layout = own
@@ -156,7 +156,7 @@ class _Reading:
 
 
 def in_order(paths: Sequence[Path], open_one: Open) -> list[Path]:
-    """The traces in the order in which they were begun, each once; parts of a session follow each other."""
+    """Return the traces in the order in which they were begun, each once; parts of a session follow each other."""
 
     def begun(path: Path) -> tuple[str, int, str]:
         with open_one(path) as source:
@@ -200,7 +200,7 @@ def again(
     found: Survey,
     progress: Callable[[float, int], None],
 ) -> Iterator[tuple[Episode, Example]]:
-    """The second reading: every frame with its episode, as the survey found them; what was added since is left out."""
+    """Read the traces once more and yield every frame with its episode as the survey found them; later additions are left out."""
     reading = _Reading(open_one, files)
     written: Counter[Key] = Counter()
     for key, example in reading.examples(paths, progress):
@@ -247,7 +247,7 @@ def _require_same(layout: Layout, own: Layout, where: str) -> None:
 
 
 def _text(text: str) -> str:
-    """What was recorded as half a character cannot be written again."""
+    """Replace lone surrogates, which cannot be encoded as UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

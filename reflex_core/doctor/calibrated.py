@@ -9,10 +9,10 @@ from typing import Any
 
 
 def calibration(path: Path) -> dict[str, Any]:
-    """What the calibration cache holds: {path, problem, entries: {key: {stale, and the fields of the file}}}.
+    """Return the content of the calibration cache: {path, problem, entries: {key: {stale, and the fields of the file}}}.
 
-    `problem` says why the file as a whole is of no use; `stale` why an entry would be measured again, '' when it would
-    not.
+    `problem`: why the file as a whole is unusable; `stale`: why an entry would be measured again. Both '' where nothing is
+    wrong.
     """
     from reflex_core.calibration.cache import read, stale
     from reflex_core.calibration.fingerprint import this_machine

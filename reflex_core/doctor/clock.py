@@ -24,10 +24,14 @@ def clock(
     wall: Callable[[], float] = time.time,
     sample_s: float = SAMPLE_S,
 ) -> Finding:
-    """Whether the steady clock is steady, the date can be true, and other machines mean the same time.
+    """Check that the monotonic clock is steady, the date is plausible, and other machines share the time.
 
-    alone: nobody but this machine takes part, so the stamps all come from one clock. synchronised: None when nobody
-    knows. The clocks are in seconds.
+    Args:
+        alone: No other machine takes part, so the stamps all come from one clock.
+        synchronised: Whether the clock is disciplined, None when that is unknown.
+        monotonic: A clock in seconds.
+        wall: A clock in seconds since 1970.
+        sample_s: How long both are compared.
     """
     steady = [monotonic()]
     drift_s = wall() - steady[0]
@@ -75,7 +79,7 @@ class _Timex(ctypes.Structure):
 
 
 def ntp() -> bool | None:
-    """Whether the kernel's clock is disciplined; None where the kernel does not say."""
+    """Return whether the kernel's clock is disciplined; None where the kernel does not report it."""
     try:
         call = ctypes.CDLL(None, use_errno=True).adjtimex
     except (OSError, AttributeError):

@@ -21,7 +21,7 @@ _ROW = re.compile(r"^\|\s*`?([^`|]+?)`?\s*\|.*\b([0-9a-f]{64})\b", re.MULTILINE)
 
 
 def export(path: Path, label: str = "") -> Iterator[Finding]:
-    """The directory, its configuration, and its hashes. label: which of several exports it is."""
+    """Check the directory, its configuration, and its hashes. label: which of several exports it is."""
     again = "copy the export again, or name another one"
     try:
         found = open_export(path)
@@ -34,7 +34,7 @@ def export(path: Path, label: str = "") -> Iterator[Finding]:
 
 
 def hashes(path: Path) -> Finding:
-    """Every file that VERIFICATION.md lists has the SHA-256 it lists."""
+    """Check that every file that VERIFICATION.md lists has the listed SHA-256."""
     receipt = path / RECEIPT
     try:
         listed = dict(_ROW.findall(receipt.read_text(encoding="utf-8")))
@@ -65,7 +65,7 @@ def hashes(path: Path) -> Finding:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
+    """Return the file's SHA-256 in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

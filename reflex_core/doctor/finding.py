@@ -25,5 +25,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> str:
-    """The worst level among them; ok when there are none."""
+    """Return the worst level among the findings; ok when there are none."""
     return max((finding.level for finding in findings), key=LEVELS.index, default=OK)

@@ -21,7 +21,7 @@ UNLISTABLE = "`|\n"  # what a row of the table cannot hold
 
 
 def shipped_files(folder: Path) -> list[Path]:
-    """Everything serving reads: not the Markdown files, which describe it, and nothing hidden (caches of downloads).
+    """Return every file that serving reads: not the Markdown files, which describe it, and nothing hidden (caches of downloads).
 
     Raises ExportError for a name that a table cannot hold.
     """
@@ -37,7 +37,7 @@ def shipped_files(folder: Path) -> list[Path]:
 
 
 def hash_table(folder: Path) -> str:
-    """A table of Markdown: name, bytes and SHA-256 of every shipped file."""
+    """Return a Markdown table with name, bytes and SHA-256 of every shipped file."""
     rows = [
         f"| `{path.relative_to(folder).as_posix()}` | {path.stat().st_size} | `{sha256(path)}` |"
         for path in shipped_files(folder)

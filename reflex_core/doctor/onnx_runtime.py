@@ -21,7 +21,7 @@ IDENTITY = bytes.fromhex(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Where the policy is to run, as the settings say."""
+    """Where the policy is to run, as the settings request."""
 
     device: str = "auto"
     providers: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Wanted:
 
 
 def builds() -> Finding:
-    """Two builds of onnxruntime overwrite each other's files; which one is left depends on the order they came in."""
+    """Check for two builds of onnxruntime, which overwrite each other's files; which one is left depends on the order."""
     import onnxruntime as ort
 
     installed = {
@@ -50,7 +50,7 @@ def builds() -> Finding:
 
 
 def providers(wanted: Wanted) -> Finding:
-    """Whether the providers that serving would take really start, tried with a graph of one node."""
+    """Check that the providers that serving would use really start, tried with a graph of one node."""
     import onnxruntime as ort
 
     from reflex_core.policy.providers import CPU, SHORT, providers_for
@@ -74,7 +74,7 @@ def providers(wanted: Wanted) -> Finding:
 
 
 def _refusal(provider: str) -> str:
-    """Why a provider does not start or does not compute, '' when it does."""
+    """Return why a provider does not start or does not compute, '' when it does."""
     import numpy as np
     import onnxruntime as ort
 

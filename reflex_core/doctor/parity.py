@@ -6,7 +6,7 @@
 (1, horizon, width) float32 itself, the chunk as `normalised` (1, horizon, width) float32 as the network gave it, as `actions`
 (rows, action_dim) float32 in the robot's units and the export's columns, or both, and `tolerance`, the largest absolute
 difference that is allowed; `actions_tolerance` that of `actions`, where it is another. A column of NaN in `actions` is not
-compared. `model_hash` and `config_hash` say which weights and which configuration that was; they may be missing.
+compared. `model_hash` and `config_hash` identify the weights and the configuration; they may be missing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TUNED = ("adaptive", "prefix_cache", "rtc")
 
 
 def parity(policy: Policy) -> Finding:
-    """Whether the policy makes the recorded chunk of the recorded observation on this machine."""
+    """Check that the policy makes the recorded chunk of the recorded observation on this machine."""
     path = policy.export.path / FIXTURE
     why = unreadable(path)
     if why == "not there":
@@ -111,7 +111,7 @@ def _wanted(recorded: Mapping[str, NDArray[Any]], key: str) -> _Wanted:
 
 
 def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> float:
-    """The largest absolute difference. NaN, which is within no tolerance, where the policy makes NaN.
+    """Return the largest absolute difference. NaN, which is within no tolerance, where the policy makes NaN.
 
     Raises _ShapeError.
     """
@@ -134,7 +134,7 @@ def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> f
 
 
 def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, str]:
-    """What is not as it was when the chunk was recorded, as far as the fixture tells, and the way out."""
+    """Return what has changed since the chunk was recorded, as far as the fixture shows, and what to do."""
     export = policy.export
     seal = f"if that was you, `reflex export seal {export.path} --force` keeps what it answers now"
     configured = f"{export.config_path.name} (num_denoising_steps, images, normalization, ...)"
@@ -177,7 +177,7 @@ def record(
 def recorded_chunk(
     policy: Policy, observation: Observation, seed: int, tolerance: float = TOLERANCE
 ) -> bytes:
-    """The content of a fixture: the observation, and the chunk that the policy makes of it here.
+    """Return the content of a fixture: the observation, and the chunk that the policy makes of it here.
 
     observation: frames in any encoding, under the names of the policy's own cameras or of the robot's.
     Raises ObservationError for an observation that the policy does not take.

@@ -25,7 +25,7 @@ ANOTHER = "correct what the sentence names, or take another export or embodiment
 
 
 def safety(path: str) -> Finding:
-    """Whether the safety configuration can be read; whether it is this robot's is for `policy` to say."""
+    """Check that the safety configuration can be read; `policy` checks that it is this robot's."""
     from reflex_core.robot.limits.safety_config import load_safety_config
 
     if not path:
@@ -97,7 +97,7 @@ def _shapes(said: Mapping[str, Any]) -> Finding:
 
 
 def _statistics(loaded: ServingState) -> Iterator[Finding]:
-    """What people should know about the statistics of each policy."""
+    """Yield warnings about the statistics of each policy."""
     for slot in loaded.slots.values():
         if slot.policy.statistics_notes:
             yield Finding(
@@ -109,7 +109,7 @@ def _statistics(loaded: ServingState) -> Iterator[Finding]:
 
 
 def _unfed(loaded: ServingState) -> Iterator[Finding]:
-    """The cameras of each policy that the robot has none for."""
+    """Yield the cameras of each policy that the robot does not have."""
     for slot in loaded.slots.values():
         names = ", ".join(slot.policy.binding.unfed_cameras)
         if names:
@@ -122,7 +122,7 @@ def _unfed(loaded: ServingState) -> Iterator[Finding]:
 
 
 def _robot(loaded: ServingState, settings: Settings, drives: bool) -> Finding:
-    """As the node does: what may not command a robot answers requests, unless the settings want more than that."""
+    """Check what the node checks: an undrivable policy answers requests, unless the settings require more than that."""
     from reflex_core.engine.preflight import is_embedded_by_omission, require_requests_suffice, why_undrivable
 
     name = "--embodiment NAME or --custom-embodiment-config FILE"

@@ -41,7 +41,7 @@ ENOUGH_MB, LEAST_MB = (
 
 
 def python_version() -> Finding:
-    """Python 3.10 to 3.13, which were tried; the ROS wheels need 3.12 or older."""
+    """Check for Python 3.10 to 3.13, which are tested; the ROS wheels need 3.12 or older."""
     found = ".".join(str(part) for part in sys.version_info[:3])
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return Finding("python", OK, found)
@@ -49,7 +49,7 @@ def python_version() -> Finding:
 
 
 def packages(wanted: Mapping[str, str] = PACKAGES) -> Finding:
-    """The libraries that serving needs, with their versions. wanted: wheel by module."""
+    """Check the libraries that serving needs, with their versions. wanted: wheel by module."""
     missing = [wheel for module, wheel in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         return Finding("packages", FAIL, f"missing: {', '.join(missing)}", install(missing))
@@ -71,7 +71,7 @@ def wheel_of(module: str | None) -> str | None:
 
 
 def install(wheels: Sequence[str]) -> str:
-    """How to install what is missing. ONNX Runtime is there for processors and for GPUs, and never twice."""
+    """Return how to install what is missing. ONNX Runtime exists for CPUs and for GPUs; never install both."""
     command = f"pip install {' '.join(wheels)}"
     if "onnxruntime" not in wheels:
         return command
@@ -79,7 +79,7 @@ def install(wheels: Sequence[str]) -> str:
 
 
 def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_MB) -> Finding:
-    """Room for the shared-memory segments that carry camera images between processes."""
+    """Check the room for the shared-memory segments that carry camera images between processes."""
     name = "shared memory"
     if not path.is_dir():
         return Finding(
@@ -96,7 +96,7 @@ def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_
 
 
 def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: float = LEAST_MB) -> Finding:
-    """Whether files can be made in a directory, or in the one where it would be made, and how much room there is."""
+    """Check that files can be created in a directory, or in the one where it would be created, and the free space."""
     name = f"disk {flag}"
     if why := unwritable(directory):
         return Finding(name, FAIL, f"{directory}: {why}", f"give {flag} a directory that can be written")
@@ -111,7 +111,7 @@ def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: flo
 
 
 def port(host: str, number: int) -> Finding:
-    """Whether the HTTP sidecar could listen there."""
+    """Check that the HTTP sidecar could listen there."""
     if number == 0:
         return Finding("port", OK, "--port 0 takes a free one")
     # another port would put a second policy in command of the same arm

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to something that answers: the policies in their slots, and the onion around them."""
+"""Build the serving state from settings: the policies in their slots, and the middleware chain around them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from reflex_core.wedges.wedge import Wedge
 
 
 def assemble(settings: Settings, around: EngineContext) -> ServingState:
-    """Load everything the settings name. Raises ConfigurationError in one sentence, and leaves nothing open then."""
+    """Load everything the settings name. Raises ConfigurationError, and leaves nothing open then."""
     with ExitStack() as opened:
         loaded = _assembled(settings, around, opened)
         return replace(loaded, close=opened.pop_all().close)
@@ -154,7 +154,7 @@ def _load(settings: Settings, path: str, around: EngineContext, opened: ExitStac
 
 
 def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
-    """The trackers of the slots' latencies; each hears of its own slot alone."""
+    """Return the latency trackers of the slots, each a listener for its own slot alone."""
 
     def of(name: str, tracker: Listener) -> Listener:
         def learn(request: Request, served: Served) -> None:
@@ -167,7 +167,7 @@ def _learning(found: Mapping[str, LoadedPolicy]) -> list[Listener]:
 
 
 def _outcomes(slots: Mapping[str, PolicySlot], trace: TraceWriter | None, around: EngineContext) -> Outcomes:
-    """How episodes ended goes to the trace, the metrics, and to the correction head of the slot."""
+    """Return the store of episode outcomes, which feeds the trace, the metrics, and the correction head of the slot."""
 
     def listen(outcome: Outcome, new: bool) -> None:
         if trace is not None:

@@ -45,7 +45,7 @@ def require_same_robot(first: Policy, other: Policy) -> None:
 def build_pair(
     settings: Settings, slots: Mapping[str, PolicySlot], robot: str, around: EngineContext
 ) -> Pair:
-    """The share of each slot, the routing by it, and the watch after a change; all of them tell the metrics."""
+    """Build the share of each slot, the routing by it, and the monitor after a change, with their metrics."""
     operating = Operating(settings.split, is_out=lambda name: is_out(slots[name].breaker))
     routing = Routing(operating.split)
     operating.attach(routing)
@@ -63,7 +63,7 @@ def build_pair(
 
 
 def audit_changes(pair: Pair, recorders: Sequence[Recorder]) -> None:
-    """Who answered when is part of the audit log."""
+    """Write every change of split to the audit log."""
     for recorder in recorders:
         if isinstance(recorder, AuditLog):
             pair.operating.listen(partial(_audit, recorder))
@@ -75,7 +75,7 @@ def _audit(log_: AuditLog, swap: Swap) -> None:
 
 
 def build_router(slots: Mapping[str, PolicySlot], pair: Pair) -> Router:
-    """The innermost of the shared wedges, with both slots behind it."""
+    """Build the router, the innermost of the shared wedges, with both slots behind it."""
     behind = {name: Slot(slot.act, slot.breaker) for name, slot in slots.items()}
     return Router(behind, pair.routing, pair.monitor.failed)
 
@@ -83,7 +83,7 @@ def build_router(slots: Mapping[str, PolicySlot], pair: Pair) -> Router:
 def prototype_responses(
     slots: Mapping[str, PolicySlot], router: Router | None
 ) -> Callable[[Request], Served]:
-    """Return what an answer without inference says of the slot that was to answer a request."""
+    """Return a function that makes the response without inference of the slot that was to answer a request."""
     prototypes = {name: prototype(slot.policy, name) for name, slot in slots.items()}
     if router is None:
         return lambda _: prototypes[PROD]

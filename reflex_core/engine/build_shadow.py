@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What computes beside the answers and never delays them: the shadow, and the comparison after a change of split."""
+"""Build what computes next to the answers and never delays them: the shadow, and the comparison after a change of split."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_shadow(
     settings: Settings, choice: Choice, trace: TraceWriter | None, around: EngineContext,
     opened: ExitStack,
 ) -> tuple[Shadow | None, Policy | None, Listener | None]:  # fmt: skip
-    """(the shadow of --shadow-policy, its policy, what has to hear every answer), or three times None."""
+    """Return the shadow of --shadow-policy, its policy, and the listener for every answer; or three times None."""
     if not choice.shadow:
         return None, None, None
     metrics = around.metrics
@@ -70,7 +70,7 @@ def build_shadow(
 def steps_of(
     settings: Settings, policy: Policy, live: Callable[[], Settings]
 ) -> Callable[[Request], Sampling]:
-    """As in service; all steps where the shadow's export cannot stop early."""
+    """Return the shadow's sampling: as in service, but all steps where its export cannot stop early."""
     try:
         return sampling_of(settings, policy, live)
     except ConfigurationError as error:
@@ -79,7 +79,7 @@ def steps_of(
 
 
 class ShadowGuidance:
-    """Lets a shadow be guided by what guided the answer: else only that would be seen in the difference.
+    """Guide a shadow by what guided the answer: otherwise the comparison would show that difference alone.
 
     `answered` is called on the request path and only remembers; `sampling` on the shadow's thread.
     """
@@ -100,7 +100,7 @@ class ShadowGuidance:
             self._asked.put(key, served)
 
     def sampling(self, request: Request) -> Sampling:
-        """How the shadow answers a request that was answered before."""
+        """Return how the shadow samples its chunk for a request that was answered before."""
         sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
         with self._lock:
             served = self._asked.pop(key)
@@ -115,7 +115,7 @@ class ShadowGuidance:
 
 
 def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:
-    """A policy without anything around it, for requests that bring their own seed."""
+    """Wrap a policy without any wedge around it, for requests that bring their own seed."""
     return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_nobody)
 
 
@@ -126,7 +126,7 @@ def _nobody(_: Request) -> Served:
 def watch_divergence(
     settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: EngineContext, opened: ExitStack
 ) -> Listener | None:
-    """While a slot is on trial after a change, the other one answers the same requests in its shadow.
+    """While a slot is on trial after a change, run the same requests on the other one as its shadow.
 
     None without --rollback-divergence: comparing costs a second inference.
     """

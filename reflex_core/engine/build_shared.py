@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def build_guard(
     settings: Settings, policy: Policy, prototype: Callable[[Request], Served], around: EngineContext
 ) -> Guard:
-    """The guard of the robot that the policy is fitted to, tightened by the safety file."""
+    """Build the guard of the robot that the policy is bound to, tightened by the safety file."""
     binding = policy.binding
     return guard_for(
         binding.embodiment, binding.hold_columns, around.metrics, _safety(settings), binding.action_names, binding.dt_s, prototype,
@@ -48,7 +48,7 @@ def _safety(settings: Settings) -> SafetyConfig | None:
 def build_admission(
     settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
 ) -> Admission:
-    """The latency objective. Raises ConfigurationError where `degrade` could not take effect."""
+    """Build the latency objective. Raises ConfigurationError where `degrade` could not take effect."""
     fused = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.fused]
     if settings.slo and settings.slo_mode == DEGRADE and fused:
         raise ConfigurationError(
@@ -71,7 +71,7 @@ def build_admission(
 
 
 def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
-    """What an observation must bring for the policies that are loaded."""
+    """Build the check of what an observation must bring for the loaded policies."""
     policies = [slot.policy for slot in slots.values()]
     binding = policies[0].binding
     return Intake(
@@ -89,7 +89,7 @@ def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
 def build_deadline(
     guard: Guard, robot: str, prototype: Callable[[Request], Served], around: EngineContext
 ) -> Deadline:
-    """The deadline. prototype: what a hold in place of this request's answer says besides its position."""
+    """Build the deadline. prototype: fields of a hold in place of this request's answer, besides its position."""
     metrics = around.metrics
     return Deadline(
         lambda: around.live().deadline_ms,
@@ -104,7 +104,7 @@ def build_deadline(
 
 
 def build_cloud(settings: Settings, policy: Policy, robot: str, around: EngineContext) -> Cloud | None:
-    """The way to another server; None without one."""
+    """Build the fallback to another server; None without one."""
     if not settings.cloud_fallback:
         return None
     if around.connect_cloud is None:
@@ -119,7 +119,7 @@ def build_cloud(settings: Settings, policy: Policy, robot: str, around: EngineCo
 
 
 def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Session:
-    """What the header of a trace or a bag says about the policies that are loaded."""
+    """Return the loaded policies as the header of a trace or a bag records them."""
     first = next(iter(slots.values()))
     return session_of(
         first.policy, first.policy.binding.embodiment, settings.robot_id,
@@ -131,7 +131,7 @@ def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Sessio
 def build_recorders(
     settings: Settings, slots: dict[str, PolicySlot], session: Session
 ) -> tuple[Recorder, ...]:
-    """Audit log and trace, those that are wanted."""
+    """Build the enabled recorders: audit log, trace."""
     export, found = next(iter(slots.values())).policy.export, list[Recorder]()
     if settings.audit_log:
         found.append(AuditLog(
@@ -148,7 +148,7 @@ def build_recorders(
 def build_tracing(
     settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
 ) -> Recorder:
-    """What makes spans of the requests. Raises ConfigurationError when nothing here can send them."""
+    """Build the recorder of spans. Raises ConfigurationError when nothing here can send them."""
     if around.connect_tracing is None:
         raise ConfigurationError(
             "--otel-endpoint: this engine was made without a connection to a receiver of spans"
@@ -158,7 +158,7 @@ def build_tracing(
 
 
 def _policies(slots: dict[str, PolicySlot]) -> tuple[dict[str, str], ...]:
-    """The `policies` block of a trace's header."""
+    """Return the `policies` block of a trace's header."""
     exports = {name: slot.policy.export for name, slot in slots.items()}
     return tuple(
         {

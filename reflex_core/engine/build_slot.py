@@ -34,9 +34,18 @@ log = logging.getLogger(__name__)
 def build_slot(
     name: str, found: LoadedPolicy, robot: str, told: Position, around: EngineContext, opened: ExitStack
 ) -> PolicySlot:
-    """The slot of a loaded policy. robot: the embodiment's name; told: where a request's robot was told to be.
+    """Build the slot of a loaded policy.
 
-    Its prober lives until `opened` is closed. Raises ConfigurationError where the export cannot do what is asked.
+    Args:
+        name: Of the slot.
+        found: The loaded policy.
+        robot: The embodiment's name.
+        told: Returns the position a request's robot was commanded to.
+        around: The engine context.
+        opened: Closes the slot's prober.
+
+    Raises:
+        ConfigurationError: The export does not support a requested setting.
     """
     policy, settings = found.policy, found.settings
     breaker = _breaker(settings, name, around.metrics)
@@ -105,7 +114,7 @@ def _a2c2(settings: Settings, policy: Policy, told: Position, around: EngineCont
 def sampling_of(
     settings: Settings, policy: Policy, live: Callable[[], Settings]
 ) -> Callable[[Request], Sampling]:
-    """How each request is sampled: all steps, fewer while the service is degraded, or as many as it takes."""
+    """Return how each request is sampled: all steps, fewer while the service is degraded, or until it converges."""
     if not settings.adaptive_steps:
         return lambda request: PLAIN if request.max_steps is None else Sampling(request.max_steps)
     calibrated = policy.adaptive(settings.adaptive_threshold)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is loaded, in words and numbers: for /config, /policies and the diagnostics."""
+"""Describe what is loaded: for /config, /policies and the diagnostics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reflex_core.export.binding import Binding
 
 
 def effective(loaded: ServingState) -> dict[str, Any]:
-    """What is really in effect, whatever was asked for; of two policies what they share, and the first one's own."""
+    """Return the values really in effect; of two policies the shared ones, and the first one's own."""
     policy, cache = loaded.policy, loaded.first.cache
     return {
         "model_version": policy.export.model_version,
@@ -42,7 +42,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
 
 
 def _relative(binding: Binding) -> list[str]:
-    """The actions that the network gives as offsets from the state."""
+    """Return the actions that the network gives as offsets from the state."""
     if binding.relative is None:
         return []
     starts = binding.relative.state_columns.tolist()
@@ -50,7 +50,7 @@ def _relative(binding: Binding) -> list[str]:
 
 
 def _slo(loaded: ServingState) -> dict[str, Any] | None:
-    """The objective, and what is done while it is missed, whatever `auto` was asked for; None without one."""
+    """Return the objective, and what is done while it is missed, with `auto` resolved; None without one."""
     admission = loaded.admission
     if admission.window is None:
         return None
@@ -59,7 +59,7 @@ def _slo(loaded: ServingState) -> dict[str, Any] | None:
 
 
 def policies(loaded: ServingState) -> dict[str, Any]:
-    """Who answers: every slot, and where there are two the split, its history and the watch over it."""
+    """Describe every slot, and where there are two the split, its history and the monitor."""
     tally = loaded.outcomes.tally()
     slots = {
         name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
@@ -75,7 +75,7 @@ def policies(loaded: ServingState) -> dict[str, Any]:
 
 
 def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
-    """The mode that is really in effect, why it is off where it cannot work, and how many chunks it guided."""
+    """Return the mode really in effect, why it is off where it cannot work, and how many chunks it guided."""
     rtc = slot.rtc
     return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
 

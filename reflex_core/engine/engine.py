@@ -47,10 +47,13 @@ class Engine:
         connect_tracing: ConnectTracing | None = None,
         check: Callable[[Settings], None] = require_sound,
     ) -> None:
-        """connect_cloud: reaches the server of `cloud_fallback`; the core itself speaks no HTTP.
+        """Make an engine that has loaded nothing.
 
-        connect_tracing: opens the recorder that sends spans to `otel_endpoint`, at every load.
-        check: raises ConfigurationError for settings that are wrong whatever the model is, before one is loaded.
+        Args:
+            settings: Of every load, until `load` replaces them.
+            connect_cloud: Connects to the server of `cloud_fallback`; the core itself has no HTTP.
+            connect_tracing: Opens the recorder that sends spans to `otel_endpoint`, at every load.
+            check: Raises ConfigurationError for settings that are wrong whatever the model is, before one is loaded.
         """
         self._check = check
         self.settings = settings
@@ -99,9 +102,9 @@ class Engine:
         self._listeners.append(listener)
 
     def load(self, settings: Settings | None = None) -> None:
-        """Read export and embodiment and build the onion; ends `inactive`. Raises ConfigurationError, ends `failed`.
+        """Read export and embodiment and build the middleware chain; ends `inactive`. Raises ConfigurationError, ends `failed`.
 
-        `settings` replaces those of the engine; what a door was started with (address, port) stays as it is.
+        `settings` replaces those of the engine; what an interface was started with (address, port) stays as it is.
         """
         with self._lock:
             self.settings = settings or self.settings
@@ -143,9 +146,9 @@ class Engine:
                 self._enter(INACTIVE)
 
     def adjust(self, settings: Settings) -> None:
-        """Take over new values of settings that may change while serving; the others wait for the next load.
+        """Apply new values of settings that may change while serving; the others wait for the next load.
 
-        The split is not among them: `pair().operating` changes it, for whoever asks.
+        The split is not among them: `pair().operating` changes it.
         """
         with self._settings_lock:
             self.settings = replace(settings, split=self.settings.split)
@@ -154,7 +157,7 @@ class Engine:
         """Take a caller whose guard is tripped back into service; True when it was tripped.
 
         caller: None means the only one that is tripped, which must not be the ROS robot. Raises NotReadyError before
-        `load`, CallerError for a caller that never asked, or where it is not clear who is meant.
+        `load`, CallerError for a caller that never sent a request, or where it is not clear who is meant.
         """
         loaded = self._loaded
         if loaded is None:
@@ -178,7 +181,7 @@ class Engine:
         return was_open
 
     def pair(self) -> Pair:
-        """The two policies' operating room. Raises SwapError where one policy is served, NotReadyError before `load`."""
+        """Return what two policies share. Raises SwapError where one policy is served, NotReadyError before `load`."""
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded")
@@ -192,7 +195,7 @@ class Engine:
     def report_outcome(
         self, episode_id: str, success: bool, score: float | None = None, note: str = ""
     ) -> Outcome:
-        """Keep how an episode ended. Raises NotReadyError before `load`, ObservationError for a report that says nothing."""
+        """Store how an episode ended. Raises NotReadyError before `load`, ObservationError for an empty report."""
         loaded = self._loaded
         if loaded is None:
             raise NotReadyError(self._state, "no policy is loaded")
@@ -235,7 +238,7 @@ class Engine:
         tracestate: str = "",
         caller: str = "",
     ) -> Request:
-        """A Request with an id of its own where the caller has none. `received_ns` is on the monotonic clock."""
+        """Make a Request, with a new id where the caller gave none. `received_ns` is on the monotonic clock."""
         return Request(
             observation=observation,
             received_ns=time.monotonic_ns() if received_ns is None else received_ns,
@@ -251,7 +254,7 @@ class Engine:
         )
 
     def description(self) -> dict[str, Any]:
-        """What is effectively served: for /config and the diagnostics."""
+        """Return what is effectively served: for /config and the diagnostics."""
         effective: dict[str, Any] = {
             "robot_id": self.settings.robot_id,
             "state": self._state,
@@ -264,14 +267,14 @@ class Engine:
         return effective | describe.effective(loaded) | {"policies": self.policies()}
 
     def policies(self) -> dict[str, Any]:
-        """Who answers: every slot, and where there are two the split, its history and the watch over it."""
+        """Describe every slot, and where there are two the split, its history and the monitor."""
         loaded = self._loaded
         if loaded is None:
             return {"mode": "none", "verdict": self._state, "slots": {}}
         return describe.policies(loaded)
 
     def _swapped(self, swap: Swap) -> None:
-        """Whoever changed the split: the settings say so too."""
+        """Write a change of the split to the settings, whoever made it."""
         with self._settings_lock:
             self.settings = replace(self.settings, split=swap.to_split)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parts that carry something from one chunk of an episode to the next are told about it."""
+"""Notify the parts that carry state from one chunk of an episode to the next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EpisodeListener:
 
 
 def of_guard(guard: Guard) -> EpisodeListener:
-    """Tell the guard what the robot of this process really follows."""
+    """Notify the guard of what the robot of this process really follows."""
     commands = guard.commands
     return EpisodeListener(
         executed=lambda _, __: commands.executed(), not_executed=lambda _: commands.forget()
@@ -40,12 +40,12 @@ def of_guard(guard: Guard) -> EpisodeListener:
 
 
 def of_deadline(deadline: Deadline) -> EpisodeListener:
-    """Tell the deadline which last good chunk is none any more."""
+    """Notify the deadline which last good chunk is void."""
     return EpisodeListener(begins=deadline.forget, not_executed=deadline.forget)
 
 
 def of_slot(rtc: Rtc | None, cache: PrefixCache | None) -> Iterator[EpisodeListener]:
-    """Tell what one policy slot carries: the chunk that guides the next one, and the prefix that is kept."""
+    """Notify one policy slot's state: the chunk that guides the next one, and the cached prefix."""
     if rtc is not None:
         yield EpisodeListener(
             begins=rtc.forget,
@@ -59,6 +59,6 @@ def of_slot(rtc: Rtc | None, cache: PrefixCache | None) -> Iterator[EpisodeListe
 def episode_listeners(
     guard: Guard, deadline: Deadline, slots: Iterable[tuple[Rtc | None, PrefixCache | None]]
 ) -> tuple[EpisodeListener, ...]:
-    """Return all of them, in the order in which they are told."""
+    """Return all listeners, in the order in which they are notified."""
     carried = (listener for rtc, cache in slots for listener in of_slot(rtc, cache))
     return (of_guard(guard), of_deadline(deadline), *carried)

@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedPolicy:
-    """first_latency_s: how long a chunk will take, before there was one. tracker: learns it for the next start.
+    """A policy as it was loaded.
 
-    settings: with what --auto-calibrate chose where nobody wrote another value.
+    first_latency_s: expected latency before the first chunk. tracker: learns it for the next start.
+    settings: with what --auto-calibrate chose where the user gave no other value.
     """
 
     policy: Policy
@@ -43,9 +44,9 @@ class LoadedPolicy:
 
 
 def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
-    """Read the export, choose how to run it, and load it. Raises ConfigurationError in one sentence.
+    """Read the export, choose how to run it, and load it.
 
-    Also where it takes longer than the setting load_timeout_s.
+    Raises ConfigurationError, also where it takes longer than the setting load_timeout_s.
     """
     try:
         return within(settings.load_timeout_s, lambda: _load(settings, metrics), "load")
@@ -94,7 +95,7 @@ def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
 def _calibrated(
     settings: Settings, export: Export, embodiment: Embodiment | None
 ) -> tuple[Settings, float, Callable[[float], None]]:
-    """(settings as measured, where nobody wrote another value, the latency to expect, where to keep a better one)."""
+    """Return the calibrated settings where the user gave none, the latency to expect, and where to store a better one."""
     path = Path(settings.calibration_cache) if settings.calibration_cache else default_path()
     calibration, said = auto_calibrate(
         export, embodiment, settings.joint_names, path=path, force=settings.calibrate_force

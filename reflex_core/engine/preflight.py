@@ -11,10 +11,10 @@ JOINT_STATES = "joint_states"
 
 
 def why_undrivable(loaded: ServingState, settings: Settings) -> str:
-    """Say in one sentence why what is loaded must not command a robot; empty where it may.
+    """Return why what is loaded must not command a robot; empty where it may.
 
-    It may unless nobody named the policy, the joints have no names, or the robot could not be told to hold. Joints are
-    needed only where `state_source` is `joint_states`.
+    It may unless no policy was named, the joints have no names, or no hold could be commanded. Joints are needed only where
+    `state_source` is `joint_states`.
     """
     if is_embedded_by_omission(settings):
         return (
@@ -37,14 +37,14 @@ def why_undrivable(loaded: ServingState, settings: Settings) -> str:
 
 
 def is_embedded_by_omission(settings: Settings) -> bool:
-    """Whether the embedded policy would be served because no other was named, and not by its name `demo`."""
+    """Return whether the embedded policy would be served because no other was named, and not by its name `demo`."""
     return not settings.export_dir and not settings.policy_a
 
 
 def require_requests_suffice(settings: Settings, why: str) -> None:
-    """Raise ConfigurationError where the settings want more of an undrivable policy than answers to requests.
+    """Raise ConfigurationError where the settings require more of an undrivable policy than answers to requests.
 
-    why: the sentence of `why_undrivable`.
+    why: what `why_undrivable` returned.
     """
     if not settings.http:
         raise SettingError(f"{why} (setting 'http' is false, so nothing would be served)")

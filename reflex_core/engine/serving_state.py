@@ -56,7 +56,7 @@ class PolicySlot:
     first_latency_s: float
 
     def warm_up(self) -> tuple[str, ...]:
-        """Run the network twice with its real shapes; returns what people should know. Raises InferenceError."""
+        """Run the network twice with its real shapes; return notes for the log. Raises InferenceError."""
         notes = self.policy.capture_graphs()
         for seed in (0, 1):
             actions = self.policy.predict(self.policy.canary(), seed).actions
@@ -65,7 +65,7 @@ class PolicySlot:
         return notes
 
     def document(self) -> dict[str, Any]:
-        """How the slot stands, for people."""
+        """Return the slot's state for display."""
         breaker = self.breaker
         return {
             "model_id": self.policy.export.model_id,
@@ -81,8 +81,8 @@ class PolicySlot:
 class ServingState:
     """What one `load` made; replaced as a whole, so that a request sees all of it or none.
 
-    slots: `prod` alone, or `a` and `b`; policy: that of the first of them. pair: what is there only where two are.
-    session: what the headers of records say.
+    slots: `prod` alone, or `a` and `b`; policy: that of the first of them. pair: shared by two policies, None with one.
+    session: fields of the records' headers.
     close: ends threads, records and the connection to the cloud; requests still inside get their answers.
     """
 
@@ -127,7 +127,7 @@ class ServingState:
 
     @property
     def needs_instruction(self) -> bool:
-        """True when a policy reads words."""
+        """True when a policy reads the instruction."""
         return any(slot.policy.contract.language is not None for slot in self.slots.values())
 
     @property
@@ -153,17 +153,17 @@ class ServingState:
         return max((breaker.consecutive_failures for breaker in self.breakers), default=0)
 
     def executed(self, episode_id: str | None, first_row: int) -> None:
-        """A door handed the newest chunk to the robot, which goes on at `first_row`."""
+        """Note that the robot received the newest chunk and goes on at `first_row`."""
         for listener in self.episode_listeners:
             listener.executed(episode_id, first_row)
 
     def not_executed(self, episode_id: str | None) -> None:
-        """The robot of a door does not follow the newest chunk: it was stopped, or the chunk came too late."""
+        """Note that the robot does not follow the newest chunk: it was stopped, or the chunk came too late."""
         for listener in self.episode_listeners:
             listener.not_executed(episode_id)
 
     def begins(self, episode_id: str | None) -> None:
-        """A door begins an episode, perhaps under the name of an earlier one: nothing of that is carried over."""
+        """Begin an episode, perhaps under the name of an earlier one, of which nothing is carried over."""
         for listener in self.episode_listeners:
             listener.begins(episode_id)
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that people write: read with bounds, refused in one sentence."""
+"""Files of users: read with bounds, refused with a message of one sentence."""

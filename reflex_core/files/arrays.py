@@ -32,11 +32,11 @@ _DAMAGED = (
 
 
 class ArrayError(ValueError):
-    """A file that does not hold what was expected; the sentence names no file, the caller does."""
+    """A file without the expected content; the message names no file, the caller does."""
 
 
 def read_arrays(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, NDArray[Any]]:
-    """Return every array of an .npz file by name. Raises OSError, or ArrayError in one sentence.
+    """Return every array of an .npz file by name. Raises OSError, or ArrayError.
 
     most_bytes: of all of them together, unpacked.
     """
@@ -53,7 +53,7 @@ def read_arrays(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, NDArray[A
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Return the array of an .npy file. Raises OSError, or ArrayError in one sentence."""
+    """Return the array of an .npy file. Raises OSError, or ArrayError."""
     _require_regular(path)
     try:
         with open(path, "rb") as stream:
@@ -76,7 +76,7 @@ def _require_regular(path: Path) -> None:
 
 
 def _check(members: list[zipfile.ZipInfo], most_bytes: int) -> None:
-    """Raise ArrayError for what is no set of arrays; before anything is unpacked, by what the archive says of itself."""
+    """Raise ArrayError for what is no set of arrays, before anything is unpacked, by the archive's own directory."""
     seen: set[str] = set()
     for member in members:
         name = _name(member)

@@ -12,12 +12,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # passes, and is for the recorders to say w
 
 
 def existing(directory: Path) -> Path:
-    """The directory, or the nearest one above that is there."""
+    """Return the directory, or the nearest parent that exists."""
     return next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
 
 
 def unwritable(directory: Path) -> str:
-    """Why no file could be made in a directory, or in the one where it would be made; '' where it could."""
+    """Return why no file could be created in a directory, or in the one where it would be created; '' where it could."""
     try:
         there = existing(directory)
         os.lstat(directory)

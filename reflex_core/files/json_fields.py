@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one reader of JSON that people write: embodiments, safety files, export configurations, observations.
+"""Read JSON files of users: embodiments, safety files, export configurations, observations.
 
-Stricter than `json.loads`, because half of what that lets through is a mistake nobody sees: a key that is there twice
-(the last one wins), NaN and Infinity (no JSON), numbers that no float64 holds, a named pipe that never ends.
+Stricter than `json.loads`, because half of what that accepts is an undetected mistake: a repeated key (the last one
+wins), NaN and Infinity (no JSON), numbers that no float64 holds, a named pipe that never ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _READ_WITHOUT_WAITING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class JsonError(ValueError):
-    """Bytes that are not the JSON that was expected; the sentence names no file, the caller does."""
+    """Bytes that are not the expected JSON; the message names no file, the caller does."""
 
 
 def read_json(path: Path, most_bytes: int = MOST_BYTES, *, finite: bool = True) -> Any:
-    """Return the JSON value of a regular file of at most `most_bytes`. Raises OSError, or JsonError in one sentence.
+    """Return the JSON value of a regular file of at most `most_bytes`. Raises OSError, or JsonError.
 
     finite: refuse NaN and Infinity here; False where the caller checks every number and names its key.
     """
@@ -64,7 +64,7 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
     """Return the value of UTF-8 JSON without repeated keys, NaN, Infinity, or anything that cannot be written again.
 
-    Raises JsonError in one sentence that says what and where.
+    Raises JsonError with the position of the fault.
     """
     if is_lfs_pointer(data):
         raise JsonError(f"is {LFS_POINTER}")
@@ -89,13 +89,13 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
 def is_number(value: object, low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> TypeGuard[int | float]:
     """Return whether a JSON value is a number from `low` to `high`; true, false and NaN are none.
 
-    It is compared as it is: a whole number of 400 digits has no float.
+    It is compared without conversion: an integer of 400 digits has no float.
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def is_whole(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:
-    """Return whether a JSON value is a whole number from `low` to `high`; true, false and 1.0 are none."""
+    """Return whether a JSON value is an integer from `low` to `high`; true, false and 1.0 are none."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 

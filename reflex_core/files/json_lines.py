@@ -21,7 +21,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:
-    """Compact ASCII JSON in the mapping's order, without the newline.
+    """Return compact ASCII JSON in the mapping's order, without the newline.
 
     float32 arrays become their shortest decimal form, which reads back to the same float32. What JSON has no form for
     becomes its text, so that one odd value in an optional block never loses the record.
@@ -38,7 +38,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def exact(array: NDArray[Any] | None) -> Any:
-    """An array as `json_line` takes it; with NaN or Inf inside, nested lists that spell them "NaN", "Infinity"."""
+    """Return an array as `json_line` takes it; with NaN or Inf inside, nested lists that spell them "NaN", "Infinity"."""
     if array is None:
         return None
     if np.isfinite(array).all():
@@ -47,7 +47,7 @@ def exact(array: NDArray[Any] | None) -> Any:
 
 
 def _shortest(array: NDArray[Any]) -> Any:
-    """Nested lists of the float64 whose text is the shortest that names each float32."""
+    """Return nested lists of the float64 whose text is the shortest that identifies each float32."""
     return np.array([float(str(value)) for value in array.ravel()]).reshape(array.shape).tolist()
 
 
@@ -62,7 +62,7 @@ def _spelled(value: Any) -> Any:
 
 
 def floats(value: Any) -> NDArray[np.float32]:
-    """The float32 array that `exact` wrote, bit for bit. Raises ValueError or TypeError for anything else."""
+    """Return the float32 array that `exact` wrote, bit for bit. Raises ValueError or TypeError for anything else."""
     try:
         with np.errstate(over="ignore"):
             return np.asarray(value, dtype=np.float64).astype(np.float32)
@@ -98,7 +98,7 @@ def _plain_slow(value: Any) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """The slow encoder writes a bare NaN and lone surrogates, which strict readers refuse: null and `\\ud800` instead."""
+    """Replace NaN by null and lone surrogates by `\\ud800`: the slow encoder writes them bare, which strict readers refuse."""
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -113,7 +113,7 @@ def _strict(value: Any) -> Any:
 
 
 def utc_text(time_ns: int | None = None) -> str:
-    """`YYYY-MM-DDTHH:MM:SS.mmmZ` of one reading of the wall clock; now when none is given."""
+    """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` of a wall clock reading, of now when none is given."""
     now_ns = time.time_ns() if time_ns is None else time_ns
     seconds, rest_ns = divmod(now_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, timezone.utc)

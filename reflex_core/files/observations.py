@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations kept as files: one JSON file each, beside the camera images that it names."""
+"""Observations as files: one JSON file each, next to the camera images that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURE_BYTES = 256 << 20
 
 
 def read_observations(folder: Path) -> list[Observation]:
-    """Every `*.json` of the folder, by name.
+    """Read every `*.json` of the folder, by name.
 
     {"instruction": "...", "state": [...], "images": {"camera": "file.png"}}; state in physical units, images PNG or
     JPEG, relative to the folder. Raises ObservationError naming file, key, expected and got.
@@ -27,7 +27,7 @@ def read_observations(folder: Path) -> list[Observation]:
 
 
 def named_observations(folder: Path) -> dict[str, Observation]:
-    """The same by the names of their files without the ending; img-2 comes before img-10."""
+    """Read the same by the names of their files without the suffix; img-2 comes before img-10."""
     files = sorted(folder.glob("*.json"), key=lambda path: _natural(path.stem))
     if not files:
         raise ObservationError(f"{folder}: expected a folder with one JSON file per observation, found none")

@@ -24,14 +24,14 @@ _LFS_BEGINS, _LFS_BYTES = b"version https://git-lfs", 1024  # a pointer is small
 
 
 def is_lfs_pointer(data: bytes) -> bool:
-    """Whether these are the bytes that Git LFS leaves in place of a file."""
+    """Return whether these are the bytes that Git LFS leaves in place of a file."""
     return len(data) < _LFS_BYTES and data.startswith(_LFS_BEGINS)
 
 
 def unreadable(path: Path) -> str:
-    """Why this is no file to read ("a FIFO", "not there", ...), '' for a regular file or a link to one.
+    """Return why this is no readable file ("a FIFO", "not there", ...), '' for a regular file or a link to one.
 
-    Opens small regular files alone, to see whether they are pointers of Git LFS.
+    Opens only small regular files, to detect pointers of Git LFS.
     """
     try:
         found = os.stat(path)
@@ -44,7 +44,7 @@ def unreadable(path: Path) -> str:
 
 
 def _begin(path: Path) -> bytes:
-    """What a small file holds; nothing where it cannot be read, which its reader will say."""
+    """Return the content of a small file; nothing where it cannot be read, which its reader will report."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
             return stream.read(_LFS_BYTES)

@@ -14,9 +14,9 @@ WAIT_S = 5.0  # for whoever writes into a pipe, such as the shell for `--api-key
 
 
 def read_secret(path: Path) -> bytes:
-    """Return the key in a file or pipe, without the blanks around it; b"" where there is none.
+    """Return the key in a file or pipe, without surrounding white space; b"" where there is none.
 
-    Raises OSError, or ValueError in one sentence for what is no key: too long, of several lines, or from a device.
+    Raises OSError, or ValueError for what is no key: too long, of several lines, or from a device.
     """
     stream = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

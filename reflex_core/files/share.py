@@ -13,7 +13,7 @@ DEMO = "demo"  # the name of the embedded policy
 
 
 def share() -> Path:
-    """The directory that holds config/ and models/: the checkout itself, else <prefix>/share/reflex_ros."""
+    """Return the directory that holds config/ and models/: the checkout itself, else <prefix>/share/reflex_ros."""
     here = Path(__file__).resolve()
     candidates = [
         here.parents[2],  # a checkout
@@ -29,9 +29,9 @@ def share() -> Path:
 
 
 def version() -> str:
-    """Read the version of this package from package.xml, the one place where it stands.
+    """Read the version of this package from package.xml, its only place.
 
-    Raises ConfigurationError where no package.xml lies beside config/ and models/.
+    Raises ConfigurationError where no package.xml is next to config/ and models/.
     """
     manifest = share() / "package.xml"
     try:
@@ -44,7 +44,7 @@ def version() -> str:
 
 
 def embedded_policy() -> Path:
-    """The export that is called `demo`, and that answers when none is named."""
+    """Return the export `demo`, which is served when none is named."""
     return share() / "models" / "reach_panda"
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as files: what their first bytes say (headers), JPEG and PNG as pixels, and JPEGs of webcams mended."""
+"""Image files: headers, JPEG and PNG decoding, and repair of webcam JPEGs."""

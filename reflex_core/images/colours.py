@@ -17,9 +17,9 @@ _PER_SPREAD = np.concatenate([[0], np.rint((180 << _BITS) / (6.0 * _WHOLE))]).as
 
 
 def hue_saturation_value(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Three (height, width) uint8 of (height, width, 3) uint8 RGB: hue in units of 2 degrees, the others 0..255.
+    """Convert (height, width, 3) uint8 RGB to three (height, width) uint8: hue in units of 2 degrees, the others 0..255.
 
-    OpenCV's COLOR_RGB2HSV (modules/imgproc/src/color_hsv.simd.hpp).
+    Source: OpenCV's COLOR_RGB2HSV (modules/imgproc/src/color_hsv.simd.hpp).
     """
     if cv2 is not None:
         hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))

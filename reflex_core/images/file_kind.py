@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one kind of picture file, and how many pixels are accepted of any."""
+"""One kind of image file, and how many pixels are accepted of any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_PIXELS = 25_000_000  # where no setting says otherwise
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """What the first bytes of a picture file say.
+    """The header of an image file.
 
     Attributes:
         encoding: The name of its kind.
@@ -31,15 +31,15 @@ class FileHeader:
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """One kind of picture file.
+    """One kind of image file.
 
     Attributes:
         name: The encoding of its frames, in requests and traces: jpeg.
-        title: As people write it: JPEG.
+        title: Its name in messages: JPEG.
         begins_with: The first bytes of every such file.
         header: Size and channels from the first bytes, without decoding. Raises ObservationError.
-        decode: (height, width, 3) uint8 RGB, as the pixels lie in the file: an EXIF orientation is not followed. Policies were
-            trained on pictures as PIL.Image.open gives them (LeRobot) or as arrays (openpi), which do not turn either. Raises
+        decode: (height, width, 3) uint8 RGB, in the file's own orientation: EXIF orientation is ignored. Policies were
+            trained on images as PIL.Image.open gives them (LeRobot) or as arrays (openpi), which ignore it too. Raises
             ObservationError.
         decode_grey: (height, width, 1) uint8 of a grey file, as a Bayer mosaic is sent. Raises ObservationError.
     """
@@ -53,7 +53,7 @@ class FileKind:
 
 
 def check_pixels(height: int, width: int, max_pixels: int, field: str = "") -> None:
-    """Raise ObservationError for a picture without pixels, or with more than `max_pixels`; field: what it came in."""
+    """Raise ObservationError for an image without pixels, or with more than `max_pixels`; field: what it came in."""
     message = f"{field and field + ' is '}an image of {width}x{height} pixels"
     if height < 1 or width < 1:
         raise ObservationError(message, "bad-image")

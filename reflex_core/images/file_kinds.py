@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of picture files: a new one is a file beside jpeg.py and png.py, and a row here."""
+"""The kinds of image files: a new one is a file next to jpeg.py and png.py, and a row here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NAMED = " nor ".join(kind.title for kind in KINDS.values())  # "neither JPEG nor
 
 
 def kind_of(data: bytes | memoryview) -> FileKind | None:
-    """Return the kind whose first bytes these are, None for no picture file."""
+    """Return the kind whose first bytes these are, None for no image file."""
     head = bytes(data[:32])
     return next((kind for kind in KINDS.values() if head.startswith(kind.begins_with)), None)
 
 
 def file_header(data: bytes | memoryview) -> FileHeader:
-    """Return what the first bytes of a picture file say; nothing is decoded. Raises ObservationError when it is none."""
+    """Return the header of an image file; nothing is decoded. Raises ObservationError when it is none."""
     kind = kind_of(data)
     if kind is None:
         raise ObservationError(f"the image is neither {NAMED}", "bad-image")

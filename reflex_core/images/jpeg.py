@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG files, through simplejpeg; what webcams get wrong is mended."""
+"""Decode JPEG files with simplejpeg, after repairing the faults of webcams."""
 
 from __future__ import annotations
 

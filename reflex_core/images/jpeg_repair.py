@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs as USB webcams send them: nothing is missing, but bytes stand where none belong.
+"""Repair JPEGs of USB webcams: nothing is missing, but there are surplus bytes.
 
-libjpeg warns and goes on, and then nobody knows whether the picture is whole. So the bytes are put right instead and
-decoded strictly: what comes out is exactly what the camera saw, or it is refused. Mended are surplus bytes before a
-marker, restart markers that are missing or out of order, a missing end, and headers with numbers that mean nothing
-(ITU-T T.81, B.2). Data that ends too early cannot be mended.
+libjpeg warns and goes on, and then it is unknown whether the image is complete. So the bytes are repaired instead and
+decoded strictly: the result is exactly what the camera saw, or it is refused. Repaired are surplus bytes before a
+marker, restart markers that are missing or out of order, a missing end, and headers with meaningless numbers
+(ITU-T T.81, B.2). Data that ends too early cannot be repaired.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A JPEG with one scan, taken apart. head: up to the entropy-coded data. intervals: the data between restarts.
+    """The parts of a JPEG with one scan. head: up to the entropy-coded data. intervals: the data between restarts.
 
-    expected: how many intervals the picture must have. pixels: of the picture.
+    expected: how many intervals the image must have. pixels: of the image.
     """
 
     head: bytes
@@ -52,9 +52,9 @@ class Layout:
 
 
 def decode_mended(data: bytes, complaint: str, colorspace: str = "RGB") -> Pixels:
-    """Return the pixels of a JPEG that does not decode strictly. Raises ObservationError for what cannot be mended.
+    """Return the pixels of a JPEG that does not decode strictly. Raises ObservationError where it cannot be repaired.
 
-    complaint: what libjpeg said about it.
+    complaint: libjpeg's message about it.
     """
     layout = _taken_apart(data)
     pixels = _mended(layout, colorspace) if layout is not None else _strictly(_ended(data), colorspace)[0]
@@ -79,12 +79,12 @@ def _strictly(data: bytes, colorspace: str) -> tuple[Pixels | None, str]:
 
 
 def _ended(data: bytes) -> bytes:
-    """With an end; a file that lacks only that is whole, any other still does not decode."""
+    """Append a missing end marker; a file that lacks only that is whole, any other still does not decode."""
     return data.removesuffix(b"\xff") + bytes((0xFF, EOI))
 
 
 def _mended(layout: Layout, colorspace: str) -> Pixels | None:
-    """The pixels as soon as the bytes decode strictly and no interval is lacking; None when nothing helps."""
+    """Return the pixels as soon as the bytes decode strictly and no interval is missing; None when no repair helps."""
     attempts = max(LEAST_ATTEMPTS, min(MOST_ATTEMPTS, MOST_PIXELS_TRIED // max(layout.pixels, 1)))
     # surplus zeros are what webcams send most, before every marker; one of them may belong to the data
     starts = [layout.intervals, *(tuple(_trimmed(i, keep) for i in layout.intervals) for keep in (1, 0))]
@@ -124,7 +124,7 @@ def _corrected(
 def _corrections(
     intervals: Sequence[bytes], expected: int, begin: int, surplus: int, marker: int
 ) -> Iterator[tuple[int, tuple[bytes, ...]]]:
-    """The intervals with the surplus bytes before a marker taken out, or, where one is lacking, made one of their own.
+    """Yield the intervals without the surplus bytes before a marker, or, where one is missing, split to make one.
 
     libjpeg names the marker and not the place: every interval from `begin` on that ends with it is tried.
     """
@@ -139,7 +139,7 @@ def _corrections(
 
 
 def _trimmed(interval: bytes, keep: int) -> bytes:
-    """Without the zeros at its end but `keep`; a zero after 0xff belongs to it."""
+    """Remove the zeros at its end but `keep`; a zero after 0xff belongs to it."""
     bare = interval.rstrip(b"\0")
     zeros = len(interval) - len(bare)
     return bare + bytes(min(zeros, max(keep, int(bare.endswith(b"\xff")))))
@@ -155,7 +155,7 @@ def _joined(head: bytes, intervals: Sequence[bytes]) -> bytes:
 
 
 def _taken_apart(data: bytes) -> Layout | None:
-    """None for what has several scans or cannot be followed."""
+    """Parse a JPEG; None for one that has several scans or cannot be parsed."""
     head, at = [bytes((0xFF, SOI))], 2
     interval_mcus = mcus = pixels = 0
     sequential = False
@@ -196,14 +196,14 @@ def _segment(code: int, body: bytes) -> bytes:
 
 
 def _means_nothing(code: int, body: bytes) -> bool:
-    """True for what a decoder can do without and may complain of: comments and applications, but not Adobe's colours."""
+    """Return True for segments that a decoder can ignore and may complain of: comments and applications, but not Adobe's colours."""
     if code == APP14:
         return not (body.startswith(b"Adobe") and len(body) >= 12 and body[11] <= 2)
     return code == COM or 0xE0 <= code <= 0xEF
 
 
 def _mcus(frame: bytes) -> tuple[int, int]:
-    """(smallest coded units in the only scan, pixels) of a frame header; zeros for one that makes no sense."""
+    """Return (smallest coded units in the only scan, pixels) of a frame header; zeros for an invalid one."""
     if len(frame) < 9 or len(frame) != 6 + 3 * frame[5]:
         return 0, 0
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
@@ -216,7 +216,7 @@ def _mcus(frame: bytes) -> tuple[int, int]:
 
 
 def _intervals(scan: bytes, *, restarts: bool) -> tuple[bytes, ...] | None:
-    """The entropy-coded data up to its end, parted at the restart markers. None where other markers are among it."""
+    """Split the entropy-coded data up to its end at the restart markers. None where other markers are among it."""
     flat = np.frombuffer(scan, dtype=np.uint8)
     at = np.flatnonzero(flat[:-1] == 0xFF)
     codes = flat[at + 1]

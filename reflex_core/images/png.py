@@ -41,7 +41,7 @@ def _decode_grey(data: bytes | memoryview) -> Pixels:
 
 
 def _with_opencv(data: bytes | memoryview, colours: int) -> Pixels:
-    """Other threads run meanwhile: of the two, the one that a server should have."""
+    """Decode with OpenCV, which releases the interpreter lock: the better one for a server."""
     flat = np.frombuffer(data, dtype=np.uint8)
     try:
         pixels = cv2.imdecode(flat, colours | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -53,7 +53,7 @@ def _with_opencv(data: bytes | memoryview, colours: int) -> Pixels:
 
 
 def _with_pillow(data: bytes | memoryview) -> Pixels:
-    """The same pixels without OpenCV."""
+    """Decode to the same pixels without OpenCV."""
     from PIL import PngImagePlugin  # only here: where there is OpenCV nobody needs it
 
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chunks of a PNG that make its pixels. All others are left out before libpng sees the file.
+"""Keep the chunks of a PNG that make its pixels, and remove all others before libpng reads the file.
 
-libpng complains on stderr by itself, and repeats what the file says: the name of a colour profile may be any bytes, line
-breaks and escape sequences among them. What a checksum shows to be damaged is refused here, in our words.
+libpng writes to stderr by itself, and repeats the file's text: the name of a colour profile may be any bytes, line
+breaks and escape sequences among them. What a checksum shows to be damaged is refused here, with our own message.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ANCILLARY = 0x20  # bit of a kind's first letter: the pixels can be read withou
 
 
 def pixel_chunks(data: bytes | memoryview) -> bytes | memoryview:
-    """Return a PNG with the chunks alone that its pixels need; the same bytes where there are no others.
+    """Return a PNG with only the chunks that its pixels need; the same bytes where there are no others.
 
-    Raises ObservationError for a file that ends too early, a wrong checksum, or a chunk that libpng would not know.
+    Raises ObservationError for a file that ends too early, a wrong checksum, or a chunk that is unknown to libpng.
     """
     view = memoryview(data)
     parts: list[bytes | memoryview] = [MAGIC]

@@ -41,12 +41,12 @@ ENCODINGS = (*KINDS, *_STRIDED, *_CONVERTED, *_PLANAR, MONO16)
 
 
 def needs_conversion(encoding: str) -> bool:
-    """True for encodings that a strided view cannot read (Bayer, YUV, 16 bit)."""
+    """Return True for encodings that a strided view cannot read (Bayer, YUV, 16 bit)."""
     return encoding not in _STRIDED and encoding not in KINDS
 
 
 def rgb(frame: Frame) -> Pixels:
-    """HxWx3 uint8 RGB of a frame; a view of its bytes for raw 8-bit encodings, row step honoured.
+    """Return HxWx3 uint8 RGB of a frame; a view of its bytes for raw 8-bit encodings, row step honoured.
 
     Raises ObservationError for an unknown encoding, bytes that do not fit the size, or a damaged file.
     """
@@ -65,13 +65,13 @@ def rgb(frame: Frame) -> Pixels:
 
 
 def encoded_size(data: bytes | memoryview) -> tuple[str, int, int]:
-    """(encoding, height, width) from the first bytes of a picture file, without decoding it. Raises ObservationError."""
+    """Read (encoding, height, width) from the header of an image file, without decoding it. Raises ObservationError."""
     found = file_header(data)
     return found.encoding, found.height, found.width
 
 
 def check_raw(frame: Frame) -> None:
-    """Raise ObservationError for raw pixels whose bytes do not fit their size, or that nobody can read."""
+    """Raise ObservationError for raw pixels whose bytes do not fit their size, or of an unknown encoding."""
     channels = _STRIDED.get(frame.encoding) or _CONVERTED.get(frame.encoding)
     if channels is not None:
         _rows(frame, frame.height, frame.width, channels[0])
@@ -99,7 +99,7 @@ def demosaiced(mosaic: Pixels, encoding: str) -> Pixels:
 
 
 def _rows(frame: Frame, height: int, width: int, channels: int) -> Pixels:
-    """(height, width, channels) view of raw rows that may be padded."""
+    """Return a (height, width, channels) view of raw rows that may be padded."""
     row = width * channels
     step = frame.step or row
     flat = np.frombuffer(frame.data, dtype=np.uint8)

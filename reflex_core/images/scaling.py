@@ -47,7 +47,7 @@ def bilinear(pixels: Array, height: int, width: int) -> Array:
 
 
 def _block_means(pixels: Array, height: int, width: int) -> Array:
-    """Where every cell is a whole number of pixels: sums of whole numbers, rounded once."""
+    """Average where every cell is an integer number of pixels: integer sums, rounded once."""
     down, along = pixels.shape[0] // height, pixels.shape[1] // width
     sums: Array = pixels.reshape(height, down, width, along, -1).sum(axis=(1, 3), dtype=np.int64)
     share = np.float32(1) / np.float32(down * along)
@@ -57,7 +57,7 @@ def _block_means(pixels: Array, height: int, width: int) -> Array:
 
 
 def _weighted_means(pixels: Array, height: int, width: int) -> Array:
-    """Columns first, then rows, in float32 and in OpenCV's order of additions, rounded at the end."""
+    """Average columns first, then rows, in float32 and in OpenCV's order of additions, rounded at the end."""
     rows, columns = pixels.shape[:2]
     values = pixels.reshape(rows, columns, -1).astype(np.float32)
     for axis, (have, want) in ((1, (columns, width)), (0, (rows, height))):
@@ -72,7 +72,7 @@ def _weighted_means(pixels: Array, height: int, width: int) -> Array:
 
 @lru_cache(maxsize=64)
 def _shares(have: int, want: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """(most pixels in a cell, want) each: which pixels a cell covers, and what share of it each has."""
+    """Return (most pixels in a cell, want) each: which pixels a cell covers, and what share of it each has."""
     scale = have / want
     cells = [_cell(place * scale, scale, have) for place in range(want)]
     most = max(map(len, cells))
@@ -84,7 +84,7 @@ def _shares(have: int, want: int) -> tuple[NDArray[np.intp], NDArray[np.float32]
 
 
 def _cell(start: float, scale: float, have: int) -> list[tuple[int, float]]:
-    """(pixel, share) of the cell that covers [start, start + scale) of `have` pixels."""
+    """Return (pixel, share) of the cell that covers [start, start + scale) of `have` pixels."""
     end, size = start + scale, min(scale, have - start)
     last = min(math.floor(end), have - 1)
     first = min(math.ceil(start), last)
@@ -96,14 +96,14 @@ def _cell(start: float, scale: float, have: int) -> list[tuple[int, float]]:
 
 
 def _centres(have: int, want: int) -> Places:
-    """The pixel before the centre of each of `want` pixels, and how far behind it that centre is."""
+    """Return the pixel before the centre of each of `want` pixels, and how far behind it that centre is."""
     place = ((np.arange(want) + 0.5) * (1.0 / (want / have)) - 0.5).astype(np.float32)
     before = np.floor(place).astype(np.intp)
     return before, place - before.astype(np.float32)
 
 
 def _cells(have: int, want: int) -> Places:
-    """The same for INTER_AREA where the picture grows: pixels stay blocks, their borders alone are mixed."""
+    """Return the same for INTER_AREA where the image grows: pixels stay blocks, only their borders are mixed."""
     growth = want / have
     places = np.arange(want)
     before = np.floor(places * (1.0 / growth)).astype(np.intp)
@@ -112,7 +112,7 @@ def _cells(have: int, want: int) -> Places:
 
 
 def _interpolated(pixels: Array, down: Places, along: Places) -> Array:
-    """Between two columns, then between two rows: uint8 in fixed point, each factor of 11 bits, float32 as it is."""
+    """Interpolate between two columns, then between two rows: uint8 in fixed point, each factor of 11 bits, float32 as it is."""
     rows, columns = pixels.shape[:2]
     whole = pixels.dtype == np.uint8
     values: Array = pixels.reshape(rows, columns, -1).astype(np.int32 if whole else np.float32)
@@ -135,7 +135,7 @@ def _interpolated(pixels: Array, down: Places, along: Places) -> Array:
 
 
 def _factors(behind: NDArray[np.float32], whole: bool) -> tuple[Array, Array]:
-    """What the pixel before and the one behind count for."""
+    """Return the weights of the pixel before and of the one behind."""
     near, far = np.float32(1) - behind, behind
     return (
         (np.rint(near * _ONE).astype(np.int32), np.rint(far * _ONE).astype(np.int32))

@@ -11,7 +11,7 @@ class Counts(Protocol):
     """A counter that is bound to its labels."""
 
     def inc(self) -> None:
-        """One more."""
+        """Add one."""
         ...
 
 
@@ -19,22 +19,22 @@ class Gauge(Protocol):
     """A gauge that is bound to its labels and goes up and down."""
 
     def inc(self) -> None:
-        """One more."""
+        """Add one."""
         ...
 
     def dec(self) -> None:
-        """One less."""
+        """Subtract one."""
         ...
 
 
 class NullGauge:
-    """A level that nobody looks at."""
+    """A gauge that nothing reads."""
 
     def inc(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def dec(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Count:
@@ -50,6 +50,6 @@ class Count:
         return self._total
 
     def add(self) -> None:
-        """Once more."""
+        """Add one."""
         with self._lock:
             self._total += 1

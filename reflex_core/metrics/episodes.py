@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an episode may be called, and how many are under way: those with a request in the last minute."""
+"""Check episode ids, and count active episodes: those with a request in the last minute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID_CHARACTERS = 256
 
 
 def usable_id(text: str) -> bool:
-    """Whether an episode or a request may be called so, through whichever door: printable, and not endless."""
+    """Return whether a text may be the id of an episode or a request, from any interface: printable and bounded."""
     return len(text) <= ID_CHARACTERS and text.isprintable()
 
 
@@ -28,14 +28,14 @@ class Episodes:
         self._last: Lru[str, float] = Lru(EPISODES_KEPT)
 
     def seen(self, episode_id: str | None) -> None:
-        """A request of this episode came."""
+        """Count a request of this episode."""
         if episode_id is None:
             return
         with self._lock:
             self._last.put(episode_id, self._clock())
 
     def active(self) -> int:
-        """Episodes heard of within the window; forgets the others."""
+        """Count the episodes with a request within the window; drop the others."""
         oldest = self._clock() - self._window_s
         with self._lock:
             while (last := self._last.oldest()) is not None and last < oldest:

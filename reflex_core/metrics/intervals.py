@@ -22,5 +22,5 @@ def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
 
 
 def two_sided_p(deviation: float) -> float:
-    """The chance of a standard normal value at least this far from 0; of its square, chi-square with one degree."""
+    """Return the chance of a standard normal value at least this far from 0; of its square, chi-square with one degree."""
     return math.erfc(abs(deviation) / math.sqrt(2))

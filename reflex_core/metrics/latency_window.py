@@ -20,9 +20,9 @@ def percentile_of(ordered: Sequence[float], percentile: float) -> float:
 
 
 class LatencyWindow:
-    """The newest `most` values, none older than `max_age_s`, kept in order: a percentile costs no sorting.
+    """The newest `most` values, none older than `max_age_s`, sorted: a percentile costs no sorting.
 
-    Any unit; percentiles have the same. Not thread-safe: whoever shares one has a lock already, for more than this.
+    Any unit; percentiles have the same. Not thread-safe: a caller that shares one has a lock already, for more than this.
     """
 
     __slots__ = ("_clock", "_max_age_s", "_most", "_ordered", "_values")
@@ -30,7 +30,7 @@ class LatencyWindow:
     def __init__(
         self, most: int, max_age_s: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """max_age_s: None keeps values of any age. clock: seconds, monotonic; read only where age counts."""
+        """Start empty. max_age_s: None holds values of any age. clock: seconds, monotonic; read only where age counts."""
         self._most, self._max_age_s, self._clock = most, max_age_s, clock
         self._values: deque[tuple[float, float]] = deque()
         self._ordered: list[float] = []

@@ -24,13 +24,13 @@ REPLAY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
 
 class RecorderFigures(Collector):
-    """What the recorders count themselves, read when somebody looks."""
+    """The recorders' own counters, read at each scrape."""
 
     def __init__(self) -> None:
         self.watched: Sequence[Watched] = ()
 
     def collect(self) -> Iterator[Metric]:
-        """Three families with a sample per recorder."""
+        """Yield three families with a sample per recorder."""
         written = CounterMetricFamily("reflex_records", "Records written, by kind of file", labels=["kind"])
         dropped = CounterMetricFamily(
             "reflex_records_dropped", "Records lost, by kind of file", labels=["kind"]
@@ -46,7 +46,7 @@ class RecorderFigures(Collector):
 
 
 class TripGauge(Collector):
-    """Whom the guard holds, read when somebody looks. Robots beyond so many share the label `other`."""
+    """Which callers the guard holds, read at each scrape. Callers beyond a limit share the label `other`."""
 
     def __init__(self, labels: CallerLabels) -> None:
         self._labels = labels
@@ -58,7 +58,7 @@ class TripGauge(Collector):
         self._embodiment, self._standings = embodiment, standings
 
     def collect(self) -> Iterator[Metric]:
-        """A sample for the ROS robot, and one for each caller that is tripped."""
+        """Yield a sample for the ROS robot, and one for each caller that is tripped."""
         family = GaugeMetricFamily(
             "reflex_guard_tripped", "1 while the guard holds a caller until somebody resets it",
             labels=["embodiment", "caller"],
@@ -70,10 +70,10 @@ class TripGauge(Collector):
 
 
 class PictureFigures(Collector):
-    """What was mended in this process, read when somebody looks."""
+    """Images that were repaired in this process, read at each scrape."""
 
     def collect(self) -> Iterator[Metric]:
-        """One counter."""
+        """Yield one counter."""
         yield CounterMetricFamily(
             "reflex_pictures_mended",
             "JPEG pictures that were not as they should be and could be mended",
@@ -82,13 +82,13 @@ class PictureFigures(Collector):
 
 
 class MotionGauges(Collector):
-    """How well chunks fit together, read when somebody looks. NaN where nothing was measured."""
+    """How well chunks fit together, read at each scrape. NaN where nothing was measured."""
 
     def __init__(self) -> None:
         self.figures: Callable[[], SmoothnessFigures] = Smoothness().figures
 
     def collect(self) -> Iterator[Metric]:
-        """Two counters and three gauges."""
+        """Yield two counters and three gauges."""
         found = self.figures()
         yield CounterMetricFamily("reflex_motion_chunks", "Chunks followed in their episodes", found.chunks)
         yield CounterMetricFamily(
@@ -228,7 +228,7 @@ class Metrics:
         self.registry.register(PictureFigures())
 
     def exposition(self) -> bytes:
-        """All metrics in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
         return bytes(generate_latest(self.registry))
 
 
@@ -239,21 +239,21 @@ class CudaGraphMetrics:
         self._metrics, self._embodiment, self._model_id = metrics, embodiment, model_id
 
     def captured(self, session: str, seconds: float) -> None:
-        """A graph was captured."""
+        """Count a captured graph."""
         self._metrics.cuda_graph_captured.labels(self._embodiment, self._model_id, session).inc()
         self._metrics.cuda_graph_capture_s.labels(self._embodiment, session).observe(seconds)
 
     def replayed(self, session: str, seconds: float) -> None:
-        """A captured graph was run again."""
+        """Count a replay of a captured graph."""
         self._metrics.cuda_graph_replayed.labels(self._embodiment, self._model_id, session).inc()
         self._metrics.cuda_graph_replay_s.labels(self._embodiment, session).observe(seconds)
 
     def eager_fallback(self, reason: str) -> None:
-        """The policy goes on without captured graphs."""
+        """Count a policy that goes on without captured graphs."""
         self._metrics.cuda_graph_eager_fallback.labels(self._embodiment, self._model_id, reason).inc()
 
     def capture_failed(self, session: str, reason: str) -> None:
-        """A graph could not be captured."""
+        """Count a graph that could not be captured."""
         self._metrics.cuda_graph_capture_failed.labels(
             self._embodiment, self._model_id, session, reason
         ).inc()

@@ -36,7 +36,7 @@ class Slo:
 
 
 def parse_slo(text: str) -> Slo:
-    """`p<percentile>=<milliseconds>ms`. Raises SettingError in one sentence."""
+    """Parse `p<percentile>=<milliseconds>ms`. Raises SettingError."""
     found = _GRAMMAR.match(text.strip())
     if found is None:
         raise SettingError(f"slo: expected p<percentile>=<milliseconds>ms such as p99=150ms, got '{text}'")

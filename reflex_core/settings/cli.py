@@ -19,7 +19,7 @@ _GROUPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option per setting. What the user does not write is left out of the parsed namespace."""
+    """Add one option per setting. Options that the user does not give are left out of the parsed namespace."""
     for row in TABLE:
         text = row.help.replace("%", "%%")
         if isinstance(row.default, bool):
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """--config FILE, which is no setting but holds them."""
+    """Add --config FILE, which is no setting but holds them."""
     parser.add_argument(
         "--config", metavar="FILE", action="append", default=None,
         help="YAML file of settings: `name: value` lines, or a ROS parameter file. Options override it.",
@@ -48,7 +48,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
-    """Return what was written, as a dict. Ends the process with status 2 at what is no option, and says what was meant."""
+    """Return the given options as a dict. End the process with status 2 at an unknown option, and suggest a known one."""
     known, unknown = parser.parse_known_args(words)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -63,14 +63,14 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, An
 
 
 def _the_one(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> str | None:
-    """The file of --config; of two, nobody could say which line counts, so the second one is refused."""
+    """Return the file of --config; a second one is refused, as it would be unclear which value counts."""
     if files and len(files) > 1:
         parser.error(f"--config takes one file, got {len(files)}: {escaped(', '.join(files), 300)}")
     return files[0] if files else None
 
 
 def nearest_flag(word: str, flags: Sequence[str]) -> str:
-    """The option that is most like a word that is none; '' where nothing is."""
+    """Return the option most similar to an unknown one; '' where none is."""
     if not word.startswith("--"):
         return ""
     by_name = {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
@@ -78,7 +78,7 @@ def nearest_flag(word: str, flags: Sequence[str]) -> str:
 
 
 def markdown() -> str:
-    """docs/reference/settings.md, made from the table."""
+    """Return docs/reference/settings.md, made from the table."""
     lines = [
         "<!-- SPDX-License-Identifier: Apache-2.0 -->",
         "# Settings",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS parameter files (YAML): read whole, matched with a node's name, and refused in one sentence.
+"""Read ROS parameter files (YAML) as a whole, match them with a node's name, and refuse faults with one sentence.
 
 ROS ignores a file that has nothing for a node, and stops with a traceback at one that it cannot read. The rules of
 names are those of rcl: `/**`, `/*/reflex`, `/robot1/reflex`; a name without a slash is one in the root namespace.
@@ -73,7 +73,7 @@ def read_parameters(path: Path, node: str, *, plain: bool = False) -> dict[str, 
 
 
 def _warn_of_the_rest(path: Path, node: str, sections: list[str]) -> None:
-    """A section that is as good as named after this node was probably meant for it; other nodes may share the file."""
+    """Warn of a section whose name resembles this node's: it was probably meant for it; other nodes may share the file."""
     last = node.rpartition("/")[2]
     for section in sections:
         if (
@@ -85,7 +85,7 @@ def _warn_of_the_rest(path: Path, node: str, sections: list[str]) -> None:
 
 
 def matches(section: str, node: str) -> bool:
-    """Whether a section is for the node of this full name; `*` stands for one part of it, `**` for any number."""
+    """Return whether a section is for the node of this full name; `*` is one part of it, `**` any number."""
     parts = {"**": "(/[^/]+)*", "*": "/[^/]+"}
     pattern = "".join(parts.get(part, "/" + re.escape(part)) for part in section.split("/") if part)
     return re.fullmatch(pattern, node) is not None
@@ -101,7 +101,7 @@ def parameter_value(text: str) -> object:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """The whole file as a mapping. Raises SettingError."""
+    """Return the whole file as a mapping. Raises SettingError."""
     try:
         with path.open("rb") as stream:
             data = stream.read(LARGEST_BYTES + 1)
@@ -159,7 +159,7 @@ def _scalar(node: yaml.ScalarNode) -> object:
 
 
 def _sections(table: Mapping[str, Any], path: Path, prefix: str) -> Iterator[Section]:
-    """(node, parameters) of every section; nothing where the document has none at all."""
+    """Yield (node, parameters) of every section; nothing where the document has none at all."""
     if PARAMETERS in table and not prefix:
         raise SettingError(f"{path}: {PARAMETERS} stands below no node: write /**: above it")
     inside = [(name, _sectioned(value)) for name, value in table.items() if name != PARAMETERS]
@@ -186,7 +186,7 @@ def _sectioned(value: Any) -> bool:
 
 
 def _flat(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """`a: {b: 1}` as `a.b: 1`, as ROS names it. A name that is there in both spellings is refused."""
+    """Yield `a: {b: 1}` as `a.b: 1`, as ROS names it. A name in both spellings is refused."""
     seen = set[str]()
     for name, value in table.items():
         own = (
@@ -202,7 +202,7 @@ def _flat(table: Mapping[str, Any], path: Path, prefix: str = "") -> Iterator[tu
 
 
 def _wildness(section: Section) -> tuple[bool, bool]:
-    """Sections for many nodes before those for few: the later one wins."""
+    """Return a sort key: sections for many nodes before those for few, as the later one wins."""
     return "**" not in section[0], "*" not in section[0]
 
 
@@ -212,7 +212,7 @@ def _kind(value: object) -> str:
 
 
 def _why(error: Exception) -> str:
-    """One line of what a YAML parser has to say."""
+    """Return one line of a YAML parser's message."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     mark = getattr(error, "problem_mark", None)

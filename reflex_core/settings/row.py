@@ -26,7 +26,7 @@ LARGEST_WHOLE = 10**300  # beyond it a whole number may have no float
 class Setting:
     """One row of the table. `group` is the chapter of docs/reference/settings.md.
 
-    `when` says when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
+    `when`: when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
     a file or directory, so a leading `~` is a home directory.
     """
 
@@ -57,7 +57,7 @@ def row(
     choices: tuple[str, ...] = (),
     path: bool = False,
 ) -> Any:
-    """A dataclass field that carries its row."""
+    """Return a dataclass field that carries its row."""
     metadata = {
         "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "group": group, "when": when,
         "path": path,
@@ -66,9 +66,9 @@ def row(
 
 
 def checked(setting: Setting, value: object) -> Value:
-    """Return the value as the row's own type. Raises SettingError naming the setting, what it takes and what it got.
+    """Return the value as the row's own type. Raises SettingError naming the setting, the expected and the given value.
 
-    Whole numbers are numbers: 33 for a float and 33.0 for an int are taken. A list that is not there is empty.
+    Integers are numbers: 33 for a float and 33.0 for an int are taken. A missing list is empty.
     """
     if isinstance(setting.default, tuple):
         return _names(setting, value)
@@ -103,7 +103,7 @@ def names(text: str) -> list[object]:
 
 
 def number(text: str) -> object:
-    """Return the number that a text says, int before float; the text itself where it says none.
+    """Parse a number, int before float; return the text itself where it is none.
 
     Python alone reads 1_0 as ten, and digits of other scripts: to YAML and to people they are text.
     """
@@ -126,7 +126,7 @@ def boolean(text: str, what: str) -> bool:
 
 
 def _at_home(setting: Setting, path: str) -> str:
-    """The path as a shell would have expanded it: no shell reads YAML files, launch arguments or `-p`. Raises SettingError."""
+    """Expand a leading `~` as a shell would: no shell reads YAML files, launch arguments or `-p`. Raises SettingError."""
     found = os.path.expanduser(path)
     if found == path and path.startswith("~"):
         raise SettingError(
@@ -137,7 +137,7 @@ def _at_home(setting: Setting, path: str) -> str:
 
 
 def _near(setting: Setting, value: object) -> object:
-    """The same value in the row's type, where nothing is lost by it."""
+    """Convert the value to the row's type, where that is lossless."""
     wanted = type(setting.default)
     if isinstance(value, bool):
         return value
@@ -168,13 +168,13 @@ def _refused(setting: Setting, value: object, meant: str = "") -> SettingError:
 
 
 def _item(word: str) -> object:
-    """A name, or the number that somebody wrote in its place."""
+    """Return a name as text, or the number that was given in its place as it is."""
     bare = word.strip("'\"")
     return bare if bare != word else number(word)
 
 
 def range_words(low: float | None, high: float | None) -> str:
-    """The range of a setting in words."""
+    """Return the range of a setting as text."""
     if low is None:
         return f"at most {high:g}"
     return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"

@@ -222,7 +222,7 @@ TABLE: tuple[Setting, ...] = tuple(
 
 
 def settings_from(values: Mapping[str, object]) -> Settings:
-    """Settings with the given values over the defaults. Raises SettingError for a name or value that is not right."""
+    """Return Settings with the given values over the defaults. Raises SettingError for a wrong name or value."""
     rows = {row.name: row for row in TABLE}
     require_known(values)
     return Settings(**{name: checked(rows[name], value) for name, value in values.items()})  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def require_sound(settings: Settings) -> None:
 
 
 def problems(settings: Settings, checks: Mapping[str, Check]) -> Iterator[tuple[str, ConfigurationError]]:
-    """(name of the check, what it found) of every check that finds something."""
+    """Yield (name of the check, its error) of every check that fails."""
     for name, check in checks.items():
         try:
             check(settings)
@@ -103,7 +103,7 @@ def _calibration_file(cache: Path) -> None:
 
 
 def written_to(settings: Settings) -> dict[str, str]:
-    """The directories that serving would write to, by the setting that names them."""
+    """Return the directories that serving would write to, by the setting that names them."""
     cache = str(Path(settings.calibration_cache or default_path()).parent) if settings.auto_calibrate else ""
     every = {
         "record": settings.record,

@@ -17,7 +17,7 @@ EVEN = 50
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """exports: by slot, `prod` alone or `a` and `b`; an empty path is the embedded policy. shadow: beside it, or empty."""
+    """exports: by slot, `prod` alone or `a` and `b`; an empty path is the embedded policy. shadow: its export, or empty."""
 
     exports: dict[str, str]
     shadow: str = ""
@@ -35,7 +35,7 @@ class Choice:
 
 
 def chosen(settings: Settings) -> Choice:
-    """What to load. Raises SettingError for flags that do not go together, in one sentence."""
+    """Return the exports to load. Raises SettingError for options that exclude each other."""
     a, b, shadow = settings.policy_a, settings.policy_b, settings.shadow_policy
     if bool(a) != bool(b):
         given, missing = ("--policy-a", "--policy-b") if a else ("--policy-b", "--policy-a")

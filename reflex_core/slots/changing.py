@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SwapError(ReflexError):
-    """The slots cannot be changed in the way that was asked for."""
+    """The slots cannot be changed in the requested way."""
 
     slug = "cannot-swap"
 
@@ -30,7 +30,7 @@ class SwapError(ReflexError):
 class Swap:
     """One change. kind: split, promote or rollback; splits are percent of episodes for slot a; at_s: wall clock.
 
-    gains: the slot that gets more than before. running: episodes under way were moved too. reason, by: as was said.
+    gains: the slot that gets more than before. running: episodes under way were moved too. reason, by: as the caller gave them.
     """
 
     kind: str
@@ -44,10 +44,10 @@ class Swap:
 
 
 class Operating:
-    """Which share of the episodes each slot has, and how it came to that. Thread-safe; a change is one assignment.
+    """Which share of the episodes each slot has, and its history. Thread-safe; a change is one assignment.
 
-    routing: told to forget the episodes under way when a change is for them too. is_out: whether a slot is drained.
-    Listeners hear of every change in the thread that asked for it, after it has taken effect; they must not raise.
+    routing: moves the episodes under way when a change is for them too. is_out: whether a slot is drained.
+    Listeners are called for every change in the thread that requested it, after it has taken effect; they must not raise.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Operating:
         self._history: deque[Swap] = deque(maxlen=CHANGES_KEPT)
 
     def split(self) -> int:
-        """Percent of new episodes that go to slot a: what `Routing` asks."""
+        """Return the percent of new episodes that go to slot a."""
         return self._split
 
     def attach(self, routing: Routing) -> None:
-        """The routing whose episodes move with a change that is for them too."""
+        """Set the routing whose episodes move with a change that is for them too."""
         self._forget = routing.forget
 
     def listen(self, listener: Callable[[Swap], None]) -> None:
-        """Tell `listener` of every change from now on."""
+        """Call `listener` at every change from now on."""
         self._listeners.append(listener)
 
     @property

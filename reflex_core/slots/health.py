@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the slots stand, and how one that was taken out of traffic comes back without any."""
+"""Judge the health of the slots, and return one that was taken out of traffic by probing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class SlotBreaker(Protocol):
-    """What is asked of a slot's circuit breaker."""
+    """The part of a slot's circuit breaker that health checks use."""
 
     @property
     def state(self) -> str:
@@ -36,12 +36,12 @@ class SlotBreaker(Protocol):
 
 
 def is_out(breaker: SlotBreaker | None) -> bool:
-    """True while a slot gets no traffic: its breaker is open, or half-open until its probe has succeeded."""
+    """Return True while a slot gets no traffic: its breaker is open, or half-open until its probe has succeeded."""
     return breaker is not None and breaker.state != CLOSED
 
 
 def verdict(a_out: bool, b_out: bool) -> str:
-    """healthy; drain-a: all goes to b; drain-b: all goes to a; degraded: both are out."""
+    """Return healthy; drain-a: all goes to b; drain-b: all goes to a; or degraded: both are out."""
     if a_out and b_out:
         return DEGRADED
     if a_out:
@@ -93,7 +93,7 @@ class Prober:
             self._thread.join(timeout_s)
 
     def check(self) -> bool:
-        """Probe if it is time to; True when the slot answered and is closed again."""
+        """Probe if it is due; return True when the slot answered and is closed again."""
         if not self._breaker.probe_due:
             return False
         self._probes += 1

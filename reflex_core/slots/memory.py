@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether two policies fit, asked before the first byte of them is loaded."""
+"""Check whether two policies fit into memory, before the first byte of them is loaded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Room:
 
 
 def weight_bytes(export: Path) -> int:
-    """Size of everything in an export directory that may be weights, subdirectories included."""
+    """Return the size of everything in an export directory that may be weights, subdirectories included."""
     files = (file for file in export.rglob("*") if file.suffix not in NO_WEIGHTS and file.is_file())
     return sum(file.stat().st_size for file in files)
 
@@ -53,9 +53,9 @@ def require_room(
     workspace_bytes: int = WORKSPACE_BYTES,
     probe: Callable[[bool], Room | None] | None = None,
 ) -> None:
-    """Raise ConfigurationError when the exports and their workspace need more than 70 % of what is free.
+    """Raise ConfigurationError when the exports and their workspace need more than 70 % of the free memory.
 
-    gpu: they are to run on one. probe: tells what is free; without an answer nothing is refused, and the log says so.
+    gpu: they are to run on one. probe: measures the free memory; where it cannot, nothing is refused, and the log notes it.
     """
     needed = sum(map(weight_bytes, exports)) + workspace_bytes
     room = (probe or free_room)(gpu)
@@ -75,7 +75,7 @@ def require_room(
 
 
 def free_room(gpu: bool) -> Room | None:
-    """The free memory of the GPU that is used; of the machine where there is none, or where the GPU shares it."""
+    """Return the free memory of the GPU that is used; of the machine where there is none, or where the GPU shares it."""
     free = free_vram_bytes() if gpu else None
     if free is not None:
         return Room(free, VRAM)
@@ -84,7 +84,7 @@ def free_room(gpu: bool) -> Room | None:
 
 
 def free_vram_bytes(command: str = "nvidia-smi") -> int | None:
-    """Free bytes of the first visible GPU; None without nvidia-smi, and for memory shared with the CPU ([N/A])."""
+    """Return the free bytes of the first visible GPU; None without nvidia-smi, and for memory shared with the CPU ([N/A])."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
     asked = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={device}"]
     try:
@@ -96,7 +96,7 @@ def free_vram_bytes(command: str = "nvidia-smi") -> int | None:
 
 
 def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """MemAvailable, or less where a container may not have all of it; None where nothing tells."""
+    """Return MemAvailable, or less where a container is limited; None where neither is known."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(meminfo), re.MULTILINE)
     known = [int(found[1]) << 10] if found else []
     limit, used = _text(cgroup / "memory.max").strip(), _text(cgroup / "memory.current").strip()

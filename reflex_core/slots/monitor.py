@@ -122,7 +122,7 @@ class Monitor:
             self._before, self._after = self._baseline(other(swap.gains)), _Counts()
 
     def answered(self, _: Request, served: Served) -> None:
-        """An answer left. A hold of the guard counts as clamped; NaN, and what stood in for a late policy, as an error."""
+        """Count an answer. A hold of the guard counts as clamped; NaN, and the fallback for a late policy, as an error."""
         if served.hold_reason == NON_FINITE or served.fallback.deadline_exceeded:
             self._add(_Sample(self._clock(), served.slot, failed=True))
         elif served.chunk.source == POLICY or served.hold_reason:
@@ -130,11 +130,11 @@ class Monitor:
             self._add(_Sample(self._clock(), served.slot, clamped=clamped))
 
     def failed(self, slot: str) -> None:
-        """The model of a slot failed."""
+        """Count a failure of a slot's model."""
         self._add(_Sample(self._clock(), slot, failed=True))
 
     def diverged(self, value: float) -> None:
-        """How far two policies are apart on one observation: any one number, the same one always."""
+        """Count how far two policies are apart on one observation: any one measure, always the same."""
         if not math.isfinite(value):
             return
         with self._lock:
@@ -144,7 +144,7 @@ class Monitor:
         self._act(tripped)
 
     def _baseline(self, loses: str) -> _Counts:
-        """The window before now of the slot that loses traffic; where it had none, of whatever there was."""
+        """Return the window before now of the slot that loses traffic; where it had none, of whatever there was."""
         oldest = self._since_s - self._wires.window_s
         samples = [sample for sample in self._samples if sample.at_s >= oldest]
         counts = _Counts()

@@ -19,7 +19,7 @@ NOTE_LENGTH = 500
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One report. slot: who drove the episode, empty when nobody here or more than one did. score: the reporter's own scale."""
+    """One report. slot: which one answered the episode, empty when unknown or several. score: the reporter's own scale."""
 
     episode_id: str
     success: bool
@@ -31,8 +31,8 @@ class Outcome:
 class Outcomes:
     """The newest 10,000 episodes that were answered, and how they ended. Thread-safe.
 
-    A second report replaces the first. Listeners are told, in the reporter's thread, of every report and whether it says
-    anything new: saying it twice must not count twice.
+    A second report replaces the first. Listeners are called, in the reporter's thread, with every report and whether it
+    is new: a repetition must not count twice.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Outcomes:
         self._known: Lru[str, Outcome] = Lru(most_episodes)
 
     def answered(self, request: Request, served: Served) -> None:
-        """A listener of the engine: which slot drives an episode. One that two have driven is nobody's."""
+        """Note which slot answers an episode. One that both have answered belongs to neither."""
         episode_id = request.episode_id
         if episode_id is None:
             return
@@ -53,7 +53,7 @@ class Outcomes:
             self._drove.put(episode_id, served.slot if before in (None, served.slot) else "")
 
     def report(self, episode_id: str, success: bool, score: float | None = None, note: str = "") -> Outcome:
-        """Keep how an episode ended. Raises ObservationError for a report that says nothing."""
+        """Store how an episode ended. Raises ObservationError for an empty report."""
         if not episode_id or not usable_id(episode_id):
             raise ObservationError(
                 f"an outcome needs an episode id of 1 to {ID_CHARACTERS} printable characters, got {len(episode_id)}",
@@ -74,12 +74,12 @@ class Outcomes:
         return outcome
 
     def find(self, episode_id: str) -> Outcome | None:
-        """The last report of an episode; None without one."""
+        """Return the last report of an episode; None without one."""
         with self._lock:
             return self._known.get(episode_id)
 
     def tally(self) -> dict[str, tuple[int, int]]:
-        """(successes, episodes) by slot, of the episodes that are kept."""
+        """Return (successes, episodes) by slot, of the episodes in memory."""
         with self._lock:
             known = tuple(self._known.values())
         counts: dict[str, tuple[int, int]] = {}

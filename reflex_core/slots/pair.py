@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is only where two policies share the episodes: who is asked, who changes that, and who watches."""
+"""What two policies share: the routing of episodes, the changes of the split, and the monitor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pair:
     monitor: Monitor
 
     def document(self) -> dict[str, Any]:
-        """For GET /policies: the split, the newest changes, and what the monitor says."""
+        """Return for GET /policies: the split, the newest changes, and the monitor's state."""
         last = self.monitor.last
         return {
             "split": self.operating.split(),

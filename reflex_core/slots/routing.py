@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def bucket(key: str) -> int:
-    """0..99: the first 8 bytes of SHA-256 over the UTF-8 key, as a big-endian number, modulo 100."""
+    """Return 0..99: the first 8 bytes of SHA-256 over the UTF-8 key, as a big-endian number, modulo 100."""
     data = key.encode(
         "utf-8", "surrogatepass"
     )  # JSON may bring half a surrogate pair; it is a key like any other
@@ -29,17 +29,17 @@ def bucket(key: str) -> int:
 
 
 def slot_of(number: int, split: int) -> str:
-    """The slot of a bucket when `split` percent go to a: 0 sends all to b, 100 all to a."""
+    """Return the slot of a bucket when `split` percent go to a: 0 sends all to b, 100 all to a."""
     return A if number < split else B
 
 
 def other(slot: str) -> str:
-    """The other of the two slots."""
+    """Return the other of the two slots."""
     return B if slot == A else A
 
 
 class _Once:
-    """True the first time it is asked in a process."""
+    """True at the first call in a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ _first_degraded = _Once()
 class Routing:
     """Decides per episode and remembers the newest 10,000. Thread-safe.
 
-    split: percent of episodes for slot a, asked with every new episode; episodes under way stay where they are.
+    split: percent of episodes for slot a, read with every new episode; episodes under way stay where they are.
     Forgetting an old episode does no harm while the split stays: its hash leads to the same slot again.
     """
 
@@ -67,7 +67,7 @@ class Routing:
         self._slots: Lru[str, tuple[str, bool]] = Lru(most_episodes)  # slot, and whether it was moved there
 
     def decide(self, episode_id: str | None, request_id: str) -> RoutingReport:
-        """The slot of a request; without an episode id that of its request id, and one warning per process."""
+        """Return the slot of a request; without an episode id that of its request id, with one warning per process."""
         split = self._split()
         if not episode_id:
             if _first_degraded():
@@ -86,7 +86,7 @@ class Routing:
             return RoutingReport(known[0], episode_id, False, not known[1], number, split)
 
     def expected(self, episode_id: str | None, request_id: str) -> RoutingReport:
-        """What `decide` would say, without remembering it."""
+        """Return what `decide` would return, without remembering it."""
         split, key = self._split(), episode_id or request_id
         number = bucket(key)
         known = self.slot(episode_id) if episode_id else None
@@ -95,12 +95,12 @@ class Routing:
         )
 
     def move(self, episode_id: str, slot: str) -> None:
-        """The episode goes on in this slot, though its own comes back: one change of policy is enough for a robot."""
+        """Keep the episode in this slot, even if its own comes back: one change of policy is enough for a robot."""
         with self._lock:
             self._keep(episode_id, slot, moved=True)
 
     def slot(self, episode_id: str) -> str | None:
-        """The slot of an episode that is remembered."""
+        """Return the slot of an episode that is remembered."""
         with self._lock:
             known = self._slots.get(episode_id)
             return None if known is None else known[0]
@@ -111,7 +111,7 @@ class Routing:
             self._slots.clear()
 
     def __len__(self) -> int:
-        """How many episodes are remembered."""
+        """Count the remembered episodes."""
         return len(self._slots)
 
     def _keep(self, episode_id: str, slot: str, *, moved: bool) -> None:

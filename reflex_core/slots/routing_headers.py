@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reply says about its routing in X-Reflex-* headers, whatever characters the episode id is made of."""
+"""Encode the routing of a reply in X-Reflex-* headers, whatever characters the episode id has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PLAIN = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # with letters, digits and _.-~ all of
 
 
 def header_text(text: str) -> str:
-    """The first 128 characters; blanks, %, and what is not printable ASCII as %XX of the UTF-8 bytes."""
+    """Return the first 128 characters; blanks, %, and what is not printable ASCII as %XX of the UTF-8 bytes."""
     return quote(text[:KEY_LENGTH], safe=_PLAIN, errors="surrogatepass")
 
 
 def routing_headers(served: Served) -> dict[str, str]:
-    """The headers of an answer that was routed; none where there is one policy."""
+    """Return the headers of an answer that was routed; none where there is one policy."""
     if not served.routing.present:
         return {}
     headers = {

@@ -47,7 +47,7 @@ class Divergence:
 def difference(
     served: ActionChunk, raw: Floats, shadow: ActionChunk
 ) -> tuple[tuple[str, ...], Floats, Floats]:
-    """(joints, max-abs, RMS) of two chunks over the rows and the joints that both have.
+    """Return (joints, max-abs, RMS) of two chunks over the rows and the joints that both have.
 
     raw: the served chunk before its guard, with the names and the rate of `served`. Raises ValueError when the chunks
     have no joint in common, another rate, or NaN or Inf.
@@ -72,7 +72,7 @@ class Shadow:
 
     act: the shadow policy alone, without breaker, guard or deadline; it gets the observation, the seed and the step
     limit of the answer. One request at a time runs; of those that come meanwhile the newest waits and the others are
-    dropped and counted. What goes wrong is counted and logged once. Listeners hear of every comparison on the worker.
+    dropped and counted. Failures are counted and logged once. Listeners are called with every comparison on the worker.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Shadow:
 
     @property
     def compared(self) -> int:
-        """Answers that were laid beside the shadow's."""
+        """Answers that were compared with the shadow's."""
         return self._compared
 
     @property
@@ -111,7 +111,7 @@ class Shadow:
         return self._failed
 
     def __call__(self, request: Request, served: Served) -> None:
-        """Never waits. A hold, or a chunk that stands in, was not made from this observation: nothing to compare."""
+        """Hand over the request without waiting. A hold or a fallback was not made from this observation: nothing to compare."""
         if served.chunk.source != POLICY or served.fallback.deadline_exceeded:
             return
         with self._condition:

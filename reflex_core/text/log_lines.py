@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One record of the log is one line that nobody else can write, whatever its arguments hold."""
+"""Format one log record as exactly one line that no argument can forge."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log lines about trouble that may come with every request: counted, and spoken of once in a while."""
+"""Rate-limited log lines about trouble that may come with every request: counted, and logged once in a while."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS_KEPT = 64
 
 
 class RateLimit:
-    """How often something has happened since it was last spoken of. Thread-safe."""
+    """Count occurrences since the last one that was logged. Thread-safe."""
 
     def __init__(self, quiet_s: float = QUIET_S) -> None:
         self._quiet_s = quiet_s
@@ -25,7 +25,7 @@ class RateLimit:
         self._spoken_at = -math.inf
 
     def times(self) -> int:
-        """Count one more; 0 while it is too early to speak of it again."""
+        """Count one more and return the number to log; 0 while it is too early to log again."""
         with self._lock:
             self._happened += 1
             if time.monotonic() - self._spoken_at < self._quiet_s:
@@ -36,7 +36,7 @@ class RateLimit:
 
 
 class RateLimitedLog:
-    """Lines of one logger, at most one in `quiet_s` per kind; a line says how many of its kind were left out.
+    """Lines of one logger, at most one in `quiet_s` per kind; a line holds how many of its kind were left out.
 
     clock: seconds, monotonic. Thread-safe, and bounded: KINDS_KEPT kinds are told apart.
     """
@@ -69,7 +69,7 @@ class RateLimitedLog:
 class ConditionLog:
     """One condition after another (a problem, "" for none): its beginning and its end are logged, once each.
 
-    A condition that comes and goes is logged once in `quiet_s`; if it has come back unsaid and stays, it is said as soon
+    A condition that comes and goes is logged once in `quiet_s`; if it has come back unlogged and stays, it is logged as soon
     as that time is over, so that the log never ends on "is over" while it is not. Call `note` in every cycle.
     clock: seconds, monotonic. For one thread at a time.
     """
@@ -83,7 +83,7 @@ class ConditionLog:
         self._changes = 0
 
     def note(self, condition: str, text: str = "") -> None:
-        """Log that `condition` holds now, or that the one before is over, where the log does not say so yet."""
+        """Log that `condition` holds now, or that the one before is over, where the log does not have that yet."""
         if condition != self._now:
             self._now = condition
             self._changes += 1

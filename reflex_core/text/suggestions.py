@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What somebody meant who wrote a name that does not exist."""
+"""Suggest the known name that is most similar to an unknown one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def nearest(name: str, known: Collection[str], cutoff: float = CUTOFF) -> str:
 
 
 def no_such(what: str, names: Sequence[str], known: Collection[str]) -> str:
-    """Return the sentence that refuses unknown names: "no such setting 'prot'; did you mean port?"."""
+    """Return the message that refuses unknown names: "no such setting 'prot'; did you mean port?"."""
     if len(names) == 1:
         meant = nearest(names[0], known)
         return f"no such {what} {names[0]!r:.100}" + (f"; did you mean {meant}?" if meant else "")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that somebody else wrote, on its way into a log line, an error sentence, a label or a terminal.
+"""Clean untrusted text on its way into a log line, an error message, a label or a terminal.
 
-A line break forges a line of the log, an escape sequence rewrites a terminal, a right-to-left mark turns a sentence
+A line break forges a line of the log, an escape sequence rewrites a terminal, a right-to-left mark reverses a sentence
 around, and a megabyte fills the disk.
 """
 

@@ -59,7 +59,7 @@ def _loaded(path: Path, policy: Policy) -> Judgement:
 
 
 def _to_do(policy: Policy) -> Iterator[tuple[str, str]]:
-    """(what does not hold any more, the command)."""
+    """Yield (what is no longer valid, the command that fixes it)."""
     from reflex_core.doctor.parity import parity
 
     export, where = policy.export, quote(str(policy.export.path))

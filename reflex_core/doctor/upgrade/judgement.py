@@ -14,8 +14,8 @@ VERDICTS = (READ, COMMAND, REFUSED)
 class Judgement:
     """One file.
 
-    kind: what it is by its content, '' where nobody can tell. verdict: read as it is, read after a command, or refused.
-    said: what was seen, one sentence. do: the command or what else to do, '' exactly when it is read.
+    kind: what it is by its content, '' where it is unknown. verdict: read as it is, read after a command, or refused.
+    said: what was found, one sentence. do: the command or what else to do, '' exactly when it is read.
     notes: what is done with it and was not before.
     """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is, by its content: names say little after years of copying.
+"""Detect the kind of a file by its content: names are unreliable after years of copying.
 
-Nothing is believed yet. The reader of each kind checks everything again; here only a bounded part is looked at.
+Nothing is trusted yet. The reader of each kind checks everything again; here only a bounded part is read.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _of_directory(path: Path) -> str:
 
 
 def _is_bag(path: Path) -> bool:
-    """Whether a directory holds recordings and what describes them; one that was cut off holds nothing but recordings."""
+    """Return whether a directory holds recordings and their metadata; one that was cut off holds nothing but recordings."""
     files = [entry for entry in entries(path) if not unreadable(entry)]
     recordings = [file for file in files if _begin(file, 64).startswith((_MCAP, _SQLITE3))]
     return bool(recordings) and (len(recordings) == len(files) or (path / "metadata.yaml").is_file())
@@ -89,7 +89,7 @@ def bag_suffix(path: Path) -> str:
 
 
 def entries(path: Path) -> list[Path]:
-    """Return what lies in a directory, by name, without what is hidden; of more than MOST_FILES any one more than that."""
+    """Return the entries of a directory by name, without hidden ones; at most MOST_FILES + 1 of them."""
     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))
     return sorted(islice(visible, MOST_FILES + 1))
 
@@ -187,7 +187,7 @@ def _is_audit(data: bytes) -> bool:
 
 
 def _first(data: bytes) -> Mapping[str, Any]:
-    """The first line as an object, {} where it is none."""
+    """Return the first line as an object, {} where it is none."""
     try:
         document = json.loads(data.partition(b"\n")[0])
     except (ValueError, RecursionError):

@@ -72,7 +72,7 @@ def _model(header: Mapping[str, Any]) -> str:
 
 
 def _odd(files: Sequence[Path]) -> str:
-    """What is wrong with the first that would be read for ever, or cannot be read; '' where all are regular files."""
+    """Return what is wrong with the first file that cannot be read or never ends; '' where all are regular files."""
     wrong = ((file, unreadable(file)) for file in files if not file.is_dir())
     return next((f"{file}: must be a regular file, it is {why}" for file, why in wrong if why), "")
 
