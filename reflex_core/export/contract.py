@@ -21,7 +21,7 @@ from reflex_core.export.image_slots import ImageSlot, read_images
 from reflex_core.export.prompt import LanguageSlot, read_prompt, read_window
 from reflex_core.export.relative import read_mask
 from reflex_core.export.tensor import TensorInfo
-from reflex_core.files.json_fields import is_number, is_whole
+from reflex_core.files.json_fields import JsonFields, is_whole, refusing
 
 SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
 # beyond these a number is a mistake, or a way to fill the memory; the others have 1000
@@ -80,21 +80,15 @@ class _Reading:
     """One reading of one export, so that every complaint can name the file."""
 
     def __init__(self, export: Export, config: Config, graphs: Graphs) -> None:
-        self._where = export.config_path
+        self.fail = refusing(str(export.config_path), ExportError)
         self._export = export
         self._config = config
         self._inputs: dict[str, TensorInfo] = {}
         for inputs in graphs.values():
             self._inputs |= inputs
 
-    def fail(self, key: str, expected: str, got: object) -> ExportError:
-        return ExportError(f"{self._where}: '{key}' must be {expected}, got {str(got)[:120]!r}")
-
-    def block(self, key: str) -> Config:
-        value = self._config.get(key) or {}
-        if not isinstance(value, dict):
-            raise self.fail(key, "an object", value)
-        return value
+    def block(self, key: str) -> JsonFields:
+        return JsonFields(self._config.get(key) or {}, self.fail, key)
 
     def is_input(self, name: Any) -> bool:
         return isinstance(name, str) and name in self._inputs
@@ -137,8 +131,8 @@ class _Reading:
             action_names=action_names,
             frequency_hz=self.frequency(),
             adaptive=self.adaptive(),
-            prefix_cache=read_cache_rule(self.block("prefix_cache"), self.fail),
-            rtc=read_rtc_block(self.block("rtc"), flow.end, self.fail),
+            prefix_cache=read_cache_rule(self.block("prefix_cache")),
+            rtc=read_rtc_block(self.block("rtc"), flow.end),
             relative=relative,
         )
 
@@ -190,22 +184,16 @@ class _Reading:
         block = self.block("adaptive")
         if not block:
             return None
-        threshold = block.get("threshold")
-        if not is_number(threshold, high=10) or threshold <= 0:
-            raise self.fail("adaptive.threshold", "a number in (0, 10]", threshold)
-        if not isinstance(block.get("measured", {}), dict):
-            raise self.fail("adaptive.measured", "an object", block["measured"])
-        return Adaptive(
-            float(threshold), self.count(block, "min_steps"), self.count(block, "patience", fallback=1)
-        )
+        threshold = block.number("threshold", 0, 10)
+        if not threshold:
+            raise block.refusal("threshold", "a number in (0, 10]")
+        block.fields("measured", optional=True)
+        return Adaptive(threshold, self.count(block, "min_steps"), self.count(block, "patience", fallback=1))
 
     def frequency(self) -> float | None:
-        value = self._config.get("frequency_hz")
-        if value is None:
+        if self._config.get("frequency_hz") is None:
             return None
-        if not is_number(value, SLOWEST_HZ, 1000):
-            raise self.fail("frequency_hz", f"a number from {SLOWEST_HZ:g} to 1000", value)
-        return float(value)
+        return JsonFields(self._config, self.fail).number("frequency_hz", SLOWEST_HZ, 1000)
 
     def language(self) -> LanguageSlot | None:
         block = self.block("language")
@@ -232,11 +220,11 @@ class _Reading:
             raise self.fail(
                 "language.length", f"{length}, as the graph's input '{tokens}' has", block["length"]
             )
-        prompt = read_prompt(block, self.fail)
-        window = read_window(block, length, self.fail)
+        prompt = read_prompt(block)
+        window = read_window(block, length)
         return LanguageSlot(str(tokens), mask, length, self.tokenizer(block), prompt, **window)
 
-    def tokenizer(self, block: Config) -> str:
+    def tokenizer(self, block: Mapping[str, Any]) -> str:
         """The tokenizer file: as `language.tokenizer` says, or where the known exporters put it."""
         said = block.get("tokenizer")
         if said:

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.errors import ExportError
-from reflex_core.export.families import Config
 from reflex_core.export.tensor import TensorInfo
-from reflex_core.files.json_fields import is_number
-
-Fail = Callable[[str, str, object], ExportError]
+from reflex_core.files.json_fields import Refuse, is_number
 
 _BUCKET_SLACK = 1e-3  # of a bucket: 0.7 in float32 times 1000 is a little less than 700
 
@@ -54,7 +50,9 @@ class Adaptive:
     patience: int = 1
 
 
-def read_flow(block: Config, steps: int, time: TensorInfo | None, buckets: int | None, fail: Fail) -> Flow:
+def read_flow(
+    block: Mapping[str, Any], steps: int, time: TensorInfo | None, buckets: int | None, fail: Refuse
+) -> Flow:
     """The checked flow.
 
     time: the network's time input, None where the loop is inside the graph. buckets: the scale of the model family's

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.errors import ExportError
 from reflex_core.export.families import Config
 from reflex_core.export.tensor import TensorInfo
-from reflex_core.files.json_fields import is_number, is_whole
+from reflex_core.files.json_fields import Refuse, is_number, is_whole
 from reflex_core.images.resize import BILINEAR, FILTERS, LETTERBOX, RESIZES
-
-Fail = Callable[[str, str, object], ExportError]
 
 MOST_SIDE = 8192  # pixels
 
@@ -48,7 +45,7 @@ class ImageSlot:
     whole_numbers: bool = False
 
 
-def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Fail) -> Iterator[ImageSlot]:
+def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Refuse) -> Iterator[ImageSlot]:
     """The slots in the order of the description. fail: makes the ExportError of (key, expected, got)."""
     if not isinstance(entries, list):
         raise fail("images", "a list", entries)
@@ -65,7 +62,7 @@ def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Fail) -
         yield _slot(entry, info, fail)
 
 
-def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
+def _slot(entry: Config, info: TensorInfo, fail: Refuse) -> ImageSlot:
     key = f"images ({info.name})"
     camera = entry["camera"]
     if not (isinstance(camera, str) and camera) and not (camera is None and entry.get("mask")):
@@ -106,7 +103,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Fail) -> ImageSlot:
     )
 
 
-def _shape(entry: Config, info: TensorInfo, fail: Fail) -> tuple[bool, int | None, int | None]:
+def _shape(entry: Config, info: TensorInfo, fail: Refuse) -> tuple[bool, int | None, int | None]:
     """Whether channels come last, height and width."""
     key = f"images ({info.name})"
     layout = entry.get("layout", "nchw")
@@ -125,7 +122,7 @@ def _shape(entry: Config, info: TensorInfo, fail: Fail) -> tuple[bool, int | Non
     return last, height, width
 
 
-def _pixel_scale(entry: Config, fail: Fail) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _pixel_scale(entry: Config, fail: Refuse) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
     try:
         if "mean" in entry or "std" in entry:
@@ -149,7 +146,7 @@ def _pixel_scale(entry: Config, fail: Fail) -> tuple[NDArray[np.float32], NDArra
     return scale.astype(np.float32), offset.astype(np.float32)
 
 
-def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Fail) -> None:
+def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Refuse) -> None:
     """Raise where integers would not tell 256 brightnesses apart, or where one of the values does not fit them."""
     apart = abs(values[:3] - values[3:6]).min() >= 254.5
     limits = np.iinfo(info.dtype) if issubclass(info.dtype, np.integer) else None
@@ -158,7 +155,7 @@ def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], 
         raise fail(f"images ({info.name}).range", "[0, 255], as the graph takes whole numbers", written)
 
 
-def _colour(value: object, key: str, fail: Fail) -> NDArray[np.float64]:
+def _colour(value: object, key: str, fail: Refuse) -> NDArray[np.float64]:
     """(3,) from one number or three, where 0 is a black pixel and 1 a white one."""
     numbers = value if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3 or not all(map(is_number, numbers)):

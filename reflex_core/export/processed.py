@@ -16,6 +16,7 @@ from reflex_core.export.export import Export
 from reflex_core.export.families import Config, language_row
 from reflex_core.export.processors import PREPROCESSOR, Processors
 from reflex_core.export.prompt import CLEAN, read_prompt
+from reflex_core.files.json_fields import JsonFields, refusing
 from reflex_core.normalization.affine import Affine
 from reflex_core.normalization.read import EVERY_PICTURE
 from reflex_core.text.untrusted import shown
@@ -66,15 +67,12 @@ def _check_language(
     export: Export, default: Config, language: Config, own: Mapping[str, Any], said: Mapping[str, Any]
 ) -> None:
     """Raise ExportError where `language` as it is written makes other tokens than the processors do."""
-
-    def fail(key: str, expected: str, got: object) -> ExportError:
-        return ExportError(f"{export.config_path}: '{key}' must be {expected}, got {shown(got)}")
-
     for key in ("max_length", "padding_side", "truncation"):
         if key in own and key in said and own[key] != said[key]:
             raise _contradiction(export, f"language.{key}", own[key], said[key])
     if "template" in said:
-        theirs, ours = read_prompt(default, fail), read_prompt(language, fail)
+        fail = refusing(str(export.config_path), ExportError)
+        theirs, ours = (read_prompt(JsonFields(block, fail, "language")) for block in (default, language))
         if ours != theirs:
             raise _contradiction(export, "language", ours, theirs)
 

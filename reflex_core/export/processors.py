@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ExportError
-from reflex_core.files.json_fields import JsonError, is_number, is_whole, read_object
+from reflex_core.files.json_fields import JsonError, JsonFields, is_whole, read_object, refusing
 from reflex_core.files.regular_file import unreadable
 from reflex_core.normalization.affine import IDENTITY, LEAST_EPS, MODES
 from reflex_core.text.untrusted import escaped, shown
@@ -140,7 +140,7 @@ def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processo
         )
     pre, listed = _read(before, _BEFORE, _ORDERS_BEFORE)
     post, _ = _read(after, _AFTER, _ORDERS_AFTER)
-    relative = _relative(before, pre.get(RELATIVE))
+    relative = _relative(pre.get(RELATIVE))
     absolute = post.get(ABSOLUTE)
     if (relative is not None) != (absolute is not None):
         told, lacks = (before, after) if relative is not None else (after, before)
@@ -153,7 +153,7 @@ def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processo
         unnormalizer=_normalizer(after, post.get(UNNORMALIZE)),
         relative=relative,
         rename=_rename(before, pre.get(RENAME)),
-        language=_language(before, pre),
+        language=_language(pre),
         state=_state(pre, listed, max_state_dim),
         imagenet=IMAGENET in pre,
     )
@@ -162,7 +162,7 @@ def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processo
 @dataclass(frozen=True, slots=True)
 class _Step:
     name: str
-    config: Mapping[str, Any]
+    config: JsonFields
     state_file: Any
 
 
@@ -219,17 +219,17 @@ def _step(file: Path, entry: Mapping[str, Any]) -> _Step | None:
     config = {} if config is None else config
     name = entry.get("registry_name")
     called = escaped(str(name or entry.get("class") or "without a name"))
+    refuse = refusing(f"{file}: step '{called}'", ExportError)
     if not isinstance(config, dict):
-        raise ExportError(f"{file}: step '{called}': 'config' must be an object, got {shown(config)}")
+        raise refuse("config", "an object", config)
     if not isinstance(name, str) or not name:
         raise ExportError(
             f"{file}: step '{called}' is a class of somebody's own code: only the registered steps of LeRobot are done here",
             "unknown-processor-step",
         )
-    enabled = config.get("enabled", name not in _OPTIONAL)
-    if not isinstance(enabled, bool):
-        raise ExportError(f"{file}: step '{called}': 'enabled' must be true or false, got {shown(enabled)}")
-    return _Step(called, config, entry.get("state_file")) if enabled else None
+    fields = JsonFields(config, refuse)
+    enabled = fields.truth("enabled", default=name not in _OPTIONAL)
+    return _Step(called, fields, entry.get("state_file")) if enabled else None
 
 
 _FEATURE_TYPES = ("STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE")
@@ -241,12 +241,7 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
     if step is None:
         return None
     where = f"{file}: step '{step.name}'"
-    eps = step.config.get("eps", 1e-8)
-    if not is_number(eps, LEAST_EPS, 1):
-        raise ExportError(f"{where}: 'eps' must be a number from {LEAST_EPS:g} to 1, got {shown(eps)}")
-    norm_map = step.config.get("norm_map")
-    if not isinstance(norm_map, dict):
-        raise ExportError(f"{where}: 'norm_map' must be an object, got {shown(norm_map)}")
+    eps, norm_map = step.config.number("eps", LEAST_EPS, 1, 1e-8), step.config.fields("norm_map")
     if more := [
         key for key, value in step.config.items() if key not in _NORMALIZER_KEYS and value is not None
     ]:
@@ -263,12 +258,12 @@ def _normalizer(file: Path, step: _Step | None) -> Normalizer | None:
             raise ExportError(
                 f"{where}: norm_map.{escaped(str(kind))} must be one of {allowed}, got {shown(mode)}"
             )
-    only = step.config.get("normalize_observation_keys")
-    if only is not None and not _are_names(only):
-        raise ExportError(f"{where}: 'normalize_observation_keys' must be a list of names, got {shown(only)}")
+    only = None
+    if step.config.get("normalize_observation_keys") is not None:
+        only = frozenset(step.config.names("normalize_observation_keys"))
     return Normalizer(
-        MappingProxyType(modes), float(eps), _types(where, step.config.get("features")),
-        None if only is None else frozenset(only), _state_file(file, step), _widths(step.config.get("features")),
+        MappingProxyType(modes), eps, _types(where, step.config.get("features")),
+        only, _state_file(file, step), _widths(step.config.get("features")),
     )  # fmt: skip
 
 
@@ -319,18 +314,13 @@ def _state_file(file: Path, step: _Step) -> Path | None:
     return path
 
 
-def _relative(file: Path, step: _Step | None) -> RelativeActions | None:
+def _relative(step: _Step | None) -> RelativeActions | None:
     if step is None:
         return None
-    lists = []
-    for key in ("exclude_joints", "action_names"):
-        value = step.config.get(key)
-        if value is not None and not _are_names(value):
-            raise ExportError(
-                f"{file}: step '{step.name}': '{key}' must be a list of names, got {shown(value)}"
-            )
-        lists.append(tuple(value or ()))
-    return RelativeActions(*lists)
+    keys = ("exclude_joints", "action_names")
+    return RelativeActions(
+        *(step.config.names(key) if step.config.get(key) is not None else () for key in keys)
+    )
 
 
 def _rename(file: Path, step: _Step | None) -> Mapping[str, str]:
@@ -345,7 +335,7 @@ def _rename(file: Path, step: _Step | None) -> Mapping[str, str]:
     return MappingProxyType(dict(names))
 
 
-def _language(file: Path, pre: Mapping[str, _Step]) -> Mapping[str, Any]:
+def _language(pre: Mapping[str, _Step]) -> Mapping[str, Any]:
     """The keys of the block `language` that the steps fix; none of them without a tokenizer or a prompt step."""
     block: dict[str, Any] = {}
     if PREPARE in pre:
@@ -364,15 +354,10 @@ def _language(file: Path, pre: Mapping[str, _Step]) -> Mapping[str, Any]:
             continue
         wrong = not isinstance(value, kind) or (allowed and value not in allowed)
         if wrong or (kind is int and not is_whole(value, 1, 100_000)):
-            raise ExportError(
-                f"{file}: step '{step.name}': '{key}' must be {' or '.join(map(str, allowed)) or 'a whole number of tokens'},"
-                f" got {shown(value)}"
-            )
+            raise step.config.refusal(key, " or ".join(map(str, allowed)) or "a whole number of tokens")
         block[key] = value
     if step.config.get("task_key", "task") != "task":
-        raise ExportError(
-            f"{file}: step '{step.name}': 'task_key' must be 'task', the instruction, got {shown(step.config['task_key'])}"
-        )
+        raise step.config.refusal("task_key", "'task', the instruction")
     return MappingProxyType(block)
 
 
@@ -393,7 +378,3 @@ def _state(pre: Mapping[str, _Step], listed: frozenset[str], max_state_dim: int)
 
 
 _WHOLE = {"rename_observations_processor", "to_batch_processor"}
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reflex_core.errors import ExportError
-from reflex_core.files.json_fields import is_whole
+from reflex_core.files.json_fields import JsonFields
 
 SIDES = ("right", "left")
 CLEAN = {"_": " ", "\n": " "}
-
-Fail = Callable[[str, str, object], ExportError]  # key, expected, got
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +35,16 @@ class Prompt:
         return text + "\n" if self.newline and not text.endswith("\n") else text
 
 
-def read_prompt(block: Mapping[str, Any], fail: Fail) -> Prompt:
+def read_prompt(block: JsonFields) -> Prompt:
     """The prompt that the block `language` describes. `clean` is short for `strip` and the usual `replace`."""
     template = block.get("template", "{instruction}")
     if not isinstance(template, str) or "{instruction}" not in template:
-        raise fail("language.template", "a text with {instruction} in it", template)
-    truths = {key: block.get(key, False) for key in ("clean", "strip", "newline")}
-    for key, value in truths.items():
-        if not isinstance(value, bool):
-            raise fail(f"language.{key}", "true or false", value)
+        raise block.refusal("template", "a text with {instruction} in it")
+    truths = {key: block.truth(key, default=False) for key in ("clean", "strip", "newline")}
     replace = block.get("replace", CLEAN if truths["clean"] else {})
     pairs = replace.items() if isinstance(replace, dict) else [("", replace)]
     if not all(isinstance(old, str) and old and isinstance(new, str) for old, new in pairs):
-        raise fail("language.replace", "an object of texts and what stands in their place", replace)
+        raise block.refusal("replace", "an object of texts and what stands in their place")
     newline = truths["newline"]
     if re.search(r"\}\n\Z", template):  # a line break right behind the words is the one that is never doubled
         template, newline = template[:-1], True
@@ -77,14 +70,12 @@ class LanguageSlot:
     padding_side: str = "right"
 
 
-def read_window(block: Mapping[str, Any], length: int, fail: Fail) -> dict[str, Any]:
+def read_window(block: JsonFields, length: int) -> dict[str, Any]:
     """How the block `language` fits a text into the `length` tokens of the graph: fields of LanguageSlot."""
-    window = block.get("max_length", length)
-    if not is_whole(window, 1, 100_000):
-        raise fail("language.max_length", "a positive number of tokens", window)
+    window = block.whole("max_length", 1, 100_000, length, "a positive number of tokens")
     for key, allowed in (("padding_side", SIDES), ("truncation_side", SIDES), ("truncation", (True, False))):
         if key in block and block[key] not in allowed:
-            raise fail(f"language.{key}", " or ".join(str(name).lower() for name in allowed), block[key])
+            raise block.refusal(key, " or ".join(str(name).lower() for name in allowed))
     return {
         "window": min(window, length),
         "truncate": bool(block.get("truncation", True)),

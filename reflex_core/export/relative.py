@@ -8,21 +8,20 @@ units and guard, so that everybody behind it sees positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.errors import ConfigurationError, ExportError
+from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import Export
 from reflex_core.export.processors import PREPROCESSOR, RelativeActions
+from reflex_core.files.json_fields import JsonFields, Refuse
 from reflex_core.values import Floats
 
 KEY = "relative_actions"
-
-Fail = Callable[[str, str, object], ExportError]  # key, expected, got
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Relative:
 
 
 def read_mask(
-    export: Export, config: Mapping[str, Any], dim: int, names: tuple[str, ...], fail: Fail
+    export: Export, config: Mapping[str, Any], dim: int, names: tuple[str, ...], fail: Refuse
 ) -> tuple[bool, ...]:
     """(dim,) True for the export's actions that are offsets; () where none is.
 
@@ -81,25 +80,22 @@ def unmatched(export: Export, names: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _written(block: Any, dim: int, names: tuple[str, ...], fail: Fail) -> tuple[bool, ...]:
+def _written(block: Any, dim: int, names: tuple[str, ...], fail: Refuse) -> tuple[bool, ...]:
     if isinstance(block, bool):
         block = {"enabled": block}
     if not isinstance(block, dict) or set(block) - {"enabled", "mask", "exclude_joints", "action_names"}:
         raise fail(KEY, "true, false, or an object with enabled, mask, exclude_joints, action_names", block)
-    if not isinstance(block.get("enabled", True), bool):
-        raise fail(f"{KEY}.enabled", "true or false", block["enabled"])
-    lists = []
-    for key, otherwise in (("exclude_joints", ()), ("action_names", names)):
-        value = block.get(key) or list(otherwise)
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise fail(f"{KEY}.{key}", "a list of names", value)
-        lists.append(tuple(value))
-    mask = block.get("mask", RelativeActions(*lists).mask(dim).tolist())
+    fields = JsonFields(block, fail, KEY)
+    enabled = fields.truth("enabled", default=True)
+    # an empty or null list says nothing
+    excluded = fields.names("exclude_joints") if block.get("exclude_joints") else ()
+    steps = RelativeActions(excluded, fields.names("action_names") if block.get("action_names") else names)
+    mask = block.get("mask", steps.mask(dim).tolist())
     if not isinstance(mask, list) or len(mask) != dim or not all(isinstance(one, bool) for one in mask):
         raise fail(f"{KEY}.mask", f"{dim} times true or false, one per action dimension", mask)
-    if "mask" in block and lists[0]:
+    if "mask" in block and excluded:
         raise fail(KEY, "an object with either mask or exclude_joints", block)
-    return _mask_of(np.array(mask)) if block.get("enabled", True) else ()
+    return _mask_of(np.array(mask)) if enabled else ()
 
 
 def _mask_of(mask: NDArray[np.bool_]) -> tuple[bool, ...]:

@@ -11,9 +11,12 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reflex_core.files.regular_file import LFS_POINTER, is_lfs_pointer
 from reflex_core.text.untrusted import escaped
@@ -25,6 +28,9 @@ MOST_DIGITS = 1000  # reading and writing whole numbers takes time that grows wi
 
 # opening a named pipe waits for its writer
 _READ_WITHOUT_WAITING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+Refuse = Callable[[str, str, object], Exception]  # key, expected, got
 
 
 class JsonError(ValueError):
@@ -97,6 +103,127 @@ def is_number(value: object, low: float = -MOST_NUMBER, high: float = MOST_NUMBE
 def is_whole(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:
     """Return whether a JSON value is an integer from `low` to `high`; true, false and 1.0 are none."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def refusing(where: str, error: Callable[[str], Exception]) -> Refuse:
+    """Return what makes refusals like "FILE: 'key' must be a number, got null", as errors of one kind."""
+
+    def refuse(key: str, expected: str, got: object) -> Exception:
+        return error(f"{where}: '{key}' must be {expected}, got {json_text(got)}")
+
+    return refuse
+
+
+def json_text(value: object, most: int = 120) -> str:
+    """Return a value as JSON writes it, on one line, cut after `most` characters."""
+    return json.dumps(value, default=lambda one: dict(one) if isinstance(one, Mapping) else str(one))[:most]
+
+
+class JsonFields(Mapping[str, Any]):
+    """One JSON object whose fields are checked as they are read; as a Mapping it gives them unchecked.
+
+    A field that is absent has its `default`; where that is None, it has to be there. A refusal names the key with the
+    objects around it, what it must be and what it is.
+    """
+
+    def __init__(self, document: object, refuse: Refuse, name: str = "") -> None:
+        """name: of the object, before its keys in refusals. Raises a refusal where `document` is no object."""
+        if not isinstance(document, Mapping):
+            raise refuse(name or "document", "an object", document)
+        self._document: Mapping[str, Any] = document
+        self._refuse, self._name = refuse, name
+
+    def __getitem__(self, key: str) -> Any:
+        return self._document[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._document)
+
+    def __len__(self) -> int:
+        return len(self._document)
+
+    def refusal(self, key: str, expected: str, *got: object) -> Exception:
+        """Return the error that says what a field must be, for checks that only the caller knows.
+
+        got: what to show in place of the field's value.
+        """
+        found = got[0] if got else self.get(key)
+        return self._refuse(f"{self._name}.{key}" if self._name else key, expected, found)
+
+    def only(self, known: Collection[str]) -> JsonFields:
+        """Return itself; refuse keys that are not known."""
+        if unknown := sorted(set(self) - set(known)):
+            raise self._refuse(
+                self._name or "document", f"an object with only the keys {', '.join(known)}", unknown
+            )
+        return self
+
+    def fields(self, key: str, *, optional: bool = False) -> JsonFields:
+        """Return an object in this one; an empty one where it is optional and absent or null."""
+        value = self.get(key)
+        value = {} if optional and value is None else value
+        return JsonFields(value, self._refuse, f"{self._name}.{key}" if self._name else key)
+
+    def number(
+        self, key: str, low: float = -MOST_NUMBER, high: float = MOST_NUMBER, default: float | None = None
+    ) -> float:
+        """Return a number from `low` to `high`."""
+        value = self.get(key, default)
+        if not is_number(value, low, high):
+            raise self.refusal(key, f"a number{_range(low, high, MOST_NUMBER)}")
+        return float(value)
+
+    def whole(
+        self, key: str, low: float = -math.inf, high: float = math.inf, default: int | None = None,
+        expected: str = "",
+    ) -> int:  # fmt: skip
+        """Return a whole number from `low` to `high`. expected: what else a refusal says that it must be."""
+        value = self.get(key, default)
+        if not is_whole(value, low, high):
+            raise self.refusal(key, expected or f"a whole number{_range(low, high, math.inf)}")
+        return value
+
+    def numbers(self, key: str, low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> NDArray[np.float64]:
+        """Return a list of numbers from `low` to `high`."""
+        value = self.get(key)
+        if not isinstance(value, list) or not all(is_number(one, low, high) for one in value):
+            bounds = _range(low, high, MOST_NUMBER)
+            raise self.refusal(key, f"a list of numbers{bounds}" if bounds else "a list of finite numbers")
+        return np.array(value, dtype=np.float64)
+
+    def truth(self, key: str, *, default: bool | None = None) -> bool:
+        """Return true or false."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise self.refusal(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a text."""
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise self.refusal(key, "a text")
+        return value
+
+    def choice(self, key: str, choices: Collection[str], default: str | None = None) -> str:
+        """Return one of the texts of `choices`."""
+        value = self.get(key, default)
+        if not isinstance(value, str) or value not in choices:
+            raise self.refusal(key, f"one of {', '.join(choices)}")
+        return value
+
+    def names(self, key: str, default: Collection[str] | None = None) -> tuple[str, ...]:
+        """Return a list of texts."""
+        value = self.get(key, default)
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise self.refusal(key, "a list of names")
+        return tuple(value)
+
+
+def _range(low: float, high: float, endless: float) -> str:
+    if high < endless:
+        return f" from {low:g} to {high:g}"
+    return f" from {low:g} on" if low > -endless else ""
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reflex_core.errors import ObservationError
-from reflex_core.files.json_fields import read_bounded, read_object
+from reflex_core.files.json_fields import JsonFields, read_bounded, read_object, refusing
 from reflex_core.images.raw_encodings import encoded_size
 from reflex_core.values import Floats, Frame, Observation
 
@@ -46,25 +45,18 @@ def read_observation(path: Path) -> Observation:
         raise ObservationError(f"{path}: not readable as JSON: {error.strerror or error}") from error
     except ValueError as error:
         raise ObservationError(f"{path}: {error}") from error
-    images, instruction = document.get("images", {}), document.get("instruction", "")
+    fields = JsonFields(document, refusing(str(path), ObservationError))
+    images, instruction = document.get("images", {}), fields.text("instruction", "")
     if not isinstance(images, dict) or not all(isinstance(name, str) for name in images.values()):
-        raise ObservationError(
-            f"{path}: 'images' must be an object of camera name to file name, got {images!r}"
-        )
-    if not isinstance(instruction, str):
-        raise ObservationError(f"{path}: 'instruction' must be a text, got {instruction!r}")
+        raise fields.refusal("images", "an object of camera name to file name")
     frames = {camera: _frame(path.parent / name, path) for camera, name in images.items()}
-    return Observation(frames, _state(path, document.get("state")), instruction)
+    return Observation(frames, _state(fields), instruction)
 
 
-def _state(path: Path, value: Any) -> Floats | None:
-    if value is None:
+def _state(fields: JsonFields) -> Floats | None:
+    if fields.get("state") is None:
         return None
-    try:
-        state: Floats = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ObservationError(f"{path}: 'state' must be a list of numbers, got {value!r}") from None
-    return state
+    return fields.numbers("state").astype(np.float32)
 
 
 def _frame(path: Path, named_in: Path) -> Frame:

@@ -7,7 +7,6 @@ carry `joint_names`, `velocity_max`, `acceleration_max`, `notes` and `sources`.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reflex_core.errors import EmbodimentError
-from reflex_core.files.json_fields import is_number
+from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
@@ -45,29 +44,27 @@ class Reader:
         self._path = path
 
     def fail(self, key: str, expected: str, got: object, slug: str = "schema-violation") -> EmbodimentError:
-        shown = json.dumps(got, default=str)
-        return EmbodimentError(f"{self._path}: '{key}' must be {expected}, got {shown[:120]}", slug)
+        return EmbodimentError(f"{self._path}: '{key}' must be {expected}, got {json_text(got)}", slug)
 
     def embodiment(self, document: Any) -> Embodiment:
         """The robot of a parsed document. Raises EmbodimentError in one sentence."""
-        root = self.table(document, "document")
-        if type(root.get("schema_version")) is not int or root["schema_version"] != 1:
-            raise self.fail("schema_version", "1", root.get("schema_version"))
-        if root.get("embodiment") not in NAMES:
-            raise self.fail("embodiment", f"one of {', '.join(NAMES)}", root.get("embodiment"))
-        low, high = self.ranges(self.table(root.get("action_space"), "action_space"))
+        root = JsonFields(document, self.fail).only(KEYS["document"].split())
+        root.whole("schema_version", 1, 1, expected="1")
+        name = root.choice("embodiment", NAMES)
+        low, high = self.ranges(self.table(root, "action_space"))
         dim = len(low)
-        action, state = self.statistics(self.table(root.get("normalization"), "normalization"), dim)
-        control = self.table(root.get("control"), "control")
-        chunk_size = int(self.number(control, "chunk_size", 1, 200, whole=True))
-        constraints = self.table(root.get("constraints"), "constraints")
-        self.truth(constraints, "collision_check")
-        self.remarks(root)
+        action, state = self.statistics(self.table(root, "normalization"), dim)
+        control = self.table(root, "control")
+        chunk_size = control.whole("chunk_size", 1, 200)
+        constraints = self.table(root, "constraints")
+        constraints.truth("collision_check")
+        root.text("notes", "")
+        root.names("sources", ())
         gripper = self.two_ended(root, "gripper", "close_threshold", dim)
         gripper_velocity = self.gripper_velocity(root, constraints)
         velocity = self.limits(root, "velocity_max", dim)
         return Embodiment(
-            name=root["embodiment"],
+            name=name,
             joint_names=self.joint_names(root.get("joint_names", []), dim),
             action_min=low,
             action_max=high,
@@ -76,57 +73,21 @@ class Reader:
             action_statistics=action,
             state_statistics=state,
             cameras=self.cameras(root.get("cameras")),
-            frequency_hz=self.number(control, "frequency_hz", LEAST, 1000),
+            frequency_hz=control.number("frequency_hz", LEAST, 1000),
             chunk_size=chunk_size,
             execution_horizon=self.horizon(control, chunk_size),
             gripper=gripper,
             payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
-            max_ee_velocity=self.number(constraints, "max_ee_velocity", LEAST, 50),
+            max_ee_velocity=constraints.number("max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
         )
 
-    def table(self, document: Any, key: str) -> dict[str, Any]:
-        if not isinstance(document, dict):
-            raise self.fail(key, "an object", document)
-        unknown = sorted(set(document) - set(KEYS[key].split()))
-        if unknown:
-            raise self.fail(key, f"an object with only the keys {KEYS[key]}", unknown)
-        return document
+    def table(self, root: JsonFields, key: str) -> JsonFields:
+        return root.fields(key).only(KEYS[key].split())
 
-    def number(
-        self,
-        holder: dict[str, Any],
-        key: str,
-        low: float,
-        high: float,
-        *,
-        whole: bool = False,
-    ) -> float:
-        """A number in [low, high]."""
-        value = holder.get(key)
-        right = is_number(value) and (isinstance(value, int) or not whole)
-        if not right or not low <= value <= high:  # type: ignore[operator]
-            kind = "an integer" if whole else "a number"
-            raise self.fail(key, f"{kind} in {low:g} to {high:g}", value)
-        return value  # type: ignore[return-value]
-
-    def truth(self, holder: dict[str, Any], key: str) -> bool:
-        value = holder.get(key)
-        if not isinstance(value, bool):
-            raise self.fail(key, "true or false", value)
-        return value
-
-    def remarks(self, root: dict[str, Any]) -> None:
-        if not isinstance(root.get("notes", ""), str):
-            raise self.fail("notes", "a text", root["notes"])
-        sources = root.get("sources", [])
-        if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-            raise self.fail("sources", "a list of texts", sources)
-
-    def ranges(self, space: dict[str, Any]) -> tuple[Doubles, Doubles]:
-        if space.get("type") not in ("continuous", "discrete"):
-            raise self.fail("action_space.type", "continuous or discrete", space.get("type"))
-        dim = int(self.number(space, "dim", 1, 32, whole=True))
+    def ranges(self, space: JsonFields) -> tuple[Doubles, Doubles]:
+        space.choice("type", ("continuous", "discrete"))
+        dim = space.whole("dim", 1, 32)
         ranges = space.get("ranges")
         if not isinstance(ranges, list) or len(ranges) != dim:
             raise self.fail(
@@ -152,23 +113,11 @@ class Reader:
         pairs = np.array(ranges, dtype=np.float64)
         return pairs[:, 0].copy(), pairs[:, 1].copy()
 
-    def vector(self, holder: dict[str, Any], key: str, *, positive: bool = False) -> Doubles:
-        """A list of finite numbers; `positive`: each in [STD_MIN, STD_MAX]."""
-        values = holder.get(key)
-        expected = (
-            f"a list of numbers from {STD_MIN:g} to {STD_MAX}" if positive else "a list of finite numbers"
+    def statistics(self, table: JsonFields, dim: int) -> tuple[Statistics, Statistics]:
+        action, state = (
+            Statistics(table.numbers(f"mean_{name}"), table.numbers(f"std_{name}", STD_MIN, STD_MAX))
+            for name in ("action", "state")
         )
-        if not isinstance(values, list) or not all(map(is_number, values)):
-            raise self.fail(key, expected, values)
-        if positive and not all(STD_MIN <= value <= STD_MAX for value in values):
-            raise self.fail(key, expected, values)
-        return np.array(values, dtype=np.float64)
-
-    def statistics(self, table: dict[str, Any], dim: int) -> tuple[Statistics, Statistics]:
-        action = Statistics(
-            self.vector(table, "mean_action"), self.vector(table, "std_action", positive=True)
-        )
-        state = Statistics(self.vector(table, "mean_state"), self.vector(table, "std_state", positive=True))
         for key, vector in (("mean_action", action.mean), ("std_action", action.std)):
             if len(vector) != dim:
                 slug = f"norm-{key.replace('_', '-')}-length-mismatch"
@@ -190,7 +139,7 @@ class Reader:
             )
         return tuple(names)
 
-    def limits(self, root: dict[str, Any], key: str, dim: int) -> Doubles | None:
+    def limits(self, root: JsonFields, key: str, dim: int) -> Doubles | None:
         """One positive number per dimension; null, which becomes inf, where none is known."""
         if key not in root:
             return None
@@ -207,51 +156,49 @@ class Reader:
     def cameras(self, block: Any) -> tuple[Camera, ...]:
         if not isinstance(block, list) or not 1 <= len(block) <= 8:
             raise self.fail("cameras", "a list of 1 to 8 cameras", block)
-        cameras = tuple(self.camera(self.table(entry, "cameras[]")) for entry in block)
+        known = KEYS["cameras[]"].split()
+        cameras = tuple(self.camera(JsonFields(entry, self.fail, "cameras[]").only(known)) for entry in block)
         names = [camera.name for camera in cameras]
         if len(set(names)) != len(names):
             raise self.fail("cameras", "cameras with different names", names, "duplicate-camera-name")
         return cameras
 
-    def camera(self, entry: dict[str, Any]) -> Camera:
-        name, size, color_space = entry.get("name"), entry.get("resolution"), entry.get("color_space")
-        if not isinstance(name, str) or not name:
-            raise self.fail("cameras[].name", "a name", name)
-        right = isinstance(size, list) and len(size) == 2
-        if not right or not all(type(side) is int and 32 <= side <= 4096 for side in size):  # type: ignore[union-attr]
-            raise self.fail("cameras[].resolution", "[width, height], each 32 to 4096", size)
-        if color_space not in COLOR_SPACES:
-            raise self.fail("cameras[].color_space", f"one of {', '.join(COLOR_SPACES)}", color_space)
-        fps = self.number(entry, "fps", LEAST, 240)
-        return Camera(name, (size[0], size[1]), fps, color_space)  # type: ignore[index]
+    def camera(self, entry: JsonFields) -> Camera:
+        size = entry.get("resolution")
+        if not entry.text("name"):
+            raise entry.refusal("name", "a name")
+        if not isinstance(size, list) or len(size) != 2 or not all(is_whole(side, 32, 4096) for side in size):
+            raise entry.refusal("resolution", "[width, height], each 32 to 4096")
+        color_space = entry.choice("color_space", COLOR_SPACES)
+        return Camera(entry["name"], (size[0], size[1]), entry.number("fps", LEAST, 240), color_space)
 
     def two_ended(
-        self, root: dict[str, Any], key: Literal["gripper", "payload_release"], threshold: str, dim: int
+        self, root: JsonFields, key: Literal["gripper", "payload_release"], threshold: str, dim: int
     ) -> TwoEnded | None:
         if key not in root:
             return None
-        table = self.table(root[key], key)
-        component = int(self.number(table, "component_idx", 0, 1_000_000, whole=True))
+        table = self.table(root, key)
+        component = table.whole("component_idx", 0, 1_000_000)
         if component >= dim:
             slug = f"{key.replace('_', '-')}-idx-out-of-range"
             raise self.fail(f"{key}.component_idx", f"less than the {dim} of 'dim'", component, slug)
-        at = self.number(table, threshold, 0, 1) if threshold in table else None
-        inverted = self.truth(table, "inverted") if "inverted" in table else False
+        at = table.number(threshold, 0, 1) if threshold in table else None
+        inverted = table.truth("inverted", default=False)
         if "saturation_tolerance" not in table:
             return TwoEnded(component, at, inverted)
-        return TwoEnded(component, at, inverted, self.number(table, "saturation_tolerance", 0, 1))
+        return TwoEnded(component, at, inverted, table.number("saturation_tolerance", 0, 1))
 
-    def gripper_velocity(self, root: dict[str, Any], constraints: dict[str, Any]) -> float | None:
+    def gripper_velocity(self, root: JsonFields, constraints: JsonFields) -> float | None:
         if "max_gripper_velocity" in constraints:
-            return self.number(constraints, "max_gripper_velocity", LEAST, 10)
+            return constraints.number("max_gripper_velocity", LEAST, 10)
         if "gripper" in root:
             slug = "gripper-missing-velocity-cap"
             raise self.fail("constraints.max_gripper_velocity", "there, as there is a gripper", None, slug)
         return None
 
-    def horizon(self, control: dict[str, Any], chunk_size: int) -> int:
+    def horizon(self, control: JsonFields, chunk_size: int) -> int:
         """Schema v1 counts actions; older files give a fraction of the chunk, which is migrated."""
-        value = self.number(control, "rtc_execution_horizon", 0, 1000)
+        value = control.number("rtc_execution_horizon", 0, 1000)
         if 0 < value < 1:
             count = max(1, round(value * chunk_size))
             self.warn("rtc-horizon-fraction", value, f"a fraction of the chunk, taken as {count} actions")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reflex_core.errors import ObservationError, ReflexError
-from reflex_core.files.json_fields import is_whole
+from reflex_core.files.json_fields import JsonFields
 from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
@@ -95,78 +95,60 @@ def check_version(document: Mapping[str, Any], where: str) -> None:
 
 def recorded(document: Mapping[str, Any], where: str) -> Recorded:
     """Read one request record. Raises TraceError naming the field that is not what the schema says."""
-    read = _Reading(document, where)
-    request, response = read.block("request", required=True), read.block("response", required=True)
-    noise, routing = read.block("noise"), read.block("routing")
-    error = read.block("error")
+
+    def refuse(key: str, expected: str, got: object) -> TraceError:
+        return TraceError(f"{where}: {key} must be {expected}, got {_shown(got)}")
+
+    read = JsonFields(document, refuse)
+    request, response = read.fields("request"), read.fields("response")
+    noise, routing, error, latency, denoise, cache = (
+        read.fields(name, optional=True)
+        for name in ("noise", "routing", "error", "latency", "denoise", "cache")
+    )
     actions = _matrix(response.get("actions"), f"{where}: response.actions")
     raw = response.get("raw_actions")
-    seq = document.get("seq")
-    if not is_whole(seq, 0):
-        raise TraceError(f"{where}: seq must be a whole number from 0 on, got {_shown(seq)}")
     state = request.get("state")
-    latency = read.block("latency")
     return Recorded(
-        seq=seq,
+        seq=read.whole("seq", 0),
         timestamp=str(document.get("timestamp") or ""),
         instruction=str(request.get("instruction") or ""),
         state=None if state is None else _vector(state, f"{where}: request.state"),
         images=_images(request, where),
         actions=actions,
         raw_actions=actions if raw is None else _matrix(raw, f"{where}: response.raw_actions"),
-        total_ms=read.number(latency, "total_ms", 0.0),
+        total_ms=_number(latency, "total_ms", 0.0),
         stages_ms=latency["stages"] if isinstance(latency.get("stages"), dict) else {},
-        denoise_steps=read.whole(read.block("denoise"), "steps_used") or 0,
-        max_steps=read.whole(document, "max_steps"),
+        denoise_steps=_whole(denoise, "steps_used") or 0,
+        max_steps=_whole(read, "max_steps"),
         mode=str(document.get("mode") or ""),
-        cache_status=str(read.block("cache").get("status") or NOT_CACHED),
+        cache_status=str(cache.get("status") or NOT_CACHED),
         episode_id=None if request.get("episode_id") is None else str(request["episode_id"]),
         request_id=str(request.get("request_id") or ""),
-        stamp_ns=read.whole(request, "stamp_ns") or 0,
-        seed=read.whole(noise, "seed"),
+        stamp_ns=_whole(request, "stamp_ns") or 0,
+        seed=_whole(noise, "seed"),
         slot=str(document.get("slot") or routing.get("slot") or "prod"),
         source=str(response.get("source") or "policy"),
-        start_index=read.whole(response, "start_index") or 0,
-        dt_s=read.number(response, "dt_s", None),
-        names=read.names(response),
+        start_index=_whole(response, "start_index") or 0,
+        dt_s=_number(response, "dt_s", None),
+        names=response.names("names") if response.get("names") else (),
         model_version=str(document.get("model_version") or ""),
         error=Failure(str(error.get("slug")), str(error.get("message"))) if error else None,
         document=document,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    document: Mapping[str, Any]
-    where: str
+def _number(block: JsonFields, name: str, default: Any) -> Any:
+    """A number, which may be NaN: other writers leave it bare."""
+    value = block.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise block.refusal(name, "a number")
+    return value
 
-    def block(self, name: str, *, required: bool = False) -> Mapping[str, Any]:
-        value = self.document.get(name)
-        if value is None and not required:
-            return {}
-        if not isinstance(value, dict):
-            raise TraceError(f"{self.where}: {name} must be an object, got {_shown(value)}")
-        return value
 
-    def number(self, block: Mapping[str, Any], name: str, default: Any) -> Any:
-        value = block.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TraceError(f"{self.where}: {name} must be a number, got {_shown(value)}")
-        return value
-
-    def whole(self, block: Mapping[str, Any], name: str) -> int | None:
-        value = block.get(name)
-        if value is not None and not is_whole(value):
-            raise TraceError(f"{self.where}: {name} must be a whole number, got {_shown(value)}")
-        return value
-
-    def names(self, block: Mapping[str, Any]) -> tuple[str, ...]:
-        value = block.get("names") or []
-        if not isinstance(value, list):
-            raise TraceError(f"{self.where}: names must be a list, got {_shown(value)}")
-        return tuple(map(str, value))
+def _whole(block: JsonFields, name: str) -> int | None:
+    return None if block.get(name) is None else block.whole(name)
 
 
 def _images(request: Mapping[str, Any], where: str) -> dict[str, RecordedImage]:

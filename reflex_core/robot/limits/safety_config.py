@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.json_fields import is_number, is_whole, read_json
+from reflex_core.files.json_fields import JsonFields, is_number, read_json, refusing
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
@@ -90,86 +89,75 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def fail(self, key: str, expected: str, got: object) -> SafetyConfigError:
-        shown = json.dumps(got, default=str)
-        return SafetyConfigError(f"{self._path}: '{key}' must be {expected}, got {shown[:120]}")
-
     def config(self, document: Any) -> SafetyConfig:
-        if not isinstance(document, dict):
-            raise self.fail("document", "an object", document)
-        unknown = sorted(set(document) - set(KEYS))
-        if unknown:
-            raise self.fail("document", f"an object with only the keys {', '.join(KEYS)}", unknown)
-        version = document.get("schema_version", 1)
-        if version != 1 or isinstance(version, bool):
-            raise self.fail("schema_version", "1", version)
-        action_space = self.choice(document, "action_space", (JOINT, CARTESIAN))
-        names = self.names(document, "joint_names", empty=action_space == CARTESIAN)
-        arrays = {key: self.array(document, key, len(names)) for key in ARRAYS}
-        self.positions(document, arrays["position_min"], arrays["position_max"])
-        workspace_min, workspace_max = self.workspace(document, action_space)
+        """The file's limits. Raises SafetyConfigError in one sentence."""
+        root = JsonFields(document, refusing(str(self._path), SafetyConfigError)).only(KEYS)
+        root.whole("schema_version", 1, 1, default=1, expected="1")
+        action_space = root.choice("action_space", (JOINT, CARTESIAN), JOINT)
+        names = self.names(root, "joint_names", empty=action_space == CARTESIAN)
+        arrays = {key: self.array(root, key, len(names)) for key in ARRAYS}
+        self.positions(root, arrays["position_min"], arrays["position_max"])
+        workspace_min, workspace_max = self.workspace(root, action_space)
         config = SafetyConfig(
             path=self._path, joint_names=names, workspace_min=workspace_min, workspace_max=workspace_max,
-            workspace_axes=self.axes(document), action_space=action_space,
-            mode=self.choice(document, "mode", MODES), max_consecutive_clamps=self.clamps(document), **arrays,
+            workspace_axes=self.axes(root), action_space=action_space, mode=root.choice("mode", MODES, CLIP),
+            max_consecutive_clamps=root.whole(
+                "max_consecutive_clamps", 0, 1_000_000, DEFAULT_MAX_CONSECUTIVE_CLAMPS,
+                "an integer of 0 (never trips) to 1000000",
+            ),
+            **arrays,
         )  # fmt: skip
         self.something_to_check(config)
         return config
 
-    def choice(self, document: dict[str, Any], key: str, choices: tuple[str, ...]) -> str:
-        value = document.get(key, choices[0])
-        if value not in choices:
-            raise self.fail(key, f"one of {', '.join(choices)}", value)
-        return str(value)
-
-    def names(self, document: dict[str, Any], key: str, *, empty: bool) -> tuple[str, ...]:
+    def names(self, document: JsonFields, key: str, *, empty: bool) -> tuple[str, ...]:
         names = document.get(key, [])
         right = isinstance(names, list) and all(map(is_name, names))
         if not right or len(set(names)) != len(names) or not (names or empty):
-            raise self.fail(key, "a list of at least one printable name, all different", names)
+            raise document.refusal(key, "a list of at least one printable name, all different")
         return tuple(names)
 
-    def array(self, document: dict[str, Any], key: str, length: int) -> Doubles | None:
+    def array(self, document: JsonFields, key: str, length: int) -> Doubles | None:
         if key not in document:
             return None
         values = document[key]
         if not isinstance(values, list) or len(values) != length:
-            raise self.fail(key, f"{length} entries, one for each of 'joint_names'", values)
+            raise document.refusal(key, f"{length} entries, one for each of 'joint_names'")
         position = key.startswith("position")
         least = -MOST if position else LEAST
         if not all(value is None or is_number(value, least, MOST) for value in values):
             expected = "finite numbers" if position else f"numbers of at least {LEAST:g}"
-            raise self.fail(key, f"{expected} (null: no limit of its own)", values)
+            raise document.refusal(key, f"{expected} (null: no limit of its own)")
         if key == "velocity_max" and any(value is not None and value > MOST_SPEED for value in values):
-            raise self.fail(
-                key, f"at most {MOST_SPEED:g}, or null for no limit, and not in {NOT_RAD_PER_S}", values
+            raise document.refusal(
+                key, f"at most {MOST_SPEED:g}, or null for no limit, and not in {NOT_RAD_PER_S}"
             )
         return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
-    def positions(self, document: dict[str, Any], low: Doubles | None, high: Doubles | None) -> None:
+    def positions(self, document: JsonFields, low: Doubles | None, high: Doubles | None) -> None:
         if (low is None) != (high is None):
             missing, there = (
                 ("position_min", "position_max") if low is None else ("position_max", "position_min")
             )
-            raise self.fail(missing, f"there, as '{there}' is", None)
+            raise document.refusal(missing, f"there, as '{there}' is")
         if low is None or high is None:
             return
         if (np.isnan(low) != np.isnan(high)).any():
-            raise self.fail("position_max", "null exactly where 'position_min' is", document["position_max"])
+            raise document.refusal("position_max", "null exactly where 'position_min' is")
         for name, least, most in zip(document["joint_names"], low, high, strict=True):
             if most - least < LEAST:
-                raise self.fail(
+                raise document.refusal(
                     "position_min",
                     f"less than 'position_max' of {name}, {most:g}, by at least {LEAST:g}",
                     float(least),
                 )
             if beyond(least, most, MOST_RAD_OR_M):
                 got = [float(least), float(most)]
-                raise self.fail(
+                raise document.refusal(
                     f"position_min and position_max of {name}", f"in rad or m, not in {NOT_RAD}", got
                 )
 
-    def workspace(self, document: dict[str, Any], action_space: str) -> tuple[Doubles | None, Doubles | None]:
+    def workspace(self, document: JsonFields, action_space: str) -> tuple[Doubles | None, Doubles | None]:
         corners: list[Doubles | None] = []
         for key in ("workspace_min", "workspace_max"):
             values = document.get(key)
@@ -177,34 +165,25 @@ class _Reader:
                 corners.append(None)
                 continue
             if not isinstance(values, list) or len(values) != 3 or not all(map(_is_bounded, values)):
-                raise self.fail(key, "three finite numbers, [x, y, z] in m", values)
+                raise document.refusal(key, "three finite numbers, [x, y, z] in m")
             corners.append(np.array(values, dtype=np.float64))
         low, high = corners
         if (low is None) != (high is None):
-            raise self.fail(
-                "workspace_min", "there exactly when 'workspace_max' is", document.get("workspace_min")
-            )
+            raise document.refusal("workspace_min", "there exactly when 'workspace_max' is")
         if low is not None and high is not None and not (high - low >= LEAST).all():
-            raise self.fail(
+            raise document.refusal(
                 "workspace_min",
                 f"less than 'workspace_max' {high.tolist()}, by at least {LEAST:g}",
-                low.tolist(),
             )
         return low, high
 
-    def axes(self, document: dict[str, Any]) -> tuple[str, ...]:
+    def axes(self, document: JsonFields) -> tuple[str, ...]:
         if "workspace_axes" not in document:
             return AXES
         axes = self.names(document, "workspace_axes", empty=False)
         if len(axes) != 3:
-            raise self.fail("workspace_axes", "three names of actions", list(axes))
+            raise document.refusal("workspace_axes", "three names of actions")
         return axes
-
-    def clamps(self, document: dict[str, Any]) -> int:
-        value = document.get("max_consecutive_clamps", DEFAULT_MAX_CONSECUTIVE_CLAMPS)
-        if not is_whole(value, 0, 1_000_000):
-            raise self.fail("max_consecutive_clamps", "an integer of 0 (never trips) to 1000000", value)
-        return value
 
     def something_to_check(self, config: SafetyConfig) -> None:
         arrays = (config.position_min, config.velocity_max, config.acceleration_max)

@@ -7,13 +7,23 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reflex_core.calibration import cache
 from reflex_core.errors import ReflexError
 from reflex_core.export.export import open_export
-from reflex_core.files.json_fields import JsonError, is_number, is_whole, parse_json, read_json, read_object
+from reflex_core.files.json_fields import (
+    JsonError,
+    JsonFields,
+    is_number,
+    is_whole,
+    parse_json,
+    read_json,
+    read_object,
+    refusing,
+)
 from reflex_core.files.observations import read_observations
 from reflex_core.robot.limits.safety_config import load_safety_config
 from reflex_core.robot.presets import load_embodiment
@@ -159,3 +169,73 @@ def test_truths_texts_and_what_no_float_holds_are_no_numbers(value: object) -> N
 def test_bounds_belong_to_the_numbers_that_are_allowed() -> None:
     assert [is_number(value, 0, 2) for value in (-0.1, 0, 2, 2.1)] == [False, True, True, False]
     assert [is_whole(value, 1, 3) for value in (0, 1, 3, 4, 2.0)] == [False, True, True, False, False]
+
+
+def fields(**document: Any) -> JsonFields:
+    return JsonFields({"a": document}, refusing("some.json", ValueError)).fields("a")
+
+
+def test_a_field_that_is_right_is_returned_as_what_it_is() -> None:
+    found = fields(
+        n=3, x=0.5, yes=True, text="t", names=["b", "c"], numbers=[1, 2.5], inner={"n": 1}, nothing=None
+    )
+    assert (found.number("x", 0, 1), found.number("n"), found.whole("n", 1, 3)) == (0.5, 3.0, 3)
+    assert (found.truth("yes"), found.text("text"), found.choice("text", ("s", "t"))) == (True, "t", "t")
+    assert found.names("names") == ("b", "c")
+    assert found.numbers("numbers", 1, 3).tolist() == [1.0, 2.5]
+    assert dict(found.fields("inner")) == {"n": 1}
+    assert len(found.only(list(found))) == 8
+    assert dict(found.fields("nothing", optional=True)) == {}
+
+
+def test_a_field_that_is_absent_has_its_default() -> None:
+    found = fields()
+    assert (found.number("x", default=2.0), found.whole("n", default=3)) == (2.0, 3)
+    assert (found.truth("yes", default=False), found.text("t", ""), found.names("n", ())) == (False, "", ())
+    assert (found.choice("c", ("s", "t"), "s"), dict(found.fields("f", optional=True))) == ("s", {})
+
+
+Reads = Callable[[JsonFields], object]
+WRONG: dict[str, tuple[Reads, str]] = {
+    "no number": (lambda f: f.number("text"), "'a.text' must be a number, got \"t\""),
+    "a number out of range": (lambda f: f.number("n", 0, 2), "'a.n' must be a number from 0 to 2, got 3"),
+    "a number below": (lambda f: f.number("n", 4), "'a.n' must be a number from 4 on, got 3"),
+    "true for a number": (lambda f: f.number("yes"), "'a.yes' must be a number, got true"),
+    "null for a number with a default": (lambda f: f.number("nothing", default=1), "must be a number, got null"),
+    "absent": (lambda f: f.number("gone"), "'a.gone' must be a number, got null"),
+    "half a number": (lambda f: f.whole("x", 0, 9), "'a.x' must be a whole number from 0 to 9, got 0.5"),
+    "a count, in other words": (lambda f: f.whole("n", 5, expected="rows"), "'a.n' must be rows, got 3"),
+    "no truth": (lambda f: f.truth("n"), "'a.n' must be true or false, got 3"),
+    "no text": (lambda f: f.text("names"), "'a.names' must be a text, got [\"b\", 1]"),
+    "no choice": (lambda f: f.choice("text", ("r", "s")), "'a.text' must be one of r, s, got \"t\""),
+    "a list for a choice": (lambda f: f.choice("names", ("r", "s")), "'a.names' must be one of r, s"),
+    "no names": (lambda f: f.names("names"), "'a.names' must be a list of names, got [\"b\", 1]"),
+    "no numbers": (lambda f: f.numbers("names", 0, 2), "'a.names' must be a list of numbers from 0 to 2"),
+    "no object": (lambda f: f.fields("n"), "'a.n' must be an object, got 3"),
+    "no object where it is optional": (lambda f: f.fields("n", optional=True), "'a.n' must be an object, got 3"),
+    "an unknown key": (lambda f: f.only(("n", "x")), "'a' must be an object with only the keys n, x, got [\"names\""),
+    "what only the caller knows": (lambda f: f.refusal("n", "even"), "'a.n' must be even, got 3"),
+    "what the caller shows": (lambda f: f.refusal("n", "even", [1, 3]), "'a.n' must be even, got [1, 3]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("read", "says"), list(WRONG.values()), ids=list(WRONG))
+def test_a_field_that_is_wrong_is_refused_with_key_expected_and_got(read: Reads, says: str) -> None:
+    found = fields(n=3, x=0.5, yes=True, text="t", names=["b", 1], nothing=None)
+    try:
+        error = read(found)
+    except ValueError as raised:
+        error = raised
+    assert str(error).startswith("some.json: ")
+    assert says in str(error)
+
+
+def test_a_document_that_is_no_object_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"some.json: 'document' must be an object, got \[1\]"):
+        JsonFields([1], refusing("some.json", ValueError))
+
+
+def test_a_value_of_megabytes_is_cut_in_its_refusal() -> None:
+    with pytest.raises(ValueError, match=r"must be a number, got \[0, 0, ") as caught:
+        fields(x=[0] * 10**6).number("x")
+    assert len(str(caught.value)) < 200
