@@ -11,6 +11,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.export.onnx_data import external_data
+from reflex_core.files.json_fields import leaves
 from reflex_core.files.regular_file import unreadable
 
 HASH_LENGTH = 16
@@ -98,7 +99,8 @@ def _named(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
     if config.get("export_kind") == "monolithic":
         yield from (path / name for name in MONOLITHIC_FILES if (path / name).is_file())
     folder = config.get("tokenizer_path")
-    texts = [*_texts(config), *([f"{folder}/tokenizer.json"] if isinstance(folder, str) else [])]
+    texts = [text for text in leaves(config) if isinstance(text, str)]
+    texts += [f"{folder}/tokenizer.json"] if isinstance(folder, str) else []
     home = os.path.abspath(path)
     for text in texts:
         file = _inside(path, home, text)
@@ -108,18 +110,6 @@ def _named(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
                 yield from (found for name in _BESIDE_TOKENIZERS if (found := file.parent / name).is_file())
     for tokenizer in (*path.glob("tokenizer.json"), *path.glob("tokenizer/tokenizer.json")):
         yield from (found for name in _BESIDE_TOKENIZERS if (found := tokenizer.parent / name).is_file())
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value; the reader of JSON bounds its depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
 
 
 # these describe the others, or the robot, and make no action

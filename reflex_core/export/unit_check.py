@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.relative import Relative
+from reflex_core.files.json_fields import leaves
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.text.untrusted import shown
 
@@ -48,7 +48,7 @@ def declared_si(export: Export) -> bool:
     written = export.config.get(KEY)
     if written is None:
         return False
-    for unit in _leaves(written):
+    for unit in leaves(written):
         if not isinstance(unit, str) or unit.strip().lower() not in SI:
             raise ConfigurationError(
                 f"{export.config_path}: '{KEY}' {shown(unit)} cannot be served: states and actions are rad and m here, and"
@@ -56,17 +56,6 @@ def declared_si(export: Export) -> bool:
                 "units-not-si",
             )
     return True
-
-
-def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
 
 
 def check_units(

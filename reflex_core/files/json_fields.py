@@ -220,6 +220,15 @@ class JsonFields(Mapping[str, Any]):
         return tuple(value)
 
 
+def leaves(value: object) -> Iterator[object]:
+    """Yield everything in a JSON value that is no object and no list, in order; the reader of JSON bounds its depth."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
 def _range(low: float, high: float, endless: float) -> str:
     if high < endless:
         return f" from {low:g} to {high:g}"

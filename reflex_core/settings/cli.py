@@ -51,6 +51,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, An
     """Return the given options as a dict. End the process with status 2 at an unknown option, and suggest a known one."""
     known, unknown = parser.parse_known_args(words)
     if unknown:
+        # argparse has no public list of a parser's options
         flags = [flag for action in parser._actions for flag in action.option_strings]
         near = [nearest_flag(word, flags) for word in unknown]
         meant = "".join(f"; did you mean {flag}?" for flag in near if flag)

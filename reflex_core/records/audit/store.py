@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.append import append_whole
 from reflex_core.files.json_lines import json_line, utc_text
 from reflex_core.records.audit.chain import (
     CHECKPOINT,
@@ -163,12 +164,8 @@ class AuditStore:
 
     def _put(self, data: bytes) -> None:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            append_whole(self._file, data, self._size)
         except OSError:
-            with suppress(OSError):  # what could not be written whole was never a record
-                os.ftruncate(self._file, self._size)
             self._shut()
             raise
         self._size += len(data)

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from reflex_core.files.append import append_whole
 from reflex_core.records.trace.schema import UNKNOWN_HASH
 
 # Of what zlib offers this packs action chunks tightest for its time: Z_FILTERED does not trade short matches, which in
@@ -78,14 +79,7 @@ class TraceFile:
                 self.path.unlink()
 
     def _put(self, data: bytes) -> None:
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except OSError:
-            with suppress(OSError):  # leave no torn record behind: the file ends with its last whole write
-                os.ftruncate(self._file, self.size)
-            raise
+        append_whole(self._file, data, self.size)
         self.size += len(data)
 
     def _close(self) -> None:

@@ -19,6 +19,7 @@ from reflex_core.files.json_fields import (
     JsonFields,
     is_number,
     is_whole,
+    leaves,
     parse_json,
     read_json,
     read_object,
@@ -239,3 +240,9 @@ def test_a_value_of_megabytes_is_cut_in_its_refusal() -> None:
     with pytest.raises(ValueError, match=r"must be a number, got \[0, 0, ") as caught:
         fields(x=[0] * 10**6).number("x")
     assert len(str(caught.value)) < 200
+
+
+def test_the_leaves_of_a_value_are_all_that_is_no_object_and_no_list() -> None:
+    value = {"a": [1, {"b": "t"}, []], "c": None, "d": {"e": [[True]]}}
+    assert list(leaves(value)) == [1, "t", None, True]
+    assert list(leaves("alone")) == ["alone"]
