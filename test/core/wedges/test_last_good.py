@@ -17,6 +17,7 @@ from reflex_core.chunks.last_good import (
     Good,
     LastGood,
     RecentDurations,
+    key_of,
 )
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request
 
@@ -115,6 +116,15 @@ def test_what_is_kept_is_for_the_same_words_of_the_same_robot() -> None:
     observation = dataclasses.replace(first.observation, instruction="put it back")
     assert known.find(dataclasses.replace(first, observation=observation)) is None
     assert known.find(dataclasses.replace(first, caller="arm-2")) is None
+
+
+def test_who_names_neither_itself_nor_an_episode_is_known_by_where_it_asks_from() -> None:
+    here, there = (dataclasses.replace(asked(None), caller=f"peer:10.0.0.{host}") for host in (1, 2))
+    known = remembered(here)
+    assert found(known, here) == here.request_id
+    assert known.find(there) is None
+    assert known.find(asked(None)) is None
+    assert [key is not None and key.anonymous for key in map(key_of, (here, asked("pick")))] == [True, False]
 
 
 def took(*durations_s: float, max_steps: int | None = None) -> RecentDurations:
