@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from reflex_core.calibration.fingerprint import Fingerprint, fingerprint_from
 from reflex_core.calibration.measure import Quality
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.json_fields import read_json
+from reflex_core.files.json_fields import JsonFields, json_text, read_json
 from reflex_core.policy.providers import SHORT
 
 SCHEMA_VERSION = 1
@@ -88,37 +88,40 @@ def cold_start_ms(embodiment: str) -> float:
 
 def read(path: Path) -> Cache:
     """Read the cache file. Raises FileNotFoundError, or ValueError for a file that cannot be parsed."""
-    document = read_json(path)
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        said = document.get("schema_version") if isinstance(document, dict) else document
-        raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {said!r}")
-    try:
-        return Cache(
-            fingerprint_from(document["hardware_fingerprint"]),
-            str(document["calibration_date"]),
-            {str(key): _calibration(entry) for key, entry in document["entries"].items()},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _calibration(entry: Mapping[str, Any]) -> Calibration:
-    quality = {field.name: entry["measurement_quality"][field.name] for field in fields(Quality)}
-    found = Calibration(
-        chunk_size=int(entry["chunk_size"]),
-        denoise_steps=int(entry["nfe"]),
-        provider=str(entry["provider"]),
-        variant=str(entry["variant"]),
-        intra_op_threads=int(entry.get("intra_op_threads", 0)),
-        latency_compensation_ms=float(entry["latency_compensation_ms"]),
-        quality=Quality(**quality),
-        context=dict(entry["measurement_context"]),
-        timestamp=str(entry["timestamp"]),
+    root = JsonFields(read_json(path), _refuse)
+    root.whole("schema_version", SCHEMA_VERSION, SCHEMA_VERSION, expected=str(SCHEMA_VERSION))
+    entries = root.fields("entries")
+    return Cache(
+        fingerprint_from(root.fields("hardware_fingerprint")),
+        root.text("calibration_date"),
+        {key: _calibration(entries.fields(key)) for key in entries},
     )
-    good = found.chunk_size >= 1 and 1 <= found.denoise_steps <= 1000 and found.intra_op_threads >= 0
-    if not (good and 0 <= found.latency_compensation_ms < float("inf")):
-        raise ValueError(f"an entry is out of range: {dict(entry)}")
-    return found
+
+
+def _refuse(key: str, expected: str, got: object) -> ValueError:
+    return ValueError(f"'{key}' must be {expected}, got {json_text(got)}")
+
+
+def _calibration(entry: JsonFields) -> Calibration:
+    quality = entry.fields("measurement_quality")
+    return Calibration(
+        chunk_size=entry.whole("chunk_size", 1),
+        denoise_steps=entry.whole("nfe", 1, 1000),
+        provider=entry.text("provider"),
+        variant=entry.text("variant"),
+        intra_op_threads=entry.whole("intra_op_threads", 0, default=0),
+        latency_compensation_ms=entry.number("latency_compensation_ms", 0),
+        quality=Quality(
+            warmup_iters=quality.whole("warmup_iters"),
+            measurement_iters=quality.whole("measurement_iters"),
+            median_ms=quality.number("median_ms"),
+            p99_ms=quality.number("p99_ms"),
+            n_outliers_dropped=quality.whole("n_outliers_dropped"),
+            quality_score=quality.number("quality_score"),
+        ),
+        context=dict(entry.fields("measurement_context")),
+        timestamp=entry.text("timestamp"),
+    )
 
 
 def stale(cache: Cache, key: str, machine: Fingerprint, now: datetime) -> str:

@@ -198,11 +198,11 @@ class JsonFields(Mapping[str, Any]):
             raise self.refusal(key, "true or false")
         return value
 
-    def text(self, key: str, default: str | None = None) -> str:
-        """Return a text."""
+    def text(self, key: str, default: str | None = None, expected: str = "a text") -> str:
+        """Return a text. expected: what a refusal says that it must be."""
         value = self.get(key, default)
         if not isinstance(value, str):
-            raise self.refusal(key, "a text")
+            raise self.refusal(key, expected)
         return value
 
     def choice(self, key: str, choices: Collection[str], default: str | None = None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from reflex_core.errors import ExportError
 from reflex_core.export.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
-from reflex_core.files.json_fields import is_number
+from reflex_core.files.json_fields import JsonFields, json_text
 from reflex_core.normalization.affine import (
     EPS,
     IDENTITY,
@@ -74,10 +74,12 @@ class _Written:
     """The block `normalization` of reflex_config.json."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], where: str) -> None:
-        block = config.get("normalization") or {}
         self.where = f"{where}: normalization"
-        if not isinstance(block, Mapping):
-            raise ExportError(f"{self.where} must be an object, got {block!r}")
+
+        def refuse(key: str, expected: str, got: object) -> ExportError:
+            return ExportError(f"{where}: {key} must be {expected}, got {json_text(got)}")
+
+        block = JsonFields(config.get("normalization") or {}, refuse, "normalization")
         for key in block:
             if key not in _KEYS and (meant := nearest(key, _KEYS, _ALMOST)):
                 raise ExportError(f"{self.where} has no key {shown(key)}; did you mean {meant}?")
@@ -87,18 +89,11 @@ class _Written:
         self.source = source if isinstance(source, str) else LEROBOT
         if self.source not in EPS:
             raise ExportError(f"{where}: 'source' must be {' or '.join(EPS)}, got {shown(self.source)}")
-        self.eps = self._eps(block, self.where)
-        self.dataset = block.get("dataset", "")
-        if not isinstance(self.dataset, str):
-            raise ExportError(f"{self.where}.dataset must be the name of a data set, got {self.dataset!r}")
+        self.eps = self._eps(block)
+        self.dataset = block.text("dataset", "", "the name of a data set")
 
-    def _eps(self, block: Mapping[str, Any], where: str) -> float | None:
-        eps = block.get("eps")
-        if eps is None:
-            return None
-        if not is_number(eps, LEAST_EPS, 1):
-            raise ExportError(f"{where}.eps must be a number from {LEAST_EPS:g} to 1, got {eps!r}")
-        return float(eps)
+    def _eps(self, block: JsonFields) -> float | None:
+        return None if block.get("eps") is None else block.number("eps", LEAST_EPS, 1)
 
     def mode(self, name: str) -> str:
         """mode of `state` or `action`, '' where the block does not say."""
@@ -110,22 +105,22 @@ class _Written:
         if isinstance(own, Mapping) and "mode" in own:
             mode, where = own["mode"], f"{self.where}.{name}.mode"
         if mode != "" and (not isinstance(mode, str) or mode not in (*MODES, IDENTITY)):
-            raise ExportError(f"{where} must be one of {', '.join(MODES)} or {IDENTITY}, got {mode!r}")
+            raise ExportError(
+                f"{where} must be one of {', '.join(MODES)} or {IDENTITY}, got {json_text(mode)}"
+            )
         return str(mode)
 
     def numbers(self, name: str) -> tuple[bool, Affine | None]:
         """(whether the block holds everything about `state` or `action`, its statistics)."""
-        own, where = self._block.get(name), f"{self.where}.{name}"
         if name not in self._block:
             return False, None
-        if not isinstance(own, Mapping):
-            raise ExportError(f"{where} must be an object, got {own!r}")
+        own, where = self._block.fields(name), f"{self.where}.{name}"
         mode = self.mode(name) or MEAN_STD
         if mode == IDENTITY:
             return True, None
         if not set(own) & set(STATISTICS):
             return False, None
-        eps = self._eps(own, where)
+        eps = self._eps(own)
         eps = self.eps if eps is None else eps
         first, second = (own.get(part) for part in MODES[mode])
         return True, affine(mode, first, second, where, eps=eps, source=self.source)

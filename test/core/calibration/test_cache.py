@@ -127,6 +127,19 @@ def test_a_damaged_file_is_a_reason_and_is_replaced(path: Path, content: str) ->
     assert look_up(path, KEY, MACHINE, NOW) == (FOUND, "")
 
 
+def test_what_is_wrong_in_a_file_is_named_and_bounded(path: Path) -> None:
+    for changes, says in (
+        ({"nfe": 0}, "nfe' must be a whole number from 1 to 1000, got 0"),
+        ({"provider": None}, "provider' must be a text, got null"),
+        ({"measurement_quality": {"warmup_iters": "x" * 10**6}}, "warmup_iters' must be a whole number, got"),
+    ):
+        path.write_text(damaged(entries={KEY: FOUND.document() | changes}))
+        said = look_up(path, KEY, MACHINE, NOW)[1]
+        assert f"'entries.{KEY}." in said
+        assert says in said
+        assert len(said) < 500
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be kept there") as caught:
