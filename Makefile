@@ -19,9 +19,10 @@ ROS := jazzy
 PYTEST_ARGS ?= $(if $(filter-out jazzy,$(ROS)),test/ros test/rqt test/demo test/packaging/test_packaging.py)
 # ONNX Runtime for the processor, or for an NVIDIA GPU (make distclean before changing it): make build RUNTIME=gpu
 RUNTIME ?= cpu
-# Files of tests at a time. 2 is faster also on two cores, as most tests wait for a robot; but tests that kill DDS hard then
-# disturb those beside them now and then.
-TEST_JOBS ?= 0
+# Test processes at a time: faster also on two cores, as most tests wait for a robot or a server.
+TEST_JOBS ?= 2
+# What needs no ROS, no browser and no program besides Python.
+FAST_TESTS := test/core test/http
 
 # `demo`, the embedded policy, unless the arguments name an export or a file that may.
 SERVED = $(if $(filter --export-dir% --policy-a% --config% --ros-args,$(SERVE_ARGS))$(filter-out -%,$(firstword $(SERVE_ARGS))),,demo)
@@ -71,8 +72,17 @@ doctor: build ## check this machine
 	@$(RUN) -m reflex_ros.cli.doctor demo
 
 .PHONY: test
-test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types and run all tests
+test: lint $(STAMPS)/simulator $(STAMPS)/browser ## lint, check the types, run the fast tests and then the others
+ifeq ($(PYTEST_ARGS),)
+	@$(MAKE) --no-print-directory test-fast
+	@$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile $(addprefix --ignore=,$(FAST_TESTS))
+else
 	@$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+endif
+
+.PHONY: test-fast
+test-fast: $(STAMPS)/test ## run the tests of the core and of HTTP, about a minute
+	@$(RUN) -m pytest -n $(TEST_JOBS) --dist worksteal $(FAST_TESTS)
 
 .PHONY: test-all
 test-all: ## run the slow tests too: every Python that is installed, every machine of the support table

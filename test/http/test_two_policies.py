@@ -403,7 +403,7 @@ def test_a_shadow_of_the_same_export_does_the_same_guided_or_not(serve: Callable
 
 
 def test_a_shadow_that_fails_is_counted_alone(serve: Callable[..., Server], export_dir: ExportDir) -> None:
-    server = serve("calm_burning", shadow_policy=str(export_dir("calm_raise")), max_consecutive_crashes=1)
+    server = serve("calm", shadow_policy=str(export_dir("calm_raise")), max_consecutive_crashes=1)
     assert act(server.client, BEYOND, episode_id="ep_1").status == 200
     wait_for(lambda: server.client.get("/policies").json["shadow"]["failed"] == 1)
     assert (server.client.get("/health").status, act(server.client).status) == (200, 200)
