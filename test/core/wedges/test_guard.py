@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 from guarded import (
-    COLUMNS,
     FRANKA,
     FREE,
     HIGH,
@@ -289,13 +288,3 @@ def test_an_error_from_inside_passes_unchanged(guard: Guard) -> None:
 
     with pytest.raises(InferenceError, match="the graph exploded"):
         guard(request(), failing)
-
-
-@pytest.mark.parametrize(("margin", "tolerance", "follows"), [(0.2, 0.0, 0.2), (0.1, 0.4, 0.4)])
-def test_a_joint_follows_its_command_within_the_wider_of_both_settings(
-    margin: float, tolerance: float, follows: float
-) -> None:
-    guard = guard_for(
-        FRANKA, COLUMNS, Metrics(), None, FRANKA.joint_names, 0.05, margin_rad=margin, path_tolerance_rad=tolerance
-    )  # fmt: skip
-    np.testing.assert_array_equal(guard.commands.tracking, np.full(7, follows))
