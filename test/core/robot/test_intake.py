@@ -71,6 +71,17 @@ def test_without_an_embodiment_only_what_no_robot_measures_is_refused(value: flo
         intake(observation(bent(0, value)))
 
 
+def test_a_state_that_is_missing_is_what_the_policy_says_it_is() -> None:
+    def needed(state: Floats | None) -> None:
+        if state is None:
+            raise ObservationError("no robot state", "missing-state")
+
+    with pytest.raises(ObservationError, match="no robot state"):
+        Intake(False, StateRange(), check_state=needed)(observation(None))
+    Intake(False, StateRange(), check_state=needed)(observation())
+    Intake(False, StateRange())(observation(None))
+
+
 def test_a_state_of_zeros_is_a_state() -> None:
     Intake(False, state_range(FRANKA, NAMES, COLUMNS), NAMES)(observation(np.zeros(7, np.float32)))
 

@@ -235,6 +235,7 @@ def test_the_ages_of_the_streams_are_those_of_their_newest_messages() -> None:
     scene = Scene()
     scene.sees(age_ms=40.0)
     scene.reads(HOME[:2], NAMES[:2], age_ms=60.0)
+    scene.reads([0.0], ("stranger",), age_ms=9000.0)
     assert scene.buffer.ages_ms(NOW_NS) == {
         "camera camera": pytest.approx(40.0),
         "state": pytest.approx(60.0),

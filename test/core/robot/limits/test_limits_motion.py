@@ -262,6 +262,9 @@ def test_the_published_chunk_is_joined_to_the_command_of_this_very_moment(
         assert splice is not None
         np.testing.assert_allclose(splice.end, FAST.at(np.array([after_s + joined_s]))[0], atol=1e-5)
         np.testing.assert_allclose(splice.step, 0.1, atol=1e-5)
+        # what it is told by then; of a chunk that the sensor's clock put into the future, what it is told now
+        told_s = latency_s if latency_s < 0.0 else joined_s
+        np.testing.assert_allclose(splice.commanded, FAST.at(np.array([after_s + told_s]))[0], atol=1e-5)
 
 
 def test_what_was_published_goes_on_for_an_observation_from_before_it() -> None:
