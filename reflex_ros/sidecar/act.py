@@ -62,7 +62,7 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
     """Return the reply to one request; runs in a worker thread and never raises.
 
     The body is unpacked, decoded by the wire, answered by the engine and encoded by the wire; what goes wrong on the way is
-    counted, logged where it is ours, and told in the wire's own form.
+    counted, logged if it is a fault of this server, and reported in the form of the wire.
     """
     asked: Asked | None = None
     request: Request | None = None
@@ -139,10 +139,15 @@ def _problem(engine: Engine, error: Exception, asked: Asked | None, request: Req
         if error.slug == MISSING_INSTRUCTION and asked is not None:
             error = ObservationError(f"{error}{misnamed_instruction(asked.names)}", error.slug)
         return problem_of(error, request_id or fresh_id())
-    told = isinstance(error, InferenceError) and error.slug != InferenceError.slug
+    explained = isinstance(error, InferenceError) and error.slug != InferenceError.slug
     kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
     _failures(
-        logging.ERROR, kind, "request %.200r failed: %s", request_id, error, error=None if told else error
+        logging.ERROR,
+        kind,
+        "request %.200r failed: %s",
+        request_id,
+        error,
+        error=None if explained else error,
     )
     if not inside:
         engine.metrics.errors.labels("internal-error").inc()
