@@ -239,6 +239,8 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
         names = archive.namelist()
     data = f"reflex_ros-{metadata(wheel)['Version']}.data/data"
     expected = [
+        "reflex_core/py.typed",
+        "reflex_ros/py.typed",
         "reflex_core/engine/engine.py",
         "reflex_ros/__init__.py",
         *(f"reflex_ros/msg/_{re.sub('(?<!^)(?=[A-Z])', '_', message).lower()}.py" for message in MESSAGES),
@@ -277,7 +279,13 @@ def test_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     found = run(python, "-c", share, cwd=tmp_path, **borrowed).strip()
     assert Path(found) == prefix / "share/reflex_ros/models/reach_panda"
     assert "usage: reflex" in run(prefix / "bin" / "reflex", "--help", cwd=tmp_path, **borrowed)
-    assert "usage: " in run(prefix / "lib/reflex_ros/serve", "--help", cwd=tmp_path, **borrowed)
+    # A program finds the Python of its environment, whatever is on PATH.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("dirname", "realpath"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    program = prefix / "lib/reflex_ros/serve"
+    assert "usage: reflex serve" in run(program, "--help", cwd=tmp_path, PATH=str(tools), **borrowed)
 
 
 def test_importing_the_package_points_ament_at_the_environment(tmp_path: Path) -> None:

@@ -110,13 +110,19 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_data(wheel: Path) ->
     ] == []
 
 
-def test_an_unknown_ros_is_refused_in_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "sourced", "said"),
+    [
+        ("melodic", "", "REFLEX_ROS=melodic is not known; take one of none, jazzy, kilted."),
+        ("jazzy", "humble", "REFLEX_ROS=jazzy asks for ROS wheels while ROS 2 humble is sourced; drop one."),
+    ],
+)
+def test_a_ros_that_cannot_be_used_is_refused_in_one_sentence(asked: str, sourced: str, said: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "setup.py", "--version"],
-        cwd=ROOT, env=environment(REFLEX_ROS="melodic", ROS_DISTRO=""), capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment(REFLEX_ROS=asked, ROS_DISTRO=sourced), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "REFLEX_ROS=melodic is not known; take one of none, jazzy, kilted.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{said}\n")
 
 
 def test_the_installation_is_small_and_brings_no_ros(installed: Installed) -> None:
