@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of the house, held by tests: who may import whom, who knows what, how long a file may be."""
+"""The rules of the house: who may import whom (the contracts in pyproject.toml), names, sizes and licences of files."""
 
 from __future__ import annotations
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,44 +16,61 @@ import pytest
 from repository import ROOT
 
 from reflex_core.settings.cli import markdown
-from reflex_core.wedges.order import ORDER
 
-CORE = sorted((ROOT / "reflex_core").rglob("*.py"))
-WEDGES = sorted((ROOT / "reflex_core" / "wedges").glob("*.py"))
-ROOMS = ("reflex_core", "reflex_ros", "test", "training", "benchmarks", "launch", "config")
-FOREIGN = ("reflex_ros", "rclpy", "aiohttp")
+PACKAGES = ("reflex_core", "reflex_ros")
+FOLDERS = (*PACKAGES, "test", "training", "benchmarks", "launch", "config")
+MOST_LOOSE_MODULES = 8
+LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 
 
-def room_of(path: Path) -> str:
+def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in the file, relative imports made absolute."""
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    """Every module that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            name = ".".join((*base, *([node.module] if node.module else [])))
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def words(path: Path) -> set[str]:
-    """Every string that a file writes out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+def lint(checkout: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LINT]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("path", CORE, ids=room_of)
-def test_the_core_imports_neither_ros_nor_http(path: Path) -> None:
-    assert [name for name in imports(path) if name.split(".")[0] in FOREIGN] == []
+def test_imports_keep_to_the_contracts() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_contract_is_broken_by_an_import_that_it_forbids(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.npz", "msg")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path, line in (
+        ("reflex_core/values.py", "import aiohttp"),
+        ("reflex_core/files/atomic.py", "import reflex_core.robot.presets"),
+        ("reflex_core/wedges/guard.py", "import reflex_core.wedges.admission"),
+        ("reflex_core/wedges/deadline.py", "import reflex_core.settings.table"),
+        ("reflex_ros/sidecar/app.py", "import reflex_core.wedges.guard, rclpy"),
+        ("reflex_ros/graph/qos.py", "import reflex_ros.node.watchdog"),
+    ):
+        with (tmp_path / path).open("a") as file:
+            file.write(f"\n{line}\n")
+    done = lint(tmp_path)
+    verdicts = re.findall(r"^(.+) (KEPT|BROKEN)\b", done.stdout, re.MULTILINE)
+    assert len(verdicts) == 7, done.stdout + done.stderr
+    assert {verdict for _, verdict in verdicts} == {"BROKEN"}, done.stdout
 
 
 BLOCKED = """
@@ -74,65 +94,60 @@ def test_every_module_of_the_core_can_be_imported_where_there_is_no_ros_and_no_h
         [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == len(CORE) - 1  # all but reflex_core/__init__.py itself
-
-
-@pytest.mark.parametrize("path", WEDGES, ids=room_of)
-def test_a_wedge_knows_no_other_wedge(path: Path) -> None:
-    others = {name for name in imports(path) if name.startswith("reflex_core.wedges.")}
-    allowed = {"reflex_core.wedges.wedge"}
-    assert {
-        name for name in others if not any(name == good or name.startswith(good + ".") for good in allowed)
-    } == set()
-
-
-@pytest.mark.parametrize("path", WEDGES, ids=room_of)
-def test_a_wedge_reads_no_settings(path: Path) -> None:
-    assert "reflex_core.settings.table" not in set(imports(path))
-
-
-def test_the_wedges_are_named_in_two_places_their_order_and_their_making() -> None:
-    everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
-    knows = [room_of(path) for path in everywhere if len(words(path) & set(ORDER)) >= 6]
-    assert sorted(knows) == ["reflex_core/engine/build.py", "reflex_core/wedges/order.py"]
-
-
-def test_only_the_engine_and_its_assembly_know_wedges() -> None:
-    everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
-    builders = {
-        room_of(path)
-        for path in everywhere
-        for name in imports(path)
-        if name.startswith("reflex_core.wedges.") and not name.startswith("reflex_core.wedges.wedge")
-    }
-    homes = ("reflex_core/engine/", "reflex_core/wedges/")
-    assert [name for name in sorted(builders) if not name.startswith(homes)] == []
+    assert (
+        len(done.stdout.split()) == len(modules("reflex_core")) - 1
+    )  # all but reflex_core/__init__.py itself
 
 
 def test_only_the_metrics_file_makes_metrics() -> None:
-    everywhere = [*CORE, *(ROOT / "reflex_ros").rglob("*.py")]
     kinds = {
         f"prometheus_client.{kind}" for kind in ("Counter", "Gauge", "Histogram", "Summary", "Info", "Enum")
     }
     kinds |= {"prometheus_client.metrics", "prometheus_client.core"}
-    makers = [room_of(path) for path in everywhere if kinds & set(imports(path))]
+    makers = [
+        name_of(path) for package in PACKAGES for path in modules(package) if kinds & set(imports(path))
+    ]
     assert makers == ["reflex_core/metrics/metrics.py"]
 
 
-def test_no_file_is_two_rooms() -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_name_of_a_module_is_used_twice_in_a_package(package: str) -> None:
+    times = Counter(path.stem for path in modules(package) if path.stem != "__init__")
+    assert [name for name, count in times.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_few_modules_are_in_no_folder(package: str) -> None:
+    assert len(list((ROOT / package).glob("*.py"))) - 1 <= MOST_LOOSE_MODULES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_says_in_one_line_what_is_in_it(package: str) -> None:
+    folders = {path.parent for path in modules(package)}
+    assert [name_of(folder) for folder in sorted(folders) if len(first_line(folder)) < 20] == []
+
+
+def first_line(folder: Path) -> str:
+    """Of the docstring of a package; empty where there is none."""
+    init = folder / "__init__.py"
+    text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.is_file() else None
+    return (text or "").partition("\n")[0]
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
     files = [
         path
-        for room in ("reflex_core", "reflex_ros", "launch", "benchmarks")
-        for path in (ROOT / room).rglob("*.py")
+        for folder in ("reflex_core", "reflex_ros", "launch", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
     ]
-    lengths = {room_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
 
 
 def test_every_file_names_its_licence() -> None:
-    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     bare = [
-        room_of(path)
+        name_of(path)
         for path in files
         if path.read_text(encoding="utf-8").strip()
         and "SPDX-License-Identifier: Apache-2.0" not in path.read_text(encoding="utf-8")[:300]
@@ -142,10 +157,12 @@ def test_every_file_names_its_licence() -> None:
 
 def test_every_page_names_its_licence() -> None:
     """But the receipt of an export, which its exporter writes."""
-    rooms = ("docs", "models", "benchmarks", "deploy", "dashboards", *ROOMS)
-    found = {path for room in rooms for path in (ROOT / room).rglob("*.md") if path.name != "VERIFICATION.md"}
+    folders = ("docs", "models", "benchmarks", "deploy", "dashboards", *FOLDERS)
+    found = {
+        path for folder in folders for path in (ROOT / folder).rglob("*.md") if path.name != "VERIFICATION.md"
+    }
     bare = [
-        room_of(path)
+        name_of(path)
         for path in sorted(found | set(ROOT.glob("*.md")))
         if not path.read_text(encoding="utf-8").startswith("<!-- SPDX-License-Identifier: Apache-2.0 -->\n")
     ]
