@@ -114,6 +114,11 @@ def hurried() -> Request:
     return replace(request(), received_ns=now - half - 1_000_000, deadline_ns=now + half)
 
 
+def unhurried() -> Request:
+    """With so much time left that the cloud is asked only when the policy has failed."""
+    return replace(request(), deadline_ns=time.monotonic_ns() + int(2 * PATIENCE_S * 1e9))
+
+
 def local(asked: Request) -> Served:
     actions = np.zeros((4, 2), np.float32)
     return Served(
@@ -159,7 +164,7 @@ def test_whatever_fails_here_is_answered_there(
 
 
 def test_a_clients_mistake_is_nobodys_failure(make: Any, elsewhere: Elsewhere) -> None:
-    for asked in (request(), hurried()):
+    for asked in (request(), unhurried()):
         with pytest.raises(ObservationError):
             make()(asked, failing(ObservationError("no image")))
     assert not elsewhere.asked
@@ -247,7 +252,7 @@ def test_nan_from_the_policy_is_a_failure_too(make: Any, elsewhere: Elsewhere, m
 
     assert make()(request(), bad).chunk.source == CLOUD
     elsewhere.says = refusing(REFUSED)
-    for asked in (request(), hurried()):  # the guard, outside, knows what to do with it
+    for asked in (request(), unhurried()):  # the guard, outside, knows what to do with it
         assert np.isnan(make()(asked, bad).chunk.actions).all()
     assert used(metrics) == 1
 
@@ -342,6 +347,11 @@ def hanging() -> Iterator[Hanging]:
 def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
     make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
 ) -> None:
+    def once_the_policy_hangs(asked: Request, left_s: float) -> CloudAnswer:
+        wait_for(lambda: hanging.request is not None)
+        return GOOD
+
+    elsewhere.says = once_the_policy_hangs
     assert make()(hurried(), hanging).chunk.source == CLOUD
     assert hanging.request is not None
     assert hanging.request.cancellation is not None
@@ -445,7 +455,7 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
 def test_a_request_that_nobody_waits_for_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
-    for asked in (request(), hurried()):
+    for asked in (request(), unhurried()):
         with pytest.raises(CancelledError):
             make()(replace(asked, cancellation=cancellation), failing(CancelledError("over")))
     assert not elsewhere.asked
