@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The errors a user can act on. Each carries a stable slug and one sentence."""
+"""The errors a user can act on. Each has a stable slug and a message of one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SENTENCE_CHARACTERS = 4000
 class ReflexError(Exception):
     """Anything this package refuses to do; `slug` is stable, the message is for people.
 
-    It names what others wrote (files, topics, requests), so that it is kept to one printable line.
+    It may quote untrusted text (files, topics, requests), so that it is reduced to one printable line.
     """
 
     slug = "error"
@@ -57,7 +57,7 @@ class ObservationError(ReflexError):
 
 
 class NotReadyError(ReflexError):
-    """No policy is serving right now; `state` says why."""
+    """No policy is serving right now; `state` is the engine's."""
 
     slug = "not-ready"
 
@@ -76,6 +76,6 @@ class InferenceError(ReflexError):
 
 
 class CancelledError(InferenceError):
-    """Nobody waits for this inference any more: its deadline has passed."""
+    """The caller no longer waits for this inference: its deadline has passed."""
 
     slug = "cancelled"

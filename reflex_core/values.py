@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values that travel: Observation, Request, ActionChunk, Served. All frozen.
+"""The values of requests and answers: Observation, Request, ActionChunk, Served. All frozen.
 
 Units are SI and angles radians. Times called `_ns` are integers: `stamp_ns` on the robot's clock (ROS time),
 `received_ns` on this process's monotonic clock.
@@ -51,7 +51,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the policy sees: frames by camera name, the robot state, and what it is told to do.
+    """Inputs of the policy: frames by camera name, the robot state, and the instruction.
 
     state: (state_dim,) float32 in the embodiment's order, or None when the caller has none.
     stamp_ns: the OLDEST sensor stamp, 0 when unknown. age_ms: its age when the observation was taken.
@@ -66,12 +66,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to the engine. `seed` None lets the engine choose one; it is always in the answer.
+    """One request to the engine. `seed` None lets the engine choose one; it is always in the answer.
 
     deadline_ns: when the answer must be there (monotonic), None without a deadline. max_steps: denoise steps a degraded
-    service allows. newest: what the robot sees by now, None where only `observation` is known. forwarded: another
-    server asks, because its own policy failed; it is not asked back. traceparent, tracestate: the caller's span as W3C
-    Trace Context writes it, checked by the door; empty without one. caller: who asks (robot/callers.py), bounded printable
+    service allows. newest: the newest observation, None where only `observation` is known. forwarded: another
+    server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
+    Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
     text; empty where the door does not say.
     """
 
@@ -115,7 +115,7 @@ class GuardReport:
     violations: tuple[str, ...] = ()
 
     def document(self) -> Document:
-        """Return what replies, records and spans say of it."""
+        """Return the block of replies, records and spans."""
         return {"violations": self.violations, "clamped": self.clamped, "clamp_count": self.clamp_count}
 
 
@@ -140,7 +140,7 @@ class Inference:
     stages_ms: Mapping[str, float] = field(default_factory=lambda: NOTHING)
 
     def document(self) -> Document:
-        """Return what replies, records, spans and messages say of it."""
+        """Return the block of replies, records, spans and messages."""
         return {
             "inference_mode": self.mode,
             "denoise_steps": self.denoise_steps,
@@ -150,7 +150,7 @@ class Inference:
         }
 
     def replay_document(self) -> Document:
-        """Return what a trace says besides, because a replay needs it; None: nothing to be said."""
+        """Return what a trace adds, because a replay needs it; None: nothing to add."""
         threshold = self.adaptive_threshold if self.adaptive_enabled else None
         return {"adaptive_threshold": threshold, "max_steps": self.max_steps}
 
@@ -161,9 +161,9 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """What stands in for a chunk that did not come in time.
+    """What was sent in place of a chunk that was not there in time.
 
-    age_ms: how old the chunk is that stands in, 0.0 for a fresh one. request_id: whose answer it was.
+    age_ms: age of the fallback chunk, 0.0 for a fresh one. request_id: of the answer it was.
     """
 
     deadline_exceeded: bool = False
@@ -171,13 +171,13 @@ class Fallback:
     request_id: str = ""
 
     def document(self) -> Document:
-        """Return what replies, records, spans and messages say of it."""
+        """Return the block of replies, records, spans and messages."""
         return {"deadline_exceeded": self.deadline_exceeded, "fallback_age_ms": self.age_ms}
 
 
 @dataclass(frozen=True, slots=True)
 class CacheReport:
-    """What the episode's kept prefix did. status: hit, miss, or n/a where none is kept.
+    """Use of the episode's cached prefix. status: hit, miss, or n/a where none is kept.
 
     age_ms: how much older than the observation the prefix was.
     """
@@ -187,11 +187,11 @@ class CacheReport:
 
     @property
     def present(self) -> bool:
-        """True where prefixes are kept."""
+        """True where prefixes are cached."""
         return self.status != NOT_CACHED
 
     def document(self) -> Document:
-        """Return what replies, records and spans say of it."""
+        """Return the block of replies, records and spans."""
         return {"status": self.status, "age_ms": self.age_ms}
 
 
@@ -214,11 +214,11 @@ class RtcReport:
         return self.mode != ""
 
     def document(self) -> Document:
-        """Return what replies, records and spans say of it."""
+        """Return the block of replies, records and spans."""
         return {"mode": self.mode, "delay": self.delay, "previous": self.previous}
 
     def replay_document(self) -> Document:
-        """Return what a trace says besides, because a replay needs it."""
+        """Return what a trace adds, because a replay needs it."""
         return {"elapsed_rows": self.elapsed_rows}
 
 
@@ -239,7 +239,7 @@ class A2C2Report:
         return self.reason != ""
 
     def document(self) -> Document:
-        """Return what replies, records and spans say of it."""
+        """Return the block of replies, records and spans."""
         return {
             "applied": self.applied,
             "reason": self.reason,
@@ -270,7 +270,7 @@ class RoutingReport:
         return self.slot != ""
 
     def document(self) -> Document:
-        """Return what replies, records and spans say of it."""
+        """Return the block of replies, records and spans."""
         return {
             "slot": self.slot,
             "routing_key": self.routing_key,
@@ -284,14 +284,14 @@ class RoutingReport:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The answer: the chunk that may be executed, and everything worth knowing about how it came to be.
+    """The answer: the chunk that may be executed, and how it was made.
 
     raw_actions: (horizon, action_dim) float32 before the guard. hold_reason: why the chunk is a hold: non_finite,
     guard_tripped, deadline; empty otherwise. latency_ms: receipt of the request to the finished answer, injected_latency_ms
     of it on purpose. trace_seq: its record in the trace, -1.
 
-    Each block says with `document()` what the outside is told of it, and what writes replies, records, spans and messages
-    takes those documents as they are: a field that is added to a block is in all of them.
+    Each block has a `document()` with its public fields, and the writers of replies, records, spans and messages
+    take those documents as they are: a field that is added to a block is in all of them.
     """
 
     chunk: ActionChunk
@@ -316,7 +316,7 @@ class Served:
     routing: RoutingReport = RoutingReport()
 
     def not_inferred(self) -> Served:
-        """Return the same answer with nothing said of an inference: for what no inference made."""
+        """Return the same answer without the fields of an inference: for what no inference made."""
         return replace(
             self, inference=self.inference.not_run(), cache=CacheReport(), rtc=RtcReport(), a2c2=A2C2Report()
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How one export and one embodiment go together, or the sentence that says why they do not."""
+"""Bind one export to one embodiment, or raise why they do not fit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Columns = NDArray[np.intp]
 class Binding:
     """The robot's side of an export.
 
-    cameras: the policy's camera name -> the robot's. columns: which of the network's action columns the robot's
-    actions are, in the robot's order. hold_columns: for each action the state column that measures it, or None when
-    the state is not joint positions. state_dim: how many numbers the policy wants, None for any.
+    cameras: the policy's camera name -> the robot's. columns: the network's action columns that are the robot's
+    actions, in the robot's order. hold_columns: for each action the state column that measures it, or None when
+    the state is not joint positions. state_dim: length of the policy's state, None for any.
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
-    own joint names where it has some. unfed_cameras: the policy's cameras that the robot has none for, so that they are
+    own joint names where it has some. unfed_cameras: the policy's cameras that the robot does not have, so that they are
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
-    notes, statistics_notes: for people to read.
+    notes, statistics_notes: for the log.
     """
 
     cameras: Mapping[str, str]
@@ -103,14 +103,14 @@ def bind(
 
 
 def _measured(export: Export, statistics: Affine | None, hold_columns: Columns | None) -> Affine | None:
-    """Statistics of the numbers of the state that measure the actions, where they are the export's own."""
+    """Return statistics of the numbers of the state that measure the actions, where they are the export's own."""
     if statistics is None or hold_columns is None or export.state_statistics is None:
         return None
     return statistics.chosen(hold_columns)
 
 
 def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | None:
-    """The robot without its gripper where the export has every dimension but that one."""
+    """Return the robot without its gripper where the export has every dimension but that one."""
     if embodiment is None or not embodiment.gripper_is_last:
         return embodiment
     gripper = embodiment.joint_names[-1:]
@@ -119,13 +119,13 @@ def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | N
 
 
 def _variants(served: Embodiment | None, embodiment: Embodiment | None) -> tuple[Embodiment, ...]:
-    """The robots whose joints the state may hold: as served, as written, and without its gripper."""
+    """Return the robots whose joints the state may hold: as served, as written, and without its gripper."""
     bare = embodiment.without_gripper() if embodiment is not None and embodiment.gripper_is_last else None
     return tuple(robot for robot in (served, embodiment, bare) if robot is not None)
 
 
 def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
-    """The export's name for the gripper -> the robot's, where all other names agree: it is called many things."""
+    """Return the export's name for the gripper -> the robot's, where all other names agree: it has many names."""
     if embodiment is None or embodiment.gripper is None or not embodiment.joint_names:
         return {}
     theirs = set(contract.action_names) - set(embodiment.joint_names)
@@ -137,7 +137,7 @@ def _gripper_alias(contract: Contract, embodiment: Embodiment | None) -> dict[st
 
 
 def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> dict[str, str]:
-    """What the robot calls each action."""
+    """Return the robot's name of each action."""
     if joint_names and (len(joint_names) != len(action_names) or len(set(joint_names)) != len(joint_names)):
         raise ConfigurationError(
             f"setting 'joint_names' must be {len(action_names)} different names, one for each of"
@@ -233,7 +233,7 @@ def _state(
     export: Export, contract: Contract, robots: tuple[Embodiment, ...], statistics: Affine | None,
     alias: Mapping[str, str],
 ) -> tuple[tuple[str, ...], int | None]:  # fmt: skip
-    """Names and length of the state: the export's own, else those of the first robot that has as many joints."""
+    """Return names and length of the state: the export's own, else those of the first robot that has as many joints."""
     known = [robot.joint_names for robot in robots]
     if contract.state is None:
         return (known[0] if known else ()), None
@@ -260,7 +260,7 @@ def _state_statistics(
     served: Embodiment | None,
     alias: Mapping[str, str],
 ) -> Affine | None:
-    """The export's, else the embodiment's: by name where both sides name the numbers of the state, else in order."""
+    """Return the export's, else the embodiment's: by name where both name the numbers of the state, else in order."""
     if export.says_how_it_normalises or embodiment is None or served is None:
         return export.state_statistics
     joints, statistics = embodiment.joint_names, embodiment.state_statistics
@@ -272,7 +272,7 @@ def _state_statistics(
 
 
 def _action_statistics(export: Export, embodiment: Embodiment | None, columns: Columns) -> Affine | None:
-    """Statistics of the robot's columns, in its order. The embodiment's stand in when the export brings none at all."""
+    """Return statistics of the robot's columns, in its order: the export's, else the embodiment's."""
     own = export.action_statistics
     if own is not None:
         return own.chosen(columns)
@@ -296,7 +296,7 @@ def _hold_columns(
 
 
 def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
-    """By name; where no name agrees, in the order in which both sides list their cameras."""
+    """Match by name; where no name agrees, in the order in which both sides list their cameras."""
     wanted = [slot.camera for slot in contract.images if slot.camera is not None]
     if embodiment is None:
         return {name: name for name in wanted}
@@ -314,7 +314,7 @@ def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) 
 
 
 def _unfed(contract: Contract, pairs: Mapping[str, str], *, required: bool = False) -> tuple[str, ...]:
-    """The policy's cameras that no camera of the robot feeds; of the required ones only, where that is asked."""
+    """Return the policy's cameras that no camera of the robot feeds; of the required ones only, where requested."""
     return tuple(
         slot.camera
         for slot in contract.images

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an export says in reflex_config.json about keeping its prefix and about guiding its chunks (docs/reference/exports.md)."""
+"""The blocks `prefix_cache` and `rtc` of reflex_config.json (docs/reference/exports.md)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BLEND_ROWS = 4  # the paper blends to the old chunk's end: a robot that sees its
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
-    """When a kept prefix may stand in for a new one.
+    """When a cached prefix may be used in place of a new one.
 
-    image_threshold: the largest change that any part of a picture may show, as a share of the pixels' range.
-    measured_on: the hash of the weights that the threshold was measured on, empty where nobody says.
+    image_threshold: the largest change of any part of an image, as a share of the pixels' range.
+    measured_on: the hash of the weights that the threshold was measured on, empty where it is unknown.
     """
 
     image_threshold: float
@@ -30,8 +30,8 @@ class CacheRule:
 class RtcBlock:
     """How chunks of this export are made to fit together.
 
-    max_guidance_weight: None takes the number of denoise steps. blend_rows: over how many rows after the fixed ones the
-    old chunk loses its say. clean_time: the flow time of an action that is fixed.
+    max_guidance_weight: None takes the number of denoise steps. blend_rows: the rows after the fixed ones over which the
+    weight of the old chunk falls to 0. clean_time: the flow time of an action that is fixed.
     max_delay: the longest fixed part seen in training, in rows; for PREFIX only.
     """
 
@@ -46,7 +46,7 @@ PLAIN_RTC = RtcBlock()
 
 
 def read_cache_rule(block: JsonFields) -> CacheRule | None:
-    """The block `prefix_cache`; None where there is none, because nobody has measured it."""
+    """Read the block `prefix_cache`; None where there is none, because it has not been measured."""
     if not block:
         return None
     return CacheRule(
@@ -57,7 +57,7 @@ def read_cache_rule(block: JsonFields) -> CacheRule | None:
 
 
 def read_rtc_block(block: JsonFields, end: float) -> RtcBlock:
-    """The block `rtc`. end: the flow time of actions without noise."""
+    """Read the block `rtc`. end: the flow time of actions without noise."""
     mode = block.get("mode", GUIDED)
     if mode not in (GUIDED, PREFIX, OFF):
         raise block.refusal(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an export promises: which inputs carry images, language and state, and how its flow runs.
+"""The contract of an export: which inputs carry images, language and state, and how its flow runs.
 
 `read_contract` turns reflex_config.json (docs/reference/exports.md) and the graphs' own names and shapes into one checked value.
 """
@@ -47,7 +47,7 @@ class StateSlot:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Everything the policy needs to know about an export."""
+    """The checked configuration of an export, as the policy uses it."""
 
     images: tuple[ImageSlot, ...]
     language: LanguageSlot | None
@@ -137,7 +137,7 @@ class _Reading:
         )
 
     def require_floats(self, key: str, info: TensorInfo) -> None:
-        """Raise ExportError where a graph would cut radians or noise down to whole numbers."""
+        """Raise ExportError where a graph would truncate radians or noise to integers."""
         if not issubclass(info.dtype, np.floating):
             raise self.fail(
                 key, "an input that takes floating-point numbers", f"{info.name}: {np.dtype(info.dtype)}"
@@ -180,7 +180,7 @@ class _Reading:
         return read_flow(block, steps, time, row_of(self._config).time_buckets, self.fail)
 
     def adaptive(self) -> Adaptive | None:
-        """When the loop may stop early; None where nobody has measured it."""
+        """Read when the loop may stop early; None where it has not been measured."""
         block = self.block("adaptive")
         if not block:
             return None
@@ -225,7 +225,7 @@ class _Reading:
         return LanguageSlot(str(tokens), mask, length, self.tokenizer(block), prompt, **window)
 
     def tokenizer(self, block: Mapping[str, Any]) -> str:
-        """The tokenizer file: as `language.tokenizer` says, or where the known exporters put it."""
+        """Return the tokenizer file: `language.tokenizer`, or where the known exporters put it."""
         said = block.get("tokenizer")
         if said:
             self._export.file(str(said), "the tokenizer")
@@ -239,7 +239,10 @@ class _Reading:
         raise AssertionError("unreachable")
 
     def state(self, names: tuple[str, ...], *, starts: bool) -> StateSlot | None:
-        """names: of its numbers where it does not say. starts: the actions are offsets from it."""
+        """Read the state input; None where there is none.
+
+        names: of its numbers where the export does not name them. starts: the actions are offsets from it.
+        """
         block = self.block("state")
         statistics = self._export.state_statistics
         if block.get("names") or (statistics is not None and statistics.dim != len(names)):

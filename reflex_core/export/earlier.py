@@ -79,7 +79,7 @@ def _flow(export: Export, contract: Contract) -> Iterator[str]:
 
 
 def _statistics(export: Export, _: Contract) -> Iterator[str]:
-    """The processors say by which mode; the first version took mean and std, or what the configuration says."""
+    """Yield where the first version took other statistics: mean and std, or the configuration's mode, not the processors'."""
     own = export.config.get("normalization")
     block: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
     modes = {"state": export.normalization.state_mode, "action": export.normalization.action_mode}

@@ -43,7 +43,7 @@ TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names t
 class Export:
     """One export on disk. `config` is reflex_config.json as it was written.
 
-    weights_hash: over the weight files alone, what the first versions called model_hash.
+    weights_hash: over the weight files alone, the model_hash of the first versions.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Export:
 
     @property
     def state_statistics(self) -> Affine | None:
-        """How the state is normalised; None: it goes in as it is."""
+        """How the state is normalised; None: it is used as it is."""
         return self.normalization.state
 
     @property
@@ -95,13 +95,13 @@ class Export:
 
     @property
     def ignored_config(self) -> str:
-        """What people should know where it describes itself twice, else empty."""
+        """A note where the export has two configuration files, else empty."""
         if not all((self.path / name).is_file() for name in (CONFIG_NAME, TETHER_NAME)):
             return ""
         return f"it has a {CONFIG_NAME} and a {TETHER_NAME}: the first is read, the other is not"
 
     def file(self, name: str, purpose: str) -> Path:
-        """A file of the export. Raises ExportError when it is not there or points outside the directory."""
+        """Return the path of a file. Raises ExportError when it is missing or outside the directory."""
         path = self.path / name
         # by name, not by link target: caches of model hubs are made of links
         if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.path)):
@@ -113,20 +113,20 @@ class Export:
 
 
 def config_path(path: Path) -> Path:
-    """Where an export describes itself: reflex_config.json, or tether_config.json where that alone is there."""
+    """Return the configuration file: reflex_config.json, or tether_config.json where that alone exists."""
     own, other = path / CONFIG_NAME, path / TETHER_NAME
     return other if other.is_file() and not own.exists() else own
 
 
 def open_export(path: Path) -> Export:
-    """Read the configuration, statistics and hashes of an export. Raises ExportError in one sentence."""
+    """Read the configuration, statistics and hashes of an export. Raises ExportError."""
     found = read_description(path)
     whole, weights = model_hashes(path, found.config, found.normalization.files)
     return replace(found, model_hash=whole, weights_hash=weights)
 
 
 def read_description(path: Path) -> Export:
-    """Read what an export says of itself. Its weights are not looked at, so `model_hash` is empty. Raises ExportError."""
+    """Read the configuration of an export without its weights, so that `model_hash` is empty. Raises ExportError."""
     described = path.is_dir() and config_path(path).exists()
     if not described and (what := lookalike(path)):
         raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
@@ -147,7 +147,7 @@ def read_description(path: Path) -> Export:
 
 
 def _max_state_dim(config: Mapping[str, Any]) -> int:
-    """What a padded family pads its state to."""
+    """Return the width to which a padded family pads its state."""
     said = config.get("max_state_dim")
     return said if isinstance(said, int) and 0 < said <= 1024 else PADDED_STATE
 
@@ -170,12 +170,12 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _model_id(config: Mapping[str, Any], path: Path) -> str:
-    """The last part of `model_id`: it travels in headers and labels, so it is kept short and plain."""
+    """Return the last part of `model_id`, short and plain, as it is used in headers and labels."""
     name = str(config.get("model_id") or path.resolve().name).rstrip("/").rsplit("/", 1)[-1]
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:80]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """First 16 hex digits of SHA-256 over the configuration as compact JSON with sorted keys."""
+    """Return the first 16 hex digits of SHA-256 over the configuration as compact JSON with sorted keys."""
     compact = json.dumps(config, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(compact.encode()).hexdigest()[:HASH_LENGTH]

@@ -33,11 +33,11 @@ _CLEANED: Config = {"strip": True, "replace": dict(CLEAN)}
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What one training library does before the network.
+    """The preprocessing of one training library.
 
     Attributes:
-        images: To a picture, for every image slot that does not say otherwise; keys of `images` in reflex_config.json.
-        language: To an instruction; keys of `language` in reflex_config.json.
+        images: Of an image, unless its slot overrides it; keys of `images` in reflex_config.json.
+        language: Of an instruction; keys of `language` in reflex_config.json.
     """
 
     images: Config = field(default_factory=dict)
@@ -49,14 +49,14 @@ class Family:
     """One row.
 
     Attributes:
-        trained_by: What is done to pictures and instructions, by the library that trained the policy.
+        trained_by: Preprocessing of images and instructions, by the library that trained the policy.
         policy: The kind of network, by its name in policy/load.py.
         cameras: Image slots of an export that lists none: img_<camera> and mask_<camera>, the first one required.
         padded_width: Actions are padded at the end to this width, so that the first dimensions are the robot's; 0: never.
         flow: Which way time runs; keys of `flow` in reflex_config.json.
-        time_buckets: The scale of whole-number times; None where it has none.
+        time_buckets: The scale of integer times; None where it has none.
         expert_stack: Its graphs have the names of an expert stack, whatever the layout.
-        aliases: How else people and libraries begin its `model_type`.
+        aliases: Other prefixes of its `model_type`.
     """
 
     trained_by: Mapping[str, Training] = field(default_factory=dict)
@@ -120,12 +120,12 @@ def family_of(config: Mapping[str, Any]) -> str:
 
 
 def row_of(config: Mapping[str, Any]) -> Family:
-    """Return the family's row; an empty one for a model type that nobody knows."""
+    """Return the family's row; an empty one for an unknown model type."""
     return FAMILIES.get(family_of(config), UNKNOWN)
 
 
 def trained_by(path: Path, config: Mapping[str, Any]) -> str:
-    """The library whose inputs the policy was trained on: lerobot, or openpi where `source` says so.
+    """Return the library that trained the policy: lerobot, or openpi where `source` names it.
 
     Raises ExportError for any other name, and for openpi where that library has no such family.
     """
@@ -150,7 +150,7 @@ def _training(path: Path, config: Mapping[str, Any]) -> Training:
 
 
 def with_pictures(path: Path, config: Config) -> Config:
-    """The same description, its image slots filled in with what their family does to pictures. Raises ExportError."""
+    """Return the configuration with the family's image preprocessing in its image slots. Raises ExportError."""
     defaults = _training(path, config).images
     images = config.get("images")
     if not isinstance(images, list):
@@ -167,7 +167,7 @@ def _with_pictures(slot: Any, row: Config) -> Any:
 
 
 def language_row(path: Path, config: Mapping[str, Any], *, takes_state: bool) -> Config:
-    """What the family does to an instruction. takes_state: the graphs take the state, which the prompt then leaves out."""
+    """Return the family's preprocessing of an instruction. takes_state: the graphs take the state, so that the prompt omits it."""
     row = {"template": "{instruction}"} | _training(path, config).language
     if takes_state and row["template"] == PI05_TEMPLATE:
         row["template"] = PI05_TEMPLATE.replace(", State: {state}", "")
@@ -175,5 +175,5 @@ def language_row(path: Path, config: Mapping[str, Any], *, takes_state: bool) ->
 
 
 def is_padded(config: Mapping[str, Any], width: int) -> bool:
-    """True where a family pads its actions at the end to this width, so that the first dimensions are the robot's."""
+    """Return True where a family pads its actions at the end to this width, so that the first dimensions are the robot's."""
     return width == row_of(config).padded_width

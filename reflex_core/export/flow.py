@@ -18,12 +18,12 @@ _BUCKET_SLACK = 1e-3  # of a bucket: 0.7 in float32 times 1000 is a little less 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How the network sees time: from `start` (noise) to `end` (actions) in `steps` equal Euler steps.
+    """The network's flow time: from `start` (noise) to `end` (actions) in `steps` equal Euler steps.
 
     sign: +1 when the network's velocity is dx/dt, -1 when it points the other way.
     pi0 and SmolVLA: x_t = t * noise + (1 - t) * actions, velocity noise - actions, start 1, end 0, sign +1.
     GR00T N1: x_t = (1 - t) * noise + t * actions, velocity actions - noise, start 0, end 1, sign +1.
-    time_scale, whole_times: the network is fed t * time_scale, rounded down where it takes whole numbers.
+    time_scale, whole_times: the network is fed t * time_scale, rounded down where it takes integers.
     """
 
     start: float = 1.0
@@ -34,7 +34,7 @@ class Flow:
     whole_times: bool = False
 
     def at(self, step: int, steps: int) -> float:
-        """The flow time before this step of `steps`."""
+        """Return the flow time before this step of `steps`."""
         return self.start + (self.end - self.start) * step / steps
 
 
@@ -53,10 +53,10 @@ class Adaptive:
 def read_flow(
     block: Mapping[str, Any], steps: int, time: TensorInfo | None, buckets: int | None, fail: Refuse
 ) -> Flow:
-    """The checked flow.
+    """Return the checked flow.
 
     time: the network's time input, None where the loop is inside the graph. buckets: the scale of the model family's
-    whole-number times, None where it has none. fail: makes the ExportError of (key, expected, got).
+    integer times, None where it has none. fail: makes the ExportError of (key, expected, got).
     """
     start, end, sign = block.get("start", 1.0), block.get("end", 0.0), block.get("sign", 1)
     if not (is_number(start) and is_number(end)) or start == end or sign not in (1, -1):
@@ -80,6 +80,6 @@ def read_flow(
 
 
 def fed_time(flow: Flow, time: float | NDArray[Any]) -> Any:
-    """What the network is fed at this flow time, float64, as many as given: GR00T N1's are int(i / n * 1000)."""
+    """Return the network's time input at these flow times, float64, same shape: GR00T N1's are int(i / n * 1000)."""
     scaled = np.asarray(time, dtype=np.float64) * flow.time_scale
     return np.floor(scaled + _BUCKET_SLACK) if flow.whole_times else scaled

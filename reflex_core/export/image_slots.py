@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `images` of reflex_config.json: one slot per picture that the graphs take, checked against their inputs."""
+"""Read `images` of reflex_config.json: one slot per image input of the graphs, checked against them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ImageSlot:
     """One image input. height and width are None where the graph takes any size.
 
     camera: None where no camera was in training either, so that the input is always masked.
-    resize, filter: how a picture of another size is brought to this one (reflex_core/images/resize.py).
+    resize, filter: how an image of another size is scaled (reflex_core/images/resize.py).
     scale, offset: (3,) float32, per RGB channel: network value = pixel * scale + offset.
-    bars: (3,) float32, network values around a letterboxed picture. fill: network value of a camera that is missing.
+    bars: (3,) float32, network values around a letterboxed image. fill: network value of a camera that is missing.
     whole_numbers: the graph takes integers.
     """
 
@@ -46,7 +46,7 @@ class ImageSlot:
 
 
 def read_images(entries: object, inputs: Mapping[str, TensorInfo], fail: Refuse) -> Iterator[ImageSlot]:
-    """The slots in the order of the description. fail: makes the ExportError of (key, expected, got)."""
+    """Yield the slots in the order of the configuration. fail: makes the ExportError of (key, expected, got)."""
     if not isinstance(entries, list):
         raise fail("images", "a list", entries)
     known = ", ".join(sorted(inputs))[:300]
@@ -104,7 +104,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Refuse) -> ImageSlot:
 
 
 def _shape(entry: Config, info: TensorInfo, fail: Refuse) -> tuple[bool, int | None, int | None]:
-    """Whether channels come last, height and width."""
+    """Return whether channels are last, height and width."""
     key = f"images ({info.name})"
     layout = entry.get("layout", "nchw")
     if layout not in ("nchw", "nhwc") or len(info.shape) != 4:
@@ -123,7 +123,7 @@ def _shape(entry: Config, info: TensorInfo, fail: Refuse) -> tuple[bool, int | N
 
 
 def _pixel_scale(entry: Config, fail: Refuse) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pixels are 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
+    """Return scale and offset for pixels of 0..255: to `range` [low, high], or to (pixel / 255 - mean) / std."""
     try:
         if "mean" in entry or "std" in entry:
             if not all(map(is_number, [*entry["mean"], *entry["std"]])):
@@ -147,7 +147,7 @@ def _pixel_scale(entry: Config, fail: Refuse) -> tuple[NDArray[np.float32], NDAr
 
 
 def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Refuse) -> None:
-    """Raise where integers would not tell 256 brightnesses apart, or where one of the values does not fit them."""
+    """Raise where integers cannot represent 256 brightnesses, or one of the values."""
     apart = abs(values[:3] - values[3:6]).min() >= 254.5
     limits = np.iinfo(info.dtype) if issubclass(info.dtype, np.integer) else None
     if limits is None or not apart or values.min() < limits.min or values.max() > limits.max:
@@ -156,7 +156,7 @@ def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], 
 
 
 def _colour(value: object, key: str, fail: Refuse) -> NDArray[np.float64]:
-    """(3,) from one number or three, where 0 is a black pixel and 1 a white one."""
+    """Return (3,) from one number or three, where 0 is a black pixel and 1 a white one."""
     numbers = value if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3 or not all(map(is_number, numbers)):
         raise fail(key, "a number or three, 0 for black and 1 for white", value)

@@ -19,7 +19,7 @@ DECOMPOSED, MONOLITHIC, EXPERT_STACK = "decomposed", "monolithic", "expert_stack
 
 
 def layout_of(path: Path, config: Mapping[str, Any]) -> str:
-    """decomposed, monolithic or expert_stack. Raises ExportError when the directory is none of them."""
+    """Return decomposed, monolithic or expert_stack. Raises ExportError when the directory is none of them."""
     kind = config.get("export_kind")
     if kind in (DECOMPOSED, MONOLITHIC, EXPERT_STACK):
         return str(kind)
@@ -33,7 +33,7 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> str:
 
 
 def defaults(path: Path, config: Mapping[str, Any]) -> Config:
-    """The whole description that an export of this layout and family may leave out."""
+    """Return all keys that an export of this layout and family may leave out."""
     layout = layout_of(path, config)
     family = row_of(config)
     common: Config = {
@@ -55,7 +55,7 @@ def defaults(path: Path, config: Mapping[str, Any]) -> Config:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
-    """`over` wins; objects are merged key by key, lists are replaced."""
+    """Merge `over` into `base`, key by key; `over` wins, lists are replaced."""
     result = dict(base)
     for key, value in over.items():
         known = result.get(key)
@@ -74,7 +74,7 @@ def _image_slots(cameras: tuple[str, ...]) -> list[Config]:
 
 
 def _flow(config: Mapping[str, Any], *, per_step: bool) -> Config:
-    """Names of a loop that is baked in or of one step of it: as the export writes its own flow, else as told."""
+    """Return the names of a fused loop or of one step of it: by the export's own `flow`, else by its configuration."""
     written = config.get("flow")
     named = set(written) if isinstance(written, Mapping) else set()
     if "x" in named or (per_step and "noise" not in named):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people take for an export: a training library's checkpoint, a name on a hub, one file of many.
+"""Recognise what users mistake for an export: a training library's checkpoint, a name on a hub, one file of many.
 
-Only names are looked at, and the few JSON files in which a library says what a folder is. Sources of the layouts: the
+Only names are read, and the few JSON files in which a library describes a folder. Sources of the layouts: the
 folders that LeRobot, PEFT, transformers, huggingface_hub and openpi write.
 """
 
@@ -30,7 +30,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/")
 
 
 def lookalike(path: Path) -> str:
-    """Say in a clause what a path is that is no export, and what to do now; empty where it looks like nothing known.
+    """Return a clause on what a path is that is no export, and what to do; empty where it looks like nothing known.
 
     To be put behind the path: `<path>: is ...`. Raises nothing.
     """
@@ -107,7 +107,7 @@ def _describes_itself(folder: Path) -> bool:
 
 
 def _checkpoint(folder: Path) -> str:
-    """What a training library wrote into a folder, with its article; empty where none did."""
+    """Return what a training library wrote into a folder, with its article; empty where none did."""
     if (folder / "adapter_config.json").is_file():
         base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
         of = f" of {shown(base)}" if isinstance(base, str) and base else ""
@@ -131,7 +131,7 @@ def _of_kind(kind: object) -> str:
 
 
 def _checkpoints_below(path: Path) -> Path | None:
-    """The newest checkpoint of a training run, or what a hub's cache holds."""
+    """Return the newest checkpoint of a training run, or the content of a hub's cache."""
     found = (each for pattern in _PLACES for each in _matching(path, pattern))
     return next((each for each in found if each.is_dir()), None)
 
@@ -152,7 +152,7 @@ def _matching(path: Path, pattern: str) -> Iterator[Path]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object of somebody else; empty where there is none that can be read."""
+    """Read a JSON object of another program; empty where there is none that can be read."""
     try:
         return read_object(path)
     except (OSError, JsonError):

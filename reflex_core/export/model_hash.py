@@ -38,7 +38,7 @@ _BLOCK = 1 << 20
 
 
 def model_hash(path: Path, config: Mapping[str, Any] | None = None, also: Iterable[Path] = ()) -> str:
-    """First 16 hex digits of SHA-256 over what an export's actions are made by: the first of `model_hashes`."""
+    """Return the first 16 hex digits of SHA-256 over all that determines an export's actions: the first of `model_hashes`."""
     return model_hashes(path, config, also)[0]
 
 
@@ -51,7 +51,7 @@ def model_hashes(
     there, those one folder down. That is the published hash of exports that consist of nothing else. Then, each as zero
     byte, path in the export, zero byte and content, sorted: graphs elsewhere, the external data that graphs name under
     whatever name, statistics, processors, tokenizers, and every other file that the configuration names.
-    weights_hash: over the weight files alone, which is what the first versions called model_hash in traces, thresholds and
+    weights_hash: over the weight files alone, which is the model_hash of the first versions in traces, thresholds and
     calibrations.
 
     config: reflex_config.json. also: further files, in the export. Raises ExportError for what is no regular file, and for
@@ -93,7 +93,7 @@ def _feed(digest: Any, file: Path) -> None:
 
 
 def _named(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
-    """Files of the export that its configuration names, or that are read when they are there."""
+    """Yield files of the export that its configuration names, or that are read when they exist."""
     for pattern in _BY_NAME:
         yield from path.glob(pattern)
     if config.get("export_kind") == "monolithic":

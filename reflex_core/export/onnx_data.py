@@ -27,9 +27,9 @@ _MOST_DEPTH = 64
 
 
 def external_data(graph: Path) -> tuple[str, ...]:
-    """The locations that the tensors of a graph name, as they are written; () for what is no ONNX file.
+    """Return the locations that the tensors of a graph name, as they are written; () for what is no ONNX file.
 
-    Raises OSError. A file that is cut off gives what stands before the cut: onnxruntime refuses it in its own words.
+    Raises OSError. A truncated file gives what is before the cut: onnxruntime refuses it with its own message.
     """
     with graph.open("rb") as stream:
         if not stream.seek(0, 2):
@@ -59,7 +59,7 @@ def _locations(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> 
 
 
 def _entry(data: mmap.mmap, at: int, end: int) -> tuple[str, str]:
-    """A StringStringEntryProto."""
+    """Parse a StringStringEntryProto."""
     texts = {1: "", 2: ""}
     for field, start, stop in _fields(data, at, end):
         if field in texts:
@@ -68,7 +68,7 @@ def _entry(data: mmap.mmap, at: int, end: int) -> tuple[str, str]:
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, begin, end) of every length-delimited field between `at` and `end`. Raises ValueError for other bytes."""
+    """Yield (number, begin, end) of every length-delimited field between `at` and `end`. Raises ValueError for other bytes."""
     while at < end:
         tag, at = _varint(data, at)
         kind = tag & 7
@@ -87,7 +87,7 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """(value, where the next field begins)."""
+    """Return (value, where the next field begins)."""
     value = shift = 0
     while True:
         byte = data[at]

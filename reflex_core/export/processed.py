@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the model family and LeRobot's processors say, brought into the description of an export.
+"""Merge the model family and LeRobot's processors into the configuration of an export.
 
-Both are defaults to what reflex_config.json writes itself; but what the processors say and it contradicts is refused.
+Both are defaults to what reflex_config.json holds itself; but where it contradicts the processors, it is refused.
 """
 
 from __future__ import annotations
@@ -25,9 +25,15 @@ IMAGES = "observation.images."
 
 
 def with_processors(export: Export, config: Config, inputs: Collection[str]) -> Config:
-    """The description with prompts, relative actions and the normalisation of pictures. inputs: what the graphs take.
+    """Return the configuration with prompts, relative actions and the normalisation of images.
 
-    config: with the defaults of layout and family, but for `language`. Raises ExportError where two sides contradict.
+    Args:
+        export: The directory.
+        config: With the defaults of layout and family, but for `language`.
+        inputs: Inputs of the graphs.
+
+    Raises:
+        ExportError: Two sources contradict each other.
     """
     processors = export.processors or Processors()
     language, state = _language(export, config, processors, inputs)
@@ -37,7 +43,7 @@ def with_processors(export: Export, config: Config, inputs: Collection[str]) -> 
 def _language(
     export: Export, config: Config, processors: Processors, inputs: Collection[str]
 ) -> tuple[Any, Any]:
-    """(`language`, `state`): by family, by the processors, and as written."""
+    """Return (`language`, `state`): by family, by the processors, and as written."""
     base, state, own = config.get("language"), config.get("state"), export.config.get("language") or {}
     if not isinstance(base, Mapping) or not isinstance(own, Mapping) or not isinstance(state, Mapping | None):
         return base, state  # refused where they are read
@@ -56,7 +62,7 @@ def _language(
 
 
 def _overwritten(default: Config, own: Mapping[str, Any]) -> Config:
-    """`own` wins; its `clean` is short for `strip` and `replace`."""
+    """Merge `own` over the default; its `clean` is short for `strip` and `replace`."""
     short: Config = {}
     if "clean" in own:
         short = {"strip": own["clean"], "replace": CLEAN if own["clean"] is True else {}}
@@ -86,7 +92,7 @@ def _contradiction(export: Export, key: str, ours: object, theirs: object) -> Ex
 
 
 def _with_pictures(export: Export, config: Config, processors: Processors) -> Config:
-    """The image slots under the robot's names of the cameras, with the mean and deviation of each."""
+    """Return the image slots under the robot's names of the cameras, with the mean and deviation of each."""
     images = config.get("images")
     if export.processors is None or not isinstance(images, list):
         return config
@@ -105,7 +111,7 @@ def _with_pictures(export: Export, config: Config, processors: Processors) -> Co
 
 
 def _features(export: Export, slots: list[dict[str, Any]], processors: Processors) -> list[str]:
-    """The policy's feature of every slot: as it says, by its camera, else in the order in which the policy lists them."""
+    """Return the policy's feature of every slot: as configured, by its camera, else in the order in which the policy lists them."""
     known = [
         name for name, kind in ((processors.normalizer and processors.normalizer.types) or {}).items()
         if kind == "VISUAL"
@@ -133,7 +139,7 @@ def _features(export: Export, slots: list[dict[str, Any]], processors: Processor
 
 
 def _normalised(export: Export, slot: Mapping[str, Any], numbers: Affine) -> Config:
-    """`mean`, `std`, `bars` and `fill` of a slot whose pixels in 0..1 are normalised before the graph's own `range`."""
+    """Return `mean`, `std`, `bars` and `fill` of a slot whose pixels in 0..1 are normalised before the graph's own `range`."""
     mean, std = numbers.shift, numbers.scale
     if "mean" in slot or "std" in slot:
         try:

@@ -79,7 +79,7 @@ class Normalizer:
     widths: Mapping[str, int]
 
     def mode(self, feature: str, kind: str) -> str:
-        """How a feature is normalised. kind: its type where the step does not list it."""
+        """Return how a feature is normalised. kind: its type where the step does not list it."""
         if self.only is not None and feature != ACTION and feature not in self.only:
             return IDENTITY
         if self.types is not None and feature != ACTION and feature not in self.types:
@@ -95,7 +95,7 @@ class RelativeActions:
     action_names: tuple[str, ...] = ()
 
     def mask(self, dim: int) -> NDArray[np.bool_]:
-        """(dim,) True where an action is an offset: LeRobot's rule, by what the names contain."""
+        """Return (dim,) True where an action is an offset: LeRobot's rule, by what the names contain."""
         mask = np.ones(dim, dtype=bool)
         tokens = [name.lower() for name in self.exclude_joints if name]
         for index, name in enumerate(self.action_names[:dim]):
@@ -107,8 +107,8 @@ class RelativeActions:
 class Processors:
     """Both pipelines as far as they matter at inference.
 
-    rename: what the robot calls an observation -> the name that features and statistics have. language, state: what the steps
-    fix of those blocks of reflex_config.json. imagenet: pictures are normalised by ImageNet's mean and deviation.
+    rename: the robot's name of an observation -> the name in features and statistics. language, state: what the steps
+    fix of those blocks of reflex_config.json. imagenet: images are normalised by ImageNet's mean and deviation.
     """
 
     normalizer: Normalizer | None = None
@@ -127,7 +127,7 @@ class Processors:
 
 
 def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processors | None:
-    """The pipelines of an export; None where it brings neither file. Raises ExportError that names file and step."""
+    """Return the pipelines of an export; None where it brings neither file. Raises ExportError that names file and step."""
     before, after = folder / PREPROCESSOR, folder / POSTPROCESSOR
     there = [path for path in (before, after) if path.exists() or path.is_symlink()]
     if not there:
@@ -169,7 +169,7 @@ class _Step:
 def _read(
     file: Path, known: Mapping[str, str], orders: Sequence[Sequence[str]]
 ) -> tuple[dict[str, _Step], frozenset[str]]:
-    """(what a pipeline does -> its step, in order; the names of all steps that it lists)."""
+    """Return (function of a step -> the step, in order; the names of all listed steps)."""
     try:
         steps = read_object(file).get("steps")
     except JsonError as error:
@@ -214,7 +214,7 @@ def _is_within(names: Sequence[str], order: Sequence[str]) -> bool:
 
 
 def _step(file: Path, entry: Mapping[str, Any]) -> _Step | None:
-    """One entry; None for a step that says itself that it is disabled."""
+    """Read one entry; None for a step that is disabled."""
     config = entry.get("config", {})
     config = {} if config is None else config
     name = entry.get("registry_name")
@@ -278,7 +278,7 @@ def _types(where: str, features: Any) -> Mapping[str, str] | None:
 
 
 def _widths(features: Any) -> Mapping[str, int]:
-    """A policy that was tuned from a padded one keeps its padded shapes beside statistics of the robot's own width."""
+    """Return the features' widths, without padded ones: a policy tuned from a padded one still lists its padded shapes."""
     shapes = ((name, entry.get("shape")) for name, entry in (features or {}).items())
     flat = {name: shape[0] for name, shape in shapes if isinstance(shape, list) and len(shape) == 1}
     return MappingProxyType({name: width for name, width in flat.items() if width != PADDED_STATE})
@@ -336,7 +336,7 @@ def _rename(file: Path, step: _Step | None) -> Mapping[str, str]:
 
 
 def _language(pre: Mapping[str, _Step]) -> Mapping[str, Any]:
-    """The keys of the block `language` that the steps fix; none of them without a tokenizer or a prompt step."""
+    """Return the keys of the block `language` that the steps fix; none of them without a tokenizer or a prompt step."""
     block: dict[str, Any] = {}
     if PREPARE in pre:
         template = PI05_TEMPLATE
@@ -369,7 +369,7 @@ _TOKENIZER_KEYS: tuple[tuple[str, type, tuple[object, ...]], ...] = (
 
 
 def _state(pre: Mapping[str, _Step], listed: frozenset[str], max_state_dim: int) -> Mapping[str, Any]:
-    """The keys of the block `state` that the steps fix."""
+    """Return the keys of the block `state` that the steps fix."""
     if PREPARE not in pre:
         return MappingProxyType({})
     # no file names its version; from 0.5 on every pi0.5 pipeline lists the step of relative actions, enabled or not

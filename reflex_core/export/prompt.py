@@ -26,7 +26,7 @@ class Prompt:
     newline: bool = False
 
     def text(self, instruction: str, state: str = "") -> str:
-        """The text for an instruction and the words of a state."""
+        """Return the prompt for an instruction and the text of a state."""
         if self.strip:
             instruction = instruction.strip()
         for old, new in self.replace:
@@ -36,7 +36,7 @@ class Prompt:
 
 
 def read_prompt(block: JsonFields) -> Prompt:
-    """The prompt that the block `language` describes. `clean` is short for `strip` and the usual `replace`."""
+    """Read the prompt that the block `language` describes. `clean` is short for `strip` and the usual `replace`."""
     template = block.get("template", "{instruction}")
     if not isinstance(template, str) or "{instruction}" not in template:
         raise block.refusal("template", "a text with {instruction} in it")
@@ -55,8 +55,8 @@ def read_prompt(block: JsonFields) -> Prompt:
 class LanguageSlot:
     """The token input: `length` tokens, of which the text may have `window`, 0 for all.
 
-    truncate: a longer text is cut, at `truncation_side` ('' as the tokenizer says), instead of refused.
-    padding_side: where the padding stands.
+    truncate: a longer text is cut, at `truncation_side` ('' as the tokenizer's own), instead of refused.
+    padding_side: left or right, '' as the tokenizer's own.
     """
 
     tokens: str
@@ -71,7 +71,7 @@ class LanguageSlot:
 
 
 def read_window(block: JsonFields, length: int) -> dict[str, Any]:
-    """How the block `language` fits a text into the `length` tokens of the graph: fields of LanguageSlot."""
+    """Read how the block `language` fits a text into the `length` tokens of the graph: fields of LanguageSlot."""
     window = block.whole("max_length", 1, 100_000, length, "a positive number of tokens")
     for key, allowed in (("padding_side", SIDES), ("truncation_side", SIDES), ("truncation", (True, False))):
         if key in block and block[key] not in allowed:

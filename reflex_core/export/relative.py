@@ -31,7 +31,7 @@ class Relative:
     state_columns: NDArray[np.intp]
 
     def base(self, state: Floats) -> Floats:
-        """(action_dim,) float32: what an offset is added to; 0 for actions that are positions.
+        """Return (action_dim,) float32 that offsets are added to; 0 for actions that are positions.
 
         state: (n,) float32 as it was measured, in the policy's order and not normalised.
         """
@@ -44,9 +44,9 @@ class Relative:
 def read_mask(
     export: Export, config: Mapping[str, Any], dim: int, names: tuple[str, ...], fail: Refuse
 ) -> tuple[bool, ...]:
-    """(dim,) True for the export's actions that are offsets; () where none is.
+    """Return (dim,) True for the export's actions that are offsets; () where none is.
 
-    names: of its actions, where it has some. Raises ExportError where reflex_config.json cannot be right, or contradicts
+    names: of its actions, where it has some. Raises ExportError where reflex_config.json is wrong, or contradicts
     LeRobot's processors.
     """
     steps = export.processors.relative if export.processors is not None else None
@@ -60,9 +60,9 @@ def read_mask(
 
 
 def unmatched(export: Export, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The `exclude_joints` that no action's name contains: LeRobot leaves nothing out for them, in silence.
+    """Return the `exclude_joints` that no action's name contains: LeRobot silently excludes nothing for them.
 
-    names: of its actions, where it has some; those that stand beside `exclude_joints` come first.
+    names: of its actions, where it has some; those next to `exclude_joints` are first.
     """
     steps, block = (
         export.processors.relative if export.processors is not None else None,
@@ -110,7 +110,7 @@ def relative_of(
     export: Export, mask: tuple[bool, ...], columns: NDArray[np.intp], action_names: tuple[str, ...],
     state_names: tuple[str, ...], state_dim: int | None,
 ) -> Relative | None:  # fmt: skip
-    """What a robot's actions are offsets from; None where they are positions.
+    """Return what a robot's actions are offsets from; None where they are positions.
 
     mask, action_names: of the export's actions. columns: those that the robot has, in its order. The state is added number
     by number, as in training. Raises ConfigurationError where the state cannot be what the actions start from.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a graph says of one of its inputs or outputs."""
+"""Type and shape of one input or output of a graph."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class TensorInfo:
     shape: tuple[int | None, ...]
 
     def sized(self) -> tuple[int, ...]:
-        """The shape with every free dimension as 1: one robot, one request."""
+        """Return the shape with every free dimension as 1: one robot, one request."""
         return tuple(1 if size is None else size for size in self.shape)

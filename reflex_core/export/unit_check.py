@@ -41,7 +41,7 @@ A_TURN = 2 * math.pi
 
 
 def declared_si(export: Export) -> bool:
-    """Whether the export says that its numbers are SI, under `units`; False where it says nothing.
+    """Return whether `units` of the export declares SI; False where it declares nothing.
 
     A text, or texts in lists and objects. Raises ConfigurationError for any other unit.
     """
@@ -65,7 +65,7 @@ def check_units(
     """Raise ConfigurationError where the statistics are of degrees, percent, or steps in place of positions.
 
     actions: of the robot's actions. states: of the numbers of the state that measure them, None where that is not known.
-    Both None where the statistics are not the export's own. What the export declares itself is believed.
+    Both None where the statistics are not the export's own. What the export declares itself is trusted.
     """
     if declared_si(export) or embodiment is None:
         return
@@ -96,7 +96,7 @@ def _check_reach(
 def _check_positions(
     export: Export, embodiment: Embodiment, names: tuple[str, ...], actions: Affine, relative: Relative | None
 ) -> None:
-    """One deviation is granted: a mean of 0 with a deviation of 1 also says that nothing is normalised."""
+    """Check the range of positions; a mean of 0 with a deviation of 1 may also mean that nothing is normalised."""
     low, high = embodiment.action_min, embodiment.action_max
     far = (actions.shift < low - actions.scale) | (actions.shift > high + actions.scale)
     if relative is not None:  # offsets lie around zero, wherever the joint's range is

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a picture lies in the network's input, and the filters that bring it to that size.
+"""Place an image in the network's input, and scale it with the filter of training.
 
 A policy has seen one filter in training: another one moves its actions by tenths of a radian, so each is exact.
 """
@@ -28,7 +28,7 @@ _FIXED_POINT = 1 << 22  # Pillow's weights are whole numbers of this part
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """The part of the network's input that the picture covers; bars cover the rest."""
+    """The part of the network's input that the image covers; bars cover the rest."""
 
     top: int
     left: int
@@ -37,17 +37,17 @@ class Box:
 
     @property
     def rows(self) -> slice:
-        """Which rows of the input the picture covers."""
+        """Rows of the input that the image covers."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """Which columns of the input the picture covers."""
+        """Columns of the input that the image covers."""
         return slice(self.left, self.left + self.width)
 
 
 def placed(rows: int, columns: int, height: int, width: int, resize: str) -> Box:
-    """Where a picture of rows x columns goes in an input of height x width.
+    """Return where an image of rows x columns is in an input of height x width.
 
     letterbox: centred, an odd pixel of the bars at the bottom or right (openpi; pi0 and pi0.5 in LeRobot).
     letterbox_top_left: the bars are at the left and top (SmolVLA and X-VLA in LeRobot). stretch: everywhere.
@@ -64,9 +64,9 @@ def placed(rows: int, columns: int, height: int, width: int, resize: str) -> Box
 
 
 def resized(pixels: Pixels, height: int, width: int, how: str) -> NDArray[Any]:
-    """(height, width, 3) of values 0..255: float32 where the filter makes fractions, else uint8.
+    """Scale to (height, width, 3) of values 0..255: float32 where the filter makes fractions, else uint8.
 
-    A picture that has this size already is returned as it is.
+    An image that has this size already is returned as it is.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -76,7 +76,7 @@ def resized(pixels: Pixels, height: int, width: int, how: str) -> NDArray[Any]:
 
 
 def _bilinear(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
-    """torch.nn.functional.interpolate, bilinear, align_corners False, antialias False, of a float32 picture."""
+    """Scale as torch.nn.functional.interpolate: bilinear, align_corners False, antialias False, of a float32 image."""
     above, below, down = _neighbours(pixels.shape[0], height)
     left, right, along = _neighbours(pixels.shape[1], width)
     found = np.empty((height, width, 3), dtype=np.float32)
@@ -95,10 +95,10 @@ def _bilinear(pixels: Pixels, height: int, width: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _neighbours(have: int, want: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """For each of `want` pixels the two of `have` it lies between, and how far it is from the first.
+    """Return for each of `want` pixels the two of `have` it is between, and how far it is from the first.
 
-    torch computes the place in float32 with one rounding (a fused multiply-add); on a large picture a more exact
-    place would differ from it in the fourth digit.
+    torch computes the position in float32 with one rounding (a fused multiply-add); on a large image a more exact
+    position would differ from it in the fourth digit.
     """
     scale = float(np.float32(have) / np.float32(want))
     place = np.maximum((scale * (np.arange(want) + 0.5) - 0.5).astype(np.float32), np.float32(0))
@@ -107,15 +107,15 @@ def _neighbours(have: int, want: int) -> tuple[NDArray[np.intp], NDArray[np.intp
 
 
 def _antialiased(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Pillow's Image.resize with BILINEAR: a triangle as wide as the shrinking, columns first, rounded twice.
+    """Scale as Pillow's Image.resize with BILINEAR: a triangle as wide as the shrinking, columns first, rounded twice.
 
-    To the bit where the picture keeps its shape; Pillow 13 takes rows first for one more than twice as tall as wide.
+    To the bit where the image keeps its shape; Pillow 13 takes rows first for one more than twice as tall as wide.
     """
     return _weighted(_weighted(pixels, width).transpose(1, 0, 2), height).transpose(1, 0, 2)
 
 
 def _weighted(pixels: Pixels, want: int) -> Pixels:
-    """(rows, columns, 3) to (rows, want, 3)."""
+    """Filter (rows, columns, 3) to (rows, want, 3)."""
     rows, columns = pixels.shape[:2]
     if columns == want:
         return pixels
@@ -131,7 +131,7 @@ def _weighted(pixels: Pixels, want: int) -> Pixels:
 
 @lru_cache(maxsize=512)
 def _triangles(have: int, want: int, start: int) -> tuple[int, NDArray[np.float64]]:
-    """The first pixel that a block of output pixels reads, and (pixels read, pixels made) weights."""
+    """Return the first pixel that a block of output pixels reads, and (pixels read, pixels made) weights."""
     centre = (np.arange(start, min(start + _BLOCK, want)) + 0.5) * have / want
     support = max(have / want, 1.0)
     first = max(int(centre[0] - support), 0)
@@ -141,6 +141,6 @@ def _triangles(have: int, want: int, start: int) -> tuple[int, NDArray[np.float6
 
 
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
-    """OpenCV's area averaging where both sides shrink, its bilinear filter where the picture grows."""
+    """Scale as OpenCV: area averaging where both sides shrink, its bilinear filter where the image grows."""
     shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
     return (area_averaged if shrinks else bilinear)(pixels, height, width)

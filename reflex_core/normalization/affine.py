@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formulas of normalisation, one mode at a time, as LeRobot computes them (openpi's where an export says so).
+"""The formulas of normalisation, one mode at a time, as LeRobot computes them (as openpi where an export requests it).
 
 LeRobot: mean_std forward (x - mean) / (std + eps), back x * std + mean; the ranges 2 (x - low) / d - 1 with d = high - low,
 or eps where that is zero. openpi adds its eps everywhere, in both directions. Nothing is clipped.
@@ -56,25 +56,25 @@ class Affine:
         return self.scale if self.gain is None else self.gain
 
     def normalise(self, physical: NDArray[Any]) -> Floats:
-        """(..., dim) physical units to the policy's units, float32."""
+        """Convert (..., dim) physical units to the policy's units, float32."""
         return ((physical - self.shift) / self.scale).astype(np.float32)
 
     def denormalise(self, normalised: NDArray[Any]) -> Floats:
-        """(..., dim) the policy's units to physical units, float32."""
+        """Convert (..., dim) the policy's units to physical units, float32."""
         return (normalised * self.back + self.shift).astype(np.float32)
 
     def difference(self, physical: NDArray[Any]) -> Floats:
-        """(..., dim) a difference of two physical values in the policy's units, float32; 0 where nothing can differ."""
+        """Convert (..., dim) differences of physical values to the policy's units, float32; 0 where nothing can differ."""
         back = self.back
         safe = np.where(back == 0, 1.0, back)
         return np.where(back == 0, 0.0, physical / safe).astype(np.float32)
 
     def recovered(self, physical: NDArray[Any]) -> Floats:
-        """(..., dim) what `denormalise` made this of, float32."""
+        """Return (..., dim) float32 that `denormalise` maps to these values."""
         return self.difference(physical - self.shift)
 
     def chosen(self, columns: NDArray[np.intp]) -> Affine:
-        """The same of some dimensions, in the order of `columns`."""
+        """Return the same for some dimensions, in the order of `columns`."""
         return Affine(
             self.shift[columns], self.scale[columns],
             None if self.gain is None else self.gain[columns],
@@ -82,7 +82,7 @@ class Affine:
         )  # fmt: skip
 
     def moved(self, physical: NDArray[Any]) -> int | None:
-        """The first dimension that never moved in training and is elsewhere now; None where all are at their constants.
+        """Return the first dimension that never moved in training and is elsewhere now; None where all are at their constants.
 
         physical: (dim,). A distance of STILL, of 1 or of the value where that is larger, is no distance.
         """
@@ -96,7 +96,7 @@ class Affine:
 def affine(
     mode: str, first: Any, second: Any, where: str, *, eps: float | None = None, source: str = LEROBOT
 ) -> Affine:
-    """Statistics of one mode. Raises ExportError when they are not finite numbers that pair up.
+    """Make statistics of one mode. Raises ExportError when they are not finite numbers that pair up.
 
     mode: a key of MODES; first, second: its two numbers per dimension. eps: None takes the one of `source`, whose formula
     counts.

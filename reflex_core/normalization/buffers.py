@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot 0.3 and older kept its statistics among the weights, in model.safetensors."""
+"""Read the statistics that LeRobot 0.3 and older stored among the weights, in model.safetensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Buffers:
 
 
 def read_buffers(folder: Path) -> Buffers | None:
-    """The statistics among the weights, None where there are none. Raises ExportError where they were never filled."""
+    """Return the statistics among the weights, None where there are none. Raises ExportError where they were never filled."""
     file = folder / WEIGHTS
     if not file.exists():
         return None
@@ -57,12 +57,12 @@ def read_buffers(folder: Path) -> Buffers | None:
 
 
 def _mode(numbers: Mapping[str, Numbers]) -> str:
-    """0.3 stores only the numbers of the mode in use."""
+    """Return the mode by the stored numbers: 0.3 stores only those of the mode in use."""
     return next((mode for mode, parts in MODES.items() if set(parts) <= set(numbers)), IDENTITY)
 
 
 def _written(path: Path) -> dict[str, str]:
-    """The modes that LeRobot's config.json names, where it lies beside the weights."""
+    """Return the modes in LeRobot's config.json, where it is next to the weights."""
     try:
         mapping = read_object(path).get("normalization_mapping")
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which statistics an export is served with: LeRobot's processors, else reflex_config.json, else files beside it."""
+"""Find the statistics an export is served with: LeRobot's processors, else reflex_config.json, else files next to it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _FEATURES = {"state": STATE, "action": ACTION}
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """state, action: None where they go as they are. *_mode: what somebody said about it, '' where nobody did.
+    """state, action: None where they are used as they are. *_mode: as declared, '' where it is not.
 
     pictures: feature (`observation.images.top`) -> mean and deviation of pixels in 0..1, per RGB channel; only where LeRobot's
-    processors normalise pictures. notes: for people to read. files: where the statistics stand.
+    processors normalise images. notes: for the log. files: that hold the statistics.
     """
 
     state: Affine | None = None
@@ -59,7 +59,7 @@ class Normalization:
 def read_normalization(
     path: Path, config: Mapping[str, Any], where: str, processors: Processors | None
 ) -> Normalization:
-    """The statistics of the export at `path`. where: what errors about `config` begin with.
+    """Read the statistics of the export at `path`. where: prefix of errors about `config`.
 
     Raises ExportError where they are missing, ambiguous, no statistics, or contradict each other.
     """
@@ -96,7 +96,7 @@ class _Written:
         return None if block.get("eps") is None else block.number("eps", LEAST_EPS, 1)
 
     def mode(self, name: str) -> str:
-        """mode of `state` or `action`, '' where the block does not say."""
+        """Return the mode of `state` or `action`, '' where the block does not name one."""
         general = self._block.get("mode", "")
         if isinstance(general, Mapping):
             general = general.get(name, "")
@@ -111,7 +111,7 @@ class _Written:
         return str(mode)
 
     def numbers(self, name: str) -> tuple[bool, Affine | None]:
-        """(whether the block holds everything about `state` or `action`, its statistics)."""
+        """Return (whether the block holds everything about `state` or `action`, its statistics)."""
         if name not in self._block:
             return False, None
         own, where = self._block.fields(name), f"{self.where}.{name}"
@@ -126,7 +126,7 @@ class _Written:
         return True, affine(mode, first, second, where, eps=eps, source=self.source)
 
     def normalization(self) -> Normalization | None:
-        """All of it; None where files have to be read."""
+        """Return all of it; None where files have to be read."""
         (state_said, state), (action_said, action) = self.numbers("state"), self.numbers("action")
         if not (state_said or action_said):
             return None
@@ -140,7 +140,7 @@ class _Written:
         )  # fmt: skip
 
     def checked_against(self, found: Normalization) -> Normalization:
-        """What the processors say, if the block says nothing else. Raises ExportError otherwise."""
+        """Return the processors' statistics if the block does not contradict them. Raises ExportError otherwise."""
         pairs = (
             ("state", found.state, found.state_mode, PREPROCESSOR),
             ("action", found.action, found.action_mode, POSTPROCESSOR),
@@ -219,7 +219,7 @@ def _of_step(
 
 
 def _pictures(step: Normalizer, tables: Mapping[Path, Table], dataset: str) -> dict[str, Affine]:
-    """Of every picture that the step normalises and has statistics of."""
+    """Return the statistics of every image that the step normalises and has statistics of."""
     if step.state_file is None:
         return {}
     listed = step.types or {}
@@ -254,7 +254,7 @@ def _of_table(
 
 
 def _of_files(path: Path, written: _Written) -> Normalization:
-    """From the state files without the JSON that belongs to them, or from the weights of LeRobot 0.3."""
+    """Read the state files without the JSON that belongs to them, or the weights of LeRobot 0.3."""
     globs = {"state": "policy_preprocessor", "action": "policy_postprocessor"}
     files = {name: sorted(path.glob(f"{begin}*.safetensors")) for name, begin in globs.items()}
     modes = {name: written.mode(name) or MEAN_STD for name in globs}
@@ -311,7 +311,7 @@ def _other(name: str) -> str:
 def _of_one_file(
     files: Sequence[Path], name: str, mode: str, written: _Written
 ) -> tuple[str, Affine, Path] | None:
-    """(dataset, statistics, file) of `state` or `action`: only one of the files may have them."""
+    """Return (dataset, statistics, file) of `state` or `action`: only one of the files may have them."""
     feature = _FEATURES[name]
     there = {}
     for file in files:
@@ -331,7 +331,7 @@ def _of_one_file(
 
 
 def _of_buffers(path: Path, written: _Written) -> Normalization:
-    """What LeRobot 0.3 kept in model.safetensors; nothing where there is no such file, or none of its buffers in it."""
+    """Read the statistics of LeRobot 0.3 in model.safetensors; nothing where there is no such file, or none of its buffers in it."""
     buffers = read_buffers(path)
     if buffers is None:
         modes = {name: written.mode(name) for name in ("state", "action")}

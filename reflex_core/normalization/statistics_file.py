@@ -20,7 +20,7 @@ Table = Mapping[str, Mapping[str, Numbers]]  # feature -> statistic -> flat numb
 
 
 def read_table(file: Path, keys: Iterable[str] | None = None) -> Table:
-    """Every statistic of a file by feature, flattened. Raises ExportError for a file that is none.
+    """Read every statistic of a file by feature, flattened. Raises ExportError for a file that is none.
 
     keys: only tensors whose name begins with one of these; None takes all. The name is split at its LAST dot, as
     cameras and datasets have dots in theirs.
@@ -52,7 +52,7 @@ def read_table(file: Path, keys: Iterable[str] | None = None) -> Table:
 
 
 def datasets(table: Table, feature: str) -> tuple[str, ...]:
-    """The datasets that have this feature, as their keys begin; '' is a key without a dataset."""
+    """Return the datasets that have this feature, as their keys begin; '' is a key without a dataset."""
     found = []
     for key in table:
         if key == feature:
@@ -63,10 +63,10 @@ def datasets(table: Table, feature: str) -> tuple[str, ...]:
 
 
 def chosen(table: Table, feature: str, dataset: str, where: Path) -> tuple[str, Mapping[str, Numbers]] | None:
-    """(dataset, its statistics) of a feature: of the exact key, of the dataset that is asked for, or of the only one.
+    """Return (dataset, its statistics) of a feature: of the exact key, of the requested dataset, or of the only one.
 
     None where the file has none of the feature. Raises ExportError with the list where several have it and none is
-    asked for, or where the one that is asked for is not there.
+    requested, or where the requested one is missing.
     """
     there = datasets(table, feature)
     named = {prefix: prefix.removesuffix(".buffers").removesuffix(".buffer") for prefix in there}

@@ -19,11 +19,17 @@ UNCALIBRATED = Adaptive(0.0, min_steps=3)  # what a threshold of the user's own 
 def require_adaptive(
     export: Export, contract: Contract, graph: str, threshold: float = 0.0, *, fresh: bool = True
 ) -> Adaptive:
-    """When to stop. graph: file name of the denoise graph. threshold: the user's own; 0 takes the export's.
+    """Return when to stop early.
 
-    fresh: refuse one that was measured on another model_hash or at coarser steps.
+    Args:
+        export: What `open_export` read.
+        contract: Its contract.
+        graph: File name of the denoise graph.
+        threshold: The user's own; 0 takes the export's.
+        fresh: Refuse one that was measured on another model_hash or at coarser steps.
 
-    Raises ConfigurationError where the loop cannot be left early or where nothing says when.
+    Raises:
+        ConfigurationError: The loop cannot be left early, or there is no threshold.
     """
     require_stepped(export, contract, graph)
     block = contract.adaptive
@@ -57,7 +63,7 @@ def require_stepped(export: Export, contract: Contract, graph: str) -> None:
 
 
 def _require_fresh(export: Export, contract: Contract) -> None:
-    """A threshold holds for the weights it was measured on, and for steps that are not finer.
+    """Raise where the threshold was measured on other weights, or at coarser steps.
 
     Finer steps change the velocity less from one to the next, so they would be left too early; coarser ones later.
     """
@@ -78,5 +84,5 @@ def _require_fresh(export: Export, contract: Contract) -> None:
 
 
 def adaptive_block(adaptive: Adaptive, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What reflex_config.json keeps under 'adaptive'."""
+    """Return the block 'adaptive' of reflex_config.json."""
     return {**asdict(adaptive), "measured": dict(measured)}

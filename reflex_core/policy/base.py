@@ -30,11 +30,11 @@ class Prediction:
     Attributes:
         actions: (horizon, action_dim) float32, physical units, the robot's column order; not checked by any guard.
         denoise_steps: How many were taken.
-        tokens_cut: How many tokens the instruction was too long by.
-        stages_ms: What took how long, by stage.
+        tokens_cut: How many tokens of the instruction did not fit.
+        stages_ms: Duration in milliseconds, by stage.
         normalised: (1, horizon, width) float32 as the network made them.
-        cache: What the episode cache said.
-        masked_cameras: Which it would have looked through and had no picture from.
+        cache: What the episode cache reports.
+        masked_cameras: Cameras it reads and had no image from.
     """
 
     actions: Floats
@@ -47,7 +47,7 @@ class Prediction:
 
 
 class Policy(Protocol):
-    """A policy slot's network. Thread-safe. A kind of network is a file beside this one and a row in policy/load.py."""
+    """A policy slot's network. Thread-safe. A kind of network is a file next to this one and a row in policy/load.py."""
 
     export: Export
     contract: Contract
@@ -72,11 +72,11 @@ class Policy(Protocol):
         Args:
             observation: Frames, state (state_dim,) float32 in physical units, instruction.
             seed: Of the start noise, not below 0; policies without noise ignore it.
-            sampling: How many steps, guided by what, left when.
+            sampling: Number of steps, guidance, early stop.
             cancellation: Ends the inference from another thread.
-            episode_id: Whose prefix the cache may have; None shares nothing.
+            episode_id: Of the cached prefix; None shares nothing.
             cache: Of this policy's `prefix_cache`.
-            noise: (1, horizon, width) float32 to start from; None for what the seed gives.
+            noise: (1, horizon, width) float32 to start from; None for the seed's.
 
         Raises:
             ObservationError: An observation it cannot take.
@@ -94,11 +94,11 @@ class Policy(Protocol):
         """Return the network's chunk, (1, horizon, width), for one of two inputs that differ in everything."""
 
     def capture_graphs(self) -> tuple[str, ...]:
-        """Capture the CUDA graphs that were asked for, once, before serving; return what people should know."""
+        """Capture the requested CUDA graphs, once, before serving; return notes for the log."""
 
     @property
     def fell_back(self) -> bool:
-        """True when a GPU was asked for and the policy runs on the CPU, as --allow-cpu-fallback allows."""
+        """True when a GPU was requested and the policy runs on the CPU, as --allow-cpu-fallback allows."""
 
     @property
     def free_horizon(self) -> bool:
@@ -108,15 +108,15 @@ class Policy(Protocol):
         """Raise ConfigurationError where its inference cannot be left early."""
 
     def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
-        """Return when its denoise loop may stop. Raises ConfigurationError where it cannot, or nothing says when."""
+        """Return when its denoise loop may stop. Raises ConfigurationError where it cannot, or there is no threshold."""
 
     def prefix_cache(
         self, max_age_ms: float = 0.0, clock_ns: Callable[[], int] = time.monotonic_ns, *, fresh: bool = True
     ) -> PrefixCache:
-        """Return a new cache of its prefixes. Raises ConfigurationError where a prefix cannot be kept."""
+        """Return a new cache of its prefixes. Raises ConfigurationError where a prefix cannot be cached."""
 
     def rtc(self) -> Rtc:
-        """Return what carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""
+        """Return the real-time chunking of this policy; its `note` tells why it does nothing, where it cannot."""
 
     def physical(self, normalised: Floats, state: Floats | None) -> Floats:
         """Return (horizon, action_dim) of the robot, physical units, from (1, horizon, width) of the network."""

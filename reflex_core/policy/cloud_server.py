@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another server that speaks /act: what it is asked, what of its answer is believed, and when it counts as gone."""
+"""Another server with the same HTTP interface: requests to it, checks of its answers, and the breaker for it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class CloudError(ReflexError):
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """What the other server said, read but not yet believed.
+    """An answer of the other server, parsed but not yet checked.
 
     actions: (n, action_dim) float32. names: empty when it gave none. seed: -1 when it gave none. inference: how it made the
-    chunk, as far as that is told.
+    chunk, as far as it reports that.
     """
 
     actions: Floats
@@ -60,7 +60,7 @@ class CloudAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a chunk must be to stand in for the local policy's."""
+    """What a chunk must be to replace the local policy's."""
 
     names: tuple[str, ...]
     dt_s: float
@@ -71,15 +71,15 @@ class CloudServer(Protocol):
     """The other server. Called from several threads at once."""
 
     def ask(self, request: Request, left_s: float) -> CloudAnswer:
-        """Its answer within `left_s`. Raises CloudError, CancelledError, or ObservationError for a damaged frame."""
+        """Return its answer within `left_s`. Raises CloudError, CancelledError, or ObservationError for a damaged frame."""
         ...
 
     def ready(self) -> bool:
-        """Return whether it says that it serves."""
+        """Return whether it reports that it serves."""
         ...
 
     def close(self) -> None:
-        """Drop the connections; whoever waits for an answer gets a CloudError."""
+        """Drop the connections; waiting callers get a CloudError."""
         ...
 
 
@@ -119,7 +119,7 @@ class CloudBreaker:
         failures: int = CONSECUTIVE_FAILURES,
         every_s: float = PROBE_EVERY_S,
     ) -> None:
-        """ready: asks its /health, on a thread of its own every `every_s` while the breaker is open."""
+        """Start closed. ready: requests its /health, on a thread of its own every `every_s` while the breaker is open."""
         self._ready = ready
         self._every_s = every_s
         self._circuit = CircuitBreaker(failures, on_change=self._changed)
@@ -131,11 +131,11 @@ class CloudBreaker:
         return self._circuit.state != OPEN
 
     def succeeded(self) -> None:
-        """The other server gave a chunk that can be used."""
+        """Count a usable chunk of the other server."""
         self._circuit.succeeded()
 
     def failed(self) -> None:
-        """It did not."""
+        """Count a failure."""
         if not self._stopped.is_set():
             self._circuit.failed("no chunk that can be used")
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Constants:
     """The constants of one policy's state. Thread-safe. passes: let states through that are off them, with a log line.
 
-    notes: what people should know at start.
+    notes: for the log at start.
     """
 
     def __init__(self, slot: StateSlot | None, binding: Binding, *, passes: bool) -> None:

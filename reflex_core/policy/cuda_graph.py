@@ -2,7 +2,7 @@
 """CUDA graphs: a session whose tensors never move, captured at warm-up, compared with eager runs, then replayed.
 
 A captured graph reads and writes the addresses of its capture. So every input is copied into tensors of the session's
-own, and what a run returns is overwritten by the next one.
+own, and the outputs of a run are overwritten by the next one.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Unmeasured:
     """GraphMetrics that counts nothing."""
 
     def captured(self, session: str, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def replayed(self, session: str, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def eager_fallback(self, reason: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def capture_failed(self, session: str, reason: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Stage:
@@ -74,7 +74,7 @@ class _Bound:
 
 
 class StaticSession:
-    """A Session that runs eagerly until `mode` says otherwise. Works on the CPU too, where nothing is captured."""
+    """A Session that runs eagerly until `mode` changes. Works on the CPU too, where nothing is captured."""
 
     def __init__(self, eager: EagerSession, role: str, stage: Stage) -> None:
         self.role, self.stage = role, stage
@@ -161,7 +161,7 @@ class StaticSession:
         self.mode = EAGER
 
     def _ready(self, feeds: Mapping[str, Tensor], cancellation: Cancellation | None) -> _Bound | None:
-        """The static tensors, made at the first call; None where this call must run eagerly."""
+        """Return the static tensors, made at the first call; None where this call must run eagerly."""
         if self.mode == EAGER:
             return None
         if self._bound is None:
@@ -226,7 +226,7 @@ class StaticSession:
 
 
 def open_static(path: Path, placement: Placement, role: str, stage: Stage) -> Session:
-    """A session that can be captured; where onnxruntime refuses that for the graph, a plain one with a note."""
+    """Open a session that can be captured; where onnxruntime refuses that for the graph, a plain one with a note."""
     try:
         return StaticSession(EagerSession(path, placement, stage.invoke), role, stage)
     except ExportError as error:
@@ -243,10 +243,10 @@ def open_static(path: Path, placement: Placement, role: str, stage: Stage) -> Se
 def capture(
     sessions: Sequence[Session], trial: Callable[[int], Floats], tolerance: float = TOLERANCE
 ) -> tuple[str, ...]:
-    """Capture what can be captured, and prove it. Returns what people should know; () when all is well.
+    """Capture what can be captured, and prove it. Returns notes for the log; () when all is well.
 
     trial: runs the whole policy on its input 0 or 1, which differ in everything, and gives the chunk. The replayed
-    chunks of BOTH must be those of eager runs: a graph with stale inputs answers the first one rightly for ever.
+    chunks of BOTH must be those of eager runs: a graph with stale inputs always answers the first one correctly.
     """
     captured = [session for session in sessions if isinstance(session, StaticSession)]
     if not captured:
@@ -277,7 +277,7 @@ def _enter(sessions: Sequence[StaticSession], mode: str) -> None:
 
 
 def _difference(eager: Sequence[Floats], replayed: Sequence[Floats], tolerance: float) -> str:
-    """'' when both chunks agree and can tell a stale input, else why not."""
+    """Return '' when both chunks agree and can reveal a stale input, else why not."""
     allowed = tolerance * max(1.0, *(float(np.abs(chunk).max()) for chunk in eager))
     if float(np.abs(eager[0] - eager[1]).max()) <= 2 * allowed:
         return "two different observations give the same actions, so replays cannot be checked"

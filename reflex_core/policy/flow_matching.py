@@ -93,9 +93,9 @@ class FlowMatchingPolicy:
     def _blamed_on_input(
         self, error: InferenceError, arrays: Arrays, cancellation: Cancellation | None
     ) -> str:
-        """Why it is the input's doing that the network failed; "" where it is the network's own.
+        """Return why the input made the network fail; "" where it is the network's own failure.
 
-        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and pictures of a
+        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and images of a
         size that a graph for any size does not take after all, while it takes the usual one.
         """
         if self._lacks_token(error, arrays):
@@ -109,7 +109,7 @@ class FlowMatchingPolicy:
         return ""
 
     def _lacks_token(self, error: InferenceError, arrays: Arrays) -> bool:
-        """True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
+        """Return True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
         language, found = self.contract.language, OUT_OF_TABLE.search(str(error))
         if found is None or language is None or self._language is None:
             return False
@@ -118,7 +118,7 @@ class FlowMatchingPolicy:
         return missed in arrays[language.tokens] and int(usual.max()) <= last and last > 0
 
     def _works(self, cancellation: Cancellation | None) -> bool:
-        """Whether the network runs on its canary."""
+        """Return whether the network runs on its canary."""
         try:
             with self._fifo_lock.turn(cancellation):
                 return bool(np.isfinite(self.trial(0)).all())
@@ -137,7 +137,7 @@ class FlowMatchingPolicy:
         episode_id: str | None,
         cache: PrefixCache | None,
     ) -> Prediction:
-        """The inference itself. began: when `predict` was called, in seconds of perf_counter."""
+        """Run the inference itself. began: when `predict` was called, in seconds of perf_counter."""
         seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
         prepared = time.perf_counter()
         with self._fifo_lock.turn(cancellation):
@@ -162,7 +162,7 @@ class FlowMatchingPolicy:
 
     @property
     def fell_back(self) -> bool:
-        """True when a GPU was asked for and the policy runs on the CPU, as --allow-cpu-fallback allows."""
+        """True when a GPU was requested and the policy runs on the CPU, as --allow-cpu-fallback allows."""
         return self._layout.fell_back
 
     @property
@@ -171,15 +171,15 @@ class FlowMatchingPolicy:
         return self._layout.free_horizon
 
     def capture_graphs(self) -> tuple[str, ...]:
-        """Capture the CUDA graphs that were asked for; to be called once, before serving.
+        """Capture the requested CUDA graphs; to be called once, before serving.
 
-        Returns what people should know: nothing when all graphs replay what eager runs give, else why they are off.
+        Returns notes for the log: none when all graphs replay what eager runs give, else why they are off.
         """
         with self._fifo_lock.turn(None):
             return capture(self._layout.sessions, self.trial)
 
     def trial(self, number: int) -> Floats:
-        """The network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
+        """Return the network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
         plain = self.canary()
         frames = {
             name: replace(frame, data=np.full_like(frame.data, 127 - 80 * number))
@@ -191,10 +191,10 @@ class FlowMatchingPolicy:
         return self._layout.denoise(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
 
     def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
-        """When its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
+        """Return when its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
 
         fresh: only one that was measured on this very export; a replay repeats what was served.
-        Raises ConfigurationError where it cannot stop early or where nothing says when.
+        Raises ConfigurationError where it cannot stop early or there is no threshold.
         """
         return require_adaptive(
             self.export, self.contract, self._layout.denoise_graph, threshold, fresh=fresh
@@ -207,9 +207,9 @@ class FlowMatchingPolicy:
         *,
         fresh: bool = True,
     ) -> PrefixCache:
-        """A new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
+        """Return a new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
 
-        fresh: as for `adaptive`. Raises ConfigurationError where its prefix cannot be kept or where nothing says when it may.
+        fresh: as for `adaptive`. Raises ConfigurationError where its prefix cannot be cached or there is no threshold.
         """
         layout = self._layout
         return require_cache(
@@ -223,7 +223,7 @@ class FlowMatchingPolicy:
         )
 
     def rtc(self) -> Rtc:
-        """What carries each episode's chunks over to the next; its `note` says why it does nothing, where it cannot."""
+        """Return the real-time chunking of this policy; its `note` tells why it does nothing, where it cannot."""
         return Rtc(self.contract, self.binding)
 
     def require_stepped(self) -> None:
@@ -231,7 +231,7 @@ class FlowMatchingPolicy:
         require_stepped(self.export, self.contract, self._layout.denoise_graph)
 
     def physical(self, normalised: Floats, state: Floats | None) -> Floats:
-        """(1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units.
+        """Convert (1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units.
 
         state: of the observation that it was made from; what relative actions start from.
         """
@@ -239,7 +239,7 @@ class FlowMatchingPolicy:
         return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends))
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
-        """`physical` before the gripper is brought to its ends: what the training library calls the actions."""
+        """Return `physical` before the gripper is moved to its ends: the training library's actions."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
@@ -251,7 +251,7 @@ class FlowMatchingPolicy:
         return actions
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
-        """Every graph input made from the observation, and how many instruction tokens were cut."""
+        """Return every graph input made from the observation, and how many instruction tokens were cut."""
         arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras)
         words = self._state(observation, arrays)
         cut = 0
@@ -268,7 +268,7 @@ class FlowMatchingPolicy:
         return arrays, cut
 
     def _state(self, observation: Observation, arrays: Arrays) -> str:
-        """Put the state where the network wants it; returns its words when that is the prompt."""
+        """Add the state input; return the state as text when the prompt holds it."""
         slot = self.contract.state
         if slot is None:
             return ""
@@ -281,7 +281,7 @@ class FlowMatchingPolicy:
         return state_words(state, slot, self.binding.state_statistics)
 
     def checked_state(self, state: Floats | None) -> Floats:
-        """The state, if it is one this policy takes. Raises ObservationError naming expected and got."""
+        """Return the state, if this policy takes it. Raises ObservationError naming the expected and the actual shape."""
         slot, dim = self.contract.state, self.binding.state_dim
         wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
         if self.binding.state_names:
@@ -297,7 +297,7 @@ class FlowMatchingPolicy:
         return state
 
     def canary(self) -> Observation:
-        """An observation with every shape as in service: what warm-up and probes run on."""
+        """Return an observation with every shape as in service, for warm-up and probes."""
         frames = {}
         for slot in self.contract.images:
             if slot.camera is None:
@@ -320,7 +320,7 @@ def load(
     joint_names: tuple[str, ...],
     options: LoadOptions,
 ) -> FlowMatchingPolicy:
-    """Load an export for a robot (policy/load.py). Raises ConfigurationError, or ExportError, in one sentence."""
+    """Load an export for a robot (policy/load.py). Raises ConfigurationError, or ExportError."""
     layout = load_layout(export, device, intra_op_threads, options)
     fitted = bind(export, layout.contract, embodiment, joint_names)
     if options.chunk_size:

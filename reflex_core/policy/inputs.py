@@ -23,9 +23,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def image_array(frame: Frame, slot: ImageSlot) -> Floats:
-    """(1, 3, height, width) float32, or (1, height, width, 3) where the graph wants channels last.
+    """Return (1, 3, height, width) float32, or (1, height, width, 3) where the graph takes channels last.
 
-    Whole numbers where the graph takes whole numbers.
+    Rounded to integers where the graph takes integers.
     """
     pixels = rgb(frame)
     rows, columns = pixels.shape[:2]
@@ -47,7 +47,7 @@ def image_array(frame: Frame, slot: ImageSlot) -> Floats:
 
 
 def missing_image(slot: ImageSlot) -> Floats:
-    """What the model families feed for a camera the robot lacks, while its mask says so; shared and read-only."""
+    """Return the model family's input for a missing camera, whose mask is False; shared and read-only."""
     height, width = slot.height or 1, slot.width or 1
     return _filled((1, height, width, 3) if slot.channels_last else (1, 3, height, width), slot.fill)
 
@@ -62,9 +62,9 @@ def _filled(shape: tuple[int, ...], value: float) -> Floats:
 def image_arrays(
     slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]
 ) -> Arrays:
-    """Every image input and mask. `cameras` maps a slot's camera to the robot's name for it.
+    """Return every image input and mask. `cameras` maps a slot's camera to the robot's name for it.
 
-    Raises ObservationError when a required camera has no frame, or none of several that may be missing has one.
+    Raises ObservationError when a required camera has no frame, or none of several optional ones has one.
     """
     arrays: Arrays = {}
     for slot in slots:
@@ -89,7 +89,7 @@ def image_arrays(
 
 
 def _taken(frame: Frame, slot: ImageSlot) -> Floats:
-    """The array of a frame. Whatever a picture does to a decoder is the picture's fault, never the model's."""
+    """Return the array of a frame. A failing decoder is the image's fault, never the model's."""
     try:
         return image_array(frame, slot)
     except ObservationError:
@@ -104,22 +104,22 @@ def _taken(frame: Frame, slot: ImageSlot) -> Floats:
 def masked_cameras(
     slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The cameras that the policy reads and that gave no picture, as the robot calls them where it has them."""
+    """Return the cameras that the policy reads and that gave no image, by the robot's names where it has them."""
     wanted = (cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None)
     return tuple(name for name in dict.fromkeys(wanted) if name not in frames)
 
 
 def state_array(state: Floats, slot: StateSlot, statistics: Affine | None) -> Floats:
-    """(1, width) float32: normalised, then zero-padded to the network's width as in training."""
+    """Return (1, width) float32: normalised, then zero-padded to the network's width as in training."""
     row = np.zeros((1, slot.width), dtype=np.float32)
     row[0, : len(state)] = statistics.normalise(state) if statistics is not None else state
     return row
 
 
 def state_words(state: Floats, slot: StateSlot, statistics: Affine | None) -> str:
-    """The state as bin numbers, the way pi0.5 reads it: [-1, 1] in `bins` equal steps (openpi, LeRobot).
+    """Return the state as text of bin numbers, as pi0.5 reads it: [-1, 1] in `bins` equal steps (openpi, LeRobot).
 
-    What lies below is -1, what lies above the last number. A policy that pads counts zeros at the end, too.
+    Values below the range become -1, values above it the last number. A padding policy appends the zeros' bins.
     """
     edges = np.linspace(-1, 1, slot.bins + 1)[:-1]
     normalised = statistics.normalise(state) if statistics is not None else state

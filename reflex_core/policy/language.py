@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the robot is told becomes the tokens of the training text: prompt, then the export's own tokenizer."""
+"""Tokenize instructions: the prompt of training, then the export's own tokenizer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Tokens:
 
 
 class Language:
-    """Turns an instruction into tokens with the export's own tokenizer. Thread-safe."""
+    """The export's own tokenizer with its prompt. Thread-safe."""
 
     def __init__(self, slot: LanguageSlot, path: Path) -> None:
-        """Raises ExportError for files that are no tokenizer."""
+        """Load the tokenizer. Raises ExportError for files that are no tokenizer."""
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
@@ -57,14 +57,14 @@ class Language:
         self._tokens = lru_cache(maxsize=64)(partial(_tokens, tokenizer, slot, pad))
 
     def prompt(self, instruction: str, state: str = "") -> str:
-        """The text the policy was trained on, made from what the robot was told."""
+        """Return the text the policy was trained on for this instruction."""
         return self._slot.prompt.text(instruction, state)
 
     def tokens(self, prompt: str) -> Tokens:
-        """The tokens of a prompt.
+        """Return the tokens of a prompt.
 
-        Raises ObservationError for a text that is no Unicode, unreasonably long, or longer than a policy takes that cuts
-        nothing off.
+        Raises ObservationError for invalid Unicode, for an unreasonably long text, and for one longer than a policy takes that
+        truncates nothing.
         """
         if len(prompt) > LONGEST_PROMPT:
             raise ObservationError(
@@ -95,7 +95,7 @@ class Language:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What tokenizer_config.json says about padding and truncation; a token may be written as an object."""
+    """Read padding and truncation from tokenizer_config.json; a token may be written as an object."""
     try:
         document = read_object(path)
     except FileNotFoundError:

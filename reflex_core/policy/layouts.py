@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes an export comes in: what runs once per observation (prefix) and what makes actions of noise (denoise).
+"""The layouts of exports: what runs once per observation (prefix) and what makes actions of noise (denoise).
 
 decomposed: one prefix graph, then the expert. expert stack: a prefix of several graphs. monolithic: no prefix.
-The denoise graph holds the whole loop (baked) or is one step of it.
+The denoise graph holds the whole loop (fused) or is one step of it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def graph_files(export: Export, variant: str = "") -> dict[str, Path]:
 
 
 def load_placed(export: Export, placement: Placement, options: LoadOptions = PLAIN_LOAD) -> Layout:
-    """`load_layout` on providers that are already chosen."""
+    """Load as `load_layout` does, on providers that are already chosen."""
     config = merged(defaults(export.path, export.config), export.config)
     files = graph_files(export, options.variant)
     sessions = open_sessions(files, placement, options.graph_metrics)
@@ -147,7 +147,7 @@ def _without_absent(config: Config, written: Mapping[str, object], sessions: Map
 
 
 def described(contract: Contract) -> set[str]:
-    """The graph inputs that are made from an observation."""
+    """Return the graph inputs that are made from an observation."""
     names = {slot.input for slot in contract.images}
     names |= {slot.mask for slot in contract.images if slot.mask}
     if contract.language is not None:
@@ -173,7 +173,7 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
 
 
 def _check_flow(export: Export, contract: Contract, last: Session) -> None:
-    """The names of the flow are in the graph, and what comes out has the shape of what goes in."""
+    """Check that the names of the flow are in the graph, and that its output has the shape of its input."""
     config = export.config_path
     keys = ("noise",) if contract.fused else ("x", "time")
     for key in keys:
@@ -198,7 +198,7 @@ def _check_flow(export: Export, contract: Contract, last: Session) -> None:
 
 
 def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None:
-    """What was trained with fixed rows takes one time per row."""
+    """Check that a network trained with fixed rows takes one time per row."""
     if contract.rtc.mode != PREFIX:
         return
     name = contract.flow_names.get("time", "")
@@ -276,7 +276,7 @@ def _stepped(contract: Contract, session: Session) -> Denoise:
 def _vlm_stack(
     export: Export, config: Config, contract: Contract, sessions: Mapping[str, Session]
 ) -> tuple[Prefix, tuple[str, ...], list[str]]:
-    """Vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
+    """Load vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
     vision, text, prefill = (sessions[role] for role in ("vision", "text", "prefill"))
     image_name, text_name = _only_input(vision), _only_input(text)
     _check_vlm_stack(export, contract, image_name, text_name, prefill)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of networks by name: a new one is a file beside this one, and a row here."""
+"""The kinds of networks by name: a new one is a file next to this one, and a row here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_policy(
         options: Which files, sessions, steps and chunk length.
 
     Raises:
-        ConfigurationError: Export and robot do not go together (ExportError: the export alone), in one sentence.
+        ConfigurationError: Export and robot do not fit (ExportError: the export alone is faulty).
     """
     return KINDS[row_of(export.config).policy](
         export, embodiment, device, intra_op_threads, joint_names, options

@@ -15,7 +15,7 @@ from reflex_core.policy.session import EagerSession, Session
 
 
 def variants(export: Export) -> tuple[str, ...]:
-    """The names under `variants` in reflex_config.json, in its order; () where it lists none. Raises ExportError."""
+    """Return the names under `variants` in reflex_config.json, in its order; () where it lists none. Raises ExportError."""
     listed = export.config.get("variants") or {}
     if not isinstance(listed, Mapping) or not all(isinstance(entry, Mapping) for entry in listed.values()):
         raise ExportError(
@@ -25,7 +25,7 @@ def variants(export: Export) -> tuple[str, ...]:
 
 
 def varied(export: Export, config: Config, variant: str) -> Config:
-    """The configuration with the graphs of the variant; '' is the export as it is. Raises ConfigurationError."""
+    """Return the configuration with the graphs of the variant; '' is the export as it is. Raises ConfigurationError."""
     if not variant:
         return config
     names = variants(export)
@@ -38,9 +38,9 @@ def varied(export: Export, config: Config, variant: str) -> Config:
 
 
 def tuned(export: Export, config: Config, options: LoadOptions, sessions: Mapping[str, Session]) -> Config:
-    """The configuration with the steps and chunk size asked for. Raises ConfigurationError where it has no steps.
+    """Return the configuration with the requested steps and chunk size. Raises ConfigurationError where it has no steps.
 
-    A chunk size is told to the graphs only where their action axis is free; elsewhere the chunk is cut (`fit`).
+    A chunk size is an input of the graphs only where their action axis is free; elsewhere the chunk is cut (`fit`).
     """
     flow = config.get("flow") or {}
     if options.denoise_steps not in (0, config.get("num_denoising_steps")):
@@ -55,7 +55,7 @@ def tuned(export: Export, config: Config, options: LoadOptions, sessions: Mappin
 
 
 def free_horizon(flow: Mapping[str, object], sessions: Mapping[str, Session]) -> bool:
-    """True when the graphs take a chunk of any length."""
+    """Return True when the graphs take a chunk of any length."""
     start = flow.get("noise") or flow.get("x")
     shapes = [session.inputs[str(start)].shape for session in sessions.values() if start in session.inputs]
     return any(len(shape) == 3 and shape[1] is None for shape in shapes)
@@ -64,7 +64,7 @@ def free_horizon(flow: Mapping[str, object], sessions: Mapping[str, Session]) ->
 def open_sessions(
     files: Mapping[str, Path], placement: Placement, metrics: GraphMetrics | None
 ) -> dict[str, Session]:
-    """One session per graph, by role. Raises ExportError, or ConfigurationError for a silent CPU fallback."""
+    """Open one session per graph, by role. Raises ExportError, or ConfigurationError for a silent CPU fallback."""
     if not placement.static:
         return {role: EagerSession(path, placement) for role, path in files.items()}
     stage = Stage(metrics)

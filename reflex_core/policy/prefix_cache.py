@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The episode cache: the prefix of an earlier observation stands in while nothing that it was made of has changed."""
+"""The episode cache: reuse the prefix of an earlier observation while none of its inputs has changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a prefix was made of. thumbnails: (16, 16, 3) float32 per picture, each channel's range is 1.
+    """The inputs of a prefix. thumbnails: (16, 16, 3) float32 per image, each channel's range is 1.
 
     exact: every other input, which must be the same to the byte. at_ns: when it was seen, monotonic; stamp_ns: on the
     robot's clock, 0 when unknown.
@@ -51,7 +51,7 @@ class Seen:
     stamp_ns: int
 
     def older_ms(self, now: Seen) -> float:
-        """How much older it is than `now`; negative when it is from after it."""
+        """Return how much older it is than `now`, in ms; negative when it is newer."""
         if self.stamp_ns and now.stamp_ns:
             return (now.stamp_ns - self.stamp_ns) * 1e-6
         return (now.at_ns - self.at_ns) * 1e-6
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the cache says to an observation; `why` names what has changed when it is a miss."""
+    """Result of a look-up; `why` names what has changed when it is a miss."""
 
     prefix: Tensors | None
     status: str
@@ -112,12 +112,12 @@ class PrefixCache:
 
     @property
     def size_bytes(self) -> int:
-        """What the kept prefixes take."""
+        """Memory of the cached prefixes."""
         with self._lock:
             return sum(kept.size_bytes for kept in self._kept.values())
 
     def seen(self, observation: Observation, arrays: Arrays) -> Seen:
-        """What must not change, of the inputs made from an observation."""
+        """Return what must not change, of the inputs made from an observation."""
         return Seen(
             tuple(thumbnail(arrays[slot.input], slot) for slot in self._images),
             tuple(_content(arrays[name]) for name in self._exact if name in arrays),
@@ -126,7 +126,7 @@ class PrefixCache:
         )
 
     def find(self, episode_id: str | None, seen: Seen) -> Found:
-        """The prefix of this episode if it still holds. Requests without an episode share nothing."""
+        """Return the prefix of this episode if it is still valid. Requests without an episode share nothing."""
         if episode_id is None:
             return NOTHING_KEPT
         with self._lock:
@@ -149,7 +149,7 @@ class PrefixCache:
         return "" if same else "image"
 
     def keep(self, episode_id: str | None, seen: Seen, prefix: Tensors) -> None:
-        """Keep a prefix that was just made; must be called before the next one is."""
+        """Store a prefix that was just made; must be called before the next one is."""
         if episode_id is None:
             return
         size = sum(_size_bytes(tensor) for tensor in prefix.values())
@@ -164,21 +164,21 @@ class PrefixCache:
                 total -= self._kept.pop_oldest()[1].size_bytes
 
     def forget(self, episode_id: str | None) -> None:
-        """The episode begins anew."""
+        """Drop the prefix of an episode that begins anew."""
         with self._lock:
             self._kept.pop(episode_id or "")
 
 
 def image_change(before: Floats, now: Floats) -> float:
-    """The largest change of one cell in one colour, as a share of the pixels' range.
+    """Return the largest change of one cell in one colour, as a share of the pixels' range.
 
-    Not the mean: a block that moves is small in the picture, and the mean of an arm that settles is larger.
+    Not the mean: a block that moves is small in the image, and the mean of an arm that settles is larger.
     """
     return float(np.abs(now - before).max())
 
 
 def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:
-    """(16, 16, 3) float32 means of a network input (1, 3, h, w) or (1, h, w, 3); one unit is a channel's whole range."""
+    """Return (16, 16, 3) float32 means of a network input (1, 3, h, w) or (1, h, w, 3); one unit is a channel's whole range."""
     height, width = picture.shape[1:3] if slot.channels_last else picture.shape[2:4]
     stride = max(1, min(height * width // ENOUGH_PIXELS, height // (4 * THUMBNAIL)))
     if slot.channels_last:
@@ -191,7 +191,7 @@ def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:
 
 
 def refusal(contract: Contract, inputs: Sequence[str]) -> str:
-    """Why a prefix that reads `inputs` cannot be kept; empty when it can."""
+    """Return why a prefix that reads `inputs` cannot be cached; empty when it can."""
     if not inputs:
         return "it has no prefix of its own: the whole network is one graph"
     state = contract.state
@@ -212,11 +212,19 @@ def require_cache(
     *,
     fresh: bool = True,
 ) -> PrefixCache:
-    """A cache for this export. max_age_ms: the user's own; 0 takes the export's.
+    """Return a cache for this export.
 
-    fresh: refuse a threshold that was measured on another model_hash.
+    Args:
+        export: What `open_export` read.
+        contract: Its contract.
+        inputs: The arrays that the prefix reads.
+        overwritten: Whether its next run writes into the tensors of this one.
+        max_age_ms: The user's own; 0 takes the export's.
+        clock_ns: Monotonic.
+        fresh: Refuse a threshold that was measured on another model_hash.
 
-    Raises ConfigurationError where its prefix cannot be kept or where nobody measured when it may be.
+    Raises:
+        ConfigurationError: Its prefix cannot be cached, or no threshold was measured.
     """
     if why := refusal(contract, inputs):
         raise ConfigurationError(f"{FLAG}: {export.path}: {why}; leave the flag out", "prefix-cache-layout")

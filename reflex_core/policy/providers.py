@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of onnxruntime's providers a policy runs on, with which options, and what that is called in public."""
+"""Choose onnxruntime's providers for a policy, their options, and the public name of the choice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GraphMetrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How an export is loaded, beyond device and threads; the defaults are what the export says itself.
+    """How an export is loaded, beyond device and threads; the defaults are the export's own values.
 
     providers: onnxruntime's names, best first, or cpu, cuda, tensorrt; they win over the device.
     variant: a key of `variants` in reflex_config.json. denoise_steps, chunk_size: 0 as configured.
@@ -61,8 +61,8 @@ PLAIN_LOAD = LoadOptions()
 class Placement:
     """Where the graphs of one export run. `static`: their tensors keep their addresses, as CUDA graphs need.
 
-    notes: what people should know about the choice. engines: where TensorRT keeps what it built. lacking: a GPU was
-    asked for that this onnxruntime has no provider for.
+    notes: for the log. engines: TensorRT's cache directory. lacking: a GPU was
+    requested that this onnxruntime has no provider for.
     """
 
     providers: tuple[str, ...]
@@ -79,16 +79,16 @@ class Placement:
         return self.static and self.providers[0] == CUDA
 
     def fell_back(self, active: Iterable[Sequence[str]]) -> bool:
-        """True when a GPU was asked for and some graph runs on the CPU; `active`: each graph's providers."""
+        """Return True when a GPU was requested and some graph runs on the CPU; `active`: each graph's providers."""
         return self.lacking or (self.providers[0] in GPU and any(names[0] not in GPU for names in active))
 
     def with_options(self) -> list[tuple[str, dict[str, str]]]:
-        """What onnxruntime.InferenceSession takes as `providers`."""
+        """Return the argument `providers` of onnxruntime.InferenceSession."""
         return [(name, _options(name, self)) for name in self.providers]
 
 
 def providers_for(device: str) -> list[str]:
-    """The providers to ask for, best first. Raises ConfigurationError when the device is not in this onnxruntime."""
+    """Return the providers to request, best first. Raises ConfigurationError when the device is not in this onnxruntime."""
     available = ort.get_available_providers()
     if device == "auto":
         device = "cuda" if CUDA in available else "cpu"
@@ -102,12 +102,12 @@ def providers_for(device: str) -> list[str]:
 
 
 def require_provider(device: str, providers: Sequence[str]) -> None:
-    """Raise ConfigurationError where this onnxruntime has not what the settings ask for."""
+    """Raise ConfigurationError where this onnxruntime lacks what the settings request."""
     _ = _named(providers) if providers else providers_for(device)
 
 
 def wants_gpu(device: str, providers: Sequence[str]) -> bool:
-    """True when a policy with these settings would be put on a GPU."""
+    """Return True when a policy with these settings would be put on a GPU."""
     try:
         chosen = _named(providers) if providers else providers_for(device)
     except ConfigurationError:
@@ -160,7 +160,7 @@ def _named(names: Sequence[str]) -> list[str]:
 
 
 def _say_without_cuda(chosen: Sequence[str], metrics: GraphMetrics | None, notes: list[str]) -> None:
-    """A flag that speeds up a GPU must not keep the same command line from serving where there is none."""
+    """Note, but do not refuse, an option that only speeds up a GPU: the same command line serves without one."""
     if chosen[0] == CUDA:
         return
     notes.append(
@@ -172,7 +172,7 @@ def _say_without_cuda(chosen: Sequence[str], metrics: GraphMetrics | None, notes
 
 
 def started(placement: Placement, active: Sequence[str], path: Path) -> str:
-    """'' when the graph runs where it should, else a note. Raises ConfigurationError for a silent CPU fallback."""
+    """Return '' when the graph runs where it should, else a note. Raises ConfigurationError for a silent CPU fallback."""
     wanted = placement.providers[0]
     if wanted in active:
         return ""
@@ -185,13 +185,13 @@ def started(placement: Placement, active: Sequence[str], path: Path) -> str:
 
 
 def inference_mode(sessions: Sequence[Sequence[str]]) -> str:
-    """onnx_trt_fp16, onnx_gpu or onnx_cpu, after the active providers of every graph: the slowest place counts."""
+    """Return onnx_trt_fp16, onnx_gpu or onnx_cpu, by the active providers of every graph: the slowest one counts."""
     modes = [MODES.get(active[0], "onnx_cpu") for active in sessions]
     return max(modes, key=("onnx_trt_fp16", "onnx_gpu", "onnx_cpu").index)
 
 
 def engine_cache(export_path: Path) -> Path:
-    """A directory for TensorRT's engines: in the export, else in the user's cache. Raises ConfigurationError."""
+    """Return a directory for TensorRT's engines: in the export, else in the user's cache. Raises ConfigurationError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     own = export_path.resolve()
     tried = (own / ".ort_trt", cache / "reflex" / "tensorrt" / f"{own.parent.name}_{own.name}")
@@ -228,7 +228,7 @@ def _options(name: str, placement: Placement) -> dict[str, str]:
 
 
 def session_options(intra_op_threads: int) -> Any:
-    """The onnxruntime.SessionOptions of every graph. threads 0: one per physical core."""
+    """Return the onnxruntime.SessionOptions of every graph. threads 0: one per physical core."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1

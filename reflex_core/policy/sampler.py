@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From noise to actions: the Euler loop of flow matching, and where the noise comes from."""
+"""Integrate flow matching from noise to actions with explicit Euler, and make the start noise."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ EPSILON = 1e-8  # a velocity of zero has no relative change
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request wants its chunk sampled.
+    """How the chunk of one request is sampled.
 
     steps: Euler steps over the whole interval, None as configured. adaptive: stop when the flow is straight.
     watch: called before each stride with x and the velocity there, both (1, horizon, width) float32.
-    guidance: the previous chunk, where it has a say in this one.
+    guidance: by the previous chunk, None without.
     """
 
     steps: int | None = None
@@ -35,19 +35,28 @@ PLAIN = Sampling()
 
 
 def start_noise(seed: int, shape: tuple[int, ...]) -> Floats:
-    """Standard normal float32 noise that depends on seed and shape alone (numpy Philox)."""
+    """Return standard normal float32 noise that depends on seed and shape alone (numpy Philox)."""
     return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
 
 
 def euler(
     velocity: Velocity, noise: Floats, flow: Flow, sampling: Sampling = PLAIN, width: int | None = None
 ) -> tuple[Floats, int]:
-    """Integrate the flow. Returns (1, horizon, width)-shaped actions in the policy's units and the steps taken.
+    """Integrate the flow with explicit Euler steps.
 
-    x <- x + dt * v(x, t) with dt = (end - start) / steps: Lipman et al., Flow Matching, 2210.02747, explicit Euler.
-    With `sampling.guidance` v is what the previous chunk makes of it, and convergence is judged on that.
+    x <- x + dt * v(x, t) with dt = (end - start) / steps: Lipman et al., Flow Matching, 2210.02747.
+    With `sampling.guidance` v is the guided velocity, and convergence is judged on that.
     With `sampling.adaptive` the last stride covers all the time that is left, so the noise is always gone.
-    width: how many columns are actions; what pads them does not decide when to stop.
+
+    Args:
+        velocity: (actions, flow time) -> velocity, both (1, horizon, width) float32.
+        noise: (1, horizon, width) float32.
+        flow: Direction and steps.
+        sampling: Of this request.
+        width: Columns that are actions; padding does not decide when to stop.
+
+    Returns:
+        (1, horizon, width) actions in the policy's units, and the steps taken.
     """
     steps = sampling.steps or flow.steps
     dt = (flow.end - flow.start) / steps
@@ -86,12 +95,12 @@ def _finished(x: Floats, guidance: Guidance | None) -> Floats:
 
 
 def relative_change(before: Floats, after: Floats, width: int | None = None) -> float:
-    """|after - before| / |before| (Euclidean norms over the whole chunk) of the first `width` columns."""
+    """Return |after - before| / |before| (Euclidean norms over the whole chunk) of the first `width` columns."""
     difference = float(np.linalg.norm(after[..., :width] - before[..., :width]))
     return difference / (float(np.linalg.norm(before[..., :width])) + EPSILON)
 
 
 def is_straight(changes: Sequence[float], adaptive: Adaptive) -> bool:
-    """Whether to stop now: `changes` are the relative changes so far, one fewer than there were steps."""
+    """Return whether to stop now: `changes` are the relative changes so far, one fewer than there were steps."""
     enough = len(changes) + 1 >= adaptive.min_steps and len(changes) >= adaptive.patience
     return enough and all(change < adaptive.threshold for change in changes[-adaptive.patience :])

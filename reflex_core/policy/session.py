@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One ONNX Runtime session: calls whose tensors stay on the session's device, and that can be cancelled."""
+"""One ONNX Runtime session: calls whose tensors stay on the session's device and can be cancelled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 class Session(Protocol):
-    """A loaded graph. Not for two threads at once: the policy that owns it takes turns."""
+    """A loaded graph. Not for two threads at once: the policy that owns it has the lock."""
 
     @property
     def path(self) -> Path: ...
@@ -51,13 +51,13 @@ class Session(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know about how it runs."""
+        """Notes for the log about how it runs."""
 
     def tensor(self, name: str, array: NDArray[Any]) -> Tensor:
-        """The array as this graph's input `name`: its dtype, on its device."""
+        """Return the array as this graph's input `name`: its dtype, on its device."""
 
     def run(self, feeds: Mapping[str, Tensor], cancellation: Cancellation | None = None) -> dict[str, Tensor]:
-        """All outputs by name, left on the device. `feeds` holds a tensor for every input."""
+        """Return all outputs by name, left on the device. `feeds` holds a tensor for every input."""
 
     def repeated(
         self,
@@ -68,7 +68,7 @@ class Session(Protocol):
         shape: tuple[int, ...],
         cancellation: Cancellation | None = None,
     ) -> Callable[[Floats, float], Floats]:
-        """A call for the denoise loop: everything is bound once, `state` and `time` are overwritten on each call.
+        """Return a call for the denoise loop: everything is bound once, `state` and `time` are overwritten on each call.
 
         The returned function takes float32 of `shape` and the flow time, and gives the float32 output, also `shape`.
         """
@@ -152,11 +152,11 @@ class EagerSession:
         return call
 
     def empty(self, dtype: type[np.generic], shape: tuple[int, ...]) -> Tensor:
-        """A tensor on the session's device, its content undefined."""
+        """Return an uninitialised tensor on the session's device."""
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
 
     def bound(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Any:
-        """An onnxruntime.IOBinding of exactly these tensors; the caller keeps them alive."""
+        """Return an onnxruntime.IOBinding of exactly these tensors; the caller keeps them alive."""
         binding = self._ort.io_binding()
         for name in self.inputs:
             binding.bind_ortvalue_input(name, inputs[name])
@@ -165,7 +165,7 @@ class EagerSession:
         return binding
 
     def replay(self, binding: Any) -> None:
-        """Run with the binding's own tensors, captured where that is asked for. Cannot be cancelled half way.
+        """Run with the binding's own tensors, captured where requested. Cannot be cancelled half way.
 
         No run options: a graph that is terminated during capture leaves the CUDA stream unusable.
         """

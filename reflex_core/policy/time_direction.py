@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way a GR00T step really runs, where its export does not say."""
+"""Detect the time direction of a GR00T step where its export does not declare it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from reflex_core.policy.session import Session
 def directed(
     contract: Contract, step: Session, config: Mapping[str, Any]
 ) -> tuple[Contract, tuple[str, ...]]:
-    """Return the contract with time the way the graph is defined, and what people should know about it.
+    """Return the contract with the time direction of the graph, and notes for the log.
 
     GR00T runs from 0 to 1. Exports of its action head for the loop of other families (reflex 0.x: 1 to 0) look the same
-    from outside, but some divide by the time and give no number at 0. Only where the export does not say, the network reads
-    nothing of an observation, and one step at 0 is not finite while one at 1 is, the loop is turned round.
+    from outside, but some divide by the time and are not finite at 0. Only where the export does not declare it, the network
+    reads nothing of an observation, and one step at 0 is not finite while one at 1 is, the loop is reversed.
     config: what the export itself wrote.
     """
     names, flow = contract.flow_names, contract.flow

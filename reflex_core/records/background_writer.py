@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 class BackgroundWriter(Generic[Item]):
     """A batch queue whose records are written, or lost and counted, and never waited for.
 
-    After a failure `problem` says why, and what comes within `retry_s` is lost without an attempt; the first attempt
+    After a failure `problem` holds the reason, and records within `retry_s` are lost without an attempt; the first attempt
     that succeeds ends that.
     """
 
@@ -43,7 +43,7 @@ class BackgroundWriter(Generic[Item]):
             handler: is given every batch, on the thread; it writes inside `attempt`.
             slug: what `problem` begins with.
             failed: is called at each failure, before `problem` changes: it is empty where all was well.
-            recovered: is called when writing succeeds again, while `problem` still says what is over.
+            recovered: is called when writing succeeds again, while `problem` still holds the reason.
             errors: what counts as a failure to write; anything else is a fault, which the queue logs.
             retry_s: seconds from a failure to the next attempt.
             flush_interval_s, max_items, max_bytes, at_once: of the queue.
@@ -109,7 +109,7 @@ class BackgroundWriter(Generic[Item]):
         self._lost += count
 
     def fail(self, error: Exception) -> None:
-        """Begin or prolong the time without attempts, for an error that came outside of one."""
+        """Begin or prolong the time without attempts, for an error from outside of one."""
         self._retry_at_s = time.monotonic() + self._retry_s
         self._on_failure(error)
         self._problem = f"{self._slug}: {getattr(error, 'strerror', None) or error}"

@@ -48,8 +48,8 @@ class Recorder(Watched, Protocol):
 
 
 class ConnectTracing(Protocol):
-    """Opens the recorder that turns requests into spans. It is given to the engine, because the core speaks no HTTP."""
+    """Opens the recorder that turns requests into spans. It is given to the engine, because the core has no HTTP."""
 
     def __call__(self, settings: Settings, models: Mapping[str, str], embodiment: str) -> Recorder:
-        """models: the export directory of each policy slot. Raises ConfigurationError."""
+        """Return the recorder. models: the export directory of each policy slot. Raises ConfigurationError."""
         ...

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay: recorded requests run again, and what came out compared with what was recorded."""
+"""Replay: run recorded requests again, and compare the answers with the recorded ones."""

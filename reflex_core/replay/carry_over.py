@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an episode carries from one recorded chunk to the next: the guidance of real-time chunking, the kept prefix."""
+"""State from one recorded chunk of an episode to the next: the guidance of real-time chunking, the cached prefix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CarryOver:
     """
 
     def __init__(self, policy: Policy, recorded: Mapping[str, Any], same: bool) -> None:
-        """recorded: the settings in the trace's header. same: the policy has the weights that were recorded."""
+        """Start without state. recorded: the settings in the trace's header. same: the policy has the recorded weights."""
         self._policy = policy
         self._guidance = RecordedGuidance(policy)
         self._now_ns = 0
@@ -40,7 +40,7 @@ class CarryOver:
             return None
 
     def at(self, record: Recorded) -> None:
-        """Set the cache's clock to where it stood when the request came."""
+        """Set the cache's clock to its time when the request arrived."""
         answered_ns = timestamp_ns(record.timestamp)
         if answered_ns is not None:
             self._now_ns = answered_ns - int(record.total_ms * 1e6)
@@ -60,10 +60,10 @@ class CarryOver:
         return found
 
     def keep(self, record: Recorded, made: Floats) -> None:
-        """Remember a chunk for the next one. made: (1, horizon, width), the network's own of this replay.
+        """Store a chunk for the next one. made: (1, horizon, width), the network's own of this replay.
 
-        What guides is what the robot was told: the recorded chunk. Where the replay came to the same bytes its own numbers
-        are those of the recording; else the recorded ones are brought back to the network's units.
+        The recorded chunk, which the robot was commanded, is what guides. Where the replay made the same bytes its own numbers
+        are those of the recording; else the recorded ones are converted to the network's units.
         """
         if not record.request_id:
             return

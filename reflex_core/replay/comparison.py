@@ -18,7 +18,7 @@ MODES = (ACTIONS, LATENCY, CACHE)
 class Source(Protocol):
     """A trace or a bag. Iterate once. Raises TraceError when it cannot be read.
 
-    warnings: what was read around; damage: those of them that mean that records are missing or torn. fraction: how
+    warnings: what was skipped; damage: those of them that mean that records are missing or incomplete. fraction: how
     much has been read, 0 to 1.
     """
 
@@ -135,7 +135,7 @@ class CacheDiff:
 class RequestDiff:
     """One replayed request. error: why there is nothing to compare; then it has failed in every mode.
 
-    A mode that was not asked for is None. steps: denoise steps recorded and replayed.
+    A mode that was not requested is None. steps: denoise steps recorded and replayed.
     """
 
     seq: int

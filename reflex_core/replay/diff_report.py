@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine-readable report, written while the replay goes on: `header`, `per_request_diffs`, then `summary`."""
+"""Write the machine-readable report while the replay goes on: `header`, `per_request_diffs`, then `summary`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reflex_core.replay.summary import Tally, Totals
 
 @contextmanager
 def writing(where: object) -> Iterator[None]:
-    """Raise an OSError in here, which is about the report, as a TraceError that says so; a reader that has gone is no error."""
+    """Raise an OSError in here, which is about the report, as a TraceError about it; a closed pipe is no error."""
     try:
         yield
     except BrokenPipeError:
@@ -33,7 +33,7 @@ def writing(where: object) -> Iterator[None]:
 class Report:
     """One JSON object on a stream. Every request is written when it is done, so nothing piles up.
 
-    where: what the report is called in errors. Raises TraceError when it cannot be written.
+    where: the report's name in errors. Raises TraceError when it cannot be written.
     """
 
     def __init__(self, stream: BinaryIO, header: Mapping[str, Any], where: object = "-") -> None:
@@ -58,7 +58,7 @@ class Report:
 
 
 def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any]:
-    """Return one entry of `per_request_diffs`; a mode that was not asked for is left out."""
+    """Return one entry of `per_request_diffs`; a mode that was not requested is left out."""
     document: dict[str, Any] = {"seq": made.seq, "slot": made.slot}
     if made.error:
         return document | {"error": made.error}
@@ -104,7 +104,7 @@ def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any
 
 
 def summary_document(totals: Totals, plan: Plan, **told: Any) -> dict[str, Any]:
-    """Return the `summary`. told: what the caller knows: trace_file, model, exit_code, warnings."""
+    """Return the `summary`. told: the caller's fields: trace_file, model, exit_code, warnings."""
     return {
         **told,
         "diff_mode": "all" if len(plan.modes) > 1 else plan.modes[0],

@@ -203,7 +203,7 @@ def _worse(points: Sequence[Point]) -> Point:
 
 
 def _share(difference: float, allowed: float) -> float:
-    """Infinite where there is a difference and none is allowed, or where it is no number."""
+    """Return the difference as a share of the allowed one; infinite where none is allowed, or where it is no number."""
     if difference == 0:
         return 0.0
     return difference / allowed if allowed > 0 and math.isfinite(difference) else math.inf

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A replay as PNG pictures: actions per joint, recorded against replayed, and histograms of the latency. Needs matplotlib."""
+"""Draw a replay as PNG images: actions per joint, recorded against replayed, and histograms of the latency. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def prepare(directory: Path) -> None:
 
 
 def draw(kept: Kept, directory: Path, tolerances: Tolerances, units: Mapping[str, str]) -> str:
-    """Write all pictures, then remove those of an earlier replay, and say in a sentence which there are.
+    """Write all images, then remove those of an earlier replay, and return a sentence that names them.
 
-    Raises TraceError when one cannot be written, or would take the place of a picture that no replay has drawn.
+    Raises TraceError when one cannot be written, or would replace an image that no replay has drawn.
     """
     records, tracks = kept.chosen(), kept.tracks()
     made: dict[str, Callable[[], Figure]] = {
@@ -230,7 +230,7 @@ def _apart(axes: Axes, times: Any, difference: Floats, allowed: Any) -> None:
 def _name_joint(
     axes: Axes, name: str, units: Mapping[str, str], differences: Floats, allowed: Floats
 ) -> None:
-    """The joint's name, and in bold by how much it fails."""
+    """Write the joint's name, and in bold by how much it fails."""
     judged = np.isfinite(allowed) | ~np.isfinite(
         differences
     )  # chunks of another shape are not judged by joint
@@ -278,12 +278,12 @@ def _row_times(dt_s: float | None) -> tuple[float, str]:
 
 
 def _steps(rows: Floats) -> Any:
-    """Row i is to be reached (i + 1) steps after the observation."""
+    """Return the times of the rows: row i is to be reached (i + 1) steps after the observation."""
     return np.arange(1, len(rows) + 1, dtype=np.float64)
 
 
 def _edges(values: Any) -> Any:
-    """At most 30 bins over what is not extreme; the rest counts in the outer ones, so that a hiccup hides nothing."""
+    """Return at most 30 bins over what is not extreme; the rest counts in the outer ones, so that a hiccup hides nothing."""
     low, high = np.percentile(values, [0.5, 99.5])
     if high - low < 1e-9 * max(abs(high), 1.0):
         low, high = low - 0.5, high + 0.5
@@ -295,12 +295,12 @@ def _within(values: Any, edges: Any) -> Any:
 
 
 def _finite(values: Floats) -> Floats:
-    """Infinity has no place on a paper: a gap, as NaN."""
+    """Replace infinity by NaN, which is drawn as a gap."""
     return np.where(np.isfinite(values), values, np.float32(np.nan))
 
 
 def _short(text: str, length: int) -> str:
-    """Return a name from a trace as it may stand in a picture: no control characters, no formula, not too long."""
+    """Return a name from a trace for an image: no control characters, no formula, not too long."""
     plain = "".join(character if character.isprintable() else "?" for character in text).replace("$", r"\$")
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
@@ -310,6 +310,6 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a replay has drawn it: the picture itself says so, near its beginning."""
+    """Return whether a replay has drawn it, by the image's own metadata near its beginning."""
     with path.open("rb") as stream:
         return f"{MARK}\0{MADE_BY}".encode() in stream.read(1024)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a recorded request: from the trace, or found by their hash among files."""
+"""Read the images of a recorded request: from the trace, or found by their hash among files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ImageFiles:
         return len(self._paths)
 
     def frame(self, sha256: str) -> Frame | None:
-        """Return the picture with that hash, not yet decoded; None where there is none."""
+        """Return the image with that hash, not yet decoded; None where there is none."""
         path = self._paths.get(sha256)
         if path is None:
             return None
@@ -48,9 +48,9 @@ class ImageFiles:
 
 
 def frames_of(record: Recorded, files: ImageFiles | None, first_camera: str) -> Mapping[str, Frame]:
-    """Return every recorded camera's frame by the robot's name for it. Raises TraceError for one that cannot be had.
+    """Return every recorded camera's frame by the robot's name for it. Raises TraceError for a missing one.
 
-    first_camera: whose picture it is where the writer kept one image without a name.
+    first_camera: the camera of an image that the writer stored without a name.
     """
     frames: dict[str, Frame] = {}
     for camera, image in record.images.items():

@@ -40,7 +40,7 @@ class Plan:
 
 
 def modes_of(diff_mode: str) -> tuple[str, ...]:
-    """Return the modes that a `--diff` asks for."""
+    """Return the modes that a `--diff` requests."""
     return MODES if diff_mode == ALL else (diff_mode,)
 
 
@@ -75,7 +75,7 @@ def limited(source: Source, limit: int) -> Iterator[Recorded]:
 def why_left_out(record: Recorded) -> str:
     """Return why there is nothing to run again; empty where there is.
 
-    A hold that the guard put in the place of a policy's chunk is run again: the chunk stands in raw_actions.
+    A hold that the guard put in the place of a policy's chunk is run again: the chunk is in raw_actions.
     """
     if record.error is not None:
         return "error"
@@ -134,7 +134,7 @@ def hashes_of(header: Mapping[str, Any], slot: str) -> tuple[str, str]:
 
 
 def require_images(header: Mapping[str, Any], path: object, *, has_files: bool) -> None:
-    """Raise TraceError where the trace has no pictures and they cannot be found elsewhere."""
+    """Raise TraceError where the trace has no images and they cannot be found elsewhere."""
     mode = image_mode(header)
     if mode == "hash_only" and not has_files:
         raise TraceError(

@@ -17,7 +17,7 @@ OpenBag = Callable[[Path], Source]
 
 
 def open_source(path: Path, open_bag: OpenBag | None = None) -> Source:
-    """Open a trace file, or return what `open_bag` makes of a bag's file or directory. Raises TraceError in one sentence."""
+    """Open a trace file, or return what `open_bag` makes of a bag's file or directory. Raises TraceError."""
     if path.is_dir() and not _is_bag(path):
         traces = sorted(file.name for file in path.glob("*.jsonl*"))
         hint = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a whole replay comes to: counts per slot and mode, and medians of the latency. Constant memory."""
+"""Summarise a whole replay: counts per slot and mode, and medians of the latency. Constant memory."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Tally:
 
 
 def verdict(change: Median, allowed_pct: float) -> str:
-    """Return what an interval of changes in per cent says: slower, faster, same or unclear."""
+    """Return what an interval of changes in per cent means: slower, faster, same or unclear."""
     if change.low is None or change.high is None:
         return UNCLEAR
     if change.low > allowed_pct:
@@ -161,5 +161,5 @@ class Totals:
 
     @property
     def compared(self) -> int:
-        """Requests that gave a chunk that could be laid beside the recorded one."""
+        """Requests whose chunk could be compared with the recorded one."""
         return self.everything.diffed - self.everything.raised

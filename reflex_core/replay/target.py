@@ -37,7 +37,7 @@ MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the caller wants of a target; empty: as recorded. embodiment `none`: the export's own, if it has one.
+    """The caller's choices for a target; empty: as recorded. embodiment `none`: the export's own, if it has one.
 
     seed: the start noise of every request, None for the recorded one.
     """
@@ -63,11 +63,11 @@ class PolicyTarget:
 
     @property
     def needs_images(self) -> bool:
-        """True when pictures decide what it answers."""
+        """True when its answers depend on images."""
         return bool(self.policy.contract.images)
 
     def replay(self, record: Recorded) -> Replayed:
-        """Run one record. Raises TraceError without its pictures, ObservationError or InferenceError."""
+        """Run one record. Raises TraceError without its images, ObservationError or InferenceError."""
         policy = self.policy
         cameras = tuple(policy.binding.cameras.values())
         first = cameras[0] if cameras else ""
@@ -99,7 +99,7 @@ class PolicyTarget:
         return Sampling(steps if is_whole(steps, 1) else None, self._adaptive(block) if adaptive else None)
 
     def _adaptive(self, block: Mapping[str, Any]) -> Adaptive | None:
-        """With the threshold that held for this record: it may change while serving."""
+        """Return the early stop with this record's threshold: it may change while serving."""
         threshold = block.get("threshold")
         if self.adaptive is None or not is_number(threshold) or threshold <= 0:
             return self.adaptive
@@ -119,7 +119,7 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
     """Load and warm up an export for the robot, and with the settings, of the trace.
 
     hashes: model_hash and config_hash of what was recorded; empty where unknown. Settings that belong to the recorded weights (variant, steps,
-    chunk size) are taken over for those weights only. Raises ConfigurationError in one sentence.
+    chunk size) are taken over for those weights only. Raises ConfigurationError.
     """
     export = open_export(wanted.export_dir)
     same = export.has_weights_of(hashes[0])
@@ -143,7 +143,7 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
 
 
 def _warm_up(policy: Policy) -> None:
-    """As in service: the first runs allocate, and would be the only slow ones."""
+    """Warm up as in service: the first runs allocate, and would be the only slow ones."""
     for seed in (0, 1):
         policy.predict(policy.canary(), seed)
 

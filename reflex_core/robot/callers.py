@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who asks for an action chunk: the robot that counting, tripping and the command history belong to.
+"""Identify the caller of a request: counting, tripping and the command history belong to it.
 
-A caller is one printable text. A robot that names itself is called as it says; who does not is called by what is known
-of it, behind a prefix that no robot may take, so that nobody is mistaken for somebody else.
+A caller is one printable text. A robot that names itself has that name; any other caller is identified by what is known
+of it, behind a prefix that no robot's name may have, so that no two callers are confused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CALLER_CHARACTERS = ID_CHARACTERS + max(map(len, PREFIXES))
 def require_robot_id(name: str, reserved: str = "") -> None:
     """Raise ObservationError for a name that no robot outside this process may have.
 
-    reserved: what the robot of this process is called by people, "" where there is none.
+    reserved: the id of this process's own robot, "" where there is none.
     """
     plain = unicodedata.normalize("NFKC", name).strip().casefold()
     if not usable_id(name) or not plain:
@@ -44,7 +44,7 @@ def require_robot_id(name: str, reserved: str = "") -> None:
 
 
 def caller_from(robot_id: str | None, session: str | None, episode_id: str | None, peer: str | None) -> str:
-    """Return who a request from outside is: the robot it names, else its session, episode, or the address it came from."""
+    """Return the caller of a request from outside: the robot it names, else its session, episode, or address."""
     if robot_id:
         return robot_id
     if session:
@@ -60,7 +60,7 @@ def _printable(peer: str) -> str:
 
 
 def caller_of(request: Request) -> str:
-    """Return who asks: as the door said, else the robot of this process where the observation is stamped, else the episode."""
+    """Return the caller: as the interface set it, else this process's robot where the observation is stamped, else the episode."""
     if request.caller:
         return request.caller
     if request.observation.stamp_ns:
@@ -69,7 +69,7 @@ def caller_of(request: Request) -> str:
 
 
 def robot_of(request: Request) -> str:
-    """Return the name of the robot from outside that asks, "" where the request names none."""
+    """Return the name of the outside robot of a request, "" where the request names none."""
     caller = request.caller
     named = caller and caller not in (ROS, UNKNOWN) and not caller.startswith(PREFIXES)
     return caller if named else ""

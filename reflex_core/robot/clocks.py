@@ -22,7 +22,7 @@ class ClockSteps:
         self._offset_ns = self._offset()
 
     def step_s(self) -> float:
-        """By how many seconds the clock was set since the last call; 0.0 when it was not."""
+        """Return by how many seconds the clock was set since the last call; 0.0 when it was not."""
         offset = self._offset()
         if offset is None:
             return 0.0
@@ -31,7 +31,7 @@ class ClockSteps:
         return step_s if abs(step_s) >= STEP_S else 0.0
 
     def _offset(self) -> int | None:
-        """Wall clock less monotonic clock; None where this thread was away between reading the two."""
+        """Return wall clock less monotonic clock, ns; None where this thread was interrupted between reading the two."""
         began, wall, ended = self._monotonic_ns(), self._clock_ns(), self._monotonic_ns()
         return None if ended - began > BLURRED_NS else wall - (began + ended) // 2
 
@@ -48,7 +48,7 @@ class StampLags:
         self._streams: dict[str, tuple[int, float, float]] = {}  # since when, least of it, least before
 
     def note(self, stream: str, age_ns: int, now_ns: int) -> None:
-        """One message came `age_ns` after its stamp. now_ns: monotonic."""
+        """Count one message that arrived `age_ns` after its stamp. now_ns: monotonic."""
         age_s = age_ns * 1e-9
         with self._lock:
             began, least, before = self._streams.get(stream, (now_ns, age_s, age_s))
@@ -57,11 +57,11 @@ class StampLags:
             self._streams[stream] = (began, min(least, age_s), before)
 
     def smallest_s(self) -> dict[str, float]:
-        """The least age by stream, of this window and the one before."""
+        """Return the least age in seconds by stream, of this window and the one before."""
         with self._lock:
             return {stream: min(least, before) for stream, (_, least, before) in self._streams.items()}
 
     def clear(self) -> None:
-        """The clock was set: what was measured before says nothing."""
+        """Drop all measurements, after the clock was set."""
         with self._lock:
             self._streams.clear()

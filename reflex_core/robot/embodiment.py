@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A robot as the policy server knows it: joints, ranges, rates, cameras, statistics."""
+"""A robot's description: joints, ranges, rates, cameras, statistics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TwoEnded:
 
     threshold: in 0..1 of the range; at or above it the action is the upper end, below it the lower. None: continuous.
     inverted: the policy counts from the other end. saturation_tolerance: share of the range by which a policy may overshoot an
-    end: it saturates there by design, so that being moved to the end says nothing against it.
+    end: it saturates there by design, so that being moved to the end does not count as a clamp.
     """
 
     component_idx: int
@@ -50,7 +50,7 @@ class TwoEnded:
 class Embodiment:
     """One robot. Every array has one entry per action dimension; ranges are rad, m, or 0..1 for a gripper.
 
-    velocity_max, acceleration_max: per second and per second squared, inf where the file says null; None: not given.
+    velocity_max, acceleration_max: per second and per second squared, inf where the file holds null; None: not given.
     max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
     """
 
@@ -82,7 +82,7 @@ class Embodiment:
         return self.gripper is not None and 0 < self.gripper.component_idx == self.action_dim - 1
 
     def without_gripper(self) -> Embodiment:
-        """The same robot less its last dimension, the gripper; of the state too, where that has a number per joint.
+        """Return the robot less its last dimension, the gripper; of the state too, where that has a number per joint.
 
         Raises ValueError when there is no gripper or it is not the last dimension.
         """

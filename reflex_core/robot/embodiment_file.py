@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embodiment JSON, schema v1: every bound, every rule between fields, every refusal with a stable slug.
+"""Read embodiment JSON, schema v1: every bound, every rule between fields, every refusal with a stable slug.
 
-config/embodiment.schema.json says the same to editors; the rules between fields are only here. Beyond v1 a file may
+config/embodiment.schema.json is the same for editors; the rules between fields are only here. Beyond v1 a file may
 carry `joint_names`, `velocity_max`, `acceleration_max`, `notes` and `sources`.
 """
 
@@ -47,7 +47,7 @@ class Reader:
         return EmbodimentError(f"{self._path}: '{key}' must be {expected}, got {json_text(got)}", slug)
 
     def embodiment(self, document: Any) -> Embodiment:
-        """The robot of a parsed document. Raises EmbodimentError in one sentence."""
+        """Return the robot of a parsed document. Raises EmbodimentError."""
         root = JsonFields(document, self.fail).only(KEYS["document"].split())
         root.whole("schema_version", 1, 1, expected="1")
         name = root.choice("embodiment", NAMES)
@@ -140,7 +140,7 @@ class Reader:
         return tuple(names)
 
     def limits(self, root: JsonFields, key: str, dim: int) -> Doubles | None:
-        """One positive number per dimension; null, which becomes inf, where none is known."""
+        """Read one positive number per dimension; null, which becomes inf, where none is known."""
         if key not in root:
             return None
         values = root[key]
@@ -197,7 +197,7 @@ class Reader:
         return None
 
     def horizon(self, control: JsonFields, chunk_size: int) -> int:
-        """Schema v1 counts actions; older files give a fraction of the chunk, which is migrated."""
+        """Read the execution horizon: schema v1 counts actions; older files give a fraction of the chunk, which is converted."""
         value = control.number("rtc_execution_horizon", 0, 1000)
         if 0 < value < 1:
             count = max(1, round(value * chunk_size))
@@ -218,7 +218,7 @@ class Reader:
 def capped(
     velocity: Doubles | None, gripper: TwoEnded | None, gripper_velocity: float | None, dim: int
 ) -> Doubles | None:
-    """velocity_max with the gripper's entry no higher than max_gripper_velocity."""
+    """Return velocity_max with the gripper's entry no higher than max_gripper_velocity."""
     if gripper is None or gripper_velocity is None:
         return velocity
     velocity = np.full(dim, np.inf) if velocity is None else velocity

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an embodiment says about its gripper and payload release, done to a chunk in physical units."""
+"""Apply an embodiment's gripper and payload release to a chunk in physical units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class End:
 
 
 def ends_of(embodiment: Embodiment | None) -> tuple[End, ...]:
-    """The dimensions that have something to be done to them; empty for most robots."""
+    """Return the dimensions with two ends or another transformation; empty for most robots."""
     if embodiment is None:
         return ()
     ends = []
@@ -37,14 +37,14 @@ def ends_of(embodiment: Embodiment | None) -> tuple[End, ...]:
 
 
 def _inside(bound: np.float64, other: np.float64) -> np.float32:
-    """The bound as float32, rounded towards the other one: else the guard finds the end itself out of range."""
+    """Return the bound as float32, rounded towards the other one: else the guard finds the end itself out of range."""
     rounded = np.float32(bound)
     outside = rounded < bound if bound < other else rounded > bound
     return np.nextafter(rounded, np.float32(other)) if outside else rounded
 
 
 def at_the_ends(actions: Floats, ends: tuple[End, ...]) -> Floats:
-    """(horizon, action_dim) float32 with each two-ended dimension flipped within its range, then moved to an end.
+    """Return (horizon, action_dim) float32 with each two-ended dimension flipped within its range, then moved to an end.
 
     Returns `actions` itself when there is nothing to do. NaN and Inf stay as they are, for the guard to see.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every observation must bring before any work is done for it, whichever door it came through.
+"""Check every observation, from any interface, before any work is done for it.
 
 What is refused here reaches neither the model nor its breaker, neither the guard's count nor another server.
 """
@@ -22,7 +22,7 @@ _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol by category,
 
 
 def has_words(instruction: str) -> bool:
-    """Return whether a text says anything: blanks, control characters and invisible ones do not."""
+    """Return whether a text has visible characters: blanks, control characters and invisible ones are none."""
     return any(
         character not in _FILLERS and unicodedata.category(character)[0] not in _INVISIBLE
         for character in instruction
@@ -43,7 +43,7 @@ class Intake:
     check_state: Callable[[Floats | None], object] | None = None
 
     def __call__(self, observation: Observation) -> None:
-        """Raise ObservationError with the sentence that says what is missing or cannot be true."""
+        """Raise ObservationError for an observation that lacks something or is implausible."""
         if self.reads_language and not has_words(observation.instruction):
             raise ObservationError(
                 "no instruction; the policy reads what the robot is to do: put it into 'instruction'",

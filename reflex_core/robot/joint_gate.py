@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a joint reports can be where it is: a reading that outruns the joint is a broken sensor, not a motion.
+"""Gate implausible joint states: a reading that outruns the joint is a broken sensor, not a motion.
 
 One tracker per joint: its estimate follows the readings no faster than the joint can move, so that a ramp that is too
-fast is caught as well as a jump. While a reading is implausible the estimate is frozen: a lie that stays must not be
-believed because time passes.
+fast is caught as well as a jump. While a reading is implausible the estimate is frozen: a false reading that stays must
+not become plausible because time passes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Implausible:
-    """Why a joint is not believed. reading: what it reported; expected: where it was believed to be, None if never.
+    """Why a joint's reading is rejected. reading: as reported; expected: the last plausible position, None if never.
 
     reason: `state_not_finite` or `implausible_state`. text: one sentence for people.
     """
@@ -59,14 +59,14 @@ class Implausible:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What one joint is told: its rows (rad or m), `dt_s` apart, the first due at `first_ns` on the clock of the gate."""
+    """Commands of one joint: its rows (rad or m), `dt_s` apart, the first due at `first_ns` on the clock of the gate."""
 
     rows: Sequence[float]
     first_ns: int
     dt_s: float
 
     def span(self, now_ns: int) -> tuple[float, float]:
-        """(least, most) of what is being approached at `now_ns` and of everything after it."""
+        """Return (least, most) of the row that is being approached at `now_ns` and of everything after it."""
         gone = (
             int((now_ns - self.first_ns) * 1e-9 / self.dt_s)
             if self.dt_s > 0.0 and now_ns > self.first_ns
@@ -98,7 +98,7 @@ class _Tracker:
 class JointGate:
     """Trackers by joint name. Not thread-safe: its owner has the lock.
 
-    on_implausible: called with the joint's name for every reading that is not believed.
+    on_implausible: called with the joint's name for every rejected reading.
     """
 
     joints: Iterable[Joint]
@@ -112,9 +112,9 @@ class JointGate:
         self._trackers = {joint.name: _Tracker(joint) for joint in self.joints}
 
     def put(self, names: Iterable[str], positions: Iterable[float], stamp_ns: int, now_ns: int) -> None:
-        """Judge one message, as a whole: where one joint lies, nobody knows what is true of the others.
+        """Judge one message, as a whole: where one joint is wrong, none of the others can be trusted.
 
-        Joints of others are passed over. stamp_ns: the sensor's; now_ns: monotonic.
+        Joints of other robots are ignored. stamp_ns: the sensor's; now_ns: monotonic.
         """
         at_ns = stamp_ns if self.stamps_rule else now_ns
         judged: list[tuple[_Tracker, float, float, Implausible | None]] = []
@@ -140,12 +140,12 @@ class JointGate:
                 tracker.estimate, tracker.believed_ns = _towards(before, reading, tracker, since_s), now_ns
 
     def fault(self, names: Iterable[str]) -> Implausible | None:
-        """Return why one of these joints is not believed, None when all of them are (or were never seen)."""
+        """Return why one of these joints is rejected, None when all of them are plausible (or were never seen)."""
         found = (self._trackers[name].fault for name in names if name in self._trackers)
         return next((fault for fault in found if fault is not None), None)
 
     def believed(self, names: Sequence[str]) -> tuple[list[float], int] | None:
-        """Return the last positions that were believed and when the oldest was (monotonic ns); None if one never was."""
+        """Return the last plausible positions and when the oldest was measured (monotonic ns); None if one never was."""
         found = [self._trackers.get(name) for name in names]
         estimates = [each.estimate for each in found if each is not None and each.estimate is not None]
         if not found or len(estimates) < len(found):
@@ -153,14 +153,14 @@ class JointGate:
         return estimates, min(each.believed_ns for each in found if each is not None)
 
     def commanded(self, paths: Mapping[str, Path]) -> None:
-        """Take note of what each joint is told from now on."""
+        """Set what each joint is commanded from now on."""
         self._commanded_ever = self._in_force = True
         for name, path in paths.items():
             if name in self._trackers:
                 self._trackers[name].commanded = path
 
     def released(self) -> None:
-        """Take note that nothing is commanded any more: whoever moves the robot now does it without our knowledge."""
+        """Note that nothing is commanded any more: other programs may move the robot now."""
         self._in_force = False
 
     def reset(self) -> None:
@@ -169,7 +169,7 @@ class JointGate:
         self._commanded_ever = self._in_force = False
 
     def anchor(self, names: Iterable[str]) -> str:
-        """Believe the present readings of these joints because a person says so; return why one cannot be, else ""."""
+        """Accept the present readings of these joints because an operator confirms them; return why one cannot be, else ""."""
         problems = []
         for name in names:
             tracker = self._trackers.get(name)
@@ -183,7 +183,7 @@ class JointGate:
         return "; ".join(problems)
 
     def _problem(self, tracker: _Tracker, reading: float, since_s: float, at_ns: int) -> Implausible | None:
-        """Why this reading is not believed, for itself."""
+        """Return why this reading is implausible by itself."""
         problem = _impossible(tracker, reading)
         if problem is not None or tracker.fault is None:
             return problem or self._outran(tracker, reading, since_s, at_ns)
@@ -195,7 +195,7 @@ class JointGate:
     def _doubt(
         self, tracker: _Tracker, reading: float, now_ns: int, problem: Implausible | None, guilty: Implausible
     ) -> None:
-        """Freeze a joint whose message is not believed. Before anything was commanded, what it reads may come true."""
+        """Freeze a joint whose message is rejected. Before anything was commanded, its reading may become plausible."""
         tracker.fault = problem or guilty
         tracker.candidate = None
         if not self._commanded_ever and _impossible(tracker, reading) is None:
@@ -204,7 +204,7 @@ class JointGate:
             self.on_implausible(tracker.joint.name)
 
     def _since_s(self, tracker: _Tracker, stamp_ns: int, now_ns: int) -> float:
-        """How long the joint may have moved since the reading before.
+        """Return how long the joint may have moved since the reading before, in seconds.
 
         Stamps count where a message was late, as far as messages are; a clock that stepped moves no joint.
         """
@@ -236,7 +236,7 @@ class JointGate:
 
     @staticmethod
     def _recover(tracker: _Tracker, reading: float, since_s: float, now_ns: int, spanned: bool) -> None:
-        """Believe the joint again once its readings have been plausible for long enough, without one that was not."""
+        """Accept the joint again once its readings have been plausible for long enough, without an implausible one."""
         if tracker.candidate is None:
             _restart(tracker, reading, now_ns)
             return
@@ -248,7 +248,7 @@ class JointGate:
 
 
 def _still(tracker: _Tracker, reading: float) -> Implausible:
-    """The fault of a joint that is not back yet, with its newest reading; what was expected stays as it was."""
+    """Return the fault of a joint that is not back yet, with its newest reading; the expected position stays."""
     fault, joint = tracker.fault, tracker.joint
     assert fault is not None
     if fault.joint == joint.name and fault.reading == reading:
@@ -264,7 +264,7 @@ def _still(tracker: _Tracker, reading: float) -> Implausible:
 
 
 def _known(tracker: _Tracker, spanned: bool) -> bool:
-    """True where the joint can be: on its way to what it is told, or anywhere for one that has no speed."""
+    """Return True where the joint can be: on its way to the command, or anywhere for one without a speed limit."""
     return spanned or math.isinf(tracker.joint.velocity_max)
 
 
@@ -280,9 +280,9 @@ def _impossible(tracker: _Tracker, reading: float) -> Implausible | None:
 
 
 def _spanned(tracker: _Tracker, reading: float, at_ns: int, in_force: bool) -> bool:
-    """True within the margin of the way between the estimate and what the joint is told: the real one went there.
+    """Return True within the margin of the way between the estimate and the command, where the real joint went.
 
-    A joint that is under command has soon left where it was believed last.
+    A joint that is under command has soon left its last plausible position.
     """
     told = tracker.commanded
     ends = list(told.span(at_ns)) if told is not None else []
@@ -302,7 +302,7 @@ def _steady(tracker: _Tracker, reading: float, since_s: float) -> bool:
 
 
 def _towards(before: float, reading: float, tracker: _Tracker, since_s: float) -> float:
-    """The tracker's step: as near to the reading as the joint can have come."""
+    """Return the tracker's next estimate: as near to the reading as the joint can have come."""
     most = tracker.joint.velocity_max
     if math.isinf(most):
         return reading
@@ -323,10 +323,10 @@ def joint_gate(
     embodiment: Embodiment | None, names: Iterable[str], margin_rad: float, *, stamps_rule: bool = False,
     on_implausible: Callable[[str], None] = lambda _: None,
 ) -> JointGate:  # fmt: skip
-    """Return the gate for the joints `names` (as the robot calls them) of one robot.
+    """Return the gate for the joints `names` (the robot's own names) of one robot.
 
     A joint the embodiment does not know has neither range nor speed: its reading must be finite and at most LARGEST.
-    Grippers have no speed here: they are told an end and have their own way of getting there, and what they hold may slip.
+    Grippers have no speed here: they are commanded an end and move there in their own way, and an object may slip.
     """
     known: Mapping[str, int] = {}
     if embodiment is not None:

@@ -47,7 +47,7 @@ class Reference:
         return min(passed), max(passed)
 
     def splice(self, path: Path, at_ns: int) -> None:
-        """Replace what comes after `at_ns` by `path`: from what is commanded then to its first row still to come.
+        """Replace the commands after `at_ns` by `path`: from what is commanded then to its first row still to come.
 
         What is older than both the lag and a late message can need is dropped.
         """
@@ -93,7 +93,7 @@ class PathTolerance:
         self._followers = {name: _Follower(name) for name in self.joints} if self.tolerance > 0.0 else {}
 
     def put(self, names: Iterable[str], positions: Iterable[float], at_ns: int) -> None:
-        """Compare believed readings (rad or m), taken at `at_ns`, with what was commanded until then."""
+        """Compare plausible readings (rad or m), taken at `at_ns`, with the commands until then."""
         for name, position in zip(names, positions, strict=False):
             follower = self._followers.get(name)
             if follower is None:
@@ -105,7 +105,7 @@ class PathTolerance:
                 self._check(follower, follower.reading, follower.reference, at_ns)
 
     def commanded(self, paths: Mapping[str, Path], at_ns: int) -> None:
-        """Take note of what the joints are told from `at_ns` on, on the clock of the paths."""
+        """Set the commands of the joints from `at_ns` on, on the clock of the paths."""
         for name, path in paths.items():
             follower = self._followers.get(name)
             if follower is None:
@@ -129,7 +129,7 @@ class PathTolerance:
         self._in_force = False
 
     def anchor(self) -> None:
-        """Count from the present readings until something else is commanded: a person says that they are true."""
+        """Count from the present readings until something else is commanded: an operator confirms them."""
         self._followers = {
             name: _Follower(name, follower.reading) for name, follower in self._followers.items()
         }

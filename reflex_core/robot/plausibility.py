@@ -39,7 +39,7 @@ class StateRange:
     margin: tuple[float, ...] = ()
 
     def problem(self, state: Iterable[float], names: Sequence[str] = ()) -> str:
-        """Return why the state vector cannot be true, one sentence that names the worst joint; "" if it can be.
+        """Return why the state vector is implausible, one sentence that names the worst joint; "" if it is not.
 
         state: (state_dim,), may be shorter than the columns known here. names: of its columns, where known.
         """
@@ -55,7 +55,7 @@ class StateRange:
         return self._sentence(index, values[self.columns[index]]) if beyond > 0.0 else ""
 
     def _beyond(self, index: int, values: Sequence[float]) -> float:
-        """How far a joint's reading is outside what is possible, in margins; 0 or less: it is possible."""
+        """Return how far a joint's reading is outside the plausible range, in margins; 0 or less: it is inside."""
         if self.columns[index] >= len(values):
             return 0.0
         value, margin = values[self.columns[index]], self.margin[index]

@@ -13,12 +13,12 @@ from reflex_core.robot.embodiment_file import Reader
 
 
 def preset_names() -> tuple[str, ...]:
-    """The embodiments that come with the package."""
+    """Return the names of the embodiments in the package."""
     return tuple(sorted(path.stem for path in (share() / "config" / "embodiments").glob("*.json")))
 
 
 def load_preset(name: str) -> Embodiment:
-    """A bundled embodiment. Raises EmbodimentError with the list of presets when there is no such name."""
+    """Load a bundled embodiment. Raises EmbodimentError with the list of presets for an unknown name."""
     if name not in preset_names():
         raise EmbodimentError(
             f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset"

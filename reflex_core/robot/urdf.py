@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The joint limits in a robot's description (URDF). What the description does not say is reported, never invented."""
+"""Read joint limits from a robot's description (URDF). What the description lacks is reported, never invented."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class UrdfJoint:
 
 @dataclass(frozen=True, slots=True)
 class UrdfLimits:
-    """joints: in the order of the file. notes: what people should know. missing: limits that a safe file needs."""
+    """joints: in the order of the file. notes: for display. missing: limits that a safe file needs."""
 
     joints: tuple[UrdfJoint, ...]
     notes: tuple[str, ...]
@@ -53,7 +53,7 @@ class UrdfLimits:
 
 
 def read_urdf(path: Path) -> UrdfLimits:
-    """The limits of a URDF file. Raises UrdfError in one sentence."""
+    """Return the limits of a URDF file. Raises UrdfError."""
     try:
         data = read_bounded(path, MOST_BYTES)
     except OSError as error:
@@ -64,7 +64,7 @@ def read_urdf(path: Path) -> UrdfLimits:
 
 
 def limits_of(data: bytes, where: str) -> UrdfLimits:
-    """The limits in a URDF document; `where` names it in complaints."""
+    """Return the limits in a URDF document; `where` names it in messages."""
     if len(data) > MOST_BYTES:
         raise UrdfError(f"{where}: a robot description must be under {MOST_BYTES} bytes, got {len(data)}")
     robot = _parse(data, where)
@@ -193,7 +193,7 @@ def _check_unit(name: str, kind: str, low: float | None, high: float | None, whe
 
 
 def _range(limit: ElementTree.Element | None, name: str, where: str) -> tuple[float | None, float | None]:
-    """A limit without `lower` or `upper` means 0 there; without both, or with both 0, it says nothing."""
+    """Read a range. A limit without `lower` or `upper` means 0 there; without both, or with both 0, there is none."""
     low, high = _number(limit, "lower", name, where), _number(limit, "upper", name, where)
     if not low and not high:
         return None, None
@@ -201,7 +201,7 @@ def _range(limit: ElementTree.Element | None, name: str, where: str) -> tuple[fl
 
 
 def _positive(element: ElementTree.Element | None, key: str, name: str, where: str) -> float | None:
-    """Descriptions made by CAD programs say 0 for 'nobody knows'."""
+    """Read a positive number; 0, which CAD programs write for an unknown one, is none."""
     value = _number(element, key, name, where)
     if value is not None and value < 0.0:
         raise UrdfError(f"{where}: '{key}' of joint '{name}' must not be negative, got {value:g}")

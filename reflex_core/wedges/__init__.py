@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers of the onion, one concern and one file each. Their order is in engine.py."""
+"""The wedges of the middleware chain, one concern and one file each. Their order is in order.py."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The correction wedge: a chunk that comes late is corrected by what has been seen since, before the guard.
+"""The correction wedge: corrects a late chunk by newer observations, before the guard.
 
-It acts once per chunk, on every row. `Correction.step` does the same once per control step, for whoever owns that loop.
+It acts once per chunk, on every row. `Correction.step` does the same once per control step, for callers that own that loop.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class A2C2:
         on_outcome: Callable[[A2C2Report], None] = lambda _: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """newest: what the robot of this request sees now, None where only the request's own observation is known.
+        """newest: the newest observation of this request's robot, None where only the request's own is known.
 
-        previous: (action_dim,) what it is being told. injected_ms: delay that is added outside. on_outcome: for metrics.
+        previous: (action_dim,) what it is being commanded. injected_ms: delay that is added outside. on_outcome: for metrics.
         clock_ns: the one that requests are received by.
         A success_threshold above 1 never skips for success; without reported episodes nothing is skipped for it either.
         """
@@ -66,7 +66,7 @@ class A2C2:
         self._warned_s = -QUIET_S
 
     def report(self, success: bool) -> None:
-        """An episode of this slot ended. An answer without an error is no success: only reported episodes count."""
+        """Count the end of an episode of this slot. An answer without an error is no success: only reports count."""
         with self._lock:
             self._successes.append(success)
 
@@ -88,7 +88,7 @@ class A2C2:
         return self._reported(served, outcome)
 
     def _measured(self, latency_ms: float) -> tuple[float, str]:
-        """(95th percentile of the latency, why nothing is to be corrected); the newest answer counts."""
+        """Return (95th percentile of the latency, why nothing is to be corrected); the newest answer counts."""
         with self._lock:
             self._latencies_ms.add(latency_ms)
             known, p95_ms = len(self._latencies_ms), self._latencies_ms.percentile(PERCENTILE)

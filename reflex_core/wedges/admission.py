@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Admission: what cannot be acted on is refused before any work; while the latency objective is missed, it is said, requests
-are refused, or fewer denoise steps are taken.
+"""Admission: refuse unusable requests before any work, and enforce the latency objective.
+
+While the objective is missed it is logged, requests are refused, or fewer denoise steps are taken.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def degraded_steps_of(configured: int) -> int:
-    """Half of the configured denoise steps, not below 2."""
+    """Return half of the configured denoise steps, not below 2."""
     return min(max(configured // 2, LEAST_STEPS), configured)
 
 
@@ -40,7 +41,7 @@ class Admission:
     is missed.
 
     slo: the objective's text, empty for none; mode: log_only, 503 or degrade. Both may change between requests.
-    violations: the counter of a kind such as p99_exceeded; it counts every request that comes while the objective is missed.
+    violations: the counter of a kind such as p99_exceeded; it counts every request that arrives while the objective is missed.
     Raises SettingError for a text that is no objective; one that turns up later is logged and the old one stays.
     """
 
@@ -104,7 +105,7 @@ class Admission:
         )
 
     def _noted(self, window: SloWindow) -> bool:
-        """Whether the objective is missed now; a change is logged once."""
+        """Return whether the objective is missed now; a change is logged once."""
         violated = window.violated
         if violated == self._violated:
             return violated

@@ -27,9 +27,9 @@ def _ignore(_: str) -> None:
 class Breaker:
     """Opens after `threshold` failures in a row; after `cooldown_s` one request at a time may probe the model.
 
-    A failure is an exception of the model or an answer with NaN or Inf, which goes on to the guard. What the caller did
-    wrong, and what was cancelled, is neither failure nor success. threshold 0: no breaker.
-    on_change is told the new state under the breaker's lock: it must be short and not call back.
+    A failure is an exception of the model or an answer with NaN or Inf, which the guard receives. A fault of the
+    caller and a cancelled request are neither failure nor success. threshold 0: no breaker.
+    on_change receives the new state under the breaker's lock: it must be short and not call back.
     """
 
     def __init__(

@@ -61,10 +61,10 @@ class _Outcome:
 
 
 class Cloud:
-    """Asks another server when `proceed` fails or does not return in time. Without its answer: as if there were none.
+    """Request another server's answer when `proceed` fails or does not return in time. Without one: as if there were no cloud.
 
     server: the other one. expected: what its chunk must be. timeout_ms: the longest wait where the request has no
-    deadline. hedge_ms: ask it as well once the local policy has been silent for this long; 0 never.
+    deadline. hedge_ms: request it as well once the local policy has not answered for this long; 0 never.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Cloud:
             return self._instead(request, error)
 
     def _ask_at_s(self, request: Request) -> float:
-        """When to ask although the local policy has not failed: seconds of the monotonic clock, inf for never."""
+        """Return when to request it although the local policy has not failed: seconds of the monotonic clock, inf for never."""
         received_s = request.received_ns * 1e-9
         hedge_s = received_s + self._hedge_s if self._hedge_s > 0 else math.inf
         if request.deadline_ns is None:
@@ -134,7 +134,7 @@ class Cloud:
         return min(hedge_s, deadline_s - usual_s)
 
     def _raced(self, request: Request, proceed: Proceed, ask_at_s: float) -> Served:
-        """The first valid answer: of the local policy, begun now, or of the cloud, asked when that fails or is late."""
+        """Return the first valid answer: of the local policy, begun now, or of the cloud, requested when that fails or is late."""
         with _race(request) as race:
             if not race.start(self._locals, proceed, local=True):
                 hangs = f"the policy still hangs on {THREADS} earlier requests"
@@ -149,7 +149,7 @@ class Cloud:
         return first.served
 
     def _instead(self, request: Request, error: BaseException) -> Served:
-        """The cloud's answer to what failed here, or the failure itself."""
+        """Return the cloud's answer to what failed here, or raise the failure itself."""
         cancelled = request.cancellation is not None and request.cancellation.cancelled
         if cancelled or isinstance(error, ObservationError) or not isinstance(error, Exception):
             raise error
@@ -161,7 +161,7 @@ class Cloud:
         return served
 
     def _answer(self, request: Request) -> Served | None:
-        """What the cloud gives in the time that is left; None when that is nothing."""
+        """Return the cloud's answer within the time that is left; None when there is none."""
         if not self._breaker.closed:
             self._failures[BREAKER_OPEN].inc()
             return None
@@ -240,7 +240,7 @@ class _RoundTrips:
             self._measured_s.add(seconds)
 
     def usual_s(self, unknown_s: float) -> float:
-        """`unknown_s` while nothing was measured."""
+        """Return the usual round trip in seconds, `unknown_s` before the first measurement."""
         with self._lock:
             return self._measured_s.percentile(90) if len(self._measured_s) else unknown_s
 
@@ -254,7 +254,7 @@ class _Race:
         self._stops: list[Cancellation] = []
 
     def start(self, workers: WorkerPool, work: Callable[[Request], Served | None], *, local: bool) -> bool:
-        """Have one side work on the request, with a cancellation of its own. False when no thread is free."""
+        """Start one side on the request, with a cancellation of its own. False when no thread is free."""
         stop = Cancellation()
         asked = replace(self._request, cancellation=stop)
 
@@ -272,14 +272,14 @@ class _Race:
         return True
 
     def next(self, timeout_s: float) -> _Outcome | None:
-        """How the next side ended, or None when none did in time."""
+        """Return how the next side ended, or None when none did in time."""
         try:
             return self._outcomes.get(timeout=max(timeout_s, 0.0))
         except Empty:
             return None
 
     def first_valid(self) -> Served:
-        """The first chunk of the two. Raises the local failure when there is none."""
+        """Return the first chunk of the two. Raises the local failure when there is none."""
         failure: BaseException | None = None
         for _ in range(2):
             ended = self._outcomes.get()
@@ -292,13 +292,13 @@ class _Race:
         raise failure
 
     def give_up(self) -> None:
-        """Nobody waits any more: end the wait, whatever the sides do."""
+        """End the wait, whatever the sides do."""
         self._outcomes.put(
             _Outcome(error=CancelledError("the request was cancelled: its deadline has passed"))
         )
 
     def stop(self) -> None:
-        """Whoever still works need not."""
+        """Cancel the sides that still run."""
         for stop in self._stops:
             stop.cancel()
 

@@ -41,14 +41,14 @@ log = logging.getLogger(__name__)
 
 
 def reserve_ms(budget_ms: float) -> float:
-    """How long before the budget is spent the answer must be there, for the reply to be in time."""
+    """Return how long before the end of the budget the answer must be there, for the reply to be in time."""
     return min(RESERVE_MS, MOST_RESERVED * budget_ms)
 
 
 class Late:
     """One inference that may outlive its deadline.
 
-    missed: nobody waits for it any more. ended: the worker is through with it, and `over` says so to who waits.
+    missed: its caller no longer waits for it. ended: the worker has finished it, and notifies waiters through `over`.
     """
 
     def __init__(self, request: Request) -> None:
@@ -60,20 +60,20 @@ class Late:
 
 
 class Deadline:
-    """Waits for the inference until the budget, counted from receipt, is all but spent; then cancels it and answers.
+    """Wait for the inference until the budget, counted from receipt, is all but spent; then cancel it and answer.
 
-    The stand-in is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in
-    any chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
+    The fallback is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in any
+    chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
 
-    A late inference whose chunk will be needed (nothing can stand in, or what can has reached half of `max_age_ms`) is not
+    A late inference whose chunk will be needed (there is no fallback, or it has reached half of `max_age_ms`) is not
     cancelled but left to finish: a model that is always too slow still makes a last good chunk. One at a time, and for as
-    long as its chunk could stand in, LONGEST_S at most. A caller that has nothing else, no chunk and no position, and whose
-    first chunk is being finished so, is better served by that chunk a moment late than by another error: it waits for it, for
+    long as its chunk could be a fallback, LONGEST_S at most. A caller without a chunk and a position, whose first chunk is
+    being finished so, is better served by that chunk a moment late than by another error: it waits for it, for
     FIRST_CHUNK_S at most.
-    While none of the newest inferences would have been in time and a last good chunk stands in, nobody waits for the next one:
-    the answer comes at once, and an inference runs only where its chunk will be needed. That one also tells when the model is
-    quick again.
-    prototype: what a hold for a request says besides its position; its chunk gives the names, dt_s and number of rows.
+    While none of the newest inferences would have been in time and there is a last good chunk, callers do not wait for the
+    next one: the answer comes at once, and an inference runs only where its chunk will be needed. That one also shows when
+    the model is quick again.
+    prototype: fields of a hold for a request besides its position; its chunk gives the names, dt_s and number of rows.
     fallbacks: a counter for LAST_KNOWN_GOOD and one for HOLD. finished: one for each of KEPT, FAILED and GIVEN_UP, of
     inferences that were left to finish.
     """
@@ -111,16 +111,16 @@ class Deadline:
 
     @property
     def late(self) -> int:
-        """How many inferences ended after nobody waited for them any more: cancelled, failed or finished."""
+        """How many inferences ended after their callers had left: cancelled, failed or finished."""
         return self._late
 
     def forget(self, episode_id: str | None) -> None:
-        """The robot does not follow the newest chunk of its episode: that does not stand in for the next one."""
+        """Drop the newest chunk of an episode that the robot does not follow: it is no fallback for the next one."""
         self._good.forget(episode_id or "")
 
     @property
     def busy(self) -> int:
-        """How many inferences run now, including those that nobody waits for."""
+        """How many inferences run now, including those without a waiting caller."""
         return self._workers.busy
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
@@ -150,7 +150,7 @@ class Deadline:
         return self._stand_in(request, "inference took longer", late)
 
     def _infer_aside(self, request: Request, proceed: Proceed) -> Late:
-        """Callers whose requests always come over budget need a first chunk too: nobody waits for this one."""
+        """Start an inference without a waiting caller: a first chunk for those whose requests always come over budget."""
         late = Late(request)
         late.missed = True
         unbounded = replace(request, deadline_ns=None, cancellation=late.cancellation)
@@ -160,7 +160,7 @@ class Deadline:
         return late
 
     def close(self) -> None:
-        """Give up what is left to finish: its policy goes."""
+        """Cancel what is left to finish: its policy is closed."""
         with self._counting:
             self._closed, finishing = True, self._finishing
         if finishing is not None:
@@ -184,7 +184,7 @@ class Deadline:
         return True
 
     def _needed(self, request: Request) -> bool:
-        """True when nothing can stand in for long: the next request, or the one after, needs a newer chunk."""
+        """Return True when there is no lasting fallback: the next request, or the one after, needs a newer chunk."""
         if not self._may_stand_in(request):
             return False
         good, now_ns = self._good.find(request), time.monotonic_ns()
@@ -193,7 +193,7 @@ class Deadline:
         return (now_ns - good.received_ns) * 1e-6 >= self._max_age_ms() / 2
 
     def _may_stand_in(self, request: Request) -> bool:
-        """False where no chunk can be the caller's own, or might be another robot's and there is a position to hold at."""
+        """Return False where no chunk can be the caller's own, or might be another robot's and there is a position to hold at."""
         key = key_of(request)
         return key is not None and not (key.anonymous and self._hold_position(request) is not None)
 
@@ -234,7 +234,7 @@ class Deadline:
             self._finished[outcome].inc()
 
     def _log_late(self, request: Request, error: Exception) -> None:
-        """Nobody is left to hear of it but the log."""
+        """Log a late failure, as its caller has left."""
         if times := self._failure_log.times():
             name = request.request_id
             log.warning("%d late inferences failed, the last for request %s: %s", times, name, error)
@@ -266,7 +266,7 @@ class Deadline:
         return finishing.over.wait(FIRST_CHUNK_S)
 
     def _continued(self, good: Good, request: Request, now_ns: int) -> Served | None:
-        """The good answer from the elapsed row on; None when it is too old or nothing is left of it."""
+        """Return the good answer from the elapsed row on; None when it is too old or nothing is left of it."""
         age_ms = (now_ns - good.received_ns) * 1e-6
         if age_ms > self._max_age_ms():
             return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: no chunk leaves that breaks a limit or is not made of numbers, whoever made it. It fails closed."""
+"""The guard: no chunk leaves that breaks a limit or is not finite, whichever wedge made it. It fails closed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _First:
-    """The first look at a chunk of the stamped robot. asked: as it came; clamped, before: as it was counted."""
+    """The first check of a chunk of the stamped robot. asked: as the policy made it; clamped, before: as it was counted."""
 
     request_id: str
     asked: Floats
@@ -93,11 +93,12 @@ class Guard:
         prototype: Callable[[Request], Served] | None = None, plausible: StateRange = ANYTHING,
         tracking_rad: float | Doubles = MARGIN_RAD, monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
-        """hold_columns: where in the state each action's measured position is, None when nowhere.
+        """Make a guard for one robot.
 
-        prototype: what an answer without inference says of who was to answer; None repeats the one before.
+        hold_columns: where in the state each action's measured position is, None when nowhere.
+        prototype: an answer without inference of the slot that was to answer; None repeats the one before.
         plausible: states outside it are no measurement. tracking_rad: how far from its command a joint of the stamped
-        robot may be measured and still follow it, one number or (action_dim,); infinite where a path tolerance decides.
+        robot may be measured and still follow it.
         """
         self.limits = limits
         self._known = CallerMotion(limits, hold_columns, plausible, tracking_rad, monotonic_ns)
@@ -118,7 +119,7 @@ class Guard:
         self._examined = self._lines = 0
 
     def status(self, caller: str = "") -> GuardStatus:
-        """How the guard stands towards one caller, or towards all of them together."""
+        """Return the guard's status for one caller, or for all of them together."""
         standings = self.trips.standings()
         asked = [self.trips.standing(caller)] if caller else standings
         with self._lock:
@@ -138,7 +139,7 @@ class Guard:
         )
 
     def reset(self, caller: str) -> bool:
-        """Let the caller's chunks pass again. True when it was tripped. Raises CallerError for one that never asked."""
+        """Let the caller's chunks pass again. True when it was tripped. Raises CallerError for an unknown caller."""
         was_tripped = self.trips.reset(caller)
         if was_tripped:
             log.warning("%s ended for caller %r: reset", TRIPPED, caller)
@@ -166,7 +167,7 @@ class Guard:
         """Return the stamped robot's chunk as it may be executed from `row` on: it may have waited since it was judged,
         and was joined to the command at the row that was due then. Raises InferenceError like a call.
 
-        What is changed now is said after what was changed before, and the chunk counts once towards the trip.
+        Changes made now are reported after the earlier ones, and the chunk counts once towards the trip.
         """
         if self.limits is None or served.chunk.source == HOLD or self.commands.joined == row:
             return served
@@ -182,7 +183,7 @@ class Guard:
         return served
 
     def _judge(self, request: Request, served: Served, row: int | None = None) -> _Judged:
-        """Whatever goes wrong in here, the chunk as the model gave it does not leave."""
+        """Check a chunk; on any fault in here, the chunk as the model made it does not leave."""
         try:
             return self._judged(request, served.chunk, row)
         except Exception as error:
@@ -231,7 +232,7 @@ class Guard:
         return _Judged(None, OUT_OF_REACH, report, checked.kinds, known, by_itself)
 
     def _breaks_by_itself(self, limits: Limits, chunk: ActionChunk) -> bool:
-        """Return False for an old chunk that only begins where the robot is not any more: that says nothing against the policy.
+        """Return False for an old chunk that only begins where the robot no longer is: that is not the policy's fault.
 
         One that breaks a limit wherever the robot is counts: a model that is always late answers with nothing else.
         """
@@ -246,7 +247,7 @@ class Guard:
         return made[1]
 
     def _note(self, judged: _Judged) -> None:
-        """Every violation that was found is counted, by whichever look."""
+        """Count every violation that was found, by whichever check."""
         for kind in judged.kinds:
             self._violations[kind].inc()
         with self._lock:
@@ -299,7 +300,7 @@ class Guard:
         return replace(judged, actions=None, hold_reason=TRIPPED, report=report)
 
     def _while_tripped(self, request: Request, pattern: Served, reason: str) -> Served:
-        """A hold without any inference, in the shape of the chunks before, said of the slot that was to answer."""
+        """Return a hold without any inference, in the shape of the chunks before, with the slot that was to answer."""
         if self.hold_position(request) is None:
             self._require_state(request)  # no inference will say so
         unrouted = replace(pattern, routing=RoutingReport())
@@ -312,7 +313,7 @@ class Guard:
         )  # fmt: skip
 
     def _hold(self, request: Request, served: Served, judged: _Judged) -> Served:
-        """The whole chunk is a hold. Raises InferenceError when there is none: better no chunk than a guess."""
+        """Replace the whole chunk by a hold. Raises InferenceError when there is none: better no chunk than a guess."""
         self._holds.labels(judged.hold_reason).inc()
         dt_s = served.chunk.dt_s
         names = served.chunk.names if self.limits is None else self.limits.names
@@ -331,7 +332,7 @@ class Guard:
         return replace(served, chunk=chunk, guard=judged.report, hold_reason=judged.hold_reason)
 
     def _require_state(self, request: Request) -> None:
-        """Raise ObservationError where it is the caller's state that says nothing of where to hold."""
+        """Raise ObservationError where the caller's state gives no position to hold at."""
         state = request.observation.state
         if state is None and self._known.state_dim:
             raise ObservationError(
@@ -345,7 +346,7 @@ class Guard:
             )
 
     def hold_position(self, request: Request) -> Floats | None:
-        """(action_dim,) where the one who asks would come to rest if it were held now; None where nobody knows."""
+        """Return (action_dim,) where the caller's robot would come to rest if it were held now; None where that is unknown."""
         held = self._known.hold(request, 0.0)
         return None if held is None else held.position
 
@@ -356,12 +357,11 @@ def guard_for(
     margin_rad: float = MARGIN_RAD, state_names: tuple[str, ...] = (),
     monotonic_ns: Callable[[], int] = time.monotonic_ns, path_tolerance_rad: float = 0.0,
 ) -> Guard:  # fmt: skip
-    """The guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
+    """Make the guard of one robot. Raises SafetyConfigError when the safety file is not this robot's or cannot be kept.
 
-    action_names, dt_s: of the chunks that will come. prototype: what an answer without inference says of who was to answer.
-    margin_rad, path_tolerance_rad: the settings `plausibility_margin_rad` and `path_tolerance_rad`. A joint of the stamped
-    robot follows its command until its path tolerance is violated; one that has none, where it is measured within the
-    margin. state_names: of the state's columns, where known.
+    action_names, dt_s: of the chunks that will come. prototype: an answer without inference of the slot that was to answer.
+    margin_rad, path_tolerance_rad: the settings `plausibility_margin_rad` and `path_tolerance_rad`; a joint of the stamped
+    robot that is measured within the larger of them follows its command. state_names: of the state's columns, where known.
     """
     judged = joints_judged(embodiment, action_names) if path_tolerance_rad > 0.0 else ()
     tracking_rad = np.array([np.inf if name in judged else margin_rad for name in action_names])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic delay: every answer is available later than it was, through every door."""
+"""Synthetic delay of every answer, for every caller."""
 
 from __future__ import annotations
 

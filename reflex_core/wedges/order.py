@@ -17,7 +17,7 @@ ORDER = (
 
 
 def middleware_chain(wedges: Mapping[str, Wedge]) -> Proceed:
-    """The wedges as one call, in ORDER. Raises ValueError for a wedge that has no place."""
+    """Return the wedges as one call, in ORDER. Raises ValueError for a wedge that has no place."""
     unplaced = set(wedges) - set(ORDER)
     if unplaced:
         raise ValueError(f"no place in the onion for {', '.join(sorted(unplaced))}")

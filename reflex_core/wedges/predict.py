@@ -20,7 +20,7 @@ NOT_GUIDED = RtcReport()
 
 
 def prototype(policy: Policy, slot: str) -> Served:
-    """Return what every answer of the policy says, whatever the request; its chunk is all zeros and is never served."""
+    """Return the fields that every answer of the policy shares; its chunk is all zeros and is never served."""
     zeros = np.zeros((policy.binding.horizon, len(policy.binding.action_names)), dtype=np.float32)
     return Served(
         chunk=ActionChunk(zeros, policy.binding.action_names, policy.binding.dt_s),

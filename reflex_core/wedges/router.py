@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The router: picks the policy slot of the episode, and leaves out a slot whose breaker is open."""
+"""The router: choose the policy slot of the episode, and leave out a slot whose breaker is open."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _ignore(_: str) -> None:
 
 
 class Router:
-    """The innermost wedge of two policies: whatever a slot consists of lies inside `Slot.act`.
+    """The innermost wedge of two policies: each slot's own wedges are inside `Slot.act`.
 
-    on_failure is told the slot whenever its model failed. Raises NotReadyError when both slots are out.
+    on_failure receives the slot whenever its model failed. Raises NotReadyError when both slots are out.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Router:
         return verdict(*(is_out(self._slots[name].breaker) for name in (A, B)))
 
     def expected(self, request: Request) -> RoutingReport:
-        """Return what the answer would say of its routing; nothing is decided by asking."""
+        """Return the routing that the answer would have, without deciding it."""
         decision = self._routing.expected(request.episode_id, request.request_id)
         if self._is_out(decision.slot) and not self._is_out(other(decision.slot)):
             decision = replace(decision, slot=other(decision.slot), cached=False)
@@ -84,7 +84,7 @@ class Router:
         return replace(served, slot=decision.slot, routing=routing)
 
     def _drained(self, request: Request, decision: RoutingReport) -> RoutingReport:
-        """The same request in the other slot. Raises NotReadyError when that is out too."""
+        """Route the request to the other slot. Raises NotReadyError when that is out too."""
         slot = other(decision.slot)
         if self._is_out(slot):
             raise NotReadyError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost wedge: latency, metrics, and the finished answer handed to whoever listens."""
+"""The outermost wedge: latency, metrics, and the finished answer for listeners and recorders."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Telemetry:
         next_seq: Callable[[], int] | None = None,
         trackers: Sequence[Listener] = (),
     ) -> None:
-        """models: model id by slot; what no slot answered counts for the first. listeners: the caller's own, who may come
+        """Start measuring.
+
+        models: model id by slot; an answer without a slot counts for the first. listeners: the caller's own, which may come
         and go. next_seq: the number of the next record in the trace.
         """
         self._metrics = metrics
@@ -136,7 +138,7 @@ class Telemetry:
                 self._log(logging.ERROR, "listener", text, request.request_id, error=error)
 
     def percentiles_ms(self, *percentiles: float) -> tuple[float, ...]:
-        """Latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
+        """Return latency percentiles over the newest 1024 answers, linear between them; 0.0 before the first."""
         with self._lock:
             return tuple(self._window_ms.percentile(percentile) for percentile in percentiles)
 

@@ -12,8 +12,8 @@ Proceed = Callable[[Request], Served]
 
 
 class Wedge(Protocol):
-    """One concern of the onion. Called from several threads at once."""
+    """One link of the middleware chain. Called from several threads at once."""
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
-        """Answer the request, usually by calling `proceed` and adding to what comes back."""
+        """Answer the request, usually by calling `proceed` and adding to its answer."""
         ...

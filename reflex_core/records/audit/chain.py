@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of the audit log: one sealed line per record, each naming the hash of the one before. Reading only.
+"""Read and verify the audit log: one hashed line per record, each naming the hash of the one before.
 
 A line is `{...,"prev":"<hash of the line before>",...,"hash":"<own hash>"}`. The own hash is SHA-256 over the line's
-very bytes with `,"hash":"..."` left out, so that a checker in any language needs no rules about how numbers are spelled.
+very bytes with `,"hash":"..."` left out, so that a verifier in any language needs no rules about how numbers are formatted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def file_name(day: date) -> str:
 
 
 def day_of(path: Path) -> date | None:
-    """Return the day that a file's name says; None for a file that is not one of ours."""
+    """Return the day in a file's name; None for a file that is not one of ours."""
     if not _NAME.fullmatch(path.name):
         return None
     try:
@@ -76,7 +76,7 @@ def audit_files(directory: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """How a file ends: its last whole record, and the bytes after it (b"" when nothing is torn).
+    """The end of a file: its last whole record, and the bytes after it (b"" when nothing is incomplete).
 
     ends_line: whether the file's last byte is a newline, so that a record may follow.
     """

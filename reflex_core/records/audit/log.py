@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit log: what the policy was asked, what it answered and what the guard made of it, hash-chained.
+"""Write the audit log: requests, answers and the guard's changes, hash-chained.
 
 Append-only, one file per UTC day. It is a record for people to judge by, not a safety function.
 """
@@ -119,7 +119,7 @@ class AuditLog:
         self._enter(lambda: made)
 
     def model(self, model_version: str, model_hash: str, config_hash: str) -> None:
-        """Say which policy answers from now on; also an event."""
+        """Record which policy answers from now on; also an event."""
         self._model = {"model_version": model_version, "model_hash": model_hash, "config_hash": config_hash}
         self.event("model", **self._model)
 
@@ -132,7 +132,7 @@ class AuditLog:
             self._store.close()
 
     def _enter(self, make: Callable[[], Fields], size_bytes: int = 0) -> int:
-        """Enqueue a record; its number in the queue, 0 where there is no room."""
+        """Enqueue a record; return its number in the queue, 0 where there is no room."""
         with self._order:
             if not self._writer.put((self._wall_clock_ns(), make), size_bytes):
                 return 0

@@ -65,7 +65,7 @@ class AuditStore:
             ) from error
 
     def open(self) -> None:
-        """Find the end of the chain where it is not known; a torn end is recorded, never removed. Raises OSError."""
+        """Find the end of the chain where it is not known; an incomplete end is recorded, never removed. Raises OSError."""
         if self._file >= 0:
             return
         self._seq, self._prev = 0, START
@@ -127,7 +127,7 @@ class AuditStore:
         return day
 
     def append(self, records: Sequence[Fields]) -> None:
-        """Seal the records and hand them to the operating system; all of them or none. Raises OSError.
+        """Hash the records and hand them to the operating system; all of them or none. Raises OSError.
 
         A kill -9 after this loses none of them. A power loss may, until `sync` has returned.
         """

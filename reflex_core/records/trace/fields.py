@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several readers ask of a trace's header and of the texts in its records."""
+"""Read fields of a trace's header and records that several readers use."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def timestamp_ns(text: str) -> int | None:
 
 
 def image_mode(header: Mapping[str, Any]) -> object:
-    """Return how the pictures were recorded, one of the modes of --record-images; None where the header does not say."""
+    """Return how the images were recorded, one of the modes of --record-images; None where the header does not hold it."""
     redaction = header.get("redaction")
     return redaction.get("image") if isinstance(redaction, dict) else None

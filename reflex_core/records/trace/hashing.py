@@ -20,10 +20,10 @@ _PPM = re.compile(rb"P6\n(\d{1,6}) (\d{1,6})\n255\n")
 
 
 def encoded(frame: Frame) -> bytes:
-    """Return the frame as a file: picture files as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
+    """Return the frame as a file: image files as they arrived, raw frames as a binary PPM of the RGB pixels the policy saw.
 
     A PPM needs no encoder, so every machine and library version gives the same bytes and the same hash. A raw frame
-    that cannot be read as pixels is kept as its bytes.
+    that cannot be read as pixels stays as its bytes.
     """
     if frame.encoding in KINDS:
         return bytes(frame.data)
@@ -36,7 +36,7 @@ def encoded(frame: Frame) -> bytes:
 
 
 def frame_from(data: bytes) -> Frame:
-    """Return the frame that `encoded` made a file of. Raises ObservationError when it is no picture file and no PPM."""
+    """Return the frame that `encoded` made a file of. Raises ObservationError when it is no image file and no PPM."""
     if (kind := kind_of(data)) is not None:
         return Frame(data, kind.name)
     head = _PPM.match(data[:32])
@@ -50,7 +50,7 @@ def frame_from(data: bytes) -> Frame:
 
 
 def base64_text(data: bytes) -> str:
-    """Return base64 without line breaks, as it stands in a request."""
+    """Return base64 without line breaks, as in a request."""
     return base64.b64encode(data).decode("ascii")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the header of a trace says about the policy that is loaded."""
+"""The loaded policy's fields in the header of a trace."""
 
 from __future__ import annotations
 

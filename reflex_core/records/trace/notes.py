@@ -44,7 +44,7 @@ def shadow_record(found: Divergence, timestamp: str) -> Record:
 
 
 def outcome_record(outcome: Outcome, timestamp: str) -> Record:
-    """Return how an episode ended, as somebody reported it; of several records of one episode the last holds."""
+    """Return how an episode ended, as it was reported; of several records of one episode the last holds."""
     return {
         "kind": OUTCOME,
         "schema_version": SCHEMA_VERSION,

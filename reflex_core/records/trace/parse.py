@@ -19,7 +19,7 @@ SINGLE_CAMERA = "image"  # other writers keep one image and no camera name
 
 
 class TraceError(ReflexError):
-    """A trace that cannot be read: one sentence with file, line, expected and got."""
+    """A trace that cannot be read: one sentence with file, line, expected and actual value."""
 
     slug = "bad-trace"
 
@@ -94,7 +94,7 @@ def check_version(document: Mapping[str, Any], where: str) -> None:
 
 
 def recorded(document: Mapping[str, Any], where: str) -> Recorded:
-    """Read one request record. Raises TraceError naming the field that is not what the schema says."""
+    """Read one request record. Raises TraceError naming the field that violates the schema."""
 
     def refuse(key: str, expected: str, got: object) -> TraceError:
         return TraceError(f"{where}: {key} must be {expected}, got {_shown(got)}")

@@ -37,7 +37,7 @@ class TraceReader:
 
     header: the first record. footer: the last one, once the iteration has reached it; None after a hard stop.
     live: whether its writer was still at it when the end was reached: what there is then is whole, and more is to come.
-    warnings: what was wrong but could be read around; damage: those of them that mean that something is torn off or
+    warnings: what was wrong but could be skipped; damage: those of them that mean that something is incomplete or
     not understood. Raises TraceError, in the constructor and while iterating.
     """
 
@@ -74,7 +74,7 @@ class TraceReader:
 
     @property
     def fraction(self) -> float:
-        """How much of the file has been read, 0 to 1; may be asked while iterating."""
+        """How much of the file has been read, 0 to 1; may be read while iterating."""
         if self._stream.closed or self._size == 0:
             return 1.0
         return min(1.0, self._stream.tell() / self._size)
@@ -133,7 +133,7 @@ class TraceReader:
         log.warning("%s", message)
 
     def _parsed(self) -> Iterator[tuple[str, Document]]:
-        """Yield every line as an object. A last line that is torn is a warning, a damaged one before it an error."""
+        """Yield every line as an object. An incomplete last line is a warning, a damaged one before it an error."""
         broken = ""
         for number, line in self._lines():
             if not line.strip():

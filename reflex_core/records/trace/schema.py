@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schema version 1 of the trace, written: the only place, with notes.py beside it, that names trace fields.
+"""Write schema version 1 of the trace: the only place, with notes.py, that names trace fields.
 
 Fields stand in the order in which readers of version 1 know them; what this package adds comes after. Added fields do
 not change the version: readers ignore what they do not know.
@@ -38,11 +38,11 @@ Record = dict[str, Any]
 
 
 class Block(Protocol):
-    """A part of an answer that may have nothing to say."""
+    """A block of an answer that may be empty."""
 
     @property
     def present(self) -> bool:
-        """False where there is nothing to say."""
+        """False where the block is empty."""
         ...
 
     def document(self) -> Record:
@@ -145,7 +145,7 @@ def request_record(
     images: str,
     vlm_conditioning: str,
 ) -> Record:
-    """Return the record of one request and what came of it."""
+    """Return the record of one request and its outcome."""
     record: Record = {
         "kind": REQUEST,
         "schema_version": SCHEMA_VERSION,
@@ -204,7 +204,7 @@ def _request(request: Request, images: str) -> Record:
 
 
 def _images(observation: Observation, *, with_bytes: bool) -> Record:
-    """Return the first camera as version 1 knows it, then every camera by name; no picture is written twice."""
+    """Return the first camera as version 1 has it, then every camera by name; no image is written twice."""
     primary: Record = {}
     cameras: Record = {}
     for number, (camera, frame) in enumerate(observation.frames.items()):
@@ -241,7 +241,7 @@ def _latency(served: Served) -> Record:
 
 
 def _ms(value: float) -> float | None:
-    """Milliseconds to the microsecond: what lies below is noise of the clock."""
+    """Round milliseconds to the microsecond: the rest is noise of the clock."""
     return round(float(value), 3) if np.isfinite(value) else None
 
 
@@ -254,7 +254,7 @@ def _deadline(request: Request, fallback: Fallback) -> Record | None:
 
 
 def _optional(block: Block, **more: Any) -> Record | None:
-    """Return what a block says, None where there is nothing to say: it is then left out of the record."""
+    """Return a block's document, None where it is empty: it is then left out of the record."""
     return _rounded(block.document()) | more if block.present else None
 
 

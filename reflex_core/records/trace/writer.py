@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what was asked and answered to JSONL files, on a thread of its own."""
+"""Write requests and answers to JSONL files, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class TraceWriter:
         return None if file is None else file.path
 
     def next_seq(self) -> int:
-        """Return a record number for an answer that wants to carry it (`Served.trace_seq`) before it is recorded."""
+        """Return a record number for an answer that carries it (`Served.trace_seq`) before it is recorded."""
         return next(self._seqs)
 
     def __call__(self, request: Request, served: Served) -> None:
@@ -140,11 +140,11 @@ class TraceWriter:
         self._put(seq if seq >= 0 else self.next_seq(), request, Failure(slug, message))
 
     def note(self, make: Callable[[str], Record]) -> None:
-        """Enqueue a record that is no request: what a shadow did, how an episode ended. `make` runs on the writer's thread."""
+        """Enqueue a record that is no request: a shadow's comparison, the end of an episode. `make` runs on the writer's thread."""
         self._writer.put(Note(time.time_ns(), self._session, make), NOTE_BYTES)
 
     def describe(self, session: Session) -> None:
-        """Another policy answers from now on: what follows goes to a new file with a header of its own."""
+        """Start a new file with a header of its own, as another policy answers from now on."""
         self._session = session
 
     def close(self, timeout_s: float = 5.0) -> None:

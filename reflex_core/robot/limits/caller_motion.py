@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the robot that a request is for: what it was told, where it is measured, how it would be held."""
+"""Motion of the robot that a request is for: its last command, its measured position, its hold."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 class CallerMotion:
     """The histories of all robots, of which one has stamped observations and executes what is published. Thread-safe.
 
-    robot: the commands of that one. state_dim: how many numbers a state must have to say where a robot is, 0 for never.
+    robot: the commands of that one. state_dim: length of a state that holds the robot's position, 0 where none does.
     """
 
     def __init__(
         self, limits: Limits | None, hold_columns: Columns | None, plausible: StateRange,
         tracking_rad: float | Doubles, monotonic_ns: Callable[[], int],
     ) -> None:  # fmt: skip
-        """Arguments as of the guard, whose part this is."""
+        """Take the arguments of the guard, whose part this is."""
         self.robot = RobotCommands(limits, tracking_rad)
         self.state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
         self._limits, self._columns, self._plausible = limits, hold_columns, plausible
@@ -61,11 +61,11 @@ class CallerMotion:
         )  # fmt: skip
 
     def measured(self, request: Request) -> Floats | None:
-        """(action_dim,) where the request says that the robot is; None where it does not, or cannot be believed."""
+        """Return (action_dim,) the robot's position by the request; None where it holds none, or an implausible one."""
         return self._joints(request.observation.state)
 
     def _newest(self, request: Request) -> Floats | None:
-        """(action_dim,) where the stamped robot is by now; None where nobody can say."""
+        """Return (action_dim,) the stamped robot's newest measured position; None where it is unknown."""
         if request.newest is None or not request.observation.stamp_ns:
             return None
         seen = request.newest()
@@ -79,7 +79,7 @@ class CallerMotion:
         return measured if np.isfinite(measured).all() and not self._plausible.problem(state) else None
 
     def hold(self, request: Request, dt_s: float) -> Hold | None:
-        """Return the hold of the one who asks, None where nothing is known to hold at. dt_s: of its rows, 0: one row."""
+        """Return the caller's hold, None where there is no position to hold at. dt_s: of its rows, 0: one row."""
         told, measured, moment = self._told(request), self.measured(request), moment_of(request)
         since_s = moment.seconds_since(told.moment) if told is not None else 0.0
         if told is None or (since_s < 0.0 and measured is not None and not moment.stamp_ns):
@@ -102,7 +102,7 @@ class CallerMotion:
         return hold(self._limits, dt_s, stream_of(told, now_s, follows), measured)
 
     def remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
-        """Keep a chunk that is about to be executed. known: what `motion` said of it."""
+        """Store a chunk that is about to be executed. known: what `motion` returned for it."""
         rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
         rows[0], rows[1:] = chunk.actions[0], chunk.actions
         if known.start is not None:
@@ -123,7 +123,7 @@ class CallerMotion:
         self.robot.remember(told, row)
 
     def _began(self, now: Doubles, chunk: ActionChunk, told: Commanded, row: int) -> Doubles:
-        """(action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""
+        """Return (action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""
         if not chunk.dt_s > 0.0:
             return now
         share = (self._monotonic_ns() - told.moment.zero_ns) * 1e-9 / chunk.dt_s - row
@@ -137,6 +137,6 @@ class CallerMotion:
 
 
 def _owner(request: Request) -> str | None:
-    """Whose history it is: that of the robot which names itself, else the episode's."""
+    """Return whose history it is: that of the robot which names itself, else the episode's."""
     robot = robot_of(request)
     return f"{NAMED}{robot}" if robot else request.episode_id

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps one chunk inside the limits: position, then velocity, then acceleration.
+"""Keep one chunk inside the limits: position, then velocity, then acceleration.
 
 The bands are those of ros2_control's joint_limits: around the previous command, one control period wide.
 A chunk that breaks nothing comes back as the same array after a few whole-array comparisons.
@@ -36,8 +36,8 @@ UNLIMITED_RAD = 32.0  # the size of number for which rounding is allowed where a
 class Checked:
     """actions: (horizon, action_dim) float32 inside the limits, None when only a hold is safe.
 
-    kinds: what was broken, as the metric calls it. changed: how many numbers differ from what the model gave, without those
-    of columns that saturate by design. counts: something was broken that says something against the policy.
+    kinds: the broken limits, by their label in metrics. changed: how many numbers differ from the model's, without those
+    of columns that saturate by design. counts: a limit was broken that counts against the policy.
     """
 
     actions: Floats | None
@@ -72,7 +72,7 @@ class Check:
     """Limits, a control period and a mode as one call. Holds no state: thread-safe."""
 
     def __init__(self, limits: Limits, dt_s: float, mode: str) -> None:
-        """dt_s: seconds between two rows. Raises ValueError where speed is limited and dt_s is no period."""
+        """Take limits. dt_s: seconds between two rows. Raises ValueError where speed is limited and dt_s is no period."""
         self.limits = limits
         self._speed = bool(np.isfinite(limits.velocity_max).any())
         self._bends = bool(np.isfinite(limits.acceleration_max).any())
@@ -101,8 +101,8 @@ class Check:
     def __call__(self, actions: Floats, motion: Motion, *, is_hold: bool = False) -> Checked:
         """Check a finite chunk; repair it in clip and scale mode.
 
-        is_hold: a chunk that stops the robot where it is: it may stop as hard as it likes, and what its elapsed
-        rows say does not matter.
+        is_hold: a chunk that stops the robot where it is: its deceleration is not limited, and its elapsed
+        rows do not matter.
         """
         found = _Found()
         rows = self._in_range(actions, found)
@@ -150,7 +150,7 @@ class Check:
         return clipped
 
     def _without_overshoot(self, actions: Floats) -> Floats:
-        """The chunk with what saturates by design moved to its ends: that is not a change worth counting."""
+        """Return the chunk with columns that saturate by design moved to their ends: that is no change worth counting."""
         found = self._saturating
         if found is None:
             return actions
@@ -159,7 +159,7 @@ class Check:
         return moved
 
     def _out_of_reach(self, start: Start | None, splice: Splice | None, found: _Found) -> bool:
-        """True when the robot is so far outside that no row is both in the range and one step away."""
+        """Return True when the robot is so far outside that no row is both in the range and one step away."""
         places = [(start.low, start.high)] if start is not None else []
         if splice is not None:
             places.append((splice.end, splice.end))
@@ -192,7 +192,7 @@ class Check:
             found.add(kind, f"{self.limits.names[joint]} {said}", counts=held_against)
 
     def _chain(self, rows: Floats, start: Start | None) -> Floats:
-        """(horizon + 1, action_dim): the rows after the place they start from.
+        """Return (horizon + 1, action_dim): the rows after the place they start from.
 
         Of all places where the robot may be, the one from which row 0 goes on as the robot moved before; where
         nothing is known, as the chunk itself goes on.
@@ -247,7 +247,7 @@ class Check:
         return sharp
 
     def _walked(self, chain: Floats, start: Start | None, splice: Splice | None, bad: Mask) -> Floats:
-        """The chunk from where the robot is, through rows that have elapsed as they really were, then row by row."""
+        """Return the chunk from the robot's position, through elapsed rows as they really were, then row by row."""
         rows: Floats = chain[1:].copy()
         columns = np.arange(len(bad)) if self._mode == SCALE else np.flatnonzero(bad)
         first, settled = self._broken(chain) if self._mode == SCALE else (0, 0)
@@ -281,18 +281,18 @@ class Check:
         return self._rounded(rows)
 
     def _shortened(self, move: Doubles) -> Doubles:
-        """One step of all joints, no faster than each may."""
+        """Shorten one step of all joints so that none moves faster than it may."""
         if self._mode == SCALE:
             return move / max(1.0, float((np.abs(move) / self._most).max()))
         return np.minimum(np.maximum(move, -self._most), self._most)
 
     def _rounded(self, rows: Floats) -> Floats:
-        """What rounding left outside the range by its last bit comes back in."""
+        """Clamp what rounding left outside the range by its last bit."""
         inside: Floats = np.minimum(np.maximum(rows, self._low), self._high)
         return inside
 
     def _broken(self, chain: Floats) -> tuple[int, int]:
-        """(first row that breaks a limit, first row from which on none does), of the chunk by itself."""
+        """Return (first row that breaks a limit, first row from which on none does), of the chunk by itself."""
         moves = chain[1:] - chain[:-1]
         bad = (np.abs(moves) > self._step).any(axis=1)
         if self._bends:
@@ -302,12 +302,12 @@ class Check:
 
 
 def _columns(mask: Mask) -> list[int]:
-    """Where it is true. At a handful of joints this is quicker than `any` and `flatnonzero`."""
+    """Return the true columns. At a handful of joints this is quicker than `any` and `flatnonzero`."""
     return [column for column, is_set in enumerate(mask.tolist()) if is_set]
 
 
 def inner_limits(low: Doubles, high: Doubles) -> tuple[Floats, Floats]:
-    """(min, max) as float32, each rounded INTO the range, so that a clamped float32 never lies outside it."""
+    """Return (min, max) as float32, each rounded INTO the range, so that a clamped float32 is never outside it."""
     inner_low, inner_high = low.astype(np.float32), high.astype(np.float32)
     inner_low = np.where(inner_low < low, np.nextafter(inner_low, np.float32(np.inf)), inner_low)
     inner_high = np.where(inner_high > high, np.nextafter(inner_high, np.float32(-np.inf)), inner_high)

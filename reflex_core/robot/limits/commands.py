@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the one robot that this process commands is told, and the hold that follows from it."""
+"""Commands of the one robot that this process moves, and the hold that follows from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RobotCommands:
     """The commands of the robot whose observations are stamped. Thread-safe.
 
     A chunk that was judged is the newest; it becomes what the robot executes when it is published, and is dropped when
-    it is not. Where nobody says which (a program that holds the guard alone), the newest counts.
+    it is not. Where the caller reports neither (a program that uses the guard alone), the newest counts.
     tracking: (action_dim,) how far from its command a joint may be measured and still follow it; None without limits.
     """
 
@@ -37,32 +37,32 @@ class RobotCommands:
         self.joined = 0
 
     def remember(self, told: Commanded, joined: int) -> None:
-        """A chunk was judged. joined: its first row still to come then; those before say where the robot is led meanwhile."""
+        """Store a judged chunk. joined: its first row still to come then; those before tell where the robot is led meanwhile."""
         with self._lock:
             self._newest, self.joined = told, joined
 
     def executed(self) -> None:
-        """The newest chunk was published."""
+        """Note that the newest chunk was published."""
         with self._lock:
             self._executed = self._newest
 
     def forget(self) -> None:
-        """The newest chunk was not published: what was before it goes on."""
+        """Drop the newest chunk, which was not published: the one before it goes on."""
         with self._lock:
             self._newest = self._executed
 
     def end(self) -> None:
-        """Nothing that was commanded counts any more: a stop, a takeover, a deactivation, another clock."""
+        """Drop everything that was commanded: after a stop, a takeover, a deactivation, another clock."""
         with self._lock:
             self._newest = self._executed = None
 
     def count_on_monotonic_clock(self) -> None:
-        """The robot's clock was set: what was commanded goes on as before, and its stamps say nothing any more."""
+        """Ignore the stamps of past commands, as the robot's clock was set; the commands themselves go on."""
         with self._lock:
             self._newest, self._executed = _without_stamp(self._newest), _without_stamp(self._executed)
 
     def recall(self) -> Commanded | None:
-        """The newest chunk; None before there was one, and after `end`."""
+        """Return the newest chunk; None before there was one, and after `end`."""
         with self._lock:
             return self._newest
 
@@ -93,7 +93,7 @@ class RobotCommands:
         believed: tuple[Sequence[float], int] | None,
         now: Moment,
     ) -> Mask:
-        """(action_dim,) the joints that do what they are told, as far as anybody has seen."""
+        """Return (action_dim,) the joints that follow their commands, as far as was measured."""
         where, at_s, doubt_s = measured, since_s, 0.0
         if believed is not None:
             at_s = since_s - (now.zero_ns - believed[1]) * 1e-9
@@ -110,7 +110,7 @@ class RobotCommands:
 
 
 def stream_of(told: Commanded, seconds: float, follows: Mask) -> Stream:
-    """Return what `told` says at `seconds` after its time zero. follows: the joints that do it."""
+    """Return the command `told` at `seconds` after its time zero. follows: the joints that follow it."""
     at = told.at(np.array([seconds]))[0]
     return Stream(at, told.target(seconds).astype(np.float64), told.step(seconds), follows)
 
@@ -120,7 +120,7 @@ def _without_stamp(told: Commanded | None) -> Commanded | None:
 
 
 def _told(held: Hold, now: Moment) -> Commanded:
-    """A hold as what is told: until its first row in a straight line from where it begins."""
+    """Return a hold as commands: until its first row in a straight line from where it begins."""
     rows = np.concatenate([held.origin[None].astype(np.float32), held.rows])
     first = held.start + 1
     for before in range(1, first):

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class GuardStatus:
-    """For people and doors. enabled: there are limits to check. inference_count: chunks examined so far.
+    """Status of the guard. enabled: there are limits to check. inference_count: chunks examined so far.
 
-    tripped, trip_reason, consecutive_clamps: of the caller that was asked about; else whether anybody is tripped, the
-    first one's reason, the highest count. tripped_callers: who is tripped; callers: clamped chunks in a row of those that
+    tripped, trip_reason, consecutive_clamps: of the requested caller; else whether any caller is tripped, the first one's
+    reason, the highest count. tripped_callers: all that are tripped; callers: clamped chunks in a row of those that
     are tripped or counted; both cut to CALLERS_SHOWN. tripped_total: how many are tripped.
     """
 

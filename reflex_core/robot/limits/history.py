@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each episode's robot was told to do and when, so that the next chunk can be checked against it."""
+"""Commands of each episode's robot and their times, so that the next chunk can be checked against them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Moment:
     stamp_ns: int
 
     def seconds_since(self, earlier: Moment) -> float:
-        """On the robot's clock where both know it: simulated time need not run as fast as ours."""
+        """Return the seconds on the robot's clock where both have it: simulated time need not run as fast as ours."""
         if self.stamp_ns and earlier.stamp_ns:
             return (self.stamp_ns - earlier.stamp_ns) * 1e-9
         return (self.zero_ns - earlier.zero_ns) * 1e-9
 
 
 def moment_of(request: Request) -> Moment:
-    """Time zero of the chunk that answers `request`: when its observation was stamped, not when it came."""
+    """Return time zero of the chunk that answers `request`: when its observation was stamped, not when it arrived."""
     observation = request.observation
     return Moment(request.received_ns - int(observation.age_ms * 1e6), observation.stamp_ns)
 
@@ -48,7 +48,7 @@ class Commanded:
     episode_id: str | None = None
 
     def at(self, seconds: Doubles) -> Doubles:
-        """(n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows, constant beyond."""
+        """Return (n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows, constant beyond."""
         last = len(self.rows) - 1
         place = (
             np.minimum(np.maximum(seconds / self.dt_s, 0.0), last) if self.dt_s > 0 else last + 0 * seconds
@@ -71,13 +71,13 @@ class Commanded:
         return Commanded(np.concatenate([way, self.rows[1:]]), self.dt_s, moment, self.episode_id)
 
     def target(self, seconds: float) -> Floats:
-        """(action_dim,) the row that is being approached at `seconds`; the last one when all are reached."""
+        """Return (action_dim,) the row that is being approached at `seconds`; the last one when all are reached."""
         index = int(seconds / self.dt_s) if self.dt_s > 0 else len(self.rows)
         row: Floats = self.rows[1 + min(max(index, 0), len(self.rows) - 2)]
         return row
 
     def step(self, seconds: float) -> Doubles:
-        """(action_dim,) the move of the period under way at `seconds`; zeros before it began and once it is over."""
+        """Return (action_dim,) the move of the period under way at `seconds`; zeros before it began and once it is over."""
         index = int(seconds / self.dt_s) if self.dt_s > 0 and seconds >= 0.0 else -1
         if not 0 <= index < len(self.rows) - 1:
             return np.zeros(self.rows.shape[1])
@@ -93,7 +93,7 @@ class CommandHistory:
         self._told: Lru[str, Commanded] = Lru(EPISODES_KEPT)
 
     def remember(self, episode_id: str | None, told: Commanded) -> None:
-        """Keep a chunk that is about to be executed. Requests without an episode are nobody's history."""
+        """Store a chunk that is about to be executed. Requests without an episode have no history."""
         if episode_id is None:
             return
         with self._lock:
@@ -103,11 +103,11 @@ class CommandHistory:
             self._told.put(episode_id, told)
 
     def forget(self, episode_id: str) -> None:
-        """The newest chunk is not what the robot does."""
+        """Drop the newest chunk, which the robot does not execute."""
         with self._lock:
             self._told.pop(episode_id)
 
     def recall(self, episode_id: str | None) -> Commanded | None:
-        """The newest chunk of this episode, None if there is none."""
+        """Return the newest chunk of this episode, None if there is none."""
         with self._lock:
             return self._told.get(episode_id) if episode_id is not None else None

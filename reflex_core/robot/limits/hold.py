@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a robot is held, and how it gets there: the one place where holds are made, and it is the guard's.
+"""Make holds: where a robot is held, and how it gets there. The one place for it, and the guard's.
 
 1. The measurement is fresh and plausible and nothing stopped since the last command: the running stream, braked.
 2. After a stop, a takeover, a deactivation: where each joint is measured.
 3. The measurement is bad or stale: the last command, if it is finite and was really being followed.
-4. Neither: nothing, and whoever asked says so.
+4. Neither: nothing, which the caller reports.
 
 Every row lies inside the limits, and no joint is told to move faster than its limit, neither from where it is measured
 nor from what it was told before. What is not possible at once takes longer: the first rows are then left out.
@@ -30,10 +30,10 @@ LONGEST_S = 60.0  # a joint that needs longer to come to its hold is not held bu
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a robot is told at one moment: all (action_dim,), rad or m.
+    """Command of a robot at one moment: all (action_dim,), rad or m.
 
     at: commanded now. target: the row that is being approached. step: the move of the period under way.
-    follows: the joints that do what they are told, as far as anybody has seen.
+    follows: the joints that follow their commands, as far as was measured.
     """
 
     at: Doubles
@@ -111,7 +111,7 @@ def _range(limits: Limits | None, dim: int) -> tuple[Floats, Floats]:
 
 
 def _most(limits: Limits | None, dt_s: float, dim: int) -> Doubles:
-    """The largest move of a period, less what rounding to float32 may add."""
+    """Return the largest move of a period, less what rounding to float32 may add."""
     if limits is None:
         return np.full(dim, np.inf)
     step = limits.velocity_max * dt_s
@@ -121,7 +121,7 @@ def _most(limits: Limits | None, dt_s: float, dim: int) -> Doubles:
 
 
 def _path(limits: Limits | None, dt_s: float, stream: Stream | None, where: Doubles | None) -> Doubles:
-    """(n, action_dim) the way to the standstill before any limit: the stream braked, or where a joint is measured."""
+    """Return (n, action_dim) the way to the standstill before any limit: the stream braked, or where a joint is measured."""
     if stream is None:
         assert where is not None
         return where[None]
@@ -130,7 +130,7 @@ def _path(limits: Limits | None, dt_s: float, stream: Stream | None, where: Doub
 
 
 def _braked(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
-    """As hard as the acceleration limit allows; where there is none, the joint stops at the row it is approaching."""
+    """Brake as hard as the acceleration limit allows; where there is none, stop at the row that is being approached."""
     bend = np.full(len(stream.at), np.inf)
     if limits is not None and dt_s > 0.0:
         bend = limits.acceleration_max * dt_s * dt_s
@@ -157,7 +157,7 @@ def _origin(stream: Stream | None, where: Doubles | None) -> Doubles:
 
 
 def _centres(stream: Stream | None, where: Doubles | None) -> list[Doubles]:
-    """From where no joint may move faster than its limit, NaN where that does not count."""
+    """Return the positions from which no joint may move faster than its limit, NaN where a position does not count."""
     centres = [] if where is None else [where]
     if stream is not None:
         centres.append(np.where(stream.follows, stream.at, np.nan))
@@ -167,7 +167,7 @@ def _centres(stream: Stream | None, where: Doubles | None) -> list[Doubles]:
 def _periods(
     end: Doubles, centres: list[Doubles], limits: tuple[Floats, Floats], most: Doubles
 ) -> tuple[int, int]:
-    """(first row that lies in reach of every centre and inside the limits, number of rows until the end is reached).
+    """Return (first row in reach of every centre and inside the limits, number of rows until the end is reached).
 
     Intervals that meet in pairs all meet: what counts is the way of each centre into the range, and half of that
     between two centres.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limits that are in force: what the embodiment and the safety file say, the tighter of the two."""
+"""The limits in force: the embodiment's and the safety file's, the tighter of the two."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Saturating:
-    """How far beyond its range a column may be without saying anything against the policy; one entry per action dimension.
+    """How far beyond its range a column may be without counting against the policy; one entry per action dimension.
 
-    A gripper and whatever has two ends is told an end most of the time, and a network overshoots it by a little.
-    quiet: from `quiet_min` to `quiet_max` it is moved into the range without a word: around the range in force, and where a
-    threshold decides, around the embodiment's. design: from `design_min` to `design_max` that is said but not held against
-    anybody: around the embodiment's range, where the safety file has a tighter one. Other columns: their range.
+    A gripper and whatever has two ends is commanded to an end most of the time, and a network overshoots it by a little.
+    quiet: from `quiet_min` to `quiet_max` it is moved into the range without a report: around the range in force, and where
+    a threshold decides, around the embodiment's. design: from `design_min` to `design_max` that is reported but not
+    counted: around the embodiment's range, where the safety file has a tighter one. Other columns: their range.
     """
 
     quiet_min: Doubles
@@ -36,8 +36,8 @@ class Limits:
     """One entry per action dimension, float64, in rad or m, per second, per second squared; infinite: no limit.
 
     workspace: the columns that are x, y, z of an end effector. gripper: the columns whose measured position may
-    stay away from the command for as long as there is an object between the fingers. saturating: what such columns may ask
-    for by design; None: there are none.
+    stay away from the command for as long as there is an object between the fingers. saturating: what such columns may command
+    by design; None: there are none.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Limits:
         return len(self.names)
 
     def unit(self, column: int) -> str:
-        """For people: m in the workspace, nothing for a gripper (its unit is the embodiment's), else rad."""
+        """Return the unit for messages: m in the workspace, nothing for a gripper (its unit is the embodiment's), else rad."""
         if self.workspace[column]:
             return "m"
         return "" if self.gripper[column] else "rad"
@@ -64,11 +64,11 @@ class Limits:
 def effective_limits(
     action_names: tuple[str, ...], embodiment: Embodiment | None, safety: SafetyConfig | None
 ) -> Limits | None:
-    """The tighter of both for each action; None when there is neither.
+    """Return the tighter of both for each action; None when there is neither.
 
     Acceleration is limited by the safety file alone: chunks of learned policies start harder at their borders than most
     data sheets allow, controllers interpolate, and a guard that trips over that would be switched off.
-    action_names: what the robot calls the columns of a chunk, in order; the embodiment's arrays follow that order,
+    action_names: the robot's names of the columns of a chunk, in order; the embodiment's arrays follow that order,
     those of the safety file are matched by name.
     Raises SafetyConfigError when the file is not this robot's or when an action would have no limit at all.
     """
@@ -108,7 +108,7 @@ def effective_limits(
 
 
 def _saturating(embodiment: Embodiment, low: Doubles, high: Doubles) -> Saturating | None:
-    """low, high: the ranges in force."""
+    """Return the overshoot that does not count. low, high: the ranges in force."""
     parts = [part for part in (embodiment.gripper, embodiment.payload_release) if part is not None]
     if not parts:
         return None

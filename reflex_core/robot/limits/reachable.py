@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the robot comes from: what a chunk's first rows are compared with."""
+"""Where the robot comes from: the reference for a chunk's first rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TRACKING_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One period before row 0 the robot is between `low` and `high`, and was told to move by `step` per period.
+    """One period before row 0 the robot is between `low` and `high`, and was commanded to move by `step` per period.
 
-    All (action_dim,), rad or m; `step` None: nobody knows.
+    All (action_dim,), rad or m; `step` None: unknown.
     """
 
     low: Doubles
@@ -38,7 +38,7 @@ class Splice:
     """Rows before `row` have elapsed: meanwhile the robot is led to `end` (action_dim,), the last time by `step`.
 
     path: makes (row, action_dim), where it is when each of them would have been due; needed only for a repair.
-    commanded: (action_dim,) what it is told now, whether it does it or not; None: nothing.
+    commanded: (action_dim,) its present command, whether it follows it or not; None: nothing.
     """
 
     row: int
@@ -52,7 +52,7 @@ class Splice:
 class Motion:
     """What is known before a chunk is judged; None: unknown.
 
-    trusted: (action_dim,) the joints that are where they were told to be.
+    trusted: (action_dim,) the joints that are where they were commanded to be.
     """
 
     start: Start | None = None
@@ -73,7 +73,7 @@ def motion(
     tracking: (action_dim,) rad or m, given for the robot whose commands are known to be those published: so far from
     its command a joint may be measured and is still taken to follow it, and the chunk is joined to the command; infinite
     for one whose path tolerance is judged elsewhere, so that there is one verdict.
-    row: the first row that will be executed, where somebody knows. newest: (action_dim,) measured at `now_ns`, where a
+    row: the first row that will be executed, None where unknown. newest: (action_dim,) measured at `now_ns`, where a
     chunk is joined to the command: it has no stamp that another clock could have made.
     A stamped chunk is executed against the clock, so that it is joined at the row which is due next; without a stamp
     the caller plays it from row 0.
@@ -133,13 +133,13 @@ def motion(
 
 
 def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) -> Mask:
-    """(action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim)."""
+    """Return (action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim)."""
     near: Mask = (where >= recent.min(axis=0) - margin) & (where <= recent.max(axis=0) + margin)
     return near | limits.gripper
 
 
 def _at_rest(where: Doubles, live: int, *, known: bool) -> Motion:
-    """Nobody commands this robot as far as anyone knows; `known`: and this is the only one who would."""
+    """Return the motion of a robot that has no commands as far as is known; `known`: no other caller could command it."""
     if not known:
         return Motion(Start(where, where))
     still = np.zeros(len(where))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The safety configuration file (JSON): read strictly, because a limit nobody understood is a limit nobody checks."""
+"""Read the safety configuration file (JSON) strictly, because a limit that is not understood is not checked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SafetyConfigError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class SafetyConfig:
-    """One safety file. Arrays: one float64 per joint name, NaN where the file says `null` (no limit of its own).
+    """One safety file. Arrays: one float64 per joint name, NaN where the file holds `null` (no limit of its own).
 
     Units: rad or m, per second, per second squared; effort N m or N. An array the file leaves out is None.
     """
@@ -61,7 +61,7 @@ class SafetyConfig:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the file asks for and nobody can check."""
+        """Limits in the file that cannot be checked."""
         notes = []
         if self.effort_max is not None:
             notes.append(f"{self.path}: effort_max is not checked: actions are positions, not efforts")

@@ -17,7 +17,7 @@ NAMED = 5  # callers named in a sentence
 
 
 class CallerError(ReflexError):
-    """A reset that does not say whom, or names a caller that the guard knows nothing of."""
+    """A reset that names no caller, or one that is unknown to the guard."""
 
     slug = "unknown-caller"
 
@@ -38,7 +38,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one chunk came to. reason: why its caller is tripped, empty if it is not; began: it was not before.
+    """The result of counting one chunk. reason: why its caller is tripped, empty if it is not; began: it was not before.
 
     before: how many clamped chunks in a row there were without it.
     """
@@ -52,8 +52,8 @@ class Counted:
 class Trips:
     """Counts clamped chunks in a row per caller; at `most` the caller is tripped until it is reset. 0 never trips.
 
-    Bounded and thread-safe. Many invented callers push out neither who is tripped, nor who is counted by those that are
-    not, nor the ROS robot. Once `kept` callers are tripped, a stranger's first clamped chunk is held: it fails closed.
+    Bounded and thread-safe. Many invented callers evict neither the tripped ones, nor counted ones by those that are
+    not, nor the ROS robot. Once `kept` callers are tripped, a new caller's first clamped chunk is held: it fails closed.
     """
 
     def __init__(self, most: int, kept: int = CALLERS_KEPT) -> None:
@@ -72,7 +72,7 @@ class Trips:
     def count(self, caller: str, *, clamped: bool, well: bool, before: int | None = None) -> Counted:
         """Count one chunk. clamped: it had to be changed; well: a model's own chunk that had not, which ends the row.
 
-        before: the chunk was counted already, and this is what came of that: it is counted instead.
+        before: the earlier count of the same chunk, which this one replaces.
         """
         with self._lock:
             tripped = self._tripped.get(caller)
@@ -101,7 +101,7 @@ class Trips:
             return Counted("", clamped and after == 1, before=before)
 
     def _remember(self, caller: str, count: int) -> None:
-        """The newest of its kind, and the oldest goes. Needs the lock."""
+        """Store the newest of its kind and evict the oldest. Needs the lock."""
         if count:
             self._counts[caller] = count
         else:
@@ -112,7 +112,7 @@ class Trips:
                 del table[oldest]
 
     def reset(self, caller: str) -> bool:
-        """Begin anew with the caller. True when it was tripped. Raises CallerError for one that never asked."""
+        """Begin anew with the caller. True when it was tripped. Raises CallerError for an unknown caller."""
         with self._lock:
             self._require(caller)
             was_tripped = self._tripped.pop(caller, None) is not None
@@ -121,9 +121,9 @@ class Trips:
             return was_tripped
 
     def named(self, asked: str) -> str:
-        """Return the caller that somebody means: a whole name, or an episode, session or address without its prefix.
+        """Return the caller with this name: a whole name, or an episode, session or address without its prefix.
 
-        Raises CallerError where it is nobody's.
+        Raises CallerError where there is none.
         """
         with self._lock:
             if self._knows(asked):
@@ -134,9 +134,9 @@ class Trips:
             return found[0]
 
     def only(self) -> str:
-        """Return the one caller over HTTP that is tripped, "" where nobody is.
+        """Return the one caller over HTTP that is tripped, "" where none is.
 
-        The ROS robot must be named. Raises CallerError where it is not clear who is meant.
+        The ROS robot must be named. Raises CallerError where it is ambiguous.
         """
         with self._lock:
             tripped = list(self._tripped)
@@ -155,7 +155,7 @@ class Trips:
             return self._tripped.get(caller) or Standing(caller, self._counts.get(caller, 0))
 
     def standings(self) -> tuple[Standing, ...]:
-        """Return the tripped and the counted ones, in this order, each as they came to be so."""
+        """Return the tripped and the counted callers, in this order, each by age."""
         with self._lock:
             return (*self._tripped.values(), *self._counted())
 
@@ -173,7 +173,7 @@ class Trips:
 
 
 def _listed(callers: list[str]) -> str:
-    """Some names and how many more there are, with the verb that follows."""
+    """Return some names and how many more there are, with the verb that follows."""
     shown = ", ".join(f"{caller!r:.80}" for caller in callers[:NAMED])
     more = f" and {len(callers) - NAMED} more" if len(callers) > NAMED else ""
     return f"{shown}{more} {'is' if len(callers) == 1 else 'are'}"

@@ -30,7 +30,7 @@ class Joint:
 
 
 def stoppable(room: float, bend: float) -> float:
-    """The largest step after which a joint that slows by `bend` a period still stops within `room`.
+    """Return the largest step after which a joint that slows by `bend` a period still stops within `room`.
 
     Stopping from a step s takes s + (s - bend) + (s - 2 bend) + ...; with n terms that is n s - bend n (n - 1) / 2.
     """
@@ -41,7 +41,7 @@ def stoppable(room: float, bend: float) -> float:
 
 
 def band(joint: Joint, room: float, at: float, last: float) -> tuple[float, float]:
-    """(least, most) next step from `at` after a step `last`: position wins over velocity, that over acceleration."""
+    """Return (least, most) next step from `at` after a step `last`: position wins over velocity, that over acceleration."""
     bend, step = joint.bend, joint.step
     above, below = joint.high - at, at - joint.low
     most = min(step, stoppable(above, bend)) if above < room else step
@@ -53,7 +53,7 @@ def band(joint: Joint, room: float, at: float, last: float) -> tuple[float, floa
 
 
 def clip(column: Sequence[float], joint: Joint, at: float, last: float) -> list[float]:
-    """One joint's rows, each as near to what was wanted as the joint gets."""
+    """Return one joint's rows, each as near to the requested one as the joint gets."""
     if math.isinf(joint.bend):
         return _clip_speed(column, joint, at)
     rows: list[float] = []
@@ -90,10 +90,10 @@ def _clip_speed(column: Sequence[float], joint: Joint, at: float) -> list[float]
 def scale(
     rows: Sequence[Sequence[float]], joints: Sequence[Joint], at: list[float], last: list[float], settled: int
 ) -> list[list[float]]:
-    """All joints' rows, each step shortened by one factor, so that it keeps its direction.
+    """Return all joints' rows, each step shortened by one factor, so that its direction stays.
 
     Where no one factor suits every joint (one that must brake, say), each joint is clipped for that row.
-    settled: from this row on the wanted rows are clean, so that a walk which has caught up may stop.
+    settled: from this row on the requested rows break no limit, so that a walk which has caught up may stop.
     """
     accelerating = any(not math.isinf(joint.bend) for joint in joints)
     rooms = [joint.brake_room for joint in joints]
