@@ -234,8 +234,22 @@ def test_a_chunk_that_another_one_overtook_counts_as_it_did_at_the_first_look() 
     served = robot.judged(asked, RAMP)
     robot.judged(dataclasses.replace(asked, request_id="request-2"), rows(MIDDLE))
     robot.wait(0.3)
-    assert robot.guard.rejoined(asked, served, 6).guard.clamped
+    late = robot.guard.rejoined(asked, served, 6)
+    assert late.guard.clamp_count == (late.chunk.actions != RAMP).sum() > 0
     assert robot.guard.status(ROS).consecutive_clamps == 0
+
+
+def test_a_program_that_asks_between_the_two_looks_changes_nothing_for_the_robot() -> None:
+    robot = Robot(clamps=9)
+    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    asked = robot.asked()
+    served = robot.judged(asked, RAMP)
+    seen = dataclasses.replace(asked.observation, stamp_ns=0)
+    robot.judged(Request(seen, robot.now_ns, "request-2", "place", caller="arm-1"), rows(MIDDLE))
+    robot.wait(0.3)
+    assert robot.guard.rejoined(asked, served, 6).guard.clamped
+    assert robot.guard.status(ROS).consecutive_clamps == 1
 
 
 @pytest.mark.parametrize("actions", [RAMP, OVER], ids=["clean at first", "changed twice"])

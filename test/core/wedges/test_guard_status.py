@@ -22,9 +22,9 @@ from reflex_core.wedges.guard import CALLERS_SHOWN, Guard
 OUTSIDE, CLEAN = rows(np.full(7, 50.0, np.float32)), rows(MEASURED)
 
 
-def guard_that_trips_after(clamps: int) -> Guard:
+def guard_that_trips_after(clamps: int, metrics: Metrics | None = None) -> Guard:
     limits = effective_limits(FRANKA.joint_names, FRANKA, None)
-    return Guard(limits, COLUMNS, Metrics(), "franka", CLIP, clamps)
+    return Guard(limits, COLUMNS, metrics or Metrics(), "franka", CLIP, clamps)
 
 
 def asked_by(caller: str, state: Floats | None = MEASURED) -> Request:
@@ -49,6 +49,19 @@ def test_who_is_tripped_and_who_is_counted_are_told_apart() -> None:
     counted = guard.status("worse")
     assert (counted.tripped, counted.trip_reason, counted.consecutive_clamps) == (False, "", 2)
     assert guard.status("nobody").consecutive_clamps == 0
+
+
+def test_who_is_tripped_is_a_metric() -> None:
+    metrics = Metrics()
+    guard = guard_that_trips_after(1, metrics)
+
+    def shown(caller: str) -> float | None:
+        labels = {"embodiment": "franka", "caller": caller}
+        return metrics.registry.get_sample_value("reflex_guard_tripped", labels)
+
+    assert (shown(ROS), shown("a")) == (0.0, None)
+    guard(asked_by("a"), answering(OUTSIDE))
+    assert (shown(ROS), shown("a")) == (0.0, 1.0)
 
 
 def test_the_callers_it_shows_are_bounded() -> None:

@@ -205,6 +205,15 @@ def test_a_chunk_with_a_stamp_from_the_future_is_told_from_now_on(rests: bool) -
     assert under_way[0] <= held.position[0] <= under_way[0] + (RAMP[0, 0] - at[0]) * 0.25 + 1e-6
 
 
+def test_rows_without_a_rate_and_with_a_stamp_from_the_future_are_what_they_are() -> None:
+    robot = Robot(stamped=True)
+    robot.now_s = -0.15
+    robot.known.remember(robot.asks(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), UNKNOWN)
+    told = robot.known.robot.recall()
+    assert told is not None
+    np.testing.assert_array_equal(told.rows[1:], RAMP)
+
+
 def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:
     robot = Robot(stamped=True)
     robot.now_s = 1.0
