@@ -28,6 +28,7 @@ from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
 from reflex_ros.console import startup_banner
 from reflex_ros.console.terminal import watched
 from reflex_ros.graph.other_policies import await_names, other_policies, require_alone
+from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ServeStatus
 from reflex_ros.node import diagnostics, parameters
 from reflex_ros.node.ab_services import open_policy_doors
@@ -41,7 +42,7 @@ from reflex_ros.node.progress import Progress
 from reflex_ros.node.robot_snapshot import look_at
 from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
-from reflex_ros.node.subscriptions import LATCHED, Inputs
+from reflex_ros.node.subscriptions import Inputs
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs.interfaces import output_maker
 from reflex_ros.outputs.outputs import Outputs

@@ -100,7 +100,8 @@ class Tracing:
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Export what waits, for as long as `timeout_s` allows; a receiver that hangs does not hold up the end."""
         done = self._writer.close(timeout_s)
-        self._exporter.shutdown()  # ends the retries of an export under way
+        # ends the retries of an export under way
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
         if done:
             logging.getLogger(EXPORTER_LOGGER).removeFilter(self._complaints)
 

@@ -23,10 +23,10 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.records.trace.parse import TraceError
 from reflex_ros.graph.dds_profile import take_profile
 from reflex_ros.graph.neighbours import require_alone, require_nothing_driven
+from reflex_ros.graph.qos import LATCHED
 from reflex_ros.graph.topics import COMPRESSED, compressed_topic
 from reflex_ros.messages.raw import header_stamp_ns
 from reflex_ros.messages.stamps import stamp_ns, time_msg
-from reflex_ros.node.subscriptions import LATCHED
 from reflex_ros.playing.pace import Pace
 from reflex_ros.playing.recording import Moment, Offer
 

@@ -20,8 +20,8 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ActionChunk, ServeStatus
-from reflex_ros.node.subscriptions import LATCHED
 from reflex_ros.rqt.board import Board
 
 POLL_S = 1.0

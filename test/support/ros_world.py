@@ -31,8 +31,8 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_ros.graph.qos import LATCHED, SENSOR
 from reflex_ros.node.node import ReflexNode
-from reflex_ros.node.subscriptions import LATCHED, SENSOR
 
 PATIENCE_S = 60.0  # a bound for machines under load, never a measure
 JOINTS = [f"panda_joint{number}" for number in range(1, 8)]

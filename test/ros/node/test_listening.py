@@ -23,11 +23,11 @@ from std_msgs.msg import String
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import settings_from
-from reflex_ros.graph.qos import unheard
+from reflex_ros.graph.qos import LATCHED, SENSOR, unheard
 from reflex_ros.graph.topics import compressed_topic
 from reflex_ros.node.instruction import SETTLE_NS, HeardOnce
 from reflex_ros.node.observation_buffer import ObservationBuffer
-from reflex_ros.node.subscriptions import LATCHED, SENSOR, Inputs
+from reflex_ros.node.subscriptions import Inputs
 from reflex_ros.playing.player import Player
 from reflex_ros.playing.traces import camera_offers
 
