@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,6 +177,16 @@ def check_robot_commands(server: ReflexNode) -> None:
     assert len(found) > 10
     for line in found:
         graph.check(line)
+    check_ros_page(there, services)
+
+
+def check_ros_page(topics: dict[str, str], services: dict[str, str]) -> None:
+    """The reference of the ROS interface has the services and the topics of the node that runs."""
+    page = (TUTORIALS.parent / "reference" / "ros.md").read_text(encoding="utf-8")
+    own = {name.removeprefix("/reflex/") for name, kind in services.items() if kind == "std_srvs/srv/Trigger"}
+    assert set(re.findall(r"`~/(\w+)`", page[page.index("## Services") : page.index("## Launch")])) == own
+    for name, package, kind in re.findall(r"^\| \w+ \| `~/(\w+)`.* \| (\w+)/(\w+) \|$", page, re.MULTILINE):
+        assert topics[f"/reflex/{name}"] == f"{package}/msg/{kind}"
 
 
 @pytest.mark.parametrize("page", PAGES)
