@@ -80,6 +80,17 @@ def test_an_observation_is_the_newest_of_every_stream() -> None:
     assert scene.buffer.consumed.images == {"camera": picture}
 
 
+def test_a_look_without_taking_is_the_same_observation_and_consumes_nothing() -> None:
+    scene = Scene()
+    scene.take()
+    before = scene.buffer.consumed
+    scene.reads([0.01, *HOME[1:]])
+    peeked = scene.buffer.peek(NOW_NS, GATES)
+    assert peeked is not None
+    np.testing.assert_allclose(peeked.state, [0.01, *HOME[1:]], atol=1e-6)
+    assert scene.buffer.consumed is before
+
+
 def test_the_observation_carries_the_oldest_stamp_and_its_age() -> None:
     scene = Scene()
     scene.sees(age_ms=70.0)
@@ -419,6 +430,7 @@ def test_when_the_clock_jumped_pictures_and_states_of_every_kind_are_from_before
     scene.buffer.put_vector(message(NOW_NS), np.zeros(4, np.float32))
     scene.take()
     scene.buffer.clear()
+    assert scene.buffer.lags.smallest_s() == {}
     scene.reads(HOME)
     assert scene.refused()[0] == "camera_missing"
     scene.sees()
