@@ -72,7 +72,7 @@ class Request:
     service allows. newest: the newest observation, None where only `observation` is known. forwarded: another
     server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
     Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
-    text; empty where the door does not say.
+    text; empty where the interface does not set it.
     """
 
     observation: Observation
@@ -126,7 +126,7 @@ class Inference:
     mode: onnx_cpu, onnx_gpu, onnx_trt_fp16, or cloud. adaptive_threshold: relative velocity change at which denoising
     stopped, 0.0 where it takes all steps. max_steps: denoise steps that a degraded service allowed. tokens_cut: how many
     tokens of the instruction did not fit the policy's window. masked_cameras: those that the policy reads and that gave
-    no picture. stages_ms: named parts of the latency.
+    no image. stages_ms: named parts of the latency.
     """
 
     mode: str
@@ -177,7 +177,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class CacheReport:
-    """Use of the episode's cached prefix. status: hit, miss, or n/a where none is kept.
+    """Use of the episode's cached prefix. status: hit, miss, or n/a where none is cached.
 
     age_ms: how much older than the observation the prefix was.
     """

@@ -18,7 +18,7 @@ from reflex_core.values import POLICY
 REQUEST = "request"
 ALONE = "prod"
 EPISODES_KEPT = 100_000
-RATIO = 1.01  # of neighbouring latencies that are not told apart
+RATIO = 1.01  # of neighbouring latencies that count as equal
 
 Document = Mapping[str, Any]
 
@@ -134,7 +134,7 @@ class Tally:
         slot.models.add(str(record.get("model_version") or ""))
         if isinstance(latency, (int, float)):
             slot.latency.add(latency - float(record.get("injected_latency_ms") or 0))
-        if source == POLICY:  # what stands in may come from a slot that the episode has left
+        if source == POLICY:  # a fallback may come from a slot that the episode has left
             self._driven(_block(record, "request").get("episode_id"), str(name or ALONE), routing, header)
 
     def _driven(self, episode_id: Any, slot: str, routing: Document, header: Document) -> None:

@@ -31,7 +31,7 @@ Named = Mapping[str, Observation]  # by the name of the file without its ending
 class Measured:
     """Changes of the images, one per pair, as shares of the pixels' range.
 
-    still: of consecutive pictures of one unchanged scene. moved: of a scene before and after what must be seen.
+    still: of consecutive images of one unchanged scene. moved: of a scene before and after what must be seen.
     """
 
     still: tuple[float, ...]
@@ -103,7 +103,7 @@ def threshold(found: Measured) -> float:
     whatever is more than the camera's own noise is a change.
 
     Raises:
-        ConfigurationError: There is no pair, or the moves cannot be told apart from noise.
+        ConfigurationError: There is no pair, or the moves are within the noise.
     """
     if not found.moved:
         if not found.still:

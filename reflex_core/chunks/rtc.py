@@ -74,7 +74,7 @@ class _Episode:
 def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
     """Return (mode, why it is off or '') of real-time chunking on this export."""
     if contract.fused:
-        return OFF, f"{FLAG} has no effect: the denoise loop is baked into the graph, so nothing can guide it"
+        return OFF, f"{FLAG} has no effect: the denoise loop is fused into the graph, so nothing can guide it"
     if contract.flow.steps < 2:
         return OFF, f"{FLAG} has no effect: the export denoises in one step, which leaves nothing to guide"
     if dt_s <= 0:

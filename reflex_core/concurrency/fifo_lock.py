@@ -42,7 +42,7 @@ class FifoLock:
             cancellation.check()
         except (
             BaseException
-        ):  # cancelled, or Ctrl-C: a turn that nobody takes would block everybody behind it
+        ):  # cancelled, or Ctrl-C: an abandoned place in the queue would block all callers behind it
             with self._guard:
                 waiting = mine in self._waiting
                 if waiting:

@@ -100,7 +100,7 @@ class WorkerPool:
             except Empty:
                 with self._lock:
                     if not self._tasks.empty():
-                        continue  # somebody counted on this thread meanwhile
+                        continue  # a caller counted on this thread meanwhile
                     self._free -= 1
                     self._threads -= 1
                 return

@@ -17,7 +17,7 @@ from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Frame
 
 OUT_OF_ORDER, NO_STAMP, NO_PICTURE = "out of order", "no stamp", "no picture"
-OTHER = {"cameras": "other cameras", "state_dim": "other state"}  # a door takes these as they come
+OTHER = {"cameras": "other cameras", "state_dim": "other state"}  # the server accepts these as they are
 
 Open = Callable[[Path], Source]
 Key = tuple[str, str]

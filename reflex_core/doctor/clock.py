@@ -59,7 +59,9 @@ def clock(
     if known:
         return Finding("clock", OK, f"{date}, synchronised")
     if alone:
-        return Finding("clock", OK, f"{date}, not synchronised; ROS is kept to this machine, so nobody minds")
+        return Finding(
+            "clock", OK, f"{date}, not synchronised; ROS stays on this machine, so that does not matter"
+        )
     message = f"{date}, not synchronised: stamps of other machines will look too old or too new"
     return Finding("clock", WARN, message, SYNCHRONISE)
 

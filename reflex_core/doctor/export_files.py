@@ -40,7 +40,7 @@ def hashes(path: Path) -> Finding:
         listed = dict(_ROW.findall(receipt.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Finding(
-            "hashes", WARN, f"{path} brings no {RECEIPT}: nobody can tell whether its files are whole",
+            "hashes", WARN, f"{path} has no {RECEIPT}: whether its files are complete cannot be checked",
             f"copy the one that the exporter wrote along, or write one here: reflex export seal {path}",
         )  # fmt: skip
     except (OSError, ValueError) as error:

@@ -68,7 +68,7 @@ def providers(wanted: Wanted) -> Finding:
     broken = [f"{name} does not start: {reason}" for name, reason in reasons.items() if reason]
     if not broken:
         return Finding("providers", OK, message)
-    # of several the first is the one that was meant; the others stand in for it
+    # of several the first is the requested one; the others are its fallback
     level = FAIL if reasons[names[0]] and not (wanted.allow_cpu_fallback and CPU in starts) else WARN
     return Finding("providers", level, f"{'; '.join(broken)}; {message}", fallback)
 

@@ -52,13 +52,13 @@ def build_admission(
     fused = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.fused]
     if settings.slo and settings.slo_mode == DEGRADE and fused:
         raise ConfigurationError(
-            f"--slo-mode degrade: {fused[0]}: its denoise loop is baked into one graph, so it cannot take fewer steps;"
+            f"--slo-mode degrade: {fused[0]}: its denoise loop is fused into one graph, so it cannot take fewer steps;"
             " take --slo-mode 503 or log_only",
             "slo-degrade-baked",
         )
     if settings.slo and settings.slo_mode == AUTO:
         why = (
-            f"the denoise loop of {fused[0]} is baked into one graph" if fused else "it can take fewer steps"
+            f"the denoise loop of {fused[0]} is fused into one graph" if fused else "it can take fewer steps"
         )
         log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(fused)), why)
     return Admission(

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def build_slot(
-    name: str, found: LoadedPolicy, robot: str, told: Position, around: EngineContext, opened: ExitStack
+    name: str, found: LoadedPolicy, robot: str, commanded: Position, around: EngineContext, opened: ExitStack
 ) -> PolicySlot:
     """Build the slot of a loaded policy.
 
@@ -51,7 +51,7 @@ def build_slot(
     breaker = _breaker(settings, name, around.metrics)
     cache = policy.prefix_cache(settings.prefix_cache_max_age_ms) if settings.prefix_cache else None
     rtc = _rtc(policy) if settings.rtc else None
-    a2c2 = _a2c2(settings, policy, told, around)
+    a2c2 = _a2c2(settings, policy, commanded, around)
     wedges: dict[str, Wedge | None] = {
         "breaker": breaker,
         "a2c2": a2c2,
@@ -91,7 +91,7 @@ def _rtc(policy: Policy) -> Rtc:
     return rtc
 
 
-def _a2c2(settings: Settings, policy: Policy, told: Position, around: EngineContext) -> A2C2 | None:
+def _a2c2(settings: Settings, policy: Policy, commanded: Position, around: EngineContext) -> A2C2 | None:
     if not settings.a2c2_checkpoint:
         return None
     metrics = around.metrics
@@ -105,7 +105,7 @@ def _a2c2(settings: Settings, policy: Policy, told: Position, around: EngineCont
         latency_threshold_ms=settings.a2c2_latency_threshold_ms,
         success_threshold=settings.a2c2_success_threshold,
         newest=lambda request: request.newest() if request.newest else None,
-        previous=told,
+        previous=commanded,
         injected_ms=lambda: around.live().inject_latency_ms,
         on_outcome=count,
     )

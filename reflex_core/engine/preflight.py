@@ -31,7 +31,7 @@ def why_undrivable(loaded: ServingState, settings: Settings) -> str:
     if needs_joints and binding.hold_columns is None:
         return (
             f"the state ({', '.join(binding.state_names) or 'unnamed'}) does not contain the joints that are commanded"
-            f" ({', '.join(binding.action_names)}): the robot could not be told to hold"
+            f" ({', '.join(binding.action_names)}): the robot could not be commanded to hold"
         )
     return ""
 

@@ -173,7 +173,7 @@ def _notes(
 ) -> Iterator[str]:  # fmt: skip
     if embodiment is not None and not export.says_how_it_normalises:
         yield (
-            f"it brings no statistics: those of embodiment '{embodiment.name}' stand in: right only if they are"
+            f"it brings no statistics: those of embodiment '{embodiment.name}' are used: right only if they are"
             " what the policy was trained with"
         )
     if served is not embodiment:
@@ -240,7 +240,7 @@ def _state(
     names = tuple(alias.get(name, name) for name in contract.state.names)
     dim = len(names) or (statistics.dim if statistics else 0) or (len(known[0]) if known else 0) or None
     if statistics is not None and dim != statistics.dim:
-        whose = "its statistics" if export.state_statistics else "those of the embodiment, which stand in,"
+        whose = "its statistics" if export.state_statistics else "those of the embodiment, used as fallback,"
         raise ConfigurationError(
             f"{export.path}: the state has {dim} names ({', '.join(names)}), {whose} have {statistics.dim} numbers",
             "state-dim-mismatch",

@@ -90,7 +90,7 @@ FAMILIES: Mapping[str, Family] = {
         },
         cameras=_PI_CAMERAS, padded_width=PADDED_WIDTH,
     ),
-    # pads and stands in with zeros after normalisation, so its bars have the mean colour
+    # pads and replaces missing cameras with zeros after normalisation, so its bars have the mean colour
     "xvla": Family(
         {LEROBOT: Training({
             "mean": _IMAGENET_MEAN, "std": _IMAGENET_STD, "bars": _IMAGENET_MEAN, "fill": 0.0,

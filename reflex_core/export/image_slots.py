@@ -97,7 +97,7 @@ def _slot(entry: Config, info: TensorInfo, fail: Refuse) -> ImageSlot:
         offset=offset,
         bars=bars,
         fill=float(fill),
-        # without a mask the network cannot be told that a camera is missing
+        # without a mask the network cannot know that a camera is missing
         required=camera is not None and (bool(entry.get("required", True)) or entry.get("mask") is None),
         whole_numbers=whole_numbers,
     )

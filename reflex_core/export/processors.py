@@ -143,9 +143,9 @@ def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processo
     relative = _relative(pre.get(RELATIVE))
     absolute = post.get(ABSOLUTE)
     if (relative is not None) != (absolute is not None):
-        told, lacks = (before, after) if relative is not None else (after, before)
+        having, lacks = (before, after) if relative is not None else (after, before)
         raise ExportError(
-            f"{told}: has relative actions enabled and {lacks.name} has not: the state that they start from is taken"
+            f"{having}: has relative actions enabled and {lacks.name} has not: the state that they start from is taken"
             " before the network and added after it, so both must say it"
         )
     return Processors(
@@ -224,7 +224,7 @@ def _step(file: Path, entry: Mapping[str, Any]) -> _Step | None:
         raise refuse("config", "an object", config)
     if not isinstance(name, str) or not name:
         raise ExportError(
-            f"{file}: step '{called}' is a class of somebody's own code: only the registered steps of LeRobot are done here",
+            f"{file}: step '{called}' is a class of third-party code: only the registered steps of LeRobot are done here",
             "unknown-processor-step",
         )
     fields = JsonFields(config, refuse)

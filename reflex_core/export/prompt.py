@@ -44,7 +44,7 @@ def read_prompt(block: JsonFields) -> Prompt:
     replace = block.get("replace", CLEAN if truths["clean"] else {})
     pairs = replace.items() if isinstance(replace, dict) else [("", replace)]
     if not all(isinstance(old, str) and old and isinstance(new, str) for old, new in pairs):
-        raise block.refusal("replace", "an object of texts and what stands in their place")
+        raise block.refusal("replace", "an object of texts and their replacements")
     newline = truths["newline"]
     if re.search(r"\}\n\Z", template):  # a line break right behind the words is the one that is never doubled
         template, newline = template[:-1], True

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 MOST_BYTES = 4096
-WAIT_S = 5.0  # for whoever writes into a pipe, such as the shell for `--api-key-file <(pass show key)`
+WAIT_S = 5.0  # for the writer of a pipe, such as the shell for `--api-key-file <(pass show key)`
 
 
 def read_secret(path: Path) -> bytes:
@@ -41,12 +41,12 @@ def _from_pipe(stream: int) -> bytes:
     while len(data) <= MOST_BYTES:
         left_s = until_s - time.monotonic()
         if left_s <= 0 or not select.select([stream], [], [], left_s)[0]:
-            raise ValueError(f"nobody wrote a key into the pipe within {WAIT_S:g} s")
+            raise ValueError(f"no key was written into the pipe within {WAIT_S:g} s")
         part = os.read(stream, MOST_BYTES)
         if part:
             data += part
         elif data:
             return data
-        else:  # nobody has opened it for writing yet
+        else:  # no writer has opened it yet
             time.sleep(0.01)
     return data

@@ -54,7 +54,7 @@ def _with_opencv(data: bytes | memoryview, colours: int) -> Pixels:
 
 def _with_pillow(data: bytes | memoryview) -> Pixels:
     """Decode to the same pixels without OpenCV."""
-    from PIL import PngImagePlugin  # only here: where there is OpenCV nobody needs it
+    from PIL import PngImagePlugin  # only here: it is not needed with OpenCV
 
     try:
         # not Image.open: it knows other formats, and a limit of pixels that is larger than ours

@@ -60,7 +60,7 @@ class TripGauge(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield a sample for the ROS robot, and one for each caller that is tripped."""
         family = GaugeMetricFamily(
-            "reflex_guard_tripped", "1 while the guard holds a caller until somebody resets it",
+            "reflex_guard_tripped", "1 while the guard holds a caller until it is reset",
             labels=["embodiment", "caller"],
         )  # fmt: skip
         shown = {ROS: 0.0} | {self._labels.label(one.caller): 1.0 for one in self._standings() if one.tripped}
@@ -175,7 +175,7 @@ class Metrics:
         self.observations_refused = counter(
             "reflex_observations_refused_total", "Observations from ROS that no inference ran on, by reason", ["reason"]
         )
-        self.holds = counter("reflex_holds_total", "Times the robot was told to hold, by reason", ["reason"])
+        self.holds = counter("reflex_holds_total", "Times the robot was commanded to hold, by reason", ["reason"])
         self.unheld = counter(
             "reflex_holds_impossible_total", "Times there was nothing the robot could be held at, by what asked for it",
             ["reason"],

@@ -50,7 +50,7 @@ def require_stepped(export: Export, contract: Contract, graph: str) -> None:
     """Raise ConfigurationError where there is no loop to leave."""
     if contract.fused:
         raise ConfigurationError(
-            f"{FLAG}: {export.path}: its denoise loop is baked into {graph}, so it cannot stop early;"
+            f"{FLAG}: {export.path}: its denoise loop is fused into {graph}, so it cannot stop early;"
             " export it with one graph call per step, or leave the flag out",
             "adaptive-baked",
         )

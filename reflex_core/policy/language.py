@@ -53,7 +53,7 @@ class Language:
         pads = (said.get("pad_token"), "<pad>", "[PAD]", "<|endoftext|>")
         found = (tokenizer.token_to_id(token) for token in pads if isinstance(token, str))
         pad = next((identifier for identifier in found if identifier is not None), 0)
-        # a robot hears few different sentences; the cache holds no reference to self, which would be a cycle
+        # a robot gets few different instructions; the cache holds no reference to self, which would be a cycle
         self._tokens = lru_cache(maxsize=64)(partial(_tokens, tokenizer, slot, pad))
 
     def prompt(self, instruction: str, state: str = "") -> str:

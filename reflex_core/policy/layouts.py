@@ -108,7 +108,7 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     _check_fixed_rows(export, contract, last)
     contract, turned = directed(contract, last, export.config)
     notes += turned
-    denoise = _baked(contract, last) if contract.fused else _stepped(contract, last)
+    denoise = _fused(contract, last) if contract.fused else _stepped(contract, last)
     fell_back = placement.fell_back(session.providers for session in sessions.values())
     return Layout(
         contract, prefix, denoise, tuple(sessions.values()), tuple(notes), last.path.name, fell_back,
@@ -240,7 +240,7 @@ def _feeds(contract: Contract, session: Session, arrays: Arrays, made: Tensors) 
     return feeds
 
 
-def _baked(contract: Contract, session: Session) -> Denoise:
+def _fused(contract: Contract, session: Session) -> Denoise:
     noise_name, output = contract.flow_names["noise"], contract.flow_names["actions"]
 
     def denoise(

@@ -103,10 +103,10 @@ def request_document(made: RequestDiff, tolerances: Tolerances) -> dict[str, Any
     return document
 
 
-def summary_document(totals: Totals, plan: Plan, **told: Any) -> dict[str, Any]:
-    """Return the `summary`. told: the caller's fields: trace_file, model, exit_code, warnings."""
+def summary_document(totals: Totals, plan: Plan, **fields: Any) -> dict[str, Any]:
+    """Return the `summary`. fields: of the caller: trace_file, model, exit_code, warnings."""
     return {
-        **told,
+        **fields,
         "diff_mode": "all" if len(plan.modes) > 1 else plan.modes[0],
         "fail_on": plan.fail_on or None,
         "n_records": totals.records,

@@ -230,7 +230,7 @@ class JointGate:
         if moved > possible:
             text = f"{where}, it was at {was}: no joint that moves at most {most} gets there (plausibility_margin_rad)"
         else:
-            text = f"{where}, it was at {was}, and nothing told it to go there"
+            text = f"{where}, it was at {was}, and no command moved it there"
         text += "; if it really is there, call ~/reset_guard"
         return Implausible(joint.name, reading, estimate, IMPLAUSIBLE, text)
 
@@ -253,7 +253,7 @@ def _still(tracker: _Tracker, reading: float) -> Implausible:
     assert fault is not None
     if fault.joint == joint.name and fault.reading == reading:
         return fault
-    expected = "nobody knows where it is"
+    expected = "its position is unknown"
     if tracker.estimate is not None:
         expected = f"it is expected near {tracker.estimate:.6g}{joint.unit}"
     text = (
@@ -284,10 +284,10 @@ def _spanned(tracker: _Tracker, reading: float, at_ns: int, in_force: bool) -> b
 
     A joint that is under command has soon left its last plausible position.
     """
-    told = tracker.commanded
-    ends = list(told.span(at_ns)) if told is not None else []
+    path = tracker.commanded
+    ends = list(path.span(at_ns)) if path is not None else []
     frozen_s = (at_ns - tracker.frozen_ns) * 1e-9 if tracker.fault is not None else 0.0
-    if tracker.estimate is not None and (told is None or not in_force or frozen_s <= LEFT_S):
+    if tracker.estimate is not None and (path is None or not in_force or frozen_s <= LEFT_S):
         ends.append(tracker.estimate)
     margin = tracker.joint.margin
     return bool(ends) and min(ends) - margin <= reading <= max(ends) + margin

@@ -18,7 +18,7 @@ from reflex_core.robot.limits.reachable import TRACKING_S
 TOLERANCE_RAD = (
     0.4  # beyond TRACKING_S of lag: at full speed the fastest arms may trail by more than a third of a second
 )
-WARNED_SHARE = 0.5  # of the tolerance: beyond it people are told, and a joint that was beyond the tolerance agrees again within it
+WARNED_SHARE = 0.5  # of the tolerance: beyond it a warning is shown, and a joint that was beyond the tolerance agrees again within it
 CHECKED_EVERY_S = 0.01  # joint states may come a thousand times a second
 
 PATH_TOLERANCE_VIOLATED = "path_tolerance_violated"

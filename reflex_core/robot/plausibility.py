@@ -75,7 +75,7 @@ class StateRange:
         )
 
 
-ANYTHING = StateRange()  # of a robot nobody knows
+ANYTHING = StateRange()  # of an unknown robot
 
 
 def state_range(

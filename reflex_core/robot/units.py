@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 MOST_RAD = 4.0 * math.pi  # two turns either way; cables allow no arm more, and 90 degrees are far beyond it
-# where nobody says whether a joint turns or slides, or whether it is a position at all
+# where it is unknown whether a joint turns or slides, or whether it is a position at all
 MOST_RAD_OR_M = 8.0 * math.pi
 MOST_M = 25.0
 MOST_SPEED = 100.0  # rad/s or m/s

@@ -92,7 +92,7 @@ def limits_of(data: bytes, where: str) -> UrdfLimits:
         mimic = element.find("mimic")
         if mimic is not None:
             leader = mimic.get("joint", "")
-            notes.append(f"{name}: follows '{escaped(leader)}' (mimic), nobody commands it: left out")
+            notes.append(f"{name}: follows '{escaped(leader)}' (mimic), never commanded: left out")
             continue
         joint = _joint(element, name, kind, where, notes)
         joints.append(joint)
@@ -106,7 +106,7 @@ def _check_once(joint: ElementTree.Element, name: str, where: str) -> None:
     for tag in ONCE:
         if len(joint.findall(tag)) > 1:
             raise UrdfError(
-                f"{where}: joint '{name}' must have one '{tag}' at most: nobody can tell which of them holds"
+                f"{where}: joint '{name}' must have one '{tag}' at most: it is ambiguous which of them holds"
             )
 
 
@@ -164,7 +164,7 @@ def _joint(element: ElementTree.Element, name: str, kind: str, where: str, notes
     if velocity is not None and velocity > MOST_SPEED:
         raise UrdfError(
             f"{where}: 'velocity' of joint '{escaped(name)}' must be in rad/s or m/s and at most {MOST_SPEED:g}, got"
-            f" {velocity:g}: convert it, or leave it out where nobody knows it"
+            f" {velocity:g}: convert it, or leave it out where it is unknown"
         )
     return UrdfJoint(
         name,
@@ -207,7 +207,7 @@ def _positive(element: ElementTree.Element | None, key: str, name: str, where: s
         raise UrdfError(f"{where}: '{key}' of joint '{name}' must not be negative, got {value:g}")
     if value is not None and 0.0 < value < LEAST:
         raise UrdfError(
-            f"{where}: '{key}' of joint '{name}' must be at least {LEAST:g}, or 0 where nobody knows it, got {value:g}"
+            f"{where}: '{key}' of joint '{name}' must be at least {LEAST:g}, or 0 where it is unknown, got {value:g}"
         )
     return value or None
 

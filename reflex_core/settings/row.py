@@ -130,7 +130,7 @@ def _at_home(setting: Setting, path: str) -> str:
     found = os.path.expanduser(path)
     if found == path and path.startswith("~"):
         raise SettingError(
-            f"setting '{setting.name}': {path.partition('/')[0]!r:.100} is nobody's home directory here: write the path out, or"
+            f"setting '{setting.name}': {path.partition('/')[0]!r:.100} is no user's home directory here: write the path out, or"
             " ./ before it where a directory is called so"
         )
     return found

@@ -21,7 +21,7 @@ NO_WEIGHTS = (
     ".png",
     ".npz",
 )  # all else may hold tensors: exporters name them as they like
-SHARE = 0.7  # of what is free: the rest is for cuDNN, buffers and whoever else comes
+SHARE = 0.7  # of what is free: the rest is for cuDNN, buffers and other programs
 WORKSPACE_BYTES = 512 << 20  # what the graphs of both compute in
 GB = 1e9
 TIMEOUT_S = 10.0
@@ -101,7 +101,7 @@ def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | N
     known = [int(found[1]) << 10] if found else []
     limit, used = _text(cgroup / "memory.max").strip(), _text(cgroup / "memory.current").strip()
     if limit.isdigit() and used.isdigit():
-        # pages of files that nobody has used lately are given back when somebody needs them
+        # pages of files without recent use are reclaimed when memory is needed
         kept = re.search(r"^inactive_file (\d+)$", _text(cgroup / "memory.stat"), re.MULTILINE)
         known.append(max(0, int(limit) - int(used) + (int(kept[1]) if kept else 0)))
     return min(known, default=None)

@@ -16,7 +16,7 @@ import numpy as np
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.values import POLICY, ActionChunk, Floats, Request, Served
 
-NICENESS = 10  # of 19: the shadow computes when nobody else wants the core
+NICENESS = 10  # of 19: the shadow computes when nothing else needs the core
 FLAT = 1e-9
 
 log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ class RateLimit:
 class RateLimitedLog:
     """Lines of one logger, at most one in `quiet_s` per kind; a line holds how many of its kind were left out.
 
-    clock: seconds, monotonic. Thread-safe, and bounded: KINDS_KEPT kinds are told apart.
+    clock: seconds, monotonic. Thread-safe, and bounded: at most KINDS_KEPT kinds have their own count.
     """
 
     def __init__(

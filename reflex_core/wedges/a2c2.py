@@ -105,7 +105,7 @@ class A2C2:
         seen, chunk = request.observation, served.chunk
         now = self._newest(request) or seen
         between_ms = (now.stamp_ns - seen.stamp_ns) * 1e-6
-        if between_ms <= 0:  # nothing newer: the head is told how late chunks come, as its format says
+        if between_ms <= 0:  # nothing newer: the head's input is the usual latency, as its format defines
             now, between_ms = seen, p95_ms
         elapsed_rows = max(int(between_ms * 1e-3 / chunk.dt_s), 0) if chunk.dt_s > 0 else 0
         observation = self._correction.features_of(Moment(now, seen, self._previous(request)))

@@ -37,7 +37,7 @@ from reflex_core.wedges.wedge import Proceed
 
 RETURN_S = 0.002  # what the way back through the outer wedges may take
 LEAST_S = 0.001
-THREADS = 64  # as many as requests that a door lets wait
+THREADS = 64  # as many as requests that the server lets wait
 WINDOW, WINDOW_S = 32, 60.0
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class Cloud:
         )
         self._failures[error.reason].inc()
         if error.reason == TIMEOUT:
-            if left_s < self._round_trips.usual_s(LEAST_S):  # nobody could have answered in that time
+            if left_s < self._round_trips.usual_s(LEAST_S):  # no server could have answered in that time
                 return
             # it takes longer than it was given; how much longer is not known
             self._round_trips.add(2 * left_s)
@@ -286,7 +286,7 @@ class _Race:
             if ended.served is not None:
                 return ended.served
             if ended.error is not None and (not ended.local or isinstance(ended.error, ObservationError)):
-                raise ended.error  # the client's mistake, or nobody waits any more
+                raise ended.error  # the client's mistake, or the caller has left
             failure = failure or ended.error
         assert failure is not None  # one of the two is the local policy's
         raise failure

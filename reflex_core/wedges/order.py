@@ -20,7 +20,7 @@ def middleware_chain(wedges: Mapping[str, Wedge]) -> Proceed:
     """Return the wedges as one call, in ORDER. Raises ValueError for a wedge that has no place."""
     unplaced = set(wedges) - set(ORDER)
     if unplaced:
-        raise ValueError(f"no place in the onion for {', '.join(sorted(unplaced))}")
+        raise ValueError(f"no place in the middleware chain for {', '.join(sorted(unplaced))}")
     call: Proceed = _nobody
     for name in reversed(ORDER):
         if name in wedges:
@@ -29,4 +29,4 @@ def middleware_chain(wedges: Mapping[str, Wedge]) -> Proceed:
 
 
 def _nobody(_: Request) -> Served:
-    raise InferenceError("the onion has no policy")
+    raise InferenceError("the middleware chain has no policy")

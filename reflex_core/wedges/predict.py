@@ -62,7 +62,7 @@ class Predict:
         self._cache, self._rtc = cache, rtc
         self._in_flight = in_flight or NullGauge()
 
-    def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nobody to proceed to)
+    def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nothing to proceed to)
         self._in_flight.inc()
         try:
             return self._answer(request)

@@ -115,7 +115,7 @@ def require_kept(settings: Settings, loaded: ServingState | None) -> None:
     parse_slo(settings.slo)
     if loaded is not None and settings.slo_mode == "degrade" and loaded.fused:
         raise SettingError(
-            "slo_mode 'degrade': the denoise loop of this export is baked into one graph, so it cannot take fewer steps;"
+            "slo_mode 'degrade': the denoise loop of this export is fused into one graph, so it cannot take fewer steps;"
             " set slo_mode to 'auto', '503' or 'log_only' first"
         )
 

@@ -96,7 +96,7 @@ def test_a_trace_that_was_cut_off_counts_as_far_as_it_goes(
     trace.write_bytes(trace.read_bytes()[:-40])
     assert main(["ab", "report", str(trace)]) == 0
     said = capsys.readouterr().out
-    assert "torn by a hard stop" in said
+    assert "cut off by a hard stop" in said
     assert "4/4 = 100.0%" in said
 
 

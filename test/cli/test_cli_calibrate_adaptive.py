@@ -149,9 +149,9 @@ def refused(arguments: list[str], capsys: Output) -> str:
     return said
 
 
-def test_a_baked_loop_is_refused(export_dir: ExportDir, capsys: Output) -> None:
+def test_a_fused_loop_is_refused(export_dir: ExportDir, capsys: Output) -> None:
     said = refused([str(export_dir("mono_pi0_7")), "--embodiment", "franka"], capsys)
-    assert "baked into model.onnx" in said
+    assert "fused into model.onnx" in said
 
 
 def test_the_ranges_must_come_from_somewhere(export_dir: ExportDir, capsys: Output) -> None:

@@ -133,7 +133,7 @@ def test_a_key_file_is_read_without_waiting_for_ever(tmp_path: Path, monkeypatch
     monkeypatch.setattr("reflex_core.files.secrets.WAIT_S", 0.1)
     pipe, file = tmp_path / "pipe", tmp_path / "key"
     os.mkfifo(pipe)
-    with pytest.raises(ReflexError, match="api_key_file': .*pipe: nobody wrote a key into the pipe"):
+    with pytest.raises(ReflexError, match="api_key_file': .*pipe: no key was written into the pipe"):
         key(pipe)
     monkeypatch.setattr("reflex_core.files.secrets.WAIT_S", 60.0)
     writing = Background(lambda: pipe.write_text(f"{KEY}\n"))

@@ -220,7 +220,7 @@ def test_log_only_counts_and_serves_as_before(serve: Serve) -> None:
     assert figure(server.client, "reflex_slo_violations_total", slo_kind="p50_exceeded") == 1
 
 
-def test_auto_only_logs_where_the_loop_is_baked(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_only_logs_where_the_loop_is_fused(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         server = serve("calm", slo=ALWAYS_MISSED)
     assert "--slo-mode auto is log_only: the denoise loop of" in caplog.text
@@ -233,9 +233,9 @@ def test_auto_only_logs_where_the_loop_is_baked(serve: Serve, caplog: pytest.Log
     assert figure(server.client, "reflex_slo_violations_total", slo_kind="p50_exceeded") == 1
 
 
-def test_a_baked_loop_cannot_be_degraded(serve: Serve) -> None:
+def test_a_fused_loop_cannot_be_degraded(serve: Serve) -> None:
     server = serve("calm", ready=False, slo="p99=150ms", slo_mode="degrade")
-    with pytest.raises(ConfigurationError, match="its denoise loop is baked into one graph"):
+    with pytest.raises(ConfigurationError, match="its denoise loop is fused into one graph"):
         server.engine.load()
     assert server.client.get("/health").json["state"] == "failed"
 
@@ -248,7 +248,7 @@ def test_adaptive_steps_stop_early_on_the_embedded_policy(serve: Serve) -> None:
     assert figure(client, "reflex_denoise_steps_total") == said["adaptive_steps_used"]
 
 
-def test_adaptive_steps_are_refused_where_the_loop_is_baked(serve: Serve) -> None:
+def test_adaptive_steps_are_refused_where_the_loop_is_fused(serve: Serve) -> None:
     server = serve("calm", ready=False, adaptive_steps=True)
     with pytest.raises(ConfigurationError, match="adaptive"):
         server.engine.load()

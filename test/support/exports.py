@@ -3,7 +3,7 @@
 
 Each network is real in kind: pixels, words and state are embedded and pooled under their masks into a target,
 and the flow pulls the noise towards it: dx/dt = x - target + t/10. So every input changes the actions, and a
-baked loop and a per-step export of the same weights agree.
+fused loop and a per-step export of the same weights agree.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def monolithic(
     failure: str = "",
     burn: int = 0,
 ) -> Export:
-    """SmolVLA, pi0 or pi0.5 as one graph with the loop baked in. `robot` makes it fit the franka preset."""
+    """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset."""
 
     def make(path: Path) -> None:
         graph = Graph()

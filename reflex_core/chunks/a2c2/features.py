@@ -125,10 +125,10 @@ class _View:
         return self.state - _state(self.robot, self.moment.seen)
 
     def previous(self) -> Floats:
-        told, statistics = self.moment.previous, self.robot.action_statistics
-        if told is None:  # normalised zero is the mean action: the least that can be said
+        last, statistics = self.moment.previous, self.robot.action_statistics
+        if last is None:  # normalised zero is the mean action
             return np.zeros(self.robot.action_dim, dtype=np.float32)
-        return statistics.normalise(told) if statistics else told
+        return statistics.normalise(last) if statistics else last
 
     def hues_change(self) -> Floats:
         if self.moment.now is self.moment.seen:

@@ -172,7 +172,7 @@ class AuditStore:
         self._unsynced = True
 
     def _shut(self) -> None:
-        with suppress(OSError):  # whoever closes it for an error has said so
+        with suppress(OSError):  # an error that closes it was reported already
             self.sync()
         with self._files:
             if self._file >= 0:

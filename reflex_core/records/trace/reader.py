@@ -22,7 +22,7 @@ LINE_BYTES = (
     256 << 20
 )  # several raw 4K cameras in base64 stay below; without a bound a damaged file fills the memory
 KINDS_NAMED = 10
-NOTES = ("shadow", "outcome")  # beside the requests, for whoever asks for `documents`
+NOTES = ("shadow", "outcome")  # next to the requests, for readers of `documents`
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 31
@@ -152,7 +152,7 @@ class TraceReader:
                 raise TraceError(f"{where}: must be a JSON object, got {type(document).__name__}")
             yield where, document
         if broken and not self._is_live():
-            self._damaged(f"{broken}; it is the last one, torn by a hard stop, and is left out")
+            self._damaged(f"{broken}; it is the last one, cut off by a hard stop, and is left out")
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         number = 1

@@ -53,10 +53,10 @@ class CallerMotion:
         limits = self._limits
         if limits is None:
             return UNKNOWN
-        told, moment = self._told(request), moment_of(request)
-        same = told is None or told.episode_id == request.episode_id
+        issued, moment = self._issued(request), moment_of(request)
+        same = issued is None or issued.episode_id == request.episode_id
         return motion(
-            told, self.measured(request), moment, self._monotonic_ns(), limits, horizon, dt_s, same_episode=same,
+            issued, self.measured(request), moment, self._monotonic_ns(), limits, horizon, dt_s, same_episode=same,
             tracking=self.robot.tracking if moment.stamp_ns else None, row=row, newest=newest,
         )  # fmt: skip
 
@@ -80,26 +80,26 @@ class CallerMotion:
 
     def hold(self, request: Request, dt_s: float) -> Hold | None:
         """Return the caller's hold, None where there is no position to hold at. dt_s: of its rows, 0: one row."""
-        told, measured, moment = self._told(request), self.measured(request), moment_of(request)
-        since_s = moment.seconds_since(told.moment) if told is not None else 0.0
-        if told is None or (since_s < 0.0 and measured is not None and not moment.stamp_ns):
+        issued, measured, moment = self._issued(request), self.measured(request), moment_of(request)
+        since_s = moment.seconds_since(issued.moment) if issued is not None else 0.0
+        if issued is None or (since_s < 0.0 and measured is not None and not moment.stamp_ns):
             return hold(self._limits, dt_s, None, measured)
-        follows = np.ones(told.rows.shape[1], np.bool_)
+        follows = np.ones(issued.rows.shape[1], np.bool_)
         if measured is not None and len(measured) == len(follows):
             try:
                 newest = self._newest(request)
-                trusted = self._motion(request, len(told.rows), told.dt_s, None, newest).trusted
+                trusted = self._motion(request, len(issued.rows), issued.dt_s, None, newest).trusted
             except Exception:
                 log.exception("measured and commanded position cannot be compared: the command is held")
                 measured = None
             else:
-                same = told.episode_id == request.episode_id
+                same = issued.episode_id == request.episode_id
                 follows = trusted if trusted is not None else np.full(len(follows), same)
                 measured = measured if newest is None else newest
-                # a program that plays its chunk by itself may trail it as it likes: it is led on to where it was told
+                # a program that plays its chunk by itself may trail it as it likes: it is led on to where it was commanded
                 measured = measured if not follows.all() or moment.stamp_ns else None
         now_s = since_s + (self._monotonic_ns() - moment.zero_ns) * 1e-9
-        return hold(self._limits, dt_s, stream_of(told, now_s, follows), measured)
+        return hold(self._limits, dt_s, stream_of(issued, now_s, follows), measured)
 
     def remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
         """Store a chunk that is about to be executed. known: what `motion` returned for it."""
@@ -107,31 +107,31 @@ class CallerMotion:
         rows[0], rows[1:] = chunk.actions[0], chunk.actions
         if known.start is not None:
             rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
-        told = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id)
+        issued = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id)
         if not request.observation.stamp_ns:
-            self._history.remember(_owner(request), told)
+            self._history.remember(_owner(request), issued)
             return
         row, now = 0, rows[0].astype(np.float64)
         if known.splice is not None:
             row = known.splice.row
-            rows[1 : 1 + row] = known.splice.path()  # what it is told meanwhile
+            rows[1 : 1 + row] = known.splice.path()  # commanded meanwhile
             now = known.splice.end if known.splice.commanded is None else known.splice.commanded
-            rows[row] = self._began(now, chunk, told, row)
-        before_s = (told.moment.zero_ns - self._monotonic_ns()) * 1e-9
+            rows[row] = self._began(now, chunk, issued, row)
+        before_s = (issued.moment.zero_ns - self._monotonic_ns()) * 1e-9
         if before_s > 0.0 and row == 0 and chunk.dt_s > 0.0:
-            told = told.led_from(now, before_s)
-        self.robot.remember(told, row)
+            issued = issued.led_from(now, before_s)
+        self.robot.remember(issued, row)
 
-    def _began(self, now: Doubles, chunk: ActionChunk, told: Commanded, row: int) -> Doubles:
+    def _began(self, now: Doubles, chunk: ActionChunk, issued: Commanded, row: int) -> Doubles:
         """Return (action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""
         if not chunk.dt_s > 0.0:
             return now
-        share = (self._monotonic_ns() - told.moment.zero_ns) * 1e-9 / chunk.dt_s - row
+        share = (self._monotonic_ns() - issued.moment.zero_ns) * 1e-9 / chunk.dt_s - row
         share = min(max(share, 0.0), 0.9)
         began: Doubles = (now - chunk.actions[row] * share) / (1.0 - share)
         return began
 
-    def _told(self, request: Request) -> Commanded | None:
+    def _issued(self, request: Request) -> Commanded | None:
         stamped = request.observation.stamp_ns
         return self.robot.recall() if stamped else self._history.recall(_owner(request))
 

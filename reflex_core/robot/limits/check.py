@@ -84,7 +84,7 @@ class Check:
         self._saturating = limits.saturating
         extent = np.fmax(np.abs(limits.position_min), np.abs(limits.position_max))
         extent = np.where(np.isfinite(extent), extent, UNLIMITED_RAD)
-        # two float32 neighbours, each rounded: nothing below this is anybody's motion
+        # two float32 neighbours, each rounded: nothing below this is a motion
         rounding = 2.0 * np.spacing(extent.astype(np.float32)).astype(np.float64)
         step, bend = limits.velocity_max * dt_s, limits.acceleration_max * dt_s * dt_s
         step, bend = np.fmin(step, np.inf), np.fmin(bend, np.inf)  # infinite per 0 s is no number: no limit

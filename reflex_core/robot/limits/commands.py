@@ -36,10 +36,10 @@ class RobotCommands:
         self._executed: Commanded | None = None
         self.joined = 0
 
-    def remember(self, told: Commanded, joined: int) -> None:
+    def remember(self, issued: Commanded, joined: int) -> None:
         """Store a judged chunk. joined: its first row still to come then; those before tell where the robot is led meanwhile."""
         with self._lock:
-            self._newest, self.joined = told, joined
+            self._newest, self.joined = issued, joined
 
     def executed(self) -> None:
         """Note that the newest chunk was published."""
@@ -74,20 +74,20 @@ class RobotCommands:
         measured: (action_dim,) rad or m, fresh and plausible, else None. believed: the last position that was plausible, and
         when (monotonic ns); it says whether the commands were followed. Source: the rules of `hold`.
         """
-        told, stream = self.recall(), None
-        if told is not None:
-            since_s = now.seconds_since(told.moment)
-            stream = stream_of(told, since_s, self._follows(told, since_s, measured, believed, now))
+        issued, stream = self.recall(), None
+        if issued is not None:
+            since_s = now.seconds_since(issued.moment)
+            stream = stream_of(issued, since_s, self._follows(issued, since_s, measured, believed, now))
         age_s = 0.0 if believed is None else (now.zero_ns - believed[1]) * 1e-9
         held = hold(self._limits, dt_s, stream, measured, age_s)
         if held is not None:
-            self.remember(_told(held, now), held.start)
+            self.remember(_issued(held, now), held.start)
             self.executed()
         return held
 
     def _follows(
         self,
-        told: Commanded,
+        issued: Commanded,
         since_s: float,
         measured: Floats | None,
         believed: tuple[Sequence[float], int] | None,
@@ -101,25 +101,25 @@ class RobotCommands:
             doubt_s = TRACKING_S  # a ramp takes the estimate along until it is seen through
             where = np.array(believed[0], np.float32)
         if where is None or self._limits is None or self.tracking is None:
-            return np.ones(told.rows.shape[1], np.bool_)
-        recent = told.at(at_s - np.array([0.0, TRACKING_S / 2, TRACKING_S]))
-        step = self._limits.velocity_max * told.dt_s
+            return np.ones(issued.rows.shape[1], np.bool_)
+        recent = issued.at(at_s - np.array([0.0, TRACKING_S / 2, TRACKING_S]))
+        step = self._limits.velocity_max * issued.dt_s
         margin = np.fmax(np.where(np.isfinite(step), step, 0.0), self.tracking)
         margin = margin + np.where(np.isfinite(step), self._limits.velocity_max, 0.0) * doubt_s
         return following(recent, where.astype(np.float64), margin, self._limits)
 
 
-def stream_of(told: Commanded, seconds: float, follows: Mask) -> Stream:
-    """Return the command `told` at `seconds` after its time zero. follows: the joints that follow it."""
-    at = told.at(np.array([seconds]))[0]
-    return Stream(at, told.target(seconds).astype(np.float64), told.step(seconds), follows)
+def stream_of(issued: Commanded, seconds: float, follows: Mask) -> Stream:
+    """Return the issued command at `seconds` after its time zero. follows: the joints that follow it."""
+    at = issued.at(np.array([seconds]))[0]
+    return Stream(at, issued.target(seconds).astype(np.float64), issued.step(seconds), follows)
 
 
-def _without_stamp(told: Commanded | None) -> Commanded | None:
-    return None if told is None else replace(told, moment=replace(told.moment, stamp_ns=0))
+def _without_stamp(issued: Commanded | None) -> Commanded | None:
+    return None if issued is None else replace(issued, moment=replace(issued.moment, stamp_ns=0))
 
 
-def _told(held: Hold, now: Moment) -> Commanded:
+def _issued(held: Hold, now: Moment) -> Commanded:
     """Return a hold as commands: until its first row in a straight line from where it begins."""
     rows = np.concatenate([held.origin[None].astype(np.float32), held.rows])
     first = held.start + 1

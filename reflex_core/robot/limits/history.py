@@ -90,24 +90,24 @@ class CommandHistory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: Lru[str, Commanded] = Lru(EPISODES_KEPT)
+        self._issued: Lru[str, Commanded] = Lru(EPISODES_KEPT)
 
-    def remember(self, episode_id: str | None, told: Commanded) -> None:
+    def remember(self, episode_id: str | None, issued: Commanded) -> None:
         """Store a chunk that is about to be executed. Requests without an episode have no history."""
         if episode_id is None:
             return
         with self._lock:
-            known = self._told.get(episode_id)
-            if known is not None and known.moment.zero_ns > told.moment.zero_ns:
+            known = self._issued.get(episode_id)
+            if known is not None and known.moment.zero_ns > issued.moment.zero_ns:
                 return  # the answer to an older observation came late
-            self._told.put(episode_id, told)
+            self._issued.put(episode_id, issued)
 
     def forget(self, episode_id: str) -> None:
         """Drop the newest chunk, which the robot does not execute."""
         with self._lock:
-            self._told.pop(episode_id)
+            self._issued.pop(episode_id)
 
     def recall(self, episode_id: str | None) -> Commanded | None:
         """Return the newest chunk of this episode, None if there is none."""
         with self._lock:
-            return self._told.get(episode_id) if episode_id is not None else None
+            return self._issued.get(episode_id) if episode_id is not None else None

@@ -6,8 +6,8 @@
 3. The measurement is bad or stale: the last command, if it is finite and was really being followed.
 4. Neither: nothing, which the caller reports.
 
-Every row lies inside the limits, and no joint is told to move faster than its limit, neither from where it is measured
-nor from what it was told before. What is not possible at once takes longer: the first rows are then left out.
+Every row lies inside the limits, and no joint is commanded to move faster than its limit, neither from where it is measured
+nor from its last command. What is not possible at once takes longer: the first rows are then left out.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def effective_limits(
             if part is not None:
                 gripper[part.component_idx] = True
                 if part.threshold is not None:
-                    # it is told one end or the other and has its own way of getting there
+                    # it is commanded to one end or the other and moves there in its own way
                     velocity[part.component_idx] = acceleration[part.component_idx] = np.inf
     if safety is not None:
         columns = _columns(safety, safety.joint_names, "joint_names", action_names)

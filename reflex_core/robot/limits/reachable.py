@@ -17,7 +17,7 @@ Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 # How far behind its command an arm may trail: position controllers lag by tens of milliseconds. A robot that is
-# nowhere its command has been for this long was stopped, moved by hand, or follows somebody else.
+# nowhere its command has been for this long was stopped, moved by hand, or follows another program.
 TRACKING_S = 0.2
 
 
@@ -61,14 +61,14 @@ class Motion:
 
 
 def motion(
-    told: Commanded | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
+    issued: Commanded | None, measured: Floats | None, moment: Moment, now_ns: int, limits: Limits, horizon: int,
     dt_s: float, *, same_episode: bool = True, tracking: Doubles | None = None, row: int | None = None,
     newest: Floats | None = None,
 ) -> Motion:  # fmt: skip
     """Put together what was commanded and what was measured at time zero of a chunk.
 
-    told: the newest chunk of the same robot. measured: (action_dim,) at `moment`. now_ns: monotonic.
-    same_episode: `told` is of it; in another one, a joint without a speed limit counts from where it is measured,
+    issued: the newest chunk of the same robot. measured: (action_dim,) at `moment`. now_ns: monotonic.
+    same_episode: `issued` is of it; in another one, a joint without a speed limit counts from where it is measured,
     as nothing says how far it may be from its command.
     tracking: (action_dim,) rad or m, given for the robot whose commands are known to be those published: so far from
     its command a joint may be measured and is still taken to follow it, and the chunk is joined to the command; infinite
@@ -78,19 +78,19 @@ def motion(
     A stamped chunk is executed against the clock, so that it is joined at the row which is due next; without a stamp
     the caller plays it from row 0.
     """
-    since = moment.seconds_since(told.moment) if told is not None else 0.0
+    since = moment.seconds_since(issued.moment) if issued is not None else 0.0
     if since < 0.0 and tracking is None:
-        told = None  # the clock jumped back, or this observation is older: that chunk says nothing about it
+        issued = None  # the clock jumped back, or this observation is older: that chunk says nothing about it
     seen = measured if newest is None or tracking is None else newest
     where = seen.astype(np.float64) if seen is not None else None
-    if told is None and where is None:
+    if issued is None and where is None:
         return Motion()
     live = 0
     if row is not None:
         live = min(max(row, 0), horizon - 1)
     elif moment.stamp_ns and dt_s > 0.0:
         live = min(max(int((now_ns - moment.zero_ns) * 1e-9 / dt_s), 0), horizon - 1)
-    if told is None:
+    if issued is None:
         assert where is not None
         return _at_rest(where, live, known=moment.stamp_ns != 0)
     # one period before time zero, time zero, the last two elapsed rows, and where a trailing arm may still be
@@ -104,8 +104,8 @@ def motion(
     near = [-TRACKING_S, -TRACKING_S / 2]
     if tracking is not None:  # the sensor's clock may be behind as well
         near += [TRACKING_S / 2, TRACKING_S]
-    places = told.at(np.array([*seconds, *(since + each for each in near)]))
-    trusted, commanded_now = None, told.at(np.array([since + present]))[0]
+    places = issued.at(np.array([*seconds, *(since + each for each in near)]))
+    trusted, commanded_now = None, issued.at(np.array([since + present]))[0]
     if where is not None:
         margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
         if tracking is not None:
@@ -114,9 +114,9 @@ def motion(
             margin = np.where(np.isfinite(margin), margin, 0.0)
         recent = places[[1, *range(4, len(places))]]
         if seen is newest:
-            recent = told.at(since + present - TRACKING_S * np.array([0.0, 0.5, 1.0]))
+            recent = issued.at(since + present - TRACKING_S * np.array([0.0, 0.5, 1.0]))
         trusted = following(recent, where, margin, limits)
-        # any other joint starts from where it is, and nobody knows that it moves
+        # any other joint starts from where it is, and it may not move
         places = np.where(trusted, places, where)
     before, command, previous, end = places[:4]
     start = Start(command, command, command - before)
@@ -126,7 +126,7 @@ def motion(
         return Motion(start, None, trusted)
 
     def path() -> Doubles:
-        commanded = told.at(np.arange(1.0, live + 1.0) * dt_s + since)
+        commanded = issued.at(np.arange(1.0, live + 1.0) * dt_s + since)
         return commanded if trusted is None or where is None else np.where(trusted, commanded, where)
 
     return Motion(start, Splice(live, end, end - previous, path, commanded_now), trusted)

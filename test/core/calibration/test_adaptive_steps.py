@@ -174,12 +174,12 @@ def test_the_shipped_threshold_is_what_was_measured_on_these_weights(reach: Poli
     assert block["measured"]["difference"] <= block["measured"]["max_difference"]
 
 
-def test_a_baked_loop_refuses_by_the_name_of_its_graph(export_dir: ExportDir) -> None:
+def test_a_fused_loop_refuses_by_the_name_of_its_graph(export_dir: ExportDir) -> None:
     for name, graph in {"mono_pi0_7": "model.onnx", "decomposed": "expert_denoise.onnx"}.items():
-        with pytest.raises(ConfigurationError, match=f"baked into {graph}") as refused:
+        with pytest.raises(ConfigurationError, match=f"fused into {graph}") as refused:
             policy_of(export_dir(name)).adaptive()
         assert refused.value.slug == "adaptive-baked"
-        with pytest.raises(ConfigurationError, match="baked into"):
+        with pytest.raises(ConfigurationError, match="fused into"):
             policy_of(export_dir(name)).adaptive(threshold=0.1)
 
 

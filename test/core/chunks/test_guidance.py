@@ -103,7 +103,7 @@ def test_a_loop_inside_the_graph_is_served_without_and_says_so(export_dir: Expor
     policy = load_policy(open_export(export_dir(name)), None, "cpu", 1)
     rtc = policy.rtc()
     assert rtc.mode == OFF
-    assert "baked" in rtc.note
+    assert "fused" in rtc.note
 
 
 def with_config(path: Path, **changes: object) -> Path:

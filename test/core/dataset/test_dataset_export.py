@@ -168,7 +168,7 @@ def test_a_trace_that_was_cut_off_is_exported_only_when_that_is_allowed(
     arguments = (trace, "--format", "npz", "--output", tmp_path / "set")
     done = exported(capsys, *arguments)
     assert done.status == 1
-    assert "torn by a hard stop" in done.err
+    assert "cut off by a hard stop" in done.err
     assert "--allow-damage exports the rest" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["traces"]
     allowed = exported(capsys, *arguments, "--allow-damage")

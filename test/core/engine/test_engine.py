@@ -328,7 +328,7 @@ def test_the_onion_calls_its_wedges_in_order() -> None:
         return call
 
     act = middleware_chain({name: wedge(name) for name in reversed(ORDER)})
-    with pytest.raises(InferenceError, match="the onion has no policy"):
+    with pytest.raises(InferenceError, match="the middleware chain has no policy"):
         act(Request(Observation({}, None, ""), 0, "1"))
     assert tuple(called) == ORDER
 
@@ -342,7 +342,7 @@ def test_the_guard_is_outside_everything_that_can_make_a_chunk() -> None:
 
 
 def test_a_wedge_without_a_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="no place in the onion for surprise"):
+    with pytest.raises(ValueError, match="no place in the middleware chain for surprise"):
         middleware_chain({"surprise": lambda request, proceed: proceed(request)})
 
 

@@ -183,7 +183,8 @@ def test_statistics_of_the_robot_stand_in_only_where_the_export_brings_none_and_
 
 def test_statistics_of_the_robot_that_do_not_fit_the_state_do_not_stand_in(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigurationError, match="the state has 2 names .*, those of the embodiment, which stand in, have 7"
+        ConfigurationError,
+        match="the state has 2 names .*, those of the embodiment, used as fallback, have 7",
     ):
         fitted(odd_exports.probe(tmp_path), robot())
 

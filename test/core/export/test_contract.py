@@ -50,7 +50,7 @@ def test_a_description_with_names_of_its_own_is_read(tmp_path: Path) -> None:
     assert (found.horizon, found.width, found.action_dim, found.fused) == (HORIZON, 9, 9, False)
 
 
-def test_a_baked_loop_is_known_by_its_noise(tmp_path: Path) -> None:
+def test_a_fused_loop_is_known_by_its_noise(tmp_path: Path) -> None:
     assert contract(probe(tmp_path, fused=True)).fused
 
 

@@ -123,7 +123,7 @@ def test_the_state_changes_the_actions_exactly_where_it_is_read(export_dir: Expo
 
 
 @pytest.mark.parametrize("kind", ["decomposed", "decomposed_state"])
-def test_a_baked_loop_and_single_steps_of_the_same_weights_agree(export_dir: ExportDir, kind: str) -> None:
+def test_a_fused_loop_and_single_steps_of_the_same_weights_agree(export_dir: ExportDir, kind: str) -> None:
     fused, stepped = policy_of(export_dir(kind)), policy_of(export_dir(f"{kind}_per_step"))
     assert (fused.contract.fused, stepped.contract.fused) == (True, False)
     seen = observation(fused)
@@ -154,13 +154,13 @@ def test_an_export_that_describes_itself_twice_is_served_by_the_first_and_says_s
 ODD: dict[str, dict[str, Any]] = {
     "two graphs with their own names": {},
     "one graph and single steps": {"split": False},
-    "one graph with the loop baked in": {"split": False, "fused": True},
-    "two graphs with the loop baked in": {"fused": True},
+    "one graph with the loop fused in": {"split": False, "fused": True},
+    "two graphs with the loop fused in": {"fused": True},
     "channels last": {"layout": "nhwc"},
     "any image size": {"size": ("h", "w")},
     "32-bit tokens": {"token": INT32},
     "half precision": {"kind": FLOAT16},
-    "half precision, loop baked in": {"kind": FLOAT16, "fused": True},
+    "half precision, loop fused in": {"kind": FLOAT16, "fused": True},
     "time from 0 to 1": {"time": (0.0, 1.0, 1)},
     "velocity the other way": {"time": (1.0, 0.0, -1)},
     "time from 0 to 1, velocity the other way": {"time": (0.0, 1.0, -1)},

@@ -88,7 +88,7 @@ def test_a_trace_of_another_writer_is_replayed_with_a_fixed_seed_and_says_so(
         pytest.param(HEADER.replace(b":1", b":9"), "schema_version 9 is not known", id="version"),
         pytest.param(HEADER + b'{"kind":"mark"}\n' + request(0), "records of kind 'mark' are not known", id="kind"),
         pytest.param(HEADER + request(0) + b"{half\n" + request(1), "not JSON", id="middle"),
-        pytest.param(HEADER + request(0) + request(1)[:-30], "torn by a hard stop", id="torn"),
+        pytest.param(HEADER + request(0) + request(1)[:-30], "cut off by a hard stop", id="torn"),
         pytest.param(gzip.compress(HEADER + request(0) + request(1))[:-20], "stopped hard", id="cut gzip"),
         pytest.param(HEADER + request("x"), "seq must be a whole number", id="seq"),  # type: ignore[arg-type]
     ],

@@ -548,7 +548,7 @@ def test_the_sentence_of_a_silence_says_that_nothing_told_the_joint_to_go_there(
     fault = commanded.reads(-1.0, after_s=5.0).gate.fault(NAMES)
     assert fault is not None
     assert fault.text == (
-        "joint 'panda_joint1' reads -1 rad, it was at 0 rad 5000 ms before, and nothing told it to go there;"
+        "joint 'panda_joint1' reads -1 rad, it was at 0 rad 5000 ms before, and no command moved it there;"
         " if it really is there, call ~/reset_guard"
     )
 
@@ -578,7 +578,7 @@ def test_of_a_joint_that_was_never_believed_nobody_knows_where_it_is() -> None:
     fault = sensor.reads(2.0).gate.fault(NAMES)
     assert fault is not None
     assert fault.expected is None
-    assert "after a reading that cannot be true nobody knows where it is;" in fault.text
+    assert "after a reading that cannot be true its position is unknown;" in fault.text
 
 
 @pytest.mark.parametrize("lied_before", [False, True])

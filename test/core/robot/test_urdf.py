@@ -53,7 +53,7 @@ def test_mimic_joints_are_left_out_and_reported() -> None:
     follower = joint("finger2", "prismatic", f'{HARD}<mimic joint="finger1"/>')
     found = limits_of(robot(joint("finger1", "prismatic"), follower), "arm.urdf")
     assert [entry.name for entry in found.joints] == ["finger1"]
-    assert found.notes == ("finger2: follows 'finger1' (mimic), nobody commands it: left out",)
+    assert found.notes == ("finger2: follows 'finger1' (mimic), never commanded: left out",)
 
 
 def test_what_notes_name_forges_no_line() -> None:
@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "digits of another script": (robot(joint(inside='<limit lower="-1" upper="\u0661" velocity="1"/>')), "finite number"),
     "a speed that is next to nothing": (
         robot(joint(inside='<limit lower="-1" upper="1" velocity="1e-320"/>')),
-        "'velocity' of joint 'elbow' must be at least 1e-06, or 0 where nobody knows it",
+        "'velocity' of joint 'elbow' must be at least 1e-06, or 0 where it is unknown",
     ),
     "a range that is next to nothing": (
         robot(joint(inside='<limit lower="0" upper="1e-320" velocity="1"/>')),

@@ -296,7 +296,7 @@ def test_a_path_of_home_is_expanded_as_a_shell_would(row: Setting, monkeypatch: 
 
 
 def test_the_home_of_nobody_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"'record': '~no-such-user' is nobody's home directory"):
+    with pytest.raises(SettingError, match=r"'record': '~no-such-user' is no user's home directory"):
         checked(row_of("record"), "~no-such-user/traces")
 
 

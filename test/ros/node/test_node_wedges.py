@@ -345,7 +345,7 @@ def test_settings_that_cannot_be_kept_are_refused_with_a_reason(export_dir: Expo
         assert scene.robot.set("slo", "p99=150ms").successful
         fused = scene.robot.set("slo_mode", "degrade")
         assert not fused.successful
-        assert "baked into one graph" in fused.reason
+        assert "fused into one graph" in fused.reason
         assert scene.server.engine.settings.slo_mode == "log_only"
         for name, value in (
             ("max_consecutive_crashes", 7), ("cloud_fallback", "http://127.0.0.1:9"), ("safety_config", "none.json"),

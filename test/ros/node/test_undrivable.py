@@ -54,7 +54,7 @@ def loaded(joints: tuple[str, ...] = ("a",), *, robot: bool = True, holds: bool 
         (loaded(robot=False), {"export_dir": "x"}, "needs an embodiment"),
         (loaded(joints=()), {"export_dir": "x"}, "needs an embodiment with joint_names"),
         (loaded(joints=()), {"export_dir": "x", "state_source": "odometry"}, ""),
-        (loaded(holds=False), {"export_dir": "x"}, "could not be told to hold"),
+        (loaded(holds=False), {"export_dir": "x"}, "could not be commanded to hold"),
         (loaded(holds=False), {"export_dir": "x", "state_source": "imu"}, ""),
     ],
 )

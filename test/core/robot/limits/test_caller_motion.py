@@ -48,7 +48,7 @@ class Robot:
     def told(self, known: Motion = UNKNOWN, rows: Floats = RAMP) -> Floats:
         """Remember a chunk; what is remembered."""
         self.known.remember(self.asks(), ActionChunk(rows, FRANKA.joint_names, DT_S), known)
-        told = self.known._told(self.asks())
+        told = self.known._issued(self.asks())
         assert told is not None
         return told.rows
 
@@ -267,7 +267,7 @@ def test_of_programs_that_name_no_robot_each_episode_has_its_own_commands() -> N
     robot = Robot()
     pick, place = (dataclasses.replace(robot.asks(episode=name), caller="") for name in ("pick", "place"))
     robot.known.remember(pick, ActionChunk(RAMP, FRANKA.joint_names, DT_S), UNKNOWN)
-    assert robot.known._told(pick) is not None
-    assert robot.known._told(place) is None
+    assert robot.known._issued(pick) is not None
+    assert robot.known._issued(place) is None
     named = dataclasses.replace(pick, caller="arm-1")
-    assert robot.known._told(named) is None
+    assert robot.known._issued(named) is None
