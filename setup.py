@@ -235,6 +235,6 @@ def with_messages(ros: str) -> dict[str, Any]:
 
 ROS_2 = ros_to_build_with()
 setup(
-    version=ElementTree.parse(ROOT / "package.xml").getroot().findtext("version"),
+    version=ElementTree.parse(ROOT / "package.xml").getroot().findtext("version"),  # noqa: S314 - our own file
     **(pure() if ROS_2 == NONE else with_messages(ROS_2)),
 )

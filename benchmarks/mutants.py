@@ -211,7 +211,7 @@ def _run_pytest(copy_of: Path, tests: list[str], *, plain: bool) -> int:
     sys.path[:] = [str(copy_of), *[entry for entry in sys.path if entry not in ("", str(ROOT))]]
     sys.modules.pop("benchmarks", None)
     sys.dont_write_bytecode = plain
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the tests of one file need none of them

@@ -177,7 +177,7 @@ def held() -> Row:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "RSS MB": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        "open files": len(os.listdir("/proc/self/fd")),
+        "open files": len(list(Path("/proc/self/fd").iterdir())),
     }
 
 

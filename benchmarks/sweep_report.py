@@ -23,7 +23,8 @@ Interval = tuple[float, float]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One episode. distance_m, jump_rad, disagreement_rad: means; jerk_rad_s3: RMS of the commands. too_fast: share of
-    the control steps in which a joint was told to move faster than the embodiment allows."""
+    the control steps in which a joint was told to move faster than the embodiment allows.
+    """
 
     seed: int
     followed: bool

@@ -200,7 +200,7 @@ def _write(path: Path, cache: Cache) -> None:
             stream.write(json.dumps(document, indent=2) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -110,7 +110,10 @@ def calibrate(
         load: Loads a candidate; a ConfigurationError from it rules the candidate out.
         variants: As the export lists them.
         providers: Those of the installed onnxruntime.
+        cores: Of this machine, for the numbers of threads that are tried.
         compensation_ms: The first estimate, used where the measured p95 is not above it.
+        effort: How often each candidate is run.
+        now: The clock of the calibration's date.
 
     Raises:
         ConfigurationError: No candidate loads and runs.

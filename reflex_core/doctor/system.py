@@ -33,6 +33,7 @@ OPTIONAL = {
     "cv2": ("opencv-python-headless", "Bayer and YUV images, faster pictures"),
     "rosbags": ("rosbags", "bags"),
 }
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there
 SHARED_MEMORY_MB = 128  # a robot driver, the node and a few tools, 16 MB each
 ENOUGH_MB, LEAST_MB = (
     2000,
@@ -78,7 +79,7 @@ def install(wheels: Sequence[str]) -> str:
     return f"{command} (onnxruntime-gpu in its place for an NVIDIA GPU; the extra cpu or gpu of this package brings it)"
 
 
-def shared_memory(path: Path = Path("/dev/shm"), need_mb: float = SHARED_MEMORY_MB) -> Finding:
+def shared_memory(path: Path = SHARED_MEMORY, need_mb: float = SHARED_MEMORY_MB) -> Finding:
     """Check the room for the shared-memory segments that carry camera images between processes."""
     name = "shared memory"
     if not path.is_dir():

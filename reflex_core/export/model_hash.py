@@ -142,7 +142,7 @@ def _external(path: Path, graph: Path) -> Iterator[Path]:
     home = os.path.abspath(path)
     for location in locations:
         file = Path(os.path.abspath(graph.parent / location))
-        if not location or os.path.isabs(location) or not file.is_relative_to(home):
+        if not location or Path(location).is_absolute() or not file.is_relative_to(home):
             raise ExportError(
                 f"{graph}: keeps weights in '{location[:120]}', outside the export directory: an export brings all of itself"
             )

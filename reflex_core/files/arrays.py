@@ -56,7 +56,7 @@ def read_array(path: Path) -> NDArray[Any]:
     """Return the array of an .npy file. Raises OSError, or ArrayError."""
     _require_regular(path)
     try:
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             return _read(stream)
     except ArrayError:
         raise
@@ -65,7 +65,7 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def _is_one_array(path: Path) -> bool:
-    with open(path, "rb") as stream:
+    with path.open("rb") as stream:
         return stream.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
 
 

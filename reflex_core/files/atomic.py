@@ -26,10 +26,11 @@ def atomic_write(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(file.name, mode)
-                os.replace(file.name, path)
+                made = Path(file.name)
+                made.chmod(mode)
+                made.replace(path)
             except BaseException:
-                os.unlink(file.name)
+                Path(file.name).unlink()
                 raise
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error

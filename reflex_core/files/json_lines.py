@@ -98,7 +98,7 @@ def _plain_slow(value: Any) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """Replace NaN by null and lone surrogates by `\\ud800`: the slow encoder writes them bare, which strict readers refuse."""
+    r"""Replace NaN by null and lone surrogates by `\ud800`: the slow encoder writes them bare, which strict readers refuse."""
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

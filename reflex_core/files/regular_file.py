@@ -34,7 +34,7 @@ def unreadable(path: Path) -> str:
     Opens only small regular files, to detect pointers of Git LFS.
     """
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError as error:
         return "not there" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
     mode = found.st_mode

@@ -38,7 +38,9 @@ class RecordedGuidance:
     def keep(
         self, key: Key, raw: Floats, executed: Floats, state: Floats | None, own: Floats | None = None
     ) -> None:
-        """Remember a chunk. key: its episode and request id; raw, executed: (horizon, action_dim), before and after
+        """Remember a chunk.
+
+        key: its episode and request id; raw, executed: (horizon, action_dim), before and after
         correction and guard; state: of its observation; own: (horizon, width), the network's numbers for `raw` where they are known.
         """
         self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.binding)))

@@ -46,7 +46,10 @@ class BackgroundWriter(Generic[Item]):
             recovered: is called when writing succeeds again, while `problem` still holds the reason.
             errors: what counts as a failure to write; anything else is a fault, which the queue logs.
             retry_s: seconds from a failure to the next attempt.
-            flush_interval_s, max_items, max_bytes, at_once: of the queue.
+            flush_interval_s: of the queue.
+            max_items: of the queue.
+            max_bytes: of the queue.
+            at_once: of the queue.
         """
         self._slug, self._errors, self._retry_s = slug, errors, retry_s
         self._on_failure, self._on_recovery = failed, recovered

@@ -61,7 +61,7 @@ class Sample:
     def __init__(self) -> None:
         self.values: list[tuple[float, float, float]] = []
         self._seen = 0
-        self._random = random.Random(0)
+        self._random = random.Random(0)  # noqa: S311 - which latencies are drawn
 
     def add(self, recorded_ms: float, replayed_ms: float, pct: float) -> None:
         """Take one request's latencies into account."""

@@ -24,7 +24,9 @@ LARGEST = 1e6  # no joint, length or rate of a robot is larger, whatever its uni
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateRange:
-    """What a state vector may hold. One entry per state column that is a joint of the embodiment; other columns must
+    """What a state vector may hold.
+
+    One entry per state column that is a joint of the embodiment; other columns must
     be finite and at most LARGEST.
 
     columns: where in the state the joint is. low, high: its physical range, rad or m (a gripper: its own unit).

@@ -52,7 +52,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, An
     known, unknown = parser.parse_known_args(words)
     if unknown:
         # argparse has no public list of a parser's options
-        flags = [flag for action in parser._actions for flag in action.option_strings]
+        flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
         near = [nearest_flag(word, flags) for word in unknown]
         meant = "".join(f"; did you mean {flag}?" for flag in near if flag)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")

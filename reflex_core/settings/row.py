@@ -127,7 +127,7 @@ def boolean(text: str, what: str) -> bool:
 
 def _at_home(setting: Setting, path: str) -> str:
     """Expand a leading `~` as a shell would: no shell reads YAML files, launch arguments or `-p`. Raises SettingError."""
-    found = os.path.expanduser(path)
+    found = os.path.expanduser(path)  # noqa: PTH111 - as a shell: Path would also tidy the rest
     if found == path and path.startswith("~"):
         raise SettingError(
             f"setting '{setting.name}': {path.partition('/')[0]!r:.100} is no user's home directory here: write the path out, or"

@@ -23,7 +23,7 @@ _ODD = re.compile(r"[^\x20-\x7e]")
 
 
 def escaped(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return the text on one line, with what cannot be printed as `\\n` or `\\u202e`, in at most `most` characters."""
+    r"""Return the text on one line, with what cannot be printed as `\n` or `\u202e`, in at most `most` characters."""
     cut = text[: most + 1]
     if not cut.isprintable():
         cut = _ODD.sub(_escape, cut)
@@ -41,7 +41,7 @@ def is_name(value: object) -> bool:
 
 
 def shown(value: object, most: int = MOST_CHARACTERS) -> str:
-    """Return any value as Python writes it, bounded before it is written: `'a\\nb'`, `[1, 2, ...]`."""
+    r"""Return any value as Python writes it, bounded before it is written: `'a\nb'`, `[1, 2, ...]`."""
     return escaped(_repr.repr(value), most)
 
 

@@ -37,8 +37,9 @@ def mode_of(asked: str, steps_are_fixed: bool) -> str:
 
 
 class Admission:
-    """Refuses what `check` refuses; measures receipt to answer of every request that got one, and acts by `mode` while `slo`
-    is missed.
+    """Refuses what `check` refuses, and acts by `mode` while `slo` is missed.
+
+    Measures receipt to answer of every request that got one.
 
     slo: the objective's text, empty for none; mode: log_only, 503 or degrade. Both may change between requests.
     violations: the counter of a kind such as p99_exceeded; it counts every request that arrives while the objective is missed.

@@ -164,9 +164,9 @@ class Guard:
         return served
 
     def rejoined(self, request: Request, served: Served, row: int) -> Served:
-        """Return the stamped robot's chunk as it may be executed from `row` on: it may have waited since it was judged,
-        and was joined to the command at the row that was due then. Raises InferenceError like a call.
+        """Return the stamped robot's chunk as it may be executed from `row` on. Raises InferenceError like a call.
 
+        It may have waited since it was judged, and was joined to the command at the row that was due then.
         Changes made now are reported after the earlier ones, and the chunk counts once towards the trip.
         """
         if self.limits is None or served.chunk.source == HOLD or self.commands.joined == row:

@@ -48,7 +48,7 @@ def header_lines(header: Mapping[str, Any]) -> Iterator[str]:
 
 
 def request_line(made: RequestDiff) -> str:
-    """`  seq=   0  actions: cos=1.000000 max_abs=0.00e+00 [PASS]  latency: ...  cache: ...`"""
+    """Return `  seq=   0  actions: cos=1.000000 max_abs=0.00e+00 [PASS]  latency: ...  cache: ...`."""
     parts = [f"  seq={made.seq:4d}"]
     if made.error:
         return "  ".join([*parts, f"replay raised {printable(made.error)} [FAIL]"])

@@ -90,7 +90,7 @@ class ChunkLoop:
         with self._lock:
             self._closing = True
             self._epoch += 1
-            self._end_commands(self._executing is not None and self._hold(reason))
+            self._end_commands(held=self._executing is not None and self._hold(reason))
         self.news()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
@@ -156,7 +156,7 @@ class ChunkLoop:
         with self._lock:
             self._stopped = True
             self._epoch += 1
-            self._end_commands(held := self._hold("stopped"))
+            self._end_commands(held=(held := self._hold("stopped")))
             return "" if held else self.progress.unheld_text
 
     def resume(self) -> None:
@@ -174,7 +174,7 @@ class ChunkLoop:
                 self._commands.end()
             return problem
 
-    def _end_commands(self, held: bool = False) -> None:
+    def _end_commands(self, *, held: bool = False) -> None:
         """What was commanded counts for nothing once a last hold has come to rest: anybody may move the robot then."""
         self._commands.end()
         if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:

@@ -202,23 +202,23 @@ def _y(area: Any, share: float) -> int:
     return int(area.bottom() - share * area.height())
 
 
-def _font(widget: Any, bold: bool = False) -> Any:
+def _font(widget: Any, *, bold: bool = False) -> Any:
     font = QtGui.QFont(widget.font())
     font.setPointSizeF(max(font.pointSizeF() - 1.0, 7.0))
     font.setBold(bold)
     return font
 
 
-def _width(widget: Any, text: str, bold: bool = False) -> int:
-    return int(QtGui.QFontMetrics(_font(widget, bold)).boundingRect(text).width())
+def _width(widget: Any, text: str, *, bold: bool = False) -> int:
+    return int(QtGui.QFontMetrics(_font(widget, bold=bold)).boundingRect(text).width())
 
 
 def _text(
     painter: Any, widget: Any, x: int, y: int, text: str, *, right: bool = False, bold: bool = False, colour: str = ""
 ) -> int:  # fmt: skip
     """Write it and return its width in pixels."""
-    painter.setFont(_font(widget, bold))
+    painter.setFont(_font(widget, bold=bold))
     painter.setPen(QtGui.QColor(colour) if colour else widget.palette().color(QtGui.QPalette.WindowText))
-    width = _width(widget, text, bold)
+    width = _width(widget, text, bold=bold)
     painter.drawText(x - (width if right else 0), y, text)
     return width

@@ -54,6 +54,7 @@ def check_address(settings: Settings, key: bytes | None) -> None:
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address or a host name."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -80,9 +79,9 @@ def check_cloud(settings: Settings) -> None:
     if settings.cloud_fallback:
         checked_url(settings.cloud_fallback)
     key = settings.cloud_api_key_file
-    if key and not os.path.exists(key):
+    if key and not Path(key).exists():
         raise SettingError(f"setting 'cloud_api_key_file': {key}: No such file or directory")
-    if settings.cloud_fallback and not stat.S_ISFIFO(os.stat(key).st_mode if key else 0):
+    if settings.cloud_fallback and not (key and Path(key).is_fifo()):
         read_cloud_key(key)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import socket
 import sys
@@ -273,6 +272,6 @@ def test_a_fixture_that_cannot_be_used_fails(policy: Policy) -> None:
     record(path, policy, policy.canary(), seed=3)
     with np.load(path) as stored:
         blind = {name: stored[name] for name in stored.files if not name.startswith("image.")}
-    os.unlink(path)
+    path.unlink()
     np.savez(path, **blind)
     assert "does not take the observation" in parity(policy).said

@@ -530,7 +530,7 @@ def test_a_state_projection_of_other_things_than_numbers_is_refused(
 def test_an_archive_or_nothing_in_place_of_a_state_projection_is_refused(export_copy: ExportDir) -> None:
     path = export_copy("vlm_stack")
     for make in (lambda file: np.savez(file, a=np.zeros(3)), lambda file: file.truncate(0)):
-        with open(path / "state_proj_weight.npy", "wb") as file:
+        with (path / "state_proj_weight.npy").open("wb") as file:
             make(file)
         with pytest.raises(ExportError, match="not readable as a numpy array"):
             policy_of(path)

@@ -35,7 +35,7 @@ def resident_bytes() -> int:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def push(record: Record, written: Callable[[], int], per_request: int) -> tuple[int, int]:
