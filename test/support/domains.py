@@ -18,17 +18,17 @@ FOLDER = Path(tempfile.gettempdir()) / "reflex_test_domains"
 
 _held: list[TextIO] = []
 _numbers = itertools.count()
+_more: list[int] = []
 
 
-@cache
-def own_block() -> range:
+def _taken_block(above: int = 0) -> range:
     """Domains that no other test process of this machine takes while this one lives.
 
     To find one in which nothing runs is not enough: what a test starts there needs seconds until it is seen, and until then
     a neighbour finds the same one free.
     """
     FOLDER.mkdir(exist_ok=True)
-    for first in range(1, DOMAINS - BLOCK + 1, BLOCK):
+    for first in range(above + 1, DOMAINS - BLOCK + 1, BLOCK):
         file = (FOLDER / str(first)).open("w")
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,16 +40,26 @@ def own_block() -> range:
     )
 
 
+@cache
+def own_block() -> range:
+    """The domains of this process."""
+    return _taken_block()
+
+
 def own_domain() -> int:
     """The domain of whatever is started without one."""
     return own_block()[0]
 
 
 def free_domain() -> int:
-    """Another one each time, in which nothing runs, so that nothing of the test before is heard."""
-    others = own_block()[1:]
-    for number in itertools.islice(_numbers, len(others)):
-        domain = others[number % len(others)]
-        if domain_is_free(domain):
-            return domain
-    raise AssertionError(f"tests have left something running in the ROS domains {others[0]} to {others[-1]}")
+    """Another one each time, in which nothing runs, so that nothing of the test before is heard.
+
+    A test that failed may have left something running in those before: then more of them are taken.
+    """
+    while True:
+        others = [*own_block()[1:], *_more]
+        for number in itertools.islice(_numbers, len(others)):
+            domain = others[number % len(others)]
+            if domain_is_free(domain):
+                return domain
+        _more.extend(_taken_block(max(others)))
