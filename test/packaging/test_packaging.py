@@ -304,7 +304,7 @@ def test_shared_memory_profile_holds_ten_raw_images_and_is_used(tmp_path: Path) 
         "import os, re, rclpy\n"
         "rclpy.init(); node = rclpy.create_node('segments')\n"
         "maps = open('/proc/self/maps').read()\n"
-        "segments = set(re.findall('/dev/shm/fastrtps_[0-9a-f]+$', maps, re.M))\n"
+        "segments = set(re.findall('/dev/shm/fast(?:rtps|dds)_[0-9a-f]+$', maps, re.M))\n"
         "size = max((os.stat(path).st_size for path in segments), default=0)\n"
         "node.destroy_node(); rclpy.shutdown(); print(size)"
     )

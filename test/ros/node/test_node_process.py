@@ -70,7 +70,7 @@ def outsider(domain: int) -> Iterator[Robot]:
 def largest_segment(pid: int) -> int:
     """Bytes of the largest shared-memory segment that Fast DDS has made in a process."""
     maps = Path(f"/proc/{pid}/maps").read_text()
-    segments = set(re.findall(r"/dev/shm/fastrtps_[0-9a-f]+$", maps, re.MULTILINE))
+    segments = set(re.findall(r"/dev/shm/fast(?:rtps|dds)_[0-9a-f]+$", maps, re.MULTILINE))
     return max((Path(segment).stat().st_size for segment in segments), default=0)
 
 
