@@ -246,18 +246,20 @@ def resolve(
     }
     sentences: list[str] = []
     used: dict[str, object] = {}
-    # `--device auto` asks for the choice that was measured
-    asked = next(
+    # `--device auto` takes the measured choice
+    option = next(
         (name for name in ("providers", "device") if name in given and values[name] not in ("auto", ())), None
     )
-    if asked is None:
+    if option is None:
         used["providers"] = (calibration.provider,)
     else:
         used["providers"] = values.get("providers", ())
-        wanted = _first_provider(values[asked])
+        wanted = _first_provider(values[option])
         if wanted != calibration.provider:
-            said = _said(values[asked])
-            sentences.append(f"--{asked} {said} was given: the calibrated {calibration.provider} is not used")
+            given_text = _as_given(values[option])
+            sentences.append(
+                f"--{option} {given_text} was given: the calibrated {calibration.provider} is not used"
+            )
     for name, measured in found.items():
         if name not in given:
             used[name] = measured
@@ -276,5 +278,5 @@ def _first_provider(value: object) -> str:
     return SHORT.get(str(first), str(first))
 
 
-def _said(value: object) -> str:
+def _as_given(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

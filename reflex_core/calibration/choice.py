@@ -118,7 +118,7 @@ def calibrate(
     Raises:
         ConfigurationError: No candidate loads and runs.
     """
-    said: list[str] = []
+    messages: list[str] = []
     threads = thread_counts(cores)
     # one more each for fewer steps and for a shorter chunk, which are tried last and only where it is too slow
     trial = _Trial(load, effort, 1 + len(variants) + len(providers) + len(threads) + 2)
@@ -133,13 +133,13 @@ def calibrate(
     best = _chunk(trial, best)
     report(1.0, "calibrating")
     if best.measurement.total_ms > best.budget_ms:
-        said.append(
+        messages.append(
             f"an inference takes {best.measurement.total_ms:.0f} ms, more than {SHARE_OF_CHUNK:.0%} of the"
             f" {best.chunk_s * 1e3:.0f} ms that a chunk lasts: the robot may pause between chunks"
         )
     quality = best.measurement.quality
     if quality.quality_score < 1:
-        said.append(
+        messages.append(
             f"the machine was not quiet while it was measured (quality {quality.quality_score:.2f} of 1);"
             " repeat with --calibrate-force"
         )
@@ -154,7 +154,7 @@ def calibrate(
         context=context(),
         timestamp=now().isoformat(timespec="seconds"),
     )
-    return calibration, tuple(said)
+    return calibration, tuple(messages)
 
 
 def thread_counts(cores: int) -> tuple[int, ...]:

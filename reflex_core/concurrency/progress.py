@@ -13,11 +13,11 @@ from contextvars import ContextVar
 Listener = Callable[[float, str], None]  # share that is done, 0 to 1; "task: detail"
 
 
-def _nobody(fraction: float, text: str) -> None:
+def _ignore(fraction: float, text: str) -> None:
     pass
 
 
-_listener: ContextVar[Listener] = ContextVar("listener", default=_nobody)
+_listener: ContextVar[Listener] = ContextVar("listener", default=_ignore)
 
 
 def report(fraction: float, task: str, detail: str = "") -> None:

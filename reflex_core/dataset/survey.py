@@ -241,7 +241,7 @@ def _require_same(layout: Layout, own: Layout, where: str) -> None:
         wanted, got = getattr(layout, what), getattr(own, what)
         if wanted != got:
             raise TraceError(
-                f"{where}: a dataset has one {what} for all frames, expected {_said(wanted)}, got {_said(got)}: export"
+                f"{where}: a dataset has one {what} for all frames, expected {_shown(wanted)}, got {_shown(got)}: export"
                 " such traces apart"
             )
 
@@ -251,6 +251,6 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

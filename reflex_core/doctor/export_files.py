@@ -51,17 +51,19 @@ def hashes(path: Path) -> Finding:
     changed = [name for name in listed if name not in missing and sha256(path / name) != listed[name]]
     if not missing and not changed:
         return Finding("hashes", OK, f"{len(listed)} files are as {RECEIPT} says")
-    said = [f"missing: {', '.join(missing)}"] if missing else []
-    said += [f"changed since {RECEIPT} was written: {', '.join(changed)}"] if changed else []
+    problems = [f"missing: {', '.join(missing)}"] if missing else []
+    problems += [f"changed since {RECEIPT} was written: {', '.join(changed)}"] if changed else []
     if not missing and set(changed) <= set(EDITED):
         return Finding(
             "hashes",
             WARN,
-            "; ".join(said),
+            "; ".join(problems),
             f"if that was you, write the new SHA-256 (sha256sum) into {RECEIPT}, or write it anew:"
             f" reflex export seal {path} --keep-parity --force",
         )
-    return Finding("hashes", FAIL, "; ".join(said), "copy the export again: a file was cut off or replaced")
+    return Finding(
+        "hashes", FAIL, "; ".join(problems), "copy the export again: a file was cut off or replaced"
+    )
 
 
 def sha256(path: Path) -> str:

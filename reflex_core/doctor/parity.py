@@ -177,7 +177,7 @@ def record(
 def recorded_chunk(
     policy: Policy, observation: Observation, seed: int, tolerance: float = TOLERANCE
 ) -> bytes:
-    """Return the content of a fixture: the observation, and the chunk that the policy makes of it here.
+    """Return the content of a fixture: the observation, and the chunk that the policy computes from it here.
 
     observation: frames in any encoding, under the names of the policy's own cameras or of the robot's.
     Raises ObservationError for an observation that the policy does not take.

@@ -52,7 +52,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
     from reflex_core.engine.engine import Engine
     from reflex_core.robot.limits.safety_config import SafetyConfigError
 
-    # what loading has to say is said here; without a handler Python prints warnings on its own
+    # log lines of loading are reported here; without a handler Python prints warnings on its own
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())
     engine = Engine(replace(settings, **QUIET))  # type: ignore[arg-type]
     try:
@@ -88,11 +88,11 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         engine.unload()
 
 
-def _shapes(said: Mapping[str, Any]) -> Finding:
-    cameras = ", ".join(said["cameras"].values()) or "none"
-    state = f"a state of {said['state_dim']}" if said["state_used"] else "no state"
-    versions = ", ".join(slot["model_version"] for slot in said["policies"]["slots"].values())
-    actions = f"{said['action_horizon']} x {len(said['action_names'])} actions"
+def _shapes(config: Mapping[str, Any]) -> Finding:
+    cameras = ", ".join(config["cameras"].values()) or "none"
+    state = f"a state of {config['state_dim']}" if config["state_used"] else "no state"
+    versions = ", ".join(slot["model_version"] for slot in config["policies"]["slots"].values())
+    actions = f"{config['action_horizon']} x {len(config['action_names'])} actions"
     return Finding("policy", OK, f"{versions}: cameras {cameras}, {state} -> {actions}")
 
 

@@ -30,7 +30,7 @@ from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.telemetry import Listener
 
 SHADOW = "shadow"
-ANSWERS_KEPT = 64  # the shadow has one waiting at most; what it had no time for is never asked for
+ANSWERS_KEPT = 64  # the shadow has one waiting at most; older ones are never read
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +116,10 @@ class ShadowGuidance:
 
 def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:
     """Wrap a policy without any wedge around it, for requests that bring their own seed."""
-    return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_nobody)
+    return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_no_inner)
 
 
-def _nobody(_: Request) -> Served:
+def _no_inner(_: Request) -> Served:
     raise AssertionError("the policy is the innermost")
 
 
@@ -133,13 +133,13 @@ def watch_divergence(
     if settings.rollback_divergence <= 0:
         return None
     monitor, metrics = pair.monitor, around.metrics
-    asked = {
+    compared = {
         name: alone(slot.policy, name, sampling_of(slot.settings, slot.policy, around.live))
         for name, slot in slots.items()
     }
     shadows = {
         name: Shadow(
-            asked[other(name)], slots[other(name)].policy.export.model_id,
+            compared[other(name)], slots[other(name)].policy.export.model_id,
             [lambda found: monitor.diverged(float(found.rms.max()))],
             on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
         )

@@ -40,7 +40,7 @@ def build_slot(
         name: Of the slot.
         found: The loaded policy.
         robot: The embodiment's name.
-        told: Returns the position a request's robot was commanded to.
+        commanded: Returns the position a request's robot was commanded to.
         around: The engine context.
         opened: Closes the slot's prober.
 

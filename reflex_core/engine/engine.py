@@ -274,7 +274,7 @@ class Engine:
         return describe.policies(loaded)
 
     def _swapped(self, swap: Swap) -> None:
-        """Write a change of the split to the settings, whoever made it."""
+        """Write a change of the split to the settings, from any caller."""
         with self._settings_lock:
             self.settings = replace(self.settings, split=swap.to_split)
 

@@ -97,12 +97,12 @@ def _calibrated(
 ) -> tuple[Settings, float, Callable[[float], None]]:
     """Return the calibrated settings where the user gave none, the latency to expect, and where to store a better one."""
     path = Path(settings.calibration_cache) if settings.calibration_cache else default_path()
-    calibration, said = auto_calibrate(
+    calibration, messages = auto_calibrate(
         export, embodiment, settings.joint_names, path=path, force=settings.calibrate_force
     )
     given = {row.name for row in TABLE if getattr(settings, row.name) != row.default}
     used, overrides = resolve(dataclasses.asdict(settings), given, calibration)
-    for sentence in (*said, *overrides):
+    for sentence in (*messages, *overrides):
         log.info("calibration: %s", sentence)
     key = key_of(embodiment.name if embodiment else "", export.model_hash)
     chosen = dataclasses.replace(settings, **used)  # type: ignore[arg-type]

@@ -323,12 +323,12 @@ def _unfed(contract: Contract, pairs: Mapping[str, str], *, required: bool = Fal
 
 
 def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> float:
-    said, wanted = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
-    if said is not None and wanted is not None and abs(said - wanted) > 1e-6 * said:
+    trained_hz, robot_hz = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
+    if trained_hz is not None and robot_hz is not None and abs(trained_hz - robot_hz) > 1e-6 * trained_hz:
         raise ConfigurationError(
-            f"{export.path}: the export was trained at {said:g} Hz, the embodiment says {wanted:g} Hz: a chunk played at another rate"
+            f"{export.path}: the export was trained at {trained_hz:g} Hz, the embodiment says {robot_hz:g} Hz: a chunk played at another rate"
             " moves the robot at another speed",
             "frequency-mismatch",
         )
-    rate = said or wanted
+    rate = trained_hz or robot_hz
     return 1.0 / rate if rate else 0.0

@@ -150,20 +150,20 @@ class _Reading:
         if len(info.shape) != 3:
             raise self.fail(f"flow ({info.name})", "a (1, horizon, action) input", info.shape)
         self.require_floats(f"flow ({info.name})", info)
-        said = self._config.get("chunk_size") or self._config.get("action_chunk_size")
-        horizon = info.shape[1] or self.count({"chunk_size": said}, "chunk_size")
-        if said is not None and said != horizon:
-            raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", said)
+        declared = self._config.get("chunk_size") or self._config.get("action_chunk_size")
+        horizon = info.shape[1] or self.count({"chunk_size": declared}, "chunk_size")
+        if declared is not None and declared != horizon:
+            raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", declared)
         width = info.shape[2] or self.count(self._config, "action_dim")
         self.count({"chunk_size": horizon}, "chunk_size")
         return horizon, self.count({"action_dim": width}, "action_dim")
 
     def action_dim(self, width: int) -> int:
         statistics = self._export.action_statistics
-        said = self.count(self._config, "action_dim", width)
+        declared = self.count(self._config, "action_dim", width)
         # padded families write the padded width; the statistics know the robot's
-        padded = said == width and is_padded(self._export.config, width)
-        dim = statistics.dim if statistics is not None and padded else said
+        padded = declared == width and is_padded(self._export.config, width)
+        dim = statistics.dim if statistics is not None and padded else declared
         if dim > width:
             raise self.fail("action_dim", f"at most {width}, the width of the graph's actions", dim)
         if statistics is not None and statistics.dim not in (dim, width):
@@ -226,10 +226,10 @@ class _Reading:
 
     def tokenizer(self, block: Mapping[str, Any]) -> str:
         """Return the tokenizer file: `language.tokenizer`, or where the known exporters put it."""
-        said = block.get("tokenizer")
-        if said:
-            self._export.file(str(said), "the tokenizer")
-            return str(said)
+        declared = block.get("tokenizer")
+        if declared:
+            self._export.file(str(declared), "the tokenizer")
+            return str(declared)
         folder = str(self._config.get("tokenizer_path") or "tokenizer")
         for name in (f"{folder}/tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.json"):
             if (self._export.path / name).is_file():

@@ -148,8 +148,8 @@ def read_description(path: Path) -> Export:
 
 def _max_state_dim(config: Mapping[str, Any]) -> int:
     """Return the width to which a padded family pads its state."""
-    said = config.get("max_state_dim")
-    return said if isinstance(said, int) and 0 < said <= 1024 else PADDED_STATE
+    declared = config.get("max_state_dim")
+    return declared if isinstance(declared, int) and 0 < declared <= 1024 else PADDED_STATE
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -55,10 +55,10 @@ def _language(
     _check_language(export, default, language, own, processors.language)
     if state is None:
         return language, None
-    said = dict(processors.state)
-    if not said and "template" not in own and "{state}" in str(language.get("template")):
-        said = {"enters": "prompt"}
-    return language, dict(state) | said | dict(export.config.get("state") or {})
+    fixed = dict(processors.state)
+    if not fixed and "template" not in own and "{state}" in str(language.get("template")):
+        fixed = {"enters": "prompt"}
+    return language, dict(state) | fixed | dict(export.config.get("state") or {})
 
 
 def _overwritten(default: Config, own: Mapping[str, Any]) -> Config:
@@ -70,13 +70,13 @@ def _overwritten(default: Config, own: Mapping[str, Any]) -> Config:
 
 
 def _check_language(
-    export: Export, default: Config, language: Config, own: Mapping[str, Any], said: Mapping[str, Any]
+    export: Export, default: Config, language: Config, own: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> None:
     """Raise ExportError where `language` as it is written makes other tokens than the processors do."""
     for key in ("max_length", "padding_side", "truncation"):
-        if key in own and key in said and own[key] != said[key]:
-            raise _contradiction(export, f"language.{key}", own[key], said[key])
-    if "template" in said:
+        if key in own and key in fixed and own[key] != fixed[key]:
+            raise _contradiction(export, f"language.{key}", own[key], fixed[key])
+    if "template" in fixed:
         fail = refusing(str(export.config_path), ExportError)
         theirs, ours = (read_prompt(JsonFields(block, fail, "language")) for block in (default, language))
         if ours != theirs:

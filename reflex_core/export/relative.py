@@ -50,12 +50,12 @@ def read_mask(
     LeRobot's processors.
     """
     steps = export.processors.relative if export.processors is not None else None
-    said = _mask_of(steps.mask(dim)) if steps is not None else ()
+    of_steps = _mask_of(steps.mask(dim)) if steps is not None else ()
     if KEY not in config:
-        return said
+        return of_steps
     written = _written(config[KEY], dim, names, fail)
-    if export.processors is not None and written != said:
-        raise fail(KEY, f"as {PREPROCESSOR} says ({_shown(said)})", _shown(written))
+    if export.processors is not None and written != of_steps:
+        raise fail(KEY, f"as {PREPROCESSOR} says ({_shown(of_steps)})", _shown(written))
     return written
 
 

@@ -129,7 +129,7 @@ class Metrics:
             "reflex_safety_violations_total", "What the guard changed, by kind", ["embodiment", "violation_kind"]
         )
         self.caller_requests = counter(
-            "reflex_caller_requests_total", "Requests by who asked, and what came of them", ["caller", "outcome"]
+            "reflex_caller_requests_total", "Requests by caller and outcome", ["caller", "outcome"]
         )
         self.slo_violations = counter(
             "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
@@ -177,7 +177,7 @@ class Metrics:
         )
         self.holds = counter("reflex_holds_total", "Times the robot was commanded to hold, by reason", ["reason"])
         self.unheld = counter(
-            "reflex_holds_impossible_total", "Times there was nothing the robot could be held at, by what asked for it",
+            "reflex_holds_impossible_total", "Times there was nothing the robot could be held at, by what requested it",
             ["reason"],
         )
         self.implausible_readings = counter(
@@ -192,7 +192,7 @@ class Metrics:
             ["reason"],
         )
         self.provider_fallbacks = counter(
-            "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was asked for", ["model_id"]
+            "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was requested", ["model_id"]
         )
         self.cuda_graph_captured = counter(
             "reflex_cuda_graph_captured_total", "CUDA graphs captured", ["embodiment", "model_id", "session"]

@@ -127,16 +127,16 @@ class _Written:
 
     def normalization(self) -> Normalization | None:
         """Return all of it; None where files have to be read."""
-        (state_said, state), (action_said, action) = self.numbers("state"), self.numbers("action")
-        if not (state_said or action_said):
+        (state_complete, state), (action_complete, action) = self.numbers("state"), self.numbers("action")
+        if not (state_complete or action_complete):
             return None
-        for name, said in (("state", state_said), ("action", action_said)):
-            if not said and name in self._block:
+        for name, complete in (("state", state_complete), ("action", action_complete)):
+            if not complete and name in self._block:
                 return None  # it names a mode, and the numbers are in a file
         return Normalization(
             state, action,
-            (self.mode("state") or MEAN_STD) if state_said else "",
-            (self.mode("action") or MEAN_STD) if action_said else "",
+            (self.mode("state") or MEAN_STD) if state_complete else "",
+            (self.mode("action") or MEAN_STD) if action_complete else "",
         )  # fmt: skip
 
     def checked_against(self, found: Normalization) -> Normalization:
@@ -147,8 +147,8 @@ class _Written:
         )
         for name, theirs, mode, file in pairs:
             own = self.mode(name)
-            said, numbers = self.numbers(name)
-            if said and own == "":
+            complete, numbers = self.numbers(name)
+            if complete and own == "":
                 own = MEAN_STD
             if own not in ("", mode):
                 raise ExportError(
@@ -265,10 +265,10 @@ def _of_files(path: Path, written: _Written) -> Normalization:
     used: list[Path] = []
     here: set[str] = set()  # what reflex_config.json holds itself
     for name, mode in modes.items():
-        said, found[name] = written.numbers(name)
-        if said:
+        complete, found[name] = written.numbers(name)
+        if complete:
             here.add(name)
-        if said or mode == IDENTITY or not files[name]:
+        if complete or mode == IDENTITY or not files[name]:
             continue
         entry = _of_one_file(files[name], name, mode, written)
         if entry is not None:
@@ -335,8 +335,8 @@ def _of_buffers(path: Path, written: _Written) -> Normalization:
     buffers = read_buffers(path)
     if buffers is None:
         modes = {name: written.mode(name) for name in ("state", "action")}
-        said = {name: mode if mode == IDENTITY else "" for name, mode in modes.items()}
-        return Normalization(state_mode=said["state"], action_mode=said["action"])
+        complete = {name: mode if mode == IDENTITY else "" for name, mode in modes.items()}
+        return Normalization(state_mode=complete["state"], action_mode=complete["action"])
     numbers: dict[str, Affine | None] = {}
     modes = {}
     for name in ("state", "action"):

@@ -147,7 +147,7 @@ class FlowMatchingPolicy:
             prefixed = time.perf_counter()
             normalised, steps = self._layout.denoise(arrays, prefix, noise, sampling, cancellation)
             denoised = time.perf_counter()
-            # what made NaN of this observation must not be asked again
+            # the network that made NaN of this observation must not run again
             if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
                 cache.keep(episode_id, seen, prefix)
         stages = {

@@ -38,9 +38,9 @@ class Language:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise ExportError(f"{path}: not a tokenizer file: {str(error)[:200]}", "bad-tokenizer") from error
-        said = _settings(path.parent / "tokenizer_config.json")
+        config = _settings(path.parent / "tokenizer_config.json")
         own = (tokenizer.truncation or {}).get("direction", "right").lower()
-        side = slot.truncation_side or said.get("truncation_side", own)
+        side = slot.truncation_side or config.get("truncation_side", own)
         window = slot.window or slot.length
         if window <= tokenizer.num_special_tokens_to_add(False):
             raise ExportError(
@@ -50,7 +50,7 @@ class Language:
         # not by cutting the ids: the tokens that a tokenizer puts around a text stay
         tokenizer.enable_truncation(window, direction=side if side in SIDES else "right")
         self._slot = slot
-        pads = (said.get("pad_token"), "<pad>", "[PAD]", "<|endoftext|>")
+        pads = (config.get("pad_token"), "<pad>", "[PAD]", "<|endoftext|>")
         found = (tokenizer.token_to_id(token) for token in pads if isinstance(token, str))
         pad = next((identifier for identifier in found if identifier is not None), 0)
         # a robot gets few different instructions; the cache holds no reference to self, which would be a cycle

@@ -176,7 +176,7 @@ def started(placement: Placement, active: Sequence[str], path: Path) -> str:
     wanted = placement.providers[0]
     if wanted in active:
         return ""
-    message = f"{path}: asked for {wanted} but onnxruntime could only start {', '.join(active)}"
+    message = f"{path}: {wanted} was requested, but onnxruntime could only start {', '.join(active)}"
     if not placement.allow_cpu_fallback:
         raise ConfigurationError(
             f"{message}; check the CUDA and cuDNN libraries or take --device cpu", "silent-cpu-fallback"

@@ -144,9 +144,9 @@ class PathTolerance:
         beyond = [follower for follower in self._followers.values() if follower.level > OK]
         if not beyond:
             return ""
-        return self._told_of(max(beyond, key=lambda follower: follower.error))
+        return self._message_of(max(beyond, key=lambda follower: follower.error))
 
-    def _told_of(self, follower: _Follower) -> str:
+    def _message_of(self, follower: _Follower) -> str:
         return (
             f"joint '{follower.name}' is {follower.error:.2f} rad from its command; the robot holds beyond"
             f" {self.tolerance:g} rad and the way of {TRACKING_S:g} s (path_tolerance_rad)"
@@ -161,7 +161,7 @@ class PathTolerance:
             VIOLATED if beyond > self.tolerance else WARNED if beyond > WARNED_SHARE * self.tolerance else OK
         )
         if level > OK and follower.level == OK:
-            self.on_error(follower.name, self._told_of(follower))
+            self.on_error(follower.name, self._message_of(follower))
         if level == VIOLATED or follower.fault is not None:
             follower.fault = _violation(follower, reading, expected)
         follower.level = level
@@ -183,7 +183,7 @@ class PathTolerance:
 def _violation(follower: _Follower, reading: float, expected: float) -> Implausible:
     text = (
         f"joint '{follower.name}' is {abs(reading - expected):.2f} rad from its command: it reads {reading:.6g}, it was"
-        f" told {expected:.6g}; it is blocked, stopped, or its sensor is frozen (path_tolerance_rad); if it really is"
+        f" commanded to {expected:.6g}; it is blocked, stopped, or its sensor is frozen (path_tolerance_rad); if it really is"
         " there and free to move, call ~/reset_guard"
     )
     return Implausible(follower.name, reading, expected, PATH_TOLERANCE_VIOLATED, text)

@@ -216,6 +216,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     mark = getattr(error, "problem_mark", None)
-    said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     where = f" in line {mark.line + 1}" if mark is not None else ""
-    return " ".join(str(said).split())[:200] + where
+    return " ".join(str(problem).split())[:200] + where

@@ -86,9 +86,9 @@ def free_room(gpu: bool) -> Room | None:
 def free_vram_bytes(command: str = "nvidia-smi") -> int | None:
     """Return the free bytes of the first visible GPU; None without nvidia-smi, and for memory shared with the CPU ([N/A])."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    asked = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={device}"]
+    query = [command, "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={device}"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.fullmatch(r"\s*(\d+)\s*", done.stdout) if done.returncode == 0 else None

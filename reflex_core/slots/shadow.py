@@ -156,8 +156,8 @@ class Shadow:
 
     def _compare(self, request: Request, served: Served, cancellation: Cancellation) -> None:
         began = time.perf_counter()
-        asked = replace(request, seed=served.seed, deadline_ns=None, cancellation=cancellation)
-        shadow = self._act(asked)
+        alone = replace(request, seed=served.seed, deadline_ns=None, cancellation=cancellation)
+        shadow = self._act(alone)
         latency_ms = (time.perf_counter() - began) * 1e3
         names, max_abs, rms = difference(served.chunk, served.raw_actions, shadow.chunk)
         self._compared += 1

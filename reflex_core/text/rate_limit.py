@@ -57,12 +57,12 @@ class RateLimitedLog:
         """
         now_s = self._clock()
         with self._lock:
-            spoken_s, left_out = self._kinds.get(kind) or (-math.inf, 0)
-            quiet = now_s - spoken_s < self._quiet_s
-            self._kinds.put(kind, (spoken_s, left_out + 1) if quiet else (now_s, 0))
+            last_s, left_out = self._kinds.get(kind) or (-math.inf, 0)
+            quiet = now_s - last_s < self._quiet_s
+            self._kinds.put(kind, (last_s, left_out + 1) if quiet else (now_s, 0))
         if quiet:
             return
-        more = f" ({left_out} more like it in the last {now_s - spoken_s:.0f} s)" if left_out else ""
+        more = f" ({left_out} more like it in the last {now_s - last_s:.0f} s)" if left_out else ""
         self._log.log(level, f"{message}%s", *args, more, exc_info=error)
 
 
@@ -78,8 +78,8 @@ class ConditionLog:
         self, log: logging.Logger, quiet_s: float = QUIET_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._log, self._quiet_s, self._clock = log, quiet_s, clock
-        self._told = self._now = ""
-        self._spoken: Lru[tuple[str, bool], float] = Lru(KINDS_KEPT)
+        self._logged = self._now = ""
+        self._logged_s: Lru[tuple[str, bool], float] = Lru(KINDS_KEPT)
         self._changes = 0
 
     def note(self, condition: str, text: str = "") -> None:
@@ -87,18 +87,18 @@ class ConditionLog:
         if condition != self._now:
             self._now = condition
             self._changes += 1
-        if condition == self._told:
+        if condition == self._logged:
             return
-        kind = (condition or self._told, bool(condition))
+        kind = (condition or self._logged, bool(condition))
         now_s = self._clock()
-        spoken_s = self._spoken.get(kind)
-        if spoken_s is not None and now_s - spoken_s < self._quiet_s:
+        last_s = self._logged_s.get(kind)
+        if last_s is not None and now_s - last_s < self._quiet_s:
             return
-        self._spoken.put(kind, now_s)
+        self._logged_s.put(kind, now_s)
         unsaid = self._changes - 1
         more = f" ({unsaid} changes since the last such line)" if unsaid > 0 else ""
         if condition:
             self._log.warning("%s: %s%s", condition, text, more)
         else:
-            self._log.info("%s ended%s", self._told, more)
-        self._told, self._changes = condition, 0
+            self._log.info("%s ended%s", self._logged, more)
+        self._logged, self._changes = condition, 0

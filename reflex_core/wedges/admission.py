@@ -29,10 +29,10 @@ def degraded_steps_of(configured: int) -> int:
     return min(max(configured // 2, LEAST_STEPS), configured)
 
 
-def mode_of(asked: str, steps_are_fixed: bool) -> str:
+def mode_of(requested: str, steps_are_fixed: bool) -> str:
     """Return what is done while the objective is missed: `auto` takes fewer steps where there are steps to save."""
-    if asked != AUTO:
-        return asked
+    if requested != AUTO:
+        return requested
     return LOG_ONLY if steps_are_fixed else DEGRADE
 
 

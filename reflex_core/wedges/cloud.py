@@ -104,7 +104,7 @@ class Cloud:
         if request.forwarded:  # it comes from another server's cloud wedge: never in circles
             return proceed(request)
         try:
-            served = self._any_answer(request, lambda asked: _finite(proceed(asked)))
+            served = self._any_answer(request, lambda attempt: _finite(proceed(attempt)))
         except _NotFiniteError as error:
             return error.served
         if served.chunk.source == CLOUD:
@@ -256,11 +256,11 @@ class _Race:
     def start(self, workers: WorkerPool, work: Callable[[Request], Served | None], *, local: bool) -> bool:
         """Start one side on the request, with a cancellation of its own. False when no thread is free."""
         stop = Cancellation()
-        asked = replace(self._request, cancellation=stop)
+        attempt = replace(self._request, cancellation=stop)
 
         def run() -> None:
             try:
-                outcome = _Outcome(served=work(asked), local=local)
+                outcome = _Outcome(served=work(attempt), local=local)
             except BaseException as error:  # whatever it is belongs to the thread that waits
                 outcome = _Outcome(error=error, local=local)
             self._outcomes.put(outcome)

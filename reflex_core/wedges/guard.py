@@ -71,10 +71,10 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _First:
-    """The first check of a chunk of the stamped robot. asked: as the policy made it; clamped, before: as it was counted."""
+    """The first check of a chunk of the stamped robot. requested: as the policy made it; clamped, before: as it was counted."""
 
     request_id: str
-    asked: Floats
+    requested: Floats
     clamped: bool
     before: int
 
@@ -121,14 +121,14 @@ class Guard:
     def status(self, caller: str = "") -> GuardStatus:
         """Return the guard's status for one caller, or for all of them together."""
         standings = self.trips.standings()
-        asked = [self.trips.standing(caller)] if caller else standings
+        requested = [self.trips.standing(caller)] if caller else standings
         with self._lock:
             examined, lines = self._examined, self._lines
         return GuardStatus(
             enabled=self.limits is not None,
-            tripped=any(one.tripped for one in asked),
-            trip_reason=next((one.trip_reason for one in asked if one.tripped), ""),
-            consecutive_clamps=max((one.consecutive_clamps for one in asked), default=0),
+            tripped=any(one.tripped for one in requested),
+            trip_reason=next((one.trip_reason for one in requested if one.tripped), ""),
+            consecutive_clamps=max((one.consecutive_clamps for one in requested), default=0),
             max_consecutive_clamps=self.trips.most,
             inference_count=examined,
             mode=self._mode,
@@ -260,7 +260,7 @@ class Guard:
         known = first is not None and first.request_id == request.request_id
         changed = judged.report.clamp_count
         if known and first is not None and judged.actions is not None and served.guard.clamped:
-            changed = int(((judged.actions != between) & (between == first.asked)).sum())
+            changed = int(((judged.actions != between) & (between == first.requested)).sum())
             changed += served.guard.clamp_count
         both = GuardReport(True, changed, (*served.guard.violations, *judged.report.violations))
         judged = replace(judged, report=both)

@@ -21,12 +21,12 @@ def middleware_chain(wedges: Mapping[str, Wedge]) -> Proceed:
     unplaced = set(wedges) - set(ORDER)
     if unplaced:
         raise ValueError(f"no place in the middleware chain for {', '.join(sorted(unplaced))}")
-    call: Proceed = _nobody
+    call: Proceed = _no_policy
     for name in reversed(ORDER):
         if name in wedges:
             call = partial(wedges[name], proceed=call)
     return call
 
 
-def _nobody(_: Request) -> Served:
+def _no_policy(_: Request) -> Served:
     raise InferenceError("the middleware chain has no policy")

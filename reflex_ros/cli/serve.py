@@ -154,7 +154,7 @@ def serve_http(settings: Settings) -> int:
 
 
 def _say(line: str) -> None:
-    """A line for whoever looks; nobody has to (`reflex serve | head -1`)."""
+    """Print a line; a closed output is no error (`reflex serve | head -1`)."""
     try:
         print(line, flush=True)
     except OSError:

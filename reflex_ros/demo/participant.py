@@ -26,7 +26,7 @@ Condition = Callable[[], object]
 
 
 class Participant:
-    """A node in a ROS context of its own, spun by whoever waits on it. `alarm` is called while it waits."""
+    """A node in a ROS context of its own, spun by the thread that waits on it. `alarm` is called while it waits."""
 
     def __init__(self, name: str, alarm: Callable[[], None] = lambda: None) -> None:
         self.context = rclpy.Context()

@@ -177,7 +177,7 @@ class Robot(Node):
     def _reset(self) -> dict[str, object]:
         self._reset_scene()
         self._resets += 1
-        # Whoever acts on the answer finds sensor data of the new scene.
+        # The caller of the service finds sensor data of the new scene.
         self._publish_joint_states()
         self._publish_camera()
         episode = f"scene-{self._scene.seed}-{self._resets}"

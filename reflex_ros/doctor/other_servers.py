@@ -45,7 +45,7 @@ def other_servers(ros_args: Sequence[str] = (), look_s: float = LOOK_S) -> Findi
 
 def _looked(node: Node, look_s: float) -> Finding:
     asking = node.get_name()
-    name = OURS if asking == ASKING else asking  # --ros-args -r __node:=NAME renames whoever asks
+    name = OURS if asking == ASKING else asking  # --ros-args -r __node:=NAME renames the caller
     topics = {node.resolve_topic_name(f"{start}/joint_trajectory") for start in (name, "~")}
     found = list[str]()
     until_s = time.monotonic() + look_s

@@ -28,7 +28,7 @@ OUTCOME_DEPTH = 10
 def open_policy_doors(
     node: Node, engine: Engine, episode_id: Callable[[], str], mirror: Callable[[int], None]
 ) -> None:
-    """~/promote_a, ~/promote_b, ~/rollback, ~/outcome; and the parameter `split` follows whoever changes the split.
+    """~/promote_a, ~/promote_b, ~/rollback, ~/outcome; and the parameter `split` follows every change of the split.
 
     episode_id: of the episode that runs, for outcomes that name none. mirror: sets the parameter, and nothing else.
     """

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Holds:
-    """Every hold of the node goes through `publish`, whoever wants it: loop, services, watchdog, the end of the process.
+    """Publishes every hold of the node: of loop, services, watchdog, the end of the process.
 
     The caller has the lock that orders what is published.
     """

@@ -257,7 +257,7 @@ class ReflexNode:
             self.node.get_logger().error(f"parameters not applied: {error}")
 
     def _mirror_split(self, split: int) -> None:
-        """Let the parameter say what holds, whoever changed it."""
+        """Set the parameter to the value in effect, from whatever interface it came."""
         self._mirroring = True
         try:
             self.node.set_parameters([Parameter("split", value=split)])

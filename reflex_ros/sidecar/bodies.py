@@ -24,7 +24,7 @@ from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.problems import BodyError, TooLargeError
 
 MOST_BYTES = 512 << 20
-# what a byte of a body may become while it is worked on: the text that JSON holds, and what base64 makes of it
+# what a byte of a body may become while it is worked on: the text that JSON holds, and its decoded base64
 EXPANSION = 3
 BODY_TIMEOUT_S = 30.0
 PACKED = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's numbers: gzip's envelope; zlib's or gzip's

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connections of the HTTP server: how many, how long they may be silent, and what those get that speak no HTTP.
 
-All of this holds before anybody has shown a key. When the table is full, whoever has asked nothing yet makes room for
-whoever comes, those first whose peer holds most: so /health is answered however many silent connections there are.
+All of this holds before a key is checked. When the table is full, connections without a request are closed for new
+ones, those first whose peer holds most: so /health is answered however many silent connections there are.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.health import public_reason, without_paths
 from reflex_ros.sidecar.history import Answer, HistorySnapshot, RequestHistory
 from reflex_ros.sidecar.robot_access import Look, Robot
-from reflex_ros.sidecar.status_summary import headline
+from reflex_ros.sidecar.status_summary import status_summary
 from reflex_ros.sidecar.thumbnails import thumbnails
 
 BARS = 40
@@ -70,7 +70,7 @@ def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> 
     loaded, settings = engine.loaded, engine.settings
     known = engine.description()
     return {
-        "headline": dataclasses.asdict(headline(engine, look)),
+        "headline": dataclasses.asdict(status_summary(engine, look)),
         "state": engine.state,
         "robot_id": settings.robot_id,
         "reflex_version": __version__,

@@ -24,7 +24,7 @@ _SENTENCES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class StatusSummary:
     """level: good, wait, warn or bad; the page gives each a colour and a sign."""
 
     level: str
@@ -32,15 +32,15 @@ class Headline:
     sentence: str
 
 
-def headline(engine: Engine, look: Look | None) -> Headline:
+def status_summary(engine: Engine, look: Look | None) -> StatusSummary:
     """Return what a person two metres away must know first: the worst thing that is true."""
     state, loaded = engine.state, engine.loaded
     if state == FAILED:
-        return Headline(BAD, "FAILED", engine.reason or "The log says why.")
+        return StatusSummary(BAD, "FAILED", engine.reason or "The log says why.")
     if state not in (READY, DEGRADED) or loaded is None:
         if look is not None and look.refusal:
-            return Headline(BAD, "REFUSED", look.refusal)
-        return Headline(WAIT, state.upper(), _SENTENCES.get(state, ""))
+            return StatusSummary(BAD, "REFUSED", look.refusal)
+        return StatusSummary(WAIT, state.upper(), _SENTENCES.get(state, ""))
     return (
         _tripped(loaded, look)
         or _stopped(look)
@@ -52,20 +52,20 @@ def headline(engine: Engine, look: Look | None) -> Headline:
     )
 
 
-def _tripped(loaded: ServingState, look: Look | None) -> Headline | None:
-    """Say for whom the guard is tripped: the robot of this process; where there is none, whoever asked over HTTP."""
+def _tripped(loaded: ServingState, look: Look | None) -> StatusSummary | None:
+    """Say for whom the guard is tripped: the robot of this process; where there is none, the callers over HTTP."""
     status = loaded.guard.status(ROS if look is not None else "")
     if not status.tripped:
         return None
     who = "The robot holds" if look is not None else f"Held: {_named(status)}"
-    return Headline(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
+    return StatusSummary(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
 
 
-def _held_callers(loaded: ServingState) -> Headline | None:
+def _held_callers(loaded: ServingState) -> StatusSummary | None:
     status = loaded.guard.status()
     if not status.tripped:
         return None
-    return Headline(WARN, "READY", f"Held until their guard is reset: {_named(status)}.")
+    return StatusSummary(WARN, "READY", f"Held until their guard is reset: {_named(status)}.")
 
 
 def _named(status: GuardStatus) -> str:
@@ -74,41 +74,41 @@ def _named(status: GuardStatus) -> str:
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
-def _stopped(look: Look | None) -> Headline | None:
+def _stopped(look: Look | None) -> StatusSummary | None:
     if look is None or not look.stopped:
         return None
-    return Headline(WARN, "STOPPED", "The robot holds until Resume is pressed.")
+    return StatusSummary(WARN, "STOPPED", "The robot holds until Resume is pressed.")
 
 
-def _degraded(state: str, loaded: ServingState) -> Headline | None:
+def _degraded(state: str, loaded: ServingState) -> StatusSummary | None:
     if state != DEGRADED:
         return None
     failures = max(
         (slot.breaker.consecutive_failures for slot in loaded.slots.values() if slot.breaker), default=0
     )
-    return Headline(
+    return StatusSummary(
         BAD, "DEGRADED", f"The circuit breaker is open: the model failed {failures} times in a row."
     )
 
 
-def _undrivable(engine: Engine) -> Headline | None:
+def _undrivable(engine: Engine) -> StatusSummary | None:
     if not engine.undrivable:
         return None
-    return Headline(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
+    return StatusSummary(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
 
 
-def _holding(look: Look | None) -> Headline | None:
+def _holding(look: Look | None) -> StatusSummary | None:
     if look is None or not (look.hold_reason or look.problem):
         return None
     why = f"{look.problem}: {look.problem_text}" if look.problem else look.hold_reason
     if look.hold_reason:
-        return Headline(BAD, "HOLDING", why)
-    return Headline(WARN, "READY", f"In trouble: {why}")
+        return StatusSummary(BAD, "HOLDING", why)
+    return StatusSummary(WARN, "READY", f"In trouble: {why}")
 
 
-def _serving(loaded: ServingState) -> Headline:
+def _serving(loaded: ServingState) -> StatusSummary:
     window = loaded.admission.window
     if window is not None and loaded.admission.violated:
         message = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
-        return Headline(WARN, "SLOW", message)
-    return Headline(GOOD, "READY", "A policy is serving.")
+        return StatusSummary(WARN, "SLOW", message)
+    return StatusSummary(GOOD, "READY", "A policy is serving.")

@@ -26,7 +26,7 @@ from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name,
 from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
 from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
 from reflex_ros.sidecar.robot_access import Look, Robot
-from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, headline
+from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, status_summary
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
 
 ACTIVE = Look("active")
@@ -204,16 +204,16 @@ def test_a_frame_that_cannot_be_shown_leaves_the_others_alone() -> None:
 
 
 def test_the_letters_say_ready(engine: Engine) -> None:
-    assert (headline(engine, None).level, headline(engine, None).word) == (GOOD, "READY")
-    assert headline(engine, ACTIVE).word == "READY"
+    assert (status_summary(engine, None).level, status_summary(engine, None).word) == (GOOD, "READY")
+    assert status_summary(engine, ACTIVE).word == "READY"
 
 
 def test_the_letters_follow_loading(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", ready=False, embodiment="franka")
-    assert (headline(engine, None).level, headline(engine, None).word) == (WAIT, "INITIALIZING")
+    assert (status_summary(engine, None).level, status_summary(engine, None).word) == (WAIT, "INITIALIZING")
     engine.load()
-    assert headline(engine, None).word == "INACTIVE"
-    refused = headline(engine, replace(ACTIVE, refusal="a robot needs an embodiment"))
+    assert status_summary(engine, None).word == "INACTIVE"
+    refused = status_summary(engine, replace(ACTIVE, refusal="a robot needs an embodiment"))
     assert (refused.level, refused.word, refused.sentence) == (BAD, "REFUSED", "a robot needs an embodiment")
 
 
@@ -221,7 +221,7 @@ def test_the_letters_say_why_it_failed(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", ready=False, embodiment="no-such-robot")
     with pytest.raises(ReflexError):
         engine.load()
-    found = headline(engine, None)
+    found = status_summary(engine, None)
     assert (found.level, found.word) == (BAD, "FAILED")
     assert "no-such-robot" in found.sentence
 
@@ -273,20 +273,20 @@ def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_en
 def test_the_letters_say_what_holds_the_robot(
     engine: Engine, look: Look, level: str, word: str, sentence: str
 ) -> None:
-    found = headline(engine, look)
+    found = status_summary(engine, look)
     assert (found.level, found.word) == (level, word)
     assert sentence in found.sentence
 
 
 def test_a_tripped_guard_goes_before_a_stop(engine: Engine) -> None:
     trip(engine, ROS)
-    found = headline(engine, replace(ACTIVE, stopped=True))
+    found = status_summary(engine, replace(ACTIVE, stopped=True))
     assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
 
 
 def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: Engine) -> None:
     trip(engine, "stranger")
-    found = headline(engine, ACTIVE)
+    found = status_summary(engine, ACTIVE)
     assert (found.level, found.word) == (WARN, "READY")
     assert "stranger" in found.sentence
     shown = document(engine, RequestHistory(), ACTIVE)["guard"]
@@ -299,7 +299,7 @@ def test_a_tripped_stranger_is_named_and_the_robot_is_not_said_to_hold(engine: E
 
 def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -> None:
     trip(engine, "stranger")
-    found = headline(engine, None)
+    found = status_summary(engine, None)
     assert (found.level, found.word) == (BAD, "GUARD TRIPPED")
     assert found.sentence.startswith("Held: stranger: consecutive_clamp_limit_exceeded")
     assert document(engine, RequestHistory())["guard"]["tripped"] is True

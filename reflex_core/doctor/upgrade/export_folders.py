@@ -27,7 +27,7 @@ def judge_export(path: Path, robot: Mapping[str, object]) -> Judgement:
     from reflex_core.metrics.metrics import Metrics
     from reflex_core.settings.table import settings_from
 
-    logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is said here
+    logging.getLogger("reflex_core").addHandler(logging.NullHandler())  # what matters is reported here
     try:
         broken = [finding for finding in export(path) if finding.level == FAIL]
         if broken:

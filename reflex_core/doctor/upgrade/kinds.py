@@ -55,8 +55,8 @@ def found(path: Path) -> Found:
     if path.is_dir():
         return Found(_of_directory(path), path)
     if why := unreadable(path):
-        said = why if why == "not there" else f"must be a regular file, it is {why}"
-        return Found(UNKNOWN, path, said, damaged=True)
+        message = why if why == "not there" else f"must be a regular file, it is {why}"
+        return Found(UNKNOWN, path, message, damaged=True)
     try:
         return _of_file(path)
     except OSError as error:

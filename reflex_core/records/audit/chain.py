@@ -229,8 +229,8 @@ def _changed(line: _Line) -> Finding:
 
 
 def _explains(record: dict[str, Any], torn: bytes) -> bool:
-    said = (record.get("kind"), record.get("torn_bytes"), record.get("torn_sha256"))
-    return said == (RECOVERED, len(torn), hashlib.sha256(torn).hexdigest())
+    found = (record.get("kind"), record.get("torn_bytes"), record.get("torn_sha256"))
+    return found == (RECOVERED, len(torn), hashlib.sha256(torn).hexdigest())
 
 
 def _broken(line: _Line, record: dict[str, Any], verdict: Verdict) -> Finding | None:

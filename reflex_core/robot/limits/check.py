@@ -123,10 +123,12 @@ class Check:
             return Checked(rows)
         if self._mode == REJECT:
             return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size, found.counts)
-        asked = self._without_overshoot(actions)
+        requested = self._without_overshoot(actions)
         if _columns(bad):
             rows = self._walked(chain, start, splice, bad)
-        return Checked(rows, tuple(found.lines), tuple(found.kinds), int((rows != asked).sum()), found.counts)
+        return Checked(
+            rows, tuple(found.lines), tuple(found.kinds), int((rows != requested).sum()), found.counts
+        )
 
     def _in_range(self, actions: Floats, found: _Found) -> Floats:
         least, most = actions.min(axis=0), actions.max(axis=0)
@@ -184,12 +186,12 @@ class Check:
         for joint in _columns(which):
             inside_workspace = self.limits.workspace[joint]
             where = "workspace " if inside_workspace else ""
-            said = text.format(where=where, value=float(values[joint]), bound=float(bounds[joint]))
+            violation = text.format(where=where, value=float(values[joint]), bound=float(bounds[joint]))
             kind, held_against = (
                 WORKSPACE if inside_workspace else POSITION,
                 counts is None or bool(counts[joint]),
             )
-            found.add(kind, f"{self.limits.names[joint]} {said}", counts=held_against)
+            found.add(kind, f"{self.limits.names[joint]} {violation}", counts=held_against)
 
     def _chain(self, rows: Floats, start: Start | None) -> Floats:
         """Return (horizon + 1, action_dim): the rows after the place they start from.

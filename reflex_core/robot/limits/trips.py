@@ -120,17 +120,17 @@ class Trips:
             self._remember(caller, 0)
             return was_tripped
 
-    def named(self, asked: str) -> str:
+    def named(self, name: str) -> str:
         """Return the caller with this name: a whole name, or an episode, session or address without its prefix.
 
         Raises CallerError where there is none.
         """
         with self._lock:
-            if self._knows(asked):
-                return asked
-            found = [prefix + asked for prefix in PREFIXES if self._knows(prefix + asked)]
+            if self._knows(name):
+                return name
+            found = [prefix + name for prefix in PREFIXES if self._knows(prefix + name)]
             if len(found) != 1:
-                self._require(asked)
+                self._require(name)
             return found[0]
 
     def only(self) -> str:
@@ -169,7 +169,7 @@ class Trips:
     def _require(self, caller: str) -> None:
         if not self._knows(caller):
             tripped = f"; {_listed(list(self._tripped))} tripped" if self._tripped else ""
-            raise CallerError(f"no caller {caller!r:.80} has asked for a chunk{tripped}")
+            raise CallerError(f"no caller {caller!r:.80} has requested a chunk{tripped}")
 
 
 def _listed(callers: list[str]) -> str:

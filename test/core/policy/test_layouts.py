@@ -315,14 +315,14 @@ def test_the_last_of_a_hundred_buckets_is_not_lost_to_rounding(tmp_path: Path) -
 def test_a_state_or_noise_of_whole_numbers_is_refused(tmp_path: Path, name: str) -> None:
     path = probe(tmp_path, split=False)
     with pytest.raises(
-        ExportError, match=rf"an input that takes floating-point numbers, got '{name}: int64'"
+        ExportError, match=rf'an input that takes floating-point numbers, got "{name}: int64"'
     ):
         policy_of(retyped(path / "hand.onnx", name, INT64))
 
 
 def test_tokens_that_do_not_hold_the_vocabulary_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match=r"'language.tokens' must be an input of int64 or int32, got 'uint8'"
+        ExportError, match=r"'language.tokens' must be an input of int64 or int32, got .uint8"
     ):
         policy_of(probe(tmp_path, token=UINT8))
 

@@ -145,7 +145,7 @@ def test_a_reset_is_of_one_caller() -> None:
     assert guard.status().tripped_callers == ("b",)
     assert guard(asked_by("a"), answering(CLEAN)).chunk.source == POLICY
     assert guard(asked_by("b"), never).hold_reason == "guard_tripped"
-    with pytest.raises(CallerError, match="no caller 'c' has asked") as caught:
+    with pytest.raises(CallerError, match="no caller 'c' has requested") as caught:
         guard.reset("c")
     assert caught.value.slug == "unknown-caller"
 
@@ -351,7 +351,7 @@ def test_a_stranger_is_refused_only_once_as_many_are_tripped_as_are_kept() -> No
 def test_nobody_tripped_is_named_where_nobody_is() -> None:
     with pytest.raises(CallerError) as caught:
         Trips(1).reset("nobody")
-    assert str(caught.value) == "no caller 'nobody' has asked for a chunk"
+    assert str(caught.value) == "no caller 'nobody' has requested a chunk"
 
 
 def test_a_caller_is_in_one_table_only() -> None:
