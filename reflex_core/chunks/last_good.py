@@ -55,7 +55,7 @@ class Key:
 
 
 def key_of(request: Request) -> Key | None:
-    """Return what the last good chunk of a caller is kept under; None for a request that nobody can be told apart by."""
+    """Return the key of a caller's last good chunk; None for a request whose caller cannot be identified."""
     robot, stamped = robot_of(request), request.observation.stamp_ns > 0
     if robot or request.episode_id is not None:
         return Key(robot, request.episode_id or "", stamped)
