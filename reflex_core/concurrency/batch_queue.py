@@ -36,7 +36,7 @@ class BatchQueue(Generic[Item]):
         max_bytes: int = MAX_BYTES,
         at_once: bool = False,
     ) -> None:
-        """at_once: for callers that wait for the handler; the thread is woken for every item."""
+        """Start the thread. at_once: for callers that wait for the handler; the thread is woken for every item."""
         self._name = name
         self._handler = handler
         self._flush_interval_s = flush_interval_s

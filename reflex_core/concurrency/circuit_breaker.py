@@ -43,7 +43,7 @@ class CircuitBreaker:
         on_change: Callable[[str, str], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """cooldown_s: after it one call at a time may probe; inf: only `half_open` lets calls pass again."""
+        """Start closed. cooldown_s: after it one call at a time may probe; inf: only `half_open` lets calls pass again."""
         self.threshold, self.cooldown_s = threshold, cooldown_s
         self._on_change, self._clock = on_change, clock
         self._lock = threading.Lock()

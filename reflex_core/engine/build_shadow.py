@@ -126,7 +126,7 @@ def _no_inner(_: Request) -> Served:
 def watch_divergence(
     settings: Settings, slots: dict[str, PolicySlot], pair: Pair, around: EngineContext, opened: ExitStack
 ) -> Listener | None:
-    """While a slot is on trial after a change, run the same requests on the other one as its shadow.
+    """Run the same requests on the other slot as a shadow while a slot is on trial after a change.
 
     None without --rollback-divergence: comparing costs a second inference.
     """

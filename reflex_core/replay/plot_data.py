@@ -154,7 +154,7 @@ class Watched:
     kept: Kept
 
     def replay(self, record: Recorded) -> Replayed:
-        """As the target answers."""
+        """Run the record on the target, and store its answer for the plots."""
         replayed = self.target.replay(record)
         self.kept.add(record, replayed)
         return replayed

@@ -99,7 +99,7 @@ class AuditStore:
             self.append([{"timestamp": utc_text(), **found}])
 
     def enter(self, day: date, time_ns: int) -> date:
-        """Be in the file of that day, or in a later one where the clock went back. Raises OSError."""
+        """Open the file of that day, or stay in a later one where the clock went back. Raises OSError."""
         if self._file >= 0 and day <= self._day and self._size > 0:
             return self._day
         day = max(day, self._day)

@@ -138,7 +138,7 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
 
 
 def _number(block: JsonFields, name: str, default: Any) -> Any:
-    """A number, which may be NaN: other writers leave it bare."""
+    """Read a number, which may be NaN: other writers leave it bare."""
     value = block.get(name)
     if value is None:
         return default

@@ -26,7 +26,7 @@ class RobotCommands:
     """
 
     def __init__(self, limits: Limits | None, tracking_rad: float | NDArray[np.float64]) -> None:
-        """tracking_rad: of every joint, or (action_dim,); rad or m."""
+        """Start without a command. tracking_rad: of every joint, or (action_dim,); rad or m."""
         self.tracking: NDArray[np.float64] | None = None
         self._limits = limits
         if limits is not None:

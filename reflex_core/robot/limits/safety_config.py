@@ -90,7 +90,7 @@ class _Reader:
         self._path = path
 
     def config(self, document: Any) -> SafetyConfig:
-        """The file's limits. Raises SafetyConfigError in one sentence."""
+        """Return the file's limits. Raises SafetyConfigError."""
         root = JsonFields(document, refusing(str(self._path), SafetyConfigError)).only(KEYS)
         root.whole("schema_version", 1, 1, default=1, expected="1")
         action_space = root.choice("action_space", (JOINT, CARTESIAN), JOINT)
