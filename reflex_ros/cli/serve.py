@@ -123,10 +123,10 @@ def serve_http(settings: Settings) -> int:
         try:
             watched(engine.load, log.info)
             watched(engine.warm_up, log.info)
-            startup_banner.tell(engine, sidecar, _say)
+            startup_banner.show(engine, sidecar, _say)
         except Exception as error:
             failures.append(error)
-            stop.ask()
+            stop.request()
 
     with stop_on_signals() as stop:
         try:

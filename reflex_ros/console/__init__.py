@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see in a terminal, and what they typed."""
+"""Terminal output, command-line arguments and stop signals of every executable."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where our options end and those of rclpy begin, and what those say: `ros2 run` and launch files append theirs."""
+"""Separate our command-line options from those of rclpy, which `ros2 run` and launch files append, and read the latter."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ Source = tuple[str, Callable[[str], dict[str, object]]]
 
 @dataclass(frozen=True, slots=True)
 class RosArguments:
-    """node: full name after remapping. sources: (what it is called, what reads its parameters) in their order.
+    """Arguments after --ros-args, parsed.
 
-    rest: what rclpy is to have, which is everything but parameters.
+    Attributes:
+        node: Full name of the node after remapping.
+        sources: (name for messages, reader of its parameters) of each parameter source, in the order given.
+        rest: Arguments for rclpy: everything but parameters.
     """
 
     node: str
@@ -37,7 +40,7 @@ class RosArguments:
 
 
 def split_ros_args(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(ours, those from --ros-args on). What follows a `--` behind --ros-args is ours again, as in rcl."""
+    """Return (our arguments, those from --ros-args on). What follows a `--` after --ros-args is ours again, as in rcl."""
     own, theirs = list[str](), list[str]()
     ros = False
     for word in arguments:
@@ -51,7 +54,7 @@ def split_ros_args(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_ros_args(arguments: Sequence[str]) -> RosArguments:
-    """What comes from --ros-args on, read as rcl reads it. Raises SettingError for a parameter that is none."""
+    """Parse the arguments from --ros-args on as rcl does. Raises SettingError for a malformed parameter."""
     sources, rest, rules = list[Source](), list[str](), list[str]()
     words = iter(arguments)
     for word in words:
@@ -98,7 +101,7 @@ def _file(path: Path, node: str) -> dict[str, object]:
 
 
 def _assignment(text: str) -> Source:
-    """`name:=value`, or `node:name:=value`."""
+    """Parse `name:=value` or `node:name:=value`."""
     left, assigned, right = text.partition(":=")
     section, _, name = left.rpartition(":")
     if not assigned or not name:
@@ -119,7 +122,7 @@ def _assignment(text: str) -> Source:
 
 
 def _remapped(rules: Sequence[str], names: Sequence[str]) -> str:
-    """What the first rule of a name says, as rcl takes it; `reflex:__ns:=/left` is such a rule too."""
+    """Return the target of the first remapping rule for one of the names, as rcl does; `reflex:__ns:=/left` is a rule too."""
     for rule in rules:
         left, _, right = rule.partition(":=")
         node, _, name = left.rpartition(":")

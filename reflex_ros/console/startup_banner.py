@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything is, once it is ready: a small table on a terminal, a line each anywhere else."""
+"""The startup banner: URLs, topics and policy once ready, as a table on a terminal, as plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OF_ROS = ("/rosout", "/parameter_events", "/clock", "transition_event")  # every node has them
 
 
-def tell(
+def show(
     engine: Engine,
     sidecar: Sidecar | None,
     plain: Callable[[str], None],
@@ -29,7 +29,7 @@ def tell(
     """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
     stream = sys.stdout if stream is None else stream
     url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
-    rows = facts(engine, url, topics_of(node) if node else {})
+    rows = banner_rows(engine, url, topics_by_use(node) if node else {})
     title = _serving(engine.description(), sidecar.url if sidecar else "")
     if drawn(rows, title, stream):
         return
@@ -41,25 +41,27 @@ def tell(
         plain(line)
 
 
-def tell_of_node(engine: Engine, sidecar: Sidecar | None, plain: Callable[[str], None], node: Node) -> None:
+def show_for_node(engine: Engine, sidecar: Sidecar | None, plain: Callable[[str], None], node: Node) -> None:
     """Show the table of a node; one that cannot be made is logged, and keeps no robot from its policy."""
     try:
-        tell(engine, sidecar, plain, node)
+        show(engine, sidecar, plain, node)
     except Exception as error:
         node.get_logger().error(f"the startup banner failed: {error}")
 
 
-def _serving(said: Mapping[str, Any], url: str) -> str:
-    robot = said["embodiment"] or "no embodiment"
+def _serving(description: Mapping[str, Any], url: str) -> str:
+    robot = description["embodiment"] or "no embodiment"
     where = f" at {url}" if url else ""
-    return f"serving {said['model_version']} for {robot} on {said['active_providers'][0]}{where}"
+    return (
+        f"serving {description['model_version']} for {robot} on {description['active_providers'][0]}{where}"
+    )
 
 
-def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list[Row]:
-    """(what, where) of what is served now. topics: by what the node does with them."""
+def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list[Row]:
+    """Return (name, value) rows of what is served now. topics: by what the node does with them."""
     loaded, settings = engine.loaded, engine.settings
     assert loaded is not None
-    said = engine.description()
+    description = engine.description()
     rows: list[Row] = [
         (
             "policy",
@@ -68,7 +70,7 @@ def facts(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list
                 for name, slot in loaded.slots.items()
             ),
         ),
-        ("robot", said["embodiment"] or "no embodiment: actions are served raw"),
+        ("robot", description["embodiment"] or "no embodiment: actions are served raw"),
         ("runs on", ", ".join(dict.fromkeys(_providers(loaded)))),
     ]
     rows += [(what, ", ".join(names)) for what, names in topics.items()]
@@ -119,8 +121,8 @@ def _records(settings: Settings) -> Iterable[str]:
             yield f"{what} to {where}"
 
 
-def topics_of(node: Node) -> dict[str, list[str]]:
-    """The topics of a node as they really are, after remapping, without those of ROS itself."""
+def topics_by_use(node: Node) -> dict[str, list[str]]:
+    """Return the topics of a node after remapping, without those of ROS itself, by publisher and subscriber."""
 
     def names(parts: Iterable[Any]) -> list[str]:
         found = dict.fromkeys(str(part.topic_name) for part in parts)

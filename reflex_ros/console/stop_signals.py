@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM as a request to stop."""
+"""Turn SIGINT and SIGTERM into a request to stop."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether somebody has asked this process to stop.
+    """A request to stop this process, set once from a thread or signal handler.
 
     A queue and no threading.Event: the handler of a signal runs on the main thread, between any two of its steps. An Event
     holds a lock for some of them, and setting it there waits for that lock for ever. SimpleQueue.put may be called anywhere.
     """
 
     def __init__(self) -> None:
-        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._requests: SimpleQueue[None] = SimpleQueue()
 
-    def ask(self) -> None:
-        """Ask to stop, from any thread or signal handler."""
-        self._asked.put(None)
+    def request(self) -> None:
+        """Request the stop, from any thread or signal handler."""
+        self._requests.put(None)
 
     @property
-    def asked(self) -> bool:
-        """Whether it was asked; stays True."""
-        return not self._asked.empty()
+    def requested(self) -> bool:
+        """True once a stop was requested; stays True."""
+        return not self._requests.empty()
 
     def wait(self) -> None:
-        """Return once it was asked."""
-        self._asked.get()
-        self._asked.put(None)
+        """Block until a stop is requested."""
+        self._requests.get()
+        self._requests.put(None)
 
 
-def ask_on_signals(stop: StopRequest) -> None:
-    """Let SIGINT and SIGTERM ask to stop from now on."""
+def request_on_signals(stop: StopRequest) -> None:
+    """Have SIGINT and SIGTERM request a stop from now on."""
     for number in SIGNALS:
-        signal.signal(number, lambda *_: stop.ask())
+        signal.signal(number, lambda *_: stop.request())
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM ask to stop while this is open; they have their usual effect afterwards."""
+    """Have SIGINT and SIGTERM request a stop inside the `with` block; they have their usual effect afterwards."""
     stop = StopRequest()
     known = {number: signal.getsignal(number) for number in SIGNALS}
-    ask_on_signals(stop)
+    request_on_signals(stop)
     try:
         yield stop
     finally:

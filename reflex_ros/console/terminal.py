@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see while they wait, and small tables: drawn on a terminal, plain lines anywhere else."""
+"""Progress bars and small tables: drawn on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 
 
 class Bar:
-    """A progress bar where the stream is a terminal; anywhere else a line every tenth goes to `plain`, if given."""
+    """Show a progress bar where the stream is a terminal; anywhere else a line every 10 % goes to `plain`, if given."""
 
     def __init__(
         self, stream: TextIO | None = None, plain: Callable[[str], None] | None = None, unit: str = "requests"
     ) -> None:
-        """stream: standard error if left out. unit: what is counted where `draw` gets a number."""
+        """Create the bar. stream: standard error if left out. unit: what is counted where `draw` gets a number."""
         self._stream = sys.stderr if stream is None else stream
         self._plain = plain
         self._unit = unit
@@ -33,13 +33,13 @@ class Bar:
         self._task, self._tenth = "", 0
 
     def clear(self) -> None:
-        """Make room for a line."""
+        """Erase the bar, so that a line can be printed."""
         if self._on:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
     def draw(self, fraction: float, done: int | str) -> None:
-        """Show how much is done, 0 to 1, and of what; on a terminal at most ten times a second, unless the words change."""
+        """Show the fraction done, 0 to 1, and of what; on a terminal at most ten times a second, unless the text changes."""
         if self._on:
             self._redraw(fraction, done)
         elif self._plain is not None:
@@ -74,7 +74,7 @@ class Bar:
 
 
 def watched(work: Callable[[], Result], plain: Callable[[str], None] | None = None) -> Result:
-    """Do slow work of the core in this thread, with a bar of what it reports, or plain lines."""
+    """Run slow work of the core in this thread and show the progress that it reports, as a bar or plain lines."""
     bar = Bar(plain=plain)
     with reported_to(bar.draw):
         try:
@@ -84,7 +84,7 @@ def watched(work: Callable[[], Result], plain: Callable[[str], None] | None = No
 
 
 def plain_table(rows: Sequence[Row]) -> list[str]:
-    """The rows as lines, each column as wide as its widest cell."""
+    """Return the rows as lines, each column as wide as its widest cell."""
     columns = max((len(row) for row in rows), default=0)
     widths = [max((len(row[at]) for row in rows if len(row) > at), default=0) for at in range(columns)]
     return [

@@ -30,7 +30,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from reflex_ros.console.stop_signals import StopRequest, ask_on_signals
+from reflex_ros.console.stop_signals import StopRequest, request_on_signals
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
@@ -254,7 +254,7 @@ def _serve(arm: Arm, arguments: Sequence[str], stopping: StopRequest) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(robot)
     robot.get_logger().info("The simulated robot is ready.")
-    while not stopping.asked:
+    while not stopping.requested:
         executor.spin_once(timeout_sec=STOP_CHECK_PERIOD_S)
     executor.shutdown()
     robot.destroy_node()
@@ -264,7 +264,7 @@ def _serve(arm: Arm, arguments: Sequence[str], stopping: StopRequest) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
     stopping = StopRequest()
-    ask_on_signals(stopping)
+    request_on_signals(stopping)
     try:
         with contextlib.closing(Arm()) as arm:
             arm.reset(make_scene(0))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the ROS 2 around us."""
+"""Doctor checks of the ROS 2 installation, middleware and graph."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of DDS: a message really goes from one participant to another, and pictures have room."""
+"""Check DDS: messages pass from one participant to another, and shared memory holds an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOUND_S = 5.0
 
 
 def loopback(bound_s: float = BOUND_S) -> Finding:
-    """Whether two participants of this process find each other, and one hears what the other says, within a bound."""
+    """Check that two participants of this process discover each other and exchange a message within `bound_s` seconds."""
     try:
         import rclpy
         from rclpy.context import Context
@@ -83,7 +83,10 @@ def _first_line(error: Exception) -> str:
 
 
 def image_transport(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> Finding:
-    """The default shared-memory segment of Fast DDS is smaller than one camera image. folder: the working directory."""
+    """Check that Fast DDS's shared-memory segment, by default smaller than a camera image, holds one.
+
+    folder: the working directory, which may hold a profile.
+    """
     name = "image transport"
     if not uses_fast_dds(environment):
         return Finding(name, OK, f"{environment['RMW_IMPLEMENTATION']} is used, Fast DDS is not")
@@ -115,7 +118,7 @@ def image_transport(environment: Mapping[str, str] = os.environ, folder: Path | 
 
 
 def largest_segment(profile: Path) -> int:
-    """segment_size in bytes of the largest SHM transport of a Fast DDS profile; 0 when there is none."""
+    """Return segment_size in bytes of the largest SHM transport of a Fast DDS profile; 0 when there is none."""
     sizes = [0]
     for transport in ElementTree.parse(profile).iter():  # noqa: S314 - as Fast DDS reads it
         children = {child.tag.rsplit("}", 1)[-1]: (child.text or "").strip() for child in transport}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-""".msg files, read well enough to tell whether the compiled messages were made from them."""
+"""Parse .msg files far enough to compare them with the compiled messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ _LINE = re.compile(r"^(?P<type>[\w/]+)(?P<array>\[[^]]*\])?\s+(?P<name>\w+)\s*(?
 
 
 def differences(folder: Path, built: Any) -> list[str]:
-    """One sentence per message of `folder` that the module `built` lacks or has otherwise. Raises ValueError, OSError."""
+    """Return one sentence per message of `folder` that module `built` lacks or has with other fields.
+
+    Raises:
+        ValueError: A file cannot be parsed.
+        OSError: A file cannot be read.
+    """
     files = sorted(folder.glob("*.msg"))
     if not files:
         raise ValueError(f"{folder} holds no .msg file")
@@ -33,7 +38,7 @@ def differences(folder: Path, built: Any) -> list[str]:
 
 
 def fields(file: Path) -> dict[str, str]:
-    """Field types by name, as rosidl's Python messages spell them; constants left out. Raises ValueError."""
+    """Return field types by name, as rosidl's Python messages spell them; constants left out. Raises ValueError."""
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.split("#", 1)[0].strip()

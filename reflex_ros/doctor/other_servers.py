@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether somebody commands this robot already: a second policy would pull at the same arm."""
+"""Check whether another node commands this robot already: two policies must not command one arm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S = 0.05
 
 
 def other_servers(ros_args: Sequence[str] = (), look_s: float = LOOK_S) -> Finding:
-    """Whether our node, or anything that publishes on its joint_trajectory, is in this ROS domain.
+    """Check whether our node, or any publisher on its joint_trajectory, is in this ROS domain.
 
     ros_args: remappings, as `reflex serve` would get them.
     """
@@ -64,7 +64,7 @@ def _looked(node: Node, look_s: float) -> Finding:
 
 
 def _found(node: Node, name: str, topics: set[str]) -> list[str]:
-    """A sentence for the node of our name, and for each topic with publishers."""
+    """Return a sentence for the node of our name, and for each topic with publishers."""
     here = node.get_namespace()
     names = node.get_node_names_and_namespaces()
     own = (node.get_name(), here) == (name, here)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the ROS 2 around us: where it comes from, its middleware, our messages, and whether they arrive.
+"""Check the ROS 2 installation: its source, its middleware, our compiled messages, and whether messages arrive.
 
 rclpy is imported inside the checks, and only after `middleware` has tried it in a process of its own: where the
 implementation that RMW_IMPLEMENTATION names cannot be loaded, rcl ends the process.
@@ -39,7 +39,7 @@ _TRY = "import rclpy; from rclpy.utilities import get_rmw_implementation_identif
 
 
 def ros(environment: Mapping[str, str] = os.environ, ros_args: Sequence[str] = ()) -> Iterator[Finding]:
-    """Every check of ROS; those that need what is missing are left out. ros_args: as `reflex serve` would get them."""
+    """Run every check of ROS; those whose prerequisite is missing are left out. ros_args: as `reflex serve` gets them."""
     where = distribution(environment)
     yield where
     if importlib.util.find_spec("rclpy") is None:
@@ -59,7 +59,7 @@ def ros(environment: Mapping[str, str] = os.environ, ros_args: Sequence[str] = (
 
 
 def distribution(environment: Mapping[str, str] = os.environ, prefix: Path = Path(sys.prefix)) -> Finding:
-    """Where ROS 2 comes from: a sourced install or wheels. Two of them at once break each other's libraries."""
+    """Check where ROS 2 comes from: a sourced install or wheels. Both at once break each other's libraries."""
     found = importlib.util.find_spec("rclpy")
     if found is None or found.origin is None:
         return Finding("ros", WARN, "rclpy cannot be found: HTTP alone is served", INSTALL)
@@ -92,7 +92,7 @@ def _paths(paths: list[Path]) -> str:
 
 
 def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
-    """Whether the RMW implementation loads and starts, tried in a process of its own."""
+    """Check that the RMW implementation loads and starts, tried in a process of its own."""
     wanted = environment.get("RMW_IMPLEMENTATION", "")
     try:
         tried = subprocess.run(
@@ -124,7 +124,7 @@ def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
 
 
 def messages(folder: Path | None = None) -> Finding:
-    """Whether our messages are compiled, and from these .msg files."""
+    """Check that our messages are compiled, and from these .msg files."""
     build = "build the package: make build, colcon build, or REFLEX_ROS=jazzy pip install '.[cpu,ros]'"
     try:
         built: Any = importlib.import_module("reflex_ros.msg")
@@ -144,7 +144,7 @@ def messages(folder: Path | None = None) -> Finding:
 
 
 def domain(environment: Mapping[str, str] = os.environ) -> Finding:
-    """Whether ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE can be used."""
+    """Check that ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE are valid."""
     text = environment.get("ROS_DOMAIN_ID", "").strip() or "0"
     reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").strip() or "SUBNET"
     choose = f"export ROS_DOMAIN_ID=N with N from 0 to {HIGHEST_SAFE_DOMAIN}"
@@ -163,7 +163,7 @@ def domain(environment: Mapping[str, str] = os.environ) -> Finding:
 
 
 def ros_clock(ros_s: float | None = None, system_s: float | None = None) -> Finding:
-    """Whether ROS time is the system's time, in seconds since 1970; given for tests, else read now."""
+    """Check that ROS time is the system's time, both in seconds since 1970; read now where not given."""
     from rclpy.clock import ROSClock
 
     system_s = time.time() if system_s is None else system_s

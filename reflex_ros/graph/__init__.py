@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS graph around the node: who else commands, whom it cannot hear, topics and transport."""
+"""The ROS graph around the node: other commanding nodes, incompatible publishers, topics and transport."""

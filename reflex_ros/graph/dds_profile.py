@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Fast DDS profile that keeps raw camera images: who sets it, and when somebody has chosen otherwise."""
+"""The Fast DDS profile with room for raw camera images: set it, unless the user configured Fast DDS already."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FAST_DDS = "rmw_fastrtps"  # what the names of its RMW implementations begin wit
 
 
 def uses_fast_dds(environment: Mapping[str, str]) -> bool:
-    """Whether ROS would start with Fast DDS."""
+    """Return whether ROS would start with Fast DDS."""
     return (environment.get("RMW_IMPLEMENTATION") or FAST_DDS).startswith(FAST_DDS)
 
 
 def chosen_by_user(environment: Mapping[str, str], folder: Path | None = None) -> str:
     """Name the variable or the file with which the user has configured Fast DDS; empty where there is none.
 
-    A variable that is set to nothing counts: somebody wants Fast DDS as it comes. folder: the working directory.
+    A variable that is set to nothing counts: the user wants Fast DDS's defaults. folder: the working directory.
     """
     folder = Path.cwd() if folder is None else folder
     variables = [name for name in (*PROFILE_VARIABLES, TRANSPORTS_VARIABLE) if name in environment]
@@ -36,19 +36,19 @@ def chosen_by_user(environment: Mapping[str, str], folder: Path | None = None) -
 
 
 def shipped_profile() -> Path:
-    """The profile of this package. Raises ConfigurationError where it was not installed."""
+    """Return the path of this package's profile. Raises ConfigurationError where it was not installed."""
     return share() / "config" / "fastdds_shm.xml"
 
 
 def missing_profile(environment: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
-    """The variable to add for ROS processes; empty for another middleware, and where the user has chosen."""
+    """Return the variable to add for ROS processes; empty for another middleware, and where the user has chosen."""
     if not uses_fast_dds(environment) or chosen_by_user(environment, folder):
         return {}
     return {PROFILE_VARIABLES[0]: str(shipped_profile())}
 
 
 def take_profile(environment: MutableMapping[str, str] = os.environ) -> str:
-    """Set the profile for this process, before ROS starts in it. Returns a line for people; empty: nothing was set."""
+    """Set the profile for this process, before ROS starts in it. Return a line for the log; empty: nothing was set."""
     try:
         added = missing_profile(environment)
     except ConfigurationError as error:

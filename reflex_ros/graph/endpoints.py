@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who publishes on a topic and who listens to it, by full names; the one reader of that part of the graph."""
+"""Publishers and subscribers of a topic by full node names; the one place that reads them from the graph."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def publishers(node: Node, topic: str) -> list[str]:
 
 
 def subscribers(node: Node, topic: str) -> list[str]:
-    """Return the full names of the nodes that listen to a topic, sorted, one for each subscription."""
+    """Return the full names of the nodes that subscribe to a topic, sorted, one for each subscription."""
     return _names(node.get_subscriptions_info_by_topic(topic))
 
 
 def full_name(name: str, namespace: str) -> str:
-    """Return /namespace/name; UNKNOWN alone where the node has not said who it is."""
+    """Return /namespace/name; UNKNOWN alone where discovery has not delivered the node's name yet."""
     known = namespace.startswith("/") and name != UNKNOWN
     return f"{namespace.rstrip('/')}/{name}" if known else UNKNOWN
 
 
 def parts(name: str) -> tuple[str, str]:
-    """Return name and namespace of a full name, as rclpy takes them."""
+    """Return (name, namespace) of a full name, as rclpy takes them."""
     namespace, _, own = name.rpartition("/")
     return own, namespace or "/"
 
 
 def wait_for_names(names: Callable[[], Collection[str]], longest_s: float) -> Collection[str]:
-    """Return what `names` gives once nobody in it is UNKNOWN, or after `longest_s` as it is then."""
+    """Return what `names` gives once no entry is UNKNOWN, or its entries after `longest_s` seconds."""
     end_s = time.monotonic() + longest_s
     while UNKNOWN in (found := names()) and time.monotonic() < end_s:
         time.sleep(POLL_S)

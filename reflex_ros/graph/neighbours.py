@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who else is on the topics of a recording: a live robot must neither be mixed with it nor be driven by it."""
+"""Find other nodes on the topics of a recording: a live robot must neither be mixed with it nor be driven by it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NAMING_S = 1.0  # until it has, as a rule
 
 
 def require_alone(node: Node, topics: Iterable[str]) -> None:
-    """Raise ConfigurationError when somebody else publishes on one of them.
+    """Raise ConfigurationError when another node publishes on one of the topics.
 
-    Recorded pictures between those of a live robot would make a policy drive it by what is not there.
+    Recorded images between those of a live robot would make a policy drive it by what is not there.
     """
     own = node.get_fully_qualified_name()
     for topic in topics:
@@ -34,9 +34,9 @@ def require_alone(node: Node, topics: Iterable[str]) -> None:
 
 
 def require_nothing_driven(node: Node, topics: Sequence[str]) -> None:
-    """Raise ConfigurationError when what listens to these topics commands something that may move.
+    """Raise ConfigurationError when a subscriber of these topics commands something that may move.
 
-    People's tools that only look (ONLY_LOOK) may listen to its commands; who does not say a name is a stranger.
+    Viewers (ONLY_LOOK) may subscribe to its commands; a node without a known name counts as a robot.
     """
     strangers: dict[str, tuple[list[str], list[str]]] = {}
 
@@ -54,7 +54,7 @@ def require_nothing_driven(node: Node, topics: Sequence[str]) -> None:
 
 
 def _driven(node: Node, topics: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Return, by topic of commands, who listens there, and which listener of the recording commands there."""
+    """Return, by command topic, its subscribers, and the subscribers of the recording that publish there."""
     own = node.get_fully_qualified_name()
     driven = {name for topic in topics for name in subscribers(node, topic) if name != own}
     found = {}

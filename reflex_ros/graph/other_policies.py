@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether another policy commands the same robot: then neither may."""
+"""Detect another policy that commands the same robot: then neither may."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NAMES_S = 2.0  # how long a publisher may take to say who it is
 def other_policies(node: Node, command_topics: Iterable[str]) -> list[str]:
     """Return the full names of the other nodes that publish on these topics and publish action chunks too.
 
-    Players of bags do so as well. A second node of our own name counts. People's tools may publish there: they do not make
-    chunks.
+    Bag players do so as well. A second node of our own name counts. Tools such as a teach panel may publish there: they
+    do not publish chunks.
     """
     own = node.get_fully_qualified_name()
     others = set[str]()
@@ -48,7 +48,7 @@ def require_alone(node: Node, command_topics: Collection[str]) -> None:
 
 
 def await_names(node: Node, command_topics: Iterable[str]) -> None:
-    """Wait, for NAMES_S at most, while somebody who publishes there has been found, but not yet who it is."""
+    """Wait, for NAMES_S seconds at most, while a publisher there has been discovered, but not yet its node's name."""
     wait_for_names(lambda: {name for topic in command_topics for name in publishers(node, topic)}, NAMES_S)
 
 

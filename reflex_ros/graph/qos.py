@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service of what the node listens to: profiles, overrides, and publishers that cannot be heard."""
+"""Quality of service of the node's subscriptions: profiles, overrides, and publishers with incompatible QoS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ OF_ROS = ("/clock", "/parameter_events", "/rosout")  # rclpy declares these itse
 
 
 def overridable(*, durability: bool = True) -> QoSOverridingOptions:
-    """Let `qos_overrides.<topic>.subscription.<policy>` change a subscription. durability: that policy as well."""
+    """Return options that let `qos_overrides.<topic>.subscription.<policy>` change a subscription.
+
+    durability: whether that policy may be overridden as well.
+    """
     kinds = OVERRIDABLE if durability else tuple(k for k in OVERRIDABLE if k != QoSPolicyKind.DURABILITY)
     return QoSOverridingOptions(kinds)
 
@@ -53,7 +56,7 @@ def copied(profile: QoSProfile, durability: DurabilityPolicy | None = None) -> Q
 def require_known_overrides(node: Node, others: Iterable[str] = ()) -> None:
     """Raise ConfigurationError for an override of a topic or a policy that this node does not have: it changes nothing.
 
-    To be asked once every topic is there. others: topics that it has with other settings.
+    Call it once every topic exists. others: topics that it has with other settings.
     """
     tolerated = tuple(f"{PREFIX}{topic}." for topic in (*OF_ROS, *others))
     # rclpy tells nobody else of overrides that nothing has declared
@@ -67,9 +70,9 @@ def require_known_overrides(node: Node, others: Iterable[str] = ()) -> None:
 
 
 def unheard(node: Node, topics: Mapping[str, Sequence[Subscription]]) -> Iterator[str]:
-    """Yield a sentence per publisher on one of our topics that none of its subscriptions can hear: who, and why not.
+    """Yield a sentence per publisher on one of our topics whose QoS matches none of our subscriptions to it.
 
-    topics: real name -> the subscriptions to it, that which hears most first.
+    topics: resolved name -> the subscriptions to it, the most compatible first.
     """
     for topic, subscriptions in topics.items():
         for offered in node.get_publishers_info_by_topic(topic):
@@ -80,7 +83,7 @@ def unheard(node: Node, topics: Mapping[str, Sequence[Subscription]]) -> Iterato
 
 
 def _why_not(offered: Any, subscription: Subscription) -> str:
-    """Why a publisher does not reach a subscription, with the policy's name; empty where it does."""
+    """Return why a publisher does not reach a subscription, with the policy's name; empty where it does."""
     wanted_type = kind_of(subscription.msg_type)
     if offered.topic_type != wanted_type:
         return f"as {escaped(offered.topic_type)}, and this node takes {wanted_type}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real names of topics, remappings done as image_transport does them."""
+"""Resolve topic names; remappings apply as in image_transport."""
 
 from __future__ import annotations
 

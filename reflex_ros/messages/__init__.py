@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS messages become values, and values become ROS messages."""
+"""Conversion between ROS messages and values of the core."""

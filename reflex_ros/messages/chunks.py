@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers and holds become messages: ~/action_chunk with all that is known of them, JointTrajectory for the robot."""
+"""Convert answers and holds to messages: ~/action_chunk with every field known, JointTrajectory for the robot."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chunk_message(
 
 
 def _set(message: ActionChunkMsg, document: Document, prefix: str = "") -> None:
-    """Set what a block says and the message has a field for."""
+    """Set those values of a block for which the message has a field."""
     for name, value in document.items():
         if (field := prefix + name) in _FIELDS:
             setattr(message, field, list(value) if isinstance(value, tuple) else value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `format` of a CompressedImage says about the file in it, as image_transport's plugins write it.
+"""Parse `format` of a CompressedImage as image_transport's plugins write it.
 
 `ORIGINAL; CODEC compressed [TARGET]`, such as `bayer_rggb8; png compressed ` or `rgb8; jpeg compressed bgr8` (the
 comment of sensor_msgs/msg/CompressedImage). Drivers that write only `jpeg`, `png` or nothing mean the usual file.
@@ -28,7 +28,7 @@ VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "theora", "ffmpeg")
 
 
 def compressed_frame(data: memoryview, format_: str, max_pixels: int) -> Frame:
-    """Return the frame of a compressed image, not decoded. Raises ObservationError for what is no colour picture."""
+    """Return the frame of a compressed image, not decoded. Raises ObservationError for anything but a colour image."""
     original, _, rest = format_.partition(";")
     original, rest = original.strip().lower(), rest.strip().lower()
     if "compresseddepth" in rest or original in NO_COLOURS:
@@ -56,7 +56,7 @@ def compressed_frame(data: memoryview, format_: str, max_pixels: int) -> Frame:
 
 
 def _target(rest: str) -> str:
-    """The pixel format that was handed to the encoder: `bgr8` of `jpeg compressed bgr8`; empty where it is not said."""
+    """Return the pixel format that was handed to the encoder: `bgr8` of `jpeg compressed bgr8`; empty where absent."""
     return rest.partition("compressed")[2].strip()
 
 
@@ -69,5 +69,5 @@ def _of_mosaic(encoding: str, pattern: str, frame: Frame) -> Pixels:
 
 
 def _swapped(plain: Frame, _: Frame) -> Pixels:
-    """The encoder takes blue first; it was given red first, so that the file has them exchanged."""
+    """Swap red and blue: the encoder takes blue first and was given red first, so that the file has them exchanged."""
     return np.ascontiguousarray(rgb(plain)[:, :, ::-1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages become frames: pixels where they lie, decoded later and only where they must be."""
+"""Convert image messages to frames without copying; pixels are decoded later and only where needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reflex_ros.messages.raw import Arrival, image_frame
 
 
 def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The message's pixels, not yet decoded; no copy. Raises ObservationError for an unknown compressed kind."""
+    """Return the message's pixels, not decoded and not copied. Raises ObservationError for an unknown compressed format."""
     found = image_frame(arrival, max_pixels)
     if found.decoder is not None or not needs_conversion(found.encoding):
         return found
@@ -29,7 +29,7 @@ def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
 
 
 def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pixels] | None:
-    """cv_bridge for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
+    """Return cv_bridge's decoder for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
     bridge = _cv_bridge()
     if bridge is None:
         return None
@@ -49,7 +49,7 @@ def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pix
 
 @lru_cache(maxsize=1)
 def _cv_bridge() -> Any:
-    """cv_bridge of a ROS install. The PyPI package of that name gives wrong pixels and is not used."""
+    """Import cv_bridge of a ROS install. The PyPI package of that name gives wrong pixels and is not used."""
     try:
         from ament_index_python.packages import PackageNotFoundError, get_package_prefix
     except ImportError:

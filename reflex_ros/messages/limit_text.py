@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard's position limits as the words of a diagnostic, and back: what a panel draws is what the guard checks."""
+"""Format the guard's position limits for a diagnostic, and parse them back: panels draw what the guard checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEY, _BETWEEN = " range", " to "
 
 
 def range_values(limits: Limits) -> dict[str, str]:
-    """`{"joint1 range": "-2.9 to 2.9 rad"}`: one entry per action dimension; infinite where there is no limit."""
+    """Return `{"joint1 range": "-2.9 to 2.9 rad"}`: one entry per action dimension; infinite where there is no limit."""
     rows = zip(limits.names, limits.position_min, limits.position_max, strict=True)
     return {
         name + _KEY: f"{low:.6g}{_BETWEEN}{high:.6g} {limits.unit(column)}".rstrip()
@@ -20,7 +20,7 @@ def range_values(limits: Limits) -> dict[str, str]:
 
 
 def ranges_from(values: Mapping[str, str]) -> dict[str, tuple[float, float]]:
-    """Name -> (lowest, highest) from the values of the guard's diagnostic; what is no range is left out."""
+    """Return name -> (lowest, highest) from the values of the guard's diagnostic; other values are left out."""
     found = {}
     for key, text in values.items():
         if not key.endswith(_KEY) or _BETWEEN not in text:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages as they came from the middleware: their bytes are kept, and pixels are read in place.
+"""Raw messages: the serialized bytes as received, fields and pixels read in place.
 
-Most frames of a camera are never looked at, because inference takes the newest. Keeping the bytes costs less than
+Most frames of a camera are never decoded, because inference takes the newest. Keeping the bytes costs less than
 building a message, and a bag gets exactly what the sensor sent.
 """
 
@@ -23,7 +23,7 @@ _ENCAPSULATION = 4  # bytes before the data; what is aligned is aligned from the
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
-    """One message. kind: its type, such as sensor_msgs/msg/Image. raw: CDR with its encapsulation header.
+    """One received message. kind: its type, such as sensor_msgs/msg/Image. raw: CDR with its encapsulation header.
 
     stamp_ns: its sensor stamp, or its time of arrival for a sensor that leaves it empty. received_ns: on the robot's
     clock.
@@ -45,18 +45,18 @@ class Consumed:
 
 
 def kind_of(message_class: type) -> str:
-    """`sensor_msgs/msg/Image` of a message class."""
+    """Return the type name of a message class, such as `sensor_msgs/msg/Image`."""
     return f"{message_class.__module__.split('.')[0]}/msg/{message_class.__name__}"
 
 
 def header_stamp_ns(raw: bytes) -> int:
-    """The stamp of a message that begins with std_msgs/Header, in nanoseconds."""
+    """Return the stamp of a serialized message that begins with std_msgs/Header, in nanoseconds."""
     seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, _ENCAPSULATION)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def image_frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
-    """The pixels of an Image or CompressedImage, not decoded and not copied.
+    """Return the pixels of an Image or CompressedImage, not decoded and not copied.
 
     Raises ObservationError when it is damaged, or has more than `max_pixels`.
     """
@@ -73,7 +73,7 @@ def image_frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
 
 
 def string_data(raw: bytes) -> str:
-    """The text of a std_msgs/String. Raises ValueError when damaged."""
+    """Return the text of a serialized std_msgs/String. Raises ValueError when damaged."""
     read = _Reading(raw)
     try:
         return read.sequence(read.uint32())[:-1].tobytes().decode()
@@ -111,7 +111,7 @@ def _after_header(raw: bytes) -> _Reading:
 
 
 class _Reading:
-    """Reads CDR from the front. Raises struct.error at its end."""
+    """A reader of CDR from front to back. Raises struct.error at its end."""
 
     def __init__(self, raw: bytes) -> None:
         self._data = memoryview(raw)[_ENCAPSULATION:]
@@ -129,7 +129,7 @@ class _Reading:
         return int(value)
 
     def sequence(self, length: int) -> memoryview:
-        """The next `length` bytes, in place."""
+        """Return the next `length` bytes, in place."""
         end = self._at + length
         if end > len(self._data):
             raise struct.error(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stamps of ROS messages as integer nanoseconds, and back."""
+"""Convert stamps of ROS messages to integer nanoseconds, and back."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from builtin_interfaces.msg import Time
 
 
 def stamp_ns(stamp: Time) -> int:
-    """A ROS stamp as integer nanoseconds."""
+    """Return a ROS stamp as integer nanoseconds."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def time_msg(nanoseconds: int) -> Time:
-    """Integer nanoseconds as a ROS stamp."""
+    """Return integer nanoseconds as a ROS stamp."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return Time(sec=seconds, nanosec=rest)

@@ -197,7 +197,7 @@ class ReflexNode:
         """Show the ready table, once."""
         if not self._told:
             self._told = True
-            startup_banner.tell_of_node(self.engine, self.sidecar, self._say, self.node)
+            startup_banner.show_for_node(self.engine, self.sidecar, self._say, self.node)
 
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
         """A policy that came later: on any doubt the robot holds, and both of them see it."""

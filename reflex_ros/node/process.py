@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from reflex_core.doctor.finding import OK
 from reflex_core.errors import ReflexError, SettingError
-from reflex_ros.console.stop_signals import SIGNALS, StopRequest, ask_on_signals
+from reflex_ros.console.stop_signals import SIGNALS, StopRequest, request_on_signals
 from reflex_ros.doctor.dds import image_transport
 from reflex_ros.graph.dds_profile import take_profile
 from reflex_ros.node.node import ReflexNode
@@ -43,20 +43,20 @@ def run(given: Given) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(server.node)
     stop = StopRequest()
-    ask_on_signals(stop)
+    request_on_signals(stop)
     status = 0
     if server.settings.autostart:
         started = executor.create_task(server.start)
-        if not _spin(executor, lambda: stop.asked or started.done()):
+        if not _spin(executor, lambda: stop.requested or started.done()):
             status = 1
-        elif stop.asked:
+        elif stop.requested:
             server.ending = True
             _spin(executor, started.done)  # a transition is not interrupted, and ends without moving anything
         elif started.done() and not started.result():
             print(f"reflex serve: {server.node.refusal or server.engine.reason}", file=sys.stderr)
             status = 1
     if status == 0:
-        status = 0 if _spin(executor, lambda: stop.asked) else 1
+        status = 0 if _spin(executor, lambda: stop.requested) else 1
     finished = executor.create_task(server.finish)
     _spin(executor, finished.done)
     server.destroy()

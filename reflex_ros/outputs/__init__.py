@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What moves a robot: one file per robot interface."""
+"""Robot interfaces: one file per kind of command that moves a robot."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every robot interface is: it takes checked rows for its columns and sends them its way."""
+"""The protocol of robot interfaces: each takes checked rows for its columns and sends them its way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Publish = Callable[[Any, Any], None]  # a publisher and a message: sent, and han
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Rows that the guard has passed, and when the robot is to be where they say.
+    """Rows that the guard has passed, and when each is due.
 
     Attributes:
         chunk: The rows, (n, width) in rad or m, with the names of their columns and dt_s between them.
@@ -35,16 +35,16 @@ class Output(Protocol):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Where the robot hears its commands, remappings done: nobody else may command there."""
+        """The command topics after remapping: no other node may command there."""
 
     def enable(self) -> None:
         """Let commands out: the node becomes active."""
 
     def disable(self) -> None:
-        """Swallow commands: the node is not active."""
+        """Drop commands: the node is not active."""
 
     def send(self, command: Command) -> None:
-        """Make the robot follow the rows from now on, in place of what it follows."""
+        """Have the robot follow the rows from now on, instead of earlier ones."""
 
     def hold(self, command: Command) -> None:
         """Bring the robot to rest along the rows of a hold. No clock and no delay may make it refuse them."""
@@ -53,7 +53,7 @@ class Output(Protocol):
         """Wait until the last command has reached the robot, at most `timeout_s`."""
 
     def destroy(self) -> None:
-        """Take everything away that was made on the node."""
+        """Destroy what was created on the node."""
 
 
 MakeOutput = Callable[["LifecycleNode", Publish], Output]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""~/debug/*_ms: three times per chunk as plain numbers, for rqt_plot and pipeline monitors; nothing while nobody listens."""
+"""~/debug/*_ms: three times per chunk as plain numbers, for rqt_plot and pipeline monitors; only while subscribed to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("cyclic_time_ms", "processing_time_ms", "pipeline_latency_ms")
 
 
 class DebugTopics:
-    """One publisher per name. The names are those of Autoware's nodes, so that its monitors understand them."""
+    """One publisher per name. The names are those of Autoware's nodes, so that its monitors read them."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -23,7 +23,7 @@ class DebugTopics:
         self._last_s: float | None = None
 
     def chunk(self, processing_ms: float, stamp_ns: int) -> None:
-        """A chunk leaves. processing_ms: receipt to finished chunk; stamp_ns: the oldest sensor stamp it answers."""
+        """Publish the times of a chunk. processing_ms: receipt to finished chunk; stamp_ns: the oldest sensor stamp in it."""
         now_s = time.monotonic()
         last_s, self._last_s = self._last_s, now_s
         if last_s is not None:
@@ -38,10 +38,10 @@ class DebugTopics:
             publisher.publish(Float64(data=value))
 
     def pause(self) -> None:
-        """The node goes inactive: the time until the next chunk is nobody's cycle."""
+        """End the cycle, as the node goes inactive: the time until the next chunk is not measured."""
         self._last_s = None
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """Destroy the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The robot interfaces by name: a new one is a file beside this one, and a row here."""
+"""The table of robot interfaces by name: a new one is a file in this folder, and a row here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_output(settings: Settings) -> None:
 
 
 def output_maker(name: str) -> MakeOutput:
-    """Return what makes the output of that name on a node."""
+    """Return the factory of the output of that name."""
     module, maker = INTERFACES[name]
     made: MakeOutput = getattr(import_module(module), maker)
     return made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""~/joint_trajectory, for ros2_control's joint_trajectory_controller and all that speak its message."""
+"""~/joint_trajectory, for ros2_control's joint_trajectory_controller and others that take its message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class JointTrajectoryOutput:
-    """Sends the rows of a chunk as one trajectory, which the controller splices into the running one by its stamp."""
+    """Send the rows of a chunk as one trajectory, which the controller splices into the running one by its stamp."""
 
     def __init__(self, node: LifecycleNode, publish: Publish) -> None:
         self._node, self._publish = node, publish
@@ -31,15 +31,15 @@ class JointTrajectoryOutput:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The trajectory topic."""
+        """The trajectory topic, after remapping."""
         return (str(self._publisher.topic_name),)
 
     def enable(self) -> None:
-        """Let trajectories out."""
+        """Let trajectories out: the node becomes active."""
         self._publisher.on_activate(None)
 
     def disable(self) -> None:
-        """Swallow trajectories."""
+        """Drop trajectories: the node is not active."""
         self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
@@ -55,5 +55,5 @@ class JointTrajectoryOutput:
         self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def destroy(self) -> None:
-        """Take the topic away."""
+        """Destroy the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What leaves the node: commands through the robot interface, ~/action_chunk for everybody who wants to know, ~/debug."""
+"""What the node publishes of a chunk: commands through the robot interface, ~/action_chunk for observers, ~/debug."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Outputs:
-    """Sends chunks and holds. Thread-safe as far as its callers order their calls; nothing leaves while the node is inactive."""
+    """Send chunks and holds. Callers must order their calls; nothing leaves while the node is inactive."""
 
     def __init__(self, node: LifecycleNode, robot_id: str, make_output: MakeOutput) -> None:
         self._node, self._robot_id = node, robot_id
@@ -37,7 +37,7 @@ class Outputs:
 
     @property
     def command_topics(self) -> tuple[str, ...]:
-        """Where the robot hears its commands, remappings done."""
+        """The command topics of the robot interface, after remapping."""
         return self._robot.topics
 
     def enable(self) -> None:
@@ -46,7 +46,7 @@ class Outputs:
         self._robot.enable()
 
     def disable(self) -> None:
-        """Swallow messages: the node is in another state than active."""
+        """Drop messages: the node is in another state than active."""
         self._chunks.on_deactivate(None)
         self._robot.disable()
         self._debug.pause()
@@ -63,7 +63,7 @@ class Outputs:
         self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str,
         served: Served | None = None,
     ) -> None:  # fmt: skip
-        """Tell the robot to come to rest. served: the answer that is a hold, and what it says of itself."""
+        """Command the robot to come to rest. served: the answer that is a hold; None for a hold of the node itself."""
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
         self._robot.hold(Command(chunk, now_ns, held.start))
         if served is None:
@@ -82,7 +82,7 @@ class Outputs:
         self._robot.flush(timeout_s)
 
     def destroy(self) -> None:
-        """Take all topics away."""
+        """Destroy all publishers."""
         self._node.destroy_lifecycle_publisher(self._chunks)
         self._robot.destroy()
         self._debug.destroy()

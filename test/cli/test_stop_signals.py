@@ -44,9 +44,9 @@ def test_a_signal_between_any_two_steps_of_waiting_ends_it(line: int) -> None:
 def test_either_signal_asks_once_and_for_all_and_has_its_usual_effect_afterwards(number: int) -> None:
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
-        assert not stop.asked
+        assert not stop.requested
         signal.raise_signal(number)
         stop.wait()
         stop.wait()
-        assert stop.asked
+        assert stop.requested
     assert signal.getsignal(number) is before

@@ -21,7 +21,7 @@ from reflex_ros.node.node import ReflexNode
 
 def lines_of(server: Server) -> list[str]:
     lines: list[str] = []
-    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=io.StringIO())
+    startup_banner.show(server.engine, server.sidecar, lines.append, stream=io.StringIO())
     return lines
 
 
@@ -30,11 +30,11 @@ def test_the_lines_name_policy_robot_provider_and_url(serve) -> None:  # type: i
     title, *lines = lines_of(server)
     assert title.startswith("serving pi0-mono@")
     assert title.endswith(f" for franka on CPUExecutionProvider at {server.sidecar.url}")
-    said = dict(line.split(maxsplit=1) for line in lines if not line.startswith("  runs on"))
-    assert said["http"] == server.sidecar.url
-    assert said["deadline"] == "none"
-    assert said["guard"] == "the embodiment's ranges; mode clip, trips after 10 in a row"
-    assert said["records"] == "none"
+    description = dict(line.split(maxsplit=1) for line in lines if not line.startswith("  runs on"))
+    assert description["http"] == server.sidecar.url
+    assert description["deadline"] == "none"
+    assert description["guard"] == "the embodiment's ranges; mode clip, trips after 10 in a row"
+    assert description["records"] == "none"
 
 
 def test_what_is_switched_on_is_said(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -48,16 +48,16 @@ def test_what_is_switched_on_is_said(serve, tmp_path: Path) -> None:  # type: ig
         slo_mode="503",
         **folders,
     )
-    said = "\n".join(lines_of(server))
-    assert "(with the key)" in said
-    assert "150 ms, then the last good chunk; objective p99=90ms (503)" in said
-    assert f"traces to {folders['record']}, audit log to {folders['audit_log']}" in said
+    description = "\n".join(lines_of(server))
+    assert "(with the key)" in description
+    assert "150 ms, then the last good chunk; objective p99=90ms (503)" in description
+    assert f"traces to {folders['record']}, audit log to {folders['audit_log']}" in description
 
 
 def test_without_limits_it_says_so(serve) -> None:  # type: ignore[no-untyped-def]
-    said = "\n".join(lines_of(serve("mono_pi0_7", embodiment="")))
-    assert "no embodiment: actions are served raw" in said
-    assert "checks for NaN and Inf only" in said
+    description = "\n".join(lines_of(serve("mono_pi0_7", embodiment="")))
+    assert "no embodiment: actions are served raw" in description
+    assert "checks for NaN and Inf only" in description
 
 
 class _Screen(io.StringIO):
@@ -72,35 +72,35 @@ def test_a_terminal_gets_a_table_and_no_log_lines(serve, monkeypatch: pytest.Mon
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "rich", None)
     server, screen, lines = serve("calm"), _Screen(), list[str]()
-    startup_banner.tell(server.engine, server.sidecar, lines.append, stream=screen)
+    startup_banner.show(server.engine, server.sidecar, lines.append, stream=screen)
     assert lines == []
     assert "CPUExecutionProvider" in screen.getvalue()
     assert server.sidecar.url in screen.getvalue()
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def description(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What nodes hand to their loggers as plain lines."""
     lines: list[str] = []
     monkeypatch.setattr(ReflexNode, "_say", lambda _, line: lines.append(line))
     return lines
 
 
-def test_the_page_shows_what_the_embedded_policy_really_says(said: list[str]) -> None:
+def test_the_page_shows_what_the_embedded_policy_really_says(description: list[str]) -> None:
     page = (ROOT / "docs" / "reference" / "startup.md").read_text(encoding="utf-8")
     [shown] = [block for block in page.split("```") if block.startswith("\nserving ")]
     with world(export_dir=str(embedded_policy()), http=True, port=0) as scene:
         scene.activate()
         assert scene.server.sidecar is not None
         own = scene.server.sidecar.url
-    text = "\n".join(said)
+    text = "\n".join(description)
     assert shown.strip() in text[text.index("serving ") :].replace(own, "http://127.0.0.1:8000")
 
 
-def test_the_node_tells_its_real_topics_once(said: list[str], export_dir) -> None:  # type: ignore[no-untyped-def]
+def test_the_node_tells_its_real_topics_once(description: list[str], export_dir) -> None:  # type: ignore[no-untyped-def]
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate()
-        told = "\n".join(said)
+        told = "\n".join(description)
         assert "serving pi0-mono@" in told
         assert "/camera/image_raw" in told or "/base/image_raw" in told
         assert "/joint_states" in told
@@ -108,6 +108,6 @@ def test_the_node_tells_its_real_topics_once(said: list[str], export_dir) -> Non
         assert "/parameter_events" not in told
         for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             assert scene.robot.transition(step)
-        assert "\n".join(said).count("serving pi0-mono@") == 1
-        assert any("loading" in line for line in said)
-        assert any("warming up" in line for line in said)
+        assert "\n".join(description).count("serving pi0-mono@") == 1
+        assert any("loading" in line for line in description)
+        assert any("warming up" in line for line in description)
