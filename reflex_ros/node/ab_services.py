@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two policies over ROS: promote and rollback as services, the split as a parameter; outcomes of episodes as a topic."""
+"""A/B pair over ROS: promote and rollback as services, the split as a parameter, outcomes of episodes as a topic."""
 
 from __future__ import annotations
 
@@ -25,26 +25,30 @@ SYNC_S = 0.2
 OUTCOME_DEPTH = 10
 
 
-def open_policy_doors(
+def create_ab_interfaces(
     node: Node, engine: Engine, episode_id: Callable[[], str], mirror: Callable[[int], None]
 ) -> None:
-    """~/promote_a, ~/promote_b, ~/rollback, ~/outcome; and the parameter `split` follows every change of the split.
+    """Create ~/promote_a, ~/promote_b, ~/rollback and ~/outcome, and keep the parameter `split` equal to the split in use.
 
-    episode_id: of the episode that runs, for outcomes that name none. mirror: sets the parameter, and nothing else.
+    Args:
+        node: The node to create them on.
+        engine: The engine that they act on.
+        episode_id: Returns the id of the running episode, for outcomes that name none.
+        mirror: Sets the parameter, and nothing else.
     """
 
     def promote(slot: str) -> Callable[[], str]:
-        return lambda: _said(engine.pair().operating.promote(slot, "", BY))
+        return lambda: _swap_message(engine.pair().operating.promote(slot, "", BY))
 
     for slot in SLOTS:
         node.create_service(Trigger, f"~/promote_{slot}", answering(promote(slot)))
     node.create_service(
-        Trigger, "~/rollback", answering(lambda: _said(engine.pair().operating.rollback("", BY)))
+        Trigger, "~/rollback", answering(lambda: _swap_message(engine.pair().operating.rollback("", BY)))
     )
     node.create_subscription(
         EpisodeOutcome,
         "~/outcome",
-        lambda message: _heard(node, engine, message, episode_id()),
+        lambda message: _report_outcome(node, engine, message, episode_id()),
         OUTCOME_DEPTH,
     )
     node.create_timer(
@@ -52,13 +56,13 @@ def open_policy_doors(
     )
 
 
-def _said(swap: Swap | None) -> str:
+def _swap_message(swap: Swap | None) -> str:
     if swap is None:
         return "it was so already"
     return f"slot a gets {swap.to_split} % of new episodes, before {swap.from_split} %"
 
 
-def _heard(node: Node, engine: Engine, message: EpisodeOutcome, running: str) -> None:
+def _report_outcome(node: Node, engine: Engine, message: EpisodeOutcome, running: str) -> None:
     score = message.score if message.has_score and not math.isnan(message.score) else None
     try:
         engine.report_outcome(message.episode_id or running, message.success, score, message.note)
@@ -67,7 +71,7 @@ def _heard(node: Node, engine: Engine, message: EpisodeOutcome, running: str) ->
 
 
 def _follow(node: Node, engine: Engine, mirror: Callable[[int], None]) -> None:
-    """What HTTP or the monitor changed is what the parameter says."""
+    """Copy a split that HTTP or the monitor changed to the parameter."""
     loaded = engine.loaded
     if loaded is None or loaded.pair is None:
         return

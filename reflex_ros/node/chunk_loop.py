@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that turns observations into published chunks: asks in time, skips what has elapsed, holds on doubt."""
+"""The thread that turns observations into published chunks: requests in time, skips elapsed rows, holds on doubt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reflex_ros.outputs.outputs import Outputs
 
 POLL_S = 0.02
 RETRY_S = 0.05
-LOCK_S = 0.5  # how long somebody outside the loop waits for its lock before saying that it cannot hold
+LOCK_S = 0.5  # how long another thread waits for the loop's lock before it reports that it cannot hold
 HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
 AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
@@ -52,7 +52,7 @@ class ChunkLoop:
         *,
         wall_clock: bool = False,
     ) -> None:
-        """wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator's says itself when it jumps."""
+        """Create the loop. wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator reports jumps."""
         self._engine, self._loaded = engine, loaded
         self._buffer, self._outputs, self._recorder_hook = buffer, outputs, recorder_hook
         self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
@@ -98,7 +98,7 @@ class ChunkLoop:
             log.error("an inference does not end: it is abandoned, and its result will be discarded")
 
     def news(self) -> None:
-        """A message arrived: look again whether a chunk is due."""
+        """Wake the loop after a message: check again whether a chunk is due."""
         with self._wake:
             self._news = True
             self._wake.notify()
@@ -119,7 +119,7 @@ class ChunkLoop:
         self.news()
 
     def clock_jumped_back(self) -> None:
-        """A simulator began again: stamps of before mean nothing, the robot may be anywhere."""
+        """Start over after a simulator's restart: older stamps are void, the robot may be anywhere."""
         with self._lock:
             self._buffer.clear()
             self._forget()
@@ -131,9 +131,9 @@ class ChunkLoop:
             self.restart()
 
     def _clock_was_set(self) -> bool:
-        """See whether this machine's clock was set; then begin again with fresh sensor data. Needs the lock.
+        """Return whether this machine's clock was set; then begin again with fresh sensor data. Needs the lock.
 
-        What the robot is told goes on meanwhile, on the monotonic clock.
+        Commands go on meanwhile, on the monotonic clock.
         """
         step_s = self._steps.step_s() if self._steps is not None else 0.0
         if step_s:
@@ -152,7 +152,7 @@ class ChunkLoop:
         return self._stopped
 
     def stop(self) -> str:
-        """Latched: hold now, publish no chunk until `resume`. Returns why nothing could be held at, else ""."""
+        """Hold now and publish no chunk until `resume`. Return why no hold was possible, else ""."""
         with self._lock:
             self._stopped = True
             self._epoch += 1
@@ -167,7 +167,7 @@ class ChunkLoop:
         self.restart()
 
     def believe(self) -> str:
-        """Take the joints' present readings for true because a person says so; return why one cannot be, else ""."""
+        """Trust the joints' present readings because an operator confirms them; return why one cannot be, else ""."""
         with self._lock:
             doubted, problem = self._buffer.fault() is not None, self._buffer.anchor()
             if doubted and not problem:  # what was commanded says nothing of where they are
@@ -175,7 +175,7 @@ class ChunkLoop:
             return problem
 
     def _end_commands(self, *, held: bool = False) -> None:
-        """What was commanded counts for nothing once a last hold has come to rest: anybody may move the robot then."""
+        """Drop earlier commands once a last hold has come to rest: the robot may be moved by hand then."""
         self._commands.end()
         if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:
             rest_s = self._executing.remaining_s(self._clock_ns()) + AT_REST_S
@@ -183,7 +183,7 @@ class ChunkLoop:
         self._buffer.released(max(self._rest_ns, self._monotonic_ns()))
 
     def overdue(self) -> str:
-        """Return why somebody else must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
+        """Return why the watchdog must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
         if self._closing or self._thread.ident is None:
             return ""
         return GONE if not self._thread.is_alive() else self.late()
@@ -203,7 +203,7 @@ class ChunkLoop:
         return LATE if monotonic_ns - self._beat_ns > hanging_s * 1e9 else ""
 
     def rescue(self, reason: str, text: str) -> bool:
-        """Hold in the loop's place, as it does not; False when its lock is taken and nothing could be done."""
+        """Hold on behalf of the loop; False when its lock is taken and no hold was possible."""
         self.progress.problem, self.progress.problem_text = reason, text
         if not self._lock.acquire(timeout=LOCK_S):
             return False
@@ -224,7 +224,7 @@ class ChunkLoop:
             self.cycle()
 
     def cycle(self) -> None:
-        """Look at the world once and act on it. Never raises: nothing in here may end the thread."""
+        """Run one cycle: read the sensors, infer, publish or hold. Never raises: nothing in here may end the thread."""
         self._beat_ns, self._rescued = self._monotonic_ns(), False
         try:
             self._step()
@@ -280,7 +280,7 @@ class ChunkLoop:
         self._publish(request, served, now_ns, epoch)
 
     def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
-        """Hand the chunk to the robot, unless the world has moved on meanwhile."""
+        """Publish the chunk, unless the episode, the clock or the robot's state has changed meanwhile."""
         now_ns, observation = self._clock_ns(), request.observation
         running = ExecutingChunk(observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
         latency_s = (now_ns - taken_ns) * 1e-9
@@ -313,7 +313,7 @@ class ChunkLoop:
         self.progress.count(served, observation.age_ms)
 
     def _send(self, served: Served, observation: Observation, running: ExecutingChunk, start: int) -> None:
-        """Publish rows `start` on, and let everybody know that this is what the robot executes. Needs the lock."""
+        """Publish rows `start` on, and record them as what the robot executes. Needs the lock."""
         now_ns, chunk = self._clock_ns(), served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
         self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
@@ -323,9 +323,9 @@ class ChunkLoop:
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
 
     def _hung(self, latency_s: float) -> bool:
-        """True for an answer that somebody else had to hold the robot for: it goes on from a fresh observation.
+        """Return True for an answer so late that the watchdog held the robot: go on from a fresh observation.
 
-        What a model that has become slow takes is learned, so that its next answer is not thrown away as well.
+        The latency of a model that has become slow is learned, so that its next answer is not discarded as well.
         """
         usual_s = self.pacing.latency_s + self._tuning().gates.max_age_ms * 1e-3
         hung = self._rescued and latency_s > 2.0 * usual_s
@@ -334,28 +334,28 @@ class ChunkLoop:
         return hung
 
     def _outlived(self, served: Served) -> bool:
-        """True for a stand-in from before the robot held: it would jump to where it might have been by now."""
+        """Return True for a fallback from before the robot held: it would jump to where it might have been by now."""
         if served.chunk.source != LAST_KNOWN_GOOD:
             return False
         age_ms = served.fallback.age_ms + served.injected_latency_ms
         return self._monotonic_ns() - age_ms * 1e6 < self._held_at_ns
 
     def _judge(self, served: Served) -> None:
-        """What stands in for a fresh chunk is a reason to ask again soon."""
+        """Schedule the next request soon where the answer is a fallback."""
         self._unwell = served.chunk.source in (HOLD, LAST_KNOWN_GOOD)
         if self._unwell:
             self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         self.progress.judge(served)
 
     def _doubt(self) -> None:
-        """A joint is not where it reports to be: hold at once, whatever is being inferred."""
+        """Hold at once, whatever is being inferred, where a joint is not where it reports to be."""
         fault = self._buffer.fault()
         if fault is not None and self._executing is not None and not self.progress.hold_reason:
             self.progress.note(fault.reason, fault.text)
             self._hold_instead(fault.reason)
 
     def _bridge(self, error: ReflexError, late_ns: int, gates: Gates) -> None:
-        """No inference. The running chunk's tail bridges a hiccup of `max_age_ms`; after that the robot holds."""
+        """Handle a cycle without inference: the running chunk's tail bridges `max_age_ms`; after that the robot holds."""
         self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         self.progress.note(error.slug, str(error))
         if late_ns > gates.max_age_ms * 1e6:
@@ -375,13 +375,13 @@ class ChunkLoop:
                 self._rehold_at = self._monotonic_ns() * 1e-9 + RETRY_S
 
     def _forget(self) -> None:
-        """Nothing may take the newest chunk for what the robot executes. Needs the lock."""
+        """Forget the newest chunk, which the robot does not execute. Needs the lock."""
         self._loaded.not_executed(self.episode_id or None)
 
     def _hold(self, reason: str, served: Served | None = None) -> bool:
-        """Publish the guard's hold; False when there is none, which everybody is told. Needs the lock.
+        """Publish the guard's hold; False when there is none, which is reported. Needs the lock.
 
-        served: the answer that is a hold, and what it says of itself.
+        served: the answer that is a hold; None for a hold of the loop itself.
         """
         self._clock_was_set()
         if self._monotonic_ns() < self._rest_ns:  # it is on its way to where a stop holds it

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rclpy of Humble (3.3) lacks and the node uses, in one place; read in its source, never run on it."""
+"""Compatibility with rclpy of Humble (3.3): what it lacks and the node uses; from its source, never run on it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ NODE_OPTIONS = (
 
 
 def with_info(callback: Callable[[bytes, Mapping[str, Any]], None]) -> Callable[..., None]:
-    """Make a callback that wants the middleware's account of a message one that every rclpy can call.
+    """Wrap a callback that takes message info as one that every rclpy can call.
 
-    Where rclpy hands out none, the stamp is 0 and there is no number: what a middleware may say as well.
+    Where rclpy provides no info, the stamp is 0 and there is no sequence number, as with some middlewares.
     """
     if HAS_INFO:  # rclpy looks at the signature: two parameters get both
         return lambda raw, info: callback(raw, info)

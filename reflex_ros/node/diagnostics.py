@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/diagnostics: one status per concern, with the sentence a person at the robot needs."""
+"""Publish /diagnostics: one status per concern, with the sentence an operator needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Finding:
 
 
 def array_message(findings: list[Finding], node: str, hardware_id: str) -> DiagnosticArray:
-    """The findings as a message; the caller stamps it."""
+    """Return the findings as a message; the caller stamps it."""
     message = DiagnosticArray()
     for finding in findings:
         values = [KeyValue(key=key, value=str(value)) for key, value in finding.values.items()]
@@ -57,7 +57,7 @@ def array_message(findings: list[Finding], node: str, hardware_id: str) -> Diagn
 
 
 def policy_finding(engine: Engine, refusal: str) -> Finding:
-    """Is a policy loaded and serving?"""
+    """Report whether a policy is loaded and serving."""
     description = engine.description()
     shown = ("model_version", "embodiment", "inference_mode", "config_hash")
     values: dict[str, object] = {key: description[key] for key in shown if key in description}
@@ -73,7 +73,7 @@ def policy_finding(engine: Engine, refusal: str) -> Finding:
 
 
 def trouble(loop: ChunkLoop) -> str:
-    """Why no fresh chunk comes, "slug: sentence", and why the robot is not even held; empty when one does."""
+    """Return why no fresh chunk comes, "slug: sentence", and why no hold was possible; empty when chunks are fresh."""
     progress = loop.progress
     also = f"; {progress.unheld_text}" if progress.unheld_text else ""
     if loop.stopped:
@@ -82,7 +82,7 @@ def trouble(loop: ChunkLoop) -> str:
 
 
 def command_finding(others: Sequence[str], topics: Sequence[str]) -> Finding:
-    """Is this the only policy that commands the robot?"""
+    """Report whether this is the only policy that commands the robot."""
     values: dict[str, object] = {"topic": ", ".join(topics), "others": ", ".join(others) or "none"}
     if others:
         message = f"the robot holds: {', '.join(others)} commands it too, on {values['topic']}; end one, then call ~/resume"
@@ -91,14 +91,14 @@ def command_finding(others: Sequence[str], topics: Sequence[str]) -> Finding:
 
 
 def undrivable_finding(why: str) -> Finding:
-    """Why this node commands no robot with what is loaded."""
+    """Report why this node commands no robot with what is loaded."""
     return Finding("commands", WARN, f"no robot is commanded: {why}", {})
 
 
 def connection_finding(topics: Mapping[str, str], unheard: Sequence[str]) -> Finding:
-    """Which topics are listened to, and is there a publisher on one of them that cannot be heard?
+    """Report the subscribed topics, and publishers on them with incompatible QoS.
 
-    topics: real names by stream. unheard: a sentence for each such publisher.
+    topics: resolved names by stream. unheard: a sentence for each such publisher.
     """
     if unheard:
         return Finding("connections", WARN, "; ".join(unheard), topics)
@@ -106,7 +106,7 @@ def connection_finding(topics: Mapping[str, str], unheard: Sequence[str]) -> Fin
 
 
 def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Finding:
-    """Do the sensors deliver something that may be acted on?"""
+    """Report whether the sensors deliver observations that may be acted on."""
     progress = loop.progress
     values: dict[str, object] = {f"{stream} age ms": f"{age:.0f}" for stream, age in ages_ms.items()}
     values |= {"refused": progress.refused, "chunks": progress.chunks, "discarded": progress.discarded}
@@ -120,7 +120,7 @@ def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Findin
 
 
 def plausibility_finding(fault: Implausible | None, publishers: Sequence[str]) -> Finding:
-    """Can the joints be where they report to be? publishers: of the joint states, looked for where they cannot."""
+    """Report whether the joints can be where they report to be. publishers: of joint states, found only on a fault."""
     if fault is None:
         return Finding("measured state", OK, "plausible", {})
     expected = "unknown" if fault.expected is None else f"{fault.expected:.6g}"
@@ -133,14 +133,14 @@ def plausibility_finding(fault: Implausible | None, publishers: Sequence[str]) -
 
 
 def tracking_finding(error: str) -> Finding:
-    """Do the joints follow their commands? error: which one does not, and by how much."""
+    """Report whether the joints follow their commands. error: which one does not, and by how much."""
     if error:
         return Finding("tracking", WARN, error, {})
     return Finding("tracking", OK, "every joint is near its command", {})
 
 
 def clock_finding(smallest_s: Mapping[str, float]) -> Finding:
-    """Do the sensors' clocks agree with this machine's? smallest_s: the least age on arrival by stream."""
+    """Report whether the sensors' clocks agree with this machine's. smallest_s: the least age on arrival by stream."""
     values: dict[str, object] = {
         f"{stream} least age ms": f"{age * 1e3:.1f}" for stream, age in smallest_s.items()
     }
@@ -163,14 +163,14 @@ def clock_finding(smallest_s: Mapping[str, float]) -> Finding:
 
 
 def watchdog_finding(barking: str) -> Finding:
-    """Does the chunk loop run?"""
+    """Report whether the chunk loop runs. barking: why the watchdog holds the robot, or ""."""
     if barking:
         return Finding("chunk loop", ERROR, f"{barking}: {WATCHDOG_TEXTS[barking]}", {})
     return Finding("chunk loop", OK, "in time", {})
 
 
 def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) -> Finding:
-    """Does inference keep up with the robot, its deadline and its objective?"""
+    """Report whether inference keeps up with the robot, its deadline and its latency objective."""
     p50, p99 = loaded.telemetry.percentiles_ms(50, 99)
     deadline, admission = loaded.deadline, loaded.admission
     window = admission.window
@@ -199,7 +199,7 @@ def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) ->
 
 
 def wedge_findings(loaded: ServingState, progress: Progress, recorders: Sequence[Watched]) -> list[Finding]:
-    """What keeps the robot safe and on record, and whether a person must do something about it."""
+    """Report the state of guard, breaker and recorders, and whether an operator must act."""
     return [
         _guard(loaded, progress),
         *(_breaker(slot, loaded) for slot in loaded.slots.values()),
@@ -222,7 +222,7 @@ def _cache(loaded: ServingState) -> Finding:
 
 
 def queue_finding(engine: Engine) -> Finding:
-    """Do requests over HTTP wait?"""
+    """Report whether requests over HTTP wait."""
     inside, threads = _total(engine.metrics.in_flight), engine.settings.http_threads
     turned_away = sum(
         _total(engine.metrics.errors, {"slug": slug}) for slug in ("queue_full", "too_many_requests")
@@ -238,7 +238,7 @@ def queue_finding(engine: Engine) -> Finding:
 
 
 def _total(family: Any, labels: Mapping[str, str] | None = None) -> int:
-    """The sum of a counter or gauge over all label values, or over those that are asked for."""
+    """Return the sum of a counter or gauge over all label values, or over those of `labels`."""
     wanted = (labels or {}).items()
     samples: Iterable[Any] = (sample for metric in family.collect() for sample in metric.samples)
     return int(sum(

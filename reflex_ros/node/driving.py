@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What drives a robot while the node is active: the buffer it observes, the loop that asks, the watchdog over both."""
+"""What runs while the node is active: observation buffer, chunk loop and watchdog."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def observation_buffer(
 
 
 def _tracking_errors(engine: Engine) -> Callable[[str, str], None]:
-    """Return what counts a joint that is far from its command, and says it once in a while."""
-    said = RateLimitedLog(log)
+    """Return a callback that counts a joint far from its command, and logs it at a limited rate."""
+    log_limited = RateLimitedLog(log)
 
     def noted(joint: str, text: str) -> None:
         engine.metrics.tracking_errors.labels(joint).inc()
-        said(logging.WARNING, joint, "%s", text)
+        log_limited(logging.WARNING, joint, "%s", text)
 
     return noted
 
 
 def is_simulated(node: Node) -> bool:
-    """True where the robot's clock is a simulator's, and says itself when it jumps."""
+    """Return True where the robot's clock is a simulator's, which reports its jumps."""
     return bool(node.get_clock().ros_time_is_active)
 
 
@@ -100,7 +100,7 @@ class Driving:
         self.watchdog.close()
 
     def findings(self) -> list[diagnostics.Finding]:
-        """What diagnostics say of the measured state, the clocks and the watchdog."""
+        """Return the diagnostics of the measured state, the clocks and the watchdog."""
         fault = self.buffer.fault()
         others = (
             publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard's holds on the robot's topics, and the sentence where there is nothing to hold at."""
+"""Publish the guard's holds, and report why where no hold is possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Holds:
-    """Publishes every hold of the node: of loop, services, watchdog, the end of the process.
+    """Every hold of the node goes through `publish`: of the loop, services, watchdog and the end of the process.
 
     The caller has the lock that orders what is published.
     """
@@ -46,9 +46,9 @@ class Holds:
     def publish(
         self, reason: str, episode_id: str, chunk_id: int, served: Served | None = None
     ) -> ExecutingChunk | None:
-        """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter say.
+        """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter report.
 
-        served: the answer that is a hold, and what it says of itself.
+        served: the answer that is a hold; None for a hold of the node itself.
         """
         now_ns, monotonic_ns = self._clock_ns(), self._monotonic_ns()
         names, dt_s = self._binding.action_names, self._binding.dt_s

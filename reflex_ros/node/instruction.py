@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruction and episode: heard from latched and from volatile publishers, each message once."""
+"""Deduplicate instruction and episode messages, which come from latched and from volatile publishers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ SETTLE_NS = (
 )
 
 
-class HeardOnce:
-    """Which messages of a topic are new, where two subscriptions listen to it.
+class Deduplicator:
+    """Decide which messages of a topic with two subscriptions are new.
 
-    A volatile subscription (`live`) hears everybody from now on; a transient-local one what latched publishers have said
-    before, and from then on the same again.
+    A volatile subscription (`live`) receives from every publisher from now on; a transient-local one receives what latched
+    publishers have published before, and from then on the same again.
     """
 
     def __init__(self) -> None:
         self._seen: Lru[tuple[int, int | None, bytes], None] = Lru(KEPT)
-        self._newest_ns = self._heard_at_ns = 0
+        self._newest_ns = self._received_at_ns = 0
         self._any = False
 
     def is_new(self, stamp_ns: int, number: int | None, raw: bytes, received_ns: int, *, live: bool) -> bool:
-        """Whether a message is to be handled.
+        """Return whether a message is to be handled.
 
         stamp_ns: of its publisher; 0 where the middleware has none. number: as its publisher counts, if it does.
         received_ns: here, on any clock that does not jump.
@@ -39,9 +39,9 @@ class HeardOnce:
             self._seen.put(key, None)
         if new:
             self._any = True
-            self._newest_ns, self._heard_at_ns = max(self._newest_ns, stamp_ns), received_ns
+            self._newest_ns, self._received_at_ns = max(self._newest_ns, stamp_ns), received_ns
         return new
 
     def _is_history(self, stamp_ns: int, received_ns: int) -> bool:
-        """Said before what was just heard. Later an older stamp is another machine's clock, and the message counts."""
-        return stamp_ns < self._newest_ns and received_ns - self._heard_at_ns < SETTLE_NS
+        """Return whether it was published before the newest one. After SETTLE_NS an older stamp is another machine's clock."""
+        return stamp_ns < self._newest_ns and received_ns - self._received_at_ns < SETTLE_NS

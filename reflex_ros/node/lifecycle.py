@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lifecycle node that says what went wrong and survives requests that do not fit its state.
+"""A lifecycle node that reports errors of transitions and survives requests that do not fit its state.
 
 rclpy 7.1.6 swallows exceptions of transition callbacks, ends the process when a requested transition is not allowed
 now, and stops every timer while a callback loads a model. Here transitions are coroutines: work that takes long runs
@@ -47,14 +47,14 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         self.after_change: Callable[[list[Parameter]], None] = lambda _: None
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
-        """Set each by itself, as rclpy does."""
+        """Set each parameter by itself, as rclpy does."""
         return [self.set_parameters_atomically([each]) for each in parameter_list]
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """Set what `before_change` makes of the changes; its ReflexError refuses them all with its sentence.
+        """Set the changes as `before_change` returns them; its ReflexError refuses them all with its sentence.
 
-        rclpy asks nobody before it has refused an int for a double, and says nothing of a name it does not know.
-        `after_change` is told what was set: rclpy of Humble has no callback for that.
+        rclpy refuses an int for a double before any callback, and reports no unknown name. `after_change` is called with
+        what was set: rclpy of Humble has no callback for that.
         """
         try:
             taken = self.before_change(parameter_list)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core's Python log records, spoken through the node's ROS logger."""
+"""Forward the core's Python log records to the node's ROS logger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reflex_core.text.log_lines import OneLine
 
 
 class RosHandler(logging.Handler):
-    """rclpy fixes one severity per call site, so each level has a line of its own."""
+    """A logging handler for ROS. rclpy fixes one severity per call site, so each level has a line of its own."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class RosHandler(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand one record over; a logger that is already shut down must not take the process with it."""
+        """Forward one record; a logger that is already shut down must not end the process."""
         try:
             text = self.format(record)
             if record.levelno >= logging.ERROR:

@@ -31,7 +31,7 @@ from reflex_ros.graph.other_policies import await_names, other_policies, require
 from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ServeStatus
 from reflex_ros.node import diagnostics, parameters
-from reflex_ros.node.ab_services import open_policy_doors
+from reflex_ros.node.ab_services import create_ab_interfaces
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.compat import NODE_OPTIONS
 from reflex_ros.node.driving import Driving, observation_buffer, tuning_of
@@ -39,7 +39,7 @@ from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress
-from reflex_ros.node.robot_snapshot import look_at
+from reflex_ros.node.robot_snapshot import take_snapshot
 from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import Inputs
@@ -48,7 +48,7 @@ from reflex_ros.outputs.interfaces import output_maker
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
 from reflex_ros.sidecar.cloud_client import connect_cloud
-from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
@@ -57,7 +57,7 @@ TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
 
 
 class ReflexNode:
-    """What the node `reflex` does in each lifecycle state. The sidecar answers from construction on."""
+    """The node `reflex`: its work in each lifecycle state. The sidecar answers from construction on."""
 
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
         self.node = ManagedNode("reflex", **(NODE_OPTIONS | node_options))
@@ -76,11 +76,11 @@ class ReflexNode:
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
-        robot = Robot(self._stop, self._resume, self._look, self._believe)
+        robot = Robot(self._stop, self._resume, self._snapshot, self._believe)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
             self.sidecar.start()
-        self._told = self._mirroring = False
+        self._banner_shown = self._mirroring = False
         self.ending = False  # set by the process: what is under way must not put a robot in motion any more
         self._interfaces()
         work = self.node.work
@@ -107,7 +107,7 @@ class ReflexNode:
             ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", answering(action))
-        open_policy_doors(node, self.engine, lambda: self._episode_id, self._mirror_split)
+        create_ab_interfaces(node, self.engine, lambda: self._episode_id, self._mirror_split)
         node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
@@ -119,7 +119,7 @@ class ReflexNode:
         self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
 
     def now_ns(self) -> int:
-        """The robot's clock: ROS time, simulated where use_sim_time says so."""
+        """Return the robot's clock in ns: ROS time, simulated with use_sim_time."""
         return int(self.node.get_clock().now().nanoseconds)
 
     def _say(self, line: str) -> None:
@@ -146,7 +146,7 @@ class ReflexNode:
         self.engine.undrivable = why
         self.node.get_logger().warning(f"the node stays inactive, HTTP requests are answered: {why}")
         await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
-        self._tell()
+        self._show_banner()
 
     async def _activate(self) -> None:
         if self.engine.undrivable:
@@ -182,25 +182,25 @@ class ReflexNode:
         try:
             self._inputs = Inputs(
                 self.node, self.settings, tuple(loaded.policy.binding.cameras.values()), buffer,
-                loop.news, self._heard_instruction, self._begin_episode, self._recorder_hook.heard,
+                loop.news, self._on_instruction, self._begin_episode, self._recorder_hook.heard,
             )  # fmt: skip
         except ConfigurationError:
             await self._deactivate()
             raise
-        self._tell()
+        self._show_banner()
         # what is loaded now stays: a collection must not walk it while the robot moves
         gc.collect()
         gc.freeze()
         driving.start()
 
-    def _tell(self) -> None:
-        """Show the ready table, once."""
-        if not self._told:
-            self._told = True
+    def _show_banner(self) -> None:
+        """Show the startup banner, once."""
+        if not self._banner_shown:
+            self._banner_shown = True
             startup_banner.show_for_node(self.engine, self.sidecar, self._say, self.node)
 
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
-        """A policy that came later: on any doubt the robot holds, and both of them see it."""
+        """Hold and stop when another policy commands this robot too; both nodes detect it."""
         others = other_policies(self.node, outputs.command_topics)
         if others and not loop.stopped:
             self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
@@ -247,7 +247,7 @@ class ReflexNode:
 
     def _parameters_changed(self, changes: list[Parameter]) -> None:
         try:
-            # somebody may have changed the split over HTTP; its parameter follows a moment later
+            # the split may have been changed over HTTP; its parameter follows a moment later
             self.settings = replace(parameters.read(self.node), split=self.engine.settings.split)
             self.engine.adjust(self.settings)
             for change in changes:
@@ -257,14 +257,14 @@ class ReflexNode:
             self.node.get_logger().error(f"parameters not applied: {error}")
 
     def _mirror_split(self, split: int) -> None:
-        """Set the parameter to the value in effect, from whatever interface it came."""
+        """Set the parameter to the split in use, without changing the split."""
         self._mirroring = True
         try:
             self.node.set_parameters([Parameter("split", value=split)])
         finally:
             self._mirroring = False
 
-    def _heard_instruction(self, text: str) -> None:
+    def _on_instruction(self, text: str) -> None:
         if self._buffer is None or text == self._buffer.instruction:
             return
         if len(text) > TEXT_LIMIT:
@@ -311,7 +311,7 @@ class ReflexNode:
         return f"{message}; {problem}" if problem else message
 
     def _believe(self) -> str:
-        """Take the joints' present readings for true, because a person says so; return why that cannot be, else ""."""
+        """Trust the joints' present readings, because an operator confirms them; return why that cannot be, else ""."""
         problem = ""
         if self._buffer is not None:
             problem = self._buffer.anchor() if self._loop is None else self._loop.believe()
@@ -325,8 +325,8 @@ class ReflexNode:
             raise ReflexError(f"the node is {self.node.state}, not active")
         return self._loop
 
-    def _look(self) -> Look:
-        return look_at(
+    def _snapshot(self) -> RobotSnapshot:
+        return take_snapshot(
             self.node.state, self.node.refusal or self.engine.undrivable, self._progress, self._loop, self._buffer,
             self._episode_id, self._findings, self.now_ns(),
         )  # fmt: skip

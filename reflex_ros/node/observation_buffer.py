@@ -28,7 +28,7 @@ FUTURE_NS = 1_000_000_000  # clocks of two machines differ by milliseconds; a se
 
 
 class RefusedObservationError(ObservationError):
-    """No inference on this: `slug` is the reason counted and shown, the message says what to look at."""
+    """The observation must not be used: `slug` is the reason counted and shown, the message names what to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ObservationBuffer:
     """Depth one per stream. Messages are kept as they came and decoded only when inference takes them.
 
     Joint states may come in parts (arm and gripper on one topic): they are merged by name. A reading that cannot be
-    true (`gate`) is kept like any other and believed by nobody.
+    true (`gate`) is stored like any other and never used.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class ObservationBuffer:
         self.consumed = NOTHING_CONSUMED
 
     def put_image(self, camera: str, arrival: Arrival) -> None:
-        """Keep the newest image of a camera; cheap, for the executor thread."""
+        """Store the newest image of a camera; cheap, for the executor thread."""
         now_ns = self._monotonic_ns()
         self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             self._images[camera], self._seen_ns[camera] = arrival, now_ns
 
     def put_joints(self, arrival: Arrival, names: Sequence[str], positions: Sequence[float]) -> None:
-        """Keep the newest position of every named joint (rad or m)."""
+        """Store the newest position of every named joint (rad or m)."""
         if len(names) != len(positions):
             return  # a message without positions (effort only) says nothing about where the joints are
         now_ns = self._monotonic_ns()
@@ -101,7 +101,7 @@ class ObservationBuffer:
                 self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
 
     def put_vector(self, arrival: Arrival, vector: Floats) -> None:
-        """Keep the newest state that is not joints (Imu, Odometry)."""
+        """Store the newest state other than joints (Imu, Odometry)."""
         now_ns = self._monotonic_ns()
         self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
@@ -131,7 +131,7 @@ class ObservationBuffer:
     def commanded(
         self, names: Sequence[str], rows: Floats, first_in_ns: int, now_ns: int, dt_s: float
     ) -> None:
-        """Take note of what the joints are told. rows: (n, len(names)) rad or m, `dt_s` apart.
+        """Take note of the commanded rows. rows: (n, len(names)) rad or m, `dt_s` apart.
 
         first_in_ns: how long from `now_ns` (the robot's clock) until the first row is due.
         """
@@ -154,7 +154,7 @@ class ObservationBuffer:
             self._not_before_ns = rest_ns
 
     def anchor(self) -> str:
-        """Believe the present readings, because a person says so; return why one cannot be, else ""."""
+        """Trust the present readings, because an operator confirms them; return why one cannot be, else ""."""
         with self._lock:
             problem = self._gate.anchor(self._joint_names)
             if not problem:
@@ -162,7 +162,7 @@ class ObservationBuffer:
             return problem
 
     def measured(self, names: Sequence[str], now_ns: int, max_age_ms: float) -> Floats | None:
-        """(len(names),) joint positions (rad or m) that are believed and at most `max_age_ms` old, else None."""
+        """Return joint positions (len(names),) in rad or m that are plausible and at most `max_age_ms` old, else None."""
         with self._lock:
             found = [self._joints.get(name) for name in names]
             entries = [entry for entry in found if entry is not None]
@@ -179,15 +179,15 @@ class ObservationBuffer:
         return positions if np.isfinite(positions).all() else None
 
     def believed(self, names: Sequence[str]) -> tuple[list[float], int] | None:
-        """The last positions that were believed, however old, and since when (monotonic ns).
+        """Return the last plausible positions, however old, and since when (monotonic ns).
 
-        None before there were any, and while a joint does not follow: what it reads says nothing against its command.
+        None before there were any, and while a joint does not follow: its reading is no evidence against its command.
         """
         with self._lock:
             return self._gate.believed(names) if self._tolerance.fault() is None else None
 
     def ages_ms(self, now_ns: int) -> dict[str, float]:
-        """Age of each stream's newest message; a stream that was never seen is absent."""
+        """Return the age in ms of each stream's newest message; a stream that was never seen is absent."""
         with self._lock:
             ages = {f"camera {name}": (now_ns - a.stamp_ns) * 1e-6 for name, a in self._images.items()}
             stamps = [entry[0].stamp_ns for name, entry in self._joints.items() if name in self._joint_names]
@@ -198,9 +198,10 @@ class ObservationBuffer:
         return ages
 
     def take(self, now_ns: int, gates: Gates, *, needs_words: bool = False) -> Observation:
-        """The newest of every stream as one observation, or RefusedObservationError when it must not be acted on.
+        """Return the newest message of every stream as one observation.
 
-        `consumed` is then what it was made of, until the next call. needs_words: a policy reads the instruction.
+        `consumed` is then what it was made of, until the next call. needs_words: the policy reads the instruction.
+        Raises RefusedObservationError when the observation must not be acted on.
         """
         observation, self.consumed = self._newest(now_ns, gates)
         if needs_words and not has_words(observation.instruction):
@@ -211,7 +212,7 @@ class ObservationBuffer:
         return observation
 
     def peek(self, now_ns: int, gates: Gates) -> Observation | None:
-        """What `take` would give, without counting as consumed; None where it would refuse."""
+        """Return what `take` would, without counting as consumed; None where it would refuse."""
         try:
             return self._newest(now_ns, gates)[0]
         except ObservationError:
@@ -241,7 +242,7 @@ class ObservationBuffer:
         return Observation(frames, state, self.instruction, oldest, (now_ns - oldest) * 1e-6), consumed
 
     def _silent_ms(self, arrived_ns: int) -> float:
-        """How long ago a message came; 0 in simulated time, where only stamps say how much time has passed."""
+        """Return how long ago a message came, in ms; 0 in simulated time, where only stamps measure time."""
         return 0.0 if self._gate.stamps_rule else (self._monotonic_ns() - arrived_ns) * 1e-6
 
     def _check_arrivals(self, seen_ns: Mapping[str, int], gates: Gates) -> None:
@@ -264,7 +265,7 @@ class ObservationBuffer:
         return f" on {self.topics[stream]}" if stream in self.topics else ""
 
     def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
-        """The state, and the messages it is made of."""
+        """Return the state, and the messages it is made of."""
         if self._vector is not None:
             arrival, vector = self._vector
             problem = ANYTHING.problem(vector)
@@ -291,7 +292,7 @@ class ObservationBuffer:
 
 
 def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
-    """The oldest stamp. Raises RefusedObservationError for one too old, from the future, or too far from the others."""
+    """Return the oldest stamp (ns). Raises RefusedObservationError for one too old, in the future, or far from the others."""
     if not stamps:
         return now_ns
     for stream, stamp in stamps.items():

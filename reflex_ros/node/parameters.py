@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings table as ROS parameters: typed, described, ranged, and refused with a reason."""
+"""Declare the settings table as ROS parameters: typed, described, ranged, and refused with a reason."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _ROWS = {row.name: row for row in TABLE}
 
 
 def declare(node: Node, overrides: Mapping[str, object]) -> Settings:
-    """Declare every setting and read them once. `overrides` (what somebody wrote) win over what rclpy has read itself.
+    """Declare every setting and read them once. `overrides` (given on the command line) win over what rclpy has read.
 
     Raises SettingError, also for names that neither we nor ROS have.
     """
     written: dict[str, Value] = {}
-    # every override of this node, of which rclpy tells nobody in public
+    # every override of this node, which rclpy does not publish
     theirs = {name: each.value for name, each in getattr(node, "_parameter_overrides", {}).items()}
     take(f"parameters of {node.get_fully_qualified_name()}", theirs, written, {})
     settings = settings_from({**written, **overrides})
@@ -64,12 +64,12 @@ def declare(node: Node, overrides: Mapping[str, object]) -> Settings:
 
 
 def read(node: Node) -> Settings:
-    """The node's parameters as Settings. Raises SettingError."""
+    """Read the node's parameters as Settings. Raises SettingError."""
     return settings_from({row.name: _value(node.get_parameter(row.name)) for row in TABLE})
 
 
 def descriptor(row: Setting) -> ParameterDescriptor:
-    """What rqt_reconfigure and `ros2 param describe` show."""
+    """Return the descriptor that rqt_reconfigure and `ros2 param describe` show."""
     found = ParameterDescriptor(
         name=row.name,
         type=_TYPES[type(row.default)],
@@ -123,7 +123,7 @@ def require_kept(settings: Settings, loaded: ServingState | None) -> None:
 def on_change(
     current: Callable[[], Settings], configured: Callable[[], bool], check: Callable[[Settings], None]
 ) -> Callable[[list[Parameter]], SetParametersResult]:
-    """The parameter callback: refuses a wrong value, and one that would silently wait for the next configure.
+    """Return the parameter callback: it refuses a wrong value, and one that would silently wait for the next configure.
 
     check: raises ReflexError for settings that do not go together, or not with what is loaded.
     """

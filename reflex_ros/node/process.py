@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process around the node: start it, serve its callbacks, end in order."""
+"""Run the process of the node: start it, serve its callbacks, end in order."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _parameter(name: str, value: object) -> Parameter:
 
 
 def _sentence(error: Exception) -> str:
-    """What was wrong; rcl says where in its own sources as well, over many lines."""
+    """Return the first line of an error; rcl adds where in its own sources, over many lines."""
     if isinstance(error, ReflexError):
         return str(error)
     message = " ".join(str(error).split()) or type(error).__name__
@@ -85,7 +85,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _warn_of_lost_images(server: ReflexNode) -> None:
-    """Say what the doctor says where somebody has chosen a transport that has no room for raw images."""
+    """Log the doctor's warning where the configured transport has no room for raw images."""
     if server.settings.image_transport != "raw":
         return
     found = image_transport()
@@ -94,7 +94,7 @@ def _warn_of_lost_images(server: ReflexNode) -> None:
 
 
 def _spin(executor: SingleThreadedExecutor, until: Callable[[], bool]) -> bool:
-    """Serve callbacks until a condition holds; the heartbeat timer wakes it to look. False on a fault.
+    """Serve callbacks until a condition holds; the heartbeat timer wakes it to check. Return False on a fault.
 
     A callback that raises is logged and does not stop the others; a hundred in a row do.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the chunk loop is given while it runs, and what it has done."""
+"""Settings of the chunk loop that change while it runs, and its counters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Progress:
         self.problem, self.problem_text = problem, text
 
     def judge(self, served: Served) -> None:
-        """Take note of why what was published is no fresh chunk, or that it is one."""
+        """Take note whether the published chunk is fresh, and why not."""
         source, reason = served.chunk.source, served.hold_reason
         text = "; ".join(served.guard.violations[:1]) or "this request was answered with a hold"
         if source == HOLD:

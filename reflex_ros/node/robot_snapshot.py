@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chunk loop as the page shows it. Read from the page's thread: nothing here waits for the loop."""
+"""Take the snapshot of the chunk loop that the page shows. Called from the page's thread: it never waits for the loop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.diagnostics import Finding
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress
-from reflex_ros.sidecar.robot_access import Look
+from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 
-def look_at(
+def take_snapshot(
     node_state: str,
     refusal: str,
     progress: Progress,
@@ -21,10 +21,10 @@ def look_at(
     episode_id: str,
     findings: Sequence[Finding],
     now_ns: int,
-) -> Look:
-    """One moment of a node. `now_ns` is on the robot's clock; loop and buffer are None while it is not active."""
+) -> RobotSnapshot:
+    """Return the node's state now. `now_ns` is on the robot's clock; loop and buffer are None while it is not active."""
     running = loop.pacing.running if loop is not None else None
-    return Look(
+    return RobotSnapshot(
         node_state=node_state,
         refusal=refusal,
         stopped=loop is not None and loop.stopped,

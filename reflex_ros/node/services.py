@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trigger services from plain calls."""
+"""Make Trigger services of plain calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reflex_core.errors import ReflexError
 
 
 def answering(action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-    """A Trigger service from a call that returns its message or raises ReflexError."""
+    """Return the callback of a Trigger service for a call that returns its message or raises ReflexError."""
 
     def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""~/status: what the node is doing, as plain numbers."""
+"""Fill ~/status: what the node is doing, as plain numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reflex_ros.node.progress import Progress
 def status_message(
     engine: Engine, progress: Progress, loop: ChunkLoop | None, now_ns: int, chunk_rate_hz: float
 ) -> ServeStatus:
-    """Everything but stamp, episode and instruction, which the node knows. `now_ns` is on the robot's clock."""
+    """Return the status but for stamp, episode and instruction, which the node sets. `now_ns` is on the robot's clock."""
     status = ServeStatus(
         state=_state(engine),
         robot_id=engine.settings.robot_id,
@@ -45,7 +45,7 @@ def status_message(
 
 
 def _state(engine: Engine) -> str:
-    """The engine's state, but `inactive` where it serves requests alone: nobody must take that for a robot's policy."""
+    """Return the engine's state, but `inactive` where it serves requests alone: it commands no robot then."""
     return INACTIVE if engine.undrivable and engine.state in (READY, DEGRADED) else engine.state
 
 
@@ -69,7 +69,7 @@ def _describe(status: ServeStatus, loaded: ServingState) -> None:
 
 
 def _describe_chunks(status: ServeStatus, loaded: ServingState) -> None:
-    """Who answers, and how its chunks fit together."""
+    """Set which policy answers, and how its consecutive chunks fit together."""
     status.policy_verdict = loaded.verdict
     status.split_percent = loaded.pair.operating.split() if loaded.pair else 100
     rtc = loaded.first.rtc

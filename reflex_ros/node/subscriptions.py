@@ -25,14 +25,14 @@ from reflex_ros.messages.raw import Arrival, header_stamp_ns, kind_of
 from reflex_ros.messages.state import imu_state, odometry_state
 from reflex_ros.node.compat import SubscriptionEventCallbacks, with_info
 from reflex_ros.node.diagnostics import Finding, connection_finding
-from reflex_ros.node.instruction import HeardOnce
+from reflex_ros.node.instruction import Deduplicator
 from reflex_ros.node.observation_buffer import ObservationBuffer
 
 if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.subscription import Subscription
 
-# of instruction and episode: none may get lost between the two subscriptions that hear them
+# of instruction and episode: none may get lost between their two subscriptions
 WORDS_DEPTH = 100
 WORDS = QoSProfile(depth=WORDS_DEPTH, reliability=LATCHED.reliability, durability=LATCHED.durability)
 MOST_UNHEARD = 5  # publishers that are named at a time
@@ -53,15 +53,15 @@ class Inputs:
         news: Callable[[], None],
         on_instruction: Callable[[str], None],
         on_episode: Callable[[str], None],
-        heard: Callable[[Arrival], None] = lambda _: None,
+        on_message: Callable[[Arrival], None] = lambda _: None,
     ) -> None:
-        """heard: gets every instruction and episode message as it came, before anything is done with it.
+        """Create the subscriptions. on_message: gets every instruction and episode message before it is handled.
 
         Raises ConfigurationError for an override of a quality of service that cannot be honoured.
         """
-        self._node, self._buffer, self._news, self._heard = node, buffer, news, heard
+        self._node, self._buffer, self._news, self._on_message = node, buffer, news, on_message
         self._unstamped: set[str] = set()
-        # a sentence for each publisher that cannot be heard, as of the newest look
+        # a sentence for each publisher with incompatible QoS, as of the newest check
         self.unheard: list[str] = []
         self._compressed = settings.image_transport == "compressed"
         self._subscriptions: dict[str, list[Subscription]] = {}  # by real topic
@@ -93,14 +93,14 @@ class Inputs:
         kind, topic, callback = state[state_source]
         topics["state"] = self._subscribe(kind, topic, callback, SENSOR)
         for topic, act in (("instruction", on_instruction), ("episode", on_episode)):
-            topics[topic] = self._subscribe_to_words(topic, partial(self._said, act))
+            topics[topic] = self._subscribe_latched_too(topic, partial(self._text_message, act))
 
     def _image_topic(self, camera: str, compressed: bool) -> str:
         base = f"{camera}/image_raw"
         return compressed_topic(self._node, base) if compressed else base
 
     def connections(self) -> Finding:
-        """Look for publishers on our topics that this node cannot hear; a new one is logged."""
+        """Find publishers on our topics with incompatible QoS; a new one is logged."""
         before, self.unheard = (
             self.unheard,
             list(islice(unheard(self._node, self._subscriptions), MOST_UNHEARD)),
@@ -111,37 +111,37 @@ class Inputs:
         return connection_finding(self._buffer.topics, self.unheard)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Arrival], None], qos: QoSProfile) -> str:
-        """Listen to a sensor. Returns the topic's real name."""
+        """Subscribe to a sensor. Return the resolved topic name."""
         # rclpy inspects the callback's signature: a plain function with one parameter passes everywhere
         found = self._create(kind, topic, lambda raw: callback(self._arrival(name, kind, raw)), copied(qos))
         name = str(found.topic_name)
         return name
 
-    def _subscribe_to_words(self, topic: str, act: Callable[[Arrival], None]) -> str:
-        """Listen to publishers that keep their last message for who comes later, and to those that do not.
+    def _subscribe_latched_too(self, topic: str, act: Callable[[Arrival], None]) -> str:
+        """Subscribe to latched and to volatile publishers of a topic.
 
-        A transient-local subscription does not hear a volatile publisher, a volatile one does not get what was said
-        before: there are both, and each message counts once. Returns the topic's real name.
+        A transient-local subscription does not match a volatile publisher, a volatile one does not get earlier messages:
+        there are both, and each message counts once. Return the resolved topic name.
         """
-        once = HeardOnce()
+        deduplicator = Deduplicator()
         latched = copied(WORDS)
 
-        def heard(raw: bytes, info: Mapping[str, Any], live: bool) -> None:
+        def on_message(raw: bytes, info: Mapping[str, Any], live: bool) -> None:
             stamp_ns, number = info["source_timestamp"], info["publication_sequence_number"]
-            if once.is_new(stamp_ns, number, raw, time.monotonic_ns(), live=live):
+            if deduplicator.is_new(stamp_ns, number, raw, time.monotonic_ns(), live=live):
                 act(self._arrival(name, String, raw))
 
         def from_latched(raw: bytes, info: Mapping[str, Any]) -> None:
-            heard(raw, info, live=latched.durability != DurabilityPolicy.TRANSIENT_LOCAL)
+            on_message(raw, info, live=latched.durability != DurabilityPolicy.TRANSIENT_LOCAL)
 
-        # that volatile publishers do not fit the first one is no news: the second one hears them
+        # volatile publishers do not match the first one, which needs no warning: the second one receives them
         silent = SubscriptionEventCallbacks(use_default_callbacks=False)
         latching = self._create(String, topic, with_info(from_latched), latched, event_callbacks=silent)
         name = str(latching.topic_name)
         if latched.durability == DurabilityPolicy.TRANSIENT_LOCAL:  # an override may want it otherwise
             volatile = copied(WORDS, durability=DurabilityPolicy.VOLATILE)
             options = overridable(durability=False)
-            from_now_on = with_info(partial(heard, live=True))
+            from_now_on = with_info(partial(on_message, live=True))
             self._create(String, topic, from_now_on, volatile, qos_overriding_options=options)
         return name
 
@@ -166,7 +166,7 @@ class Inputs:
         return Arrival(topic, kind_of(kind), raw, stamp_ns, received_ns)
 
     def _stamp(self, topic: str, raw: bytes, received_ns: int) -> int:
-        """The sensor's stamp; the time of arrival for a driver that leaves it empty, said once."""
+        """Return the sensor's stamp; the time of arrival for a driver that leaves it empty, logged once."""
         stamp = header_stamp_ns(raw)
         if stamp:
             return stamp
@@ -188,12 +188,12 @@ class Inputs:
         self._buffer.put_vector(arrival, convert(deserialize_message(arrival.raw, kind)))
         self._news()
 
-    def _said(self, act: Callable[[str], None], arrival: Arrival) -> None:
-        self._heard(arrival)
+    def _text_message(self, act: Callable[[str], None], arrival: Arrival) -> None:
+        self._on_message(arrival)
         act(deserialize_message(arrival.raw, String).data)
 
     def destroy(self) -> None:
-        """Take all subscriptions away."""
+        """Destroy all subscriptions."""
         for subscription in (each for there in self._subscriptions.values() for each in there):
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()

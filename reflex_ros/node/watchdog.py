@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Loop(Protocol):
-    """What is watched."""
+    """The chunk loop as the watchdog sees it."""
 
     def overdue(self) -> str:
-        """Return why somebody else must hold the robot, or ""; from any thread, without waiting."""
+        """Return why the watchdog must hold the robot, or ""; from any thread, without waiting."""
         ...
 
     def rescue(self, reason: str, text: str) -> bool:
-        """Hold in its place; False when that was not possible now."""
+        """Hold on behalf of the loop; False when that was not possible now."""
         ...
 
 
@@ -46,7 +46,7 @@ class Watchdog:
 
     @property
     def barking(self) -> str:
-        """Why it holds the robot now; empty while all is well."""
+        """Return why it holds the robot now; empty while all is well."""
         return self._seen
 
     def start(self) -> None:

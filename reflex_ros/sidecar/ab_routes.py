@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who answers, over HTTP: look at the slots, change the split, promote, roll back, report how an episode ended."""
+"""A/B pair over HTTP: read the slots, change the split, promote, roll back, report outcomes of episodes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BY = "http"
 
 
 def policies(engine: Engine) -> Reply:
-    """GET /policies: every slot, and where there are two the split, its history and the watch over it."""
+    """GET /policies: every slot, and where there are two the split, its history and its monitor."""
     return Reply(200, orjson.dumps(engine.policies()))
 
 
 def change_policies(engine: Engine, body: bytes) -> Reply:
-    """POST /policies: one of split, promote, rollback; answers with what then holds."""
+    """POST /policies: one of split, promote, rollback; replies with the resulting state."""
     try:
         asked = _object(body)
         _change(engine.pair(), asked, _text(asked, "reason"))
@@ -101,7 +101,7 @@ def _text(asked: dict[str, Any], field: str) -> str:
 
 
 def _refusal(error: Exception) -> Reply:
-    """409 for what the slots cannot do now, 422 for what nobody can, 503 while nothing is loaded."""
+    """Return 409 for what the slots cannot do now, 422 for an invalid request, 503 while nothing is loaded."""
     request_id = fresh_id()
     if isinstance(error, NotReadyError):
         return problem(503, error.slug, str(error), request_id, error.retry_after_s)

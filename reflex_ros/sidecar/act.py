@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of a request to the bytes of its answer, whatever wire they are in; no sockets here."""
+"""Turn the bytes of a request into the bytes of its answer, for every wire; no sockets here."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _failures = RateLimitedLog(log)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How a request came in.
+    """Connection and headers of a request.
 
     received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
     reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
-    the body, unpacked. forwarded: another server asks because its own policy failed. parent: the caller's span.
+    the body, unpacked. forwarded: sent by another server because its own policy failed. parent: the caller's span.
     """
 
     received_ns: int
@@ -54,7 +54,7 @@ def cameras_of(loaded: ServingState) -> tuple[str, ...]:
 
 
 def largest_body(cameras: int, max_pixels: int) -> int:
-    """Return the bytes of the largest body that makes sense: every camera as raw RGB in base64, 1 MiB for the rest."""
+    """Return the largest body to accept, in bytes: every camera as raw RGB in base64, 1 MiB for the rest."""
     return max(cameras, 1) * max_pixels * 4 + (1 << 20)
 
 
@@ -97,13 +97,13 @@ def headers_of(served: Served) -> dict[str, str]:
 
 
 def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) -> Readable:
-    """Return what a request to this engine may hold."""
+    """Return the limits and names that decoding a request to this engine needs."""
     reserve = partial(body.memory.reserve_beyond, body)
     return Readable(cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve)
 
 
 def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> Asked:
-    """Decode a body, whose bytes are gone with this; of its room only that of the pictures is kept."""
+    """Decode a body and free its bytes; only the memory of its images stays reserved."""
     asked = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
     kept = sum(len(frame.data) for frame in asked.observation.frames.values())
     body.memory.free(body, max(body.size - kept, 0))
@@ -127,7 +127,7 @@ def _request(engine: Engine, asked: Asked, call: Call) -> Request:
 
 
 def _problem(engine: Engine, error: Exception, asked: Asked | None, request: Request | None) -> Problem:
-    """Count and log what went wrong, and say it; the engine counts what it refuses itself."""
+    """Return the problem of an error, counted and logged; the engine counts what it refuses itself."""
     inside = request is not None
     if isinstance(error, StalledError):
         engine.metrics.errors.labels(error.slug).inc()

@@ -102,7 +102,7 @@ async def _threads(app: web.Application) -> AsyncIterator[None]:
 
 @web.middleware
 async def _failurein_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Who may ask, and every failure as JSON."""
+    """Refuse unauthorised requests, and report every failure as JSON."""
     connection = request.protocol
     if not isinstance(connection, Connection):
         return await _answered(request, handler)
@@ -155,7 +155,7 @@ def _one_host(request: web.Request) -> bool:
 
 
 def _shut_out(request: web.Request) -> web.Response | None:
-    """Return 401 or 403 if the caller is not authorised or, without a key, a browser asks for another site; else None."""
+    """Return 401 or 403 if the caller is not authorised or, without a key, a browser sends it for another site; else None."""
     key = request.app.get(API_KEY)
     if key is not None:
         if authorised(request.headers, key):
@@ -282,6 +282,6 @@ async def _small_body(request: web.Request) -> bytes:
 
 
 async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Reply:
-    """Work that takes locks or writes a log stays off the event loop."""
+    """Run work that takes locks or writes a log in a worker thread, off the event loop."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(request.app[CLERK], work, request.app[ENGINE])

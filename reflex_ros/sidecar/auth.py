@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may ask: the API key, and which addresses may be listened on without one."""
+"""Authorisation: the API key, and which addresses may be listened on without one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
 
 
 def check_address(settings: Settings, key: bytes | None) -> None:
-    """Raise ConfigurationError when everybody on the network could ask without a key."""
+    """Raise ConfigurationError when any host on the network could send requests without a key."""
     if key is not None or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class EncodingError(BodyError):
-    """The body is packed in a way that is not known here."""
+    """The Content-Encoding of the body is not supported."""
 
     slug = "unsupported-encoding"
     status = 415
@@ -69,7 +69,7 @@ class BodyMemory:
 
     @contextmanager
     def body(self, stream: StreamReader) -> Iterator[Body]:
-        """Hold room for one body for as long as it is needed: its client may go before the worker that has it is done."""
+        """Reserve memory for one body as long as it is needed: its client may leave before the worker is done."""
         self._loop = asyncio.get_running_loop()
         body = Body(self, stream)
         with self._lock:
@@ -83,11 +83,11 @@ class BodyMemory:
                 body.work.add_done_callback(lambda _: self._release(body))
 
     def reserve_beyond(self, body: Body, size: int) -> None:
-        """Make room for so many bytes that working on a body takes besides it. Raises StalledError."""
+        """Reserve `size` bytes that processing a body takes beyond it. Raises StalledError."""
         self.reserve(body, size // EXPANSION)
 
     def whole(self, data: bytes) -> Body:
-        """Return a body that came by no stream."""
+        """Return a body that is in memory already, without a stream."""
         return Body(self, None, bytearray(data))
 
     def _release(self, body: Body) -> None:
@@ -98,7 +98,7 @@ class BodyMemory:
             body.data = bytearray()
 
     def reserve(self, body: Body, size: int) -> None:
-        """Make room for more of a body. Raises StalledError where there is none: it is to be sent again later."""
+        """Reserve memory for more of a body. Raises StalledError where there is none: the client must send it again later."""
         with self._lock:
             if body.given_up:
                 raise _no_room()
@@ -112,7 +112,7 @@ class BodyMemory:
             self.bytes += size
 
     def take(self, body: Body) -> bytearray:
-        """Return the bytes of a body, which nothing else keeps alive. Raises StalledError where it was given up."""
+        """Return the bytes of a body and drop its own reference. Raises StalledError where it was given up."""
         with self._lock:
             if body.given_up:
                 raise _no_room()
@@ -120,14 +120,14 @@ class BodyMemory:
             return data
 
     def free(self, body: Body, size: int) -> None:
-        """Give back what a body does not need any more."""
+        """Release memory that a body does not need any more."""
         with self._lock:
             if not body.given_up:
                 body.size -= size
                 self.bytes -= size
 
     def grown(self, body: Body) -> None:
-        """Say that a body is all that it will be. Raises StalledError where it was given up."""
+        """Mark a body as complete. Raises StalledError where it was given up."""
         with self._lock:
             if body.given_up:
                 raise _no_room()
@@ -150,7 +150,7 @@ def _no_room() -> StalledError:
 
 
 async def worked(pool: Executor, body: Body, work: Callable[..., T], *arguments: object) -> T:
-    """Run `work` in a worker and return what it makes of a body, whose room is kept until that worker is done."""
+    """Run `work` on a body in a worker and return its result; the body's memory stays reserved until it is done."""
     future = pool.submit(work, *arguments)
     body.work = future
     return await asyncio.wrap_future(future)
@@ -197,7 +197,7 @@ async def _read(stream: StreamReader, body: Body, limit: int) -> None:
 
 
 def unpacked(body: Body, encoding: str, limit: int) -> bytearray:
-    """Unpack what a body with this Content-Encoding holds, and take it out of it; not for the event loop.
+    """Return the unpacked bytes of a body with this Content-Encoding; the body is empty then. Not for the event loop.
 
     Raises EncodingError for an encoding that is not known, BodyError for bytes that are not in it, TooLargeError, and
     StalledError where the bodies of all requests leave no room for it.
@@ -218,7 +218,7 @@ def unpacked(body: Body, encoding: str, limit: int) -> bytearray:
 
 
 def _unpack(body: Body, packed: bytearray, name: str, limit: int) -> bytearray:
-    """Unpack in pieces, each with room that was made for it before."""
+    """Unpack in pieces, reserving memory for each before."""
     unpacker = zlib.decompressobj(PACKED[name])
     whole = bytearray()
     room = _promised(packed, limit)
@@ -247,7 +247,7 @@ def _unpack(body: Body, packed: bytearray, name: str, limit: int) -> bytearray:
 
 
 def _promised(packed: bytearray, limit: int) -> int:
-    """Return how many bytes gzip's last four say that it unpacks to, so that who finds no room is told before the work."""
+    """Return the unpacked size from gzip's last four bytes, so that a body without memory is refused before the work."""
     if packed[:2] != b"\x1f\x8b":
         return 0
     return min(int.from_bytes(packed[-4:], "little"), len(packed) * MOST_TO_ONE, limit)

@@ -110,7 +110,7 @@ def _bad_url(url: str, why: str) -> SettingError:
 
 
 class HttpCloud:
-    """Another server of this kind, over HTTP with connections that are kept. Its event loop has a thread of its own."""
+    """Another server of this kind, over HTTP with keep-alive connections. Its event loop has a thread of its own."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = checked_url(url)
@@ -142,7 +142,7 @@ class HttpCloud:
         return answer_of(status, reply, request.request_id)
 
     def ready(self) -> bool:
-        """Return whether GET /health says 200."""
+        """Return whether GET /health answers 200."""
         try:
             status, _ = self._run(self._exchange("GET", "/health", None), HEALTH_TIMEOUT_S, None)
         except CloudError:
@@ -168,7 +168,7 @@ class HttpCloud:
         left_s: float,
         cancellation: Cancellation | None,
     ) -> Result:
-        """Run the exchange on the loop's thread; it ends when the time is over or nobody waits any more."""
+        """Run the exchange on the loop's thread until it is done, timed out or cancelled."""
         try:
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         except RuntimeError as error:  # the loop is closed
@@ -273,14 +273,14 @@ def body_of(request: Request) -> bytes:
 
 
 def _encoded(frame: Frame) -> Any:
-    """Return the file of an encoded frame as it came, a JPEG of a raw one."""
+    """Return an encoded frame's file unchanged, or a raw frame as JPEG."""
     if frame.encoding in ("jpeg", "png") and frame.decoder is None:
         return frame.data
     return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb(frame)), quality=JPEG_QUALITY, colorspace="RGB")
 
 
 def answer_of(status: int, body: bytes, request_id: str) -> CloudAnswer:
-    """Read what a reply says. Raises CloudError when it says nothing that could be a chunk for this request."""
+    """Parse a reply. Raises CloudError when it holds no valid chunk for this request."""
     if status != 200:
         raise CloudError(STATUS, f"status {status}: {body[:200]!r}")
     try:
@@ -309,7 +309,7 @@ def answer_of(status: int, body: bytes, request_id: str) -> CloudAnswer:
 
 
 def _actions(rows: object) -> Floats:
-    """Return (n, m) float32 of a list of equally long rows of JSON numbers. What does not fit float32 becomes Inf."""
+    """Return (n, m) float32 of a list of equally long rows of JSON numbers; values beyond float32 become Inf."""
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
         raise CloudError(INVALID, "'actions' is no list of rows")
     if len({len(row) for row in rows}) > 1:
@@ -339,7 +339,7 @@ def _count(value: object, unknown: int) -> int:
 
 
 def _text(value: object) -> str:
-    """Short printable ASCII, for it goes into headers and log lines; anything else is `unknown`."""
+    """Return short printable ASCII, as it goes into headers and log lines; `unknown` for anything else."""
     if isinstance(value, str) and value.isascii() and value.isprintable():
         return value[:VERSION_CHARACTERS]
     return "unknown"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connections of the HTTP server: how many, how long they may be silent, and what those get that speak no HTTP.
+"""Limit the connections of the HTTP server: their number, their idle time, and the reply to what is not HTTP.
 
-All of this holds before a key is checked. When the table is full, connections without a request are closed for new
-ones, those first whose peer holds most: so /health is answered however many silent connections there are.
+The limits hold before any key is checked. When the table is full, connections without a request are closed for new ones,
+those of the peer with most connections first: so /health is answered however many silent connections there are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class StalledError(Exception):
-    """A body was given up: it does not go on, or its memory is needed. The status and slug of the reply."""
+    """A body was given up: it stalled, or its memory is needed. It has the status and slug of the reply."""
 
     def __init__(self, status: int, slug: str, message: str) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ def connections_that_fit() -> int:
 
 
 class Connections:
-    """The table. Belongs to the event loop. count: is told the slug of everything that is refused here."""
+    """The table of connections. Belongs to the event loop. count: called with the slug of every refusal."""
 
     def __init__(self, server: web.Server, limits: ConnectionLimits, count: Callable[[str], None]) -> None:
         self.limits = limits
@@ -92,15 +92,15 @@ class Connections:
         return len(self._open)
 
     def make(self) -> Connection:
-        """Return the protocol of one more connection, as `loop.create_server` asks for it."""
+        """Return the protocol of a new connection; the factory for `loop.create_server`."""
         return Connection(self, self._server)
 
     def close(self) -> None:
-        """Look after them no longer."""
+        """Stop checking the connections."""
         self._sweeping.cancel()
 
     def admit(self, connection: Connection) -> bool:
-        """Take one in, at the cost of others where the table is full. False where all of them are being served."""
+        """Admit a connection, closing an idle one where the table is full. False where all of them are being served."""
         if len(self._open) >= self.limits.most and not self._make_room(LET_GO_AT_ONCE):
             self.refused("too-many-connections", connection.peer, "refused: all connections are being served")
             return False
@@ -109,7 +109,7 @@ class Connections:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """It is closed."""
+        """Remove a closed connection."""
         if connection in self._open:
             del self._open[connection]
             self._peers[connection.peer] -= 1
@@ -117,7 +117,7 @@ class Connections:
                 del self._peers[connection.peer]
 
     def refused(self, slug: str, peer: str, what: str) -> None:
-        """Count it, and say so once in a while."""
+        """Count a refusal and log it at a limited rate."""
         self._count(slug)
         times = self._lines.setdefault(slug, RateLimit()).times()
         if times:
@@ -147,7 +147,7 @@ class Connections:
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What asyncio would write a traceback of for each connection that the process has no descriptor for."""
+        """Log at a limited rate that no file descriptor is left, instead of asyncio's traceback for each connection."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
             self.refused("out-of-descriptors", "the network", error.strerror or str(error))
@@ -157,7 +157,7 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's protocol of one connection, with limits. The application says when a request begins and ends."""
+    """aiohttp's protocol of one connection, with limits. The application calls it when a request begins and ends."""
 
     __slots__ = (
         "_body",
@@ -192,24 +192,24 @@ class Connection(web.RequestHandler):
         self._request: web.BaseRequest | None = None
 
     def begin(self, request: web.BaseRequest) -> None:
-        """A request has come with all its headers."""
+        """Begin a request: all its headers have arrived."""
         self._request = request
         self._be(BUSY)
 
     def reading(self, body: StreamReader | None) -> None:
-        """Its body is waited for; None when it is there."""
+        """Wait for the request's body; None when it has arrived."""
         self._body = body
         self.heard_s = self._time()
         self._be(BUSY if body is None else READING)
 
     def end(self) -> None:
-        """It is answered, but for the writing of it."""
+        """End a request: its answer is ready to be written."""
         self._request = self._body = None
         self._heard = False
         self._be(IDLE)
 
     def look(self, now_s: float) -> None:
-        """End what has been silent for too long."""
+        """Close the connection if it has been silent for too long."""
         limits = self._table.limits
         if self.state == READING and now_s - self.heard_s > limits.body_idle_s:
             self._late("the body did not go on")
@@ -224,7 +224,7 @@ class Connection(web.RequestHandler):
         self.let_go(StalledError(408, "request-timeout", what or "nothing was asked"))
 
     def let_go(self, reason: StalledError) -> None:
-        """End it, with an answer where something was asked."""
+        """Close the connection, with a reply where a request has begun."""
         if self._body is not None:
             self._body.set_exception(reason)  # its handler answers and closes
             self._body = None
@@ -269,7 +269,7 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends no more. It may have gone, or wait for its answer (`nc -N` does): nobody can tell by this."""
+        """Handle the client's EOF. It may have gone, or wait for its answer (`nc -N` does): EOF does not distinguish them."""
         started = self._request is not None and self._request.writer.output_size > 0
         if started or (self.state in (NEW, IDLE) and not self._heard):
             return None
@@ -289,7 +289,7 @@ class Connection(web.RequestHandler):
         self._loop.call_later(PROBE_S, self._probe)
 
     def _probe(self) -> None:
-        """An interim answer, which every client must take (RFC 9110, 15.2): a client that has gone refuses it."""
+        """Send an interim response, which every client must accept (RFC 9110, 15.2): a client that has gone resets it."""
         request = self._request
         if self.transport is None or request is None or request.writer.output_size > 0:
             return
@@ -315,7 +315,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, briefly, and close."""
+        """Answer a malformed request briefly, and close."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun")
         why = (message or (str(exc) if exc is not None else "")).split("\n", 1)[0]
@@ -328,7 +328,7 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; aiohttp's own, to what it refuses before the application is asked, repeats the request."""
+        """Send an answer, replacing aiohttp's own to malformed requests, which would echo them."""
         if isinstance(resp, web.HTTPException):
             message = "the request asks for what this server does not do"
             resp = response(problem(resp.status, "http-error", message, fresh_id()))
@@ -336,7 +336,7 @@ class Connection(web.RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """One line once in a while, without what the client wrote."""
+        """Log one line at a limited rate, without what the client sent."""
         error = kw.get("exc_info")
         if isinstance(error, StalledError):  # it was answered when its body was given up
             return
@@ -346,7 +346,7 @@ class Connection(web.RequestHandler):
 
 
 def plain_answer(status: int, slug: str, message: str) -> bytes:
-    """Return a whole reply, for connections that no request is known of."""
+    """Return a whole reply, for connections without a parsed request."""
     reply = problem(status, slug, message, fresh_id())
     names = {408: "Request Timeout", 503: "Service Unavailable"}
     head = [f"HTTP/1.1 {status} {names.get(status, '')}", "Content-Type: application/json"]

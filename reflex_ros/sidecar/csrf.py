@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Without an API key the browser is the only fence between a robot and every web site that its user has open."""
+"""Cross-site request forgery: without an API key, refuse what a browser sends for pages of other sites."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KEY_NEEDED = "this server can be reached from other machines without an API key,
 
 
 def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) -> tuple[str, str] | None:
-    """Return slug and sentence of what is refused where there is no API key; None for what is answered.
+    """Return slug and sentence of a request to refuse where there is no API key; None for one to answer.
 
-    alone: only this machine can ask. Files of the page, /health and /metrics are not asked about here.
+    alone: only this machine can connect. Files of the page, /health and /metrics are not checked here.
     """
     if method != "POST" and not is_own_name(headers.get("Host", "")):
         return "foreign-host", FOREIGN_HOST  # what it reads, a page under that name could read as well
@@ -46,13 +46,13 @@ def from_elsewhere(headers: Mapping[str, str]) -> bool:
 
 
 def _of_an_unknown_page(headers: Mapping[str, str]) -> bool:
-    """To plain http beyond localhost a browser does not say which site asks; the own page brings a header."""
+    """Return whether our page's own header is missing: over plain http beyond localhost browsers do not name the site."""
     is_browser = headers.get("User-Agent", "").startswith("Mozilla/")
     return is_browser and "Sec-Fetch-Site" not in headers and PAGE_HEADER not in headers
 
 
 def is_own_name(host: str) -> bool:
-    """Return whether a Host header is an IP address or localhost: names that nobody else can point here."""
+    """Return whether a Host header is an IP address or localhost: names that no DNS server can point here."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         if name == "localhost" or name.endswith(".localhost"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /events: server-sent events. One maker for all who look; when nobody looks, nothing is made."""
+"""GET /events: server-sent events. Each is made once for all clients, and only while there are clients."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Hub:
 
     @property
     def full(self) -> bool:
-        """Nobody more may look."""
+        """Return True while no further client is accepted."""
         return self.clients >= self._most
 
     async def events(self) -> AsyncIterator[bytes]:
-        """What one client gets, from now on; what it is too slow for it never sees. Ends when the server does."""
+        """Yield one client's events from now on, skipping those it is too slow for. Ends when the server does."""
         self.clients += 1
         if self._maker is None:
             self._maker = asyncio.create_task(self._make())
@@ -76,7 +76,7 @@ class Hub:
             self.clients -= 1
 
     async def close(self) -> None:
-        """Send everybody away."""
+        """Disconnect all clients."""
         self._closed = True
         self._publish()
         if self._maker is not None:
@@ -115,7 +115,7 @@ class Hub:
 
 
 def event(name: str, document: bytes) -> bytes:
-    """One server-sent event."""
+    """Return the bytes of one server-sent event."""
     return b"event: " + name.encode() + b"\ndata: " + document + b"\n\n"
 
 

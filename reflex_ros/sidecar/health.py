@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /health and /config say; what of it names files of this machine is left out."""
+"""Documents of /health and /config, without names of files on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ABSOLUTE = re.compile(r"^(?:/|~/|[A-Za-z]:[\\/])")
 
 
 def health(engine: Engine) -> Reply:
-    """Return 200 only while a policy is ready; the body says where the engine is on its way."""
+    """Return 200 only while a policy is ready; the body holds the engine's state."""
     loaded, state = engine.loaded, engine.state
     policy = loaded.policy if loaded else None
     document = {
@@ -43,7 +43,7 @@ def health(engine: Engine) -> Reply:
 
 
 def public_reason(state: str, reason: str) -> str:
-    """Return what anybody may read of why it is not ready: the engine's own sentence names files."""
+    """Return why it is not ready, fit for unauthorised callers: the engine's own sentence names files."""
     if state != FAILED:
         return ""
     return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page remembers of the engine's answers. It costs an answer one short lock, whether or not anybody looks."""
+"""Request history: the newest answers of the engine, for the page. It costs each answer one short lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINES = 5  # of one event
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the guard did, `times` in a row. first_s, last_s: seconds since 1970."""
+    """An action of the guard, `times` in a row. first_s, last_s: seconds since 1970."""
 
     first_s: float
     last_s: float
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class HistorySnapshot:
-    """A copy of what was remembered. latencies_ms, finished_ns: of the newest answers, oldest first."""
+    """A copy of the history. latencies_ms, finished_ns: of the newest answers, oldest first."""
 
     answer: Answer | None
     latencies_ms: tuple[float, ...]
@@ -72,7 +72,7 @@ class RequestHistory:
                 self._note(served)
 
     def snapshot(self) -> HistorySnapshot:
-        """Return everything that was remembered, as of one moment."""
+        """Return a consistent copy of the history."""
         with self._lock:
             return HistorySnapshot(
                 self._answer,
@@ -94,7 +94,7 @@ class RequestHistory:
         counts["corrected"] += bool(served.a2c2.applied)
 
     def _note(self, served: Served) -> None:
-        """A guard that has tripped says the same twenty times a second: that is one event."""
+        """Record the guard's action; the same action many times a second is one event."""
         now_s = time.time()
         event = Event(
             now_s,
@@ -115,7 +115,7 @@ class RequestHistory:
 
 
 def _kind(event: Event) -> tuple[str, ...]:
-    """Return what makes two events the same: all but the numbers."""
+    """Return the key by which events count as the same: all but the numbers."""
     return (
         event.slot,
         event.episode_id,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of a request that nobody reads: told to the client, because a misspelt camera is otherwise a blind robot."""
+"""Report fields of a request that are not read, to the client and the log: a misspelt camera makes a blind robot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _line = RateLimit()
 
 @dataclass(frozen=True, slots=True)
 class IgnoredFields:
-    """Fields of a request that nobody reads. names: escaped, cut, and so many at most. meant: by name, the field that it looks like."""
+    """Fields of a request that are not read. names: escaped, cut, limited in number. meant: by name, the similar known field."""
 
     names: tuple[str, ...] = ()
     meant: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ NONE_IGNORED = IgnoredFields()
 
 
 def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
-    """Return the fields of a request, and of its pictures, that are not read; a warning once in a while."""
+    """Return the fields of a request, and of its images, that are not read; log a warning at a limited rate."""
     if all(key in KNOWN for key in asked) and not any(
         isinstance(asked.get(key), dict) for key in ("image", "image_wrist", "images")
     ):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person at the robot does over HTTP: look at the guard, reset guard and breaker."""
+"""Operator actions over HTTP: read the guard's status, reset guard and breaker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reflex_ros.sidecar.wires.json import document as json_document
 
 
 def guard_status(engine: Engine) -> Reply:
-    """Return how the guard stands towards all callers; `enabled` is false before a policy is loaded."""
+    """Return the guard's status for all callers; `enabled` is false before a policy is loaded."""
     loaded = engine.loaded
     document = {"enabled": False} if loaded is None else dataclasses.asdict(loaded.guard.status())
     return Reply(200, orjson.dumps(document))
@@ -28,8 +28,8 @@ def guard_status(engine: Engine) -> Reply:
 def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -> Reply:
     """Return whether the caller named in the body was tripped; without a body, the only caller that is.
 
-    robot: of this process; a reset of its guard also takes what its joints read now for true, as ~/reset_guard does.
-    404 for a caller that never asked, 422 where it is not clear who is meant, 400 where there is no guard.
+    robot: of this process; a reset of its guard also trusts its joints' present readings, as ~/reset_guard does.
+    404 for an unknown caller, 422 where the caller is ambiguous, 400 where there is no guard.
     """
     try:
         caller = _caller(body)
@@ -48,7 +48,7 @@ def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -
 
 
 def _caller(body: bytes) -> str | None:
-    """Raises ObservationError for a body that does not say whose guard is meant: a misspelt key must not reset another's."""
+    """Return the caller named in the body, or None. Raises ObservationError for other keys: a typo must reset no other guard."""
     document = json_document(body) if body.strip() else {}
     unknown = sorted(set(document) - {"caller"})
     if unknown:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page at `/`, its live events, and what a person may do from it: stop and resume the robot."""
+"""Page routes: the page at `/`, its live events, and its operator actions: stop and resume the robot."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ ROBOT = web.AppKey("robot", Robot)
 def add_page(
     app: web.Application, engine: Engine, robot: Robot | None, *, has_key: bool, alone: bool
 ) -> None:
-    """Page, events, stop and resume. The application itself refuses those who may not.
+    """Add the routes of page, events, stop and resume. The application itself refuses unauthorised requests.
 
-    has_key: an API key is asked for. alone: only this machine can ask.
+    has_key: an API key is required. alone: only this machine can connect.
     """
     history = RequestHistory()
     engine.listen(history)
@@ -96,7 +96,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 
 
 async def post_stop(request: web.Request) -> web.Response:
-    """POST /stop: the robot holds, until it is told to resume."""
+    """POST /stop: the robot holds until POST /resume."""
     return await _tell_robot(request, "stopped", lambda robot: robot.stop())
 
 

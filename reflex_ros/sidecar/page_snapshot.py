@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything the page shows, as one document. Made in a worker thread, and only while somebody looks."""
+"""The document of everything the page shows. Made in a worker thread, and only while a client is connected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reflex_core.settings.table import TABLE, Settings
 from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.health import public_reason, without_paths
 from reflex_ros.sidecar.history import Answer, HistorySnapshot, RequestHistory
-from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.status_summary import status_summary
 from reflex_ros.sidecar.thumbnails import thumbnails
 
@@ -42,7 +42,7 @@ class Snapshots:
     def __init__(
         self, engine: Engine, history: RequestHistory, robot: Robot | None, *, has_key: bool, only_stop: bool
     ) -> None:
-        """has_key: who looks has brought the API key. only_stop: nothing else may be done from the page."""
+        """Create it. has_key: clients have sent the API key. only_stop: the page offers no other action."""
         self._engine, self._history, self._robot = engine, history, robot
         self._has_key, self._only_stop = has_key, only_stop
         self._pictured: Answer | None = None
@@ -50,10 +50,10 @@ class Snapshots:
     def state(self) -> bytes:
         """Return JSON of everything but the pictures."""
         seen = self._history.snapshot()
-        look = self._robot.look() if self._robot is not None else None
-        document = state_document(self._engine, seen, look) | {"only_stop": self._only_stop}
+        snapshot = self._robot.snapshot() if self._robot is not None else None
+        document = state_document(self._engine, seen, snapshot) | {"only_stop": self._only_stop}
         if not self._has_key:
-            document = _without(document, _private(self._engine, look))
+            document = _without(document, _private(self._engine, snapshot))
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
     def pictures(self) -> bytes | None:
@@ -65,12 +65,12 @@ class Snapshots:
         return orjson.dumps({"frames": thumbnails(answer.request.observation.frames)})
 
 
-def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> dict[str, Any]:
+def state_document(engine: Engine, seen: HistorySnapshot, snapshot: RobotSnapshot | None) -> dict[str, Any]:
     """Return all that the page shows; times in ms or s as the names say, null for what is not known or has no limit."""
     loaded, settings = engine.loaded, engine.settings
     known = engine.description()
     return {
-        "headline": dataclasses.asdict(status_summary(engine, look)),
+        "summary": dataclasses.asdict(status_summary(engine, snapshot)),
         "state": engine.state,
         "robot_id": settings.robot_id,
         "reflex_version": __version__,
@@ -79,11 +79,11 @@ def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> 
         "embodiment": known.get("embodiment") or "",
         "now_s": time.time(),
         "chunks_per_s": _rate(seen),
-        "robot": _robot(look),
+        "robot": _robot(snapshot),
         "request": _request(seen.answer),
         "chunk": _chunk(seen.answer, loaded),
         "latency": _latency(seen, settings, loaded),
-        "guard": _guard(seen, loaded, look),
+        "guard": _guard(seen, loaded, snapshot),
         "counts": {**seen.counts, "errors": _errors(engine)},
         "policies": engine.policies() if loaded is not None else None,
         "features": _features(loaded),
@@ -93,9 +93,9 @@ def state_document(engine: Engine, seen: HistorySnapshot, look: Look | None) -> 
     }
 
 
-def _private(engine: Engine, look: Look | None) -> dict[str, str]:
-    """Return sentences that name files, and what anybody may read instead."""
-    found = {look.refusal: REFUSED} if look is not None else {}
+def _private(engine: Engine, snapshot: RobotSnapshot | None) -> dict[str, str]:
+    """Return sentences that name files, and their public replacements."""
+    found = {snapshot.refusal: REFUSED} if snapshot is not None else {}
     found[engine.reason] = public_reason(engine.state, engine.reason) or REFUSED
     found.pop("", None)
     return found
@@ -115,13 +115,13 @@ def _without(value: Any, private: Mapping[str, str]) -> Any:
     return value
 
 
-def _robot(look: Look | None) -> dict[str, Any] | None:
-    if look is None:
+def _robot(snapshot: RobotSnapshot | None) -> dict[str, Any] | None:
+    if snapshot is None:
         return None
-    document = {field.name: getattr(look, field.name) for field in dataclasses.fields(look)}
+    document = {field.name: getattr(snapshot, field.name) for field in dataclasses.fields(snapshot)}
     document["findings"] = [
         {"concern": finding.concern, "level": finding.level[0], "message": finding.message}
-        for finding in look.findings
+        for finding in snapshot.findings
     ]
     return document
 
@@ -214,18 +214,20 @@ def _latency(seen: HistorySnapshot, settings: Settings, loaded: ServingState | N
 
 
 def nice_top(value: float) -> float:
-    """Return the next of 1, 2, 5, 10, 20, ... at or above a value: a scale that does not tremble."""
+    """Return the next of 1, 2, 5, 10, 20, ... at or above a value, so that the scale is stable."""
     if value <= 1.0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1.0, 2.0, 5.0, 10.0) if step * power >= value)
 
 
-def _guard(seen: HistorySnapshot, loaded: ServingState | None, look: Look | None) -> dict[str, Any] | None:
-    """Return how the guard stands towards the robot of this process; where there is none, towards all callers together."""
+def _guard(
+    seen: HistorySnapshot, loaded: ServingState | None, snapshot: RobotSnapshot | None
+) -> dict[str, Any] | None:
+    """Return the guard's status for the robot of this process; where there is none, for all callers together."""
     if loaded is None:
         return None
-    status = loaded.guard.status(ROS if look is not None else "")
+    status = loaded.guard.status(ROS if snapshot is not None else "")
     others = [caller for caller in status.tripped_callers if caller != ROS]
     return {
         **{name: getattr(status, name) for name in GUARD_SHOWN},
@@ -237,13 +239,13 @@ def _guard(seen: HistorySnapshot, loaded: ServingState | None, look: Look | None
 
 
 def _errors(engine: Engine) -> Mapping[str, int]:
-    """Requests without a chunk, by slug."""
+    """Return the number of requests without a chunk, by slug."""
     samples = (sample for family in engine.metrics.errors.collect() for sample in family.samples)
     return {sample.labels["slug"]: int(sample.value) for sample in samples if sample.name.endswith("_total")}
 
 
 def _features(loaded: ServingState | None) -> dict[str, bool]:
-    """Return what is at work, in any slot."""
+    """Return which features are active in any slot."""
     slots = loaded.slots.values() if loaded is not None else ()
     return {
         "prefix_cache": any(slot.cache is not None for slot in slots),
@@ -270,7 +272,7 @@ def _recorders(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _settings(settings: Settings) -> list[dict[str, Any]]:
-    """Return what may change while serving, and of the rest what is not as it comes; live ones first."""
+    """Return settings that may change while serving, then the others that differ from their default."""
     shown = [row for row in TABLE if row.when == "live" or getattr(settings, row.name) != row.default]
     return [
         {"name": row.name, "value": without_paths(getattr(settings, row.name)), "live": row.when == "live"}

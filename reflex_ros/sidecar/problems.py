@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said instead of an answer: a status, a slug and one sentence, before any wire puts it into bytes."""
+"""Problems: status, slug and one sentence in place of an answer, before a wire encodes them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MESSAGE_CHARACTERS = 4000
 
 
 class BodyError(ObservationError):
-    """The body is not what its wire carries: for JSON, not JSON."""
+    """The body is malformed for its wire: for JSON, not JSON."""
 
     slug = "malformed-json"
     status = 400
 
 
 class TooLargeError(BodyError):
-    """The body, or what it unpacks to, is longer than any that makes sense."""
+    """The body, packed or unpacked, exceeds its limit."""
 
     slug = "body-too-large"
     status = 413
@@ -35,7 +35,7 @@ class TooLargeError(BodyError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why there is no answer. status: of HTTP. more: what else a program may want to know, by name."""
+    """Why there is no answer. status: of HTTP. more: further fields for programs, by name."""
 
     status: int
     slug: str
@@ -50,7 +50,7 @@ class Problem:
         return {"error": self.slug, "message": message, "request_id": self.request_id, **self.more}
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that go with it; what a client may try again says when in Retry-After."""
+        """Return its headers; Retry-After where the client may try again."""
         headers = {"X-Request-Id": header_safe(self.request_id)}
         if self.status in (429, 503):
             headers["Retry-After"] = str(math.ceil(self.retry_after_s))
@@ -60,7 +60,7 @@ class Problem:
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """Return what is said of an exception. Only sentences written for callers leave; the rest is in the log alone."""
+    """Return the problem of an exception. Only sentences written for callers leave; others are logged alone."""
     if isinstance(error, BodyError):
         return Problem(error.status, error.slug, str(error), request_id)
     if isinstance(error, ObservationError):
@@ -87,5 +87,5 @@ def fresh_id() -> str:
 
 
 def header_safe(text: str) -> str:
-    """Return what may stand in a header: printable ASCII as it is, everything else percent-encoded."""
+    """Return text safe for a header: printable ASCII unchanged, everything else percent-encoded."""
     return quote(text, safe="!#$&'()*+,/:;=?@[] ~", encoding="utf-8", errors="replace")

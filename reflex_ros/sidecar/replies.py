@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replies before they are sent, and the JSON ones that are no wire's: of all routes but those that ask for chunks."""
+"""Replies before they are sent, and JSON replies of all routes that belong to no wire."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def json_problem(found: Problem) -> Reply:
 
 
 def response(reply: Reply) -> web.Response:
-    """Return what aiohttp sends."""
+    """Return the aiohttp response of a reply."""
     return web.Response(
         body=reply.body, status=reply.status, headers=reply.headers, content_type=reply.content_type
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sidecar may ask of the robot when it runs inside the node. Without a node there is no robot."""
+"""The sidecar's access to the robot when it runs inside the node. Without a node there is no robot."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Finding(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The robot's chunk loop as it is now. refusal: why the node did not change its state.
+class RobotSnapshot:
+    """State of the robot's chunk loop at one moment. refusal: why the node did not change its state.
 
     ages_ms: of the newest message of each stream. remaining_s: of the chunk that the robot follows.
     """
@@ -48,10 +48,10 @@ class Look:
 class Robot:
     """Thread-safe calls into the node. `stop` and `resume` return a sentence or raise ReflexError.
 
-    believe: take the joints' present readings for true; returns why that cannot be, else "".
+    believe: trust the joints' present readings; returns why that cannot be, else "".
     """
 
     stop: Callable[[], str]
     resume: Callable[[], str]
-    look: Callable[[], Look]
+    snapshot: Callable[[], RobotSnapshot]
     believe: Callable[[], str] = lambda: ""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Sidecar:
-    """The HTTP server of one engine. Start it before the engine loads: /health tells how far that is."""
+    """The HTTP server of one engine. Start it before the engine loads: /health shows the progress."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Sidecar:
         limits: ConnectionLimits | None = None,
         body_bytes: int = MOST_BYTES,
     ) -> None:
-        """robot: what /stop and /resume act on, and what the page shows of the chunk loop; None without a node.
+        """Create it, not started. robot: for /stop, /resume and the page; None without a node.
 
         limits: of its connections. body_bytes: that the bodies of all requests may take together.
         """
@@ -66,7 +66,7 @@ class Sidecar:
 
     @property
     def has_key(self) -> bool:
-        """True when who asks must bring the key."""
+        """True when requests must bring the key."""
         return self._has_key
 
     @property
@@ -76,7 +76,7 @@ class Sidecar:
 
     @property
     def url(self) -> str:
-        """Where to ask."""
+        """The base URL."""
         host = self._settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
 
@@ -149,7 +149,7 @@ class Sidecar:
 
 
 def _why(error: OSError) -> str:
-    """asyncio puts the address into its sentence again."""
+    """Return the cause without the address, which asyncio repeats."""
     if error.errno == errno.EADDRINUSE:
         return "another program does; `ss -ltnp` names it. If it is `reflex serve`, it may be driving this robot: end it"
     return os.strerror(error.errno) if error.errno else str(error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The big letters of the page: one word for the state, one sentence that says why."""
+"""The status summary at the top of the page: one word for the state, one sentence with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.callers import ROS
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
-from reflex_ros.sidecar.robot_access import Look
+from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 CALLERS_NAMED = 3
 GOOD, WAIT, WARN, BAD = "good", "wait", "warn", "bad"
@@ -32,32 +32,32 @@ class StatusSummary:
     sentence: str
 
 
-def status_summary(engine: Engine, look: Look | None) -> StatusSummary:
-    """Return what a person two metres away must know first: the worst thing that is true."""
+def status_summary(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary:
+    """Return the most severe condition that holds, to be read from two metres away."""
     state, loaded = engine.state, engine.loaded
     if state == FAILED:
         return StatusSummary(BAD, "FAILED", engine.reason or "The log says why.")
     if state not in (READY, DEGRADED) or loaded is None:
-        if look is not None and look.refusal:
-            return StatusSummary(BAD, "REFUSED", look.refusal)
+        if snapshot is not None and snapshot.refusal:
+            return StatusSummary(BAD, "REFUSED", snapshot.refusal)
         return StatusSummary(WAIT, state.upper(), _SENTENCES.get(state, ""))
     return (
-        _tripped(loaded, look)
-        or _stopped(look)
+        _tripped(loaded, snapshot)
+        or _stopped(snapshot)
         or _degraded(state, loaded)
         or _undrivable(engine)
-        or _holding(look)
+        or _holding(snapshot)
         or _held_callers(loaded)
         or _serving(loaded)
     )
 
 
-def _tripped(loaded: ServingState, look: Look | None) -> StatusSummary | None:
-    """Say for whom the guard is tripped: the robot of this process; where there is none, the callers over HTTP."""
-    status = loaded.guard.status(ROS if look is not None else "")
+def _tripped(loaded: ServingState, snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    """Return for whom the guard is tripped: the robot of this process; where there is none, callers over HTTP."""
+    status = loaded.guard.status(ROS if snapshot is not None else "")
     if not status.tripped:
         return None
-    who = "The robot holds" if look is not None else f"Held: {_named(status)}"
+    who = "The robot holds" if snapshot is not None else f"Held: {_named(status)}"
     return StatusSummary(BAD, "GUARD TRIPPED", f"{who}: {status.trip_reason}")
 
 
@@ -74,8 +74,8 @@ def _named(status: GuardStatus) -> str:
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
-def _stopped(look: Look | None) -> StatusSummary | None:
-    if look is None or not look.stopped:
+def _stopped(snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    if snapshot is None or not snapshot.stopped:
         return None
     return StatusSummary(WARN, "STOPPED", "The robot holds until Resume is pressed.")
 
@@ -97,11 +97,11 @@ def _undrivable(engine: Engine) -> StatusSummary | None:
     return StatusSummary(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
 
 
-def _holding(look: Look | None) -> StatusSummary | None:
-    if look is None or not (look.hold_reason or look.problem):
+def _holding(snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    if snapshot is None or not (snapshot.hold_reason or snapshot.problem):
         return None
-    why = f"{look.problem}: {look.problem_text}" if look.problem else look.hold_reason
-    if look.hold_reason:
+    why = f"{snapshot.problem}: {snapshot.problem_text}" if snapshot.problem else snapshot.hold_reason
+    if snapshot.hold_reason:
         return StatusSummary(BAD, "HOLDING", why)
     return StatusSummary(WARN, "READY", f"In trouble: {why}")
 

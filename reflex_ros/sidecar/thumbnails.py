@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pictures of the frames that inference consumed."""
+"""Make thumbnails of the frames that inference consumed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def thumbnails(frames: Mapping[str, Frame]) -> list[dict[str, Any]]:
-    """`camera`, `width`, `height` and base64 `jpeg` of each frame; `problem` instead where it cannot be shown."""
+    """Return `camera`, `width`, `height` and base64 `jpeg` of each frame; `problem` instead where it cannot be shown."""
     return [_document(camera, frame) for camera, frame in frames.items()]
 
 
 def thumbnail(frame: Frame) -> bytes:
-    """A JPEG of at most 320x320. Raises ObservationError for a frame that cannot be decoded."""
+    """Return a JPEG of at most 320x320. Raises ObservationError for a frame that cannot be decoded."""
     pixels = _decoded(frame)
     height, width = pixels.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
@@ -39,7 +39,7 @@ def thumbnail(frame: Frame) -> bytes:
 
 
 def _decoded(frame: Frame) -> Pixels:
-    """All of the frame's pixels, of a JPEG only as many as a small picture needs: that is four times cheaper."""
+    """Return the frame's pixels; a JPEG is decoded at the reduced size a thumbnail needs, four times cheaper."""
     if frame.encoding != "jpeg" or frame.decoder is not None:
         return rgb(frame)
     try:

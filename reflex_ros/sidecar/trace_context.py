@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The W3C headers that say which span a request belongs to. What breaks their grammar is ignored, as W3C asks."""
+"""Parse the W3C trace context headers of a request. Malformed ones are ignored, as W3C requires."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from page_world import PaperRobot, Serving
 from servers import MakeEngine, Server
 
 from benchmarks.chromium import Browser, Page, browser
-from reflex_ros.sidecar.robot_access import Look
+from reflex_ros.sidecar.robot_access import RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
 
@@ -24,7 +24,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def paper() -> PaperRobot:
-    return PaperRobot(Look("active", instruction="reach the red cube", episode_id="ep_1"))
+    return PaperRobot(RobotSnapshot("active", instruction="reach the red cube", episode_id="ep_1"))
 
 
 @pytest.fixture

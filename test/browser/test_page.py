@@ -97,8 +97,8 @@ def test_it_says_who_it_lost_and_finds_the_server_again(serving: Serving, look_a
 
 def test_a_hostile_instruction_stays_text(serving: Serving, look_at: LookAt, paper: PaperRobot) -> None:
     server = serving()
-    paper.look = replace(
-        paper.look, instruction=HOSTILE, episode_id=HOSTILE, problem=HOSTILE, problem_text=HOSTILE
+    paper.snapshot = replace(
+        paper.snapshot, instruction=HOSTILE, episode_id=HOSTILE, problem=HOSTILE, problem_text=HOSTILE
     )
     calmly(server, instruction=HOSTILE, episode_id=HOSTILE, request_id=HOSTILE)
     calmly(server, state=BEYOND, instruction=HOSTILE, episode_id=HOSTILE)
@@ -133,7 +133,9 @@ def test_on_a_phone_nothing_is_cut_off_and_every_control_fits_a_finger(
     serving: Serving, look_at: LookAt, paper: PaperRobot, size: tuple[int, int]
 ) -> None:
     server = serving()
-    paper.look = replace(paper.look, stopped=True, instruction="x" * 200, ages_ms={"camera front": 12.0})
+    paper.snapshot = replace(
+        paper.snapshot, stopped=True, instruction="x" * 200, ages_ms={"camera front": 12.0}
+    )
     calmly(server, episode_id="e" * 200)
     page = look_at(server, *size, phone=True)
     page.wait_text("#word", "STOPPED")

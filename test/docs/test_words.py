@@ -24,7 +24,7 @@ CORE = {
     "hears": "is notified",
 }  # fmt: skip
 # slugs, names of fields and of verdicts that programs read
-ALLOWED = ("adaptive-baked", "slo-degrade-baked", '"headline"', "undrivable", "undrivability")
+ALLOWED = ("adaptive-baked", "slo-degrade-baked", "undrivable", "undrivability")
 PACKAGES = {"reflex_core": EVERYWHERE | CORE, "reflex_ros": EVERYWHERE}
 FILES = [(package, path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -18,7 +18,7 @@ from reflex_core.records.trace.reader import TraceReader
 from reflex_core.settings.table import settings_from
 from reflex_core.values import Observation
 from reflex_ros.sidecar.cloud_client import body_of
-from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
 CLAMPS = 10  # the default of the guard
@@ -36,7 +36,9 @@ def server(export_dir: ExportDir, traces: Path) -> Iterator[Server]:
     values = {"export_dir": str(export_dir("calm")), "embodiment": "franka", "robot_id": OWN, "port": 0}
     settings = settings_from(values | {"device": "cpu", "intra_op_threads": 1, "record": str(traces)})
     engine = Engine(settings)
-    robot = Robot(str, str, lambda: Look("active"), lambda: "the measured state is still not believed: why")
+    robot = Robot(
+        str, str, lambda: RobotSnapshot("active"), lambda: "the measured state is still not believed: why"
+    )
     sidecar = Sidecar(engine, settings, robot)
     sidecar.start()
     engine.load()

@@ -84,7 +84,7 @@ def test_events_need_the_key(opened: Open) -> None:
     refused.close()
     events = Events(port, Authorization=f"Bearer {KEY}")
     assert events.headers["Content-Type"] == "text/event-stream"
-    assert events.next()["headline"]["word"] == "READY"
+    assert events.next()["summary"]["word"] == "READY"
     events.close()
 
 
@@ -201,9 +201,9 @@ def test_a_page_that_cannot_be_made_is_logged_once_and_tried_again(
 
     events = Events(server.sidecar.port)
     events.next()
-    whole, paper.look = paper.look, Broken()  # type: ignore[assignment]
+    whole, paper.snapshot = paper.snapshot, Broken()  # type: ignore[assignment]
     wait_for(lambda: len(tries) >= 3)
-    paper.look = whole
+    paper.snapshot = whole
     assert events.next()["state"] == "ready"
     events.close()
     (record,) = [record for record in caplog.records if "the page snapshot failed" in record.message]
@@ -353,10 +353,10 @@ def test_why_loading_failed_is_told_to_who_holds_the_key(opened: Open, tmp_path:
     events = Events(server.sidecar.port, Authorization=f"Bearer {key}")
     said = events.next()
     events.close()
-    assert said["headline"]["word"] == "FAILED"
+    assert said["summary"]["word"] == "FAILED"
     public = server.client.get("/health").json["reason"]
-    assert (gone in said["headline"]["sentence"]) == bool(key)
-    assert (said["headline"]["sentence"] == public) == (not key)
+    assert (gone in said["summary"]["sentence"]) == bool(key)
+    assert (said["summary"]["sentence"] == public) == (not key)
 
 
 def test_with_a_key_any_name_may_be_used(opened: Open) -> None:

@@ -25,11 +25,11 @@ from reflex_ros.node.diagnostics import Finding
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
 from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory
 from reflex_ros.sidecar.page_snapshot import BARS, Snapshots, nice_top
-from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.status_summary import BAD, GOOD, WAIT, WARN, status_summary
 from reflex_ros.sidecar.thumbnails import LONGEST_SIDE, thumbnail, thumbnails
 
-ACTIVE = Look("active")
+ACTIVE = RobotSnapshot("active")
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def clamped(line: str = "joint1 velocity: 3 > 2 rad/s", **changes: Any) -> Any:
 
 
 def document(
-    engine: Engine, history: RequestHistory, look: Look | None = None, *, has_key: bool = True
+    engine: Engine, history: RequestHistory, snapshot: RobotSnapshot | None = None, *, has_key: bool = True
 ) -> dict[str, Any]:
-    robot = Robot(str, str, lambda: look) if look is not None else None
+    robot = Robot(str, str, lambda: snapshot) if snapshot is not None else None
     return dict(json.loads(Snapshots(engine, history, robot, has_key=has_key, only_stop=False).state()))
 
 
@@ -231,33 +231,33 @@ def test_without_a_key_no_sentence_names_a_file(make_engine: MakeEngine, tmp_pat
     engine = make_engine("calm", ready=False, embodiment="franka")
     with pytest.raises(ReflexError, match=gone):
         engine.load(replace(engine.settings, export_dir=gone))
-    look = replace(
+    snapshot = replace(
         ACTIVE,
         refusal=f"{gone}/limits.json: no such file",
         problem="not-ready",
         problem_text=f"the policy is not serving: {engine.reason}",
         findings=(Finding("policy", b"\x02", engine.reason, {}),),
     )
-    assert json.dumps(document(engine, RequestHistory(), look)).count(gone) == 4, (
+    assert json.dumps(document(engine, RequestHistory(), snapshot)).count(gone) == 4, (
         "who has the key reads everything"
     )
-    found = document(engine, RequestHistory(), look, has_key=False)
+    found = document(engine, RequestHistory(), snapshot, has_key=False)
     assert gone not in json.dumps(found)
-    assert found["headline"]["sentence"] == "configuration refused, see the log"
+    assert found["summary"]["sentence"] == "configuration refused, see the log"
     assert found["robot"]["refusal"] == "refused, see the log"
     assert found["robot"]["problem_text"] == "the policy is not serving: configuration refused, see the log"
 
 
 def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", ready=False, embodiment="franka")
-    look = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
-    assert document(engine, RequestHistory(), look)["headline"]["sentence"] == look.refusal
-    hidden = document(engine, RequestHistory(), look, has_key=False)["headline"]
+    snapshot = replace(ACTIVE, refusal="/home/me/limits.json: no such file")
+    assert document(engine, RequestHistory(), snapshot)["summary"]["sentence"] == snapshot.refusal
+    hidden = document(engine, RequestHistory(), snapshot, has_key=False)["summary"]
     assert (hidden["word"], hidden["sentence"]) == ("REFUSED", "refused, see the log")
 
 
 @pytest.mark.parametrize(
-    ("look", "level", "word", "sentence"),
+    ("snapshot", "level", "word", "sentence"),
     [
         (replace(ACTIVE, stopped=True, hold_reason="stopped"), WARN, "STOPPED", "until Resume"),
         (
@@ -271,9 +271,9 @@ def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_en
     ],
 )
 def test_the_letters_say_what_holds_the_robot(
-    engine: Engine, look: Look, level: str, word: str, sentence: str
+    engine: Engine, snapshot: RobotSnapshot, level: str, word: str, sentence: str
 ) -> None:
-    found = status_summary(engine, look)
+    found = status_summary(engine, snapshot)
     assert (found.level, found.word) == (level, word)
     assert sentence in found.sentence
 

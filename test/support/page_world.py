@@ -16,7 +16,7 @@ from servers import Server
 from benchmarks.chromium import Page
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
-from reflex_ros.sidecar.robot_access import Look, Robot
+from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
 Serving = Callable[..., Server]
@@ -28,12 +28,12 @@ KEY = "a-key-of-the-tests"
 class PaperRobot:
     """Stops and resumes on paper; `refusal` is what it says instead."""
 
-    look: Look = field(default_factory=lambda: Look("active"))
+    snapshot: RobotSnapshot = field(default_factory=lambda: RobotSnapshot("active"))
     done: list[str] = field(default_factory=list)
     refusal: str = ""
 
     def robot(self) -> Robot:
-        return Robot(self._stop, self._resume, lambda: self.look)
+        return Robot(self._stop, self._resume, lambda: self.snapshot)
 
     def _stop(self) -> str:
         return self._act("stop", stopped=True)
@@ -45,7 +45,7 @@ class PaperRobot:
         if self.refusal:
             raise ReflexError(self.refusal)
         self.done.append(name)
-        self.look = replace(self.look, stopped=stopped)
+        self.snapshot = replace(self.snapshot, stopped=stopped)
         return f"{name} on paper"
 
 

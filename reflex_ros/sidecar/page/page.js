@@ -2,7 +2,7 @@
 // Puts the parts together: what is heard is shown, what is pressed is sent.
 
 import { act, listen, setKey } from "./link.js";
-import { byId, headline, pictures, render } from "./panels.js";
+import { byId, showSummary, pictures, render } from "./panels.js";
 import { slots, wireSlots } from "./slots.js";
 import { twice } from "./twice.js";
 
@@ -51,7 +51,7 @@ function disconnected(word, reason) {
   connected = false;
   byId("panels").classList.add("stale");
   const age = heardAt ? `Last heard ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "Trying to reach the robot.";
-  headline({ level: "lost", word, sentence: reason || age });
+  showSummary({ level: "lost", word, sentence: reason || age });
   document.title = word;
   showActs();
 }

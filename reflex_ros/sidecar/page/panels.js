@@ -32,7 +32,7 @@ function fill(id, source, elements) {
 }
 
 /** The big letters. level: good, wait, warn, bad or lost. */
-export function headline({ level, word, sentence }) {
+export function showSummary({ level, word, sentence }) {
   byId("top").dataset.level = level;
   setText("sign", SIGNS[level]);
   setText("word", word);
@@ -45,10 +45,10 @@ export function setText(id, text) {
 }
 
 export function render(state) {
-  headline(state.headline);
+  showSummary(state.summary);
   const name = state.robot_id || "robot without a name";
   setText("robot-id", name);
-  document.title = `${state.headline.word} · ${name}`;
+  document.title = `${state.summary.word} · ${name}`;
   setText("version", `reflex ${state.reflex_version}`);
   now(state);
   latency(state.latency);

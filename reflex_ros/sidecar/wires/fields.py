@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of a request, checked the same way on every wire. Lax where nothing can be misunderstood, else a sentence."""
+"""Check the fields of a request, the same way on every wire. Lax where nothing is ambiguous, else an error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _instruction(value: object) -> str:
 
 
 def misnamed_instruction(fields: Iterable[str]) -> str:
-    """Return what to say of a request that says what to do under another name; "" where there is no such field."""
+    """Return a hint for a request with its instruction under another name; "" where there is no such field."""
     for key in fields:
         plain = key.casefold().strip(" _-")
         if key != "instruction" and (plain in OTHER_NAMES or plain.rstrip("s") == "instruction"):

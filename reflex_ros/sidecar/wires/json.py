@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON on POST /act: the wire of README, of the page and of other servers of this kind."""
+"""JSON on POST /act: the wire of README and of --cloud-fallback."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class JsonWire:
     content_type = "application/json"
 
     def decode(self, data: bytearray, readable: Readable) -> Asked:
-        """Return what a JSON body asks. Raises BodyError, ObservationError, StalledError."""
+        """Decode the request of a JSON body. Raises BodyError, ObservationError, StalledError."""
         if size := values_bytes(data):
             readable.reserve(size)
         found = document(data)
@@ -68,7 +68,7 @@ class JsonWire:
         return orjson.dumps(_reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
 
     def problem(self, problem: Problem) -> bytes:
-        """Return `{"error": slug, "message": sentence, "request_id": id}`, and what else the problem says."""
+        """Return `{"error": slug, "message": sentence, "request_id": id}`, and the problem's further fields."""
         return orjson.dumps(problem.document())
 
 
@@ -96,7 +96,7 @@ def document(body: bytes | bytearray) -> Document:
 
 
 def _with_nan(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
-    """Python's json writes NaN, which is not JSON: read it, so that the complaint names the field."""
+    """Parse JSON with NaN, which Python's json writes, so that the error names the field."""
     if len(body) <= LENIENT_BYTES and (b"NaN" in body or b"Infinity" in body):
         try:
             return json.loads(body)
@@ -197,7 +197,7 @@ def _pixel_count(field: str, value: Document, key: str) -> int:
 
 
 def _decoded(field: str, value: object) -> bytes:
-    """Base64, standard or URL-safe, with or without a data: prefix, line breaks and padding."""
+    """Decode base64, standard or URL-safe, with or without a data: prefix, line breaks and padding."""
     if not isinstance(value, str):
         raise ObservationError(f"'{field}' must be a base64 string, got {shown(value)}", "bad-base64")
     text = value.partition(",")[2] if value.startswith("data:") else value
@@ -213,7 +213,7 @@ def _decoded(field: str, value: object) -> bytes:
 
 
 def _reply_fields(answered: Answered) -> Document:
-    """Return the fields in the order in which clients have always seen them; a new one of a block comes after."""
+    """Return the fields of a reply in their established order; new ones of a block come after."""
     served, loaded = answered.served, answered.loaded
     policy = loaded.slots.get(served.slot, loaded.first).policy
     chunk, guard, inference = served.chunk, served.guard, served.inference
@@ -271,13 +271,13 @@ def _reply_fields(answered: Answered) -> Document:
 
 
 def _add(made: Document, prefix: str, document: Document) -> None:
-    """Add what a block says, times to a tenth of a millisecond."""
+    """Add the fields of a block, times rounded to a tenth of a millisecond."""
     for name, value in document.items():
         made[prefix + name] = round(value, 1) if name.endswith("_ms") else value
 
 
 def _said_of_nothing() -> Document:
-    """Return every field in its place, with what is said where there is no cache, no guidance, no correction and no routing."""
+    """Return every field in its place, with the values for no cache, no guidance, no correction and no routing."""
     made: Document = dict.fromkeys(ORDER)
     for prefix, block in (("cache_", CacheReport()), ("rtc_", RtcReport()), ("a2c2_", A2C2Report())):
         _add(made, prefix, block.document())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every wire that is asked by POST. One row adds one; the first of a route is that route's usual one."""
+"""The table of wires on POST routes. One row adds one; the first of a route is that route's default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUTES = tuple(dict.fromkeys(wire.route for wire in WIRES))
 
 
 def wire_for(route: str, content_type: str) -> Wire:
-    """Return the wire that a request of this Content-Type speaks; JSON on routes that belong to no wire."""
+    """Return the wire for a request of this Content-Type; JSON on routes that belong to no wire."""
     media_type = content_type.partition(";")[0].strip().lower()
     here = [wire for wire in WIRES if wire.route == route]
     return next((wire for wire in here if media_type in wire.content_types), here[0] if here else USUAL)

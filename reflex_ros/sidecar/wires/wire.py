@@ -22,9 +22,9 @@ def _anything(_: int) -> None:
 class Readable:
     """What a request may hold.
 
-    cameras: the robot's, in its own order. max_pixels: of one picture. reserved: a `robot_id` that nobody outside this
-    process may have, "" where there is none. reserve: makes room for so many bytes that decoding takes beyond the body
-    itself; raises StalledError where the requests under way take all memory that is meant for them.
+    cameras: the robot's, in its own order. max_pixels: of one image. reserved: a `robot_id` that no client may use, ""
+    where there is none. reserve: reserves so many bytes that decoding takes beyond the body itself; raises StalledError
+    where the requests under way take all memory that is meant for them.
     """
 
     cameras: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Readable:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request as the client wrote it. names: its fields; ignored: those of them that nobody reads."""
+    """One request as the client wrote it. names: its fields; ignored: those of them that are not read."""
 
     observation: Observation
     episode_id: str | None = None
@@ -50,9 +50,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer and what a wire may say of it.
+    """One answer and the context that a wire may encode.
 
-    robot_id: the server's. caller: who asked, as the guard counts it. cameras: those that a picture came of.
+    robot_id: the server's. caller: the guard's name for the client. cameras: those with an image in the request.
     """
 
     served: Served
@@ -64,18 +64,18 @@ class Answered:
 
 
 class Wire(Protocol):
-    """One way of asking for a chunk: what the bytes mean. It knows no socket, no engine, and no other wire.
+    """A request decoder and response encoder. It knows no socket, no engine, and no other wire.
 
     `act.answer` does everything between `decode` and `encode`, so that limits, keys, callers, guard, records and metrics are
-    the same whatever is spoken. All three methods run in worker threads, several at once; `problem` also on the event loop.
+    the same on every wire. All three methods run in worker threads, several at once; `problem` also on the event loop.
 
-    A wire of the table is asked by POST to its `route`. One that streams (a websocket, gRPC) has a door of its own, which
+    A wire of the table serves POST on its `route`. One that streams (a websocket, gRPC) has an endpoint of its own, which
     hands each message to `act.answer` with its wire and sends the reply's body.
     """
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The wire's name in log lines and docs."""
         ...
 
     @property
@@ -90,13 +90,13 @@ class Wire(Protocol):
 
     @property
     def content_type(self) -> str:
-        """The media type of what it answers."""
+        """The media type of its replies."""
         ...
 
     def decode(self, data: bytearray, readable: Readable) -> Asked:
-        """Return what a body asks; pictures stay encoded. It was unpacked before and is no longer than it may be.
+        """Decode a body, which is unpacked and within its limit; images stay encoded.
 
-        Raises BodyError for bytes that are none of this wire (status 4xx), ObservationError naming the field, what it
+        Raises BodyError for bytes that are malformed (status 4xx), ObservationError naming the field, what it
         takes and what it got (status 422), with `request_id` set where the client gave one, and what `reserve` raises.
         """
         ...

@@ -25,7 +25,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import settings_from
 from reflex_ros.graph.qos import LATCHED, SENSOR, unheard
 from reflex_ros.graph.topics import compressed_topic
-from reflex_ros.node.instruction import SETTLE_NS, HeardOnce
+from reflex_ros.node.instruction import SETTLE_NS, Deduplicator
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.subscriptions import Inputs
 from reflex_ros.playing.player import Player
@@ -307,7 +307,7 @@ SECOND = 1_000_000_000
 
 
 def test_what_both_subscriptions_hear_is_new_once() -> None:
-    once = HeardOnce()
+    once = Deduplicator()
     assert once.is_new(5, 1, b"a", 0, live=False)
     assert not once.is_new(5, 1, b"a", 0, live=True)
     assert once.is_new(6, 2, b"a", 0, live=True), "the same words, said again"
@@ -315,7 +315,7 @@ def test_what_both_subscriptions_hear_is_new_once() -> None:
 
 
 def test_what_a_latched_publisher_said_before_does_not_undo_what_was_said_since() -> None:
-    once = HeardOnce()
+    once = Deduplicator()
     assert once.is_new(9, 2, b"new", 0, live=True)
     assert not once.is_new(5, 1, b"old", SECOND, live=False)
     assert not once.is_new(9, 2, b"new", SECOND, live=False)
@@ -323,13 +323,13 @@ def test_what_a_latched_publisher_said_before_does_not_undo_what_was_said_since(
 
 
 def test_a_newcomer_whose_clock_is_behind_is_heard() -> None:
-    once = HeardOnce()
+    once = Deduplicator()
     assert once.is_new(100 * SECOND, 1, b"first", 0, live=True)
     assert once.is_new(40 * SECOND, 1, b"newcomer", SETTLE_NS, live=False)
 
 
 def test_without_stamps_nothing_is_lost() -> None:
-    once = HeardOnce()
+    once = Deduplicator()
     assert once.is_new(0, None, b"said before", 0, live=False)
     assert [once.is_new(0, None, b"go", number, live=True) for number in range(2)] == [True, True]
     assert not once.is_new(0, None, b"go", 3, live=False)
