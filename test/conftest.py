@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import shared_memory
-from domains import own_block, own_domain
+from domains import own_domain, taken_domains
 from exports import EXPORTS
 from http_client import Client
 from servers import ExportDir, MakeEngine, Server
@@ -32,7 +32,7 @@ def ros_of_its_own() -> Iterator[None]:
             "ROS_AUTOMATIC_DISCOVERY_RANGE", os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         )
         yield
-    shared_memory.remove_dead(shared_memory.segments() - before, own_block())
+    shared_memory.remove_dead(shared_memory.segments() - before, taken_domains())
 
 
 @pytest.fixture(scope="session")

@@ -4,62 +4,60 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import tempfile
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TextIO
 
 from reflex_ros.demo.processes import DOMAINS, domain_is_free
 
-BLOCK = 5  # domains of one process: its own, and those that its tests take in turn
+AT_HAND = 4  # so many are taken in turn, and more where tests have left something running in these
 FOLDER = Path(tempfile.gettempdir()) / "reflex_test_domains"
 
-_held: list[TextIO] = []
-_numbers = itertools.count()
-_more: list[int] = []
-
-
-def _taken_block(above: int = 0) -> range:
-    """Domains that no other test process of this machine takes while this one lives.
-
-    To find one in which nothing runs is not enough: what a test starts there needs seconds until it is seen, and until then
-    a neighbour finds the same one free.
-    """
-    FOLDER.mkdir(exist_ok=True)
-    for first in range(above + 1, DOMAINS - BLOCK + 1, BLOCK):
-        file = (FOLDER / str(first)).open("w")
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _held.append(file)
-            return range(first, first + BLOCK)
-        file.close()
-    raise AssertionError(
-        f"more than {DOMAINS // BLOCK} test processes on one machine: there is no ROS domain left"
-    )
-
-
-@cache
-def own_block() -> range:
-    """The domains of this process."""
-    return _taken_block()
-
-
-def own_domain() -> int:
-    """The domain of whatever is started without one."""
-    return own_block()[0]
+_taken: dict[int, TextIO] = {}  # the one that was used longest ago first
+_own: list[TextIO] = []
 
 
 def free_domain() -> int:
     """Another one each time, in which nothing runs, so that nothing of the test before is heard.
 
-    A test that failed may have left something running in those before: then more of them are taken.
+    No other test process of this machine gets one of these while this one lives. To find one in which nothing runs is not
+    enough: what a test starts there needs seconds until it is seen, and until then a neighbour finds the same one free.
     """
-    while True:
-        others = [*own_block()[1:], *_more]
-        for number in itertools.islice(_numbers, len(others)):
-            domain = others[number % len(others)]
+    if len(_taken) >= AT_HAND:
+        for domain in [*_taken][:-1]:
             if domain_is_free(domain):
+                _taken[domain] = _taken.pop(domain)
                 return domain
-        _more.extend(_taken_block(max(others)))
+    for domain in range(1, DOMAINS + 1):
+        if domain not in _taken and (file := _lock(domain)):
+            if domain_is_free(domain):
+                _taken[domain] = file
+                return domain
+            file.close()
+    raise AssertionError("every ROS domain is in use")
+
+
+def _lock(domain: int) -> TextIO | None:
+    """The lock of a domain, held until it is closed; None where another process has it."""
+    FOLDER.mkdir(exist_ok=True)
+    file = (FOLDER / str(domain)).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+@cache
+def own_domain() -> int:
+    """The domain of whatever this process starts without one."""
+    domain = free_domain()
+    _own.append(_taken.pop(domain))
+    return domain
+
+
+def taken_domains() -> list[int]:
+    """Every domain that this process has used."""
+    return [own_domain(), *_taken]

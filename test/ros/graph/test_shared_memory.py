@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import shared_memory
-from domains import free_domain, own_block
+from domains import free_domain, taken_domains
 
 PARTICIPANT = """
 import rclpy, sys
@@ -45,7 +45,7 @@ def test_what_a_killed_participant_leaves_is_removed_and_what_a_living_one_uses_
             assert living
             first.kill()
             first.wait()
-            removed = shared_memory.remove_dead(dying | living, own_block())
+            removed = shared_memory.remove_dead(dying | living, taken_domains())
             assert dying <= removed
             assert not living & removed
             assert living <= shared_memory.segments()
