@@ -43,6 +43,9 @@ class Judge:
     counts: Counter[str] = field(default_factory=Counter)
     slow_lie: bool = False  # the sensor freezes or drifts, so that no reading is a jump
     streaming: bool = False  # a command is in force, so that the next one may also count from it
+    anew: bool = (
+        False  # what is executed is the first chunk since nothing was commanded, or a hold that ends it
+    )
     moving_until_s: float = 0.0
     held: bool = True
 
@@ -65,6 +68,8 @@ class Judge:
             self._found("a hold that was over when it came", command)
         if len(coming):
             self._judge_start(command, rows[coming[0]], max(command.due_s[coming[0]] - now, DT_S))
+        if not (command.is_hold and self.streaming):
+            self.anew = not (command.is_hold or self.streaming)
         self.streaming, self.held = True, command.is_hold
         self.moving_until_s = float(command.due_s[-1])
 
@@ -74,6 +79,9 @@ class Judge:
         reach = SPEED * within_s + EPSILON
         from_arm = np.abs(first - world.arm.position) - reach
         from_command = np.abs(first - world.arm.commanded()) - reach
+        if command.is_hold and self.anew:
+            # nobody can know where the controller was when that chunk began, only where the joints read to be
+            from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
         believable = np.maximum(BELIEVABLE, UNSEEN if self.slow_lie else 0.0)
         if world.reading is not None and (np.abs(world.reading - world.arm.position) <= believable).all():
