@@ -55,6 +55,7 @@ class Late:
         self.cancellation = request.cancellation or Cancellation()
         self.key = key_of(request)
         self.ended = self.left = self.missed = False
+        self.began_s = time.monotonic()  # waiting for a worker counts: the next one will wait as well
         self.over = threading.Event()
         self.overdue: threading.Timer | None = None
 
@@ -198,10 +199,10 @@ class Deadline:
         return key is not None and not (key.anonymous and self._hold_position(request) is not None)
 
     def _infer(self, request: Request, proceed: Proceed, late: Late) -> Served:
-        outcome, began_s = FAILED, time.monotonic()
+        outcome = FAILED
         try:
             served = proceed(request)
-            self._durations.add(request.max_steps, time.monotonic() - began_s)
+            self._durations.add(request.max_steps, time.monotonic() - late.began_s)
             # late or not: it is the newest that is known of its episode
             outcome = KEPT if self._good.remember(request, served) else FAILED
             return served
@@ -209,7 +210,7 @@ class Deadline:
             if late.cancellation.cancelled and isinstance(error, CancelledError):
                 outcome = GIVEN_UP
                 if late.missed:
-                    self._durations.add_cut_off(request.max_steps, time.monotonic() - began_s)
+                    self._durations.add_cut_off(request.max_steps, time.monotonic() - late.began_s)
                 raise
             self._durations.clear()
             if late.cancellation.cancelled or late.left:
