@@ -30,7 +30,7 @@ _MESSAGE_LIBRARIES = (
 def _preload_message_libraries() -> None:
     """Load the message libraries by path, so that the middleware, which asks by name, finds them loaded.
 
-    LD_LIBRARY_PATH does not name our lib/ when we are pip-installed beside a sourced ROS 2.
+    LD_LIBRARY_PATH does not name our lib/ when we are pip-installed next to a sourced ROS 2.
     """
     for package_directory in __path__:
         parents = Path(package_directory).resolve().parents  # lib/pythonX.Y/site-packages/reflex_ros

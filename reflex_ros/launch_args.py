@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launch files decide: arguments from the settings table, and the environment of the processes."""
+"""Logic of the launch files: arguments from the settings table, and the environment of the processes."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Plan:
 
 
 def arguments() -> list[tuple[str, str]]:
-    """(name, description) of every launch argument that is a setting. All default to empty: leave it as it is."""
+    """Return (name, description) of every launch argument that is a setting. All default to empty: not set."""
     return [(row.name, f"{row.help} [{row.default!r}]") for row in TABLE]
 
 
 def plan(texts: Mapping[str, str], argv: Sequence[str] = ()) -> Plan:
-    """What launch arguments make of the node, checked whole before it starts.
+    """Return the plan of the node for launch arguments, checked as a whole before it starts.
 
     texts: every launch configuration, those of a launch file that includes this one among them. argv: how the process
     was called. Raises SettingError.
@@ -102,7 +102,7 @@ def plan(texts: Mapping[str, str], argv: Sequence[str] = ()) -> Plan:
 
 
 def parameters(texts: Mapping[str, str]) -> dict[str, Value]:
-    """Launch arguments as typed node parameters; empty ones are left to the parameter file and the defaults.
+    """Convert launch arguments to typed node parameters; empty ones are left to the parameter file and the defaults.
 
     Raises SettingError naming the argument.
     """
@@ -140,7 +140,7 @@ def _require_file(path: str, namespace: str) -> None:
 
 
 def remappings(trajectory: str, remap: str) -> list[tuple[str, str]]:
-    """(from, to) of the launch arguments `trajectory` and `remap`. Raises SettingError naming what is not right."""
+    """Return (from, to) of the launch arguments `trajectory` and `remap`. Raises SettingError naming the invalid part."""
     rules = [(TRAJECTORY, trajectory)] if trajectory else []
     for rule in remap.replace(",", " ").split():
         name, _, target = rule.partition(":=")
@@ -161,7 +161,7 @@ def remappings(trajectory: str, remap: str) -> list[tuple[str, str]]:
 
 
 def environment(present: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables to add for ROS processes: the shared-memory profile (raw VGA frames get lost without) and malloc's.
+    """Return variables to add for ROS processes: the shared-memory profile (raw VGA frames get lost without) and malloc's.
 
     What the user has set already is left alone.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with settings before a model is loaded, those of the doors included: other servers, spans, keys."""
+"""Check settings before a model is loaded, those of the interfaces included: cloud server, spans, keys, output."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def require_sound(settings: Settings) -> None:
         check(settings)
 
 
-def require_door(settings: Settings, over_ros: bool) -> None:
-    """Raise SettingError where something is asked for that only ROS gives, or where nothing would be served."""
+def require_interface(settings: Settings, over_ros: bool) -> None:
+    """Raise SettingError where a setting needs ROS and there is none, or where nothing would be served."""
     if over_ros:
         return
     if settings.record_bag:

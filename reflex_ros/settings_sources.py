@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings that somebody gave, wherever they were written: what `reflex serve` serves with and `reflex doctor` judges."""
+"""Merge the settings from command line, files and ROS parameters, for `reflex serve` and `reflex doctor` alike."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ QOS_OVERRIDES = "qos_overrides."
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """settings: over the defaults. written: those that somebody wrote. node: its full name.
+    """Merged settings.
 
-    ros_parameters: those that ROS itself declares. ros_args: what rclpy is to have, without parameters.
+    Attributes:
+        settings: Given values over the defaults.
+        written: The given values alone.
+        node: Full name of the node.
+        ros_parameters: Parameters that ROS itself declares.
+        ros_args: Arguments for rclpy, without parameters.
     """
 
     settings: Settings
@@ -55,7 +60,7 @@ def given(options: Mapping[str, object], ros_args: Sequence[str], config: str | 
 def take(
     source: str, found: Mapping[str, object], written: dict[str, Value], ros_parameters: dict[str, object]
 ) -> None:
-    """Add the checked settings of a source, and apart from them what is ROS's own. Raises SettingError."""
+    """Add the checked settings of a source, and ROS's own parameters apart from them. Raises SettingError."""
     rows = {row.name: row for row in TABLE}
     own = {name: value for name, value in found.items() if not owned_by_ros(name)}
     try:
@@ -70,5 +75,5 @@ def take(
 
 
 def owned_by_ros(name: str) -> bool:
-    """Whether rclpy declares this parameter itself."""
+    """Return whether rclpy declares this parameter itself."""
     return name in OWNED_BY_ROS or name.startswith(QOS_OVERRIDES)

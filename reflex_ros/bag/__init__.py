@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2: what went over ROS, written while it runs and read back for a replay."""
+"""rosbag2 bags: written while the node runs, and read back for a replay."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag while it is written: files of bounded size, each whole up to its last flush.
+"""Write the files of a bag: of bounded size, each complete up to its last flush.
 
 rosbags writes the formats. Its own `Writer` neither flushes on a clock nor splits, so this holds its storage classes
 directly: an MCAP chunk is closed and a sqlite3 transaction committed whenever `flush` is called.
@@ -34,7 +34,7 @@ SUFFIXES = {MCAP: ".mcap", SQLITE3: ".db3"}
 
 
 class _FileName(NamedTuple):
-    """rosbags names a file after its directory; a bag of several files needs a name for each."""
+    """A file name for rosbags, which names a file after its directory; a bag of several files needs one for each."""
 
     directory: Path
     name: str
@@ -44,7 +44,7 @@ class _FileName(NamedTuple):
 
 
 def open_storage(directory: Path, name: str, storage: str) -> McapWriter | Sqlite3Writer:
-    """A new file `<name>.mcap` or `<name>.db3`. Raises OSError or sqlite3.Error."""
+    """Create a file `<name>.mcap` or `<name>.db3`. Raises OSError or sqlite3.Error."""
     place = cast(Path, _FileName(directory, name))
     if storage == MCAP:
         return McapWriter(place, CompressionMode.NONE)
@@ -81,7 +81,7 @@ class PartWriter:
         self.size_bytes = 0
 
     def add(self, topic: str, kind: str, definition: str, digest: str, profiles: Sequence[Qos]) -> None:
-        """Make a topic known before its first message. digest: the type's RIHS01 hash."""
+        """Register a topic before its first message. digest: the type's RIHS01 hash."""
         connection = Connection(
             id=len(self._connections) + 1,
             topic=topic,
@@ -101,7 +101,7 @@ class PartWriter:
         self._connections[topic] = connection
 
     def knows(self, topic: str) -> bool:
-        """Whether `add` was called for a topic."""
+        """Return whether `add` was called for a topic."""
         return topic in self._connections
 
     def write(self, topic: str, time_ns: int, data: bytes | memoryview) -> None:
@@ -115,7 +115,7 @@ class PartWriter:
         self.size_bytes = flush(self._writer)
 
     def close(self, name: str = "") -> Part:
-        """Write index and summary. name: what the file will be called, where that is not what it is called now."""
+        """Write index and summary. name: the file's later name, where it will be renamed."""
         connections = [
             connection._replace(msgcount=self._counts[topic])
             for topic, connection in self._connections.items()
@@ -126,7 +126,7 @@ class PartWriter:
         return part
 
     def abort(self) -> None:
-        """Let go of the file as it is."""
+        """Close the file without index and summary."""
         with suppress(OSError, sqlite3.Error):
             self._writer.abort()
 
@@ -143,7 +143,7 @@ class BagFiles:
         self.flushed = False
 
     def writable(self) -> PartWriter:
-        """The part that the next message belongs to."""
+        """Return the part that the next message belongs to."""
         if self.part is None:
             self.part = PartWriter(self.directory, f"{self.directory.name}_{len(self._parts)}", self._storage)
         return self.part
@@ -163,7 +163,7 @@ class BagFiles:
         save(self.directory, self._parts, self._storage)
 
     def abort(self) -> None:
-        """Let go of the files as they are; a reindex makes them a bag."""
+        """Close the files without index and metadata; a reindex makes them a bag."""
         if self.part is not None:
             self.part.abort()
 

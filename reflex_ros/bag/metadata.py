@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metadata.yaml: what makes files a bag for rosbags and for `ros2 bag`."""
+"""Write metadata.yaml, by which rosbags and `ros2 bag` read files as a bag."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Part:
 
     @property
     def messages(self) -> int:
-        """How many messages are in it."""
+        """The number of messages in it."""
         return sum(connection.msgcount for connection in self.connections)
 
 
 def text(parts: Sequence[Part], storage: str) -> str:
-    """The YAML that stands in the file of a part, without the key around it."""
+    """Return the YAML that is stored in the file of a part, without the key around it."""
     return str(yaml.safe_dump(_information(parts, storage), sort_keys=False))
 
 
 def save(directory: Path, parts: Sequence[Part], storage: str) -> None:
-    """Write metadata.yaml in one step: it is there as a whole or not at all."""
+    """Write metadata.yaml atomically."""
     temporary = directory / f".{FILE}"
     document = {"rosbag2_bagfile_information": _information(parts, storage)}
     temporary.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -73,7 +73,7 @@ def _information(parts: Sequence[Part], storage: str) -> dict[str, Any]:
 
 
 def _topics(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Every topic once, counted over all parts."""
+    """Return every topic once, counted over all parts."""
     counts: dict[str, int] = {}
     first: dict[str, Connection] = {}
     for part in parts:

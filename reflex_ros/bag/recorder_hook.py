@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the node shows what it consumes and sends, so that a bag can have it. Off, it does nothing."""
+"""The node's recorder hook: called with each message consumed and sent, for a bag. Off, it does nothing."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ class RecorderHook(Protocol):
 
     @property
     def recorders(self) -> tuple[Watched, ...]:
-        """What health, metrics and diagnostics are to watch."""
+        """The recorders for health, metrics and diagnostics."""
         ...
 
-    def heard(self, arrival: Arrival) -> None:
-        """An instruction or an episode came in."""
+    def received(self, arrival: Arrival) -> None:
+        """Record an instruction or episode message that was received."""
         ...
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
-        """An inference was made, or failed, of these messages."""
+        """Record an inference, or its failure, with the messages it consumed."""
         ...
 
     def sent(self, topic: str, message: Any) -> None:
-        """A message was published; nobody changes it any more."""
+        """Record a message that was published and does not change any more."""
         ...
 
     def close(self) -> None:
-        """End in order what was begun."""
+        """Finish the recording."""
         ...
 
 
 class _Off:
     recorders: tuple[Watched, ...] = ()
 
-    def heard(self, arrival: Arrival) -> None:
+    def received(self, arrival: Arrival) -> None:
         pass
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
@@ -65,7 +65,7 @@ OFF: RecorderHook = _Off()
 def open_recorder_hook(
     node: Node, settings: Settings, loaded: ServingState, clock_ns: Callable[[], int]
 ) -> RecorderHook:
-    """The bag of one activation, or OFF where none is asked for. Raises ConfigurationError."""
+    """Return the recorder of one activation's bag, or OFF without --record-bag. Raises ConfigurationError."""
     if not settings.record_bag:
         return OFF
     from reflex_ros.bag.topic_types import TRACE, offered_qos

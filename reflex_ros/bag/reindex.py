@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a bag whole that a kill -9 or a full disk cut off: index and summary in its files, and metadata.yaml."""
+"""Reindex a bag that a kill -9 or a full disk cut off: index and summary in its files, and metadata.yaml."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Reindexed:
 
 
 def reindex(directory: Path) -> Reindexed:
-    """Make a bag whole; one that is whole stays as it is but for its metadata.yaml. Raises BagError."""
+    """Reindex a bag; of a complete one only metadata.yaml is written anew. Raises BagError."""
     if not directory.is_dir():
         raise BagError(f"{directory}: is no directory; name the directory of a bag")
     paths = sorted(filter(_is_part, directory.iterdir()), key=_number)
@@ -86,7 +86,7 @@ def _is_part(path: Path) -> bool:
 
 
 def _number(path: Path) -> list[str | int]:
-    """Sorts `_10` after `_9`."""
+    """Return a sort key that puts `_10` after `_9`."""
     return [int(piece) if piece.isdigit() else piece for piece in _DIGITS.split(path.name)]
 
 
@@ -106,7 +106,7 @@ def _part(path: Path, storage: str) -> Part:
 
 
 def _digest(connection: Connection) -> str:
-    """The RIHS01 hash of a type, which an MCAP file does not keep, from the definition, which it does."""
+    """Return the RIHS01 hash of a type from its definition: an MCAP file stores no hash."""
     store = get_typestore(Stores.EMPTY)
     store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
     return store.hash_rihs01(connection.msgtype)
@@ -131,7 +131,7 @@ def _repair_sqlite3(path: Path) -> bool:
 
 
 def _repair_mcap(path: Path) -> bool:
-    """Put a file with chunk indexes and a summary in the place of one without; False where it has them."""
+    """Replace a file without chunk indexes and summary by one with them; return False where it has them."""
     with path.open("r+b") as stream:
         if _has_summary(stream):
             return False
@@ -160,7 +160,7 @@ def _has_summary(stream: BinaryIO) -> bool:
 
 
 def _close_data(stream: BinaryIO) -> bool:
-    """Cut a torn last record off and end the file as the format asks; False where not even the header is whole."""
+    """Cut a torn last record off and end the file as the format requires; return False where the header is incomplete."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if stream.read(len(_MAGIC)) != _MAGIC:

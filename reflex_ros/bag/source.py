@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a recorded bag back as the requests that a replay runs. Needs rosbags, and no ROS."""
+"""Read a recorded bag back as the requests that a replay runs. Needs rosbags, and no ROS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 
 
 def _unreadable(path: Path, error: Exception) -> TraceError:
-    """One sentence. Damaged files raise in rosbags whatever its parsers happen to raise, so nothing can be listed."""
+    """Return the error in one sentence. rosbags' parsers raise arbitrary exceptions on damaged files."""
     said = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
     return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(said).split())[:MESSAGE_LENGTH]}")
 
@@ -89,7 +89,7 @@ class BagSource:
 
     @property
     def fraction(self) -> float:
-        """How much of the bag has been read, 0 to 1; may be asked while iterating."""
+        """The fraction of the bag that has been read, 0 to 1; valid while iterating."""
         return self._read / self._total if self._total else 1.0
 
     def __iter__(self) -> Iterator[Recorded]:
@@ -111,16 +111,16 @@ class BagSource:
 
     @property
     def topics(self) -> dict[str, str]:
-        """Type by topic of everything that was a message; the trace inside never was one."""
+        """Return type by topic of everything that was a message, without the trace inside."""
         inside = {connection.topic for connection in self._trace}
         return {c.topic: c.msgtype for c in self._reader.connections if c.topic not in inside}
 
     def is_own(self, topic: str) -> bool:
-        """True for what the recorded node published under its own name, as `~/action_chunk`."""
+        """Return True for topics that the recorded node published under its own name, as `~/action_chunk`."""
         return any(topic.startswith(each.topic.removesuffix(TRACE)) for each in self._trace)
 
     def messages(self, kinds: Container[str]) -> Iterator[tuple[str, int, bytes]]:
-        """(topic, time in ns, CDR bytes) of every message of these types, in order. Instead of iterating."""
+        """Yield (topic, time in ns, CDR bytes) of every message of these types, in order. Instead of iterating."""
         connections = [c for c in self._reader.connections if c.msgtype in kinds]
         self._total, self._read = sum(connection.msgcount for connection in connections), 0
         try:
@@ -131,7 +131,7 @@ class BagSource:
             raise _unreadable(self.path, error) from error
 
     def request(self, topic: str, time_ns: int, raw: bytes) -> Recorded | None:
-        """The request that a message of the trace inside holds, without its images; None for any other message."""
+        """Return the request that a message of the trace inside holds, without its images; None for any other message."""
         connection = next((c for c in self._trace if c.topic == topic), None)
         if connection is None:
             return None

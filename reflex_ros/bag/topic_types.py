@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag says about its topics: the types with their definitions, and the quality of service."""
+"""Types with their definitions, and quality of service, of a bag's topics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Message:
 
 
 def definitions() -> Typestore:
-    """The standard messages and ours, as they were built."""
+    """Return the standard messages and ours, as they were built."""
     from ament_index_python.packages import get_package_share_directory
 
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -49,7 +49,7 @@ def definitions() -> Typestore:
 
 
 def serialised(message: Any, kind: str, store: Typestore) -> bytes:
-    """The CDR bytes of a message, as long as DDS sends them.
+    """Return the CDR bytes of a message, of the length that DDS sends.
 
     rclpy hands out its whole buffer: up to a fifth more than the message, whatever the memory held, and strict readers
     refuse that.
@@ -63,9 +63,9 @@ def serialised(message: Any, kind: str, store: Typestore) -> bytes:
 
 
 def offered_qos(node: Node) -> OfferedQos:
-    """Asks the graph what the publishers of a topic offer: what `ros2 bag play` is to offer in their place.
+    """Return a function that reads the publishers' QoS of a topic from the graph: `ros2 bag play` offers the same.
 
-    Where the only publisher has gone, as after `ros2 topic pub --once`, what this node asks for serves as well.
+    Where the only publisher has gone, as after `ros2 topic pub --once`, this node's requested QoS is taken.
     """
 
     def ask(topic: str) -> list[Qos]:
@@ -79,7 +79,7 @@ def offered_qos(node: Node) -> OfferedQos:
 
 
 def qos(profile: QoSProfile) -> Qos:
-    """A profile of rclpy as rosbags writes it."""
+    """Return a profile of rclpy as rosbags writes it."""
     return Qos(
         QosHistory(int(profile.history)),
         int(profile.depth),

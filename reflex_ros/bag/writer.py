@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records an activation of the node into a bag, on a thread of its own: what inference consumed and what left."""
+"""Record an activation of the node into a bag, on a thread of its own: messages consumed and published."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class BagRecorder:
 
     @property
     def recorders(self) -> tuple[BagRecorder, ...]:
-        """Itself: there is nothing else to watch."""
+        """The recorder itself."""
         return (self,)
 
     @property
@@ -122,14 +122,14 @@ class BagRecorder:
         files = self._files
         return None if files is None else files.directory
 
-    def heard(self, arrival: Arrival) -> None:
-        """Enqueue a message that says what to do: instruction, episode. A later bag begins with the newest of each."""
+    def received(self, arrival: Arrival) -> None:
+        """Enqueue an instruction or episode message. A later bag begins with the newest of each."""
         message = Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw)
         self._latched[arrival.topic] = message
         self._writer.put(message, len(arrival.raw))
 
     def sent(self, topic: str, message: Any) -> None:
-        """Enqueue a message that the node publishes; nobody may change it any more."""
+        """Enqueue a message that the node publishes; it must not change any more."""
         self._writer.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
@@ -157,7 +157,7 @@ class BagRecorder:
             self._finish_the_unfinished()
 
     def _put(self, messages: Sequence[Message]) -> None:
-        """Write and flush; what a new bag begins with counts as written too."""
+        """Write and flush; return the number of messages written, with those that a new bag begins with."""
         if self._files is None:
             self._files = BagFiles(self._free_name(), self._storage, self._split_bytes)
             messages = [*self._beginning(messages), *messages]
@@ -170,7 +170,7 @@ class BagRecorder:
         self._writer.wrote(len(messages))
 
     def _beginning(self, messages: Sequence[Message]) -> Iterator[Message]:
-        """What a bag begins with: the header of its trace, and the instruction and episode that hold."""
+        """Yield the first messages of a bag: the header of its trace, and the current instruction and episode."""
         record = header_record(
             self._session,
             session_id=self._session_id,
@@ -185,7 +185,7 @@ class BagRecorder:
         yield from (message for topic, message in self._latched.items() if topic not in here)
 
     def _messages(self, item: Message | _Answer) -> Iterator[Message]:
-        """An item of the queue as serialised messages. One that cannot be made is lost alone."""
+        """Yield an item of the queue as serialised messages. One that cannot be serialised is lost alone."""
         try:
             if isinstance(item, _Answer):
                 yield from (Message(a.topic, a.kind, a.received_ns, a.raw) for a in item.fresh)
@@ -224,7 +224,7 @@ class BagRecorder:
         return Message(self._trace_topic, STRING, time_ns, self._types.serialize_cdr(string, STRING))
 
     def _text(self, kind: str) -> tuple[str, str]:
-        """The definition of a type with everything it is made of, and its RIHS01 hash."""
+        """Return the full definition of a type, and its RIHS01 hash."""
         if kind not in self._texts:
             definition, _ = self._types.generate_msgdef(kind, ros_version=2)
             self._texts[kind] = (definition, self._types.hash_rihs01(kind))

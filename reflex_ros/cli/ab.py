@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex ab report`: which of two policies is better, from the traces of both (docs/how-to/two-policies.md)."""
+"""`reflex ab report`: compare two policies by the traces of both (docs/how-to/two-policies.md)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex audit verify|head`: has anybody touched the audit log?"""
+"""`reflex audit verify|head`: verify the hash chain of an audit log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNPROVEN = 3
 def main(argv: list[str] | None = None) -> int:
     """Check a log or print its last hash.
 
-    0 when it is whole and its end is proven, 1 when it is not whole, 2 for a bad command line, 3 when it is whole but
-    nobody said what its end must be.
+    0 when it is intact and its end is proven, 1 when it is not intact, 2 for a bad command line, 3 when it is intact but
+    no expected last hash was given.
     """
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex bag reindex`: make a bag whole that was cut off."""
+"""`reflex bag reindex`: repair a bag that was cut off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reflex_ros.bag.reindex import BagError, reindex
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Reindex a bag. 0 when it is whole now, 1 when it cannot be, 2 for a bad command line."""
+    """Reindex a bag. 0 when it is complete now, 1 when it cannot be repaired, 2 for a bad command line."""
     parser = argparse.ArgumentParser(
         prog="reflex bag", description="Maintain recorded bags.", allow_abbrev=False
     )

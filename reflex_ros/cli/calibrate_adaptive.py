@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex calibrate-adaptive`: measures how early an export's denoise loop may stop (docs/how-to/measure-adaptive-steps.md)."""
+"""`reflex calibrate-adaptive`: measure how early an export's denoise loop may stop (docs/how-to/measure-adaptive-steps.md)."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _embodiment(path: Path, options: argparse.Namespace) -> Embodiment:
 
 
 def _courses(policy: Policy, observations: Iterable[Observation], seeds: int, many: int) -> list[Course]:
-    """One course per observation and start noise; a bar shows how many of the observations are done."""
+    """Return one course per observation and start noise; a bar shows how many of the observations are done."""
     bar, courses = Bar(unit="observations", plain=partial(print, file=sys.stderr, flush=True)), list[Course]()
     try:
         for done, observation in enumerate(observations, start=1):
@@ -153,7 +153,7 @@ def _courses(policy: Policy, observations: Iterable[Observation], seeds: int, ma
 
 
 def _observations(policy: Policy, options: argparse.Namespace) -> tuple[Iterable[Observation], int, str]:
-    """What to measure on, how many there are, and their description."""
+    """Return the observations to measure on, their number, and their description."""
     if options.observations is not None:
         recorded = read_observations(options.observations)
         return recorded, len(recorded), f"{len(recorded)} recorded observations"
@@ -175,7 +175,7 @@ def _observations(policy: Policy, options: argparse.Namespace) -> tuple[Iterable
 
 
 def table(found: Sequence[Candidate], chosen: Candidate | None, bound: float, steps: int) -> str:
-    """One line per threshold and least number of steps, the chosen one marked; patience 1 unless it was chosen."""
+    """Return one line per threshold and least number of steps, the chosen one marked; patience 1 unless it was chosen."""
     lines = ["   threshold  min steps  patience  steps  saved  difference"]
     for one in found:
         if one is not chosen and (one.adaptive.patience > 1 or one.steps == steps):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex calibrate-prefix`: measures how much a picture may change before a kept prefix is of no use (docs/how-to/measure-prefix-threshold.md)."""
+"""`reflex calibrate-prefix`: measure how much an image may change before a cached prefix is invalid (docs/how-to/measure-prefix-threshold.md)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex doctor`: what is right and wrong on this machine, and what to do about it (docs/reference/doctor.md)."""
+"""`reflex doctor`: check this machine and say how to fix what fails (docs/reference/doctor.md)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 def _upgrade(
     parser: argparse.ArgumentParser, files: Sequence[str], options: dict[str, Any], ros_args: Sequence[str]
 ) -> int:
-    """--upgrade FILES. 0 when every file is read, 1 when one needs a command or is refused, 2 for another option."""
+    """Run --upgrade FILES. 0 when every file is read, 1 when one needs a command or is refused, 2 for another option."""
     # only here: it reads recordings, which the other checks never do
     from reflex_ros.cli.doctor_upgrade import judged, report
 
@@ -87,7 +87,7 @@ def _upgrade(
 
 @contextmanager
 def _own_output() -> Iterator[None]:
-    """Whatever libraries print meanwhile goes to standard error: Fast DDS writes its troubles into the JSON otherwise."""
+    """Redirect output of libraries to standard error: Fast DDS writes its errors into the JSON otherwise."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def examined(asked: Given | SettingError, no_ros: bool) -> list[Finding]:
-    """The findings of every check; a bar says which one is at work. asked: the settings, or why there are none."""
+    """Return the findings of every check; a bar shows the running one. asked: the settings, or why there are none."""
     found, bar = list[Finding](), Bar()
     bar.draw(0.0, "checking this machine")
     for finding in checks(asked, no_ros):
@@ -148,7 +148,7 @@ def checks(
     no_ros: bool,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
-    """Every check, the slowest last; the policy cannot be tried where libraries are missing."""
+    """Run every check, the slowest last; the policy cannot be tried where libraries are missing."""
     yield system.python_version()
     libraries = system.packages()
     yield libraries
@@ -176,11 +176,11 @@ def checks(
 
 
 def sound(asked: Given, over_ros: bool) -> Finding:
-    """What `reflex serve` would refuse before it loads anything, but for what other checks look at more closely."""
+    """Report what `reflex serve` would refuse before it loads anything, but for what other checks examine closely."""
     from reflex_core.settings.validation import problems
-    from reflex_ros.preflight import CHECKS, require_door
+    from reflex_ros.preflight import CHECKS, require_interface
 
-    every = CHECKS | {"door": lambda settings: require_door(settings, over_ros)}
+    every = CHECKS | {"interface": lambda settings: require_interface(settings, over_ros)}
     wrong = [str(error) for name, error in problems(asked.settings, every) if name not in SEEN_CLOSELY]
     if wrong:
         return Finding("settings", FAIL, "; ".join(wrong), "correct what the sentence names")
@@ -189,14 +189,14 @@ def sound(asked: Given, over_ros: bool) -> Finding:
 
 
 def written_to(settings: Settings) -> dict[str, str]:
-    """The directories that serving would write to, by their flags."""
+    """Return the directories that serving would write to, by their flags."""
     from reflex_core.settings.validation import written_to as by_name
 
     return {"--" + name.replace("_", "-"): directory for name, directory in by_name(settings).items()}
 
 
 def http(settings: Settings) -> Iterator[Finding]:
-    """The port, and whether the address may be listened on."""
+    """Check the port, and whether the address may be listened on."""
     from reflex_ros.sidecar.auth import VARIABLE, check_address, read_key
 
     yield system.port(settings.host, settings.port)
@@ -213,7 +213,7 @@ def http(settings: Settings) -> Iterator[Finding]:
 
 
 def served(settings: Settings, drives: bool) -> Iterator[Finding]:
-    """Export, safety configuration, policy and robot. drives: over ROS."""
+    """Check export, safety configuration, policy and robot. drives: over ROS."""
     from reflex_core.doctor.export_files import export
     from reflex_core.doctor.served_policy import policy, safety
 
@@ -231,7 +231,7 @@ def served(settings: Settings, drives: bool) -> Iterator[Finding]:
 
 
 def exports_of(settings: Settings) -> dict[str, Path]:
-    """The exports that would be loaded, by what tells them apart. Raises ConfigurationError."""
+    """Return the exports that would be loaded, by slot. Raises ConfigurationError."""
     two = {" a": settings.policy_a, " b": settings.policy_b}
     named = {label: name for label, name in two.items() if name} or {"": settings.export_dir}
     shadow = {" shadow": settings.shadow_policy} if settings.shadow_policy else {}
@@ -239,12 +239,12 @@ def exports_of(settings: Settings) -> dict[str, Path]:
 
 
 def document(found: Sequence[Finding]) -> str:
-    """{"level": the worst, "findings": [{name, level, said, do}]} as JSON."""
+    """Return {"level": the worst, "findings": [{name, level, said, do}]} as JSON."""
     return json.dumps({"level": worst(found), "findings": [asdict(finding) for finding in found]}, indent=1)
 
 
 def show(found: Sequence[Finding]) -> None:
-    """For people: a table on a terminal with rich, else plain lines, the way out below its finding."""
+    """Print for people: a table on a terminal with rich, else plain lines, each remedy below its finding."""
     counts = {level: sum(finding.level == level for finding in found) for level in LEVELS}
     last = f"{counts[OK]} ok, {counts[WARN]} warnings, {counts[FAIL]} failures"
     rows = [
@@ -258,7 +258,7 @@ def show(found: Sequence[Finding]) -> None:
 
 
 def table(found: Sequence[Finding]) -> list[str]:
-    """One line per finding, its way out below it."""
+    """Return one line per finding, its remedy below it."""
     lines = plain_table([(WORDS[finding.level], finding.name, finding.said) for finding in found])
     indent = 4 + 2 + max((len(finding.name) for finding in found), default=0) + 2
     return [
@@ -278,7 +278,7 @@ def show_calibration(cache: str, as_json: bool) -> int:
 
 
 def calibration_table(found: Mapping[str, Any]) -> str:
-    """One block per robot and export: what was chosen, what it took, and whether it still holds."""
+    """Return one block per robot and export: what was chosen, its latency, and whether it is still valid."""
     lines = [f"{found['path']}: {found['problem'] or 'schema version 1'}"]
     for key, entry in found["entries"].items():
         quality = entry["measurement_quality"]

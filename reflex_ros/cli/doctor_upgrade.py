@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex doctor --upgrade FILES`: what becomes of files that an earlier version made (docs/how-to/upgrade.md)."""
+"""`reflex doctor --upgrade FILES`: check files of an earlier version (docs/how-to/upgrade.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_CHARACTERS = 2000  # of a sentence: they name files, keys and values of oth
 
 
 def judged(paths: Sequence[str], robot: Mapping[str, object], ros_args: Sequence[str]) -> list[Judgement]:
-    """Return a judgement per file; a bar says which one is being read.
+    """Return a judgement per file; a bar shows which one is being read.
 
     robot: the settings that name one. ros_args: may rename the node that a parameter file is for.
     """
@@ -47,7 +47,7 @@ def report(found: Sequence[Judgement], as_json: bool) -> int:
 
 
 def show(found: Sequence[Judgement]) -> None:
-    """For people: a table on a terminal with rich, else plain lines, the way out and the notes below each file."""
+    """Print for people: a table on a terminal with rich, else plain lines, remedy and notes below each file."""
     counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
     last = f"{counts[READ]} read, {counts[COMMAND]} need a command, {counts[REFUSED]} refused"
     rows = [(WORDS[one.verdict], one.kind or "unknown", "\n".join(_lines(one))) for one in found]
@@ -63,7 +63,7 @@ def show(found: Sequence[Judgement]) -> None:
 
 
 def _lines(one: Judgement) -> list[str]:
-    """The file and what was seen, the way out, and a line per note; whatever others wrote in them is harmless."""
+    """Return the file with its judgement, the remedy, and a line per note; untrusted text in them is escaped."""
     said = one.said if one.said.startswith(one.path) else f"{one.path}: {one.said}"
     lines = [said, *([f"-> {one.do}"] if one.do else []), *(f"   {note}" for note in one.notes)]
     return [escaped(line, MOST_CHARACTERS) for line in lines]

@@ -90,7 +90,7 @@ def _seal(options: argparse.Namespace) -> int:
 
 
 def _observation(policy: Policy, folder: Path | None) -> tuple[Observation, str]:
-    """What the chunk is made of, and its description."""
+    """Return the observation for the fixture's chunk, and its description."""
     if folder is None:
         return policy.canary(), "a plain grey picture"
     name, observation = next(iter(named_observations(folder).items()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex guard init|check`: a safety configuration from a robot's description, and what one comes to."""
+"""`reflex guard init|check`: write a safety configuration from a robot's description, and check one."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _document(joints: list[UrdfJoint], margin: float, where: Path) -> dict[str, 
 
 
 def _write(path: Path, document: dict[str, object], *, force: bool) -> None:
-    """Whole or not at all: half a safety file must not exist."""
+    """Write atomically: half a safety file must not exist."""
     if path.exists() and not force:
         raise ConfigurationError(f"{path}: is there already: give another --output, or --force to replace it")
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]

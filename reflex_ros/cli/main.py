@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex serve|replay|doctor`."""
+"""`reflex`: run a sub-command."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _imported(name: str) -> Any:
-    """The module; Ctrl-C meanwhile ends the process at once: an import that is cut off ends in any exception at all."""
+    """Import a module; Ctrl-C meanwhile ends the process at once, as an interrupted import may raise any exception."""
     if threading.current_thread() is not threading.main_thread():
         return import_module(name)
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex replay`: runs the requests of a trace against a policy and compares the answers (docs/reference/replay.md)."""
+"""`reflex replay`: run the requests of a trace against a policy and compare the answers (docs/reference/replay.md)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _done(options: argparse.Namespace, plan: Plan, ros_args: Sequence[str]) -> i
 
 
 def _drop_output() -> None:
-    """What is still to be written goes nowhere, else closing it complains again."""
+    """Discard buffered output, else closing the stream raises again."""
     with suppress(OSError):  # a stream that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -105,7 +105,7 @@ def _open_bag(path: Path) -> Source:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    """--no-replay: say what is in the trace."""
+    """Run --no-replay: print the contents of the trace."""
     with open_source(options.trace, _open_bag) as source, _report(options, source.header) as report:
         out = _out(options)
         _head(options, source.header, out)
@@ -134,7 +134,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _ending(source: Source) -> str:
-    """Whether a trace ended in order; bags have no footer to tell by."""
+    """Return how a trace ended; bags have no footer that shows it."""
     if not hasattr(source, "footer"):
         return ""
     return " (with footer)" if source.footer is not None and not source.damage else " (without footer)"
@@ -182,11 +182,11 @@ def _run(
     _warn(notes, out)
     status = _status(options, plan, source, totals, broken)
     if report is not None:
-        told: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "trace_file": str(options.trace), "model": str(options.model), "model_b": _text(options.model_b),
             "exit_code": status, "warnings": [*_of_targets(targets), *notes], "error": _text(broken),
         }  # fmt: skip
-        report.finish(summary_document(totals, plan, **told))
+        report.finish(summary_document(totals, plan, **facts))
     if broken is not None:
         return _refused(broken, status)
     if status == TRACE_ERROR and totals.compared == 0:
@@ -199,7 +199,7 @@ def _run(
 def _status(
     options: argparse.Namespace, plan: Plan, source: Source, totals: Totals, broken: TraceError | None
 ) -> int:
-    """A trace that cannot be read on outranks a difference, a difference outranks a torn end."""
+    """Return the exit status: an unreadable trace outranks a difference, a difference outranks a torn end."""
     if broken is not None:
         return TRACE_ERROR
     if failed(totals, plan):
@@ -212,7 +212,7 @@ def _status(
 def _targets(
     options: argparse.Namespace, header: Mapping[str, Any], images: ImageFiles | None, out: Any
 ) -> dict[str, PolicyTarget]:
-    """The policies by slot, "" for all others; only what slot b answered can go to another export."""
+    """Return the policies by slot, "" for all others; only requests of slot b can go to another export."""
     wanted = Wanted(
         options.model, options.device, options.embodiment, options.custom_embodiment_config, options.seed,
         images=images,
@@ -232,7 +232,7 @@ def _targets(
 
 
 def _of_targets(targets: Mapping[str, PolicyTarget]) -> list[str]:
-    """What is not as it was recorded, each sentence once."""
+    """Return differences from the recorded set-up, each sentence once."""
     return list(dict.fromkeys(note for target in targets.values() for note in target.notes))
 
 
@@ -273,13 +273,13 @@ def _text(value: object) -> str | None:
 
 
 def _out(options: argparse.Namespace) -> Any:
-    """Where people read: standard output, unless the report goes there."""
+    """Return the stream for people: standard output, unless the report goes there."""
     return sys.stderr if options.output == STDOUT else sys.stdout
 
 
 @contextmanager
 def _report(options: argparse.Namespace, header: Mapping[str, Any]) -> Iterator[Report | None]:
-    """The report, if one is wanted. A file gets its name when it is whole. Raises TraceError if it cannot be written."""
+    """Open the report, if requested. A file gets its name when it is complete. Raises TraceError if it cannot be written."""
     if not options.output:
         yield None
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `reflex replay` prints: the header, a line per request, the summary, a bar on a terminal."""
+"""Terminal output of `reflex replay`: the header, a line per request, the summary, a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ JOINTS_SHOWN = 3
 
 
 def printable(text: str) -> str:
-    """Without control characters, which a trace could use to rewrite a terminal."""
+    """Return text without control characters, which a trace could use to rewrite a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def shown(value: object) -> str:
-    """A value from a trace as it may stand on a terminal, and not too long."""
+    """Return a value from a trace safe for a terminal, and not too long."""
     text = printable(str(value))
     return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
 
 
 def header_lines(header: Mapping[str, Any]) -> Iterator[str]:
-    """What the trace says about where it was made."""
+    """Yield lines about the software, model and machine that recorded the trace."""
     for key in HEADER_KEYS:
         yield f"  {key}: {shown(header.get(key, ''))}"
     redaction = header.get("redaction")
@@ -86,7 +86,7 @@ def _latency_words(latency: LatencyDiff) -> str:
 
 
 def summary_lines(totals: Totals, plan: Plan) -> Iterator[str]:
-    """Counts per mode and slot, medians, and what was left out."""
+    """Yield counts per mode and slot, medians, and what was left out."""
     everything = totals.everything
     yield "Summary:"
     yield f"  replayed: {everything.diffed}"
@@ -130,7 +130,7 @@ def _worst(tally: Tally) -> str:
 
 
 def _power(value: float) -> str:
-    """1e-3, as people write it."""
+    """Return a power of ten as people write it: 1e-3."""
     mantissa, exponent = f"{value:e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

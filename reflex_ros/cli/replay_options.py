@@ -22,7 +22,7 @@ USUAL = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the user does not write of USUAL is None: --publish has no use for it."""
+    """Return the parser. Options of USUAL that the user does not give are None: --publish does not use them."""
     parser = argparse.ArgumentParser(
         prog="reflex replay",
         description="Run recorded requests against a policy and compare the results.",
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plan_of(options: argparse.Namespace, ros_args: Sequence[str]) -> Plan:
-    """What to compare. Raises ValueError for options that do not go together, or that are no such numbers."""
+    """Return what to compare. Raises ValueError for options that exclude each other, or numbers out of range."""
     replay_publish.check(options, ros_args)
     for name, value in USUAL.items():
         if getattr(options, name) is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex replay --publish`: a recording onto the ROS topics, for a node that runs beside it (docs/how-to/play-onto-topics.md)."""
+"""`reflex replay --publish`: play a recording onto the ROS topics, for a separate node (docs/how-to/play-onto-topics.md)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USUAL = {"rate": 1.0, "clock": False, "wait_s": PATIENCE_S, "with_controller": F
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of --publish. What the user does not write is None."""
+    """Add the flags of --publish. Those that the user does not give are None."""
     group = parser.add_argument_group("onto ROS topics", f"what follows {ROS_ARGS} goes to rclpy")
     add = group.add_argument
     add(
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace, ros_args: Sequence[str]) -> None:
-    """Fill in what is usual. Raises ValueError for options without use, with --publish or without, or no numbers."""
+    """Fill in defaults. Raises ValueError for options without effect, with --publish or without, or invalid numbers."""
     if not options.publish:
         unused = [*_given(options, ONLY_WITH), *([ROS_ARGS] if len(ros_args) > 1 else [])]
         if unused:
@@ -72,14 +72,14 @@ def check(options: argparse.Namespace, ros_args: Sequence[str]) -> None:
 
 
 def _given(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
-    """The flags among these that the user wrote."""
+    """Return the flags among these that the user gave."""
     values = ((name, getattr(options, name, None)) for name in names)
     written = (name for name, value in values if not (value is None or value is False or value == ""))
     return [f"--{name.replace('_', '-')}" for name in written]
 
 
 def publish(options: argparse.Namespace, ros_args: Sequence[str], open_bag: Callable[[Path], Source]) -> int:
-    """Play it. Returns the exit status; raises TraceError, or ConfigurationError where nobody listens.
+    """Play it and return the exit status. Raises TraceError, or ConfigurationError where no node subscribes.
 
     ConfigurationError also where it would be mixed with a live robot, or move one.
     """
@@ -109,7 +109,7 @@ def publish(options: argparse.Namespace, ros_args: Sequence[str], open_bag: Call
 
 
 def _recording(options: argparse.Namespace, source: Source, images: ImageFiles | None) -> Recording:
-    """Raises TraceError where there is nothing to play."""
+    """Return the recording to play. Raises TraceError where there is nothing to play."""
     if isinstance(source, TraceReader):
         from reflex_ros.playing.traces import TraceRecording
 
@@ -123,7 +123,7 @@ def _recording(options: argparse.Namespace, source: Source, images: ImageFiles |
 
 
 def _joint_names(options: argparse.Namespace) -> tuple[str, ...]:
-    """Of the robot that the command line names; empty where it names none."""
+    """Return the joint names of the robot that the command line names; empty where it names none."""
     if options.custom_embodiment_config:
         return load_embodiment(Path(options.custom_embodiment_config)).joint_names
     return load_preset(options.embodiment).joint_names if options.embodiment else ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a sub-command that say which robot an export is for."""
+"""Options of sub-commands that select the robot of an export."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reflex_core.robot.presets import load_embodiment, load_preset
 
 
 def add_robot(parser: argparse.ArgumentParser) -> None:
-    """--embodiment or --custom-embodiment-config, not both."""
+    """Add --embodiment and --custom-embodiment-config, which exclude each other."""
     robot = parser.add_mutually_exclusive_group()
     robot.add_argument("--embodiment", help="preset of the robot; default: the export's own embodiment.json")
     robot.add_argument("--custom-embodiment-config", type=Path, help="embodiment JSON file of the robot")
 
 
 def robot_of(path: Path, options: argparse.Namespace) -> Embodiment | None:
-    """The robot of the options, else that of the export in `path`; None without any. Raises EmbodimentError."""
+    """Return the robot of the options, else that of the export in `path`; None without any. Raises EmbodimentError."""
     if options.custom_embodiment_config:
         return load_embodiment(options.custom_embodiment_config)
     if options.embodiment:

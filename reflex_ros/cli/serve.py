@@ -21,7 +21,7 @@ from reflex_ros.console.ros_args import ROS_ARGS, split_ros_args
 from reflex_ros.console.stop_signals import stop_on_signals
 from reflex_ros.console.terminal import watched
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.preflight import require_door, require_sound
+from reflex_ros.preflight import require_interface, require_sound
 from reflex_ros.settings_sources import Given, given
 from reflex_ros.sidecar.cloud_client import connect_cloud
 from reflex_ros.sidecar.server import Sidecar
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM. 0: asked to stop; 1: it could not serve; 2: a bad option."""
+    """Serve until SIGINT or SIGTERM. 0: stopped by a signal; 1: it could not serve; 2: a bad option."""
     own, ros_args = split_ros_args(sys.argv[1:] if argv is None else argv)
     options = parse(_parser(), own)
     no_ros, config = bool(options.pop("no_ros")), options.pop("config")
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = given(options, ros_args, config)
         settings, over_ros = found.settings, not no_ros and _rclpy_is_there()
-        require_door(settings, over_ros)
+        require_interface(settings, over_ros)
         # without autostart somebody may still set parameters before configure
         if settings.autostart or not over_ros:
             require_sound(settings)
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def unused(found: Given) -> list[str]:
-    """A line for whatever was given to ROS alone, wherever it stands, and counts for nothing without it."""
+    """Return a line for each setting that applies to ROS alone and has no effect without it."""
     lines = [f"what follows {ROS_ARGS} is used for settings alone"] if found.ros_args else []
     if found.ros_parameters:
         names = escaped(", ".join(sorted(found.ros_parameters)), 300)
@@ -111,7 +111,7 @@ def _refuse(error: ReflexError, status: int) -> int:
 
 
 def serve_http(settings: Settings) -> int:
-    """The engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
+    """Run the engine and its sidecar, without ROS, until SIGINT or SIGTERM."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

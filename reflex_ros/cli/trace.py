@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex trace export`: a dataset to train with, from traces or bags with pictures (docs/how-to/export-a-dataset.md)."""
+"""`reflex trace export`: write a training dataset from traces or bags with images (docs/how-to/export-a-dataset.md)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes whose instruction does not say which block is meant, and when one of them counts as reached."""
+"""Scenes with an ambiguous instruction, and when one of them counts as reached."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ CLEAR, ANY, TWINS = "names one block", "names no block", "names two blocks"
 
 
 def names_one(scene: Scene) -> Scene:
-    """The scene as it is."""
+    """Return the scene unchanged."""
     return scene
 
 
 def names_none(scene: Scene) -> Scene:
-    """The same scene with an instruction that leaves the choice open."""
+    """Return the same scene with an instruction that leaves the choice open."""
     return replace(scene, instruction=ANY_BLOCK)
 
 
 def names_two(scene: Scene) -> Scene:
-    """The same scene with the block after the named one in its colour: the instruction now fits both."""
+    """Return the same scene with the block after the named one in its colour: the instruction now fits both."""
     blocks = list(scene.blocks)
     other = (scene.target_index + 1) % BLOCK_COUNT
     blocks[other] = replace(blocks[other], colour=scene.target_colour)
@@ -37,7 +37,7 @@ TASKS: Mapping[str, Callable[[Scene], Scene]] = {CLEAR: names_one, ANY: names_no
 
 
 def reached_one_of_them(scene: Scene, end_effector_m: NDArray[np.float64]) -> bool:
-    """True when the nearest block is one that the instruction allows and its hover point is within the success distance."""
+    """Return True when the nearest block is one that the instruction allows and its hover point is within the success distance."""
     distances = distances_m(scene, end_effector_m)
     nearest = int(np.argmin(distances))
     allowed = scene.instruction == ANY_BLOCK or scene.blocks[nearest].colour == scene.target_colour

@@ -17,7 +17,7 @@ VELOCITY_LIMIT_RAD_S = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 
 
 def build_model() -> Any:
-    """Returns the mujoco.MjModel of the scene; the meshes are read from this package's assets."""
+    """Return the mujoco.MjModel of the scene; the meshes are read from this package's assets."""
     assets = resources.files("reflex_ros.demo") / "assets"
     spec = mujoco.MjSpec.from_string(
         (assets / "scene.xml").read_text(encoding="utf-8"),
@@ -63,20 +63,20 @@ class Arm:
         self._until_s = 0.0
 
     def reset(self, scene: Scene) -> None:
-        """Puts the arm at rest in the scene's start pose and the blocks in their places."""
+        """Put the arm at rest in the scene's start pose and the blocks in their places."""
         mujoco.mj_resetData(self._model, self._data)
         self.place_blocks(scene)
         self._until_s = 0.0
         self.set_joints(scene.start_joints_rad)
 
     def place_blocks(self, scene: Scene) -> None:
-        """Moves the blocks to where the scene has them; the arm goes on as it was. Seen from the next step on."""
+        """Move the blocks to where the scene has them; the arm goes on as it was. Seen from the next step on."""
         for geom, block in zip(self._block_geoms, scene.blocks, strict=True):
             self._model.geom_pos[geom, :2] = (block.x_m, block.y_m)
             self._model.geom_rgba[geom] = (*COLOURS[block.colour], 1.0)
 
     def set_joints(self, joints_rad: ArrayLike) -> None:
-        """Teleports the arm to 7 joint angles in rad, clipped to the joint limits, at rest."""
+        """Teleport the arm to 7 joint angles in rad, clipped to the joint limits, at rest."""
         self._command = self._clip(joints_rad)
         self._data.qpos[self._position_index] = self._command
         self._data.qvel[:] = 0.0
@@ -84,7 +84,7 @@ class Arm:
         mujoco.mj_forward(self._model, self._data)
 
     def step(self, command_rad: ArrayLike, duration_s: float) -> None:
-        """Advances the physics by `duration_s` while the command moves linearly to `command_rad` (7, rad)."""
+        """Advance the physics by `duration_s` while the command moves linearly to `command_rad` (7, rad)."""
         target = self._clip(command_rad)
         steps = self._steps_until(duration_s)
         if steps == 0:
@@ -110,7 +110,7 @@ class Arm:
 
     @property
     def end_effector_m(self) -> NDArray[np.float64]:
-        """[3] position between the finger tips, in the robot base frame."""
+        """Return the position between the finger tips, shape (3,) in m, in the robot base frame."""
         return np.array(self._data.site_xpos[self._site])
 
     @property
@@ -121,7 +121,7 @@ class Arm:
     def image(
         self, camera: str = "policy", width: int | None = None, height: int | None = None
     ) -> NDArray[np.uint8]:
-        """Returns uint8 [height, width, 3] RGB of the camera `policy` or `view`; square by default."""
+        """Return uint8 [height, width, 3] RGB of the camera `policy` or `view`; square by default."""
         if self._renderer is None:
             self._renderer = CameraRenderer(self._model)
         return self._renderer.render(
@@ -129,15 +129,15 @@ class Arm:
         )
 
     def distance_m(self, scene: Scene) -> float:
-        """Distance from the end effector to the point above the named block."""
+        """Return the distance in m from the end effector to the point above the named block."""
         return float(distances_m(scene, self.end_effector_m)[scene.target_index])
 
     def reached(self, scene: Scene) -> bool:
-        """The scene's success rule, now."""
+        """Return whether the scene's success rule holds now."""
         return is_reached(scene, self.end_effector_m)
 
     def close(self) -> None:
-        """Frees the OpenGL context; the arm can still be stepped."""
+        """Free the OpenGL context; the arm can still be stepped."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded episodes over ROS topics, watched by a subscriber that is neither robot nor policy."""
+"""Run seeded episodes over ROS topics, monitored by a subscriber that is neither robot nor policy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Episode:
-    """What an episode came to. Medians are over its chunks and None when the policy sent none."""
+    """The result of an episode. Medians are over its chunks and None when the policy sent none."""
 
     episode_id: str
     seed: int
@@ -55,7 +55,7 @@ class Episode:
 
 
 def chunk_fault(chunk: ActionChunk) -> str:
-    """Why an ActionChunk is not well-formed, in one sentence; empty when it is."""
+    """Return why an ActionChunk is not well-formed, in one sentence; empty when it is."""
     if tuple(chunk.names) != JOINT_NAMES or chunk.action_dim != len(JOINT_NAMES):
         return f"Expected one column for each of {', '.join(JOINT_NAMES)}, got {', '.join(chunk.names)}."
     if len(chunk.data) != chunk.horizon * chunk.action_dim or chunk.horizon == 0:
@@ -72,7 +72,7 @@ def chunk_fault(chunk: ActionChunk) -> str:
 
 
 class Watch:
-    """Collects what the policy node publishes and tells it of episodes and instructions."""
+    """Collect what the policy node publishes, and publish episodes and instructions to it."""
 
     def __init__(self, participant: Participant) -> None:
         self.chunks: list[ActionChunk] = []
@@ -86,9 +86,9 @@ class Watch:
         self._episode = node.create_publisher(String, "episode", LATCHED)
 
     def connect(self, seed: int) -> None:
-        """Waits until a chunk has gone all the way: camera to policy, policy to robot and to this program.
+        """Wait until a chunk has gone all the way: camera to policy, policy to robot and to this program.
 
-        DDS takes up to some seconds to match everybody, which belongs to no episode.
+        DDS takes up to some seconds to match all endpoints, which belongs to no episode.
         """
         participant = self._participant
         participant.set_parameters("robot", {"scene_seed": seed})
@@ -102,12 +102,12 @@ class Watch:
             participant.spin_until(heard, what, CONNECT_TIMEOUT_S)
 
     def begin(self, episode_id: str, instruction: str) -> None:
-        """Starts an episode; the instruction goes first so that no chunk of it follows the old one."""
+        """Start an episode; the instruction goes first so that no chunk of it follows the old one."""
         self._instruction.publish(String(data=instruction))
         self._episode.publish(String(data=episode_id))
 
     def of_episode(self, episode_id: str) -> list[ActionChunk]:
-        """The chunks of one episode, in the order of their arrival."""
+        """Return the chunks of one episode, in the order of their arrival."""
         return [chunk for chunk in self.chunks if chunk.episode_id == episode_id]
 
     def _on_chunk(self, chunk: ActionChunk) -> None:
@@ -123,7 +123,7 @@ class Watch:
 def run_episode(
     participant: Participant, watch: Watch, seed: int, on_score: Callable[[Moment], None]
 ) -> Episode:
-    """Resets the robot to the scene of `seed`, tells the policy, waits for the arm or the time limit.
+    """Reset the robot to the scene of `seed`, instruct the policy, and wait for the arm or the time limit.
 
     `on_score` is called several times a second and at the end.
     """

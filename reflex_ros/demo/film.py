@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes episodes as an animated WebP or GIF: the arm, the instruction above it, time and distance below."""
+"""Write episodes as an animated WebP or GIF: the arm, the instruction above it, time and distance below."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUALITY = 60  # of WebP, 1 to 100
 
 @dataclass(frozen=True)
 class Take:
-    """One episode and its pictures in the order of time."""
+    """One episode and its images in the order of time."""
 
     episode: Episode
     pictures: Sequence[Picture]
@@ -55,7 +55,7 @@ def write(path: Path, takes: Sequence[Take]) -> None:
 
 
 def durations_ms(pictures: Sequence[Picture]) -> list[int]:
-    """How long each picture of an episode is shown, in ms: until the next one was taken."""
+    """Return how long each image of an episode is shown, in ms: until the next one was taken."""
     times_s = [picture.moment.time_s for picture in pictures]
     steps = [round(1000 * (later - earlier)) for earlier, later in pairwise(times_s)]
     return [max(step, 1) for step in steps] + [LAST_FRAME_MS] * bool(pictures)
@@ -78,7 +78,7 @@ def draw(episode: Episode, picture: Picture) -> Pixels:
 
 
 def _shortened(text: str, width: int) -> str:
-    """The text, or as much of its beginning as fits into `width` pixels."""
+    """Return the text, or as much of its beginning as fits into `width` pixels."""
     if cv2.getTextSize(text, FONT, SIZE, 1)[0][0] <= width:
         return text
     while cv2.getTextSize(f"{text} ...", FONT, SIZE, 1)[0][0] > width:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What launch/demo.launch.py decides: the parameters of robot and policy node, and how they are wired."""
+"""Logic of launch/demo.launch.py: the parameters of robot and policy node, and their remappings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reflex_ros.demo.scene import make_scene
 # name, default, description
 ARGUMENTS = (
     ("scene_seed", "9015", "Which blocks lie where on the table."),
-    ("instruction", "", "What the arm is told; empty: what the scene asks for."),
+    ("instruction", "", "The instruction for the arm; empty: that of the scene."),
     ("pictures_dir", "", "Folder that the service /robot/save_picture writes to; empty: it refuses."),
     ("port", "8000", "Port of the HTTP sidecar."),
 )
@@ -23,7 +23,7 @@ ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of the two nodes, and the policy node's topics that get other names."""
+    """Parameters of the two nodes, and the remappings of the policy node's topics."""
 
     robot: dict[str, int | str]
     policy: dict[str, Value]
@@ -31,7 +31,7 @@ class Plan:
 
 
 def plan(texts: Mapping[str, str]) -> Plan:
-    """The plan for launch arguments as text. Raises SettingError naming the argument that is not right."""
+    """Return the plan for launch arguments as text. Raises SettingError naming the invalid argument."""
     try:
         seed = int(texts["scene_seed"])
     except ValueError as error:

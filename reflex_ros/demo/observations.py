@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the policy sees and feels in simulated scenes, without ROS: for measurements on the embedded policy."""
+"""Observations from simulated scenes, without ROS: for measurements on the embedded policy."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ALONG_THE_WAY = (24, 49)
 
 
 def look(arm: Arm, scene: Scene, camera: str) -> Observation:
-    """What the camera sees now, the joint angles (7,) float32 in rad, and the scene's instruction."""
+    """Return the camera's image now, the joint angles (7,) float32 in rad, and the scene's instruction."""
     pixels = arm.image()
     frame = Frame(pixels, "rgb8", pixels.shape[0], pixels.shape[1])
     return Observation({camera: frame}, arm.joint_positions_rad.astype(np.float32), scene.instruction)
 
 
 def scene_observations(policy: Policy, count: int) -> Iterator[Observation]:
-    """Three of each scene and task: at the start, halfway and at the end of the policy's own chunk.
+    """Yield three of each scene and task: at the start, halfway and at the end of the policy's own chunk.
 
     Raises ObservationError when the policy takes other inputs than this arm has.
     """

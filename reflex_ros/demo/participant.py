@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A third program on the demo's topics: calls the robot's services and listens to robot and policy."""
+"""A third program on the demo's topics: it calls the robot's services and subscribes to robot and policy."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class Participant:
         rclpy.shutdown(context=self.context)
 
     def spin_for(self, duration_s: float) -> None:
-        """Handles messages for `duration_s`."""
+        """Handle messages for `duration_s`."""
         deadline_s = time.monotonic() + duration_s
         while (left_s := deadline_s - time.monotonic()) > 0.0:
             self._executor.spin_once(timeout_sec=min(left_s, SPIN_PERIOD_S))
         self._alarm()
 
     def spin_until(self, condition: Condition, what: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Handles messages until the condition holds. Raises DemoError naming `what` was waited for."""
+        """Handle messages until the condition holds. Raises DemoError naming `what` was waited for."""
         deadline_s = time.monotonic() + timeout_s
         while not condition():
             self._alarm()
@@ -66,11 +66,11 @@ class Participant:
             self._executor.spin_once(timeout_sec=SPIN_PERIOD_S)
 
     def trigger(self, service: str) -> dict[str, Any]:
-        """Calls a std_srvs/Trigger whose message is JSON. Raises DemoError with its message if it refuses."""
+        """Call a std_srvs/Trigger whose message is JSON. Raises DemoError with its message if it refuses."""
         return dict(json.loads(self.call(service)))
 
     def call(self, service: str) -> str:
-        """Calls a std_srvs/Trigger and returns its message. Raises DemoError with it if it refuses."""
+        """Call a std_srvs/Trigger and returns its message. Raises DemoError with it if it refuses."""
         client = self._triggers.get(service)
         if client is None:
             client = self._triggers[service] = self.node.create_client(Trigger, service)
@@ -81,7 +81,7 @@ class Participant:
         return str(answer.message)
 
     def set_parameters(self, node_name: str, values: Mapping[str, bool | int | float | str]) -> None:
-        """Sets parameters of another node. Raises DemoError when it refuses one."""
+        """Set parameters of another node. Raises DemoError when it refuses one."""
         client = self._parameters.get(node_name)
         if client is None:
             client = self.node.create_client(SetParameters, f"{node_name}/set_parameters")

@@ -31,7 +31,7 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True)
 class Child:
-    """A running process, leader of its own process group, and the file that holds what it says."""
+    """A running process, leader of its own process group, and the file with its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -39,7 +39,7 @@ class Child:
 
 
 def start(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Child:
-    """Starts a process that the kernel ends if this one is killed."""
+    """Start a process that the kernel ends if this one is killed."""
     libc = ctypes.CDLL(None)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def start(name: str, command: Sequence[str], log: Path, environment: Mapping[str
 
 
 def check_alive(children: Sequence[Child]) -> None:
-    """Raises DemoError when one of the children has ended."""
+    """Raise DemoError when one of the children has ended."""
     for child in children:
         status = child.process.poll()
         if status is not None:
@@ -64,7 +64,7 @@ def check_alive(children: Sequence[Child]) -> None:
 
 
 def stop(children: Sequence[Child]) -> list[str]:
-    """Ends every child with its descendants: SIGINT, then SIGKILL. Returns a sentence per unclean end."""
+    """End every child with its descendants: SIGINT, then SIGKILL. Return a sentence per unclean end."""
     complaints = []
     running = [child for child in children if child.process.poll() is None]
     for child in running:
@@ -85,14 +85,14 @@ def stop(children: Sequence[Child]) -> list[str]:
 
 
 def tail(path: Path, lines: int = 25) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     with contextlib.suppress(OSError):
         return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     return ""
 
 
 def ros_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """`base` with what the demo's processes need to find each other and nobody else; what is set stays."""
+    """Return `base` with variables by which the demo's processes discover only each other; variables that are set stay."""
     wanted = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **launch_args.environment(base)}
     if "ROS_DOMAIN_ID" not in base:
         wanted["ROS_DOMAIN_ID"] = str(free_domain())
@@ -100,7 +100,7 @@ def ros_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_domain() -> int:
-    """A ROS domain id from 1 to 101 in which no other program of this machine takes part."""
+    """Return a ROS domain id from 1 to 101 in which no other program of this machine takes part."""
     first = os.getpid() % DOMAINS
     for offset in range(DOMAINS):
         domain = 1 + (first + offset) % DOMAINS
@@ -110,12 +110,12 @@ def free_domain() -> int:
 
 
 def domain_is_free(domain: int) -> bool:
-    """True when no program of this machine takes part in the domain."""
+    """Return True when no program of this machine takes part in the domain."""
     return not any(_udp_port_taken(discovery_port(domain, participant)) for participant in range(PROBED))
 
 
 def discovery_port(domain: int, participant: int) -> int:
-    """The UDP port on which the n-th participant of a domain on this machine is found (DDSI-RTPS 9.6.1.1)."""
+    """Return the UDP port on which the n-th participant of a domain on this machine is found (DDSI-RTPS 9.6.1.1)."""
     return 7410 + 250 * domain + 2 * participant
 
 
@@ -129,7 +129,7 @@ def _udp_port_taken(port: int) -> bool:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nothing listens there on the loopback address, else a port that is free."""
+    """Return `wanted` if nothing listens there on the loopback address, else a port that is free."""
     for port in (wanted, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,7 +141,7 @@ def free_port(wanted: int) -> int:
 def wait_until_ready(
     port: int, children: Sequence[Child], timeout_s: float, say: Callable[[str], None]
 ) -> list[str]:
-    """Waits for 200 from /health and says each state on the way. Returns the states in their order."""
+    """Wait for 200 from /health, reporting each state on the way. Return the states in their order."""
     states: list[str] = []
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -160,7 +160,7 @@ def wait_until_ready(
 
 
 def health(port: int) -> tuple[int, str]:
-    """HTTP status and `state` of /health; (0, "") while nothing answers."""
+    """Return HTTP status and `state` of /health; (0, "") while nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
     try:
         connection.request("GET", "/health")

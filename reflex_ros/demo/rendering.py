@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headless OpenGL for MuJoCo: picks a backend that works and draws camera images.
+"""Headless OpenGL for MuJoCo: pick a backend that works and render camera images.
 
 The context is created here and not by mujoco.Renderer, which fixes the backend when mujoco is first imported;
 this way MUJOCO_GL may be set, or left to us, in any import order.
@@ -29,7 +29,7 @@ class RenderingUnavailable(RuntimeError):  # noqa: N818 - it says what happened
 
 
 def backend_works(backend: str) -> bool:
-    """Tries it in a child process: a failed attempt would leave PyOpenGL bound to the wrong platform."""
+    """Return whether a backend works, tried in a child process: a failure would leave PyOpenGL on the wrong platform."""
     environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
     try:
         probe = subprocess.run(
@@ -47,7 +47,7 @@ def backend_works(backend: str) -> bool:
 
 @functools.cache
 def choose_backend() -> str:
-    """Returns MUJOCO_GL where it is set, else `egl` or `osmesa`, and writes the choice to MUJOCO_GL.
+    """Return MUJOCO_GL where it is set, else `egl` or `osmesa`, and writes the choice to MUJOCO_GL.
 
     Raises RenderingUnavailable, naming the Debian packages, when neither works.
     """
@@ -85,7 +85,7 @@ class CameraRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._draw_context)
 
     def render(self, data: Any, camera_name: str, width: int, height: int) -> NDArray[np.uint8]:
-        """Returns uint8 [height, width, 3] RGB, top row first."""
+        """Return uint8 [height, width, 3] RGB, top row first."""
         if not (0 < width <= self.max_size[0] and 0 < height <= self.max_size[1]):
             raise ValueError(
                 f"Image size {width}x{height} is outside 1x1..{self.max_size[0]}x{self.max_size[1]}."

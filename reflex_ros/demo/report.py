@@ -36,7 +36,7 @@ class Summary:
 
 
 def row(number: int, episode: Episode) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     instruction = episode.instruction
     if len(instruction) > INSTRUCTION_WIDTH:
         instruction = instruction[: INSTRUCTION_WIDTH - 1] + "…"
@@ -48,7 +48,7 @@ def row(number: int, episode: Episode) -> str:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """The lines below the table."""
+    """Return the lines below the table."""
     return [
         f"reached {summary.reached}/{summary.episodes}, median distance {summary.distance_cm:.1f} cm, "
         f"median chunk latency {_number(summary.latency_ms, 0, 1)} ms, "
@@ -59,7 +59,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def shortcomings(summary: Summary, episodes: Sequence[Episode]) -> list[str]:
-    """Why the demo did not succeed, a sentence each; empty when it did."""
+    """Return why the demo did not succeed, a sentence each; empty when it did."""
     found = []
     if summary.reached < REQUIRED_SHARE * summary.episodes:
         found.append(
@@ -78,13 +78,13 @@ def shortcomings(summary: Summary, episodes: Sequence[Episode]) -> list[str]:
 
 
 def median_of(values: Sequence[float | None]) -> float | None:
-    """The median of what is known."""
+    """Return the median of the known values; None without any."""
     known = [value for value in values if value is not None]
     return float(statistics.median(known)) if known else None
 
 
 def as_json(summary: Summary, episodes: Sequence[Episode], failures: Sequence[str]) -> dict[str, object]:
-    """What demo.json holds."""
+    """Return the contents of demo.json."""
     return {
         "passed": not failures,
         "failures": list(failures),

@@ -3,7 +3,7 @@
 
     python -m reflex_ros.demo.robot --ros-args -p scene_seed:=7
 
-It knows nothing of policies: it gives no instruction and judges an episode only when it is asked to.
+It knows nothing of policies: it publishes no instruction and scores an episode only on request.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ PARAMETERS: tuple[tuple[str, bool | int | str, str, int], ...] = (
 
 
 class PictureError(ValueError):
-    """The picture cannot be written where it was asked for."""
+    """The image cannot be written to the requested path."""
 
 
 def picture_path(pictures_dir: str, path: str) -> Path:
-    """The absolute path of a picture. Raises PictureError when it is no PNG inside `pictures_dir`."""
+    """Return the absolute path of an image. Raises PictureError when it is no PNG inside `pictures_dir`."""
     if not pictures_dir:
         raise PictureError("No picture saved: the parameter pictures_dir is empty.")
     directory = Path(pictures_dir).resolve()
@@ -112,7 +112,7 @@ class Robot(Node):
         self.create_timer(1.0 / CAMERA_RATE_HZ, self._publish_camera)
 
     def _advance(self) -> Time:
-        """Brings the physics up to the node's clock and returns that time."""
+        """Advance the physics to the node's clock and return that time."""
         now = self.get_clock().now()
         now_s = now.nanoseconds * 1e-9
         behind_s = now_s - self._physics_time_s
@@ -214,7 +214,7 @@ class Robot(Node):
         return {"path": str(path)}
 
     def _answering(self, work: Callable[[], dict[str, object]]) -> Callable[..., Trigger.Response]:
-        """A service callback that answers with the work's result as JSON, or with why there is none."""
+        """Return a service callback that answers with the work's result as JSON, or with why there is none."""
 
         def answer(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             try:
@@ -262,7 +262,7 @@ def _serve(arm: Arm, arguments: Sequence[str], stopping: StopRequest) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
+    """Run the robot until SIGINT or SIGTERM. `argv` are ROS arguments; returns the exit status."""
     stopping = StopRequest()
     request_on_signals(stopping)
     try:

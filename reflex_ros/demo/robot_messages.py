@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the simulated robot says, as ROS messages, with the faults that a real driver can have."""
+"""ROS messages of the simulated robot, with the faults that a real driver can have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Frame:
 
 
 def image_message(frame: Frame, encoding: str = "rgb8", row_padding: int = 0) -> Image:
-    """A raw image in one of CHANNELS' encodings; each row is followed by `row_padding` bytes of 0xff."""
+    """Return a raw image in one of CHANNELS' encodings; each row is followed by `row_padding` bytes of 0xff."""
     height, width = frame.pixels.shape[:2]
     step = width * CHANNELS[encoding] + row_padding
     message = Image(
@@ -54,7 +54,7 @@ def image_message(frame: Frame, encoding: str = "rgb8", row_padding: int = 0) ->
 
 
 def compressed_message(frame: Frame) -> CompressedImage:
-    """The image as JPEG, named the way image_transport's compressed plugin names it."""
+    """Return the image as JPEG, with the format string of image_transport's compressed plugin."""
     message = CompressedImage(
         header=Header(stamp=frame.stamp, frame_id=CAMERA_FRAME), format="rgb8; jpeg compressed bgr8"
     )
@@ -71,7 +71,7 @@ def joint_state_message(
     order_reversed: bool = False,
     names_wrong: bool = False,
 ) -> JointState:
-    """Positions in rad and velocities in rad/s; reversed order is allowed by ROS, wrong names are a fault."""
+    """Return positions in rad and velocities in rad/s; reversed order is allowed by ROS, wrong names are a fault."""
     order = slice(None, None, -1) if order_reversed else slice(None)
     shown = [f"wrong_{name}" for name in names] if names_wrong else list(names)
     message = JointState(header=Header(stamp=stamp), name=shown[order])

@@ -50,7 +50,7 @@ TRACES, BAGS = "trace", "bag"
 
 
 def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The parsed command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="make demo",
         description="Episodes of the embedded policy on a simulated arm.",
@@ -70,13 +70,13 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def robot_command(pictures_dir: Path) -> list[str]:
-    """The robot process."""
+    """Return the command of the robot process."""
     parameters = ["-p", f"pictures_dir:={pictures_dir}"]
     return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *parameters]
 
 
 def policy_command(port: int, record: Path | None = None) -> list[str]:
-    """The policy process: the embedded export on one thread, its trajectory wired to the robot.
+    """Return the command of the policy process: the embedded export on one thread, its trajectory remapped to the robot.
 
     record: where a trace with every image and a bag are written; None for neither.
     """
@@ -89,7 +89,7 @@ def policy_command(port: int, record: Path | None = None) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the demo and returns the exit status."""
+    """Run the demo and return the exit status."""
     arguments = arguments_from(argv)
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _episodes(arguments: argparse.Namespace, participant: Participant, watch: Wa
 def _photograph(
     participant: Participant, pictures: list[Picture], number: int, period_s: float, moment: Moment
 ) -> None:
-    """Has the robot save a picture of episode `number`, unless the last one is younger than `period_s`."""
+    """Have the robot save an image of episode `number`, unless the last one is younger than `period_s`."""
     if pictures and moment.time_s - pictures[-1].moment.time_s < period_s:
         return
     participant.set_parameters("robot", {"picture_path": f"{number:02}-{len(pictures):03}.png"})
@@ -239,7 +239,7 @@ Robot and policy keep running; Ctrl-C ends them. In another terminal:
 
 
 def _write_act_request(path: Path, participant: Participant) -> None:
-    """Writes what the robot sees now as the body of a POST to /act."""
+    """Write the robot's current observation as the body of a POST to /act."""
     images: list[CompressedImage] = []
     states: list[JointState] = []
     with (
@@ -266,7 +266,7 @@ def _subscribed(participant: Participant, kind: type, topic: str, received: list
 
 
 def _recordings(record: Path) -> list[Path]:
-    """Every trace and bag under the folder that --record named."""
+    """Return every trace and bag under the folder of --record."""
     return sorted([*(record / TRACES).glob("*.jsonl.gz"), *(record / BAGS).glob("*/")])
 
 

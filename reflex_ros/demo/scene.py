@@ -47,7 +47,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one episode starts from: 3 blocks, an instruction, the block it names, the start pose (7, rad)."""
+    """The start of an episode: 3 blocks, an instruction, the block it names, the start pose (7,) in rad."""
 
     seed: int
     blocks: tuple[Block, ...]
@@ -61,7 +61,7 @@ class Scene:
 
 
 def sample_block_positions(generator: np.random.Generator) -> NDArray[np.float64]:
-    """Returns [3, 2] block centres in metres, no two closer than BLOCK_SPACING_M."""
+    """Return [3, 2] block centres in metres, no two closer than BLOCK_SPACING_M."""
     low, high = np.transpose(BLOCK_AREA_M)
     while True:
         positions = generator.uniform(low, high, (BLOCK_COUNT, 2))
@@ -71,7 +71,7 @@ def sample_block_positions(generator: np.random.Generator) -> NDArray[np.float64
 
 
 def make_scene(seed: int) -> Scene:
-    """Returns the scene of this seed; the same seed gives the same scene on every machine."""
+    """Return the scene of this seed; the same seed gives the same scene on every machine."""
     generator = np.random.default_rng(seed)
     positions = sample_block_positions(generator)
     colours = generator.choice(list(COLOURS), BLOCK_COUNT, replace=False)
@@ -91,19 +91,19 @@ def make_scene(seed: int) -> Scene:
 
 
 def hover_points_m(scene: Scene) -> NDArray[np.float64]:
-    """Returns [3, 3]: the point HOVER_HEIGHT_M above the top of each block."""
+    """Return [3, 3]: the point HOVER_HEIGHT_M above the top of each block."""
     height = 2 * BLOCK_HALF_SIZE_M + HOVER_HEIGHT_M
     return np.array([[block.x_m, block.y_m, height] for block in scene.blocks])
 
 
 def distances_m(scene: Scene, end_effector_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns [3]: distance from the end effector to each block's hover point."""
+    """Return [3]: distance from the end effector to each block's hover point."""
     distances: NDArray[np.float64] = np.linalg.norm(hover_points_m(scene) - end_effector_m, axis=1)
     return distances
 
 
 def is_reached(scene: Scene, end_effector_m: NDArray[np.float64]) -> bool:
-    """True when the named block is the nearest one and its hover point is within SUCCESS_DISTANCE_M."""
+    """Return True when the named block is the nearest one and its hover point is within SUCCESS_DISTANCE_M."""
     distances = distances_m(scene, end_effector_m)
     return int(np.argmin(distances)) == scene.target_index and bool(
         distances[scene.target_index] < SUCCESS_DISTANCE_M

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws one episode as a strip: its pictures side by side, what was asked above, time and distance below."""
+"""Draw one episode as a strip: its images side by side, the instruction above, time and distance below."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Picture:
 
 
 def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Picture]:
-    """`count` of the pictures: evenly in time until the arm first arrives, then the last one."""
+    """Return `count` of the images: evenly in time until the arm first arrives, then the last one."""
     if len(pictures) <= count:
         return list(pictures)
     arrivals = [index for index, picture in enumerate(pictures) if picture.moment.reached]
@@ -42,7 +42,7 @@ def choose(pictures: Sequence[Picture], count: int = FRAME_COUNT) -> list[Pictur
 
 
 def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
-    """Returns the strip, uint8 [height, width, 3] BGR."""
+    """Return the strip, uint8 [height, width, 3] BGR."""
     frames = [cropped(picture) for picture in pictures]
     frame_height, count = frames[0].shape[0], len(frames)
     width = 2 * MARGIN + count * FRAME_WIDTH + (count - 1) * GAP
@@ -60,7 +60,7 @@ def draw(episode: Episode, pictures: Sequence[Picture]) -> Pixels:
 
 
 def write(path: Path, episode: Episode, pictures: Sequence[Picture]) -> None:
-    """Writes the strip as PNG. Raises OSError when that fails."""
+    """Write the strip as PNG. Raises OSError when that fails."""
     if not cv2.imwrite(str(path), draw(episode, choose(pictures))):
         raise OSError(f"The picture strip cannot be written to {path}.")
 
@@ -77,7 +77,7 @@ def cropped(picture: Picture) -> Pixels:
 
 
 def swatch_colour(episode: Episode) -> tuple[int, int, int]:
-    """The colour of the block that the instruction names, BGR."""
+    """Return the colour of the block that the instruction names, BGR."""
     red, green, blue = (round(255 * part) for part in COLOURS[episode.target])
     return blue, green, red
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follows joint trajectories the way ros2_control's joint_trajectory_controller does by default.
+"""Follow joint trajectories as ros2_control's joint_trajectory_controller does by default.
 
 Positions only, linear interpolation, no tolerances. Times are seconds of one clock that the caller chooses.
 """
@@ -22,7 +22,7 @@ class TrajectoryFollower:
     """Holds the commanded joint positions of one arm over time; pure, without clock, thread or ROS."""
 
     def __init__(self, joint_names: Sequence[str], start_rad: ArrayLike) -> None:
-        """Holds `start_rad` (one angle per joint, in the order of `joint_names`) until a trajectory comes."""
+        """Create it, holding `start_rad` (one angle per joint, in the order of `joint_names`) until a trajectory comes."""
         start = np.array(start_rad, dtype=np.float64)
         if start.shape != (len(joint_names),) or not np.isfinite(start).all():
             raise ValueError(f"Expected {len(joint_names)} finite start angles in rad, got {start_rad!r}.")
@@ -31,13 +31,13 @@ class TrajectoryFollower:
         self._positions_rad = start[None]
 
     def command(self, now_s: float) -> NDArray[np.float64]:
-        """Returns the commanded angles at `now_s`, in rad: linear between points, held after the last one."""
+        """Return the commanded angles at `now_s`, in rad: linear between points, held after the last one."""
         return np.array([np.interp(now_s, self._times_s, column) for column in self._positions_rad.T])
 
     def set(
         self, now_s: float, stamp_s: float, joint_names: Sequence[str], points: Sequence[TrajectoryPoint]
     ) -> None:
-        """Splices a trajectory in: from what is commanded now, straight to its first point still to come.
+        """Splice a trajectory in: from the present command, straight to its first point still to come.
 
         `points` are (time_from_start_s, positions_rad in the order of `joint_names`), counted from
         `stamp_s`; a stamp of 0 means now. Points whose time has passed are skipped. No points means: hold
@@ -64,13 +64,13 @@ class TrajectoryFollower:
         self._positions_rad = np.concatenate([commanded[None], positions_rad[first:]])
 
     def hold(self, now_s: float) -> None:
-        """Stops at what is commanded now."""
+        """Stop at the present command."""
         commanded = self.command(now_s)
         self._times_s = np.array([now_s])
         self._positions_rad = commanded[None]
 
     def ends_at_s(self) -> float:
-        """The time of the last point; from then on the command no longer changes."""
+        """Return the time of the last point; from then on the command does not change."""
         return float(self._times_s[-1])
 
     def _order_of(self, joint_names: Sequence[str]) -> list[int]:

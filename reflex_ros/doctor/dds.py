@@ -35,7 +35,7 @@ def loopback(bound_s: float = BOUND_S) -> Finding:
         from std_msgs.msg import String
     except ImportError as error:
         return Finding("loopback", FAIL, f"import: {error}", "install ROS 2 again: a part of it is missing")
-    word, heard = uuid.uuid4().hex, list[str]()
+    word, received = uuid.uuid4().hex, list[str]()
     contexts = [Context(), Context()]
     began = time.monotonic()
     try:
@@ -48,10 +48,10 @@ def loopback(bound_s: float = BOUND_S) -> Finding:
         )
         topic = f"reflex_doctor_{word}"
         publisher = speaker.create_publisher(String, topic, 1)
-        listener.create_subscription(String, topic, lambda message: heard.append(message.data), 1)
+        listener.create_subscription(String, topic, lambda message: received.append(message.data), 1)
         executor = SingleThreadedExecutor(context=contexts[1])
         executor.add_node(listener)
-        while word not in heard and time.monotonic() - began < bound_s:
+        while word not in received and time.monotonic() - began < bound_s:
             publisher.publish(String(data=word))
             executor.spin_once(timeout_sec=0.05)
         executor.shutdown()
@@ -62,7 +62,7 @@ def loopback(bound_s: float = BOUND_S) -> Finding:
     finally:
         for context in contexts:
             rclpy.try_shutdown(context=context)
-    if word in heard:
+    if word in received:
         took_ms = (time.monotonic() - began) * 1e3
         return Finding(
             "loopback", OK, f"a message went from one participant to another within {took_ms:.0f} ms"

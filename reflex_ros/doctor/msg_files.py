@@ -21,11 +21,11 @@ def differences(folder: Path, built: Any) -> list[str]:
     files = sorted(folder.glob("*.msg"))
     if not files:
         raise ValueError(f"{folder} holds no .msg file")
-    said = []
+    problems = []
     for file in files:
         message = getattr(built, file.stem, None)
         if message is None:
-            said.append(f"{file.stem} is not compiled")
+            problems.append(f"{file.stem} is not compiled")
             continue
         written, compiled = fields(file), dict(message.get_fields_and_field_types())
         if written == compiled:
@@ -33,8 +33,8 @@ def differences(folder: Path, built: Any) -> list[str]:
         other = sorted(
             name for name in written.keys() | compiled.keys() if written.get(name) != compiled.get(name)
         )
-        said.append(f"{file.stem} differs in {', '.join(other) or 'the order of its fields'}")
-    return said
+        problems.append(f"{file.stem} differs in {', '.join(other) or 'the order of its fields'}")
+    return problems
 
 
 def fields(file: Path) -> dict[str, str]:

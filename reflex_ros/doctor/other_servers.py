@@ -35,7 +35,9 @@ def other_servers(ros_args: Sequence[str] = (), look_s: float = LOOK_S) -> Findi
     except Exception as error:  # rcl raises whatever the middleware gives
         rclpy.try_shutdown(context=context)
         said = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        return Finding(CHECK, FAIL, f"nobody could be looked for: {said}", "look at what follows --ros-args")
+        return Finding(
+            CHECK, FAIL, f"other servers could not be checked: {said}", "look at what follows --ros-args"
+        )
     try:
         return _looked(node, look_s)
     finally:
@@ -56,7 +58,7 @@ def _looked(node: Node, look_s: float) -> Finding:
         time.sleep(POLL_S)
     if not found:
         where = full_name(name, node.get_namespace())
-        return Finding(CHECK, OK, f"nobody else is {where} or commands this robot in this ROS domain")
+        return Finding(CHECK, OK, f"no other node is {where} or commands this robot in this ROS domain")
     return Finding(
         CHECK, WARN, f"{' and '.join(found)}: this robot may be driven already",
         "end it before you serve, or take another ROS_DOMAIN_ID or namespace (--ros-args -r __ns:=/NAME)",

@@ -182,7 +182,7 @@ class ReflexNode:
         try:
             self._inputs = Inputs(
                 self.node, self.settings, tuple(loaded.policy.binding.cameras.values()), buffer,
-                loop.news, self._on_instruction, self._begin_episode, self._recorder_hook.heard,
+                loop.news, self._on_instruction, self._begin_episode, self._recorder_hook.received,
             )  # fmt: skip
         except ConfigurationError:
             await self._deactivate()

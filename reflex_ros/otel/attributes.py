@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a span says of a request: the only place that names span attributes. Knows no OpenTelemetry."""
+"""Span attributes of a request: the only place that names them. Knows no OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Finished:
 
 
 def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: int) -> Finished:
-    """Return the request as it is kept. seq: its record in the trace, -1 where there is none."""
+    """Return the data of a request for its span. seq: its record in the trace, -1 where there is none."""
     observation = request.observation
     state = observation.state
     return Finished(
@@ -68,7 +68,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: in
 
 
 def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Attributes:
-    """Return everything about the request and what came of it. models: the export directory of each policy slot."""
+    """Return all attributes of the request and its outcome. models: the export directory of each policy slot."""
     outcome = act.outcome
     # which of two policies failed is not known here
     only = next(iter(models.values())) if len(models) == 1 else None
@@ -124,7 +124,7 @@ def _served(served: Served) -> dict[str, Any]:
 
 
 def _named(prefix: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a block says, as attributes."""
+    """Return the fields of a block as attributes."""
     return {_OTHER_NAMES.get(name, f"reflex.{prefix}{name}"): value for name, value in document.items()}
 
 
@@ -147,7 +147,7 @@ def stages(act: Finished) -> list[tuple[str, int, int]]:
 
 
 def _clean(value: Any) -> Attribute | None:
-    """Return what OTLP takes: numpy scalars as plain ones, text that can be written as UTF-8. None leaves it out."""
+    """Return a value valid for OTLP: numpy scalars as plain ones, text as valid UTF-8; None to leave it out."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, str):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to the recorder that exports spans; the one place that knows the extra may be missing."""
+"""Create the recorder that exports spans from settings; the one place that handles a missing extra `otel`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def connect_tracing(settings: Settings, models: Mapping[str, str], embodiment: s
 
 
 def check_tracing(settings: Settings) -> None:
-    """Raise ConfigurationError where spans are asked for and could not be sent."""
+    """Raise ConfigurationError where spans are requested and could not be sent."""
     if settings.otel_endpoint:
         traces_url(settings.otel_endpoint)
         _tracing()
 
 
 def _tracing() -> type[Tracing]:
-    """Only here: who does not trace does not pay the import."""
+    """Import the recorder only here: without tracing, the import costs nothing."""
     try:
         from reflex_ros.otel.tracing import Tracing
     except ImportError as error:

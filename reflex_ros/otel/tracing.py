@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests become OpenTelemetry spans, after their answers and on a thread of its own. Needs the extra `otel`."""
+"""Export requests as OpenTelemetry spans, after their answers and on a thread of its own. Needs the extra `otel`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Tracing:
         flush_interval_s: float = 1.0,
         max_items: int = QUEUE,
     ) -> None:
-        """url: where the receiver takes spans, with its path."""
+        """Open the exporter. url: of the receiver, with its path."""
         self._url, self._models, self._embodiment = url, dict(models), embodiment
         self._exporter = OTLPSpanExporter(endpoint=url)
         self._ended = _Ended()
@@ -124,7 +124,7 @@ class Tracing:
         self._writer.wrote(requests)
 
     def _build(self, act: Finished, wall_ns: int) -> int:
-        """Start and end the spans of one request; how many requests were sampled, 0 or 1."""
+        """Start and end the spans of one request; return how many requests were sampled, 0 or 1."""
         try:
             return self._spans(act, wall_ns)
         except Exception:  # one odd request must not take the spans beside it along
@@ -205,7 +205,7 @@ class _Complaints(logging.Filter):
 
 
 def _resource(robot_id: str) -> Resource:
-    """Who the spans are from; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name of this package."""
+    """Return the spans' resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name of this package."""
     own = {"service.version": __version__} | ({"service.instance.id": robot_id} if robot_id else {})
     found = Resource.create(own)
     if str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):

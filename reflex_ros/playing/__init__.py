@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded observations on the ROS topics again, at the pace at which they were recorded. Never a command."""
+"""Play recorded observations onto the ROS topics at their recorded pace. Never a command."""

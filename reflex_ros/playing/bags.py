@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag as what came in while it was recorded: the same bytes on the same topics. What the node published stays in it."""
+"""Play the inputs in a bag: the same bytes on the same topics. What the node published is not played."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BagRecording:
 
     @property
     def fraction(self) -> float:
-        """How much of the bag has been read, 0 to 1."""
+        """The fraction of the bag that has been read, 0 to 1."""
         return self._source.fraction
 
     @property
@@ -61,7 +61,7 @@ class BagRecording:
         return list(dict.fromkeys([*self._offers.values(), *self._said.offers]))
 
     def moments(self) -> Iterator[Moment]:
-        """Every message. Words that reached the recorded node on another way than a topic are said with its pictures."""
+        """Yield every message. An instruction or episode that reached the node by no topic is published with its images."""
         waiting, requests = list[Moment](), 0
         for topic, time_ns, raw in self._source.messages(frozenset(INPUTS)):
             offer = self._offers.get(topic)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded times become times of now."""
+"""Convert recorded times to times of the playback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Pace:
         self._elapsed_ns = 0
 
     def due_s(self, time_ns: int) -> float:
-        """When to play what was recorded at that time: never before what came before it.
+        """Return when to play a message recorded at that time: never before an earlier one.
 
         After a jump back of the recorded clock it goes on from there, without a pause.
         """
@@ -28,9 +28,9 @@ class Pace:
 
     @property
     def elapsed_s(self) -> float:
-        """How much of the recording has been given out."""
+        """The recorded time that has been played so far, in seconds."""
         return self._elapsed_ns * 1e-9
 
     def clock_ns(self, left_s: float) -> int:
-        """What the recorded clock showed `left_s` seconds of now before the time that was asked for last."""
+        """Return the recorded clock in ns, `left_s` seconds of playback before the time last passed to `due_s`."""
         return (self._latest_ns or 0) - max(0, int(left_s * self._rate * 1e9))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes a recording's moments on time. It makes publishers of sensor messages and texts, and of nothing else."""
+"""Publish a recording's moments on time. It creates publishers of sensor messages and texts only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Played:
 
 @contextmanager
 def playing_node(ros_args: Sequence[str]) -> Iterator[Node]:
-    """A node without anything but what is played; Ctrl-C stays with the program."""
+    """Create a node for the played topics alone; Ctrl-C is left to the program."""
     context = rclpy.Context()
     take_profile()
     rclpy.init(args=list(ros_args), context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -72,7 +72,7 @@ def playing_node(ros_args: Sequence[str]) -> Iterator[Node]:
 
 
 class Player:
-    """Plays on the topics of `offers`.
+    """A player on the topics of `offers`.
 
     clock: the recorded stamps stay, and /clock shows the recorded time. with_controller: what the recording drives may
     move something.
@@ -99,10 +99,10 @@ class Player:
         self.played = Played()
 
     def wait(self, patience_s: float) -> list[str]:
-        """Wait until every stream is listened to. Returns those that nobody wants, where somebody wants another.
+        """Wait until every stream has a subscriber. Return those without one, where another stream has one.
 
-        Raises ConfigurationError if nobody listens at all, if another program publishes the same sensors, or if what
-        listens commands something that may move.
+        Raises ConfigurationError if no stream has a subscriber, if another program publishes the same sensors, or if a
+        subscriber commands something that may move.
         """
         began_s = time.monotonic()
         while (waited_s := time.monotonic() - began_s) < max(patience_s, DISCOVERY_S):
@@ -126,14 +126,14 @@ class Player:
         return unheard
 
     def unheard(self) -> list[str]:
-        """The streams that nobody listens to on any of their topics."""
+        """Return the streams without a subscriber on any of their topics."""
         heard = {offer.stream for offer in self._required if self._listeners(offer)}
         return list(dict.fromkeys(offer.stream for offer in self._required if offer.stream not in heard))
 
     def play(self, moments: Iterator[Moment], progress: Callable[[Played], None]) -> None:
         """Publish every moment when it is due. `progress` is called after each.
 
-        Raises ConfigurationError once somebody joins with whom `wait` would not have begun.
+        Raises ConfigurationError once a node joins for which `wait` would have refused to begin.
         """
         began_s: float | None = None
         for moment in moments:
@@ -199,13 +199,13 @@ class Player:
         return found
 
     def _topic(self, offer: Offer) -> str:
-        """Where the node listens under the same remappings."""
+        """Return the topic that the node subscribes to under the same remappings."""
         if offer.kind is CompressedImage and offer.topic.endswith(COMPRESSED):
             return compressed_topic(self._node, offer.topic.removesuffix(COMPRESSED))
         return offer.topic
 
     def _watch(self) -> None:
-        """Look around once a second."""
+        """Check the graph once a second."""
         now_s = time.monotonic()
         if now_s >= self._watch_at_s:
             self._watch_at_s = now_s + WATCH_S
@@ -221,7 +221,7 @@ class Player:
 
 
 def shifted(message: Any, shift_ns: int) -> Any:
-    """A sensor message, or its CDR bytes, with its header stamp moved. A stamp of 0 stays: the sensor gave none."""
+    """Return a sensor message, or its CDR bytes, with its header stamp moved. A stamp of 0 stays: the sensor gave none."""
     if shift_ns == 0:
         return message
     if isinstance(message, bytes):

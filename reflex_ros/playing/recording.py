@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording gives to play: topics, moments, and the words that an observation was made under."""
+"""The protocol of a recording to play: topics, moments, and the instruction and episode of each observation."""
 
 from __future__ import annotations
 
@@ -67,25 +67,25 @@ class Recording(Protocol):
 
 
 class Said:
-    """The instruction and the episode that hold, so that only a change is said."""
+    """The current instruction and episode, so that only changes are published."""
 
     def __init__(self, spoken_on: Iterable[str] = ()) -> None:
-        """spoken_on: topics on which the recording itself has words; others go to `instruction` and `episode`."""
+        """Create it. spoken_on: the recording's own instruction and episode topics; others go to the usual ones."""
         self._topics = {name: name for name in (EPISODE, INSTRUCTION)}
         self._topics |= {last_part(topic): topic for topic in spoken_on if last_part(topic) in self._topics}
         self._texts: dict[str, str] = {}
 
     @property
     def offers(self) -> list[Offer]:
-        """Where the words go."""
+        """Return the topics of instruction and episode."""
         return [words_offer(topic) for topic in self._topics.values()]
 
     def heard(self, topic: str, text: str) -> None:
-        """The recording itself has this message on a topic."""
+        """Take note of a message that the recording itself has on a topic."""
         self._texts[last_part(topic)] = text
 
     def missing(self, record: Recorded) -> tuple[Outgoing, ...]:
-        """What is to be said for the observation of a record, because nothing has said it yet."""
+        """Return the messages that the observation of a record needs and that were not published yet."""
         wanted = {EPISODE: record.episode_id, INSTRUCTION: record.instruction}
         changed = {name: text for name, text in wanted.items() if text and text != self._texts.get(name)}
         self._texts |= changed
@@ -93,12 +93,12 @@ class Said:
 
 
 def words_offer(topic: str) -> Offer:
-    """A topic of latched texts."""
+    """Return the offer of a topic of latched texts."""
     return Offer(topic, String, topic, words=True)
 
 
 def last_part(topic: str) -> str:
-    """`instruction` of `/arm/instruction`."""
+    """Return the last part of a topic: `instruction` of `/arm/instruction`."""
     return topic.rpartition("/")[2]
 
 

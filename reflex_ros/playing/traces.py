@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trace as what the robot's sensors said: pictures and state of every request, as ROS messages."""
+"""Play a trace as sensor messages: images and state of every request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TraceRecording:
 
     @property
     def fraction(self) -> float:
-        """How much of the trace has been read, 0 to 1."""
+        """The fraction of the trace that has been read, 0 to 1."""
         return self._source.fraction
 
     @property
@@ -78,7 +78,7 @@ class TraceRecording:
         return [*offers, *self._said.offers]
 
     def moments(self) -> Iterator[Moment]:
-        """Every request, its state before its pictures, and the words where they change."""
+        """Yield every request, its state before its images, and instruction and episode where they change."""
         before_ns = 0
         for record in self._records:
             if not self._has_something(record):
@@ -104,7 +104,7 @@ class TraceRecording:
         return False
 
     def _time_ns(self, record: Recorded, before_ns: int) -> int:
-        """The observation's stamp; in a trace whose observations have none, when the request was written."""
+        """Return the observation's stamp; in a trace whose observations have none, when the request was written."""
         if self._by_stamp:
             return record.stamp_ns or before_ns
         return timestamp_ns(record.timestamp) or before_ns
@@ -125,13 +125,13 @@ class TraceRecording:
 
 
 def camera_offers(camera: str) -> tuple[Offer, Offer]:
-    """Both forms in which a node may want a camera: `image_raw`, and its compressed twin."""
+    """Return both topics of a camera: `image_raw` and its compressed twin."""
     topic, stream = f"{camera}/image_raw", f"camera '{camera}'"
     return Offer(topic, Image, stream), Offer(f"{topic}/compressed", CompressedImage, stream)
 
 
 def raw_image(frame: Frame, camera: str, time_ns: int) -> Image:
-    """The RGB pixels that the policy saw. Raises ObservationError for a damaged picture."""
+    """Return the RGB pixels that the policy received. Raises ObservationError for a damaged image."""
     pixels = np.ascontiguousarray(rgb(frame))
     height, width = pixels.shape[:2]
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
@@ -140,7 +140,7 @@ def raw_image(frame: Frame, camera: str, time_ns: int) -> Image:
 
 
 def compressed_image(frame: Frame, camera: str, time_ns: int) -> CompressedImage:
-    """The recorded file; pixels that were recorded raw as a PNG, which loses nothing."""
+    """Return the recorded file; pixels that were recorded raw as a PNG, which is lossless."""
     data, kind = bytes(frame.data), frame.encoding
     if kind not in ("jpeg", "png"):
         bgr = cv2.cvtColor(np.ascontiguousarray(rgb(frame)), cv2.COLOR_RGB2BGR)
@@ -156,7 +156,7 @@ def _headed(message: Any, camera: str, time_ns: int) -> Any:
 def state_builder(
     header: Mapping[str, Any], first: Recorded, joint_names: tuple[str, ...], path: Path
 ) -> tuple[Offer, BuildState]:
-    """The topic that the recorded node took its state from, and how a state becomes its message.
+    """Return the topic of the recorded node's state, and a function from a state to its message.
 
     Raises TraceError where nothing says which joints the states are of.
     """
@@ -176,7 +176,7 @@ def state_builder(
 
 
 def _recorded_names(header: Mapping[str, Any], first: Recorded) -> tuple[str, ...]:
-    """The first list of names in the header that is as long as the states are."""
+    """Return the first list of names in the header that is as long as the states are."""
     preset = header.get("embodiment")
     known = load_preset(str(preset)).joint_names if preset in preset_names() else ()
     length = 0 if first.state is None else len(first.state)

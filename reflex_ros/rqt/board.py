@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the panel shows, without Qt and without ROS: messages and parameters in, an unchanging view out.
+"""The panel's data model, without Qt and without ROS: messages and parameters in, an immutable view out.
 
 The ROS thread writes, the Qt thread reads; a lock is between them and nothing else is shared.
 """
@@ -29,7 +29,7 @@ STALE_LEVEL = 3
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One chunk: when it was heard (monotonic seconds), how long it took, and where it came from."""
+    """One chunk: when it was received (monotonic seconds), its latency, and its source."""
 
     at_s: float
     latency_ms: float
@@ -48,14 +48,14 @@ class Chunk:
     at_s: float
 
     def row_at(self, now_s: float) -> float:
-        """The row that is due now, between 0 and the last."""
+        """Return the row that is due now, between 0 and the last."""
         elapsed = (now_s - self.at_s) / self.dt_s if self.dt_s > 0.0 else 0.0
         return float(min(max(self.start + elapsed, 0.0), max(len(self.rows) - 1, 0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What the guard said of chunks; `count` in a row said the same."""
+    """An action of the guard on chunks; `count` in a row were the same."""
 
     at_s: float
     text: str
@@ -117,12 +117,12 @@ class View:
 
 
 class Board:
-    """Remembers the newest of everything. All times are monotonic seconds of the caller's clock. Thread-safe."""
+    """The newest data of a node. All times are monotonic seconds of the caller's clock. Thread-safe."""
 
     def __init__(self, node: str) -> None:
         self._lock = threading.Lock()
         self._view = View(node)
-        self._heard_s = float("-inf")
+        self._received_s = float("-inf")
         self._two_policies = False
         self._split = 0  # a status says how it is, the parameter only what was asked for last
         self._points: deque[Point] = deque(maxlen=POINTS_KEPT)
@@ -133,7 +133,7 @@ class Board:
         self._slot_model: dict[str, str] = {}
 
     def status(self, message: Any, now_s: float) -> None:
-        """A ServeStatus."""
+        """Store a ServeStatus."""
         counts = {
             "chunks": message.chunks_total,
             "clamped": message.guard_clamped_total,
@@ -153,7 +153,7 @@ class Board:
             "cache": f"{hits} hits, {misses} misses" if hits + misses else "",
         }
         with self._lock:
-            self._heard_s = now_s
+            self._received_s = now_s
             self._split = message.split_percent
             self._view = replace(
                 self._view, verdict=message.policy_verdict, robot=message.robot_id, state=message.state, facts=facts, stopped=message.stopped,
@@ -162,9 +162,9 @@ class Board:
             )  # fmt: skip
 
     def chunk(self, message: Any, now_s: float) -> None:
-        """An ActionChunk. One whose numbers do not fill its shape is not drawn, and said so."""
+        """Store an ActionChunk. One whose data does not fit its shape is not drawn, and reported."""
         with self._lock:
-            self._heard_s = now_s
+            self._received_s = now_s
         rows = np.array(message.data, np.float32)
         if rows.size != message.horizon * message.action_dim or len(message.names) != message.action_dim:
             shape = f"{message.horizon} x {message.action_dim}"
@@ -195,7 +195,7 @@ class Board:
         self._slot_model[slot] = message.model_version
 
     def diagnostics(self, message: Any, now_s: float) -> None:
-        """A DiagnosticArray; what other nodes and other robots say in it is passed over."""
+        """Store a DiagnosticArray; entries of other nodes and other robots are skipped."""
         with self._lock:
             prefix = self._view.node.rsplit("/", 1)[-1] + ": "
             robot = self._view.robot
@@ -212,10 +212,10 @@ class Board:
                     ranges = ranges_from({entry.key: entry.value for entry in status.values})
                     self._view = replace(self._view, ranges=ranges)
             if mine:
-                self._heard_s = now_s
+                self._received_s = now_s
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """`deadline_ms`, `slo`, `policy_b` as far as the node has them."""
+        """Store `deadline_ms`, `slo`, `policy_b` as far as the node has them."""
         slo_ms = None
         with suppress(SettingError):
             slo_ms = parse_slo(values["slo"]).threshold_ms if values.get("slo") else None
@@ -227,19 +227,19 @@ class Board:
             )  # fmt: skip
 
     def nodes(self, names: tuple[str, ...]) -> None:
-        """The nodes that publish a ServeStatus just now."""
+        """Store the names of the nodes that publish a ServeStatus now."""
         with self._lock:
             self._view = replace(self._view, nodes=names)
 
     def say(self, text: str, *, ok: bool = True) -> None:
-        """The answer to what somebody did, or why there is none."""
+        """Store the result of an operator's action, or why there is none."""
         with self._lock:
             self._view = replace(self._view, said=text, said_ok=ok)
 
     def view(self, now_s: float) -> View:
-        """Everything as it is at `now_s`; a node that has been silent for 3 s has no state."""
+        """Return the view at `now_s`; a node that has been silent for 3 s has no state."""
         with self._lock:
-            heard = now_s - self._heard_s <= SILENT_AFTER_S
+            heard = now_s - self._received_s <= SILENT_AFTER_S
             state = self._view.state if self._view.facts is not None else "no status"
             tasks = tuple(self._tasks.values())
             if not heard:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The panel's own ROS node, in a context and a thread of its own. It knows no Qt: what it hears goes on a board.
+"""The panel's own ROS node, in a context and a thread of its own. It knows no Qt: what it receives goes to a board.
 
-rqt's node is shared by all plugins and one of them can starve the others; this one is nobody else's.
+rqt's node is shared by all plugins and one of them can starve the others; this one is the panel's alone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ GROUPS = (("deadline_ms", "slo"), ("policy_b",))
 
 
 class Client:
-    """Listens to one policy node, and calls its services. Every method may be called from any thread."""
+    """A client of one policy node: subscriptions and service calls. Every method may be called from any thread."""
 
     def __init__(self, node_name: str, domain_id: int | None = None) -> None:
-        """node_name: of the policy node, such as /reflex. domain_id: None takes ROS_DOMAIN_ID."""
+        """Create it. node_name: of the policy node, such as /reflex. domain_id: None takes ROS_DOMAIN_ID."""
         self.board = Board(node_name)
         self._target = node_name
         self._context = rclpy.Context()
@@ -79,7 +79,7 @@ class Client:
             self._executor.spin()
 
     def stop(self) -> None:
-        """Have the robot hold until `resume`. A node that is only just being found is told when it is found."""
+        """Have the robot hold until `resume`; the call is repeated while the node is still being discovered."""
         with self._lock:
             self._stop_until_s = time.monotonic() + ANSWER_WITHIN_S
         if self._triggers["stop"].service_is_ready():
@@ -136,7 +136,7 @@ class Client:
         self._ask_parameters()
 
     def _poll(self) -> None:
-        """Once a second: who is there, what is set, and what was never answered."""
+        """Read nodes and parameters once a second, and drop calls that were never answered."""
         late_s = time.monotonic() - ANSWER_WITHIN_S
         with self._lock:
             lost = [(future, what) for future, (what, since_s) in self._waiting.items() if since_s < late_s]

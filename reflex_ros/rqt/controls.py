@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is pressed and moved so that nothing happens by accident."""
+"""Buttons and sliders that do not act by accident."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Slider(QtWidgets.QSlider):
         self.setFocusPolicy(QtCore.Qt.StrongFocus)
 
     def wheelEvent(self, event: Any) -> None:  # noqa: N802  (Qt's name)
-        """Qt's own handling, once somebody has clicked the slider or come to it by Tab."""
+        """Handle the wheel as Qt does, only while the slider has the focus."""
         if self.hasFocus():
             super().wheelEvent(event)
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two pictures, painted with Qt alone: latencies against deadline and objective, a chunk against its limits."""
+"""Two plots, painted with Qt alone: latencies against deadline and objective, a chunk against its limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LatencyPlot(QtWidgets.QWidget):
         painter.end()
 
     def _legend(self, painter: Any, x: int) -> None:
-        """Only where not every chunk came from the policy."""
+        """Draw the legend only where not every chunk came from the policy."""
         sources = [source for source in SOURCE_COLOURS if any(p.source == source for p in self._view.points)]
         for source in sources if len(sources) > 1 else []:
             x += 14 + _text(painter, self, x, 15, f"● {source}", colour=SOURCE_COLOURS[source])
@@ -92,7 +92,7 @@ class LatencyPlot(QtWidgets.QWidget):
 
 
 class ChunkPlot(QtWidgets.QWidget):
-    """A small picture per joint: the newest chunk between the limits that the guard checks, and where it is now."""
+    """A small plot per joint: the newest chunk between the limits that the guard checks, and the row due now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class ChunkPlot(QtWidgets.QWidget):
 
     @property
     def columns(self) -> int:
-        """How many pictures stand side by side."""
+        """Return the number of plots in a row."""
         dims = len(self._view.chunk.names) if self._view.chunk else 1
         return 1 if dims < 4 else 2
 

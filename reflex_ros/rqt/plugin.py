@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rqt loads (plugin.xml). It calls by name, so that this class needs nothing of rqt."""
+"""The class that rqt loads (plugin.xml). rqt calls methods by name, so that it needs no base class."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class ReflexPlugin:
         before.close()
 
     def save_settings(self, _plugin_settings: Any, instance_settings: Any) -> None:
-        """rqt closes: the perspective remembers the node."""
+        """Store the node in the perspective, as rqt closes."""
         instance_settings.set_value("node", self.node)
 
     def restore_settings(self, _plugin_settings: Any, instance_settings: Any) -> None:
-        """rqt opened: the node of the perspective."""
+        """Take the node from the perspective, as rqt opens."""
         self.watch(instance_settings.value("node", DEFAULT_NODE) or DEFAULT_NODE)
 
     def shutdown_plugin(self) -> None:
-        """rqt takes the panel away."""
+        """Close the client, as rqt removes the panel."""
         self.panel.end()
         self._client.close()

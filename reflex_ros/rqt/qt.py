@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qt as rqt has it (python_qt_binding), else PyQt5 alone, else one sentence that says what is missing."""
+"""Qt as rqt has it (python_qt_binding), else PyQt5 alone, else an error that names the missing package."""
 
 from __future__ import annotations
 

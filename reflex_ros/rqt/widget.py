@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The panel: looks at the board ten times a second, in the Qt thread, and asks the client for what is clicked."""
+"""The panel: draws the board's view ten times a second, in the Qt thread, and calls the client for clicks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TWO_POLICIES = "Percent of the new episodes that slot a gets."
 
 
 class Robot(Protocol):
-    """What the panel may ask of the client."""
+    """The client's methods that the panel calls."""
 
     def stop(self) -> None:
         """Hold until `resume`."""
@@ -56,14 +56,14 @@ class Panel(QtWidgets.QWidget):
         self.refresh()
 
     def use(self, look: Callable[[float], View], robot: Robot) -> None:
-        """Another node is watched from now on."""
+        """Watch another node from now on."""
         self._look, self._robot = look, robot
         for button in (self._resume, self._reset):
             button.allow(False)  # the first press was meant for the other robot
         self.refresh()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop refreshing."""
         self._timer.stop()
 
     def _make(self) -> None:
@@ -238,7 +238,7 @@ class Panel(QtWidgets.QWidget):
 
 
 def _trouble(view: View) -> tuple[str, str]:
-    """What a person must know first, and its colour."""
+    """Return the most severe condition, and its colour."""
     if not view.heard:
         return f"{_plain(view.node)} says nothing: it is not running, or in another ROS domain", GREY
     if view.guard_tripped:
@@ -261,7 +261,7 @@ def _label(text: str = "", *, word_wrap: bool = False) -> Any:
 
 
 def _set(label: Any, text: str) -> None:
-    """Only what changed: setting a text lays the whole panel out anew."""
+    """Set a text only where it changed: setting one lays the whole panel out anew."""
     if label.text() != text:
         label.setText(text)
 
@@ -286,5 +286,5 @@ def _table(facts: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a topic is no HTML."""
+    """Return text from a topic with HTML escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

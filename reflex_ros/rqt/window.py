@@ -19,17 +19,17 @@ SIZE = (1120, 720)
 
 
 class Alone:
-    """What the plugin needs of rqt where there is none."""
+    """A replacement for rqt's plugin context where there is no rqt."""
 
     def __init__(self) -> None:
         self.widget: Any = None
 
     def serial_number(self) -> int:
-        """The first and only one."""
+        """Return 1, the first and only plugin."""
         return 1
 
     def add_widget(self, widget: Any) -> None:
-        """Keep the panel."""
+        """Store the panel."""
         self.widget = widget
 
 

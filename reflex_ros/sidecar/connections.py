@@ -143,7 +143,7 @@ class Connections:
     def _sweep(self) -> None:
         now_s = self._loop.time()
         for connection in list(self._open):
-            connection.look(now_s)
+            connection.check(now_s)
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -161,12 +161,12 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_body",
-        "_heard",
+        "_received",
         "_request",
         "_table",
         "_time",
         "half_closed",
-        "heard_s",
+        "last_data_s",
         "peer",
         "since_s",
         "state",
@@ -185,8 +185,8 @@ class Connection(web.RequestHandler):
         self._table, self._time = table, loop.time
         self.peer = ""
         self.state = NEW
-        self.since_s = self.heard_s = loop.time()
-        self._heard = False  # something came since the last request ended
+        self.since_s = self.last_data_s = loop.time()
+        self._received = False  # something came since the last request ended
         self.half_closed = False
         self._body: StreamReader | None = None
         self._request: web.BaseRequest | None = None
@@ -199,22 +199,22 @@ class Connection(web.RequestHandler):
     def reading(self, body: StreamReader | None) -> None:
         """Wait for the request's body; None when it has arrived."""
         self._body = body
-        self.heard_s = self._time()
+        self.last_data_s = self._time()
         self._be(BUSY if body is None else READING)
 
     def end(self) -> None:
         """End a request: its answer is ready to be written."""
         self._request = self._body = None
-        self._heard = False
+        self._received = False
         self._be(IDLE)
 
-    def look(self, now_s: float) -> None:
+    def check(self, now_s: float) -> None:
         """Close the connection if it has been silent for too long."""
         limits = self._table.limits
-        if self.state == READING and now_s - self.heard_s > limits.body_idle_s:
+        if self.state == READING and now_s - self.last_data_s > limits.body_idle_s:
             self._late("the body did not go on")
         elif self.state in (NEW, IDLE):
-            asked = self._heard or self.state == NEW
+            asked = self._received or self.state == NEW
             if now_s - self.since_s > (limits.head_s if asked else limits.idle_s):
                 self._late("no whole request came" if asked else "")
 
@@ -234,7 +234,7 @@ class Connection(web.RequestHandler):
         self._table.forget(self)
         if transport is None:
             return
-        if self._heard:
+        if self._received:
             transport.write(plain_answer(reason.status, reason.slug, str(reason)))
         self.force_close()
         if transport.get_write_buffer_size():  # it does not read what it is sent
@@ -262,16 +262,16 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if data:
-            self.heard_s = self._time()
-            if not self._heard and self.state in (NEW, IDLE):
-                self._heard = True
-                self.since_s = self.heard_s
+            self.last_data_s = self._time()
+            if not self._received and self.state in (NEW, IDLE):
+                self._received = True
+                self.since_s = self.last_data_s
         super().data_received(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Handle the client's EOF. It may have gone, or wait for its answer (`nc -N` does): EOF does not distinguish them."""
         started = self._request is not None and self._request.writer.output_size > 0
-        if started or (self.state in (NEW, IDLE) and not self._heard):
+        if started or (self.state in (NEW, IDLE) and not self._received):
             return None
         self.half_closed = True
         self._loop.call_later(SETTLE_S, self._settled)

@@ -16,7 +16,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.directories import unwritable
 from reflex_core.settings.table import settings_from
 from reflex_core.settings.validation import problems
-from reflex_ros.preflight import CHECKS, require_door, require_sound
+from reflex_ros.preflight import CHECKS, require_interface, require_sound
 
 ExportDir = Callable[[str], Path]
 
@@ -139,10 +139,10 @@ def test_a_full_disk_does_not_keep_a_robot_from_its_policy(
 
 
 def test_what_only_ros_gives_is_refused_without_it() -> None:
-    require_door(settings_from({"record_bag": "bags", "http": False}), over_ros=True)
+    require_interface(settings_from({"record_bag": "bags", "http": False}), over_ros=True)
     for wish, says in (
         ({"record_bag": "bags"}, "records what goes over ROS"),
         ({"http": False}, "nothing would be"),
     ):
         with pytest.raises(ConfigurationError, match=says):
-            require_door(settings_from(wish), over_ros=False)
+            require_interface(settings_from(wish), over_ros=False)

@@ -227,7 +227,7 @@ def test_a_full_disk_stops_the_recording_until_space_returns(
 ) -> None:
     with tiny_disk(tmp_path / "disk", 2 << 20) as disk, caplog.at_level(logging.WARNING):
         recorder = recorder_of(disk.path / "bags", storage, retry_s=0.0)
-        recorder.heard(arrival("/instruction", String(data="pick up the red cup"), 0))
+        recorder.received(arrival("/instruction", String(data="pick up the red cup"), 0))
         inference(recorder, 0)
         wait_for(lambda: recorder.written >= 4, "the first messages are written")
         numbers = iter(range(1, 1 << 20))

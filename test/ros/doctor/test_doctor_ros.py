@@ -120,7 +120,7 @@ def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
 
 def test_nobody_else_is_fine(company: Context) -> None:
     found = other_servers(look_s=0.5)
-    assert (found.level, "nobody else is /reflex" in found.said) == (OK, True)
+    assert (found.level, "no other node is /reflex" in found.said) == (OK, True)
 
 
 def test_a_server_that_runs_already_warns(company: Context) -> None:
@@ -152,7 +152,7 @@ def test_whoever_commands_the_robot_already_is_named(company: Context, remap: st
 
 def test_ros_arguments_that_nobody_understands_fail(company: Context) -> None:
     found = other_servers(["--ros-args", "-r", "nonsense"])
-    assert (found.level, "nobody could be looked for" in found.said) == (FAIL, True)
+    assert (found.level, "other servers could not be checked" in found.said) == (FAIL, True)
 
 
 def test_the_compiled_messages_match_their_files() -> None:
