@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,12 @@ def free_domain() -> int:
     enough: what a test starts there needs seconds until it is seen, and until then a neighbour finds the same one free.
     """
     if len(_taken) >= AT_HAND:
-        for domain in [*_taken][:-1]:
-            if domain_is_free(domain):
-                _taken[domain] = _taken.pop(domain)
-                return domain
+        for collect in (lambda: None, gc.collect):  # the node of a test that is over may be part of a cycle
+            collect()
+            for domain in [*_taken][:-1]:
+                if domain_is_free(domain):
+                    _taken[domain] = _taken.pop(domain)
+                    return domain
     for domain in range(1, DOMAINS + 1):
         if domain not in _taken and (file := _lock(domain)):
             if domain_is_free(domain):

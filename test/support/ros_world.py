@@ -178,9 +178,9 @@ class Robot:
     def begin(self, episode: str) -> None:
         self._episode.publish(String(data=episode))
 
-    def next_chunk(self, source: int = ActionChunk.SOURCE_POLICY) -> ActionChunk:
-        """The first chunk of a source that is published from now on."""
-        seen = len(self.chunks)
+    def next_chunk(self, source: int = ActionChunk.SOURCE_POLICY, seen: int | None = None) -> ActionChunk:
+        """The first chunk of a source that is published from now on, or after the first `seen` chunks."""
+        seen = len(self.chunks) if seen is None else seen
         return wait_for(
             lambda: next((chunk for chunk in self.chunks[seen:] if chunk.source == source), None),
             f"a chunk of source {source}; diagnostics {[(k, v.message) for k, v in self.diagnostics.items()]}",
