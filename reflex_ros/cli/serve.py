@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         found = given(options, ros_args, config)
         settings, over_ros = found.settings, not no_ros and _rclpy_is_there()
         require_interface(settings, over_ros)
-        # without autostart somebody may still set parameters before configure
+        # without autostart parameters may still be set before configure
         if settings.autostart or not over_ros:
             require_sound(settings)
     except ReflexError as error:

@@ -128,7 +128,7 @@ def run_episode(
     `on_score` is called several times a second and at the end.
     """
     participant.set_parameters("robot", {"scene_seed": seed})
-    participant.call("reflex/stop")  # no policy drives while somebody else moves the arm
+    participant.call("reflex/stop")  # no policy drives while the reset moves the arm
     scene = participant.trigger("robot/reset")
     participant.spin_for(FRESH_SENSORS_S)  # else the policy may look at the scene before the reset
     participant.call("reflex/reset_guard")  # the arm really has jumped, which no real one does

@@ -59,7 +59,7 @@ def require_known_overrides(node: Node, others: Iterable[str] = ()) -> None:
     Call it once every topic exists. others: topics that it has with other settings.
     """
     tolerated = tuple(f"{PREFIX}{topic}." for topic in (*OF_ROS, *others))
-    # rclpy tells nobody else of overrides that nothing has declared
+    # rclpy ignores overrides that nothing has declared
     for name in node._parameter_overrides:  # noqa: SLF001
         if name.startswith(PREFIX) and not node.has_parameter(name) and not name.startswith(tolerated):
             known = ", ".join(sorted(PREFIX + each for each in node.get_parameters_by_prefix(PREFIX[:-1])))

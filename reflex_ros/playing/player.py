@@ -137,7 +137,7 @@ class Player:
         """
         began_s: float | None = None
         for moment in moments:
-            # pictures are decoded before they are due, and only where somebody wants them
+            # pictures are decoded before they are due, and only for topics with subscribers
             ready = [
                 (self._publisher(each.offer), each.offer, each.make())
                 for each in moment.messages

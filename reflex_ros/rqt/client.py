@@ -46,7 +46,7 @@ class Client:
         self._lock = threading.Lock()
         self._waiting: dict[Any, tuple[str, float]] = {}
         self._parameters: dict[str, Any] = {}
-        self._stop_until_s = 0.0  # until then a stop that found nobody is tried again; 0: there is none
+        self._stop_until_s = 0.0  # until then a stop that found no service is tried again; 0: there is none
         self._open()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)

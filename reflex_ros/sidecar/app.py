@@ -126,7 +126,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         shut_out = _shut_out(request) if known and request.path not in OPEN_PATHS else None
         return shut_out if shut_out is not None else await handler(request)
     except ConnectionError:
-        raise  # the client has gone, and nobody is there to be answered
+        raise  # the client has gone: there is no one to answer
     except StalledError as error:
         stalled = _refused(request, error.status, error.slug, str(error))
         stalled.force_close()

@@ -29,7 +29,7 @@ MOST_CONNECTIONS = 512
 LEAST_CONNECTIONS = 8
 LET_GO_AT_ONCE = 16  # choosing costs a look at all of them
 SWEEP_S = 0.5
-LINGER_S = 2.0  # how long a body that nobody wants is read, so that its sender sees the answer
+LINGER_S = 2.0  # how long a refused body is read, so that its sender sees the answer
 SETTLE_S, SETTLE_ROUNDS = (
     0.05,
     6,

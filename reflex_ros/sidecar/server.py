@@ -21,7 +21,7 @@ from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connec
 from reflex_ros.sidecar.robot_access import Robot
 
 BACKLOG = 128
-FINISH_S = 10.0  # how long requests in flight may take once the sidecar is told to stop
+FINISH_S = 10.0  # how long requests in flight may take once the sidecar stops
 
 log = logging.getLogger(__name__)
 

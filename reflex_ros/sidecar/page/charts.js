@@ -117,9 +117,9 @@ export class JointChart {
   }
 
   #limit(joint, y) {
-    const told = `${joint.min} ${joint.max} ${y(0)}`;
-    if (told === this.told) return;
-    this.told = told;
+    const drawn = `${joint.min} ${joint.max} ${y(0)}`;
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
     this.limits.replaceChildren();
     if (joint.max !== null) this.#band(0, y(joint.max), y(joint.max));
     if (joint.min !== null) this.#band(y(joint.min), JOINT_HEIGHT, y(joint.min));

@@ -13,7 +13,7 @@ let connected = false;
 let stopped = false;
 let hasRobot = false;
 let onlyStop = false; // nothing else acts: others can reach this server, and there is no key
-let resetCaller = ""; // whose guard the button resets; empty: nobody's is tripped
+let resetCaller = ""; // whose guard the button resets; empty: none is tripped
 let saidTimer = 0;
 
 const link = listen({
@@ -50,7 +50,7 @@ function reconnected() {
 function disconnected(word, reason) {
   connected = false;
   byId("panels").classList.add("stale");
-  const age = heardAt ? `Last heard ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "Trying to reach the robot.";
+  const age = heardAt ? `Last state ${Math.round((Date.now() - heardAt) / 1000)} s ago: what you see is old.` : "Trying to reach the robot.";
   showSummary({ level: "lost", word, sentence: reason || age });
   document.title = word;
   showActs();

@@ -125,7 +125,7 @@ function chunk(found) {
   });
   found.joints.forEach((joint, index) => charts[index].update(joint, found));
   const rows = found.joints[0]?.rows.length ?? 0;
-  const source = found.source === "policy" ? "from the policy" : `stands in: ${found.source}${found.hold_reason && `, ${found.hold_reason}`}`;
+  const source = found.source === "policy" ? "from the policy" : `fallback: ${found.source}${found.hold_reason && `, ${found.hold_reason}`}`;
   setText("chunk-note", `${source} · ${rows} rows of ${number(1000 * found.dt_s)} ms`);
 }
 
@@ -202,12 +202,12 @@ function findings(robot) {
 
 const values = new Map();
 
-/** A row that changed while somebody looks is marked for some seconds. */
+/** A row that changed is marked for some seconds. */
 function settings(rows) {
-  const told = rows.map(({ name, value, live }) => [name, shown(value), live]);
-  const changed = told.filter(([name, value]) => values.has(name) && values.get(name) !== value).map(([name]) => name);
-  for (const [name, value] of told) values.set(name, value);
-  fill("settings-rows", told, () => told.map(([name, value, live]) => {
+  const seen = rows.map(({ name, value, live }) => [name, shown(value), live]);
+  const changed = seen.filter(([name, value]) => values.has(name) && values.get(name) !== value).map(([name]) => name);
+  for (const [name, value] of seen) values.set(name, value);
+  fill("settings-rows", seen, () => seen.map(([name, value, live]) => {
     const row = make("tr", {}, make("td", { text: name }), make("td", { text: value }), make("td", { text: live ? "live" : "fixed" }));
     row.dataset.name = name;
     if (changed.includes(name)) {

@@ -7,7 +7,7 @@ const VERDICTS = {
   healthy: "", "drain-a": "A is out, B answers", "drain-b": "B is out, A answers", degraded: "neither answers",
 };
 let touched = false; // the slider is being moved: do not move it back
-let told = null; // the split that was heard last
+let newest = null; // the newest split received
 let drawn = "";
 
 /** Show what GET /policies says, or hide the panel where there is one policy. onlyLook: nothing can be changed. */
@@ -17,8 +17,8 @@ export function slots(found, onlyLook) {
   if (!two) return;
   setText("verdict", VERDICTS[found.verdict] ?? found.verdict);
   byId("split-form").hidden = onlyLook;
-  if (found.split !== told) touched = false; // somebody changed it: where the slider stood means nothing any more
-  told = found.split;
+  if (found.split !== newest) touched = false; // it was changed elsewhere: where the slider stood means nothing any more
+  newest = found.split;
   if (!touched) showSplit(found.split);
   const now = JSON.stringify(found);
   if (now === drawn) return;

@@ -80,7 +80,7 @@ class Wire(Protocol):
 
     @property
     def route(self) -> str:
-        """The path of its POST; wires may share one, and are then told apart by the request's Content-Type."""
+        """The path of its POST; wires that share one are then distinguished by the request's Content-Type."""
         ...
 
     @property
