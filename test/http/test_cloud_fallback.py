@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+from figures import value_of
 from http_client import PATIENCE_S, STATE, Background, busy, in_flight, picture, wait_for
 from lying_server import LyingServer
 from servers import MakeEngine, Server
@@ -80,7 +81,7 @@ class Edge:
         return self.cloud(asked, self.engine.act)
 
     def failures(self, reason: str) -> float:
-        return float(self.engine.metrics.cloud_failures.labels(reason)._value.get())
+        return value_of(self.engine.metrics.cloud_failures.labels(reason))
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_what_raises_here_is_answered_there_with_the_same_pixels_state_and_seed(
     assert served.model_version == f"cloud:{alone.model_version}"
     assert (served.model_hash, served.config_hash) == (alone.model_hash, alone.config_hash)
     assert (served.seed, served.inference.denoise_steps, served.episode_id) == (5, 10, "ep_1")
-    used = here.engine.metrics.fallback_invocations.labels("franka", CLOUD)._value.get()
+    used = value_of(here.engine.metrics.fallback_invocations.labels("franka", CLOUD))
     assert used == 1
 
 

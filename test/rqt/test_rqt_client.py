@@ -84,8 +84,7 @@ def test_it_follows_the_live_parameters(scene: World, client: Client) -> None:
 def test_stop_and_resume_reach_the_robot(scene: World, client: Client) -> None:
     client.stop()
     wait_for(lambda: view(client).stopped, "stopped")
-    assert scene.server._loop is not None
-    assert scene.server._loop.stopped
+    assert scene.loop.stopped
     wait_for(lambda: view(client).said == "stop: holding; call ~/resume to go on", "the answer is shown")
     client.resume()
     wait_for(lambda: not view(client).stopped, "going on")

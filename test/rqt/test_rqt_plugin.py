@@ -106,14 +106,12 @@ def test_stop_on_the_panel_stops_the_robot(scene: World, plugin: ReflexPlugin, c
     [panel] = context.widgets
     offscreen.until(lambda: panel.state.text() == "ready", "the node is heard")
     panel.stop.click()
-    offscreen.until(
-        lambda: scene.server._loop is not None and scene.server._loop.stopped, "the robot is stopped"
-    )
+    offscreen.until(lambda: scene.robot.status.stopped, "the robot is stopped")
     offscreen.until(panel.resume.isEnabled, "resume can be clicked")
     panel.resume.click()
     offscreen.until(lambda: "press again" in panel.resume.text(), "it asks for a second press")
     panel.resume.click()
-    offscreen.until(lambda: scene.server._loop is not None and not scene.server._loop.stopped, "it goes on")
+    offscreen.until(lambda: not scene.robot.status.stopped, "it goes on")
 
 
 def test_a_second_panel_has_a_title_of_its_own(domain: None) -> None:

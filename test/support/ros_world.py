@@ -32,7 +32,9 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.graph.qos import LATCHED, SENSOR
+from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.node import ReflexNode
+from reflex_ros.node.observation_buffer import ObservationBuffer
 
 PATIENCE_S = 60.0  # a bound for machines under load, never a measure
 JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
@@ -235,6 +237,18 @@ class World:
     @property
     def state(self) -> str:
         return self.server.node.state
+
+    @property
+    def buffer(self) -> ObservationBuffer:
+        """What the node has heard of the robot, once it is configured."""
+        assert self.server._buffer is not None
+        return self.server._buffer
+
+    @property
+    def loop(self) -> ChunkLoop:
+        """What infers and publishes, while the node is active."""
+        assert self.server._loop is not None
+        return self.server._loop
 
     def activate(self, instruction: str = "reach the red cube") -> None:
         if instruction:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures import value_of
 from http_client import PATIENCE_S, Background, wait_for
 
 from reflex_core.concurrency.cancellation import Cancellation
@@ -134,11 +135,11 @@ def failing(error: BaseException = LOCAL_FAILURE) -> Callable[[Request], Served]
 
 
 def count(metrics: Metrics, reason: str) -> float:
-    return float(metrics.cloud_failures.labels(reason)._value.get())
+    return value_of(metrics.cloud_failures.labels(reason))
 
 
 def used(metrics: Metrics) -> float:
-    return float(metrics.fallback_invocations.labels("arm", CLOUD)._value.get())
+    return value_of(metrics.fallback_invocations.labels("arm", CLOUD))
 
 
 def test_a_policy_that_answers_is_all_there_is(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:

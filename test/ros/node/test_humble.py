@@ -81,12 +81,9 @@ def test_a_node_hears_words_once_and_takes_parameters_where_rclpy_is_that_of_hum
     with world() as scene:
         scene.activate("reach the red cube")
         assert scene.robot.next_chunk().horizon > 0
-        assert scene.server._buffer is not None
         scene.robot.say("reach the blue cube")
-        wait_for(
-            lambda: scene.server._buffer.instruction == "reach the blue cube", "the instruction is heard"
-        )
+        wait_for(lambda: scene.buffer.instruction == "reach the blue cube", "the instruction is heard")
         scene.robot.begin("second")
-        wait_for(lambda: scene.server._episode_id == "second", "the episode begins")
+        wait_for(lambda: scene.robot.status.episode_id == "second", "the episode begins")
         assert scene.robot.set("max_age_ms", 400.0).successful
         assert scene.server.settings.max_age_ms == 400.0

@@ -158,8 +158,7 @@ def scene(export_dir: ExportDir) -> Iterator[World]:
 
 
 def told(scene: World) -> str:
-    assert scene.server._buffer is not None
-    return scene.server._buffer.instruction
+    return scene.buffer.instruction
 
 
 def publisher(scene: World, topic: str, kind: type, qos: Any) -> Any:
@@ -185,7 +184,7 @@ def test_an_episode_begins_once_for_each_message(scene: World) -> None:
     wait_for(by_hand.get_subscription_count, "they know each other")
     for number, begin in enumerate((scene.robot.begin, lambda name: by_hand.publish(String(data=name))) * 2):
         begin(f"episode-{number}")
-        wait_for(lambda n=number: scene.server._episode_id == f"episode-{n}", "it begins")
+        wait_for(lambda n=number: scene.robot.status.episode_id == f"episode-{n}", "it begins")
     assert scene.server._episodes == begun + 4
     scene.robot.node.destroy_publisher(by_hand)
 

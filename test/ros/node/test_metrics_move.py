@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
 from broken_jpegs import MENDED
+from figures import value_of
 from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
@@ -305,7 +306,7 @@ def a_shadow(bench: Bench) -> Provocation:
     server = bench.serve("calm", shadow_policy=str(bench.exports("calm_other")))
     yield server.client
     compared = server.engine.metrics.shadow_compared
-    wait_for(lambda: act(server.client) and compared._value.get() > 0)
+    wait_for(lambda: act(server.client) and value_of(compared) > 0)
 
 
 def a_shadow_that_raises(bench: Bench) -> Provocation:

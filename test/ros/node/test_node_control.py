@@ -124,8 +124,7 @@ def test_a_stop_after_the_arm_was_moved_by_hand_holds_where_it_is(scene: World) 
     robot.next_chunk()
     assert robot.call("stop").success
     wait_for(lambda: robot.chunks[-1].source == ActionChunk.SOURCE_HOLD, "a hold")
-    buffer = scene.server._buffer
-    assert buffer is not None
+    buffer = scene.buffer
     for moved in np.arange(0.02, 0.801, 0.02):  # slowly enough to be believed
         robot.positions = [HOME[0] + float(moved), *HOME[1:]]
         wait_for(
@@ -144,8 +143,7 @@ def test_a_stop_while_the_joint_states_are_silent_commands_no_old_pose(export_di
         robot = scene.robot
         robot.camera_on = False
         scene.activate()
-        buffer = scene.server._buffer
-        assert buffer is not None
+        buffer = scene.buffer
         wait_for(lambda: buffer.believed(JOINTS) is not None, "the node measures the joints")
         robot.joints_on = False
         wait_for(

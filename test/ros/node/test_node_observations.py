@@ -270,8 +270,7 @@ def test_a_stop_without_a_position_publishes_nothing_and_says_so(export_dir: Exp
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.robot.positions = [float("nan"), *HOME[1:]]
         scene.activate()
-        buffer = scene.server._buffer
-        assert buffer is not None
+        buffer = scene.buffer
         wait_for(lambda: buffer.fault() is not None, "the node hears of it")
         answer = scene.robot.call("stop")
         assert "nothing was published" in answer.message

@@ -60,8 +60,7 @@ def test_an_inference_that_hangs_is_held_by_the_watchdog_and_said(scene: World) 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_loop_that_is_gone_is_held_by_the_watchdog_and_said(scene: World) -> None:
     """Whatever ends its thread; the last test of this scene."""
-    loop = scene.server._loop
-    assert loop is not None
+    loop = scene.loop
 
     def ends() -> None:
         raise SystemExit

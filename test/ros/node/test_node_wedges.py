@@ -34,8 +34,7 @@ def franka(export: Path, **more: Any) -> dict[str, Any]:
 def move(scene: World, positions: list[float]) -> None:
     """Put the robot elsewhere in no time, which no arm does by itself, and let a person say that it is there."""
     scene.robot.positions = list(positions)
-    buffer = scene.server._buffer
-    assert buffer is not None
+    buffer = scene.buffer
 
     def seen() -> bool:
         measured = buffer.measured(tuple(JOINTS), scene.server.now_ns(), 1e6)
@@ -71,8 +70,7 @@ def test_a_reset_over_http_believes_the_joints_as_the_service_does(export_dir: E
         assert "still not believed" in refused["problem"]
         assert "not finite" in refused["problem"]
         scene.robot.positions = [HOME[0] + 1.0, *HOME[1:]]
-        buffer = scene.server._buffer
-        assert buffer is not None
+        buffer = scene.buffer
         wait_for(lambda: (fault := buffer.fault()) and fault.reading == HOME[0] + 1.0, "it is seen")
         assert reset() == {"reset": True, "was_tripped": False, "problem": ""}
         moved = scene.robot.next_chunk()
