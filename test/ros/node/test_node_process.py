@@ -152,9 +152,9 @@ def test_a_parameter_file_reaches_the_node_of_its_namespace_and_its_dump_is_one_
 def dumped(outsider: Robot, node: str) -> dict[str, Any]:
     """What `ros2 param dump` gets from a node: every parameter, in Python's kinds."""
     there = outsider.node.create_client(ListParameters, f"{node}/list_parameters")
-    names = list(outsider._request(there, ListParameters.Request()).result.names)
+    names = list(outsider.read(there, ListParameters.Request()).result.names)
     values = outsider.node.create_client(GetParameters, f"{node}/get_parameters")
-    found = outsider._request(values, GetParameters.Request(names=names)).values
+    found = outsider.read(values, GetParameters.Request(names=names)).values
     return {name: parameter_value_to_python(value) for name, value in zip(names, found, strict=True)}
 
 
