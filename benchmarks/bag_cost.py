@@ -32,7 +32,7 @@ from reflex_ros.bag.reindex import reindex
 from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
 from reflex_ros.messages.chunks import chunk_message, trajectory_message
-from reflex_ros.messages.raw import Arrival, Consumed, header_stamp_ns, image_frame, kind_of
+from reflex_ros.messages.raw import Consumed, RawMessage, header_stamp_ns, image_frame, kind_of
 
 SIZES = ((96, 96), (224, 224), (480, 640))
 JOINTS = tuple(f"panda_joint{number}" for number in range(1, 8))
@@ -86,8 +86,10 @@ def recorded(folder: Path, storage: str, size: tuple[int, int], count: int) -> d
     put_us = []
     busy_s = time.process_time()
     for number in range(count):
-        camera = Arrival("/camera/image_raw", "sensor_msgs/msg/Image", bytes(raw[0]), number, time.time_ns())
-        state = Arrival("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, time.time_ns())
+        camera = RawMessage(
+            "/camera/image_raw", "sensor_msgs/msg/Image", bytes(raw[0]), number, time.time_ns()
+        )
+        state = RawMessage("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, time.time_ns())
         request, served = asked(number, camera)
         chunk = chunk_message(served, number, 5.0, number, 0)
         trajectory = trajectory_message(served.chunk, number, 0)
@@ -116,7 +118,7 @@ def recorded(folder: Path, storage: str, size: tuple[int, int], count: int) -> d
     }  # fmt: skip
 
 
-def asked(number: int, camera: Arrival) -> tuple[Request, Served]:
+def asked(number: int, camera: RawMessage) -> tuple[Request, Served]:
     """A request with this image, and a chunk of 50x7 for it."""
     state = np.full(7, 0.1, np.float32)
     request = Request(

@@ -31,7 +31,7 @@ from reflex_ros.bag.source import BagSource
 from reflex_ros.bag.topic_types import definitions, serialised
 from reflex_ros.bag.writer import BagRecorder
 from reflex_ros.messages.chunks import chunk_message, trajectory_message
-from reflex_ros.messages.raw import Arrival, Consumed, kind_of
+from reflex_ros.messages.raw import Consumed, RawMessage, kind_of
 
 BAG_SIZE = (224, 224)
 SOAK_SIZE = (96, 96)  # raw 224x224 pictures would take 5 GB in 10 minutes
@@ -159,10 +159,10 @@ def one_of_each(
         request = replace(request, request_id=f"0a1b2c3d-{number}", episode_id=f"episode-{number // 200}")
         served = replace(served, request_id=request.request_id, episode_id=request.episode_id)
         now_ns = time.time_ns()
-        camera = Arrival(
+        camera = RawMessage(
             "/camera/image_raw", "sensor_msgs/msg/Image", bytes(bytearray(raw[0])), number, now_ns
         )
-        state = Arrival("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, now_ns)
+        state = RawMessage("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, now_ns)
         trace(request, served)
         audit(request, served)
         bag.answered(request, served, Consumed({"base": camera}, (state,)))

@@ -26,7 +26,7 @@ from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
-from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.messages.raw import IMAGE, RawMessage
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
@@ -274,8 +274,8 @@ class World:
             reading = lie(self.arm.position, self.clock.seconds)
             if reading is not None:
                 self.reading = reading
-                self.buffer.put_joints(Arrival("joint_states", "", b"", *arrived), NAMES, reading.tolist())
+                self.buffer.put_joints(RawMessage("joint_states", "", b"", *arrived), NAMES, reading.tolist())
         if self.camera and self._ticks % CAMERA_TICKS == 0:
-            self.buffer.put_image("camera", Arrival("camera/image_raw", IMAGE, PICTURE, *arrived))
+            self.buffer.put_image("camera", RawMessage("camera/image_raw", IMAGE, PICTURE, *arrived))
         self.meanwhile()
         self.watchdog.check()

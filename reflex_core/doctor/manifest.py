@@ -72,7 +72,7 @@ def seal(
     _write_receipt(policy, message)
 
 
-def seal_again(policy: Policy, *, force: bool = False) -> None:
+def write_manifest_again(policy: Policy, *, force: bool = False) -> None:
     """Write VERIFICATION.md anew and leave parity.npz as it is.
 
     Raises ExportError where there is no parity.npz, where the policy makes another chunk, and for a receipt that is

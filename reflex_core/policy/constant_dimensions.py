@@ -26,7 +26,7 @@ class Constants:
         sees = slot is not None and (slot.input is not None or slot.bins > 0)
         self._statistics = binding.state_statistics if sees else None
         self._names, self._passes = binding.state_names, passes
-        self._seldom = RateLimit()
+        self._rate_limit = RateLimit()
         constant = None if self._statistics is None else self._statistics.constant
         still = [] if constant is None else np.flatnonzero(constant).tolist()
         then = "is passed on as the formula gives it" if passes else "is refused (setting constant_state)"
@@ -50,7 +50,7 @@ class Constants:
                 f"{message}: the policy has not seen it move (setting constant_state: pass lets it through)",
                 "state-off-constant",
             )
-        times = self._seldom.times()
+        times = self._rate_limit.times()
         if times:
             log.warning("%s: passed on (%d times since the last log line)", message, times)
 

@@ -134,21 +134,21 @@ class Deadline:
         left_s = (deadline_ns - time.monotonic_ns()) * 1e-9
         if left_s <= 0:
             aside = self._infer_aside(request, proceed)
-            return self._stand_in(request, "its budget was spent before inference began", aside)
+            return self._fall_back(request, "its budget was spent before inference began", aside)
         if self._durations.fastest_s(request.max_steps) > left_s and self._last_good(request) is not None:
             aside = self._infer_aside(request, proceed)
-            return self._stand_in(request, "none of the newest inferences was as quick as its budget", aside)
+            return self._fall_back(request, "none of the newest inferences was as quick as its budget", aside)
         late = Late(request)
         bounded = replace(request, deadline_ns=deadline_ns, cancellation=late.cancellation)
         task = self._workers.start(lambda: self._infer(bounded, proceed, late))
         if task is None:
-            return self._stand_in(request, "every worker is busy with an inference that does not stop")
+            return self._fall_back(request, "every worker is busy with an inference that does not stop")
         if task.wait((deadline_ns - time.monotonic_ns()) * 1e-9):
             return task.outcome()
         late.missed = True
         if not self._left_to_finish(request, late):
             late.cancellation.cancel()
-        return self._stand_in(request, "inference took longer", late)
+        return self._fall_back(request, "inference took longer", late)
 
     def _infer_aside(self, request: Request, proceed: Proceed) -> Late:
         """Start an inference without a waiting caller: a first chunk for those whose requests always come over budget."""
@@ -186,14 +186,14 @@ class Deadline:
 
     def _needed(self, request: Request) -> bool:
         """Return True when there is no lasting fallback: the next request, or the one after, needs a newer chunk."""
-        if not self._may_stand_in(request):
+        if not self._may_fall_back(request):
             return False
         good, now_ns = self._good.find(request), time.monotonic_ns()
         if good is None or self._continued(good, request, now_ns) is None:
             return True
         return (now_ns - good.received_ns) * 1e-6 >= self._max_age_ms() / 2
 
-    def _may_stand_in(self, request: Request) -> bool:
+    def _may_fall_back(self, request: Request) -> bool:
         """Return False where no chunk can be the caller's own, or might be another robot's and there is a position to hold at."""
         key = key_of(request)
         return key is not None and not (key.anonymous and self._hold_position(request) is not None)
@@ -240,7 +240,7 @@ class Deadline:
             name = request.request_id
             log.warning("%d late inferences failed, the last for request %s: %s", times, name, error)
 
-    def _stand_in(self, request: Request, reason: str, own: Late | None = None) -> Served:
+    def _fall_back(self, request: Request, reason: str, own: Late | None = None) -> Served:
         self._misses.inc()
         with self._counting:
             self._missed += 1
@@ -256,7 +256,7 @@ class Deadline:
         return served
 
     def _last_good(self, request: Request) -> Served | None:
-        good = self._good.find(request) if self._may_stand_in(request) else None
+        good = self._good.find(request) if self._may_fall_back(request) else None
         return None if good is None else self._continued(good, request, time.monotonic_ns())
 
     def _first_chunk_came(self, request: Request, own: Late | None) -> bool:

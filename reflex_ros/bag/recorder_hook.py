@@ -12,7 +12,7 @@ from reflex_core.records.recorder import Watched
 from reflex_core.records.trace.schema import Failure
 from reflex_core.settings.table import Settings
 from reflex_core.values import Request, Served
-from reflex_ros.messages.raw import Arrival, Consumed
+from reflex_ros.messages.raw import Consumed, RawMessage
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -26,7 +26,7 @@ class RecorderHook(Protocol):
         """The recorders for health, metrics and diagnostics."""
         ...
 
-    def received(self, arrival: Arrival) -> None:
+    def received(self, arrival: RawMessage) -> None:
         """Record an instruction or episode message that was received."""
         ...
 
@@ -46,7 +46,7 @@ class RecorderHook(Protocol):
 class _Off:
     recorders: tuple[Watched, ...] = ()
 
-    def received(self, arrival: Arrival) -> None:
+    def received(self, arrival: RawMessage) -> None:
         pass
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:

@@ -21,7 +21,7 @@ from reflex_core.records.trace.hashing import base64_text, encoded, text_hash
 from reflex_core.records.trace.parse import Recorded, RecordedImage, TraceError, check_version, recorded
 from reflex_core.records.trace.schema import HEADER, REQUEST
 from reflex_ros.bag.topic_types import CONSUMED, STRING, TRACE
-from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, Arrival, image_frame, string_data
+from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, RawMessage, image_frame, string_data
 
 IMAGES_KEPT = 8  # per topic; a record follows its images closely, so only the newest can be meant
 
@@ -93,13 +93,13 @@ class BagSource:
         return self._read / self._total if self._total else 1.0
 
     def __iter__(self) -> Iterator[Recorded]:
-        images: dict[str, deque[Arrival]] = {}
+        images: dict[str, deque[RawMessage]] = {}
         try:
             for connection, time_ns, raw in self._reader.messages(self._connections):
                 self._read += 1
                 if connection.msgtype != STRING:
                     kept = images.setdefault(connection.topic, deque(maxlen=IMAGES_KEPT))
-                    kept.append(Arrival(connection.topic, connection.msgtype, raw, 0, time_ns))
+                    kept.append(RawMessage(connection.topic, connection.msgtype, raw, 0, time_ns))
                     continue
                 where, document = self._document(connection, time_ns, raw)
                 if document.get("kind") == REQUEST:
@@ -160,7 +160,7 @@ class BagSource:
         check_version(document, where)
         return where, document
 
-    def _recorded(self, document: Document, where: str, images: Mapping[str, deque[Arrival]]) -> Recorded:
+    def _recorded(self, document: Document, where: str, images: Mapping[str, deque[RawMessage]]) -> Recorded:
         found: dict[str, RecordedImage] = {}
         for camera, place in self._consumed(document, where).items():
             topic, received_ns = place.get("topic"), place.get("received_ns")

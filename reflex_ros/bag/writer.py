@@ -31,7 +31,7 @@ from reflex_core.values import Request, Served
 from reflex_ros.bag.files import MCAP, BagFiles
 from reflex_ros.bag.reindex import reindex
 from reflex_ros.bag.topic_types import CONSUMED, STRING, Message, OfferedQos, definitions, serialised
-from reflex_ros.messages.raw import Arrival, Consumed, kind_of
+from reflex_ros.messages.raw import Consumed, RawMessage, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
 SPLIT_BYTES = 512 << 20
@@ -46,8 +46,8 @@ class _Answer:
     request: Request
     outcome: Served | Failure
     time_ns: int
-    images: Mapping[str, Arrival]
-    fresh: Sequence[Arrival]
+    images: Mapping[str, RawMessage]
+    fresh: Sequence[RawMessage]
 
 
 class BagRecorder:
@@ -86,7 +86,7 @@ class BagRecorder:
         self._profiles: dict[str, Sequence[Any]] = {}
         self._session_id = str(uuid.uuid4())
         self._latched: dict[str, Message] = {}
-        self._previous: Sequence[Arrival] = ()
+        self._previous: Sequence[RawMessage] = ()
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
         self._next_seq = 0
@@ -122,7 +122,7 @@ class BagRecorder:
         files = self._files
         return None if files is None else files.directory
 
-    def received(self, arrival: Arrival) -> None:
+    def received(self, arrival: RawMessage) -> None:
         """Enqueue an instruction or episode message. A later bag begins with the newest of each."""
         message = Message(arrival.topic, arrival.kind, arrival.received_ns, arrival.raw)
         self._latched[arrival.topic] = message

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from reflex_core.doctor.export_files import RECEIPT
-from reflex_core.doctor.manifest import seal, seal_again, shipped_files
+from reflex_core.doctor.manifest import seal, shipped_files, write_manifest_again
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE
 from reflex_core.errors import ReflexError
 from reflex_core.export.export import open_export
@@ -80,7 +80,7 @@ def _seal(options: argparse.Namespace) -> int:
     path: Path = options.export_dir
     policy = load_policy(open_export(path), robot_of(path, options), "cpu", 1)
     if options.keep_parity:
-        seal_again(policy, force=options.force)
+        write_manifest_again(policy, force=options.force)
     else:
         observation, what = _observation(policy, options.observations)
         seal(policy, observation, what, seed=options.seed, tolerance=options.tolerance, force=options.force)

@@ -17,10 +17,10 @@ from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.images.raw_encodings import needs_conversion
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Frame, Pixels
-from reflex_ros.messages.raw import Arrival, image_frame
+from reflex_ros.messages.raw import RawMessage, image_frame
 
 
-def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
+def frame(arrival: RawMessage, max_pixels: int = MAX_PIXELS) -> Frame:
     """Return the message's pixels, not decoded and not copied. Raises ObservationError for an unknown compressed format."""
     found = image_frame(arrival, max_pixels)
     if found.decoder is not None or not needs_conversion(found.encoding):
@@ -28,7 +28,7 @@ def frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
     return replace(found, decoder=_cv_bridge_decoder(arrival, found.encoding))
 
 
-def _cv_bridge_decoder(arrival: Arrival, encoding: str) -> Callable[[Frame], Pixels] | None:
+def _cv_bridge_decoder(arrival: RawMessage, encoding: str) -> Callable[[Frame], Pixels] | None:
     """Return cv_bridge's decoder for Bayer and YUV where ROS brings the real one; None leaves it to OpenCV."""
     bridge = _cv_bridge()
     if bridge is None:

@@ -22,7 +22,7 @@ _ENCAPSULATION = 4  # bytes before the data; what is aligned is aligned from the
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
+class RawMessage:
     """One received message. kind: its type, such as sensor_msgs/msg/Image. raw: CDR with its encapsulation header.
 
     stamp_ns: its sensor stamp, or its time of arrival for a sensor that leaves it empty. received_ns: on the robot's
@@ -40,8 +40,8 @@ class Arrival:
 class Consumed:
     """The messages that one observation was made of. images: by camera."""
 
-    images: Mapping[str, Arrival]
-    states: Sequence[Arrival]
+    images: Mapping[str, RawMessage]
+    states: Sequence[RawMessage]
 
 
 def kind_of(message_class: type) -> str:
@@ -55,7 +55,7 @@ def header_stamp_ns(raw: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def image_frame(arrival: Arrival, max_pixels: int = MAX_PIXELS) -> Frame:
+def image_frame(arrival: RawMessage, max_pixels: int = MAX_PIXELS) -> Frame:
     """Return the pixels of an Image or CompressedImage, not decoded and not copied.
 
     Raises ObservationError when it is damaged, or has more than `max_pixels`.

@@ -62,7 +62,7 @@ class ChunkLoop:
             self._commands, buffer, outputs, loaded.policy.binding, engine.metrics, progress, tuning, clock_ns, monotonic_ns
         )  # fmt: skip
         self.progress = progress
-        self.pacing = ChunkScheduler(loaded.first_latency_s)
+        self.scheduler = ChunkScheduler(loaded.first_latency_s)
         self.episode_id = ""
         self._binding = loaded.policy.binding
         own_horizon = loaded.embodiment.execution_horizon if loaded.embodiment else 0
@@ -115,7 +115,7 @@ class ChunkLoop:
         """Ask for a chunk at once: another instruction, another episode."""
         with self._lock:
             self._epoch += 1
-            self.pacing.reset()
+            self.scheduler.reset()
         self.news()
 
     def clock_jumped_back(self) -> None:
@@ -141,7 +141,7 @@ class ChunkLoop:
             self._buffer.clear(moved=False)
             self._due_since_ns = None
             self._epoch += 1
-            self.pacing.reset()
+            self.scheduler.reset()
             message = f"the clock of this machine was set by {step_s:+.1f} s: the robot held, and sensor data was dropped"
             self.progress.note("clock_jump", message)
         return bool(step_s)
@@ -199,7 +199,7 @@ class ChunkLoop:
                 over_ns = monotonic_ns - self._executing_until_ns
             if over_ns > self._tuning().gates.max_age_ms * 1e6:
                 return LATE
-        hanging_s = max(HANGING_S, 3.0 * self.pacing.latency_s)
+        hanging_s = max(HANGING_S, 3.0 * self.scheduler.latency_s)
         return LATE if monotonic_ns - self._beat_ns > hanging_s * 1e9 else ""
 
     def rescue(self, reason: str, text: str) -> bool:
@@ -246,7 +246,7 @@ class ChunkLoop:
         if self._monotonic_ns() * 1e-9 < self._retry_at:
             return
         tuning, now_ns = self._tuning(), self._clock_ns()
-        due_ns = self.pacing.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
+        due_ns = self.scheduler.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
         if due_ns is not None and now_ns < due_ns and not self._unwell:
             return
         if self._due_since_ns is None:
@@ -306,7 +306,7 @@ class ChunkLoop:
                     return
             else:
                 self._send(served, observation, running, start)
-                self.pacing.started(running, latency_s)
+                self.scheduler.started(running, latency_s)
             self._chunk_id += 1
             self._due_since_ns = None
             self._judge(served)
@@ -327,10 +327,10 @@ class ChunkLoop:
 
         The latency of a model that has become slow is learned, so that its next answer is not discarded as well.
         """
-        usual_s = self.pacing.latency_s + self._tuning().gates.max_age_ms * 1e-3
+        usual_s = self.scheduler.latency_s + self._tuning().gates.max_age_ms * 1e-3
         hung = self._rescued and latency_s > 2.0 * usual_s
         if hung:
-            self.pacing.learn(latency_s)
+            self.scheduler.learn(latency_s)
         return hung
 
     def _outlived(self, served: Served) -> bool:
@@ -386,7 +386,7 @@ class ChunkLoop:
         self._clock_was_set()
         if self._monotonic_ns() < self._rest_ns:  # it is on its way to where a stop holds it
             return True
-        self.pacing.reset()
+        self.scheduler.reset()
         self._forget()
         # a model that is always late makes its first chunk while the robot waits for it, held by the same deadline
         if reason != DEADLINE or self.progress.hold_reason != DEADLINE:

@@ -192,7 +192,7 @@ def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) ->
         return Finding("timing", ERROR if refusing else WARN, f"{message}: {then}", values)
     if loop.progress.problem == "deadline":
         return Finding("timing", WARN, f"deadline missed: {loop.progress.problem_text}", values)
-    if not loop.pacing.keeps_up(settings.margin_ms * 1e-3):
+    if not loop.scheduler.keeps_up(settings.margin_ms * 1e-3):
         slow = "inference is slower than a chunk lasts: the robot pauses between chunks"
         return Finding("timing", WARN, slow, values)
     return Finding("timing", OK, f"chunk in {p50:.0f} ms", values)

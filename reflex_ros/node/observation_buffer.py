@@ -20,7 +20,7 @@ from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.messages.images import frame
-from reflex_ros.messages.raw import Arrival, Consumed
+from reflex_ros.messages.raw import Consumed, RawMessage
 
 NOTHING_CONSUMED = Consumed({}, ())
 NAMES_KEPT, NAMES_SHOWN = 256, 32  # of joints that the policy does not know
@@ -64,13 +64,13 @@ class ObservationBuffer:
         self._tolerance = PathTolerance((), 0.0) if tolerance is None else tolerance
         self._monotonic_ns = monotonic_ns
         self._lock = threading.Lock()
-        self._images: dict[str, Arrival] = {}
-        self._joints: dict[str, tuple[Arrival, float]] = {}
+        self._images: dict[str, RawMessage] = {}
+        self._joints: dict[str, tuple[RawMessage, float]] = {}
         # when it came, on the monotonic clock: of every joint, every camera, and the state that is not joints
         self._arrived_ns: dict[str, int] = {}
         self._seen_ns: dict[str, int] = {}
         self._not_before_ns = self._vector_ns = 0
-        self._vector: tuple[Arrival, Floats] | None = None
+        self._vector: tuple[RawMessage, Floats] | None = None
         self.lags = StampLags()
         self.instruction = ""
         self.topics: dict[
@@ -78,14 +78,14 @@ class ObservationBuffer:
         ] = {}  # real names, remappings done: by camera, and of state, instruction, episode
         self.consumed = NOTHING_CONSUMED
 
-    def put_image(self, camera: str, arrival: Arrival) -> None:
+    def put_image(self, camera: str, arrival: RawMessage) -> None:
         """Store the newest image of a camera; cheap, for the executor thread."""
         now_ns = self._monotonic_ns()
         self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             self._images[camera], self._seen_ns[camera] = arrival, now_ns
 
-    def put_joints(self, arrival: Arrival, names: Sequence[str], positions: Sequence[float]) -> None:
+    def put_joints(self, arrival: RawMessage, names: Sequence[str], positions: Sequence[float]) -> None:
         """Store the newest position of every named joint (rad or m)."""
         if len(names) != len(positions):
             return  # a message without positions (effort only) says nothing about where the joints are
@@ -100,7 +100,7 @@ class ObservationBuffer:
             if self._gate.fault(names) is None:
                 self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
 
-    def put_vector(self, arrival: Arrival, vector: Floats) -> None:
+    def put_vector(self, arrival: RawMessage, vector: Floats) -> None:
         """Store the newest state other than joints (Imu, Odometry)."""
         now_ns = self._monotonic_ns()
         self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
@@ -264,7 +264,7 @@ class ObservationBuffer:
     def _on(self, stream: str) -> str:
         return f" on {self.topics[stream]}" if stream in self.topics else ""
 
-    def _state(self) -> tuple[Floats | None, tuple[Arrival, ...]]:
+    def _state(self) -> tuple[Floats | None, tuple[RawMessage, ...]]:
         """Return the state, and the messages it is made of."""
         if self._vector is not None:
             arrival, vector = self._vector

@@ -23,7 +23,7 @@ def take_snapshot(
     now_ns: int,
 ) -> RobotSnapshot:
     """Return the node's state now. `now_ns` is on the robot's clock; loop and buffer are None while it is not active."""
-    running = loop.pacing.running if loop is not None else None
+    running = loop.scheduler.running if loop is not None else None
     return RobotSnapshot(
         node_state=node_state,
         refusal=refusal,

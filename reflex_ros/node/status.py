@@ -39,7 +39,7 @@ def status_message(
     loaded = engine.loaded
     if loaded is not None:
         _describe(status, loaded)
-    running = loop.pacing.running if loop else None
+    running = loop.scheduler.running if loop else None
     status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
     return status
 

@@ -21,7 +21,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.settings.table import Settings
 from reflex_ros.graph.qos import LATCHED, SENSOR, copied, overridable, require_known_overrides, unheard
 from reflex_ros.graph.topics import compressed_topic
-from reflex_ros.messages.raw import Arrival, header_stamp_ns, kind_of
+from reflex_ros.messages.raw import RawMessage, header_stamp_ns, kind_of
 from reflex_ros.messages.state import imu_state, odometry_state
 from reflex_ros.node.compat import SubscriptionEventCallbacks, with_info
 from reflex_ros.node.diagnostics import Finding, connection_finding
@@ -53,7 +53,7 @@ class Inputs:
         news: Callable[[], None],
         on_instruction: Callable[[str], None],
         on_episode: Callable[[str], None],
-        on_message: Callable[[Arrival], None] = lambda _: None,
+        on_message: Callable[[RawMessage], None] = lambda _: None,
     ) -> None:
         """Create the subscriptions. on_message: gets every instruction and episode message before it is handled.
 
@@ -110,14 +110,16 @@ class Inputs:
                 self._node.get_logger().warning(f"incompatible publisher: {sentence}")
         return connection_finding(self._buffer.topics, self.unheard)
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Arrival], None], qos: QoSProfile) -> str:
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[RawMessage], None], qos: QoSProfile
+    ) -> str:
         """Subscribe to a sensor. Return the resolved topic name."""
         # rclpy inspects the callback's signature: a plain function with one parameter passes everywhere
         found = self._create(kind, topic, lambda raw: callback(self._arrival(name, kind, raw)), copied(qos))
         name = str(found.topic_name)
         return name
 
-    def _subscribe_latched_too(self, topic: str, act: Callable[[Arrival], None]) -> str:
+    def _subscribe_latched_too(self, topic: str, act: Callable[[RawMessage], None]) -> str:
         """Subscribe to latched and to volatile publishers of a topic.
 
         A transient-local subscription does not match a volatile publisher, a volatile one does not get earlier messages:
@@ -160,10 +162,10 @@ class Inputs:
         self._subscriptions.setdefault(found.topic_name, []).insert(0, found)
         return found
 
-    def _arrival(self, topic: str, kind: type, raw: bytes) -> Arrival:
+    def _arrival(self, topic: str, kind: type, raw: bytes) -> RawMessage:
         received_ns = int(self._node.get_clock().now().nanoseconds)
         stamp_ns = received_ns if kind is String else self._stamp(topic, raw, received_ns)
-        return Arrival(topic, kind_of(kind), raw, stamp_ns, received_ns)
+        return RawMessage(topic, kind_of(kind), raw, stamp_ns, received_ns)
 
     def _stamp(self, topic: str, raw: bytes, received_ns: int) -> int:
         """Return the sensor's stamp; the time of arrival for a driver that leaves it empty, logged once."""
@@ -175,20 +177,20 @@ class Inputs:
             self._node.get_logger().warning(f"{topic} has no header stamp: its time of arrival is used")
         return received_ns
 
-    def _image(self, camera: str, arrival: Arrival) -> None:
+    def _image(self, camera: str, arrival: RawMessage) -> None:
         self._buffer.put_image(camera, arrival)
         self._news()
 
-    def _joints(self, arrival: Arrival) -> None:
+    def _joints(self, arrival: RawMessage) -> None:
         message = deserialize_message(arrival.raw, JointState)
         self._buffer.put_joints(arrival, message.name, message.position)
         self._news()
 
-    def _vector(self, kind: type, convert: Callable[[Any], Any], arrival: Arrival) -> None:
+    def _vector(self, kind: type, convert: Callable[[Any], Any], arrival: RawMessage) -> None:
         self._buffer.put_vector(arrival, convert(deserialize_message(arrival.raw, kind)))
         self._news()
 
-    def _text_message(self, act: Callable[[str], None], arrival: Arrival) -> None:
+    def _text_message(self, act: Callable[[str], None], arrival: RawMessage) -> None:
         self._on_message(arrival)
         act(deserialize_message(arrival.raw, String).data)
 

@@ -21,7 +21,7 @@ from reflex_core.records.trace.schema import Session
 from reflex_core.values import Observation, Request
 from reflex_ros.bag.topic_types import definitions, qos, serialised
 from reflex_ros.bag.writer import BagRecorder
-from reflex_ros.messages.raw import Arrival, Consumed, image_frame, kind_of
+from reflex_ros.messages.raw import Consumed, RawMessage, image_frame, kind_of
 
 CAMERA, COMPRESSED, JOINTS, TRACE = "/camera/image_raw", "/wrist/compressed", "/joint_states", "/reflex/trace"
 SESSION = Session(model_hash="0123456789abcdef", config_hash="fedc", export_dir="/exports/pi0")
@@ -34,10 +34,10 @@ def offered(topic: str) -> Sequence[Qos]:
     return [qos(QoSProfile(depth=1, reliability=reliability))]
 
 
-def arrival(topic: str, message: Any, number: int) -> Arrival:
+def arrival(topic: str, message: Any, number: int) -> RawMessage:
     """A message as a subscription hands it over, received `number` periods of 20 ms after the start."""
     time_ns = START_NS + number * 20_000_000
-    return Arrival(
+    return RawMessage(
         topic,
         kind_of(type(message)),
         serialised(message, kind_of(type(message)), STORE),
@@ -68,7 +68,7 @@ def joints(number: int) -> JointState:
 
 
 @lru_cache(maxsize=64)
-def arrivals(number: int, size: int = 32) -> tuple[Arrival, Arrival]:
+def arrivals(number: int, size: int = 32) -> tuple[RawMessage, RawMessage]:
     """Camera and joints. Kept: what pads CDR is whatever the memory held, so no second call gives the same bytes."""
     return arrival(CAMERA, image(number, size), number), arrival(JOINTS, joints(number), number)
 

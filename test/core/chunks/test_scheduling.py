@@ -17,9 +17,9 @@ def after(seconds: float) -> int:
 
 
 def running(latency_s: float = 0.2) -> ChunkScheduler:
-    pacing = ChunkScheduler()
-    pacing.started(CHUNK, latency_s)
-    return pacing
+    scheduler = ChunkScheduler()
+    scheduler.started(CHUNK, latency_s)
+    return scheduler
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_what_remains_is_counted_to_the_last_row() -> None:
 
 
 def test_without_a_running_chunk_the_next_one_is_due_at_once() -> None:
-    pacing = ChunkScheduler()
-    assert pacing.due_ns(25, 0.03) is None
-    pacing.started(CHUNK, 0.2)
-    assert pacing.running is CHUNK
-    pacing.reset()
-    assert pacing.due_ns(25, 0.03) is None
-    assert pacing.keeps_up(0.03)
+    scheduler = ChunkScheduler()
+    assert scheduler.due_ns(25, 0.03) is None
+    scheduler.started(CHUNK, 0.2)
+    assert scheduler.running is CHUNK
+    scheduler.reset()
+    assert scheduler.due_ns(25, 0.03) is None
+    assert scheduler.keeps_up(0.03)
 
 
 def test_the_next_chunk_is_due_after_the_execution_horizon() -> None:
@@ -71,22 +71,22 @@ def test_inference_keeps_up_while_the_answer_comes_before_the_chunk_ends(
 
 
 def test_no_room_at_all_is_not_enough() -> None:
-    pacing = ChunkScheduler()
-    pacing.started(ExecutingChunk(0, 0.5, 4), 1.5)
-    assert not pacing.keeps_up(0.5)
-    assert pacing.keeps_up(0.25)
+    scheduler = ChunkScheduler()
+    scheduler.started(ExecutingChunk(0, 0.5, 4), 1.5)
+    assert not scheduler.keeps_up(0.5)
+    assert scheduler.keeps_up(0.25)
 
 
 def test_the_slowest_of_the_newest_answers_counts() -> None:
-    pacing = ChunkScheduler(first_latency_s=0.7)
-    assert pacing.latency_s == 0.7
-    pacing.started(CHUNK, 0.4)
-    assert pacing.latency_s == 0.4
+    scheduler = ChunkScheduler(first_latency_s=0.7)
+    assert scheduler.latency_s == 0.7
+    scheduler.started(CHUNK, 0.4)
+    assert scheduler.latency_s == 0.4
     for _ in range(LATENCIES_KEPT - 1):
-        pacing.started(CHUNK, 0.1)
-    assert pacing.latency_s == 0.4
-    pacing.started(CHUNK, 0.1)
-    assert pacing.latency_s == 0.1
+        scheduler.started(CHUNK, 0.1)
+    assert scheduler.latency_s == 0.4
+    scheduler.started(CHUNK, 0.1)
+    assert scheduler.latency_s == 0.1
 
 
 def test_nothing_is_expected_of_the_first_answer_unless_somebody_says_so() -> None:
@@ -94,7 +94,7 @@ def test_nothing_is_expected_of_the_first_answer_unless_somebody_says_so() -> No
 
 
 def test_an_answer_that_is_thrown_away_teaches_its_latency_and_runs_nothing() -> None:
-    pacing = running(0.2)
-    pacing.learn(0.9)
-    assert pacing.latency_s == 0.9
-    assert pacing.running is CHUNK
+    scheduler = running(0.2)
+    scheduler.learn(0.9)
+    assert scheduler.latency_s == 0.9
+    assert scheduler.running is CHUNK

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from reflex_core.errors import ObservationError
 from reflex_core.images.raw_encodings import rgb
 from reflex_ros.messages.images import frame
-from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, string_data
+from reflex_ros.messages.raw import RawMessage, header_stamp_ns, image_frame, string_data
 from reflex_ros.messages.stamps import stamp_ns
 
 
@@ -55,7 +55,7 @@ def test_a_big_endian_sender_is_understood() -> None:
     )
     raw = bytes(store.serialize_cdr(message, "sensor_msgs/msg/Image", little_endian=False))
     assert raw[1] == 0
-    found = image_frame(Arrival(CAMERA, "sensor_msgs/msg/Image", raw, 0, 0))
+    found = image_frame(RawMessage(CAMERA, "sensor_msgs/msg/Image", raw, 0, 0))
     assert (found.height, found.width, found.step, bytes(found.data)) == (2, 4, 12, data.tobytes())
     assert header_stamp_ns(raw) == 12_000_000_034
 
@@ -68,8 +68,8 @@ def test_a_damaged_message_is_refused_in_one_sentence(kind: str) -> None:
     }[kind]
     for length in range(4, len(whole), max(1, len(whole) // 60)):
         with pytest.raises(ObservationError):
-            image_frame(Arrival(CAMERA, kind, whole[:length], 0, 0))
+            image_frame(RawMessage(CAMERA, kind, whole[:length], 0, 0))
     with pytest.raises(ObservationError, match="no sensor_msgs/msg/"):
-        image_frame(Arrival(CAMERA, kind, arrival(CAMERA, joints(1), 1).raw[:40], 0, 0))
+        image_frame(RawMessage(CAMERA, kind, arrival(CAMERA, joints(1), 1).raw[:40], 0, 0))
     with pytest.raises(ValueError, match="no std_msgs/msg/String"):
         string_data(whole[:4] + struct.pack("<I", 1 << 30))

@@ -71,7 +71,7 @@ def test_it_is_late_when_a_cycle_does_not_end_whatever_the_robot_does() -> None:
 
 def test_a_model_that_is_slow_by_nature_is_given_three_times_what_is_usual() -> None:
     scene = Scene()
-    scene.loop.pacing.learn(4.0)
+    scene.loop.scheduler.learn(4.0)
     began_ns = scene.world.clock.monotonic_ns
     for seconds, late in ((11.9, ""), (12.1, LATE)):
         scene.world.clock.monotonic_ns = began_ns + int(seconds * 1e9)
@@ -352,7 +352,7 @@ def test_the_lag_of_an_answer_is_learnt_from_when_its_observation_was_taken(scen
     scene.engine.latency_s = 0.4
     scene.loop.restart()
     scene.run(0.6)
-    assert scene.loop.pacing.latency_s == pytest.approx(0.4, abs=0.02)
+    assert scene.loop.scheduler.latency_s == pytest.approx(0.4, abs=0.02)
 
 
 def test_a_step_that_fails_is_logged_and_the_robot_holds(

@@ -80,14 +80,14 @@ def test_an_answer_is_thrown_away_only_after_a_rescue_and_twice_what_is_usual_an
     scene: Scene,
 ) -> None:
     loop = scene.loop
-    loop.pacing.learn(0.5)
+    loop.scheduler.learn(0.5)
     usual_s = 0.5 + MAX_AGE_MS * 1e-3
     assert not loop._hung(9.0), "nobody had to hold the robot meanwhile"
     loop._rescued = True
     assert not loop._hung(2.0 * usual_s - 0.01)
-    assert loop.pacing.latency_s == 0.5
+    assert loop.scheduler.latency_s == 0.5
     assert loop._hung(2.0 * usual_s + 0.01)
-    assert loop.pacing.latency_s == pytest.approx(2.0 * usual_s + 0.01)
+    assert loop.scheduler.latency_s == pytest.approx(2.0 * usual_s + 0.01)
 
 
 def test_after_a_chunk_that_is_well_nothing_waits_before_it_asks_again(scene: Scene) -> None:
@@ -134,9 +134,9 @@ def test_without_a_setting_as_many_rows_are_executed_as_the_embodiment_says_else
     robot = None if of_the_robot is None else replace(ARM, execution_horizon=of_the_robot)
     loop = another(scene, embodiment=robot)
     asked: list[int] = []
-    due_ns = loop.pacing.due_ns
+    due_ns = loop.scheduler.due_ns
     monkeypatch.setattr(
-        loop.pacing, "due_ns", lambda rows, margin_s: asked.append(rows) or due_ns(rows, margin_s)
+        loop.scheduler, "due_ns", lambda rows, margin_s: asked.append(rows) or due_ns(rows, margin_s)
     )
     loop.cycle()
     tuning = replace(loop._tuning(), execution_horizon=0)
@@ -175,7 +175,7 @@ def test_when_a_simulator_begins_again_nothing_of_before_counts(scene: Scene) ->
     assert scene.progress.problem_text == "the clock jumped back: what was known before was dropped"
     assert scene.world.buffer.peek(scene.world.clock.wall_ns(), loop._tuning().gates) is None
     assert scene.world.buffer.believed(scene.world.buffer._joint_names) is None
-    assert loop.pacing.running is None, "the next chunk is due at once"
+    assert loop.scheduler.running is None, "the next chunk is due at once"
     sent = len(scene.sent)
     scene.world.camera = False
     scene.world.clock.monotonic_ns += 4 * 10**9

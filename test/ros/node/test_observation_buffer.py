@@ -12,7 +12,7 @@ from benchmarks.robot_world import ARM, NAMES, PICTURE
 from reflex_core.robot.joint_gate import IMPLAUSIBLE, joint_gate
 from reflex_core.robot.path_tolerance import PATH_TOLERANCE_VIOLATED, path_tolerance
 from reflex_core.values import Observation
-from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.messages.raw import IMAGE, RawMessage
 from reflex_ros.node.observation_buffer import (
     FUTURE_NS,
     NAMES_KEPT,
@@ -29,8 +29,8 @@ GATES = Gates(max_age_ms=300.0, max_skew_ms=150.0)
 HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]
 
 
-def message(stamp_ns: int, kind: str = IMAGE, topic: str = "a/topic") -> Arrival:
-    return Arrival(topic, kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
+def message(stamp_ns: int, kind: str = IMAGE, topic: str = "a/topic") -> RawMessage:
+    return RawMessage(topic, kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
 
 
 class Scene:
@@ -48,12 +48,14 @@ class Scene:
             self.sees(camera)
         self.reads(HOME)
 
-    def sees(self, camera: str = "camera", age_ms: float = 20.0) -> Arrival:
+    def sees(self, camera: str = "camera", age_ms: float = 20.0) -> RawMessage:
         arrival = message(NOW_NS - int(age_ms * MS))
         self.buffer.put_image(camera, arrival)
         return arrival
 
-    def reads(self, positions: list[float], names: tuple[str, ...] = NAMES, age_ms: float = 20.0) -> Arrival:
+    def reads(
+        self, positions: list[float], names: tuple[str, ...] = NAMES, age_ms: float = 20.0
+    ) -> RawMessage:
         self.monotonic_ns += 10 * MS
         arrival = message(NOW_NS - int(age_ms * MS), "sensor_msgs/msg/JointState")
         self.buffer.put_joints(arrival, names, positions)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.robot_world import NAMES, PICTURE
 from reflex_core.robot.joint_gate import Implausible, Path
-from reflex_ros.messages.raw import IMAGE, Arrival
+from reflex_ros.messages.raw import IMAGE, RawMessage
 from reflex_ros.node.observation_buffer import (
     NOTHING_CONSUMED,
     Gates,
@@ -53,13 +53,13 @@ class Recorder:
         self.resets += 1
 
 
-def image(age_ms: float = 20.0) -> Arrival:
+def image(age_ms: float = 20.0) -> RawMessage:
     return arrival(age_ms, IMAGE)
 
 
-def arrival(age_ms: float = 20.0, kind: str = "sensor_msgs/msg/JointState") -> Arrival:
+def arrival(age_ms: float = 20.0, kind: str = "sensor_msgs/msg/JointState") -> RawMessage:
     stamp_ns = NOW_NS - round(age_ms * MS)
-    return Arrival("a/topic", kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
+    return RawMessage("a/topic", kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
 
 
 def buffer(

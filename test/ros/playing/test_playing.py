@@ -31,7 +31,7 @@ from reflex_core.replay.recorded_images import ImageFiles
 from reflex_core.values import Frame
 from reflex_ros.bag.source import BagSource
 from reflex_ros.bag.topic_types import serialised
-from reflex_ros.messages.raw import Arrival, header_stamp_ns, image_frame, kind_of
+from reflex_ros.messages.raw import RawMessage, header_stamp_ns, image_frame, kind_of
 from reflex_ros.messages.stamps import stamp_ns
 from reflex_ros.messages.state import imu_state, odometry_state
 from reflex_ros.playing.bags import BagRecording
@@ -109,7 +109,7 @@ def test_bytes_of_the_other_order_are_stamped_in_their_order() -> None:
 
 def arrived(message: Any) -> Frame:
     kind = kind_of(type(message))
-    return image_frame(Arrival("/camera", kind, serialised(message, kind, STORE), 0, 0))
+    return image_frame(RawMessage("/camera", kind, serialised(message, kind, STORE), 0, 0))
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "raw"])
