@@ -19,7 +19,8 @@ INTERFACES = {
 def check_output(settings: Settings) -> None:
     """Raise SettingError where the setting `output` names no robot interface."""
     if settings.output not in INTERFACES:
-        raise SettingError(f"setting 'output': {no_such('robot interface', [settings.output], INTERFACES)}")
+        wrong = no_such("robot interface", [settings.output], INTERFACES)
+        raise SettingError(f"setting 'output': {wrong}; known: {', '.join(INTERFACES)}")
 
 
 def output_maker(name: str) -> MakeOutput:
