@@ -107,7 +107,7 @@ def success_tables(folder: Path) -> str:
     return "\n".join(rows)
 
 
-def receipt(weights: Path, folder: Path) -> str:
+def manifest(weights: Path, folder: Path) -> str:
     stored = torch.load(weights, weights_only=True)
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     template = WORDY.format(colour="COLOUR")
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--export", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    text = receipt(arguments.weights, arguments.export)
+    text = manifest(arguments.weights, arguments.export)
     (arguments.export / "VERIFICATION.md").write_text(text, encoding="utf-8")
     print(text)
 

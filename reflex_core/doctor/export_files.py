@@ -14,7 +14,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import CONFIG_NAME, TETHER_NAME, open_export
 from reflex_core.export.lookalikes import NOT_AN_EXPORT
 
-RECEIPT = "VERIFICATION.md"
+MANIFEST = "VERIFICATION.md"
 # people change these on purpose: `reflex calibrate-adaptive --write`, a robot's own ranges
 EDITED = (CONFIG_NAME, TETHER_NAME, "embodiment.json")
 _ROW = re.compile(r"^\|\s*`?([^`|]+?)`?\s*\|.*\b([0-9a-f]{64})\b", re.MULTILINE)
@@ -35,31 +35,31 @@ def export(path: Path, label: str = "") -> Iterator[Finding]:
 
 def hashes(path: Path) -> Finding:
     """Check that every file that VERIFICATION.md lists has the listed SHA-256."""
-    receipt = path / RECEIPT
+    manifest = path / MANIFEST
     try:
-        listed = dict(_ROW.findall(receipt.read_text(encoding="utf-8")))
+        listed = dict(_ROW.findall(manifest.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Finding(
-            "hashes", WARN, f"{path} has no {RECEIPT}: whether its files are complete cannot be checked",
-            f"copy the one that the exporter wrote along, or write one here: reflex export seal {path}",
+            "hashes", WARN, f"{path} has no {MANIFEST}: whether its files are complete cannot be checked",
+            f"copy the one that the exporter wrote along, or write one here: reflex manifest {path}",
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        return Finding("hashes", FAIL, f"{receipt}: not readable: {error}", "copy the export again")
+        return Finding("hashes", FAIL, f"{manifest}: not readable: {error}", "copy the export again")
     if not listed:
-        return Finding("hashes", WARN, f"{receipt} lists no SHA-256", "export the policy again")
+        return Finding("hashes", WARN, f"{manifest} lists no SHA-256", "export the policy again")
     missing = [name for name in listed if not (path / name).is_file()]
     changed = [name for name in listed if name not in missing and sha256(path / name) != listed[name]]
     if not missing and not changed:
-        return Finding("hashes", OK, f"{len(listed)} files are as {RECEIPT} says")
+        return Finding("hashes", OK, f"{len(listed)} files are as {MANIFEST} says")
     problems = [f"missing: {', '.join(missing)}"] if missing else []
-    problems += [f"changed since {RECEIPT} was written: {', '.join(changed)}"] if changed else []
+    problems += [f"changed since {MANIFEST} was written: {', '.join(changed)}"] if changed else []
     if not missing and set(changed) <= set(EDITED):
         return Finding(
             "hashes",
             WARN,
             "; ".join(problems),
-            f"if that was you, write the new SHA-256 (sha256sum) into {RECEIPT}, or write it anew:"
-            f" reflex export seal {path} --keep-parity --force",
+            f"if that was you, write the new SHA-256 (sha256sum) into {MANIFEST}, or write it anew:"
+            f" reflex manifest {path} --keep-parity --force",
         )
     return Finding(
         "hashes", FAIL, "; ".join(problems), "copy the export again: a file was cut off or replaced"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The receipt of an export: SHA-256 of every file, and a chunk to compare with, for `reflex doctor` elsewhere."""
+"""The manifest of an export: SHA-256 of every file, and a chunk to compare with, for `reflex doctor` elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from reflex_core.doctor.export_files import RECEIPT, sha256
+from reflex_core.doctor.export_files import MANIFEST, sha256
 from reflex_core.doctor.finding import FAIL
 from reflex_core.doctor.parity import FIXTURE, TOLERANCE, parity, recorded_chunk
 from reflex_core.errors import ExportError
@@ -45,7 +45,7 @@ def hash_table(folder: Path) -> str:
     return "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
 
 
-def seal(
+def write_manifest(
     policy: Policy, observation: Observation, what: str, *, seed: int = 0, tolerance: float = TOLERANCE,
     force: bool = False,
 ) -> None:  # fmt: skip
@@ -56,7 +56,7 @@ def seal(
     """
     folder = policy.export.path
     shipped_files(folder)  # refuses before anything is written
-    there = [name for name in (FIXTURE, RECEIPT) if (folder / name).exists()]
+    there = [name for name in (FIXTURE, MANIFEST) if (folder / name).exists()]
     if there and not force:
         raise ExportError(
             f"{folder}: brings {' and '.join(there)} already: --force replaces what is there, --keep-parity --force"
@@ -69,33 +69,33 @@ def seal(
         f" {tolerance:g} is allowed.\nIt holds other machines to this one. Whether the export answers as in training,"
         " it does not say."
     )
-    _write_receipt(policy, message)
+    _write_hashes(policy, message)
 
 
 def write_manifest_again(policy: Policy, *, force: bool = False) -> None:
     """Write VERIFICATION.md anew and leave parity.npz as it is.
 
-    Raises ExportError where there is no parity.npz, where the policy makes another chunk, and for a receipt that is
+    Raises ExportError where there is no parity.npz, where the policy makes another chunk, and for a manifest that is
     there already, unless forced.
     """
     folder = policy.export.path
     if not (folder / FIXTURE).is_file():
         raise ExportError(f"{folder}: brings no {FIXTURE} that could be kept: leave --keep-parity out")
-    if (folder / RECEIPT).exists() and not force:
-        raise ExportError(f"{folder}: brings {RECEIPT} already: --force replaces it")
+    if (folder / MANIFEST).exists() and not force:
+        raise ExportError(f"{folder}: brings {MANIFEST} already: --force replaces it")
     found = parity(policy)
     if found.level == FAIL:
         raise ExportError(
             f"{folder}: {FIXTURE} is of another policy ({found.said}): {found.do}; or leave --keep-parity out"
         )
-    _write_receipt(policy, f"`{FIXTURE}` was there before and was kept: {found.said}.")
+    _write_hashes(policy, f"`{FIXTURE}` was there before and was kept: {found.said}.")
 
 
-def _write_receipt(policy: Policy, parity_words: str) -> None:
+def _write_hashes(policy: Policy, parity_words: str) -> None:
     folder = policy.export.path
     text = f"""# Verification of {policy.export.model_version}
 
-Written by `reflex export seal` on {datetime.now(timezone.utc).date().isoformat()}. Machine: {platform.machine()},
+Written by `reflex manifest` on {datetime.now(timezone.utc).date().isoformat()}. Machine: {platform.machine()},
 Python {platform.python_version()}, onnxruntime {onnxruntime.__version__} on {policy.providers[0]}.
 
 ## Files
@@ -108,4 +108,4 @@ Python {platform.python_version()}, onnxruntime {onnxruntime.__version__} on {po
 
 {parity_words}
 """
-    atomic_write(folder / RECEIPT, text.encode())
+    atomic_write(folder / MANIFEST, text.encode())

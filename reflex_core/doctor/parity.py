@@ -47,7 +47,7 @@ def parity(policy: Policy) -> Finding:
         return Finding("parity", OK, f"{policy.export.path} brings no {FIXTURE}: nothing to compare")
     again = (
         "copy the export again, have its exporter write the fixture again, or write one for this robot with"
-        f" `reflex export seal {policy.export.path} --force`"
+        f" `reflex manifest {policy.export.path} --force`"
     )
     if why:
         return Finding("parity", FAIL, f"{path}: must be a regular file, it is {why}", again)
@@ -136,27 +136,27 @@ def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> f
 def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, str]:
     """Return what has changed since the chunk was recorded, as far as the fixture shows, and what to do."""
     export = policy.export
-    seal = f"if that was you, `reflex export seal {export.path} --force` keeps what it answers now"
+    keep = f"if that was you, `reflex manifest {export.path} --force` keeps what it answers now"
     configured = f"{export.config_path.name} (num_denoising_steps, images, normalization, ...)"
     if "model_hash" not in recorded or "config_hash" not in recorded:
         return (
             f"the weights, {configured} or onnxruntime are not what it was recorded with",
-            f"copy the export again and install the same onnxruntime; {seal}",
+            f"copy the export again and install the same onnxruntime; {keep}",
         )
     was = str(recorded["model_hash"])
     if was == export.weights_hash != export.model_hash:
         others = "; ".join(changes(export, policy.contract)) or "its model_hash covered only the weights"
         return (
             f"it was recorded by the first version, which preprocessed observations differently: {others}",
-            f"compare with the training library, then `reflex export seal {export.path} --force` keeps what it answers now",
+            f"compare with the training library, then `reflex manifest {export.path} --force` keeps what it answers now",
         )
     if was != export.model_hash:
         return (
             f"it was recorded with weights {was[:16]}, these are {export.model_hash}",
-            f"copy the export again; {seal}",
+            f"copy the export again; {keep}",
         )
     if str(recorded["config_hash"]) != _config_hash(policy):
-        return f"{configured} was changed since it was recorded", f"undo the change; {seal}"
+        return f"{configured} was changed since it was recorded", f"undo the change; {keep}"
     return (
         "weights and configuration are those that it was recorded with",
         "look whether onnxruntime is the same, and the embodiment where its statistics count",

@@ -125,7 +125,8 @@ def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyP
     "words",
     [
         ["doctor", "--embod", "franka"], ["replay", "x.jsonl", "--mod", "x"], ["guard", "init", "--urd", "x"], ["audit", "verify", "--hea", "x", "d"],
-        ["ab", "report", "--alph", "0.1", "d"], ["trace", "export", "--outpu", "x", "d"], ["export", "seal", "--forc", "x"],
+        ["ab", "report", "--alph", "0.1", "d"], ["trace", "export", "--outpu", "x", "d"],
+        ["manifest", "--forc", "x"], ["export", "seal", "--forc", "x"],
         ["calibrate-adaptive", "x", "--observation", "d"], ["calibrate-prefix", "x", "--observation", "d"],
     ],
 )  # fmt: skip

@@ -96,7 +96,7 @@ def test_a_good_export_on_its_robot_has_nothing_that_fails(export_dir: ExportDir
     assert status == 0
     assert {name for name, finding in found.items() if finding.level == FAIL} == set()
     assert "50 x 7 actions" in found["policy"].said
-    assert found["hashes"].level == WARN  # the test export brings no receipt
+    assert found["hashes"].level == WARN  # the test export brings no manifest
 
 
 def test_without_an_embodiment_it_warns_and_says_that_no_robot_is_commanded(

@@ -229,7 +229,7 @@ def test_a_threshold_of_the_first_version_is_not_served_and_its_command_is_named
     assert f"reflex {again} " in str(refused.value)
 
 
-def test_a_sealed_export_still_agrees_with_its_parity_fixture(capsys: Output) -> None:
+def test_a_fixture_of_the_first_version_still_agrees_where_preprocessing_is_the_same(capsys: Output) -> None:
     words = [
         str(EXPORTS / "measured"),
         "--embodiment",
@@ -255,7 +255,7 @@ def test_a_parity_fixture_of_the_first_version_that_differs_names_the_reason(cap
         in found["parity"]["said"]
     )
     assert "letterbox and bilinear instead of letterbox and area" in found["parity"]["said"]
-    assert "reflex export seal" in found["parity"]["do"]
+    assert "reflex manifest" in found["parity"]["do"]
 
 
 @pytest.mark.parametrize("name", ["serve.yaml", "every_node.yaml", "embedded.yaml"])

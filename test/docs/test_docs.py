@@ -166,7 +166,7 @@ def test_a_page_speaks_the_terms_of_the_field(page: Path) -> None:
     "words",
     [
         *([command] for command in COMMANDS),
-        *(["export", "seal"], ["guard", "init"], ["guard", "check"], ["audit", "verify"], ["audit", "head"]),
+        *(["guard", "init"], ["guard", "check"], ["audit", "verify"], ["audit", "head"]),
         *(["ab", "report"], ["bag", "reindex"], ["trace", "export"]),
     ],
     ids=" ".join,

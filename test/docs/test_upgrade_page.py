@@ -38,6 +38,7 @@ def test_every_row_names_a_test_that_exists() -> None:
         ["guard", "init", "--urd", "x"],
         ["guard", "check", "--conf", "x"],
         ["trace", "export", "x", "--form", "npz", "--output", "y"],
+        ["manifest", "x", "--forc"],
         ["export", "seal", "x", "--forc"],
         ["doctor", "--js"],
         ["serve", "--embodi", "franka"],

@@ -156,7 +156,7 @@ def test_every_file_names_its_licence() -> None:
 
 
 def test_every_page_names_its_licence() -> None:
-    """But the receipt of an export, which its exporter writes."""
+    """But the manifest of an export, which its exporter writes."""
     folders = ("docs", "models", "benchmarks", "deploy", "dashboards", *FOLDERS)
     found = {
         path for folder in folders for path in (ROOT / folder).rglob("*.md") if path.name != "VERIFICATION.md"

@@ -206,7 +206,7 @@ def test_every_documented_command_is_there_in_a_workspace(colcon_install: Path) 
         "guard check",
         "audit verify",
         "ab report",
-        "export seal",
+        "manifest",
         "bag reindex",
     } <= found.reflex
     assert {"doctor", "reflex"} <= found.run <= set(EXECUTABLES)

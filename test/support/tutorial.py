@@ -38,7 +38,7 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 PATIENCE_S = 120.0  # a bound for machines under load, never a measure
 RUN, FAILS, ROBOT, OUTPUT = "bash", "bash fails", "bash robot", "text"
 
-WITH_VERBS = ("export", "guard", "audit", "ab", "bag", "trace")  # commands that have commands
+WITH_VERBS = ("guard", "audit", "ab", "bag", "trace")  # commands that have commands
 HERE = ["--port", "0", "--device", "cpu", "--intra-op-threads", "1"]  # a test shares its machine
 
 # a workspace has `reflex` on PATH; elsewhere it is that of this checkout

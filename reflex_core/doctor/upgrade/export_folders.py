@@ -76,5 +76,5 @@ def _to_do(policy: Policy) -> Iterator[tuple[str, str]]:
     if compared.level == FAIL:
         yield (
             compared.said,
-            f"reflex export seal {where} --force, once its answers are those of the training library",
+            f"reflex manifest {where} --force, once its answers are those of the training library",
         )

@@ -205,15 +205,15 @@ def test_a_configuration_that_people_edit_only_warns(shipped: Path) -> None:
     assert (found.level, "sha256sum" in found.do) == (WARN, True)
 
 
-def test_receipts_of_other_exporters_are_read_too(tmp_path: Path) -> None:
+def test_manifests_of_other_exporters_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
-    rows = f"# Receipt\n\n| File | Size | SHA-256 |\n|---|---|---|\n| model.onnx | 7 B | {digest} |\n"
+    rows = f"# Manifest\n\n| File | Size | SHA-256 |\n|---|---|---|\n| model.onnx | 7 B | {digest} |\n"
     (tmp_path / "VERIFICATION.md").write_text(rows)
     assert hashes(tmp_path).said == "1 files are as VERIFICATION.md says"
 
 
-def test_a_receipt_that_is_missing_or_empty_warns(shipped: Path) -> None:
+def test_a_manifest_that_is_missing_or_empty_warns(shipped: Path) -> None:
     (shipped / "VERIFICATION.md").write_text("# Nothing yet\n")
     assert hashes(shipped).level == WARN
     (shipped / "VERIFICATION.md").write_bytes(b"\xff\xfe\x00broken")

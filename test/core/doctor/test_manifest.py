@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex export seal`: an export that brings nothing is green in the doctor afterwards, and what changes it is told."""
+"""`reflex manifest`: an export that brings nothing is green in the doctor afterwards, and what changes it is told."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def policy_of(path: Path) -> Policy:
     return load_policy(open_export(path), load_preset("franka"), "cpu", 1)
 
 
-def sealed(path: Path, *more: str) -> int:
-    return reflex(["export", "seal", str(path), "--embodiment", "franka", *more])
+def manifest(path: Path, *more: str) -> int:
+    return reflex(["manifest", str(path), "--embodiment", "franka", *more])
 
 
 def changed(path: Path, **values: object) -> None:
@@ -65,9 +66,11 @@ def recorded(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_doctor_is_green_for_an_export_that_was_sealed(calm: Path, capsys: Output) -> None:
+def test_the_doctor_is_green_for_an_export_whose_manifest_was_written_here(
+    calm: Path, capsys: Output
+) -> None:
     assert hashes(calm).level == WARN
-    assert sealed(calm) == 0
+    assert manifest(calm) == 0
     assert "VERIFICATION.md: 4 files" in capsys.readouterr().out
     assert (hashes(calm).level, parity(policy_of(calm)).level) == (OK, OK)
     arguments = ["doctor", str(calm), "--embodiment", "franka", "--no-ros", "--port", "0", "--device", "cpu"]
@@ -81,7 +84,7 @@ def test_every_file_but_the_descriptions_and_what_is_hidden_is_listed(calm: Path
     (calm / "README.md").write_text("mine")
     (calm / ".cache").mkdir()
     (calm / ".cache" / "model.lock").write_text("")
-    assert sealed(calm) == 0
+    assert manifest(calm) == 0
     names = [path.relative_to(calm).as_posix() for path in shipped_files(calm)]
     assert sorted(names) == ["model.onnx", FIXTURE, "reflex_config.json", "tokenizer/tokenizer.json"]
     assert stat.S_IMODE((calm / FIXTURE).stat().st_mode) == 0o644
@@ -91,17 +94,17 @@ def test_every_file_but_the_descriptions_and_what_is_hidden_is_listed(calm: Path
 
 def test_nothing_is_replaced_without_force(calm: Path, capsys: Output) -> None:
     (calm / "VERIFICATION.md").write_text("of the exporter")
-    assert sealed(calm) == 1
+    assert manifest(calm) == 1
     assert "brings VERIFICATION.md already" in capsys.readouterr().err
     assert not (calm / FIXTURE).exists()
     assert (calm / "VERIFICATION.md").read_text() == "of the exporter"
-    assert sealed(calm, "--force") == 0
-    assert sealed(calm) == 1
+    assert manifest(calm, "--force") == 0
+    assert manifest(calm) == 1
     assert f"brings {FIXTURE} and VERIFICATION.md already" in capsys.readouterr().err
 
 
 def test_a_recorded_observation_is_decoded_and_kept(calm: Path, recorded: Path) -> None:
-    assert sealed(calm, "--observations", str(recorded), "--seed", "5", "--tolerance", "1e-4") == 0
+    assert manifest(calm, "--observations", str(recorded), "--seed", "5", "--tolerance", "1e-4") == 0
     with np.load(calm / FIXTURE) as fixture:
         [camera] = [name for name in fixture.files if name.startswith("image.")]
         assert fixture[camera].shape == (48, 64, 3)
@@ -136,7 +139,7 @@ def test_a_changed_configuration_is_named(export_copy: ExportDir, steps: int) ->
 
 
 def test_other_weights_are_named(calm: Path) -> None:
-    assert sealed(calm) == 0
+    assert manifest(calm) == 0
     spoil(calm)
     (calm / "model.onnx.data").write_bytes(b"other weights")
     policy = policy_of(calm)
@@ -152,7 +155,7 @@ def test_a_fixture_that_does_not_say_what_it_is_of_leaves_all_three_open(calm: P
 
 
 def test_what_was_measured_later_is_no_change_of_the_configuration(calm: Path) -> None:
-    assert sealed(calm) == 0
+    assert manifest(calm) == 0
     changed(calm, prefix_cache={"image_threshold": 0.1, "max_age_ms": 1000})
     spoil(calm)
     found = parity(policy_of(calm))
@@ -163,15 +166,15 @@ def test_what_was_measured_later_is_no_change_of_the_configuration(calm: Path) -
 def test_hashes_can_be_written_anew_beside_the_fixture_of_the_training_code(
     calm: Path, capsys: Output
 ) -> None:
-    assert sealed(calm, "--keep-parity") == 1
+    assert manifest(calm, "--keep-parity") == 1
     assert "brings no parity.npz" in capsys.readouterr().err
     record(calm / FIXTURE, policy_of(calm), policy_of(calm).canary(), seed=9)
     before = (calm / FIXTURE).read_bytes()
-    assert sealed(calm, "--keep-parity") == 0
+    assert manifest(calm, "--keep-parity") == 0
     changed(calm, notes="edited")
     assert (hashes(calm).level, "--keep-parity --force" in hashes(calm).do) == (WARN, True)
-    assert sealed(calm, "--keep-parity") == 1
-    assert sealed(calm, "--keep-parity", "--force") == 0
+    assert manifest(calm, "--keep-parity") == 1
+    assert manifest(calm, "--keep-parity", "--force") == 0
     assert (hashes(calm).level, (calm / FIXTURE).read_bytes()) == (OK, before)
 
 
@@ -179,7 +182,7 @@ def test_a_fixture_of_another_policy_is_not_kept(calm: Path, capsys: Output) -> 
     policy = policy_of(calm)
     record(calm / FIXTURE, policy, policy.canary(), seed=9)
     spoil(calm)
-    assert sealed(calm, "--keep-parity") == 1
+    assert manifest(calm, "--keep-parity") == 1
     assert "is of another policy" in capsys.readouterr().err
     assert not (calm / "VERIFICATION.md").exists()
 
@@ -189,14 +192,14 @@ def test_an_observation_that_the_policy_does_not_take_writes_nothing(
 ) -> None:
     (recorded / "1.json").write_text('{"instruction": "reach", "state": [0, 1]}')
     before = sorted(calm.rglob("*"))
-    assert sealed(calm, "--observations", str(recorded)) == 1
-    assert "reflex export seal: " in capsys.readouterr().err
+    assert manifest(calm, "--observations", str(recorded)) == 1
+    assert "reflex manifest: " in capsys.readouterr().err
     assert sorted(calm.rglob("*")) == before
 
 
 def test_what_a_table_cannot_hold_is_refused_before_anything_is_written(calm: Path, capsys: Output) -> None:
     (calm / "odd|name").write_text("")
-    assert sealed(calm) == 1
+    assert manifest(calm) == 1
     assert "must be without |" in capsys.readouterr().err
     assert not (calm / FIXTURE).exists()
 
@@ -204,10 +207,29 @@ def test_what_a_table_cannot_hold_is_refused_before_anything_is_written(calm: Pa
 @pytest.mark.parametrize("option", [["--seed", "-1"], ["--tolerance", "0"], ["--tolerance", "nan"]])
 def test_a_bad_option_is_status_2(calm: Path, option: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        sealed(calm, *option)
+        manifest(calm, *option)
     assert stopped.value.code == 2
 
 
 def test_an_export_that_is_none_is_refused(tmp_path: Path, capsys: Output) -> None:
-    assert sealed(tmp_path / "none") == 1
+    assert manifest(tmp_path / "none") == 1
     assert "no such export directory" in capsys.readouterr().err
+
+
+def test_the_former_spelling_writes_the_same_manifest_and_names_the_new_one(
+    calm: Path, tmp_path: Path, capsys: Output
+) -> None:
+    copied = Path(shutil.copytree(calm, tmp_path / "copied"))
+    assert manifest(copied) == 0
+    capsys.readouterr()
+    assert reflex(["export", "seal", str(calm), "--embodiment", "franka"]) == 0
+    assert capsys.readouterr().err == (
+        "reflex export seal is now `reflex manifest FOLDER`; this spelling goes in the next release\n"
+    )
+    assert (calm / "VERIFICATION.md").read_text() == (copied / "VERIFICATION.md").read_text()
+
+
+@pytest.mark.parametrize("words", [[], ["seale", "x"]])
+def test_export_without_a_verb_names_the_command(words: list[str], capsys: Output) -> None:
+    assert reflex(["export", *words]) == 2
+    assert "reflex manifest FOLDER" in capsys.readouterr().err.splitlines()[-1]

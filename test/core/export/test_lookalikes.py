@@ -169,7 +169,7 @@ def test_every_door_says_the_same_and_none_says_to_copy_it_again(
     for command, status in (
         (["serve", str(path), "--no-ros", "--port", "0"], 1),
         (["replay", str(TRACE), "--model", str(path)], 2),
-        (["export", "seal", str(path)], 1),
+        (["manifest", str(path)], 1),
     ):
         assert main(command) == status
         assert sentence in capsys.readouterr().err, command
