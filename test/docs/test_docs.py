@@ -52,8 +52,8 @@ def test_every_page_is_of_one_kind_and_in_the_index() -> None:
     assert [page for page in pages if f"({page})" not in index] == []
 
 
-FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_core", "reflex_ros",
-           "test", "training")  # fmt: skip
+FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_core", "reflex_export",
+           "reflex_ros", "test", "training")  # fmt: skip
 TEXTS = {".py", ".yaml", ".yml", ".json", ".md", ".toml", ".xml", ".txt", ".rst", ".js", ".html", ""}
 OTHERS = {"docs/spec.md"}  # of git-lfs
 
@@ -76,10 +76,10 @@ def test_code_that_pages_name_exists() -> None:
     missing = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for name in re.findall(r"(?<![\w/.])(?:reflex_(?:core|ros)|test)/[\w/.]*\w", text):
+        for name in re.findall(r"(?<![\w/.])(?:reflex_(?:core|export|ros)|test)/[\w/.]*\w", text):
             message = ROOT / "msg" / f"{Path(name).name}.msg"  # `reflex_ros/ActionChunk` is a type
             missing += [] if (ROOT / name).exists() or message.exists() else [f"{page.name}: {name}"]
-        for name in re.findall(r"`(reflex_(?:core|ros)(?:\.\w+)+)[`(]", text):
+        for name in re.findall(r"`(reflex_(?:core|export|ros)(?:\.\w+)+)[`(]", text):
             missing += [] if found(name) else [f"{page.name}: {name}"]
     assert missing == []
 
@@ -98,7 +98,7 @@ def test_the_architecture_page_lists_every_package() -> None:
     page = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
     packages = [
         f"`{init.parent.relative_to(ROOT)}/`"
-        for package in ("reflex_core", "reflex_ros")
+        for package in ("reflex_core", "reflex_export", "reflex_ros")
         for init in (ROOT / package).glob("*/__init__.py")
         if init.parent != ROOT / package
         and any(path.name != "__init__.py" for path in init.parent.glob("*.py"))

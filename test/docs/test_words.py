@@ -25,7 +25,7 @@ CORE = {
 }  # fmt: skip
 # slugs, names of fields and of verdicts that programs read
 ALLOWED = ("adaptive-baked", "slo-degrade-baked", "undrivable", "undrivability")
-PACKAGES = {"reflex_core": EVERYWHERE | CORE, "reflex_ros": EVERYWHERE}
+PACKAGES = {"reflex_core": EVERYWHERE | CORE, "reflex_export": EVERYWHERE | CORE, "reflex_ros": EVERYWHERE}
 FILES = [(package, path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 

@@ -17,7 +17,7 @@ from repository import ROOT
 
 from reflex_core.settings.cli import markdown
 
-PACKAGES = ("reflex_core", "reflex_ros")
+PACKAGES = ("reflex_core", "reflex_export", "reflex_ros")
 FOLDERS = (*PACKAGES, "test", "training", "benchmarks", "launch", "config")
 MOST_LOOSE_MODULES = 8
 LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
@@ -61,6 +61,8 @@ def test_each_contract_is_broken_by_an_import_that_it_forbids(tmp_path: Path) ->
         ("reflex_core/values.py", "import aiohttp"),
         ("reflex_core/files/atomic.py", "import reflex_core.robot.presets"),
         ("reflex_core/wedges/guard.py", "import reflex_core.wedges.admission"),
+        ("reflex_core/engine/engine.py", "import reflex_export.options"),
+        ("reflex_export/options.py", "import rclpy, torch"),
         ("reflex_core/wedges/deadline.py", "import reflex_core.settings.table"),
         ("reflex_ros/sidecar/app.py", "import reflex_core.wedges.guard, rclpy"),
         ("reflex_ros/graph/qos.py", "import reflex_ros.node.watchdog"),
@@ -69,34 +71,41 @@ def test_each_contract_is_broken_by_an_import_that_it_forbids(tmp_path: Path) ->
             file.write(f"\n{line}\n")
     done = lint(tmp_path)
     verdicts = re.findall(r"^(.+) (KEPT|BROKEN)\b", done.stdout, re.MULTILINE)
-    assert len(verdicts) == 7, done.stdout + done.stderr
+    assert len(verdicts) == 10, done.stdout + done.stderr
     assert {verdict for _, verdict in verdicts} == {"BROKEN"}, done.stdout
 
 
-BLOCKED = """
+IMPORT_ALL = """
 import importlib, pkgutil, sys
+
+package, blocked = sys.argv[1], sys.argv[2:]
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("reflex_ros", "rclpy", "aiohttp"):
-            raise ImportError(f"{name} is not for the core")
+        if name.split(".")[0] in blocked:
+            raise ImportError(f"{name} is not for {package}")
 
 sys.meta_path.insert(0, Blocker())
-import reflex_core
-for module in pkgutil.walk_packages(reflex_core.__path__, "reflex_core."):
+root = importlib.import_module(package)
+for module in pkgutil.walk_packages(root.__path__, package + "."):
     importlib.import_module(module.name)
     print(module.name)
 """
+SERVERS = ("reflex_ros", "rclpy", "aiohttp")
+TRAINING = ("diffusers", "lerobot", "onnx", "torch", "torchvision", "transformers")
 
 
-def test_every_module_of_the_core_can_be_imported_where_there_is_no_ros_and_no_http() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.mark.parametrize(
+    ("package", "blocked"), [("reflex_core", SERVERS), ("reflex_export", (*SERVERS, *TRAINING))]
+)
+def test_every_module_can_be_imported_where_what_it_must_not_need_is_missing(
+    package: str, blocked: tuple[str, ...]
+) -> None:
+    """The core without ROS and HTTP, the exporter also without torch, which it imports only when it exports."""
+    command = [sys.executable, "-c", IMPORT_ALL, package, *blocked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert (
-        len(done.stdout.split()) == len(modules("reflex_core")) - 1
-    )  # all but reflex_core/__init__.py itself
+    assert len(done.stdout.split()) == len(modules(package)) - 1  # all but the package's own __init__.py
 
 
 def test_only_the_metrics_file_makes_metrics() -> None:
@@ -135,11 +144,7 @@ def first_line(folder: Path) -> str:
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    files = [
-        path
-        for folder in ("reflex_core", "reflex_ros", "launch", "benchmarks")
-        for path in (ROOT / folder).rglob("*.py")
-    ]
+    files = [path for folder in (*PACKAGES, "launch", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
 

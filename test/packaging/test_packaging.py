@@ -240,6 +240,7 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
     data = f"reflex_ros-{metadata(wheel)['Version']}.data/data"
     expected = [
         "reflex_core/py.typed",
+        "reflex_export/py.typed",
         "reflex_ros/py.typed",
         "reflex_core/engine/engine.py",
         "reflex_ros/__init__.py",
@@ -258,7 +259,7 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
     assert [name for name in expected if name not in names] == []
     assert "reflex_ros/reflex_ros_s__rosidl_typesupport_fastrtps_c.so" in names
     top = {name.split("/")[0] for name in names if not name.startswith("reflex_ros-")}
-    assert top == {"reflex_core", "reflex_ros"}
+    assert top == {"reflex_core", "reflex_export", "reflex_ros"}
     assert [name for name in names if "__pycache__" in name or "test_" in name.rsplit("/", 1)[-1]] == []
 
 

@@ -94,6 +94,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_data(wheel: Path) ->
     share = f"reflex_ros-{metadata(wheel)['Version']}.data/data/share/reflex_ros"
     expected = [
         *tracked_below("reflex_core", into="reflex_core"),
+        *tracked_below("reflex_export", into="reflex_export"),
         *tracked_below("reflex_ros", into="reflex_ros"),
         *(
             name
@@ -102,6 +103,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_data(wheel: Path) ->
         ),
         f"{share}/package.xml",
         "reflex_core/py.typed",
+        "reflex_export/py.typed",
         "reflex_ros/py.typed",
     ]
     assert [name for name in expected if name not in names] == []

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every model family gives: a module with the functions of Family is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_export.checkpoint import Checkpoint
+from reflex_export.options import ExportOptions
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One ONNX graph to be written.
+
+    Attributes:
+        role: `prefix`, `denoise` or `monolithic`, a key of `graphs` in reflex_config.json.
+        file: Its name in the export, such as vlm_prefix.onnx.
+        module: torch.nn.Module whose forward takes the values of `inputs` in their order.
+        inputs: Name -> example tensor, batch axis first.
+        outputs: Their names, in the order of forward's results.
+        batched: Whether axis 0 of every input may vary.
+    """
+
+    role: str
+    file: str
+    module: Any
+    inputs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    batched: bool = True
+
+
+class Family(Protocol):
+    """One family. `describe` runs without torch; the others import torch and LeRobot when they are called."""
+
+    def describe(self, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
+        """Return the family's part of reflex_config.json."""
+
+    def graphs(self, policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
+        """Yield the graphs of a loaded policy, one at a time, so that each can be freed before the next."""
+
+    def chunk(self, policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+        """Return LeRobot's own normalised chunk from its own sampler with this start noise, float32 (batch, rows, action_dim)."""

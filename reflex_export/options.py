@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may say about an export, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FP32, FP16 = "fp32", "fp16"
+DTYPES = (FP32, FP16)
+OBSERVATIONS = 6
+# largest difference from LeRobot's own answer, in the robot's units
+TOLERANCES = {FP32: 1e-4, FP16: 1e-2}
+UNITS = ("radians", "degrees", "percent")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Options of one export.
+
+    Attributes:
+        dtype: Of the weights in the graphs: `fp32` or `fp16`; inputs and outputs are float32 in both.
+        fused: One graph with the whole denoise loop inside, for the families that have a loop of equal steps.
+        observations: How many observations are compared with LeRobot's own answers.
+        seed: Of these observations and their start noise.
+        bars: Value that LeRobot 0.4 left around letterboxed pictures of pi0 and pi0.5 (-3); None: as the installed one.
+        tokenizer: Folder with tokenizer.json. vlm: folder with the config.json of SmolVLA's vision-language model.
+        dataset: LeRobot data set (its folder or meta/info.json) that the policy was trained on.
+        names: Of the actions, in their order. fps: control rate in Hz. units: of state and actions.
+        tolerance: Largest difference that counts as verified, in the robot's units; None: as TOLERANCES says.
+        resize_cameras: Let the server scale pictures for policies that were trained without a resize.
+        force: Replace an export that is there.
+    """
+
+    dtype: str = FP32
+    fused: bool = False
+    observations: int = OBSERVATIONS
+    seed: int = 0
+    bars: float | None = None
+    tokenizer: Path | None = None
+    vlm: Path | None = None
+    dataset: Path | None = None
+    names: tuple[str, ...] = ()
+    fps: float | None = None
+    units: str | None = None
+    tolerance: float | None = None
+    resize_cameras: bool = False
+    force: bool = False
+
+    @property
+    def largest_difference(self) -> float:
+        """Return the tolerance in force, in the robot's units."""
+        return TOLERANCES[self.dtype] if self.tolerance is None else self.tolerance
