@@ -43,6 +43,9 @@ class Family(Protocol):
     def describe(self, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
         """Return the family's part of reflex_config.json."""
 
+    def describe_policy(self, policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
+        """Return what of reflex_config.json only the loaded policy knows, such as the table of a schedule; {} for most."""
+
     def graphs(self, policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
         """Yield the graphs of a loaded policy, one at a time, so that each can be freed before the next."""
 
