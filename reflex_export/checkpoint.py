@@ -16,15 +16,28 @@ from reflex_core.normalization.read import Normalization
 class CameraFeature:
     """One picture input, in the order of the policy's config.json.
 
-    feature: its key there, such as `observation.images.top`. camera: its name on the robot, before `rename_map`.
-    height, width: pixels. empty: it had no camera in training, and its slot is always masked.
+    feature: its key there, such as `observation.images.top`. observation, camera: its key and its name on the robot, before
+    `rename_map`. slot: its name in the graphs, of letters, digits and underscores, different from every other one. height, width: pixels.
+    empty: it had no camera in training, and its slot is always masked.
     """
 
     feature: str
+    observation: str
     camera: str
+    slot: str
     height: int
     width: int
     empty: bool = False
+
+    @property
+    def input(self) -> str:
+        """The graph input of its picture."""
+        return f"img_{self.slot}"
+
+    @property
+    def mask(self) -> str:
+        """The graph input that says whether there is a picture, in families that have one."""
+        return f"mask_{self.slot}"
 
 
 @dataclass(frozen=True, slots=True)
