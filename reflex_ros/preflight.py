@@ -6,9 +6,9 @@ from __future__ import annotations
 from reflex_core.errors import SettingError
 from reflex_core.settings import validation
 from reflex_core.settings.table import Settings
-from reflex_ros.otel.connect import check_tracing
+from reflex_ros.otel.connect import check_endpoint, check_tracing
 from reflex_ros.outputs.interfaces import check_output
-from reflex_ros.sidecar.cloud_client import check_cloud
+from reflex_ros.sidecar.cloud_client import check_cloud, check_cloud_key
 
 
 def require_sound(settings: Settings) -> None:
@@ -27,9 +27,16 @@ def require_interface(settings: Settings, over_ros: bool) -> None:
         raise SettingError("setting 'http' is false and there is no ROS: nothing would be served")
 
 
-CHECKS: dict[str, validation.Check] = {
-    **validation.CHECKS,
+# what the values alone show, on whichever machine
+VALUE_CHECKS: dict[str, validation.Check] = {
+    **validation.VALUE_CHECKS,
     "cloud": check_cloud,
-    "spans": check_tracing,
+    "spans": check_endpoint,
     "output": check_output,
+}
+CHECKS: dict[str, validation.Check] = {
+    **VALUE_CHECKS,
+    **validation.CHECKS,
+    "cloud key": check_cloud_key,
+    "tracing": check_tracing,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from reflex_core.text.suggestions import nearest
 PARAMETERS = "ros__parameters"
 LARGEST_BYTES = 1 << 20
 ALMOST = 0.9  # of difflib's ratio: reflx is almost reflex, arm is another node
+DEEPEST = 32  # levels that are looked into to see what a file is; each token of a scan costs as many steps as it has above
+MISSPELT = 0.75  # embodimnt is meant for embodiment; timeout, of some other program, is no setting
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ _EXPONENT = r"[eE][-+]?[0-9]+"
 _FLOAT = re.compile(
     rf"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)({_EXPONENT})?|[-+]?[0-9]+{_EXPONENT}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+
+_MAPPINGS = (yaml.BlockMappingStartToken, yaml.FlowMappingStartToken)
+_STARTS = (*_MAPPINGS, yaml.BlockSequenceStartToken, yaml.FlowSequenceStartToken)
+_ENDS = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 Section = tuple[str, dict[str, Any]]
 
@@ -70,6 +76,37 @@ def read_parameters(path: Path, node: str, *, plain: bool = False) -> dict[str, 
         )
     _warn_of_the_rest(path, node, [name for name, _ in sections])
     return {name: value for _, parameters in own for name, value in parameters.items()}
+
+
+def resembles(text: str, settings: Collection[str]) -> bool:
+    """Return whether a text is a parameter file by its structure, whatever its values and whether or not they are right.
+
+    settings: the names that a file without sections may have; most of its own must be such names, or nearly.
+    """
+    keys = _keys(text) if len(text) <= LARGEST_BYTES else []
+    if any(nearest(name, [PARAMETERS], ALMOST) for name in dict(keys)):
+        return True
+    leaves = [name for name, leaf in keys if leaf]
+    meant = {name for name in set(leaves) if nearest(name, settings, MISSPELT)}
+    return sum(name in meant for name in leaves) * 2 > len(leaves)
+
+
+def _keys(text: str) -> list[tuple[str, bool]]:
+    """Return every (key, whether its value is none but a mapping) of a YAML text, as far as it is YAML."""
+    found, before, depth = list[tuple[str, bool]](), None, 0
+    try:
+        for token in yaml.scan(text, Loader=_Loader):
+            if isinstance(token, yaml.ScalarToken) and isinstance(before, yaml.KeyToken):
+                found.append((token.value, True))
+            elif isinstance(token, _MAPPINGS) and isinstance(before, yaml.ValueToken) and found:
+                found[-1] = found[-1][0], False
+            depth += isinstance(token, _STARTS) - isinstance(token, _ENDS)
+            if depth > DEEPEST:
+                break
+            before = token
+    except yaml.YAMLError:
+        pass  # its reader says what is wrong and in which line; what comes before shows what the file is meant to be
+    return found
 
 
 def _warn_of_the_rest(path: Path, node: str, sections: list[str]) -> None:

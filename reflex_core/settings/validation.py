@@ -54,12 +54,15 @@ def _exports(settings: Settings) -> None:
         graph_files(read_description(path), settings.variant)
 
 
+def _preset(settings: Settings) -> None:
+    if settings.embodiment and not settings.custom_embodiment_config:
+        load_preset(settings.embodiment)
+
+
 def _embodiment(settings: Settings) -> None:
     if settings.custom_embodiment_config:
         load_embodiment(Path(settings.custom_embodiment_config))
-    elif settings.embodiment:
-        load_preset(settings.embodiment)
-    else:
+    elif not settings.embodiment:
         for path in chosen(settings).paths:
             if (own := path / "embodiment.json").is_file():
                 load_embodiment(own)
@@ -114,9 +117,14 @@ def written_to(settings: Settings) -> dict[str, str]:
     return {name: directory for name, directory in every.items() if directory}
 
 
-CHECKS: dict[str, Check] = {
+# what the values alone show, on whichever machine
+VALUE_CHECKS: dict[str, Check] = {
     "combinations": _combinations,
     "objective": _objective,
+    "preset": _preset,
+}
+CHECKS: dict[str, Check] = {
+    **VALUE_CHECKS,
     "exports": _exports,
     "embodiment": _embodiment,
     "safety": _safety,

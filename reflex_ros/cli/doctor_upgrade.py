@@ -12,8 +12,10 @@ from pathlib import Path
 
 from reflex_core.doctor.upgrade.judge import judgements
 from reflex_core.doctor.upgrade.judgement import COMMAND, READ, REFUSED, VERDICTS, Judgement, worst
+from reflex_core.errors import SettingError
 from reflex_core.replay.comparison import Source
 from reflex_core.settings.row import Value
+from reflex_core.settings.table import settings_from
 from reflex_core.text.untrusted import escaped
 from reflex_ros.console.ros_args import read_ros_args
 from reflex_ros.console.terminal import Bar, drawn, plain_table
@@ -70,10 +72,18 @@ def _lines(one: Judgement) -> list[str]:
 
 
 def _written(ros_args: Sequence[str], path: Path) -> Mapping[str, object]:
+    """Return what `reflex serve` would take of a parameter file. Raises ReflexError for what it would refuse.
+
+    Its paths are not looked at: the file may be for another machine.
+    """
     from reflex_core.settings.parameter_file import read_parameters  # the doctor runs where there is no yaml
+    from reflex_core.settings.validation import problems
+    from reflex_ros.preflight import VALUE_CHECKS
 
     written: dict[str, Value] = {}
     take(str(path), read_parameters(path, read_ros_args(ros_args).node, plain=True), written, {})
+    if wrong := [str(error) for _, error in problems(settings_from(written), VALUE_CHECKS)]:
+        raise SettingError("; ".join(wrong))
     return written
 
 

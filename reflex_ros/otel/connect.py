@@ -28,10 +28,15 @@ def connect_tracing(settings: Settings, models: Mapping[str, str], embodiment: s
     )  # fmt: skip
 
 
-def check_tracing(settings: Settings) -> None:
-    """Raise ConfigurationError where spans are requested and could not be sent."""
+def check_endpoint(settings: Settings) -> None:
+    """Raise SettingError for a URL that cannot be used."""
     if settings.otel_endpoint:
         traces_url(settings.otel_endpoint)
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise ConfigurationError where spans are requested and the extra that sends them is not installed."""
+    if settings.otel_endpoint:
         _tracing()
 
 

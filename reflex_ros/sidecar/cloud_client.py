@@ -75,9 +75,13 @@ def connect_cloud(settings: Settings) -> HttpCloud:
 
 
 def check_cloud(settings: Settings) -> None:
-    """Raise SettingError for a URL or a key file that cannot be used; a key that comes out of a pipe is not read yet."""
+    """Raise SettingError for a URL that cannot be used."""
     if settings.cloud_fallback:
         checked_url(settings.cloud_fallback)
+
+
+def check_cloud_key(settings: Settings) -> None:
+    """Raise SettingError for a key file that cannot be used; a key that comes out of a pipe is not read yet."""
     key = settings.cloud_api_key_file
     if key and not Path(key).exists():
         raise SettingError(f"setting 'cloud_api_key_file': {key}: No such file or directory")

@@ -134,6 +134,51 @@ def test_a_file_for_a_node_in_a_namespace_needs_the_name_of_every_node(capsys: O
     assert "write /**: for every node, or /robot1/reflex:" in one["said"]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "output: nonsense",
+        "slo: p99",
+        "cloud_fallback: foo",
+        "embodiment: frank",
+        "otel_endpoint: localhost:4318",
+        "split: 80",
+        "/**: {ros__parameters: {output: nonsense}}",
+    ],
+)
+def test_a_value_that_serve_would_refuse_is_refused_in_the_same_words(
+    written: str, tmp_path: Path, capsys: Output
+) -> None:
+    path = tmp_path / "arm.yaml"
+    path.write_text(written)
+    assert main(["serve", "demo", "--no-ros", "--config", str(path)]) == 1
+    sentence = capsys.readouterr().err.removeprefix("reflex serve: ").rstrip("\n")
+    status, found = judged(capsys, path)
+    assert (status, found[str(path)]["verdict"]) == (1, REFUSED)
+    assert found[str(path)]["said"] == sentence
+
+
+@pytest.mark.parametrize("written", ["embodimnt: franka", "/**: {ros__parameters: {embodimnt: franka}}"])
+def test_a_file_whose_only_name_is_misspelt_is_refused_with_what_was_meant(
+    written: str, tmp_path: Path, capsys: Output
+) -> None:
+    path = tmp_path / "arm.yaml"
+    path.write_text(written)
+    _, found = judged(capsys, path)
+    assert (found[str(path)]["kind"], found[str(path)]["verdict"]) == ("parameter file", REFUSED)
+    assert "did you mean embodiment?" in found[str(path)]["said"]
+
+
+def test_every_value_of_a_file_that_is_wrong_is_named_and_its_paths_are_left_to_the_doctor(
+    tmp_path: Path, capsys: Output
+) -> None:
+    path = tmp_path / "arm.yaml"
+    path.write_text("export_dir: nope\nslo: p99\noutput: nonsense\nsafety_config: nope.json\n")
+    _, found = judged(capsys, path)
+    said = found[str(path)]["said"]
+    assert ("slo: " in said, "'output'" in said, "nope" in said) == (True, True, False)
+
+
 def test_a_calibration_of_this_machine_is_read_and_of_another_needs_the_command(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ Nothing is trusted yet. The reader of each kind checks everything again; here on
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -31,8 +30,6 @@ _BEGIN_BYTES = 1 << 20
 MOST_FILES = 10_000  # that are judged in one folder
 _HEAD_ARRAYS = {"action_dim", "hidden_dim", "num_hidden_layers", "w0", "b0"}
 _PARITY_ARRAYS = {"instruction", "tolerance"}
-_TOP_NAME = re.compile(r"^([A-Za-z_]\w*)\s*:", re.MULTILINE)
-_SECTION = re.compile(r"^[ \t]*[\"']?ros__parameters[\"']?[ \t]*:", re.MULTILINE)
 _LIMITS = {"position_min", "position_max", "velocity_max", "acceleration_max", "workspace_min", "max_consecutive_clamps"}  # fmt: skip
 _DESCRIPTION = {"export_kind", "model_type", "num_denoising_steps", "graphs", "decomposed", "model_id"}
 
@@ -116,6 +113,8 @@ def _of_json(path: Path, text: str) -> Found:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if _is_parameters(text):  # YAML may begin with a brace too
+            return Found(PARAMETERS, path)
         return Found(UNKNOWN, path, f"is not valid JSON: {error}", damaged=True)
     keys = set(document)
     if {"hardware_fingerprint", "calibration_date"} & keys:
@@ -128,18 +127,27 @@ def _of_json(path: Path, text: str) -> Found:
         return _part_of_export(path)
     if "instruction" in keys and {"images", "state"} & keys:
         return Found(OBSERVATION, path)
+    if _is_parameters(text):
+        return Found(PARAMETERS, path)
     return Found(UNKNOWN, path, "is JSON of an unknown kind")
 
 
 def _of_text(path: Path, text: str) -> Found:
     if "rosbag2_bagfile_information" in text:
         return Found(BAG, path.parent)
-    names, settings = set(_TOP_NAME.findall(text)), {row.name for row in TABLE}
-    if _SECTION.search(text) or len(names & settings) * 2 > len(names):
-        return Found(PARAMETERS, path)
     if text.startswith("# Verification of "):
         return _part_of_export(path)
+    if _is_parameters(text):
+        return Found(PARAMETERS, path)
     return Found(UNKNOWN, path, "is not a file that reflex reads or writes")
+
+
+def _is_parameters(text: str) -> bool:
+    from reflex_core.settings.parameter_file import (
+        resembles,  # only here: the doctor runs where there is no yaml
+    )
+
+    return resembles(text, {row.name for row in TABLE})
 
 
 def _of_arrays(path: Path) -> Found:

@@ -67,6 +67,47 @@ def test_names_do_not_matter(source: Path, kind: str, tmp_path: Path) -> None:
     assert found(other).kind == kind
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "/**: {ros__parameters: {port: 8001}}",
+        "{/**: {ros__parameters: {port: 8001}}}",
+        '{"/**": {"ros__parameters": {"port": 8001}}}',
+        "? /robot1\n: reflex:\n    'ros__parameters':\n      port: 8001\n",
+        "/**:\n  ros_parameters:\n    port: 8001\n",
+        "/**:\n  ros__parameters:\n    port: [8001\n",
+        "reflex:\n  port: 8001\n",
+        "embodimnt: franka",
+        '{"embodimnt": "franka"}',
+        "- 1\n- 2\nros__parameters: {}\n",
+    ],
+)
+def test_a_parameter_file_is_recognised_by_its_structure(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(written)
+    assert found(path).kind == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "# ros__parameters: of another file\nname: x\n",
+        "text: 'ros__parameters: are not here'\n",
+        "ros__parameters",
+        "services:\n  reflex:\n    image: reflex\n    ports: [8000]\n",
+        "name: x\nport: 1\n",
+        '{"name": "x"}',
+        "{" * 900_000,
+        "? " * 400_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_only_names_parameters_is_none(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(written)
+    assert found(path).kind == UNKNOWN
+
+
 @pytest.mark.parametrize("part", ["reflex_config.json", "parity.npz", "VERIFICATION.md"])
 def test_a_part_of_an_export_is_judged_with_the_whole(part: str, tmp_path: Path) -> None:
     export = MADE / "exports" / "measured"
