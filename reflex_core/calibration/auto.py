@@ -49,8 +49,8 @@ class PolicyUnderTest:
 
     @property
     def stepped(self) -> bool:
-        """False where the loop is inside the graph."""
-        return not self.policy.contract.fused
+        """False where it takes no other number of steps."""
+        return not self.policy.capabilities.fewer_steps
 
     @property
     def free_chunk(self) -> bool:

@@ -71,12 +71,10 @@ class _Episode:
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS_KEPT))
 
 
-def effective_mode(contract: Contract, dt_s: float) -> tuple[str, str]:
-    """Return (mode, why it is off or '') of real-time chunking on this export."""
-    if contract.fused:
-        return OFF, f"{FLAG} has no effect: the denoise loop is fused into the graph, so nothing can guide it"
-    if contract.flow.steps < 2:
-        return OFF, f"{FLAG} has no effect: the export denoises in one step, which leaves nothing to guide"
+def effective_mode(contract: Contract, dt_s: float, unable: str = "") -> tuple[str, str]:
+    """Return (mode, why it is off or '') of real-time chunking on this export. unable: why nothing can guide its network."""
+    if unable:
+        return OFF, f"{FLAG} has no effect: {unable}"
     if dt_s <= 0:
         return OFF, f"{FLAG} has no effect: the rate of the actions is not known, so rows cannot be aligned"
     if contract.rtc.mode == OFF:
@@ -91,10 +89,14 @@ class Rtc:
     """
 
     def __init__(
-        self, contract: Contract, binding: Binding, clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        contract: Contract,
+        binding: Binding,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        unable: str = "",
     ) -> None:
         self._clock_ns = clock_ns
-        self.mode, self.note = effective_mode(contract, binding.dt_s)
+        self.mode, self.note = effective_mode(contract, binding.dt_s, unable)
         self._block, self._steps = contract.rtc, contract.flow.steps
         self._shape = (1, contract.horizon, contract.width)
         self._horizon, self._dt_s = binding.horizon, binding.dt_s

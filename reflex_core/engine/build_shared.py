@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from reflex_core.engine.serving_state import EngineContext, PolicySlot
+from reflex_core.engine.serving_state import EngineContext, PolicySlot, why_not_fewer_steps
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.policy.cloud_server import Expected
@@ -49,21 +49,18 @@ def build_admission(
     settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
 ) -> Admission:
     """Build the latency objective. Raises ConfigurationError where `degrade` could not take effect."""
-    fused = [slot.policy.export.path for slot in slots.values() if slot.policy.contract.fused]
-    if settings.slo and settings.slo_mode == DEGRADE and fused:
+    unable = why_not_fewer_steps(slots.values())
+    if settings.slo and settings.slo_mode == DEGRADE and unable:
         raise ConfigurationError(
-            f"--slo-mode degrade: {fused[0]}: its denoise loop is fused into one graph, so it cannot take fewer steps;"
-            " take --slo-mode 503 or log_only",
-            "slo-degrade-baked",
+            f"--slo-mode degrade: {unable}; take --slo-mode 503 or log_only", "slo-degrade-baked"
         )
     if settings.slo and settings.slo_mode == AUTO:
-        why = (
-            f"the denoise loop of {fused[0]} is fused into one graph" if fused else "it can take fewer steps"
+        log.info(
+            "--slo-mode auto is %s: %s", mode_of(AUTO, bool(unable)), unable or "it can take fewer steps"
         )
-        log.info("--slo-mode auto is %s: %s", mode_of(AUTO, bool(fused)), why)
     return Admission(
         lambda: around.live().slo,
-        lambda: mode_of(around.live().slo_mode, bool(fused)),
+        lambda: mode_of(around.live().slo_mode, bool(unable)),
         degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
         lambda kind: around.metrics.slo_violations.labels(robot, kind),
         check=build_intake(settings, slots),

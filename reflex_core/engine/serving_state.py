@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,12 @@ class PolicySlot:
         }
 
 
+def why_not_fewer_steps(slots: Iterable[PolicySlot]) -> str:
+    """Return which export cannot take fewer denoise steps, and why; empty where all can."""
+    lacking = ((slot.policy.export.path, slot.policy.capabilities.fewer_steps) for slot in slots)
+    return next((f"{path}: {why}" for path, why in lacking if why), "")
+
+
 @dataclass(frozen=True, slots=True)
 class ServingState:
     """What one `load` made; replaced as a whole, so that a request sees all of it or none.
@@ -131,9 +137,9 @@ class ServingState:
         return any(slot.policy.contract.language is not None for slot in self.slots.values())
 
     @property
-    def fused(self) -> bool:
-        """True when a policy's denoise loop is inside its graph."""
-        return any(slot.policy.contract.fused for slot in self.slots.values())
+    def why_not_fewer_steps(self) -> str:
+        """Why a policy cannot take fewer denoise steps; empty where all can."""
+        return why_not_fewer_steps(self.slots.values())
 
     @property
     def verdict(self) -> str:

@@ -13,25 +13,26 @@ from reflex_core.export.export import Export
 from reflex_core.export.flow import Adaptive
 
 FLAG = "--adaptive-steps"
+FEWEST_STEPS = 3  # convergence shows after two
 UNCALIBRATED = Adaptive(0.0, min_steps=3)  # what a threshold of the user's own is joined with
 
 
 def require_adaptive(
-    export: Export, contract: Contract, graph: str, threshold: float = 0.0, *, fresh: bool = True
+    export: Export, contract: Contract, unable: str, threshold: float = 0.0, *, fresh: bool = True
 ) -> Adaptive:
     """Return when to stop early.
 
     Args:
         export: What `open_export` read.
         contract: Its contract.
-        graph: File name of the denoise graph.
+        unable: Why its loop cannot be left early, empty where it can.
         threshold: The user's own; 0 takes the export's.
         fresh: Refuse one that was measured on another model_hash or at coarser steps.
 
     Raises:
         ConfigurationError: The loop cannot be left early, or there is no threshold.
     """
-    require_stepped(export, contract, graph)
+    require_stepped(export, contract, unable)
     block = contract.adaptive
     if threshold > 0:
         known = block or UNCALIBRATED
@@ -46,20 +47,12 @@ def require_adaptive(
     return block
 
 
-def require_stepped(export: Export, contract: Contract, graph: str) -> None:
-    """Raise ConfigurationError where there is no loop to leave."""
-    if contract.fused:
-        raise ConfigurationError(
-            f"{FLAG}: {export.path}: its denoise loop is fused into {graph}, so it cannot stop early;"
-            " export it with one graph call per step, or leave the flag out",
-            "adaptive-baked",
-        )
-    if contract.flow.steps < 3:
-        raise ConfigurationError(
-            f"{FLAG}: {export.path} denoises in {contract.flow.steps} step(s): convergence shows after two, so there is"
-            " nothing to save; leave the flag out",
-            "adaptive-too-few-steps",
-        )
+def require_stepped(export: Export, contract: Contract, unable: str) -> None:
+    """Raise ConfigurationError where the loop cannot be left early; unable: why, or empty."""
+    if unable:
+        few = "adaptive-too-few-steps" if contract.flow.steps < FEWEST_STEPS else "adaptive-unable"
+        slug = "adaptive-baked" if contract.fused else few
+        raise ConfigurationError(f"{FLAG}: {export.path}: {unable}; leave the flag out", slug)
 
 
 def _require_fresh(export: Export, contract: Contract) -> None:

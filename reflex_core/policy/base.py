@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reflex_core.export.binding import Binding
     from reflex_core.export.contract import Contract
     from reflex_core.export.export import Export
+    from reflex_core.policy.capabilities import Capabilities
     from reflex_core.policy.inputs import Arrays
     from reflex_core.policy.prefix_cache import PrefixCache
 
@@ -56,6 +57,8 @@ class Policy(Protocol):
     notes: tuple[str, ...]
     providers: tuple[str, ...]
     inference_mode: str
+    kind: str
+    capabilities: Capabilities
 
     def predict(
         self,
@@ -76,7 +79,7 @@ class Policy(Protocol):
             cancellation: Ends the inference from another thread.
             episode_id: Of the cached prefix; None shares nothing.
             cache: Of this policy's `prefix_cache`.
-            noise: (1, horizon, width) float32 to start from; None for the seed's.
+            noise: Of `noise_shape` float32; None for the seed's.
 
         Raises:
             ObservationError: An observation it cannot take.
@@ -95,6 +98,10 @@ class Policy(Protocol):
 
     def capture_graphs(self) -> tuple[str, ...]:
         """Capture the requested CUDA graphs, once, before serving; return notes for the log."""
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(draws, horizon, width) of the noise that one inference takes; no draws where it takes none."""
 
     @property
     def fell_back(self) -> bool:

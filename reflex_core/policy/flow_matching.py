@@ -1,328 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies of flow matching: an observation and a seed become a raw action chunk."""
+"""Flow matching (SmolVLA, pi0, pi0.5, GR00T): the graph holds the whole Euler loop, or one step of it."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from reflex_core.chunks.rtc import Rtc
 from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.concurrency.fifo_lock import FifoLock
-from reflex_core.errors import CancelledError, InferenceError, ObservationError
-from reflex_core.export.binding import Binding, bind
+from reflex_core.errors import ExportError
+from reflex_core.export.config_schema import PREFIX
+from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
-from reflex_core.export.flow import Adaptive
-from reflex_core.policy.adaptive import require_adaptive, require_stepped
-from reflex_core.policy.base import Prediction
-from reflex_core.policy.constant_dimensions import Constants
-from reflex_core.policy.cuda_graph import capture
-from reflex_core.policy.inputs import Arrays, image_arrays, masked_cameras, state_array, state_words
-from reflex_core.policy.language import Language
-from reflex_core.policy.layouts import LANGUAGE_MASK, Layout, load_layout
-from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
-from reflex_core.policy.providers import LoadOptions, inference_mode
-from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
-from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.gripper import at_the_ends
-from reflex_core.values import Floats, Frame, Observation
+from reflex_core.export.flow import fed_time
+from reflex_core.policy.adaptive import FEWEST_STEPS
+from reflex_core.policy.capabilities import Capabilities
+from reflex_core.policy.inputs import Arrays
+from reflex_core.policy.network import Network, Sample, Tensors, feeds, require_input, require_output
+from reflex_core.policy.onnx_policy import load_graphs
+from reflex_core.policy.sampler import Sampling, euler
+from reflex_core.policy.session import Session
+from reflex_core.policy.time_direction import directed
+from reflex_core.values import Floats
 
-USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
-# what onnxruntime says of a token id beyond its table
-OUT_OF_TABLE = re.compile(r"idx=(\d+) must be within the inclusive range \[-\d+,(\d+)\]")
+KIND = "flow_matching"
 
 
-class FlowMatchingPolicy:
-    """Flow matching: noise becomes a chunk in steps. Thread-safe: inputs are made in parallel, the graphs run one request at a time."""
+def network(export: Export, contract: Contract, last: Session) -> Network:
+    """Return the network of a graph that holds the loop or a step of it. Raises ExportError."""
+    for key in ("noise",) if contract.fused else ("x", "time"):
+        require_input(export, contract, last, key)
+    require_output(export, contract, last, "actions" if contract.fused else "velocity")
+    _check_fixed_rows(export, contract, last)
+    contract, notes = directed(contract, last, export.config)
+    sample = _fused(contract, last) if contract.fused else _stepped(contract, last)
+    return Network(KIND, contract, sample, 1, _capabilities(contract, last.path.name), notes)
 
-    def __init__(
-        self, export: Export, layout: Layout, fitted: Binding, *, pass_constant_state: bool = False
-    ) -> None:
-        self.export = export
-        self.contract = layout.contract
-        self.binding = fitted
-        self._constants = Constants(self.contract.state, fitted, passes=pass_constant_state)
-        self.statistics_notes = fitted.statistics_notes + self._constants.notes
-        self.notes = layout.notes + fitted.notes + self.statistics_notes
-        self.providers = layout.sessions[0].providers
-        self.inference_mode = inference_mode([session.providers for session in layout.sessions])
-        self._layout = layout
-        self._fifo_lock = FifoLock()
-        self._language: Language | None = None
-        if self.contract.language is not None:
-            slot = self.contract.language
-            self._language = Language(slot, export.file(slot.tokenizer, "the tokenizer"))
 
-    def predict(
-        self,
-        observation: Observation,
-        seed: int,
-        sampling: Sampling = PLAIN,
-        cancellation: Cancellation | None = None,
-        episode_id: str | None = None,
-        cache: PrefixCache | None = None,
-        noise: Floats | None = None,
-    ) -> Prediction:
-        """Run the network; of its prefix only what the cache does not have for this episode.
+load = partial(load_graphs, network)
 
-        noise: (1, horizon, width) float32 to start from, None for what the seed gives (sampler.start_noise).
-        Raises ObservationError for an observation it cannot take, InferenceError when it fails, CancelledError.
-        """
-        if seed < 0:
-            raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
-        began = time.perf_counter()
-        arrays, tokens_cut = self.arrays(observation)
-        self._constants.check(observation.state)
-        if noise is None:
-            noise = start_noise(seed, (1, self.contract.horizon, self.contract.width))
-        try:
-            return self._predicted(
-                observation, arrays, tokens_cut, began, noise, sampling, cancellation, episode_id, cache
-            )
-        except CancelledError:
-            raise
-        except InferenceError as error:
-            if why := self._blamed_on_input(error, arrays, cancellation):
-                raise ObservationError(f"{why}: {error}", "input-not-taken") from error
-            raise
 
-    def _blamed_on_input(
-        self, error: InferenceError, arrays: Arrays, cancellation: Cancellation | None
-    ) -> str:
-        """Return why the input made the network fail; "" where it is the network's own failure.
+def _capabilities(contract: Contract, graph: str) -> Capabilities:
+    if contract.fused:
+        return Capabilities(
+            guidance="the denoise loop is fused into the graph, so nothing can guide it",
+            early_stop=f"its denoise loop is fused into {graph}, so it cannot stop early; export it with one graph call per step",
+            fewer_steps="its denoise loop is fused into one graph, so it cannot take fewer steps",
+        )
+    steps, guidance, early_stop = contract.flow.steps, "", ""
+    if steps < 2:
+        guidance = "the export denoises in one step, which leaves nothing to guide"
+    if steps < FEWEST_STEPS:
+        early_stop = (
+            f"it denoises in {steps} step(s): convergence shows after two, so there is nothing to save"
+        )
+    return Capabilities(guidance, early_stop)
 
-        Only what a caller chooses and nothing else can check beforehand: tokens that the embedding lacks, and images of a
-        size that a graph for any size does not take after all, while it takes the usual one.
-        """
-        if self._lacks_token(error, arrays):
-            return "the instruction has a token that the network does not know"
-        for slot in self.contract.images:
-            size = arrays[slot.input].shape
-            usual = (slot.height or USUAL_SIDE, slot.width or USUAL_SIDE)
-            there = size[1:3] if slot.channels_last else size[2:4]
-            if (slot.height is None or slot.width is None) and there != usual and self._works(cancellation):
-                return f"the network takes no image of {there[1]}x{there[0]} from camera '{slot.camera}'"
-        return ""
 
-    def _lacks_token(self, error: InferenceError, arrays: Arrays) -> bool:
-        """Return True when onnxruntime misses one of these tokens in a table that has all of those of the canary."""
-        language, found = self.contract.language, OUT_OF_TABLE.search(str(error))
-        if found is None or language is None or self._language is None:
-            return False
-        missed, last = int(found[1]), int(found[2])
-        usual = self._language.tokens(self._language.prompt(self.canary().instruction)).ids
-        return missed in arrays[language.tokens] and int(usual.max()) <= last and last > 0
-
-    def _works(self, cancellation: Cancellation | None) -> bool:
-        """Return whether the network runs on its canary."""
-        try:
-            with self._fifo_lock.turn(cancellation):
-                return bool(np.isfinite(self.trial(0)).all())
-        except InferenceError:
-            return False
-
-    def _predicted(
-        self,
-        observation: Observation,
-        arrays: Arrays,
-        tokens_cut: int,
-        began: float,
-        noise: Floats,
-        sampling: Sampling,
-        cancellation: Cancellation | None,
-        episode_id: str | None,
-        cache: PrefixCache | None,
-    ) -> Prediction:
-        """Run the inference itself. began: when `predict` was called, in seconds of perf_counter."""
-        seen = None if cache is None or episode_id is None else cache.seen(observation, arrays)
-        prepared = time.perf_counter()
-        with self._fifo_lock.turn(cancellation):
-            entered = time.perf_counter()
-            found = NOTHING_KEPT if cache is None or seen is None else cache.find(episode_id, seen)
-            prefix = found.prefix or self._layout.prefix(arrays, cancellation)
-            prefixed = time.perf_counter()
-            normalised, steps = self._layout.denoise(arrays, prefix, noise, sampling, cancellation)
-            denoised = time.perf_counter()
-            # the network that made NaN of this observation must not run again
-            if cache is not None and seen is not None and not found.prefix and np.isfinite(normalised).all():
-                cache.keep(episode_id, seen, prefix)
-        stages = {
-            "preprocess_ms": (prepared - began) * 1e3,
-            "queue_ms": (entered - prepared) * 1e3,
-            "vlm_prefix_ms": (prefixed - entered) * 1e3,
-            "expert_denoise_ms": (denoised - prefixed) * 1e3,
-        }
-        masked = masked_cameras(self.contract.images, observation.frames, self.binding.cameras)
-        actions = self.physical(normalised, observation.state)
-        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked)
-
-    @property
-    def fell_back(self) -> bool:
-        """True when a GPU was requested and the policy runs on the CPU, as --allow-cpu-fallback allows."""
-        return self._layout.fell_back
-
-    @property
-    def free_horizon(self) -> bool:
-        """True when its graphs take a chunk of any length."""
-        return self._layout.free_horizon
-
-    def capture_graphs(self) -> tuple[str, ...]:
-        """Capture the requested CUDA graphs; to be called once, before serving.
-
-        Returns notes for the log: none when all graphs replay what eager runs give, else why they are off.
-        """
-        with self._fifo_lock.turn(None):
-            return capture(self._layout.sessions, self.trial)
-
-    def trial(self, number: int) -> Floats:
-        """Return the network's chunk for one of two inputs that differ in every pixel, word, joint and in the noise."""
-        plain = self.canary()
-        frames = {
-            name: replace(frame, data=np.full_like(frame.data, 127 - 80 * number))
-            for name, frame in plain.frames.items()
-        }
-        state = None if plain.state is None else (plain.state + np.float32(0.1 * number)).astype(np.float32)
-        arrays, _ = self.arrays(Observation(frames, state, "stop" if number else plain.instruction))
-        noise = start_noise(number, (1, self.contract.horizon, self.contract.width))
-        return self._layout.denoise(arrays, self._layout.prefix(arrays, None), noise, PLAIN, None)[0]
-
-    def adaptive(self, threshold: float = 0.0, *, fresh: bool = True) -> Adaptive:
-        """Return when its denoise loop may stop, for `Sampling`; threshold 0 takes the export's own.
-
-        fresh: only one that was measured on this very export; a replay repeats what was served.
-        Raises ConfigurationError where it cannot stop early or there is no threshold.
-        """
-        return require_adaptive(
-            self.export, self.contract, self._layout.denoise_graph, threshold, fresh=fresh
+def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None:
+    """Check that a network trained with fixed rows takes one time per row."""
+    if contract.rtc.mode != PREFIX:
+        return
+    name = contract.flow_names.get("time", "")
+    shape = last.inputs[name].shape if name in last.inputs and not contract.fused else ()
+    if not shape or shape[-1] != contract.horizon:
+        raise ExportError(
+            f"{export.config_path}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"
+            f" {contract.horizon} numbers, one per row; {last.path.name} takes {shape or 'none'}"
         )
 
-    def prefix_cache(
-        self,
-        max_age_ms: float = 0.0,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
-        *,
-        fresh: bool = True,
-    ) -> PrefixCache:
-        """Return a new cache of its prefixes, for `predict`; max_age_ms 0 takes the export's.
 
-        fresh: as for `adaptive`. Raises ConfigurationError where its prefix cannot be cached or there is no threshold.
-        """
-        layout = self._layout
-        return require_cache(
-            self.export,
-            self.contract,
-            layout.prefix_inputs,
-            layout.overwritten,
-            max_age_ms,
-            clock_ns,
-            fresh=fresh,
-        )
+def _fused(contract: Contract, session: Session) -> Sample:
+    noise_name, output = contract.flow_names["noise"], contract.flow_names["actions"]
 
-    def rtc(self) -> Rtc:
-        """Return the real-time chunking of this policy; its `note` tells why it does nothing, where it cannot."""
-        return Rtc(self.contract, self.binding)
+    def sample(
+        arrays: Arrays, made: Tensors, noise: Floats, _: Sampling, cancellation: Cancellation | None
+    ) -> tuple[Floats, int]:
+        fed = feeds(contract, session, arrays, made)
+        fed[noise_name] = session.tensor(noise_name, noise)
+        actions = session.run(fed, cancellation)[output].numpy()
+        return np.asarray(actions, dtype=np.float32), contract.flow.steps
 
-    def require_stepped(self) -> None:
-        """Raise ConfigurationError where the denoise loop cannot be left early."""
-        require_stepped(self.export, self.contract, self._layout.denoise_graph)
-
-    def physical(self, normalised: Floats, state: Floats | None) -> Floats:
-        """Convert (1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units.
-
-        state: of the observation that it was made from; what relative actions start from.
-        """
-        # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends))
-
-    def positions(self, normalised: Floats, state: Floats | None) -> Floats:
-        """Return `physical` before the gripper is moved to its ends: the training library's actions."""
-        expected = (1, self.contract.horizon, self.contract.width)
-        if normalised.shape != expected:
-            raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
-        own = normalised[0, : self.binding.horizon][:, self.binding.columns]
-        statistics = self.binding.action_statistics
-        actions = own if statistics is None else statistics.denormalise(own)
-        if self.binding.relative is not None:
-            actions = actions + self.binding.relative.base(self.checked_state(state))
-        return actions
-
-    def arrays(self, observation: Observation) -> tuple[Arrays, int]:
-        """Return every graph input made from the observation, and how many instruction tokens were cut."""
-        arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras)
-        words = self._state(observation, arrays)
-        cut = 0
-        if self.contract.language is not None and self._language is not None:
-            tokens = self._language.tokens(self._language.prompt(observation.instruction, words))
-            cut = tokens.cut
-            arrays[self.contract.language.tokens] = tokens.ids
-            arrays[LANGUAGE_MASK] = tokens.mask
-            if self.contract.language.mask is not None:
-                arrays[self.contract.language.mask] = tokens.mask
-        positions = self.contract.flow_names.get("positions")
-        if positions is not None:
-            arrays[positions] = np.arange(self.contract.horizon)[None]
-        return arrays, cut
-
-    def _state(self, observation: Observation, arrays: Arrays) -> str:
-        """Add the state input; return the state as text when the prompt holds it."""
-        slot = self.contract.state
-        if slot is None:
-            return ""
-        state = self.checked_state(observation.state)
-        if slot.input is not None:
-            arrays[slot.input] = state_array(state, slot, self.binding.state_statistics)
-            return ""
-        if not slot.bins:  # only its actions start from it
-            return ""
-        return state_words(state, slot, self.binding.state_statistics)
-
-    def checked_state(self, state: Floats | None) -> Floats:
-        """Return the state, if this policy takes it. Raises ObservationError naming the expected and the actual shape."""
-        slot, dim = self.contract.state, self.binding.state_dim
-        wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
-        if self.binding.state_names:
-            wanted += f" ({', '.join(self.binding.state_names)})"
-        if state is None:
-            raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
-        right = state.size == dim if dim else slot is None or 0 < state.size <= slot.width
-        if state.ndim != 1 or not right:
-            got = state.size if state.ndim == 1 else f"an array of shape {state.shape}"
-            raise ObservationError(f"the state must be {wanted}, got {got}", "state-length")
-        if not np.isfinite(state).all():
-            raise ObservationError("the state holds NaN or Inf", "state-not-finite")
-        return state
-
-    def canary(self) -> Observation:
-        """Return an observation with every shape as in service, for warm-up and probes."""
-        frames = {}
-        for slot in self.contract.images:
-            if slot.camera is None:
-                continue
-            height, width = slot.height or USUAL_SIDE, slot.width or USUAL_SIDE
-            pixels = np.full((height, width, 3), 127, dtype=np.uint8)
-            frames[self.binding.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
-        dim = self.binding.state_dim or (self.contract.state.width if self.contract.state else 0)
-        statistics = self.binding.state_statistics
-        centred = statistics is not None and statistics.dim == dim
-        state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)
-        return Observation(frames, state if dim else None, "warm up")
+    return sample
 
 
-def load(
-    export: Export,
-    embodiment: Embodiment | None,
-    device: str,
-    intra_op_threads: int,
-    joint_names: tuple[str, ...],
-    options: LoadOptions,
-) -> FlowMatchingPolicy:
-    """Load an export for a robot (policy/load.py). Raises ConfigurationError, or ExportError."""
-    layout = load_layout(export, device, intra_op_threads, options)
-    fitted = bind(export, layout.contract, embodiment, joint_names)
-    if options.chunk_size:
-        fitted = replace(fitted, horizon=min(fitted.horizon, options.chunk_size))
-    return FlowMatchingPolicy(export, layout, fitted, pass_constant_state=options.pass_constant_state)
+def _stepped(contract: Contract, session: Session) -> Sample:
+    names = contract.flow_names
+    state, time, output = names["x"], names["time"], names["velocity"]
+    shape = (1, contract.horizon, contract.width)
+
+    def sample(
+        arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
+    ) -> tuple[Floats, int]:
+        fed = feeds(contract, session, arrays, made)
+        step = session.repeated(fed, state, time, output, shape, cancellation)
+
+        def velocity(x: Floats, at: float) -> Floats:
+            return step(x, fed_time(contract.flow, at))
+
+        return euler(velocity, noise, contract.flow, sampling, contract.action_dim)
+
+    return sample

@@ -1,61 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layouts of exports: what runs once per observation (prefix) and what makes actions of noise (denoise).
+"""The layouts of exports: what runs once per observation (prefix), and the last graph, which makes the chunk.
 
 decomposed: one prefix graph, then the expert. expert stack: a prefix of several graphs. monolithic: no prefix.
-The denoise graph holds the whole loop (fused) or is one step of it.
+How the last graph makes a chunk is its kind's (network.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import ExportError
-from reflex_core.export.config_schema import PREFIX
 from reflex_core.export.contract import Contract, Graphs, read_contract
 from reflex_core.export.export import Export
-from reflex_core.export.families import PADDED_WIDTH, Config, with_pictures
-from reflex_core.export.flow import fed_time
+from reflex_core.export.families import Config, with_pictures
 from reflex_core.export.layout_defaults import defaults, merged
 from reflex_core.export.processed import with_processors
-from reflex_core.files.arrays import ArrayError, read_array
+from reflex_core.policy.capabilities import Capabilities
 from reflex_core.policy.cuda_graph import StaticSession
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.load_options import free_horizon, open_sessions, tuned, varied
+from reflex_core.policy.network import Network, OpenNetwork, Tensors
+from reflex_core.policy.prefix_cache import refusal
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions, Placement, place
-from reflex_core.policy.sampler import Sampling, euler
-from reflex_core.policy.session import Session, Tensor
-from reflex_core.policy.time_direction import directed
+from reflex_core.policy.session import Session
+from reflex_core.policy.vlm_stack import LANGUAGE_MASK, Prefix, vlm_stack
 from reflex_core.text.untrusted import escaped
-from reflex_core.values import Floats
-
-Tensors = dict[str, Tensor]
-Prefix = Callable[[Arrays, Cancellation | None], Tensors]
-Denoise = Callable[[Arrays, Tensors, Floats, Sampling, Cancellation | None], tuple[Floats, int]]
 
 ROLES = frozenset({"prefix", "denoise", "monolithic", "vision", "text", "prefill"})
-LANGUAGE_MASK = "language mask"  # not a graph input: what the vlm stack builds its attention mask from
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A loaded export: `prefix` once per observation, then `denoise` makes its noise into actions.
+    """A loaded export: `prefix` once per observation, then the network makes a chunk.
 
     Both raise CancelledError soon after the request's Cancellation is called.
-    prefix_inputs: what `prefix` reads of the arrays, () where there is none. overwritten: its next run writes into the
-    tensors of this one.
+    capabilities: of network and prefix together. prefix_inputs: what `prefix` reads of the arrays, () where there is none.
+    overwritten: its next run writes into the tensors of this one.
     """
 
     contract: Contract
     prefix: Prefix
-    denoise: Denoise
+    network: Network
     sessions: tuple[Session, ...]
     notes: tuple[str, ...]
-    denoise_graph: str  # file name
+    capabilities: Capabilities
     fell_back: bool = False
     free_horizon: bool = False  # the graphs take a chunk of any length
     prefix_inputs: tuple[str, ...] = ()
@@ -63,10 +54,17 @@ class Layout:
 
 
 def load_layout(
-    export: Export, device: str, intra_op_threads: int, options: LoadOptions = PLAIN_LOAD
+    open_network: OpenNetwork,
+    export: Export,
+    device: str,
+    intra_op_threads: int,
+    options: LoadOptions = PLAIN_LOAD,
 ) -> Layout:
-    """Load the graphs and check that every input is described. Raises ExportError or ConfigurationError."""
-    return load_placed(export, place(device, intra_op_threads, options, export.path), options)
+    """Load the graphs and check that every input is described. Raises ExportError or ConfigurationError.
+
+    open_network: of the export's kind.
+    """
+    return load_placed(open_network, export, place(device, intra_op_threads, options, export.path), options)
 
 
 def graph_files(export: Export, variant: str = "") -> dict[str, Path]:
@@ -78,7 +76,9 @@ def graph_files(export: Export, variant: str = "") -> dict[str, Path]:
     }
 
 
-def load_placed(export: Export, placement: Placement, options: LoadOptions = PLAIN_LOAD) -> Layout:
+def load_placed(
+    open_network: OpenNetwork, export: Export, placement: Placement, options: LoadOptions = PLAIN_LOAD
+) -> Layout:
     """Load as `load_layout` does, on providers that are already chosen."""
     config = merged(defaults(export.path, export.config), export.config)
     files = graph_files(export, options.variant)
@@ -96,7 +96,7 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     if not (contract.images or contract.language):
         notes.append("it takes no image and no instruction")
     if "vision" in sessions:
-        prefix, made, more = _vlm_stack(export, config, contract, sessions)
+        prefix, made, more = vlm_stack(export, config, contract, sessions)
         notes += more
         read: tuple[str, ...] = (*sessions["vision"].inputs, *sessions["text"].inputs, LANGUAGE_MASK, "state")
     elif "prefix" in sessions:
@@ -105,16 +105,20 @@ def load_placed(export: Export, placement: Placement, options: LoadOptions = PLA
     else:
         prefix, made, read = _no_prefix, (), ()
     _check_inputs(export, contract, last, made)
-    _check_fixed_rows(export, contract, last)
-    contract, turned = directed(contract, last, export.config)
-    notes += turned
-    denoise = _fused(contract, last) if contract.fused else _stepped(contract, last)
-    fell_back = placement.fell_back(session.providers for session in sessions.values())
+    network = open_network(export, contract, last)
+    contract = network.contract
     return Layout(
-        contract, prefix, denoise, tuple(sessions.values()), tuple(notes), last.path.name, fell_back,
+        contract,
+        prefix,
+        network,
+        tuple(sessions.values()),
+        (*notes, *network.notes),
+        replace(network.capabilities, prefix_cache=refusal(contract, read)),
+        placement.fell_back(session.providers for session in sessions.values()),
         free_horizon(config.get("flow") or {}, sessions),
-        read, any(isinstance(session, StaticSession) for session in sessions.values()),
-    )  # fmt: skip
+        read,
+        any(isinstance(session, StaticSession) for session in sessions.values()),
+    )
 
 
 def _graph_files(export: Export, config: Config) -> dict[str, object]:
@@ -169,45 +173,6 @@ def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple
                 " (images, language, state, flow, or links to a prefix output)",
                 "undescribed-input",
             )
-    _check_flow(export, contract, last)
-
-
-def _check_flow(export: Export, contract: Contract, last: Session) -> None:
-    """Check that the names of the flow are in the graph, and that its output has the shape of its input."""
-    config = export.config_path
-    keys = ("noise",) if contract.fused else ("x", "time")
-    for key in keys:
-        if contract.flow_names.get(key) not in last.inputs:
-            raise ExportError(
-                f"{config}: 'flow.{key}' must be an input of {last.path.name} ({', '.join(last.inputs)}), got"
-                f" {contract.flow_names.get(key)!r}"
-            )
-    key = "actions" if contract.fused else "velocity"
-    output = last.outputs.get(contract.flow_names.get(key, ""))
-    if output is None:
-        raise ExportError(
-            f"{config}: 'flow.{key}' must be an output of {last.path.name} ({', '.join(last.outputs)}), got"
-            f" {contract.flow_names.get(key)!r}"
-        )
-    expected = (1, contract.horizon, contract.width)
-    agrees = all(size in (None, want) for size, want in zip(output.shape, expected, strict=False))
-    if len(output.shape) != 3 or not agrees:
-        raise ExportError(
-            f"{last.path}: its output '{output.name}' has shape {output.shape}, expected {expected} as its input has"
-        )
-
-
-def _check_fixed_rows(export: Export, contract: Contract, last: Session) -> None:
-    """Check that a network trained with fixed rows takes one time per row."""
-    if contract.rtc.mode != PREFIX:
-        return
-    name = contract.flow_names.get("time", "")
-    shape = last.inputs[name].shape if name in last.inputs and not contract.fused else ()
-    if not shape or shape[-1] != contract.horizon:
-        raise ExportError(
-            f"{export.config_path}: 'rtc.mode' {PREFIX} needs a denoise graph of one step whose time input has"
-            f" {contract.horizon} numbers, one per row; {last.path.name} takes {shape or 'none'}"
-        )
 
 
 def _no_prefix(_: Arrays, __: Cancellation | None) -> Tensors:
@@ -227,127 +192,3 @@ def _one_graph(contract: Contract, session: Session) -> Prefix:
         return session.run(feeds, cancellation)
 
     return prefix
-
-
-def _feeds(contract: Contract, session: Session, arrays: Arrays, made: Tensors) -> Tensors:
-    feeds: Tensors = {}
-    for name in session.inputs:
-        source = contract.links.get(name, name)
-        if source in made:
-            feeds[name] = made[source]
-        elif name in arrays:
-            feeds[name] = session.tensor(name, arrays[name])
-    return feeds
-
-
-def _fused(contract: Contract, session: Session) -> Denoise:
-    noise_name, output = contract.flow_names["noise"], contract.flow_names["actions"]
-
-    def denoise(
-        arrays: Arrays, made: Tensors, noise: Floats, _: Sampling, cancellation: Cancellation | None
-    ) -> tuple[Floats, int]:
-        feeds = _feeds(contract, session, arrays, made)
-        feeds[noise_name] = session.tensor(noise_name, noise)
-        actions = session.run(feeds, cancellation)[output].numpy()
-        return np.asarray(actions, dtype=np.float32), contract.flow.steps
-
-    return denoise
-
-
-def _stepped(contract: Contract, session: Session) -> Denoise:
-    names = contract.flow_names
-    state, time, output = names["x"], names["time"], names["velocity"]
-    shape = (1, contract.horizon, contract.width)
-
-    def denoise(
-        arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
-    ) -> tuple[Floats, int]:
-        feeds = _feeds(contract, session, arrays, made)
-        step = session.repeated(feeds, state, time, output, shape, cancellation)
-
-        def velocity(x: Floats, at: float) -> Floats:
-            return step(x, fed_time(contract.flow, at))
-
-        return euler(velocity, noise, contract.flow, sampling, contract.action_dim)
-
-    return denoise
-
-
-def _vlm_stack(
-    export: Export, config: Config, contract: Contract, sessions: Mapping[str, Session]
-) -> tuple[Prefix, tuple[str, ...], list[str]]:
-    """Load vision encoder, text embedder, state projection and prefill: SmolVLA exported piece by piece."""
-    vision, text, prefill = (sessions[role] for role in ("vision", "text", "prefill"))
-    image_name, text_name = _only_input(vision), _only_input(text)
-    _check_vlm_stack(export, contract, image_name, text_name, prefill)
-    weight, bias, notes = _state_projection(export)
-    root = np.float32(np.sqrt(config.get("vlm_hidden_size") or len(weight)))  # SmolVLM scales its embeddings
-
-    def prefix(arrays: Arrays, cancellation: Cancellation | None) -> Tensors:
-        images = vision.run({image_name: vision.tensor(image_name, arrays[image_name])}, cancellation)
-        words = text.run({text_name: text.tensor(text_name, arrays[text_name])}, cancellation)
-        pixels = next(iter(images.values())).numpy() * root
-        tokens = next(iter(words.values())).numpy() * root
-        state = (arrays["state"] @ weight.T + bias)[:, None]
-        embeds = np.concatenate([pixels, tokens, state], axis=1)
-        seen = np.ones((1, embeds.shape[1]), dtype=bool)
-        seen[:, pixels.shape[1] : -1] = arrays[LANGUAGE_MASK]
-        feeds = {"inputs_embeds": prefill.tensor("inputs_embeds", embeds)}
-        feeds["attention_mask"] = prefill.tensor("attention_mask", seen)
-        made = prefill.run(feeds, cancellation)
-        for name, value in (("prefix_offset", seen.sum(axis=1, keepdims=True)), ("kv_mask", seen)):
-            if name in sessions["denoise"].inputs:
-                made[name] = sessions["denoise"].tensor(name, value)
-        return made
-
-    return prefix, (*prefill.outputs, "prefix_offset", "kv_mask"), notes
-
-
-def _only_input(session: Session) -> str:
-    if len(session.inputs) != 1:
-        raise ExportError(f"{session.path}: must have one input, has {', '.join(session.inputs)}")
-    return next(iter(session.inputs))
-
-
-def _check_vlm_stack(export: Export, contract: Contract, image: str, text: str, prefill: Session) -> None:
-    config = export.config_path
-    cameras = [slot.input for slot in contract.images]
-    if cameras != [image]:
-        raise ExportError(
-            f"{config}: 'images' must describe the vision graph's input '{image}', got {cameras}"
-        )
-    if contract.language is None or contract.language.tokens != text:
-        raise ExportError(f"{config}: 'language.tokens' must be the text graph's input '{text}'")
-    if set(prefill.inputs) != {"inputs_embeds", "attention_mask"}:
-        raise ExportError(
-            f"{prefill.path}: must take inputs_embeds and attention_mask, takes {', '.join(prefill.inputs)}"
-        )
-
-
-def _state_projection(export: Export) -> tuple[Floats, Floats, list[str]]:
-    path = export.file("state_proj_weight.npy", "the projection of the robot state")
-    weight = _array(path)
-    if weight.ndim != 2 or weight.shape[1] != PADDED_WIDTH:
-        raise ExportError(f"{path}: must be (hidden, {PADDED_WIDTH}), got shape {weight.shape}")
-    bias_path = export.path / "state_proj_bias.npy"
-    if not bias_path.is_file():
-        note = "it brings no state_proj_bias.npy, so its state projection has no bias"
-        return weight, np.zeros(len(weight), np.float32), [note]
-    bias = _array(bias_path)
-    if bias.shape != (len(weight),):
-        raise ExportError(f"{bias_path}: must be ({len(weight)},), got shape {bias.shape}")
-    return weight, bias, []
-
-
-def _array(path: Path) -> Floats:
-    try:
-        array: Floats = read_array(path).astype(np.float32)
-    except OSError as error:
-        raise ExportError(f"{path}: not readable as a numpy array: {error.strerror or error}") from error
-    except ArrayError as error:
-        raise ExportError(f"{path}: {error}") from error
-    except ValueError as error:  # texts
-        raise ExportError(f"{path}: not readable as a numpy array of plain numbers") from error
-    if not np.isfinite(array).all():
-        raise ExportError(f"{path}: holds NaN or Inf")
-    return array

@@ -14,7 +14,7 @@ from reflex_core.robot.embodiment import Embodiment
 
 Load = Callable[[Export, Embodiment | None, str, int, tuple[str, ...], LoadOptions], Policy]
 
-KINDS: Mapping[str, Load] = {"flow_matching": flow_matching.load}
+KINDS: Mapping[str, Load] = {flow_matching.KIND: flow_matching.load}
 
 
 def load_policy(

@@ -205,6 +205,7 @@ def refusal(contract: Contract, inputs: Sequence[str]) -> str:
 def require_cache(
     export: Export,
     contract: Contract,
+    unable: str,
     inputs: Sequence[str],
     overwritten: bool,
     max_age_ms: float = 0.0,
@@ -217,6 +218,7 @@ def require_cache(
     Args:
         export: What `open_export` read.
         contract: Its contract.
+        unable: Why its prefix cannot be cached, empty where it can (`refusal`).
         inputs: The arrays that the prefix reads.
         overwritten: Whether its next run writes into the tensors of this one.
         max_age_ms: The user's own; 0 takes the export's.
@@ -226,8 +228,10 @@ def require_cache(
     Raises:
         ConfigurationError: Its prefix cannot be cached, or no threshold was measured.
     """
-    if why := refusal(contract, inputs):
-        raise ConfigurationError(f"{FLAG}: {export.path}: {why}; leave the flag out", "prefix-cache-layout")
+    if unable:
+        raise ConfigurationError(
+            f"{FLAG}: {export.path}: {unable}; leave the flag out", "prefix-cache-layout"
+        )
     rule = contract.prefix_cache
     if rule is None:
         raise ConfigurationError(

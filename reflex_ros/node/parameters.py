@@ -113,10 +113,9 @@ def require_kept(settings: Settings, loaded: ServingState | None) -> None:
     if not settings.slo:
         return
     parse_slo(settings.slo)
-    if loaded is not None and settings.slo_mode == "degrade" and loaded.fused:
+    if loaded is not None and settings.slo_mode == "degrade" and loaded.why_not_fewer_steps:
         raise SettingError(
-            "slo_mode 'degrade': the denoise loop of this export is fused into one graph, so it cannot take fewer steps;"
-            " set slo_mode to 'auto', '503' or 'log_only' first"
+            f"slo_mode 'degrade': {loaded.why_not_fewer_steps}; set slo_mode to 'auto', '503' or 'log_only' first"
         )
 
 

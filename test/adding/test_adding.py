@@ -132,13 +132,13 @@ slot = policy.contract.images[0]
 print(json.dumps([type(policy).__name__, prediction.actions.shape, slot.camera, slot.resize, policy._language.prompt("go")]))
 """
 
-DETERMINISTIC = '''
-"""A network without noise: every seed gives the same chunk."""
+SEEDLESS = '''
+"""A network that takes the same noise for every seed."""
 
 from reflex_core.policy import flow_matching
 
 
-class Deterministic:
+class Seedless:
     def __init__(self, inner):
         self._inner = inner
 
@@ -150,7 +150,7 @@ class Deterministic:
 
 
 def load(*arguments):
-    return Deterministic(flow_matching.load(*arguments))
+    return Seedless(flow_matching.load(*arguments))
 '''
 
 
@@ -165,21 +165,21 @@ def test_a_model_family_is_a_row_and_another_kind_of_network_a_file_and_a_row(
         copy,
         "reflex_core/export/families.py",
         "FAMILIES: Mapping[str, Family] = {\n",
-        '    "tinyvla": Family({LEROBOT: Training(_SIGLIP, {"template": "Do: {instruction}"})}, policy="deterministic",'
+        '    "tinyvla": Family({LEROBOT: Training(_SIGLIP, {"template": "Do: {instruction}"})}, policy="seedless",'
         ' cameras=("cam1", "cam2", "cam3"), padded_width=PADDED_WIDTH),\n',
     )
-    copy.add("reflex_core/policy/deterministic.py", DETERMINISTIC)
-    insert(copy, "reflex_core/policy/load.py", "from reflex_core.policy import ", "deterministic, ")
+    copy.add("reflex_core/policy/seedless.py", SEEDLESS)
+    insert(copy, "reflex_core/policy/load.py", "from reflex_core.policy import ", "seedless, ")
     insert(
         copy,
         "reflex_core/policy/load.py",
         "KINDS: Mapping[str, Load] = {",
-        '"deterministic": deterministic.load, ',
+        '"seedless": seedless.load, ',
     )
     name, shape, camera, resize, prompt = json.loads(copy.run(PREDICT, export))
-    assert (name, shape[1], camera, resize, prompt) == ("Deterministic", 7, "cam1", "letterbox", "Do: go")
+    assert (name, shape[1], camera, resize, prompt) == ("Seedless", 7, "cam1", "letterbox", "Do: go")
     assert set(copy.touched) == {
-        "reflex_core/export/families.py", "reflex_core/policy/load.py", "reflex_core/policy/deterministic.py",
+        "reflex_core/export/families.py", "reflex_core/policy/load.py", "reflex_core/policy/seedless.py",
     }  # fmt: skip
 
 

@@ -223,7 +223,7 @@ def test_log_only_counts_and_serves_as_before(serve: Serve) -> None:
 def test_auto_only_logs_where_the_loop_is_fused(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         server = serve("calm", slo=ALWAYS_MISSED)
-    assert "--slo-mode auto is log_only: the denoise loop of" in caplog.text
+    assert "its denoise loop is fused into one graph" in caplog.text
     assert server.client.get("/config").json["effective"]["slo"] == {
         "objective": "p50=0.001ms",
         "mode": "log_only",

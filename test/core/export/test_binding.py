@@ -15,6 +15,7 @@ from servers import ExportDir
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding, bind
 from reflex_core.export.export import open_export
+from reflex_core.policy import flow_matching
 from reflex_core.policy.layouts import load_layout
 from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Camera, Embodiment, Statistics
@@ -46,7 +47,9 @@ def probe(path: Path, config: dict[str, Any] | None = None, **changes: Any) -> P
 
 def fitted(path: Path, embodiment: Embodiment | None, joint_names: tuple[str, ...] = ()) -> Binding:
     export = open_export(path)
-    return bind(export, load_layout(export, "cpu", 1).contract, embodiment, joint_names)
+    return bind(
+        export, load_layout(flow_matching.network, export, "cpu", 1).contract, embodiment, joint_names
+    )
 
 
 def test_without_a_robot_everything_is_served_as_the_export_has_it(tmp_path: Path) -> None:

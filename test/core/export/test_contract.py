@@ -14,11 +14,12 @@ from odd_exports import FLOAT16, HORIZON, UINT8, probe
 from reflex_core.errors import ExportError
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import open_export
+from reflex_core.policy import flow_matching
 from reflex_core.policy.layouts import load_layout
 
 
 def contract(path: Path) -> Contract:
-    return load_layout(open_export(path), "cpu", 1).contract
+    return load_layout(flow_matching.network, open_export(path), "cpu", 1).contract
 
 
 def changed(path: Path, *keys: str | int, value: Any) -> Path:

@@ -20,11 +20,12 @@ from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.export.binding import bind
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
+from reflex_core.policy import flow_matching
 from reflex_core.policy.base import Policy
 from reflex_core.policy.cuda_graph import EAGER, REPLAYING, StaticSession
-from reflex_core.policy.flow_matching import FlowMatchingPolicy
 from reflex_core.policy.layouts import load_placed
 from reflex_core.policy.load import load_policy
+from reflex_core.policy.onnx_policy import OnnxPolicy
 from reflex_core.policy.providers import CPU, LoadOptions, Placement
 from reflex_core.policy.session import EagerSession
 from reflex_core.values import Frame, Observation
@@ -52,10 +53,12 @@ class Counted:
         self.seen.append(("failed", session, reason))
 
 
-def static_policy(path: Path) -> tuple[FlowMatchingPolicy, Counted]:
+def static_policy(path: Path) -> tuple[OnnxPolicy, Counted]:
     export, counted = open_export(path), Counted()
-    layout = load_placed(export, Placement((CPU,), 1, static=True), LoadOptions(graph_metrics=counted))
-    return FlowMatchingPolicy(export, layout, bind(export, layout.contract, None)), counted
+    layout = load_placed(
+        flow_matching.network, export, Placement((CPU,), 1, static=True), LoadOptions(graph_metrics=counted)
+    )
+    return OnnxPolicy(export, layout, bind(export, layout.contract, None)), counted
 
 
 def sessions_of(policy: Policy) -> list[StaticSession]:

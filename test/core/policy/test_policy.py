@@ -19,8 +19,8 @@ from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.inputs import Arrays
-from reflex_core.policy.layouts import Tensors
 from reflex_core.policy.load import load_policy
+from reflex_core.policy.network import Tensors
 from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import Floats, Observation
@@ -195,18 +195,18 @@ def test_a_policy_is_freed_at_once_when_it_is_dropped(export_dir: ExportDir) -> 
 def test_the_graphs_run_one_request_at_a_time(export_dir: ExportDir) -> None:
     """Sixteen callers must not share the cores: each would wait for all the others."""
     policy = policy_of(export_dir("mono_pi0_7"))
-    network, inside, seen = policy._layout, [], []
+    layout, inside, seen = policy._layout, [], []
 
     def watched(
         arrays: Arrays, made: Tensors, noise: Floats, sampling: Sampling, cancellation: Cancellation | None
     ) -> tuple[Floats, int]:
         inside.append(1)
         seen.append(len(inside))
-        answer = network.denoise(arrays, made, noise, sampling, cancellation)
+        answer = layout.network.sample(arrays, made, noise, sampling, cancellation)
         inside.pop()
         return answer
 
-    policy._layout = dataclasses.replace(network, denoise=watched)
+    policy._layout = dataclasses.replace(layout, network=dataclasses.replace(layout.network, sample=watched))
     threads = [threading.Thread(target=policy.predict, args=(policy.canary(), seed)) for seed in range(16)]
     for thread in threads:
         thread.start()

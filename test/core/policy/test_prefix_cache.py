@@ -19,11 +19,12 @@ from reflex_core.export.config_schema import CacheRule
 from reflex_core.export.export import open_export
 from reflex_core.export.image_slots import ImageSlot
 from reflex_core.files.share import embedded_policy
+from reflex_core.policy import flow_matching
 from reflex_core.policy.base import Policy, Prediction
 from reflex_core.policy.cuda_graph import StaticSession
-from reflex_core.policy.flow_matching import FlowMatchingPolicy
 from reflex_core.policy.layouts import load_placed
 from reflex_core.policy.load import load_policy
+from reflex_core.policy.onnx_policy import OnnxPolicy
 from reflex_core.policy.prefix_cache import HIT, MISS, NOT_CACHED, PrefixCache, image_change, thumbnail
 from reflex_core.policy.providers import Placement
 from reflex_core.policy.sampler import PLAIN
@@ -193,9 +194,9 @@ def test_a_forgotten_episode_begins_anew(reach: Policy) -> None:
 
 def test_a_prefix_that_led_to_nan_is_not_kept(reach: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     robot = Robot(reach)
-    broken = replace(reach._layout, denoise=lambda *_: (np.full((1, 50, 7), np.nan, np.float32), 10))
+    broken = replace(reach._layout.network, sample=lambda *_: (np.full((1, 50, 7), np.nan, np.float32), 10))
     with monkeypatch.context() as patched:
-        patched.setattr(reach, "_layout", broken)
+        patched.setattr(reach, "_layout", replace(reach._layout, network=broken))
         robot.ask()
     assert robot.ask().cache.why == "first"
 
@@ -203,8 +204,8 @@ def test_a_prefix_that_led_to_nan_is_not_kept(reach: Policy, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["decomposed", "decomposed_per_step"])
 def test_tensors_that_the_next_run_overwrites_are_copied(export_copy: ExportDir, name: str) -> None:
     export = open_export(with_block(export_copy(name)))
-    layout = load_placed(export, Placement(("CPUExecutionProvider",), 1, static=True))
-    policy = FlowMatchingPolicy(export, layout, bind(export, layout.contract, None))
+    layout = load_placed(flow_matching.network, export, Placement(("CPUExecutionProvider",), 1, static=True))
+    policy = OnnxPolicy(export, layout, bind(export, layout.contract, None))
     assert layout.overwritten
     policy.capture_graphs()
     assert any(isinstance(session, StaticSession) for session in layout.sessions)
