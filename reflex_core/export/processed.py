@@ -16,12 +16,13 @@ from reflex_core.export.export import Export
 from reflex_core.export.families import Config, language_row
 from reflex_core.export.processors import PREPROCESSOR, Processors
 from reflex_core.export.prompt import CLEAN, read_prompt
-from reflex_core.files.json_fields import JsonFields, refusing
+from reflex_core.files.json_fields import JsonFields, leaves, refusing
 from reflex_core.normalization.affine import Affine
 from reflex_core.normalization.read import EVERY_PICTURE
 from reflex_core.text.untrusted import shown
 
 IMAGES = "observation.images."
+DOMAIN = "domain_id"  # X-VLA's name of the input
 
 
 def with_processors(export: Export, config: Config, inputs: Collection[str]) -> Config:
@@ -37,7 +38,20 @@ def with_processors(export: Export, config: Config, inputs: Collection[str]) -> 
     """
     processors = export.processors or Processors()
     language, state = _language(export, config, processors, inputs)
+    config = _with_domain(export, config, processors, inputs)
     return _with_pictures(export, config | {"language": language, "state": state}, processors)
+
+
+def _with_domain(export: Export, config: Config, processors: Processors, inputs: Collection[str]) -> Config:
+    """Return the configuration with the robot's number of X-VLA's pipeline among its constants, where a graph takes it."""
+    written = config.get("constants") or {}
+    number = processors.domain_id
+    if number is None or DOMAIN not in inputs or not isinstance(written, Mapping):
+        return config
+    value = written.get(DOMAIN, [number])
+    if list(leaves(value)) != [number]:
+        raise _contradiction(export, f"constants.{DOMAIN}", value, number)
+    return config | {"constants": dict(written) | {DOMAIN: value}}
 
 
 def _language(

@@ -25,10 +25,11 @@ from reflex_core.text.untrusted import escaped, shown
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 STATE, ACTION = "observation.state", "action"
 PI05_TEMPLATE = "Task: {instruction}, State: {state};\nAction: "
+MOST_DOMAIN = 1_000_000
 PADDED_STATE = 32  # LeRobot 0.4 wrote its zero-padded state into the prompt
 
 RENAME, NEWLINE, TOKENIZER, PREPARE = "rename", "newline", "tokenizer", "prepare_state"
-RELATIVE, NORMALIZE, IMAGENET = "relative", "normalize", "imagenet"
+RELATIVE, NORMALIZE, IMAGENET, DOMAIN = "relative", "normalize", "imagenet", "domain"
 UNNORMALIZE, ABSOLUTE, NOTHING = "unnormalize", "absolute", ""
 
 _BEFORE = {
@@ -46,6 +47,7 @@ _BEFORE = {
     "relative_actions_processor": RELATIVE,
     "normalizer_processor": NORMALIZE,
     "xvla_imagenet_normalize": IMAGENET,
+    "xvla_add_domain_id": DOMAIN,
 }
 _AFTER = {
     "unnormalizer_processor": UNNORMALIZE,
@@ -57,7 +59,7 @@ _AFTER = {
 _ORDERS_BEFORE = (
     (RENAME, NEWLINE, TOKENIZER, RELATIVE, NORMALIZE),
     (RENAME, RELATIVE, NORMALIZE, PREPARE, TOKENIZER),
-    (RENAME, TOKENIZER, IMAGENET, NORMALIZE),
+    (RENAME, TOKENIZER, IMAGENET, DOMAIN, NORMALIZE),
 )
 _ORDERS_AFTER = ((UNNORMALIZE, ABSOLUTE),)
 
@@ -108,7 +110,8 @@ class Processors:
     """Both pipelines as far as they matter at inference.
 
     rename: the robot's name of an observation -> the name in features and statistics. language, state: what the steps
-    fix of those blocks of reflex_config.json. imagenet: images are normalised by ImageNet's mean and deviation.
+    fix of those blocks of reflex_config.json. imagenet: images are normalised by ImageNet's mean and deviation. domain_id:
+    the number of the robot that X-VLA is fed, None without that step.
     """
 
     normalizer: Normalizer | None = None
@@ -118,6 +121,7 @@ class Processors:
     language: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     state: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     imagenet: bool = False
+    domain_id: int | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -156,6 +160,7 @@ def read_processors(folder: Path, max_state_dim: int = PADDED_STATE) -> Processo
         language=_language(pre),
         state=_state(pre, listed, max_state_dim),
         imagenet=IMAGENET in pre,
+        domain_id=pre[DOMAIN].config.whole("domain_id", 0, MOST_DOMAIN, 0) if DOMAIN in pre else None,
     )
 
 

@@ -15,12 +15,13 @@ FILE = "policy.onnx"
 
 def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     """Return ACT's part of reflex_config.json: no noise, no loop, pictures as large as in training."""
+    coefficient = checkpoint.config.get("temporal_ensemble_coeff")
     return {
         "export_kind": "monolithic",
         "policy": "deterministic",
         "graphs": {MONOLITHIC: FILE},
         "actions_output": ACTIONS,
         "images": exact_slots(checkpoint, options),
-        "temporal_ensemble_coeff": checkpoint.config.get("temporal_ensemble_coeff"),
+        **({} if coefficient is None else {"temporal_ensemble_coeff": coefficient}),
         **state_input(checkpoint, checkpoint.state_dim),
     }

@@ -6,12 +6,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from reflex_core.export.processed import DOMAIN
 from reflex_core.normalization.read import IMAGENET
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.blocks import euler, language, masked_slots, state_input
 from reflex_export.options import ExportOptions
 
-DOMAIN = "domain_id"
 COLUMNS = (
     "time", "x0_from_x", "x0_from_network",
     "next_from_x0", "next_from_x", "next_from_network", "next_from_noise", "next_from_start",
@@ -44,8 +44,10 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     )
     steps = int(checkpoint.config.get("num_denoising_steps", 10))
     described = euler(checkpoint, options, steps) | {"rtc": {"mode": "off"}}
+    domain = checkpoint.processors.domain_id
     return {
         **described,
+        **({} if domain is None else {"constants": {DOMAIN: [domain]}}),
         **({} if options.fused else {"sampler": sampler(steps)}),
         "images": masked_slots(checkpoint, *picture_size(checkpoint), how),
         "language": language(checkpoint),

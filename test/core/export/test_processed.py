@@ -21,6 +21,7 @@ from lerobot_files import (
     RENAME,
     TOKENIZER,
     Step,
+    folder,
     normalizer,
     pipelines,
     statistics,
@@ -29,11 +30,13 @@ from lerobot_files import (
 
 from reflex_core.errors import ExportError
 from reflex_core.export.export import open_export
+from reflex_core.export.processed import with_processors
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.values import Frame, Observation
 
 SEVEN = {"mean": [0.0] * 7, "std": [1.0] * 7, "q01": [-1.0] * 7, "q99": [1.0] * 7}
+XVLA_DOMAIN: Step = ("xvla_add_domain_id", {"domain_id": 3})
 PI05 = [RENAME, BATCH, NOT_RELATIVE, normalizer(), PREPARE, TOKENIZER, DEVICE]
 PI05_OF_04 = [RENAME, BATCH, normalizer(), PREPARE, TOKENIZER, DEVICE]
 SMOLVLA = [RENAME, BATCH, NEWLINE, TOKENIZER, DEVICE, normalizer()]
@@ -231,3 +234,21 @@ def test_a_prompt_with_a_state_that_nobody_normalises_is_told(tmp_path: Path) ->
     assert any("its prompt holds the state, and nothing says how" in note for note in policy_of(path).notes)
     said = echo(tmp_path, "pi05", felt=0, image=False, images=[])
     assert policy_of(said).notes == ()
+
+
+@pytest.mark.parametrize("written", [{}, {"constants": {"domain_id": 3}}, {"constants": {"domain_id": [3]}}])
+def test_the_number_of_the_robot_is_a_constant_of_the_graph_that_takes_it(
+    tmp_path: Path, written: dict[str, Any]
+) -> None:
+    export = open_export(folder(tmp_path, [XVLA_DOMAIN, normalizer()], [unnormalizer()]))
+    config = with_processors(export, written | {"language": {}}, {"domain_id", "img"})
+    assert np.ravel(config["constants"]["domain_id"]).tolist() == [3]
+    assert "constants" not in with_processors(export, {"language": {}}, {"img"})
+
+
+def test_another_number_of_the_robot_than_the_pipelines_is_refused(tmp_path: Path) -> None:
+    export = open_export(folder(tmp_path, [XVLA_DOMAIN, normalizer()], [unnormalizer()]))
+    with pytest.raises(
+        ExportError, match=r"'constants.domain_id' is 4 here and 3 in policy_preprocessor.json"
+    ):
+        with_processors(export, {"language": {}, "constants": {"domain_id": 4}}, {"domain_id"})

@@ -51,6 +51,11 @@ PI05 = (
     [unnormalizer(), NOT_ABSOLUTE, DEVICE],
 )
 PI05_OF_04 = ([RENAME, BATCH, normalizer(), PREPARE, TOKENIZER, DEVICE], [unnormalizer(), DEVICE])
+DOMAIN: Step = ("xvla_add_domain_id", {"domain_id": 3})
+XVLA = (
+    [RENAME, BATCH, TOKENIZER, ("xvla_image_to_float", {}), ("xvla_imagenet_normalize", {}), DOMAIN, DEVICE, normalizer()],
+    [unnormalizer(), DEVICE],
+)  # fmt: skip
 PHYSICAL = np.array([2.5, 7.0])
 
 
@@ -155,7 +160,7 @@ def test_a_dataset_from_before_quantiles_is_refused_with_what_it_has(tmp_path: P
         open_export(path)
 
 
-@pytest.mark.parametrize("steps", [ACT, SMOLVLA, PI0, PI05, PI05_OF_04])
+@pytest.mark.parametrize("steps", [ACT, SMOLVLA, PI0, PI05, PI05_OF_04, XVLA])
 def test_the_pipelines_of_the_families_are_read(tmp_path: Path, steps: tuple[list[Step], list[Step]]) -> None:
     export = opened(tmp_path, *steps)
     assert export.state_statistics is not None
@@ -189,6 +194,13 @@ def test_joints_are_left_out_by_what_their_names_contain(
     assert RelativeActions(exclude, names).mask(3).tolist() == mask
 
 
+def test_the_number_of_the_robot_is_read_from_xvlas_pipeline(tmp_path: Path) -> None:
+    with_number, without = opened(tmp_path / "a", *XVLA), opened(tmp_path / "b", *ACT)
+    assert with_number.processors is not None
+    assert without.processors is not None
+    assert (with_number.processors.domain_id, without.processors.domain_id) == (3, None)
+
+
 def test_prompts_are_as_the_steps_make_them(tmp_path: Path) -> None:
     read = {
         name: opened(tmp_path / name, *steps).processors
@@ -215,7 +227,12 @@ BAD: dict[str, tuple[list[Step], list[Step], str]] = {
     "another family": (
         [("groot_n1_7_pack_inputs_v1", {})], [unnormalizer()], "step 'groot_n1_7_pack_inputs_v1' is not known"
     ),
-    "a domain": ([("xvla_add_domain_id", {"domain_id": 3})], [unnormalizer()], "step 'xvla_add_domain_id' is not known"),
+    "a domain in words": (
+        [("xvla_add_domain_id", {"domain_id": "three"})], [unnormalizer()], "'domain_id' must be a whole number from 0"
+    ),
+    "a domain after normalising": (
+        [normalizer(), DOMAIN], [unnormalizer()], "step 'xvla_add_domain_id' stands after normalizer_processor"
+    ),
     "rotations": ([normalizer()], [unnormalizer(), ("xvla_rotation_6d_to_axis_angle", {})], "'xvla_rotation_6d_to_axis"),
     "half precision": (
         [("device_processor", {"float_dtype": "bfloat16"}), normalizer()], [unnormalizer()], "float_dtype 'bfloat16'"
