@@ -55,6 +55,7 @@ class Observation:
 
     state: (state_dim,) float32 in the embodiment's order, or None when the caller has none.
     stamp_ns: the OLDEST sensor stamp, 0 when unknown. age_ms: its age when the observation was taken.
+    history: the observations before it, oldest first and one control period apart, for a policy that sees several.
     """
 
     frames: Mapping[str, Frame]
@@ -62,6 +63,16 @@ class Observation:
     instruction: str
     stamp_ns: int = 0
     age_ms: float = 0.0
+    history: tuple[Observation, ...] = ()
+
+    def earlier(self, steps: int) -> tuple[Observation, ...]:
+        """Return the `steps` - 1 observations before this one, oldest first.
+
+        Where fewer are known the oldest stands for those before it, as LeRobot begins an episode.
+        """
+        known = self.history[max(0, len(self.history) - steps + 1) :]
+        oldest = known[0] if known else self
+        return (oldest,) * (steps - 1 - len(known)) + known
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         },
         "relative_actions": _relative(policy.binding),
         "state_used": policy.contract.state is not None,
+        "observation_steps": policy.contract.observation_steps,
+        "batch": list(policy.contract.batch),
         "notes": list(policy.notes),
         "wedges": list(loaded.wedges),
         "slo": _slo(loaded),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.errors import ConfigurationError
+from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
@@ -331,4 +331,9 @@ def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> 
             "frequency-mismatch",
         )
     rate = trained_hz or robot_hz
+    if rate is None and contract.observation_steps > 1:
+        raise ExportError(
+            f"{export.config_path}: 'frequency_hz' must be the rate of training, got none: the policy sees"
+            f" {contract.observation_steps} observations, one control period apart"
+        )
     return 1.0 / rate if rate else 0.0

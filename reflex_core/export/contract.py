@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from reflex_core.errors import ExportError
+from reflex_core.export.batch import ONE, read_batch
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
+from reflex_core.export.constant_inputs import Constants, read_constants
 from reflex_core.export.export import Export
 from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, row_of
 from reflex_core.export.flow import Adaptive, Flow, read_flow
@@ -25,7 +27,7 @@ from reflex_core.files.json_fields import JsonFields, is_whole, refusing
 
 SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
 # beyond these a number is a mistake, or a way to fill the memory; the others have 1000
-MOST = {"width": 10_000, "length": 10_000, "bins": 65_536}
+MOST = {"width": 10_000, "length": 10_000, "bins": 65_536, "observation_steps": 64}
 
 Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 
@@ -35,7 +37,8 @@ class StateSlot:
     """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps.
 
     With neither, the network does not see it, and its actions are offsets from it. pad: how many numbers the prompt has at
-    least, the missing ones as zeros.
+    least, the missing ones as zeros. lead: the axes of the input before its width: (), (1,), (1, 1), or (1, observations).
+    steps: how many observations it holds, oldest first; None where it has no such axis and takes the newest one.
     """
 
     input: str | None
@@ -43,11 +46,17 @@ class StateSlot:
     bins: int
     names: tuple[str, ...]
     pad: int = 0
+    lead: tuple[int, ...] = (1,)
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The checked configuration of an export, as the policy uses it."""
+    """The checked configuration of an export, as the policy uses it.
+
+    observation_steps: how many observations, one control period apart, the network sees, the newest one included.
+    constants: graph inputs that are always the same. batch: sizes that every row was verified at.
+    """
 
     images: tuple[ImageSlot, ...]
     language: LanguageSlot | None
@@ -64,6 +73,22 @@ class Contract:
     prefix_cache: CacheRule | None = None
     rtc: RtcBlock = PLAIN_RTC
     relative: tuple[bool, ...] = ()  # which of the actions are offsets from the state; () where none is
+    observation_steps: int = 1
+    constants: Constants = field(default_factory=dict)
+    batch: tuple[int, ...] = ONE
+
+    @property
+    def described(self) -> set[str]:
+        """The graph inputs that are made from an observation, and the constant ones."""
+        names = {slot.input for slot in self.images}
+        names |= {slot.mask for slot in self.images if slot.mask}
+        if self.language is not None:
+            names |= {self.language.tokens, self.language.mask or self.language.tokens}
+        if self.state is not None and self.state.input:
+            names.add(self.state.input)
+        if "positions" in self.flow_names:
+            names.add(self.flow_names["positions"])
+        return names | set(self.constants)
 
     @property
     def fused(self) -> bool:
@@ -118,10 +143,11 @@ class _Reading:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
         relative = read_mask(self._export, self._config, action_dim, action_names, self.fail)
         flow = self.flow()
-        return Contract(
-            images=tuple(read_images(self._config.get("images", []), self._inputs, self.fail)),
+        observations = self.count(self._config, "observation_steps", 1)
+        found = Contract(
+            images=read_images(self._config.get("images", []), self._inputs, self.fail, observations),
             language=self.language(),
-            state=self.state(action_names if relative else (), starts=bool(relative)),
+            state=self.state(action_names if relative else (), observations, starts=bool(relative)),
             flow=flow,
             flow_names=flow_names,
             links={str(key): str(value) for key, value in self.block("links").items()},
@@ -134,7 +160,22 @@ class _Reading:
             prefix_cache=read_cache_rule(self.block("prefix_cache")),
             rtc=read_rtc_block(self.block("rtc"), flow.end),
             relative=relative,
+            observation_steps=observations,
         )
+        self.check_history(found)
+        fed = {*found.described, *flow_names.values()}
+        constants = read_constants(self.block("constants"), self._inputs, fed)
+        rows = {name: self._inputs[name] for name in {*found.described, start} if name in self._inputs}
+        return replace(found, constants=constants, batch=read_batch(self.block("batch"), rows))
+
+    def check_history(self, found: Contract) -> None:
+        """Raise where several observations are asked for and no input of the graphs takes more than one."""
+        takes = any(slot.steps for slot in found.images) or bool(found.state and found.state.steps)
+        if found.observation_steps > 1 and not takes:
+            raise self.fail(
+                "observation_steps", "1, as no input of the graphs has an axis of observations",
+                found.observation_steps,
+            )  # fmt: skip
 
     def require_floats(self, key: str, info: TensorInfo) -> None:
         """Raise ExportError where a graph would truncate radians or noise to integers."""
@@ -238,10 +279,11 @@ class _Reading:
         self._export.file("tokenizer.json", "the tokenizer of its language input")
         raise AssertionError("unreachable")
 
-    def state(self, names: tuple[str, ...], *, starts: bool) -> StateSlot | None:
+    def state(self, names: tuple[str, ...], observations: int, *, starts: bool) -> StateSlot | None:
         """Read the state input; None where there is none.
 
-        names: of its numbers where the export does not name them. starts: the actions are offsets from it.
+        names: of its numbers where the export does not name them. observations: how many of them an input with such an axis
+        holds. starts: the actions are offsets from it.
         """
         block = self.block("state")
         statistics = self._export.state_statistics
@@ -267,11 +309,21 @@ class _Reading:
             return StateSlot(None, PADDED_WIDTH, 0, names) if starts else None
         shape = self._inputs[str(name)].shape
         self.require_floats("state.input", self._inputs[str(name)])
-        if not shape:
-            raise self.fail("state.input", "a (1, width) input", shape)
+        lead, steps = self.state_lead(self._inputs[str(name)], observations)
         width = self.count({"width": shape[-1]} if shape[-1] else block, "width")
         if statistics is not None and statistics.dim > width:
             raise self.fail(
                 "normalization.state", f"at most {width} numbers, the graph's state width", statistics.dim
             )
-        return StateSlot(str(name), width, 0, names)
+        return StateSlot(str(name), width, 0, names, lead=lead, steps=steps)
+
+    def state_lead(self, info: TensorInfo, observations: int) -> tuple[tuple[int, ...], int | None]:
+        """Return the axes of the state input before its width, and its number of observations."""
+        leads: tuple[tuple[int, ...], ...] = ((), (1,), (1, observations))
+        lead = leads[len(info.shape) - 1] if 1 <= len(info.shape) <= len(leads) else None
+        if lead is None or not replace(info, shape=info.shape[:-1]).takes(lead):
+            ranks = f"(width), (1, width) or (1, {observations}, width)"
+            raise self.fail(
+                "state.input", f"an input of shape {ranks}, as observation_steps says", info.shape
+            )
+        return lead, observations if len(lead) == 2 else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,3 +20,9 @@ class TensorInfo:
     def sized(self) -> tuple[int, ...]:
         """Return the shape with every free dimension as 1: one robot, one request."""
         return tuple(1 if size is None else size for size in self.shape)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Return whether an array of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            size in (None, given) for size, given in zip(self.shape, shape, strict=True)
+        )

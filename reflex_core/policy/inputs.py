@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,11 +25,17 @@ Arrays = dict[str, NDArray[Any]]
 def image_array(frame: Frame, slot: ImageSlot) -> Floats:
     """Return (1, 3, height, width) float32, or (1, height, width, 3) where the graph takes channels last.
 
-    Rounded to integers where the graph takes integers.
+    Rounded to integers where the graph takes integers. Raises ObservationError where only one size is taken and it has another.
     """
     pixels = rgb(frame)
     rows, columns = pixels.shape[:2]
     height, width = slot.height or rows, slot.width or columns
+    if slot.exact and (rows, columns) != (height, width):
+        raise ObservationError(
+            f"camera '{slot.camera}' must give images of {width}x{height}, as the policy was trained without a resize,"
+            f" got {columns}x{rows}",
+            "image-size",
+        )
     box = placed(rows, columns, height, width, slot.resize)
     picture = resized(pixels, box.height, box.width, slot.filter)
     shape = (height, width, 3) if slot.channels_last else (3, height, width)
@@ -60,24 +66,29 @@ def _filled(shape: tuple[int, ...], value: float) -> Floats:
 
 
 def image_arrays(
-    slots: tuple[ImageSlot, ...], frames: Mapping[str, Frame], cameras: Mapping[str, str]
+    slots: tuple[ImageSlot, ...],
+    frames: Mapping[str, Frame],
+    cameras: Mapping[str, str],
+    earlier: Sequence[Mapping[str, Frame]] = (),
 ) -> Arrays:
-    """Return every image input and mask. `cameras` maps a slot's camera to the robot's name for it.
+    """Return every image input and mask.
 
-    Raises ObservationError when a required camera has no frame, or none of several optional ones has one.
+    Args:
+        slots: Of the contract.
+        frames: Of the newest observation.
+        cameras: The robot's name for a slot's camera.
+        earlier: Frames of the observations before it, oldest first: one less than an input with such an axis holds.
+
+    Raises:
+        ObservationError: A required camera has no frame, or none of several optional ones has one.
     """
     arrays: Arrays = {}
     for slot in slots:
-        frame = None if slot.camera is None else frames.get(cameras.get(slot.camera, slot.camera))
-        if frame is None and slot.camera is not None and slot.required:
-            raise ObservationError(
-                f"no image from camera '{cameras.get(slot.camera, slot.camera)}'"
-                f" (got {', '.join(sorted(frames)) or 'none'}); the policy needs it",
-                "missing-image",
-            )
-        arrays[slot.input] = missing_image(slot) if frame is None else _taken(frame, slot)
+        seen = [frames] if slot.steps is None else [*earlier, frames]
+        taken = [_frame_of(slot, one, cameras) for one in seen]
+        _put(arrays, slot.input, slot, _pictures(taken, slot))
         if slot.mask is not None:
-            arrays[slot.mask] = np.array([frame is not None])
+            _put(arrays, slot.mask, slot, [np.array([frame is not None]) for frame in taken])
     wanted = {cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None}
     if wanted and not wanted & set(frames):
         raise ObservationError(
@@ -86,6 +97,41 @@ def image_arrays(
             "missing-image",
         )
     return arrays
+
+
+def _frame_of(slot: ImageSlot, frames: Mapping[str, Frame], cameras: Mapping[str, str]) -> Frame | None:
+    if slot.camera is None:
+        return None
+    name = cameras.get(slot.camera, slot.camera)
+    frame = frames.get(name)
+    if frame is None and slot.required:
+        raise ObservationError(
+            f"no image from camera '{name}' (got {', '.join(sorted(frames)) or 'none'}); the policy needs it",
+            "missing-image",
+        )
+    return frame
+
+
+def _pictures(frames: Sequence[Frame | None], slot: ImageSlot) -> list[Floats]:
+    """Return the array of every frame; at an episode's start the first frame stands for earlier ones, and is made once."""
+    made: list[Floats] = []
+    for number, frame in enumerate(frames):
+        again = number > 0 and frame is frames[number - 1]
+        made.append(made[-1] if again else missing_image(slot) if frame is None else _taken(frame, slot))
+    return made
+
+
+def _put(arrays: Arrays, name: str, slot: ImageSlot, values: Sequence[NDArray[Any]]) -> None:
+    """Put a camera's values, one (1, ...) for each observation, into the input that it may share with other cameras."""
+    if slot.lead == (1,):
+        arrays[name] = values[0]
+        return
+    if name not in arrays:
+        arrays[name] = np.empty((*slot.lead, *values[0].shape[1:]), dtype=values[0].dtype)
+    camera = () if slot.stack is None else (slot.stack,)
+    for step, value in enumerate(values):
+        at = () if slot.steps is None else (step,)
+        arrays[name][(0, *at, *camera)] = value[0]
 
 
 def _taken(frame: Frame, slot: ImageSlot) -> Floats:
@@ -109,11 +155,22 @@ def masked_cameras(
     return tuple(name for name in dict.fromkeys(wanted) if name not in frames)
 
 
-def state_array(state: Floats, slot: StateSlot, statistics: Affine | None) -> Floats:
-    """Return (1, width) float32: normalised, then zero-padded to the network's width as in training."""
-    row = np.zeros((1, slot.width), dtype=np.float32)
-    row[0, : len(state)] = statistics.normalise(state) if statistics is not None else state
-    return row
+def state_array(
+    state: Floats, slot: StateSlot, statistics: Affine | None, earlier: Sequence[Floats] = ()
+) -> Floats:
+    """Return the state input: normalised, then zero-padded to the network's width as in training.
+
+    Args:
+        state: (n,) of the newest observation.
+        slot: Of the contract; its `lead` are the axes before the width: none, (1,), (1, 1), or (1, observations).
+        statistics: None leaves the numbers as they are.
+        earlier: States of the observations before it, oldest first, where the input has an axis of them.
+    """
+    rows = [*earlier, state] if slot.steps is not None else [state]
+    made = np.zeros((len(rows), slot.width), dtype=np.float32)
+    for row, values in zip(made, rows, strict=True):
+        row[: len(values)] = statistics.normalise(values) if statistics is not None else values
+    return made.reshape(*slot.lead, slot.width)
 
 
 def state_words(state: Floats, slot: StateSlot, statistics: Affine | None) -> str:

@@ -150,27 +150,14 @@ def _without_absent(config: Config, written: Mapping[str, object], sessions: Map
     return config | {"images": images}
 
 
-def described(contract: Contract) -> set[str]:
-    """Return the graph inputs that are made from an observation."""
-    names = {slot.input for slot in contract.images}
-    names |= {slot.mask for slot in contract.images if slot.mask}
-    if contract.language is not None:
-        names |= {contract.language.tokens, contract.language.mask or contract.language.tokens}
-    if contract.state is not None and contract.state.input:
-        names.add(contract.state.input)
-    if "positions" in contract.flow_names:
-        names.add(contract.flow_names["positions"])
-    return names
-
-
 def _check_inputs(export: Export, contract: Contract, last: Session, made: tuple[str, ...]) -> None:
     own = {contract.flow_names.get(key, "") for key in ("noise", "x", "time")}
     for name in last.inputs:
         source = contract.links.get(name, name)
-        if name not in own and source not in made and name not in described(contract):
+        if name not in own and source not in made and name not in contract.described:
             raise ExportError(
                 f"{last.path}: nothing provides its input '{name}': describe it in {export.config_path.name}"
-                " (images, language, state, flow, or links to a prefix output)",
+                " (images, language, state, constants, flow, or links to a prefix output)",
                 "undescribed-input",
             )
 
@@ -180,7 +167,7 @@ def _no_prefix(_: Arrays, __: Cancellation | None) -> Tensors:
 
 
 def _one_graph(contract: Contract, session: Session) -> Prefix:
-    missing = sorted(set(session.inputs) - described(contract))
+    missing = sorted(set(session.inputs) - contract.described)
     if missing:
         raise ExportError(
             f"{session.path}: nothing provides its input '{missing[0]}': describe it in reflex_config.json",

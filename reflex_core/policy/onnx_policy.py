@@ -79,7 +79,8 @@ class OnnxPolicy:
             raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
-        self._constants.check(observation.state)
+        for one in (*observation.earlier(self.contract.observation_steps), observation):
+            self._constants.check(one.state)
         if noise is None:
             noise = start_noise(seed, self.noise_shape)
         try:
@@ -106,7 +107,7 @@ class OnnxPolicy:
         for slot in self.contract.images:
             size = arrays[slot.input].shape
             usual = (slot.height or USUAL_SIDE, slot.width or USUAL_SIDE)
-            there = size[1:3] if slot.channels_last else size[2:4]
+            there = size[-3:-1] if slot.channels_last else size[-2:]
             if (slot.height is None or slot.width is None) and there != usual and self._works(cancellation):
                 return f"the network takes no image of {there[1]}x{there[0]} from camera '{slot.camera}'"
         return ""
@@ -261,7 +262,9 @@ class OnnxPolicy:
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Return every graph input made from the observation, and how many instruction tokens were cut."""
-        arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras)
+        earlier = [one.frames for one in observation.earlier(self.contract.observation_steps)]
+        arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras, earlier)
+        arrays |= self.contract.constants
         words = self._state(observation, arrays)
         cut = 0
         if self.contract.language is not None and self._language is not None:
@@ -283,7 +286,9 @@ class OnnxPolicy:
             return ""
         state = self.checked_state(observation.state)
         if slot.input is not None:
-            arrays[slot.input] = state_array(state, slot, self.binding.state_statistics)
+            earlier = observation.earlier(self.contract.observation_steps)
+            before = [self.checked_state(one.state) for one in earlier]
+            arrays[slot.input] = state_array(state, slot, self.binding.state_statistics, before)
             return ""
         if not slot.bins:  # only its actions start from it
             return ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The inputs of a prefix. thumbnails: (16, 16, 3) float32 per image, each channel's range is 1.
+    """The inputs of a prefix. thumbnails: (16, 16, 3) float32 per picture, each channel's range is 1.
 
     exact: every other input, which must be the same to the byte. at_ns: when it was seen, monotonic; stamp_ns: on the
     robot's clock, 0 when unknown.
@@ -119,7 +119,11 @@ class PrefixCache:
     def seen(self, observation: Observation, arrays: Arrays) -> Seen:
         """Return what must not change, of the inputs made from an observation."""
         return Seen(
-            tuple(thumbnail(arrays[slot.input], slot) for slot in self._images),
+            tuple(
+                thumbnail(picture, slot)
+                for slot in self._images
+                for picture in pictures(arrays[slot.input], slot)
+            ),
             tuple(_content(arrays[name]) for name in self._exact if name in arrays),
             self._clock_ns() - int(observation.age_ms * 1e6),
             observation.stamp_ns,
@@ -175,6 +179,13 @@ def image_change(before: Floats, now: Floats) -> float:
     Not the mean: a block that moves is small in the image, and the mean of an arm that settles is larger.
     """
     return float(np.abs(now - before).max())
+
+
+def pictures(array: NDArray[Any], slot: ImageSlot) -> Iterator[NDArray[Any]]:
+    """Yield the pictures of one camera in an image input, (1, 3, h, w) or (1, h, w, 3) each, oldest first."""
+    if slot.stack is not None:
+        array = array[..., slot.stack, :, :, :]
+    yield from array.reshape(-1, 1, *array.shape[-3:])
 
 
 def thumbnail(picture: NDArray[Any], slot: ImageSlot) -> Floats:

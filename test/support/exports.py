@@ -34,6 +34,7 @@ from graphs import (
     targeted,
     velocity,
 )
+from seen_exports import RAW, SIDE, seeing
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["reach", "pick", "place", "push", "the", "red", "green", "blue", "cube", "ball", "bowl", "warm"]
@@ -301,6 +302,15 @@ def echo(*, size: int = 64) -> Export:
     return make
 
 
+def of_other_shapes(path: Path) -> None:
+    """Two cameras of exactly 12x8 stacked in one input, a state of three axes, and a constant."""
+    images = [
+        {"camera": name, "input": "eye", "stack": number, "size": "exact", "range": RAW["range"]}
+        for number, name in enumerate(("top", "wrist"))
+    ]
+    seeing(path, eye=(1, 2, 3, SIDE, 12), body=(1, 1, 2), domain=(1,), images=images, constants={"domain": 3})
+
+
 # What conftest.py's export_dir("name") gives. "mono_pi0_7" and all that follow it have the seven joints of a
 # Panda at 20 Hz and fit --embodiment franka; "failing" ones fail once panda_joint1 is above 1 rad, and "burning"
 # computes for many seconds then, unless it is cancelled.
@@ -316,6 +326,7 @@ EXPORTS: Mapping[str, Export] = {
     "vlm_stack": vlm_stack(),
     "gr00t": gr00t(),
     "echo": echo(),
+    "of_other_shapes": of_other_shapes,
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
     "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges
