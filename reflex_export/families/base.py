@@ -51,3 +51,11 @@ class Family(Protocol):
 
     def chunk(self, policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
         """Return LeRobot's own normalised chunk from its own sampler with this start noise, float32 (batch, rows, action_dim)."""
+
+    def entrance(
+        self, policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]
+    ) -> Mapping[str, NDArray[Any]]:
+        """Return what LeRobot itself feeds its network for a preprocessed batch, by the names of the graphs' inputs.
+
+        It is compared with what is served from the same observation, so that a difference names the stage where it begins.
+        """
