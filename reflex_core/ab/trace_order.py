@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reflex_core.ab.tally import Tally
+from reflex_core.files.regular_file import real_path
 from reflex_core.records.trace.parse import TraceError
 from reflex_core.records.trace.reader import TraceReader
 
@@ -22,7 +23,7 @@ def trace_files(paths: Sequence[Path]) -> list[Path]:
             inside = sorted(file for pattern in PATTERNS for file in path.glob(pattern))
             if not inside:
                 raise TraceError(f"{path}: no *.jsonl or *.jsonl.gz in it")
-        found |= {file.resolve(): file for file in inside}
+        found |= {real_path(file): file for file in inside}
     return list(found.values())
 
 

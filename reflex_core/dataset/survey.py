@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.dataset.examples import Example, executed_row, frames, recorded_ns, size_of, why_unfit
+from reflex_core.files.regular_file import real_path
 from reflex_core.records.trace.fields import image_mode
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_core.replay.comparison import Source
@@ -163,7 +164,7 @@ def in_order(paths: Sequence[Path], open_one: Open) -> list[Path]:
             part = source.header.get("part")
             return str(source.header.get("started_at")), part if isinstance(part, int) else 0, path.name
 
-    return sorted({path.resolve(): path for path in paths}.values(), key=begun)
+    return sorted({real_path(path): path for path in paths}.values(), key=begun)
 
 
 def survey(

@@ -113,8 +113,6 @@ def disk(flag: str, directory: Path, enough_mb: float = ENOUGH_MB, least_mb: flo
 
 def port(host: str, number: int) -> Finding:
     """Check that the HTTP sidecar could listen there."""
-    if number == 0:
-        return Finding("port", OK, "--port 0 takes a free one")
     # another port would put a second policy in command of the same arm
     other = (
         f"see what listens there (ss -ltnp 'sport = :{number}'): another `reflex serve` may be driving this robot; end it"
@@ -122,10 +120,11 @@ def port(host: str, number: int) -> Finding:
     )
     try:
         addresses = socket.getaddrinfo(host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        return Finding(
-            "port", FAIL, f"--host {host}: {error.strerror}", "give --host an address of this machine"
-        )
+    except (OSError, ValueError) as error:
+        message = f"--host {host}: {getattr(error, 'strerror', None) or error}"
+        return Finding("port", FAIL, message, "give --host an address of this machine")
+    if number == 0:
+        return Finding("port", OK, "--port 0 takes a free one")
     for family, kind, protocol, _, address in addresses:
         try:
             with socket.socket(family, kind, protocol) as listener:

@@ -16,7 +16,7 @@ from reflex_core.export.lookalikes import NOT_AN_EXPORT, lookalike
 from reflex_core.export.model_hash import HASH_LENGTH, model_hash, model_hashes
 from reflex_core.export.processors import PADDED_STATE, Processors, read_processors
 from reflex_core.files.json_fields import JsonError, read_json
-from reflex_core.files.regular_file import unreadable
+from reflex_core.files.regular_file import LINK_LOOP, unreadable
 from reflex_core.normalization.affine import Affine, affine
 from reflex_core.normalization.read import Normalization, read_normalization
 from reflex_core.text.suggestions import nearest
@@ -131,7 +131,8 @@ def read_description(path: Path) -> Export:
     if not described and (what := lookalike(path)):
         raise ExportError(f"{path}: {what}", NOT_AN_EXPORT)
     if not path.is_dir():
-        raise ExportError(f"{path}: no such export directory", "export-missing")
+        what = f"is {LINK_LOOP}" if unreadable(path) == LINK_LOOP else "no such export directory"
+        raise ExportError(f"{path}: {what}", "export-missing")
     where = config_path(path)
     config = _read_config(where)
     processors = read_processors(path, _max_state_dim(config))

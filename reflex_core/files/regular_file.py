@@ -6,6 +6,7 @@ A clone without Git LFS has small texts in place of large files, which every rea
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,9 +24,17 @@ LFS_POINTER = "a Git LFS pointer, the file itself was not fetched (run `git lfs 
 _LFS_BEGINS, _LFS_BYTES = b"version https://git-lfs", 1024  # a pointer is smaller (git-lfs, docs/spec.md)
 
 
+LINK_LOOP = "a loop of symbolic links"
+
+
 def is_lfs_pointer(data: bytes) -> bool:
     """Return whether these are the bytes that Git LFS leaves in place of a file."""
     return len(data) < _LFS_BYTES and data.startswith(_LFS_BEGINS)
+
+
+def real_path(path: Path) -> Path:
+    """Return the path with its links followed as far as they lead; for a loop Path.resolve raises RuntimeError."""
+    return Path(os.path.realpath(path))
 
 
 def unreadable(path: Path) -> str:
@@ -35,8 +44,10 @@ def unreadable(path: Path) -> str:
     """
     try:
         found = path.stat()
+    except FileNotFoundError:
+        return "not there"
     except OSError as error:
-        return "not there" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+        return LINK_LOOP if error.errno == errno.ELOOP else f"unreadable: {error.strerror or error}"
     mode = found.st_mode
     if stat.S_ISREG(mode):
         return LFS_POINTER if found.st_size < _LFS_BYTES and is_lfs_pointer(_begin(path)) else ""

@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import onnxruntime as ort
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.text.suggestions import nearest
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 GPU = (TENSORRT, CUDA)
+ALMOST = 0.8  # of difflib's ratio: CUDAs is almost CUDA, and nope is no SNPE
 MODES = {TENSORRT: "onnx_trt_fp16", CUDA: "onnx_gpu"}
 
 _CHAINS = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}
@@ -154,9 +156,22 @@ def _named(names: Sequence[str]) -> list[str]:
     if missing:
         raise ConfigurationError(
             f"providers: this onnxruntime {ort.__version__} has no {', '.join(missing)}"
-            f" (it has {', '.join(available)})"
+            f" (it has {', '.join(available)}){_meant(missing)}"
         )
     return chosen if CPU in chosen else [*chosen, CPU]
+
+
+def _meant(names: Sequence[str]) -> str:
+    """Return which providers were probably meant by names that are none, as the end of a sentence; '' where unclear."""
+    known = {_short(name): name for name in ort.get_all_providers()}
+    meant = [
+        known.get(nearest(_short(name), known, ALMOST), "") for name in names if name not in known.values()
+    ]
+    return f"; did you mean {', '.join(meant)}?" if meant and all(meant) else ""
+
+
+def _short(name: str) -> str:
+    return name.lower().removesuffix("executionprovider")
 
 
 def _say_without_cuda(chosen: Sequence[str], metrics: GraphMetrics | None, notes: list[str]) -> None:

@@ -176,5 +176,9 @@ def _item(word: str) -> object:
 def range_words(low: float | None, high: float | None) -> str:
     """Return the range of a setting as text."""
     if low is None:
-        return f"at most {high:g}"
-    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
+        return f"at most {_bound(high)}"
+    return f"{_bound(low)} or more" if high is None else f"{_bound(low)} to {_bound(high)}"
+
+
+def _bound(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reflex_core.errors import SettingError
+from reflex_core.files.regular_file import real_path
 from reflex_core.files.share import export_path
 from reflex_core.settings.table import Settings
 from reflex_core.slots.routing import A, B
@@ -60,7 +61,7 @@ def chosen(settings: Settings) -> Choice:
         raise SettingError(
             "--a2c2-checkpoint cannot be combined with --policy-b: a head corrects the one policy it was trained for"
         )
-    if settings.export_dir and export_path(settings.export_dir).resolve() != export_path(a).resolve():
+    if settings.export_dir and real_path(export_path(settings.export_dir)) != real_path(export_path(a)):
         raise SettingError(
             f"the export {settings.export_dir} is not --policy-a {a}: name the same directory, or leave the first out"
         )

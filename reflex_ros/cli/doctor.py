@@ -197,13 +197,15 @@ def written_to(settings: Settings) -> dict[str, str]:
 
 def http(settings: Settings) -> Iterator[Finding]:
     """Check the port, and whether the address may be listened on."""
-    from reflex_ros.sidecar.auth import VARIABLE, check_address, read_key
+    from reflex_ros.sidecar.auth import UNKNOWN_HOST, VARIABLE, check_address, read_key
 
     yield system.port(settings.host, settings.port)
     try:
         key = read_key(settings)
         check_address(settings, key)
     except ConfigurationError as error:
+        if error.slug == UNKNOWN_HOST:
+            return  # the check of the port has reported it
         yield Finding(
             "api key", FAIL, str(error), f"set {VARIABLE}, or --api-key-file to a file that holds the key"
         )

@@ -15,6 +15,7 @@ from reflex_core.files.secrets import read_secret
 from reflex_core.settings.table import Settings
 
 VARIABLE = "REFLEX_API_KEY"
+UNKNOWN_HOST = "unknown-host"
 
 
 def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> bytes | None:
@@ -43,7 +44,15 @@ def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
 
 
 def check_address(settings: Settings, key: bytes | None) -> None:
-    """Raise ConfigurationError when any host on the network could send requests without a key."""
+    """Raise ConfigurationError when any host on the network could send requests without a key.
+
+    A host that cannot be resolved is refused first: no key would help there.
+    """
+    try:
+        socket.getaddrinfo(settings.host or None, settings.port, flags=socket.AI_PASSIVE)
+    except (OSError, ValueError) as error:
+        message = f"--host {settings.host}: {getattr(error, 'strerror', None) or error}"
+        raise ConfigurationError(message, UNKNOWN_HOST) from error
     if key is not None or settings.insecure or is_loopback(settings.host):
         return
     raise ConfigurationError(

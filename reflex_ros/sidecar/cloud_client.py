@@ -83,8 +83,12 @@ def check_cloud(settings: Settings) -> None:
 def check_cloud_key(settings: Settings) -> None:
     """Raise SettingError for a key file that cannot be used; a key that comes out of a pipe is not read yet."""
     key = settings.cloud_api_key_file
-    if key and not Path(key).exists():
-        raise SettingError(f"setting 'cloud_api_key_file': {key}: No such file or directory")
+    try:
+        if key:
+            Path(key).stat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SettingError(f"setting 'cloud_api_key_file': {key}: {why}") from error
     if settings.cloud_fallback and not (key and Path(key).is_fifo()):
         read_cloud_key(key)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -113,6 +114,44 @@ def test_a_bad_option_is_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", *arguments])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seed", "-7"], f"setting 'seed' takes -1 to {2**63 - 1}, got -7"),
+        (["--providers", "CUDA"], "did you mean CUDAExecutionProvider?"),
+        (["--host", "nohost.invalid"], "--host nohost.invalid: "),
+        (["--record", "loop"], "setting 'record': loop: loop is a loop of symbolic links"),
+        (["./loop"], "loop: is a loop of symbolic links"),
+        (["--a2c2-checkpoint", "loop"], "must be a regular file, it is a loop of symbolic links"),
+        (
+            ["--cloud-fallback", "http://x", "--cloud-api-key-file", "loop"],
+            "setting 'cloud_api_key_file': loop: Too many",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_serve_refuses_is_said_in_one_sentence(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    assert main(["serve", "--no-ros", "--port", "0", *words]) in (1, 2)
+    [sentence] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("reflex serve: ")]
+    assert says in sentence
+
+
+@pytest.mark.parametrize(
+    "words", [["ab", "report"], ["trace", "export", "--format", "npz", "--output", "out"]]
+)
+def test_a_trace_that_is_a_loop_of_links_is_one_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    assert main([*words, "loop"]) > 0
+    assert "loop: cannot be read: Too many levels of symbolic links" in capsys.readouterr().err
 
 
 def test_ros_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:

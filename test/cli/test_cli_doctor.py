@@ -208,6 +208,13 @@ def test_an_address_open_to_the_network_needs_a_key(tmp_path: Path, monkeypatch:
     assert (key_of.level, "No such file" in key_of.said) == (FAIL, True)
 
 
+@pytest.mark.parametrize("port", [0, 8000])
+def test_a_host_that_cannot_be_resolved_is_reported_once(port: int) -> None:
+    [finding] = http(settings_from({"host": "nohost.invalid", "port": port}))
+    assert (finding.name, finding.level) == ("port", FAIL)
+    assert finding.said.startswith("--host nohost.invalid: ")
+
+
 def test_nothing_is_written_where_serving_would_record(tmp_path: Path, capsys: Output) -> None:
     folders = {flag: tmp_path / flag for flag in ("record", "record-bag", "audit-log")}
     flags = [word for flag, folder in folders.items() for word in (f"--{flag}", folder)]

@@ -200,11 +200,23 @@ def test_a_key_file_without_a_key_is_refused(
         Sidecar(engine, engine.settings).start()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_beyond_loopback_a_key_or_insecure_is_needed(host: str) -> None:
     settings = settings_from({"port": 0, "host": host})
     with pytest.raises(ReflexError, match=r"REFLEX_API_KEY or --api-key-file.*--insecure"):
         Sidecar(Engine(settings), settings).start()
+
+
+@pytest.mark.parametrize("more", [{}, {"insecure": True}])
+@pytest.mark.parametrize("host", ["example.invalid", "x" * 70])
+def test_a_host_that_cannot_be_resolved_is_refused_before_a_key_is_asked_for(
+    host: str, more: dict[str, object]
+) -> None:
+    settings = settings_from({"port": 0, "host": host, **more})
+    with pytest.raises(ReflexError) as refused:
+        Sidecar(Engine(settings), settings).start()
+    assert str(refused.value).startswith(f"--host {host}: ")
+    assert "REFLEX_API_KEY" not in str(refused.value)
 
 
 @pytest.mark.parametrize("way", ["key", "insecure", "loopback"])

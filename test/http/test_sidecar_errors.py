@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,21 @@ def test_a_body_that_is_not_json_is_400(server: Any, body: bytes) -> None:
     problem(server.client.ask("POST", "/act", body), 400, "malformed-json")
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (gzip.compress(b"{}"), "looks gzip-compressed; compress it once and send Content-Encoding: gzip"),
+        ("{}".encode("utf-16"), "looks like UTF-16; send UTF-8"),
+        ("{}".encode("utf-16-le"), "looks like UTF-16; send UTF-8"),
+        ("{}".encode("utf-16-be"), "looks like UTF-16; send UTF-8"),
+        ("{}".encode("utf-8-sig"), "begins with a byte order mark"),
+    ],
+    ids=["gzip", "UTF-16", "UTF-16-LE", "UTF-16-BE", "byte order mark"],
+)
+def test_a_body_in_another_form_is_named(server: Any, body: bytes, says: str) -> None:
+    assert says in problem(server.client.ask("POST", "/act", body), 400, "malformed-json")
+
+
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"7"])
 def test_json_that_is_no_object_is_422(server: Any, body: bytes) -> None:
     problem(server.client.ask("POST", "/act", body), 422, "bad-body")
@@ -70,6 +86,9 @@ def test_json_that_is_no_object_is_422(server: Any, body: bytes) -> None:
         ({"state": None}, "missing-state", "no robot state"),
         ({"image": None}, "missing-image", "no image from camera 'camera'"),
         ({"image": 7}, "bad-base64", "'image' must be a base64 string, got 7"),
+        ({"image": {}}, "bad-image", "'image' has no image: 'data' is missing"),
+        ({"images": {"camera": {}}, "image": None}, "bad-image", "'images.camera' has no image: 'data' is missing"),
+        ({"image": {**raw(), "data": None}}, "bad-image", "'image' has no image: 'data' is missing"),
         ({"image": "!!!!"}, "bad-base64", "'image' is not base64"),
         ({"image": "Zä=="}, "bad-base64", "'image' is not base64"),
         ({"image": "QUJDR"}, "bad-base64", "'image' is not base64"),

@@ -102,7 +102,20 @@ def _with_nan(body: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
             return json.loads(body)
         except (ValueError, RecursionError):
             pass
-    raise BodyError(f"the body is not JSON: {error.msg} at byte {error.pos}") from error
+    raise BodyError(
+        f"the body is not JSON: {_other_form(body) or f'{error.msg} at byte {error.pos}'}"
+    ) from error
+
+
+def _other_form(body: bytes | bytearray) -> str:
+    """Return what a body that is not JSON looks like and how to send it; '' where it looks like nothing known."""
+    if body.startswith(b"\x1f\x8b"):
+        return "it looks gzip-compressed; compress it once and send Content-Encoding: gzip, or send it uncompressed"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")):
+        return "it looks like UTF-16; send UTF-8"
+    if body.startswith(b"\xef\xbb\xbf"):
+        return "it begins with a byte order mark; send UTF-8 without one"
+    return ""
 
 
 def asked(found: Document, readable: Readable) -> Asked:
@@ -164,7 +177,7 @@ def _named(cameras: tuple[str, ...]) -> str:
 def _frame(field: str, value: object, max_pixels: int) -> Frame:
     if isinstance(value, dict) and value.get("encoding") not in (None, *KINDS):
         return _raw_frame(field, value, max_pixels)
-    data = _decoded(field, value.get("data") if isinstance(value, dict) else value)
+    data = _decoded(field, _data(field, value) if isinstance(value, dict) else value)
     try:
         encoding, height, width = encoded_size(data)
     except ObservationError as error:
@@ -181,7 +194,7 @@ def _raw_frame(field: str, value: Document, max_pixels: int) -> Frame:
         )
     height, width, step = (_pixel_count(field, value, key) for key in ("height", "width", "step"))
     check_pixels(height, width, max_pixels, f"'{field}'")
-    frame = Frame(_decoded(field, value.get("data")), encoding, height, width, step)
+    frame = Frame(_decoded(field, _data(field, value)), encoding, height, width, step)
     try:
         check_raw(frame)
     except ObservationError as error:
@@ -194,6 +207,12 @@ def _pixel_count(field: str, value: Document, key: str) -> int:
     if not is_whole(number, 0, 2**31 - 1):
         raise ObservationError(f"'{field}.{key}' must be a whole number, got {shown(number)}", "bad-image")
     return number
+
+
+def _data(field: str, value: Document) -> object:
+    if value.get("data") is None:
+        raise ObservationError(f"'{field}' has no image: 'data' is missing from the object", "bad-image")
+    return value["data"]
 
 
 def _decoded(field: str, value: object) -> bytes:

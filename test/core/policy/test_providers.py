@@ -13,7 +13,16 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
-from reflex_core.policy.providers import CPU, CUDA, TENSORRT, LoadOptions, engine_cache, inference_mode, place
+from reflex_core.policy.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    LoadOptions,
+    engine_cache,
+    inference_mode,
+    place,
+    require_provider,
+)
 
 HERE = Path("export")
 
@@ -38,6 +47,22 @@ def test_a_device_that_this_onnxruntime_lacks_is_one_sentence(export_dir: Export
         ConfigurationError, match="device 'cuda' needs CUDAExecutionProvider, which this onnx"
     ):
         load(export_dir("decomposed"), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("CUDA", "; did you mean CUDAExecutionProvider?"),
+        ("Tensorrt", "; did you mean TensorrtExecutionProvider?"),
+        ("CudaExecutionProvider", "; did you mean CUDAExecutionProvider?"),
+        (CUDA, ")"),
+        ("Nope", ")"),
+    ],
+)
+def test_a_provider_of_nearly_that_name_is_suggested(name: str, end: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"has no {name} ") as refused:
+        require_provider("auto", [name])
+    assert str(refused.value).endswith(end)
 
 
 @pytest.mark.parametrize("options", [{}, {"cuda_graphs": True}])

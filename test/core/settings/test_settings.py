@@ -230,6 +230,11 @@ def test_what_is_written_on_the_command_line_arrives(row: Setting) -> None:
     assert dataclasses.replace(settings, **{row.name: row.default}) == Settings()
 
 
+def test_whole_ends_of_a_range_are_written_out() -> None:
+    with pytest.raises(SettingError, match=f"takes -1 to {2**63 - 1}, got -7"):
+        settings_from({"seed": -7})
+
+
 def test_the_command_line_refuses_what_is_out_of_range() -> None:
     with pytest.raises(SettingError, match="'port' takes 0 to 65535, got 70000"):
         parsed("--port", "70000")
