@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from reflex_export.checkpoint import Checkpoint
+from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import SIGLIP, euler, language, masked_slots, state_input
+from reflex_export.families.flow_graphs import FlowNetwork, flow_graphs
+from reflex_export.families.names import DENOISE
 from reflex_export.options import ExportOptions
 
 
@@ -31,3 +36,54 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
         "language": language(checkpoint),
         **state,
     }
+
+
+def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
+    """Yield the graphs of a loaded pi0 or pi0.5."""
+    network, config = policy.model, policy.config
+    yield from flow_graphs(
+        FlowNetwork(
+            network, _prefix(network), _velocity(network), steps=config.num_inference_steps, width=config.max_action_dim,
+            state_width=config.max_state_dim, state_enters="" if checkpoint.family == "pi05" else DENOISE,
+        ),
+        checkpoint, options, picture_size(checkpoint),
+    )  # fmt: skip
+
+
+def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+    """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, max_action_dim)."""
+    import torch
+
+    policy.reset()
+    made: Floats = policy.predict_action_chunk(dict(batch), noise=torch.from_numpy(noise)).numpy()
+    return made
+
+
+def _prefix(network: Any) -> Any:
+    modeling = import_module(type(network).__module__)
+    # as LeRobot's sampler does before each call; the other kernels read the mask in their own ways
+    network.paligemma_with_expert.paligemma.model.language_model.set_attn_implementation("eager")
+
+    def prefix(pictures: Any, masks: Any, tokens: Any, token_mask: Any) -> tuple[Any, Any]:
+        embedded, there, blocks = network.embed_prefix(pictures, masks, tokens, token_mask)
+        attends = modeling.make_att_2d_masks(there, blocks)
+        _, cache = network.paligemma_with_expert.forward(
+            attention_mask=modeling.prepare_attention_masks_4d(attends),
+            position_ids=there.cumsum(dim=1) - 1,
+            past_key_values=None,
+            inputs_embeds=[embedded, None],
+            use_cache=True,
+        )
+        return cache, there
+
+    return prefix
+
+
+def _velocity(network: Any) -> Any:
+    def velocity(x: Any, time: Any, cache: Any, there: Any, *state: Any) -> Any:
+        known = {"state": state[0]} if state else {}
+        return network.denoise_step(
+            prefix_pad_masks=there, past_key_values=cache, x_t=x, timestep=time, **known
+        )
+
+    return velocity
