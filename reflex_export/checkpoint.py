@@ -94,10 +94,27 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class RobotFacts:
+    """What no checkpoint says of its own: from options, from the pipeline, from the data set.
+
+    action_names, state_names: () where they are not known. frequency_hz: control rate. units: one for all numbers, or one
+    per action; () where nobody said. robot_type: as the data set calls it. asked: what is still missing, and how to say it.
+    """
+
+    action_names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+    frequency_hz: float | None = None
+    units: tuple[str, ...] = ()
+    robot_type: str = ""
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """One LeRobot checkpoint that can be exported.
 
     Attributes:
+        name: What to call it: the training run and step, or the model's name on the hub.
         folder: With config.json, model.safetensors and both pipelines, as LeRobot 0.4 to 0.6 write it.
         family: `act`, `diffusion`, `smolvla`, `pi0`, `pi05` or `xvla`: a row of families/table.py.
         config: config.json as it is written.
@@ -107,12 +124,13 @@ class Checkpoint:
         state_dim: Numbers of observation.state; 0 where the policy does not read it. action_dim: of one action.
         horizon: Rows that the network makes. n_action_steps: rows that are executed before the next inference.
         observation_steps: Observations that one inference reads, a control period apart, oldest first.
-        weights: model.safetensors by its header.
+        weights: model.safetensors by its header. robot: what options and data set add.
         tokenizer: Folder with tokenizer.json, None where the family reads no words. vlm: folder with the config.json of
             the vision-language model, for SmolVLA alone.
         dataset: What --dataset names. notes: what the user should know, one sentence each.
     """
 
+    name: str
     folder: Path
     family: str
     config: Mapping[str, Any]
@@ -126,7 +144,13 @@ class Checkpoint:
     n_action_steps: int
     observation_steps: int
     weights: WeightsFile
+    robot: RobotFacts = RobotFacts()
     tokenizer: Path | None = None
     vlm: Path | None = None
     dataset: DatasetInfo | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """One name for each action, numbers where none is known."""
+        return self.robot.action_names or tuple(f"action_{index}" for index in range(self.action_dim))

@@ -11,7 +11,7 @@ DTYPES = (FP32, FP16)
 OBSERVATIONS = 6
 # largest difference from LeRobot's own answer, in the robot's units
 TOLERANCES = {FP32: 1e-4, FP16: 1e-2}
-UNITS = ("radians", "degrees", "percent")
+UNITS = ("radians", "metres", "degrees", "percent", "norm100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class ExportOptions:
         bars: Value that LeRobot 0.4 left around letterboxed pictures of pi0 and pi0.5 (-3); None: as the installed one.
         tokenizer: Folder with tokenizer.json. vlm: folder with the config.json of SmolVLA's vision-language model.
         dataset: LeRobot data set (its folder or meta/info.json) that the policy was trained on.
-        names: Of the actions, in their order. fps: control rate in Hz. units: of state and actions.
+        names: Of the actions, in their order. fps: control rate in Hz. units: of state and actions, one for all or one for
+            each action.
         tolerance: Largest difference that counts as verified, in the robot's units; None: as TOLERANCES says.
         resize_cameras: Let the server scale pictures for policies that were trained without a resize.
         force: Replace an export that is there.
@@ -42,7 +43,7 @@ class ExportOptions:
     dataset: Path | None = None
     names: tuple[str, ...] = ()
     fps: float | None = None
-    units: str | None = None
+    units: tuple[str, ...] = ()
     tolerance: float | None = None
     resize_cameras: bool = False
     force: bool = False

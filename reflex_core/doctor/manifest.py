@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -36,11 +37,12 @@ def shipped_files(folder: Path) -> list[Path]:
     return found
 
 
-def hash_table(folder: Path) -> str:
-    """Return a Markdown table with name, bytes and SHA-256 of every shipped file."""
+def hash_table(folder: Path, without: Collection[str] = ()) -> str:
+    """Return a Markdown table with name, bytes and SHA-256 of every shipped file. without: names that are meant to change."""
     rows = [
         f"| `{path.relative_to(folder).as_posix()}` | {path.stat().st_size} | `{sha256(path)}` |"
         for path in shipped_files(folder)
+        if path.relative_to(folder).as_posix() not in without
     ]
     return "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
 

@@ -16,6 +16,7 @@ import numpy as np
 from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
+from reflex_core.robot.skeleton import listed, unfilled
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
@@ -32,6 +33,7 @@ KEYS = {
     "control": "frequency_hz chunk_size rtc_execution_horizon",
     "constraints": "max_ee_velocity max_gripper_velocity collision_check",
 }
+UNFILLED = "embodiment-unfilled"
 STD_MIN, STD_MAX = 1e-9, 100  # below it a float32 of the normalised value overflows
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,13 @@ class Reader:
         return EmbodimentError(f"{self._path}: '{key}' must be {expected}, got {json_text(got)}", slug)
 
     def embodiment(self, document: Any) -> Embodiment:
-        """Return the robot of a parsed document. Raises EmbodimentError."""
+        """Return the robot of a parsed document. Raises EmbodimentError, also for a skeleton that still asks for values."""
+        if missing := list(unfilled(document)):
+            raise EmbodimentError(
+                f"{self._path}: asks for values that the exporter could not know: put this robot's in place of {listed(missing)}, or"
+                " name another robot with --embodiment or --custom-embodiment-config",
+                UNFILLED,
+            )
         root = JsonFields(document, self.fail).only(KEYS["document"].split())
         root.whole("schema_version", 1, 1, expected="1")
         name = root.choice("embodiment", NAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,17 @@ _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<re
 _DESCRIPTION = ("*.json", "*processor*.safetensors")
 
 
-def locate(named: str) -> tuple[Path, tuple[str, ...]]:
-    """Return (the checkpoint's folder, notes on how it was found). Raises ExportError for what is none."""
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A checkpoint's folder, what to call its policy, and notes on how it was found."""
+
+    folder: Path
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def locate(named: str) -> Located:
+    """Return where a checkpoint is. Raises ExportError for what is none."""
     path = Path(named)
     if path.is_dir():
         return _folder(path)
@@ -59,20 +69,20 @@ def policy_config(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
-def model_name(folder: Path) -> str:
+def _name(folder: Path) -> str:
     """Return what to call the policy of a folder: for a training run's, the run and the step."""
-    path = folder.resolve()
+    path = folder.absolute()
     if path.name != TRAINING_FOLDER:
         return path.name
     step = path.parent.name
     return f"{path.parents[2].name}_{step}" if path.parents[1].name == "checkpoints" else step
 
 
-def _folder(path: Path) -> tuple[Path, tuple[str, ...]]:
+def _folder(path: Path) -> Located:
     if (path / ADAPTER).is_file():
         raise _adapter(path)
     if (path / POLICY_CONFIG).is_file():
-        return path, ()
+        return Located(path, _name(path))
     if (path / CONFIG_NAME).is_file():
         raise ExportError(
             f"{path}: is an export already: serve it with `reflex serve {path}`", "no-checkpoint"
@@ -82,7 +92,9 @@ def _folder(path: Path) -> tuple[Path, tuple[str, ...]]:
             if (below / ADAPTER).is_file():
                 raise _adapter(below)
             if (below / POLICY_CONFIG).is_file():
-                return below, (f"{path} is not the checkpoint itself: {below} in it is taken",)
+                return Located(
+                    below, _name(below), (f"{path} is not the checkpoint itself: {below} in it is taken",)
+                )
     if (path / "meta" / "info.json").is_file():
         raise ExportError(
             f"{path}: is a LeRobot data set and no checkpoint: name the checkpoint, and this with --dataset",
@@ -108,7 +120,7 @@ def _adapter(folder: Path) -> ExportError:
     )
 
 
-def _downloaded(named: str, name: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:
+def _downloaded(named: str, name: str, revision: str | None) -> Located:
     """Fetch a checkpoint of the hub: its description first, so that one that cannot be exported costs no download."""
     if find_spec("huggingface_hub") is None:
         raise ExportError(
@@ -125,7 +137,8 @@ def _downloaded(named: str, name: str, revision: str | None) -> tuple[Path, tupl
         )
     check_type(folder / POLICY_CONFIG, policy_config(folder).get("type"))
     folder = _snapshot(named, name, revision, (*_DESCRIPTION, WEIGHTS))
-    return folder, (f"{named} was fetched from the Hugging Face hub to {folder}",)
+    note = f"{named} was fetched from the Hugging Face hub to {folder}"
+    return Located(folder, name.rpartition("/")[2], (note,))
 
 
 def _snapshot(named: str, name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:

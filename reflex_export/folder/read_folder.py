@@ -25,6 +25,7 @@ from reflex_export.folder.locate import ADAPTER, POLICY_CONFIG, WEIGHTS, locate,
 from reflex_export.folder.old_layout import convert, is_old
 from reflex_export.folder.policy_rules import check_settings, read_rows
 from reflex_export.folder.refused_types import check_type
+from reflex_export.folder.robot_facts import robot_facts
 from reflex_export.folder.statistics import check_statistics
 from reflex_export.folder.weights import read_weights
 from reflex_export.options import ExportOptions
@@ -38,7 +39,8 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
     work: an empty folder, where one of LeRobot 0.3 is converted to. Raises ConfigurationError with one sentence for
     every reason why it cannot be exported.
     """
-    folder, notes = locate(named)
+    located = locate(named)
+    folder = located.folder
     config = policy_config(folder)
     file = folder / POLICY_CONFIG
     family = check_type(file, config.get("type"))
@@ -61,11 +63,13 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
     normalization = read_normalization(folder, {}, str(file), processors)
     check_statistics(folder, processors, normalization, features)
     dataset = read_dataset(options.dataset) if options.dataset is not None else None
+    robot = robot_facts(options, config, features, processors, dataset)
     data_notes = tuple(_check_dataset(dataset, features)) if dataset is not None else ()
     tokenizer = find_tokenizer(folder, options.tokenizer) if family in WORDS else None
     if tokenizer is not None:
         check_vocabulary(tokenizer, weights)
     return Checkpoint(
+        name=located.name,
         folder=folder,
         family=family,
         config=config,
@@ -79,10 +83,11 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
         n_action_steps=rows.executed,
         observation_steps=rows.observations,
         weights=weights,
+        robot=robot,
         tokenizer=tokenizer,
         vlm=find_vlm(config, folder, options.vlm) if family == "smolvla" else None,
         dataset=dataset,
-        notes=(*notes, *_version_notes(version), *features.notes, *settings, *data_notes),
+        notes=(*located.notes, *_version_notes(version), *features.notes, *settings, *data_notes),
     )
 
 

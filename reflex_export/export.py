@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One export from the checkpoint to the verified folder: refusals first, then torch, and the folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from reflex_core.doctor.export_files import MANIFEST, sha256
+from reflex_core.errors import ConfigurationError, ExportError
+from reflex_core.export.export import CONFIG_NAME, open_export
+from reflex_core.export.processors import POSTPROCESSOR, PREPROCESSOR
+from reflex_core.files.directories import unwritable
+from reflex_export.checkpoint import Checkpoint
+from reflex_export.documents.description import describe, verified
+from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
+from reflex_export.documents.embodiment_skeleton import skeleton
+from reflex_export.documents.model_card import model_card
+from reflex_export.documents.verification_page import verification_page
+from reflex_export.folder.language_files import tokenizer_files
+from reflex_export.folder.old_layout import without_buffers
+from reflex_export.folder.read_folder import read_checkpoint
+from reflex_export.folder.resources import check_resources
+from reflex_export.options import ExportOptions
+from reflex_export.progress import Draw, Say, Stages, peak_bytes
+from reflex_export.result import Result, Verification
+
+READING, LOADING, ANSWERING = (
+    "reading the checkpoint",
+    "loading it with LeRobot",
+    "asking LeRobot for its answers",
+)
+WRITING, COMPARING, DESCRIBING = (
+    "writing the graphs",
+    "comparing what is served with them",
+    "writing the pages",
+)
+STAGES = (READING, LOADING, ANSWERING, WRITING, COMPARING, DESCRIBING)
+NOT_VERIFIED = ".not-verified"  # behind the name of an export that differs from LeRobot
+LIBRARIES = ("torch", "lerobot", "onnx", "onnxscript")
+MISSING, IN_THE_WAY = "export-extra-missing", "export-in-the-way"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchSide:
+    """What needs torch, LeRobot and ONNX Runtime. Tests put something small in its place.
+
+    load: the policy with LeRobot's own classes. describe: what of reflex_config.json only it knows. answers: LeRobot's own,
+    for the comparison. write: the graphs into a folder; True where their batch axis is dynamic. compare: the folder, as it
+    is served, with the answers; writes parity.npz.
+    """
+
+    load: Callable[[Checkpoint], Any]
+    describe: Callable[[Any, Checkpoint, ExportOptions], Mapping[str, Any]]
+    answers: Callable[[Any, Checkpoint, ExportOptions], Any]
+    write: Callable[[Any, Checkpoint, Path, ExportOptions], bool]
+    compare: Callable[[Any, Checkpoint, Path, ExportOptions, bool], Verification]
+
+
+def run(
+    named: str,
+    out: Path | None,
+    options: ExportOptions,
+    say: Say,
+    draw: Draw,
+    torch_side: Callable[[], TorchSide],
+) -> Result:
+    """Export the checkpoint that a user names into `out`; into a folder of its name, here, where that is None.
+
+    The result is in `out` where it was verified, else beside it. say: takes a line that stays. draw: takes a share that is
+    done and a line that is replaced. torch_side: is called after every refusal, and may import torch.
+
+    Raises ConfigurationError for every reason why the checkpoint cannot be exported, within two seconds and before torch is
+    imported; for what only LeRobot or ONNX can say, later. Nothing is left behind then, nor after an interruption.
+    """
+    began_s = time.monotonic()
+    if out is not None:
+        _check_target(out, force=options.force)
+    stages = Stages(STAGES, say, draw)
+    with _work_folder(Path.cwd() if out is None else out.parent) as work:
+        with stages.stage(READING):
+            checkpoint = read_checkpoint(named, options, work)
+            target = Path.cwd() / f"{checkpoint.name}_export" if out is None else out
+            _check_target(target, force=options.force)
+            check_resources(checkpoint, options, work)
+            _require_libraries()
+            if checkpoint.version == "0.3":
+                without_buffers(checkpoint.weights, checkpoint.folder)
+        for note in (*checkpoint.notes, *checkpoint.robot.asked):
+            say(f"note: {note}")
+        folder = work / target.name
+        folder.mkdir()
+        found = _export(checkpoint, options, folder, stages, torch_side())
+        return Result(
+            _moved(folder, target, found, force=options.force),
+            found,
+            time.monotonic() - began_s,
+            peak_bytes(),
+        )
+
+
+def _export(
+    checkpoint: Checkpoint, options: ExportOptions, folder: Path, stages: Stages, torch_side: TorchSide
+) -> Verification:
+    """Fill the folder of the export."""
+    with stages.stage(LOADING):
+        loaded = torch_side.load(checkpoint)
+        description = describe(
+            checkpoint, options, folder.name, torch_side.describe(loaded, checkpoint, options)
+        )
+    with stages.stage(ANSWERING):
+        answers = torch_side.answers(loaded, checkpoint, options)
+    with stages.stage(WRITING):
+        batched = torch_side.write(loaded, checkpoint, folder, options)
+        del loaded  # before the same weights are loaded again, to be served
+        _copy_files(checkpoint, folder)
+        _write_json(folder / CONFIG_NAME, description)
+    with stages.stage(COMPARING):
+        found = torch_side.compare(answers, checkpoint, folder, options, batched)
+    with stages.stage(DESCRIBING):
+        _write_json(
+            folder / CONFIG_NAME, verified(description, checkpoint, sha256(checkpoint.weights.path), found)
+        )
+        _write_json(folder / EMBODIMENT, skeleton(checkpoint))
+        (folder / "README.md").write_text(
+            model_card(checkpoint, options, folder.name, found), encoding="utf-8"
+        )
+        page = verification_page(folder, open_export(folder).model_version, found)
+        (folder / MANIFEST).write_text(page, encoding="utf-8")
+    return found
+
+
+def _copy_files(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy what is served as LeRobot wrote it: the pipelines with their statistics, and the tokenizer."""
+    pipelines = [
+        checkpoint.folder / PREPROCESSOR,
+        checkpoint.folder / POSTPROCESSOR,
+        *checkpoint.processors.files,
+    ]
+    words = tokenizer_files(checkpoint.tokenizer) if checkpoint.tokenizer is not None else ()
+    for path in (*pipelines, *words):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _write_json(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    """Raise ConfigurationError where something is in the way that must not be replaced, or where nothing can be written."""
+    if not target.parent.is_dir():
+        raise ConfigurationError(
+            f"{target.parent}: there is no such folder to write the export into: make it first", IN_THE_WAY
+        )
+    if why := unwritable(target.parent):
+        raise ConfigurationError(f"{target.parent}: {why}", IN_THE_WAY)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not target.is_dir() or target.is_symlink():
+        raise ConfigurationError(f"{target}: is there already and no folder: name another one", IN_THE_WAY)
+    if not any(target.iterdir()):
+        return
+    if not (target / CONFIG_NAME).is_file():
+        raise ConfigurationError(
+            f"{target}: is there already, and is no export that --force could replace: name another folder",
+            IN_THE_WAY,
+        )
+    if not force:
+        raise ConfigurationError(
+            f"{target}: is there already: name another folder, or replace it with --force", IN_THE_WAY
+        )
+
+
+def _moved(folder: Path, target: Path, found: Verification, *, force: bool) -> Path:
+    """Give a finished export its name, that of a failed one where it was not verified, and return it."""
+    if not found.verified:
+        target, force = target.with_name(target.name + NOT_VERIFIED), True
+    _check_target(target, force=force)
+    if target.exists():
+        target.rename(folder.with_name("replaced"))  # is removed with the work folder
+    folder.rename(target)
+    return target
+
+
+@contextmanager
+def _work_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder beside the export, so that a finished one only needs to be renamed, and remove it whatever happens."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".reflex_export.", dir=parent))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{parent}: nothing can be written: {error.strerror or error}", IN_THE_WAY
+        ) from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_libraries() -> None:
+    lacks = [name for name in LIBRARIES if find_spec(name) is None]
+    if lacks:
+        raise ExportError(
+            f"{', '.join(lacks)}: not installed: pip install 'reflex_ros[export]' (docs/how-to/export-a-checkpoint.md)",
+            MISSING,
+        )
