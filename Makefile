@@ -22,7 +22,7 @@ RUNTIME ?= cpu
 # Test processes at a time: faster also on two cores, as most tests wait for a robot or a server.
 TEST_JOBS ?= 2
 # What needs no ROS, no browser and no program besides Python.
-FAST_TESTS := test/core test/http
+FAST_TESTS := test/core test/exporting test/http
 
 # `demo`, the embedded policy, unless the arguments name an export or a file that may.
 SERVED = $(if $(filter --export-dir% --policy-a% --config% --ros-args,$(SERVE_ARGS))$(filter-out -%,$(firstword $(SERVE_ARGS))),,demo)

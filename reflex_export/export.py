@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,9 @@ def run(
             check_resources(checkpoint, options, work)
             _require_libraries()
             if checkpoint.version == "0.3":
-                without_buffers(checkpoint.weights, checkpoint.folder)
+                checkpoint = replace(
+                    checkpoint, weights=without_buffers(checkpoint.weights, checkpoint.folder)
+                )
         for note in (*checkpoint.notes, *checkpoint.robot.asked):
             say(f"note: {note}")
         folder = work / target.name

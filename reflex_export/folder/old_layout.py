@@ -23,7 +23,7 @@ from reflex_core.normalization.affine import IDENTITY, MODES
 from reflex_core.text.untrusted import shown
 from reflex_export.checkpoint import WeightsFile
 from reflex_export.folder.locate import POLICY_CONFIG, WEIGHTS
-from reflex_export.folder.weights import LENGTH_BYTES
+from reflex_export.folder.weights import LENGTH_BYTES, read_weights
 
 BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 CONVERTED = ("act", "diffusion")
@@ -73,8 +73,11 @@ def convert(folder: Path, family: str, config: Mapping[str, Any], work: Path) ->
     return converted
 
 
-def without_buffers(weights: WeightsFile, converted: Path) -> None:
-    """Put the weights themselves, less the statistics, in place of the link that `convert` made. Tensor by tensor: no memory."""
+def without_buffers(weights: WeightsFile, converted: Path) -> WeightsFile:
+    """Put the weights themselves, less the statistics, in place of the link that `convert` made, and return them.
+
+    Tensor by tensor, so that it takes no memory.
+    """
     kept = {name: entry for name, entry in weights.tensors.items() if not name.startswith(BUFFERS)}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -98,6 +101,7 @@ def without_buffers(weights: WeightsFile, converted: Path) -> None:
                 done += len(part)
                 report(done / at, "copying the weights", f"{done // 1_000_000} of {at // 1_000_000} MB")
     made.replace(converted / WEIGHTS)
+    return read_weights(converted / WEIGHTS)
 
 
 def _modes(file: Path, config: Mapping[str, Any]) -> dict[str, str]:
