@@ -3,15 +3,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 from reflex_core.export.processed import DOMAIN
 from reflex_core.normalization.read import IMAGENET
 from reflex_export.checkpoint import Checkpoint
-from reflex_export.families.blocks import euler, language, masked_slots, state_input
+from reflex_export.families.base import Floats, Graph
+from reflex_export.families.blocks import (
+    DENOISE_FILE,
+    FUSED_FILE,
+    PREFIX_FILE,
+    euler,
+    language,
+    masked_slots,
+    state_input,
+    token_length,
+)
+from reflex_export.families.flow_graphs import TRACED_ROWS
+from reflex_export.families.module import module_of, replaced
+from reflex_export.families.names import (
+    ACTIONS,
+    DENOISE,
+    MONOLITHIC,
+    NOISE,
+    NOISY,
+    PREFIX,
+    STATE,
+    TIME,
+    TOKENS,
+    VELOCITY,
+)
 from reflex_export.options import ExportOptions
 
+FEATURES = ("vlm_features", "aux_visual_inputs")  # of the first view with the words, and of the other views
 COLUMNS = (
     "time", "x0_from_x", "x0_from_network",
     "next_from_x0", "next_from_x", "next_from_network", "next_from_noise", "next_from_start",
@@ -44,12 +70,118 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     )
     steps = int(checkpoint.config.get("num_denoising_steps", 10))
     described = euler(checkpoint, options, steps) | {"rtc": {"mode": "off"}}
-    domain = checkpoint.processors.domain_id
+    proprio = checkpoint.config.get("use_proprio", True)
     return {
         **described,
-        **({} if domain is None else {"constants": {DOMAIN: [domain]}}),
+        "constants": {DOMAIN: [checkpoint.processors.domain_id or 0]},
         **({} if options.fused else {"sampler": sampler(steps)}),
         "images": masked_slots(checkpoint, *picture_size(checkpoint), how),
-        "language": language(checkpoint),
-        **state_input(checkpoint, int(checkpoint.config.get("max_state_dim", 32))),
+        "language": language(checkpoint) | {"mask": None},  # it attends to the padding too
+        **(state_input(checkpoint, int(checkpoint.config.get("max_state_dim", 32))) if proprio else {}),
     }
+
+
+def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
+    """Yield what Florence-2 makes of pictures and words, and one step of the action head; or both with the whole loop."""
+    import torch
+
+    network, config = policy.model, policy.config
+    height, width = picture_size(checkpoint)
+    there = torch.ones(TRACED_ROWS, dtype=torch.bool)
+    pictures = {camera.input: torch.randn(TRACED_ROWS, 3, height, width) for camera in checkpoint.cameras}
+    masks = {camera.mask: there & (not camera.empty) for camera in checkpoint.cameras}
+    tokens = {TOKENS: torch.ones(TRACED_ROWS, token_length(checkpoint), dtype=torch.int64)}
+    noise = torch.randn(TRACED_ROWS, checkpoint.horizon, network.dim_action)
+    domain = {DOMAIN: torch.zeros(TRACED_ROWS, dtype=torch.int64)}
+    state = {STATE: torch.randn(TRACED_ROWS, network.dim_proprio)} if network.dim_proprio else {}
+    seen = pictures | masks | tokens
+    prefix, step = _prefix(network, checkpoint, config.num_image_views), _step(network)
+    if options.fused:
+        whole = module_of(network, _loop(prefix, step, len(seen), config.num_denoising_steps))
+        yield Graph(MONOLITHIC, FUSED_FILE, whole, {NOISE: noise} | seen | domain | state, (ACTIONS,))
+        return
+    module = module_of(network, prefix)
+    yield Graph(PREFIX, PREFIX_FILE, module, seen, FEATURES)
+    with torch.no_grad():
+        # contiguous: torch.export takes strides that depend on the batch for numbers of the graph
+        made = dict(zip(FEATURES, (made.contiguous() for made in module(*seen.values())), strict=True))
+    time = {TIME: torch.ones(TRACED_ROWS)}
+    yield Graph(
+        DENOISE,
+        DENOISE_FILE,
+        module_of(network, step),
+        {NOISY: noise} | time | made | domain | state,
+        (VELOCITY,),
+    )
+
+
+def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+    """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, width of the network).
+
+    LeRobot draws this noise with torch.randn and takes none.
+    """
+    import torch
+
+    policy.reset()
+    with replaced(torch, "randn", lambda *_, **__: torch.from_numpy(noise)):
+        made: Floats = policy.predict_action_chunk(dict(batch)).numpy()
+    return made
+
+
+def _prefix(network: Any, checkpoint: Checkpoint, views: int) -> Callable[..., tuple[Any, Any]]:
+    """Return LeRobot's encoder for all views at once: it leaves out those that are not there, and puts zeros in their place."""
+    count = len(checkpoint.cameras)
+    order = sorted(
+        range(count), key=lambda index: checkpoint.cameras[index].empty
+    )  # a missing view is behind the others
+
+    def prefix(*tensors: Any) -> tuple[Any, Any]:
+        import torch
+
+        pictures = torch.stack([tensors[index] for index in order], dim=1)
+        there = torch.cat([tensors[count + index][:, None] for index in order], dim=1)
+        florence = network.vlm
+        features = florence.get_image_features(pictures.flatten(0, 1)).pooler_output
+        features = features.unflatten(0, pictures.shape[:2]) * there[:, :, None, None].to(features.dtype)
+        blank = features.new_zeros(features.shape[0], max(views - count, 0), *features.shape[2:])
+        features = torch.cat([features, blank], dim=1)
+        words = florence.get_input_embeddings()(tensors[2 * count])
+        merged = torch.cat([features[:, 0], words], dim=1)
+        encoded = florence.language_model.encoder(inputs_embeds=merged, attention_mask=None)[0]
+        return encoded, features[:, 1:].flatten(1, 2)
+
+    return prefix
+
+
+def _step(network: Any) -> Callable[..., Any]:
+    space = network.action_space
+
+    def step(x: Any, time: Any, encoded: Any, others: Any, domain: Any, *state: Any) -> Any:
+        import torch
+
+        proprio, noisy = space.preprocess(state[0] if state else x.new_zeros(x.shape[0], 0), x)
+        predicted = network.transformer(
+            domain_id=domain,
+            vlm_features=encoded,
+            aux_visual_inputs=others,
+            action_with_noise=noisy,
+            proprio=proprio,
+            t=time,
+        )
+        # what the last step alone does in LeRobot: the columns that it changes are those that `preprocess` blanks
+        finished = space.postprocess(predicted.clone())
+        return torch.cat([finished, predicted[..., finished.shape[-1] :]], dim=-1)
+
+    return step
+
+
+def _loop(prefix: Callable[..., Any], step: Callable[..., Any], seen: int, steps: int) -> Callable[..., Any]:
+    def loop(noise: Any, *tensors: Any) -> Any:
+        made, rest, x = prefix(*tensors[:seen]), tensors[seen:], noise
+        for number in range(steps):
+            time = noise.new_full((noise.shape[0],), 1.0 - number / steps)
+            left = 1.0 - (number + 1) / steps
+            x = left * noise + (1.0 - left) * step(x, time, *made, *rest)
+        return x
+
+    return loop
