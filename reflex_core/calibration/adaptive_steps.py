@@ -59,15 +59,9 @@ class Candidate:
 def course(policy: Policy, observation: Observation, seed: int) -> Course:
     """Denoise all steps and remember each. Raises what Policy.predict raises."""
     seen: list[tuple[Floats, Floats]] = []
-    policy.predict(observation, seed, Sampling(watch=lambda x, velocity: seen.append((x, velocity))))
-    flow, width = policy.contract.flow, policy.contract.action_dim
-    stride = flow.sign * (flow.end - flow.start) / flow.steps
-    stopped = [
-        policy.physical(x + np.float32(stride * (flow.steps - step)) * velocity, observation.state)
-        for step, (x, velocity) in enumerate(seen)
-    ]
-    velocities = [velocity for _, velocity in seen]
-    pairs = pairwise(velocities)
+    policy.predict(observation, seed, Sampling(watch=lambda left, judged: seen.append((left, judged))))
+    stopped = [policy.physical(left, observation.state) for left, _ in seen]
+    pairs, width = pairwise(judged for _, judged in seen), policy.contract.action_dim
     return Course(np.stack(stopped), tuple(relative_change(before, after, width) for before, after in pairs))
 
 

@@ -3,10 +3,11 @@
 
 `parity.npz` in the export holds `image.<camera>` (height, width, 3) uint8 RGB for each camera of the export, `state`
 (n,) float32 in physical units where the policy reads one, `instruction` text, `seed` of the start noise or `noise`
-(1, horizon, width) float32 itself, the chunk as `normalised` (1, horizon, width) float32 as the network gave it, as `actions`
-(rows, action_dim) float32 in the robot's units and the export's columns, or both, and `tolerance`, the largest absolute
-difference that is allowed; `actions_tolerance` that of `actions`, where it is another. A column of NaN in `actions` is not
-compared. `model_hash` and `config_hash` identify the weights and the configuration; they may be missing.
+(draws, horizon, width) float32 itself (Policy.noise_shape), the chunk as `normalised` (1, horizon, width) float32 as the
+network gave it, as `actions` (rows, action_dim) float32 in the robot's units and the export's columns, or both, and
+`tolerance`, the largest absolute difference that is allowed; `actions_tolerance` that of `actions`, where it is another. A
+column of NaN in `actions` is not compared. `model_hash` and `config_hash` identify the weights and the configuration; they
+may be missing.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def parity(policy: Policy) -> Finding:
         message = str(error) if isinstance(error, ArrayError) else f"{type(error).__name__}: {error}"
         return Finding("parity", FAIL, f"{path}: not readable: {message}", again)
     try:
-        expected = (1, policy.contract.horizon, policy.contract.width)
+        expected = policy.noise_shape
         if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
             raise _ShapeError(f"'noise' must be {expected} finite numbers, got {noise.shape}")
         made = policy.predict(observation, seed, noise=noise)

@@ -91,7 +91,7 @@ def bind(
         action_statistics=action_statistics,
         columns=columns,
         hold_columns=hold_columns,
-        horizon=min(contract.horizon, served.chunk_size) if served else contract.horizon,
+        horizon=min(contract.rows, served.chunk_size) if served else contract.rows,
         dt_s=_dt_s(export, contract, served),
         notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
@@ -185,8 +185,8 @@ def _notes(
             yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
     for name in _unfed(contract, cameras):
         yield f"no camera of the robot feeds '{name}': it is masked in every chunk, as if it were covered"
-    if embodiment is not None and contract.horizon > embodiment.chunk_size:
-        yield f"its chunks of {contract.horizon} actions are cut to the {embodiment.chunk_size} of the embodiment"
+    if embodiment is not None and contract.rows > embodiment.chunk_size:
+        yield f"its chunks of {contract.rows} actions are cut to the {embodiment.chunk_size} of the embodiment"
 
 
 def _columns(

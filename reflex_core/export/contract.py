@@ -14,20 +14,20 @@ import numpy as np
 
 from reflex_core.errors import ExportError
 from reflex_core.export.batch import ONE, read_batch
+from reflex_core.export.chunk import count, read_chunk, require_floats
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
 from reflex_core.export.constant_inputs import Constants, read_constants
 from reflex_core.export.export import Export
-from reflex_core.export.families import PADDED_WIDTH, Config, is_padded, row_of
-from reflex_core.export.flow import Adaptive, Flow, read_flow
+from reflex_core.export.families import PADDED_WIDTH, Config, is_padded
+from reflex_core.export.flow import Adaptive, Flow
 from reflex_core.export.image_slots import ImageSlot, read_images
 from reflex_core.export.prompt import LanguageSlot, read_prompt, read_window
 from reflex_core.export.relative import read_mask
+from reflex_core.export.sampler_table import SamplerTable
 from reflex_core.export.tensor import TensorInfo
-from reflex_core.files.json_fields import JsonFields, is_whole, refusing
+from reflex_core.files.json_fields import JsonFields, refusing
 
 SLOWEST_HZ = 1e-6  # of rows; below it the time between two of them is no number
-# beyond these a number is a mistake, or a way to fill the memory; the others have 1000
-MOST = {"width": 10_000, "length": 10_000, "bins": 65_536, "observation_steps": 64}
 
 Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 
@@ -56,6 +56,11 @@ class Contract:
 
     observation_steps: how many observations, one control period apart, the network sees, the newest one included.
     constants: graph inputs that are always the same. batch: sizes that every row was verified at.
+    horizon, width: of the network's chunk. flow: its `steps` are the network calls of one inference, whatever the kind; the
+    times are of flow matching alone. sampler: what samples in place of Euler steps, None for those. first_row: the first row
+    of the chunk that is served; those before it are of the past. n_action_steps: how many rows the policy was made to execute
+    before its next inference, None where the export does not say. relative: which of the actions are offsets from the state;
+    () where none is.
     """
 
     images: tuple[ImageSlot, ...]
@@ -72,10 +77,13 @@ class Contract:
     adaptive: Adaptive | None = None
     prefix_cache: CacheRule | None = None
     rtc: RtcBlock = PLAIN_RTC
-    relative: tuple[bool, ...] = ()  # which of the actions are offsets from the state; () where none is
+    relative: tuple[bool, ...] = ()
     observation_steps: int = 1
     constants: Constants = field(default_factory=dict)
     batch: tuple[int, ...] = ONE
+    sampler: SamplerTable | None = None
+    first_row: int = 0
+    n_action_steps: int | None = None
 
     @property
     def described(self) -> set[str]:
@@ -91,23 +99,35 @@ class Contract:
         return names | set(self.constants)
 
     @property
+    def rows(self) -> int:
+        """How many rows of the network's chunk can be served."""
+        return self.horizon - self.first_row
+
+    @property
     def fused(self) -> bool:
         """True when the whole denoise loop is inside the graph."""
         return "noise" in self.flow_names
 
 
-def read_contract(export: Export, config: Config, graphs: Graphs) -> Contract:
-    """Check the description against the graphs. Raises ExportError naming file, key, expected and got."""
-    return _Reading(export, config, graphs).contract()
+def read_contract(
+    export: Export, config: Config, graphs: Graphs, outputs: Mapping[str, TensorInfo]
+) -> Contract:
+    """Check the description against the graphs. outputs: of the last graph.
+
+    Raises ExportError naming file, key, expected and got.
+    """
+    return _Reading(export, config, graphs, outputs).contract()
 
 
 class _Reading:
     """One reading of one export, so that every complaint can name the file."""
 
-    def __init__(self, export: Export, config: Config, graphs: Graphs) -> None:
+    def __init__(
+        self, export: Export, config: Config, graphs: Graphs, outputs: Mapping[str, TensorInfo]
+    ) -> None:
         self.fail = refusing(str(export.config_path), ExportError)
         self._export = export
-        self._config = config
+        self._config, self._outputs = config, outputs
         self._inputs: dict[str, TensorInfo] = {}
         for inputs in graphs.values():
             self._inputs |= inputs
@@ -119,10 +139,7 @@ class _Reading:
         return isinstance(name, str) and name in self._inputs
 
     def count(self, holder: Mapping[str, Any], key: str, fallback: int | None = None) -> int:
-        value, most = holder.get(key, fallback), MOST.get(key, 1000)
-        if not is_whole(value, 1, most):
-            raise self.fail(key, f"a positive integer up to {most}", value)
-        return value
+        return count(holder, key, self.fail, fallback)
 
     def names(self, key: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -132,40 +149,39 @@ class _Reading:
         return tuple(value)
 
     def contract(self) -> Contract:
-        flow_names = {key: str(value) for key, value in self.block("flow").items() if isinstance(value, str)}
-        start = flow_names.get("noise") or flow_names.get("x") or ""
-        if start not in self._inputs:
-            raise self.fail("flow", f"naming an input of the graphs ({self.known()})", start)
-        horizon, width = self.chunk_shape(self._inputs[start])
-        action_dim = self.action_dim(width)
+        chunk = read_chunk(self._config, self._export.config, self._inputs, self._outputs, self.fail)
+        action_dim = self.action_dim(chunk.width)
         action_names = self.names("action_names", self._config.get("action_names", []))
         if action_names and len(action_names) != action_dim:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
         relative = read_mask(self._export, self._config, action_dim, action_names, self.fail)
-        flow = self.flow()
         observations = self.count(self._config, "observation_steps", 1)
         found = Contract(
             images=read_images(self._config.get("images", []), self._inputs, self.fail, observations),
             language=self.language(),
             state=self.state(action_names if relative else (), observations, starts=bool(relative)),
-            flow=flow,
-            flow_names=flow_names,
+            flow=chunk.flow,
+            flow_names=chunk.names,
             links={str(key): str(value) for key, value in self.block("links").items()},
-            horizon=horizon,
-            width=width,
+            horizon=chunk.horizon,
+            width=chunk.width,
             action_dim=action_dim,
             action_names=action_names,
             frequency_hz=self.frequency(),
             adaptive=self.adaptive(),
             prefix_cache=read_cache_rule(self.block("prefix_cache")),
-            rtc=read_rtc_block(self.block("rtc"), flow.end),
+            rtc=read_rtc_block(self.block("rtc"), chunk.flow.end),
             relative=relative,
             observation_steps=observations,
+            sampler=chunk.sampler,
+            first_row=chunk.first_row,
+            n_action_steps=chunk.n_action_steps,
         )
         self.check_history(found)
-        fed = {*found.described, *flow_names.values()}
+        fed = {*found.described, *chunk.names.values()}
         constants = read_constants(self.block("constants"), self._inputs, fed)
-        rows = {name: self._inputs[name] for name in {*found.described, start} if name in self._inputs}
+        start = {chunk.names.get(key, "") for key in ("noise", "x")}
+        rows = {name: self._inputs[name] for name in found.described | start if name in self._inputs}
         return replace(found, constants=constants, batch=read_batch(self.block("batch"), rows))
 
     def check_history(self, found: Contract) -> None:
@@ -177,27 +193,8 @@ class _Reading:
                 found.observation_steps,
             )  # fmt: skip
 
-    def require_floats(self, key: str, info: TensorInfo) -> None:
-        """Raise ExportError where a graph would truncate radians or noise to integers."""
-        if not issubclass(info.dtype, np.floating):
-            raise self.fail(
-                key, "an input that takes floating-point numbers", f"{info.name}: {np.dtype(info.dtype)}"
-            )
-
     def known(self) -> str:
         return ", ".join(sorted(self._inputs))[:300]
-
-    def chunk_shape(self, info: TensorInfo) -> tuple[int, int]:
-        if len(info.shape) != 3:
-            raise self.fail(f"flow ({info.name})", "a (1, horizon, action) input", info.shape)
-        self.require_floats(f"flow ({info.name})", info)
-        declared = self._config.get("chunk_size") or self._config.get("action_chunk_size")
-        horizon = info.shape[1] or self.count({"chunk_size": declared}, "chunk_size")
-        if declared is not None and declared != horizon:
-            raise self.fail("chunk_size", f"{horizon}, as the graph's input '{info.name}' has", declared)
-        width = info.shape[2] or self.count(self._config, "action_dim")
-        self.count({"chunk_size": horizon}, "chunk_size")
-        return horizon, self.count({"action_dim": width}, "action_dim")
 
     def action_dim(self, width: int) -> int:
         statistics = self._export.action_statistics
@@ -212,13 +209,6 @@ class _Reading:
                 "normalization.action", f"{dim} numbers, one per action dimension", statistics.dim
             )
         return dim
-
-    def flow(self) -> Flow:
-        block = self.block("flow")
-        fused = isinstance(block.get("noise"), str)
-        time = None if fused else self._inputs.get(str(block.get("time")))
-        steps = self.count(self._config, "num_denoising_steps")
-        return read_flow(block, steps, time, row_of(self._config).time_buckets, self.fail)
 
     def adaptive(self) -> Adaptive | None:
         """Read when the loop may stop early; None where it has not been measured."""
@@ -308,7 +298,7 @@ class _Reading:
                 raise self.fail("state.input", f"an input of the graphs ({self.known()})", name)
             return StateSlot(None, PADDED_WIDTH, 0, names) if starts else None
         shape = self._inputs[str(name)].shape
-        self.require_floats("state.input", self._inputs[str(name)])
+        require_floats("state.input", self._inputs[str(name)], self.fail)
         lead, steps = self.state_lead(self._inputs[str(name)], observations)
         width = self.count({"width": shape[-1]} if shape[-1] else block, "width")
         if statistics is not None and statistics.dim > width:

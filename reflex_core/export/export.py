@@ -34,6 +34,11 @@ _ACTING = (
     "units",
     "frequency_hz",
     "num_denoising_steps",
+    "sampler",
+    "actions_output",
+    "first_row",
+    "n_action_steps",
+    "temporal_ensemble_coeff",
 )
 _ALMOST = 0.88  # of difflib's ratio: normalisation, relative_action, unit
 TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names the file

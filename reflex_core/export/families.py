@@ -21,6 +21,7 @@ from reflex_core.images.resize import BILINEAR, BILINEAR_ANTIALIAS, LETTERBOX, L
 Config = dict[str, Any]
 
 LEROBOT, OPENPI = "lerobot", "openpi"
+FLOW_MATCHING, DIFFUSION, DETERMINISTIC = "flow_matching", "diffusion", "deterministic"  # kinds of networks
 PADDED_WIDTH = 32  # SmolVLA, pi0 and pi0.5 pad states and actions to this many dimensions
 
 # SigLIP takes [-1, 1]; a camera the robot lacks is -1 everywhere with its mask false (openpi, LeRobot).
@@ -28,6 +29,8 @@ _SIGLIP: Config = {"range": [-1.0, 1.0], "filter": BILINEAR, "resize": LETTERBOX
 # openpi's client shrinks pictures with Pillow, LeRobot with torch
 _OPENPI_SIGLIP: Config = _SIGLIP | {"filter": BILINEAR_ANTIALIAS}
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+# trained on pictures as the camera gave them, each camera with statistics of its own
+_UNSCALED: Config = {"range": [0.0, 1.0], "filter": BILINEAR, "size": "exact"}
 _CLEANED: Config = {"strip": True, "replace": dict(CLEAN)}
 
 
@@ -60,7 +63,7 @@ class Family:
     """
 
     trained_by: Mapping[str, Training] = field(default_factory=dict)
-    policy: str = "flow_matching"
+    policy: str = FLOW_MATCHING
     cameras: tuple[str, ...] = ()
     padded_width: int = 0
     flow: Config = field(default_factory=dict)
@@ -72,6 +75,8 @@ class Family:
 _PI_CAMERAS = ("base", "wrist_l", "wrist_r")
 # a name that begins with another one comes first
 FAMILIES: Mapping[str, Family] = {
+    "act": Family({LEROBOT: Training(_UNSCALED)}, policy=DETERMINISTIC),
+    "diffusion": Family({LEROBOT: Training(_UNSCALED)}, policy=DIFFUSION, aliases=("diffusion_policy",)),
     "smolvla": Family(
         {LEROBOT: Training(_SIGLIP | {"resize": LETTERBOX_TOP_LEFT}, {"newline": True})},
         cameras=("cam1", "cam2", "cam3"), padded_width=PADDED_WIDTH,
@@ -122,6 +127,11 @@ def family_of(config: Mapping[str, Any]) -> str:
 def row_of(config: Mapping[str, Any]) -> Family:
     """Return the family's row; an empty one for an unknown model type."""
     return FAMILIES.get(family_of(config), UNKNOWN)
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Return the kind of network, by its name in policy/load.py: `policy` as written, else the family's."""
+    return str(config.get("policy") or row_of(config).policy)
 
 
 def trained_by(path: Path, config: Mapping[str, Any]) -> str:

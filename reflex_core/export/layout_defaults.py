@@ -12,7 +12,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.export.export import config_path
-from reflex_core.export.families import FAMILIES, LEROBOT, Config, row_of
+from reflex_core.export.families import DETERMINISTIC, DIFFUSION, FAMILIES, LEROBOT, Config, kind_of, row_of
 from reflex_core.export.model_hash import MONOLITHIC_FILES
 
 DECOMPOSED, MONOLITHIC, EXPERT_STACK = "decomposed", "monolithic", "expert_stack"
@@ -35,7 +35,7 @@ def layout_of(path: Path, config: Mapping[str, Any]) -> str:
 def defaults(path: Path, config: Mapping[str, Any]) -> Config:
     """Return all keys that an export of this layout and family may leave out."""
     layout = layout_of(path, config)
-    family = row_of(config)
+    family, kind = row_of(config), kind_of(config)
     common: Config = {
         "num_denoising_steps": 10,
         "state": {"input": "state"},
@@ -49,9 +49,10 @@ def defaults(path: Path, config: Mapping[str, Any]) -> Config:
         return common | _expert_stack(path, config, layout)
     if family.cameras:
         common["images"] = _image_slots(family.cameras)
-    if layout == MONOLITHIC:
-        return common | _monolithic(path, config)
-    return common | _decomposed(path, config)
+    common |= _monolithic(path, config) if layout == MONOLITHIC else _decomposed(path, config)
+    if kind == DETERMINISTIC:  # no noise, and no time
+        common |= {"flow": {}, "actions_output": "actions", "num_denoising_steps": 1}
+    return common
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
@@ -77,6 +78,7 @@ def _flow(config: Mapping[str, Any], *, per_step: bool) -> Config:
     """Return the names of a fused loop or of one step of it: by the export's own `flow`, else by its configuration."""
     written = config.get("flow")
     named = set(written) if isinstance(written, Mapping) else set()
+    per_step = per_step or kind_of(config) == DIFFUSION
     if "x" in named or (per_step and "noise" not in named):
         return {"x": "x_t", "time": "t", "velocity": "v_t"}
     return {"noise": "noise", "actions": "actions"}

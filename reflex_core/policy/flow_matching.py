@@ -12,6 +12,7 @@ from reflex_core.errors import ExportError
 from reflex_core.export.config_schema import PREFIX
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
+from reflex_core.export.families import FLOW_MATCHING
 from reflex_core.export.flow import fed_time
 from reflex_core.policy.adaptive import FEWEST_STEPS
 from reflex_core.policy.capabilities import Capabilities
@@ -20,14 +21,17 @@ from reflex_core.policy.network import Network, Sample, Tensors, feeds, require_
 from reflex_core.policy.onnx_policy import load_graphs
 from reflex_core.policy.sampler import Sampling, euler
 from reflex_core.policy.session import Session
+from reflex_core.policy.table_sampler import table_network
 from reflex_core.policy.time_direction import directed
 from reflex_core.values import Floats
 
-KIND = "flow_matching"
+KIND = FLOW_MATCHING
 
 
 def network(export: Export, contract: Contract, last: Session) -> Network:
     """Return the network of a graph that holds the loop or a step of it. Raises ExportError."""
+    if contract.sampler is not None:
+        return table_network(KIND, export, contract, contract.sampler, last)
     for key in ("noise",) if contract.fused else ("x", "time"):
         require_input(export, contract, last, key)
     require_output(export, contract, last, "actions" if contract.fused else "velocity")
@@ -48,6 +52,8 @@ def _capabilities(contract: Contract, graph: str) -> Capabilities:
             fewer_steps="its denoise loop is fused into one graph, so it cannot take fewer steps",
         )
     steps, guidance, early_stop = contract.flow.steps, "", ""
+    if contract.first_row:
+        guidance = f"the first {contract.first_row} rows of its chunk are of the past"
     if steps < 2:
         guidance = "the export denoises in one step, which leaves nothing to guide"
     if steps < FEWEST_STEPS:

@@ -89,8 +89,8 @@ def load_placed(
     )
     config = tuned(export, config, options, sessions)
     graphs: Graphs = {role: session.inputs for role, session in sessions.items()}
-    contract = read_contract(export, config, graphs)
     last = sessions.get("denoise") or sessions["monolithic"]
+    contract = read_contract(export, config, graphs, last.outputs)
     notes = [*placement.notes, *(note for session in sessions.values() for note in session.notes)]
     notes += [export.ignored_config] if export.ignored_config else []
     if not (contract.images or contract.language):

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from reflex_core.errors import ExportError
 from reflex_core.export.export import Export
-from reflex_core.export.families import row_of
-from reflex_core.policy import flow_matching
+from reflex_core.export.families import kind_of
+from reflex_core.policy import deterministic, diffusion, flow_matching
 from reflex_core.policy.base import Policy
 from reflex_core.policy.providers import PLAIN_LOAD, LoadOptions
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.text.untrusted import shown
 
 Load = Callable[[Export, Embodiment | None, str, int, tuple[str, ...], LoadOptions], Policy]
 
-KINDS: Mapping[str, Load] = {flow_matching.KIND: flow_matching.load}
+KINDS: Mapping[str, Load] = {
+    flow_matching.KIND: flow_matching.load,
+    diffusion.KIND: diffusion.load,
+    deterministic.KIND: deterministic.load,
+}
 
 
 def load_policy(
@@ -38,6 +44,10 @@ def load_policy(
     Raises:
         ConfigurationError: Export and robot do not fit (ExportError: the export alone is faulty).
     """
-    return KINDS[row_of(export.config).policy](
-        export, embodiment, device, intra_op_threads, joint_names, options
-    )
+    kind = kind_of(export.config)
+    if kind not in KINDS:
+        raise ExportError(
+            f"{export.config_path}: 'policy' must be {' or '.join(KINDS)}, the kinds of networks that are served, got"
+            f" {shown(kind)}"
+        )
+    return KINDS[kind](export, embodiment, device, intra_op_threads, joint_names, options)

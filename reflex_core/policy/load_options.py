@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.export import Export
-from reflex_core.export.families import Config
+from reflex_core.export.families import DETERMINISTIC, Config, kind_of
 from reflex_core.policy.cuda_graph import Stage, open_static
 from reflex_core.policy.providers import GraphMetrics, LoadOptions, Placement
 from reflex_core.policy.session import EagerSession, Session
@@ -43,15 +43,31 @@ def tuned(export: Export, config: Config, options: LoadOptions, sessions: Mappin
     A chunk size is an input of the graphs only where their action axis is free; elsewhere the chunk is cut (`fit`).
     """
     flow = config.get("flow") or {}
-    if options.denoise_steps not in (0, config.get("num_denoising_steps")):
-        if "noise" in flow:
+    if options.denoise_steps not in (0, _steps(config)):
+        if why := _why_fixed_steps(config):
             raise ConfigurationError(
-                f"{export.path}: denoise_steps cannot be set to {options.denoise_steps}: the loop is inside its graph"
+                f"{export.path}: denoise_steps cannot be set to {options.denoise_steps}: {why}"
             )
         config = config | {"num_denoising_steps": options.denoise_steps}
     if options.chunk_size and free_horizon(flow, sessions):
         config = config | {"chunk_size": options.chunk_size}
     return config
+
+
+def _steps(config: Config) -> object:
+    """Return the steps of a configuration that may be no good yet."""
+    sampler = config.get("sampler")
+    rows = sampler.get("rows") if isinstance(sampler, Mapping) else None
+    return len(rows) if isinstance(rows, list) else config.get("num_denoising_steps")
+
+
+def _why_fixed_steps(config: Config) -> str:
+    """Return why a configuration's steps cannot be set; empty where they can."""
+    if kind_of(config) == DETERMINISTIC:
+        return f"a {DETERMINISTIC} policy has none"
+    if config.get("sampler"):
+        return "they are the rows of its sampler table, which cannot be thinned"
+    return "the loop is inside its graph" if "noise" in (config.get("flow") or {}) else ""
 
 
 def free_horizon(flow: Mapping[str, object], sessions: Mapping[str, Session]) -> bool:

@@ -253,7 +253,8 @@ class OnnxPolicy:
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
-        own = normalised[0, : self.binding.horizon][:, self.binding.columns]
+        first = self.contract.first_row
+        own = normalised[0, first : first + self.binding.horizon][:, self.binding.columns]
         statistics = self.binding.action_statistics
         actions = own if statistics is None else statistics.denormalise(own)
         if self.binding.relative is not None:

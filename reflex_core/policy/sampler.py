@@ -21,7 +21,8 @@ class Sampling:
     """How the chunk of one request is sampled.
 
     steps: Euler steps over the whole interval, None as configured. adaptive: stop when the flow is straight.
-    watch: called before each stride with x and the velocity there, both (1, horizon, width) float32.
+    watch: called in each step with the chunk if the loop were left there, and with what convergence is judged on, both
+    (1, horizon, width) float32.
     guidance: by the previous chunk, None without.
     """
 
@@ -74,7 +75,7 @@ def euler(
         left = 1 - step / steps
         slope = bare if guidance is None else guidance.guided(x, bare, left, 1 / steps, span)
         if sampling.watch is not None:
-            sampling.watch(x, slope)
+            sampling.watch(x + np.float32(flow.sign * dt * (steps - step)) * slope, slope)
         strides = 1
         if adaptive is not None:
             if before is not None:

@@ -34,6 +34,8 @@ from graphs import (
     targeted,
     velocity,
 )
+from kinds import act, diffusion
+from schedules import ddim_table, ddpm_table
 from seen_exports import RAW, SIDE, seeing
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -341,5 +343,9 @@ EXPORTS: Mapping[str, Export] = {
     "calm_nan": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="nan"),
     "calm_raise": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="raise"),
     "calm_burning": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=5000),
+    "act": act(),
+    "act_nan": act(failure="nan"),
+    "diffusion_ddim": diffusion(ddim_table(10)),
+    "diffusion_ddpm": diffusion(ddpm_table(20)),
     "heavy": monolithic("pi0", robot=True, run_work=100, load_work=60),
 }

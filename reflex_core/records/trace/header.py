@@ -50,7 +50,7 @@ def session_of(
             "generator": "numpy.Philox",
             "distribution": "standard_normal",
             "dtype": "float32",
-            "shape": [1, policy.contract.horizon, policy.contract.width],
+            "shape": list(policy.noise_shape),
         },
         action_names=tuple(policy.binding.action_names),
         state_names=tuple(policy.binding.state_names),

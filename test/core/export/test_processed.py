@@ -176,7 +176,9 @@ def pictured(path: Path, rename: dict[str, str] | None = None, **config: Any) ->
         visual="MEAN_STD", features=VISUAL | {"observation.state": {"type": "STATE", "shape": [7]}}
     )
     steps = [("rename_observations_processor", {"rename_map": rename or {}}), step]
-    return policy_of(with_steps(echo(path, "act", normalization=None, **config), steps))
+    return policy_of(
+        with_steps(echo(path, "act", policy="flow_matching", normalization=None, **config), steps)
+    )
 
 
 def colours(policy: Policy, camera: str = "front") -> list[float]:
