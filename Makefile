@@ -21,6 +21,8 @@ PYTEST_ARGS ?= $(if $(filter-out jazzy,$(ROS)),test/ros test/rqt test/demo test/
 RUNTIME ?= cpu
 # Test processes at a time: faster also on two cores, as most tests wait for a robot or a server.
 TEST_JOBS ?= 2
+# The oldest Python that will do.
+OLDEST := 3.10
 # What needs no ROS, no browser and no program besides Python.
 FAST_TESTS := test/core test/exporting test/http
 
@@ -52,11 +54,21 @@ VENV_ARGS := $(if $(ROS_DISTRO),--system-site-packages)
 .PHONY: help
 help: ## list the verbs
 	@echo "usage: make VERB"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "PYTHON=/path/to/python3.10 picks the interpreter, ROS=kilted the ROS wheels; DEMO_ARGS, SERVE_ARGS and PYTEST_ARGS are passed on."
 
 .PHONY: build
 build: $(STAMPS)/build ## make .venv, install the dependencies, compile the messages
+	@:
+
+# Serving wants newer packages than LeRobot does: what makes exports has an environment of its own.
+.PHONY: venv-export
+venv-export: ## make .venv-export, which has torch and LeRobot beside what serves
+	@$(MAKE) --no-print-directory VENV=.venv-export OLDEST=3.11 EXTRAS=cpu,cli,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros) \
+	  CONSTRAINTS='-c .venv-export/constraints.txt $(if $(ROS_DISTRO),,-c requirements/ros/jazzy/constraints.txt)' install-export
+
+.PHONY: install-export
+install-export: $(STAMPS)/export
 	@:
 
 .PHONY: demo
@@ -84,9 +96,17 @@ endif
 test-fast: $(STAMPS)/test ## run the tests of the core and of HTTP, about a minute
 	@$(RUN) -m pytest -n $(TEST_JOBS) --dist worksteal $(FAST_TESTS)
 
+.PHONY: test-export
+test-export: venv-export ## export small checkpoints of every family with LeRobot's own classes, serve them, compare
+	@.venv-export/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile -m export \
+	  $(if $(filter test/%,$(PYTEST_ARGS)),,test/export) $(PYTEST_ARGS)
+
 .PHONY: test-all
-test-all: ## run the slow tests too: every Python that is installed, every machine of the support table
+test-all: ## run all there is: the slow tests (every Python, every machine of the support table), and test-export
 	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
+ifeq ($(PYTEST_ARGS),)
+	@$(MAKE) --no-print-directory test-export
+endif
 
 .PHONY: lint
 lint: $(STAMPS)/test ## ruff and mypy
@@ -133,7 +153,7 @@ endif
 
 # A half-made environment is removed: the next run would take it for a whole one.
 $(VENV)/pyvenv.cfg: | check-ros check-python
-	@python=$$($(SYSTEM) python "$(PYTHON)") && $(SYSTEM) build && \
+	@python=$$($(SYSTEM) python "$(PYTHON)" $(OLDEST)) && $(SYSTEM) build && \
 	echo "making $(VENV) with $$($$python --version)" && \
 	{ $$python -m venv $(VENV_ARGS) $(VENV) || { rm -rf $(VENV); exit 1; }; }
 
@@ -144,6 +164,13 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 	@$(PIP) install --upgrade-strategy only-if-needed $(CONSTRAINTS) $(BUILD_REQUIREMENTS)
 	@$(WITH_ROS) $(PIP) install $(CONSTRAINTS) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@mkdir -p $(STAMPS) && touch $@
+
+.venv-export/constraints.txt: requirements/export.sh requirements/constraints.txt requirements/export/constraints.txt | $(VENV)/pyvenv.cfg
+	@requirements/export.sh constraints >$@
+
+$(STAMPS)/export: $(wildcard requirements/export/*) requirements/export.sh .venv-export/constraints.txt $(STAMPS)/build
+	@requirements/export.sh install $(RUN) .venv-export/constraints.txt
+	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/build
 	@echo "installing the test tools"

@@ -3,10 +3,11 @@
 # Checks for what pip cannot bring. What is missing is installed with apt-get when this runs as root on Debian or
 # Ubuntu; otherwise one line names it and the exit status is 1.
 #
-#   system.sh python [INTERPRETER]   prints the interpreter to make .venv with: INTERPRETER, else the newest that fits
-#   system.sh build                   a C and C++ compiler
-#   system.sh simulator PYTHON       OpenGL without a screen
-#   system.sh qt PYTHON              what Qt links to, for the tests of the rqt panel
+#   system.sh python [INTERPRETER] [OLDEST]   prints the interpreter to make .venv with: INTERPRETER, else the newest that
+#                                             fits; OLDEST (3.10) to 3.12 do
+#   system.sh build                           a C and C++ compiler
+#   system.sh simulator PYTHON                OpenGL without a screen
+#   system.sh qt PYTHON                       what Qt links to, for the tests of the rqt panel
 set -euo pipefail
 
 fail() {
@@ -27,8 +28,19 @@ install_or_fail() { # <what is missing> <package>...
     fail "$what is missing and \`apt-get install $*\` failed: ${output##*E: }"
 }
 
+# The first of those that fit may be another one: see `python`.
+versions=(3.10 3.11 3.12)
+
 version_fits() {
-  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+  local version
+  version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) &&
+    [[ " ${versions[*]} " == *" $version "* ]]
+}
+
+named_versions() {
+  local listed="${versions[*]}"
+  listed=${listed// /, }
+  echo "Python ${listed%, *} or ${versions[-1]}"
 }
 
 can_make_venv() {
@@ -43,12 +55,15 @@ is_complete() {
   version_fits "$1" && can_make_venv "$1" && has_headers "$1"
 }
 
-find_python() { # [INTERPRETER]
+find_python() { # [INTERPRETER] [OLDEST]
   local candidates=(python3.12 python3.11 python3.10 python3) candidate version
   # A sourced ROS 2 works with the Python it was built for, which is the system's.
   [ -z "${ROS_DISTRO:-}" ] || candidates=(python3)
+  while [ "${versions[0]}" != "${2:-3.10}" ]; do
+    versions=("${versions[@]:1}")
+  done
   if [ -n "${1:-}" ]; then
-    version_fits "$1" || fail "PYTHON=$1 does not run or is not Python 3.10, 3.11 or 3.12."
+    version_fits "$1" || fail "PYTHON=$1 does not run or is not $(named_versions)."
     candidates=("$1")
   fi
   for candidate in "${candidates[@]}"; do
@@ -65,7 +80,7 @@ find_python() { # [INTERPRETER]
     echo "$candidate"
     return
   done
-  fail "no Python 3.10, 3.11 or 3.12 was found on PATH; install one, or name it: make PYTHON=/path/to/python3.12"
+  fail "no $(named_versions) was found on PATH; install one, or name it: make PYTHON=/path/to/python3.12"
 }
 
 check_build() {
@@ -93,9 +108,9 @@ check_qt() {
 }
 
 case "${1:-}" in
-  python) find_python "${2:-}" ;;
+  python) find_python "${2:-}" "${3:-}" ;;
   build) check_build ;;
   simulator) check_simulator "$2" ;;
   qt) check_qt "$2" ;;
-  *) fail "usage: system.sh python [INTERPRETER] | build | simulator PYTHON | qt PYTHON" ;;
+  *) fail "usage: system.sh python [INTERPRETER] [OLDEST] | build | simulator PYTHON | qt PYTHON" ;;
 esac
