@@ -31,7 +31,6 @@ from reflex_export.families.names import (
 from reflex_export.options import ExportOptions
 
 CACHE = ("past_k", "past_v", "prefix_pad")
-TRACED_ROWS = 2  # of the examples: torch.export takes a batch of one for a constant
 
 Tensors = dict[str, Any]
 
@@ -67,9 +66,9 @@ def flow_graphs(
     """
     import torch
 
-    noise = torch.randn(TRACED_ROWS, checkpoint.horizon, network.width)
+    noise = torch.randn(1, checkpoint.horizon, network.width)
     seen = _seen(checkpoint, size)
-    state = {STATE: torch.randn(TRACED_ROWS, network.state_width)}
+    state = {STATE: torch.randn(1, network.state_width)}
     first, later = (state if network.state_enters == role else {} for role in (PREFIX, DENOISE))
     prefix = _prefix(network, len(checkpoint.cameras))
     if options.fused:
@@ -81,7 +80,7 @@ def flow_graphs(
     with torch.no_grad():
         made = dict(zip(CACHE, module(*(seen | first).values()), strict=True))
     step = module_of(network.weights, _velocity(network))
-    times = torch.ones(TRACED_ROWS)
+    times = torch.ones(1)
     yield Graph(DENOISE, DENOISE_FILE, step, {NOISY: noise, TIME: times} | made | later, (VELOCITY,))
 
 
@@ -89,11 +88,11 @@ def _seen(checkpoint: Checkpoint, size: tuple[int, int]) -> Tensors:
     """Return example pictures, masks and tokens by the names of their inputs."""
     import torch
 
-    there = torch.ones(TRACED_ROWS, dtype=torch.bool)
-    pictures = {camera.input: torch.rand(TRACED_ROWS, 3, *size) * 2 - 1 for camera in checkpoint.cameras}
+    there = torch.ones(1, dtype=torch.bool)
+    pictures = {camera.input: torch.rand(1, 3, *size) * 2 - 1 for camera in checkpoint.cameras}
     masks = {camera.mask: there & (not camera.empty) for camera in checkpoint.cameras}
     length = token_length(checkpoint)
-    tokens = torch.ones(TRACED_ROWS, length, dtype=torch.int64)
+    tokens = torch.ones(1, length, dtype=torch.int64)
     return pictures | masks | {TOKENS: tokens, TOKENS_MASK: there[:, None].repeat(1, length)}
 
 

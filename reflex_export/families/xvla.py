@@ -21,7 +21,6 @@ from reflex_export.families.blocks import (
     state_input,
     token_length,
 )
-from reflex_export.families.flow_graphs import TRACED_ROWS
 from reflex_export.families.module import module_of, replaced
 from reflex_export.families.names import (
     ACTIONS,
@@ -87,13 +86,13 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
 
     network, config = policy.model, policy.config
     height, width = picture_size(checkpoint)
-    there = torch.ones(TRACED_ROWS, dtype=torch.bool)
-    pictures = {camera.input: torch.randn(TRACED_ROWS, 3, height, width) for camera in checkpoint.cameras}
+    there = torch.ones(1, dtype=torch.bool)
+    pictures = {camera.input: torch.randn(1, 3, height, width) for camera in checkpoint.cameras}
     masks = {camera.mask: there & (not camera.empty) for camera in checkpoint.cameras}
-    tokens = {TOKENS: torch.ones(TRACED_ROWS, token_length(checkpoint), dtype=torch.int64)}
-    noise = torch.randn(TRACED_ROWS, checkpoint.horizon, network.dim_action)
-    domain = {DOMAIN: torch.zeros(TRACED_ROWS, dtype=torch.int64)}
-    state = {STATE: torch.randn(TRACED_ROWS, network.dim_proprio)} if network.dim_proprio else {}
+    tokens = {TOKENS: torch.ones(1, token_length(checkpoint), dtype=torch.int64)}
+    noise = torch.randn(1, checkpoint.horizon, network.dim_action)
+    domain = {DOMAIN: torch.zeros(1, dtype=torch.int64)}
+    state = {STATE: torch.randn(1, network.dim_proprio)} if network.dim_proprio else {}
     seen = pictures | masks | tokens
     prefix, step = _prefix(network, checkpoint, config.num_image_views), _step(network)
     if options.fused:
@@ -103,9 +102,8 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
     module = module_of(network, prefix)
     yield Graph(PREFIX, PREFIX_FILE, module, seen, FEATURES)
     with torch.no_grad():
-        # contiguous: torch.export takes strides that depend on the batch for numbers of the graph
-        made = dict(zip(FEATURES, (made.contiguous() for made in module(*seen.values())), strict=True))
-    time = {TIME: torch.ones(TRACED_ROWS)}
+        made = dict(zip(FEATURES, module(*seen.values()), strict=True))
+    time = {TIME: torch.ones(1)}
     yield Graph(
         DENOISE,
         DENOISE_FILE,
