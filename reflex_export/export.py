@@ -153,7 +153,7 @@ def _copy_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _check_target(target: Path, *, force: bool) -> None:

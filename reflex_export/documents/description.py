@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def verified(
         "type": checkpoint.family,
         "weights_sha256": weights_sha256,
         **dict(found.versions or {}),
-        "parity_max_abs": found.max_abs,
+        "parity_max_abs": found.max_abs if math.isfinite(found.max_abs) else None,
         "verified": found.verified,
     }
     batch = {"batch": {"verified": list(found.batch_sizes)}} if found.batch_sizes != (1,) else {}

@@ -20,8 +20,8 @@ def model_card(checkpoint: Checkpoint, options: ExportOptions, model_id: str, fo
     """Return README.md."""
     parts = [
         f"# {escaped(model_id)}",
-        f"An export to ONNX of a {KINDS[checkpoint.family]} policy that LeRobot trained"
-        f" ({checkpoint.weights.elements / 1e6:.1f} million numbers, {options.dtype}): `reflex serve DIR` of reflex_ros serves it.",
+        f"{KINDS[checkpoint.family]}, trained with LeRobot and exported to ONNX ({checkpoint.weights.elements / 1e6:.1f} million"
+        f" numbers, {options.dtype}): `reflex serve DIR` of reflex_ros serves it.",
         f"{verdict(found)} ([VERIFICATION.md](VERIFICATION.md)).",
         "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in _rows(checkpoint))]),
     ]

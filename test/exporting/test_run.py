@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An export appears whole and verified, beside its place where it is not, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoint_folders import AFTER, BEFORE, JOINTS, checkpoint_folder, old_layout, options
+from checkpoint_graphs import small_side
+
+from reflex_core.doctor.export_files import hashes
+from reflex_core.doctor.finding import OK
+from reflex_core.errors import ConfigurationError, EmbodimentError
+from reflex_core.files.json_fields import read_object
+from reflex_core.robot.presets import load_embodiment
+from reflex_export.export import STAGES, TorchSide, run
+from reflex_export.options import ExportOptions
+from reflex_export.result import Result, Verification
+
+
+@pytest.fixture(autouse=True)
+def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reflex_export.export.LIBRARIES", ())
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return checkpoint_folder(tmp_path / "policy")
+
+
+def exported(
+    policy: Path,
+    out: Path | None,
+    side: TorchSide | None = None,
+    lines: list[str] | None = None,
+    **given: Any,
+) -> Result:
+    said = lines if lines is not None else []
+    return run(str(policy), out, options(**given), said.append, lambda *_: None, lambda: side or small_side())
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_verified_export_is_whole(policy: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = exported(policy, tmp_path / "out", lines=lines)
+    assert (result.folder, result.verification.verified) == (tmp_path / "out", True)
+    assert left(tmp_path) == ["out", "policy"]
+    assert set(left(result.folder)) == {
+        "README.md", "VERIFICATION.md", "embodiment.json", "policy.onnx", BEFORE, AFTER, "reflex_config.json",
+        "policy_preprocessor_step_3_normalizer_processor.safetensors",
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors",
+    }  # fmt: skip
+    assert hashes(result.folder).level == OK
+    staged = [line.split(":")[0] for line in lines if not line.startswith("note")]
+    assert staged == [f"{number}/{len(STAGES)} {name}" for number, name in enumerate(STAGES, 1)]
+    assert any("the units of its states and actions are not known" in line for line in lines)
+
+
+def test_words_come_with_their_tokenizer(tmp_path: Path) -> None:
+    result = exported(checkpoint_folder(tmp_path / "policy", "smolvla"), tmp_path / "out")
+    assert {"tokenizer.json", "tokenizer_config.json"} <= set(left(result.folder))
+
+
+def test_one_that_differs_is_put_beside_its_place_and_never_called_verified(
+    policy: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):  # a second one takes the place of the first
+        result = exported(policy, tmp_path / "out", small_side(2e-4))
+        assert result.folder == tmp_path / "out.not-verified"
+        assert left(tmp_path) == ["out.not-verified", "policy"]
+    for name in ("VERIFICATION.md", "README.md"):
+        text = (result.folder / name).read_text()
+        assert "NOT VERIFIED: 0.0002" in text
+        assert "verified:" not in text
+    assert read_object(result.folder / "reflex_config.json")["source"]["verified"] is False
+
+
+@pytest.mark.parametrize("largest", [float("nan"), float("inf")])
+def test_a_difference_that_is_no_number_is_not_verified(policy: Path, tmp_path: Path, largest: float) -> None:
+    assert not exported(policy, tmp_path / "out", small_side(largest)).verification.verified
+
+
+def test_what_was_not_compared_is_not_verified() -> None:
+    assert not Verification((), (), (), 1e-4).verified
+    assert not Verification(("one",), (), (), 1e-4).verified
+
+
+def test_half_precision_is_compared_with_its_own_tolerance(policy: Path, tmp_path: Path) -> None:
+    assert exported(policy, tmp_path / "out", small_side(5e-3), dtype="fp16").verification.verified
+    strict = exported(policy, tmp_path / "strict", small_side(5e-3), dtype="fp16", tolerance=1e-3)
+    assert not strict.verification.verified
+
+
+class Stopped(BaseException):
+    """Like KeyboardInterrupt, which would end the tests."""
+
+
+@pytest.mark.parametrize("stage", ["load", "describe", "answers", "write", "compare"])
+@pytest.mark.parametrize("error", [Stopped, ConfigurationError, OSError])
+def test_an_interruption_or_an_error_leaves_nothing(
+    policy: Path, tmp_path: Path, stage: str, error: type[BaseException]
+) -> None:
+    def stop(*_: object) -> None:
+        raise error("no")
+
+    with pytest.raises(error):
+        exported(policy, tmp_path / "out", small_side(**{stage: stop}))
+    assert left(tmp_path) == ["policy"]
+
+
+def test_a_refusal_leaves_nothing_and_asks_for_no_torch(policy: Path, tmp_path: Path) -> None:
+    (policy / AFTER).unlink()
+
+    def torch_side() -> TorchSide:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="missing"):
+        run(str(policy), tmp_path / "out", options(), lambda _: None, lambda *_: None, torch_side)
+    assert left(tmp_path) == ["policy"]
+
+
+def test_without_a_name_it_is_written_here_under_the_policys(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert exported(policy, None).folder == tmp_path / "here" / "policy_export"
+    with pytest.raises(
+        ConfigurationError, match="is there already: name another folder, or replace it with --force"
+    ):
+        exported(policy, None)
+    assert left(tmp_path / "here") == ["policy_export"]
+
+
+def test_an_export_is_replaced_only_if_that_is_asked_for(policy: Path, tmp_path: Path) -> None:
+    out = exported(policy, tmp_path / "out").folder
+    (out / "mine.txt").write_text("old")
+    with pytest.raises(ConfigurationError, match="--force"):
+        exported(policy, out)
+    assert (out / "mine.txt").exists()
+    exported(policy, out, force=True)
+    assert not (out / "mine.txt").exists()
+    assert left(tmp_path) == ["out", "policy"]
+
+
+def test_one_that_fails_leaves_the_export_that_it_was_to_replace(policy: Path, tmp_path: Path) -> None:
+    out = exported(policy, tmp_path / "out").folder
+    exported(policy, out, small_side(1.0), force=True)
+    assert read_object(out / "reflex_config.json")["source"]["verified"] is True
+    assert left(tmp_path) == ["out", "out.not-verified", "policy"]
+
+
+IN_THE_WAY = {
+    "file": "is there already and no folder",
+    "notes": "is there already, and is no export that --force could replace",
+    "link": "is there already and no folder",
+    "nowhere/out": "there is no such folder to write the export into: make it first",
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_nothing_else_is_ever_replaced(name: str, policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.tex").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "notes")
+    with pytest.raises(ConfigurationError, match=IN_THE_WAY[name]):
+        exported(policy, tmp_path / name, force=True)
+    assert (tmp_path / "notes" / "thesis.tex").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert exported(policy, tmp_path / "out").folder == tmp_path / "out"
+
+
+def test_missing_libraries_are_named_with_how_to_install_them(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflex_export.export.LIBRARIES", ("json", "no_such_torch"))
+    with pytest.raises(
+        ConfigurationError, match=r"^no_such_torch: not installed: pip install 'reflex_ros\[export\]'"
+    ):
+        exported(policy, tmp_path / "out")
+
+
+def test_a_checkpoint_of_0_3_is_exported_from_its_converted_folder(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def load(checkpoint: Any) -> object:
+        seen.append(sorted(checkpoint.weights.tensors))
+        assert checkpoint.weights.path.parent == checkpoint.folder
+        assert not checkpoint.weights.path.is_symlink()
+        return object()
+
+    result = exported(old_layout(tmp_path / "policy"), tmp_path / "out", small_side(load=load))
+    assert seen == [["model.action_out.weight", "model.text_model.embed_tokens.weight"]]
+    assert {BEFORE, AFTER} <= set(left(result.folder))
+    assert left(tmp_path) == ["out", "policy"]
+
+
+def test_the_skeleton_asks_for_what_the_checkpoint_does_not_know(policy: Path, tmp_path: Path) -> None:
+    folder = exported(policy, tmp_path / "out").folder
+    with pytest.raises(
+        EmbodimentError, match=r"asks for values that the exporter could not know.*action_space.ranges\[0\]"
+    ) as caught:
+        load_embodiment(folder / "embodiment.json")
+    assert caught.value.slug == "embodiment-unfilled"
+    document = read_object(folder / "embodiment.json")
+    assert document["joint_names"] == list(JOINTS)
+    assert document["cameras"][0] == {
+        "name": "top",
+        "resolution": [640, 480],
+        "fps": 30.0,
+        "color_space": "rgb8",
+    }
+    assert document["control"] == {"frequency_hz": 30.0, "chunk_size": 50, "rtc_execution_horizon": 40}
+    assert document["gripper"] == {"component_idx": 5}
+    # what was seen in training is a hint, and nothing that limits
+    assert "shoulder_pan -1.836 to 1.765 in the policy's units" in document["notes"]
+    assert not [pair for pair in document["action_space"]["ranges"] if not str(pair).startswith("FILL IN")]
+
+
+def test_a_skeleton_that_is_filled_in_is_an_embodiment(policy: Path, tmp_path: Path) -> None:
+    folder = exported(policy, tmp_path / "out").folder
+    document = read_object(folder / "embodiment.json")
+    document["action_space"]["ranges"] = [[-2.0, 2.0]] * 6
+    document["velocity_max"] = [1.0] * 5 + [None]
+    document["constraints"] |= {"max_ee_velocity": 0.5, "max_gripper_velocity": 1.0}
+    (folder / "embodiment.json").write_text(json.dumps(document))
+    robot = load_embodiment(folder / "embodiment.json")
+    assert (robot.joint_names, robot.frequency_hz, robot.execution_horizon) == (JOINTS, 30.0, 40)
+    np.testing.assert_array_equal(robot.action_max, np.full(6, 2.0))
+    assert hashes(folder).level == OK  # filling it in is no damage
+
+
+def test_a_skeleton_asks_for_the_rate_too_where_nothing_says_it(policy: Path, tmp_path: Path) -> None:
+    result = run(str(policy), tmp_path / "out", ExportOptions(), lambda _: None, lambda *_: None, small_side)
+    document = read_object(result.folder / "embodiment.json")
+    assert "joint_names" not in document
+    assert document["control"]["frequency_hz"].startswith("FILL IN")
+    assert document["cameras"][0]["fps"].startswith("FILL IN")
+
+
+def test_degrees_are_hinted_at_in_rad_too(policy: Path, tmp_path: Path) -> None:
+    folder = exported(policy, tmp_path / "out", units=("degrees",)).folder
+    notes = read_object(folder / "embodiment.json")["notes"]
+    assert "shoulder_pan -1.836 to 1.765 degrees (-0.032 to 0.031 rad)" in notes
+    assert "gripper -0.02184 to 0.9338 percent." in notes
+
+
+def test_the_pages_say_what_was_compared(policy: Path, tmp_path: Path) -> None:
+    folder = exported(policy, tmp_path / "out").folder
+    page, card = (folder / "VERIFICATION.md").read_text(), (folder / "README.md").read_text()
+    assert "| gripper | 1.00e-06 | 5.00e-07 | 1.000000000 | rad |" in page
+    assert "- random, 640x480" in page
+    assert "black ones change the answers by 0.5 or more" in page
+    assert "lerobot 0.6.1" in page
+    assert "ACT, trained with LeRobot and exported to ONNX" in card
+    assert "| actions | 6: shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll, gripper |" in card
+    assert "## Still to be said" in card
+
+
+def test_pictures_that_hardly_matter_are_said_to(policy: Path, tmp_path: Path) -> None:
+    side = small_side()
+
+    def compare(*arguments: Any) -> Verification:
+        found = side.compare(*arguments)
+        return Verification(
+            found.observations, found.stages, found.joints, found.tolerance, (1, 2, 4), 1e-3, {}, ("Odd.",)
+        )
+
+    page = (
+        exported(policy, tmp_path / "out", small_side(compare=compare)).folder / "VERIFICATION.md"
+    ).read_text()
+    assert "the pictures hardly matter, so this comparison would not have shown a fault in them" in page
+    assert "with 1, 2, 4 observations at a time, each row equals its single run" in page
+    assert "- Odd." in page
+    assert read_object(tmp_path / "out" / "reflex_config.json")["batch"] == {"verified": [1, 2, 4]}
