@@ -61,6 +61,38 @@ def test_a_flow_policy_is_served_as_described(family: str, fused: bool, tmp_path
     assert np.isfinite(chunk.normalised).all()
 
 
+def test_an_act_is_served_as_described(tmp_path: Path) -> None:
+    policy = served(checkpoint_folder(tmp_path / "policy", "act"))
+    contract = policy.contract
+    assert [(slot.camera, slot.height, slot.width) for slot in contract.images] == [
+        ("top", 480, 640), ("wrist", 480, 640)
+    ]  # fmt: skip
+    assert (contract.horizon, contract.action_dim, contract.action_names) == (50, 6, JOINTS)
+    # each camera by statistics of its own, which the pipeline's state file holds
+    assert [float(slot.scale[0] * 255) for slot in contract.images] == pytest.approx([1 / 0.2, 1 / 0.15])
+    assert np.isfinite(policy.predict(policy.canary(), 0).normalised).all()
+
+
+def test_a_diffusion_policy_is_served_as_described(tmp_path: Path) -> None:
+    policy = served(checkpoint_folder(tmp_path / "policy", "diffusion"))
+    contract = policy.contract
+    assert (contract.observation_steps, contract.action_dim) == (2, 6)
+    assert contract.language is None
+    assert np.isfinite(policy.predict(policy.canary(), 0).normalised).all()
+
+
+def test_an_xvla_is_served_as_described(tmp_path: Path) -> None:
+    policy = served(checkpoint_folder(tmp_path / "policy", "xvla"))
+    contract = policy.contract
+    assert (contract.horizon, contract.width, contract.action_dim) == (32, 20, 6)
+    assert contract.language is not None
+    assert contract.language.mask is None
+    np.testing.assert_allclose(
+        contract.images[0].bars, np.zeros(3), atol=1e-6
+    )  # the mean's colour, normalised
+    assert np.isfinite(policy.predict(policy.canary(), 0).normalised).all()
+
+
 PLACES = {
     "smolvla": "letterbox_top_left",
     "pi0": "letterbox",

@@ -16,7 +16,7 @@ from reflex_export.families.table import family
 from reflex_export.options import ExportOptions
 from reflex_export.result import Difference, Verification
 
-DIFFUSION_ROWS = [[90, 1.0, 0.0, 0.0, 0.5, 0.0, 0.0], [0, 1.0, -0.1, 1.0, 0.0, 0.0, 0.0]]
+DIFFUSION_ROWS = [[90, 1.0, -0.5, 0.5, 0.5, 0.0, 0.0], [0, 1.0, -0.1, 1.0, 0.0, 0.0, 0.0]]
 COLUMNS = [
     "time", "x0_from_x", "x0_from_network", "next_from_x0", "next_from_x", "next_from_network", "next_from_noise"
 ]  # fmt: skip
@@ -75,8 +75,10 @@ def _seen(graph: Graph, checkpoint: Checkpoint, description: Mapping[str, Any]) 
     if "language" in description:
         length = description["language"]["length"]
         tokens = graph.to(graph.input("lang_tokens", INT64, [1, length]), FLOAT)
-        mask = graph.to(graph.input("lang_masks", BOOL, [1, length]), FLOAT)
-        parts.append(_one(graph, graph.op("Mul", graph.op("Div", tokens, graph.constant(500.0)), mask)))
+        words = graph.op("Div", tokens, graph.constant(500.0))
+        if description["language"]["mask"]:
+            words = graph.op("Mul", words, graph.to(graph.input("lang_masks", BOOL, [1, length]), FLOAT))
+        parts.append(_one(graph, words))
     if "input" in description.get("state", {}):
         parts.append(_one(graph, graph.input("state", FLOAT, [1, *history, description["state"]["width"]])))
     for name in description.get("constants", {}):
