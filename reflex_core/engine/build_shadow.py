@@ -46,7 +46,7 @@ def build_shadow(
     found = load(replace(settings, export_dir=choice.shadow, auto_calibrate=False), metrics)
     policy = found.policy
 
-    def tell(divergence: Divergence) -> None:
+    def log_divergence(divergence: Divergence) -> None:
         for name, rms in zip(divergence.names, divergence.rms.tolist(), strict=True):
             metrics.shadow_divergence.labels(name).observe(rms)
         metrics.shadow_compared.inc()
@@ -55,7 +55,7 @@ def build_shadow(
 
     guided = ShadowGuidance(policy, steps_of(found.settings, policy, around.live))
     shadow = Shadow(
-        alone(policy, SHADOW, guided.sampling), policy.export.model_id, [tell],
+        alone(policy, SHADOW, guided.sampling), policy.export.model_id, [log_divergence],
         on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
     )  # fmt: skip
     opened.callback(shadow.close)
@@ -88,7 +88,7 @@ class ShadowGuidance:
         self._guidance, self._steps = RecordedGuidance(policy), steps
         self._names = policy.binding.action_names
         self._lock = threading.Lock()
-        self._asked: Lru[Key, Served] = Lru(ANSWERS_KEPT)
+        self._answers: Lru[Key, Served] = Lru(ANSWERS_KEPT)
 
     def answered(self, request: Request, served: Served) -> None:
         """Keep the answer, for its own comparison and because it may guide the next one."""
@@ -97,13 +97,13 @@ class ShadowGuidance:
         key = (request.episode_id, request.request_id)
         with self._lock:
             self._guidance.keep(key, served.raw_actions, served.chunk.actions, request.observation.state)
-            self._asked.put(key, served)
+            self._answers.put(key, served)
 
     def sampling(self, request: Request) -> Sampling:
         """Return how the shadow samples its chunk for a request that was answered before."""
         sampling, key = self._steps(request), (request.episode_id or "", request.request_id)
         with self._lock:
-            served = self._asked.pop(key)
+            served = self._answers.pop(key)
         if served is None or not served.rtc.previous:
             return sampling
         # not under the lock: this thread has low priority, and an answer must not wait for it

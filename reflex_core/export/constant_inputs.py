@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reflex_core.export.tensor import TensorInfo
 from reflex_core.files.json_fields import JsonFields, is_number, leaves
 
-MOST_NUMBERS = 1 << 20  # of one input: more is no constant that anybody writes
+MOST_NUMBERS = 1 << 20  # of one input: a constant that was written on purpose is smaller
 
 Constants = Mapping[str, NDArray[Any]]
 

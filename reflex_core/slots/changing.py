@@ -109,7 +109,7 @@ class Operating:
             if not self._before:
                 raise SwapError("nothing to roll back: the split is what the server was started with")
             swap = self._apply(ROLLBACK, self._before.pop(), running=True, reason=reason, by=by)
-        self._tell(swap)
+        self._notify(swap)
         return swap
 
     def _change(
@@ -121,7 +121,7 @@ class Operating:
             if split != self._split:  # else only episodes under way move, and there is nothing to go back to
                 self._before.append(self._split)
             swap = self._apply(kind, split, running=running, reason=reason, by=by, gains=gains)
-        self._tell(swap)
+        self._notify(swap)
         return swap
 
     def _apply(self, kind: str, split: int, *, running: bool, reason: str, by: str, gains: str = "") -> Swap:
@@ -133,7 +133,7 @@ class Operating:
         self._history.append(swap)
         return swap
 
-    def _tell(self, swap: Swap) -> None:
+    def _notify(self, swap: Swap) -> None:
         log.warning(
             "%s: share of slot a of new episodes changed from %d %% to %d %%%s%s", swap.kind, swap.from_split, swap.to_split,
             ", running episodes move too" if swap.running else "", f": {swap.reason}" if swap.reason else "",

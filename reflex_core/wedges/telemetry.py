@@ -112,7 +112,7 @@ class Telemetry:
             self._warn_of_cut(request, served)
         with self._lock:
             self._window_ms.add(latency_ms)
-        self._tell(request, served)
+        self._notify(request, served)
         return served
 
     def _count(self, request: Request, outcome: str) -> None:
@@ -129,7 +129,7 @@ class Telemetry:
             text = "the instruction is %d tokens too long and was cut for the policy"
             self._log(logging.WARNING, "cut", text, served.inference.tokens_cut)
 
-    def _tell(self, request: Request, served: Served) -> None:
+    def _notify(self, request: Request, served: Served) -> None:
         for listener in (*self._own, *self._listeners):
             try:
                 listener(request, served)

@@ -70,15 +70,15 @@ def reindex(directory: Path) -> Reindexed:
     except BagError:
         raise
     except Exception as error:  # rosbags meets damage with whatever its parsers happen to raise
-        said = error if isinstance(error, OSError | sqlite3.Error) else f"{type(error).__name__}: {error}"
-        raise BagError(f"{directory}: {_one_line(said)}") from error
+        message = error if isinstance(error, OSError | sqlite3.Error) else f"{type(error).__name__}: {error}"
+        raise BagError(f"{directory}: {_one_line(message)}") from error
     names = {part.name for part in parts}
     empty = tuple(path.name for path in paths if path.name not in names)
     return Reindexed(len(parts), sum(part.messages for part in parts), repaired, empty)
 
 
-def _one_line(said: object) -> str:
-    return " ".join(str(said).split())[:MESSAGE_LENGTH]
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:MESSAGE_LENGTH]
 
 
 def _is_part(path: Path) -> bool:

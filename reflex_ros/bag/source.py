@@ -32,8 +32,8 @@ Document = dict[str, Any]
 
 def _unreadable(path: Path, error: Exception) -> TraceError:
     """Return the error in one sentence. rosbags' parsers raise arbitrary exceptions on damaged files."""
-    said = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
-    return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(said).split())[:MESSAGE_LENGTH]}")
+    message = error if isinstance(error, ReaderError | OSError) else f"{type(error).__name__}: {error}"
+    return TraceError(f"{path}: cannot be read as a bag: {' '.join(str(message).split())[:MESSAGE_LENGTH]}")
 
 
 class BagSource:

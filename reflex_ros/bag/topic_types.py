@@ -68,14 +68,14 @@ def offered_qos(node: Node) -> OfferedQos:
     Where the only publisher has gone, as after `ros2 topic pub --once`, this node's requested QoS is taken.
     """
 
-    def ask(topic: str) -> list[Qos]:
+    def offered(topic: str) -> list[Qos]:
         found = node.get_publishers_info_by_topic(topic)
         found = found or [
             e for e in node.get_subscriptions_info_by_topic(topic) if e.node_name == node.get_name()
         ]
         return [qos(endpoint.qos_profile) for endpoint in found]
 
-    return ask
+    return offered
 
 
 def qos(profile: QoSProfile) -> Qos:

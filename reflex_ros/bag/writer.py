@@ -54,7 +54,7 @@ class BagRecorder:
     """Everything that calls it only enqueues. `problem` says why nothing can be written, empty while all is well.
 
     Writes `<directory>/<YYYYMMDD-HHMMSS>-<model hash>/`, UTC, from the first message on. trace_topic: where the trace
-    record of every request goes, inside the bag only. offered: asks what the publishers of a topic offer. Raises
+    record of every request goes, inside the bag only. offered: reads what the publishers of a topic offer. Raises
     ConfigurationError when the directory cannot be made.
     """
 

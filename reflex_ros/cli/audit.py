@@ -72,11 +72,11 @@ def _verify(files: list[Path], head: str | None) -> int:
     if verdict.finding is not None:
         print(verdict.finding)
         return 1
-    print(_said(verdict))
+    print(_summary(verdict))
     return 0 if head is not None else UNPROVEN
 
 
-def _said(verdict: Verdict) -> str:
+def _summary(verdict: Verdict) -> str:
     parts = [f"whole: {verdict.records} records in {verdict.files} files", f"head {verdict.head}"]
     if verdict.anchor != START:
         parts.append(f"begins at record {verdict.first_seq}, trusted anchor {verdict.anchor}")

@@ -119,7 +119,7 @@ def _notes(found: Measured) -> list[str]:
             )
     if found.moved and not found.still:
         notes.append(
-            "no two pictures of one unchanged scene: nobody knows whether the camera's noise is below it"
+            "no two images of one unchanged scene: whether the camera's noise is below it is unknown"
         )
     if not found.moved:
         notes.append("without --moved the cache saves only while nothing in the picture moves at all")

@@ -52,16 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"reflex doctor: {error}", file=sys.stderr)
         return 2
     try:
-        asked: Given | SettingError = given(options, ros_args, config)
+        requested: Given | SettingError = given(options, ros_args, config)
     except SettingError as error:
-        asked = error
-    if only_calibration and isinstance(asked, Given):
-        return show_calibration(asked.settings.calibration_cache, as_json)
+        requested = error
+    if only_calibration and isinstance(requested, Given):
+        return show_calibration(requested.settings.calibration_cache, as_json)
     if only_calibration:
-        print(f"reflex doctor: {asked}", file=sys.stderr)
+        print(f"reflex doctor: {requested}", file=sys.stderr)
         return 1
     with _own_output() if as_json else nullcontext():
-        found = examined(asked, no_ros)
+        found = examined(requested, no_ros)
     print(document(found) if as_json else "", end="\n" if as_json else "")
     if not as_json:
         show(found)
@@ -132,11 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def examined(asked: Given | SettingError, no_ros: bool) -> list[Finding]:
-    """Return the findings of every check; a bar shows the running one. asked: the settings, or why there are none."""
+def examined(requested: Given | SettingError, no_ros: bool) -> list[Finding]:
+    """Return the findings of every check; a bar shows the running one. requested: the settings, or why there are none."""
     found, bar = list[Finding](), Bar()
     bar.draw(0.0, "checking this machine")
-    for finding in checks(asked, no_ros):
+    for finding in checks(requested, no_ros):
         found.append(finding)
         bar.draw(min(len(found) / ROUGHLY, 0.99), f"{finding.name}: {finding.level}")
     bar.clear()
@@ -144,7 +144,7 @@ def examined(asked: Given | SettingError, no_ros: bool) -> list[Finding]:
 
 
 def checks(
-    asked: Given | SettingError,
+    requested: Given | SettingError,
     no_ros: bool,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Finding]:
@@ -155,15 +155,15 @@ def checks(
     yield system.shared_memory()
     yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
     if not no_ros:
-        yield from ros(environment, asked.ros_args if isinstance(asked, Given) else ())
-    if isinstance(asked, SettingError):
-        yield Finding("settings", FAIL, str(asked), UNREADABLE)
+        yield from ros(environment, requested.ros_args if isinstance(requested, Given) else ())
+    if isinstance(requested, SettingError):
+        yield Finding("settings", FAIL, str(requested), UNREADABLE)
         return
     if libraries.level == FAIL:
         return
-    settings = asked.settings
+    settings = requested.settings
     over_ros = not no_ros and importlib.util.find_spec("rclpy") is not None
-    yield sound(asked, over_ros)
+    yield sound(requested, over_ros)
     for flag, directory in written_to(settings).items():
         yield system.disk(flag, Path(directory))
     if settings.http:
@@ -175,17 +175,17 @@ def checks(
     yield from served(settings, drives=over_ros)
 
 
-def sound(asked: Given, over_ros: bool) -> Finding:
+def sound(requested: Given, over_ros: bool) -> Finding:
     """Report what `reflex serve` would refuse before it loads anything, but for what other checks examine closely."""
     from reflex_core.settings.validation import problems
     from reflex_ros.preflight import CHECKS, require_interface
 
     every = CHECKS | {"interface": lambda settings: require_interface(settings, over_ros)}
-    wrong = [str(error) for name, error in problems(asked.settings, every) if name not in SEEN_CLOSELY]
+    wrong = [str(error) for name, error in problems(requested.settings, every) if name not in SEEN_CLOSELY]
     if wrong:
         return Finding("settings", FAIL, "; ".join(wrong), "correct what the sentence names")
-    names = ", ".join(sorted(asked.written)) or "none, so the defaults hold"
-    return Finding("settings", OK, f"given to {asked.node}: {names}")
+    names = ", ".join(sorted(requested.written)) or "none, so the defaults hold"
+    return Finding("settings", OK, f"given to {requested.node}: {names}")
 
 
 def written_to(settings: Settings) -> dict[str, str]:
@@ -210,7 +210,7 @@ def http(settings: Settings) -> Iterator[Finding]:
             "api key", FAIL, str(error), f"set {VARIABLE}, or --api-key-file to a file that holds the key"
         )
         return
-    message = "asked for" if key else "none" if not settings.insecure else "none, as --insecure says"
+    message = "required" if key else "none" if not settings.insecure else "none, as --insecure says"
     yield Finding("api key", OK, message)
 
 

@@ -66,8 +66,8 @@ def show(found: Sequence[Judgement]) -> None:
 
 def _lines(one: Judgement) -> list[str]:
     """Return the file with its judgement, the remedy, and a line per note; untrusted text in them is escaped."""
-    said = one.said if one.said.startswith(one.path) else f"{one.path}: {one.said}"
-    lines = [said, *([f"-> {one.do}"] if one.do else []), *(f"   {note}" for note in one.notes)]
+    message = one.said if one.said.startswith(one.path) else f"{one.path}: {one.said}"
+    lines = [message, *([f"-> {one.do}"] if one.do else []), *(f"   {note}" for note in one.notes)]
     return [escaped(line, MOST_CHARACTERS) for line in lines]
 
 

@@ -137,7 +137,7 @@ def _wait(player: Player, patience_s: float) -> None:
         )
     unheard = player.wait(patience_s)
     if unheard:
-        _warn([f"nobody listens to {', '.join(unheard)}"])
+        _warn([f"no node subscribes to {', '.join(unheard)}"])
 
 
 def _play(player: Player, recording: Recording) -> None:

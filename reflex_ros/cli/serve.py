@@ -123,7 +123,7 @@ def serve_http(settings: Settings) -> int:
         try:
             watched(engine.load, log.info)
             watched(engine.warm_up, log.info)
-            startup_banner.show(engine, sidecar, _say)
+            startup_banner.show(engine, sidecar, _print_line)
         except Exception as error:
             failures.append(error)
             stop.request()
@@ -133,7 +133,7 @@ def serve_http(settings: Settings) -> int:
             sidecar.start()
         except ReflexError as error:
             return _refuse(error, 1)
-        _say(f"listening on {sidecar.url}")
+        _print_line(f"listening on {sidecar.url}")
         # in a thread of its own: a signal must end the process while onnxruntime is still loading
         loader = threading.Thread(target=prepare, name="reflex-load", daemon=True)
         loader.start()
@@ -153,7 +153,7 @@ def serve_http(settings: Settings) -> int:
     return _refuse(failure if isinstance(failure, ReflexError) else ReflexError(str(failure)), 1)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     """Print a line; a closed output is no error (`reflex serve | head -1`)."""
     try:
         print(line, flush=True)

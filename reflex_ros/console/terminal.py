@@ -43,14 +43,14 @@ class Bar:
         if self._on:
             self._redraw(fraction, done)
         elif self._plain is not None:
-            self._say(self._plain, fraction, done)
+            self._log_progress(self._plain, fraction, done)
 
     def _words(self, done: int | str) -> str:
         if isinstance(done, str):
             return done
         return f"{done} {self._unit}  {done / max(time.monotonic() - self._began_s, 1e-3):.0f}/s"
 
-    def _say(self, plain: Callable[[str], None], fraction: float, done: int | str) -> None:
+    def _log_progress(self, plain: Callable[[str], None], fraction: float, done: int | str) -> None:
         task = done.split(":", 1)[0] if isinstance(done, str) else self._unit
         tenth = int(fraction * 10 + 1e-9)
         if task == self._task and tenth == self._tenth:
@@ -68,7 +68,7 @@ class Bar:
         self._task = done if isinstance(done, str) else self._unit
         full = round(min(max(fraction, 0.0), 1.0) * BAR_WIDTH)
         bar = "#" * full + "." * (BAR_WIDTH - full)
-        # the cursor goes back to the start: a log line of somebody else then overwrites the bar instead of following it
+        # the cursor goes back to the start: another log line then overwrites the bar instead of following it
         self._stream.write(f"\r\x1b[K[{bar}] {fraction:4.0%}  {self._words(done)}\r")
         self._stream.flush()
 

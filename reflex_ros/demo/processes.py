@@ -139,7 +139,7 @@ def free_port(wanted: int) -> int:
 
 
 def wait_until_ready(
-    port: int, children: Sequence[Child], timeout_s: float, say: Callable[[str], None]
+    port: int, children: Sequence[Child], timeout_s: float, report: Callable[[str], None]
 ) -> list[str]:
     """Wait for 200 from /health, reporting each state on the way. Return the states in their order."""
     states: list[str] = []
@@ -149,7 +149,7 @@ def wait_until_ready(
         status, state = health(port)
         if state and state not in states:
             states.append(state)
-            say(f"/health {status} {state}")
+            report(f"/health {status} {state}")
         if status == http.client.OK:
             return states
         if time.monotonic() > deadline_s:

@@ -131,14 +131,14 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     print(f"topics  ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only")
     started_s = time.monotonic()
 
-    def say(state: str) -> None:
+    def show_state(state: str) -> None:
         print(f"{time.monotonic() - started_s:5.1f} s {state}", flush=True)
 
-    wait_until_ready(port, children, READY_TIMEOUT_S, say)
+    wait_until_ready(port, children, READY_TIMEOUT_S, show_state)
     with Participant("demo", partial(check_alive, children)) as participant:
         watch = Watch(participant)
         watch.connect(arguments.seed)
-        say("first chunk followed")
+        show_state("first chunk followed")
         takes = _episodes(arguments, participant, watch)
         episodes = [take.episode for take in takes]
         summary = _summary(episodes, watch)

@@ -34,9 +34,9 @@ def other_servers(ros_args: Sequence[str] = (), look_s: float = LOOK_S) -> Findi
         node = Node(ASKING, context=context, start_parameter_services=False, enable_rosout=False)
     except Exception as error:  # rcl raises whatever the middleware gives
         rclpy.try_shutdown(context=context)
-        said = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        message = (str(error).splitlines() or [type(error).__name__])[0][:300]
         return Finding(
-            CHECK, FAIL, f"other servers could not be checked: {said}", "look at what follows --ros-args"
+            CHECK, FAIL, f"other servers could not be checked: {message}", "look at what follows --ros-args"
         )
     try:
         return _looked(node, look_s)
@@ -70,9 +70,9 @@ def _found(node: Node, name: str, topics: set[str]) -> list[str]:
     here = node.get_namespace()
     names = node.get_node_names_and_namespaces()
     own = (node.get_name(), here) == (name, here)
-    said = [f"a node {full_name(name, here)} runs"] if names.count((name, here)) > own else []
+    found = [f"a node {full_name(name, here)} runs"] if names.count((name, here)) > own else []
     for topic in sorted(topics):
         makers = sorted(set(publishers(node, topic)))
         if makers:
-            said.append(f"{', '.join(makers)} publishes on {topic}")
-    return said
+            found.append(f"{', '.join(makers)} publishes on {topic}")
+    return found

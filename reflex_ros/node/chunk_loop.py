@@ -231,7 +231,7 @@ class ChunkLoop:
         except BaseException as error:  # extensions written in Rust panic with what is no Exception
             try:
                 text = "the chunk loop failed on a step; the robot holds"
-                self.progress.said(logging.ERROR, "step", text, error=error)
+                self.progress.limited_log(logging.ERROR, "step", text, error=error)
                 self._failed("internal-error", f"{type(error).__name__}: see the log")
             except BaseException:
                 log.exception("the chunk loop could not hold the robot after a failed step")

@@ -181,7 +181,7 @@ def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) ->
         "errors": loop.progress.errors,
         "deadline ms": settings.deadline_ms or "none",
         "deadline misses": deadline.misses,
-        "stand-ins": loop.progress.fallbacks,
+        "fallbacks": loop.progress.fallbacks,
         "objective": settings.slo or "none",
         **measured,
     }

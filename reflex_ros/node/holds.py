@@ -16,7 +16,7 @@ from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
 
-ASKED_FOR = ("stopped", "deactivated")  # by a person
+REQUESTED = ("stopped", "deactivated")  # by a person
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +65,21 @@ class Holds:
         if served is None:
             self._progress.holds += 1
             self._metrics.holds.labels(reason).inc()
-            if reason in ASKED_FOR:
+            if reason in REQUESTED:
                 log.warning("holding: %s", reason)
             else:  # it may come several times a second
-                self._progress.said(logging.WARNING, f"hold {reason}", "holding: %s", reason)
+                self._progress.limited_log(logging.WARNING, f"hold {reason}", "holding: %s", reason)
         return ExecutingChunk(now_ns, dt_s, len(held.rows))
 
     def _refuse(self, reason: str) -> None:
         fault = self._buffer.fault()
         why = f": {fault.text}" if fault is not None else ""
-        said = (
+        message = (
             f"nothing was published for '{reason}': no fresh and plausible position is measured, and no command is"
             f" known to be followed{why}"
         )
         # it is tried again twenty times a second, and the sentence changes with every reading
-        self._progress.said(logging.ERROR, f"unheld {reason}", "%s", said)
+        self._progress.limited_log(logging.ERROR, f"unheld {reason}", "%s", message)
         self._progress.unheld += 1
-        self._progress.unheld_text = said
+        self._progress.unheld_text = message
         self._metrics.unheld.labels(reason).inc()

@@ -6,9 +6,7 @@ from __future__ import annotations
 from reflex_core.concurrency.lru import Lru
 
 KEPT = 256  # messages that are remembered
-SETTLE_NS = (
-    5_000_000_000  # so long after a message what a latched publisher had said before it may still come in
-)
+SETTLE_NS = 5_000_000_000  # so long after a message what a latched publisher had published before it may still come in
 
 
 class Deduplicator:

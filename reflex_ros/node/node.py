@@ -122,12 +122,12 @@ class ReflexNode:
         """Return the robot's clock in ns: ROS time, simulated with use_sim_time."""
         return int(self.node.get_clock().now().nanoseconds)
 
-    def _say(self, line: str) -> None:
+    def _log_line(self, line: str) -> None:
         self.node.get_logger().info(line)
 
     async def _configure(self) -> None:
         self.settings = parameters.read(self.node)
-        await self.node.off_executor(lambda: watched(lambda: self.engine.load(self.settings), self._say))
+        await self.node.off_executor(lambda: watched(lambda: self.engine.load(self.settings), self._log_line))
         loaded = self.engine.loaded
         assert loaded is not None
         if why := why_undrivable(loaded, self.settings):
@@ -145,13 +145,13 @@ class ReflexNode:
             raise
         self.engine.undrivable = why
         self.node.get_logger().warning(f"the node stays inactive, HTTP requests are answered: {why}")
-        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._log_line))
         self._show_banner()
 
     async def _activate(self) -> None:
         if self.engine.undrivable:
             raise ConfigurationError(self.engine.undrivable)
-        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._say))
+        await self.node.off_executor(lambda: watched(self.engine.warm_up, self._log_line))
         loaded, buffer, outputs = self.engine.loaded, self._buffer, self._outputs
         assert loaded is not None
         assert buffer is not None
@@ -197,7 +197,7 @@ class ReflexNode:
         """Show the startup banner, once."""
         if not self._banner_shown:
             self._banner_shown = True
-            startup_banner.show_for_node(self.engine, self.sidecar, self._say, self.node)
+            startup_banner.show_for_node(self.engine, self.sidecar, self._log_line, self.node)
 
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
         """Hold and stop when another policy commands this robot too; both nodes detect it."""

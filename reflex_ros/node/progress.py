@@ -44,7 +44,7 @@ class Progress:
     slot: str = ""
     unheld: int = 0
     unheld_text: str = ""
-    said: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
+    limited_log: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
     conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
 
     def note(self, problem: str, text: str) -> None:

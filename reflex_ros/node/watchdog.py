@@ -13,7 +13,7 @@ from reflex_ros.node.chunk_loop import GONE, LATE
 PERIOD_S = 0.05
 TEXTS = {
     LATE: "the chunk loop is late: nothing came after the running chunk, so that the watchdog held the robot",
-    GONE: "the chunk loop has ended without being asked to, and the watchdog held the robot: restart the node",
+    GONE: "the chunk loop has ended unexpectedly, and the watchdog held the robot: restart the node",
 }
 
 log = logging.getLogger(__name__)

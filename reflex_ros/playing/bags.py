@@ -19,7 +19,7 @@ from reflex_ros.playing.recording import (
     Moment,
     Offer,
     Outgoing,
-    Said,
+    PublishedWords,
     words_offer,
 )
 
@@ -48,7 +48,7 @@ class BagRecording:
             for topic, kind in source.topics.items()
             if kind in INPUTS and not source.is_own(topic)
         }
-        self._said = Said(topic for topic, offer in self._offers.items() if offer.words)
+        self._published_words = PublishedWords(topic for topic, offer in self._offers.items() if offer.words)
 
     @property
     def fraction(self) -> float:
@@ -58,7 +58,7 @@ class BagRecording:
     @property
     def offers(self) -> Sequence[Offer]:
         """The topics of the bag, and those of words that reached its node without a message."""
-        return list(dict.fromkeys([*self._offers.values(), *self._said.offers]))
+        return list(dict.fromkeys([*self._offers.values(), *self._published_words.offers]))
 
     def moments(self) -> Iterator[Moment]:
         """Yield every message. An instruction or episode that reached the node by no topic is published with its images."""
@@ -67,19 +67,19 @@ class BagRecording:
             offer = self._offers.get(topic)
             if offer is not None:
                 if offer.words:
-                    self._said.heard(topic, _text(raw, topic))
+                    self._published_words.published(topic, _text(raw, topic))
                 waiting.append(Moment(time_ns, (_bytes(offer, raw),)))
                 continue
             record = self._source.request(topic, time_ns, raw)
             if record is None:
                 continue
-            spoken = self._said.missing(record)
+            words = self._published_words.missing(record)
             seen_ns = [moment.time_ns for moment in waiting] or [time_ns]
-            if spoken and requests == 0:
-                yield Moment(seen_ns[0] - WORDS_LEAD_NS, spoken)
+            if words and requests == 0:
+                yield Moment(seen_ns[0] - WORDS_LEAD_NS, words)
             yield from waiting
-            if spoken and requests:
-                yield Moment(min(seen_ns[-1] + WORDS_LAG_NS, time_ns), spoken)
+            if words and requests:
+                yield Moment(min(seen_ns[-1] + WORDS_LAG_NS, time_ns), words)
             yield Moment(time_ns, observations=1)
             requests += 1
             waiting.clear()

@@ -109,17 +109,17 @@ class Player:
             if waited_s >= DISCOVERY_S and not self.unheard():
                 break
             time.sleep(POLL_S)
-        self._require_good_company()
+        self._require_no_conflict()
         unheard = self.unheard()
         if len([stream for stream in unheard if stream != CLOCK.stream]) == len(self._streams):
             topics = ", ".join(self._publishers[offer].topic_name for offer in self._required)
             raise ConfigurationError(
-                f"nobody listened to {topics} within {patience_s:g} s: start the node (`reflex serve EXPORT`) with"
+                f"no node subscribed to {topics} within {patience_s:g} s: start the node (`reflex serve EXPORT`) with"
                 " the same ROS_DOMAIN_ID and namespace"
             )
         if CLOCK.stream in unheard:
             raise ConfigurationError(
-                f"nobody listened to /clock within {patience_s:g} s: start the node with"
+                f"no node subscribed to /clock within {patience_s:g} s: start the node with"
                 " `--ros-args -p use_sim_time:=true`, or leave --clock out"
             )
         time.sleep(SETTLE_S)
@@ -193,8 +193,8 @@ class Player:
                     offer.kind, self._topic(offer), LATCHED if offer.words else SENSOR
                 )
             except InvalidTopicNameException as error:
-                said = " ".join(str(error).split())
-                raise TraceError(f"{offer.stream}: its topic cannot be published: {said[:200]}") from error
+                message = " ".join(str(error).split())
+                raise TraceError(f"{offer.stream}: its topic cannot be published: {message[:200]}") from error
             self._publishers[offer] = found
         return found
 
@@ -209,9 +209,9 @@ class Player:
         now_s = time.monotonic()
         if now_s >= self._watch_at_s:
             self._watch_at_s = now_s + WATCH_S
-            self._require_good_company()
+            self._require_no_conflict()
 
-    def _require_good_company(self) -> None:
+    def _require_no_conflict(self) -> None:
         require_alone(self._node, [self._publishers[offer].topic_name for offer in self._required])
         if not self._with_controller:
             sensors = [

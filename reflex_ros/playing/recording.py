@@ -66,13 +66,13 @@ class Recording(Protocol):
     def moments(self) -> Iterator[Moment]: ...
 
 
-class Said:
+class PublishedWords:
     """The current instruction and episode, so that only changes are published."""
 
-    def __init__(self, spoken_on: Iterable[str] = ()) -> None:
-        """Create it. spoken_on: the recording's own instruction and episode topics; others go to the usual ones."""
+    def __init__(self, topics: Iterable[str] = ()) -> None:
+        """Create it. topics: the recording's own instruction and episode topics; others go to the usual ones."""
         self._topics = {name: name for name in (EPISODE, INSTRUCTION)}
-        self._topics |= {last_part(topic): topic for topic in spoken_on if last_part(topic) in self._topics}
+        self._topics |= {last_part(topic): topic for topic in topics if last_part(topic) in self._topics}
         self._texts: dict[str, str] = {}
 
     @property
@@ -80,7 +80,7 @@ class Said:
         """Return the topics of instruction and episode."""
         return [words_offer(topic) for topic in self._topics.values()]
 
-    def heard(self, topic: str, text: str) -> None:
+    def published(self, topic: str, text: str) -> None:
         """Take note of a message that the recording itself has on a topic."""
         self._texts[last_part(topic)] = text
 

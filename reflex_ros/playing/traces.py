@@ -26,7 +26,7 @@ from reflex_core.replay.runner import limited, require_images
 from reflex_core.robot.presets import load_preset, preset_names
 from reflex_core.values import Floats, Frame
 from reflex_ros.messages.stamps import time_msg
-from reflex_ros.playing.recording import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, Said
+from reflex_ros.playing.recording import WORDS_LAG_NS, WORDS_LEAD_NS, Moment, Offer, Outgoing, PublishedWords
 
 BuildState = Callable[[Floats], Any]
 FASTEST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -60,7 +60,7 @@ class TraceRecording:
         if first.images or image_mode(source.header) == NONE:
             require_images(source.header, path, has_files=images is not None)
         self._records = itertools.chain([first], records)
-        self._said = Said()
+        self._published_words = PublishedWords()
         self._by_stamp = first.stamp_ns > 0
         self._state = state_builder(source.header, first, joint_names, path)
 
@@ -75,7 +75,7 @@ class TraceRecording:
         offers = [offer for camera in self.first.images for offer in camera_offers(camera)]
         if self.first.state is not None:
             offers.append(self._state[0])
-        return [*offers, *self._said.offers]
+        return [*offers, *self._published_words.offers]
 
     def moments(self) -> Iterator[Moment]:
         """Yield every request, its state before its images, and instruction and episode where they change."""
@@ -89,12 +89,12 @@ class TraceRecording:
             except (TraceError, ObservationError) as error:
                 self.left_out.append(f"seq {record.seq}: {error}")
                 continue
-            spoken = self._said.missing(record)
-            if spoken and not before_ns:
-                yield Moment(time_ns - WORDS_LEAD_NS, spoken)
+            words = self._published_words.missing(record)
+            if words and not before_ns:
+                yield Moment(time_ns - WORDS_LEAD_NS, words)
             yield Moment(time_ns, messages, observations=1)
-            if spoken and before_ns:
-                yield Moment(time_ns + WORDS_LAG_NS, spoken)
+            if words and before_ns:
+                yield Moment(time_ns + WORDS_LAG_NS, words)
             before_ns = time_ns
 
     def _has_something(self, record: Recorded) -> bool:

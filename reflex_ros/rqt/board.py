@@ -112,8 +112,8 @@ class View:
     slots: tuple[SlotFigures, ...] = ()
     split: int | None = None
     tasks: tuple[Task, ...] = ()
-    said: str = ""
-    said_ok: bool = True
+    notice: str = ""
+    notice_ok: bool = True
 
 
 class Board:
@@ -137,7 +137,7 @@ class Board:
         counts = {
             "chunks": message.chunks_total,
             "clamped": message.guard_clamped_total,
-            "stand-ins": message.fallbacks_total,
+            "fallbacks": message.fallbacks_total,
             "holds": message.holds_total,
             "refused": message.observations_refused_total,
             "errors": message.errors_total,
@@ -168,7 +168,7 @@ class Board:
         rows = np.array(message.data, np.float32)
         if rows.size != message.horizon * message.action_dim or len(message.names) != message.action_dim:
             shape = f"{message.horizon} x {message.action_dim}"
-            self.say(f"a chunk of {shape} came with {rows.size} numbers: it is not drawn", ok=False)
+            self.notify(f"a chunk of {shape} came with {rows.size} numbers: it is not drawn", ok=False)
             return
         source = SOURCES[message.source] if message.source < len(SOURCES) else "unknown"
         rows = rows.reshape(message.horizon, message.action_dim)
@@ -231,10 +231,10 @@ class Board:
         with self._lock:
             self._view = replace(self._view, nodes=names)
 
-    def say(self, text: str, *, ok: bool = True) -> None:
+    def notify(self, text: str, *, ok: bool = True) -> None:
         """Store the result of an operator's action, or why there is none."""
         with self._lock:
-            self._view = replace(self._view, said=text, said_ok=ok)
+            self._view = replace(self._view, notice=text, notice_ok=ok)
 
     def view(self, now_s: float) -> View:
         """Return the view at `now_s`; a node that has been silent for 3 s has no state."""

@@ -85,7 +85,7 @@ class Client:
         if self._triggers["stop"].service_is_ready():
             self._retry_stop()
         else:
-            self.board.say(f"stop: {self._target} does not answer", ok=False)
+            self.board.notify(f"stop: {self._target} does not answer", ok=False)
 
     def resume(self) -> None:
         """Undo `stop`."""
@@ -115,7 +115,7 @@ class Client:
 
     def _call(self, client: Any, request: Any, what: str) -> None:
         if not client.service_is_ready():
-            self.board.say(f"{what}: {self._target} does not answer", ok=False)
+            self.board.notify(f"{what}: {self._target} does not answer", ok=False)
             return
         future = client.call_async(request)
         with self._lock:
@@ -131,9 +131,9 @@ class Client:
         # set_parameters answers with a list of results, a Trigger with itself
         result = answer.results[0] if hasattr(answer, "results") else answer
         ok = bool(getattr(result, "success", getattr(result, "successful", False)))
-        said = getattr(result, "message", "") or getattr(result, "reason", "")
-        self.board.say(f"{what}: {said or ('done' if ok else 'refused')}", ok=ok)
-        self._ask_parameters()
+        answer = getattr(result, "message", "") or getattr(result, "reason", "")
+        self.board.notify(f"{what}: {answer or ('done' if ok else 'refused')}", ok=ok)
+        self._request_parameters()
 
     def _poll(self) -> None:
         """Read nodes and parameters once a second, and drop calls that were never answered."""
@@ -143,13 +143,13 @@ class Client:
             for future, _ in lost:
                 del self._waiting[future]
         for _, what in lost:
-            self.board.say(f"{what}: no answer from {self._target} in {ANSWER_WITHIN_S:g} s", ok=False)
+            self.board.notify(f"{what}: no answer from {self._target} in {ANSWER_WITHIN_S:g} s", ok=False)
         topics = self._node.get_topic_names_and_types()
         found = sorted(topic.removesuffix("/status") for topic, types in topics if STATUS_TYPE in types)
         self.board.nodes(tuple(found))
-        self._ask_parameters()
+        self._request_parameters()
 
-    def _ask_parameters(self) -> None:
+    def _request_parameters(self) -> None:
         if not self._getter.service_is_ready():
             return
         for names in GROUPS:

@@ -11,7 +11,7 @@ from reflex_ros.rqt.qt import QtCore, QtWidgets
 EARLY_MS = 700  # a double-click is over by then
 SURE_MS = 4000
 WAIT_STYLE = "border: 2px dashed #d97706; padding: 4px 10px"
-ASK_STYLE = "background: #d97706; color: white; font-weight: bold; padding: 6px 12px; border-radius: 4px"
+ARMED_STYLE = "background: #d97706; color: white; font-weight: bold; padding: 6px 12px; border-radius: 4px"
 
 
 class Twice:
@@ -20,7 +20,7 @@ class Twice:
     def __init__(self, button: Any, action: Callable[[], None]) -> None:
         self._button, self._action = button, action
         self._label = button.text()
-        self._asks = False
+        self._armed = False
         self._timer = QtCore.QTimer(button)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._late)
@@ -33,7 +33,7 @@ class Twice:
             self._calm()
 
     def _pressed(self) -> None:
-        if self._asks:
+        if self._armed:
             self._calm()
             self._action()
             return
@@ -41,15 +41,15 @@ class Twice:
         self._timer.start(EARLY_MS)
 
     def _late(self) -> None:
-        if self._asks:
+        if self._armed:
             self._calm()
             return
-        self._asks = True
-        self._show(f"{self._label}: press again", ASK_STYLE)
+        self._armed = True
+        self._show(f"{self._label}: press again", ARMED_STYLE)
         self._timer.start(SURE_MS)
 
     def _calm(self) -> None:
-        self._asks = False
+        self._armed = False
         self._timer.stop()
         self._show(self._label, "")
 

@@ -146,9 +146,9 @@ class ChunkPlot(QtWidgets.QWidget):
         left, right, y = int(area.left()), int(area.right()), int(area.top()) - 4
         taken = _text(painter, self, left, y, name, bold=True) + 8
         limits = f"   {low:+.2f} .. {high:+.2f}" if isfinite(low) and isfinite(high) else ""
-        for said in (f"{value:+.3f}{limits}", f"{value:+.3f}"):
-            if taken + _width(self, said) <= right - left:
-                _text(painter, self, right, y, said, right=True, colour=RED if tight else "")
+        for label in (f"{value:+.3f}{limits}", f"{value:+.3f}"):
+            if taken + _width(self, label) <= right - left:
+                _text(painter, self, right, y, label, right=True, colour=RED if tight else "")
                 break
 
     def _limits(

@@ -43,7 +43,7 @@ class ReflexPlugin:
         try:
             validate_full_topic_name(f"{node_name}/status")
         except InvalidTopicNameException as error:
-            before.board.say(f"{node_name} is no node name: {error}", ok=False)
+            before.board.notify(f"{node_name} is no node name: {error}", ok=False)
             return
         self._client = Client(node_name)
         self.panel.use(self._look, self._client)

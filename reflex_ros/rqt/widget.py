@@ -78,8 +78,8 @@ class Panel(QtWidgets.QWidget):
         body.addWidget(self._make_right())
         body.setSizes([560, 520])
         outer.addWidget(body, 1)
-        self.said = _label()
-        outer.addWidget(self.said)
+        self.notice = _label()
+        outer.addWidget(self.notice)
 
     def _make_head(self) -> Any:
         head = QtWidgets.QHBoxLayout()
@@ -177,7 +177,10 @@ class Panel(QtWidgets.QWidget):
         self.chunk.show_view(view, now_s)
         self._show_slots(view)
         self._show_incidents(view, now_s)
-        _set(self.said, f'<span style="color: {GREY if view.said_ok else RED}">{_plain(view.said)}</span>')
+        _set(
+            self.notice,
+            f'<span style="color: {GREY if view.notice_ok else RED}">{_plain(view.notice)}</span>',
+        )
 
     def _show_nodes(self, view: View) -> None:
         wanted = sorted({view.node, *view.nodes})
@@ -190,9 +193,9 @@ class Panel(QtWidgets.QWidget):
         self.node.setCurrentText(view.node)
 
     def _show_banner(self, view: View) -> None:
-        said, colour = _trouble(view)
-        self.banner.setVisible(bool(said))
-        _set(self.banner, said)
+        text, colour = _trouble(view)
+        self.banner.setVisible(bool(text))
+        _set(self.banner, text)
         self.banner.setStyleSheet(
             f"background: {colour}; color: white; padding: 6px 10px; border-radius: 4px; font-weight: bold"
         )

@@ -30,8 +30,8 @@ def policies(engine: Engine) -> Reply:
 def change_policies(engine: Engine, body: bytes) -> Reply:
     """POST /policies: one of split, promote, rollback; replies with the resulting state."""
     try:
-        asked = _object(body)
-        _change(engine.pair(), asked, _text(asked, "reason"))
+        document = _object(body)
+        _change(engine.pair(), document, _text(document, "reason"))
     except Exception as error:
         return _refusal(error)
     return policies(engine)
@@ -40,33 +40,33 @@ def change_policies(engine: Engine, body: bytes) -> Reply:
 def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
     """POST /episodes/<id>/outcome: how an episode ended, and which slot drove it."""
     try:
-        asked = _object(body)
-        unknown = sorted(set(asked) - {"success", "score", "note"})
+        document = _object(body)
+        unknown = sorted(set(document) - {"success", "score", "note"})
         if unknown:
             raise ObservationError(
                 f"an outcome has success, score and note, got {', '.join(unknown)[:80]}", "bad-outcome"
             )
-        score = asked.get("score")
+        score = document.get("score")
         if score is not None and not is_number(score):
             raise ObservationError(f"score must be a number, got {score!r:.40}", "bad-outcome")
-        success: Any = asked.get("success")
+        success: Any = document.get("success")
         kept = engine.report_outcome(
-            episode_id, success, None if score is None else float(score), _text(asked, "note")
+            episode_id, success, None if score is None else float(score), _text(document, "note")
         )
     except Exception as error:
         return _refusal(error)
     return Reply(200, orjson.dumps(dataclasses.asdict(kept)))
 
 
-def _change(pair: Pair, asked: dict[str, Any], reason: str) -> None:
-    named = [name for name in ACTIONS if name in asked]
-    unknown = sorted(set(asked) - {*ACTIONS, "reason", "running"})
+def _change(pair: Pair, document: dict[str, Any], reason: str) -> None:
+    named = [name for name in ACTIONS if name in document]
+    unknown = sorted(set(document) - {*ACTIONS, "reason", "running"})
     if len(named) != 1 or unknown:
         raise ObservationError(
-            f"give one of {', '.join(ACTIONS)}, and reason if you like; got {', '.join(sorted(asked))[:80] or 'nothing'}",
+            f"give one of {', '.join(ACTIONS)}, and reason if you like; got {', '.join(sorted(document))[:80] or 'nothing'}",
             "bad-change",
         )
-    value, running = asked[named[0]], asked.get("running", False)
+    value, running = document[named[0]], document.get("running", False)
     if not isinstance(running, bool):
         raise ObservationError(f"running must be true or false, got {running!r:.40}", "bad-change")
     if running and named[0] != "promote":
@@ -83,16 +83,16 @@ def _change(pair: Pair, asked: dict[str, Any], reason: str) -> None:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        asked = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ObservationError(f"the body is not JSON: {error.msg}", "bad-body") from error
-    if not isinstance(asked, dict):
+    if not isinstance(document, dict):
         raise ObservationError("the body must be a JSON object", "bad-body")
-    return asked
+    return document
 
 
-def _text(asked: dict[str, Any], field: str) -> str:
-    value = asked.get(field, "")
+def _text(document: dict[str, Any], field: str) -> str:
+    value = document.get(field, "")
     if not isinstance(value, str) or len(value) > TEXT_LENGTH or not all(map(str.isprintable, value)):
         raise ObservationError(
             f"{field} must be a printable text of at most {TEXT_LENGTH} characters", "bad-text"

@@ -21,7 +21,7 @@ from reflex_ros.sidecar.problems import Problem, fresh_id, header_safe, problem_
 from reflex_ros.sidecar.replies import Reply
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
-from reflex_ros.sidecar.wires.wire import Answered, Asked, Readable, Wire
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable, Wire
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
@@ -64,14 +64,14 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
     The body is unpacked, decoded by the wire, answered by the engine and encoded by the wire; what goes wrong on the way is
     counted, logged if it is a fault of this server, and reported in the form of the wire.
     """
-    asked: Asked | None = None
+    decoded: DecodedRequest | None = None
     request: Request | None = None
     try:
         loaded = engine.loaded
         if loaded is None:
             raise NotReadyError(engine.state)
-        asked = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
-        request = _request(engine, asked, call)
+        decoded = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
+        request = _request(engine, decoded, call)
         served = engine.act(request)
         answered = Answered(
             served,
@@ -79,11 +79,11 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             engine.settings.robot_id,
             request.caller,
             request.observation.frames,
-            asked.ignored,
+            decoded.ignored,
         )
         return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
     except Exception as error:
-        return refused(wire, _problem(engine, error, asked, request))
+        return refused(wire, _problem(engine, error, decoded, request))
 
 
 def refused(wire: Wire, problem: Problem) -> Reply:
@@ -102,42 +102,44 @@ def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) ->
     return Readable(cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve)
 
 
-def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> Asked:
+def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> DecodedRequest:
     """Decode a body and free its bytes; only the memory of its images stays reserved."""
-    asked = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
-    kept = sum(len(frame.data) for frame in asked.observation.frames.values())
+    decoded = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
+    kept = sum(len(frame.data) for frame in decoded.observation.frames.values())
     body.memory.free(body, max(body.size - kept, 0))
-    return asked
+    return decoded
 
 
-def _request(engine: Engine, asked: Asked, call: Call) -> Request:
+def _request(engine: Engine, decoded: DecodedRequest, call: Call) -> Request:
     return engine.request(
-        asked.observation,
+        decoded.observation,
         received_ns=call.received_ns,
-        episode_id=asked.episode_id,
-        request_id=asked.request_id,
-        seed=asked.seed,
+        episode_id=decoded.episode_id,
+        request_id=decoded.request_id,
+        seed=decoded.seed,
         forwarded=call.forwarded,
-        elapsed_rows=asked.elapsed_rows,
-        previous_request_id=asked.previous_request_id,
+        elapsed_rows=decoded.elapsed_rows,
+        previous_request_id=decoded.previous_request_id,
         traceparent=call.parent.traceparent,
         tracestate=call.parent.tracestate,
-        caller=caller_from(asked.robot_id, call.session, asked.episode_id, call.peer),
+        caller=caller_from(decoded.robot_id, call.session, decoded.episode_id, call.peer),
     )
 
 
-def _problem(engine: Engine, error: Exception, asked: Asked | None, request: Request | None) -> Problem:
+def _problem(
+    engine: Engine, error: Exception, decoded: DecodedRequest | None, request: Request | None
+) -> Problem:
     """Return the problem of an error, counted and logged; the engine counts what it refuses itself."""
     inside = request is not None
     if isinstance(error, StalledError):
         engine.metrics.errors.labels(error.slug).inc()
         return Problem(error.status, error.slug, str(error), fresh_id())
-    request_id = _request_id(error, asked, request)
+    request_id = _request_id(error, decoded, request)
     if isinstance(error, ObservationError | NotReadyError):
         if not inside:
             engine.metrics.errors.labels(error.slug).inc()
-        if error.slug == MISSING_INSTRUCTION and asked is not None:
-            error = ObservationError(f"{error}{misnamed_instruction(asked.names)}", error.slug)
+        if error.slug == MISSING_INSTRUCTION and decoded is not None:
+            error = ObservationError(f"{error}{misnamed_instruction(decoded.names)}", error.slug)
         return problem_of(error, request_id or fresh_id())
     explained = isinstance(error, InferenceError) and error.slug != InferenceError.slug
     kind = error.slug if isinstance(error, ReflexError) else type(error).__name__
@@ -154,9 +156,9 @@ def _problem(engine: Engine, error: Exception, asked: Asked | None, request: Req
     return problem_of(error, request_id or fresh_id())
 
 
-def _request_id(error: Exception, asked: Asked | None, request: Request | None) -> str:
+def _request_id(error: Exception, decoded: DecodedRequest | None, request: Request | None) -> str:
     if request is not None:
         return request.request_id
-    if asked is not None:
-        return asked.request_id or ""
+    if decoded is not None:
+        return decoded.request_id or ""
     return error.request_id if isinstance(error, ObservationError) else ""

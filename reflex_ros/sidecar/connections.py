@@ -134,7 +134,7 @@ class Connections:
             return (self._peers[connection.peer] <= share, connection.state, connection.since_s)
 
         for connection in heapq.nsmallest(min(number, max(len(idle), 1)), idle or candidates, key=worth):
-            self.refused("too-many-connections", connection.peer, "let go: others want to ask")
+            self.refused("too-many-connections", connection.peer, "closed: other clients are waiting")
             connection.let_go(
                 StalledError(503, "too-many-connections", "this server has too many connections")
             )
@@ -214,14 +214,14 @@ class Connection(web.RequestHandler):
         if self.state == READING and now_s - self.last_data_s > limits.body_idle_s:
             self._late("the body did not go on")
         elif self.state in (NEW, IDLE):
-            asked = self._received or self.state == NEW
-            if now_s - self.since_s > (limits.head_s if asked else limits.idle_s):
-                self._late("no whole request came" if asked else "")
+            begun = self._received or self.state == NEW
+            if now_s - self.since_s > (limits.head_s if begun else limits.idle_s):
+                self._late("no whole request came" if begun else "")
 
     def _late(self, what: str) -> None:
         if what:
             self._table.refused("request-timeout", self.peer, what)
-        self.let_go(StalledError(408, "request-timeout", what or "nothing was asked"))
+        self.let_go(StalledError(408, "request-timeout", what or "no request came"))
 
     def let_go(self, reason: StalledError) -> None:
         """Close the connection, with a reply where a request has begun."""

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 PAGE_HEADER = "X-Reflex-Page"  # what no other site may send without asking first
 NEED_KEY = ("/resume", "/guard/reset", "/breaker/reset", "/policies")  # they may set a robot in motion
-FOREIGN_HOST = "without an API key, ask by IP address or as localhost: a name could be anybody's"
-FOREIGN_ORIGIN = "without an API key, browsers may ask only from the page of this server, opened by IP address or localhost"
+FOREIGN_HOST = "without an API key, use an IP address or localhost: a name may be of another machine"
+FOREIGN_ORIGIN = "without an API key, browsers may send requests only from the page of this server, opened by IP address or localhost"
 KEY_NEEDED = "this server can be reached from other machines without an API key, so that over HTTP only a stop acts: start it with one"
 
 
@@ -21,7 +21,7 @@ def refusal(method: str, path: str, headers: Mapping[str, str], *, alone: bool) 
     """
     if method != "POST" and not is_own_name(headers.get("Host", "")):
         return "foreign-host", FOREIGN_HOST  # what it reads, a page under that name could read as well
-    # a browser says with every POST where it comes from, so that programs may ask by any name: http://cloud:8000
+    # a browser says with every POST where it comes from, so that programs may use any name: http://cloud:8000
     if method == "POST" and from_elsewhere(headers):
         return "foreign-origin", FOREIGN_ORIGIN
     if path == "/events" and (from_elsewhere(headers) or _of_an_unknown_page(headers)):

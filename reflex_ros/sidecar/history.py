@@ -87,7 +87,7 @@ class RequestHistory:
         counts["answers"] += 1
         counts["clamped"] += served.guard.clamped
         counts["holds"] += bool(served.hold_reason)
-        counts["stand_ins"] += served.chunk.source != POLICY
+        counts["fallbacks"] += served.chunk.source != POLICY
         counts["cache_hits"] += served.cache.status == "hit"
         counts["cache_misses"] += served.cache.status == "miss"
         counts["guided"] += bool(served.rtc.mode)

@@ -44,13 +44,13 @@ class IgnoredFields:
 NONE_IGNORED = IgnoredFields()
 
 
-def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
+def find_ignored_fields(fields: Mapping[str, Any]) -> IgnoredFields:
     """Return the fields of a request, and of its images, that are not read; log a warning at a limited rate."""
-    if all(key in KNOWN for key in asked) and not any(
-        isinstance(asked.get(key), dict) for key in ("image", "image_wrist", "images")
+    if all(key in KNOWN for key in fields) and not any(
+        isinstance(fields.get(key), dict) for key in ("image", "image_wrist", "images")
     ):
         return NONE_IGNORED  # as usual
-    found = list(islice(_unread(asked), MOST_NAMED))
+    found = list(islice(_unread(fields), MOST_NAMED))
     if not found:
         return NONE_IGNORED
     meant = {escaped(name, MOST_CHARACTERS): other for name, other in found if other}
@@ -64,13 +64,13 @@ def find_ignored_fields(asked: Mapping[str, Any]) -> IgnoredFields:
     return IgnoredFields(names, meant)
 
 
-def _unread(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _unread(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return (name, the field that it looks like or "")."""
-    for key in asked:
+    for key in fields:
         if key not in KNOWN:
             yield key, _near(key, KNOWN)
-    images = asked.get("images")
-    pictures = [(key, asked.get(key)) for key in ("image", "image_wrist")]
+    images = fields.get("images")
+    pictures = [(key, fields.get(key)) for key in ("image", "image_wrist")]
     if isinstance(images, dict):
         pictures += [(f"images.{camera}", picture) for camera, picture in images.items()]
     for where, picture in pictures:

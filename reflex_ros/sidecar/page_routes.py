@@ -97,15 +97,15 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 
 async def post_stop(request: web.Request) -> web.Response:
     """POST /stop: the robot holds until POST /resume."""
-    return await _tell_robot(request, "stopped", lambda robot: robot.stop())
+    return await _command_robot(request, "stopped", lambda robot: robot.stop())
 
 
 async def post_resume(request: web.Request) -> web.Response:
     """POST /resume: go on after a stop, from a fresh observation."""
-    return await _tell_robot(request, "resumed", lambda robot: robot.resume())
+    return await _command_robot(request, "resumed", lambda robot: robot.resume())
 
 
-async def _tell_robot(request: web.Request, done: str, act: Callable[[Robot], str]) -> web.Response:
+async def _command_robot(request: web.Request, done: str, act: Callable[[Robot], str]) -> web.Response:
     robot = request.app.get(ROBOT)
     if robot is None:
         message = "this server runs without a robot: it has no chunk loop to stop or resume"

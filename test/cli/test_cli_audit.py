@@ -12,7 +12,7 @@ import pytest
 from audits import DAY_NS, Clock, opened
 from recordings import asked, served
 
-from reflex_core.records.audit.chain import audit_files, seal
+from reflex_core.records.audit.chain import audit_files, with_hash
 from reflex_ros.cli.audit import UNPROVEN
 from reflex_ros.cli.main import main
 
@@ -44,7 +44,7 @@ def forged(lines: list[bytes]) -> list[bytes]:
     body = json.dumps(
         {"seq": before["seq"] + 1, "prev": before["hash"], "kind": "act"}, separators=(",", ":")
     )
-    return [*lines[:2], seal(body.encode())[0], *lines[2:]]
+    return [*lines[:2], with_hash(body.encode())[0], *lines[2:]]
 
 
 def resealed(lines: list[bytes]) -> list[bytes]:
@@ -52,7 +52,7 @@ def resealed(lines: list[bytes]) -> list[bytes]:
     record = json.loads(lines[2])
     record.pop("hash")
     body = json.dumps(record | {"clamped": True}, separators=(",", ":"))
-    return [*lines[:2], seal(body.encode())[0], *lines[3:]]
+    return [*lines[:2], with_hash(body.encode())[0], *lines[3:]]
 
 
 def test_a_whole_log_is_one_line_and_0_when_its_end_is_proven(

@@ -203,7 +203,7 @@ def test_an_address_open_to_the_network_needs_a_key(tmp_path: Path, monkeypatch:
     key_of = {finding.name: finding for finding in http(settings_from(open_to_all))}["api key"]
     assert key_of.level == FAIL
     *_, key_of = http(settings_from(open_to_all | {"api_key_file": str(tmp_path / "key")}))
-    assert (key_of.level, key_of.said) == (OK, "asked for")
+    assert (key_of.level, key_of.said) == (OK, "required")
     *_, key_of = http(settings_from({"port": 0, "api_key_file": str(tmp_path / "none")}))
     assert (key_of.level, "No such file" in key_of.said) == (FAIL, True)
 

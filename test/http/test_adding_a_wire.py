@@ -28,8 +28,8 @@ from reflex_core.images.raw_encodings import encoded_size
 from reflex_core.values import Frame
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED
 from reflex_ros.sidecar.problems import BodyError, Problem
-from reflex_ros.sidecar.wires.fields import asked_of
-from reflex_ros.sidecar.wires.wire import Answered, Asked, Readable
+from reflex_ros.sidecar.wires.fields import decode_fields
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable
 
 
 class LinesWire:
@@ -40,7 +40,7 @@ class LinesWire:
     def __init__(self, route: str) -> None:
         self.route = route
 
-    def decode(self, data: bytearray, readable: Readable) -> Asked:
+    def decode(self, data: bytearray, readable: Readable) -> DecodedRequest:
         try:
             pairs = [line.split(": ", 1) for line in bytes(data).decode("ascii").splitlines()]
             fields: dict[str, object] = {name: value for name, value in pairs}
@@ -51,7 +51,7 @@ class LinesWire:
         check_pixels(height, width, readable.max_pixels, "'image'")
         fields |= {"state": str(fields["state"]).split(), "seed": int(str(fields["seed"]))}
         frames = {readable.cameras[0]: Frame(picture, encoding, height, width)}
-        return asked_of(fields, frames, readable, NONE_IGNORED)
+        return decode_fields(fields, frames, readable, NONE_IGNORED)
 
     def encode(self, answered: Answered) -> bytes:
         rows = answered.served.chunk.actions

@@ -186,7 +186,7 @@ def test_what_nobody_foresaw_is_500_and_tells_nothing(
     def explode(*_: object) -> None:
         raise RuntimeError("secret /home/somebody")
 
-    monkeypatch.setattr(fields, "asked_of", explode)
+    monkeypatch.setattr(fields, "decode_fields", explode)
     answer = server.client.act()
     problem(answer, 500, "internal-error")
     assert "secret" not in answer.body.decode()

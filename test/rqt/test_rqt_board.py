@@ -91,8 +91,8 @@ def test_a_chunk_that_contradicts_itself_is_said_and_not_drawn(fields: dict[str,
     found.chunk(broken, 0.0)
     view = found.view(0.0)
     assert view.chunk is None
-    assert not view.said_ok
-    assert "not drawn" in view.said
+    assert not view.notice_ok
+    assert "not drawn" in view.notice
 
 
 def test_latencies_are_kept_with_where_they_came_from() -> None:

@@ -85,10 +85,10 @@ def test_stop_and_resume_reach_the_robot(scene: World, client: Client) -> None:
     client.stop()
     wait_for(lambda: view(client).stopped, "stopped")
     assert scene.loop.stopped
-    wait_for(lambda: view(client).said == "stop: holding; call ~/resume to go on", "the answer is shown")
+    wait_for(lambda: view(client).notice == "stop: holding; call ~/resume to go on", "the answer is shown")
     client.resume()
     wait_for(lambda: not view(client).stopped, "going on")
-    assert view(client).said_ok
+    assert view(client).notice_ok
 
 
 def test_a_tripped_guard_is_seen_and_reset(scene: World, client: Client) -> None:
@@ -97,7 +97,7 @@ def test_a_tripped_guard_is_seen_and_reset(scene: World, client: Client) -> None
     assert any("NaN" in incident.text for incident in view(client).incidents)
     scene.robot.positions = list(HOME)
     client.reset_guard()
-    wait_for(lambda: view(client).said == "reset guard: the guard was tripped", "the answer is shown")
+    wait_for(lambda: view(client).notice == "reset guard: the guard was tripped", "the answer is shown")
     wait_for(lambda: not view(client).guard_tripped, "it is reset")
 
 
@@ -105,7 +105,7 @@ def test_with_one_policy_there_is_no_split_and_setting_it_is_refused_aloud(clien
     wait_for(lambda: view(client).heard, "heard")
     assert view(client).split is None
     client.set_split(30)
-    wait_for(lambda: view(client).said.startswith("split 30 %"), "an answer")
+    wait_for(lambda: view(client).notice.startswith("split 30 %"), "an answer")
 
 
 def test_it_lists_the_policy_nodes_that_are_there(client: Client) -> None:
@@ -115,8 +115,8 @@ def test_it_lists_the_policy_nodes_that_are_there(client: Client) -> None:
 def test_a_node_that_is_not_there_is_said_and_nothing_waits_for_it(scene: World) -> None:
     with client_of(scene, "/elsewhere") as lost:
         lost.stop()
-        assert view(lost).said == "stop: /elsewhere does not answer"
-        assert not view(lost).said_ok
+        assert view(lost).notice == "stop: /elsewhere does not answer"
+        assert not view(lost).notice_ok
         assert not view(lost).heard
 
 
@@ -132,10 +132,10 @@ def test_a_stop_that_came_before_its_node_reaches_it(scene: World) -> None:
 
     with client_of(scene, "/late") as client:
         client.stop()
-        assert view(client).said == "stop: /late does not answer"
+        assert view(client).notice == "stop: /late does not answer"
         scene.robot.node.create_service(Trigger, "/late/stop", told)
         wait_for(lambda: asked, "the stop arrives")
-        wait_for(lambda: view(client).said == "stop: done", "the answer is shown")
+        wait_for(lambda: view(client).notice == "stop: done", "the answer is shown")
     assert asked == [True]
 
 
@@ -153,7 +153,7 @@ def test_a_service_that_never_answers_is_given_up(scene: World, monkeypatch: pyt
     with client_of(scene, "/mute") as client:
         wait_for(lambda: client._triggers["stop"].service_is_ready(), "the service is there")
         client.stop()
-        wait_for(lambda: "no answer from /mute" in view(client).said, "it gives up")
+        wait_for(lambda: "no answer from /mute" in view(client).notice, "it gives up")
     release.append(True)
 
 
@@ -182,7 +182,7 @@ def test_the_split_of_two_policies_is_seen_and_set(export_dir: ExportDir) -> Non
             client.set_split(10)
             wait_for(lambda: view(client).split == 10, "the new split is seen")
             assert scene.server.node.get_parameter("split").value == 10
-            assert view(client).said_ok
+            assert view(client).notice_ok
             wait_for(lambda: view(client).slots, "a slot has figures")
             assert view(client).slots[0].name in ("a", "b")
             wait_for(

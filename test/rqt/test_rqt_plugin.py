@@ -163,7 +163,7 @@ def test_a_panel_that_is_closed_leaves_no_thread(domain: None) -> None:
 def test_a_name_that_ros_cannot_take_is_said_and_the_old_node_stays(plugin: ReflexPlugin) -> None:
     plugin.watch("/not a name!")
     assert plugin.node == DEFAULT_NODE
-    assert "not a name!" in plugin._client.board.view(0.0).said
+    assert "not a name!" in plugin._client.board.view(0.0).notice
 
 
 def test_a_picture_can_be_taken_without_rqt(domain: None, tmp_path: Path) -> None:

@@ -365,13 +365,13 @@ def test_a_node_that_is_not_listed_can_be_typed(scene: Scene) -> None:
 
 
 def test_answers_are_shown_and_refusals_are_red(scene: Scene) -> None:
-    scene.board.say("stop: holding")
+    scene.board.notify("stop: holding")
     scene.panel.refresh()
-    assert "stop: holding" in scene.panel.said.text()
-    assert RED not in scene.panel.said.text()
-    scene.board.say("split: refused", ok=False)
+    assert "stop: holding" in scene.panel.notice.text()
+    assert RED not in scene.panel.notice.text()
+    scene.board.notify("split: refused", ok=False)
     scene.panel.refresh()
-    assert RED in scene.panel.said.text()
+    assert RED in scene.panel.notice.text()
 
 
 def test_text_from_topics_is_no_markup(scene: Scene) -> None:

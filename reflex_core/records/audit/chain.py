@@ -22,21 +22,21 @@ CHECKPOINT, RECOVERED = "checkpoint", "recovered"
 CHANGED, REMOVED, REORDERED, INSERTED, TORN = "changed", "removed", "reordered", "inserted", "torn"
 
 _NAME = re.compile(r"audit_\d{8}\.jsonl")
-_SEAL = re.compile(rb',"hash":"([0-9a-f]{64})"}$')
-_SEAL_LENGTH = 75
+_HASH = re.compile(rb',"hash":"([0-9a-f]{64})"}$')
+_HASH_LENGTH = 75
 _BLOCK_BYTES = 1 << 20
 
 
-def seal(body: bytes) -> tuple[bytes, str]:
+def with_hash(body: bytes) -> tuple[bytes, str]:
     """Return (line without newline, its hash) of one record's compact JSON."""
     digest = hashlib.sha256(body).hexdigest()
     return b'%b,"hash":"%b"}' % (body[:-1], digest.encode()), digest
 
 
-def unseal(line: bytes) -> dict[str, Any] | None:
+def record_of(line: bytes) -> dict[str, Any] | None:
     """Return the record of an untouched line, without its newline; None for anything else."""
-    found = _SEAL.search(line[-_SEAL_LENGTH:])
-    if found is None or hashlib.sha256(line[:-_SEAL_LENGTH] + b"}").hexdigest() != found[1].decode():
+    found = _HASH.search(line[-_HASH_LENGTH:])
+    if found is None or hashlib.sha256(line[:-_HASH_LENGTH] + b"}").hexdigest() != found[1].decode():
         return None
     record = _parsed(line)
     whole = (
@@ -110,7 +110,7 @@ def _tail(data: bytes, *, whole: bool) -> Tail | None:
         begin = data.rfind(b"\n", 0, stop) + 1
         if begin == 0 and not whole:
             return None
-        record = unseal(data[begin:stop])
+        record = record_of(data[begin:stop])
         if record is not None:
             return Tail(record, data[end:].removesuffix(b"\n"), ends_line)
         end = begin
@@ -197,7 +197,7 @@ def _walk(path: Path, verdict: Verdict) -> Finding | None:
     pending: _Line | None = None  # a broken line that the next record may explain
     begun = False
     for line in _lines(path):
-        record = unseal(line.data)
+        record = record_of(line.data)
         if record is None:
             if pending is not None or _parsed(line.data) is not None:
                 return _changed(pending or line)
@@ -225,7 +225,9 @@ def _walk(path: Path, verdict: Verdict) -> Finding | None:
 
 
 def _changed(line: _Line) -> Finding:
-    return Finding(line.path, line.number, CHANGED, "the record does not have the content it was sealed with")
+    return Finding(
+        line.path, line.number, CHANGED, "the record does not have the content it was written with"
+    )
 
 
 def _explains(record: dict[str, Any], torn: bytes) -> bool:
@@ -242,7 +244,7 @@ def _broken(line: _Line, record: dict[str, Any], verdict: Verdict) -> Finding | 
     if seq == expected and record["prev"] == verdict.head:
         return None
     if seq > expected:
-        if any((later := unseal(other.data)) and later["seq"] == expected for other in _lines(line.path)):
+        if any((later := record_of(other.data)) and later["seq"] == expected for other in _lines(line.path)):
             return Finding(line.path, line.number, REORDERED, f"record {seq} stands where {expected} belongs")
         gone = f"record {expected}" if seq == expected + 1 else f"records {expected} to {seq - 1}"
         return Finding(line.path, line.number, REMOVED, f"{gone} should stand before record {seq}")

@@ -208,7 +208,7 @@ def _made(make: Callable[[], Fields]) -> dict[str, Any]:
         return {"kind": "event", "event": "record-failed", "error": f"{type(error).__name__}: {error}"}
 
 
-def _asked(robot_id: str, request: Request) -> dict[str, Any]:
+def _request_fields(robot_id: str, request: Request) -> dict[str, Any]:
     observation = request.observation
     return {
         "robot_id": robot_id,
@@ -227,7 +227,7 @@ def _act_fields(robot_id: str, model: Mapping[str, str], request: Request, serve
     fallback = served.fallback.document()
     return {
         "kind": "act",
-        **_asked(robot_id, request),
+        **_request_fields(robot_id, request),
         "actions_raw": None if same else exact(raw),
         "actions_safe": exact(safe),
         "action_names": served.chunk.names,
@@ -253,7 +253,7 @@ def _error_fields(
 ) -> Fields:
     return {
         "kind": "error",
-        **_asked(robot_id, request),
+        **_request_fields(robot_id, request),
         **model,
         "error": {"slug": slug, "message": message[:500]},
     }

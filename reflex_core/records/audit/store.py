@@ -25,7 +25,7 @@ from reflex_core.records.audit.chain import (
     day_of,
     file_name,
     read_tail,
-    seal,
+    with_hash,
 )
 
 AUDIT_VERSION = 1
@@ -134,7 +134,7 @@ class AuditStore:
         seq, prev = self._seq, self._prev
         lines = []
         for record in records:
-            line, prev = seal(json_line({"seq": seq, "prev": prev, **record}))
+            line, prev = with_hash(json_line({"seq": seq, "prev": prev, **record}))
             lines.append(line)
             seq += 1
         self._put(b"\n".join([*lines, b""]))

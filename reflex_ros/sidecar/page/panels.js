@@ -167,7 +167,7 @@ function counters({ counts, features, breakers, robot }) {
   const errors = Object.entries(counts.errors).filter(([, times]) => times > 0);
   facts("counter-facts", [
     ["answers", counts.answers ?? 0],
-    ["stand-ins", counts.stand_ins ?? 0],
+    ["fallbacks", counts.fallbacks ?? 0],
     ["clamped", counts.clamped ?? 0],
     robot === null ? null : ["holds of the robot", robot.holds],
     robot === null ? null : ["refused observations", robot.refused],

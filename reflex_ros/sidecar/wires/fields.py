@@ -15,7 +15,7 @@ from reflex_core.robot.callers import require_robot_id
 from reflex_core.text.untrusted import shown
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.sidecar.ignored_fields import IgnoredFields
-from reflex_ros.sidecar.wires.wire import Asked, Readable
+from reflex_ros.sidecar.wires.wire import DecodedRequest, Readable
 
 INSTRUCTION_CHARACTERS = 10_000
 STATE_NUMBERS = 4096
@@ -40,14 +40,14 @@ def request_id(fields: Document) -> str | None:
     return _identifier(fields, "request_id")
 
 
-def asked_of(
+def decode_fields(
     fields: Document, frames: Mapping[str, Frame], readable: Readable, ignored: IgnoredFields
-) -> Asked:
+) -> DecodedRequest:
     """Return the request that these fields and pictures make.
 
     fields: plain values by name, as JSON has them. Raises ObservationError naming the field, what it takes and what it got.
     """
-    return Asked(
+    return DecodedRequest(
         observation=Observation(
             frames=frames,
             state=_state(fields.get("state")),

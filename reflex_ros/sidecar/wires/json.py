@@ -21,7 +21,7 @@ from reflex_core.values import POLICY, A2C2Report, CacheReport, Document, Frame,
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
 from reflex_ros.sidecar.wires import fields
-from reflex_ros.sidecar.wires.wire import Answered, Asked, Readable
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable
 
 LENIENT_BYTES = 4 << 20
 # a list or an object that is empty takes 3 bytes of a body and 64 of memory, and its place in a list 8
@@ -55,13 +55,13 @@ class JsonWire:
     content_types = ("application/json",)
     content_type = "application/json"
 
-    def decode(self, data: bytearray, readable: Readable) -> Asked:
+    def decode(self, data: bytearray, readable: Readable) -> DecodedRequest:
         """Decode the request of a JSON body. Raises BodyError, ObservationError, StalledError."""
         if size := values_bytes(data):
             readable.reserve(size)
         found = document(data)
         data.clear()  # its texts are as large as the pictures, and so is this
-        return asked(found, readable)
+        return decode_object(found, readable)
 
     def encode(self, answered: Answered) -> bytes:
         """Return a reply with every promised field; times in ms unless the name ends otherwise."""
@@ -118,7 +118,7 @@ def _other_form(body: bytes | bytearray) -> str:
     return ""
 
 
-def asked(found: Document, readable: Readable) -> Asked:
+def decode_object(found: Document, readable: Readable) -> DecodedRequest:
     """Return the request that a JSON object makes. Raises ObservationError naming the field, what it takes and what it got.
 
     Pictures are not decoded here; their size is read from their first bytes and checked.
@@ -126,7 +126,7 @@ def asked(found: Document, readable: Readable) -> Asked:
     request_id = fields.request_id(found) or ""
     try:
         frames = _frames(found, readable.cameras, readable.max_pixels)
-        return fields.asked_of(found, frames, readable, find_ignored_fields(found))
+        return fields.decode_fields(found, frames, readable, find_ignored_fields(found))
     except ObservationError as error:
         error.request_id = request_id
         raise
@@ -237,7 +237,7 @@ def _reply_fields(answered: Answered) -> Document:
     policy = loaded.slots.get(served.slot, loaded.first).policy
     chunk, guard, inference = served.chunk, served.guard, served.inference
     p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
-    made = _NOTHING_DONE | {
+    made = _EMPTY | {
         "actions": np.ascontiguousarray(chunk.actions),
         "num_actions": chunk.actions.shape[0],
         "action_dim": chunk.actions.shape[1],
@@ -295,7 +295,7 @@ def _add(made: Document, prefix: str, document: Document) -> None:
         made[prefix + name] = round(value, 1) if name.endswith("_ms") else value
 
 
-def _said_of_nothing() -> Document:
+def _empty_fields() -> Document:
     """Return every field in its place, with the values for no cache, no guidance, no correction and no routing."""
     made: Document = dict.fromkeys(ORDER)
     for prefix, block in (("cache_", CacheReport()), ("rtc_", RtcReport()), ("a2c2_", A2C2Report())):
@@ -303,4 +303,4 @@ def _said_of_nothing() -> Document:
     return made
 
 
-_NOTHING_DONE = _said_of_nothing()
+_EMPTY = _empty_fields()

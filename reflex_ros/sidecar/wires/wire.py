@@ -34,7 +34,7 @@ class Readable:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DecodedRequest:
     """One request as the client wrote it. names: its fields; ignored: those of them that are not read."""
 
     observation: Observation
@@ -93,7 +93,7 @@ class Wire(Protocol):
         """The media type of its replies."""
         ...
 
-    def decode(self, data: bytearray, readable: Readable) -> Asked:
+    def decode(self, data: bytearray, readable: Readable) -> DecodedRequest:
         """Decode a body, which is unpacked and within its limit; images stay encoded.
 
         Raises BodyError for bytes that are malformed (status 4xx), ObservationError naming the field, what it

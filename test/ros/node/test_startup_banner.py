@@ -82,7 +82,7 @@ def test_a_terminal_gets_a_table_and_no_log_lines(serve, monkeypatch: pytest.Mon
 def description(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What nodes hand to their loggers as plain lines."""
     lines: list[str] = []
-    monkeypatch.setattr(ReflexNode, "_say", lambda _, line: lines.append(line))
+    monkeypatch.setattr(ReflexNode, "_log_line", lambda _, line: lines.append(line))
     return lines
 
 

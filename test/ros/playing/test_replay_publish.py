@@ -264,7 +264,7 @@ def test_a_namespace_and_other_topic_names_are_those_of_rclpy(
     arguments = ["--publish", "--n", 1, "--wait-s", 0, "--ros-args", "-r", "__ns:=/arm"]
     done = command(capsys, recorded.trace, *arguments, "-r", "camera/image_raw:=eye")
     assert done.status == 0
-    assert "WARN: nobody listens to the joints" in done.err
+    assert "WARN: no node subscribes to the joints" in done.err
     wait_for(lambda: heard, "the picture on its other topic")
 
 
@@ -324,14 +324,14 @@ def refused(done: Outcome, status: int, *words: str) -> None:
 
 def test_without_a_listener_it_gives_up_in_one_sentence(recorded: Run, scene: Scene, capsys: Output) -> None:
     done = command(capsys, recorded.trace, "--publish", "--wait-s", 0.1)
-    refused(done, 2, "nobody listened to /camera/image_raw", "/joint_states within 0.1 s", "ROS_DOMAIN_ID")
+    refused(done, 2, "no node subscribed to /camera/image_raw", "/joint_states within 0.1 s", "ROS_DOMAIN_ID")
     assert "waiting up to 0.1 s" in done.out
 
 
 def test_simulated_time_that_nobody_wants_is_refused(recorded: Run, scene: Scene, capsys: Output) -> None:
     Listener(scene)
     done = command(capsys, recorded.trace, "--publish", "--clock", "--wait-s", 0)
-    refused(done, 2, "nobody listened to /clock", "use_sim_time")
+    refused(done, 2, "no node subscribed to /clock", "use_sim_time")
 
 
 def test_a_live_robot_and_a_recording_are_not_mixed(recorded: Run, scene: Scene, capsys: Output) -> None:
