@@ -133,7 +133,7 @@ def _slot(entry: Config, info: TensorInfo, observations: int, cameras: int, fail
     fill = entry.get("fill", float(offset.min()))
     if not is_number(fill):
         raise fail(f"{key}.fill", "a number", fill)
-    bars = (_colour(entry.get("bars", 0.0), f"{key}.bars", fail) * 255 * scale + offset).astype(np.float32)
+    bars = _bars(entry, _colour(entry.get("bars", 0.0), f"{key}.bars", fail))
     whole_numbers = not issubclass(info.dtype, np.floating)
     if whole_numbers:
         _check_whole_numbers(entry, info, np.concatenate([scale * 255 + offset, offset, bars, [fill]]), fail)
@@ -232,6 +232,19 @@ def _pixel_scale(entry: Config, fail: Refuse) -> tuple[NDArray[np.float32], NDAr
             f"images ({entry['input']})", "'range' [low, high], or 'mean' and 'std' of 3", entry
         ) from None
     return scale.astype(np.float32), offset.astype(np.float32)
+
+
+def _bars(entry: Config, colour: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the network values of a colour, of which 0 is black and 1 white.
+
+    Not by `scale` and `offset`: X-VLA's bars must be zeros and not nearly so, as a network may divide by how far they are apart.
+    """
+    if "mean" in entry:
+        return ((colour - np.asarray(entry["mean"], float)) / np.asarray(entry["std"], float)).astype(
+            np.float32
+        )
+    low, high = entry.get("range", (-1.0, 1.0))
+    return (colour * (high - low) + low).astype(np.float32)
 
 
 def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Refuse) -> None:

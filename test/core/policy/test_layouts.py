@@ -351,6 +351,13 @@ def test_a_slot_that_says_nothing_gets_what_its_family_does_to_pictures(tmp_path
     np.testing.assert_allclose(found, (black, bars, missing), atol=1e-6)
 
 
+def test_bars_of_the_mean_colour_are_zeros_and_not_nearly_so(tmp_path: Path) -> None:
+    """A patch of zeros stays zero in layers without bias; one of 1e-8 is blown up by the first layer norm."""
+    images = [{"camera": "front", "input": "eye"}]
+    slot = policy_of(probe(tmp_path, config={"images": images, "model_type": "xvla"})).contract.images[0]
+    assert slot.bars.tolist() == [0.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("family", ["pi0", "pi05"])
 def test_openpi_shrinks_pictures_with_an_antialiased_filter(tmp_path: Path, family: str) -> None:
     config = {"images": [{"camera": "front", "input": "eye"}], "model_type": family}
