@@ -240,11 +240,10 @@ def _bars(entry: Config, colour: NDArray[np.float64]) -> NDArray[np.float32]:
     Not by `scale` and `offset`: X-VLA's bars must be zeros and not nearly so, as a network may divide by how far they are apart.
     """
     if "mean" in entry:
-        return ((colour - np.asarray(entry["mean"], float)) / np.asarray(entry["std"], float)).astype(
-            np.float32
-        )
+        mean, std = (np.asarray(entry[key], dtype=np.float64) for key in ("mean", "std"))
+        return np.asarray((colour - mean) / std, dtype=np.float32)
     low, high = entry.get("range", (-1.0, 1.0))
-    return (colour * (high - low) + low).astype(np.float32)
+    return np.asarray(colour * (high - low) + low, dtype=np.float32)
 
 
 def _check_whole_numbers(entry: Config, info: TensorInfo, values: NDArray[Any], fail: Refuse) -> None:
