@@ -230,7 +230,7 @@ class World:
         )  # fmt: skip
         loaded: Any = SimpleNamespace(
             guard=self.guard, policy=SimpleNamespace(binding=binding), first_latency_s=0.05, needs_instruction=True,
-            embodiment=ARM, executed=lambda episode, row: self.guard.commands.executed(),
+            embodiment=ARM, execution_horizon=HORIZON, executed=lambda episode, row: self.guard.commands.executed(),
             not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
         )  # fmt: skip
         tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1)

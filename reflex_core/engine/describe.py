@@ -16,6 +16,8 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "model_version": policy.export.model_version,
         "config_hash": policy.export.config_hash,
         "inference_mode": policy.inference_mode,
+        "kind": policy.kind,
+        "cannot": policy.capabilities.lacking(),
         "active_providers": list(policy.providers),
         "embodiment": loaded.embodiment.name if loaded.embodiment else None,
         "action_names": list(policy.binding.action_names),
@@ -24,6 +26,8 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "cameras": dict(policy.binding.cameras),
         "unfed_cameras": list(policy.binding.unfed_cameras),
         "action_horizon": policy.binding.horizon,
+        "n_action_steps": policy.contract.n_action_steps,
+        "execution_horizon": loaded.first.settings.execution_horizon or loaded.execution_horizon,
         "dt_s": policy.binding.dt_s,
         "actions_denormalised": policy.binding.action_statistics is not None,
         "normalization": {

@@ -72,6 +72,8 @@ class PolicySlot:
             "model_version": self.policy.export.model_version,
             "model_hash": self.policy.export.model_hash,
             "inference_mode": self.policy.inference_mode,
+            "kind": self.policy.kind,
+            "cannot": self.policy.capabilities.lacking(),
             "breaker": CLOSED if breaker is None else breaker.state,
             "consecutive_failures": 0 if breaker is None else breaker.consecutive_failures,
         }
@@ -125,6 +127,13 @@ class ServingState:
     def first_latency_s(self) -> float:
         """How long a chunk will take, before there was one."""
         return max(slot.first_latency_s for slot in self.slots.values())
+
+    @property
+    def execution_horizon(self) -> int:
+        """Rows to execute before the next chunk: as the robot says, and no more than a policy was made for."""
+        own = self.embodiment.execution_horizon if self.embodiment else None
+        made_for = (slot.policy.contract.n_action_steps for slot in self.slots.values())
+        return min((rows for rows in (own, *made_for) if rows), default=self.policy.binding.horizon)
 
     @property
     def needs_state(self) -> bool:

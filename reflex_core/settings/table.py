@@ -208,7 +208,7 @@ class Settings:
         when="live", minimum=0.0, maximum=10_000.0,
     )
     execution_horizon: int = _ros(
-        0, "Actions to execute before the next chunk is requested; 0: the embodiment's.",
+        0, "Actions to execute before the next chunk is requested; 0: the embodiment's, at most the export's n_action_steps.",
         when="live", minimum=0, maximum=1000,
     )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)

@@ -72,6 +72,7 @@ def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -
         ),
         ("robot", description["embodiment"] or "no embodiment: actions are served raw"),
         ("runs on", ", ".join(dict.fromkeys(_providers(loaded)))),
+        *_kinds(loaded),
     ]
     rows += [(what, ", ".join(names)) for what, names in topics.items()]
     if engine.undrivable:
@@ -85,6 +86,15 @@ def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -
 
 def _slot(name: str, loaded: ServingState) -> str:
     return "" if len(loaded.slots) == 1 else f"{name}: "
+
+
+def _kinds(loaded: ServingState) -> Iterable[Row]:
+    """Yield what each policy's network is, and a row for everything that it cannot do."""
+    for name, slot in loaded.slots.items():
+        policy, steps = slot.policy, slot.policy.contract.flow.steps
+        yield "kind", f"{_slot(name, loaded)}{policy.kind}, {steps} step{'s' if steps > 1 else ''}"
+        for what, why in policy.capabilities.lacking().items():
+            yield f"no {what.replace('_', ' ')}", f"{_slot(name, loaded)}{why}"
 
 
 def _providers(loaded: ServingState) -> Iterable[str]:

@@ -65,8 +65,7 @@ class ChunkLoop:
         self.scheduler = ChunkScheduler(loaded.first_latency_s)
         self.episode_id = ""
         self._binding = loaded.policy.binding
-        own_horizon = loaded.embodiment.execution_horizon if loaded.embodiment else 0
-        self._horizon = own_horizon or self._binding.horizon
+        self._horizon = loaded.execution_horizon
         self._needs_words = loaded.needs_instruction
         self._lock = threading.RLock()
         self._wake = threading.Condition()

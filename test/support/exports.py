@@ -345,6 +345,7 @@ EXPORTS: Mapping[str, Export] = {
     "calm_burning": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=5000),
     "act": act(),
     "act_nan": act(failure="nan"),
+    "act_burning": act(burn=5000),
     "diffusion_ddim": diffusion(ddim_table(10)),
     "diffusion_ddpm": diffusion(ddpm_table(20)),
     "heavy": monolithic("pi0", robot=True, run_work=100, load_work=60),

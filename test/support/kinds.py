@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from graphs import FLOAT, INT64, Graph, failing, targeted
+from graphs import FLOAT, INT64, Graph, burning, failing, targeted
 from numpy.typing import NDArray
 from schedules import EPSILON
 
@@ -22,15 +22,19 @@ Export = Callable[[Path], None]
 Changes = Mapping[str, Any]
 
 
-def act(*, chunk: int = 40, failure: str = "", **changes: Any) -> Export:
-    """ACT: one picture and the state become a chunk whose rows differ, without noise. changes: of reflex_config.json."""
+def act(*, chunk: int = 40, failure: str = "", burn: int = 0, **changes: Any) -> Export:
+    """ACT: one picture and the state become a chunk whose rows differ, without noise.
+
+    failure, burn: as in exports.py. changes: of reflex_config.json.
+    """
 
     def make(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         graph = Graph(seed=21)
         goal = targeted(graph, _seen(graph), DIM)
         rows = graph.op("Mul", goal, graph.constant(np.linspace(0.2, 1.0, chunk).reshape(1, chunk, 1)))
-        graph.output(failing(graph, rows, "state", failure), "actions", FLOAT, [1, chunk, DIM])
+        rows = burning(graph, failing(graph, rows, "state", failure), "state", burn)
+        graph.output(rows, "actions", FLOAT, [1, chunk, DIM])
         graph.save(path / "policy.onnx")
         _write(path, {
             "model_id": "test/act", "model_type": "act", "export_kind": "monolithic", "policy": "deterministic",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from loop_scene import Scene
 
-from benchmarks.robot_world import ARM, DT_S, EXECUTED, HORIZON, MAX_AGE_MS, TICK_S
+from benchmarks.robot_world import DT_S, EXECUTED, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.values import LAST_KNOWN_GOOD, Fallback, Request
 from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LATE, LOCK_S, POLL_S, ChunkLoop
@@ -127,12 +127,10 @@ def test_only_a_clock_that_people_may_set_is_seen_to_be_set(scene: Scene) -> Non
     assert not scene.sent[-1].is_hold
 
 
-@pytest.mark.parametrize(("of_the_robot", "rows"), [(8, 8), (0, HORIZON), (None, HORIZON)])
-def test_without_a_setting_as_many_rows_are_executed_as_the_embodiment_says_else_all(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, of_the_robot: int | None, rows: int
+def test_without_a_setting_as_many_rows_are_executed_as_the_loaded_policy_and_its_robot_say(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    robot = None if of_the_robot is None else replace(ARM, execution_horizon=of_the_robot)
-    loop = another(scene, embodiment=robot)
+    loop = another(scene, execution_horizon=8)
     asked: list[int] = []
     due_ns = loop.scheduler.due_ns
     monkeypatch.setattr(
@@ -142,7 +140,7 @@ def test_without_a_setting_as_many_rows_are_executed_as_the_embodiment_says_else
     tuning = replace(loop._tuning(), execution_horizon=0)
     monkeypatch.setattr(loop, "_tuning", lambda: tuning)
     loop.cycle()
-    assert asked == [EXECUTED, rows]
+    assert asked == [EXECUTED, 8]
 
 
 def test_whoever_remembers_an_episode_is_told_of_the_new_one(scene: Scene) -> None:

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ACT and Diffusion Policy over HTTP: answers, what they cannot do, and everything that is around every policy."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from asking import ALWAYS_MISSED, AT_REST, BEYOND, figure
+from http_client import Answer, raw, wait_for
+from kinds import HEIGHT, WIDTH, diffusion
+from schedules import SAMPLE, ddim_table
+from servers import ExportDir, Server
+
+from reflex_core.errors import ConfigurationError
+from reflex_ros.console import startup_banner
+
+Serve = Callable[..., Server]
+
+
+def act(server: Server, state: list[float] = AT_REST, **fields: Any) -> Answer:
+    image = raw(height=HEIGHT, width=WIDTH)
+    return server.client.act({"image": image, "instruction": "reach", "state": state} | fields)
+
+
+def effective(server: Server) -> Any:
+    return server.client.get("/config").json["effective"]
+
+
+def test_act_answers_alike_for_every_seed_and_records_it(serve: Serve) -> None:
+    server = serve("act")
+    first, second = (act(server, seed=seed).json for seed in (7, 8))
+    assert (first["seed"], second["seed"]) == (7, 8)
+    assert first["actions"] == second["actions"]
+    assert (first["num_actions"], first["denoising_steps"], first["num_denoising_steps"]) == (40, 1, 1)
+    assert (first["source"], first["guard_clamped"]) == ("policy", False)
+    assert figure(server.client, "reflex_denoise_steps_total") == 2
+
+
+@pytest.mark.parametrize(("name", "steps"), [("diffusion_ddim", 10), ("diffusion_ddpm", 20)])
+def test_diffusion_answers_by_its_seed_in_the_steps_of_its_table(serve: Serve, name: str, steps: int) -> None:
+    server = serve(name)
+    first, again, other = (act(server, seed=seed).json for seed in (7, 7, 8))
+    assert first["actions"] == again["actions"] != other["actions"]
+    assert (first["num_actions"], first["denoising_steps"], first["num_denoising_steps"]) == (
+        16,
+        steps,
+        steps,
+    )
+
+
+def test_what_a_kind_cannot_do_is_in_config_policies_and_the_startup_banner(serve: Serve) -> None:
+    server = serve("act")
+    described, lines = effective(server), list[str]()
+    assert (described["kind"], set(described["cannot"])) == (
+        "deterministic", {"guidance", "early_stop", "fewer_steps", "prefix_cache"},
+    )  # fmt: skip
+    assert described["cannot"]["guidance"] in described["rtc"]["note"]
+    assert described["policies"]["slots"]["prod"]["cannot"] == described["cannot"]
+    startup_banner.show(server.engine, server.sidecar, lines.append, stream=io.StringIO())
+    said = "\n".join(lines)
+    assert "  kind             deterministic, 1 step\n" in said
+    for reason in described["cannot"].values():
+        assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"adaptive_steps": True}, "--adaptive-steps: .*: a deterministic policy has no denoise loop"),
+        ({"prefix_cache": True}, "--prefix-cache: .*: it has no prefix of its own"),
+        ({"denoise_steps": 4}, "denoise_steps cannot be set to 4: a deterministic policy has none"),
+        ({"slo": "p99=150ms", "slo_mode": "degrade"}, "--slo-mode degrade: .*: a deterministic policy has no denoise steps"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_asks_for_what_it_cannot_do_is_refused(
+    serve: Serve, settings: dict[str, Any], says: str
+) -> None:
+    server = serve("act", ready=False, **settings)
+    with pytest.raises(ConfigurationError, match=says):
+        server.engine.load()
+
+
+def test_an_objective_that_no_kind_can_be_degraded_for_is_only_logged(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="reflex_core")
+    server = serve("diffusion_ddim", slo=ALWAYS_MISSED)
+    assert "--slo-mode auto is log_only" in caplog.text
+    assert "a diffusion policy with a sampler table takes the steps of the table" in caplog.text
+    assert effective(server)["slo"]["mode"] == "log_only"
+
+
+def test_over_the_deadline_the_last_good_chunk_of_a_deterministic_policy_goes_on(serve: Serve) -> None:
+    server = serve("act_burning", deadline_ms=500.0, max_fallback_age_ms=60_000.0)
+    assert act(server, episode_id="ep_1").json["source"] == "policy"
+    said = act(server, BEYOND, episode_id="ep_1").json
+    assert (said["source"], said["deadline_exceeded"]) == ("last_known_good", True)
+
+
+def test_nan_of_a_deterministic_policy_holds_the_robot(serve: Serve) -> None:
+    said = act(serve("act_nan"), BEYOND).json
+    assert (said["source"], said["hold_reason"]) == ("hold", "non_finite")
+
+
+def test_ddim_stops_early_over_http_where_a_threshold_is_given(serve: Serve, tmp_path: Path) -> None:
+    diffusion(ddim_table(20, SAMPLE), prediction=SAMPLE)(tmp_path / "sure")
+    server = serve("act", export_dir=str(tmp_path / "sure"), adaptive_steps=True, adaptive_threshold=0.05)
+    said = act(server).json
+    assert said["adaptive_enabled"] is True
+    assert 3 <= said["denoising_steps"] < said["num_denoising_steps"] == 20
+
+
+def test_two_kinds_share_the_episodes_of_one_robot(serve: Serve, export_dir: ExportDir) -> None:
+    paths = {"policy_a": str(export_dir("act")), "policy_b": str(export_dir("diffusion_ddim"))}
+    server = serve("act", export_dir="", **paths, split=50, rtc=False)
+    rows = {act(server, episode_id=f"ep_{number}").json["num_actions"] for number in range(20)}
+    assert rows == {40, 16}
+    kinds = {slot["kind"] for slot in effective(server)["policies"]["slots"].values()}
+    assert kinds == {"deterministic", "diffusion"}
+
+
+def test_one_kind_may_be_the_shadow_of_another(serve: Serve, export_dir: ExportDir) -> None:
+    server = serve("act", shadow_policy=str(export_dir("diffusion_ddpm")))
+    assert act(server).status == 200
+    wait_for(lambda: effective(server)["policies"]["shadow"]["compared"] == 1)
+
+
+def test_as_many_rows_are_executed_as_the_robot_and_the_policy_allow(
+    serve: Serve, export_copy: ExportDir
+) -> None:
+    path = export_copy("act")
+    for written, rows in ((None, 25), (8, 8), (40, 25)):  # the franka preset executes 25
+        config = json.loads((path / "reflex_config.json").read_text()) | {"n_action_steps": written}
+        (path / "reflex_config.json").write_text(json.dumps(config))
+        server = serve("act", export_dir=str(path))
+        described = effective(server)
+        assert (described["n_action_steps"], described["execution_horizon"]) == (written, rows)
+    assert effective(serve("act", export_dir=str(path), execution_horizon=3))["execution_horizon"] == 3
+
+
+def test_another_picture_moves_the_arm_elsewhere(serve: Serve) -> None:
+    server = serve("act")
+    here = np.array(act(server).json["actions"])
+    dark = raw(height=HEIGHT, width=WIDTH, colour=(0, 0, 0))
+    assert np.abs(np.array(act(server, image=dark).json["actions"]) - here).max() > 1e-4
