@@ -86,7 +86,7 @@ def test_a_table_of_ddim_samples_as_ddim_does(tmp_path: Path, steps: int, predic
     assert noise.shape == (1, CHUNK, DIM)
     expected = ddim(lambda x, t: answer(x, known, t, prediction), noise.astype(np.float64), steps, prediction)
     found = policy.predict(policy.canary(), 3)
-    np.testing.assert_allclose(found.normalised, expected, atol=2e-5)
+    np.testing.assert_allclose(found.normalised, expected, atol=1e-5)
     assert found.denoise_steps == steps
     assert float(np.abs(expected).max()) > 0.05
 
@@ -100,7 +100,7 @@ def test_a_table_of_ddpm_adds_the_noise_of_the_seed_in_the_order_of_its_steps(
     assert policy.noise_shape == noise.shape
     expected = ddpm(lambda x, t: answer(x, known, t), noise.astype(np.float64), steps)
     found = policy.predict(policy.canary(), 5)
-    np.testing.assert_allclose(found.normalised, expected, atol=5e-5)
+    np.testing.assert_allclose(found.normalised, expected, atol=1e-5)
     again = policy.predict(policy.canary(), 99, noise=noise)
     assert again.actions.tobytes() == found.actions.tobytes()
     assert policy.predict(policy.canary(), 6).actions.tobytes() != found.actions.tobytes()
