@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
 from reflex_export.documents.embodiment_skeleton import skeleton
 from reflex_export.documents.model_card import model_card
 from reflex_export.documents.verification_page import verification_page
+from reflex_export.families.table import family
 from reflex_export.folder.language_files import tokenizer_files
 from reflex_export.folder.old_layout import without_buffers
 from reflex_export.folder.read_folder import read_checkpoint
@@ -214,3 +216,26 @@ def _require_libraries() -> None:
             f"{', '.join(lacks)}: not installed: pip install 'reflex_ros[export]' (docs/how-to/export-a-checkpoint.md)",
             MISSING,
         )
+
+
+def torch_side() -> TorchSide:
+    """Import torch, LeRobot and ONNX, and return what uses them."""
+    lerobot_policy, onnx_files, verification = (
+        import_module(f"reflex_export.{name}") for name in ("lerobot_policy", "onnx_files", "verification")
+    )
+
+    def describe_policy(loaded: Any, checkpoint: Checkpoint, options: ExportOptions) -> Mapping[str, Any]:
+        return family(checkpoint.family).describe_policy(loaded.policy, checkpoint, options)
+
+    def write(loaded: Any, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> bool:
+        graphs = family(checkpoint.family).graphs(loaded.policy, checkpoint, options)
+        written = [onnx_files.write_graph(graph, folder, options.dtype) for graph in graphs]
+        return all(one.any_batch for one in written)
+
+    return TorchSide(
+        load=lerobot_policy.load,
+        describe=describe_policy,
+        answers=verification.lerobot_answers,
+        write=write,
+        compare=verification.compare,
+    )

@@ -21,6 +21,11 @@ EXPORT_FIRST = (
     "export it to ONNX with the tools it was trained with, and name the folder that holds the graphs and their"
     " reflex_config.json (docs/reference/exports.md)"
 )
+# of LeRobot, whose folders and names on a hub are what `reflex export` takes
+LEROBOT_FIRST = (
+    "make an export of it with `reflex export`, which takes this name (docs/how-to/export-a-checkpoint.md), and name the folder"
+    " that it writes"
+)
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".npz", ".gguf", ".msgpack", ".h5"}
 ENGINES = {".engine", ".plan", ".trt"}
@@ -49,7 +54,8 @@ def _absent(path: Path) -> str:
     if _HUB_NAME.fullmatch(text) and not path.parent.is_dir():
         return (
             "no such export directory; if it is the name of a model on the Hugging Face hub: nothing is fetched, and"
-            f" models there are checkpoints of a training library: download it, {EXPORT_FIRST}"
+            f" models there are checkpoints of a training library; if it is one of LeRobot, {LEROBOT_FIRST}; else download it,"
+            f" {EXPORT_FIRST}"
         )
     return ""
 
@@ -71,7 +77,7 @@ def _file(path: Path) -> str:
         return "is an engine for one machine's GPU: name the folder of the ONNX export, and take --device tensorrt"
     if suffix in WEIGHTS or path.name == "config.json":
         if found := _checkpoint(folder):
-            return f"is a file of {found} and not an ONNX export: {EXPORT_FIRST}"
+            return f"is a file of {found} and not an ONNX export: {_first(found)}"
         if suffix in WEIGHTS:
             return f"holds weights, and not the network that they are for: {EXPORT_FIRST}"
     return "is a file: name the folder of an ONNX export, which holds a reflex_config.json (docs/reference/exports.md)"
@@ -87,10 +93,10 @@ def _folder(path: Path) -> str:
             " too, or write one (docs/reference/exports.md)"
         )
     if found := _checkpoint(path):
-        return f"is {found} and not an ONNX export: {EXPORT_FIRST}"
+        return f"is {found} and not an ONNX export: {_first(found)}"
     if below := _checkpoints_below(path):
         found = _checkpoint(below) or "a checkpoint"
-        return f"holds {found}, in {below}, and no ONNX export: {EXPORT_FIRST}"
+        return f"holds {found}, in {below}, and no ONNX export: {_first(found)}"
     if (path / "meta" / "info.json").is_file():
         return (
             "is a LeRobot data set, which holds recordings and no policy: name the folder of an ONNX export"
@@ -124,6 +130,11 @@ def _checkpoint(folder: Path) -> str:
     ):
         return "an openpi checkpoint"
     return ""
+
+
+def _first(found: str) -> str:
+    """Return what has to be done to a checkpoint of one library before it can be served."""
+    return LEROBOT_FIRST if found.startswith("a LeRobot checkpoint") else EXPORT_FIRST
 
 
 def _of_kind(kind: object) -> str:

@@ -19,7 +19,7 @@ COMMANDS = {
     "calibrate-adaptive": "measure how early an export's denoise loop may stop",
     "calibrate-prefix": "measure the image threshold of the prefix cache",
     "manifest": "write hashes and a parity fixture into an export",
-    "export": "the former spelling of manifest",
+    "export": "make an ONNX export of a LeRobot checkpoint, compared with LeRobot",
     "doctor": "check this machine, the policy and the robot's description",
     "guard": "make and check a safety configuration",
     "audit": "check the hash chain of an audit log",

@@ -51,8 +51,11 @@ def refused(path: Path) -> str:
 
 def test_a_lerobot_checkpoint(tmp_path: Path) -> None:
     said = refused(checkpoint(tmp_path / "pretrained_model"))
-    assert "is a LeRobot checkpoint (type 'smolvla') and not an ONNX export: export it to ONNX" in said
-    assert "reflex_config.json (docs/reference/exports.md)" in said
+    assert (
+        "is a LeRobot checkpoint (type 'smolvla') and not an ONNX export: make an export of it with `reflex export`"
+        in said
+    )
+    assert "docs/how-to/export-a-checkpoint.md" in said
 
 
 @pytest.mark.parametrize("named", ["", "checkpoints", "checkpoints/020000", "checkpoints/last"])
@@ -66,6 +69,7 @@ def test_a_training_run_around_it(tmp_path: Path, named: str) -> None:
     assert "holds a LeRobot checkpoint (type 'smolvla'), in " in said
     assert "005000" not in said.replace(str(run / named), ""), "the newest"
     assert "pretrained_model" in said
+    assert "with `reflex export`, which takes this name" in said
 
 
 def test_an_adapter_names_its_base(tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex export`: exit statuses, what it prints, and that an interrupted one leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoint_folders import CONFIG, DATASET, VLM, WORDS, checkpoint_folder, configure, edit
+from checkpoint_graphs import small_side
+from repository import ROOT
+
+from reflex_ros.cli import export
+from reflex_ros.cli.main import main
+
+Output = pytest.CaptureFixture[str]
+GIVEN = ["--dataset", str(DATASET), "--tokenizer", str(WORDS), "--vlm", str(VLM)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs that cost nothing, in place of torch's."""
+    monkeypatch.setattr("reflex_export.export.LIBRARIES", ())
+    monkeypatch.setattr(export, "torch_side", small_side)
+
+
+def test_a_verified_export_is_status_0_and_says_what_to_do_next(tmp_path: Path, capsys: Output) -> None:
+    policy, out = checkpoint_folder(tmp_path / "policy"), tmp_path / "out"
+    assert main(["export", str(policy), str(out), *GIVEN]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(
+        "verified: 1e-06, the largest difference from LeRobot over 1 observations, is within 0.0001\n"
+    )
+    assert f"reflex serve {out}" in said.out
+    assert "3/6 asking LeRobot for its answers: 0.0 s, at most" in said.err
+    assert "note: the units of its states and actions are not known" in said.err
+
+
+def test_a_difference_is_status_3_and_nothing_is_called_verified(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "torch_side", lambda: small_side(1e-3))
+    assert main(["export", str(checkpoint_folder(tmp_path / "policy")), str(tmp_path / "out"), *GIVEN]) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "reflex export: NOT VERIFIED: 0.001, the largest difference" in said.err
+    assert f"{tmp_path / 'out.not-verified'}: " in said.err
+
+
+def test_a_refusal_is_status_2_and_one_sentence(tmp_path: Path, capsys: Output) -> None:
+    policy = checkpoint_folder(tmp_path / "policy")
+    configure(policy, type="groot")
+    assert main(["export", str(policy), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    sentences = [line for line in said.err.splitlines() if line.startswith("reflex export:")]
+    assert len(sentences) == 1
+    assert "of type 'groot' is not exported" in sentences[0]
+    assert (said.out, sorted(path.name for path in tmp_path.iterdir())) == ("", ["policy"])
+
+
+def test_without_the_extra_it_says_how_to_install_it(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflex_export.export.LIBRARIES", ("no_such_torch", "no_such_lerobot"))
+    assert main(["export", str(checkpoint_folder(tmp_path / "policy")), str(tmp_path / "out")]) == 2
+    assert (
+        "no_such_torch, no_such_lerobot: not installed: pip install 'reflex_ros[export]'"
+        in capsys.readouterr().err
+    )
+
+
+def test_every_option_reaches_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def run(*arguments: Any) -> None:
+        seen.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "run", run)
+    words = (
+        "a/b out --dataset d --names x,y --fps 25 --units degrees,percent --tokenizer t --vlm v --dtype fp16 --fused --bars -3"
+        " --resize-cameras --observations 9 --seed 4 --tolerance 0.5 --force"
+    )
+    assert main(["export", *words.split()]) == 130
+    named, out, options = seen[0][:3]
+    assert (named, out) == ("a/b", Path("out"))
+    assert (options.dataset, options.names, options.fps, options.units) == (
+        Path("d"),
+        ("x", "y"),
+        25.0,
+        ("degrees", "percent"),
+    )
+    assert (options.tokenizer, options.vlm, options.dtype, options.fused) == (
+        Path("t"),
+        Path("v"),
+        "fp16",
+        True,
+    )
+    assert (options.bars, options.resize_cameras, options.observations, options.seed) == (-3.0, True, 9, 4)
+    assert (options.tolerance, options.force) == (0.5, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["a", "b", "c"], ["a", "--fps", "0"], ["a", "--fps", "nan"], ["a", "--observations", "0"], ["a", "--bars", "inf"],
+        ["a", "--dtype", "int8"], ["a", "--seed", "-1"], ["a", "--tolerance", "-1"], ["a", "--forc"],
+    ],
+)  # fmt: skip
+def test_a_bad_command_line_is_status_2_with_the_usage(words: list[str], capsys: Output) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", *words])
+    assert ended.value.code == 2
+    assert "usage: reflex export" in capsys.readouterr().err
+
+
+def test_the_help_names_what_is_exported_and_how_to_begin(capsys: Output) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "act, diffusion, smolvla, pi0, pi05, xvla" in said
+    assert "For example: reflex export outputs/train/act_so101" in said
+
+
+SLOW = """
+import sys, time
+from checkpoint_graphs import small_side
+from reflex_ros.cli import export
+from reflex_ros.cli.main import main
+import reflex_export.export
+
+def load(checkpoint):
+    print("loading", flush=True)
+    time.sleep(60)
+
+reflex_export.export.LIBRARIES = ()
+export.torch_side = lambda: small_side(load=load)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_one_leaves_nothing(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    policy = checkpoint_folder(tmp_path / "policy")
+    command = [sys.executable, "-c", SLOW, "export", str(policy), str(tmp_path / "out"), *GIVEN]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "test" / "support")])
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_a_refusal_takes_less_than_two_seconds_as_a_process(tmp_path: Path) -> None:
+    policy = checkpoint_folder(tmp_path / "policy")
+    (policy / "model.safetensors").write_bytes((policy / "model.safetensors").read_bytes()[:-1])
+    before_s = children_s()
+    command = [sys.executable, "-m", "reflex_ros.cli.main", "export", str(policy), str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is cut short or damaged" in done.stderr
+    assert children_s() - before_s < 2.0
+
+
+def children_s() -> float:
+    """Processor time of all processes that ended: other than the clock on the wall, it is the same on a busy machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_serve_refuses_the_skeleton_and_names_the_file_and_what_is_missing(tmp_path: Path) -> None:
+    """Until its owner has filled in the robot's limits."""
+    policy, out = checkpoint_folder(tmp_path / "policy", "smolvla"), tmp_path / "out"
+    assert main(["export", str(policy), str(out), *GIVEN]) == 0
+    command = [
+        sys.executable,
+        "-m",
+        "reflex_ros.cli.main",
+        "serve",
+        str(out),
+        "--no-ros",
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    (sentence,) = [line for line in done.stderr.splitlines() if "asks for values" in line]
+    assert re.search(
+        rf"{re.escape(str(out / 'embodiment.json'))}: asks for values that the exporter could not know",
+        sentence,
+    )
+    assert "action_space.ranges[0], action_space.ranges[1]" in sentence
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_of_a_folder_is_not_taken_for_the_former_spelling(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edit(checkpoint_folder(tmp_path / "seal") / CONFIG, lambda config: config.update(type="groot"))
+    assert main(["export", "./seal"]) == 2
+    assert "'groot' is not exported" in capsys.readouterr().err
