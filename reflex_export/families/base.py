@@ -49,8 +49,11 @@ class Family(Protocol):
     def graphs(self, policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
         """Yield the graphs of a loaded policy, one at a time, so that each can be freed before the next."""
 
-    def chunk(self, policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
-        """Return LeRobot's own normalised chunk from its own sampler with this start noise, float32 (batch, rows, action_dim)."""
+    def chunk(self, policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:
+        """Return LeRobot's own normalised chunk from its own sampler with this start noise, float32 (batch, rows, action_dim).
+
+        options: what LeRobot shall do as another of its releases did, such as `bars`.
+        """
 
     def entrance(
         self, policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]

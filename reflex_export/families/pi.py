@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import SIGLIP, euler, language, masked_slots, state_input
 from reflex_export.families.flow_graphs import FlowNetwork, flow_graphs
+from reflex_export.families.module import replaced
 from reflex_export.families.names import DENOISE
 from reflex_export.options import ExportOptions
 
@@ -25,7 +27,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     """Return the part of pi0 or pi0.5 of reflex_config.json: pictures in the middle of their bars, pi0.5's state in its prompt."""
     how = dict(SIGLIP) | {"resize": "letterbox"}
     if options.bars is not None:
-        how["bars"] = (options.bars + 1) / 2  # as a brightness, which `range` brings to [-1, 1]
+        how["bars"] = _brightness(options.bars)
     if checkpoint.family == "pi05":
         state = {"state": dict(checkpoint.processors.state)}
     else:
@@ -50,13 +52,38 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
     )  # fmt: skip
 
 
-def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:
     """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, max_action_dim)."""
     import torch
 
     policy.reset()
-    made: Floats = policy.predict_action_chunk(dict(batch), noise=torch.from_numpy(noise)).numpy()
+    with _bars(policy, options.bars):
+        made: Floats = policy.predict_action_chunk(dict(batch), noise=torch.from_numpy(noise)).numpy()
     return made
+
+
+@contextmanager
+def _bars(policy: Any, value: float | None) -> Iterator[None]:
+    """Let LeRobot draw bars of this value, in the network's range, around pictures; None: as it does."""
+    if value is None:
+        yield
+        return
+    import torch
+
+    modeling = import_module(type(policy).__module__)
+    scaled = modeling.resize_with_pad_torch
+
+    def drawn(images: Any, *size: Any) -> Any:
+        covered = scaled(torch.ones_like(images), *size) > 0.5
+        return torch.where(covered, scaled(images, *size), _brightness(value))
+
+    with replaced(modeling, "resize_with_pad_torch", drawn):
+        yield
+
+
+def _brightness(value: float) -> float:
+    """Return what `range` brings to a value of the network: 0 for -1, 1 for 1."""
+    return (value + 1) / 2
 
 
 def _prefix(network: Any) -> Any:

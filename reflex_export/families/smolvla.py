@@ -53,7 +53,7 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
         )  # fmt: skip
 
 
-def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions) -> Floats:
     """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, max_action_dim)."""
     import torch
 

@@ -113,7 +113,7 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
     )
 
 
-def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats) -> Floats:
+def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions) -> Floats:
     """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, width of the network).
 
     LeRobot draws this noise with torch.randn and takes none.

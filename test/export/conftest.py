@@ -17,6 +17,7 @@ if importlib.util.find_spec("lerobot") is None:
 
 import torch
 from checkpoints import FAMILIES, Made
+from exported import verified
 from lerobot_answers import LeRobot, load
 
 HERE = Path(__file__).parent
@@ -46,3 +47,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made
 def lerobot(checkpoint: Callable[[str], Made]) -> Callable[[str], LeRobot]:
     """`lerobot("act")`: the policy of that checkpoint, loaded once."""
     return cache(lambda name: load(checkpoint(name)))
+
+
+@pytest.fixture(scope="session")
+def exported(
+    checkpoint: Callable[[str], Made], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """`exported("smolvla", "--fused")`: what `reflex export` makes of that checkpoint, made once; not to be changed."""
+    root = tmp_path_factory.mktemp("exports")
+    return cache(lambda name, *words: verified(checkpoint(name), root / "_".join((name, *words)), *words))

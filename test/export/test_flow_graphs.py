@@ -67,7 +67,7 @@ class Opened:
             return real(*given, **named)
 
         with patch.object(model, sampler, spy):
-            chunk = self.family.chunk(self.loaded.policy, self.batch(), start)
+            chunk = self.family.chunk(self.loaded.policy, self.batch(), start, self.options)
         return chunk, seen
 
     def _named(self, *given: Any, **named: Any) -> dict[str, Any]:
@@ -158,3 +158,21 @@ def test_rows_of_a_batch_do_not_see_each_other(name: str, opened: Callable[[str]
                 np.testing.assert_allclose(
                     both[key][row : row + 1].float(), alone.float(), rtol=0, atol=1e-5, err_msg=key
                 )
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05"])
+def test_lerobot_is_asked_with_the_bars_of_its_release_0_4(
+    name: str, opened: Callable[[str], Opened]
+) -> None:
+    policy = opened(name)
+    start = noise(1, (1, policy.checkpoint.horizon, 32))
+    now, seen = policy.asked(start)
+    policy.options = replace(policy.options, bars=-3.0)
+    then, seen_then = policy.asked(start)
+    top = seen["img_top"][0].numpy(), seen_then["img_top"][0].numpy()
+    bars = np.ones((112, 112), dtype=bool)
+    bars[14:98] = False  # 640x480 into 112x112
+    for picture, value in zip(top, (-1.0, -3.0), strict=True):
+        np.testing.assert_array_equal(picture[:, bars], value)
+    np.testing.assert_array_equal(top[0][:, ~bars], top[1][:, ~bars])
+    assert np.abs(then - now).max() > 1e-3
