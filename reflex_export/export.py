@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ WRITING, COMPARING, DESCRIBING = (
 STAGES = (READING, LOADING, ANSWERING, WRITING, COMPARING, DESCRIBING)
 NOT_VERIFIED = ".not-verified"  # behind the name of an export that differs from LeRobot
 LIBRARIES = ("torch", "lerobot", "onnx", "onnxscript")
+OLDEST_PYTHON = (3, 12)  # of LeRobot 0.6: on an older one pip leaves it out of the extra
 MISSING, IN_THE_WAY = "export-extra-missing", "export-in-the-way"
 
 
@@ -211,11 +213,14 @@ def _work_folder(parent: Path) -> Iterator[Path]:
 
 def _require_libraries() -> None:
     lacks = [name for name in LIBRARIES if find_spec(name) is None]
-    if lacks:
-        raise ExportError(
-            f"{', '.join(lacks)}: not installed: pip install 'reflex_ros[export]' (docs/how-to/export-a-checkpoint.md)",
-            MISSING,
-        )
+    if not lacks:
+        return
+    old = sys.version_info[:2] < OLDEST_PYTHON
+    where = f"in an environment of Python {'.'.join(map(str, OLDEST_PYTHON))} or newer, " if old else ""
+    raise ExportError(
+        f"{', '.join(lacks)}: not installed: {where}pip install 'reflex_ros[export]' (docs/how-to/export-a-checkpoint.md)",
+        MISSING,
+    )
 
 
 def torch_side() -> TorchSide:

@@ -65,13 +65,19 @@ def test_a_refusal_is_status_2_and_one_sentence(tmp_path: Path, capsys: Output) 
     assert (said.out, sorted(path.name for path in tmp_path.iterdir())) == ("", ["policy"])
 
 
+@pytest.mark.parametrize(
+    ("oldest", "where"),
+    [((3, 10), ""), ((3, 99), "in an environment of Python 3.99 or newer, ")],
+    ids=["this Python will do", "LeRobot needs a newer Python"],
+)
 def test_without_the_extra_it_says_how_to_install_it(
-    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+    oldest: tuple[int, int], where: str, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reflex_export.export.LIBRARIES", ("no_such_torch", "no_such_lerobot"))
+    monkeypatch.setattr("reflex_export.export.OLDEST_PYTHON", oldest)
     assert main(["export", str(checkpoint_folder(tmp_path / "policy")), str(tmp_path / "out")]) == 2
     assert (
-        "no_such_torch, no_such_lerobot: not installed: pip install 'reflex_ros[export]'"
+        f"no_such_torch, no_such_lerobot: not installed: {where}pip install 'reflex_ros[export]'"
         in capsys.readouterr().err
     )
 

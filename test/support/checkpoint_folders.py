@@ -71,12 +71,8 @@ def without_statistics(folder: Path, *features: str) -> None:
     save_file(kept, file)
 
 
-def old_layout(folder: Path, family: str = "act", **changed: NDArray[np.float32]) -> Path:
-    """A checkpoint of LeRobot 0.3: no pipelines, the statistics of the modes in use among the weights.
-
-    changed: buffers by their name, with __ for a dot.
-    """
-    checkpoint_folder(folder, family)
+def old_buffers(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The statistics of the modes in use, as LeRobot 0.3 keeps them among the weights."""
     config = json.loads((folder / CONFIG).read_text())
     table = load_file(statistics_of(folder))
     parts = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "IDENTITY": ()}
@@ -89,6 +85,16 @@ def old_layout(folder: Path, family: str = "act", **changed: NDArray[np.float32]
             for part in parts[config["normalization_mapping"][feature["type"]]]:
                 for group in groups:
                     buffers[f"{group}.buffer_{name.replace('.', '_')}.{part}"] = table[f"{name}.{part}"]
+    return buffers
+
+
+def old_layout(folder: Path, family: str = "act", **changed: NDArray[np.float32]) -> Path:
+    """A checkpoint of LeRobot 0.3: no pipelines, the statistics of the modes in use among the weights.
+
+    changed: buffers by their name, with __ for a dot.
+    """
+    checkpoint_folder(folder, family)
+    buffers = old_buffers(folder)
     buffers |= {name.replace("__", "."): value for name, value in changed.items()}
     for file in folder.glob("policy_*"):
         file.unlink()
