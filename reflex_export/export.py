@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from reflex_export.documents.description import describe, verified
 from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
 from reflex_export.documents.embodiment_skeleton import skeleton
 from reflex_export.documents.model_card import model_card
+from reflex_export.documents.readable_json import readable
 from reflex_export.documents.verification_page import verification_page
 from reflex_export.families.table import family
 from reflex_export.folder.language_files import tokenizer_files
@@ -157,7 +157,7 @@ def _copy_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _write_json(file: Path, document: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    file.write_text(readable(document) + "\n", encoding="utf-8")
 
 
 def _check_target(target: Path, *, force: bool) -> None:

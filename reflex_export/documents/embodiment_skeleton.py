@@ -93,7 +93,7 @@ def _notes(checkpoint: Checkpoint) -> Iterator[str]:
     yield f"Skeleton{kind}, written by `reflex export`: put your robot's values in place of every text that begins with FILL IN."
     yield "'normalization' is not used: the export brings its own statistics."
     if (suggestion := _suggestion(checkpoint)) and (found := "; ".join(suggestion)):
-        yield f"Seen in training, which is no limit: {found}."
+        yield f"Seen in training, in the policy's units, which is no limit: {found}."
 
 
 def _suggestion(checkpoint: Checkpoint) -> list[str]:
@@ -105,7 +105,7 @@ def _suggestion(checkpoint: Checkpoint) -> list[str]:
     units = units * checkpoint.action_dim if len(units) == 1 else units
     found = []
     for index, (name, low, high) in enumerate(zip(checkpoint.joints, *recorded, strict=False)):
-        unit = units[index] if units else "in the policy's units"
-        rad = f" ({math.radians(low):.3f} to {math.radians(high):.3f} rad)" if unit == "degrees" else ""
-        found.append(f"{name} {low:.4g} to {high:.4g} {unit}{rad}")
+        unit = f" {units[index]}" if units else ""
+        rad = f" ({math.radians(low):.3f} to {math.radians(high):.3f} rad)" if unit == " degrees" else ""
+        found.append(f"{name} {low:.4g} to {high:.4g}{unit}{rad}")
     return found

@@ -224,7 +224,10 @@ def test_the_skeleton_asks_for_what_the_checkpoint_does_not_know(policy: Path, t
     assert document["control"] == {"frequency_hz": 30.0, "chunk_size": 50, "rtc_execution_horizon": 40}
     assert document["gripper"] == {"component_idx": 5}
     # what was seen in training is a hint, and nothing that limits
-    assert "shoulder_pan -1.836 to 1.765 in the policy's units" in document["notes"]
+    assert (
+        "in the policy's units, which is no limit: shoulder_pan -1.836 to 1.765; shoulder_lift"
+        in document["notes"]
+    )
     assert not [pair for pair in document["action_space"]["ranges"] if not str(pair).startswith("FILL IN")]
 
 
