@@ -48,6 +48,14 @@ class Frame:
     step: int = 0
     decoder: Callable[[Frame], Pixels] | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory that its data hold on to."""
+        data = self.data
+        return (
+            int(data.nbytes) if hasattr(data, "nbytes") else len(data)
+        )  # array.array of bytes has no nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -65,6 +73,18 @@ class Observation:
     age_ms: float = 0.0
     history: tuple[Observation, ...] = ()
 
+    @property
+    def image_bytes(self) -> int:
+        """Memory of its frames and of those before them, each counted once."""
+        frames = (frame for one in (self, *self.history) for frame in one.frames.values())
+        return sum({id(frame): frame.size_bytes for frame in frames}.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of its frames and states."""
+        states = (one.state for one in (self, *self.history) if one.state is not None)
+        return self.image_bytes + sum(state.nbytes for state in states)
+
     def earlier(self, steps: int) -> tuple[Observation, ...]:
         """Return the `steps` - 1 observations before this one, oldest first.
 
@@ -76,6 +96,39 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryReport:
+    """The earlier observations of a policy that sees several, `steps` with the newest one; 0 where no policy does.
+
+    given: so many came with the request; kept: so many of the episode's earlier requests were taken; filled: so many are
+    copies of the oldest that is known. ages_ms: how much older than the newest each is, oldest first; None where unknown.
+    """
+
+    steps: int = 0
+    given: int = 0
+    kept: int = 0
+    filled: int = 0
+    ages_ms: tuple[float | None, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        """True where a policy sees several observations."""
+        return self.steps > 0
+
+    def document(self) -> Document:
+        """Return the block of replies, records and spans."""
+        return {
+            "steps": self.steps,
+            "given": self.given,
+            "kept": self.kept,
+            "filled": self.filled,
+            "ages_ms": [None if age is None else round(age, 3) for age in self.ages_ms],
+        }
+
+
+NO_HISTORY = HistoryReport()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request to the engine. `seed` None lets the engine choose one; it is always in the answer.
 
@@ -83,7 +136,7 @@ class Request:
     service allows. newest: the newest observation, None where only `observation` is known. forwarded: another
     server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
     Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
-    text; empty where the interface does not set it.
+    text; empty where the interface does not set it. history: where the earlier observations came from.
     """
 
     observation: Observation
@@ -101,6 +154,7 @@ class Request:
     traceparent: str = ""
     tracestate: str = ""
     caller: str = ""
+    history: HistoryReport = NO_HISTORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +379,7 @@ class Served:
     rtc: RtcReport = RtcReport()
     a2c2: A2C2Report = A2C2Report()
     routing: RoutingReport = RoutingReport()
+    history: HistoryReport = NO_HISTORY
 
     def not_inferred(self) -> Served:
         """Return the same answer without the fields of an inference: for what no inference made."""

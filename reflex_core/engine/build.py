@@ -22,6 +22,8 @@ from reflex_core.engine.build_shared import (
     build_cloud,
     build_deadline,
     build_guard,
+    build_history,
+    build_intake,
     build_recorders,
     build_tracing,
     describe_session,
@@ -104,9 +106,13 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
         robot, {name: slot.policy.export.model_id for name, slot in slots.items()}, metrics, around.listeners,
         recorders, trace.next_seq if trace else None, trackers,
     )  # fmt: skip
+    others = [shadow_policy] if shadow_policy is not None else []
+    history = build_history([*(slot.policy for slot in slots.values()), *others], around)
+    intake = build_intake(settings, slots)
     wedges: dict[str, Wedge | None] = {
+        "history": history,
         "telemetry": telemetry,
-        "admission": (admission := build_admission(settings, slots, robot, around)),
+        "admission": (admission := build_admission(settings, slots, robot, intake, around)),
         "latency": Latency(lambda: around.live().inject_latency_ms),
         "guard": guard,
         "deadline": (deadline := build_deadline(guard, robot, prototype, around)),
@@ -125,6 +131,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
         embodiment=embodiment,
         telemetry=telemetry,
         guard=guard,
+        intake=intake,
         admission=admission,
         deadline=deadline,
         cloud=cloud,
@@ -135,8 +142,9 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
         act=middleware_chain(built),
         session=session,
         episode_listeners=episode_listeners(
-            guard, deadline, [(slot.rtc, slot.cache) for slot in slots.values()]
+            guard, deadline, [(slot.rtc, slot.cache) for slot in slots.values()], history
         ),
+        history=history,
         pair=pair,
         shadow=shadow,
         shadow_policy=shadow_policy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reflex_core.engine.serving_state import EngineContext, PolicySlot, why_not_fewer_steps
@@ -26,6 +26,7 @@ from reflex_core.wedges.admission import AUTO, DEGRADE, Admission, degraded_step
 from reflex_core.wedges.cloud import Cloud
 from reflex_core.wedges.deadline import FAILED, GIVEN_UP, KEPT, Deadline
 from reflex_core.wedges.guard import Guard, guard_for
+from reflex_core.wedges.observation_history import ObservationHistory
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ def _safety(settings: Settings) -> SafetyConfig | None:
 
 
 def build_admission(
-    settings: Settings, slots: dict[str, PolicySlot], robot: str, around: EngineContext
+    settings: Settings, slots: dict[str, PolicySlot], robot: str, intake: Intake, around: EngineContext
 ) -> Admission:
-    """Build the latency objective. Raises ConfigurationError where `degrade` could not take effect."""
+    """Build the check of requests and the latency objective. Raises ConfigurationError where `degrade` could not take effect."""
     unable = why_not_fewer_steps(slots.values())
     if settings.slo and settings.slo_mode == DEGRADE and unable:
         raise ConfigurationError(
@@ -63,8 +64,17 @@ def build_admission(
         lambda: mode_of(around.live().slo_mode, bool(unable)),
         degraded_steps_of(min(slot.policy.contract.flow.steps for slot in slots.values())),
         lambda kind: around.metrics.slo_violations.labels(robot, kind),
-        check=build_intake(settings, slots),
+        check=intake,
     )
+
+
+def build_history(policies: Sequence[Policy], around: EngineContext) -> ObservationHistory | None:
+    """Build what completes observations for policies that see several; None where none does."""
+    steps = max(policy.contract.observation_steps for policy in policies)
+    if steps == 1:
+        return None
+    counted = around.metrics.history_filled.labels
+    return ObservationHistory(steps, policies[0].binding.dt_s, counted)
 
 
 def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:

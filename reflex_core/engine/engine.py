@@ -17,7 +17,7 @@ from reflex_core.concurrency.progress import report
 from reflex_core.engine import describe
 from reflex_core.engine.build import assemble
 from reflex_core.engine.serving_state import EngineContext, ServingState
-from reflex_core.errors import InferenceError, NotReadyError, ReflexError
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import CloudServer
 from reflex_core.records.audit.log import AuditLog
@@ -209,11 +209,7 @@ class Engine:
 
     def act(self, request: Request) -> Served:
         """Answer one request. Raises NotReadyError, ObservationError or InferenceError; never an unchecked chunk."""
-        loaded = self._loaded
-        if self._state != READY or loaded is None:
-            reason = self._reason
-            self.metrics.errors.labels(NotReadyError.slug).inc()
-            raise NotReadyError(self._state, f"the policy is not serving: {reason}" if reason else None)
+        loaded = self._serving()
         try:
             return loaded.act(request)
         except (Exception, KeyboardInterrupt, SystemExit):
@@ -222,6 +218,28 @@ class Engine:
             raise InferenceError(
                 f"the policy panicked: {type(error).__name__}: {str(error)[:200]}"
             ) from error
+
+    def observe(self, request: Request) -> int:
+        """Keep an observation for the next ones of its episode, without an inference; return how many are kept.
+
+        0 where the policy sees one observation. Raises NotReadyError, ObservationError.
+        """
+        loaded = self._serving()
+        try:
+            loaded.intake.check_sensors(request.observation)
+            return 0 if loaded.history is None else loaded.history.observe(request)
+        except ObservationError as error:
+            self.metrics.errors.labels(error.slug).inc()
+            raise
+
+    def _serving(self) -> ServingState:
+        """Return what is served. Raises NotReadyError, counted."""
+        loaded = self._loaded
+        if self._state != READY or loaded is None:
+            reason = self._reason
+            self.metrics.errors.labels(NotReadyError.slug).inc()
+            raise NotReadyError(self._state, f"the policy is not serving: {reason}" if reason else None)
+        return loaded
 
     def request(
         self,

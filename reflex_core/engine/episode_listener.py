@@ -10,6 +10,7 @@ from reflex_core.chunks.rtc import Rtc
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.observation_history import ObservationHistory
 
 
 def _ignore(*_: object) -> None:
@@ -57,8 +58,13 @@ def of_slot(rtc: Rtc | None, cache: PrefixCache | None) -> Iterator[EpisodeListe
 
 
 def episode_listeners(
-    guard: Guard, deadline: Deadline, slots: Iterable[tuple[Rtc | None, PrefixCache | None]]
+    guard: Guard,
+    deadline: Deadline,
+    slots: Iterable[tuple[Rtc | None, PrefixCache | None]],
+    history: ObservationHistory | None,
 ) -> tuple[EpisodeListener, ...]:
     """Return all listeners, in the order in which they are notified."""
-    carried = (listener for rtc, cache in slots for listener in of_slot(rtc, cache))
+    carried = [listener for rtc, cache in slots for listener in of_slot(rtc, cache)]
+    if history is not None:
+        carried.append(EpisodeListener(begins=history.forget))
     return (of_guard(guard), of_deadline(deadline), *carried)

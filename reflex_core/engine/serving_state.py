@@ -21,6 +21,7 @@ from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.records.recorder import ConnectTracing, Recorder
 from reflex_core.records.trace.schema import Session
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.intake import Intake
 from reflex_core.settings.table import Settings
 from reflex_core.slots.health import DEGRADED, HEALTHY, is_out, verdict
 from reflex_core.slots.outcomes import Outcomes
@@ -33,6 +34,7 @@ from reflex_core.wedges.breaker import Breaker
 from reflex_core.wedges.cloud import Cloud
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard
+from reflex_core.wedges.observation_history import ObservationHistory
 from reflex_core.wedges.telemetry import Listener, Telemetry
 from reflex_core.wedges.wedge import Proceed, Wedge
 
@@ -98,6 +100,7 @@ class ServingState:
     embodiment: Embodiment | None
     telemetry: Telemetry
     guard: Guard
+    intake: Intake
     admission: Admission
     deadline: Deadline
     cloud: Cloud | None
@@ -108,6 +111,7 @@ class ServingState:
     act: Proceed
     session: Session
     episode_listeners: tuple[EpisodeListener, ...] = ()
+    history: ObservationHistory | None = None
     pair: Pair | None = None
     shadow: Shadow | None = None
     shadow_policy: Policy | None = None
@@ -149,6 +153,11 @@ class ServingState:
     def why_not_fewer_steps(self) -> str:
         """Why a policy cannot take fewer denoise steps; empty where all can."""
         return why_not_fewer_steps(self.slots.values())
+
+    @property
+    def observation_steps(self) -> int:
+        """How many observations the policies and the shadow see, the newest one included."""
+        return 1 if self.history is None else self.history.steps
 
     @property
     def verdict(self) -> str:

@@ -164,6 +164,9 @@ class Metrics:
         self.shadow_divergence = summary(
             "reflex_shadow_divergence", "RMS between the shadow's chunk and the served one, physical units", ["joint"]
         )
+        self.history_filled = counter(
+            "reflex_history_filled_total", "Requests with too few earlier observations: start, gap, no_episode", ["reason"]
+        )
         self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
         self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
         self.a2c2_skipped = counter("reflex_a2c2_skipped_total", "Chunks not corrected, by reason", ["reason"])

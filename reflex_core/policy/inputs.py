@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -85,8 +86,8 @@ def image_arrays(
     arrays: Arrays = {}
     for slot in slots:
         seen = [frames] if slot.steps is None else [*earlier, frames]
-        taken = [_frame_of(slot, one, cameras) for one in seen]
-        _put(arrays, slot.input, slot, _pictures(taken, slot))
+        taken, pictures = _pictures(seen, slot, cameras)
+        _put(arrays, slot.input, slot, pictures)
         if slot.mask is not None:
             _put(arrays, slot.mask, slot, [np.array([frame is not None]) for frame in taken])
     wanted = {cameras.get(slot.camera, slot.camera) for slot in slots if slot.camera is not None}
@@ -112,13 +113,32 @@ def _frame_of(slot: ImageSlot, frames: Mapping[str, Frame], cameras: Mapping[str
     return frame
 
 
-def _pictures(frames: Sequence[Frame | None], slot: ImageSlot) -> list[Floats]:
-    """Return the array of every frame; at an episode's start the first frame stands for earlier ones, and is made once."""
+def _pictures(
+    seen: Sequence[Mapping[str, Frame]], slot: ImageSlot, cameras: Mapping[str, str]
+) -> tuple[list[Frame | None], list[Floats]]:
+    """Return a camera's frame in every observation, oldest first, and its array."""
+    taken: list[Frame | None] = []
     made: list[Floats] = []
-    for number, frame in enumerate(frames):
-        again = number > 0 and frame is frames[number - 1]
-        made.append(made[-1] if again else missing_image(slot) if frame is None else _taken(frame, slot))
-    return made
+    for number, frames in enumerate(seen, start=1):
+        with blamed_on_earlier(len(seen) - number):
+            frame = _frame_of(slot, frames, cameras)
+            # at an episode's start the first frame stands for earlier ones, and is decoded once
+            again = bool(taken) and frame is taken[-1]
+            made.append(made[-1] if again else missing_image(slot) if frame is None else _taken(frame, slot))
+        taken.append(frame)
+    return taken, made
+
+
+@contextmanager
+def blamed_on_earlier(periods: int) -> Iterator[None]:
+    """Name the observation that a refusal is about, where it is not the newest: so many control periods before it."""
+    try:
+        yield
+    except ObservationError as error:
+        if not periods:
+            raise
+        what = f"{periods} control period(s) before the newest observation"
+        raise ObservationError(f"{what}: {error}", error.slug) from error
 
 
 def _put(arrays: Arrays, name: str, slot: ImageSlot, values: Sequence[NDArray[Any]]) -> None:

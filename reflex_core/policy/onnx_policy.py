@@ -21,7 +21,14 @@ from reflex_core.policy.adaptive import require_adaptive, require_stepped
 from reflex_core.policy.base import Prediction
 from reflex_core.policy.constant_dimensions import Constants
 from reflex_core.policy.cuda_graph import capture
-from reflex_core.policy.inputs import Arrays, image_arrays, masked_cameras, state_array, state_words
+from reflex_core.policy.inputs import (
+    Arrays,
+    blamed_on_earlier,
+    image_arrays,
+    masked_cameras,
+    state_array,
+    state_words,
+)
 from reflex_core.policy.language import Language
 from reflex_core.policy.layouts import Layout, load_layout
 from reflex_core.policy.network import OpenNetwork
@@ -79,7 +86,7 @@ class OnnxPolicy:
             raise ObservationError(f"the seed must not be negative, got {seed}", "bad-seed")
         began = time.perf_counter()
         arrays, tokens_cut = self.arrays(observation)
-        for one in (*observation.earlier(self.contract.observation_steps), observation):
+        for one in (*self._earlier(observation), observation):
             self._constants.check(one.state)
         if noise is None:
             noise = start_noise(seed, self.noise_shape)
@@ -263,7 +270,7 @@ class OnnxPolicy:
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Return every graph input made from the observation, and how many instruction tokens were cut."""
-        earlier = [one.frames for one in observation.earlier(self.contract.observation_steps)]
+        earlier = [one.frames for one in self._earlier(observation)]
         arrays = image_arrays(self.contract.images, observation.frames, self.binding.cameras, earlier)
         arrays |= self.contract.constants
         words = self._state(observation, arrays)
@@ -287,13 +294,24 @@ class OnnxPolicy:
             return ""
         state = self.checked_state(observation.state)
         if slot.input is not None:
-            earlier = observation.earlier(self.contract.observation_steps)
-            before = [self.checked_state(one.state) for one in earlier]
+            before = self._earlier_states(observation)
             arrays[slot.input] = state_array(state, slot, self.binding.state_statistics, before)
             return ""
         if not slot.bins:  # only its actions start from it
             return ""
         return state_words(state, slot, self.binding.state_statistics)
+
+    def _earlier(self, observation: Observation) -> tuple[Observation, ...]:
+        return observation.earlier(self.contract.observation_steps)
+
+    def _earlier_states(self, observation: Observation) -> list[Floats]:
+        """Return the states before the newest one, oldest first. Raises ObservationError for one it does not take."""
+        states: list[Floats] = []
+        earlier = self._earlier(observation)
+        for number, one in enumerate(earlier):
+            with blamed_on_earlier(len(earlier) - number):
+                states.append(self.checked_state(one.state))
+        return states
 
     def checked_state(self, state: Floats | None) -> Floats:
         """Return the state, if this policy takes it. Raises ObservationError naming the expected and the actual shape."""

@@ -49,6 +49,10 @@ class Intake:
                 "no instruction; the policy reads what the robot is to do: put it into 'instruction'",
                 MISSING_INSTRUCTION,
             )
+        self.check_sensors(observation)
+
+    def check_sensors(self, observation: Observation) -> None:
+        """Raise ObservationError for a state that is missing or implausible, whatever the instruction is."""
         if self.check_state is not None:
             self.check_state(observation.state)
         if observation.state is None:

@@ -12,7 +12,7 @@ from reflex_core.wedges.wedge import Proceed, Wedge
 
 # outermost first; a wedge that these settings do not need is simply absent
 ORDER = (
-    "telemetry", "admission", "latency", "guard", "deadline", "cloud", "router", "breaker", "a2c2", "policy",
+    "history", "telemetry", "admission", "latency", "guard", "deadline", "cloud", "router", "breaker", "a2c2", "policy",
 )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost wedge: latency, metrics, and the finished answer for listeners and recorders."""
+"""Latency, metrics, and the finished answer for listeners and recorders."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Telemetry:
                 recorder.error(request, slug, str(error), seq)
             raise
         latency_ms = (time.monotonic_ns() - request.received_ns) * 1e-6
-        served = replace(served, latency_ms=latency_ms, trace_seq=self._seq())
+        served = replace(served, latency_ms=latency_ms, trace_seq=self._seq(), history=request.history)
         self._count(request, _outcome(served))
         slot = self._slots.get(served.slot, self._first)
         slot.latency_s(latency_ms * 1e-3)

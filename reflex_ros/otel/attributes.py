@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reflex_core.records.trace.hashing import size_bytes
 from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.callers import caller_of
 from reflex_core.values import Request, Served
@@ -55,7 +54,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: in
         request.episode_id,
         observation.instruction,
         0 if state is None else len(state),
-        size_bytes(observation) - (0 if state is None else state.nbytes),
+        observation.image_bytes,
         observation.age_ms,
         request.traceparent,
         request.tracestate,

@@ -21,7 +21,7 @@ from reflex_ros.sidecar.problems import Problem, fresh_id, header_safe, problem_
 from reflex_ros.sidecar.replies import Reply
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
-from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable, Wire
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable, Wire
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
@@ -53,9 +53,9 @@ def cameras_of(loaded: ServingState) -> tuple[str, ...]:
     return tuple(dict.fromkeys(loaded.policy.binding.cameras.values()))
 
 
-def largest_body(cameras: int, max_pixels: int) -> int:
-    """Return the largest body to accept, in bytes: every camera as raw RGB in base64, 1 MiB for the rest."""
-    return max(cameras, 1) * max_pixels * 4 + (1 << 20)
+def largest_body(loaded: ServingState, max_pixels: int) -> int:
+    """Return the largest body to accept, in bytes: every camera of every observation as raw RGB in base64, 1 MiB for the rest."""
+    return max(len(cameras_of(loaded)), 1) * loaded.observation_steps * max_pixels * 4 + (1 << 20)
 
 
 def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
@@ -72,6 +72,8 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             raise NotReadyError(engine.state)
         decoded = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
         request = _request(engine, decoded, call)
+        if decoded.observe_only:
+            return _observed(engine, loaded, wire, decoded, request)
         served = engine.act(request)
         answered = Answered(
             served,
@@ -84,6 +86,18 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
         return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
     except Exception as error:
         return refused(wire, _problem(engine, error, decoded, request))
+
+
+def _observed(
+    engine: Engine, loaded: ServingState, wire: Wire, decoded: DecodedRequest, request: Request
+) -> Reply:
+    """Return the reply to an observation that is kept for the next ones of its episode."""
+    kept = engine.observe(request)
+    observed = Observed(
+        request.request_id, request.episode_id, loaded.observation_steps, kept, decoded.ignored
+    )
+    headers = {"X-Request-Id": header_safe(request.request_id)}
+    return Reply(200, wire.observed(observed), headers, wire.content_type)
 
 
 def refused(wire: Wire, problem: Problem) -> Reply:
@@ -99,14 +113,15 @@ def headers_of(served: Served) -> dict[str, str]:
 def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) -> Readable:
     """Return the limits and names that decoding a request to this engine needs."""
     reserve = partial(body.memory.reserve_beyond, body)
-    return Readable(cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve)
+    return Readable(
+        cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve, loaded.observation_steps
+    )
 
 
 def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> DecodedRequest:
     """Decode a body and free its bytes; only the memory of its images stays reserved."""
     decoded = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
-    kept = sum(len(frame.data) for frame in decoded.observation.frames.values())
-    body.memory.free(body, max(body.size - kept, 0))
+    body.memory.free(body, max(body.size - decoded.observation.image_bytes, 0))
     return decoded
 
 

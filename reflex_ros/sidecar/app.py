@@ -18,7 +18,7 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.ab_routes import LARGEST_BODY, change_policies, policies, report_outcome
-from reflex_ros.sidecar.act import Call, answer, cameras_of, largest_body, refused
+from reflex_ros.sidecar.act import Call, answer, largest_body, refused
 from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
@@ -200,7 +200,7 @@ def _too_many(request: web.Request, active: int, most: int) -> web.Response:
 
 async def _act(request: web.Request, engine: Engine, loaded: ServingState, received_ns: int) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
-    limit = largest_body(len(cameras_of(loaded)), engine.settings.max_pixels)
+    limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
         if waiting.requests >= WAITING_REQUESTS:

@@ -32,7 +32,7 @@ from reflex_core.images.raw_encodings import rgb
 from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, TIMEOUT, CloudAnswer, CloudError
 from reflex_core.robot.callers import robot_of
 from reflex_core.settings.table import Settings
-from reflex_core.values import CLOUD, POLICY, Floats, Frame, Inference, Request
+from reflex_core.values import CLOUD, POLICY, Floats, Frame, Inference, Observation, Request
 
 VARIABLE = "REFLEX_CLOUD_API_KEY"
 HOP_HEADER = "X-Reflex-Hop"
@@ -261,16 +261,12 @@ def _is_loopback(host: str) -> bool:
 def body_of(request: Request) -> bytes:
     """Return the body of POST /act for this request. Raises ObservationError for a frame that cannot be decoded."""
     observation = request.observation
-    document: dict[str, Any] = {
-        "images": {
-            camera: base64.b64encode(_encoded(frame)).decode("ascii")
-            for camera, frame in observation.frames.items()
-        },
+    document = _sensors(observation) | {
         "instruction": observation.instruction,
         "request_id": request.request_id,
     }
-    if observation.state is not None:
-        document["state"] = observation.state.tolist()
+    if observation.history:
+        document["history"] = [_sensors(earlier) for earlier in observation.history]
     if request.episode_id is not None:
         document["episode_id"] = request.episode_id
     if request.seed is not None:
@@ -278,6 +274,15 @@ def body_of(request: Request) -> bytes:
     if robot := robot_of(request):  # the other server counts for it, not for this one
         document["robot_id"] = robot
     return orjson.dumps(document)
+
+
+def _sensors(observation: Observation) -> dict[str, Any]:
+    images = {
+        camera: base64.b64encode(_encoded(frame)).decode("ascii")
+        for camera, frame in observation.frames.items()
+    }
+    state = observation.state
+    return {"images": images} | ({} if state is None else {"state": state.tolist()})
 
 
 def _encoded(frame: Frame) -> Any:

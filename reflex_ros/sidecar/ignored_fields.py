@@ -14,9 +14,21 @@ from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
 
 KNOWN = (
-    "image", "image_wrist", "images", "instruction", "state", "episode_id", "request_id", "seed", "robot_id",
-    "elapsed_rows", "previous_request_id",
-)  # fmt: skip
+    "image",
+    "image_wrist",
+    "images",
+    "instruction",
+    "state",
+    "episode_id",
+    "request_id",
+    "seed",
+    "robot_id",
+    "elapsed_rows",
+    "previous_request_id",
+    "history",
+    "observe_only",
+)
+EARLIER = ("image", "image_wrist", "images", "state")  # fmt: skip
 PICTURE = ("data", "encoding", "height", "width", "step")
 MOST_NAMED = 16
 MOST_CHARACTERS = 64
@@ -47,7 +59,7 @@ NONE_IGNORED = IgnoredFields()
 def find_ignored_fields(fields: Mapping[str, Any]) -> IgnoredFields:
     """Return the fields of a request, and of its images, that are not read; log a warning at a limited rate."""
     if all(key in KNOWN for key in fields) and not any(
-        isinstance(fields.get(key), dict) for key in ("image", "image_wrist", "images")
+        isinstance(fields.get(key), dict | list) for key in ("image", "image_wrist", "images", "history")
     ):
         return NONE_IGNORED  # as usual
     found = list(islice(_unread(fields), MOST_NAMED))
@@ -69,10 +81,23 @@ def _unread(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in fields:
         if key not in KNOWN:
             yield key, _near(key, KNOWN)
-    images = fields.get("images")
-    pictures = [(key, fields.get(key)) for key in ("image", "image_wrist")]
+    yield from _unread_of_images(fields)
+    history = fields.get("history")
+    for number, entry in enumerate(history if isinstance(history, list) else ()):
+        where = f"history[{number}]."
+        for key in entry if isinstance(entry, dict) else ():
+            if key not in EARLIER:
+                near = _near(key, EARLIER)
+                yield f"{where}{key}", near and f"{where}{near}"
+        if isinstance(entry, dict):
+            yield from _unread_of_images(entry, where)
+
+
+def _unread_of_images(observation: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    images = observation.get("images")
+    pictures = [(f"{before}{key}", observation.get(key)) for key in ("image", "image_wrist")]
     if isinstance(images, dict):
-        pictures += [(f"images.{camera}", picture) for camera, picture in images.items()]
+        pictures += [(f"{before}images.{camera}", picture) for camera, picture in images.items()]
     for where, picture in pictures:
         for key in picture if isinstance(picture, dict) else ():
             if key not in PICTURE:

@@ -29,7 +29,7 @@ from reflex_core.values import Frame
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED
 from reflex_ros.sidecar.problems import BodyError, Problem
 from reflex_ros.sidecar.wires.fields import decode_fields
-from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable
 
 
 class LinesWire:
@@ -56,6 +56,9 @@ class LinesWire:
     def encode(self, answered: Answered) -> bytes:
         rows = answered.served.chunk.actions
         return "\\n".join(" ".join(map(repr, row.tolist())) for row in rows).encode()
+
+    def observed(self, observed: Observed) -> bytes:
+        return f"kept: {observed.kept}".encode()
 
     def problem(self, problem: Problem) -> bytes:
         return f"{problem.slug}: {problem.message}".encode()

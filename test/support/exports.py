@@ -304,6 +304,16 @@ def echo(*, size: int = 64) -> Export:
     return make
 
 
+def two_observations(*, frequency_hz: float = 0.1, **config: Any) -> Export:
+    """Each row of the chunk: the mean of the picture before this one and of this one, then both states."""
+
+    def make(path: Path) -> None:
+        wanted = {"observation_steps": 2, "frequency_hz": frequency_hz} | config
+        seeing(path, eye=(1, 2, 3, SIDE, SIDE), body=(1, 2, 2), **wanted)
+
+    return make
+
+
 def of_other_shapes(path: Path) -> None:
     """Two cameras of exactly 12x8 stacked in one input, a state of three axes, and a constant."""
     images = [
@@ -329,6 +339,9 @@ EXPORTS: Mapping[str, Export] = {
     "gr00t": gr00t(),
     "echo": echo(),
     "of_other_shapes": of_other_shapes,
+    # a control period of 10 s and one of 1 ms: the next request is always within, or always beyond, two of them
+    "two_observations": two_observations(),
+    "two_observations_fast": two_observations(frequency_hz=1000.0),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
     "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges

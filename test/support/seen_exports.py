@@ -61,7 +61,8 @@ def seeing(
     ]
     written = {
         "model_id": "test/seeing", "model_type": "seeing", "export_kind": "monolithic", "action_dim": width,
-        "graphs": {"monolithic": "model.onnx"}, "chunk_size": ROWS, "images": slots, "state": {"input": "body"},
+        "graphs": {"monolithic": "model.onnx"}, "chunk_size": ROWS, "images": slots,
+        "state": {"input": "body", "names": [f"axis_{number}" for number in range(int(body[-1]))]},
         "flow": {"noise": "noise", "actions": "actions"}, "normalization": {"mode": "identity"},
     }  # fmt: skip
     (path / "reflex_config.json").write_text(json.dumps(written | config))

@@ -23,7 +23,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import exact, utc_text
 from reflex_core.records.audit.store import AuditStore, Fields
 from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
-from reflex_core.records.trace.hashing import observation_hash, size_bytes
+from reflex_core.records.trace.hashing import observation_hash
 from reflex_core.robot.callers import caller_of
 from reflex_core.values import Request, Served
 
@@ -106,12 +106,12 @@ class AuditLog:
     def __call__(self, request: Request, served: Served) -> None:
         """Write one answer; returns when the operating system has it."""
         make = partial(_act_fields, self._robot_id, self._model, request, served)
-        self._await(self._enter(make, size_bytes(request.observation)))
+        self._await(self._enter(make, request.observation.size_bytes))
 
     def error(self, request: Request, slug: str, message: str, seq: int = -1) -> None:  # noqa: ARG002
         """Write a request that got no answer, likewise; the chain numbers its records itself."""
         make = partial(_error_fields, self._robot_id, self._model, request, slug, message)
-        self._await(self._enter(make, size_bytes(request.observation)))
+        self._await(self._enter(make, request.observation.size_bytes))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Enqueue something that happened besides requests: a guard trip or reset, a configuration."""

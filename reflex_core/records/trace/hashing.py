@@ -69,22 +69,13 @@ def file_hash(data: bytes) -> str:
     return text_hash(base64_text(data))
 
 
-def size_bytes(observation: Observation) -> int:
-    """Return how much memory the frames and the state hold on to."""
-    state = 0 if observation.state is None else observation.state.nbytes
-    return state + sum(_nbytes(frame.data) for frame in observation.frames.values())
-
-
-def _nbytes(data: Any) -> int:
-    return int(data.nbytes) if hasattr(data, "nbytes") else len(data)  # array.array of bytes has no nbytes
-
-
 def observation_hash(observation: Observation) -> str:
     """Return SHA-256 (64 hex digits) over everything the policy was given.
 
     Fed in this order, each part preceded by its length as 8 bytes little-endian: for every camera in alphabetical
     order its name, `<encoding> <height> <width> <step>` and its bytes as they arrived; the state as float32
-    little-endian (empty when there is none); the instruction as UTF-8.
+    little-endian (empty when there is none); the instruction as UTF-8; then cameras and state of every earlier
+    observation, oldest first.
     """
     digest = hashlib.sha256()
 
@@ -93,13 +84,17 @@ def observation_hash(observation: Observation) -> str:
         digest.update(len(view).to_bytes(8, "little"))
         digest.update(view)
 
-    for camera in sorted(observation.frames):
-        frame = observation.frames[camera]
-        feed(camera.encode("utf-8", "surrogatepass"))
-        feed(f"{frame.encoding} {frame.height} {frame.width} {frame.step}".encode())
-        data = frame.data
-        feed(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
-    state = observation.state
-    feed(b"" if state is None else np.ascontiguousarray(state, dtype="<f4"))
+    def feed_sensors(one: Observation) -> None:
+        for camera in sorted(one.frames):
+            frame = one.frames[camera]
+            feed(camera.encode("utf-8", "surrogatepass"))
+            feed(f"{frame.encoding} {frame.height} {frame.width} {frame.step}".encode())
+            data = frame.data
+            feed(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
+        feed(b"" if one.state is None else np.ascontiguousarray(one.state, dtype="<f4"))
+
+    feed_sensors(observation)
     feed(observation.instruction.encode("utf-8", "surrogatepass"))
+    for one in observation.history:
+        feed_sensors(one)
     return digest.hexdigest()

@@ -17,7 +17,6 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import json_line, utc_text
 from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
 from reflex_core.records.trace.files import TraceFile, trace_name
-from reflex_core.records.trace.hashing import size_bytes
 from reflex_core.records.trace.schema import (
     HASH_ONLY,
     IMAGE_MODES,
@@ -154,7 +153,7 @@ class TraceWriter:
 
     def _put(self, seq: int, request: Request, outcome: Served | Failure) -> None:
         self._writer.put(
-            Entry(seq, time.time_ns(), self._session, request, outcome), size_bytes(request.observation)
+            Entry(seq, time.time_ns(), self._session, request, outcome), request.observation.size_bytes
         )
 
     def _write(self, batch: Sequence[Entry | Note]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,17 +41,30 @@ def request_id(fields: Document) -> str | None:
 
 
 def decode_fields(
-    fields: Document, frames: Mapping[str, Frame], readable: Readable, ignored: IgnoredFields
+    fields: Document,
+    frames: Mapping[str, Frame],
+    readable: Readable,
+    ignored: IgnoredFields,
+    earlier: Sequence[Mapping[str, Frame]] = (),
 ) -> DecodedRequest:
-    """Return the request that these fields and pictures make.
+    """Return the request that these fields and images make.
 
-    fields: plain values by name, as JSON has them. Raises ObservationError naming the field, what it takes and what it got.
+    fields: plain values by name, as JSON has them. earlier: images of each entry of its `history`. Raises ObservationError
+    naming the field, what it takes and what it got.
     """
+    instruction = _instruction(fields.get("instruction", ""))
+    history = tuple(
+        Observation(images, _state(entry.get("state"), f"history[{number}].state"), instruction)
+        for number, (entry, images) in enumerate(
+            zip(history_of(fields, readable.observation_steps), earlier, strict=True)
+        )
+    )
     return DecodedRequest(
         observation=Observation(
             frames=frames,
             state=_state(fields.get("state")),
-            instruction=_instruction(fields.get("instruction", "")),
+            instruction=instruction,
+            history=history,
         ),
         episode_id=_identifier(fields, "episode_id"),
         request_id=request_id(fields),
@@ -61,7 +74,36 @@ def decode_fields(
         previous_request_id=_identifier(fields, "previous_request_id") or "",
         names=tuple(fields),
         ignored=ignored,
+        observe_only=_truth(fields, "observe_only"),
     )
+
+
+def history_of(fields: Document, observation_steps: int) -> Sequence[Document]:
+    """Return the entries of `history`, oldest first; none where the request has none. Raises ObservationError."""
+    value = fields.get("history") or []
+    most = observation_steps - 1
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ObservationError(f"'history' must be a list of objects, got {shown(value)}", "bad-history")
+    if len(value) > most:
+        expected = (
+            f"at most the {most} observations before this one"
+            if most
+            else "left out: the policy sees one observation"
+        )
+        raise ObservationError(
+            f"'history' must be {expected} (observation_steps {observation_steps}), got {len(value)}",
+            "bad-history",
+        )
+    return value
+
+
+def _truth(fields: Document, field: str) -> bool:
+    value = fields.get(field, False)
+    if not isinstance(value, bool):
+        raise ObservationError(
+            f"'{field}' must be true or false, got {shown(value)}", f"bad-{field.replace('_', '-')}"
+        )
+    return value
 
 
 def _instruction(value: object) -> str:
@@ -121,24 +163,26 @@ def _elapsed_rows(value: object) -> float | None:
     return float(value)
 
 
-def _state(value: object) -> Floats | None:
+def _state(value: object, field: str = "state") -> Floats | None:
     """Return (n,) float32; its length is checked by the policy, which knows the joints."""
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > STATE_NUMBERS:
-        raise ObservationError(f"'state' must be a list of numbers, got {shown(value)}", "bad-state")
+        raise ObservationError(f"'{field}' must be a list of numbers, got {shown(value)}", "bad-state")
     if any(not isinstance(number, int | float | str) for number in value):
-        raise ObservationError(f"'state' must hold only numbers, got {shown(value)}", "bad-state")
+        raise ObservationError(f"'{field}' must hold only numbers, got {shown(value)}", "bad-state")
     try:
         numbers = np.array([float(number) for number in value], dtype=np.float64)
     except (ValueError, OverflowError) as error:
-        raise ObservationError(f"'state' must hold only numbers, got {shown(value)}", "bad-state") from error
+        raise ObservationError(
+            f"'{field}' must hold only numbers, got {shown(value)}", "bad-state"
+        ) from error
     with np.errstate(over="ignore"):
         state = numbers.astype(np.float32)
     finite = np.isfinite(state)
     if not finite.all():
         first = int(np.argmin(finite))
         raise ObservationError(
-            f"'state' must be finite, got {numbers[first]} at index {first}", "state-not-finite"
+            f"'{field}' must be finite, got {numbers[first]} at index {first}", "state-not-finite"
         )
     return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from reflex_core.values import POLICY, A2C2Report, CacheReport, Document, Frame,
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
 from reflex_ros.sidecar.wires import fields
-from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Readable
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable
 
 LENIENT_BYTES = 4 << 20
 # a list or an object that is empty takes 3 bytes of a body and 64 of memory, and its place in a list 8
@@ -66,6 +67,20 @@ class JsonWire:
     def encode(self, answered: Answered) -> bytes:
         """Return a reply with every promised field; times in ms unless the name ends otherwise."""
         return orjson.dumps(_reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def observed(self, observed: Observed) -> bytes:
+        """Return how many observations of the episode are kept."""
+        return orjson.dumps(
+            {
+                "observed": True,
+                "observation_steps": observed.observation_steps,
+                "kept": observed.kept,
+                "episode_id": observed.episode_id,
+                "request_id": observed.request_id,
+                "ignored_fields": observed.ignored.names,
+                "did_you_mean": dict(observed.ignored.meant),
+            }
+        )
 
     def problem(self, problem: Problem) -> bytes:
         """Return `{"error": slug, "message": sentence, "request_id": id}`, and the problem's further fields."""
@@ -125,25 +140,28 @@ def decode_object(found: Document, readable: Readable) -> DecodedRequest:
     """
     request_id = fields.request_id(found) or ""
     try:
-        frames = _frames(found, readable.cameras, readable.max_pixels)
-        return fields.decode_fields(found, frames, readable, find_ignored_fields(found))
+        frames = _frames(found, readable)
+        entries = fields.history_of(found, readable.observation_steps)
+        earlier = [_frames(entry, readable, f"history[{number}].") for number, entry in enumerate(entries)]
+        return fields.decode_fields(found, frames, readable, find_ignored_fields(found), earlier)
     except ObservationError as error:
         error.request_id = request_id
         raise
 
 
-def _frames(fields: Document, cameras: tuple[str, ...], max_pixels: int) -> dict[str, Frame]:
+def _frames(found: Mapping[str, Any], readable: Readable, where: str = "") -> dict[str, Frame]:
+    """Return the images of a request, or of one of its earlier observations. where: before their names in refusals."""
     frames: dict[str, Frame] = {}
-    for camera, field, value in _pictures(fields, cameras):
+    for camera, field, value in _pictures(found, readable.cameras):
         if camera in frames:
             raise ObservationError(
-                f"'{field}': camera '{camera}' has two images in this request", "bad-image"
+                f"'{where}{field}': camera '{camera}' has two images in this request", "bad-image"
             )
-        frames[camera] = _frame(field, value, max_pixels)
+        frames[camera] = _frame(f"{where}{field}", value, readable.max_pixels)
     return frames
 
 
-def _pictures(fields: Document, cameras: tuple[str, ...]) -> list[tuple[str, str, object]]:
+def _pictures(fields: Mapping[str, Any], cameras: tuple[str, ...]) -> list[tuple[str, str, object]]:
     """Return (camera, field, value) of every image in the request. An empty string or null is no image."""
     found: list[tuple[str, str, object]] = []
     for position, field in enumerate(("image", "image_wrist")):
@@ -284,8 +302,9 @@ def _reply_fields(answered: Answered) -> Document:
     for prefix, block in (("cache_", served.cache), ("rtc_", served.rtc), ("a2c2_", served.a2c2)):
         if block.present:
             _add(made, prefix, block.document())
-    if served.routing.present:
-        made["routing"] = served.routing.document()
+    for name, whole in (("routing", served.routing), ("history", served.history)):
+        if whole.present:
+            made[name] = whole.document()
     return made
 
 

@@ -22,7 +22,8 @@ def _anything(_: int) -> None:
 class Readable:
     """What a request may hold.
 
-    cameras: the robot's, in its own order. max_pixels: of one image. reserved: a `robot_id` that no client may use, ""
+    cameras: the robot's, in its own order. max_pixels: of one image. observation_steps: how many observations the policies
+    see, the newest one included. reserved: a `robot_id` that no client may use, ""
     where there is none. reserve: reserves so many bytes that decoding takes beyond the body itself; raises StalledError
     where the requests under way take all memory that is meant for them.
     """
@@ -31,11 +32,15 @@ class Readable:
     max_pixels: int = MAX_PIXELS
     reserved: str = ""
     reserve: Callable[[int], None] = _anything
+    observation_steps: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """One request as the client wrote it. names: its fields; ignored: those of them that are not read."""
+    """One request as the client wrote it. names: its fields; ignored: those of them that are not read.
+
+    observe_only: the observation is kept for the next ones of its episode, and nothing is inferred.
+    """
 
     observation: Observation
     episode_id: str | None = None
@@ -45,6 +50,18 @@ class DecodedRequest:
     elapsed_rows: float | None = None
     previous_request_id: str = ""
     names: tuple[str, ...] = ()
+    ignored: IgnoredFields = NONE_IGNORED
+    observe_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The answer to an observation without inference. kept: how many of its episode are kept now; 0 where none is needed."""
+
+    request_id: str
+    episode_id: str | None
+    observation_steps: int
+    kept: int
     ignored: IgnoredFields = NONE_IGNORED
 
 
@@ -103,6 +120,10 @@ class Wire(Protocol):
 
     def encode(self, answered: Answered) -> bytes:
         """Return the body of an answer."""
+        ...
+
+    def observed(self, observed: Observed) -> bytes:
+        """Return the body of an answer to an observation without inference; for wires that decode `observe_only`."""
         ...
 
     def problem(self, problem: Problem) -> bytes:

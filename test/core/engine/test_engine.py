@@ -338,7 +338,7 @@ def test_the_guard_is_outside_everything_that_can_make_a_chunk() -> None:
     assert all(
         ORDER.index(name) > outer for name in ("deadline", "cloud", "router", "breaker", "a2c2", "policy")
     )
-    assert ORDER[0] == "telemetry"
+    assert ORDER[:2] == ("history", "telemetry"), "what is recorded is what the policy saw"
 
 
 def test_a_wedge_without_a_place_is_refused() -> None:

@@ -316,6 +316,24 @@ def test_nan_in_a_picture_is_a_change(reach: Policy) -> None:
     assert cache.find("pick", cache.seen(seen, arrays)).why == "image"
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_change_of_an_earlier_picture_or_of_a_stacked_camera_is_a_change(last: bool) -> None:
+    scale, black = np.full(3, 1 / 255, np.float32), np.zeros(3, np.float32)
+    plain = ImageSlot("one", "eye", None, 32, 32, last, "stretch", "area", scale, black, black, 0.0, True)
+    slots = [replace(plain, steps=2, stack=place, stacked=2) for place in (0, 1)]
+    arrays = {"eye": np.zeros((1, 2, 2, *((32, 32, 3) if last else (3, 32, 32))), np.float32)}
+    seen = Observation({}, None, "")
+    cache = PrefixCache(CacheRule(0.1, 1000.0), slots, ["eye"])
+    before = cache.seen(seen, arrays)
+    assert [picture.shape for picture in before.thumbnails] == [(16, 16, 3)] * 4
+    cache.keep("pick", before, {})
+    assert cache.find("pick", cache.seen(seen, arrays)).status == HIT
+    for step, camera in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        moved = {"eye": arrays["eye"].copy()}
+        moved["eye"][0, step, camera] = 1.0
+        assert cache.find("pick", cache.seen(seen, moved)).why == "image"
+
+
 def test_the_answer_says_what_the_cache_did(reach: Policy) -> None:
     predict = Predict(reach, "prod", lambda: 0, lambda _: PLAIN, reach.prefix_cache())
     requests = [

@@ -263,6 +263,12 @@ def a_chunk_that_is_guided(bench: Bench) -> Provocation:
     one_episode(client)
 
 
+def a_history_that_is_filled(bench: Bench) -> Provocation:
+    client = bench.serve("two_observations", embodiment="").client
+    yield client
+    assert client.act({"image": jpeg(), "state": [0, 0]}).status == 200
+
+
 def a_border(bench: Bench) -> Provocation:
     client = bench.serve("calm").client
     yield client
@@ -364,6 +370,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_cuda_graph_replay_seconds": cuda_graphs,
     "reflex_cache_hit": a_prefix_that_is_kept,
     "reflex_cache_miss": a_prefix_that_is_kept,
+    "reflex_history_filled": a_history_that_is_filled,
     "reflex_rtc_guided": a_chunk_that_is_guided,
     "reflex_model_swaps": a_change_of_split,
     "reflex_policy_split_percent": a_change_of_split,

@@ -99,6 +99,10 @@ def test_the_input_hash_changes_with_everything_the_policy_saw() -> None:
         replace(base, frames={"base": replace(frame, data=bytes(frame.data) + b"x")}),
         replace(base, frames={"base": Frame(frame.data, "png", frame.height, frame.width)}),
         replace(base, frames={}),
+        replace(base, history=(base,)),
+        replace(base, history=(base, base)),
+        replace(base, history=(replace(base, state=None),)),
+        replace(base, history=(replace(base, frames={}),)),
     ]
     assert len({observation_hash(other) for other in others}) == len(others)
     assert observation_hash(replace(base, stamp_ns=5)) == observation_hash(base)
