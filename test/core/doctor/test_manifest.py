@@ -227,9 +227,3 @@ def test_the_former_spelling_writes_the_same_manifest_and_names_the_new_one(
         "reflex export seal is now `reflex manifest FOLDER`; this spelling goes in the next release\n"
     )
     assert (calm / "VERIFICATION.md").read_text() == (copied / "VERIFICATION.md").read_text()
-
-
-@pytest.mark.parametrize("words", [[], ["seale", "x"]])
-def test_export_without_a_verb_names_the_command(words: list[str], capsys: Output) -> None:
-    assert reflex(["export", *words]) == 2
-    assert "reflex manifest FOLDER" in capsys.readouterr().err.splitlines()[-1]
