@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export.processors import ACTION, Processors
+from reflex_core.export.processors import ACTION, STATE, Normalizer, Processors
 from reflex_core.export.unit_check import A_TURN
+from reflex_core.normalization.affine import Doubles
 from reflex_core.normalization.statistics_file import chosen, read_table
 from reflex_core.text.untrusted import is_name, shown
 from reflex_export.checkpoint import DatasetInfo, RobotFacts
@@ -46,12 +46,26 @@ def robot_facts(
     )
 
 
-def recorded_range(processors: Processors) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return (lowest, highest) of each action in the training data, in the policy's units; None where it is not stored."""
-    step = processors.unnormalizer
+def recorded_range(processors: Processors) -> tuple[Doubles, Doubles] | None:
+    """Return (lowest, highest) position of each joint in the training data, in the policy's units; None where it is not stored.
+
+    Of actions that are offsets from the state, it is that of the state.
+    """
+    actions = _extent(processors.unnormalizer, ACTION)
+    if actions is None or processors.relative is None:
+        return actions
+    states = _extent(processors.normalizer, STATE)
+    if states is None or len(states[0]) != len(actions[0]):
+        return None
+    mask = processors.relative.mask(len(actions[0]))
+    low, high = (np.where(mask, state, action) for state, action in zip(states, actions, strict=True))
+    return low, high
+
+
+def _extent(step: Normalizer | None, feature: str) -> tuple[Doubles, Doubles] | None:
     if step is None or step.state_file is None:
         return None
-    found = chosen(read_table(step.state_file), ACTION, "", step.state_file)
+    found = chosen(read_table(step.state_file), feature, "", step.state_file)
     if found is None or not {"min", "max"} <= set(found[1]):
         return None
     return found[1]["min"], found[1]["max"]
@@ -125,7 +139,7 @@ def _units(
 
 def _asked(
     named: bool, frequency_hz: float | None, units: tuple[str, ...],
-    recorded: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    recorded: tuple[Doubles, Doubles] | None,
 ) -> Iterator[str]:  # fmt: skip
     if not named:
         yield "the names of its joints are not known, so it can only be matched by order: say --dataset DIR or --names a,b,..."
@@ -136,7 +150,7 @@ def _asked(
         yield f"the units of its states and actions are not known{far}: say --units with {', '.join(UNITS)}"
 
 
-def _reach(low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
+def _reach(low: Doubles, high: Doubles) -> str:
     reach = float(np.max(np.abs([low, high])))
     return (
         f" (they reach {reach:.4g} in training: no radians)"

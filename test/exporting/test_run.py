@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checkpoint_folders import AFTER, BEFORE, JOINTS, checkpoint_folder, old_layout, options
 from checkpoint_graphs import small_side
+from safetensors.numpy import load_file
 
 from reflex_core.doctor.export_files import hashes
 from reflex_core.doctor.finding import OK
@@ -181,12 +182,17 @@ def test_an_empty_folder_is_filled(policy: Path, tmp_path: Path) -> None:
     assert exported(policy, tmp_path / "out").folder == tmp_path / "out"
 
 
+@pytest.mark.parametrize(
+    ("oldest", "where"),
+    [((3, 0), "pip install"), ((99, 1), "in an environment of Python 99.1 or newer, pip install")],
+)
 def test_missing_libraries_are_named_with_how_to_install_them(
-    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    oldest: tuple[int, int], where: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reflex_export.export.LIBRARIES", ("json", "no_such_torch"))
+    monkeypatch.setattr("reflex_export.export.OLDEST_PYTHON", oldest)
     with pytest.raises(
-        ConfigurationError, match=r"^no_such_torch: not installed: pip install 'reflex_ros\[export\]'"
+        ConfigurationError, match=rf"^no_such_torch: not installed: {where} 'reflex_ros\[export\]'"
     ):
         exported(policy, tmp_path / "out")
 
@@ -250,6 +256,19 @@ def test_a_skeleton_asks_for_the_rate_too_where_nothing_says_it(policy: Path, tm
     assert "joint_names" not in document
     assert document["control"]["frequency_hz"].startswith("FILL IN")
     assert document["cameras"][0]["fps"].startswith("FILL IN")
+
+
+def test_offsets_are_hinted_at_by_the_range_of_the_state(tmp_path: Path) -> None:
+    """The actions of this policy are offsets, but for the gripper's."""
+    folder = exported(checkpoint_folder(tmp_path / "policy", "pi0"), tmp_path / "out").folder
+    notes = read_object(folder / "embodiment.json")["notes"]
+    states, actions = (
+        load_file(next(folder.glob(f"policy_{kind}processor_step_*")))
+        for kind in ("pre", "post")
+    )  # fmt: skip
+    low, high = states["observation.state.min"], states["observation.state.max"]
+    assert f"shoulder_pan {low[0]:.4g} to {high[0]:.4g}; " in notes
+    assert f"gripper {actions['action.min'][5]:.4g} to {actions['action.max'][5]:.4g}." in notes
 
 
 def test_degrees_are_hinted_at_in_rad_too(policy: Path, tmp_path: Path) -> None:
