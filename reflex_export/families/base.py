@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_export.checkpoint import Checkpoint
+from reflex_export.families.fused_loop import Row
 from reflex_export.options import ExportOptions
 
 Floats = NDArray[np.float32]
@@ -27,6 +28,7 @@ class Graph:
         inputs: Name -> example tensor, batch axis first.
         outputs: Their names, in the order of forward's results.
         batched: Whether axis 0 of every input may vary.
+        loop: Of a denoise step, the rows of the loop that `--fused` writes around it; () where there is none.
     """
 
     role: str
@@ -35,6 +37,7 @@ class Graph:
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     batched: bool = True
+    loop: tuple[Row, ...] = ()
 
 
 class Family(Protocol):

@@ -29,6 +29,16 @@ PREFIX_FILE, DENOISE_FILE, FUSED_FILE = "vlm_prefix.onnx", "expert_denoise.onnx"
 SIGLIP: Mapping[str, Any] = {"range": [-1.0, 1.0], "filter": "bilinear", "bars": 0.0, "fill": -1.0}
 
 
+def fed_cameras(checkpoint: Checkpoint) -> tuple[CameraFeature, ...]:
+    """Return the cameras whose pictures the graphs of a family with masks take: not those that were empty in training.
+
+    Their tokens are masked in every layer and take no position, so that the same comes out without them, for less work. Tokens
+    that SmolVLA may have around its pictures are not masked with them.
+    """
+    around = checkpoint.config.get("add_image_special_tokens", False)
+    return tuple(camera for camera in checkpoint.cameras if around or not camera.empty)
+
+
 def masked_slots(checkpoint: Checkpoint, height: int, width: int, how: Mapping[str, Any]) -> list[Block]:
     """Return the picture slots of a family with masks. how: the preprocessing that all of them share.
 
@@ -36,7 +46,7 @@ def masked_slots(checkpoint: Checkpoint, height: int, width: int, how: Mapping[s
     """
     return [
         _slot(camera, height, width, how) | {"mask": camera.mask, "required": not camera.empty}
-        for camera in checkpoint.cameras
+        for camera in fed_cameras(checkpoint)
     ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graphs of SmolVLA, pi0 and pi0.5: a prefix of pictures and words and one velocity, or all of it in one graph.
+"""The graphs of SmolVLA, pi0 and pi0.5: a prefix of pictures and words, and one velocity.
 
 What the prefix hands on are keys and values of all layers, each (batch, layers, heads, tokens, head size) float32, and which
 tokens are there, (batch, tokens) bool.
@@ -13,13 +13,11 @@ from typing import Any
 
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Graph
-from reflex_export.families.blocks import DENOISE_FILE, FUSED_FILE, PREFIX_FILE, token_length
+from reflex_export.families.blocks import DENOISE_FILE, PREFIX_FILE, fed_cameras, token_length
+from reflex_export.families.fused_loop import euler
 from reflex_export.families.module import module_of
 from reflex_export.families.names import (
-    ACTIONS,
     DENOISE,
-    MONOLITHIC,
-    NOISE,
     NOISY,
     PREFIX,
     STATE,
@@ -28,7 +26,6 @@ from reflex_export.families.names import (
     TOKENS_MASK,
     VELOCITY,
 )
-from reflex_export.options import ExportOptions
 
 CACHE = ("past_k", "past_v", "prefix_pad")
 
@@ -57,10 +54,8 @@ class FlowNetwork:
     state_enters: str
 
 
-def flow_graphs(
-    network: FlowNetwork, checkpoint: Checkpoint, options: ExportOptions, size: tuple[int, int]
-) -> Iterator[Graph]:
-    """Yield the prefix graph and the graph of one velocity, or with `options.fused` the one graph that is both.
+def flow_graphs(network: FlowNetwork, checkpoint: Checkpoint, size: tuple[int, int]) -> Iterator[Graph]:
+    """Yield the prefix graph and the graph of one velocity.
 
     size: (height, width) of the pictures in pixels.
     """
@@ -70,27 +65,23 @@ def flow_graphs(
     seen = _seen(checkpoint, size)
     state = {STATE: torch.randn(1, network.state_width)}
     first, later = (state if network.state_enters == role else {} for role in (PREFIX, DENOISE))
-    prefix = _prefix(network, len(checkpoint.cameras))
-    if options.fused:
-        whole = module_of(network.weights, _loop(network, prefix, len(seen | first)))
-        yield Graph(MONOLITHIC, FUSED_FILE, whole, {NOISE: noise} | seen | first | later, (ACTIONS,))
-        return
-    module = module_of(network.weights, prefix)
+    module = module_of(network.weights, _prefix(network, len(fed_cameras(checkpoint))))
     yield Graph(PREFIX, PREFIX_FILE, module, seen | first, CACHE)
     with torch.no_grad():
         made = dict(zip(CACHE, module(*(seen | first).values()), strict=True))
     step = module_of(network.weights, _velocity(network))
     times = torch.ones(1)
-    yield Graph(DENOISE, DENOISE_FILE, step, {NOISY: noise, TIME: times} | made | later, (VELOCITY,))
+    given = {NOISY: noise, TIME: times} | made | later
+    yield Graph(DENOISE, DENOISE_FILE, step, given, (VELOCITY,), loop=euler(network.steps))
 
 
 def _seen(checkpoint: Checkpoint, size: tuple[int, int]) -> Tensors:
     """Return example pictures, masks and tokens by the names of their inputs."""
     import torch
 
-    there = torch.ones(1, dtype=torch.bool)
-    pictures = {camera.input: torch.rand(1, 3, *size) * 2 - 1 for camera in checkpoint.cameras}
-    masks = {camera.mask: there & (not camera.empty) for camera in checkpoint.cameras}
+    there, cameras = torch.ones(1, dtype=torch.bool), fed_cameras(checkpoint)
+    pictures = {camera.input: torch.rand(1, 3, *size) * 2 - 1 for camera in cameras}
+    masks = {camera.mask: there & (not camera.empty) for camera in cameras}
     length = token_length(checkpoint)
     tokens = torch.ones(1, length, dtype=torch.int64)
     return pictures | masks | {TOKENS: tokens, TOKENS_MASK: there[:, None].repeat(1, length)}
@@ -123,18 +114,3 @@ def _velocity(network: FlowNetwork) -> Callable[..., Any]:
         return network.velocity(x, time, cache, there, *state)
 
     return velocity
-
-
-def _loop(network: FlowNetwork, prefix: Callable[..., Any], seen: int) -> Callable[..., Any]:
-    """Return the whole sampler: LeRobot's explicit Euler from noise at time 1 to actions at 0. seen: inputs of the prefix."""
-    velocity = _velocity(network)
-
-    def loop(noise: Any, *tensors: Any) -> Any:
-        made, state = prefix(*tensors[:seen]), tensors[seen:]
-        x, change = noise, -1.0 / network.steps
-        for step in range(network.steps):
-            time = noise.new_full((noise.shape[0],), 1.0 + step * change)
-            x = x + change * velocity(x, time, *made, *state)
-        return x
-
-    return loop

@@ -40,7 +40,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
+def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
     """Yield the graphs of a loaded pi0 or pi0.5."""
     network, config = policy.model, policy.config
     yield from flow_graphs(
@@ -48,7 +48,7 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
             network, _prefix(network), _velocity(network), steps=config.num_inference_steps, width=config.max_action_dim,
             state_width=config.max_state_dim, state_enters="" if checkpoint.family == "pi05" else DENOISE,
         ),
-        checkpoint, options, picture_size(checkpoint),
+        checkpoint, picture_size(checkpoint),
     )  # fmt: skip
 
 

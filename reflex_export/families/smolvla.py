@@ -36,7 +36,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
+def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
     """Yield the graphs of a loaded SmolVLA."""
     from lerobot.policies.smolvla import smolvlm_with_expert as modeling
 
@@ -49,7 +49,7 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
                 network, _prefix(network), _velocity(network), steps=config.num_steps, width=config.max_action_dim,
                 state_width=config.max_state_dim, state_enters=PREFIX,
             ),
-            checkpoint, options, size,
+            checkpoint, size,
         )  # fmt: skip
 
 

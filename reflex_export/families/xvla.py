@@ -13,20 +13,18 @@ from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import (
     DENOISE_FILE,
-    FUSED_FILE,
     PREFIX_FILE,
     euler,
+    fed_cameras,
     language,
     masked_slots,
     state_input,
     token_length,
 )
+from reflex_export.families.fused_loop import Row
 from reflex_export.families.module import module_of, replaced
 from reflex_export.families.names import (
-    ACTIONS,
     DENOISE,
-    MONOLITHIC,
-    NOISE,
     NOISY,
     PREFIX,
     STATE,
@@ -54,9 +52,14 @@ def picture_size(checkpoint: Checkpoint) -> tuple[int, int]:
 
 def sampler(steps: int) -> dict[str, Any]:
     """Return the table of its sampler: the network answers with actions, and less of the start noise remains step by step."""
-    times = [1.0 - step / steps for step in range(steps + 1)]
-    rows = [[time, 0.0, 1.0, 1.0 - after, 0.0, 0.0, 0.0, after] for time, after in pairwise(times)]
+    rows = [[row.time, 0.0, 1.0, row.from_network, 0.0, 0.0, 0.0, row.from_start] for row in mixed(steps)]
     return {"columns": list(COLUMNS), "rows": rows, "clip": None}
+
+
+def mixed(steps: int) -> tuple[Row, ...]:
+    """Return the rows of its sampler: of the next time t, t times the start noise and 1 - t times the answer."""
+    times = [1.0 - step / steps for step in range(steps + 1)]
+    return tuple(Row(time, 0.0, 1.0 - after, after) for time, after in pairwise(times))
 
 
 def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
@@ -80,37 +83,25 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
-    """Yield what Florence-2 makes of pictures and words, and one step of the action head; or both with the whole loop."""
+def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
+    """Yield what Florence-2 makes of pictures and words, and one step of the action head."""
     import torch
 
-    network, config = policy.model, policy.config
+    network, config, cameras = policy.model, policy.config, fed_cameras(checkpoint)
     height, width = picture_size(checkpoint)
-    there = torch.ones(1, dtype=torch.bool)
-    pictures = {camera.input: torch.randn(1, 3, height, width) for camera in checkpoint.cameras}
-    masks = {camera.mask: there & (not camera.empty) for camera in checkpoint.cameras}
+    pictures = {camera.input: torch.randn(1, 3, height, width) for camera in cameras}
+    masks = {camera.mask: torch.ones(1, dtype=torch.bool) for camera in cameras}
     tokens = {TOKENS: torch.ones(1, token_length(checkpoint), dtype=torch.int64)}
-    noise = torch.randn(1, checkpoint.horizon, network.dim_action)
-    domain = {DOMAIN: torch.zeros(1, dtype=torch.int64)}
-    state = {STATE: torch.randn(1, network.dim_proprio)} if network.dim_proprio else {}
     seen = pictures | masks | tokens
-    prefix, step = _prefix(network, checkpoint, config.num_image_views), _step(network)
-    if options.fused:
-        whole = module_of(network, _loop(prefix, step, len(seen), config.num_denoising_steps))
-        yield Graph(MONOLITHIC, FUSED_FILE, whole, {NOISE: noise} | seen | domain | state, (ACTIONS,))
-        return
-    module = module_of(network, prefix)
-    yield Graph(PREFIX, PREFIX_FILE, module, seen, FEATURES)
+    prefix = module_of(network, _prefix(network, len(cameras), config.num_image_views))
+    yield Graph(PREFIX, PREFIX_FILE, prefix, seen, FEATURES)
     with torch.no_grad():
-        made = dict(zip(FEATURES, module(*seen.values()), strict=True))
-    time = {TIME: torch.ones(1)}
-    yield Graph(
-        DENOISE,
-        DENOISE_FILE,
-        module_of(network, step),
-        {NOISY: noise} | time | made | domain | state,
-        (VELOCITY,),
-    )
+        made = dict(zip(FEATURES, prefix(*seen.values()), strict=True))
+    given = {NOISY: torch.randn(1, checkpoint.horizon, network.dim_action), TIME: torch.ones(1)} | made
+    given |= {DOMAIN: torch.zeros(1, dtype=torch.int64)}
+    given |= {STATE: torch.randn(1, network.dim_proprio)} if network.dim_proprio else {}
+    step, rows = module_of(network, _step(network)), mixed(config.num_denoising_steps)
+    yield Graph(DENOISE, DENOISE_FILE, step, given, (VELOCITY,), loop=rows)
 
 
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions) -> Floats:
@@ -126,18 +117,17 @@ def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions
     return made
 
 
-def _prefix(network: Any, checkpoint: Checkpoint, views: int) -> Callable[..., tuple[Any, Any]]:
-    """Return LeRobot's encoder for all views at once: it leaves out those that are not there, and puts zeros in their place."""
-    count = len(checkpoint.cameras)
-    order = sorted(
-        range(count), key=lambda index: checkpoint.cameras[index].empty
-    )  # a missing view is behind the others
+def _prefix(network: Any, count: int, views: int) -> Callable[..., tuple[Any, Any]]:
+    """Return LeRobot's encoder for all views at once: it leaves out those that are not there, and puts zeros in their place.
+
+    count: of cameras. views: that the network has room for.
+    """
 
     def prefix(*tensors: Any) -> tuple[Any, Any]:
         import torch
 
-        pictures = torch.stack([tensors[index] for index in order], dim=1)
-        there = torch.cat([tensors[count + index][:, None] for index in order], dim=1)
+        pictures = torch.stack(tensors[:count], dim=1)
+        there = torch.stack(tensors[count : 2 * count], dim=1)
         florence = network.vlm
         features = florence.get_image_features(pictures.flatten(0, 1)).pooler_output
         features = features.unflatten(0, pictures.shape[:2]) * there[:, :, None, None].to(features.dtype)
@@ -171,15 +161,3 @@ def _step(network: Any) -> Callable[..., Any]:
         return torch.cat([finished, predicted[..., finished.shape[-1] :]], dim=-1)
 
     return step
-
-
-def _loop(prefix: Callable[..., Any], step: Callable[..., Any], seen: int, steps: int) -> Callable[..., Any]:
-    def loop(noise: Any, *tensors: Any) -> Any:
-        made, rest, x = prefix(*tensors[:seen]), tensors[seen:], noise
-        for number in range(steps):
-            time = noise.new_full((noise.shape[0],), 1.0 - number / steps)
-            left = 1.0 - (number + 1) / steps
-            x = left * noise + (1.0 - left) * step(x, time, *made, *rest)
-        return x
-
-    return loop

@@ -46,11 +46,7 @@ def served(folder: Path, **given: Any) -> Policy:
 def test_a_flow_policy_is_served_as_described(family: str, fused: bool, tmp_path: Path) -> None:
     policy = served(checkpoint_folder(tmp_path / "policy", family), fused=fused)
     contract = policy.contract
-    assert [(slot.camera, slot.required) for slot in contract.images] == [
-        ("top", True),
-        ("wrist", True),
-        (None, False),
-    ]
+    assert [(slot.camera, slot.required) for slot in contract.images] == [("top", True), ("wrist", True)]
     assert (contract.horizon, contract.action_dim, contract.action_names) == (50, 6, JOINTS)
     assert (contract.frequency_hz, contract.flow.steps, contract.fused) == (30.0, 10, fused)
     assert contract.language is not None
@@ -105,7 +101,17 @@ PLACES = {
 def test_pictures_are_scaled_as_the_family_scales_them(family: str, tmp_path: Path) -> None:
     for slot in description(checkpoint_folder(tmp_path / "policy", family))["images"]:
         assert (slot["resize"], slot["filter"]) == (PLACES[family], "bilinear")
-        assert (slot["camera"] is None) == slot["input"].startswith("img_empty")
+        assert slot["camera"] in ("top", "wrist")
+
+
+def test_a_camera_that_was_empty_in_training_has_an_input_only_where_it_is_not_masked_away(
+    tmp_path: Path,
+) -> None:
+    """SmolVLA may put tokens around every picture, which are seen although the picture is not."""
+    folder = checkpoint_folder(tmp_path / "policy", "smolvla")
+    for around, expected in ((False, ["top", "wrist"]), (True, ["top", "wrist", None])):
+        configure(folder, add_image_special_tokens=around)
+        assert [slot["camera"] for slot in description(folder)["images"]] == expected
 
 
 def test_sides_of_a_picture_are_in_the_order_of_each_family(tmp_path: Path) -> None:

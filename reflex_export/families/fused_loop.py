@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One graph of a prefix and one denoise step: the whole sampler as an ONNX Loop around the step.
+
+Written this way, and not by tracing the loop, a step is in the file once: tracing SmolVLA's ten steps takes torch half an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reflex_export.families.names import ACTIONS, NOISE, NOISY, TIME, VELOCITY
+
+_OF_PREFIX, _OF_STEP, _OF_LOOP = "prefix/", "step/", "loop/"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step: x becomes from_x * x + from_network * network(x, time) + from_start * noise, in float32."""
+
+    time: float
+    from_x: float
+    from_network: float
+    from_start: float = 0.0
+
+
+def euler(steps: int) -> tuple[Row, ...]:
+    """Return explicit Euler in equal steps from noise at time 1 to actions at 0."""
+    return tuple(Row(1.0 - step / steps, 1.0, -1.0 / steps) for step in range(steps))
+
+
+def fuse(prefix: Path, step: Path, whole: Path, rows: Sequence[Row]) -> int:
+    """Write one graph from `noise` and the inputs of both to `actions`; return its number of nodes.
+
+    The graphs' external data stays in its files, which the new graph names; prefix and step itself are removed.
+    """
+    import onnx
+    from onnx import compose, helper
+
+    before, within = (
+        compose.add_prefix(onnx.load(path, load_external_data=False), mark)
+        for path, mark in ((prefix, _OF_PREFIX), (step, _OF_STEP))
+    )
+    made = {value.name.removeprefix(_OF_PREFIX): value.name for value in before.graph.output}
+    inputs = {value.name.removeprefix(_OF_PREFIX): value for value in before.graph.input}
+    later = {value.name.removeprefix(_OF_STEP): value for value in within.graph.input}
+    noise = later.pop(NOISY)
+    own_time = later.pop(TIME)
+    inputs |= {name: value for name, value in later.items() if name not in made}
+    renamed = {value.name: name for name, value in inputs.items()}
+    renamed |= {f"{_OF_PREFIX}{name}": name for name in inputs}
+    renamed |= {value.name: made.get(name, name) for name, value in later.items()}
+    for node in (*before.graph.node, *within.graph.node):
+        _rename(node, renamed)
+    for name, value in inputs.items():
+        value.name = name
+    noise.name, x = NOISE, f"{_OF_STEP}{NOISY}"
+    coefficients = _Coefficients(rows, x, f"{_OF_STEP}{VELOCITY}", own_time)
+    body = helper.make_graph(
+        [*coefficients.times(), *within.graph.node, *coefficients.nexts()],
+        "step",
+        [
+            helper.make_tensor_value_info(_named("number"), onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info(_named("goes_on"), onnx.TensorProto.BOOL, []),
+            helper.make_value_info(x, noise.type),
+        ],
+        [
+            helper.make_tensor_value_info(_named("goes_on_still"), onnx.TensorProto.BOOL, []),
+            helper.make_value_info(_named("next"), noise.type),
+        ],
+    )
+    actions = helper.make_value_info(ACTIONS, noise.type)
+    graph = helper.make_graph(
+        [*before.graph.node, *coefficients.batch(), helper.make_node(
+            "Loop", [_named("steps"), "", NOISE], [ACTIONS], name=_named("loop"), body=body
+        )],
+        "sampler",
+        [noise, *inputs.values()],
+        [actions],
+        [*before.graph.initializer, *within.graph.initializer, *coefficients.initializers()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=before.opset_import, ir_version=before.ir_version)
+    model.functions.extend([*before.functions, *within.functions])
+    onnx.save(model, whole)
+    for path in (prefix, step):
+        path.unlink()
+    return len(graph.node) + len(body.node)
+
+
+def _named(name: str) -> str:
+    return f"{_OF_LOOP}{name}"
+
+
+def _rename(node: Any, names: dict[str, str]) -> None:
+    for index, name in enumerate(node.input):
+        node.input[index] = names.get(name, name)
+
+
+class _Coefficients:
+    """The numbers of all rows, and the nodes around a step that use those of the present one."""
+
+    def __init__(self, rows: Sequence[Row], x: str, answer: str, time: Any) -> None:
+        self.rows, self.x, self.answer, self.time = rows, x, answer, time
+
+    def initializers(self) -> Iterator[Any]:
+        from onnx import helper, numpy_helper
+
+        times = np.array([row.time for row in self.rows])
+        times = times.astype(helper.tensor_dtype_to_np_dtype(self.time.type.tensor_type.elem_type))
+        yield numpy_helper.from_array(times, _named("times"))
+        yield numpy_helper.from_array(np.array(len(self.rows), np.int64), _named("steps"))
+        for name, values in self._used().items():
+            yield numpy_helper.from_array(np.array(values, np.float32), _named(name))
+
+    def batch(self) -> Iterator[Any]:
+        """Yield nodes of the graph around the loop: (1,) how many rows the batch has."""
+        from onnx import helper
+
+        yield helper.make_node("Shape", [NOISE], [_named("batch")], start=0, end=1)
+
+    def times(self) -> Iterator[Any]:
+        """Yield nodes that make the step's time input."""
+        from onnx import helper
+
+        yield helper.make_node("Gather", [_named("times"), _named("number")], [_named("time")])
+        yield helper.make_node("Expand", [_named("time"), _named("batch")], [self.time.name])
+
+    def nexts(self) -> Iterator[Any]:
+        """Yield nodes that make the next x of the network's answer."""
+        from onnx import helper
+
+        yield helper.make_node("Identity", [_named("goes_on")], [_named("goes_on_still")])
+        summands = []
+        for name, of in (("from_x", self.x), ("from_start", NOISE), ("from_network", self.answer)):
+            if name in self._used():
+                number, product = _named(f"{name}_now"), _named(f"{name}_part")
+                yield helper.make_node("Gather", [_named(name), _named("number")], [number])
+                yield helper.make_node("Mul", [number, of], [product])
+                summands.append(product)
+            elif name == "from_x" and all(row.from_x == 1 for row in self.rows):
+                summands.append(of)
+        for index, summand in enumerate(summands[1:], 1):
+            last = index == len(summands) - 1
+            total = _named("next" if last else f"sum_{index}")
+            yield helper.make_node(
+                "Add", [summands[0] if index == 1 else _named(f"sum_{index - 1}"), summand], [total]
+            )
+
+    def _used(self) -> dict[str, list[float]]:
+        """Return the columns that change something; that x itself stays, as in Euler's rule, needs no product."""
+        columns = {
+            name: [getattr(row, name) for row in self.rows]
+            for name in ("from_x", "from_start", "from_network")
+        }
+        return {
+            name: values for name, values in columns.items()
+            if any(values) and not (name == "from_x" and set(values) == {1.0})
+        }  # fmt: skip
