@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -87,6 +88,7 @@ def run(
     """
     began_s = time.monotonic()
     if out is not None:
+        out = Path(os.path.abspath(out))
         _check_target(out, force=options.force)
     stages = Stages(STAGES, say, draw)
     with _work_folder(Path.cwd() if out is None else out.parent) as work:
@@ -168,6 +170,8 @@ def _check_target(target: Path, *, force: bool) -> None:
         )
     if why := unwritable(target.parent):
         raise ConfigurationError(f"{target.parent}: {why}", IN_THE_WAY)
+    if target == Path.cwd():
+        raise ConfigurationError(f"{target}: is where this runs: name a folder in it", IN_THE_WAY)
     if not (target.exists() or target.is_symlink()):
         return
     if not target.is_dir() or target.is_symlink():
@@ -190,9 +194,15 @@ def _moved(folder: Path, target: Path, found: Verification, *, force: bool) -> P
     if not found.verified:
         target, force = target.with_name(target.name + NOT_VERIFIED), True
     _check_target(target, force=force)
-    if target.exists():
-        target.rename(folder.with_name("replaced"))  # is removed with the work folder
-    folder.rename(target)
+    replaced = folder.with_name("replaced")  # is removed with the work folder
+    try:
+        if target.exists():
+            target.rename(replaced)
+        folder.rename(target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        raise
     return target
 
 

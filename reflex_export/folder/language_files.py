@@ -13,7 +13,7 @@ from reflex_core.files.json_fields import JsonError, read_object
 from reflex_core.files.regular_file import unreadable
 from reflex_core.text.untrusted import escaped
 from reflex_export.checkpoint import WeightsFile
-from reflex_export.folder.locate import hub_cache
+from reflex_export.folder.locate import hub_snapshots
 
 TOKENIZER = "tokenizer.json"
 VLM_CONFIG = "config.json"
@@ -101,7 +101,7 @@ def check_vocabulary(folder: Path, weights: WeightsFile) -> None:
 def _places(folder: Path | None, name: Any) -> list[Path]:
     """Return where something that is called so on a hub may be: in the checkpoint, at that path, in the hub's cache."""
     named = Path(name) if isinstance(name, str) and name else None
-    return [place for place in (folder, named, hub_cache(name)) if place is not None]
+    return [place for place in (folder, named, *hub_snapshots(name)) if place is not None]
 
 
 def _tokenizer_name(folder: Path) -> str:

@@ -154,14 +154,12 @@ def _snapshot(named: str, name: str, revision: str | None, patterns: tuple[str, 
         ) from error
 
 
-def hub_cache(name: object) -> Path | None:
-    """Return the newest snapshot of a model in the cache of the Hugging Face hub; None where it was never fetched."""
+def hub_snapshots(name: object) -> list[Path]:
+    """Return what the cache of the Hugging Face hub has of a model, the newest first; nothing where it was never fetched."""
     if not isinstance(name, str) or not _HUB_NAME.fullmatch(name):
-        return None
-    home = Path(
-        os.environ.get("HF_HOME")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    )
+        return []
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or user / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     found = [path for path in cache.glob(f"models--{name.replace('/', '--')}/snapshots/*") if path.is_dir()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

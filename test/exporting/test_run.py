@@ -177,6 +177,35 @@ def test_nothing_else_is_ever_replaced(name: str, policy: Path, tmp_path: Path) 
     assert (tmp_path / "notes" / "thesis.tex").read_text() == "mine"
 
 
+def test_the_folder_where_it_runs_is_not_replaced(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path(), Path("../here")):
+        with pytest.raises(ConfigurationError, match="is where this runs: name a folder in it"):
+            exported(policy, out)
+
+
+def test_an_interruption_at_the_last_moment_leaves_the_export_that_was_there(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = exported(policy, tmp_path / "out").folder
+    (out / "mine.txt").write_text("old")
+    rename = Path.rename
+
+    def stopped(path: Path, target: Path) -> Path:
+        if path.name == "out" and target == out:
+            raise Stopped
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(Stopped):
+        exported(policy, out, force=True)
+    assert (out / "mine.txt").read_text() == "old"
+    assert left(tmp_path) == ["out", "policy"]
+
+
 def test_an_empty_folder_is_filled(policy: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert exported(policy, tmp_path / "out").folder == tmp_path / "out"
