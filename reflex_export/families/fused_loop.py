@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One graph of a prefix and one denoise step: the whole sampler as an ONNX Loop around the step.
 
-Written this way, and not by tracing the loop, a step is in the file once: tracing SmolVLA's ten steps takes torch half an hour.
+Written this way, and not by tracing the loop, a step is in the file once. SmolVLA's ten steps, traced, are 50,000 nodes that take ten
+minutes to write and three quarters of one to load.
 """
 
 from __future__ import annotations
