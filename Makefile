@@ -139,7 +139,7 @@ ifneq ($(wildcard $(VENV)/pyvenv.cfg),)
 	@version='import sys; print("%d.%d" % sys.version_info[:2])'; \
 	has=$$($(RUN) -c "$$version"); asked=$$($(PYTHON) -c "$$version") || asked="no Python"; \
 	if [ "$$has" != "$$asked" ]; then \
-	  echo "reflex_ros: .venv was made with Python $$has and PYTHON=$(PYTHON) is $$asked; run \`make distclean\` first." >&2; \
+	  echo "reflex_ros: $(VENV) was made with Python $$has and PYTHON=$(PYTHON) is $$asked; run \`make distclean\` first." >&2; \
 	  exit 1; \
 	fi
 endif
@@ -167,6 +167,8 @@ $(STAMPS)/build: $(BUILD_FILES) | $(VENV)/pyvenv.cfg
 
 .venv-export/constraints.txt: requirements/export.sh requirements/constraints.txt requirements/export/constraints.txt | $(VENV)/pyvenv.cfg
 	@requirements/export.sh constraints >$@
+
+.venv-export/stamps$(subst /,-,$(CURDIR))/build: .venv-export/constraints.txt
 
 $(STAMPS)/export: $(wildcard requirements/export/*) requirements/export.sh .venv-export/constraints.txt $(STAMPS)/build
 	@requirements/export.sh install $(RUN) .venv-export/constraints.txt

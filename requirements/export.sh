@@ -38,8 +38,6 @@ PYTHON
 
 install() { # PYTHON FILE
   local python=$1 constraints=$2 site_packages output
-  "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' ||
-    fail "LeRobot needs Python 3.11 or 3.12, and $python is $("$python" --version); remove that environment, then make PYTHON=/path/to/python3.12."
   echo "installing torch, LeRobot and what they need (some minutes and 1.5 GB the first time)"
   # pip would hold what comes next to what LeRobot asks for.
   run_pip "$python" uninstall --yes lerobot
