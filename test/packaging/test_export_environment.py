@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,3 +156,31 @@ def test_lerobot_that_cannot_be_imported_is_one_clear_line(tmp_path: Path) -> No
     )
     line = refusal("export.sh", "install", python, tmp_path / "constraints.txt")
     assert line == "reflex_ros: LeRobot is installed and cannot be imported: ImportError: no torch"
+
+
+WITHOUT_LEROBOT = """
+import importlib.util, sys, pytest
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "lerobot" else found(name, *rest)
+sys.exit(pytest.main(["--collect-only", "-p", "no:xdist", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def collected(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What pytest collects where there is no LeRobot."""
+    command = [sys.executable, "-c", WITHOUT_LEROBOT, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_tests_that_need_lerobot_are_collected_only_where_they_are_named() -> None:
+    others = [path for path in (ROOT / "test").iterdir() if path.is_dir() and path.name != "export"]
+    assert len(others) > 10
+    finished = collected("test", *(f"--ignore={path}" for path in others))
+    assert finished.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, finished.stdout
+
+
+def test_the_tests_that_need_lerobot_say_where_they_run() -> None:
+    finished = collected("test/export")
+    assert finished.returncode != 0
+    said = finished.stdout + finished.stderr
+    assert "test/export needs torch and LeRobot: `make test-export` runs it in .venv-export." in said
