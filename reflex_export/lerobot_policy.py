@@ -18,8 +18,8 @@ from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.processors import POSTPROCESSOR, PREPROCESSOR
 from reflex_core.text.untrusted import escaped
 from reflex_export.checkpoint import Checkpoint
-from reflex_export.policy_weights import assign, uninitialised
-from reflex_export.quiet import quiet
+from reflex_export.loading.policy_weights import assign, uninitialised
+from reflex_export.loading.quiet import quiet
 
 CONFIG = "config.json"
 # what would ask the network, compile, or train

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parity fixture of an export: one observation, and the chunk that the exporter's machine made of it.
+"""The parity fixture of an export: observations, and the chunks that the exporter's machine made of them.
 
 `parity.npz` in the export holds `image.<camera>` (height, width, 3) uint8 RGB for each camera of the export, `state`
 (n,) float32 in physical units where the policy reads one, `instruction` text, `seed` of the start noise or `noise`
@@ -8,13 +8,16 @@ network gave it, as `actions` (rows, action_dim) float32 in the robot's units an
 `tolerance`, the largest absolute difference that is allowed; `actions_tolerance` that of `actions`, where it is another. A
 column of NaN in `actions` is not compared. `model_hash` and `config_hash` identify the weights and the configuration; they
 may be missing.
+
+For a policy that sees several observations pictures and states have one axis more in front, oldest first. A fixture of
+several cases has their arrays as `<case>/<name>`, and those that all of them share without a case.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ TOLERANCE = 1e-3
 NORMALISED, ACTIONS = "normalised", "actions"
 _IMAGE = "image."
 # what is measured and written later says how to serve, and changes no plain chunk
-_TUNED = ("adaptive", "prefix_cache", "rtc")
+_TUNED = ("adaptive", "batch", "prefix_cache", "rtc")
 
 
 def parity(policy: Policy) -> Finding:
@@ -54,31 +57,20 @@ def parity(policy: Policy) -> Finding:
         return Finding("parity", FAIL, f"{path}: must be a regular file, it is {why}", again)
     try:
         recorded = read_arrays(path)
-        noise = np.asarray(recorded["noise"], dtype=np.float32) if "noise" in recorded else None
-        seed = int(recorded["seed"]) if noise is None else 0
-        observation = _observation(policy, recorded)
-        wanted = [_wanted(recorded, key) for key in (NORMALISED, ACTIONS) if key in recorded]
-        if not wanted:
-            raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
+        cases = [_case(policy, arrays) for arrays in split_cases(recorded)]
+    except _ShapeError as error:
+        return Finding("parity", FAIL, f"{path}: {error}", again)
     except Exception as error:  # arrays of other shapes and kinds raise whatever they like
         message = str(error) if isinstance(error, ArrayError) else f"{type(error).__name__}: {error}"
         return Finding("parity", FAIL, f"{path}: not readable: {message}", again)
     try:
-        expected = policy.noise_shape
-        if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
-            raise _ShapeError(f"'noise' must be {expected} finite numbers, got {noise.shape}")
-        made = policy.predict(observation, seed, noise=noise)
-        ours = {NORMALISED: made.normalised, ACTIONS: policy.positions(made.normalised, observation.state)}
-        differences = [_difference(policy, one, ours[one.key]) for one in wanted]
+        compared = [one for case in cases for one in _compared(policy, case)]
     except (ReflexError, ValueError) as error:
         return Finding("parity", FAIL, f"{path}: the policy does not take the observation: {error}", again)
     except _ShapeError as error:
         return Finding("parity", FAIL, f"{path}: {error}", again)
-    message = "; ".join(
-        f"largest difference from the recorded {one.words} {difference:.1e}, {one.tolerance:g} is allowed"
-        for one, difference in zip(wanted, differences, strict=True)
-    )
-    if all(difference <= one.tolerance for one, difference in zip(wanted, differences, strict=True)):
+    message = _words(compared, len(cases))
+    if all(one.within for one in compared):
         return Finding("parity", OK, message)
     on = policy.providers[0]
     if policy.inference_mode != "onnx_cpu":
@@ -87,6 +79,75 @@ def parity(policy: Policy) -> Finding:
         )
     why, do = _cause(policy, recorded)
     return Finding("parity", FAIL, f"{message}, on {on}; {why}", do)
+
+
+def split_cases(recorded: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """Return the arrays of each case of a fixture, with those that all cases share, in the order of their numbers."""
+    shared = {key: value for key, value in recorded.items() if "/" not in key}
+    numbers = sorted({int(key.split("/", 1)[0]) for key in recorded if "/" in key})
+    if not numbers:
+        return [shared]
+    return [
+        shared
+        | {key.split("/", 1)[1]: value for key, value in recorded.items() if key.startswith(f"{number}/")}
+        for number in numbers
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One observation with what starts its noise, and what was recorded of it. noise: None for the seed's."""
+
+    observation: Observation
+    seed: int
+    noise: NDArray[np.float32] | None
+    wanted: tuple[_Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """The largest difference from what was recorded; NaN where the policy makes NaN."""
+
+    wanted: _Wanted
+    difference: float
+
+    @property
+    def within(self) -> bool:
+        return self.difference <= self.wanted.tolerance
+
+
+def _case(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> _Case:
+    noise = np.asarray(recorded["noise"], dtype=np.float32) if "noise" in recorded else None
+    seed = int(recorded["seed"]) if noise is None else 0
+    wanted = tuple(_wanted(recorded, key) for key in (NORMALISED, ACTIONS) if key in recorded)
+    if not wanted:
+        raise KeyError(f"neither {NORMALISED} nor {ACTIONS}")
+    return _Case(_observation(policy, recorded), seed, noise, wanted)
+
+
+def _compared(policy: Policy, case: _Case) -> list[_Compared]:
+    """Run the policy once. Raises _ShapeError, or ObservationError for an observation that it does not take."""
+    expected, noise = policy.noise_shape, case.noise
+    if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
+        raise _ShapeError(f"'noise' must be {expected} finite numbers, got {noise.shape}")
+    made = policy.predict(case.observation, case.seed, noise=noise)
+    ours = {NORMALISED: made.normalised, ACTIONS: policy.positions(made.normalised, case.observation.state)}
+    return [_Compared(one, _difference(policy, one, ours[one.key])) for one in case.wanted]
+
+
+def _words(compared: Sequence[_Compared], cases: int) -> str:
+    """Return in words the largest difference of each kind, over all cases; NaN is larger than any."""
+    largest: dict[str, _Compared] = {}
+    for one in compared:
+        before = largest.get(one.wanted.key)
+        if before is None or not (np.isnan(before.difference) or one.difference <= before.difference):
+            largest[one.wanted.key] = one
+    of = f" of {cases} observations" if cases > 1 else ""
+    return "; ".join(
+        f"largest difference from the recorded {one.wanted.words}{of} {one.difference:.1e},"
+        f" {one.wanted.tolerance:g} is allowed"
+        for one in largest.values()
+    )
 
 
 class _ShapeError(Exception):
@@ -165,7 +226,12 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
 
 
 def _config_hash(policy: Policy) -> str:
-    return config_hash({key: value for key, value in policy.export.config.items() if key not in _TUNED})
+    noted = {
+        key
+        for key, value in policy.export.config.items()
+        if key in _TUNED or (key == "source" and isinstance(value, Mapping))  # an exporter's note
+    }
+    return config_hash({key: value for key, value in policy.export.config.items() if key not in noted})
 
 
 def record(
@@ -183,34 +249,73 @@ def recorded_chunk(
     observation: frames in any encoding, under the names of the policy's own cameras or of the robot's.
     Raises ObservationError for an observation that the policy does not take.
     """
-    own = {theirs: camera for camera, theirs in policy.binding.cameras.items()}
-    given: dict[str, Any] = {
-        f"{_IMAGE}{own.get(name, name)}": np.ascontiguousarray(rgb(frame))
-        for name, frame in observation.frames.items()
-    }
-    given["instruction"] = np.array(observation.instruction)
-    if observation.state is not None:
-        given["state"] = observation.state
+    steps = policy.contract.observation_steps
+    given = _given(policy, observation, observation.earlier(steps))
     seen = _observation(policy, given)
     given[NORMALISED] = policy.predict(seen, seed).normalised
     # in the export's columns; those that this robot has not are left open
     own_columns = np.full((policy.binding.horizon, policy.contract.action_dim), np.nan, np.float32)
     own_columns[:, policy.binding.columns] = policy.positions(given[NORMALISED], seen.state)
     given[ACTIONS] = own_columns
-    given |= {"model_hash": np.array(policy.export.model_hash), "config_hash": np.array(_config_hash(policy))}
+    return packed(policy, [given], seed=seed, tolerance=tolerance)
+
+
+def packed(policy: Policy, cases: Sequence[Mapping[str, Any]], **shared: Any) -> bytes:
+    """Return the content of a fixture for this policy.
+
+    cases: the arrays of each observation, as `parity` reads them. shared: those that are the same for all.
+    """
+    shared |= {"model_hash": policy.export.model_hash, "config_hash": _config_hash(policy)}
+    prefixes = [""] if len(cases) == 1 else [f"{number}/" for number in range(len(cases))]
+    own = {
+        f"{prefix}{key}": value
+        for prefix, case in zip(prefixes, cases, strict=True)
+        for key, value in case.items()
+    }
     stored = io.BytesIO()
-    np.savez_compressed(stored, allow_pickle=False, seed=seed, tolerance=tolerance, **given)
+    np.savez_compressed(stored, allow_pickle=False, **shared, **own)
     return stored.getvalue()
 
 
+def _given(policy: Policy, newest: Observation, earlier: Sequence[Observation]) -> dict[str, Any]:
+    """Return the arrays of an observation, stacked with the earlier ones where there are some."""
+    own = {theirs: camera for camera, theirs in policy.binding.cameras.items()}
+    seen = (*earlier, newest)
+
+    def stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.ascontiguousarray(np.stack(arrays) if earlier else arrays[0])
+
+    given: dict[str, Any] = {
+        f"{_IMAGE}{own.get(name, name)}": stacked([rgb(one.frames[name]) for one in seen])
+        for name in newest.frames
+    }
+    given["instruction"] = np.array(newest.instruction)
+    if newest.state is not None:
+        given["state"] = stacked([np.asarray(one.state) for one in seen])
+    return given
+
+
 def _observation(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> Observation:
-    frames = {}
-    for name, pixels in recorded.items():
-        if name.startswith(_IMAGE):
-            camera = name[len(_IMAGE) :]
-            height, width = pixels.shape[:2]
-            frames[policy.binding.cameras.get(camera, camera)] = Frame(pixels, "rgb8", height, width)
+    """Return the newest observation of a case, with the earlier ones where it has some."""
+    pictures = {
+        policy.binding.cameras.get(key[len(_IMAGE) :], key[len(_IMAGE) :]): pixels
+        for key, pixels in recorded.items()
+        if key.startswith(_IMAGE)
+    }
     state = recorded.get("state")
-    return Observation(
-        frames, None if state is None else state.astype(np.float32), str(recorded["instruction"])
-    )
+    instruction = str(recorded["instruction"])
+    steps = policy.contract.observation_steps
+    if steps > 1:
+        for name, array in (*pictures.items(), *(() if state is None else (("state", state),))):
+            if len(array) != steps:
+                raise _ShapeError(
+                    f"'{name}' must be of {steps} observations, oldest first, got {array.shape}"
+                )
+
+    def at(step: int) -> Observation:
+        one = {name: pixels[step] if steps > 1 else pixels for name, pixels in pictures.items()}
+        frames = {name: Frame(pixels, "rgb8", *pixels.shape[:2]) for name, pixels in one.items()}
+        own = None if state is None else (state[step] if steps > 1 else state).astype(np.float32)
+        return Observation(frames, own, instruction)
+
+    return replace(at(steps - 1), history=tuple(at(step) for step in range(steps - 1)))

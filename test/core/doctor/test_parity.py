@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from echoes import DIM, ROWS, echo
 from lerobot_files import ABSOLUTE, normalizer, pipelines, relative, statistics, unnormalizer
 from repository import ROOT
+from seen_exports import SIDE, seeing
 
 from reflex_core.doctor.finding import FAIL, OK
 from reflex_core.doctor.parity import FIXTURE, parity, record
@@ -20,7 +22,7 @@ from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import start_noise
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import Observation
+from reflex_core.values import Frame, Observation
 
 HERE = np.linspace(-0.5, 0.5, DIM).astype(np.float32)
 SEED = 11
@@ -128,6 +130,60 @@ def test_a_fixture_that_is_written_here_has_both(trained: Policy) -> None:
     found = parity(trained)
     assert found.level == OK
     assert found.said.count("largest difference") == 2
+
+
+def several(policy: Policy, **of_second: Any) -> dict[str, Any]:
+    """Two cases with a noise of their own each, and what both share."""
+    first = recorded(policy)
+    tolerance = first.pop("tolerance")
+    cases = {"0": first, "10": first | of_second}
+    given = {f"{number}/{key}": value for number, case in cases.items() for key, value in case.items()}
+    return given | {"tolerance": tolerance}
+
+
+def test_every_case_of_a_fixture_is_compared(trained: Policy) -> None:
+    written(trained, **several(trained))
+    found = parity(trained)
+    assert found.level == OK, found
+    assert "in the robot's units of 2 observations" in found.said
+    other = recorded(trained)["actions"] + np.float32(0.3)
+    written(trained, **several(trained, actions=other))
+    found = parity(trained)
+    assert found.level == FAIL
+    assert "of 2 observations 3.0e-01, 0.0001 is allowed" in found.said
+
+
+def test_the_largest_difference_of_all_cases_is_told(trained: Policy) -> None:
+    fields = several(trained)
+    written(trained, **fields | {"0/actions": fields["0/actions"] + np.float32(0.5)})
+    found = parity(trained)
+    assert found.level == FAIL
+    assert "2 observations 5.0e-01," in found.said
+
+
+def test_a_fixture_that_is_written_here_has_what_was_seen_before(tmp_path: Path) -> None:
+    folder = seeing(
+        tmp_path, eye=(1, 2, 3, SIDE, SIDE), body=(1, 2, 2), observation_steps=2, frequency_hz=10.0
+    )
+    policy = policy_of(folder)
+    pictures = [np.full((SIDE, SIDE, 3), value, np.uint8) for value in (10, 200)]
+    frames = [{"front": Frame(picture, "rgb8", SIDE, SIDE)} for picture in pictures]
+    states = [np.full(2, value, np.float32) for value in (0.1, 0.3)]
+    earlier, newest = (
+        Observation(frame, state, "reach") for frame, state in zip(frames, states, strict=True)
+    )
+    record(folder / FIXTURE, policy, replace(newest, history=(earlier,)), SEED)
+    with np.load(folder / FIXTURE) as stored:
+        fields = dict(stored)
+    assert fields["image.front"].shape == (2, SIDE, SIDE, 3)
+    np.testing.assert_array_equal(fields["state"], states)
+    assert parity(policy).level == OK
+    np.savez(folder / FIXTURE, **fields | {"image.front": fields["image.front"][[1, 1]]})
+    assert parity(policy).level == FAIL
+    np.savez(folder / FIXTURE, **fields | {"state": fields["state"][:1]})
+    found = parity(policy)
+    assert found.level == FAIL
+    assert "'state' must be of 2 observations, oldest first, got (1, 2)" in found.said
 
 
 def test_columns_that_a_robot_lacks_stay_open(tmp_path: Path) -> None:
