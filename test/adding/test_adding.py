@@ -60,8 +60,8 @@ sidecar = Sidecar(engine, settings)
 sidecar.start()
 picture = cv2.imencode(".bmp", np.full((96, 96, 3), 90, np.uint8))[1].tobytes()
 body = {"image": base64.b64encode(picture).decode(), "instruction": "reach the red block", "state": [0, 0.2, 0, -2.4, 0, 2.6, 0.8]}
-asked = urllib.request.Request(f"{sys.argv[1]}:{sidecar.port}/act", json.dumps(body).encode(), {"Content-Type": "application/json"})
-print(len(json.load(urllib.request.urlopen(asked))["actions"]))
+request = urllib.request.Request(f"{sys.argv[1]}:{sidecar.port}/act", json.dumps(body).encode(), {"Content-Type": "application/json"})
+print(len(json.load(urllib.request.urlopen(request))["actions"]))
 sidecar.stop()
 engine.unload()
 """

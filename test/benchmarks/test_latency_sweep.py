@@ -61,12 +61,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("sweep")
     output, picture = folder / "sweep.json", folder / "sweep.png"
     with pytest.MonkeyPatch.context() as patch:
-        said: list[str] = []
-        patch.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
+        printed: list[str] = []
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
         arguments = ["--quick", "--delays", str(DELAY), "--output", str(output), "--picture", str(picture)]
         assert latency_sweep.main(arguments) == 0
     assert json.loads(output.read_text())["benchmark"] == "latency_sweep"
-    return Ran("\n".join(said), tuple(read(output)), picture)
+    return Ran("\n".join(printed), tuple(read(output)), picture)
 
 
 def test_the_table_has_a_line_for_every_condition(ran: Ran) -> None:

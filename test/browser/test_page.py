@@ -117,7 +117,9 @@ def test_inline_script_would_not_run(serving: Serving, look_at: LookAt) -> None:
     page = look_at(serving())
     page.wait_text("#word", "READY")
     page.look("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 1\">')")
-    page.wait("1", lambda _: any("Content Security Policy" in said for said in page.browser.complaints))
+    page.wait(
+        "1", lambda _: any("Content Security Policy" in complaint for complaint in page.browser.complaints)
+    )
     assert page.look("window.owned") is None
 
 

@@ -36,8 +36,8 @@ def test_chunks_cameras_and_concerns_of_the_robot_are_seen(scene: World, page: P
     page.wait_text("#now-facts", "camera")
     assert page.wait("document.querySelector('#cameras img')?.naturalWidth") == 64
     assert page.wait_text("#chunk-note", "rows of 50 ms").startswith("from the policy")
-    told = scene.robot.diagnosed("policy", DiagnosticStatus.OK)
-    assert told.message in page.wait_text("#findings", "policy")
+    diagnosed = scene.robot.diagnosed("policy", DiagnosticStatus.OK)
+    assert diagnosed.message in page.wait_text("#findings", "policy")
 
 
 def test_a_live_parameter_is_changed_by_ros_and_seen(scene: World, page: Page) -> None:

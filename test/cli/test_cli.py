@@ -33,16 +33,16 @@ def node_calls(monkeypatch: pytest.MonkeyPatch) -> list[Given]:
 @pytest.mark.parametrize("arguments", [[], ["launch"], ["--serve"]])
 def test_what_is_not_a_command_is_status_2_with_the_usage(arguments: list[str], capsys: Output) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert "usage: reflex COMMAND" in said.err
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert "usage: reflex COMMAND" in captured.err
+    assert captured.out == ""
 
 
 def test_help_and_version_are_status_0(capsys: Output) -> None:
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert all(
-        f"  {command} " in said for command in ("serve", "replay", "doctor", "export", "calibrate-prefix")
+        f"  {command} " in output for command in ("serve", "replay", "doctor", "export", "calibrate-prefix")
     )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("reflex ")
@@ -102,9 +102,9 @@ def test_the_export_may_be_an_option_too(node_calls: list[Given]) -> None:
 )
 def test_a_bad_setting_is_status_2_with_a_sentence(arguments: list[str], says: str, capsys: Output) -> None:
     assert main(["serve", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert says in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -177,5 +177,5 @@ def test_no_command_takes_half_an_option(words: list[str], capsys: Output) -> No
         status = int(str(ended.code))
     assert status > 0
     half = next(word for word in words if word.startswith("--"))
-    said = capsys.readouterr().err
-    assert f"unrecognized arguments: {half}" in said or "required" in said
+    output = capsys.readouterr().err
+    assert f"unrecognized arguments: {half}" in output or "required" in output

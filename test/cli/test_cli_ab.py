@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from recordings import asked, served
+from recordings import make_request, served
 
 from reflex_core.files.json_lines import json_line
 from reflex_core.records.trace.notes import outcome_record
@@ -27,7 +27,7 @@ def write_trace(path: Path, episodes: int, started_at: str = "2026-01-02T03:04:0
     records = [header]
     for number in range(episodes):
         slot = "ab"[number % 2]
-        request = replace(asked(number), episode_id=f"{started_at}-{number}")
+        request = replace(make_request(number), episode_id=f"{started_at}-{number}")
         made = replace(served(request), slot=slot, model_version=f"v{slot}@0")
         record = request_record(
             request, made, seq=number, timestamp=started_at, images="none", vlm_conditioning="real"
@@ -45,12 +45,12 @@ def test_two_traces_are_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[
     write_trace(tmp_path / "1.jsonl", 60)
     write_trace(tmp_path / "2.jsonl.gz", 40, "2026-01-02T04:04:05.678Z")
     assert main(["ab", "report", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "25/50 = 50.0%" in said
-    assert "50/50 = 100.0%" in said
-    assert "b is better" in said
-    assert "a: va@0" in said
-    assert "WARNING" not in said
+    output = capsys.readouterr().out
+    assert "25/50 = 50.0%" in output
+    assert "50/50 = 100.0%" in output
+    assert "b is better" in output
+    assert "a: va@0" in output
+    assert "WARNING" not in output
 
 
 def test_names_in_a_trace_forge_no_line_of_the_table(
@@ -62,9 +62,9 @@ def test_names_in_a_trace_forge_no_line_of_the_table(
     assert evil in text
     trace.write_text(text)
     assert main(["ab", "report", str(trace)]) == 0
-    said = capsys.readouterr().out
-    assert r"x\n[ERROR] fake\x1b[2J\u202e" in said
-    assert all(line.isprintable() and not line.startswith("[ERROR]") for line in said.split("\n"))
+    output = capsys.readouterr().out
+    assert r"x\n[ERROR] fake\x1b[2J\u202e" in output
+    assert all(line.isprintable() and not line.startswith("[ERROR]") for line in output.split("\n"))
 
 
 def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,9 +95,9 @@ def test_a_trace_that_was_cut_off_counts_as_far_as_it_goes(
     trace = write_trace(tmp_path / "1.jsonl", 10)
     trace.write_bytes(trace.read_bytes()[:-40])
     assert main(["ab", "report", str(trace)]) == 0
-    said = capsys.readouterr().out
-    assert "cut off by a hard stop" in said
-    assert "4/4 = 100.0%" in said
+    output = capsys.readouterr().out
+    assert "cut off by a hard stop" in output
+    assert "4/4 = 100.0%" in output
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_what_is_no_trace_is_1_and_one_sentence(
 ) -> None:
     (tmp_path / "1.jsonl").write_bytes(content)
     assert main(["ab", "report", str(tmp_path / "1.jsonl")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"reflex ab: {tmp_path}/1.jsonl")
-    assert why in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"reflex ab: {tmp_path}/1.jsonl")
+    assert why in output
+    assert output.count("\n") == 1
 
 
 def test_no_trace_and_no_room_for_the_report_are_1(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from audits import DAY_NS, Clock, opened
-from recordings import asked, served
+from recordings import make_request, served
 
 from reflex_core.records.audit.chain import audit_files, with_hash
 from reflex_ros.cli.audit import UNPROVEN
@@ -26,7 +26,7 @@ def directory(tmp_path: Path) -> Path:
     log = opened(tmp_path, clock)
     for _ in range(3):
         for _ in range(3):
-            log(asked(), served(asked()))
+            log(make_request(), served(make_request()))
         clock.now_ns += DAY_NS
     log.close()
     return tmp_path
@@ -47,7 +47,7 @@ def forged(lines: list[bytes]) -> list[bytes]:
     return [*lines[:2], with_hash(body.encode())[0], *lines[2:]]
 
 
-def resealed(lines: list[bytes]) -> list[bytes]:
+def with_new_hash(lines: list[bytes]) -> list[bytes]:
     """A changed record whose own hash was made right again."""
     record = json.loads(lines[2])
     record.pop("hash")
@@ -59,15 +59,15 @@ def test_a_whole_log_is_one_line_and_0_when_its_end_is_proven(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", "verify", str(directory)]) == UNPROVEN
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert re.fullmatch(
-        r"whole: 16 records in 4 files; head [0-9a-f]{64}; the end is not proven: .* --head .*\n", said
+        r"whole: 16 records in 4 files; head [0-9a-f]{64}; the end is not proven: .* --head .*\n", output
     )
-    head = re.findall("[0-9a-f]{64}", said)[0]
+    head = re.findall("[0-9a-f]{64}", output)[0]
     assert main(["audit", "verify", str(directory), "--head", head]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert re.fullmatch(
-        r"whole: 16 records in 4 files; head [0-9a-f]{64}; 0 records after the given head\n", said
+        r"whole: 16 records in 4 files; head [0-9a-f]{64}; 0 records after the given head\n", output
     )
 
 
@@ -110,7 +110,7 @@ def test_a_log_whose_last_records_are_cut_is_not_called_proven(
         ),
         pytest.param(lambda ls: [*ls[:2], ls[2].replace(b":", b": ", 1), *ls[3:]], 3, "changed", id="space"),
         pytest.param(lambda ls: [*ls[:2], ls[2][:90], *ls[3:]], 3, "changed", id="cut in the middle"),
-        pytest.param(resealed, 4, "changed", id="changed and sealed anew"),
+        pytest.param(with_new_hash, 4, "changed", id="changed and sealed anew"),
         pytest.param(lambda ls: ls[:2] + ls[3:], 3, "removed", id="line"),
         pytest.param(lambda ls: ls[1:], 1, "removed", id="first line"),
         pytest.param(lambda ls: [*ls[:2], ls[3], ls[2], *ls[4:]], 3, "reordered", id="two lines"),
@@ -123,9 +123,9 @@ def test_a_touched_log_is_1_and_names_file_line_and_what(
 ) -> None:
     path = touched(directory, touch)
     assert main(["audit", "verify", str(directory)]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith(f"{path}:{line}: {what}: ")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().out
+    assert output.startswith(f"{path}:{line}: {what}: ")
+    assert output.count("\n") == 1
 
 
 def test_a_removed_day_is_found(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

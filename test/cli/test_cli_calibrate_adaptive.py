@@ -72,10 +72,10 @@ def write_observation(path: Path, **document: object) -> None:
 def test_without_write_it_prints_and_changes_nothing(reach: Path, capsys: Output) -> None:
     before = (reach / "reflex_config.json").read_bytes()
     assert reflex(["calibrate-adaptive", str(reach), "--scenes", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "9 chunks of 10 steps" in said
-    assert said.count("-> ") == 1
-    assert "nothing was written" in said
+    output = capsys.readouterr().out
+    assert "9 chunks of 10 steps" in output
+    assert output.count("-> ") == 1
+    assert "nothing was written" in output
     assert (reach / "reflex_config.json").read_bytes() == before
 
 
@@ -143,15 +143,15 @@ def test_the_file_keeps_its_mode_and_a_link_its_target(reach: Path, tmp_path: Pa
 
 def refused(arguments: list[str], capsys: Output) -> str:
     assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("reflex calibrate-adaptive: ")
-    assert len(said.splitlines()) == 1
-    return said
+    output = capsys.readouterr().err
+    assert output.startswith("reflex calibrate-adaptive: ")
+    assert len(output.splitlines()) == 1
+    return output
 
 
 def test_a_fused_loop_is_refused(export_dir: ExportDir, capsys: Output) -> None:
-    said = refused([str(export_dir("mono_pi0_7")), "--embodiment", "franka"], capsys)
-    assert "fused into model.onnx" in said
+    message = refused([str(export_dir("mono_pi0_7")), "--embodiment", "franka"], capsys)
+    assert "fused into model.onnx" in message
 
 
 def test_the_ranges_must_come_from_somewhere(export_dir: ExportDir, capsys: Output) -> None:
@@ -162,8 +162,8 @@ def test_another_policy_than_the_embedded_one_needs_observations(
     export_dir: ExportDir, capsys: Output
 ) -> None:
     robot = str(embedded_policy() / "embodiment.json")
-    said = refused([str(export_dir("expert_stack")), "--custom-embodiment-config", robot], capsys)
-    assert "needs --observations" in said
+    message = refused([str(export_dir("expert_stack")), "--custom-embodiment-config", robot], capsys)
+    assert "needs --observations" in message
 
 
 def test_an_export_without_a_directory_is_refused(tmp_path: Path, capsys: Output) -> None:
@@ -171,7 +171,7 @@ def test_an_export_without_a_directory_is_refused(tmp_path: Path, capsys: Output
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         ("[1]", "must hold a JSON object"),
         ("{", "not readable as JSON"),
@@ -185,12 +185,12 @@ def test_an_export_without_a_directory_is_refused(tmp_path: Path, capsys: Output
     ],
 )
 def test_a_damaged_observation_is_named(
-    reach: Path, tmp_path: Path, document: str, said: str, capsys: Output
+    reach: Path, tmp_path: Path, document: str, message: str, capsys: Output
 ) -> None:
     folder = tmp_path / "seen"
     folder.mkdir()
     (folder / "a.json").write_text(document)
-    assert said in refused([str(reach), "--observations", str(folder)], capsys)
+    assert message in refused([str(reach), "--observations", str(folder)], capsys)
 
 
 def test_an_empty_folder_is_refused(reach: Path, tmp_path: Path, capsys: Output) -> None:

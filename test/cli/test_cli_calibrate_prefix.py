@@ -79,9 +79,9 @@ def test_of_an_unchanged_scene_the_noise_is_the_threshold(
     measured = block["measured"]
     assert measured["noise"] == pytest.approx(2.9 / 255, abs=1e-4)
     assert measured["model_hash"] == open_export(split).model_hash
-    said = capsys.readouterr().out
-    assert "3 recorded pairs of an unchanged scene" in said
-    assert "saves only while nothing in the picture moves" in said
+    output = capsys.readouterr().out
+    assert "3 recorded pairs of an unchanged scene" in output
+    assert "saves only while nothing in the picture moves" in output
 
 
 def test_of_moves_what_nearly_all_exceed_is_the_threshold(
@@ -93,10 +93,10 @@ def test_of_moves_what_nearly_all_exceed_is_the_threshold(
     assert block is not None
     assert (block["image_threshold"], block["max_age_ms"]) == (0.235, 500.0)
     assert block["measured"]["least_change"] == block["measured"]["median_change"] == 0.2353
-    said = capsys.readouterr().out
-    assert "4 before and after a move" in said
-    assert "what 95 % of the moves exceed" in said
-    assert "of fewer than 20" in said
+    output = capsys.readouterr().out
+    assert "4 before and after a move" in output
+    assert "what 95 % of the moves exceed" in output
+    assert "of fewer than 20" in output
 
 
 def test_what_is_written_is_what_the_cache_goes_by(split: Path, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_what_is_written_is_what_the_cache_goes_by(split: Path, tmp_path: Path) 
     policy = load_policy(open_export(split), None, "cpu", 1)
     cache = policy.prefix_cache()
     before, flickers = named_observations(seen), named_observations(moved)
-    asked = [before["desk-1"], before["desk-2"], flickers["desk-1"]]
+    requested = [before["desk-1"], before["desk-2"], flickers["desk-1"]]
     answers = [
         policy.predict(replace(one, stamp_ns=10**9 + at), 1, PLAIN, None, "pick", cache)
-        for at, one in enumerate(asked)
+        for at, one in enumerate(requested)
     ]
     assert [one.cache.status for one in answers] == [MISS, HIT, MISS]
 
@@ -141,35 +141,35 @@ def test_two_scenes_are_not_compared_with_each_other(split: Path, tmp_path: Path
 
 def refused(arguments: list[str], capsys: Output) -> str:
     assert reflex(["calibrate-prefix", *arguments]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("reflex calibrate-prefix: ")
-    assert len(said.splitlines()) == 1
-    return said
+    output = capsys.readouterr().err
+    assert output.startswith("reflex calibrate-prefix: ")
+    assert len(output.splitlines()) == 1
+    return output
 
 
 def test_moves_that_drown_in_the_noise_are_refused(split: Path, tmp_path: Path, capsys: Output) -> None:
     seen, moved = still(tmp_path / "seen"), after(tmp_path / "moved", by=3)
-    said = refused([str(split), "--observations", str(seen), "--moved", str(moved), "--write"], capsys)
-    assert "no threshold tells them apart" in said
+    message = refused([str(split), "--observations", str(seen), "--moved", str(moved), "--write"], capsys)
+    assert "no threshold tells them apart" in message
     assert block_of(split) is None
 
 
 def test_a_move_needs_its_picture_before(split: Path, tmp_path: Path, capsys: Output) -> None:
     seen, moved = still(tmp_path / "seen", 2), after(tmp_path / "moved", 3)
-    said = refused([str(split), "--observations", str(seen), "--moved", str(moved)], capsys)
-    assert "without a partner: desk-3" in said
+    message = refused([str(split), "--observations", str(seen), "--moved", str(moved)], capsys)
+    assert "without a partner: desk-3" in message
 
 
 def test_one_picture_is_not_enough(split: Path, tmp_path: Path, capsys: Output) -> None:
-    said = refused([str(split), "--observations", str(still(tmp_path / "seen", 1))], capsys)
-    assert "no two pictures of one scene" in said
+    message = refused([str(split), "--observations", str(still(tmp_path / "seen", 1))], capsys)
+    assert "no two pictures of one scene" in message
 
 
 def test_other_words_are_no_pair(split: Path, tmp_path: Path, capsys: Output) -> None:
     seen = still(tmp_path / "seen", 2)
     picture(seen, "desk-2", 100, instruction="push the green ball")
-    said = refused([str(split), "--observations", str(seen)], capsys)
-    assert "desk-1 and desk-2: the instructions differ" in said
+    message = refused([str(split), "--observations", str(seen)], capsys)
+    assert "desk-1 and desk-2: the instructions differ" in message
 
 
 def test_an_observation_that_the_policy_does_not_take_is_named(

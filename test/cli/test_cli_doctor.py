@@ -350,10 +350,10 @@ def test_a_bad_setting_is_status_2(capsys: Output) -> None:
 
 def test_people_get_lines_and_a_sum(capsys: Output) -> None:
     assert main([*QUICK, "nowhere"]) == 1
-    said = capsys.readouterr().out
-    assert "FAIL  export" in said
-    assert "-> copy the export again, or name another one" in said
-    assert said.splitlines()[-1].endswith(" 1 failures")
+    output = capsys.readouterr().out
+    assert "FAIL  export" in output
+    assert "-> copy the export again, or name another one" in output
+    assert output.splitlines()[-1].endswith(" 1 failures")
 
 
 def test_the_table_puts_each_way_out_below_its_finding() -> None:

@@ -34,13 +34,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_verified_export_is_status_0_and_says_what_to_do_next(tmp_path: Path, capsys: Output) -> None:
     policy, out = checkpoint_folder(tmp_path / "policy"), tmp_path / "out"
     assert main(["export", str(policy), str(out), *GIVEN]) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith(
+    captured = capsys.readouterr()
+    assert captured.out.startswith(
         "verified: 1e-06, the largest difference from LeRobot over 1 observations, is within 0.0001\n"
     )
-    assert f"reflex serve {out}" in said.out
-    assert "3/6 asking LeRobot for its answers: 0.0 s, at most" in said.err
-    assert "note: the units of its states and actions are not known" in said.err
+    assert f"reflex serve {out}" in captured.out
+    assert "3/6 asking LeRobot for its answers: 0.0 s, at most" in captured.err
+    assert "note: the units of its states and actions are not known" in captured.err
 
 
 def test_a_difference_is_status_3_and_nothing_is_called_verified(
@@ -48,21 +48,21 @@ def test_a_difference_is_status_3_and_nothing_is_called_verified(
 ) -> None:
     monkeypatch.setattr(export, "torch_side", lambda: small_side(1e-3))
     assert main(["export", str(checkpoint_folder(tmp_path / "policy")), str(tmp_path / "out"), *GIVEN]) == 3
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "reflex export: NOT VERIFIED: 0.001, the largest difference" in said.err
-    assert f"{tmp_path / 'out.not-verified'}: " in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "reflex export: NOT VERIFIED: 0.001, the largest difference" in captured.err
+    assert f"{tmp_path / 'out.not-verified'}: " in captured.err
 
 
 def test_a_refusal_is_status_2_and_one_sentence(tmp_path: Path, capsys: Output) -> None:
     policy = checkpoint_folder(tmp_path / "policy")
     configure(policy, type="groot")
     assert main(["export", str(policy), str(tmp_path / "out")]) == 2
-    said = capsys.readouterr()
-    sentences = [line for line in said.err.splitlines() if line.startswith("reflex export:")]
+    captured = capsys.readouterr()
+    sentences = [line for line in captured.err.splitlines() if line.startswith("reflex export:")]
     assert len(sentences) == 1
     assert "of type 'groot' is not exported" in sentences[0]
-    assert (said.out, sorted(path.name for path in tmp_path.iterdir())) == ("", ["policy"])
+    assert (captured.out, sorted(path.name for path in tmp_path.iterdir())) == ("", ["policy"])
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_a_bad_command_line_is_status_2_with_the_usage(words: list[str], capsys:
 def test_the_help_names_what_is_exported_and_how_to_begin(capsys: Output) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "act, diffusion, smolvla, pi0, pi05, xvla" in said
-    assert "For example: reflex export outputs/train/act_so101" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "act, diffusion, smolvla, pi0, pi05, xvla" in output
+    assert "For example: reflex export outputs/train/act_so101" in output
 
 
 SLOW = """

@@ -109,10 +109,10 @@ def test_with_an_embodiment_only_its_joints_are_written(
     output = tmp_path / "safety.json"
     path = urdf(tmp_path, '<joint name="camera_tilt" type="revolute"/>')
     assert init(path, output, "--embodiment", "franka") == 1
-    said = capsys.readouterr().err
-    assert "missing: panda_gripper: not in the description" in said
-    assert "'panda_gripper' is the gripper of embodiment 'franka'" in said
-    assert "with --partial" in said
+    printed = capsys.readouterr().err
+    assert "missing: panda_gripper: not in the description" in printed
+    assert "'panda_gripper' is the gripper of embodiment 'franka'" in printed
+    assert "with --partial" in printed
     assert init(path, output, "--embodiment", "franka", "--partial") == 0
     assert load_safety_config(output).joint_names == ARM.joint_names
 
@@ -122,8 +122,8 @@ def test_the_gripper_is_not_blamed_where_a_joint_of_the_arm_is_missing_too(
 ) -> None:
     path = urdf(tmp_path, joints=6)
     assert init(path, tmp_path / "safety.json", "--embodiment", "franka") == 1
-    said = capsys.readouterr().err
-    assert "2 limits are missing; nothing written. Add them to the description" in said
+    output = capsys.readouterr().err
+    assert "2 limits are missing; nothing written. Add them to the description" in output
 
 
 def test_a_margin_that_leaves_no_range_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,9 +170,9 @@ def test_a_file_of_settings_serves_without_ros_and_the_default_mode_fits_any_exp
     process = start(export_dir("mono_pi0_7"), "--no-ros", "--config", file, "--robot-id", "option")
     client = client_of(process)
     wait_for(lambda: ready(client))
-    said = client.get("/config").json["effective"]
-    assert (said["robot_id"], said["embodiment"]) == ("option", "franka")
-    assert said["slo"] == {"objective": "p99=150ms", "mode": "log_only"}
+    reply = client.get("/config").json["effective"]
+    assert (reply["robot_id"], reply["embodiment"]) == ("option", "franka")
+    assert reply["slo"] == {"objective": "p99=150ms", "mode": "log_only"}
 
 
 def test_a_taken_port_ends_it_with_a_sentence(start: Start, export_dir: ExportDir) -> None:
@@ -198,10 +198,10 @@ def test_nobody_has_to_read_what_it_prints(start: Start, export_dir: ExportDir) 
     assert client.act().status == 200
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    said = process.stderr.read()
+    output = process.stderr.read()
     assert process.wait(PATIENCE_S) == 0
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+    assert "Traceback" not in output
+    assert "BrokenPipe" not in output
 
 
 def test_the_key_is_read_once(start: Start, export_dir: ExportDir, tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_a_taken_port_says_that_another_server_may_be_driving_the_robot(
 ) -> None:
     first = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros")
     port = client_of(first).port
-    status, _, said = ended(start(export_dir("mono_pi0_7"), "--no-ros", "--port", port))
+    status, _, output = ended(start(export_dir("mono_pi0_7"), "--no-ros", "--port", port))
     assert status == 1
-    assert f"cannot listen on 127.0.0.1:{port}: another program does; `ss -ltnp` names it" in said
-    assert said.count("127.0.0.1") == 1
+    assert f"cannot listen on 127.0.0.1:{port}: another program does; `ss -ltnp` names it" in output
+    assert output.count("127.0.0.1") == 1
 
 
 CTRL_C_AFTER = """
@@ -259,9 +259,9 @@ HEAD = "/**:\n  ros__parameters:\n"
         (HEAD, ["-p", "deadlin_ms:=33.0"], "did you mean deadline_ms?"),
     ],
 )
-@pytest.mark.parametrize("door", ["serve", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "doctor"])
 def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
-    door: str,
+    command: str,
     content: str,
     words: list[str],
     says: str,
@@ -276,28 +276,30 @@ def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
     file = tmp_path / "robot.yaml"
     file.write_text(content)
     ros = ["--ros-args", "--params-file", str(file), *words]
-    quick = {"serve": [], "doctor": ["--json", "--no-ros"]}[door]
-    assert main([door, *quick, *ros]) == 1
-    said = capsys.readouterr()
-    assert "100%" not in said.err + said.out
-    if door == "serve":
-        assert said.err.startswith("reflex serve: ")
-        assert says in said.err
-        assert said.err.count("\n") == 1
+    quick = {"serve": [], "doctor": ["--json", "--no-ros"]}[command]
+    assert main([command, *quick, *ros]) == 1
+    captured = capsys.readouterr()
+    assert "100%" not in captured.err + captured.out
+    if command == "serve":
+        assert captured.err.startswith("reflex serve: ")
+        assert says in captured.err
+        assert captured.err.count("\n") == 1
         return
     wrong = {
-        each["name"]: each["said"] for each in json.loads(said.out)["findings"] if each["level"] == "fail"
+        each["name"]: each["said"] for each in json.loads(captured.out)["findings"] if each["level"] == "fail"
     }
     assert any(says in each for each in wrong.values()), wrong
 
 
-@pytest.mark.parametrize("door", ["serve", "doctor"])
-def test_an_option_that_there_is_not_costs_two_lines(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_an_option_that_there_is_not_costs_two_lines(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([door, "--deadlin-ms", "33"])
-    said = capsys.readouterr().err
-    assert (ended.value.code, said.count("\n")) == (2, 2)
-    assert "did you mean --deadline-ms?" in said
+        main([command, "--deadlin-ms", "33"])
+    output = capsys.readouterr().err
+    assert (ended.value.code, output.count("\n")) == (2, 2)
+    assert "did you mean --deadline-ms?" in output
 
 
 @pytest.mark.parametrize("wait_s", [0.03, 0.1, 0.3, 0.6, 1.0])
@@ -306,7 +308,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_without_a_traceback(
 ) -> None:
     """While libraries are imported, the socket is opened, or the policy is loaded: the moment is what is tried."""
     command = ["-c", CTRL_C_AFTER.format(wait_s=wait_s)]
-    status, _, said = ended(start(export_dir("mono_pi0_7"), command=command))
+    status, _, output = ended(start(export_dir("mono_pi0_7"), command=command))
     assert status in (0, 130, -signal.SIGINT)
-    assert "Traceback" not in said
-    assert "initialization failed" not in said
+    assert "Traceback" not in output
+    assert "initialization failed" not in output

@@ -175,8 +175,8 @@ def test_every_value_of_a_file_that_is_wrong_is_named_and_its_paths_are_left_to_
     path = tmp_path / "arm.yaml"
     path.write_text("export_dir: nope\nslo: p99\noutput: nonsense\nsafety_config: nope.json\n")
     _, found = judged(capsys, path)
-    said = found[str(path)]["said"]
-    assert ("slo: " in said, "'output'" in said, "nope" in said) == (True, True, False)
+    message = found[str(path)]["said"]
+    assert ("slo: " in message, "'output'" in message, "nope" in message) == (True, True, False)
 
 
 def test_a_calibration_of_this_machine_is_read_and_of_another_needs_the_command(
@@ -329,9 +329,9 @@ def test_text_of_others_forges_no_line(tmp_path: Path, capsys: Output) -> None:
     path = tmp_path / "a\x1b[2Jb\nread  trace"
     path.write_text("{")
     assert main(["doctor", "--upgrade", str(path)]) == 1
-    said = capsys.readouterr().out
-    assert "\x1b" not in said
-    assert len(said.splitlines()) == 4  # the file, the way out, and the count
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert len(output.splitlines()) == 4  # the file, the way out, and the count
 
 
 def test_a_verdict_that_is_not_read_has_a_way_out_and_the_worst_counts() -> None:

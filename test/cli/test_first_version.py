@@ -129,9 +129,9 @@ def test_a_trace_without_pictures_is_inspected(capsys: Output) -> None:
 
 def test_two_policies_are_compared(capsys: Output) -> None:
     assert main(["ab", "report", str(MADE / "traces/two.jsonl.gz")]) == 0
-    said = capsys.readouterr().out
-    assert "2/3 = 66.7%" in said
-    assert "1/3 = 33.3%" in said
+    output = capsys.readouterr().out
+    assert "2/3 = 66.7%" in output
+    assert "1/3 = 33.3%" in output
 
 
 def test_a_dataset_is_made_of_a_trace(tmp_path: Path, capsys: Output) -> None:

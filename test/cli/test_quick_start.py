@@ -83,13 +83,13 @@ def test_episodes_go_where_their_hash_says_and_the_reply_says_so(place: Place) -
     slots, versions = Counter[str](), set[tuple[str, str]]()
     for number in range(40):
         episode = f"ep_xyz_{number}"
-        asked = {
+        body = {
             "episode_id": episode,
             "image": jpeg(),
             "instruction": "pick up the cup",
             "state": REACH_HOME,
         }
-        answer = place.client.ask("POST", "/act", json.dumps(asked).encode(), Content_Type="application/json")
+        answer = place.client.ask("POST", "/act", json.dumps(body).encode(), Content_Type="application/json")
         assert answer.status == 200, answer.body
         slot = answer.headers["x-reflex-policy-slot"]
         assert slot == ("a" if bucket(episode) < 80 else "b")
@@ -102,8 +102,8 @@ def test_episodes_go_where_their_hash_says_and_the_reply_says_so(place: Place) -
 
 
 def test_the_trace_names_both_policies_and_where_each_request_went(place: Place) -> None:
-    asked = {"episode_id": "ep_xyz", "image": jpeg(), "instruction": "pick up the cup", "state": REACH_HOME}
-    assert place.client.ask("POST", "/act", json.dumps(asked).encode()).headers["x-reflex-policy-slot"] == "a"
+    body = {"episode_id": "ep_xyz", "image": jpeg(), "instruction": "pick up the cup", "state": REACH_HOME}
+    assert place.client.ask("POST", "/act", json.dumps(body).encode()).headers["x-reflex-policy-slot"] == "a"
 
     def recorded() -> list[dict[str, object]]:
         """What the file holds by now: it is written while it is read."""

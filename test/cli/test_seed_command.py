@@ -139,43 +139,43 @@ def second(first: Run, place: Place) -> Run:
 
 
 @pytest.fixture(scope="module")
-def said(first: Run) -> dict[str, Any]:
+def reply(first: Run) -> dict[str, Any]:
     assert first.act.status == 200, first.act.body
     document: dict[str, Any] = first.act.json
     return document
 
 
-def test_the_actions_are_a_chunk_inside_the_limits(said: dict[str, Any]) -> None:
-    actions = np.asarray(said["actions"])
-    assert actions.shape == (50, 7) == (said["num_actions"], said["action_dim"])
-    assert said["action_names"] == PANDA_JOINTS
+def test_the_actions_are_a_chunk_inside_the_limits(reply: dict[str, Any]) -> None:
+    actions = np.asarray(reply["actions"])
+    assert actions.shape == (50, 7) == (reply["num_actions"], reply["action_dim"])
+    assert reply["action_names"] == PANDA_JOINTS
     assert np.isfinite(actions).all()
     assert (actions >= ARM.action_min + MARGIN_RAD - 1e-6).all()
     assert (actions <= ARM.action_max - MARGIN_RAD + 1e-6).all()
     assert len({tuple(row) for row in actions.tolist()}) > 1, "a policy's chunk, not a hold"
 
 
-def test_every_field_of_the_seeds_example_is_there_and_true(said: dict[str, Any]) -> None:
-    assert said["latency_ms"] > 0
-    assert said["inference_mode"] == "onnx_cpu"
-    assert isinstance(said["guard_clamped"], bool)
-    assert all(re.match(r"panda_joint\d ", line) for line in said["guard_violations"])
-    assert said["guard_clamped"] == bool(said["guard_violations"])
-    assert said["adaptive_enabled"] is True
-    assert 0 < said["adaptive_steps_used"] <= 10
-    assert said["injected_latency_ms"] == 0
-    assert said["robot_id"] == "warehouse-01"
+def test_every_field_of_the_seeds_example_is_there_and_true(reply: dict[str, Any]) -> None:
+    assert reply["latency_ms"] > 0
+    assert reply["inference_mode"] == "onnx_cpu"
+    assert isinstance(reply["guard_clamped"], bool)
+    assert all(re.match(r"panda_joint\d ", line) for line in reply["guard_violations"])
+    assert reply["guard_clamped"] == bool(reply["guard_violations"])
+    assert reply["adaptive_enabled"] is True
+    assert 0 < reply["adaptive_steps_used"] <= 10
+    assert reply["injected_latency_ms"] == 0
+    assert reply["robot_id"] == "warehouse-01"
 
 
-def test_the_other_telemetry_is_true_too(said: dict[str, Any]) -> None:
-    assert (said["source"], said["fallback_target"], said["hold_reason"]) == ("policy", None, "")
-    assert (said["deadline_exceeded"], said["deadline_misses_total"]) == (False, 0)
-    assert (said["request_id"], said["episode_id"], said["seed"] >= 11) == ("r-1", "ep_1", True)
-    assert said["denoising_steps"] == said["adaptive_steps_used"] <= said["num_denoising_steps"] <= 10
-    assert said["active_providers"] == ["CPUExecutionProvider"]
-    assert 0 < sum(said["stages_ms"].values()) <= said["latency_ms"]
-    assert said["latency_p99_ms"] == pytest.approx(said["latency_ms"], abs=0.002)
-    assert said["model_version"] == f"reach_panda@{said['model_hash']}"
+def test_the_other_telemetry_is_true_too(reply: dict[str, Any]) -> None:
+    assert (reply["source"], reply["fallback_target"], reply["hold_reason"]) == ("policy", None, "")
+    assert (reply["deadline_exceeded"], reply["deadline_misses_total"]) == (False, 0)
+    assert (reply["request_id"], reply["episode_id"], reply["seed"] >= 11) == ("r-1", "ep_1", True)
+    assert reply["denoising_steps"] == reply["adaptive_steps_used"] <= reply["num_denoising_steps"] <= 10
+    assert reply["active_providers"] == ["CPUExecutionProvider"]
+    assert 0 < sum(reply["stages_ms"].values()) <= reply["latency_ms"]
+    assert reply["latency_p99_ms"] == pytest.approx(reply["latency_ms"], abs=0.002)
+    assert reply["model_version"] == f"reach_panda@{reply['model_hash']}"
 
 
 def test_health_says_who_and_how_it_is(first: Run) -> None:

@@ -21,16 +21,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "robot.yaml"
 
 
-def asked(*words: str, **options: Any) -> Any:
+def settings_of(*words: str, **options: Any) -> Any:
     return given(options, [ROS_ARGS, *words])
 
 
 def refusal(*words: str, config: str | None = None) -> str:
     with pytest.raises(SettingError) as refused:
         given({}, [ROS_ARGS, *words], config)
-    said = str(refused.value)
-    assert "\n" not in said
-    return said
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
 
 
 def test_the_later_source_wins_and_options_win_over_all(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_later_source_wins_and_options_win_over_all(tmp_path: Path) -> None:
 )
 def test_the_node_has_the_name_that_ros_will_give_it(words: list[str], node: str, file: Path) -> None:
     file.write_text(f"{node}:\n  ros__parameters:\n    deadline_ms: 33\n")
-    found = asked(*words, "--params-file", str(file))
+    found = settings_of(*words, "--params-file", str(file))
     assert (found.node, found.settings.deadline_ms) == (node, 33.0)
     file.write_text("/nobody: {ros__parameters: {deadline_ms: 33}}\n")
     assert f"nothing is for the node {node}: its sections are for /nobody" in refusal(
@@ -101,9 +101,9 @@ def test_the_node_has_the_name_that_ros_will_give_it(words: list[str], node: str
 def test_what_no_setting_can_be_is_refused_in_every_file(file: Path, written: str, says: str) -> None:
     file.write_text(f"{HEAD}    {written}\n")
     for words, config in ((["--params-file", str(file)], None), ([], str(file))):
-        said = refusal(*words, config=config)
-        assert says in said
-        assert str(file) in said
+        message = refusal(*words, config=config)
+        assert says in message
+        assert str(file) in message
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,9 @@ def test_near_kinds_are_understood(file: Path) -> None:
         + "    deadline_ms: 33\n    max_age_ms: 300\n    port: 8000.0\n    slo_mode: 503\n    joint_names: [r1, r2]\n"
         "    providers: []\n    http: off\n"
     )
-    settings = asked("--params-file", str(file), "-p", "margin_ms:=1e2", "-p", "reflex:split:=50").settings
+    settings = settings_of(
+        "--params-file", str(file), "-p", "margin_ms:=1e2", "-p", "reflex:split:=50"
+    ).settings
     assert (settings.deadline_ms, settings.max_age_ms, settings.port, settings.slo_mode) == (
         33.0,
         300.0,
@@ -156,7 +158,7 @@ def test_near_kinds_are_understood(file: Path) -> None:
     [("[a,b]", ("a", "b")), ("[]", ()), ("['']", ()), ("~", ()), ("[ 'a' , b ]", ("a", "b"))],
 )
 def test_lists_behind_p_are_lists(text: str, names: tuple[str, ...]) -> None:
-    assert asked("-p", f"joint_names:={text}").settings.joint_names == names
+    assert settings_of("-p", f"joint_names:={text}").settings.joint_names == names
 
 
 def test_what_ros_declares_itself_goes_to_ros_and_the_rest_of_its_arguments_too(file: Path) -> None:
@@ -164,7 +166,7 @@ def test_what_ros_declares_itself_goes_to_ros_and_the_rest_of_its_arguments_too(
         HEAD + "    use_sim_time: true\n    start_type_description_service: false\n"
         "    qos_overrides: {/camera/image_raw: {subscription: {depth: 5}}}\n"
     )
-    found = asked("-r", "a:=/b", "--params-file", str(file), "--log-level", "debug", "-p", "port:=0")
+    found = settings_of("-r", "a:=/b", "--params-file", str(file), "--log-level", "debug", "-p", "port:=0")
     assert found.ros_parameters == {
         "use_sim_time": True,
         "start_type_description_service": False,
@@ -195,9 +197,9 @@ def test_home_is_expanded_wherever_it_is_written(file: Path, monkeypatch: pytest
     file.write_text("record: ~/traces\n")
     assert given({}, [], str(file)).settings.record == "/home/ada/traces"
     file.write_text("/**:\n  ros__parameters:\n    record: ~/traces\n")
-    assert asked("--params-file", str(file)).settings.record == "/home/ada/traces"
-    assert asked("-p", "record:=~/traces").settings.record == "/home/ada/traces"
-    assert asked(record="~/traces").written["record"] == "/home/ada/traces"
+    assert settings_of("--params-file", str(file)).settings.record == "/home/ada/traces"
+    assert settings_of("-p", "record:=~/traces").settings.record == "/home/ada/traces"
+    assert settings_of(record="~/traces").written["record"] == "/home/ada/traces"
 
 
 def test_what_counts_for_nothing_without_ros_is_named_by_itself(file: Path) -> None:
@@ -220,4 +222,4 @@ def test_options_of_ros_are_left_to_ros() -> None:
         "--log-file-name",
         "-x",
     ]
-    assert asked(*words).ros_args == (ROS_ARGS, *words)
+    assert settings_of(*words).ros_args == (ROS_ARGS, *words)

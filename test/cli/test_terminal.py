@@ -58,10 +58,10 @@ def test_a_bar_is_not_drawn_more_often_than_people_can_read_but_the_end_always_i
     for number in range(1, 101):
         bar.draw(number / 100, number)
     bar.clear()
-    said = terminal.seen()
-    assert said.count("episodes") < 10
-    assert "[########################] 100%  100 episodes" in said
-    assert said.endswith("\r\x1b[K")
+    output = terminal.seen()
+    assert output.count("episodes") < 10
+    assert "[########################] 100%  100 episodes" in output
+    assert output.endswith("\r\x1b[K")
 
 
 def test_what_comes_next_is_shown_at_once(terminal: Terminal) -> None:
@@ -105,9 +105,9 @@ def test_watched_work_is_drawn_and_the_line_is_free_afterwards(
         return 7
 
     assert watched(work) == 7
-    said = terminal.seen()
-    assert " 25%  loading: the files" in said
-    assert said.endswith("\r\x1b[K")
+    output = terminal.seen()
+    assert " 25%  loading: the files" in output
+    assert output.endswith("\r\x1b[K")
 
 
 def test_work_that_fails_leaves_a_free_line_too(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +119,10 @@ def test_work_that_fails_leaves_a_free_line_too(terminal: Terminal, monkeypatch:
 
 def test_rich_draws_a_table_on_a_terminal_and_takes_no_text_for_markup(terminal: Terminal) -> None:
     assert drawn(ROWS, "doctor [red]", terminal.stream, ["green", "red"])
-    said = terminal.seen()
-    assert "doctor [red]" in said
-    assert "a [bold] name" in said
-    assert "\x1b[32m" in said  # green
+    output = terminal.seen()
+    assert "doctor [red]" in output
+    assert "a [bold] name" in output
+    assert "\x1b[32m" in output  # green
 
 
 def test_without_rich_or_without_a_terminal_nothing_is_drawn(

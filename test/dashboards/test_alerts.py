@@ -37,8 +37,8 @@ def ask_promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_rules_scrape_example_and_unit_tests_pass_as_the_fleet_page_says(command: str) -> None:
-    said = ask_promtool(*command.split())
-    assert said.returncode == 0, said.stdout + said.stderr
+    done = ask_promtool(*command.split())
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def reasons() -> set[str]:
@@ -94,8 +94,8 @@ def test_whatever_refuses_observations_wakes_somebody_but_a_missing_instruction(
         })  # fmt: skip
     rules = {"rule_files": [str(DASHBOARDS / "alerts.yml")], "tests": tests}
     (tmp_path / "alerts_test.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
-    said = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
-    assert said.returncode == 0, said.stdout + said.stderr
+    done = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_nobody_is_sent_to_health_for_the_reason_that_it_does_not_give() -> None:
@@ -112,15 +112,15 @@ def test_the_unit_tests_notice_an_alert_that_is_gone(tmp_path: Path) -> None:
     tests = yaml.safe_load((DASHBOARDS / "alerts_test.yml").read_text(encoding="utf-8"))
     tests["tests"] = [test for test in UNIT_TESTS if test["name"].startswith("ReflexGuardTripped")]
     (tmp_path / "alerts_test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
-    said = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
-    assert said.returncode == 1
-    assert "ReflexGuardTripped" in said.stdout + said.stderr
+    done = ask_promtool("test", "rules", str(tmp_path / "alerts_test.yml"))
+    assert done.returncode == 1
+    assert "ReflexGuardTripped" in done.stdout + done.stderr
 
 
 def expectations(test: dict[str, Any]) -> list[tuple[str, bool]]:
     """What a unit test asks, and whether it expects something to fire."""
-    asked = [(str(check), bool(check["exp_samples"])) for check in test["promql_expr_test"]]
-    return asked + [
+    queries = [(str(check), bool(check["exp_samples"])) for check in test["promql_expr_test"]]
+    return queries + [
         (check["alertname"], bool(check["exp_alerts"])) for check in test.get("alert_rule_test", [])
     ]
 
@@ -128,7 +128,9 @@ def expectations(test: dict[str, Any]) -> list[tuple[str, bool]]:
 @pytest.mark.parametrize("alert", ALERTS)
 def test_the_unit_tests_of_an_alert_see_it_silent_and_then_firing(alert: str) -> None:
     about_it = [test for test in UNIT_TESTS if alert in str(test)]
-    assert any(fires and alert in said for test in about_it for said, fires in expectations(test))
+    assert any(
+        fires and alert in expectation for test in about_it for expectation, fires in expectations(test)
+    )
     assert any(not fires for test in about_it for _, fires in expectations(test))
 
 

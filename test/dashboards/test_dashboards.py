@@ -84,8 +84,8 @@ def test_legends_name_labels_that_the_query_keeps(name: str) -> None:
     known = exposed() | RECORDED
     for panel in shown(name):
         for target in panel["targets"]:
-            asked, grouped = selectors(resolved(target["expr"]))
-            kept = grouped or {label for metric, _ in asked for label in known[metric]}
+            metrics, grouped = selectors(resolved(target["expr"]))
+            kept = grouped or {label for metric, _ in metrics for label in known[metric]}
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept, panel["title"]
 
 
@@ -97,8 +97,8 @@ def test_promtool_accepts_every_query(tmp_path: Path) -> None:
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}), encoding="utf-8")
     command = [promtool(), "check", "rules", "--lint=none", str(file)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_metric_is_on_a_dashboard() -> None:

@@ -103,10 +103,10 @@ def dashboards_answer(watcher: Watcher) -> set[str]:
     """The dashboard queries that have something to show; one that Prometheus cannot answer fails."""
     shown = set()
     for expression in {*queries("fleet"), *queries("robot")}:
-        asked = resolved(expression)
+        query = resolved(expression)
         for variable, value in PICKED.items():
-            asked = asked.replace(variable, value)
-        if watcher.ask(asked):
+            query = query.replace(variable, value)
+        if watcher.ask(query):
             shown.add(expression)
     return shown
 

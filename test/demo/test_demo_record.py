@@ -45,9 +45,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         running.end()
     (trace,) = (folder / "records" / "trace").iterdir()
     (bag,) = (folder / "records" / "bag").iterdir()
-    said = running.printed.partition("recorded\n")[2]
-    assert trace.name in said
-    assert bag.name in said
+    listed = running.printed.partition("recorded\n")[2]
+    assert trace.name in listed
+    assert bag.name in listed
     return {"trace": trace, "bag": bag}
 
 
@@ -165,28 +165,28 @@ def test_the_walk_through_from_a_bad_grasp_leads_to_a_failing_test(
 
     def run(block: str) -> tuple[int, str]:
         process = begin(block)
-        said, _ = process.communicate(timeout=PATIENCE_S)
-        return process.returncode, said
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, output
 
     assert run(copy) == (0, "")
-    status, said = run(alone)
-    assert status == 0, said
+    status, output = run(alone)
+    assert status == 0, output
     serving = begin(node)
     try:
-        status, said = run(play)
-        assert status == 0, said
-        assert re.search(r"published \d+ observations .* at worst [\d.]+ ms late", said)
+        status, output = run(play)
+        assert status == 0, output
+        assert re.search(r"published \d+ observations .* at worst [\d.]+ ms late", output)
     finally:
         os.killpg(serving.pid, signal.SIGINT)
-        said, _ = serving.communicate(timeout=PATIENCE_S)
-    assert "holding: deactivated" in said, "it ended in order"
-    status, said = run(again)
-    assert status == 0, said
+        output, _ = serving.communicate(timeout=PATIENCE_S)
+    assert "holding: deactivated" in output, "it ended in order"
+    status, output = run(again)
+    assert status == 0, output
     assert run(cut) == (0, "")
     (tmp_path / "test_bad_grasp.py").write_text(rule)
-    status, said = run(pytest_call)
-    assert status == 1, said
-    assert re.search(r"^E +assert .* < 0.1$", said, re.MULTILINE), said
+    status, output = run(pytest_call)
+    assert status == 1, output
+    assert re.search(r"^E +assert .* < 0.1$", output, re.MULTILINE), output
     (tmp_path / "test_bad_grasp.py").write_text(rule.replace("< 0.1", "< 3.0"))
-    status, said = run(pytest_call)
-    assert status == 0, said
+    status, output = run(pytest_call)
+    assert status == 0, output

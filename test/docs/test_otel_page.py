@@ -62,11 +62,11 @@ def test_the_commands_of_the_page_lead_from_a_span_to_its_record(
     assert TRACE in PAGE
     for stage in receiver.stages_of(act):
         assert f"`{stage.name}`" in PAGE
-    said = values(act.attributes)
-    assert said["reflex.record.seq"] == 0
+    recorded = values(act.attributes)
+    assert recorded["reflex.record.seq"] == 0
     [find] = re.findall(r"^zgrep .*$", PAGE, re.MULTILINE)
-    assert f'"request_id":"{said["reflex.request_id"]}"' in run(find, tmp_path)
-    for name in said:
+    assert f'"request_id":"{recorded["reflex.request_id"]}"' in run(find, tmp_path)
+    for name in recorded:
         last = name.rpartition(".")[2]
         group = name.rpartition(".")[0] + ".*"
         assert f"`{name}`" in SPANS or f"`.{last}`" in SPANS or group.replace("reflex", "") in SPANS, name

@@ -38,16 +38,16 @@ CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/jo
 
 
 def test_from_trace_to_fix(tmp_path: Path) -> None:
-    with reader(tmp_path) as somebody:
-        somebody.follow(blocks("from_trace_to_fix"))
+    with reader(tmp_path) as tutorial:
+        tutorial.follow(blocks("from_trace_to_fix"))
     assert len(list((tmp_path / "datasets" / "grasp").glob("episode_*.npz"))) == 1
     assert (tmp_path / "plots" / "record-000000.png").is_file()
 
 
 def test_ab_rollout(tmp_path: Path) -> None:
-    with reader(tmp_path) as somebody:
-        somebody.follow(blocks("ab_rollout"))
-        assert '"split":50' in somebody.printed.replace(" ", ""), "rolled back"
+    with reader(tmp_path) as tutorial:
+        tutorial.follow(blocks("ab_rollout"))
+        assert '"split":50' in tutorial.printed.replace(" ", ""), "rolled back"
     report = json.loads((tmp_path / "report.json").read_text())
     assert {slot["episodes"] > 0 for slot in report["slots"].values()} == {True}
 
@@ -59,10 +59,10 @@ def foreign_export(path: Path) -> None:
     words = graph.input("tokens", INT64, [1, tokens])
     heard = graph.to(graph.input("token_mask", BOOL, [1, tokens]), FLOAT)
     spoken = graph.op("Mul", graph.to(words, FLOAT), heard)
-    said = graph.shaped(graph.mean(spoken, 1), 1, 1)
+    instruction = graph.shaped(graph.mean(spoken, 1), 1, 1)
     state = graph.input("observation.state", FLOAT, [1, 7])
     noise = graph.input("noise", FLOAT, [1, 50, 7])
-    goal = targeted(graph, [(graph.mean(image, 2, 3), 3), (said, 1), (state, 7)], 7)
+    goal = targeted(graph, [(graph.mean(image, 2, 3), 3), (instruction, 1), (state, 7)], 7)
     graph.output(loop(graph, noise, goal), "action", FLOAT, [1, 50, 7])
     path.mkdir()
     graph.save(path / "model.onnx")
@@ -72,8 +72,8 @@ def foreign_export(path: Path) -> None:
 
 def test_bring_your_export(tmp_path: Path) -> None:
     foreign_export(tmp_path / "other")
-    with reader(tmp_path) as somebody:
-        somebody.follow(blocks("bring_your_export"))
+    with reader(tmp_path) as tutorial:
+        tutorial.follow(blocks("bring_your_export"))
     with np.load(tmp_path / "my_export" / "parity.npz") as fixture:
         assert str(fixture["instruction"]) == "reach the red block"
     assert hashes(tmp_path / "my_export").level == OK
@@ -88,8 +88,8 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of somebody who has followed the first page, and whose robot is a Panda."""
     folder = tmp_path_factory.mktemp("arm")
     urdf(folder).rename(folder / "robot.urdf")
-    with reader(folder) as somebody:
-        somebody.follow(blocks("first_robot"))
+    with reader(folder) as tutorial:
+        tutorial.follow(blocks("first_robot"))
     return folder
 
 
@@ -226,12 +226,12 @@ def test_an_option_that_does_not_exist_is_found(words: str) -> None:
 
 
 def test_output_that_is_not_printed_and_a_command_that_should_fail_are_found(tmp_path: Path) -> None:
-    with reader(tmp_path) as somebody:
-        somebody.follow([Block("bash", "echo one two\n", ""), Block("text", "one...\n", "")])
+    with reader(tmp_path) as tutorial:
+        tutorial.follow([Block("bash", "echo one two\n", ""), Block("text", "one...\n", "")])
         for wrong in (
             Block("text", "two\n", ""),
             Block("bash fails", "true\n", ""),
             Block("yaml", "a: 1\n", ""),
         ):
             with pytest.raises(AssertionError):
-                somebody.follow([wrong])
+                tutorial.follow([wrong])

@@ -63,9 +63,9 @@ def reset(client: Client, **body: Any) -> Answer:
 def trip(client: Client, **who: Any) -> str:
     """Chunks that begin too far from where the robot says it is; returns who the server took it for."""
     for _ in range(CLAMPS):
-        said = act(client, BEYOND, **who).json
-    assert said["hold_reason"] == "guard_tripped"
-    return str(said["caller"])
+        reply = act(client, BEYOND, **who).json
+    assert reply["hold_reason"] == "guard_tripped"
+    return str(reply["caller"])
 
 
 def test_one_robot_that_trips_stops_nobody_else(client: Client) -> None:

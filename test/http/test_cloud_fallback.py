@@ -77,8 +77,8 @@ class Edge:
             breaker=CloudBreaker(self.http.ready, every_s=every_s),
         )
 
-    def act(self, asked: Request) -> Any:
-        return self.cloud(asked, self.engine.act)
+    def act(self, request: Request) -> Any:
+        return self.cloud(request, self.engine.act)
 
     def failures(self, reason: str) -> float:
         return value_of(self.engine.metrics.cloud_failures.labels(reason))
@@ -157,7 +157,7 @@ def test_a_damaged_raw_frame_is_the_clients_mistake(liar: LyingServer) -> None:
 
 
 def test_out_of_memory_here_is_answered_there(serve: Serve, edge: Any) -> None:
-    def out_of_memory(asked: Request) -> Any:
+    def out_of_memory(request: Request) -> Any:
         raise MemoryError
 
     here = edge(serve("mono_pi0_7").sidecar.url)
@@ -179,7 +179,7 @@ def test_nan_here_is_answered_there(serve: Serve, edge: Any) -> None:
     bad = replace(here.engine.act(request(observation=observation(state=STATE))), request_id="r-1")
     bad = replace(bad, chunk=replace(bad.chunk, actions=np.full_like(bad.chunk.actions, np.nan)))
 
-    def answer(asked: Request) -> Any:
+    def answer(request: Request) -> Any:
         return bad
 
     assert here.cloud(request(), answer).chunk.source == CLOUD
@@ -210,8 +210,8 @@ def test_the_guard_clamps_what_the_cloud_says(edge: Any, liar: LyingServer) -> N
     here = edge(liar.url("out-of-range"))
     loaded = here.engine.loaded
 
-    def policy(asked: Request, proceed: Any) -> Any:
-        return here.engine.act(asked)
+    def policy(request: Request, proceed: Any) -> Any:
+        return here.engine.act(request)
 
     act = middleware_chain({"guard": loaded.guard, "cloud": here.cloud, "policy": policy})
     served = act(request())
@@ -233,7 +233,7 @@ def never() -> Iterator[threading.Event]:
 def test_the_cloud_answers_before_the_deadline_wedge_has_to(
     serve: Serve, edge: Any, never: threading.Event
 ) -> None:
-    def policy(asked: Request, proceed: Any) -> Any:
+    def policy(request: Request, proceed: Any) -> Any:
         never.wait()  # nothing can cancel this one
         raise InferenceError("let go")
 
@@ -288,7 +288,7 @@ def test_a_key_is_sent_and_a_wrong_one_is_no_answer(serve: Serve, edge: Any, tmp
 
 def test_two_servers_that_fail_do_not_ask_each_other_for_ever(edge: Any, liar: LyingServer) -> None:
     edge(liar.url("good")).act(request())
-    assert liar.asked["good"][-1]["X-Reflex-Hop"] == "1"
+    assert liar.headers_by_lie["good"][-1]["X-Reflex-Hop"] == "1"
     with pytest.raises(InferenceError):
         edge(liar.url("good")).act(request(forwarded=True))
 
@@ -305,7 +305,7 @@ OTHER_LIES = (
 
 
 @pytest.fixture(scope="module")
-def told(export_dir: Any) -> Engine:
+def failing_engine(export_dir: Any) -> Engine:
     """An engine whose policy fails; only its fit, its metrics and its error are needed here."""
     from reflex_core.settings.table import settings_from
 
@@ -318,21 +318,21 @@ def told(export_dir: Any) -> Engine:
 
 
 @pytest.mark.parametrize("lie", [*EXPECTED_REASON, *OTHER_LIES])
-def test_a_lie_is_as_if_there_were_no_cloud(liar: LyingServer, told: Engine, lie: str) -> None:
+def test_a_lie_is_as_if_there_were_no_cloud(liar: LyingServer, failing_engine: Engine, lie: str) -> None:
     reason = EXPECTED_REASON.get(lie, INVALID)
-    here = Edge(told, liar.url(lie), timeout_ms=50.0 if lie == "silent" else PATIENCE_S * 1e3)
-    before, visits = here.failures(reason), len(liar.asked.get("good", ()))
+    here = Edge(failing_engine, liar.url(lie), timeout_ms=50.0 if lie == "silent" else PATIENCE_S * 1e3)
+    before, visits = here.failures(reason), len(liar.headers_by_lie.get("good", ()))
     with pytest.raises(InferenceError, match="Gather"):
         here.act(request())
     assert here.failures(reason) == before + 1
-    assert len(liar.asked.get("good", ())) == visits  # no redirect was followed
+    assert len(liar.headers_by_lie.get("good", ())) == visits  # no redirect was followed
     here.cloud.close()
 
 
 def test_what_a_liar_says_is_quoted_in_the_log(
-    liar: LyingServer, told: Engine, caplog: pytest.LogCaptureFixture
+    liar: LyingServer, failing_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = Edge(told, liar.url("html"))
+    here = Edge(failing_engine, liar.url("html"))
     with pytest.raises(InferenceError):
         here.act(request(request_id="a\nERROR forged"))
     assert "b'<html>welcome</html>'" in caplog.text
@@ -353,10 +353,10 @@ def test_connections_are_kept() -> None:
 
 def test_a_connection_that_the_other_side_gave_up_is_tried_once_more(liar: LyingServer) -> None:
     http = HttpCloud(liar.url("hang-up"))
-    visits = len(liar.asked.get("hang-up", ()))
+    visits = len(liar.headers_by_lie.get("hang-up", ()))
     with pytest.raises(CloudError, match="ServerDisconnectedError"):
         http.ask(request(), PATIENCE_S)
-    assert len(liar.asked["hang-up"]) == visits + 2
+    assert len(liar.headers_by_lie["hang-up"]) == visits + 2
     http.close()
 
 
@@ -371,9 +371,9 @@ def test_nobody_reads_on_once_the_answer_came_from_elsewhere(liar: LyingServer) 
         except CancelledError as error:
             outcome.append(error)
 
-    visits = len(liar.asked.get("silent", ()))
+    visits = len(liar.headers_by_lie.get("silent", ()))
     asking = Background(ask)
-    wait_for(lambda: len(liar.asked.get("silent", ())) > visits)
+    wait_for(lambda: len(liar.headers_by_lie.get("silent", ())) > visits)
     cancellation.cancel()
     wait_for(lambda: asking.done)
     assert outcome
@@ -390,9 +390,9 @@ def test_closing_lets_everybody_go(liar: LyingServer) -> None:
         except CloudError as error:
             outcome.append(error)
 
-    visits = len(liar.asked.get("silent", ()))
+    visits = len(liar.headers_by_lie.get("silent", ()))
     asking = Background(ask)
-    wait_for(lambda: len(liar.asked.get("silent", ())) > visits)
+    wait_for(lambda: len(liar.headers_by_lie.get("silent", ())) > visits)
     http.close()
     http.close()
     wait_for(lambda: asking.done)
@@ -416,7 +416,7 @@ def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CloudError, match="CertificateError") as caught:
         http.ask(request(), PATIENCE_S)
     assert caught.value.reason == REFUSED
-    assert not server.asked
+    assert not server.headers_by_lie
     http.close()
     server.stop()
 

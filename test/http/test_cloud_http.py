@@ -16,7 +16,7 @@ from servers import Server
 
 Serve = Callable[..., Server]
 
-NOBODY = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
+UNREACHABLE = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
 
 
 def point(server: Server, url: str) -> None:
@@ -29,10 +29,10 @@ def point(server: Server, url: str) -> None:
 def test_what_fails_here_is_answered_there(serve: Serve, fault: str) -> None:
     there = serve("calm", robot_id="cloud")
     here = serve(fault, cloud_fallback=there.sidecar.url, cloud_timeout_ms=30_000.0)
-    said = act(here.client, BEYOND, seed=4, request_id="r-4").json
-    assert (said["source"], said["fallback_target"], said["policy_slot"]) == ("cloud", "cloud", "cloud")
-    assert (said["robot_id"], said["request_id"], said["seed"]) == ("arm7", "r-4", 4)
-    assert said["model_version"].startswith("cloud:")
+    reply = act(here.client, BEYOND, seed=4, request_id="r-4").json
+    assert (reply["source"], reply["fallback_target"], reply["policy_slot"]) == ("cloud", "cloud", "cloud")
+    assert (reply["robot_id"], reply["request_id"], reply["seed"]) == ("arm7", "r-4", 4)
+    assert reply["model_version"].startswith("cloud:")
     assert figure(here.client, "reflex_fallback_invocations_total", fallback_target="cloud") == 1
     assert figure(there.client, "reflex_act_latency_seconds_count") == 1
 
@@ -43,10 +43,10 @@ def test_what_comes_from_the_cloud_passes_the_guard_here(serve: Serve, tmp_path:
     here = serve(
         "calm_raise", cloud_fallback=there.sidecar.url, cloud_timeout_ms=30_000.0, safety_config=slow
     )
-    said = act(here.client, BEYOND).json
-    assert (said["source"], said["guard_clamped"]) == ("cloud", True)
-    assert any(line.endswith("> 0.2 rad/s") for line in said["guard_violations"])
-    steps = np.diff(np.vstack([BEYOND, said["actions"]]), axis=0)
+    reply = act(here.client, BEYOND).json
+    assert (reply["source"], reply["guard_clamped"]) == ("cloud", True)
+    assert any(line.endswith("> 0.2 rad/s") for line in reply["guard_violations"])
+    steps = np.diff(np.vstack([BEYOND, reply["actions"]]), axis=0)
     assert (np.abs(steps) <= 0.2 * 0.05 + 1e-6).all()
 
 
@@ -63,12 +63,12 @@ def test_an_open_breaker_asks_the_cloud_at_once(serve: Serve) -> None:
 def test_over_the_deadline_with_a_cloud_in_reach_the_cloud_answers(serve: Serve) -> None:
     there = serve("calm")
     here = serve("calm_burning", cloud_fallback=there.sidecar.url, deadline_ms=2000.0)
-    said = act(here.client, BEYOND).json
-    assert (said["source"], said["deadline_exceeded"]) == ("cloud", False)
+    reply = act(here.client, BEYOND).json
+    assert (reply["source"], reply["deadline_exceeded"]) == ("cloud", False)
 
 
 def test_without_the_cloud_the_failure_is_the_one_of_here(serve: Serve) -> None:
-    here = serve("calm_raise", cloud_fallback=NOBODY)
+    here = serve("calm_raise", cloud_fallback=UNREACHABLE)
     answer = act(here.client, BEYOND)
     assert (answer.status, answer.json["error"]) == (500, "inference-error")
     assert figure(here.client, "reflex_cloud_failures_total", reason="refused") == 1
@@ -93,10 +93,10 @@ def test_two_servers_that_point_at_each_other_and_both_fail_end_in_an_error(serv
     one, other = (serve("calm_raise", ready=False, cloud_timeout_ms=30_000.0) for _ in range(2))
     point(one, other.sidecar.url)
     point(other, one.sidecar.url)
-    for asked in (1, 2):
+    for attempt in (1, 2):
         for server in (one, other):
             answer = act(server.client, BEYOND)
             assert (answer.status, answer.json["error"]) == (500, "inference-error")
         for server in (one, other):  # each failed on its own request and on the one of its neighbour, no more
-            assert figure(server.client, "reflex_act_errors_total", slug="inference-error") == 2 * asked
-            assert figure(server.client, "reflex_cloud_failures_total", reason="status") == asked
+            assert figure(server.client, "reflex_act_errors_total", slug="inference-error") == 2 * attempt
+            assert figure(server.client, "reflex_cloud_failures_total", reason="status") == attempt

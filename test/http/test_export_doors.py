@@ -62,12 +62,12 @@ def trained(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Serve
     return serving(path)
 
 
-def asked(server: Server, state: list[float], instruction: str = "reach", seed: int = 5) -> Any:
+def reply_of(server: Server, state: list[float], instruction: str = "reach", seed: int = 5) -> Any:
     return server.client.act({"state": state, "instruction": instruction, "seed": seed})
 
 
 def test_quantiles_of_lerobots_processors_are_served(trained: Server) -> None:
-    actions = np.array(asked(trained, HERE).json["actions"])
+    actions = np.array(reply_of(trained, HERE).json["actions"])
     seen = (actions[:7, STATE] - HERE[STATE] + 0.1) / 0.2 - 1
     expected = 2 * (np.array(HERE) + 1.5) / 4 - 1
     expected[6] = -1.0
@@ -76,7 +76,7 @@ def test_quantiles_of_lerobots_processors_are_served(trained: Server) -> None:
 
 def test_relative_actions_are_served_as_positions(trained: Server) -> None:
     moved = [0.9, *HERE[1:]]
-    here, there = (np.array(asked(trained, state).json["actions"]) for state in (HERE, moved))
+    here, there = (np.array(reply_of(trained, state).json["actions"]) for state in (HERE, moved))
     np.testing.assert_allclose(there[:, TOKEN] - here[:, TOKEN], 0.4, atol=1e-5)
     np.testing.assert_allclose(there[:, GIVEN], here[:, GIVEN], atol=1e-6)  # the gripper is excluded
 
@@ -88,18 +88,18 @@ def test_config_says_how_actions_and_state_are_taken(trained: Server) -> None:
 
 
 def test_a_state_off_its_constant_is_the_callers_mistake(trained: Server) -> None:
-    answer = asked(trained, [*HERE[:6], 0.501])
+    answer = reply_of(trained, [*HERE[:6], 0.501])
     assert answer.status == 422
     assert answer.json["error"] == "state-off-constant"
     assert "number 6" in answer.json["message"]
-    assert asked(trained, HERE).status == 200
+    assert reply_of(trained, HERE).status == 200
 
 
 def test_a_pi05_reads_its_state_in_the_prompt(serving: Serving, tmp_path: Path) -> None:
     state = {"mode": "quantiles", "q01": [-1.0, -1.0, 0.0], "q99": [1.0, 1.0, 2.0]}
     block = {"state": state, "action": {"mode": "identity"}}
     server = serving(echo(tmp_path, "pi05", felt=0, image=False, images=[], normalization=block))
-    actions = np.array(asked(server, [0.0, -9.0, 2.0], "reach_the\ncube").json["actions"])
+    actions = np.array(reply_of(server, [0.0, -9.0, 2.0], "reach_the\ncube").json["actions"])
     heard = actions[actions[:, MASK] > 0, TOKEN].astype(int).tolist()
     # Task : reach the cube , State : 128 - 1 255 ; Action :, of which the tokenizer knows most; 12 + n is the number n
     assert heard == [7, 9, 2, 3, 6, 10, 8, 9, 12 + 128, 1, 12 + 1, 12 + 255, 11, 1, 9]

@@ -42,8 +42,8 @@ def test_every_field_of_every_answer_is_still_there(server: Server) -> None:
 
 
 def test_every_metric_is_still_there(server: Server) -> None:
-    said = server.client.ask("GET", "/metrics").body.decode()
-    assert set(names("metrics.json")) - set(re.findall(r"^(\w+)", said, re.MULTILINE)) == set()
+    text = server.client.ask("GET", "/metrics").body.decode()
+    assert set(names("metrics.json")) - set(re.findall(r"^(\w+)", text, re.MULTILINE)) == set()
 
 
 @pytest.mark.parametrize("command", names("options.json"))

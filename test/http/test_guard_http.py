@@ -52,17 +52,17 @@ def unguarded(serve: Serve) -> NDArray[np.float64]:
 
 
 def test_a_violation_names_joint_bound_value_and_limit(guarded: Any, serve: Serve) -> None:
-    said = act(guarded().client, seed=SEED).json
+    reply = act(guarded().client, seed=SEED).json
     raw = unguarded(serve)
-    assert said["guard_clamped"] is True
-    assert f"panda_joint1 below min: {raw[:, 0].min():g} < -0.3" in said["guard_violations"]
-    assert f"panda_joint1 above max: {raw[:, 0].max():g} > 0.3" in said["guard_violations"]
+    assert reply["guard_clamped"] is True
+    assert f"panda_joint1 below min: {raw[:, 0].min():g} < -0.3" in reply["guard_violations"]
+    assert f"panda_joint1 above max: {raw[:, 0].max():g} > 0.3" in reply["guard_violations"]
     speeds = [
-        re.fullmatch(r"panda_joint\d velocity: (\S+) > 1 rad/s", line) for line in said["guard_violations"]
+        re.fullmatch(r"panda_joint\d velocity: (\S+) > 1 rad/s", line) for line in reply["guard_violations"]
     ]
     assert all(float(found[1]) > 1.0 for found in speeds if found)
     assert any(speeds)
-    assert said["guard_summary"]["clamp_count"] > 0
+    assert reply["guard_summary"]["clamp_count"] > 0
 
 
 @pytest.mark.parametrize("mode", ["clip", "scale"])
@@ -97,12 +97,16 @@ def test_after_too_many_clamped_chunks_it_holds_without_inference_until_it_is_re
         client.get("/guard/status").json["inference_count"],
     )
     for _ in range(3):
-        said = act(client).json
-        assert (said["source"], said["hold_reason"], said["denoising_steps"]) == ("hold", "guard_tripped", 0)
-        assert said["guard_violations"][0].startswith(
+        reply = act(client).json
+        assert (reply["source"], reply["hold_reason"], reply["denoising_steps"]) == (
+            "hold",
+            "guard_tripped",
+            0,
+        )
+        assert reply["guard_violations"][0].startswith(
             "guard_tripped: consecutive_clamp_limit_exceeded: 3 chunks"
         )
-        np.testing.assert_allclose(said["actions"], [AT_REST] * 50, rtol=1e-6)
+        np.testing.assert_allclose(reply["actions"], [AT_REST] * 50, rtol=1e-6)
     assert figure(client, "reflex_denoise_steps_total") == steps
     status = client.get("/guard/status").json
     assert (status["enabled"], status["tripped"], status["inference_count"]) == (True, True, examined)
@@ -150,7 +154,7 @@ def test_the_audit_log_has_every_answer_and_the_reset_and_verifies(
     log = tmp_path / "audit"
     server = guarded(audit_log=str(log))
     assert server.client.act(request_id="r-bad", state=[0.0] * 5).status == 422
-    said = [act(server.client, request_id=f"r-{number}", episode_id="ep_1").json for number in range(4)]
+    replies = [act(server.client, request_id=f"r-{number}", episode_id="ep_1").json for number in range(4)]
     server.client.ask("POST", "/guard/reset")
     server.engine.unload()
     assert main(["audit", "verify", str(log)]) == UNPROVEN
@@ -159,11 +163,11 @@ def test_the_audit_log_has_every_answer_and_the_reset_and_verifies(
     records = [json.loads(line) for line in file.read_text().splitlines()]
     acts = [record for record in records if record["kind"] == "act"]
     assert [record["request_id"] for record in acts] == [f"r-{number}" for number in range(4)]
-    for record, answer in zip(acts, said, strict=True):
+    for record, answer in zip(acts, replies, strict=True):
         assert (record["source"], record["clamped"]) == (answer["source"], answer["guard_clamped"])
         np.testing.assert_allclose(record["actions_safe"], answer["actions"], rtol=1e-6)
         assert (record["model_hash"], record["robot_id"]) == (answer["model_hash"], "arm7")
-    assert acts[0]["violations"] == said[0]["guard_violations"]
+    assert acts[0]["violations"] == replies[0]["guard_violations"]
     assert acts[0]["actions_raw"] is not None
     assert [record["error"]["slug"] for record in records if record["kind"] == "error"] == ["state-length"]
     [reset] = [record for record in records if record.get("event") == "guard-reset"]
@@ -190,8 +194,8 @@ def test_a_gripper_that_saturates_does_not_trip(serve: Serve, tmp_path: Path) ->
         path.write_text(json.dumps(document))
         client = serve("calm", embodiment="", custom_embodiment_config=str(path)).client
         for _ in range(100 if not tripped else 10):
-            said = act(client).json
-        assert (said["hold_reason"] == "guard_tripped") is tripped
-        assert said["guard_clamped"] is tripped
-        assert max(row[6] for row in said["actions"]) <= rest - 0.0015 + 1e-6
+            reply = act(client).json
+        assert (reply["hold_reason"] == "guard_tripped") is tripped
+        assert reply["guard_clamped"] is tripped
+        assert max(row[6] for row in reply["actions"]) <= rest - 0.0015 + 1e-6
         assert client.get("/guard/status").json["tripped"] is tripped

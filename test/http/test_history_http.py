@@ -64,7 +64,7 @@ def test_a_client_may_send_the_history_itself(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "slug", "said"),
+    ("history", "slug", "message"),
     [
         ([seen(1, 1)] * 2, "bad-history", "'history' must be at most the 1 observations before this one (observation_steps 2), got 2"),
         ("yesterday", "bad-history", "'history' must be a list of objects, got 'yesterday'"),
@@ -74,11 +74,11 @@ def test_a_client_may_send_the_history_itself(serve: Serve) -> None:
         ([{"state": [1, 1]}], "missing-image", "1 control period(s) before the newest observation: no image from camera 'front'"),
     ],
 )  # fmt: skip
-def test_a_history_that_cannot_be_is_refused(serve: Serve, history: Any, slug: str, said: str) -> None:
+def test_a_history_that_cannot_be_is_refused(serve: Serve, history: Any, slug: str, message: str) -> None:
     server = serve("two_observations", embodiment="")
     answer = server.client.act({**seen(20, 2), "history": history})
     assert (answer.status, answer.json["error"]) == (422, slug)
-    assert said in answer.json["message"]
+    assert message in answer.json["message"]
 
 
 def test_a_policy_of_one_observation_takes_no_history(serve: Serve) -> None:

@@ -99,21 +99,21 @@ def test_an_objective_that_no_kind_can_be_degraded_for_is_only_logged(
 def test_over_the_deadline_the_last_good_chunk_of_a_deterministic_policy_goes_on(serve: Serve) -> None:
     server = serve("act_burning", deadline_ms=500.0, max_fallback_age_ms=60_000.0)
     assert act(server, episode_id="ep_1").json["source"] == "policy"
-    said = act(server, BEYOND, episode_id="ep_1").json
-    assert (said["source"], said["deadline_exceeded"]) == ("last_known_good", True)
+    reply = act(server, BEYOND, episode_id="ep_1").json
+    assert (reply["source"], reply["deadline_exceeded"]) == ("last_known_good", True)
 
 
 def test_nan_of_a_deterministic_policy_holds_the_robot(serve: Serve) -> None:
-    said = act(serve("act_nan"), BEYOND).json
-    assert (said["source"], said["hold_reason"]) == ("hold", "non_finite")
+    reply = act(serve("act_nan"), BEYOND).json
+    assert (reply["source"], reply["hold_reason"]) == ("hold", "non_finite")
 
 
 def test_ddim_stops_early_over_http_where_a_threshold_is_given(serve: Serve, tmp_path: Path) -> None:
     diffusion(ddim_table(20, SAMPLE), prediction=SAMPLE)(tmp_path / "sure")
     server = serve("act", export_dir=str(tmp_path / "sure"), adaptive_steps=True, adaptive_threshold=0.05)
-    said = act(server).json
-    assert said["adaptive_enabled"] is True
-    assert 3 <= said["denoising_steps"] < said["num_denoising_steps"] == 20
+    reply = act(server).json
+    assert reply["adaptive_enabled"] is True
+    assert 3 <= reply["denoising_steps"] < reply["num_denoising_steps"] == 20
 
 
 def test_two_kinds_share_the_episodes_of_one_robot(serve: Serve, export_dir: ExportDir) -> None:

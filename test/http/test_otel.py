@@ -81,10 +81,10 @@ def tracing() -> Iterator[Open]:
 
 def test_an_answer_becomes_a_span_that_says_what_was_served(receiver: Receiver, tracing: Open) -> None:
     began_ns = time.time_ns()
-    asked = request()
-    tracing(receiver.url, robot_id="arm7")(asked, served())
+    incoming = request()
+    tracing(receiver.url, robot_id="arm7")(incoming, served())
     [act] = receiver.wait_for(1)
-    said = values(act.attributes)
+    recorded = values(act.attributes)
     expected = {
         "gen_ai.operation.name": "act", "gen_ai.request.model": "/exports/pi0", "gen_ai.response.model": "pi0@ab12",
         "gen_ai.action.embodiment": "franka", "gen_ai.action.chunk_size": 8, "gen_ai.action.denoise_steps": 7,
@@ -96,7 +96,7 @@ def test_an_answer_becomes_a_span_that_says_what_was_served(receiver: Receiver, 
         "reflex.denoise_steps_configured": 10, "reflex.action_chunk_len": 8, "reflex.action_dim": 7,
         "reflex.stage.vlm_prefix_ms": 20.0, "reflex.config_hash": "cd34",
     }  # fmt: skip
-    assert expected.items() <= said.items()
+    assert expected.items() <= recorded.items()
     assert act.status.code == Status.STATUS_CODE_UNSET
     assert (act.kind, act.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
     assert act.end_time_unix_nano - act.start_time_unix_nano == LATENCY_MS * 1e6
@@ -116,7 +116,7 @@ def test_what_the_wedges_did_is_on_the_span(receiver: Receiver, tracing: Open) -
             chunk=ActionChunk(ACTIONS, (), 0.05, "hold"),
         ),
     )  # fmt: skip
-    said = values(receiver.wait_for(1)[0].attributes)
+    recorded = values(receiver.wait_for(1)[0].attributes)
     expected = {
         "reflex.guard.clamped": True, "reflex.guard.clamp_count": 3, "reflex.guard.violation_count": 2,
         "reflex.guard.violations": ["joint_1 position 3.1 > 2.9", "joint_2 velocity"], "reflex.hold_reason": "deadline",
@@ -124,8 +124,8 @@ def test_what_the_wedges_did_is_on_the_span(receiver: Receiver, tracing: Open) -
         "reflex.cache.age_ms": 33.0, "reflex.rtc.mode": "guided", "reflex.rtc.delay": 4, "reflex.a2c2.applied": True,
         "reflex.a2c2.reason": "ok", "reflex.routing.split": 50, "reflex.source": "hold",
     }  # fmt: skip
-    assert expected.items() <= said.items()
-    assert "reflex.routing.bucket" not in said
+    assert expected.items() <= recorded.items()
+    assert "reflex.routing.bucket" not in recorded
 
 
 def test_stages_are_children_in_their_order_and_end_with_the_answer(
@@ -168,11 +168,11 @@ def test_a_request_without_a_record_names_none(receiver: Receiver, tracing: Open
 def test_a_failed_request_becomes_a_span_with_error_status(receiver: Receiver, tracing: Open) -> None:
     tracing(receiver.url).error(request("r-9"), "inference-error", "the model raised " + "x" * 1000)
     [act] = receiver.wait_for(1)
-    said = values(act.attributes)
+    recorded = values(act.attributes)
     assert act.status.code == Status.STATUS_CODE_ERROR
     assert act.status.message.startswith("the model raised")
     assert len(act.status.message) == 200
-    assert (said["error.type"], said["reflex.request_id"]) == ("inference-error", "r-9")
+    assert (recorded["error.type"], recorded["reflex.request_id"]) == ("inference-error", "r-9")
     assert act.end_time_unix_nano - act.start_time_unix_nano >= 40_000_000
     assert len(receiver.spans) == 1
 
@@ -348,11 +348,11 @@ except ConfigurationError as error:
 
 
 def test_without_the_extra_one_sentence_says_what_to_install() -> None:
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", WITHOUT_THE_EXTRA], capture_output=True, text=True, check=True
     ).stdout
-    assert said.count("\n") == 1
-    assert "pip install 'reflex_ros[otel]'" in said
+    assert output.count("\n") == 1
+    assert "pip install 'reflex_ros[otel]'" in output
 
 
 WHEN_OFF = """
@@ -369,8 +369,10 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 
 def test_when_off_nothing_is_attached_and_nothing_imported() -> None:
-    said = subprocess.run([sys.executable, "-c", WHEN_OFF], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "[]"
+    recorded = subprocess.run(
+        [sys.executable, "-c", WHEN_OFF], capture_output=True, text=True, check=True
+    ).stdout
+    assert recorded.strip() == "[]"
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:

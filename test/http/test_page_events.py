@@ -351,12 +351,12 @@ def test_why_loading_failed_is_told_to_who_holds_the_key(opened: Open, tmp_path:
     with pytest.raises(ReflexError, match="no such export"):
         server.engine.load(replace(server.engine.settings, export_dir=gone))
     events = Events(server.sidecar.port, Authorization=f"Bearer {key}")
-    said = events.next()
+    event = events.next()
     events.close()
-    assert said["summary"]["word"] == "FAILED"
+    assert event["summary"]["word"] == "FAILED"
     public = server.client.get("/health").json["reason"]
-    assert (gone in said["summary"]["sentence"]) == bool(key)
-    assert (said["summary"]["sentence"] == public) == (not key)
+    assert (gone in event["summary"]["sentence"]) == bool(key)
+    assert (event["summary"]["sentence"] == public) == (not key)
 
 
 def test_with_a_key_any_name_may_be_used(opened: Open) -> None:

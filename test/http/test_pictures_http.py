@@ -40,7 +40,7 @@ def client(export_dir: ExportDir, tmp_path_factory: pytest.TempPathFactory) -> A
     engine.unload()
 
 
-def asked(client: Client, picture: NDArray[np.uint8], **fields: Any) -> dict[str, Any]:
+def reply_of(client: Client, picture: NDArray[np.uint8], **fields: Any) -> dict[str, Any]:
     encoded = text(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
     answer = client.act({"image": encoded, "instruction": "look"} | fields)
     assert answer.status == 200, answer.body
@@ -52,7 +52,7 @@ def asked(client: Client, picture: NDArray[np.uint8], **fields: Any) -> dict[str
 def test_a_picture_over_http_is_padded_at_the_left_and_top_for_smolvla(
     client: Client, size: tuple[int, int]
 ) -> None:
-    white = asked(client, np.full((*size, 3), 255, np.uint8))
+    white = reply_of(client, np.full((*size, 3), 255, np.uint8))
     rows, columns = (np.array(white["actions"])[:, part] for part in (slice(0, 3), slice(3, 6)))
     box = placed(*size, SIDE, SIDE, "letterbox_top_left")
     assert box.top + box.height == box.left + box.width == SIDE
@@ -64,7 +64,7 @@ def test_a_picture_over_http_is_padded_at_the_left_and_top_for_smolvla(
 
 def test_a_picture_over_http_is_shrunk_as_lerobot_shrinks_it(client: Client) -> None:
     noise = np.random.default_rng(3).integers(0, 256, (480, 640, 3), np.uint8)
-    found = np.array(asked(client, noise)["actions"])[16:, :3]
+    found = np.array(reply_of(client, noise)["actions"])[16:, :3]
     means = {how: resized(noise, 48, 64, how).mean(axis=1) / 127.5 - 1 for how in ("bilinear", "area")}
     np.testing.assert_allclose(found, means["bilinear"], atol=1e-5)
     assert np.abs(found - means["area"]).max() > 0.05
@@ -72,17 +72,17 @@ def test_a_picture_over_http_is_shrunk_as_lerobot_shrinks_it(client: Client) -> 
 
 def test_every_reply_says_which_cameras_gave_no_picture(client: Client) -> None:
     grey = np.full((64, 64, 3), 127, np.uint8)
-    alone = asked(client, grey)
+    alone = reply_of(client, grey)
     assert alone["masked_cameras"] == ["cam2"]
     assert set(np.array(alone["actions"])[:, 6]) == {0.0}
     second = text(cv2.imencode(".png", grey)[1].tobytes())
-    both = asked(client, grey, image_wrist=second)
+    both = reply_of(client, grey, image_wrist=second)
     assert both["masked_cameras"] == []
     assert set(np.array(both["actions"])[:, 6]) == {1.0}
 
 
 def test_an_export_of_another_exporter_is_served_with_what_it_says(client: Client) -> None:
-    said = client.get("/config").json
-    assert said["model_type"] == "smolvla"
-    assert said["effective"]["model_version"].startswith("echo@")
-    assert said["effective"]["unfed_cameras"] == []  # no robot is known, so all may be sent
+    reply = client.get("/config").json
+    assert reply["model_type"] == "smolvla"
+    assert reply["effective"]["model_version"].startswith("echo@")
+    assert reply["effective"]["unfed_cameras"] == []  # no robot is known, so all may be sent

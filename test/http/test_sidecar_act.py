@@ -60,33 +60,37 @@ def test_an_expert_without_eyes_answers_a_request_without_an_image(serve: Serve)
 def test_the_fields_say_what_was_served(serve: Serve) -> None:
     server = serve("calm")
     policy = server.engine.loaded.policy
-    said = server.client.act(episode_id="ep_1", request_id="r-1", seed=5, state=list(AT_REST)).json
-    assert np.asarray(said["actions"]).shape == (50, 7) == (said["num_actions"], said["action_dim"])
-    assert said["action_names"] == list(policy.binding.action_names)
-    assert (said["robot_id"], said["episode_id"], said["request_id"], said["seed"]) == (
+    reply = server.client.act(episode_id="ep_1", request_id="r-1", seed=5, state=list(AT_REST)).json
+    assert np.asarray(reply["actions"]).shape == (50, 7) == (reply["num_actions"], reply["action_dim"])
+    assert reply["action_names"] == list(policy.binding.action_names)
+    assert (reply["robot_id"], reply["episode_id"], reply["request_id"], reply["seed"]) == (
         "arm7",
         "ep_1",
         "r-1",
         5,
     )
-    assert said["model_version"] == f"pi0-mono@{said['model_hash']}"
-    assert said["config_hash"] == policy.export.config_hash
-    assert (said["dt_s"], said["source"], said["start_index"], said["policy_slot"]) == (
+    assert reply["model_version"] == f"pi0-mono@{reply['model_hash']}"
+    assert reply["config_hash"] == policy.export.config_hash
+    assert (reply["dt_s"], reply["source"], reply["start_index"], reply["policy_slot"]) == (
         0.05,
         "policy",
         0,
         "prod",
     )
-    assert (said["denoising_steps"], said["num_denoising_steps"], said["adaptive_steps_used"]) == (10, 10, 10)
-    assert said["hz"] == pytest.approx(1e3 / said["latency_ms"], rel=0.01)
-    assert said["latency_ms"] >= sum(said["stages_ms"].values()) > 0
-    assert said["latency_p50_ms"] <= said["latency_p95_ms"] <= said["latency_p99_ms"]
-    assert said["jitter_ms"] == pytest.approx(said["latency_p99_ms"] - said["latency_p50_ms"], abs=0.002)
-    assert (said["inference_mode"], said["active_providers"]) == ("onnx_cpu", ["CPUExecutionProvider"])
-    assert said["vlm_conditioning"] == "real"
+    assert (reply["denoising_steps"], reply["num_denoising_steps"], reply["adaptive_steps_used"]) == (
+        10,
+        10,
+        10,
+    )
+    assert reply["hz"] == pytest.approx(1e3 / reply["latency_ms"], rel=0.01)
+    assert reply["latency_ms"] >= sum(reply["stages_ms"].values()) > 0
+    assert reply["latency_p50_ms"] <= reply["latency_p95_ms"] <= reply["latency_p99_ms"]
+    assert reply["jitter_ms"] == pytest.approx(reply["latency_p99_ms"] - reply["latency_p50_ms"], abs=0.002)
+    assert (reply["inference_mode"], reply["active_providers"]) == ("onnx_cpu", ["CPUExecutionProvider"])
+    assert reply["vlm_conditioning"] == "real"
     for untouched in ("guard_clamped", "adaptive_enabled", "deadline_exceeded"):
-        assert said[untouched] is False
-    assert (said["guard_violations"], said["injected_latency_ms"], said["instruction_tokens_cut"]) == (
+        assert reply[untouched] is False
+    assert (reply["guard_violations"], reply["injected_latency_ms"], reply["instruction_tokens_cut"]) == (
         [],
         0,
         0,
@@ -105,14 +109,14 @@ def test_actions_are_those_of_the_engine_bit_for_bit(serve: Serve) -> None:
 
 def test_a_clamped_chunk_says_which_joint_left_its_range(serve: Serve) -> None:
     server = serve("wide")
-    said = server.client.act(seed=1).json
-    assert said["guard_clamped"] is True
-    assert said["guard_violations"] == said["guard_summary"]["violations"]
-    assert said["guard_violations"][0].startswith("panda_joint")
-    assert said["guard_summary"]["clamped"] is True
-    assert said["guard_summary"]["clamp_count"] >= len(said["guard_violations"])
+    reply = server.client.act(seed=1).json
+    assert reply["guard_clamped"] is True
+    assert reply["guard_violations"] == reply["guard_summary"]["violations"]
+    assert reply["guard_violations"][0].startswith("panda_joint")
+    assert reply["guard_summary"]["clamped"] is True
+    assert reply["guard_summary"]["clamp_count"] >= len(reply["guard_violations"])
     robot = server.engine.loaded.embodiment
-    actions = np.asarray(said["actions"])
+    actions = np.asarray(reply["actions"])
     assert (actions >= robot.action_min).all()
     assert (actions <= robot.action_max).all()
 
@@ -208,10 +212,10 @@ def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
         [],
         {},
     )
-    said = client.act({"image": red, "wrist_image": red, "states": STATE, "image_wirst": red, **state}).json
-    assert said["cameras_used"] == ["base"]
-    assert said["ignored_fields"] == ["wrist_image", "states", "image_wirst"]
-    assert said["did_you_mean"] == {
+    reply = client.act({"image": red, "wrist_image": red, "states": STATE, "image_wirst": red, **state}).json
+    assert reply["cameras_used"] == ["base"]
+    assert reply["ignored_fields"] == ["wrist_image", "states", "image_wirst"]
+    assert reply["did_you_mean"] == {
         "wrist_image": "image_wrist",
         "states": "state",
         "image_wirst": "image_wrist",
@@ -219,9 +223,9 @@ def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
     assert "wrist_image (did you mean image_wrist?)" in caplog.text
     lines = caplog.text.count("had unknown fields")
     many = {f"x{number}\n[ERROR] fake\u202e" + "y" * 1000: 0 for number in range(5000)}
-    said = client.act({"image": red, **state, **many}).json
-    assert len(said["ignored_fields"]) == 16
-    assert all(len(name) <= 64 and name.isprintable() for name in said["ignored_fields"])
+    reply = client.act({"image": red, **state, **many}).json
+    assert len(reply["ignored_fields"]) == 16
+    assert all(len(name) <= 64 and name.isprintable() for name in reply["ignored_fields"])
     assert caplog.text.count("had unknown fields") == lines  # once a minute
     nested = client.act({"image": {**raw(), "stp": 96, "hieght": 32}, **state}).json
     assert nested["ignored_fields"] == ["image.stp", "image.hieght"]
@@ -254,18 +258,18 @@ def test_what_nobody_knows_is_ignored_and_null_is_absent(serve: Serve) -> None:
 
 
 def test_an_instruction_that_does_not_fit_says_how_much_was_cut(serve: Serve) -> None:
-    said = serve("mono_pi0_7").client.act(instruction="red " * 30).json
-    assert said["instruction_tokens_cut"] == 30 - 16
+    reply = serve("mono_pi0_7").client.act(instruction="red " * 30).json
+    assert reply["instruction_tokens_cut"] == 30 - 16
 
 
 def test_non_finite_actions_become_a_hold_where_the_robot_is(serve: Serve) -> None:
     client = serve("failing_nan").client
     state = [1.5, *STATE[1:]]
-    said = client.act(state=state).json
-    assert said["source"] == "hold"
-    assert said["guard_clamped"] is True
-    assert said["guard_violations"][0].startswith("non_finite")
-    np.testing.assert_allclose(said["actions"], [state] * said["num_actions"], rtol=1e-6)
+    reply = client.act(state=state).json
+    assert reply["source"] == "hold"
+    assert reply["guard_clamped"] is True
+    assert reply["guard_violations"][0].startswith("non_finite")
+    np.testing.assert_allclose(reply["actions"], [state] * reply["num_actions"], rtol=1e-6)
 
 
 def test_a_body_far_beyond_aiohttps_own_limit_is_read(serve: Serve) -> None:

@@ -53,7 +53,7 @@ def everything(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def said(reply: bytes) -> tuple[int, dict[str, Any]]:
+def parsed(reply: bytes) -> tuple[int, dict[str, Any]]:
     head, _, body = reply.partition(b"\r\n\r\n")
     assert b"application/json" in head, reply
     return int(head.split()[1]), json.loads(body)
@@ -62,7 +62,7 @@ def said(reply: bytes) -> tuple[int, dict[str, Any]]:
 def ask(server: Any, data: bytes) -> tuple[int, dict[str, Any]]:
     with socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60) as connection:
         connection.sendall(data)
-        return said(answered(connection))
+        return parsed(answered(connection))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_those_who_are_being_served_do_not_make_room(serve: Serve, quiet: Any) -
     with busy(server.engine), sockets(server, 2, act_bytes()) as served:
         wait_for(lambda: server.sidecar.waiting == 2)
         with sockets(server, 1) as late:
-            status, document = said(everything(late[0]))
+            status, document = parsed(everything(late[0]))
         assert (status, document["error"]) == (503, "too-many-connections")
         server.engine  # noqa: B018
     del served
@@ -115,7 +115,7 @@ def test_half_a_head_is_waited_for_so_long(serve: Serve, quiet: Any, data: bytes
     server = serve("mono_pi0_7", limits=SHORT)
     with sockets(server, 3, data) as slow:
         for connection in slow:
-            status, document = said(everything(connection))
+            status, document = parsed(everything(connection))
             assert (status, document["error"]) == (408, "request-timeout")
 
 
@@ -149,7 +149,7 @@ def test_a_silent_connection_ends_before_and_after_a_request(serve: Serve, quiet
 def test_a_body_that_does_not_go_on_is_given_up(serve: Serve, quiet: Any, framing: bytes) -> None:
     server = serve("mono_pi0_7", limits=SHORT)
     with sockets(server, 1, HEAD + framing) as [slow]:
-        status, document = said(everything(slow))
+        status, document = parsed(everything(slow))
     assert (status, document["error"]) == (408, "request-timeout")
     assert server.client.act().status == 200
 
@@ -167,7 +167,7 @@ def test_bodies_that_never_end_take_no_more_memory_than_is_meant_for_them(serve:
             assert memory.bytes * 3 <= bound
         refused = [connection for connection in slow if _has_answer(connection)]
         assert refused
-        status, document = said(everything(refused[0]))
+        status, document = parsed(everything(refused[0]))
     assert (status, document["error"]) == (503, "queue_full")
     wait_for(lambda: memory.bytes == 0)
 
@@ -203,10 +203,10 @@ def test_what_bodies_unpack_to_counts_in_the_memory_that_is_meant_for_them(serve
             assert 3 << 20 <= memory.bytes < 4 << 20  # of the picture alone, not of its JSON
         replies = [answered(one) for one in bombs]
     assert most[0] * 3 <= bound
-    assert sorted(said(reply)[0] for reply in replies) == [200] + [503] * 11
+    assert sorted(parsed(reply)[0] for reply in replies) == [200] + [503] * 11
     for reply in replies:
         if b" 503 " in reply.splitlines()[0]:
-            assert said(reply)[1]["error"] == "queue_full"
+            assert parsed(reply)[1]["error"] == "queue_full"
             assert b"\r\nRetry-After: " in reply
     wait_for(lambda: memory.bytes == 0)
     assert server.client.act().status == 200
@@ -328,7 +328,7 @@ def test_what_is_no_http_gets_a_short_answer_and_one_line(serve: Serve, quiet: A
         with sockets(server, 1, data) as [connection]:
             connection.shutdown(socket.SHUT_WR)
             reply = everything(connection)
-        status, document = said(reply)
+        status, document = parsed(reply)
         assert status in (400, 431), (name, reply)
         assert len(reply) < 600, name
         assert b"Traceback" not in reply
@@ -429,7 +429,7 @@ def test_an_expectation_that_nobody_can_meet_is_answered_in_json(serve: Serve, q
         with sockets(server, 1, head + BODY) as [connection]:
             connection.shutdown(socket.SHUT_WR)
             reply = everything(connection).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-        status, document = said(reply)
+        status, document = parsed(reply)
         assert wanted in (status, None), reply
         assert "fake" not in str(document)
         assert "<b>" not in str(document)

@@ -121,9 +121,9 @@ def test_config_before_loading_is_what_is_known(serve: Serve) -> None:
 @pytest.mark.parametrize("path", ["/health", "/config", "/metrics"])
 def test_head_answers_like_get_without_a_body(serve: Serve, path: str) -> None:
     client = serve("mono_pi0_7").client
-    asked, got = client.ask("HEAD", path), client.get(path)
-    assert (asked.status, asked.headers["content-type"]) == (200, got.headers["content-type"])
-    assert (asked.body, bool(got.body)) == (b"", True)
+    head, got = client.ask("HEAD", path), client.get(path)
+    assert (head.status, head.headers["content-type"]) == (200, got.headers["content-type"])
+    assert (head.body, bool(got.body)) == (b"", True)
 
 
 def test_a_key_file_is_read_without_waiting_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ Serve = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def logged_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier test made the server say is not held against the next: the same trouble is told once a minute."""
     for module in (act, app):
         monkeypatch.setattr(module, "_failures", RateLimitedLog(module.log))

@@ -42,8 +42,8 @@ def pair(serve: Callable[..., Server], export_dir: ExportDir) -> Pairs:
     return start
 
 
-def change(server: Server, **asked: Any) -> Answer:
-    return server.client.ask("POST", "/policies", json.dumps(asked).encode())
+def change(server: Server, **changes: Any) -> Answer:
+    return server.client.ask("POST", "/policies", json.dumps(changes).encode())
 
 
 def slot_of(server: Server, episode: str, state: list[float] = AT_REST) -> str:
@@ -174,12 +174,12 @@ def test_a_drained_slot_cannot_be_promoted(pair: Pairs) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{}, {"split": 101}, {"split": "80"}, {"split": 1, "promote": "a"}, {"rollback": False},
+    "changes", [{}, {"split": 101}, {"split": "80"}, {"split": 1, "promote": "a"}, {"rollback": False},
               {"promote": "c"}, {"split": 5, "why": 1}, {"split": 5, "reason": "\n"}, {"promote": "a", "running": 1}],
 )  # fmt: skip
-def test_a_change_that_makes_no_sense_changes_nothing(pair: Pairs, asked: dict[str, Any]) -> None:
+def test_a_change_that_makes_no_sense_changes_nothing(pair: Pairs, changes: dict[str, Any]) -> None:
     server = pair()
-    refused = change(server, **asked)
+    refused = change(server, **changes)
     assert refused.status in (409, 422)
     assert len(refused.json["message"]) > 20
     after = server.client.get("/policies").json

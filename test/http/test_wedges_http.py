@@ -30,21 +30,25 @@ DEADLINE = {"deadline_ms": BUDGET_MS, "max_fallback_age_ms": 60_000.0}
 
 def test_over_the_deadline_with_nothing_known_the_robot_holds(serve: Serve) -> None:
     client = serve("calm_burning", **DEADLINE).client
-    said = act(client, BEYOND, episode_id="ep_1").json
-    assert (said["source"], said["fallback_target"], said["hold_reason"]) == ("hold", "hold", "deadline")
-    assert (said["deadline_exceeded"], said["deadline_misses_total"], said["denoising_steps"]) == (True, 1, 0)
-    np.testing.assert_allclose(said["actions"], [BEYOND] * 50, rtol=1e-6)
+    reply = act(client, BEYOND, episode_id="ep_1").json
+    assert (reply["source"], reply["fallback_target"], reply["hold_reason"]) == ("hold", "hold", "deadline")
+    assert (reply["deadline_exceeded"], reply["deadline_misses_total"], reply["denoising_steps"]) == (
+        True,
+        1,
+        0,
+    )
+    np.testing.assert_allclose(reply["actions"], [BEYOND] * 50, rtol=1e-6)
 
 
 def test_over_the_deadline_the_last_good_chunk_of_the_same_episode_goes_on(serve: Serve) -> None:
     client = serve("calm_burning", **DEADLINE).client
     good_one = act(client, episode_id="ep_1").json
-    said = act(client, BEYOND, episode_id="ep_1").json
-    assert (said["source"], said["fallback_target"]) == ("last_known_good", "last_known_good")
-    assert (said["deadline_exceeded"], said["seed"]) == (True, good_one["seed"])
-    assert said["fallback_age_ms"] >= BUDGET_MS - 1.0
-    assert 0 < said["num_actions"] <= good_one["num_actions"]
-    assert said["request_id"] != good_one["request_id"]
+    reply = act(client, BEYOND, episode_id="ep_1").json
+    assert (reply["source"], reply["fallback_target"]) == ("last_known_good", "last_known_good")
+    assert (reply["deadline_exceeded"], reply["seed"]) == (True, good_one["seed"])
+    assert reply["fallback_age_ms"] >= BUDGET_MS - 1.0
+    assert 0 < reply["num_actions"] <= good_one["num_actions"]
+    assert reply["request_id"] != good_one["request_id"]
     labels = {"embodiment": "franka", "fallback_target": "last_known_good"}
     assert figure(client, "reflex_fallback_invocations_total", **labels) == 1
 
@@ -67,13 +71,13 @@ def test_a_model_that_is_always_over_the_deadline_makes_a_first_chunk_that_stand
     assert (first.status, first.json["error"]) == (503, "deadline-exceeded")
     assert int(first.headers["retry-after"]) >= 1
     wait_for(lambda: slow.client.act(**who).status == 200)
-    said = slow.client.act(**who).json
-    assert (said["source"], said["deadline_exceeded"], said["num_actions"]) == (
+    reply = slow.client.act(**who).json
+    assert (reply["source"], reply["deadline_exceeded"], reply["num_actions"]) == (
         "last_known_good",
         True,
         HORIZON,
     )
-    assert 0 < said["fallback_age_ms"] <= 60_000.0
+    assert 0 < reply["fallback_age_ms"] <= 60_000.0
     assert figure(slow.client, "reflex_late_inferences_total", outcome="kept") >= 1
     assert slow.client.get("/health").json["consecutive_crashes"] == 0
 
@@ -97,8 +101,8 @@ def test_after_a_missed_deadline_the_policy_is_free(serve: Serve) -> None:
     server = serve("calm_burning", **DEADLINE)
     client = server.client
     assert act(client, BEYOND).json["deadline_exceeded"] is True
-    said = act(client).json
-    assert (said["source"], said["deadline_exceeded"], said["fallback_target"]) == ("policy", False, None)
+    reply = act(client).json
+    assert (reply["source"], reply["deadline_exceeded"], reply["fallback_target"]) == ("policy", False, None)
     assert server.engine.loaded is not None
     deadline = server.engine.loaded.deadline
     wait_for(lambda: deadline.busy == 0)
@@ -179,9 +183,9 @@ def test_without_a_breaker_there_is_none_to_close(serve: Serve) -> None:
 def test_nan_holds_and_counts_against_the_breaker(serve: Serve) -> None:
     client = serve("calm_nan", max_consecutive_crashes=2).client
     for crashes in (1, 2):
-        said = act(client, BEYOND).json
-        assert (said["source"], said["hold_reason"]) == ("hold", "non_finite")
-        np.testing.assert_allclose(said["actions"], [BEYOND] * 50, rtol=1e-6)
+        reply = act(client, BEYOND).json
+        assert (reply["source"], reply["hold_reason"]) == ("hold", "non_finite")
+        np.testing.assert_allclose(reply["actions"], [BEYOND] * 50, rtol=1e-6)
         assert client.get("/health").json["consecutive_crashes"] == crashes
     assert act(client).json["error"] == "server-degraded"
 
@@ -206,8 +210,8 @@ def test_degrade_really_takes_fewer_steps_and_recovers(serve: Serve, mode: str) 
     assert server.client.get("/config").json["effective"]["slo"]["mode"] == "degrade"
     miss_the_objective(server)
     taken = figure(server.client, "reflex_denoise_steps_total")
-    said = act(server.client).json
-    assert (said["denoising_steps"], said["num_denoising_steps"]) == (5, 10)
+    reply = act(server.client).json
+    assert (reply["denoising_steps"], reply["num_denoising_steps"]) == (5, 10)
     assert figure(server.client, "reflex_denoise_steps_total") == taken + 5
     grow_old(server)
     assert act(server.client).json["denoising_steps"] == 10
@@ -242,10 +246,10 @@ def test_a_fused_loop_cannot_be_degraded(serve: Serve) -> None:
 
 def test_adaptive_steps_stop_early_on_the_embedded_policy(serve: Serve) -> None:
     client = serve("calm", export_dir="", adaptive_steps=True).client
-    said = act(client, seed=1).json
-    assert (said["adaptive_enabled"], said["num_denoising_steps"]) == (True, 10)
-    assert 0 < said["adaptive_steps_used"] < 10
-    assert figure(client, "reflex_denoise_steps_total") == said["adaptive_steps_used"]
+    reply = act(client, seed=1).json
+    assert (reply["adaptive_enabled"], reply["num_denoising_steps"]) == (True, 10)
+    assert 0 < reply["adaptive_steps_used"] < 10
+    assert figure(client, "reflex_denoise_steps_total") == reply["adaptive_steps_used"]
 
 
 def test_adaptive_steps_are_refused_where_the_loop_is_fused(serve: Serve) -> None:
@@ -256,9 +260,9 @@ def test_adaptive_steps_are_refused_where_the_loop_is_fused(serve: Serve) -> Non
 
 def test_injected_latency_is_part_of_the_answers_own(serve: Serve) -> None:
     server = serve("calm", inject_latency_ms=30.0)
-    said = act(server.client).json
-    assert said["injected_latency_ms"] == 30.0
-    assert said["latency_ms"] >= 30.0
+    reply = act(server.client).json
+    assert reply["injected_latency_ms"] == 30.0
+    assert reply["latency_ms"] >= 30.0
     server.engine.adjust(replace(server.engine.settings, inject_latency_ms=0.0))
     assert act(server.client).json["injected_latency_ms"] == 0
 

@@ -54,7 +54,7 @@ def files(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
-def times_asked(machine: dict[str, str]) -> int:
+def apt_calls(machine: dict[str, str]) -> int:
     log = Path(machine["LOG"])
     return len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
 
@@ -62,8 +62,8 @@ def times_asked(machine: dict[str, str]) -> int:
 def test_it_unpacks_what_was_asked_for_and_leaves_nothing_else(
     machine: dict[str, str], tmp_path: Path
 ) -> None:
-    said = unpack(machine, "tool", tmp_path / "some", "usr/bin/tool")
-    assert (said.returncode, said.stderr) == (0, "")
+    done = unpack(machine, "tool", tmp_path / "some", "usr/bin/tool")
+    assert (done.returncode, done.stderr) == (0, "")
     assert files(tmp_path / "some") == {"usr/bin/tool", ".unpacked-tool"}
     assert unpack(machine, "tool", tmp_path / "all").returncode == 0
     assert files(tmp_path / "all") == {"usr/bin/tool", "usr/share/doc/tool", ".unpacked-tool"}
@@ -75,18 +75,18 @@ def test_a_second_call_asks_nobody_unless_it_wants_other_files(
     machine: dict[str, str], tmp_path: Path
 ) -> None:
     unpack(machine, "tool", tmp_path / "some", "usr/bin/tool")
-    asked = times_asked(machine)
-    assert asked > 0
+    calls_before = apt_calls(machine)
+    assert calls_before > 0
     assert unpack(machine, "tool", tmp_path / "some", "usr/bin/tool").returncode == 0
-    assert times_asked(machine) == asked
+    assert apt_calls(machine) == calls_before
     assert unpack(machine, "tool", tmp_path / "some", "usr/bin/tool", "usr/share/doc/tool").returncode == 0
     assert "usr/share/doc/tool" in files(tmp_path / "some")
 
 
 def test_a_package_that_cannot_be_had_is_one_clear_line(machine: dict[str, str], tmp_path: Path) -> None:
-    said = unpack(machine, "another", tmp_path / "some")
-    assert said.returncode == 1
-    assert said.stderr == "reflex_ros: another cannot be fetched: Unable to locate package\n"
+    done = unpack(machine, "another", tmp_path / "some")
+    assert done.returncode == 1
+    assert done.stderr == "reflex_ros: another cannot be fetched: Unable to locate package\n"
     assert files(tmp_path / "some") == set()
 
 
@@ -94,20 +94,20 @@ def test_a_machine_without_apt_is_told_what_to_do(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "bash").symlink_to("/bin/bash")
-    said = subprocess.run(
+    done = subprocess.run(
         ["/bin/bash", str(SCRIPT), "tool", str(tmp_path / "some")],
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert said.returncode == 1
-    assert "there is no apt-get here: install tool yourself and put it on PATH." in said.stderr
+    assert done.returncode == 1
+    assert "there is no apt-get here: install tool yourself and put it on PATH." in done.stderr
 
 
 def test_it_says_how_it_is_used(machine: dict[str, str]) -> None:
-    said = unpack(machine, "tool")
-    assert (said.returncode, said.stderr) == (
+    done = unpack(machine, "tool")
+    assert (done.returncode, done.stderr) == (
         1,
         "reflex_ros: usage: debian.sh [--with-needs] PACKAGE DIRECTORY [FILE...]\n",
     )

@@ -103,11 +103,11 @@ def complaints(unit: str, folder: Path) -> list[str]:
     analyze, variables = systemd_analyze()
     path = folder / "reflex.service"
     path.write_text(unit.replace("/opt/reflex/bin/reflex", sys.executable), encoding="utf-8")
-    said = subprocess.run(
+    done = subprocess.run(
         [analyze, "verify", str(path)], env={**os.environ, **variables}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return [
-        line for line in said.stderr.splitlines() if "reflex.service" in line or "error while loading" in line
+        line for line in done.stderr.splitlines() if "reflex.service" in line or "error while loading" in line
     ]
 
 

@@ -182,5 +182,5 @@ def test_the_tests_that_need_lerobot_are_collected_only_where_they_are_named() -
 def test_the_tests_that_need_lerobot_say_where_they_run() -> None:
     finished = collected("test/export")
     assert finished.returncode != 0
-    said = finished.stdout + finished.stderr
-    assert "test/export needs torch and LeRobot: `make test-export` runs it in .venv-export." in said
+    output = finished.stdout + finished.stderr
+    assert "test/export needs torch and LeRobot: `make test-export` runs it in .venv-export." in output

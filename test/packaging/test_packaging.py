@@ -190,10 +190,10 @@ def test_colcon_executables_name_programs_that_exist(colcon_install: Path) -> No
 @pytest.mark.parametrize("executable", ["demo", "doctor", "reflex", "serve"])
 def test_colcon_executable_starts(colcon_install: Path, executable: str) -> None:
     program = colcon_install / "reflex_ros" / "lib" / "reflex_ros" / executable
-    said = in_colcon_install(colcon_install, program, "--help")
+    output = in_colcon_install(colcon_install, program, "--help")
     assert (
         f"usage: {'make demo' if executable == 'demo' else f'reflex {executable}'.removesuffix(' reflex')}"
-        in said
+        in output
     )
 
 
@@ -214,9 +214,9 @@ def test_every_documented_command_is_there_in_a_workspace(colcon_install: Path) 
         "import contextlib, io, json, sys\n"
         "from reflex_ros.cli.main import main\n"
         "def helped(words):\n"
-        "    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):\n"
         "        main([*words.split(), '--help'])\n"
-        "    return said.getvalue().startswith(f'usage: reflex {words}')\n"
+        "    return shown.getvalue().startswith(f'usage: reflex {words}')\n"
         "print(json.dumps([words for words in sys.argv[1:] if not helped(words)]))"
     )
     words = sorted({*found.reflex, *COMMANDS})
@@ -228,9 +228,9 @@ def test_a_tutorial_is_followed_in_a_workspace(colcon_install: Path, tmp_path: P
     urdf(tmp_path).rename(tmp_path / "robot.urdf")
     path = in_colcon_install(colcon_install, "printenv", "PATH").strip()
     assert shutil.which("reflex", path=path) == str(colcon_install / "reflex_ros" / "bin" / "reflex")
-    with reader(tmp_path, workspace=colcon_install) as somebody:
-        somebody.follow(blocks("first_robot"))
-    assert str(colcon_install) in somebody.printed, "the doctor names files of the workspace"
+    with reader(tmp_path, workspace=colcon_install) as tutorial:
+        tutorial.follow(blocks("first_robot"))
+    assert str(colcon_install) in tutorial.printed, "the doctor names files of the workspace"
     assert (tmp_path / "safety_config.json").is_file()
 
 

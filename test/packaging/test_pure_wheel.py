@@ -80,10 +80,10 @@ def installed(
 
 def test_the_wheel_is_for_every_machine_and_asks_for_no_ros(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
-    said = metadata(wheel)
-    assert said["Version"] == parse_package(str(ROOT / "package.xml")).version
-    assert said["Requires-Python"] == ">=3.10"
-    needed = [line for line in said.get_all("Requires-Dist", []) if "extra ==" not in line]
+    described = metadata(wheel)
+    assert described["Version"] == parse_package(str(ROOT / "package.xml")).version
+    assert described["Requires-Python"] == ">=3.10"
+    needed = [line for line in described.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert len(needed) > 5
     assert [line for line in needed if re.match(r"ros|opencv|onnxruntime", line)] == []
 
@@ -113,18 +113,20 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_data(wheel: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "sourced", "said"),
+    ("requested", "sourced", "message"),
     [
         ("melodic", "", "REFLEX_ROS=melodic is not known; take one of none, jazzy, kilted."),
         ("jazzy", "humble", "REFLEX_ROS=jazzy asks for ROS wheels while ROS 2 humble is sourced; drop one."),
     ],
 )
-def test_a_ros_that_cannot_be_used_is_refused_in_one_sentence(asked: str, sourced: str, said: str) -> None:
+def test_a_ros_that_cannot_be_used_is_refused_in_one_sentence(
+    requested: str, sourced: str, message: str
+) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "setup.py", "--version"],
-        cwd=ROOT, env=environment(REFLEX_ROS=asked, ROS_DISTRO=sourced), capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment(REFLEX_ROS=requested, ROS_DISTRO=sourced), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{said}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{message}\n")
 
 
 def test_the_installation_is_small_and_brings_no_ros(installed: Installed) -> None:

@@ -45,7 +45,7 @@ def rows() -> list[Row]:
     return found
 
 
-def said(state: str, ros: str | None = None) -> set[Row]:
+def rows_in(state: str, ros: str | None = None) -> set[Row]:
     return {row for row in rows() if row.state == state and ros in (None, row.ros)}
 
 
@@ -60,7 +60,7 @@ def test_the_pythons_that_were_run_are_those_that_the_wheel_names() -> None:
         for each in project()["classifiers"]
         if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", each))
     }
-    assert named == {row.python for row in said(RUN, NO_ROS)}
+    assert named == {row.python for row in rows_in(RUN, NO_ROS)}
     least = min((row.python for row in rows()), key=lambda text: int(text.partition(".")[2]))
     assert project()["requires-python"] == f">={least}"
 
@@ -83,16 +83,16 @@ def test_every_ros_of_the_wheels_is_in_the_table_and_every_extra_is_pinned_as_it
     for name in named:
         tested = (WHEELS / name / "constraints.txt").read_text(encoding="utf-8").splitlines()
         wheels = requirements("ros" if name == "jazzy" else f"ros-{name}")
-        asked = [f"{each.name}{each.specifier}" for each in wheels.values() if each.name.startswith("ros-")]
+        pinned = [f"{each.name}{each.specifier}" for each in wheels.values() if each.name.startswith("ros-")]
         assert f"ros-{name}-rclpy" in wheels
-        assert [line for line in asked if line not in tested] == []
+        assert [line for line in pinned if line not in tested] == []
 
 
 def test_what_was_read_only_has_a_page_that_says_so() -> None:
     page = (ROOT / "docs" / "how-to" / "jetson.md").read_text(encoding="utf-8")
     assert "**Never run.**" in page
-    assert {"Jetson Orin", "aarch64"} <= {row.machine for row in said(READ_ONLY)}
-    assert not [row for row in said(RUN) if row.machine != "x86_64"]
+    assert {"Jetson Orin", "aarch64"} <= {row.machine for row in rows_in(READ_ONLY)}
+    assert not [row for row in rows_in(RUN) if row.machine != "x86_64"]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ FAST = {("3.14", "x86_64"), ("3.12", "aarch64")}
     ("python", "machine"),
     [
         pytest.param(row.python, row.machine, marks=() if row[1:3] in FAST else pytest.mark.slow)
-        for row in sorted(said(RESOLVED, NO_ROS))
+        for row in sorted(rows_in(RESOLVED, NO_ROS))
     ],
 )
 def test_pip_finds_a_wheel_of_everything_without_ros(
@@ -136,7 +136,7 @@ def test_pip_finds_a_wheel_of_everything_without_ros(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", sorted(said(RESOLVED) - said(RESOLVED, NO_ROS)), ids=str)
+@pytest.mark.parametrize("row", sorted(rows_in(RESOLVED) - rows_in(RESOLVED, NO_ROS)), ids=str)
 def test_pip_finds_a_wheel_of_every_ros_package(row: Row, tmp_path: Path) -> None:
     """`empy` is on the index as source alone, so that pip may build that one."""
     name = row.ros.partition(",")[0].lower()

@@ -200,8 +200,8 @@ def test_guidance_and_cache_are_told_where_there_is_something_to_tell() -> None:
     assert found.view(0.0).facts is not None
     assert not found.view(0.0).facts["guided"]
     assert not found.view(0.0).facts["cache"]
-    told = {"rtc_mode": "prefix", "rtc_guided_total": 3, "cache_hits_total": 4, "cache_misses_total": 1}
-    found.status(status(**told), 0.0)
+    figures = {"rtc_mode": "prefix", "rtc_guided_total": 3, "cache_hits_total": 4, "cache_misses_total": 1}
+    found.status(status(**figures), 0.0)
     assert found.view(0.0).facts["guided"] == "3 (prefix)"
     assert found.view(0.0).facts["cache"] == "4 hits, 1 misses"
 

@@ -123,20 +123,20 @@ def test_a_node_that_is_not_there_is_said_and_nothing_waits_for_it(scene: World)
 def test_a_stop_that_came_before_its_node_reaches_it(scene: World) -> None:
     from std_srvs.srv import Trigger
 
-    asked: list[bool] = []
+    stops: list[bool] = []
 
-    def told(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        asked.append(True)
+    def stop_late(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        stops.append(True)
         response.success = True
         return response
 
     with client_of(scene, "/late") as client:
         client.stop()
         assert view(client).notice == "stop: /late does not answer"
-        scene.robot.node.create_service(Trigger, "/late/stop", told)
-        wait_for(lambda: asked, "the stop arrives")
+        scene.robot.node.create_service(Trigger, "/late/stop", stop_late)
+        wait_for(lambda: stops, "the stop arrives")
         wait_for(lambda: view(client).notice == "stop: done", "the answer is shown")
-    assert asked == [True]
+    assert stops == [True]
 
 
 def test_a_service_that_never_answers_is_given_up(scene: World, monkeypatch: pytest.MonkeyPatch) -> None:

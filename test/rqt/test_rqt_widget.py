@@ -20,7 +20,7 @@ from reflex_ros.rqt.widget import ONE_POLICY, Panel
 QtTest = _module("QtTest")
 
 
-class Asked:
+class RecordingRobot:
     """Stands where the client does, and notes what it is asked."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Scene:
     def __init__(self) -> None:
         offscreen.application()
         self.now_s = 100.0
-        self.board, self.robot = Board("/reflex"), Asked()
+        self.board, self.robot = Board("/reflex"), RecordingRobot()
         self.chosen: list[str] = []
         self.panel = Panel(self.board.view, self.robot, self.chosen.append, lambda: self.now_s)
         self.panel.resize(1100, 720)

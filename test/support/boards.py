@@ -20,8 +20,8 @@ def shown(name: str) -> list[dict[str, Any]]:
 
 def queries(name: str) -> list[str]:
     """Every PromQL expression of a dashboard, its annotations among them."""
-    asked = [target["expr"] for panel in shown(name) for target in panel["targets"]]
-    return asked + [entry["expr"] for entry in BOARDS[name]["annotations"]["list"]]
+    expressions = [target["expr"] for panel in shown(name) for target in panel["targets"]]
+    return expressions + [entry["expr"] for entry in BOARDS[name]["annotations"]["list"]]
 
 
 def resolved(expression: str) -> str:

@@ -63,9 +63,9 @@ def trace_of(folder: Path, episodes: Sequence[str | None], **options: Any) -> Pa
 def exported(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
     capsys.readouterr()
     status = main(["trace", "export", *map(str, arguments)])
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    return Outcome(status, said.out, said.err)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    return Outcome(status, captured.out, captured.err)
 
 
 def index_of(dataset: Path) -> Document:

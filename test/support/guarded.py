@@ -37,10 +37,10 @@ def request(
 def answering(actions: Floats, dt_s: float = 0.05) -> Proceed:
     """The rest of the onion, as far as the guard can see it: a model that gives these actions."""
 
-    def proceed(asked: Request) -> Served:
+    def proceed(request: Request) -> Served:
         return Served(
-            chunk=ActionChunk(actions, FRANKA.joint_names, dt_s), raw_actions=actions, request_id=asked.request_id,
-            episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
+            chunk=ActionChunk(actions, FRANKA.joint_names, dt_s), raw_actions=actions, request_id=request.request_id,
+            episode_id=request.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
         )  # fmt: skip
 
     return proceed

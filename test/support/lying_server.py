@@ -24,8 +24,8 @@ def chunk(**fields: Any) -> bytes:
 
 def plain(status: int = 200, **fields: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request) -> web.StreamResponse:
-        asked = orjson.loads(await request.read())
-        body = chunk(**{"request_id": asked["request_id"]} | fields)
+        document = orjson.loads(await request.read())
+        body = chunk(**{"request_id": document["request_id"]} | fields)
         return web.Response(body=body, status=status, content_type="application/json")
 
     return answer
@@ -112,7 +112,7 @@ class LyingServer:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
-        self.asked: dict[str, list[dict[str, str]]] = {}
+        self.headers_by_lie: dict[str, list[dict[str, str]]] = {}
         self.connections: set[int] = set()
         self._tls = tls
         self._bound = threading.Event()
@@ -152,5 +152,5 @@ class LyingServer:
         lie = request.match_info["lie"]
         assert request.transport is not None
         self.connections.add(request.transport.get_extra_info("peername")[1])
-        self.asked.setdefault(lie, []).append(dict(request.headers))
+        self.headers_by_lie.setdefault(lie, []).append(dict(request.headers))
         return await LIES[lie](request)

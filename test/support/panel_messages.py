@@ -30,7 +30,7 @@ def chunk(horizon: int = 10, **fields: Any) -> ActionChunk:
 
 def diagnosed(concern: str, level: bytes = b"\x00", robot: str = "arm7", **values: str) -> DiagnosticArray:
     """One concern of a node called `reflex`; underscores of the keys are blanks."""
-    said = [KeyValue(key=key.replace("_", " "), value=value) for key, value in values.items()]
-    found = DiagnosticStatus(level=level, name=f"reflex: {concern}", message=f"{concern} says", values=said)
+    pairs = [KeyValue(key=key.replace("_", " "), value=value) for key, value in values.items()]
+    found = DiagnosticStatus(level=level, name=f"reflex: {concern}", message=f"{concern} says", values=pairs)
     found.hardware_id = robot
     return DiagnosticArray(status=[found])

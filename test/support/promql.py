@@ -31,12 +31,12 @@ def selectors(expression: str) -> tuple[list[tuple[str, set[str]]], set[str]]:
     grouped = {
         label.strip() for found in _GROUPING.findall(bare) for label in found.split(",") if label.strip()
     }
-    asked = [
+    selected = [
         (name, set(re.findall(r"(\w+)\s*[=!]", what)))
         for name, what in _SELECTOR.findall(_GROUPING.sub(" ", bare))
         if what != "(" and name not in _WORDS
     ]
-    return asked, grouped
+    return selected, grouped
 
 
 def exposed() -> dict[str, set[str]]:
@@ -56,10 +56,10 @@ def exposed() -> dict[str, set[str]]:
 
 def unknown(expression: str, known: dict[str, set[str]]) -> list[str]:
     """What an expression asks for in vain: metrics that nobody exposes, labels that they do not have."""
-    asked, grouped = selectors(expression)
-    having = {label for name, _ in asked for label in known.get(name, set())}
-    wrong = [name for name, _ in asked if name not in known]
+    selected, grouped = selectors(expression)
+    having = {label for name, _ in selected for label in known.get(name, set())}
+    wrong = [name for name, _ in selected if name not in known]
     wrong += [
-        f"{name}: {label}" for name, labels in asked for label in sorted(labels - known.get(name, set()))
+        f"{name}: {label}" for name, labels in selected for label in sorted(labels - known.get(name, set()))
     ]
     return wrong + [f"grouped by {label}" for label in sorted(grouped - having)]

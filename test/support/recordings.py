@@ -32,7 +32,7 @@ def jpeg(size: int = 32, seed: int = 0) -> bytes:
     return bytes(cv2.imencode(".jpg", picture(size, seed), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
-def asked(
+def make_request(
     number: int = 1, *, instruction: str = "pick up the red cup", frames: dict[str, Frame] | None = None
 ) -> Request:
     """A request of one camera and seven joints."""

@@ -44,9 +44,9 @@ class Outcome:
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
     capsys.readouterr()
     status = main(["replay", *map(str, arguments)])
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    return Outcome(status, said.out, said.err)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    return Outcome(status, captured.out, captured.err)
 
 
 def observation(cameras: Sequence[str], dim: int, number: int, frame: Frame | None = None) -> Observation:

@@ -146,23 +146,23 @@ def cases() -> Mapping[str, tuple[Request, Served]]:
     }  # fmt: skip
 
 
-def outside(asked: Request, served: Served) -> dict[str, str]:
+def outside(request: Request, served: Served) -> dict[str, str]:
     """What reply, headers, trace, audit log, span and page say of an answer."""
     ignored = IgnoredFields(("goal",), {"goal": "instruction"})
-    reply = JsonWire().encode(Answered(served, _loaded(), "server", asked.caller, ("base",), ignored))
-    said = attributes(
-        finished(asked, RECEIVED_NS + 50_000_000, served, served.trace_seq), {"prod": "/e/pi0"}, "franka"
+    reply = JsonWire().encode(Answered(served, _loaded(), "server", request.caller, ("base",), ignored))
+    span_attributes = attributes(
+        finished(request, RECEIVED_NS + 50_000_000, served, served.trace_seq), {"prod": "/e/pi0"}, "franka"
     )
     record = request_record(
-        asked, served, seq=17, timestamp="2026-11-29T10:00:00.000Z", images=FULL, vlm_conditioning="real"
+        request, served, seq=17, timestamp="2026-11-29T10:00:00.000Z", images=FULL, vlm_conditioning="real"
     )
     return {
         "reply": reply.decode().replace(__version__, "VERSION"),
         "headers": json.dumps(headers_of(served)),
         "trace": json_line(record).decode(),
-        "audit": _audited(asked, served),
-        "span": json.dumps(said, sort_keys=True),  # a span's attributes have no order
-        "page": _shown(asked, served),
+        "audit": _audited(request, served),
+        "span": json.dumps(span_attributes, sort_keys=True),  # a span's attributes have no order
+        "page": _shown(request, served),
     }
 
 
@@ -178,12 +178,12 @@ def _loaded() -> Any:
     )  # fmt: skip
 
 
-def _audited(asked: Request, served: Served) -> str:
+def _audited(request: Request, served: Served) -> str:
     """The record without what chains it to its neighbours."""
     with tempfile.TemporaryDirectory() as folder:
         audit = AuditLog(Path(folder), robot_id="server", model_version="m", model_hash="h", config_hash="c",
                          wall_clock_ns=lambda: WALL_NS)  # fmt: skip
-        audit(asked, served)
+        audit(request, served)
         audit.close()
         [file] = Path(folder).glob("audit_*.jsonl")
         lines = file.read_bytes().splitlines()
@@ -191,10 +191,10 @@ def _audited(asked: Request, served: Served) -> str:
     return line.decode().partition('"timestamp"')[2].rpartition(',"hash"')[0]
 
 
-def _shown(asked: Request, served: Served) -> str:
+def _shown(request: Request, served: Served) -> str:
     """The parts of the page that say what was answered, without its clocks."""
     engine, history = Engine(Settings()), RequestHistory()
-    history(asked, served)
+    history(request, served)
     document = json.loads(Snapshots(engine, history, None, has_key=True, only_stop=False).state())
     document["request"].pop("finished_s_ago")
     document["chunk"].pop("since_s")

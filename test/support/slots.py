@@ -27,15 +27,15 @@ class Model:
 
     slot: str
     error: BaseException | None = None
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
 
-    def __call__(self, asked: Request) -> Served:
-        self.asked.append(asked)
+    def __call__(self, request: Request) -> Served:
+        self.requests.append(request)
         self.before()
         if self.error is not None:
             raise self.error
-        return replace(answer(asked), model_version=f"{self.slot}@0")
+        return replace(answer(request), model_version=f"{self.slot}@0")
 
 
 class Pair:

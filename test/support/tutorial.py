@@ -153,11 +153,11 @@ class Reader:
 
     def _here(self, code: str) -> int:
         """The last status of commands of `reflex`, run in this process: nothing is imported anew."""
-        said, status = io.StringIO(), 0
-        with chdir(self.folder), redirect_stdout(said), redirect_stderr(said):
+        output, status = io.StringIO(), 0
+        with chdir(self.folder), redirect_stdout(output), redirect_stderr(output):
             for line in code.splitlines():
                 status = reflex(self._words(line))
-        self.printed = said.getvalue()
+        self.printed = output.getvalue()
         return status
 
     def _words(self, line: str) -> list[str]:
@@ -228,9 +228,9 @@ class Reader:
         if serving is None:
             return
         os.killpg(serving.pid, signal.SIGINT)
-        said, _ = serving.communicate(timeout=PATIENCE_S)
-        self.served.append(said)
-        assert "Traceback" not in said, said
+        output, _ = serving.communicate(timeout=PATIENCE_S)
+        self.served.append(output)
+        assert "Traceback" not in output, output
 
 
 @contextmanager

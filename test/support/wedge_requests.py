@@ -53,13 +53,13 @@ def ramp(offset: float = 0.0) -> Floats:
 
 
 def answer(
-    asked: Request, actions: Floats | None = None, *, source: str = POLICY, dt_s: float = DT_S
+    request: Request, actions: Floats | None = None, *, source: str = POLICY, dt_s: float = DT_S
 ) -> Served:
     """What a policy answers."""
     made = ramp() if actions is None else actions
     return Served(
-        chunk=ActionChunk(made, NAMES, dt_s, source), raw_actions=made, request_id=asked.request_id,
-        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
+        chunk=ActionChunk(made, NAMES, dt_s, source), raw_actions=made, request_id=request.request_id,
+        episode_id=request.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
     )  # fmt: skip
 
 
@@ -103,6 +103,6 @@ class Arm:
         observation = Observation(canary.frames, state, "reach the cube", START_NS + round(stamp_s * 1e9))
         return Request(observation, time.monotonic_ns(), f"request-{next(_numbers)}", episode_id, seed=3)
 
-    def _sampling(self, asked: Request) -> Sampling:
-        self.seen.append(asked)
-        return PLAIN if asked.max_steps is None else Sampling(asked.max_steps)
+    def _sampling(self, request: Request) -> Sampling:
+        self.seen.append(request)
+        return PLAIN if request.max_steps is None else Sampling(request.max_steps)

@@ -61,8 +61,8 @@ def test_the_episodes_of_a_trace_are_told_apart_and_in_time(policy: Policy, tmp_
     assert policy.binding.action_statistics is not None
     chunks = policy.binding.action_statistics.denormalise(moments.chunks)
     np.testing.assert_allclose(chunks[:3, 0, 0], [1, 3, 7], atol=1e-5)  # what the network said
-    told = policy.binding.action_statistics.denormalise(moments.previous)
-    np.testing.assert_allclose(told[1:3, 0], [0, 2], atol=1e-5)  # what was served
+    previous = policy.binding.action_statistics.denormalise(moments.previous)
+    np.testing.assert_allclose(previous[1:3, 0], [0, 2], atol=1e-5)  # what was served
     assert moments.hues.any()
 
 

@@ -24,7 +24,7 @@ from reflex_core.slots.routing import bucket, slot_of
 HEADER: dict[str, Any] = {"kind": "header", "settings": {"split": 50}}
 
 
-def asked(
+def request_record(
     episode: str | None, slot: str = "a", *, total_ms: float = 10.0, split: int | None = 50, **more: Any
 ) -> dict[str, Any]:
     """A request record as two slots write it."""
@@ -173,9 +173,9 @@ def test_percentiles_are_right_to_half_a_per_cent() -> None:
 
 def test_every_slot_has_its_own_counts() -> None:
     report = counted(
-        asked("1"), asked("1"), asked("2", "b", total_ms=40.0, injected_latency_ms=20.0),
-        asked("2", "b", guard={"clamped": True, "violations": ["x", "y"]}, deadline={"exceeded": True}),
-        asked("2", "b", response={"source": "hold"}), asked("3", "b", error={"slug": "inference-error"}),
+        request_record("1"), request_record("1"), request_record("2", "b", total_ms=40.0, injected_latency_ms=20.0),
+        request_record("2", "b", guard={"clamped": True, "violations": ["x", "y"]}, deadline={"exceeded": True}),
+        request_record("2", "b", response={"source": "hold"}), request_record("3", "b", error={"slug": "inference-error"}),
     )  # fmt: skip
     a, b = report["slots"]["a"], report["slots"]["b"]
     assert (a["requests"], a["episodes"], a["violations"], a["models"]) == (2, 1, 0, ["a@1"])
@@ -186,7 +186,7 @@ def test_every_slot_has_its_own_counts() -> None:
 
 
 def test_one_policy_alone_is_reported_and_compared_with_nothing() -> None:
-    record = asked("1", "prod")
+    record = request_record("1", "prod")
     del record["routing"]
     report = counted(record, ended("1"))
     assert report["slots"]["prod"]["success_rate"] == 1.0
@@ -195,7 +195,7 @@ def test_one_policy_alone_is_reported_and_compared_with_nothing() -> None:
 
 def test_outcomes_go_to_the_slot_that_drove_the_episode() -> None:
     report = counted(
-        asked("1"), asked("2", "b"), asked("3", "b"), asked("4"), ended("1"), ended("2", False), ended("3"),
+        request_record("1"), request_record("2", "b"), request_record("3", "b"), request_record("4"), ended("1"), ended("2", False), ended("3"),
         ended("5", slot="b"), ended("6"), ended("7", "yes"),
     )  # fmt: skip
     a, b = report["slots"]["a"], report["slots"]["b"]
@@ -206,23 +206,25 @@ def test_outcomes_go_to_the_slot_that_drove_the_episode() -> None:
 
 
 def test_an_episode_that_two_policies_drove_counts_for_none() -> None:
-    report = counted(asked("1"), asked("1", "b"), ended("1"))
+    report = counted(request_record("1"), request_record("1", "b"), ended("1"))
     assert report["left_out"]["episodes_driven_by_two_policies"] == 1
     assert report["slots"]["a"]["outcomes"] == report["slots"]["b"]["outcomes"] == 0
 
 
 def test_a_chunk_that_stands_in_does_not_make_an_episode_mixed() -> None:
-    report = counted(asked("1"), asked("1", "b", response={"source": "last_known_good"}), ended("1"))
+    report = counted(
+        request_record("1"), request_record("1", "b", response={"source": "last_known_good"}), ended("1")
+    )
     assert report["slots"]["a"]["outcomes"] == 1
 
 
 def test_the_last_report_of_an_episode_holds_at_the_place_of_the_first() -> None:
-    report = counted(asked("1"), asked("2", "b"), ended("1"), ended("2"), ended("1", False))
+    report = counted(request_record("1"), request_record("2", "b"), ended("1"), ended("2"), ended("1", False))
     assert (report["slots"]["a"]["success_rate"], report["outcomes_corrected"]) == (0.0, 1)
 
 
 def test_requests_without_an_episode_are_counted_apart() -> None:
-    report = counted(asked(None), asked(None, "b"))
+    report = counted(request_record(None), request_record(None, "b"))
     assert report["left_out"]["requests_without_episode"] == 2
     assert report["slots"]["a"]["episodes"] == 0
 
@@ -230,7 +232,7 @@ def test_requests_without_an_episode_are_counted_apart() -> None:
 def test_memory_is_bounded_and_what_leaves_it_is_counted() -> None:
     tally = Tally(most_episodes=10)
     for number in range(100):
-        tally.add(asked(str(number), "ab"[number % 2]), HEADER)
+        tally.add(request_record(str(number), "ab"[number % 2]), HEADER)
         tally.add(ended(str(number)), HEADER)
         assert len(tally._episodes) <= 10
     tally.finish()
@@ -239,34 +241,34 @@ def test_memory_is_bounded_and_what_leaves_it_is_counted() -> None:
 
 def test_episodes_shared_as_the_split_says_raise_no_alarm() -> None:
     names = [f"ep_{number}" for number in range(2000)]
-    report = counted(*(asked(name, slot_of(bucket(name), 80), split=80) for name in names))
+    report = counted(*(request_record(name, slot_of(bucket(name), 80), split=80) for name in names))
     ratio = report["sample_ratio"]
     assert (ratio["episodes"], ratio["expected_in_a"]) == (2000, pytest.approx(1600))
     assert not ratio["mismatch"]
 
 
 def test_a_split_that_was_turned_meanwhile_is_taken_as_it_was() -> None:
-    first = [asked(f"1-{n}", slot_of(bucket(f"1-{n}"), 90), split=90) for n in range(1000)]
-    then = [asked(f"2-{n}", slot_of(bucket(f"2-{n}"), 10), split=10) for n in range(1000)]
+    first = [request_record(f"1-{n}", slot_of(bucket(f"1-{n}"), 90), split=90) for n in range(1000)]
+    then = [request_record(f"2-{n}", slot_of(bucket(f"2-{n}"), 10), split=10) for n in range(1000)]
     ratio = counted(*first, *then)["sample_ratio"]
     assert ratio["expected_in_a"] == pytest.approx(1000)
     assert not ratio["mismatch"]
 
 
 def test_a_shifted_ratio_is_an_alarm() -> None:
-    ratio = counted(*(asked(str(n), "a" if n < 600 else "b") for n in range(1000)))["sample_ratio"]
+    ratio = counted(*(request_record(str(n), "a" if n < 600 else "b") for n in range(1000)))["sample_ratio"]
     assert ratio["p"] == pytest.approx(two_sided_p(100 / math.sqrt(250)))
     assert ratio["mismatch"]
 
 
 @pytest.mark.parametrize(("slot", "mismatch"), [("a", False), ("b", True)])
 def test_at_split_100_a_single_episode_elsewhere_is_one(slot: str, mismatch: bool) -> None:
-    ratio = counted(asked("1", split=100), asked("2", slot, split=100))["sample_ratio"]
+    ratio = counted(request_record("1", split=100), request_record("2", slot, split=100))["sample_ratio"]
     assert (ratio["mismatch"], ratio["p"]) == (mismatch, 0.0 if mismatch else 1.0)
 
 
 def test_where_the_records_do_not_say_the_split_the_header_does_and_then_the_caller() -> None:
-    records = [asked("1", split=None), asked("2", "b", split=None)]
+    records = [request_record("1", split=None), request_record("2", "b", split=None)]
     assert counted(*records)["sample_ratio"]["expected_in_a"] == pytest.approx(1.0)
     assert counted(*records, header={}, split=20)["sample_ratio"]["expected_in_a"] == pytest.approx(0.4)
     silent = counted(*records, header={})
@@ -275,7 +277,7 @@ def test_where_the_records_do_not_say_the_split_the_header_does_and_then_the_cal
 
 
 def test_a_slot_that_was_two_models_is_warned_of() -> None:
-    report = counted(asked("1"), asked("2", model_version="a@2"))
+    report = counted(request_record("1"), request_record("2", model_version="a@2"))
     assert report["warnings"] == ["slot a was 2 models in these traces; compare traces of one pair"]
 
 
@@ -288,7 +290,7 @@ def test_shadows_are_counted_with_their_worst_difference() -> None:
 
 
 def test_the_table_says_it_in_words() -> None:
-    records = [asked(f"{slot}{n}", slot) for n in range(40) for slot in "ab"]
+    records = [request_record(f"{slot}{n}", slot) for n in range(40) for slot in "ab"]
     outcomes = [ended(f"{slot}{n}", slot == "b" or n % 2 == 0) for n in range(40) for slot in "ab"]
     text = table(counted(*records, *outcomes))
     assert "20/40 = 50.0%   35.2% to 64.8%" in text

@@ -198,18 +198,18 @@ def test_a_loop_of_two_steps_has_nothing_to_save(export_copy: ExportDir) -> None
 
 
 @pytest.mark.parametrize(
-    ("measured", "said"),
+    ("measured", "message"),
     [
         ({"model_hash": "0123456789abcdef"}, "measured on weights '0123456789abcdef'"),
         ({"denoise_steps": 5}, "measured at 5 denoise steps, which does not hold for 10"),
     ],
 )
 def test_a_threshold_of_other_weights_or_coarser_steps_is_refused(
-    export_copy: ExportDir, measured: dict[str, object], said: str
+    export_copy: ExportDir, measured: dict[str, object], message: str
 ) -> None:
     block = {"threshold": 0.04, "min_steps": 4, "measured": measured}
     policy = policy_of(with_config(export_copy("decomposed_per_step"), adaptive=block))
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         policy.adaptive()
     assert policy.adaptive(threshold=0.3) == Adaptive(0.3, min_steps=4)
 
@@ -228,7 +228,7 @@ def test_a_threshold_written_by_hand_is_taken(export_copy: ExportDir) -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
+    ("block", "message"),
     [
         ({"threshold": 0, "min_steps": 3}, "adaptive.threshold"),
         ({"threshold": "0.1", "min_steps": 3}, "adaptive.threshold"),
@@ -239,8 +239,8 @@ def test_a_threshold_written_by_hand_is_taken(export_copy: ExportDir) -> None:
         ([0.1], "adaptive"),
     ],
 )
-def test_a_damaged_block_is_refused_by_its_key(export_copy: ExportDir, block: object, said: str) -> None:
-    with pytest.raises(ExportError, match=said):
+def test_a_damaged_block_is_refused_by_its_key(export_copy: ExportDir, block: object, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
         policy_of(with_config(export_copy("decomposed_per_step"), adaptive=block))
 
 

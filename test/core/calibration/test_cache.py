@@ -84,16 +84,16 @@ def test_entries_of_another_machine_are_dropped(path: Path) -> None:
 def test_another_machine_is_told_by_what_decides_the_speed(
     path: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    found, said = look_up(path, KEY, replace(MACHINE, **changes), NOW)
+    found, message = look_up(path, KEY, replace(MACHINE, **changes), NOW)
     assert (found is None) == bool(reason)
-    assert reason in said
+    assert reason in message
 
 
 @pytest.mark.parametrize(("days", "usable"), [(30, True), (31, False)])
 def test_after_thirty_days_it_is_measured_again(path: Path, days: int, usable: bool) -> None:
-    found, said = look_up(path, KEY, MACHINE, NOW + timedelta(days=days))
+    found, message = look_up(path, KEY, MACHINE, NOW + timedelta(days=days))
     assert (found is not None) == usable
-    assert usable or "31 days old, 30 are allowed" in said
+    assert usable or "31 days old, 30 are allowed" in message
 
 
 def test_no_file_and_no_entry_are_reasons(path: Path) -> None:
@@ -120,9 +120,9 @@ def damaged(**changes: Any) -> str:
 )  # fmt: skip
 def test_a_damaged_file_is_a_reason_and_is_replaced(path: Path, content: str) -> None:
     path.write_text(content, encoding="latin-1")
-    found, said = look_up(path, KEY, MACHINE, NOW)
+    found, message = look_up(path, KEY, MACHINE, NOW)
     assert found is None
-    assert str(path) in said
+    assert str(path) in message
     store(path, KEY, FOUND, MACHINE)
     assert look_up(path, KEY, MACHINE, NOW) == (FOUND, "")
 
@@ -134,10 +134,10 @@ def test_what_is_wrong_in_a_file_is_named_and_bounded(path: Path) -> None:
         ({"measurement_quality": {"warmup_iters": "x" * 10**6}}, "warmup_iters' must be a whole number, got"),
     ):
         path.write_text(damaged(entries={KEY: FOUND.document() | changes}))
-        said = look_up(path, KEY, MACHINE, NOW)[1]
-        assert f"'entries.{KEY}." in said
-        assert says in said
-        assert len(said) < 500
+        message = look_up(path, KEY, MACHINE, NOW)[1]
+        assert f"'entries.{KEY}." in message
+        assert says in message
+        assert len(message) < 500
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -161,17 +161,17 @@ VALUES = {
 
 
 def test_without_flags_everything_measured_is_used() -> None:
-    used, said = resolve(VALUES, (), FOUND)
+    used, notes = resolve(VALUES, (), FOUND)
     assert used == {
         "providers": (CPU,), "intra_op_threads": 1, "denoise_steps": 8, "chunk_size": 50, "variant": "",
     }  # fmt: skip
-    assert said == ()
+    assert notes == ()
 
 
 def test_flags_that_were_given_win_and_say_so() -> None:
-    used, said = resolve(VALUES | {"intra_op_threads": 2}, {"intra_op_threads"}, FOUND)
+    used, notes = resolve(VALUES | {"intra_op_threads": 2}, {"intra_op_threads"}, FOUND)
     assert used["intra_op_threads"] == 2
-    assert said == ("--intra-op-threads 2 was given: the calibrated 1 is not used",)
+    assert notes == ("--intra-op-threads 2 was given: the calibrated 1 is not used",)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_flags_that_were_given_win_and_say_so() -> None:
 def test_a_device_that_was_given_wins(
     given: dict[str, Any], providers: tuple[str, ...], sentence: str
 ) -> None:
-    used, said = resolve(VALUES | given, given, replace(FOUND, provider=CUDA))
+    used, notes = resolve(VALUES | given, given, replace(FOUND, provider=CUDA))
     assert used["providers"] == providers
-    assert [text.startswith(sentence) for text in said] == ([True] if sentence else [])
+    assert [text.startswith(sentence) for text in notes] == ([True] if sentence else [])
 
 
 def test_the_fingerprint_of_this_machine_needs_no_gpu_and_survives_the_file() -> None:

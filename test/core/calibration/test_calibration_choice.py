@@ -118,20 +118,20 @@ def test_thread_counts_end_at_the_physical_cores() -> None:
 )
 def test_as_many_steps_as_fit_into_seven_tenths_of_the_chunk(step_ms: float, steps: int) -> None:
     speeds = {Candidate(CUDA): Timed(20, step_ms)}
-    found, said = chosen(speeds, providers=(CUDA,))
+    found, message = chosen(speeds, providers=(CUDA,))
     assert found.denoise_steps == steps
-    assert any("the robot may pause between chunks" in text for text in said) == (step_ms == 900)
+    assert any("the robot may pause between chunks" in text for text in message) == (step_ms == 900)
 
 
 def test_a_loop_inside_the_graph_keeps_its_steps() -> None:
-    found, said = chosen({Candidate(CUDA): Timed(20, 100, stepped=False)}, providers=(CUDA,))
+    found, message = chosen({Candidate(CUDA): Timed(20, 100, stepped=False)}, providers=(CUDA,))
     assert found.denoise_steps == 10
-    assert "70% of the 1000 ms" in said[0]
+    assert "70% of the 1000 ms" in message[0]
 
 
 def test_where_nobody_says_how_long_a_chunk_lasts_the_steps_stay() -> None:
-    found, said = chosen({Candidate(CUDA): Timed(20, 900, chunk_s=0.0)}, providers=(CUDA,))
-    assert (found.denoise_steps, said) == (10, ())
+    found, message = chosen({Candidate(CUDA): Timed(20, 900, chunk_s=0.0)}, providers=(CUDA,))
+    assert (found.denoise_steps, message) == (10, ())
 
 
 def test_half_a_chunk_is_taken_only_where_it_helps() -> None:
@@ -150,16 +150,16 @@ def test_the_first_guess_of_the_latency_is_never_below_what_was_measured() -> No
 def test_a_real_export_is_measured_once_and_then_found(export_dir: ExportDir, tmp_path: Path) -> None:
     export, path = open_export(export_dir("mono_pi0_7")), tmp_path / "calibration.json"
     robot = load_preset("franka")
-    found, said = auto_calibrate(export, robot, path=path, effort=QUICK, now=NOW)
+    found, message = auto_calibrate(export, robot, path=path, effort=QUICK, now=NOW)
     assert found.provider == CPU
     assert found.intra_op_threads >= 1
     assert (found.denoise_steps, found.chunk_size) == (10, 50)
     assert found.context["ort_version"]
-    assert "measured 3 runs" in said[0]
+    assert "measured 3 runs" in message[0]
     assert list(read(path).entries) == [f"franka::{export.model_hash}"]
-    again, said = auto_calibrate(export, robot, path=path, effort=QUICK, now=NOW + timedelta(days=2))
+    again, message = auto_calibrate(export, robot, path=path, effort=QUICK, now=NOW + timedelta(days=2))
     assert (again.timestamp, again.quality) == (found.timestamp, found.quality)
-    assert "taken from" in said[0]
+    assert "taken from" in message[0]
     forced, _ = auto_calibrate(
         export, robot, path=path, effort=QUICK, now=NOW + timedelta(days=2), force=True
     )

@@ -37,34 +37,34 @@ def tracker(kept: list[float]) -> Iterator[LatencyTracker]:
     made.close()
 
 
-def tell(tracker: LatencyTracker, answer: Answer, latencies_ms: Any, **chunk: Any) -> None:
+def feed(tracker: LatencyTracker, answer: Answer, latencies_ms: Any, **chunk: Any) -> None:
     request, served = answer
     for latency_ms in latencies_ms:
         tracker(request, replace(served, latency_ms=latency_ms, chunk=replace(served.chunk, **chunk)))
 
 
 def test_until_enough_is_known_the_first_guess_stands(tracker: LatencyTracker, answer: Answer) -> None:
-    tell(tracker, answer, [90.0] * (NEEDED - 1))
+    feed(tracker, answer, [90.0] * (NEEDED - 1))
     assert (tracker.compensation_ms, tracker.learnt) == (40.0, False)
-    tell(tracker, answer, [90.0])
+    feed(tracker, answer, [90.0])
     assert (tracker.compensation_ms, tracker.learnt) == (90.0, True)
 
 
 def test_it_is_the_95th_percentile_of_the_newest_hundred(tracker: LatencyTracker, answer: Answer) -> None:
-    tell(tracker, answer, [5000.0] * 50)
-    tell(tracker, answer, range(100))
+    feed(tracker, answer, [5000.0] * 50)
+    feed(tracker, answer, range(100))
     assert tracker.compensation_ms == pytest.approx(94.05)
 
 
 def test_what_stood_in_at_a_deadline_teaches_nothing(tracker: LatencyTracker, answer: Answer) -> None:
-    tell(tracker, answer, [33.0] * 100, source="last_known_good")
+    feed(tracker, answer, [33.0] * 100, source="last_known_good")
     assert not tracker.learnt
 
 
 def test_what_was_learnt_is_kept_at_the_end(
     kept: list[float], tracker: LatencyTracker, answer: Answer
 ) -> None:
-    tell(tracker, answer, [70.0] * 50)
+    feed(tracker, answer, [70.0] * 50)
     assert kept == []
     tracker.close()
     tracker.close()
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_does_not_end_learning(answer: Answer, caplog: pytes
 
     tracker = LatencyTracker(40.0, full, keep_every_s=0.01)
     for _ in range(2):
-        tell(tracker, answer, [70.0] * NEEDED)
+        feed(tracker, answer, [70.0] * NEEDED)
         assert tried.acquire(timeout=10)
     tracker.close()
     assert tracker.compensation_ms == 70.0

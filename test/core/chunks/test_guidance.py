@@ -118,11 +118,11 @@ def test_one_step_unknown_rate_and_the_export_s_own_word_switch_it_off(export_co
     with_config(path, frequency_hz=20.0)
     assert load_policy(open_export(path), None, "cpu", 1).rtc().mode == GUIDED
     with_config(path, rtc={"mode": "off"})
-    said = load_policy(open_export(path), None, "cpu", 1).rtc()
+    blocked = load_policy(open_export(path), None, "cpu", 1).rtc()
     with_config(path, rtc={}, num_denoising_steps=1)
     one = load_policy(open_export(path), None, "cpu", 1).rtc()
-    assert [rtc.mode for rtc in (unknown, said, one)] == [OFF] * 3
-    assert ["rate" in unknown.note, "block" in said.note, "one step" in one.note] == [True] * 3
+    assert [rtc.mode for rtc in (unknown, blocked, one)] == [OFF] * 3
+    assert ["rate" in unknown.note, "block" in blocked.note, "one step" in one.note] == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def reach() -> Policy:
     return load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
 
 
-def nobody(request: Request) -> Served:
+def unreachable(request: Request) -> Served:
     """The network is the innermost wedge."""
     raise AssertionError(request.request_id)
 
@@ -80,10 +80,10 @@ class Robot:
         deliver: bool = True,
         **changes: Any,
     ) -> Served:
-        asked = self.request(episode, rows, seed, **changes)
-        served = self.predict(asked, nobody)
+        request = self.request(episode, rows, seed, **changes)
+        served = self.predict(request, unreachable)
         if deliver:
-            self.rtc.delivered(asked, served)
+            self.rtc.delivered(request, served)
             self.rtc.consumed(episode, delay)
         return served
 
@@ -199,7 +199,7 @@ def test_what_stood_in_for_a_chunk_decides_whether_the_one_before_still_runs(
     robot = Robot(reach)
     running = robot.ask("pick", 0)
     late = robot.request("pick", 10, 2)
-    robot.predict(late, nobody)
+    robot.predict(late, unreachable)
     standing_in_for = running.request_id if of == "the running chunk" else of
     robot.rtc.delivered(
         late, replace(answer(late, source=source), fallback=Fallback(request_id=standing_in_for))
@@ -210,9 +210,9 @@ def test_what_stood_in_for_a_chunk_decides_whether_the_one_before_still_runs(
 def test_a_tripped_guard_s_hold_does_not_guide(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0)
-    asked = robot.request("pick", 10, 2)
-    served = replace(robot.predict(asked, nobody), hold_reason="guard_tripped")
-    robot.rtc.delivered(asked, served)
+    request = robot.request("pick", 10, 2)
+    served = replace(robot.predict(request, unreachable), hold_reason="guard_tripped")
+    robot.rtc.delivered(request, served)
     assert robot.ask("pick", 12).rtc.mode == ""
 
 
@@ -237,8 +237,8 @@ def test_beyond_half_a_horizon_of_delay_the_robot_goes_by_what_it_sees(reach: Po
 def test_a_simulators_clock_counts_its_own_delay(reach: Policy) -> None:
     """The answer took twenty rows of our time, and one of the robot's: the door says so."""
     robot = Robot(reach)
-    asked = robot.request("pick", 0, received_ns=robot.now_ns - round(20 * DT_S * 1e9))
-    robot.rtc.delivered(asked, robot.predict(asked, nobody))
+    request = robot.request("pick", 0, received_ns=robot.now_ns - round(20 * DT_S * 1e9))
+    robot.rtc.delivered(request, robot.predict(request, unreachable))
     robot.rtc.consumed("pick", 1)
     assert robot.ask("pick", 2).rtc.delay == 1
 
@@ -256,10 +256,10 @@ def test_a_caller_who_never_got_the_newest_answer_is_not_guided_by_it(reach: Pol
 
 def test_what_the_guard_changed_guides_as_it_was_executed(reach: Policy) -> None:
     robot = Robot(reach)
-    asked = robot.request("pick", 0)
-    served = robot.predict(asked, nobody)
+    request = robot.request("pick", 0)
+    served = robot.predict(request, unreachable)
     clamped = replace(served, chunk=replace(served.chunk, actions=served.chunk.actions + np.float32(0.2)))
-    robot.rtc.delivered(asked, clamped)
+    robot.rtc.delivered(request, clamped)
     guided = robot.ask("pick", 10, delay=1)
     np.testing.assert_allclose(guided.chunk.actions[0], clamped.chunk.actions[10], atol=0.02)
 
@@ -267,7 +267,7 @@ def test_what_the_guard_changed_guides_as_it_was_executed(reach: Policy) -> None
 def test_a_late_answer_to_an_older_observation_does_not_replace_a_newer_one(reach: Policy) -> None:
     robot = Robot(reach)
     older = robot.request("pick", 0, received_ns=robot.now_ns - 1)
-    served = robot.predict(older, nobody)
+    served = robot.predict(older, unreachable)
     newer = robot.ask("pick", 10)
     robot.rtc.delivered(older, served)
     assert robot.ask("pick", 20).rtc.previous == newer.request_id
@@ -283,8 +283,8 @@ def test_the_delay_is_the_slowest_of_the_newest_answers(reach: Policy) -> None:
 
 def test_an_answer_s_own_latency_counts_from_its_observation(reach: Policy) -> None:
     robot = Robot(reach)
-    asked = robot.request("pick", 0, received_ns=robot.now_ns - round(7.5 * DT_S * 1e9))
-    robot.rtc.delivered(asked, robot.predict(asked, nobody))
+    request = robot.request("pick", 0, received_ns=robot.now_ns - round(7.5 * DT_S * 1e9))
+    robot.rtc.delivered(request, robot.predict(request, unreachable))
     assert robot.ask("pick", 20).rtc.delay == 8
 
 
@@ -292,18 +292,18 @@ def test_episodes_are_forgotten_oldest_first(reach: Policy) -> None:
     robot = Robot(reach)
     rows = np.zeros(SHAPE, np.float32)
     for number in range(EPISODES_KEPT + 1):
-        asked = robot.request(f"episode-{number}", 0)
-        robot.rtc.produced(asked, rows)
-        robot.rtc.delivered(asked, answer(asked))
+        request = robot.request(f"episode-{number}", 0)
+        robot.rtc.produced(request, rows)
+        robot.rtc.delivered(request, answer(request))
     assert robot.rtc.guidance_for(robot.request("episode-0", 10)).why == "first"
     assert robot.rtc.guidance_for(robot.request("episode-1", 10)).guidance is not None
 
 
 def test_nan_never_guides(reach: Policy) -> None:
     robot = Robot(reach)
-    asked = robot.request("pick", 0)
-    robot.rtc.produced(asked, np.full(SHAPE, np.nan, np.float32))
-    robot.rtc.delivered(asked, answer(asked))
+    request = robot.request("pick", 0)
+    robot.rtc.produced(request, np.full(SHAPE, np.nan, np.float32))
+    robot.rtc.delivered(request, answer(request))
     assert robot.ask("pick", 10).rtc.mode == ""
 
 

@@ -37,7 +37,7 @@ def reach() -> Policy:
     return load_policy(open_export(path), load_embodiment(path / "embodiment.json"), "cpu", 1)
 
 
-def asked(policy: Policy, rows: int, now_ns: int) -> Request:
+def make_request(policy: Policy, rows: int, now_ns: int) -> Request:
     seen = replace(policy.canary(), stamp_ns=START_NS + round(rows * DT_S * 1e9))
     return Request(seen, now_ns, f"at-{rows}", "pick", rows + 1)
 
@@ -49,12 +49,12 @@ def second_chunk(
     now_ns = time.monotonic_ns()
     rtc = Rtc(policy.contract, policy.binding, lambda: now_ns)
     act = middleware_chain({"policy": Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)})
-    request = asked(policy, 0, now_ns)
+    request = make_request(policy, 0, now_ns)
     served = act(request)
     changed = replace(served.chunk, actions=served.chunk.actions + added)
     rtc.delivered(request, replace(served, chunk=changed, a2c2=a2c2, guard=report))
     rtc.consumed("pick", DELAY)
-    return served.raw_actions, act(asked(policy, ELAPSED, now_ns))
+    return served.raw_actions, act(make_request(policy, ELAPSED, now_ns))
 
 
 def continues(new: Served, actions: Floats) -> bool:

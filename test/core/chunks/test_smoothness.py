@@ -29,7 +29,7 @@ def line(start: float, slope: float, horizon: int = 10, joints: int = 2) -> Floa
     return np.repeat((start + slope * np.arange(horizon))[:, None], joints, 1).astype(np.float32)
 
 
-def tell(
+def feed(
     quality: Smoothness, actions: Floats, *, stamp_s: float, latency_s: float = 0.0, **other: object
 ) -> None:
     values: dict[str, object] = {"episode": "pick", "age_s": 0.0, "start_index": 0} | other
@@ -79,33 +79,33 @@ def test_a_chunk_is_late_when_the_one_before_it_is_spent() -> None:
 def test_episodes_are_measured_from_the_row_that_is_executed() -> None:
     borders: list[Border] = []
     quality = Smoothness(on_border=borders.append)
-    tell(quality, line(0, 0.1), stamp_s=1.0)
+    feed(quality, line(0, 0.1), stamp_s=1.0)
     new = line(0.4, 0.1)
     new[:2] += 9  # over when the chunk arrives
     new[2:] += 0.3
-    tell(quality, new, stamp_s=1.4, latency_s=0.05, age_s=0.25)
+    feed(quality, new, stamp_s=1.4, latency_s=0.05, age_s=0.25)
     assert borders[0].jump == pytest.approx(0.3, abs=1e-6)
     assert borders[0].disagreement == pytest.approx(0.3, abs=1e-6)
     assert borders[0].jerk_rms == pytest.approx(0, abs=1e-2)
     assert not borders[0].late
-    tell(quality, line(1.1, 0.1), stamp_s=1.8)
+    feed(quality, line(1.1, 0.1), stamp_s=1.8)
     assert borders[1].jerk_rms > 100  # the step of 0.3 was executed in between
 
 
 def test_the_first_row_may_be_given_by_the_chunk() -> None:
     borders: list[Border] = []
     quality = Smoothness(on_border=borders.append)
-    tell(quality, line(0, 0.1), stamp_s=1.0)
+    feed(quality, line(0, 0.1), stamp_s=1.0)
     new = line(0.4, 0.1)
     new[:5] += 9
-    tell(quality, new, stamp_s=1.4, start_index=5)
+    feed(quality, new, stamp_s=1.4, start_index=5)
     assert borders[0].jump == pytest.approx(0, abs=1e-6)
 
 
 def test_late_chunks_are_counted() -> None:
     quality = Smoothness()
     for stamp_s, latency_s in ((1.0, 0.1), (1.5, 0.1), (2.0, 0.9)):
-        tell(quality, line(0, 0.1), stamp_s=stamp_s, latency_s=latency_s)
+        feed(quality, line(0, 0.1), stamp_s=stamp_s, latency_s=latency_s)
     figures = quality.figures()
     assert (figures.chunks, figures.late_chunks, figures.borders) == (3, 1, 2)
     assert figures.late_share == 0.5
@@ -113,19 +113,19 @@ def test_late_chunks_are_counted() -> None:
 
 def test_episodes_are_not_compared_with_each_other() -> None:
     quality = Smoothness()
-    tell(quality, line(0, 0.1), stamp_s=1.0, episode="pick")
-    tell(quality, line(5, 0.1), stamp_s=1.1, episode="place")
-    tell(quality, line(9, 0.1), stamp_s=1.2, episode=None)
+    feed(quality, line(0, 0.1), stamp_s=1.0, episode="pick")
+    feed(quality, line(5, 0.1), stamp_s=1.1, episode="place")
+    feed(quality, line(9, 0.1), stamp_s=1.2, episode=None)
     assert quality.figures().borders == 0
-    tell(quality, line(0.2, 0.1), stamp_s=1.2, episode="pick")
+    feed(quality, line(0.2, 0.1), stamp_s=1.2, episode="pick")
     assert quality.figures().border_jump_p95 == pytest.approx(0, abs=1e-6)
 
 
 def test_an_answer_to_an_older_observation_is_not_followed() -> None:
     quality = Smoothness()
-    tell(quality, line(0.2, 0.1), stamp_s=1.2)
-    tell(quality, line(7, 0.1), stamp_s=1.0)
-    tell(quality, line(0.3, 0.1), stamp_s=1.3)
+    feed(quality, line(0.2, 0.1), stamp_s=1.2)
+    feed(quality, line(7, 0.1), stamp_s=1.0)
+    feed(quality, line(0.3, 0.1), stamp_s=1.3)
     assert quality.figures().border_jump_mean == pytest.approx(0, abs=1e-6)
 
 
@@ -134,7 +134,7 @@ def test_a_gripper_may_jump() -> None:
     for stamp_s, gripper in ((1.0, 0.0), (1.1, 1.0)):
         actions = line(stamp_s, 0.1)
         actions[:, 1] = gripper
-        tell(quality, actions, stamp_s=stamp_s)
+        feed(quality, actions, stamp_s=stamp_s)
     assert quality.figures().border_jump_mean == pytest.approx(0, abs=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_memory_is_bounded_and_threads_are_welcome() -> None:
 
     def drive(episode: int) -> None:
         for turn in range(3):
-            tell(quality, line(0, 0.1), stamp_s=1.0 + 0.1 * turn, episode=f"episode {episode}")
+            feed(quality, line(0, 0.1), stamp_s=1.0 + 0.1 * turn, episode=f"episode {episode}")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(drive, range(2 * EPISODES_KEPT)))

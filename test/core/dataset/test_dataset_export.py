@@ -193,7 +193,7 @@ def _no_time(document: Document) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_damaged_picture, "seq 1, camera 'base': the image is a damaged JPEG"),
         (_other_joints, "seq 1: a dataset has one action_names for all frames"),
@@ -203,12 +203,12 @@ def _no_time(document: Document) -> None:
     ],
 )
 def test_what_cannot_be_exported_is_said_in_a_sentence_and_leaves_nothing(
-    change: object, said: str, tmp_path: Path, capsys: Output
+    change: object, message: str, tmp_path: Path, capsys: Output
 ) -> None:
     trace = edited(trace_of(tmp_path / "traces", ["one"] * 3), change)  # type: ignore[arg-type]
     done = exported(capsys, trace, "--format", "npz", "--output", tmp_path / "set")
     assert done.status == 1
-    assert said in done.err
+    assert message in done.err
     assert [line for line in done.err.splitlines() if "requests" not in line or ": " in line] == [
         done.err.splitlines()[-1]
     ]

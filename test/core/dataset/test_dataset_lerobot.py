@@ -129,8 +129,8 @@ def test_a_frame_holds_what_was_recorded(dataset: Path) -> None:
 
 def test_tasks_are_a_pandas_table_with_the_instruction_as_its_index(dataset: Path) -> None:
     table = parquet.read_table(dataset / "meta" / "tasks.parquet")
-    told = json.loads(table.schema.metadata[b"pandas"])
-    assert told["index_columns"] == ["__index_level_0__"]
+    described = json.loads(table.schema.metadata[b"pandas"])
+    assert described["index_columns"] == ["__index_level_0__"]
     assert table["__index_level_0__"].to_pylist() == ["pick the plate", "pick the cup"]
     assert table["task_index"].to_pylist() == [0, 1]
     assert [row["task_index"] for row in rows(dataset)] == [0, 0, 1, 1, 0]

@@ -150,8 +150,10 @@ def test_a_fixture_that_does_not_say_what_it_is_of_leaves_all_three_open(calm: P
     policy = policy_of(calm)
     record(calm / FIXTURE, policy, policy.canary(), seed=3)
     spoil(calm, without="_hash")
-    said = parity(policy).said
-    assert all(word in said for word in ("weights", "reflex_config.json (num_denoising_steps", "onnxruntime"))
+    message = parity(policy).said
+    assert all(
+        word in message for word in ("weights", "reflex_config.json (num_denoising_steps", "onnxruntime")
+    )
 
 
 def test_what_was_measured_later_is_no_change_of_the_configuration(calm: Path) -> None:

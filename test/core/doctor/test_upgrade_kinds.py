@@ -201,14 +201,14 @@ TRAPS: dict[str, tuple[Trap, str]] = {
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_is_refused_in_a_sentence(trap: str, tmp_path: Path, capsys: Output) -> None:
-    make, said = TRAPS[trap]
+    make, message = TRAPS[trap]
     path = tmp_path / {"no bag": "file.mcap", "no database": "file.db3"}.get(trap, "file")
     held = make(path)
     status, judgements = judged(capsys, path)
     (one,) = judgements.values()
     assert status == 1
     assert one["verdict"] in ("refused", "command")
-    assert said in one["said"], one["said"]
+    assert message in one["said"], one["said"]
     del held
     assert not Path("/tmp/evil").exists()
 

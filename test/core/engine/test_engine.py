@@ -21,7 +21,7 @@ from reflex_core.wedges.order import ORDER, middleware_chain
 from reflex_core.wedges.wedge import Proceed
 
 
-def asked(
+def make_request(
     engine: Engine, *, seed: int | None = 1, joint1: float = 0.0, episode_id: str | None = None
 ) -> Request:
     assert engine.loaded is not None
@@ -70,7 +70,7 @@ def test_a_panic_inside_is_an_error_like_any_other(make_engine: MakeEngine) -> N
     engine = make_engine("mono_pi0_7")
     engine._loaded = dataclasses.replace(engine.loaded, act=panics)  # type: ignore[type-var]
     with pytest.raises(InferenceError, match="panicked: Panic: index out of bounds"):
-        engine.act(asked(engine))
+        engine.act(make_request(engine))
 
 
 def test_acting_before_it_is_ready_says_in_which_state_it_is(make_engine: MakeEngine) -> None:
@@ -87,7 +87,7 @@ def test_acting_before_it_is_ready_says_in_which_state_it_is(make_engine: MakeEn
 
 def test_acting_while_it_is_paused_or_unloaded_is_refused(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7")
-    request = asked(engine)
+    request = make_request(engine)
     engine.pause()
     with pytest.raises(NotReadyError, match="inactive"):
         engine.act(request)
@@ -104,7 +104,7 @@ def test_warming_up_without_a_policy_is_refused(make_engine: MakeEngine) -> None
 
 def test_it_answers_with_everything_worth_knowing(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7", embodiment="franka")
-    served = engine.act(asked(engine, seed=7, episode_id="pick"))
+    served = engine.act(make_request(engine, seed=7, episode_id="pick"))
     assert served.chunk.actions.shape == (50, 7)
     assert served.chunk.actions.dtype == np.float32
     assert served.chunk.actions.flags.c_contiguous
@@ -131,21 +131,23 @@ def test_the_same_request_and_seed_give_the_same_bytes_in_another_process_state(
     make_engine: MakeEngine,
 ) -> None:
     first, second = make_engine("mono_pi0_7"), make_engine("mono_pi0_7")
-    chunks = [engine.act(asked(engine, seed=9)).chunk.actions.tobytes() for engine in (first, second, first)]
+    chunks = [
+        engine.act(make_request(engine, seed=9)).chunk.actions.tobytes() for engine in (first, second, first)
+    ]
     assert len(set(chunks)) == 1
 
 
 def test_requests_without_a_seed_get_seeds_of_their_own_that_repeat_them(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7")
-    served = [engine.act(asked(engine, seed=None)) for _ in range(3)]
+    served = [engine.act(make_request(engine, seed=None)) for _ in range(3)]
     assert len({answer.seed for answer in served}) == 3
-    again = engine.act(asked(engine, seed=served[1].seed))
+    again = engine.act(make_request(engine, seed=served[1].seed))
     assert again.chunk.actions.tobytes() == served[1].chunk.actions.tobytes()
 
 
 def test_a_base_seed_makes_the_whole_session_repeatable(make_engine: MakeEngine) -> None:
     engines = [make_engine("mono_pi0_7", seed=100) for _ in range(2)]
-    seeds = [[engine.act(asked(engine, seed=None)).seed for _ in range(3)] for engine in engines]
+    seeds = [[engine.act(make_request(engine, seed=None)).seed for _ in range(3)] for engine in engines]
     assert seeds == [[100, 101, 102]] * 2
 
 
@@ -158,7 +160,7 @@ def test_request_ids_are_unique_and_the_callers_own_is_kept(make_engine: MakeEng
 
 def test_no_chunk_leaves_outside_the_joint_ranges(make_engine: MakeEngine) -> None:
     engine = make_engine("wide", embodiment="franka")
-    served = engine.act(asked(engine))
+    served = engine.act(make_request(engine))
     robot = engine.loaded.embodiment if engine.loaded else None
     assert robot is not None
     assert served.guard.clamped
@@ -168,8 +170,8 @@ def test_no_chunk_leaves_outside_the_joint_ranges(make_engine: MakeEngine) -> No
 
 def test_nan_from_the_model_is_a_hold_at_the_last_command_of_the_episode(make_engine: MakeEngine) -> None:
     engine = make_engine("failing_nan", embodiment="franka")
-    good = engine.act(asked(engine, episode_id="pick"))
-    held = engine.act(asked(engine, episode_id="pick", joint1=1.5))
+    good = engine.act(make_request(engine, episode_id="pick"))
+    held = engine.act(make_request(engine, episode_id="pick", joint1=1.5))
     assert held.chunk.source == HOLD
     assert held.chunk.actions.any()
     others = slice(1, None)
@@ -177,7 +179,7 @@ def test_nan_from_the_model_is_a_hold_at_the_last_command_of_the_episode(make_en
     assert distance.min() <= 2.61 * 0.05  # on the way between two rows: no joint moves faster
     np.testing.assert_allclose(held.chunk.actions[:, 0], 1.5)  # joint 1 is nowhere near its command: it stays
     assert (held.chunk.actions == held.chunk.actions[0]).all()
-    elsewhere = engine.act(asked(engine, episode_id="place", joint1=1.5))
+    elsewhere = engine.act(make_request(engine, episode_id="place", joint1=1.5))
     np.testing.assert_allclose(elsewhere.chunk.actions[:, 0], 1.5)
 
 
@@ -193,9 +195,9 @@ def test_listeners_hear_every_answer_and_cannot_fail_a_request(make_engine: Make
     engine.load()
     engine.warm_up()
     assert heard == []  # warm-up is nobody's request
-    first = engine.act(asked(engine))
+    first = engine.act(make_request(engine))
     engine.listen(lambda request, _: heard.append(f"late {request.request_id}"))
-    second = engine.act(asked(engine))
+    second = engine.act(make_request(engine))
     assert heard == [first.request_id, second.request_id, f"late {second.request_id}"]
 
 
@@ -205,31 +207,31 @@ def test_listeners_survive_a_reload(make_engine: MakeEngine) -> None:
     engine.listen(lambda request, _: heard.append(request.request_id))
     engine.load()
     engine.warm_up()
-    served = engine.act(asked(engine))
+    served = engine.act(make_request(engine))
     assert heard == [served.request_id]
 
 
 def test_it_can_be_loaded_again_after_it_was_unloaded(make_engine: MakeEngine) -> None:
     engine = make_engine("mono_pi0_7")
-    before = engine.act(asked(engine)).chunk.actions
+    before = engine.act(make_request(engine)).chunk.actions
     engine.unload()
     engine.load()
     engine.warm_up()
-    np.testing.assert_array_equal(engine.act(asked(engine)).chunk.actions, before)
+    np.testing.assert_array_equal(engine.act(make_request(engine)).chunk.actions, before)
 
 
 def test_other_settings_load_another_policy(make_engine: MakeEngine, export_dir: ExportDir) -> None:
     engine = make_engine("mono_pi0_7")
     engine.load(dataclasses.replace(engine.settings, export_dir=str(export_dir("decomposed"))))
     engine.warm_up()
-    assert engine.act(asked(engine)).model_version.startswith("pi05-split@")
+    assert engine.act(make_request(engine)).model_version.startswith("pi05-split@")
 
 
 def test_a_load_that_fails_does_not_leave_the_old_policy_within_reach(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     engine = make_engine("mono_pi0_7")
-    request = asked(engine)
+    request = make_request(engine)
     with pytest.raises(ConfigurationError):
         engine.load(dataclasses.replace(engine.settings, export_dir=str(tmp_path)))
     assert (engine.state, engine.loaded) == ("failed", None)
@@ -283,13 +285,13 @@ def test_joints_that_the_robot_calls_otherwise_are_served_by_their_own_names(mak
     own = [f"left_arm_{number}" for number in range(7)]
     engine = make_engine("mono_pi0_7", embodiment="franka", joint_names=own)
     plain = make_engine("mono_pi0_7", embodiment="franka")
-    served = engine.act(asked(engine))
+    served = engine.act(make_request(engine))
     assert served.chunk.names == tuple(own)
     assert engine.description()["state_names"] == own
     assert engine.loaded is not None
     assert engine.loaded.embodiment is not None
     assert engine.loaded.embodiment.joint_names == tuple(own)
-    np.testing.assert_array_equal(served.chunk.actions, plain.act(asked(plain)).chunk.actions)
+    np.testing.assert_array_equal(served.chunk.actions, plain.act(make_request(plain)).chunk.actions)
 
 
 def test_what_was_taken_for_granted_is_logged(

@@ -18,7 +18,7 @@ from reflex_core.errors import NotReadyError, ObservationError
 from reflex_core.values import Observation, Request, Served
 
 
-def asked(engine: Engine, *, seed: int | None = 1) -> Request:
+def make_request(engine: Engine, *, seed: int | None = 1) -> Request:
     assert engine.loaded is not None
     canary = engine.loaded.policy.canary()
     return engine.request(
@@ -32,7 +32,7 @@ def test_bad_observations_do_not_disturb_the_next_request(make_engine: MakeEngin
     for _ in range(20):
         with pytest.raises(ObservationError):
             engine.act(engine.request(Observation({}, np.zeros(7, np.float32), "reach")))
-    assert np.isfinite(engine.act(asked(engine)).chunk.actions).all()
+    assert np.isfinite(engine.act(make_request(engine)).chunk.actions).all()
     assert (
         engine.metrics.registry.get_sample_value("reflex_act_errors_total", {"slug": "missing-image"}) == 20
     )
@@ -40,13 +40,15 @@ def test_bad_observations_do_not_disturb_the_next_request(make_engine: MakeEngin
 
 def test_sixteen_threads_are_all_answered(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", embodiment="franka")
-    expected = {seed: engine.act(asked(engine, seed=seed)).chunk.actions.tobytes() for seed in range(16)}
+    expected = {
+        seed: engine.act(make_request(engine, seed=seed)).chunk.actions.tobytes() for seed in range(16)
+    }
     wrong: list[object] = []
 
     def caller(seed: int) -> None:
         for _ in range(10):
             try:
-                if engine.act(asked(engine, seed=seed)).chunk.actions.tobytes() != expected[seed]:
+                if engine.act(make_request(engine, seed=seed)).chunk.actions.tobytes() != expected[seed]:
                     wrong.append(seed)
             except Exception as error:
                 wrong.append(error)
@@ -61,7 +63,7 @@ def test_sixteen_threads_are_all_answered(make_engine: MakeEngine) -> None:
 
 def test_unloading_while_a_request_is_in_flight_does_not_break_it(make_engine: MakeEngine) -> None:
     engine = make_engine("slow", embodiment="franka")
-    requests = [asked(engine) for _ in range(3)]
+    requests = [make_request(engine) for _ in range(3)]
     answers: list[Served] = []
     gauge = {"embodiment": "franka", "policy_slot": "prod"}
 
@@ -84,7 +86,7 @@ def test_unloading_while_a_request_is_in_flight_does_not_break_it(make_engine: M
 
 def test_requests_during_reloads_are_answered_or_refused_but_never_broken(make_engine: MakeEngine) -> None:
     engine = make_engine("calm", embodiment="franka")
-    request = asked(engine)
+    request = make_request(engine)
     expected = engine.act(request).chunk.actions.tobytes()
     done, answered, wrong = threading.Event(), [0], []
 
@@ -124,7 +126,7 @@ def test_memory_does_not_grow_over_twenty_reloads(make_engine: MakeEngine) -> No
         engine.unload()
         engine.load()
         engine.warm_up()
-        engine.act(asked(engine))
+        engine.act(make_request(engine))
 
     for _ in range(5):
         reload()

@@ -66,8 +66,8 @@ def test_cameras_that_the_robot_lacks_are_named(tmp_path: Path) -> None:
     path = probe(tmp_path, wrist=True)
     found = fitted(path, robot(9, cameras=("front",)))
     assert found.unfed_cameras == ("wrist",)
-    said = "no camera of the robot feeds 'wrist': it is masked in every chunk, as if it were covered"
-    assert said in found.notes
+    rate_hz = "no camera of the robot feeds 'wrist': it is masked in every chunk, as if it were covered"
+    assert rate_hz in found.notes
     assert fitted(path, robot(9, cameras=("wrist", "front"))).unfed_cameras == ()
     assert fitted(path, None).unfed_cameras == ()
 
@@ -236,13 +236,13 @@ def test_a_rate_that_contradicts_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "embodiment", "dt_s"),
+    ("rate_hz", "embodiment", "dt_s"),
     [(None, robot(), 0.05), (20, robot(), 0.05), (10, None, 0.1), (None, None, 0.0)],
 )
 def test_the_rate_comes_from_whoever_knows_it(
-    tmp_path: Path, said: float | None, embodiment: Embodiment | None, dt_s: float
+    tmp_path: Path, rate_hz: float | None, embodiment: Embodiment | None, dt_s: float
 ) -> None:
-    found = fitted(probe(tmp_path, config={"frequency_hz": said}), embodiment)
+    found = fitted(probe(tmp_path, config={"frequency_hz": rate_hz}), embodiment)
     assert found.dt_s == pytest.approx(dt_s)
 
 

@@ -49,15 +49,17 @@ def fed(policy: Policy, spoken: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", THEN)
 def test_every_difference_is_named_and_nothing_else_differs(name: str) -> None:
     policy = loaded(MADE / "exports" / name)
-    said = changes(policy.export, policy.contract)
+    differences = changes(policy.export, policy.contract)
     for kind, spoken in SPOKEN.items():
         now, then = fed(policy, spoken), THEN[name][kind]
         differ = {key for key in then if now[key] != then[key]}
         assert {key for key in differ if key == "state"} == (
-            {"state"} if any(phrase.startswith(STATE) for phrase in said) and "state" in then else set()
+            {"state"}
+            if any(phrase.startswith(STATE) for phrase in differences) and "state" in then
+            else set()
         )
-        words = any(phrase.startswith(PLAIN_WORDS) for phrase in said) or (
-            kind == "odd" and any(phrase.startswith(ODD_WORDS) for phrase in said)
+        words = any(phrase.startswith(PLAIN_WORDS) for phrase in differences) or (
+            kind == "odd" and any(phrase.startswith(ODD_WORDS) for phrase in differences)
         )
         # a line break more is no token of this tokenizer
         assert words or not any("lang" in key for key in differ)
@@ -81,15 +83,15 @@ def test_what_an_export_says_itself_counts(config: dict[str, Any], phrase: str, 
     document = json.loads((path / "reflex_config.json").read_text())
     (path / "reflex_config.json").write_text(json.dumps(document | config))
     policy = loaded(path)
-    said = [
+    differences = [
         one
         for one in changes(policy.export, policy.contract)
         if not one.startswith(("pictures", "the state"))
     ]
-    spoken = [one for one in said if not one.startswith(ODD_WORDS)]
+    spoken = [one for one in differences if not one.startswith(ODD_WORDS)]
     assert spoken == ([phrase] if phrase else [])
     if "clean" in config.get("language", {}):
-        assert said == []
+        assert differences == []
 
 
 def test_pictures_that_say_how_they_are_resized_are_resized_as_before(tmp_path: Path) -> None:

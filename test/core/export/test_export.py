@@ -43,8 +43,8 @@ def test_of_two_descriptions_the_own_one_is_read_and_the_other_is_named(tmp_path
     (tmp_path / "reflex_config.json").write_text('{"model_id": "own"}')
     found = open_export(tmp_path)
     assert (found.model_id, found.config_path) == ("own", tmp_path / "reflex_config.json")
-    said = "it has a reflex_config.json and a tether_config.json: the first is read, the other is not"
-    assert found.ignored_config == said
+    message = "it has a reflex_config.json and a tether_config.json: the first is read, the other is not"
+    assert found.ignored_config == message
 
 
 def test_what_is_wrong_with_a_tether_config_names_that_file(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_graphs_in_a_folder_of_their_own_count_in_the_model_hash(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("message", "shown"),
     [
         ("lerobot/pi0_base", "pi0_base"),
         ("reach_panda", "reach_panda"),
@@ -95,8 +95,8 @@ def test_graphs_in_a_folder_of_their_own_count_in_the_model_hash(tmp_path: Path)
         (None, "export"),
     ],
 )
-def test_the_model_id_is_short_and_plain(tmp_path: Path, said: str | None, shown: str) -> None:
-    export = open_export(written(tmp_path / "export", {"model_id": said}))
+def test_the_model_id_is_short_and_plain(tmp_path: Path, message: str | None, shown: str) -> None:
+    export = open_export(written(tmp_path / "export", {"model_id": message}))
     assert export.model_id == shown
     assert export.model_version == f"{shown}@{export.model_hash}"
 

@@ -42,20 +42,20 @@ def checkpoint(path: Path) -> Path:
 def refused(path: Path) -> str:
     with pytest.raises(ExportError) as error:
         open_export(path)
-    said = str(error.value)
+    message = str(error.value)
     assert error.value.slug == NOT_AN_EXPORT
-    assert said.startswith(f"{path}: ")
-    assert said.isprintable()
-    return said
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    return message
 
 
 def test_a_lerobot_checkpoint(tmp_path: Path) -> None:
-    said = refused(checkpoint(tmp_path / "pretrained_model"))
+    message = refused(checkpoint(tmp_path / "pretrained_model"))
     assert (
         "is a LeRobot checkpoint (type 'smolvla') and not an ONNX export: make an export of it with `reflex export`"
-        in said
+        in message
     )
-    assert "docs/how-to/export-a-checkpoint.md" in said
+    assert "docs/how-to/export-a-checkpoint.md" in message
 
 
 @pytest.mark.parametrize("named", ["", "checkpoints", "checkpoints/020000", "checkpoints/last"])
@@ -65,19 +65,19 @@ def test_a_training_run_around_it(tmp_path: Path, named: str) -> None:
         checkpoint(run / "checkpoints" / step / "pretrained_model")
         folder(run / "checkpoints" / step / "training_state")
     (run / "checkpoints" / "last").symlink_to("020000")
-    said = refused(run / named)
-    assert "holds a LeRobot checkpoint (type 'smolvla'), in " in said
-    assert "005000" not in said.replace(str(run / named), ""), "the newest"
-    assert "pretrained_model" in said
-    assert "with `reflex export`, which takes this name" in said
+    message = refused(run / named)
+    assert "holds a LeRobot checkpoint (type 'smolvla'), in " in message
+    assert "005000" not in message.replace(str(run / named), ""), "the newest"
+    assert "pretrained_model" in message
+    assert "with `reflex export`, which takes this name" in message
 
 
 def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     peft = {"base_model_name_or_path": "lerobot/pi05_base\n[ERROR] forged"}
-    said = refused(folder(tmp_path / "lora", "adapter_model.safetensors", adapter_config=peft))
+    message = refused(folder(tmp_path / "lora", "adapter_model.safetensors", adapter_config=peft))
     assert (
         "is an adapter (PEFT, LoRA) of 'lerobot/pi05_base\\n[ERROR] forged', to be merged into its base"
-        in said
+        in message
     )
 
 
@@ -135,10 +135,10 @@ def test_an_archive_is_known_by_its_bytes_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lerobot/smolvla_base", "nvidia/GR00T-N1.5-3B", "lerobot/pi0@v2.0"])
 def test_a_name_on_a_hub(name: str) -> None:
-    said = refused(Path(name))
+    message = refused(Path(name))
     assert (
         "no such export directory; if it is the name of a model on the Hugging Face hub: nothing is fetched"
-        in said
+        in message
     )
 
 

@@ -84,12 +84,12 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_every_family_has_the_prompt_of_its_training(tmp_path: Path, name: str) -> None:
-    config, told, text = FAMILIES[name]
+    config, instruction, text = FAMILIES[name]
     family = str(config["model_type"]).replace(".", "")
     path = echo(tmp_path, family, felt=0 if family == "pi05" else 32)
     file = path / "reflex_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
-    assert prompt(policy_of(path), told) == text
+    assert prompt(policy_of(path), instruction) == text
 
 
 def test_a_pi05_whose_graph_takes_the_state_leaves_it_out_of_the_prompt(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_mean_and_deviation_that_contradict_the_statistics_are_refused(tmp_path:
 def test_a_prompt_with_a_state_that_nobody_normalises_is_told(tmp_path: Path) -> None:
     path = echo(tmp_path, "pi05", felt=0, image=False, images=[], normalization=None)
     assert any("its prompt holds the state, and nothing says how" in note for note in policy_of(path).notes)
-    said = echo(tmp_path, "pi05", felt=0, image=False, images=[])
-    assert policy_of(said).notes == ()
+    message = echo(tmp_path, "pi05", felt=0, image=False, images=[])
+    assert policy_of(message).notes == ()
 
 
 @pytest.mark.parametrize("written", [{}, {"constants": {"domain_id": 3}}, {"constants": {"domain_id": [3]}}])

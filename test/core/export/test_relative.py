@@ -217,7 +217,7 @@ def reach(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 DT_NS, DELAY = 50_000_000, 4
 
 
-def asked(policy: Policy, number: int, rows: float, shift: float) -> Request:
+def make_request(policy: Policy, number: int, rows: float, shift: float) -> Request:
     plain = policy.canary()
     assert plain.state is not None
     state = (plain.state + np.float32(shift)).astype(np.float32)
@@ -226,31 +226,31 @@ def asked(policy: Policy, number: int, rows: float, shift: float) -> Request:
 
 
 def answered(policy: Policy, rtc: Rtc, request: Request) -> Served:
-    served = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)(request, _nobody)
+    served = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)(request, _unreachable)
     rtc.delivered(request, served)
     rtc.consumed("episode", DELAY)
     return served
 
 
-def _nobody(request: Request) -> Served:
+def _unreachable(request: Request) -> Served:
     raise AssertionError(request.request_id)
 
 
 def test_the_old_chunk_guides_to_the_same_positions_although_the_robot_has_moved(reach: Policy) -> None:
     assert reach.binding.relative is not None
     rtc, shift = Rtc(reach.contract, reach.binding), 0.4
-    old = answered(reach, rtc, asked(reach, 1, 0, 0.0))
-    new = answered(reach, rtc, asked(reach, 2, 10, shift))
+    old = answered(reach, rtc, make_request(reach, 1, 0, 0.0))
+    new = answered(reach, rtc, make_request(reach, 2, 10, shift))
     assert new.rtc.mode
     tail = old.chunk.actions[10:]
     assert np.abs(new.chunk.actions[:DELAY] - tail[:DELAY]).max() < 0.05
-    alone = reach.predict(asked(reach, 2, 10, shift).observation, 2).actions
+    alone = reach.predict(make_request(reach, 2, 10, shift).observation, 2).actions
     assert np.abs(alone[:DELAY] - tail[:DELAY]).max() > 0.2  # the robot stands elsewhere
 
 
 def test_what_guided_a_relative_answer_is_found_again_from_physical_chunks(reach: Policy) -> None:
     rtc, guides = Rtc(reach.contract, reach.binding), RecordedGuidance(reach)
-    first, second = asked(reach, 1, 0, 0.0), asked(reach, 2, 10, 0.4)
+    first, second = make_request(reach, 1, 0, 0.0), make_request(reach, 2, 10, 0.4)
     old = answered(reach, rtc, first)
     carried = rtc.guidance_for(second)
     assert carried.guidance is not None

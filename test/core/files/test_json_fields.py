@@ -128,7 +128,7 @@ def test_every_file_that_people_write_is_read_so(tmp_path: Path, kind: str, name
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("red cup", "red cup"),
         ("Würfel 立方体", "Würfel 立方体"),
@@ -141,8 +141,8 @@ def test_every_file_that_people_write_is_read_so(tmp_path: Path, kind: str, name
         ("\n" * 10**6, "\\n" * 38 + "\\..."),
     ],
 )
-def test_text_of_others_is_shown_on_one_line_and_cut(text: str, said: str) -> None:
-    assert escaped(text) == said
+def test_text_of_others_is_shown_on_one_line_and_cut(text: str, message: str) -> None:
+    assert escaped(text) == message
 
 
 def test_values_of_others_are_bounded_before_they_are_written() -> None:

@@ -66,8 +66,8 @@ def test_where_it_may_pass_the_formula_is_not_clipped_and_a_warning_names_it(
     with caplog.at_level(logging.WARNING):
         found = [seen(policy, AT + np.array([0, 0, 0, 0, 0, 0, 1e-3], np.float32))[6] for _ in range(5)]
     assert found[0] == pytest.approx(2e-3 / 1e-8, rel=1e-3)
-    said = [record.getMessage() for record in caplog.records if "number 6" in record.getMessage()]
-    assert len(said) == 1
+    logged = [record.getMessage() for record in caplog.records if "number 6" in record.getMessage()]
+    assert len(logged) == 1
 
 
 def test_it_is_told_at_start(tmp_path: Path) -> None:

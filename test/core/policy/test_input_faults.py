@@ -34,18 +34,18 @@ def arm(export_dir: ExportDir) -> Arm:
 
 
 def with_frame(arm: Arm, frame: Frame) -> Request:
-    asked = arm.request()
-    frames = dict.fromkeys(asked.observation.frames, frame)
-    return replace(asked, observation=replace(asked.observation, frames=frames))
+    request = arm.request()
+    frames = dict.fromkeys(request.observation.frames, frame)
+    return replace(request, observation=replace(request.observation, frames=frames))
 
 
-def not_counted(arm: Arm, asked: Request) -> ObservationError:
+def not_counted(arm: Arm, request: Request) -> ObservationError:
     """Ask more often than a breaker allows; returns what is said."""
     breaker = Breaker(CALLS, 60.0, "prod")
     act = arm.middleware_chain(breaker=breaker)
     for _ in range(CALLS + 1):
         with pytest.raises(ObservationError) as caught:
-            act(asked)
+            act(request)
     assert (breaker.state, breaker.consecutive_failures) == (CLOSED, 0)
     assert act(arm.request()).chunk.source == "policy"
     return caught.value
@@ -76,8 +76,8 @@ def png_that_lies() -> bytes:
     ids=["png lies", "empty", "cut jpeg", "short", "no size", "no data", "odd", "opencv", "memory", "no pixels", "flat"],
 )  # fmt: skip
 def test_a_bad_picture_never_counts_against_the_model(arm: Arm, frame: Frame) -> None:
-    said = not_counted(arm, with_frame(arm, frame))
-    assert "\n" not in str(said)
+    error = not_counted(arm, with_frame(arm, frame))
+    assert "\n" not in str(error)
 
 
 def test_a_text_on_which_the_tokenizer_panics_never_counts_against_the_model(
@@ -92,11 +92,11 @@ def test_a_text_on_which_the_tokenizer_panics_never_counts_against_the_model(
     }  # fmt: skip
     file.write_text(json.dumps(document))
     arm = Arm(path)
-    asked = arm.request()
-    evil = replace(asked, observation=replace(asked.observation, instruction="a" * 40 + "!"))
-    said = not_counted(arm, evil)
-    assert said.slug == "bad-instruction"
-    assert "tokenizer" in str(said)
+    request = arm.request()
+    evil = replace(request, observation=replace(request.observation, instruction="a" * 40 + "!"))
+    error = not_counted(arm, evil)
+    assert error.slug == "bad-instruction"
+    assert "tokenizer" in str(error)
 
 
 def test_a_token_that_the_network_does_not_know_never_counts_against_the_model(
@@ -108,8 +108,8 @@ def test_a_token_that_the_network_does_not_know_never_counts_against_the_model(
     document["model"]["vocab"]["zebra"] = 1_000_000
     file.write_text(json.dumps(document))
     arm = Arm(path)
-    asked = arm.request()
-    odd = replace(asked, observation=replace(asked.observation, instruction="zebra"))
+    request = arm.request()
+    odd = replace(request, observation=replace(request.observation, instruction="zebra"))
     assert "does not know" in str(not_counted(arm, odd))
 
 
@@ -124,9 +124,9 @@ def test_a_picture_of_a_size_that_the_network_does_not_take_never_counts_against
         camera: Frame(np.zeros((100, 60, 3), np.uint8), "rgb8", 100, 60)
         for camera in arm.request().observation.frames
     }
-    asked = arm.request()
-    said = not_counted(arm, replace(asked, observation=replace(asked.observation, frames=frames)))
-    assert "no image of 60x100" in str(said)
+    request = arm.request()
+    error = not_counted(arm, replace(request, observation=replace(request.observation, frames=frames)))
+    assert "no image of 60x100" in str(error)
 
 
 def test_a_network_that_fails_on_a_plausible_input_counts(export_dir: ExportDir) -> None:

@@ -240,8 +240,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_inputs_that_cannot_be_fed_are_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
-    written, said = REFUSED[what]
-    with pytest.raises(ExportError, match=said):
+    written, message = REFUSED[what]
+    with pytest.raises(ExportError, match=message):
         contract(seeing(tmp_path, **written))
 
 

@@ -123,8 +123,8 @@ def test_a_camera_that_may_be_missing_is_masked() -> None:
 def test_a_policy_that_sees_nothing_at_all_is_not_asked() -> None:
     """LeRobot raises as well: with every picture masked it would act blindly."""
     both = tuple(slot(camera=name, mask=f"mask_{name}", required=False) for name in ("front", "wrist"))
-    said = r"no image from any of cameras 'front', 'wrist' \(got side\); the policy needs one"
-    with pytest.raises(ObservationError, match=said) as caught:
+    message = r"no image from any of cameras 'front', 'wrist' \(got side\); the policy needs one"
+    with pytest.raises(ObservationError, match=message) as caught:
         image_arrays(both, {"side": frame(square(8, 8))}, {})
     assert caught.value.slug == "missing-image"
     with pytest.raises(ObservationError, match="no image from any of cameras 'wrist'"):

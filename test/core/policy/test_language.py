@@ -23,7 +23,7 @@ def refusal(key: str, expected: str, got: object) -> ExportError:
     return ExportError(f"'{key}' must be {expected}, got {got!r}")
 
 
-def said(block: dict[str, Any]) -> JsonFields:
+def fields_of(block: dict[str, Any]) -> JsonFields:
     return JsonFields(block, refusal, "language")
 
 
@@ -31,7 +31,7 @@ def language(
     path: Path, *, length: int = 8, template: str = "{instruction}", clean: bool = False, **more: Any
 ) -> Language:
     words(path / "words.json")
-    prompt = read_prompt(said({"template": template, "clean": clean}))
+    prompt = read_prompt(fields_of({"template": template, "clean": clean}))
     return Language(
         LanguageSlot("spoken", "heard", length, "words.json", prompt, **more), path / "words.json"
     )
@@ -119,23 +119,23 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("instruction", "text"),
     [("pick", "pick\n"), ("pick\n", "pick\n"), ("pick\n\n", "pick\n\n"), ("", "\n"), (" a_b ", " a_b \n")],
 )
 @pytest.mark.parametrize("block", [{"newline": True}, {"template": "{instruction}\n"}])
-def test_a_line_break_at_the_end_is_never_doubled(told: str, text: str, block: dict[str, Any]) -> None:
-    assert read_prompt(said(block)).text(told) == text
+def test_a_line_break_at_the_end_is_never_doubled(instruction: str, text: str, block: dict[str, Any]) -> None:
+    assert read_prompt(fields_of(block)).text(instruction) == text
 
 
 @pytest.mark.parametrize("template", ["{instruction};\nAction: ", "{instruction} now\n", "{instruction}\n\n"])
 def test_other_line_breaks_stand_as_they_are_written(template: str) -> None:
-    assert read_prompt(said({"template": template})).text("pick") == template.format(instruction="pick")
+    assert read_prompt(fields_of({"template": template})).text("pick") == template.format(instruction="pick")
 
 
 def test_stripping_and_replacing_are_said_each_by_itself() -> None:
-    assert read_prompt(said({"strip": True})) == Prompt(strip=True)
-    assert read_prompt(said({"replace": {"_": "-"}})).text(" a_b\n") == " a-b\n"
-    assert read_prompt(said({"clean": True})).text(" a_b\nc ") == "a b c"
+    assert read_prompt(fields_of({"strip": True})) == Prompt(strip=True)
+    assert read_prompt(fields_of({"replace": {"_": "-"}})).text(" a_b\n") == " a-b\n"
+    assert read_prompt(fields_of({"clean": True})).text(" a_b\nc ") == "a b c"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_stripping_and_replacing_are_said_each_by_itself() -> None:
 )
 def test_a_prompt_that_cannot_be_is_refused(block: dict[str, Any], says: str) -> None:
     with pytest.raises(ExportError) as caught:
-        read_prompt(said(block))
+        read_prompt(fields_of(block))
     assert says in str(caught.value)
 
 
@@ -167,13 +167,13 @@ def test_a_prompt_that_cannot_be_is_refused(block: dict[str, Any], says: str) ->
 )
 def test_a_window_that_cannot_be_is_refused(block: dict[str, Any], says: str) -> None:
     with pytest.raises(ExportError) as caught:
-        read_window(said(block), 8)
+        read_window(fields_of(block), 8)
     assert says in str(caught.value)
 
 
 def test_the_window_is_no_wider_than_the_graph() -> None:
-    assert read_window(said({"max_length": 48}), 8)["window"] == 8
-    assert read_window(said({"max_length": 4}), 8)["window"] == 4
+    assert read_window(fields_of({"max_length": 48}), 8)["window"] == 8
+    assert read_window(fields_of({"max_length": 4}), 8)["window"] == 4
 
 
 def test_padding_stands_where_the_policy_has_it(tmp_path: Path) -> None:

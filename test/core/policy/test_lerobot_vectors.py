@@ -73,7 +73,7 @@ def quantiles(variant: str) -> tuple[Floats, Floats]:
     return table["observation.state.q01"], table["observation.state.q99"]
 
 
-def asked(policy: Policy, variant: str, number: int, case: Case) -> Floats:
+def actions_of(policy: Policy, variant: str, number: int, case: Case) -> Floats:
     called = {"top": "front"} if variant == "smolvla/pictures" else {}  # by its rename_map
     frames = {
         called.get(camera, camera): Frame(picture, "rgb8", *picture.shape[:2])
@@ -86,7 +86,7 @@ def asked(policy: Policy, variant: str, number: int, case: Case) -> Floats:
 def difference(policy: Policy, variant: str, number: int) -> float:
     """The largest difference from LeRobot's own answer to one case."""
     wanted = np.load(LEROBOT / variant / "answers.npz")[f"case_{number}"]
-    return float(np.abs(asked(policy, variant, number, CASES[number]) - wanted).max())
+    return float(np.abs(actions_of(policy, variant, number, CASES[number]) - wanted).max())
 
 
 def test_all_three_families_are_compared() -> None:

@@ -50,8 +50,8 @@ def test_a_field_of_an_answer_touches_its_block_and_what_fills_it(tmp_path: Path
     )
     scratch.change(predict, "found.elapsed_rows)", "found.elapsed_rows, guidance.max_weight)")
     (tmp_path / "traces").mkdir()
-    *said, delay = json.loads(scratch.run(PROGRAM, tmp_path / "traces"))
+    *records, delay = json.loads(scratch.run(PROGRAM, tmp_path / "traces"))
     assert delay >= 1, "the second chunk is guided by the first"
-    assert len(said) == 3
-    assert min(said) == max(said) > 0
+    assert len(records) == 3
+    assert min(records) == max(records) > 0
     assert scratch.touched == [values, predict]

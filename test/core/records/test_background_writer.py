@@ -19,7 +19,7 @@ class Disk:
     def __init__(self, retry_s: float) -> None:
         self.room = 0
         self.attempts = 0
-        self.said: list[str] = []
+        self.logged: list[str] = []
         self.writer: BackgroundWriter[str] = BackgroundWriter(
             "disk", self.write, slug="disk-full", failed=self.failed, recovered=self.recovered, retry_s=retry_s,
             flush_interval_s=3600.0,
@@ -41,10 +41,10 @@ class Disk:
                 raise OSError(28, "No space left on device")
 
     def failed(self, error: Exception) -> None:
-        self.said.append(f"failed after {self.writer.problem or 'all was well'}")
+        self.logged.append(f"failed after {self.writer.problem or 'all was well'}")
 
     def recovered(self) -> None:
-        self.said.append(f"over: {self.writer.problem}")
+        self.logged.append(f"over: {self.writer.problem}")
 
     def put(self, *words: str) -> None:
         for word in words:
@@ -64,14 +64,14 @@ def test_every_record_is_written_or_counted_as_lost(disk: Disk) -> None:
     disk.put("ab", "c?d?e", "f")
     assert (disk.writer.written, disk.writer.dropped) == (4, 4)
     assert disk.writer.problem == "disk-full: No space left on device"
-    assert disk.said == ["failed after all was well", "failed after disk-full: No space left on device"]
+    assert disk.logged == ["failed after all was well", "failed after disk-full: No space left on device"]
 
 
 def test_what_comes_soon_after_a_failure_is_lost_without_an_attempt() -> None:
     disk = Disk(retry_s=3600.0)
     disk.put("ab", "cde")
     assert (disk.attempts, disk.writer.written, disk.writer.dropped) == (1, 0, 5)
-    assert len(disk.said) == 1
+    assert len(disk.logged) == 1
 
 
 def test_the_first_attempt_that_succeeds_ends_the_problem(disk: Disk) -> None:
@@ -79,7 +79,7 @@ def test_the_first_attempt_that_succeeds_ends_the_problem(disk: Disk) -> None:
     assert disk.writer.problem == "disk-full: the file could not be closed"
     disk.room = 9
     disk.put("ab", "c")
-    assert disk.said == ["failed after all was well", "over: disk-full: the file could not be closed"]
+    assert disk.logged == ["failed after all was well", "over: disk-full: the file could not be closed"]
     assert (disk.writer.problem, disk.writer.written, disk.writer.dropped) == ("", 3, 0)
 
 
@@ -97,5 +97,5 @@ def test_an_error_of_another_kind_is_no_failure_to_write(
 
     disk.append = broken  # type: ignore[method-assign]
     disk.put("ab")
-    assert (disk.writer.problem, disk.said) == ("", [])
+    assert (disk.writer.problem, disk.logged) == ("", [])
     assert "batch queue disk: 1 items lost" in caplog.text

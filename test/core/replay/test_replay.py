@@ -66,9 +66,11 @@ def test_the_embedded_policy_with_adaptive_steps_and_raw_cameras_gives_the_same_
     assert steps == taken
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["max_steps recorded", "only the steps that were used"])
+@pytest.mark.parametrize(
+    "max_steps_recorded", [True, False], ids=["max_steps recorded", "only the steps that were used"]
+)
 def test_fewer_steps_of_a_degraded_service_are_taken_again(
-    told: bool, make_engine: MakeEngine, export_dir: ExportDir, tmp_path: Path, capsys: Output
+    max_steps_recorded: bool, make_engine: MakeEngine, export_dir: ExportDir, tmp_path: Path, capsys: Output
 ) -> None:
     engine = make_engine(
         "decomposed_per_step", record=str(tmp_path), record_images="full", record_no_gzip=True
@@ -77,7 +79,7 @@ def test_fewer_steps_of_a_degraded_service_are_taken_again(
     assert engine.act(replace(request, max_steps=3)).inference.denoise_steps == 3
     engine.unload()
     (trace,) = tmp_path.glob("*.jsonl")
-    if not told:
+    if not max_steps_recorded:
         trace = edited(trace, lambda document: document.pop("max_steps"))
     done = command(capsys, trace, "--model", export_dir("decomposed_per_step"), "--fail-on", "actions")
     assert done.status == 0
@@ -90,15 +92,15 @@ def test_lines_and_summary_read_as_promised(
     trace = record(make_engine, tmp_path, "decomposed")
     done = command(capsys, trace, "--model", export_dir("decomposed"), "--diff", "all", "--n", "2")
     assert done.status == 0
-    said = done.out.splitlines()
-    assert said[0] == f"Replay: {trace}"
+    output = done.out.splitlines()
+    assert output[0] == f"Replay: {trace}"
     header = json.loads(trace.read_text().splitlines()[0])
     for number, key in enumerate(
         ("reflex_version", "model_hash", "config_hash", "model_type", "export_kind", "embodiment"), start=1
     ):
-        assert said[number] == f"  {key}: {header[key]}"
-    assert f"Loading target model: {export_dir('decomposed')}" in said
-    assert "Replaying requests (--n=2, --diff=all):" in said
+        assert output[number] == f"  {key}: {header[key]}"
+    assert f"Loading target model: {export_dir('decomposed')}" in output
+    assert "Replaying requests (--n=2, --diff=all):" in output
     assert len(done.lines) == 2
     number = r"[+-]?\d+\.\d"
     pattern = (
@@ -106,7 +108,7 @@ def test_lines_and_summary_read_as_promised(
         rf"  latency: \d+→\d+ms \({number}%\) \[(PASS|FAIL)\]  cache: n/a→n/a \[PASS\]"
     )
     assert re.fullmatch(pattern, done.lines[0])
-    summary = said[said.index("Summary:") :]
+    summary = output[output.index("Summary:") :]
     assert summary[1:3] == ["  replayed: 2", "  diffed: 2"]
     assert "  actions: 2/2 pass (cos≥0.999, max_abs<1e-3)" in summary
     assert any(line.endswith("/2 pass (within ±5% of recorded total_ms)") for line in summary)
@@ -306,9 +308,9 @@ def test_two_slots_are_replayed_on_two_exports_with_counts_of_their_own(
     done = command(capsys, trace, "--model", model, "--fail-on", "actions")
     assert done.status == 3
     assert "WARN: slot b was recorded with another model" in done.out
-    said = done.out[done.out.index("  slot a: 3 replayed") :].splitlines()
-    assert "3/3 pass" in said[1]
-    assert any("0/3 pass" in line for line in said)
+    output = done.out[done.out.index("  slot a: 3 replayed") :].splitlines()
+    assert "3/3 pass" in output[1]
+    assert any("0/3 pass" in line for line in output)
 
 
 def test_a_seed_of_the_caller_takes_the_place_of_the_recorded_one(

@@ -154,13 +154,13 @@ def test_the_interval_holds_the_median_in_95_of_100_samples(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "message"),
     [(5.1, 9.0, "slower"), (-9.0, -5.1, "faster"), (-5.0, 5.0, "same"), (2.0, 8.0, "unclear"), (None, None, "unclear")],
 )  # fmt: skip
 def test_an_interval_decides_only_where_it_lies_on_one_side(
-    low: float | None, high: float | None, said: str
+    low: float | None, high: float | None, message: str
 ) -> None:
-    assert verdict(Median(0.0, low, high), 5.0) == said
+    assert verdict(Median(0.0, low, high), 5.0) == message
 
 
 def test_a_sample_of_a_long_trace_stays_small_and_fair() -> None:

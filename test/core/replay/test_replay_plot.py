@@ -169,8 +169,8 @@ def test_another_shape_and_numbers_that_are_none_are_drawn_too(tmp_path: Path) -
     kept.add(one(1), wild)
     kept.add(one(2, names=[], actions=[[1.0]]), replace(wild, actions=np.ones((1, 1), np.float32), names=()))
     kept.add(one(3, actions=[], names=[]), replace(wild, actions=np.zeros((0, 0), np.float32), names=()))
-    said = draw(kept, tmp_path, USUAL, {})
-    assert "3 of 4 records" in said  # the one that is the same has no picture
+    output = draw(kept, tmp_path, USUAL, {})
+    assert "3 of 4 records" in output  # the one that is the same has no picture
     titles = [texts(record_figure(drawn, {})) for drawn in kept.chosen()]
     assert titles[0][0] == "panda_joint1"  # as far as it goes
     assert titles[0][6] == "panda_joint7  FAILS: not comparable"  # it is not among the five
@@ -225,9 +225,9 @@ def test_latencies_are_a_sample_and_a_hiccup_hides_nothing() -> None:
     figure = latency_figure(kept.latencies.values, USUAL)
     both, change = figure.axes
     assert both.get_xlim()[1] < 200.0
-    said = [text.get_text() for axes in (both, change) for text in axes.get_legend().get_texts()]
-    assert said[0] == "recorded, median 100 ms"
-    assert any(words.startswith("median +4") for words in said)
+    legend = [text.get_text() for axes in (both, change) for text in axes.get_legend().get_texts()]
+    assert legend[0] == "recorded, median 100 ms"
+    assert any(words.startswith("median +4") for words in legend)
 
 
 def test_grippers_have_units_of_their_own() -> None:

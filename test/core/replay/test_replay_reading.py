@@ -78,7 +78,7 @@ def test_a_trace_of_another_writer_is_replayed_with_a_fixed_seed_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         pytest.param(b"", "is empty", id="empty"),
         pytest.param(b"\x1f\x8bnot gzip at all", "damaged", id="not a gzip"),
@@ -95,14 +95,14 @@ def test_a_trace_of_another_writer_is_replayed_with_a_fixed_seed_and_says_so(
 )  # fmt: skip
 @pytest.mark.parametrize("run", [True, False], ids=["replayed", "inspected"])
 def test_what_is_damaged_is_a_sentence_and_status_1(
-    data: bytes, said: str, run: bool, blind: Path, tmp_path: Path, capsys: Output
+    data: bytes, message: str, run: bool, blind: Path, tmp_path: Path, capsys: Output
 ) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_bytes(data)
     how = ("--model", blind, "--output", tmp_path / "report.json") if run else ("--no-replay",)
     done = command(capsys, trace, *how)
     assert done.status == 1
-    assert said in done.out + done.err
+    assert message in done.out + done.err
     assert str(trace) in done.out + done.err
 
 
@@ -151,7 +151,7 @@ def test_nothing_compared_is_no_success(data: bytes, blind: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         ([], 1, "--model names the export to run"),
         (["--model", "nowhere"], 2, "nowhere: no such export directory"),
@@ -167,12 +167,12 @@ def test_nothing_compared_is_no_success(data: bytes, blind: Path, tmp_path: Path
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(
-    arguments: list[str], status: int, said: str, capsys: Output
+    arguments: list[str], status: int, message: str, capsys: Output
 ) -> None:
     (trace,) = FOREIGN.glob("*-bca0808c*.gz")
     done = command(capsys, trace, *arguments)
     assert done.status == status
-    assert said in done.err
+    assert message in done.err
 
 
 def test_help_is_status_0_and_no_trace_status_1(capsys: Output) -> None:
@@ -198,15 +198,15 @@ def test_bags_go_to_whoever_opens_bags(name: str, tmp_path: Path) -> None:
         path.write_bytes(b"")
     trace = tmp_path / "trace.jsonl"
     trace.write_bytes(HEADER)
-    asked: list[Path] = []
+    paths: list[Path] = []
 
     def opened(bag: Path) -> Source:
-        asked.append(bag)
+        paths.append(bag)
         return TraceReader(trace)
 
     with open_source(path, opened) as source:
         assert list(source) == []
-    assert asked == [path]
+    assert paths == [path]
     with pytest.raises(TraceError, match="is a bag"):
         open_source(path)
 
@@ -289,12 +289,12 @@ def test_a_reader_that_goes_away_is_no_traceback(blind: Path, tmp_path: Path) ->
     trace = tmp_path / "trace.jsonl"
     trace.write_bytes(HEADER + b"".join(request(seq) for seq in range(3000)))
     arguments = [sys.executable, "-m", "reflex_ros.cli.replay", str(trace), "--model", str(blind)]
-    asked = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert asked.stdout is not None
-    assert asked.stderr is not None
-    asked.stdout.readline()
-    asked.stdout.close()
-    said = asked.stderr.read()
-    asked.stderr.close()
-    assert asked.wait(60) == 1
-    assert b"Traceback" not in said
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    output = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert b"Traceback" not in output

@@ -35,7 +35,7 @@ from reflex_core.wedges.guard import Guard
 OUTSIDE, CLEAN = rows(np.full(7, 50.0, np.float32)), rows(MEASURED)
 
 
-def asked_by(caller: str, episode_id: str | None = None) -> Request:
+def request_by(caller: str, episode_id: str | None = None) -> Request:
     return dataclasses.replace(request(episode_id), caller=caller)
 
 
@@ -93,7 +93,7 @@ def test_no_name_from_outside_is_that_of_the_robot_here_or_looks_like_something_
 @pytest.mark.parametrize("name", ["arm-1", "ros2", "Roboter 7", "x" * 256, "episodes"])
 def test_any_other_printable_name_is_a_robots(name: str) -> None:
     require_robot_id(name, "warehouse-01")
-    assert robot_of(asked_by(name)) == name
+    assert robot_of(request_by(name)) == name
 
 
 def test_an_unnamed_request_is_its_episodes_and_a_stamped_one_the_robots_of_this_process() -> None:
@@ -102,17 +102,17 @@ def test_an_unnamed_request_is_its_episodes_and_a_stamped_one_the_robots_of_this
     stamped = dataclasses.replace(request("pick").observation, stamp_ns=1)
     assert caller_of(dataclasses.replace(request("pick"), observation=stamped)) == ROS
     for caller in (ROS, UNKNOWN, f"{EPISODE}pick", f"{PEER}::1", ""):
-        assert robot_of(asked_by(caller)) == ""
+        assert robot_of(request_by(caller)) == ""
 
 
 def test_a_tripped_caller_holds_and_everybody_else_is_served() -> None:
     guard = guard_that_trips_after(3)
     for _ in range(3):
-        held = guard(asked_by("a"), answering(OUTSIDE))
+        held = guard(request_by("a"), answering(OUTSIDE))
     assert (held.chunk.source, held.hold_reason) == (HOLD, "guard_tripped")
-    assert guard(asked_by("a"), never).hold_reason == "guard_tripped"
+    assert guard(request_by("a"), never).hold_reason == "guard_tripped"
     for other in ("b", ROS, f"{EPISODE}a", f"{PEER}a"):
-        assert guard(asked_by(other), answering(CLEAN)).chunk.source == POLICY
+        assert guard(request_by(other), answering(CLEAN)).chunk.source == POLICY
     assert not guard.status(ROS).tripped
     assert guard.status("a").tripped
     assert guard.status().tripped_callers == ("a",)
@@ -121,8 +121,8 @@ def test_a_tripped_caller_holds_and_everybody_else_is_served() -> None:
 def test_good_chunks_of_others_do_not_keep_a_caller_from_tripping() -> None:
     guard = guard_that_trips_after(10)
     for _ in range(10):
-        guard(asked_by("a"), answering(OUTSIDE))
-        guard(asked_by("b"), answering(CLEAN))
+        guard(request_by("a"), answering(OUTSIDE))
+        guard(request_by("b"), answering(CLEAN))
     assert guard.status("a").tripped
     assert (guard.status("b").tripped, guard.status("b").consecutive_clamps) == (False, 0)
 
@@ -131,20 +131,20 @@ def test_held_chunks_of_one_and_good_ones_of_another_repeated_trip_the_one() -> 
     """Nine chunks of A that are not finite, and so held, then one good chunk of B."""
     guard = guard_that_trips_after(10)
     for _ in range(9):
-        guard(asked_by("a"), answering(spoiled()))
-    guard(asked_by("b"), answering(CLEAN))
-    guard(asked_by("a"), answering(spoiled()))
+        guard(request_by("a"), answering(spoiled()))
+    guard(request_by("b"), answering(CLEAN))
+    guard(request_by("a"), answering(spoiled()))
     assert guard.status("a").tripped
 
 
 def test_a_reset_is_of_one_caller() -> None:
     guard = guard_that_trips_after(1)
     for caller in ("a", "b"):
-        guard(asked_by(caller), answering(OUTSIDE))
+        guard(request_by(caller), answering(OUTSIDE))
     assert guard.reset("a")
     assert guard.status().tripped_callers == ("b",)
-    assert guard(asked_by("a"), answering(CLEAN)).chunk.source == POLICY
-    assert guard(asked_by("b"), never).hold_reason == "guard_tripped"
+    assert guard(request_by("a"), answering(CLEAN)).chunk.source == POLICY
+    assert guard(request_by("b"), never).hold_reason == "guard_tripped"
     with pytest.raises(CallerError, match="no caller 'c' has requested") as caught:
         guard.reset("c")
     assert caught.value.slug == "unknown-caller"
@@ -276,12 +276,12 @@ def test_the_speed_from_the_command_before_is_that_of_the_robot_that_names_itsel
     guard = guard_that_trips_after(0)
     here, there = MIDDLE, (MIDDLE + 0.5).astype(np.float32)
     for caller, place in (("a", here), ("b", there)):
-        asked = dataclasses.replace(request("shared", state=place), caller=caller)
-        guard(asked, answering(rows(place), dt_s=3600.0))
+        incoming = dataclasses.replace(request("shared", state=place), caller=caller)
+        guard(incoming, answering(rows(place), dt_s=3600.0))
     for caller, place in (("a", here), ("b", there)):
         for episode_id in ("shared", "next"):
-            asked = dataclasses.replace(request(episode_id, state=None), caller=caller)
-            held = guard(asked, answering(spoiled(), dt_s=3600.0))
+            incoming = dataclasses.replace(request(episode_id, state=None), caller=caller)
+            held = guard(incoming, answering(spoiled(), dt_s=3600.0))
             np.testing.assert_array_equal(held.chunk.actions, rows(place))
     assert (held.chunk.actions <= HIGH).all()
 
@@ -295,10 +295,10 @@ def test_the_tripped_gauge_names_callers_and_is_bounded() -> None:
         return metrics.registry.get_sample_value("reflex_guard_tripped", labels)
 
     assert shown(ROS) == 0
-    guard(asked_by("arm-1"), answering(OUTSIDE))
+    guard(request_by("arm-1"), answering(OUTSIDE))
     assert (shown("arm-1"), shown(ROS)) == (1, 0)
     for number in range(NAMES_KEPT + 50):
-        guard(asked_by(f"invented-{number}"), answering(OUTSIDE))
+        guard(request_by(f"invented-{number}"), answering(OUTSIDE))
     assert (shown(OTHER), shown("arm-1")) == (1, 1)
     text = metrics.exposition().decode()
     assert text.count("reflex_guard_tripped{") <= NAMES_KEPT + 2

@@ -319,7 +319,7 @@ def test_the_smallest_fraction_is_one_action(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "used", "slug"),
+    ("horizon_s", "used", "slug"),
     [
         (0, 1, "rtc-horizon-too-short"),
         (51, 50, "rtc-horizon-exceeds-chunk"),
@@ -328,9 +328,9 @@ def test_the_smallest_fraction_is_one_action(tmp_path: Path) -> None:
     ],
 )
 def test_a_horizon_that_no_chunk_can_serve_is_corrected_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: float, used: int, slug: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, horizon_s: float, used: int, slug: str
 ) -> None:
-    path = written(tmp_path, put("control", "rtc_execution_horizon", value=said))
+    path = written(tmp_path, put("control", "rtc_execution_horizon", value=horizon_s))
     assert load_embodiment(path).execution_horizon == used
     assert slug in caplog.text
     assert str(path) in caplog.text

@@ -43,7 +43,7 @@ class Arm:
             self.reads(value)
         return self
 
-    def told(self, speed: float, seconds: float = 10.0, begin: float = 0.0) -> Arm:
+    def commanded(self, speed: float, seconds: float = 10.0, begin: float = 0.0) -> Arm:
         """Go from `begin` at `speed` (rad/s) from now on."""
         rows = [begin + speed * DT_S * (row + 1) for row in range(round(seconds / DT_S))]
         first_ns = self.now_ns + round(DT_S * SECOND)
@@ -90,19 +90,23 @@ def test_a_reference_keeps_no_history_that_nobody_needs() -> None:
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.1, 0.2, TRACKING_S + 0.9 * TOLERANCE / FASTEST])
 def test_an_arm_that_lags_by_tenths_of_a_second_at_full_speed_follows(lag_s: float) -> None:
-    arm = Arm().told(FASTEST, 1.0)
+    arm = Arm().commanded(FASTEST, 1.0)
     arm.follows(2.0, lambda seconds: FASTEST * min(max(seconds - lag_s, 0.0), 1.0))
     assert not arm.held
 
 
 def test_an_arm_that_lags_a_little_is_told_to_nobody() -> None:
-    arm = Arm().told(FASTEST, 1.0).follows(2.0, lambda seconds: FASTEST * min(max(seconds - 0.2, 0.0), 1.0))
+    arm = (
+        Arm()
+        .commanded(FASTEST, 1.0)
+        .follows(2.0, lambda seconds: FASTEST * min(max(seconds - 0.2, 0.0), 1.0))
+    )
     assert arm.errors == []
     assert arm.path.warning() == ""
 
 
 def test_a_joint_that_trails_by_more_than_half_the_tolerance_is_named_and_counted_once_and_not_held() -> None:
-    arm = Arm().told(1.0, 0.5).rests(0.2, 2.0)
+    arm = Arm().commanded(1.0, 0.5).rests(0.2, 2.0)
     assert arm.errors == ["a"]
     assert not arm.held
     assert "joint 'a' is 0.30 rad from its command" in arm.path.warning()
@@ -116,7 +120,7 @@ def test_a_joint_that_trails_by_more_than_half_the_tolerance_is_named_and_counte
 def test_a_reading_that_is_frozen_is_held_once_the_command_is_beyond_the_tolerance(
     speed: float, sense: float
 ) -> None:
-    arm = Arm().told(sense * speed)
+    arm = Arm().commanded(sense * speed)
     seconds = 0.0
     while not arm.held:
         arm.reads(0.0)
@@ -131,14 +135,14 @@ def test_a_reading_that_is_frozen_is_held_once_the_command_is_beyond_the_toleran
 
 
 def test_a_steady_lie_is_held_and_a_small_one_is_named() -> None:
-    assert Arm().told(0.0).rests(0.5, 0.3).held
-    small = Arm().told(0.0).rests(0.3, 0.3)
+    assert Arm().commanded(0.0).rests(0.5, 0.3).held
+    small = Arm().commanded(0.0).rests(0.3, 0.3)
     assert not small.held
     assert small.path.warning()
 
 
 def test_it_is_followed_again_when_the_reading_has_been_near_the_command_for_a_while() -> None:
-    arm = Arm().told(1.0, 1.0).rests(0.0, 1.5)
+    arm = Arm().commanded(1.0, 1.0).rests(0.0, 1.5)
     assert arm.held
     assert arm.rests(0.75, 2.0).held, "within the tolerance is not near: it would come and go"
     assert arm.rests(0.95, RECOVERY_S - 0.05).held
@@ -148,7 +152,7 @@ def test_it_is_followed_again_when_the_reading_has_been_near_the_command_for_a_w
 
 
 def test_a_slow_sensor_does_not_end_the_wait_with_its_first_message() -> None:
-    arm = Arm().told(1.0, 1.0).rests(0.0, 1.5)
+    arm = Arm().commanded(1.0, 1.0).rests(0.0, 1.5)
     assert arm.reads(1.0, 1.0).held
     assert arm.reads(1.0, 1.0).held
     assert not arm.reads(1.0, 1.0).held
@@ -156,38 +160,38 @@ def test_a_slow_sensor_does_not_end_the_wait_with_its_first_message() -> None:
 
 def test_nobody_is_judged_while_nothing_is_commanded() -> None:
     assert not Arm().rests(2.0, 1.0).held
-    arm = Arm().told(1.0)
+    arm = Arm().commanded(1.0)
     arm.path.released()
     assert not arm.rests(2.0, 1.0).held
-    assert not arm.told(0.0, begin=2.0).rests(2.0, 1.0).held, "what was told before counts for nothing"
+    assert not arm.commanded(0.0, begin=2.0).rests(2.0, 1.0).held, "what was told before counts for nothing"
 
 
 def test_a_joint_that_did_not_follow_is_not_believed_because_of_a_stop() -> None:
-    arm = Arm().told(1.0, 1.0).rests(0.0, 1.5)
+    arm = Arm().commanded(1.0, 1.0).rests(0.0, 1.5)
     arm.path.released()
     assert arm.rests(0.0, 1.0).held
-    assert arm.told(0.0, begin=1.0).rests(0.0, 1.0).held
+    assert arm.commanded(0.0, begin=1.0).rests(0.0, 1.0).held
     arm.path.released()
     assert not arm.rests(1.0, 0.5).held
 
 
 def test_a_person_says_that_the_joint_is_there() -> None:
-    arm = Arm().told(1.0, 1.0).rests(0.0, 1.5)
+    arm = Arm().commanded(1.0, 1.0).rests(0.0, 1.5)
     arm.path.anchor()
     assert not arm.held
     assert not arm.rests(0.0, 1.0).held, "what it was told before counts for nothing"
-    assert not arm.told(0.0).rests(0.0, 1.0).held
-    assert arm.told(1.0).rests(0.0, 1.0).held, "and it is judged again"
+    assert not arm.commanded(0.0).rests(0.0, 1.0).held
+    assert arm.commanded(1.0).rests(0.0, 1.0).held, "and it is judged again"
 
 
 def test_a_reset_forgets_everything() -> None:
-    arm = Arm().told(1.0).rests(0.0, 1.5)
+    arm = Arm().commanded(1.0).rests(0.0, 1.5)
     arm.path.reset()
     assert not arm.rests(0.0, 1.0).held
 
 
 def test_a_joint_that_nobody_measures_is_not_judged() -> None:
-    arm = Arm().told(1.0)
+    arm = Arm().commanded(1.0)
     for _ in range(200):
         arm.now_ns += SECOND // 100
         arm.path.put(["b"], [0.0], arm.now_ns)
@@ -202,7 +206,7 @@ def test_a_joint_that_is_measured_first_after_its_command_counts_from_there() ->
 
 
 def test_a_thousand_readings_a_second_cost_a_hundred_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    arm, checks = Arm().told(0.0), list[object]()
+    arm, checks = Arm().commanded(0.0), list[object]()
     monkeypatch.setattr(PathTolerance, "_check", lambda *known: checks.append(known))
     for _ in range(1000):
         arm.reads(0.0, 0.001)
@@ -210,7 +214,7 @@ def test_a_thousand_readings_a_second_cost_a_hundred_checks(monkeypatch: pytest.
 
 
 def test_with_0_nobody_is_judged() -> None:
-    arm = Arm(tolerance=0.0).told(FASTEST).rests(0.0, 3.0)
+    arm = Arm(tolerance=0.0).commanded(FASTEST).rests(0.0, 3.0)
     assert not arm.held
     assert arm.path.warning() == ""
     assert arm.errors == []
@@ -243,8 +247,8 @@ def test_without_an_embodiment_nobody_is_judged() -> None:
 
 
 def test_a_clock_that_a_simulator_sets_back_leaves_it_working() -> None:
-    arm = Arm().told(0.0).rests(0.0, 0.5)
+    arm = Arm().commanded(0.0).rests(0.0, 0.5)
     arm.now_ns = 10**9
     arm.path.reset()
-    assert arm.told(1.0).rests(0.0, 1.0).held
+    assert arm.commanded(1.0).rests(0.0, 1.0).held
     assert np.isfinite(arm.path.fault().reading)  # type: ignore[union-attr]

@@ -35,10 +35,10 @@ def test_a_joint_may_be_measured_a_tenth_of_its_range_outside_it(joint: int, sid
     edge = FRANKA.action_max[joint] if side > 0 else FRANKA.action_min[joint]
     margin = max(0.2, 0.1 * WIDTH[joint])
     assert ARM.problem(reading(joint, edge + side * (margin - 1e-6))) == ""
-    said = ARM.problem(reading(joint, edge + side * (margin + 1e-6)))
-    assert said.startswith(f"joint 'panda_joint{joint + 1}' reads ")
-    assert f"its range is {FRANKA.action_min[joint]:g} to {FRANKA.action_max[joint]:g} rad" in said
-    assert "plausibility_margin_rad" in said
+    message = ARM.problem(reading(joint, edge + side * (margin + 1e-6)))
+    assert message.startswith(f"joint 'panda_joint{joint + 1}' reads ")
+    assert f"its range is {FRANKA.action_min[joint]:g} to {FRANKA.action_max[joint]:g} rad" in message
+    assert "plausibility_margin_rad" in message
 
 
 def test_a_narrow_joint_has_the_margin_of_the_setting() -> None:

@@ -124,10 +124,10 @@ def test_every_other_file_is_refused_in_one_sentence(file: Path, content: str | 
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(SettingError) as refused:
         read_parameters(file, "/reflex")
-    said = str(refused.value)
-    assert says in said
-    assert said.startswith(str(file))
-    assert "\n" not in said
+    message = str(refused.value)
+    assert says in message
+    assert message.startswith(str(file))
+    assert "\n" not in message
 
 
 def test_a_file_that_cannot_be_opened_is_refused_in_one_sentence(tmp_path: Path) -> None:

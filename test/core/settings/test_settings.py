@@ -166,8 +166,8 @@ def test_a_name_like_none_is_refused_without_a_guess() -> None:
 def test_several_unknown_names_are_one_sentence() -> None:
     with pytest.raises(SettingError) as refused:
         settings_from({"prot": 8000, "max_age": 3.0})
-    said = "no such settings: 'max_age' (did you mean max_age_ms?), 'prot' (did you mean port?)"
-    assert str(refused.value) == said
+    message = "no such settings: 'max_age' (did you mean max_age_ms?), 'prot' (did you mean port?)"
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from recordings import asked, served
+from recordings import make_request, served
 from repository import ROOT
 
 from reflex_core.slots import routing
@@ -183,7 +183,7 @@ def test_any_key_fits_a_header(key: str, text: str) -> None:
 
 
 def test_a_routed_answer_has_headers_and_another_has_none() -> None:
-    plain = served(asked())
+    plain = served(make_request())
     assert routing_headers(plain) == {}
     routed = replace(plain, slot=B, routing=RoutingReport(B, "ep_xyz"))
     expected = {

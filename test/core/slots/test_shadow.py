@@ -32,15 +32,15 @@ class Gate:
 
     def __init__(self) -> None:
         self.entered, self.open = threading.Semaphore(0), threading.Event()
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
-    def __call__(self, asked: Request) -> Served:
-        self.asked.append(asked)
+    def __call__(self, request: Request) -> Served:
+        self.requests.append(request)
         self.entered.release()
-        assert asked.cancellation is not None
-        with asked.cancellation.calling(self.open.set):
+        assert request.cancellation is not None
+        with request.cancellation.calling(self.open.set):
             assert self.open.wait(20)
-        return answer(asked, ramp(0.25))
+        return answer(request, ramp(0.25))
 
 
 def test_the_difference_is_per_joint_and_in_physical_units() -> None:
@@ -79,13 +79,13 @@ def test_the_shadow_sees_the_observation_and_the_seed_of_the_answer() -> None:
     gate, found = Gate(), list[Divergence]()
     gate.open.set()
     shadow = Shadow(gate, "next", [found.append])
-    asked = replace(request(), deadline_ns=5, max_steps=3)
-    shadow(asked, replace(answer(asked), trace_seq=17, seed=99))
+    incoming = replace(request(), deadline_ns=5, max_steps=3)
+    shadow(incoming, replace(answer(incoming), trace_seq=17, seed=99))
     until(lambda: bool(found))
     shadow.close()
-    [seen] = gate.asked
-    assert (seen.observation, seen.seed, seen.max_steps) == (asked.observation, 99, 3)
-    assert (seen.deadline_ns, seen.request_id) == (None, asked.request_id)
+    [seen] = gate.requests
+    assert (seen.observation, seen.seed, seen.max_steps) == (incoming.observation, 99, 3)
+    assert (seen.deadline_ns, seen.request_id) == (None, incoming.request_id)
     [one] = found
     assert (one.seq, one.seed, one.slot, one.shadow_model_id) == (17, 99, "prod", "next")
     np.testing.assert_allclose(one.max_abs, 0.25, atol=1e-6)
@@ -95,9 +95,9 @@ def test_the_shadow_sees_the_observation_and_the_seed_of_the_answer() -> None:
 def test_it_is_compared_with_what_the_policy_said_before_the_guard() -> None:
     found: list[Divergence] = []
     shadow = Shadow(answer, "next", [found.append])
-    asked = request()
-    made = answer(asked)
-    shadow(asked, replace(made, chunk=replace(made.chunk, actions=ramp(3.0))))
+    incoming = request()
+    made = answer(incoming)
+    shadow(incoming, replace(made, chunk=replace(made.chunk, actions=ramp(3.0))))
     until(lambda: bool(found))
     shadow.close()
     assert not found[0].max_abs.any()
@@ -106,16 +106,16 @@ def test_it_is_compared_with_what_the_policy_said_before_the_guard() -> None:
 def test_an_answer_never_waits_and_the_newest_is_next() -> None:
     gate, found, lost = Gate(), list[Divergence](), list[int]()
     shadow = Shadow(gate, "next", [found.append], on_dropped=lambda: lost.append(1))
-    all_asked = [request() for _ in range(5)]
-    shadow(all_asked[0], answer(all_asked[0]))
+    requests = [request() for _ in range(5)]
+    shadow(requests[0], answer(requests[0]))
     assert gate.entered.acquire(timeout=20)
-    for asked in all_asked[1:]:
-        shadow(asked, answer(asked))  # returns although the worker is stuck in the first
+    for later in requests[1:]:
+        shadow(later, answer(later))  # returns although the worker is stuck in the first
     assert (shadow.dropped, len(lost), shadow.compared) == (3, 3, 0)
     gate.open.set()
     until(lambda: len(found) == 2)
     shadow.close()
-    assert [one.request_id for one in found] == [all_asked[0].request_id, all_asked[4].request_id]
+    assert [one.request_id for one in found] == [requests[0].request_id, requests[4].request_id]
 
 
 def test_failures_are_counted_and_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,8 +126,8 @@ def test_failures_are_counted_and_spoken_of_once(caplog: pytest.LogCaptureFixtur
     shadow = Shadow(fails, "next", on_failed=lambda: failed.append(1))
     with caplog.at_level(logging.WARNING):
         for number in range(1, 4):
-            asked = request()
-            shadow(asked, answer(asked))
+            incoming = request()
+            shadow(incoming, answer(incoming))
             until(lambda number=number: len(failed) == number)  # type: ignore[misc]
     shadow.close()
     assert (shadow.failed, shadow.compared) == (3, 0)
@@ -139,30 +139,30 @@ def test_what_was_not_inferred_now_is_not_compared(source: str) -> None:
     gate = Gate()
     gate.open.set()
     shadow = Shadow(gate, "next")
-    asked = request()
-    shadow(asked, answer(asked, source=source))
+    incoming = request()
+    shadow(incoming, answer(incoming, source=source))
     shadow.close()
-    assert gate.asked == []
+    assert gate.requests == []
 
 
 def test_closing_cancels_what_runs_and_takes_nothing_more() -> None:
     gate = Gate()
     shadow = Shadow(gate, "next")
-    asked = request()
-    shadow(asked, answer(asked))
+    incoming = request()
+    shadow(incoming, answer(incoming))
     assert gate.entered.acquire(timeout=20)
     shadow.close(20)
     assert not shadow._thread.is_alive()
-    shadow(asked, answer(asked))
+    shadow(incoming, answer(incoming))
     shadow.close()
-    assert len(gate.asked) == 1
+    assert len(gate.requests) == 1
 
 
 def test_its_actions_go_into_a_record_that_names_the_answer() -> None:
     found: list[Divergence] = []
-    shadow = Shadow(lambda asked: answer(asked, ramp(0.25)), "next", [found.append])
-    asked = request("ep_1")
-    shadow(asked, replace(answer(asked), trace_seq=4))
+    shadow = Shadow(lambda request: answer(request, ramp(0.25)), "next", [found.append])
+    incoming = request("ep_1")
+    shadow(incoming, replace(answer(incoming), trace_seq=4))
     until(lambda: bool(found))
     shadow.close()
     record = json.loads(json_line(shadow_record(found[0], "2026-01-02T03:04:05.678Z")))

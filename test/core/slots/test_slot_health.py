@@ -44,7 +44,7 @@ def test_a_repaired_slot_heals_with_its_canary(pair: Pair) -> None:
     pair.models["a"].error = None
     assert healing.check()
     assert pair.router.verdict == HEALTHY
-    probe = pair.models["a"].asked[-1]
+    probe = pair.models["a"].requests[-1]
     assert (probe.observation, probe.request_id, probe.episode_id) == (CANARY, "canary-a-0", None)
     assert pair.served(EPISODE_OF["a"]).slot == "a"
 
@@ -66,14 +66,14 @@ def test_a_slot_that_is_still_broken_stays_out_for_another_cooldown(pair: Pair) 
 def test_a_healthy_slot_is_left_alone(pair: Pair) -> None:
     healing = prober(pair)
     assert not healing.check()
-    assert pair.models["a"].asked == []
+    assert pair.models["a"].requests == []
 
 
 def test_the_thread_heals_both_slots_without_a_request(pair: Pair) -> None:
     probers = [prober(pair, slot, interval_s=0.01) for slot in ("a", "b")]
     for slot in ("a", "b"):
         pair.break_slot(slot)
-    asked = {slot: len(model.asked) for slot, model in pair.models.items()}
+    before = {slot: len(model.requests) for slot, model in pair.models.items()}
     for healing in probers:
         healing.start()
     pair.models["a"].error = pair.models["b"].error = None
@@ -81,20 +81,23 @@ def test_the_thread_heals_both_slots_without_a_request(pair: Pair) -> None:
     until(lambda: pair.router.verdict == HEALTHY)
     for healing in probers:
         healing.close()
-    assert {slot: len(model.asked) - asked[slot] for slot, model in pair.models.items()} == {"a": 1, "b": 1}
+    assert {slot: len(model.requests) - before[slot] for slot, model in pair.models.items()} == {
+        "a": 1,
+        "b": 1,
+    }
 
 
 def hanging(entered: threading.Event) -> Callable[[Request], Served]:
     """A model that computes until it is cancelled."""
 
-    def act(asked: Request) -> Served:
-        assert isinstance(asked.cancellation, Cancellation)
+    def act(request: Request) -> Served:
+        assert isinstance(request.cancellation, Cancellation)
         let_go = threading.Event()
-        with asked.cancellation.calling(let_go.set):
+        with request.cancellation.calling(let_go.set):
             entered.set()
             let_go.wait()
-        asked.cancellation.check()
-        return answer(asked)
+        request.cancellation.check()
+        return answer(request)
 
     return act
 

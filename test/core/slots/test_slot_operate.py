@@ -122,10 +122,10 @@ class Trial:
     def answers(self, slot: str, count: int, *, clamped: int = 0) -> None:
         for number in range(count):
             self.now += 0.1
-            asked = request()
+            incoming = request()
             spread = (number + 1) * clamped // count > number * clamped // count
-            made = replace(answer(asked), slot=slot, guard=GuardReport(spread))
-            self.monitor.answered(asked, made)
+            made = replace(answer(incoming), slot=slot, guard=GuardReport(spread))
+            self.monitor.answered(incoming, made)
 
     def failures(self, slot: str, count: int) -> None:
         for _ in range(count):
@@ -169,9 +169,11 @@ def test_a_slot_that_fails_is_rolled_back(trial: Trial) -> None:
 
 
 def test_answers_of_nan_are_failures(trial: Trial) -> None:
-    asked = request()
+    incoming = request()
     for _ in range(40):
-        trial.monitor.answered(asked, replace(answer(asked, source=HOLD), slot="b", hold_reason="non_finite"))
+        trial.monitor.answered(
+            incoming, replace(answer(incoming, source=HOLD), slot="b", hold_reason="non_finite")
+        )
     assert trial.operating.split() == 100
 
 
@@ -227,13 +229,13 @@ def test_a_trip_with_nothing_to_roll_back_is_survived() -> None:
 
 
 def drove(outcomes: Outcomes, episode: str, slot: str) -> None:
-    asked = request(episode)
-    outcomes.answered(asked, replace(answer(asked), slot=slot))
+    incoming = request(episode)
+    outcomes.answered(incoming, replace(answer(incoming), slot=slot))
 
 
 def test_an_outcome_knows_the_slot_that_drove_its_episode() -> None:
     heard: list[tuple[Outcome, bool]] = []
-    outcomes = Outcomes([lambda *said: heard.append(said)])
+    outcomes = Outcomes([lambda *outcome: heard.append(outcome)])
     drove(outcomes, "ep_1", "b")
     outcome = outcomes.report("ep_1", True, 0.5, "x" * 600)
     assert outcome == Outcome("ep_1", True, "b", 0.5, "x" * 500)
@@ -295,10 +297,12 @@ def test_an_outcome_is_a_record_of_its_own() -> None:
 
 def test_answers_over_the_deadline_count_as_errors(trial: Trial) -> None:
     """A slot that hangs never fails, but nobody has anything of it."""
-    asked = request()
+    incoming = request()
     for _ in range(20):
-        late = replace(answer(asked, source=HOLD), slot="b", hold_reason="deadline", fallback=Fallback(True))
-        trial.monitor.answered(asked, late)
+        late = replace(
+            answer(incoming, source=HOLD), slot="b", hold_reason="deadline", fallback=Fallback(True)
+        )
+        trial.monitor.answered(incoming, late)
     assert trial.monitor.last is not None
     assert trial.monitor.last.wire == ERRORS
 
@@ -315,10 +319,10 @@ def test_promoting_a_slot_that_has_all_episodes_moves_those_under_way_and_is_no_
 
 
 def test_holds_of_the_guard_count_as_clamped(trial: Trial) -> None:
-    asked = request()
+    incoming = request()
     for _ in range(20):
-        held = replace(answer(asked, source=HOLD), slot="b", hold_reason="guard_tripped")
-        trial.monitor.answered(asked, held)
+        held = replace(answer(incoming, source=HOLD), slot="b", hold_reason="guard_tripped")
+        trial.monitor.answered(incoming, held)
     assert trial.monitor.last is not None
     assert trial.monitor.last.wire == CLAMPS
 
@@ -352,5 +356,5 @@ def test_real_policies_one_that_leaves_the_joint_ranges_is_rolled_back_by_itself
     assert act(arms["a"].request("then", stamp_s=80.0)).slot == "a"
 
 
-def _through(asked: Request, proceed: Proceed) -> Served:
-    return proceed(asked)
+def _through(request: Request, proceed: Proceed) -> Served:
+    return proceed(request)

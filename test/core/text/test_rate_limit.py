@@ -29,7 +29,7 @@ def clock(caplog: pytest.LogCaptureFixture) -> Clock:
     return Clock()
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
@@ -42,7 +42,7 @@ def test_a_kind_is_logged_once_in_a_while_with_how_many_were_left_out(
     log(logging.ERROR, "trip", "tripped")
     clock.now_s += QUIET_S
     log(logging.WARNING, "clamped", "chunk %d", 100)
-    assert said(caplog) == ["chunk 0", "tripped", "chunk 100 (99 more like it in the last 60 s)"]
+    assert logged(caplog) == ["chunk 0", "tripped", "chunk 100 (99 more like it in the last 60 s)"]
 
 
 def test_a_line_may_bring_its_traceback(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -63,7 +63,7 @@ def test_a_condition_is_logged_when_it_begins_and_when_it_is_over(
     conditions = ConditionLog(LOGGER, QUIET_S, clock)
     for condition in ("", "stale", "stale", "skewed", "skewed", "", ""):
         conditions.note(condition, "why")
-    assert said(caplog) == ["stale: why", "skewed: why", "skewed ended"]
+    assert logged(caplog) == ["stale: why", "skewed: why", "skewed ended"]
 
 
 def test_a_condition_that_comes_and_goes_does_not_flood_the_log(
@@ -74,7 +74,7 @@ def test_a_condition_that_comes_and_goes_does_not_flood_the_log(
         conditions.note("stale", "why")
         conditions.note("")
         clock.now_s += 0.1
-    assert said(caplog) == ["stale: why", "stale ended"]
+    assert logged(caplog) == ["stale: why", "stale ended"]
 
 
 def test_a_condition_that_came_back_unsaid_and_stays_is_said_once_the_quiet_time_is_over(
@@ -83,10 +83,10 @@ def test_a_condition_that_came_back_unsaid_and_stays_is_said_once_the_quiet_time
     conditions = ConditionLog(LOGGER, QUIET_S, clock)
     for condition in ("stale", "", "stale"):
         conditions.note(condition, "why")
-    assert said(caplog)[-1] == "stale ended"
+    assert logged(caplog)[-1] == "stale ended"
     clock.now_s += QUIET_S
     conditions.note("stale", "why")
-    assert said(caplog)[-1] == "stale: why"
+    assert logged(caplog)[-1] == "stale: why"
     clock.now_s += QUIET_S
     conditions.note("")
-    assert said(caplog)[-1] == "stale ended"
+    assert logged(caplog)[-1] == "stale ended"

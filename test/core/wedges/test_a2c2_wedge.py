@@ -22,7 +22,7 @@ from reflex_core.wedges.a2c2 import A2C2
 LATE_NS, SOON_NS = 200_000_000, 0
 
 
-def asked(late_ns: int = LATE_NS) -> Request:
+def make_request(late_ns: int = LATE_NS) -> Request:
     return replace(request_of(received_ns=time.monotonic_ns() - late_ns), observation=observation())
 
 
@@ -33,12 +33,12 @@ def wedge_of(path: Path, z: float = 0.3, **other: Any) -> A2C2:
 def warmed(wedge: A2C2, late_ns: int = LATE_NS) -> A2C2:
     """The wedge after the answers that it needs to know its latency."""
     for _ in range(4):
-        assert wedge(asked(late_ns), answering(ramp())).a2c2.reason == "cold_start"
+        assert wedge(make_request(late_ns), answering(ramp())).a2c2.reason == "cold_start"
     return wedge
 
 
 def test_a_late_chunk_is_corrected_and_the_reply_says_by_how_much(tmp_path: Path) -> None:
-    served = warmed(wedge_of(tmp_path))(asked(), answering(ramp()))
+    served = warmed(wedge_of(tmp_path))(make_request(), answering(ramp()))
     residual = math.tanh(0.1) * 3
     np.testing.assert_allclose(served.chunk.actions - ramp(), residual * 0.25, atol=1e-5)
     assert served.a2c2.document() == {
@@ -49,20 +49,20 @@ def test_a_late_chunk_is_corrected_and_the_reply_says_by_how_much(tmp_path: Path
 
 
 def test_what_the_network_said_stays_on_record(tmp_path: Path) -> None:
-    served = warmed(wedge_of(tmp_path))(asked(), answering(ramp()))
+    served = warmed(wedge_of(tmp_path))(make_request(), answering(ramp()))
     np.testing.assert_array_equal(served.raw_actions, ramp())
 
 
 def test_the_first_answers_are_left_alone(tmp_path: Path) -> None:
     wedge = wedge_of(tmp_path)
-    served = wedge(asked(), answering(ramp()))
+    served = wedge(make_request(), answering(ramp()))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
     assert served.a2c2.document() == {"applied": False, "reason": "cold_start", "correction_magnitude": 0.0}
 
 
 def test_a_chunk_in_time_is_left_alone(tmp_path: Path) -> None:
     served = warmed(wedge_of(tmp_path, latency_threshold_ms=10_000), SOON_NS)(
-        asked(SOON_NS), answering(ramp())
+        make_request(SOON_NS), answering(ramp())
     )
     np.testing.assert_array_equal(served.chunk.actions, ramp())
     assert served.a2c2.reason == "low_latency"
@@ -70,27 +70,27 @@ def test_a_chunk_in_time_is_left_alone(tmp_path: Path) -> None:
 
 def test_delay_that_is_added_outside_counts(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path, latency_threshold_ms=10_000, injected_ms=lambda: 20_000.0), SOON_NS)
-    assert wedge(asked(SOON_NS), answering(ramp())).a2c2.reason == "applied"
+    assert wedge(make_request(SOON_NS), answering(ramp())).a2c2.reason == "applied"
 
 
 def test_answers_without_an_error_are_no_success(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path))
-    assert {wedge(asked(), answering(ramp())).a2c2.reason for _ in range(20)} == {"applied"}
+    assert {wedge(make_request(), answering(ramp())).a2c2.reason for _ in range(20)} == {"applied"}
 
 
 def test_reported_success_is_a_reason_to_leave_chunks_alone(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path, success_threshold=0.9))
     for _ in range(4):
         wedge.report(success=True)
-    assert wedge(asked(), answering(ramp())).a2c2.reason == "applied"
+    assert wedge(make_request(), answering(ramp())).a2c2.reason == "applied"
     wedge.report(success=True)
-    assert wedge(asked(), answering(ramp())).a2c2.reason == "high_success"
+    assert wedge(make_request(), answering(ramp())).a2c2.reason == "high_success"
     wedge.report(success=False)
-    assert wedge(asked(), answering(ramp())).a2c2.reason == "applied"
+    assert wedge(make_request(), answering(ramp())).a2c2.reason == "applied"
 
 
 def test_a_correction_that_is_too_large_is_refused_and_the_reply_says_so(tmp_path: Path) -> None:
-    served = warmed(wedge_of(tmp_path, z=30.0))(asked(), answering(ramp()))
+    served = warmed(wedge_of(tmp_path, z=30.0))(make_request(), answering(ramp()))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
     assert served.a2c2.document() == {
         "applied": False,
@@ -107,7 +107,7 @@ def test_holds_and_broken_chunks_are_left_as_they_are(tmp_path: Path) -> None:
         return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="deadline")
 
     for proceed, actions in ((holding, ramp()), (answering(spoiled()), spoiled())):
-        served = wedge(asked(), proceed)
+        served = wedge(make_request(), proceed)
         np.testing.assert_array_equal(served.chunk.actions, actions)
         assert served.a2c2.reason == "not_a_policy_chunk"
 
@@ -117,7 +117,7 @@ def test_the_head_sees_what_the_robot_sees_now(tmp_path: Path) -> None:
     path = written(
         tmp_path / "head.npz", contents(obs_dim=7 + 7 + 36, features="state_change+previous+hues12_change")
     )
-    request = replace(asked(), observation=observation(stamp_ns=1_000_000_000))
+    request = replace(make_request(), observation=observation(stamp_ns=1_000_000_000))
     moved = observation(picture((200, 20, 20), 48, 70), stamp_ns=1_250_000_000)
     still = observation(stamp_ns=1_250_000_000)
     answers = []
@@ -130,9 +130,9 @@ def test_the_head_sees_what_the_robot_sees_now(tmp_path: Path) -> None:
 
 def test_the_head_knows_what_the_robot_is_being_told(tmp_path: Path) -> None:
     path = written(tmp_path / "head.npz", contents(features="previous"))
-    told = [MIDDLE, MIDDLE + np.float32(0.3)]
-    wedges = [warmed(A2C2(correction_of(path), previous=lambda _, told=told: told)) for told in told]
-    first, second = (wedge(asked(), answering(ramp())).chunk.actions for wedge in wedges)
+    commands = [MIDDLE, MIDDLE + np.float32(0.3)]
+    wedges = [warmed(A2C2(correction_of(path), previous=lambda _, rows=rows: rows)) for rows in commands]
+    first, second = (wedge(make_request(), answering(ramp())).chunk.actions for wedge in wedges)
     assert np.abs(first - second).max() > 1e-3
 
 
@@ -140,7 +140,7 @@ def test_an_observation_it_cannot_read_leaves_the_chunk_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wedge = warmed(wedge_of(tmp_path))
-    request = replace(asked(), observation=observation(state=None))
+    request = replace(make_request(), observation=observation(state=None))
     for _ in range(2):
         served = wedge(request, answering(ramp()))
         np.testing.assert_array_equal(served.chunk.actions, ramp())
@@ -150,16 +150,16 @@ def test_an_observation_it_cannot_read_leaves_the_chunk_and_says_so(
 
 
 def test_every_answer_is_told_to_the_metrics(tmp_path: Path) -> None:
-    told: list[A2C2Report] = []
-    wedge = wedge_of(tmp_path, on_outcome=told.append)
+    outcomes: list[A2C2Report] = []
+    wedge = wedge_of(tmp_path, on_outcome=outcomes.append)
     for _ in range(6):
-        wedge(asked(), answering(ramp()))
-    assert [outcome.reason for outcome in told] == ["cold_start"] * 4 + ["applied"] * 2
+        wedge(make_request(), answering(ramp()))
+    assert [outcome.reason for outcome in outcomes] == ["cold_start"] * 4 + ["applied"] * 2
 
 
 def test_many_threads_may_ask_at_once(tmp_path: Path) -> None:
     wedge = warmed(wedge_of(tmp_path))
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: wedge(asked(), answering(ramp())), range(200)))
+        answers = list(pool.map(lambda _: wedge(make_request(), answering(ramp())), range(200)))
     assert {served.a2c2.reason for served in answers} == {"applied"}
     assert len({served.chunk.actions.tobytes() for served in answers}) == 1

@@ -45,12 +45,12 @@ class Bench:
         return self.counted.setdefault(kind, counters(kind.replace(".", "_"))[kind.replace(".", "_")])
 
     def ask(self, latency_ms: float = 0.0) -> Served:
-        asked = request(received_ns=time.monotonic_ns() - int(latency_ms * 1e6))
-        return self.admission(asked, self._answer)
+        incoming = request(received_ns=time.monotonic_ns() - int(latency_ms * 1e6))
+        return self.admission(incoming, self._answer)
 
-    def _answer(self, asked: Request) -> Served:
-        self.seen.append(asked)
-        return answer(asked)
+    def _answer(self, request: Request) -> Served:
+        self.seen.append(request)
+        return answer(request)
 
     def miss(self) -> None:
         for _ in range(LEAST_SAMPLES):
@@ -62,17 +62,17 @@ class Bench:
 
 
 @pytest.mark.parametrize(
-    ("asked", "fixed", "mode"),
+    ("requested", "fixed", "mode"),
     [(AUTO, False, DEGRADE), (AUTO, True, LOG_ONLY), (REFUSE, True, REFUSE), (LOG_ONLY, False, LOG_ONLY), (DEGRADE, True, DEGRADE)],
 )  # fmt: skip
-def test_auto_takes_fewer_steps_where_there_are_steps_to_save(asked: str, fixed: bool, mode: str) -> None:
-    assert mode_of(asked, fixed) == mode
+def test_auto_takes_fewer_steps_where_there_are_steps_to_save(requested: str, fixed: bool, mode: str) -> None:
+    assert mode_of(requested, fixed) == mode
 
 
 def test_while_the_objective_is_met_requests_pass_as_they_are() -> None:
     bench = Bench(mode=REFUSE)
-    asked = request()
-    assert bench.admission(asked, answer).request_id == asked.request_id
+    incoming = request()
+    assert bench.admission(incoming, answer).request_id == incoming.request_id
     for _ in range(100):
         bench.ask()
     assert all(seen.max_steps is None for seen in bench.seen)
@@ -165,8 +165,10 @@ def test_degrade_never_raises_the_limit_that_a_request_brings() -> None:
     bench = Bench(mode=DEGRADE)
     bench.miss()
     for wanted, allowed in ((3, 3), (8, 5)):
-        asked = request()
-        bench.admission(Request(asked.observation, asked.received_ns, "own", max_steps=wanted), bench._answer)
+        incoming = request()
+        bench.admission(
+            Request(incoming.observation, incoming.received_ns, "own", max_steps=wanted), bench._answer
+        )
         assert bench.seen[-1].max_steps == allowed
 
 

@@ -59,10 +59,10 @@ def bench() -> Bench:
     return Bench()
 
 
-def spoiled(asked: Request) -> Served:
+def spoiled(request: Request) -> Served:
     actions = ramp()
     actions[0, 0] = np.nan
-    return answer(asked, actions)
+    return answer(request, actions)
 
 
 def test_it_opens_after_so_many_failures_in_a_row(bench: Bench) -> None:
@@ -143,10 +143,10 @@ def test_only_one_request_probes(bench: Bench) -> None:
     bench.open()
     bench.now += COOLDOWN_S
 
-    def probe(asked: Request) -> Served:
+    def probe(request: Request) -> Served:
         assert bench.breaker.state == HALF_OPEN
         assert "another request is trying it now" in str(bench.refused())
-        return answer(asked)
+        return answer(request)
 
     bench.breaker(request(), probe)
     assert bench.breaker.state == CLOSED
@@ -158,11 +158,11 @@ def test_of_many_callers_at_once_one_probes(bench: Bench) -> None:
     refused = threading.Semaphore(0)
     probes, refusals = [], []
 
-    def probe(asked: Request) -> Served:
-        probes.append(asked)
+    def probe(request: Request) -> Served:
+        probes.append(request)
         for _ in range(15):
             assert refused.acquire(timeout=30)
-        return answer(asked)
+        return answer(request)
 
     def caller() -> None:
         try:
@@ -194,7 +194,7 @@ def test_a_probe_that_hangs_is_followed_by_another_after_a_cooldown(bench: Bench
     bench.open()
     bench.now += COOLDOWN_S
 
-    def hang(asked: Request) -> Served:
+    def hang(request: Request) -> Served:
         bench.now += COOLDOWN_S
         bench.succeed()
         raise InferenceError("the first probe fails at last")
@@ -205,9 +205,9 @@ def test_a_probe_that_hangs_is_followed_by_another_after_a_cooldown(bench: Bench
 
 
 def test_what_began_before_it_opened_neither_closes_it_nor_keeps_it_open(bench: Bench) -> None:
-    def slow_success(asked: Request) -> Served:
+    def slow_success(request: Request) -> Served:
         bench.open()
-        return answer(asked)
+        return answer(request)
 
     bench.breaker(request(), slow_success)
     assert bench.breaker.state == OPEN

@@ -47,12 +47,12 @@ class Elsewhere:
 
     says: Ask = field(default_factory=lambda: answering(GOOD))
     healthy: bool = False
-    asked: list[tuple[Request, float]] = field(default_factory=list)
+    requests: list[tuple[Request, float]] = field(default_factory=list)
     probes: int = 0
     closed: bool = False
 
     def ask(self, request: Request, left_s: float) -> CloudAnswer:
-        self.asked.append((request, left_s))
+        self.requests.append((request, left_s))
         return self.says(request, left_s)
 
     def ready(self) -> bool:
@@ -120,15 +120,15 @@ def unhurried() -> Request:
     return replace(request(), deadline_ns=time.monotonic_ns() + int(2 * PATIENCE_S * 1e9))
 
 
-def local(asked: Request) -> Served:
+def local(request: Request) -> Served:
     actions = np.zeros((4, 2), np.float32)
     return Served(
-        ActionChunk(actions, NAMES, 0.05), actions, asked.request_id, None, 0, "prod", "arm@1", Inference("onnx_cpu", 10, 10)
+        ActionChunk(actions, NAMES, 0.05), actions, request.request_id, None, 0, "prod", "arm@1", Inference("onnx_cpu", 10, 10)
     )  # fmt: skip
 
 
 def failing(error: BaseException = LOCAL_FAILURE) -> Callable[[Request], Served]:
-    def proceed(asked: Request) -> Served:
+    def proceed(request: Request) -> Served:
         raise error
 
     return proceed
@@ -144,7 +144,7 @@ def used(metrics: Metrics) -> float:
 
 def test_a_policy_that_answers_is_all_there_is(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:
     assert make()(request(), local).chunk.source == POLICY
-    assert not elsewhere.asked
+    assert not elsewhere.requests
     assert used(metrics) == 0
 
 
@@ -160,19 +160,19 @@ def test_whatever_fails_here_is_answered_there(
     assert (served.chunk.names, served.chunk.dt_s) == (NAMES, 0.05)
     np.testing.assert_array_equal(served.chunk.actions, GOOD.actions)
     assert served.inference.stages_ms["cloud_ms"] > 0
-    assert elsewhere.asked[0][1] == 60.0
+    assert elsewhere.requests[0][1] == 60.0
     assert used(metrics) == 1
 
 
 def test_a_clients_mistake_is_nobodys_failure(make: Any, elsewhere: Elsewhere) -> None:
-    for asked in (request(), unhurried()):
+    for incoming in (request(), unhurried()):
         with pytest.raises(ObservationError):
-            make()(asked, failing(ObservationError("no image")))
-    assert not elsewhere.asked
+            make()(incoming, failing(ObservationError("no image")))
+    assert not elsewhere.requests
 
 
 def test_a_frame_that_cannot_be_sent_is_the_clients_mistake_too(make: Any, elsewhere: Elsewhere) -> None:
-    def damaged(asked: Request, left_s: float) -> CloudAnswer:
+    def damaged(request: Request, left_s: float) -> CloudAnswer:
         raise ObservationError("a damaged JPEG")
 
     elsewhere.says = damaged
@@ -183,7 +183,7 @@ def test_a_frame_that_cannot_be_sent_is_the_clients_mistake_too(make: Any, elsew
 def test_a_request_of_another_servers_cloud_wedge_is_not_sent_on(make: Any, elsewhere: Elsewhere) -> None:
     with pytest.raises(InferenceError):
         make()(request(forwarded=True), failing())
-    assert not elsewhere.asked
+    assert not elsewhere.requests
 
 
 @pytest.mark.parametrize("reason", [TIMEOUT, REFUSED, STATUS, INVALID])
@@ -201,7 +201,7 @@ def test_a_cloud_without_an_answer_leaves_everything_as_if_there_were_none(
 def test_a_bug_in_the_sender_is_logged_and_counted(
     make: Any, elsewhere: Elsewhere, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def explode(asked: Request, left_s: float) -> CloudAnswer:
+    def explode(request: Request, left_s: float) -> CloudAnswer:
         raise KeyError("oops")
 
     elsewhere.says = explode
@@ -247,14 +247,14 @@ def test_names_may_be_missing_and_a_longer_chunk_is_cut(make: Any, elsewhere: El
 
 
 def test_nan_from_the_policy_is_a_failure_too(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:
-    def bad(asked: Request) -> Served:
-        served = local(asked)
+    def bad(request: Request) -> Served:
+        served = local(request)
         return replace(served, chunk=replace(served.chunk, actions=np.full((4, 2), np.nan, np.float32)))
 
     assert make()(request(), bad).chunk.source == CLOUD
     elsewhere.says = refusing(REFUSED)
-    for asked in (request(), unhurried()):  # the guard, outside, knows what to do with it
-        assert np.isnan(make()(asked, bad).chunk.actions).all()
+    for incoming in (request(), unhurried()):  # the guard, outside, knows what to do with it
+        assert np.isnan(make()(incoming, bad).chunk.actions).all()
     assert used(metrics) == 1
 
 
@@ -266,7 +266,7 @@ def test_three_failures_in_a_row_end_the_asking_until_health_is_ready(
     for _ in range(5):
         with pytest.raises(InferenceError):
             cloud(request(), failing())
-    assert len(elsewhere.asked) == 3
+    assert len(elsewhere.requests) == 3
     assert (count(metrics, REFUSED), count(metrics, BREAKER_OPEN)) == (3, 2)
     wait_for(lambda: elsewhere.probes > 2)
     assert not cloud.reachable
@@ -314,15 +314,15 @@ def test_too_little_time_is_not_the_clouds_fault(make: Any, elsewhere: Elsewhere
     for _ in range(5):
         with pytest.raises(InferenceError):
             cloud(over, failing())
-    assert not elsewhere.asked
+    assert not elsewhere.requests
     assert count(metrics, TIMEOUT) == 5
     assert cloud.reachable
 
 
 def test_the_cloud_gets_what_is_left_of_the_deadline(make: Any, elsewhere: Elsewhere) -> None:
-    asked = replace(request(), deadline_ns=time.monotonic_ns() + 30_000_000_000)
-    make()(asked, failing())
-    assert 0 < elsewhere.asked[0][1] < 30.0
+    incoming = replace(request(), deadline_ns=time.monotonic_ns() + 30_000_000_000)
+    make()(incoming, failing())
+    assert 0 < elsewhere.requests[0][1] < 30.0
 
 
 @dataclass
@@ -332,10 +332,10 @@ class Hanging:
     let: threading.Event = field(default_factory=threading.Event)
     request: Request | None = None
 
-    def __call__(self, asked: Request) -> Served:
-        self.request = asked
+    def __call__(self, request: Request) -> Served:
+        self.request = request
         assert self.let.wait(PATIENCE_S)
-        return local(asked)
+        return local(request)
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def hanging() -> Iterator[Hanging]:
 def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
     make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
 ) -> None:
-    def once_the_policy_hangs(asked: Request, left_s: float) -> CloudAnswer:
+    def once_the_policy_hangs(request: Request, left_s: float) -> CloudAnswer:
         wait_for(lambda: hanging.request is not None)
         return GOOD
 
@@ -365,7 +365,7 @@ def test_without_a_deadline_nobody_is_asked_twice(make: Any, elsewhere: Elsewher
     wait_for(lambda: hanging.request is not None)
     hanging.let.set()
     assert answer.result().chunk.source == POLICY
-    assert not elsewhere.asked
+    assert not elsewhere.requests
 
 
 def test_a_hedge_is_sent_only_when_asked_for(make: Any, elsewhere: Elsewhere, hanging: Hanging) -> None:
@@ -377,9 +377,9 @@ def test_the_first_answer_wins_and_the_cloud_is_told_to_stop(
 ) -> None:
     stopped = threading.Event()
 
-    def wait_to_be_stopped(asked: Request, left_s: float) -> CloudAnswer:
-        assert asked.cancellation is not None
-        with asked.cancellation.calling(stopped.set):
+    def wait_to_be_stopped(request: Request, left_s: float) -> CloudAnswer:
+        assert request.cancellation is not None
+        with request.cancellation.calling(stopped.set):
             hanging.let.set()
             assert stopped.wait(PATIENCE_S)
         raise CancelledError("not needed")
@@ -395,7 +395,7 @@ def test_the_first_answer_wins_and_the_cloud_is_told_to_stop(
 def test_a_cloud_that_fails_in_the_race_leaves_it_to_the_policy(
     make: Any, elsewhere: Elsewhere, hanging: Hanging
 ) -> None:
-    def fail(asked: Request, left_s: float) -> CloudAnswer:
+    def fail(request: Request, left_s: float) -> CloudAnswer:
         hanging.let.set()
         raise CloudError(REFUSED, "no")
 
@@ -404,14 +404,14 @@ def test_a_cloud_that_fails_in_the_race_leaves_it_to_the_policy(
 
 
 def test_when_both_fail_the_callers_error_is_the_policys(make: Any, elsewhere: Elsewhere) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def late(request: Request) -> Served:
-        assert asked.wait(PATIENCE_S)
+        assert requested.wait(PATIENCE_S)
         raise LOCAL_FAILURE
 
     def fail(request: Request, left_s: float) -> CloudAnswer:
-        asked.set()
+        requested.set()
         raise CloudError(STATUS, "no")
 
     elsewhere.says = fail
@@ -431,7 +431,7 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
 ) -> None:
     let = threading.Event()
 
-    def never(asked: Request, left_s: float) -> CloudAnswer:
+    def never(request: Request, left_s: float) -> CloudAnswer:
         assert let.wait(PATIENCE_S)
         return GOOD
 
@@ -446,7 +446,7 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
             errors.append(error)
 
     asking = Background(act)
-    wait_for(lambda: elsewhere.asked)
+    wait_for(lambda: elsewhere.requests)
     cancellation.cancel()
     wait_for(lambda: asking.done)
     assert errors
@@ -456,10 +456,10 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
 def test_a_request_that_nobody_waits_for_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
-    for asked in (request(), unhurried()):
+    for incoming in (request(), unhurried()):
         with pytest.raises(CancelledError):
-            make()(replace(asked, cancellation=cancellation), failing(CancelledError("over")))
-    assert not elsewhere.asked
+            make()(replace(incoming, cancellation=cancellation), failing(CancelledError("over")))
+    assert not elsewhere.requests
 
 
 def test_a_cloud_too_far_away_for_the_budget_is_asked_only_after_a_failure(
@@ -471,7 +471,7 @@ def test_a_cloud_too_far_away_for_the_budget_is_asked_only_after_a_failure(
     wait_for(lambda: hanging.request is not None)
     hanging.let.set()
     assert answer.result().chunk.source == POLICY
-    assert not elsewhere.asked
+    assert not elsewhere.requests
     assert cloud(hurried(), failing()).chunk.source == CLOUD
 
 

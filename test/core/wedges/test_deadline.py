@@ -49,15 +49,15 @@ class Bench:
             self.counts,
         )
 
-    def good(self, asked: Request, actions: Floats | None = None, source: str = POLICY) -> Served:
+    def good(self, request: Request, actions: Floats | None = None, source: str = POLICY) -> Served:
         self.budget_ms = LONG_MS
-        return self.deadline(asked, lambda bounded: answer(bounded, actions, source=source))
+        return self.deadline(request, lambda bounded: answer(bounded, actions, source=source))
 
-    def missed(self, asked: Request) -> Served:
+    def missed(self, request: Request) -> Served:
         """The answer to a request whose inference goes on until it is cancelled, which it is by now."""
         self.budget_ms = SHORT_MS
         try:
-            return self.deadline(replace(asked, received_ns=time.monotonic_ns()), until_cancelled)
+            return self.deadline(replace(request, received_ns=time.monotonic_ns()), until_cancelled)
         finally:
             self.give_up()
 
@@ -71,12 +71,12 @@ class Bench:
         return count(self.counts[name])
 
 
-def until_cancelled(asked: Request) -> Served:
-    assert asked.cancellation is not None
+def until_cancelled(request: Request) -> Served:
+    assert request.cancellation is not None
     stopped = threading.Event()
-    with asked.cancellation.calling(stopped.set):
+    with request.cancellation.calling(stopped.set):
         stopped.wait(30)
-    asked.cancellation.check()
+    request.cancellation.check()
     raise AssertionError("nobody cancelled the inference")
 
 
@@ -88,10 +88,10 @@ class Stubborn:
         self.calls = 0
         self.release = threading.Event()
 
-    def __call__(self, asked: Request) -> Served:
+    def __call__(self, request: Request) -> Served:
         self.calls += 1
         self.release.wait(30)
-        return self.ending(asked)
+        return self.ending(request)
 
 
 @pytest.fixture
@@ -101,28 +101,28 @@ def bench() -> Bench:
 
 def test_without_a_budget_it_stays_on_the_callers_thread_and_changes_nothing(bench: Bench) -> None:
     bench.budget_ms = 0.0
-    asked = request()
-    made = answer(asked)
+    incoming = request()
+    made = answer(incoming)
     threads: list[int] = []
 
     def proceed(given: Request) -> Served:
         threads.append(threading.get_ident())
-        assert given is asked
+        assert given is incoming
         return made
 
-    assert bench.deadline(asked, proceed) is made
+    assert bench.deadline(incoming, proceed) is made
     assert threads == [threading.get_ident()]
 
 
 def test_inside_the_budget_the_answer_is_the_policys(bench: Bench) -> None:
-    asked = request()
-    served = bench.good(asked)
+    incoming = request()
+    served = bench.good(incoming)
     assert (served.chunk.source, served.fallback.deadline_exceeded, served.fallback.age_ms) == (
         POLICY,
         False,
         0.0,
     )
-    assert served.request_id == asked.request_id
+    assert served.request_id == incoming.request_id
     assert bench.counted("misses") == 0
 
 
@@ -134,9 +134,9 @@ def test_the_rest_of_the_onion_learns_when_the_answer_must_be_there(bench: Bench
         seen.append(given)
         return answer(given)
 
-    asked = request()
-    bench.deadline(asked, proceed)
-    assert seen[0].deadline_ns == asked.received_ns + 999_000_000
+    incoming = request()
+    bench.deadline(incoming, proceed)
+    assert seen[0].deadline_ns == incoming.received_ns + 999_000_000
     assert seen[0].cancellation is not None
 
 
@@ -146,21 +146,21 @@ def test_some_of_the_budget_is_kept_for_the_reply(budget_ms: float, reserved_ms:
 
 
 def test_an_earlier_deadline_of_the_request_itself_counts(bench: Bench) -> None:
-    asked = replace(request(), deadline_ns=time.monotonic_ns() + 10_000_000)
-    assert bench.deadline(asked, until_cancelled).fallback.deadline_exceeded
+    incoming = replace(request(), deadline_ns=time.monotonic_ns() + 10_000_000)
+    assert bench.deadline(incoming, until_cancelled).fallback.deadline_exceeded
 
 
 def test_over_the_deadline_the_last_good_chunk_goes_on_from_the_row_that_is_due(bench: Bench) -> None:
     bench.good(request(stamp_s=0.0))
-    asked = request(stamp_s=3.4 * DT_S)
-    served = bench.missed(asked)
+    incoming = request(stamp_s=3.4 * DT_S)
+    served = bench.missed(incoming)
     np.testing.assert_array_equal(served.chunk.actions, ramp()[3:])
     np.testing.assert_array_equal(served.raw_actions, ramp()[3:])
     assert (served.chunk.source, served.chunk.start_index) == (LAST_KNOWN_GOOD, 0)
     assert served.fallback.deadline_exceeded
     assert served.fallback.age_ms >= SHORT_MS - reserve_ms(SHORT_MS)
     assert (served.request_id, served.episode_id, served.inference.denoise_steps) == (
-        asked.request_id,
+        incoming.request_id,
         "pick",
         0,
     )
@@ -215,34 +215,34 @@ def test_another_episodes_chunk_is_never_used(bench: Bench) -> None:
 
 
 def test_a_chunk_for_another_instruction_is_never_used(bench: Bench) -> None:
-    asked = request("ep")
-    bench.good(asked)
-    other = replace(asked, observation=replace(asked.observation, instruction="put it back"))
+    incoming = request("ep")
+    bench.good(incoming)
+    other = replace(incoming, observation=replace(incoming.observation, instruction="put it back"))
     assert bench.missed(other).chunk.source == HOLD
 
 
 def test_a_client_that_names_the_robots_episode_does_not_stand_in_for_it(bench: Bench) -> None:
     """The robot's observations are stamped, those of programs over HTTP are not."""
-    asked = request("ep")
-    stamped = replace(asked, observation=replace(asked.observation, stamp_ns=10**18))
-    bench.good(asked)
+    incoming = request("ep")
+    stamped = replace(incoming, observation=replace(incoming.observation, stamp_ns=10**18))
+    bench.good(incoming)
     assert bench.missed(stamped).chunk.source == HOLD
     bench.good(stamped)
     assert bench.missed(stamped).chunk.source == LAST_KNOWN_GOOD
 
 
 def test_what_the_robot_does_not_follow_does_not_stand_in(bench: Bench) -> None:
-    asked = request("ep")
-    stamped = replace(asked, observation=replace(asked.observation, stamp_ns=10**18))
+    incoming = request("ep")
+    stamped = replace(incoming, observation=replace(incoming.observation, stamp_ns=10**18))
     bench.good(stamped)
     bench.deadline.forget("ep")
     assert bench.missed(stamped).chunk.source == HOLD
 
 
 def test_a_stand_in_says_whose_answer_it_was(bench: Bench) -> None:
-    asked = request("ep")
-    good = bench.good(asked)
-    assert bench.missed(replace(asked, request_id="later")).fallback.request_id == good.request_id
+    incoming = request("ep")
+    good = bench.good(incoming)
+    assert bench.missed(replace(incoming, request_id="later")).fallback.request_id == good.request_id
 
 
 def test_requests_without_an_episode_never_get_anybodys_chunk(bench: Bench) -> None:
@@ -263,7 +263,7 @@ def test_what_is_not_finite_or_not_inferred_is_not_a_good_chunk(bench: Bench) ->
 
 
 def test_a_chunk_of_unknown_rate_stands_in_from_its_first_row_with_its_age(bench: Bench) -> None:
-    bench.deadline(request(stamp_s=0.0), lambda asked: answer(asked, dt_s=0.0))
+    bench.deadline(request(stamp_s=0.0), lambda request: answer(request, dt_s=0.0))
     served = bench.missed(request(stamp_s=5 * DT_S))
     np.testing.assert_array_equal(served.chunk.actions, ramp())
     assert (served.chunk.source, served.fallback.deadline_exceeded) == (LAST_KNOWN_GOOD, True)
@@ -313,7 +313,7 @@ def test_who_has_nothing_at_all_waits_a_moment_for_the_first_chunk_that_is_being
     bench: Bench,
 ) -> None:
     bench.position, bench.budget_ms = None, SHORT_MS
-    slow = Stubborn(lambda asked: answer(asked, dt_s=3600.0))
+    slow = Stubborn(lambda request: answer(request, dt_s=3600.0))
     with pytest.raises(InferenceError):
         bench.deadline(request("one"), slow)
     threading.Timer(0.05, slow.release.set).start()
@@ -348,8 +348,8 @@ def test_a_chunk_at_half_its_age_is_made_anew_while_it_still_stands_in(bench: Be
         bench.good(request(episode_id, stamp_s=0.0, received_ns=time.monotonic_ns() - age_ms * 1_000_000))
         bench.budget_ms = SHORT_MS
         slow = Stubborn()
-        asked = replace(request(episode_id, stamp_s=DT_S), received_ns=time.monotonic_ns())
-        assert bench.deadline(asked, slow).chunk.source == LAST_KNOWN_GOOD
+        incoming = replace(request(episode_id, stamp_s=DT_S), received_ns=time.monotonic_ns())
+        assert bench.deadline(incoming, slow).chunk.source == LAST_KNOWN_GOOD
         slow.release.set()
         wait_for(lambda: bench.deadline.busy == 0)
         assert bench.counted(KEPT) == kept
@@ -361,12 +361,12 @@ def too_slow(bench: Bench, times: int = DURATIONS_KEPT) -> None:
         bench.missed(request("other"))
 
 
-def tried(bench: Bench, asked: Request) -> bool:
+def tried(bench: Bench, request: Request) -> bool:
     """Whether an inference for the request was begun while somebody waited for it."""
     begun: list[Request] = []
     bench.budget_ms = SHORT_MS
     bench.deadline(
-        replace(asked, received_ns=time.monotonic_ns()), lambda own: begun.append(own) or answer(own)
+        replace(request, received_ns=time.monotonic_ns()), lambda own: begun.append(own) or answer(own)
     )
     wait_for(lambda: bench.deadline.busy == 0)
     return begun != []
@@ -455,7 +455,7 @@ def test_a_caller_whose_requests_always_come_over_their_budget_gets_a_first_chun
     def late() -> Request:
         return request(stamp_s=None, received_ns=time.monotonic_ns() - 50_000_000)
 
-    aside = Stubborn(lambda asked: answer(asked, dt_s=3600.0))
+    aside = Stubborn(lambda request: answer(request, dt_s=3600.0))
     with pytest.raises(InferenceError):
         bench.deadline(late(), aside)
     aside.release.set()
@@ -464,21 +464,21 @@ def test_a_caller_whose_requests_always_come_over_their_budget_gets_a_first_chun
 
 
 def test_who_gives_no_name_gets_the_chunk_of_its_address_only_where_nothing_can_be_held(bench: Bench) -> None:
-    asked = replace(request(None, stamp_s=None), caller="peer:10.0.0.1")
-    bench.good(asked)
-    assert bench.missed(asked).chunk.source == HOLD
+    incoming = replace(request(None, stamp_s=None), caller="peer:10.0.0.1")
+    bench.good(incoming)
+    assert bench.missed(incoming).chunk.source == HOLD
     bench.position = None
-    assert bench.missed(asked).chunk.source == LAST_KNOWN_GOOD
+    assert bench.missed(incoming).chunk.source == LAST_KNOWN_GOOD
     with pytest.raises(InferenceError):
-        bench.missed(replace(asked, caller="peer:10.0.0.2"))
+        bench.missed(replace(incoming, caller="peer:10.0.0.2"))
 
 
 def test_robots_that_share_an_episode_never_get_each_others_chunk(bench: Bench) -> None:
-    asked = request("shared", stamp_s=None)
-    bench.good(replace(asked, caller="arm-1"))
-    assert bench.missed(replace(asked, caller="arm-2")).chunk.source == HOLD
-    assert bench.missed(asked).chunk.source == HOLD
-    assert bench.missed(replace(asked, caller="arm-1")).chunk.source == LAST_KNOWN_GOOD
+    incoming = request("shared", stamp_s=None)
+    bench.good(replace(incoming, caller="arm-1"))
+    assert bench.missed(replace(incoming, caller="arm-2")).chunk.source == HOLD
+    assert bench.missed(incoming).chunk.source == HOLD
+    assert bench.missed(replace(incoming, caller="arm-1")).chunk.source == LAST_KNOWN_GOOD
 
 
 def test_a_request_that_comes_over_its_budget_is_answered_without_inference(bench: Bench) -> None:
@@ -505,9 +505,9 @@ def test_an_error_inside_the_budget_is_the_callers(bench: Bench, error: Exceptio
 def test_the_late_inference_is_cancelled(bench: Bench) -> None:
     ended: list[BaseException] = []
 
-    def proceed(asked: Request) -> Served:
+    def proceed(request: Request) -> Served:
         try:
-            return until_cancelled(asked)
+            return until_cancelled(request)
         except BaseException as error:
             ended.append(error)
             raise
@@ -521,7 +521,7 @@ def test_the_late_inference_is_cancelled(bench: Bench) -> None:
 
 
 def test_a_late_answer_stands_in_for_the_next_request_of_its_episode(bench: Bench) -> None:
-    stubborn = Stubborn(lambda asked: answer(asked, ramp(0.1)))
+    stubborn = Stubborn(lambda request: answer(request, ramp(0.1)))
     bench.budget_ms = ENOUGH_MS
     assert bench.deadline(request(stamp_s=0.0), stubborn).chunk.source == HOLD
     stubborn.release.set()
@@ -576,9 +576,9 @@ def test_sixteen_callers_at_once_get_their_own_answers(bench: Bench) -> None:
 
     def caller(episode_id: str) -> None:
         for _ in range(50):
-            asked = request(episode_id)
-            served[episode_id] = bench.deadline(asked, answer)
-            assert served[episode_id].request_id == asked.request_id
+            incoming = request(episode_id)
+            served[episode_id] = bench.deadline(incoming, answer)
+            assert served[episode_id].request_id == incoming.request_id
 
     threads = [threading.Thread(target=caller, args=(f"episode-{number}",)) for number in range(16)]
     for thread in threads:
@@ -638,9 +638,9 @@ def test_before_the_first_good_chunk_it_holds_where_the_robot_is(bench: Bench, e
     arm = Arm(export_dir("burning"))
     act = burning(arm, bench)
     bench.budget_ms = ENOUGH_MS
-    asked = arm.request(joint1=1.5)
-    served = act(asked)
+    incoming = arm.request(joint1=1.5)
+    served = act(incoming)
     bench.give_up()
     assert served.chunk.source == HOLD
-    assert asked.observation.state is not None
-    np.testing.assert_array_equal(served.chunk.actions, np.tile(asked.observation.state, (HORIZON, 1)))
+    assert incoming.observation.state is not None
+    np.testing.assert_array_equal(served.chunk.actions, np.tile(incoming.observation.state, (HORIZON, 1)))

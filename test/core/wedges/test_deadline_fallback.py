@@ -36,20 +36,20 @@ class Bench:
         self.seen: list[Request] = []
 
     @staticmethod
-    def prototype(asked: Request) -> Served:
+    def prototype(request: Request) -> Served:
         dirty = GuardReport(True, 7, ("of another chunk",))
-        return replace(answer(asked), guard=dirty, seed=5, hold_reason="of another chunk")
+        return replace(answer(request), guard=dirty, seed=5, hold_reason="of another chunk")
 
-    def slow(self, asked: Request) -> Served:
-        self.seen.append(asked)
-        assert asked.cancellation is not None
-        with asked.cancellation.calling(self.release.set):
+    def slow(self, request: Request) -> Served:
+        self.seen.append(request)
+        assert request.cancellation is not None
+        with request.cancellation.calling(self.release.set):
             self.release.wait(30)
-        asked.cancellation.check()
-        return answer(asked)
+        request.cancellation.check()
+        return answer(request)
 
-    def missed(self, asked: Request) -> Served:
-        return self.deadline(replace(asked, received_ns=time.monotonic_ns()), self.slow)
+    def missed(self, request: Request) -> Served:
+        return self.deadline(replace(request, received_ns=time.monotonic_ns()), self.slow)
 
     def counted(self, name: str) -> float:
         return count(self.counts[name])
@@ -63,12 +63,14 @@ def bench() -> Bench:
     return Bench()
 
 
-@pytest.mark.parametrize(("seed", "said"), [(77, 77), (None, 0)])
-def test_a_hold_says_nothing_that_is_of_another_answer(bench: Bench, seed: int | None, said: int) -> None:
-    asked = replace(request("pick"), seed=seed)
-    served = bench.missed(asked)
+@pytest.mark.parametrize(("seed", "seed_of_hold"), [(77, 77), (None, 0)])
+def test_a_hold_says_nothing_that_is_of_another_answer(
+    bench: Bench, seed: int | None, seed_of_hold: int
+) -> None:
+    incoming = replace(request("pick"), seed=seed)
+    served = bench.missed(incoming)
     bench.release.set()
-    assert (served.request_id, served.episode_id, served.seed) == (asked.request_id, "pick", said)
+    assert (served.request_id, served.episode_id, served.seed) == (incoming.request_id, "pick", seed_of_hold)
     assert (served.hold_reason, served.fallback.deadline_exceeded, served.inference.denoise_steps) == (
         "deadline",
         True,
@@ -216,16 +218,16 @@ def test_a_chunk_as_old_as_it_may_be_is_not_old_yet(monkeypatch: pytest.MonkeyPa
     """Nor is it continued from rows that have not begun."""
     bench = Bench(max_age_ms=500.0)
     now_ns = time.monotonic_ns()
-    asked = request("pick", stamp_s=None, received_ns=now_ns)
+    incoming = request("pick", stamp_s=None, received_ns=now_ns)
     bench.budget_ms = 60_000.0
-    bench.deadline(asked, answer)
-    good = bench.deadline._good.find(asked)
+    bench.deadline(incoming, answer)
+    good = bench.deadline._good.find(incoming)
     assert good is not None
     for age_ms, stands_in in ((500.0, True), (500.5, False)):
-        later = replace(asked, received_ns=now_ns + int(age_ms * 1e6))
+        later = replace(incoming, received_ns=now_ns + int(age_ms * 1e6))
         served = bench.deadline._continued(good, later, now_ns + int(age_ms * 1e6))
         assert (served is not None) is (stands_in and age_ms < HORIZON * DT_S * 1e3)
-    early = replace(asked, received_ns=now_ns + int(100e6))
+    early = replace(incoming, received_ns=now_ns + int(100e6))
     served = bench.deadline._continued(good, early, now_ns + int(100.4e6))
     assert served is not None
     assert len(served.chunk.actions) == HORIZON - 2
@@ -233,12 +235,12 @@ def test_a_chunk_as_old_as_it_may_be_is_not_old_yet(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_inference_that_detects(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the newest inference took is all that counts."""
     monkeypatch.setattr("reflex_core.chunks.last_good.DURATIONS_KEPT", 1)
 
 
-@pytest.mark.usefixtures("one_tells")
+@pytest.mark.usefixtures("one_inference_that_detects")
 def test_an_inference_that_nobody_waits_for_and_that_is_given_up_tells_how_slow_the_model_is(
     bench: Bench,
 ) -> None:
@@ -250,7 +252,7 @@ def test_an_inference_that_nobody_waits_for_and_that_is_given_up_tells_how_slow_
     assert 0.0 < bench.deadline._durations.fastest_s(None) < 30.0
 
 
-@pytest.mark.usefixtures("one_tells")
+@pytest.mark.usefixtures("one_inference_that_detects")
 def test_an_inference_that_whoever_asked_gave_up_tells_nothing_of_the_model(bench: Bench) -> None:
     bench.budget_ms = 60_000.0
     mine = Cancellation()
@@ -268,7 +270,7 @@ def test_an_inference_that_whoever_asked_gave_up_tells_nothing_of_the_model(benc
     assert bench.deadline._durations.fastest_s(None) == 0.0
 
 
-@pytest.mark.usefixtures("one_tells")
+@pytest.mark.usefixtures("one_inference_that_detects")
 def test_how_long_an_inference_took_is_counted_from_when_it_began(bench: Bench) -> None:
     bench.budget_ms = 60_000.0
     bench.deadline(request(), answer)
@@ -288,11 +290,11 @@ def test_a_failure_is_logged_where_nobody_is_left_to_hear_of_it_and_only_there(
     assert caplog.records == []
     bench.budget_ms = 100.0
 
-    def fails_late(asked: Request) -> Served:
-        assert asked.cancellation is not None
-        with asked.cancellation.calling(bench.release.set):
+    def fails_late(request: Request) -> Served:
+        assert request.cancellation is not None
+        with request.cancellation.calling(bench.release.set):
             bench.release.wait(30)
-        return failing(asked)
+        return failing(request)
 
     nobodys = replace(request(None, stamp_s=None), received_ns=time.monotonic_ns())
     assert bench.deadline(nobodys, fails_late).chunk.source == HOLD
@@ -311,12 +313,12 @@ def test_where_a_late_chunk_could_not_stand_in_nobody_lets_it_finish(bench: Benc
 
 def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(bench: Bench) -> None:
     """It ended between the deadline and the question whether to let it finish; nobody would give its place up again."""
-    asked = replace(request(), received_ns=time.monotonic_ns())
-    ended = Late(asked)
+    incoming = replace(request(), received_ns=time.monotonic_ns())
+    ended = Late(incoming)
     with pytest.raises(InferenceError):
-        bench.deadline._infer(asked, failing, ended)
-    assert bench.deadline._left_to_finish(asked, ended)
-    bench.missed(asked)
+        bench.deadline._infer(incoming, failing, ended)
+    assert bench.deadline._left_to_finish(incoming, ended)
+    bench.missed(incoming)
     assert bench.deadline.busy == 1, "this one is let finish"
     bench.release.set()
     bench.idle()

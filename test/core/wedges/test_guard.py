@@ -181,8 +181,8 @@ def test_the_raw_actions_of_a_hold_still_show_the_nan(guard: Guard) -> None:
 
 @pytest.mark.parametrize(("elapsed_s", "row"), [(0, 0), (5 * 61, 5), (3600, HORIZON - 1)])
 def test_holds_at_what_was_last_commanded_at_this_moment(guard: Guard, elapsed_s: int, row: int) -> None:
-    asked_ns = time.monotonic_ns() - elapsed_s * 10**9
-    guard(request(received_ns=asked_ns), answering(ramp(), dt_s=60.0))
+    received_ns = time.monotonic_ns() - elapsed_s * 10**9
+    guard(request(received_ns=received_ns), answering(ramp(), dt_s=60.0))
     served = guard(request(), answering(spoiled()))
     np.testing.assert_array_equal(served.chunk.actions, rows(ramp()[row]))
 

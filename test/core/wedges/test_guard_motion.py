@@ -82,11 +82,11 @@ def test_the_first_row_is_one_step_from_where_the_robot_is(fast: Guard) -> None:
 
 def test_the_first_row_is_compared_with_the_command_before(fast: Guard) -> None:
     """An arm trails its command: row 0 may be further from where it measures itself than one step."""
-    asked_ns = time.monotonic_ns()
+    received_ns = time.monotonic_ns()
     moving = (MIDDLE + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.08).astype(np.float32)
-    assert not fast(request(state=MIDDLE, received_ns=asked_ns), answering(moving)).guard.clamped
+    assert not fast(request(state=MIDDLE, received_ns=received_ns), answering(moving)).guard.clamped
     # four periods later the command is 0.32 rad on, the arm trails two periods behind it
-    trailing = request(state=moving[1], received_ns=asked_ns + 200_000_000)
+    trailing = request(state=moving[1], received_ns=received_ns + 200_000_000)
     assert not fast(trailing, answering((moving + np.float32(0.32)).astype(np.float32))).guard.clamped
 
 
@@ -101,10 +101,10 @@ def test_a_robot_that_is_nowhere_near_its_command_starts_from_where_it_is(fast: 
 
 def test_a_stamped_chunk_is_joined_at_the_row_that_is_due(fast: Guard) -> None:
     """The rows before have elapsed: the robot never sees them, so it is the jump to the next one that counts."""
-    asked_ns = time.monotonic_ns() - 310_000_000
+    received_ns = time.monotonic_ns() - 310_000_000
     observation = Observation({}, MIDDLE, "reach", stamp_ns=10**18)
     ramp_rows = (MIDDLE + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.1).astype(np.float32)
-    late = Request(observation, asked_ns, "late", "pick")
+    late = Request(observation, received_ns, "late", "pick")
     served = fast(late, answering(ramp_rows))
     assert served.guard.clamped
     np.testing.assert_array_equal(served.chunk.actions[:6], rows(MIDDLE, 6))
@@ -130,13 +130,13 @@ def test_a_robot_that_is_out_of_its_range_is_held_at_the_edge(fast: Guard, metri
 
 def test_a_stamped_robot_is_the_same_one_in_every_episode(fast: Guard) -> None:
     """Its arm goes on moving when the next episode begins: the first chunk is joined to the last of the one before."""
-    asked_ns = time.monotonic_ns()
+    received_ns = time.monotonic_ns()
     ramp_rows = (MIDDLE + np.arange(1, HORIZON + 1, dtype=np.float32)[:, None] * 0.08).astype(np.float32)
     first = Observation({}, MIDDLE, "reach", stamp_ns=10**18)
-    fast(Request(first, asked_ns + 10**9, "one", "pick"), answering(ramp_rows))
+    fast(Request(first, received_ns + 10**9, "one", "pick"), answering(ramp_rows))
     later = Observation({}, ramp_rows[1], "reach", stamp_ns=10**18 + 200_000_000)
-    asked = Request(later, asked_ns + 10**9 + 200_000_000, "two", "place")
-    assert not fast(asked, answering((ramp_rows + np.float32(0.32)).astype(np.float32))).guard.clamped
+    incoming = Request(later, received_ns + 10**9 + 200_000_000, "two", "place")
+    assert not fast(incoming, answering((ramp_rows + np.float32(0.32)).astype(np.float32))).guard.clamped
 
 
 @pytest.mark.parametrize("robot", [FREE, None])
@@ -163,8 +163,8 @@ def test_reject_mode_holds_instead_of_changing(metrics: Metrics) -> None:
 
 @pytest.mark.parametrize("source", [POLICY, CLOUD, LAST_KNOWN_GOOD, HOLD])
 def test_every_source_is_checked(guard: Guard, source: str) -> None:
-    def proceed(asked: Request) -> Served:
-        served = answering(rows(np.full(7, 50.0, np.float32)))(asked)
+    def proceed(request: Request) -> Served:
+        served = answering(rows(np.full(7, 50.0, np.float32)))(request)
         return dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=source))
 
     served = guard(request(), proceed)
@@ -187,8 +187,8 @@ WRONG: dict[str, ActionChunk] = {
 
 @pytest.mark.parametrize("chunk", list(WRONG.values()), ids=list(WRONG))
 def test_what_cannot_be_checked_becomes_a_hold(fast: Guard, metrics: Metrics, chunk: ActionChunk) -> None:
-    def proceed(asked: Request) -> Served:
-        return dataclasses.replace(answering(rows(MIDDLE))(asked), chunk=chunk)
+    def proceed(request: Request) -> Served:
+        return dataclasses.replace(answering(rows(MIDDLE))(request), chunk=chunk)
 
     served = fast(request(), proceed)
     assert (served.chunk.source, served.hold_reason) == (HOLD, "guard_error")

@@ -47,7 +47,7 @@ class Robot:
             limits, COLUMNS, self.metrics, "franka", mode, clamps, tracking_rad=0.2, monotonic_ns=lambda: self.now_ns
         )  # fmt: skip
 
-    def asked(self, state: Floats | None = MIDDLE) -> Request:
+    def request(self, state: Floats | None = MIDDLE) -> Request:
         observation = Observation({}, state, "reach", STAMP_NS + self.now_ns - BEGAN_NS)
         return Request(observation, self.now_ns, "request-1", "pick", caller=ROS)
 
@@ -57,16 +57,16 @@ class Robot:
     def late(self, actions: Floats, row: int = 6) -> tuple[Served, Served]:
         """A chunk as it was judged, and as it may be executed from `row` on, with the robot at rest meanwhile."""
         self.guard.commands.end()
-        self.judged(self.asked(), rows(MIDDLE))
+        self.judged(self.request(), rows(MIDDLE))
         return self.late_again(actions, row)
 
     def late_again(self, actions: Floats, row: int = 6) -> tuple[Served, Served]:
         """The same without a chunk before, which ends every row of clamped ones."""
         self.guard.commands.executed()
-        asked = self.asked()
-        served = self.judged(asked, actions)
+        request = self.request()
+        served = self.judged(request, actions)
         self.wait(row * DT_S)
-        return served, self.guard.rejoined(asked, served, row)
+        return served, self.guard.rejoined(request, served, row)
 
     def counted(self, kind: str) -> float | None:
         labels = {"embodiment": "franka", "violation_kind": kind}
@@ -78,40 +78,40 @@ class Robot:
 
 def test_a_chunk_that_did_not_wait_stays_as_it_is() -> None:
     robot = Robot()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
     assert robot.guard.commands.joined == 0
-    assert robot.guard.rejoined(asked, served, 0) is served
+    assert robot.guard.rejoined(request, served, 0) is served
 
 
 def test_a_chunk_that_waited_begins_one_step_from_where_the_robot_was_led_meanwhile() -> None:
     robot = Robot()
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
     assert not served.guard.clamped
     robot.wait(0.3)
-    late = robot.guard.rejoined(asked, served, 6)
+    late = robot.guard.rejoined(request, served, 6)
     assert late.guard.clamped
     first = late.chunk.actions[6].astype(np.float64) - MIDDLE
     assert (first > 0.05).all()
     assert (first <= FRANKA.velocity_max * DT_S + ROUNDING).all()
     np.testing.assert_allclose(late.chunk.actions[:6], rows(MIDDLE, 6), atol=1e-6)
     assert robot.guard.commands.joined == 6
-    told = robot.guard.commands.recall()
-    assert told is not None
-    np.testing.assert_array_equal(told.rows[7:], late.chunk.actions[6:])
+    commanded = robot.guard.commands.recall()
+    assert commanded is not None
+    np.testing.assert_array_equal(commanded.rows[7:], late.chunk.actions[6:])
 
 
 def test_a_chunk_that_waited_and_still_fits_goes_out_as_it_was_judged() -> None:
     robot = Robot()
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, rows(MIDDLE))
+    request = robot.request()
+    served = robot.judged(request, rows(MIDDLE))
     robot.wait(0.1)
-    assert robot.guard.rejoined(asked, served, 2) is served
+    assert robot.guard.rejoined(request, served, 2) is served
     assert robot.guard.commands.joined == 2
 
 
@@ -119,50 +119,50 @@ def test_it_is_joined_to_what_was_published_and_not_to_itself() -> None:
     """The robot executes the chunk before; the one that waited was never sent."""
     robot = Robot()
     down: Floats = (2 * MIDDLE - RAMP).astype(np.float32)
-    robot.judged(robot.asked(), down)
+    robot.judged(robot.request(), down)
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
     robot.wait(0.25)
-    late = robot.guard.rejoined(asked, served, 5)
+    late = robot.guard.rejoined(request, served, 5)
     assert (np.abs(late.chunk.actions[5] - down[4]) <= FRANKA.velocity_max * DT_S + ROUNDING).all()
 
 
 def test_what_cannot_be_joined_any_more_is_a_hold() -> None:
     robot = Robot(REJECT)
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
     robot.wait(0.3)
-    late = robot.guard.rejoined(asked, served, 6)
+    late = robot.guard.rejoined(request, served, 6)
     assert (late.chunk.source, late.hold_reason) == (HOLD, "rejected")
     np.testing.assert_allclose(late.chunk.actions[-1], MIDDLE, atol=1e-6)
 
 
 def test_a_hold_and_a_robot_without_limits_are_not_joined() -> None:
     robot = Robot()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
     held = dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=HOLD))
-    assert robot.guard.rejoined(asked, held, 6) is held
+    assert robot.guard.rejoined(request, held, 6) is held
     free = Robot(limited=False)
-    asked = free.asked()
-    served = free.judged(asked, RAMP)
-    told = free.guard.commands.recall()
-    assert free.guard.rejoined(asked, served, 6) is served
-    assert free.guard.commands.recall() is told
+    request = free.request()
+    served = free.judged(request, RAMP)
+    commanded = free.guard.commands.recall()
+    assert free.guard.rejoined(request, served, 6) is served
+    assert free.guard.commands.recall() is commanded
 
 
 def test_where_it_cannot_even_be_held_it_is_an_error() -> None:
     robot = Robot(REJECT)
-    asked = robot.asked(state=None)
-    served = robot.judged(asked, rows(MIDDLE))
+    request = robot.request(state=None)
+    served = robot.judged(request, rows(MIDDLE))
     leaping = rows(MIDDLE)
     leaping[5:] += 1.0
     spoiled = dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, actions=leaping))
     with pytest.raises(InferenceError, match="no known position to hold"):
-        robot.guard.rejoined(asked, spoiled, 3)
+        robot.guard.rejoined(request, spoiled, 3)
 
 
 @pytest.mark.parametrize(("source", "clamped"), [(HOLD, False), (POLICY, True)])
@@ -172,28 +172,28 @@ def test_a_hold_from_further_in_may_stop_as_hard_as_it_likes_and_a_chunk_may_not
     robot = Robot(acceleration_max=10.0)
     run_up = np.minimum(np.arange(1, HORIZON + 1), 4) * 0.02  # as hard as it may, then steadily
     moving: Floats = (MIDDLE + np.cumsum(run_up)[:, None]).astype(np.float32)
-    assert not robot.judged(robot.asked(), moving).guard.clamped
+    assert not robot.judged(robot.request(), moving).guard.clamped
     robot.guard.commands.executed()
     robot.wait(0.3)
 
-    def stopping(asked: Request) -> Served:
-        served = answering(rows(moving[5]), DT_S)(asked)
+    def stopping(request: Request) -> Served:
+        served = answering(rows(moving[5]), DT_S)(request)
         return dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=source))
 
-    assert robot.guard(robot.asked(moving[5]), stopping).guard.clamped is clamped
+    assert robot.guard(robot.request(moving[5]), stopping).guard.clamped is clamped
 
 
 def test_whoever_asks_where_the_robot_would_be_held_is_told_the_row_it_approaches() -> None:
     robot = Robot(acceleration_max=10.0)
     run_up = np.minimum(np.arange(1, HORIZON + 1), 4) * 0.02
     moving: Floats = (MIDDLE + np.cumsum(run_up)[:, None]).astype(np.float32)
-    robot.judged(robot.asked(), moving)
+    robot.judged(robot.request(), moving)
     robot.guard.commands.executed()
     robot.wait(0.32)
-    position = robot.guard.hold_position(robot.asked(state=None))
+    position = robot.guard.hold_position(robot.request(state=None))
     assert position is not None
     np.testing.assert_allclose(position, moving[6], atol=1e-5)
-    assert Robot().guard.hold_position(robot.asked(state=None)) is None
+    assert Robot().guard.hold_position(robot.request(state=None)) is None
 
 
 OVER: Floats = RAMP.copy()
@@ -228,27 +228,27 @@ def test_what_the_first_look_changed_and_the_second_left_alone_is_counted_as_wel
 def test_a_chunk_that_another_one_overtook_counts_as_it_did_at_the_first_look() -> None:
     """Nobody knows any more how many clamped ones came before it."""
     robot = Robot(clamps=9)
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
-    robot.judged(dataclasses.replace(asked, request_id="request-2"), rows(MIDDLE))
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    robot.judged(dataclasses.replace(request, request_id="request-2"), rows(MIDDLE))
     robot.wait(0.3)
-    late = robot.guard.rejoined(asked, served, 6)
+    late = robot.guard.rejoined(request, served, 6)
     assert late.guard.clamp_count == (late.chunk.actions != RAMP).sum() > 0
     assert robot.guard.status(ROS).consecutive_clamps == 0
 
 
 def test_a_program_that_asks_between_the_two_looks_changes_nothing_for_the_robot() -> None:
     robot = Robot(clamps=9)
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
-    asked = robot.asked()
-    served = robot.judged(asked, RAMP)
-    seen = dataclasses.replace(asked.observation, stamp_ns=0)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    seen = dataclasses.replace(request.observation, stamp_ns=0)
     robot.judged(Request(seen, robot.now_ns, "request-2", "place", caller="arm-1"), rows(MIDDLE))
     robot.wait(0.3)
-    assert robot.guard.rejoined(asked, served, 6).guard.clamped
+    assert robot.guard.rejoined(request, served, 6).guard.clamped
     assert robot.guard.status(ROS).consecutive_clamps == 1
 
 
@@ -259,7 +259,7 @@ def test_a_chunk_counts_once_towards_the_trip_whichever_look_changed_it(actions:
     assert robot.guard.status(ROS).consecutive_clamps == 1
     for clamps in (2, 3):
         robot.guard.commands.end()
-        robot.guard.commands.remember(told_to_rest(robot), 0)
+        robot.guard.commands.remember(commanded_to_rest(robot), 0)
         _, late = robot.late_again(actions)
         assert robot.guard.status(ROS).consecutive_clamps == clamps
     assert (late.chunk.source, late.hold_reason) == (HOLD, "guard_tripped")
@@ -267,7 +267,7 @@ def test_a_chunk_counts_once_towards_the_trip_whichever_look_changed_it(actions:
     assert any("velocity" in line for line in late.guard.violations)
 
 
-def told_to_rest(robot: Robot) -> Commanded:
+def commanded_to_rest(robot: Robot) -> Commanded:
     return Commanded(
         rows(MIDDLE, HORIZON + 1), DT_S, Moment(robot.now_ns, STAMP_NS + robot.now_ns - BEGAN_NS), "pick"
     )
@@ -299,14 +299,14 @@ def test_an_arm_that_trails_goes_on_from_its_command_and_not_from_where_it_is(
 ) -> None:
     """A chunk joined to the measurement of an arm that lags would take the command back by the lag, every time."""
     robot = Robot()
-    robot.judged(robot.asked(), rows(MIDDLE))
+    robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()
     robot.wait(1.0)
     behind: Floats = (MIDDLE - np.float32(lag)).astype(np.float32)
-    asked = dataclasses.replace(robot.asked(behind), newest=lambda: Observation({}, behind, "", 0))
-    served = robot.judged(asked, rows(MIDDLE))
+    request = dataclasses.replace(robot.request(behind), newest=lambda: Observation({}, behind, "", 0))
+    served = robot.judged(request, rows(MIDDLE))
     robot.wait(0.3)
-    late = robot.guard.rejoined(asked, served, 6)
+    late = robot.guard.rejoined(request, served, 6)
     step = FRANKA.velocity_max * DT_S
     if joined_to_command:
         assert late is served
@@ -318,16 +318,16 @@ def test_an_arm_that_trails_goes_on_from_its_command_and_not_from_where_it_is(
 
 def test_a_chunk_of_no_numbers_is_a_hold_from_where_the_robot_is_when_it_comes() -> None:
     robot = Robot()
-    robot.judged(robot.asked(), RAMP)
+    robot.judged(robot.request(), RAMP)
     robot.guard.commands.executed()
     robot.wait(0.1)
     now: Floats = RAMP[7].copy()
-    asked = dataclasses.replace(robot.asked(RAMP[1].copy()), newest=lambda: Observation({}, now, "", 0))
+    waiting = dataclasses.replace(robot.request(RAMP[1].copy()), newest=lambda: Observation({}, now, "", 0))
 
     def slow(request: Request) -> Served:
         robot.wait(0.3)
         return answering(rows(np.full(7, np.nan, np.float32)), DT_S)(request)
 
-    served = robot.guard(asked, slow)
+    served = robot.guard(waiting, slow)
     assert (served.chunk.source, served.hold_reason) == (HOLD, "non_finite")
     np.testing.assert_allclose(served.chunk.actions[-1], RAMP[8], atol=1e-5)

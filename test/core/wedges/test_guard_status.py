@@ -27,7 +27,7 @@ def guard_that_trips_after(clamps: int, metrics: Metrics | None = None) -> Guard
     return Guard(limits, COLUMNS, metrics or Metrics(), "franka", CLIP, clamps)
 
 
-def asked_by(caller: str, state: Floats | None = MEASURED) -> Request:
+def request_by(caller: str, state: Floats | None = MEASURED) -> Request:
     return dataclasses.replace(request(None, state), caller=caller)
 
 
@@ -38,9 +38,9 @@ def never(_: Request) -> Served:
 def test_who_is_tripped_and_who_is_counted_are_told_apart() -> None:
     guard = guard_that_trips_after(3)
     for caller, clamps in (("calm", 0), ("worst", 3), ("worse", 2), ("bad", 1)):
-        guard(asked_by(caller), answering(CLEAN))
+        guard(request_by(caller), answering(CLEAN))
         for _ in range(clamps):
-            guard(asked_by(caller), answering(OUTSIDE))
+            guard(request_by(caller), answering(OUTSIDE))
     status = guard.status()
     assert (status.tripped, status.tripped_total, status.tripped_callers) == (True, 1, ("worst",))
     assert status.consecutive_clamps == 3
@@ -60,14 +60,14 @@ def test_who_is_tripped_is_a_metric() -> None:
         return metrics.registry.get_sample_value("reflex_guard_tripped", labels)
 
     assert (shown(ROS), shown("a")) == (0.0, None)
-    guard(asked_by("a"), answering(OUTSIDE))
+    guard(request_by("a"), answering(OUTSIDE))
     assert (shown(ROS), shown("a")) == (0.0, 1.0)
 
 
 def test_the_callers_it_shows_are_bounded() -> None:
     guard = guard_that_trips_after(1)
     for number in range(CALLERS_SHOWN + 3):
-        guard(asked_by(f"arm-{number}"), answering(OUTSIDE))
+        guard(request_by(f"arm-{number}"), answering(OUTSIDE))
     status = guard.status()
     assert status.tripped_total == CALLERS_SHOWN + 3
     assert len(status.tripped_callers) == len(status.callers) == CALLERS_SHOWN
@@ -82,7 +82,7 @@ def test_nothing_has_happened_to_a_new_guard() -> None:
 def test_every_line_about_every_chunk_is_counted() -> None:
     guard = guard_that_trips_after(0)
     for _ in range(2):
-        lines = len(guard(asked_by("a"), answering(OUTSIDE)).guard.violations)
+        lines = len(guard(request_by("a"), answering(OUTSIDE)).guard.violations)
     assert guard.status().violations_total == 2 * lines > 0
 
 
@@ -90,32 +90,32 @@ def test_a_trip_and_its_reset_are_in_the_log_once(caplog: pytest.LogCaptureFixtu
     guard = guard_that_trips_after(2)
     with caplog.at_level(logging.INFO):
         for _ in range(4):
-            guard(asked_by("a"), answering(OUTSIDE))
+            guard(request_by("a"), answering(OUTSIDE))
         assert guard.reset("a")
         assert not guard.reset("a")
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 3
-    assert said[0].startswith("the guard changed a chunk of caller 'a': panda_joint1 above max: 50 > ")
-    assert said[0].count(";") == 2, "three lines are enough"
-    assert said[1].startswith("guard_tripped: caller 'a': consecutive_clamp_limit_exceeded")
-    assert said[2] == "guard_tripped ended for caller 'a': reset"
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 3
+    assert logged[0].startswith("the guard changed a chunk of caller 'a': panda_joint1 above max: 50 > ")
+    assert logged[0].count(";") == 2, "three lines are enough"
+    assert logged[1].startswith("guard_tripped: caller 'a': consecutive_clamp_limit_exceeded")
+    assert logged[2] == "guard_tripped ended for caller 'a': reset"
 
 
 def test_the_robot_of_this_process_has_log_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """However many invented callers are clamped, theirs are one line together."""
     guard = guard_that_trips_after(0)
     for caller in ("a", "b", ROS, "c"):
-        guard(asked_by(caller), answering(OUTSIDE))
-    said = [record.getMessage() for record in caplog.records]
-    assert [line.split("caller ")[1].split(":")[0] for line in said] == ["'a'", f"'{ROS}'"]
+        guard(request_by(caller), answering(OUTSIDE))
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line.split("caller ")[1].split(":")[0] for line in logged] == ["'a'", f"'{ROS}'"]
 
 
 def test_only_the_first_changed_chunk_in_a_row_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     guard = guard_that_trips_after(0)
-    guard(asked_by(ROS), answering(CLEAN))
+    guard(request_by(ROS), answering(CLEAN))
     assert caplog.records == []
     for _ in range(3):
-        guard(asked_by(ROS), answering(OUTSIDE))
+        guard(request_by(ROS), answering(OUTSIDE))
     assert len(caplog.records) == 1
 
 
@@ -124,10 +124,10 @@ def test_chunks_that_are_clean_and_clamped_by_turns_are_one_log_line_a_minute(
 ) -> None:
     guard = guard_that_trips_after(0)
     for _ in range(50):
-        guard(asked_by(ROS), answering(OUTSIDE))
-        guard(asked_by(ROS), answering(CLEAN))
+        guard(request_by(ROS), answering(OUTSIDE))
+        guard(request_by(ROS), answering(CLEAN))
     assert len(caplog.records) == 1
-    lines = len(guard(asked_by(ROS), answering(OUTSIDE)).guard.violations)
+    lines = len(guard(request_by(ROS), answering(OUTSIDE)).guard.violations)
     assert guard.status().violations_total == 51 * lines, "the counter is exact"
 
 
@@ -188,19 +188,19 @@ def test_a_position_of_another_size_is_no_position() -> None:
 def test_a_tripped_caller_is_told_what_its_state_lacks(numbers: int | None, slug: str) -> None:
     guard = guard_that_trips_after(1)
     with pytest.raises(InferenceError):
-        guard(asked_by("a", None), answering(spoiled()))
+        guard(request_by("a", None), answering(spoiled()))
     state = None if numbers is None else MEASURED[:numbers]
     with pytest.raises(ObservationError, match="7 numbers") as caught:
-        guard(asked_by("a", state), never)
+        guard(request_by("a", state), never)
     assert caught.value.slug == slug
 
 
 def test_a_tripped_caller_is_served_again_only_after_its_own_reset() -> None:
     guard = guard_that_trips_after(1)
-    guard(asked_by("a"), answering(OUTSIDE))
+    guard(request_by("a"), answering(OUTSIDE))
     with pytest.raises(CallerError):
         guard.reset("b")
-    held = guard(asked_by("a"), never)
+    held = guard(request_by("a"), never)
     assert (held.latency_ms, held.fallback.deadline_exceeded, held.trace_seq, held.seed) == (
         0.0,
         False,
@@ -211,7 +211,7 @@ def test_a_tripped_caller_is_served_again_only_after_its_own_reset() -> None:
     assert held.guard.clamp_count == 0
     np.testing.assert_array_equal(held.raw_actions, held.chunk.actions)
     guard.reset("a")
-    assert guard(asked_by("a"), answering(CLEAN)).chunk.source == POLICY
+    assert guard(request_by("a"), answering(CLEAN)).chunk.source == POLICY
 
 
 def test_a_chunk_of_another_rate_is_checked_at_its_own() -> None:
@@ -220,16 +220,16 @@ def test_a_chunk_of_another_rate_is_checked_at_its_own() -> None:
     for dt_s, clamped in ((0.05, False), (0.02, True), (0.05, False)):
         chunk = ActionChunk(fast, FRANKA.joint_names, dt_s)
         served = guard(
-            asked_by(f"rate-{dt_s}"),
-            lambda asked, chunk=chunk: dataclasses.replace(answering(fast)(asked), chunk=chunk),
+            request_by(f"rate-{dt_s}"),
+            lambda request, chunk=chunk: dataclasses.replace(answering(fast)(request), chunk=chunk),
         )
         assert served.guard.clamped is clamped
 
 
 def test_a_tripped_caller_whose_command_is_known_needs_no_state() -> None:
     guard = guard_that_trips_after(1)
-    held = guard(asked_by("a"), answering(OUTSIDE, dt_s=3600.0))
-    again = guard(asked_by("a", None), never)
+    held = guard(request_by("a"), answering(OUTSIDE, dt_s=3600.0))
+    again = guard(request_by("a", None), never)
     np.testing.assert_allclose(again.chunk.actions, held.chunk.actions, atol=1e-6)
 
 
@@ -237,12 +237,12 @@ def test_a_tripped_caller_whose_command_is_known_needs_no_state() -> None:
 def test_a_tripped_answer_is_said_of_the_slot_that_was_to_answer(known: bool) -> None:
     """Where nobody says which that is, of the one before."""
 
-    def said(asked: Request) -> Served:
-        return dataclasses.replace(answering(CLEAN)(asked), slot="shadow", model_version="other@1")
+    def prototype(request: Request) -> Served:
+        return dataclasses.replace(answering(CLEAN)(request), slot="shadow", model_version="other@1")
 
-    guard = Guard(None, COLUMNS, Metrics(), "none", CLIP, 1, said if known else None)
-    guard(asked_by("a"), answering(spoiled()))
-    held = guard(asked_by("a"), never)
+    guard = Guard(None, COLUMNS, Metrics(), "none", CLIP, 1, prototype if known else None)
+    guard(request_by("a"), answering(spoiled()))
+    held = guard(request_by("a"), never)
     assert (held.slot, held.model_version) == (("shadow", "other@1") if known else ("prod", "test@0"))
     assert held.guard.violations[0].startswith("guard_tripped: ")
 
@@ -259,5 +259,5 @@ def test_a_tripped_caller_with_a_whole_state_that_is_no_position_gets_an_error_o
     nowhere = np.full(7, np.nan, np.float32)
     for proceed in (answering(spoiled()), never):
         with pytest.raises(InferenceError, match="no known position to hold") as caught:
-            guard(asked_by("a", nowhere), proceed)
+            guard(request_by("a", nowhere), proceed)
         assert caught.value.slug == "guard_tripped"

@@ -34,8 +34,8 @@ def never(_: Request) -> Served:
 
 
 def from_source(source: str, proceed: Proceed) -> Proceed:
-    def answer(asked: Request) -> Served:
-        served = proceed(asked)
+    def answer(request: Request) -> Served:
+        served = proceed(request)
         return dataclasses.replace(served, chunk=dataclasses.replace(served.chunk, source=source))
 
     return answer
@@ -72,8 +72,8 @@ def test_a_tripped_guard_holds_without_inference() -> None:
 
 def test_a_tripped_answer_is_of_the_request_that_was_asked() -> None:
     guard = tripped()
-    asked = dataclasses.replace(request(), request_id="request-2", seed=77)
-    served = guard(asked, never)
+    incoming = dataclasses.replace(request(), request_id="request-2", seed=77)
+    served = guard(incoming, never)
     assert (served.request_id, served.episode_id, served.seed) == ("request-2", "pick", 77)
     assert (served.inference.denoise_steps, served.latency_ms, served.slot) == (0, 0.0, "prod")
     np.testing.assert_array_equal(served.chunk.actions, rows(MEASURED))
@@ -224,10 +224,10 @@ def test_a_chunk_that_was_under_way_when_the_guard_tripped_is_held() -> None:
     inside, release = threading.Event(), threading.Event()
     answers: list[Served] = []
 
-    def slow(asked: Request) -> Served:
+    def slow(request: Request) -> Served:
         inside.set()
         release.wait(10)
-        return answering(CLEAN)(asked)
+        return answering(CLEAN)(request)
 
     thread = threading.Thread(target=lambda: answers.append(guard(request(), slow)))
     thread.start()

@@ -27,9 +27,9 @@ def test_without_a_delay_the_answer_passes_as_it_is(delay_ms: float) -> None:
 def test_it_sleeps_after_the_inference_and_reports_how_long(delay_ms: float, slept_ms: float) -> None:
     order: list[object] = []
 
-    def proceed(asked: Request) -> Served:
+    def proceed(request: Request) -> Served:
         order.append("inference")
-        return answer(asked)
+        return answer(request)
 
     served = Latency(lambda: delay_ms, order.append)(request(), proceed)
     assert order == ["inference", slept_ms * 1e-3]

@@ -24,7 +24,7 @@ from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Request
 SECOND_NS = 10**9
 
 
-def asked(
+def make_request(
     episode_id: str | None = "pick", *, stamp_s: float | None = 0.0, received_s: float = 0.0
 ) -> Request:
     return request(episode_id, stamp_s=stamp_s, received_ns=10 * SECOND_NS + round(received_s * SECOND_NS))
@@ -50,57 +50,57 @@ def found(known: LastGood, later: Request) -> str:
 
 def test_rows_are_over_by_the_stamps_where_both_are_known() -> None:
     """Not by the times of receipt: a simulator may be slower than we are."""
-    began = good(asked(stamp_s=0.0))
-    assert began.elapsed_rows(asked(stamp_s=3.5 * DT_S, received_s=9.0)) == 3
-    assert began.elapsed_rows(asked(stamp_s=-3.5 * DT_S, received_s=9.0)) == -3
+    began = good(make_request(stamp_s=0.0))
+    assert began.elapsed_rows(make_request(stamp_s=3.5 * DT_S, received_s=9.0)) == 3
+    assert began.elapsed_rows(make_request(stamp_s=-3.5 * DT_S, received_s=9.0)) == -3
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, None), (None, 0.0), (None, None)])
 def test_rows_are_over_by_the_times_of_receipt_otherwise(first: float | None, second: float | None) -> None:
-    began = good(asked(stamp_s=first, received_s=1.0))
-    assert began.elapsed_rows(asked(stamp_s=second, received_s=1.0 + 4.5 * DT_S)) == 4
+    began = good(make_request(stamp_s=first, received_s=1.0))
+    assert began.elapsed_rows(make_request(stamp_s=second, received_s=1.0 + 4.5 * DT_S)) == 4
 
 
 @pytest.mark.parametrize("dt_s", [0.0, -1.0])
 def test_of_rows_without_a_rate_none_is_over(dt_s: float) -> None:
-    assert good(asked(), dt_s).elapsed_rows(asked(stamp_s=99.0)) == 0
+    assert good(make_request(), dt_s).elapsed_rows(make_request(stamp_s=99.0)) == 0
 
 
 def test_only_finite_answers_of_a_model_are_kept() -> None:
-    known, later = LastGood(), asked()
+    known, later = LastGood(), make_request()
     for source, kept in ((POLICY, True), (CLOUD, True), (HOLD, False), (LAST_KNOWN_GOOD, False)):
         assert known.remember(later, answer(later, source=source)) is kept
     spoiled = ramp()
     spoiled[9, 6] = np.inf
     assert not known.remember(later, answer(later, spoiled))
-    assert not known.remember(asked(None), answer(asked(None)))
-    assert known.find(asked(None)) is None
+    assert not known.remember(make_request(None), answer(make_request(None)))
+    assert known.find(make_request(None)) is None
 
 
 def test_of_two_answers_the_one_to_the_newer_request_is_kept() -> None:
-    newer, older = asked(received_s=2.0), asked(received_s=1.0)
+    newer, older = make_request(received_s=2.0), make_request(received_s=1.0)
     known = remembered(newer)
     assert not known.remember(older, answer(older))
-    assert found(known, asked()) == newer.request_id
-    again = asked(received_s=2.0)
+    assert found(known, make_request()) == newer.request_id
+    again = make_request(received_s=2.0)
     assert known.remember(again, answer(again))
-    assert found(known, asked()) == again.request_id
+    assert found(known, make_request()) == again.request_id
 
 
 def test_the_episode_answered_last_is_forgotten_last() -> None:
-    requests = [asked(f"episode-{number}") for number in range(EPISODES_KEPT)]
+    requests = [make_request(f"episode-{number}") for number in range(EPISODES_KEPT)]
     known = remembered(*requests)
-    assert found(known, asked("episode-0")) == requests[0].request_id
-    again, more = asked("episode-0", received_s=1.0), asked("one more")
+    assert found(known, make_request("episode-0")) == requests[0].request_id
+    again, more = make_request("episode-0", received_s=1.0), make_request("one more")
     for each in (again, more):
         assert known.remember(each, answer(each))
-    assert found(known, asked("episode-0")) == again.request_id
-    assert known.find(asked("episode-1")) is None
-    assert found(known, asked("episode-2")) == requests[2].request_id
+    assert found(known, make_request("episode-0")) == again.request_id
+    assert known.find(make_request("episode-1")) is None
+    assert found(known, make_request("episode-2")) == requests[2].request_id
 
 
 def test_what_the_robot_does_not_follow_is_forgotten_and_nothing_else() -> None:
-    robot, program, other = asked("pick"), asked("pick", stamp_s=None), asked("place")
+    robot, program, other = make_request("pick"), make_request("pick", stamp_s=None), make_request("place")
     known = remembered(robot, program, other)
     known.forget("pick")
     known.forget("never known")
@@ -110,7 +110,7 @@ def test_what_the_robot_does_not_follow_is_forgotten_and_nothing_else() -> None:
 
 
 def test_what_is_kept_is_for_the_same_words_of_the_same_robot() -> None:
-    first = asked("pick")
+    first = make_request("pick")
     known = remembered(first)
     assert found(known, first) == first.request_id
     observation = dataclasses.replace(first.observation, instruction="put it back")
@@ -119,12 +119,15 @@ def test_what_is_kept_is_for_the_same_words_of_the_same_robot() -> None:
 
 
 def test_who_names_neither_itself_nor_an_episode_is_known_by_where_it_asks_from() -> None:
-    here, there = (dataclasses.replace(asked(None), caller=f"peer:10.0.0.{host}") for host in (1, 2))
+    here, there = (dataclasses.replace(make_request(None), caller=f"peer:10.0.0.{host}") for host in (1, 2))
     known = remembered(here)
     assert found(known, here) == here.request_id
     assert known.find(there) is None
-    assert known.find(asked(None)) is None
-    assert [key is not None and key.anonymous for key in map(key_of, (here, asked("pick")))] == [True, False]
+    assert known.find(make_request(None)) is None
+    assert [key is not None and key.anonymous for key in map(key_of, (here, make_request("pick")))] == [
+        True,
+        False,
+    ]
 
 
 def took(*durations_s: float, max_steps: int | None = None) -> RecentDurations:

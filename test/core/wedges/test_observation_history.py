@@ -37,7 +37,7 @@ class Scene:
 
     def ask(self, at_ms: float, number: int, episode: str | None = "ep", **more: object) -> list[int]:
         """A request at this time whose state is `number`; returns the states that the policy would see."""
-        request = asked(at_ms, number, episode, **more)
+        request = make_request(at_ms, number, episode, **more)
         with suppress(ObservationError, InferenceError):
             self.wedge(request, self._proceed)
         observation = self.passed[-1].observation
@@ -50,7 +50,7 @@ class Scene:
         raise self.error or InferenceError("no policy here")
 
 
-def asked(
+def make_request(
     at_ms: float,
     number: int,
     episode: str | None,
@@ -98,10 +98,10 @@ def test_a_caller_that_asks_once_per_chunk_is_told_and_counted(caplog: pytest.Lo
 def test_observations_without_inference_are_looked_back_at() -> None:
     scene = Scene(steps=2)
     scene.ask(0, 0)
-    assert [scene.wedge.observe(asked(at, at, "ep")) for at in range(100, 800, 100)][-1] == 3
+    assert [scene.wedge.observe(make_request(at, at, "ep")) for at in range(100, 800, 100)][-1] == 3
     assert scene.ask(800, 800) == [700, 800]
     with pytest.raises(ObservationError, match="'observe_only' needs an 'episode_id'"):
-        scene.wedge.observe(asked(0, 0, None))
+        scene.wedge.observe(make_request(0, 0, None))
 
 
 def test_a_history_that_came_along_is_taken_as_it_is() -> None:

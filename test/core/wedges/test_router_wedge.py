@@ -44,9 +44,9 @@ def test_an_answer_says_which_slot_gave_it_and_why(pair: Pair, slot: str) -> Non
 
 
 def test_without_an_episode_the_request_id_routes(pair: Pair) -> None:
-    asked = request(None)
-    routing = pair.act(asked).routing
-    assert (routing.routing_key, routing.degraded, routing.cached) == (asked.request_id, True, False)
+    incoming = request(None)
+    routing = pair.act(incoming).routing
+    assert (routing.routing_key, routing.degraded, routing.cached) == (incoming.request_id, True, False)
 
 
 @pytest.mark.parametrize("out", SLOTS)
@@ -54,21 +54,21 @@ def test_a_slot_that_is_out_hands_its_episodes_to_the_other(pair: Pair, out: str
     stays, goes = EPISODE_OF[other(out)], EPISODE_OF[out]
     assert pair.served(goes).slot == out
     pair.break_slot(out)
-    asked = len(pair.models[out].asked)
+    before = len(pair.models[out].requests)
     drained = pair.served(goes)
     assert (drained.slot, drained.model_version) == (other(out), f"{other(out)}@0")
     assert (drained.routing.cached, drained.routing.crash_verdict) == (False, f"drain-{out}")
     assert pair.served(stays).slot == other(out)
     assert pair.served(None).slot == other(out)
-    assert len(pair.models[out].asked) == asked
+    assert len(pair.models[out].requests) == before
 
 
 def test_even_after_the_cooldown_no_request_is_the_probe(pair: Pair) -> None:
     pair.break_slot("a")
     pair.now += 1000
-    asked = len(pair.models["a"].asked)
+    before = len(pair.models["a"].requests)
     assert pair.served(EPISODE_OF["a"]).slot == "b"
-    assert len(pair.models["a"].asked) == asked
+    assert len(pair.models["a"].requests) == before
 
 
 def test_an_episode_that_had_to_move_does_not_move_back(pair: Pair) -> None:
@@ -128,7 +128,7 @@ def test_not_ready_for_another_reason_is_passed_on(pair: Pair) -> None:
     pair.models["a"].error = NotReadyError("loading")
     with pytest.raises(NotReadyError, match="loading"):
         pair.served(EPISODE_OF["a"])
-    assert pair.models["b"].asked == []
+    assert pair.models["b"].requests == []
 
 
 def test_a_slot_without_a_breaker_is_never_out(pair: Pair) -> None:

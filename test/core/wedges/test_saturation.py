@@ -49,7 +49,7 @@ def chunk(gripper: float, column: int = GRIPPER) -> Floats:
 
 
 def answering(actions: Floats) -> Proceed:
-    def proceed(asked: object) -> Served:
+    def proceed(request: object) -> Served:
         return Served(
             chunk=ActionChunk(actions, TROSSEN.joint_names, DT_S), raw_actions=actions, request_id="r",
             episode_id="pick", seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 10),
@@ -69,26 +69,26 @@ def tighter(mode: str = CLIP) -> SafetyConfig:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("asked", "told"), [(HIGH + 0.04 * WIDTH, HIGH), (LOW - 0.04 * WIDTH, LOW)])
+@pytest.mark.parametrize(("predicted", "commanded"), [(HIGH + 0.04 * WIDTH, HIGH), (LOW - 0.04 * WIDTH, LOW)])
 def test_a_gripper_that_overshoots_its_ends_a_little_is_clipped_without_a_word(
-    asked: float, told: float, mode: str
+    predicted: float, commanded: float, mode: str
 ) -> None:
     name = TROSSEN.joint_names[0]
     safety = SafetyConfig(Path("limits.json"), (name,), np.array([-3.0]), np.array([3.0]), mode=mode)
     guard = guard_of(robot(), safety)
-    served = ask(guard, chunk(asked))
+    served = ask(guard, chunk(predicted))
     assert served.chunk.source == POLICY
     assert (served.guard.clamped, served.guard.clamp_count, served.guard.violations) == (False, 0, ())
-    np.testing.assert_allclose(served.chunk.actions, chunk(told), atol=1e-6)
+    np.testing.assert_allclose(served.chunk.actions, chunk(commanded), atol=1e-6)
     assert (served.chunk.actions[:, GRIPPER].astype(np.float64) <= HIGH).all()
     assert (served.chunk.actions[:, GRIPPER].astype(np.float64) >= LOW).all()
     assert guard.status().consecutive_clamps == 0
 
 
-@pytest.mark.parametrize("asked", [HIGH + 0.06 * WIDTH, LOW - 0.06 * WIDTH])
-def test_a_gripper_further_beyond_its_ends_counts_as_any_joint(asked: float) -> None:
+@pytest.mark.parametrize("predicted", [HIGH + 0.06 * WIDTH, LOW - 0.06 * WIDTH])
+def test_a_gripper_further_beyond_its_ends_counts_as_any_joint(predicted: float) -> None:
     guard = guard_of(robot())
-    served = ask(guard, chunk(asked))
+    served = ask(guard, chunk(predicted))
     assert (served.guard.clamped, served.guard.clamp_count) == (True, 10)
     assert served.guard.violations[0].startswith(TROSSEN.joint_names[GRIPPER])
     assert guard.status().consecutive_clamps == 1

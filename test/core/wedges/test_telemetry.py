@@ -22,10 +22,10 @@ def request(received_ns: int | None = None) -> Request:
     return Request(Observation({}, None, "go"), now, "request-1", "pick")
 
 
-def answer(asked: Request, tokens_cut: int = 0) -> Served:
+def answer(request: Request, tokens_cut: int = 0) -> Served:
     return Served(
-        chunk=ActionChunk(ACTIONS, ("a", "b"), 0.05), raw_actions=ACTIONS, request_id=asked.request_id,
-        episode_id=asked.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 7, tokens_cut=tokens_cut),
+        chunk=ActionChunk(ACTIONS, ("a", "b"), 0.05), raw_actions=ACTIONS, request_id=request.request_id,
+        episode_id=request.episode_id, seed=1, slot="prod", model_version="test@0", inference=Inference("onnx_cpu", 10, 7, tokens_cut=tokens_cut),
     )  # fmt: skip
 
 
@@ -60,10 +60,10 @@ def test_denoise_steps_are_those_that_were_taken(telemetry: Telemetry, metrics: 
 
 def test_a_listener_gets_the_finished_answer(telemetry: Telemetry) -> None:
     heard: list[tuple[Request, Served]] = []
-    telemetry.listen(lambda asked, served: heard.append((asked, served)))
-    asked = request()
-    served = telemetry(asked, answer)
-    assert heard == [(asked, served)]
+    telemetry.listen(lambda request, served: heard.append((request, served)))
+    incoming = request()
+    served = telemetry(incoming, answer)
+    assert heard == [(incoming, served)]
     assert heard[0][1].latency_ms > 0
 
 
@@ -72,11 +72,11 @@ def test_a_listener_that_fails_harms_neither_the_request_nor_the_others(
 ) -> None:
     heard: list[str] = []
 
-    def broken(asked: Request, served: Served) -> None:
+    def broken(request: Request, served: Served) -> None:
         raise OSError("the disk is full")
 
     telemetry.listen(broken)
-    telemetry.listen(lambda asked, _: heard.append(asked.request_id))
+    telemetry.listen(lambda request, _: heard.append(request.request_id))
     assert telemetry(request(), answer).chunk.actions is ACTIONS
     assert heard == ["request-1"]
     assert "the disk is full" in caplog.text
@@ -107,10 +107,10 @@ def test_an_error_is_counted_by_slug_and_passed_on(
 
 def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
     telemetry = Telemetry("franka", {"a": "one", "b": "two"}, metrics)
-    telemetry(request(), lambda asked: replace(answer(asked), slot="b", cache=CacheReport("hit")))
-    telemetry(request(), lambda asked: replace(answer(asked), slot="a", cache=CacheReport("miss")))
+    telemetry(request(), lambda request: replace(answer(request), slot="b", cache=CacheReport("hit")))
+    telemetry(request(), lambda request: replace(answer(request), slot="a", cache=CacheReport("miss")))
     telemetry(
-        request(), lambda asked: replace(answer(asked), slot="cloud")
+        request(), lambda request: replace(answer(request), slot="cloud")
     )  # nobody's: it counts for the first
     of = {slot: {"embodiment": "franka", "policy_slot": slot} for slot in "ab"}
     prefix = {"cache_type": "vlm_prefix"}
@@ -128,7 +128,7 @@ def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
 def test_a_cut_instruction_is_counted_and_logged(
     telemetry: Telemetry, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    telemetry(request(), lambda asked: answer(asked, tokens_cut=5))
+    telemetry(request(), lambda request: answer(request, tokens_cut=5))
     telemetry(request(), answer)
     assert count(metrics, "reflex_instructions_cut_total") == 1
     assert "5 tokens too long" in caplog.text
@@ -138,7 +138,7 @@ def test_a_cut_instruction_that_comes_again_and_again_is_logged_once(
     telemetry: Telemetry, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
-        telemetry(request(), lambda asked: answer(asked, tokens_cut=5))
+        telemetry(request(), lambda request: answer(request, tokens_cut=5))
     assert count(metrics, "reflex_instructions_cut_total") == 3
     assert caplog.text.count("too long") == 1
 

@@ -44,8 +44,8 @@ def read(path: Path) -> None:
                     image.frame()
             assert set(source.damage) <= set(source.warnings)
     except TraceError as error:
-        said = str(error)
-        assert (str(path) in said or "image" in said, "\n" in said) == (True, False)
+        message = str(error)
+        assert (str(path) in message or "image" in message, "\n" in message) == (True, False)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,6 +75,6 @@ def test_a_damaged_bag_gives_records_or_one_sentence(
     try:
         reindex(path)
     except BagError as error:
-        said = str(error)
-        assert (str(path) in said, "\n" in said) == (True, False)
+        message = str(error)
+        assert (str(path) in message, "\n" in message) == (True, False)
     read(path)

@@ -33,7 +33,7 @@ from bags import (
 from bags import recorder as recorder_of
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from recordings import asked, jpeg, served, tiny_disk
+from recordings import jpeg, make_request, served, tiny_disk
 from reflex_ros.msg import ActionChunk
 from repository import ROOT, SUPPORT
 from ros_world import wait_for
@@ -113,7 +113,7 @@ def test_a_message_that_is_consumed_again_is_written_once(tmp_path: Path, storag
     recorder = recorder_of(tmp_path, storage)
     camera = arrival(CAMERA, image(0), 0)
     for _ in range(3):
-        recorder.answered(asked(), served(asked()), Consumed({"base": camera}, []))
+        recorder.answered(make_request(), served(make_request()), Consumed({"base": camera}, []))
     recorder.close()
     assert Counter(topic for topic, _, _ in messages(bags(tmp_path)[0])) == {CAMERA: 1, TRACE: 4}
     with BagSource(bags(tmp_path)[0]) as source:
@@ -251,7 +251,9 @@ def test_a_bag_is_read_back_as_the_requests_it_was_made_of(tmp_path: Path, stora
     requests = [inference(recorder, number) for number in range(4)]
     picture = jpeg(seed=9)
     wrist = arrival(COMPRESSED, compressed(4, picture), 4)
-    recorder.answered(asked(9), Failure("internal-error", "the model raised"), Consumed({"wrist": wrist}, []))
+    recorder.answered(
+        make_request(9), Failure("internal-error", "the model raised"), Consumed({"wrist": wrist}, [])
+    )
     recorder.close()
     with BagSource(bags(tmp_path)[0]) as source:
         assert source.header["model_hash"] == "0123456789abcdef"
@@ -277,7 +279,7 @@ def test_an_image_that_the_bag_lacks_is_said(tmp_path: Path) -> None:
     recorder = recorder_of(tmp_path, "mcap")
     gone = arrival(CAMERA, image(1), 1)
     recorder._previous = [gone]
-    recorder.answered(asked(), served(asked()), Consumed({"base": gone}, []))
+    recorder.answered(make_request(), served(make_request()), Consumed({"base": gone}, []))
     recorder.close()
     with BagSource(bags(tmp_path)[0]) as source:
         (record,) = source

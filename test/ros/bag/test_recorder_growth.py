@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bags import arrivals, bags, recorder
-from recordings import asked, served
+from recordings import make_request, served
 from reflex_ros.msg import ActionChunk
 from ros_world import wait_for
 from traces import traces, writer
@@ -40,7 +40,7 @@ def open_files() -> int:
 
 def push(record: Record, written: Callable[[], int], per_request: int) -> tuple[int, int]:
     """How many bytes and open files the process gained after it had settled."""
-    request = asked(frames={})
+    request = make_request(frames={})
     answer = served(request, horizon=2)
     before_bytes = before_files = 0
     for number in range(REQUESTS):

@@ -109,7 +109,7 @@ def test_a_discovery_range_must_be_one_that_ros_knows(reach: str, level: str) ->
 
 
 @pytest.fixture
-def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+def domain_context(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     """A context in a domain of its own, in which the doctor looks too."""
     domain, context = free_domain(), Context()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
@@ -118,13 +118,13 @@ def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     rclpy.try_shutdown(context=context)
 
 
-def test_nobody_else_is_fine(company: Context) -> None:
+def test_nobody_else_is_fine(domain_context: Context) -> None:
     found = other_servers(look_s=0.5)
     assert (found.level, "no other node is /reflex" in found.said) == (OK, True)
 
 
-def test_a_server_that_runs_already_warns(company: Context) -> None:
-    node = Node("reflex", context=company)
+def test_a_server_that_runs_already_warns(domain_context: Context) -> None:
+    node = Node("reflex", context=domain_context)
     found = other_servers()
     assert found.level == WARN
     assert "a node /reflex runs" in found.said
@@ -141,8 +141,8 @@ def test_a_server_that_runs_already_warns(company: Context) -> None:
         "__node:=arm",
     ],
 )  # fmt: skip
-def test_whoever_commands_the_robot_already_is_named(company: Context, remap: str) -> None:
-    planner = Node("planner", context=company)
+def test_whoever_commands_the_robot_already_is_named(domain_context: Context, remap: str) -> None:
+    planner = Node("planner", context=domain_context)
     planner.create_publisher(JointTrajectory, "/arm/joint_trajectory", 1)
     found = other_servers(["--ros-args", "-r", remap])
     assert found.level == WARN
@@ -150,7 +150,7 @@ def test_whoever_commands_the_robot_already_is_named(company: Context, remap: st
     planner.destroy_node()
 
 
-def test_ros_arguments_that_nobody_understands_fail(company: Context) -> None:
+def test_ros_arguments_that_nobody_understands_fail(domain_context: Context) -> None:
     found = other_servers(["--ros-args", "-r", "nonsense"])
     assert (found.level, "other servers could not be checked" in found.said) == (FAIL, True)
 

@@ -23,8 +23,8 @@ def fields(message: Any) -> Any:
 
 
 def sent(name: str) -> Any:
-    asked, served = cases()[name]
-    observation = asked.observation
+    request, served = cases()[name]
+    observation = request.observation
     return fields(chunk_message(served, observation.stamp_ns, observation.age_ms, chunk_id=3, start=1))
 
 

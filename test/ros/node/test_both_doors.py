@@ -95,8 +95,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
         scene.activate()
         chunk = scene.robot.next_chunk()
         client = client_of(scene)
-        asked = client.act(same_question(*heard[chunk.request_id]))
-        assert asked.status == 200, asked.body
+        answer_over_http = client.act(same_question(*heard[chunk.request_id]))
+        assert answer_over_http.status == 200, answer_over_http.body
         status = wait_for(lambda: scene.robot.status if scene.robot.status.chunks_total else None, "status")
         assert scene.robot.call("stop").success
         found = (client.get("/config").json, client.get("/health").json, status)
@@ -107,7 +107,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     [path] = [found for found in (directory / "traces").rglob("*") if found.is_file()]
     with TraceReader(path) as trace:
         records = {record.request_id: record for record in trace}
-    return Answers(chunk, asked.json, records, *found, counted)
+    return Answers(chunk, answer_over_http.json, records, *found, counted)
 
 
 def test_every_wedge_is_in_force(answers: Answers) -> None:

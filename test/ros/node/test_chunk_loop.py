@@ -167,9 +167,9 @@ def test_a_stop_before_the_first_chunk_holds_at_nothing_that_is_not_true() -> No
     scene.world.loop.resume()
     scene.world.lie = LIES["nan"]
     scene.run(0.5)
-    said = scene.world.loop.stop()
-    assert "nothing was published" in said
-    assert "not finite" in said
+    message = scene.world.loop.stop()
+    assert "nothing was published" in message
+    assert "not finite" in message
     assert scene.sent == []
     assert scene.world.loop.progress.unheld == 2
     counted = scene.world.engine.metrics.registry.get_sample_value
@@ -592,9 +592,9 @@ def test_what_a_person_says_is_true_is_where_the_next_chunk_begins(scene: Scene)
 
 def test_a_person_who_says_so_while_all_is_well_interrupts_nothing(scene: Scene) -> None:
     scene.to(FAR).run(0.3)
-    told = scene.world.guard.commands.recall()
+    commanded = scene.world.guard.commands.recall()
     assert scene.world.loop.believe() == ""
-    assert scene.world.guard.commands.recall() is told
+    assert scene.world.guard.commands.recall() is commanded
     assert not scene.run(2.0).last.is_hold
     scene.well()
 
@@ -611,12 +611,12 @@ def test_a_joint_that_is_blocked_pulls_no_command_back_where_the_sensors_clock_i
 ) -> None:
     """Whether it follows is compared with what it is told now, and there is one verdict of that."""
     scene = ahead(Scene(), 0.17).to(FAR).run(0.6)
-    asked: list[float] = []
+    differences: list[float] = []
 
     def heard(command: Command) -> None:
         coming = np.flatnonzero(command.due_s > scene.world.clock.seconds)[0]
         way = np.abs(command.rows[coming] - scene.world.arm.commanded())
-        asked.append(
+        differences.append(
             float((way / SPEED).max() / max(command.due_s[coming] - scene.world.clock.seconds, 0.05))
         )
         scene._heard(command)
@@ -626,8 +626,8 @@ def test_a_joint_that_is_blocked_pulls_no_command_back_where_the_sensors_clock_i
     scene.run(blocked_s)
     scene.world.loop.restart()
     scene.run(2.0)
-    assert asked
-    assert max(asked) <= 1.001
+    assert differences
+    assert max(differences) <= 1.001
     scene.well()
 
 
@@ -652,8 +652,8 @@ def test_a_hold_just_after_a_chunk_stops_on_the_way_to_its_first_row_where_the_s
     scene.world.clock.offset_ns += int(set_by_s * 1e9)
     scene.run(0.02)
     assert scene.last.is_hold
-    asked = np.abs(scene.last.rows[-1] - scene.world.arm.position)
-    assert (asked <= SPEED * 0.05).all()
+    differences = np.abs(scene.last.rows[-1] - scene.world.arm.position)
+    assert (differences <= SPEED * 0.05).all()
     scene.well()
 
 

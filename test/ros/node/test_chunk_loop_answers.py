@@ -38,8 +38,8 @@ class Commanded(Scene):
             self.forgotten.append(episode)
             commands.forget()
 
-        told = {"executed": executed, "not_executed": not_executed}
-        loaded: Any = SimpleNamespace(**{**vars(before._loaded), **told})
+        listeners = {"executed": executed, "not_executed": not_executed}
+        loaded: Any = SimpleNamespace(**{**vars(before._loaded), **listeners})
         recorder_hook: Any = SimpleNamespace(answered=lambda *answer: self.recorded.append(answer))
         self.loop = self.world.loop = ChunkLoop(
             before._engine, loaded, self.world.buffer, before._outputs, clock.wall_ns, before._tuning, self.progress, recorder_hook,
@@ -51,7 +51,7 @@ class Commanded(Scene):
         act: Any = self.engine.act
         self.engine.act = lambda request: change(act(request))  # type: ignore[method-assign]
 
-    def asks_again(self) -> None:
+    def restart(self) -> None:
         """Have the next chunk made at once."""
         self.loop.restart()
         self.forgotten.clear()
@@ -61,104 +61,104 @@ class Commanded(Scene):
 
 
 @pytest.fixture
-def told() -> Commanded:
-    told = Commanded()
-    told.run(0.3)
-    assert [command.is_hold for command in told.sent] == [False]
-    return told
+def scene() -> Commanded:
+    scene = Commanded()
+    scene.run(0.3)
+    assert [command.is_hold for command in scene.sent] == [False]
+    return scene
 
 
 @pytest.mark.parametrize(("named", "known"), [("", None), ("pick", "pick")])
 def test_a_chunk_that_is_sent_is_of_its_episode_and_begins_with_the_row_that_is_due(
-    told: Commanded, named: str, known: str | None
+    scene: Commanded, named: str, known: str | None
 ) -> None:
-    told.engine.latency_s = 0.17
-    told.loop.episode_id = named
-    told.asks_again()
-    request, served, consumed = told.recorded[0]
+    scene.engine.latency_s = 0.17
+    scene.loop.episode_id = named
+    scene.restart()
+    request, served, consumed = scene.recorded[0]
     assert request.episode_id == known
     assert isinstance(served, Served)
-    assert consumed is told.world.buffer.consumed
+    assert consumed is scene.world.buffer.consumed
     assert len(consumed.states) == 1
-    assert told.executed == [(known, 3)]
-    assert told.forgotten == []
+    assert scene.executed == [(known, 3)]
+    assert scene.forgotten == []
 
 
 def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_the_model(
-    told: Commanded,
+    scene: Commanded,
 ) -> None:
-    told.fails_with(InferenceError("it raised"))
-    told.asks_again()
-    ((_, failure, consumed),) = told.recorded
+    scene.fails_with(InferenceError("it raised"))
+    scene.restart()
+    ((_, failure, consumed),) = scene.recorded
     assert isinstance(failure, Failure)
     assert (failure.slug, failure.message) == ("inference-error", "it raised")
-    assert consumed is told.world.buffer.consumed
-    told.fails_with(NotReadyError("degraded"))
-    told.asks_again()
-    assert told.recorded == []
+    assert consumed is scene.world.buffer.consumed
+    scene.fails_with(NotReadyError("degraded"))
+    scene.restart()
+    assert scene.recorded == []
 
 
-def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(told: Commanded) -> None:
-    executes = told.world.guard.commands.recall()
+def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(scene: Commanded) -> None:
+    executes = scene.world.guard.commands.recall()
 
     def overtaken(served: Served) -> Served:
-        told.loop.restart()
+        scene.loop.restart()
         return served
 
-    told.answers(overtaken)
-    told.asks_again()
-    assert len(told.recorded) == 1
-    assert (told.executed, told.forgotten) == ([], [None])
-    assert told.world.guard.commands.recall() is executes
+    scene.answers(overtaken)
+    scene.restart()
+    assert len(scene.recorded) == 1
+    assert (scene.executed, scene.forgotten) == ([], [None])
+    assert scene.world.guard.commands.recall() is executes
 
 
 def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() -> None:
-    told = Commanded()
-    told.engine.latency_s = HORIZON * DT_S + 0.1
-    while not told.calls:
-        told.run(TICK_S)
-    assert told.progress.problem == "chunk_expired"
-    assert told.sent == []
-    assert (told.executed, told.forgotten) == ([], [None])
-    assert told.world.guard.commands.recall() is None
+    scene = Commanded()
+    scene.engine.latency_s = HORIZON * DT_S + 0.1
+    while not scene.calls:
+        scene.run(TICK_S)
+    assert scene.progress.problem == "chunk_expired"
+    assert scene.sent == []
+    assert (scene.executed, scene.forgotten) == ([], [None])
+    assert scene.world.guard.commands.recall() is None
 
 
-def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(told: Commanded) -> None:
-    told.loop._hold("stale")
-    told.answers(
+def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(scene: Commanded) -> None:
+    scene.loop._hold("stale")
+    scene.answers(
         lambda served: replace(
             served, chunk=replace(served.chunk, source=LAST_KNOWN_GOOD), fallback=Fallback(age_ms=3000.0)
         )
     )
-    sent = len(told.sent)
-    told.asks_again()
-    assert told.progress.problem == "deadline"
-    assert len(told.sent) == sent
-    assert (told.executed, told.forgotten) == ([], [None])
+    sent = len(scene.sent)
+    scene.restart()
+    assert scene.progress.problem == "deadline"
+    assert len(scene.sent) == sent
+    assert (scene.executed, scene.forgotten) == ([], [None])
 
 
 def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothing(
-    told: Commanded, monkeypatch: pytest.MonkeyPatch
+    scene: Commanded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number, chunks = told.loop._chunk_id, told.progress.chunks
+    number, chunks = scene.loop._chunk_id, scene.progress.chunks
     for known in ("measured", "believed"):
-        monkeypatch.setattr(told.world.buffer, known, lambda *_: None)
+        monkeypatch.setattr(scene.world.buffer, known, lambda *_: None)
 
     def lost(served: Served) -> Served:
-        told.world.guard.commands.end()
+        scene.world.guard.commands.end()
         return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="rejected")
 
-    told.answers(lost)
-    sent = len(told.sent)
-    told.asks_again()
-    assert (len(told.sent), told.progress.unheld) == (sent, 1)
-    assert (told.loop._chunk_id, told.progress.chunks, told.progress.holds) == (number, chunks, 0)
-    calls, told.engine.latency_s = told.calls, 0.0
-    told.run(1.0)
-    assert 8 <= told.calls - calls <= 1.0 / RETRY_S, "it is asked again soon, and not at once"
+    scene.answers(lost)
+    sent = len(scene.sent)
+    scene.restart()
+    assert (len(scene.sent), scene.progress.unheld) == (sent, 1)
+    assert (scene.loop._chunk_id, scene.progress.chunks, scene.progress.holds) == (number, chunks, 0)
+    calls, scene.engine.latency_s = scene.calls, 0.0
+    scene.run(1.0)
+    assert 8 <= scene.calls - calls <= 1.0 / RETRY_S, "it is asked again soon, and not at once"
 
 
-def stand_in(
+def aged(
     age_ms: float, injected_ms: float = 0.0, source: str = LAST_KNOWN_GOOD
 ) -> Callable[[Served], Served]:
     """What makes of an answer one that is so old."""
@@ -173,41 +173,41 @@ def stand_in(
 @pytest.mark.parametrize(
     ("answer", "sent"),
     [
-        (stand_in(900.0), True), (stand_in(1100.0), False), (stand_in(600.0, 600.0), False),
-        (stand_in(0.0, 1100.0, POLICY), True),
+        (aged(900.0), True), (aged(1100.0), False), (aged(600.0, 600.0), False),
+        (aged(0.0, 1100.0, POLICY), True),
     ],
 )  # fmt: skip
 def test_a_second_after_a_hold_only_what_is_younger_stands_in(
-    told: Commanded, answer: Callable[[Served], Served], sent: bool
+    scene: Commanded, answer: Callable[[Served], Served], sent: bool
 ) -> None:
     """A fresh chunk is fresh however long it was made to wait."""
-    told.fails_with(InferenceError("it raised"))
-    told.run(0.1)
-    told.loop._hold("stale")
-    told.run(0.99)
-    told.engine.model = lambda request: np.tile(request.observation.state, (HORIZON, 1)).astype(np.float32)
-    told.engine.latency_s = 0.0
-    told.answers(answer)
-    before = len(told.sent)
-    told.loop._retry_at = 0.0
-    told.run(TICK_S)
-    assert [command.is_hold for command in told.sent[before:]] == [False] * sent
+    scene.fails_with(InferenceError("it raised"))
+    scene.run(0.1)
+    scene.loop._hold("stale")
+    scene.run(0.99)
+    scene.engine.model = lambda request: np.tile(request.observation.state, (HORIZON, 1)).astype(np.float32)
+    scene.engine.latency_s = 0.0
+    scene.answers(answer)
+    before = len(scene.sent)
+    scene.loop._retry_at = 0.0
+    scene.run(TICK_S)
+    assert [command.is_hold for command in scene.sent[before:]] == [False] * sent
 
 
-def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(told: Commanded) -> None:
-    told.run(1.0)
-    told.loop._hold("deadline")
-    told.answers(stand_in(500.0))
-    told.asks_again()
-    assert told.executed == []
-    assert told.progress.problem_text == "the last good chunk is from before the robot held"
+def test_a_first_hold_of_the_deadline_outdates_what_was_made_before_it(scene: Commanded) -> None:
+    scene.run(1.0)
+    scene.loop._hold("deadline")
+    scene.answers(aged(500.0))
+    scene.restart()
+    assert scene.executed == []
+    assert scene.progress.problem_text == "the last good chunk is from before the robot held"
 
 
 def test_after_a_hold_nothing_of_before_goes_on_and_the_next_chunk_is_asked_for_at_once(
-    told: Commanded,
+    scene: Commanded,
 ) -> None:
-    calls = told.calls
-    assert told.loop._hold("stale")
-    assert told.forgotten[-1:] == [None]
-    told.run(TICK_S)
-    assert told.calls == calls + 1
+    calls = scene.calls
+    assert scene.loop._hold("stale")
+    assert scene.forgotten[-1:] == [None]
+    scene.run(TICK_S)
+    assert scene.calls == calls + 1

@@ -297,15 +297,15 @@ def test_a_model_that_is_always_late_moves_the_robot_with_the_chunk_for_which_it
     """Every answer is the deadline's: a hold while there is no chunk, else what the request before was answered too late."""
     scene = Scene()
     act = scene.engine.act
-    asked_ns: list[int] = []
+    requested_ns: list[int] = []
 
     def late(request: Request) -> object:
-        asked_ns.append(scene.world.clock.monotonic_ns)
+        requested_ns.append(scene.world.clock.monotonic_ns)
         served = act(request)
-        if len(asked_ns) % 2:
+        if len(requested_ns) % 2:
             return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="deadline")
         chunk = replace(served.chunk, source=LAST_KNOWN_GOOD)
-        age_ms = (scene.world.clock.monotonic_ns - asked_ns[-2]) * 1e-6
+        age_ms = (scene.world.clock.monotonic_ns - requested_ns[-2]) * 1e-6
         return replace(served, chunk=chunk, fallback=Fallback(age_ms=age_ms))
 
     scene.engine.act = late  # type: ignore[method-assign, assignment]
@@ -401,9 +401,9 @@ def test_a_moving_robot_that_cannot_be_held_is_told_to_everybody_and_seldom_to_t
     assert scene.progress.unheld > 5
     lines = [line for line in caplog.messages if "nothing was published" in line]
     assert len(lines) == 1
-    said = trouble(scene.loop)
-    assert said.startswith("implausible_state: joint 'panda_joint1' reads")
-    assert "nothing was published for 'implausible_state'" in said
+    message = trouble(scene.loop)
+    assert message.startswith("implausible_state: joint 'panda_joint1' reads")
+    assert "nothing was published for 'implausible_state'" in message
     assert "nothing was published" in observation_finding(scene.loop, {}).message
     scene.world.lie = lambda position, _: position
     scene.run(2.0)

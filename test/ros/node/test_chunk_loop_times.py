@@ -61,19 +61,19 @@ def test_the_gate_is_told_when_the_first_row_that_is_sent_is_due(
     latency_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene()
-    told: list[tuple[float, int]] = []
+    gated: list[tuple[float, int]] = []
     commanded = scene.world.buffer.commanded
 
     def noting(names: tuple[str, ...], rows: np.ndarray, first_in_ns: int, now_ns: int, dt_s: float) -> None:
-        told.append((scene.world.clock.seconds + first_in_ns * 1e-9, len(rows)))
+        gated.append((scene.world.clock.seconds + first_in_ns * 1e-9, len(rows)))
         commanded(names, rows, first_in_ns, now_ns, dt_s)
 
     monkeypatch.setattr(scene.world.buffer, "commanded", noting)
     scene.engine.latency_s = latency_s
     scene.run(0.5 + latency_s)
     sent = [(command.due_s[0], len(command.rows)) for command in scene.sent]
-    assert [rows for _, rows in told] == [rows for _, rows in sent]
-    np.testing.assert_allclose([due for due, _ in told], [due for due, _ in sent], atol=1e-5)
+    assert [rows for _, rows in gated] == [rows for _, rows in sent]
+    np.testing.assert_allclose([due for due, _ in gated], [due for due, _ in sent], atol=1e-5)
 
 
 def test_an_answer_is_thrown_away_only_after_a_rescue_and_twice_what_is_usual_and_then_it_is_learned(
@@ -131,16 +131,16 @@ def test_without_a_setting_as_many_rows_are_executed_as_the_loaded_policy_and_it
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = another(scene, execution_horizon=8)
-    asked: list[int] = []
+    row_counts: list[int] = []
     due_ns = loop.scheduler.due_ns
     monkeypatch.setattr(
-        loop.scheduler, "due_ns", lambda rows, margin_s: asked.append(rows) or due_ns(rows, margin_s)
+        loop.scheduler, "due_ns", lambda rows, margin_s: row_counts.append(rows) or due_ns(rows, margin_s)
     )
     loop.cycle()
     tuning = replace(loop._tuning(), execution_horizon=0)
     monkeypatch.setattr(loop, "_tuning", lambda: tuning)
     loop.cycle()
-    assert asked == [EXECUTED, 8]
+    assert row_counts == [EXECUTED, 8]
 
 
 def test_whoever_remembers_an_episode_is_told_of_the_new_one(scene: Scene) -> None:

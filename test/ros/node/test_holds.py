@@ -31,10 +31,10 @@ class Scene:
         self.metrics, self.progress = Metrics(), Progress()
         buffer: Any = SimpleNamespace(
             measured=lambda *_: None, believed=lambda *_: None, fault=lambda: self.fault,
-            commanded=lambda *said: self.commanded.append(said),
+            commanded=lambda *arguments: self.commanded.append(arguments),
         )  # fmt: skip
         commands: Any = SimpleNamespace(hold=lambda *_: self.held)
-        outputs: Any = SimpleNamespace(hold=lambda *said: self.published.append(said))
+        outputs: Any = SimpleNamespace(hold=lambda *arguments: self.published.append(arguments))
         binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
         self.holds = Holds(

@@ -125,8 +125,8 @@ def test_a_compressed_camera_of_another_name_is_seen_and_named(export_dir: Expor
             CompressedImage, "/wrist/color/compressed", SENSOR
         )
         scene.activate()
-        said = "camera_missing: no image from camera 'camera' yet on /wrist/color/compressed"
-        wait_for(lambda: scene.robot.status.problem == said, "the problem names the topic")
+        message = "camera_missing: no image from camera 'camera' yet on /wrist/color/compressed"
+        wait_for(lambda: scene.robot.status.problem == message, "the problem names the topic")
         scene.robot.camera_on = True
         assert scene.robot.next_chunk().source == ActionChunk.SOURCE_POLICY
 
@@ -138,12 +138,12 @@ def test_the_problem_names_a_raw_topic_and_the_policy_that_does_not_fit(export_d
     with world([reliable], cli_args=rules, **settings) as scene:
         scene.robot._image = scene.robot.node.create_publisher(Image, "/wrist/color", SENSOR)
         scene.activate()
-        said = (
+        message = (
             "camera_missing: no image from camera 'camera' yet on /wrist/color; /wrist/color: /robot publishes it with"
             " reliability best_effort, and this node wants reliable: change the publisher, or"
             " qos_overrides./wrist/color.subscription.reliability"
         )
-        wait_for(lambda: scene.robot.status.problem == said, "the problem names topic and policy")
+        wait_for(lambda: scene.robot.status.problem == message, "the problem names topic and policy")
         [joints] = scene.server.node.get_subscriptions_info_by_topic("/joint_states")
         assert joints.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT, "an override is for one topic"
 
@@ -153,11 +153,11 @@ def scene(export_dir: ExportDir) -> Iterator[World]:
     """A node that was told something by a latched publisher before it listened."""
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as found:
         found.activate("said before")
-        wait_for(lambda: told(found) == "said before", "what was latched arrives")
+        wait_for(lambda: instruction_of(found) == "said before", "what was latched arrives")
         yield found
 
 
-def told(scene: World) -> str:
+def instruction_of(scene: World) -> str:
     return scene.buffer.instruction
 
 
@@ -169,12 +169,12 @@ def test_an_instruction_of_a_volatile_publisher_arrives_and_a_latched_one_after_
     by_hand = publisher(scene, "instruction", String, 10)
     wait_for(by_hand.get_subscription_count, "they know each other")
     by_hand.publish(String(data="said by hand"))
-    wait_for(lambda: told(scene) == "said by hand", "it arrives")
+    wait_for(lambda: instruction_of(scene) == "said by hand", "it arrives")
     scene.robot.say("latched again")
-    wait_for(lambda: told(scene) == "latched again", "it arrives")
+    wait_for(lambda: instruction_of(scene) == "latched again", "it arrives")
     late = publisher(scene, "instruction", String, LATCHED)
     late.publish(String(data="from a newcomer"))  # before anybody knows it
-    wait_for(lambda: told(scene) == "from a newcomer", "it arrives")
+    wait_for(lambda: instruction_of(scene) == "from a newcomer", "it arrives")
     for each in (by_hand, late):
         scene.robot.node.destroy_publisher(each)
 

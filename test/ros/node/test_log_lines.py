@@ -59,14 +59,14 @@ def test_a_traceback_writes_no_record_of_its_own(lines: Callable[[], list[str]])
 
 
 def test_what_goes_to_the_ros_logger_is_one_line_too() -> None:
-    said: list[str] = []
+    logged: list[str] = []
 
     class Logger:
         def warning(self, text: str) -> None:
-            said.append(text)
+            logged.append(text)
 
     RosHandler(Logger()).emit(logging.LogRecord("reflex_core", logging.WARNING, "", 0, "%s", (EVIL,), None))
-    assert said == [SHOWN]
+    assert logged == [SHOWN]
 
 
 @pytest.mark.parametrize(

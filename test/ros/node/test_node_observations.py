@@ -179,11 +179,11 @@ def test_a_frozen_camera_is_not_mistaken_for_a_live_one(scene: World) -> None:
 
 def test_joint_states_that_stop_make_the_robot_hold(scene: World) -> None:
     scene.robot.joints_on = False
-    said = refused(scene, "stale")
+    message = refused(scene, "stale")
     # on a slow machine the camera may be late as well; the joints stay away
     wait_for(
         lambda: "the robot state" in scene.robot.diagnostics["observations"].message,
-        f"the joints are named: {said}",
+        f"the joints are named: {message}",
     )
 
 
@@ -214,12 +214,12 @@ def test_a_joint_that_does_not_follow_its_command_makes_the_robot_hold_until_it_
     def drift() -> None:
         scene.robot.positions = [scene.robot.positions[0] + 0.004, *scene.robot.positions[1:]]
 
-    def said(level: bytes) -> str:
+    def message_of(level: bytes) -> str:
         drift()
         found = scene.robot.diagnostics.get("tracking")
         return str(found.message) if found is not None and found.level == level else ""
 
-    assert "panda_joint1" in wait_for(lambda: said(b"\x01"), "people are told first")
+    assert "panda_joint1" in wait_for(lambda: message_of(b"\x01"), "people are told first")
     wait_for(
         lambda: drift() or scene.robot.status.hold_reason == "path_tolerance_violated", "the robot holds"
     )
@@ -339,9 +339,9 @@ def test_no_camera_no_chunk(export_dir: ExportDir) -> None:
 def test_no_instruction_no_chunk(export_dir: ExportDir) -> None:
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate(instruction="")
-        said = "no_instruction: no instruction yet: publish one on the topic /instruction"
-        wait_for(lambda: scene.robot.status.problem == said, "the status says why nothing is inferred")
-        assert scene.robot.diagnosed("observations", b"\x01").message == said
+        message = "no_instruction: no instruction yet: publish one on the topic /instruction"
+        wait_for(lambda: scene.robot.status.problem == message, "the status says why nothing is inferred")
+        assert scene.robot.diagnosed("observations", b"\x01").message == message
         scene.robot.say("reach the red cube")
         assert scene.robot.next_chunk().source == ActionChunk.SOURCE_POLICY
         wait_for(lambda: not scene.robot.status.problem, "nothing is wrong any more")

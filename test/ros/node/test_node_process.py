@@ -114,12 +114,12 @@ def test_a_bad_export_ends_an_autostarted_process_with_one_sentence(
     export: Path = export_copy("mono_pi0_7")
     (export / "model.onnx").unlink()
     process = serve(start, str(export), "--embodiment", "franka")
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    sentences = [line for line in said.splitlines() if line.startswith("reflex serve:")]
+    sentences = [line for line in output.splitlines() if line.startswith("reflex serve:")]
     assert len(sentences) == 1
     assert "model.onnx" in sentences[0]
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def test_a_parameter_file_reaches_the_node_of_its_namespace_and_its_dump_is_one_again(
@@ -183,10 +183,10 @@ def test_what_ros_refuses_itself_is_one_sentence(
     words: list[str], says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "demo", "--port", "0", "--ros-args", *words]) == 1
-    said = capfd.readouterr().err
-    [sentence] = [line for line in said.splitlines() if line.startswith("reflex serve:")]
+    output = capfd.readouterr().err
+    [sentence] = [line for line in output.splitlines() if line.startswith("reflex serve:")]
     assert says in sentence
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
@@ -195,13 +195,13 @@ def test_an_export_for_no_robot_is_served_over_http_and_ends_with_status_0(
     """The seed's first command, `reflex serve ./my-export/`, where there is ROS."""
     process = serve(start, str(export_dir("calm")))
     assert process.stderr is not None
-    said, ports = "", list[str]()
+    output, ports = "", list[str]()
     while not ports:
         line = process.stderr.readline()
-        assert line, said
-        said += line
+        assert line, output
+        output += line
         ports = re.findall(r"serving .* at http://127\.0\.0\.1:(\d+)", line)
-    assert "the node stays inactive, HTTP requests are answered: a robot needs an embodiment" in said
+    assert "the node stays inactive, HTTP requests are answered: a robot needs an embodiment" in output
     assert Client(int(ports[0])).act().status == 200
     assert largest_segment(process.pid) >= 16 << 20, "Fast DDS runs with the profile for raw images"
     outsider.camera_on = outsider.joints_on = True

@@ -108,11 +108,11 @@ def test_a_stand_in_continues_the_motion_it_stands_in_for(export_dir: ExportDir)
         since_s = (stamp_ns(standing_in.header.stamp) - stamp_ns(good.header.stamp)) * 1e-9
         due_s = since_s + (np.arange(standing_in.horizon) + 1) * good.dt_s
         good_due_s = (np.arange(good.horizon) + 1) * good.dt_s
-        asked, planned = rows(standing_in), rows(good)
+        commanded, planned = rows(standing_in), rows(good)
         most = np.abs(np.diff(planned, axis=0)).max(axis=0)
         for joint in range(good.action_dim):
             there = np.interp(due_s, good_due_s, planned[:, joint])
-            assert np.abs(asked[:, joint] - there)[standing_in.start_index :].max() <= most[joint] + 1e-6
+            assert np.abs(commanded[:, joint] - there)[standing_in.start_index :].max() <= most[joint] + 1e-6
 
 
 def test_the_robot_holds_once_the_last_good_chunk_is_too_old_and_goes_on_when_the_model_is_fast_again(
@@ -407,5 +407,5 @@ def test_what_is_published_is_in_the_trace_and_in_the_audit_log(
         np.testing.assert_array_equal(record.actions, rows(chunk))
     files = audit_files(audit)
     assert verify(files).finding is None
-    said = "".join(file.read_text() for file in files)
-    assert all(chunk.request_id in said for chunk in published.values())
+    contents = "".join(file.read_text() for file in files)
+    assert all(chunk.request_id in contents for chunk in published.values())

@@ -130,10 +130,10 @@ def test_what_was_never_seen_is_named() -> None:
     scene.buffer.clear()
     assert scene.refused() == ("state_missing", scene.refused()[1])
     scene.reads([0.0], ("fr3_joint1",))
-    slug, said = scene.refused()
+    slug, text = scene.refused()
     assert slug == "joint_names"
-    assert NAMES[0] in said
-    assert "fr3_joint1" in said
+    assert NAMES[0] in text
+    assert "fr3_joint1" in text
 
 
 def test_a_policy_that_reads_words_is_asked_nothing_without_them() -> None:
@@ -155,19 +155,21 @@ def test_a_policy_without_a_state_needs_no_joints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("camera_ms", "state_ms", "slug", "said"),
+    ("camera_ms", "state_ms", "slug", "expected"),
     [
         (300.5, 300.5, "stale", "max_age_ms"), (20.0, 301.0, "stale", "the robot state"),
         (301.0, 20.0, "stale", "camera 'camera'"), (-1001.0, 20.0, "future_stamp", "in the future"),
         (20.0, 171.0, "skewed", "max_skew_ms"), (180.0, 20.0, "skewed", "camera 'camera' lags"),
     ],
 )  # fmt: skip
-def test_stamps_that_no_inference_may_run_on(camera_ms: float, state_ms: float, slug: str, said: str) -> None:
+def test_stamps_that_no_inference_may_run_on(
+    camera_ms: float, state_ms: float, slug: str, expected: str
+) -> None:
     scene = Scene()
     scene.sees(age_ms=camera_ms)
     scene.reads(HOME, age_ms=state_ms)
     assert scene.refused()[0] == slug
-    assert said in scene.refused()[1]
+    assert expected in scene.refused()[1]
 
 
 @pytest.mark.parametrize(("camera_ms", "state_ms"), [(300.0, 160.0), (20.0, 170.0), (-999.0, -999.0)])
@@ -283,11 +285,11 @@ def test_a_stream_is_not_young_because_its_clock_is_ahead(quiet: str) -> None:
             scene.buffer.put_joints(message(NOW_NS - 20 * MS), NAMES, HOME)
         if quiet != "camera":
             scene.sees()
-    slug, said = scene.refused()
+    slug, text = scene.refused()
     assert slug == "stale"
-    assert "came 5" in said
-    assert ("the robot state" if quiet == "joints" else "camera 'camera'") in said
-    assert "clocks" in said
+    assert "came 5" in text
+    assert ("the robot state" if quiet == "joints" else "camera 'camera'") in text
+    assert "clocks" in text
     assert (scene.buffer.measured(NAMES, NOW_NS, 300.0) is None) is (quiet == "joints")
 
 
@@ -318,7 +320,7 @@ def test_names_that_nobody_knows_take_no_memory_without_end() -> None:
     scene.take()
 
 
-def told_to_go(scene: Scene, by: float) -> None:
+def command_all(scene: Scene, by: float) -> None:
     """Every joint, within 50 ms; then what it reads comes for 0.4 s."""
     rows = np.array([HOME], np.float32) + np.float32(by)
     scene.buffer.commanded(NAMES, rows, 50 * MS, NOW_NS, 0.05)
@@ -329,10 +331,10 @@ def told_to_go(scene: Scene, by: float) -> None:
 
 def test_joints_that_do_not_follow_are_no_observation_and_no_position_to_hold_at() -> None:
     scene = Scene()
-    told_to_go(scene, 0.5)
-    slug, said = scene.refused()
+    command_all(scene, 0.5)
+    slug, text = scene.refused()
     assert slug == PATH_TOLERANCE_VIOLATED
-    assert "joint 'panda_joint1' is 0.50 rad from its command" in said
+    assert "joint 'panda_joint1' is 0.50 rad from its command" in text
     assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
     assert scene.buffer.believed(NAMES) is None, "it says nothing against the command"
     assert "panda_joint1" in scene.buffer.tracking_error()
@@ -340,7 +342,7 @@ def test_joints_that_do_not_follow_are_no_observation_and_no_position_to_hold_at
 
 def test_joints_that_trail_a_little_are_an_observation() -> None:
     scene = Scene()
-    told_to_go(scene, 0.3)
+    command_all(scene, 0.3)
     assert scene.take().state is not None
     assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None
     assert "0.30 rad" in scene.buffer.tracking_error()
@@ -349,14 +351,14 @@ def test_joints_that_trail_a_little_are_an_observation() -> None:
 def test_a_person_and_a_clock_that_jumped_say_that_the_joints_are_there() -> None:
     for forget in (lambda scene: scene.buffer.anchor(), lambda scene: scene.buffer.clear()):
         scene = Scene()
-        told_to_go(scene, 0.5)
+        command_all(scene, 0.5)
         forget(scene)
         assert scene.buffer.fault() is None
 
 
 def test_a_reading_that_cannot_be_true_makes_no_other_joint_true() -> None:
     scene = Scene()
-    told_to_go(scene, 0.5)
+    command_all(scene, 0.5)
     scene.reads([*HOME[:6], 99.0])
     assert "99" in scene.buffer.anchor()
     scene.reads(HOME)

@@ -100,12 +100,12 @@ def test_the_page_shows_what_the_embedded_policy_really_says(description: list[s
 def test_the_node_tells_its_real_topics_once(description: list[str], export_dir) -> None:  # type: ignore[no-untyped-def]
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as scene:
         scene.activate()
-        told = "\n".join(description)
-        assert "serving pi0-mono@" in told
-        assert "/camera/image_raw" in told or "/base/image_raw" in told
-        assert "/joint_states" in told
-        assert "/reflex/action_chunk" in told
-        assert "/parameter_events" not in told
+        banner = "\n".join(description)
+        assert "serving pi0-mono@" in banner
+        assert "/camera/image_raw" in banner or "/base/image_raw" in banner
+        assert "/joint_states" in banner
+        assert "/reflex/action_chunk" in banner
+        assert "/parameter_events" not in banner
         for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             assert scene.robot.transition(step)
         assert "\n".join(description).count("serving pi0-mono@") == 1

@@ -76,8 +76,8 @@ def test_the_split_is_a_live_parameter_and_follows_http_and_services(export_dir:
         wait_for(lambda: node.get_parameter("split").value == 70, "the parameter follows")
         assert scene.robot.set("deadline_ms", 20_000.0).successful
         assert client_of(scene).get("/policies").json["split"] == 70
-        said = scene.robot.call("promote_b")
-        assert (said.success, said.message) == (True, "slot a gets 0 % of new episodes, before 70 %")
+        response = scene.robot.call("promote_b")
+        assert (response.success, response.message) == (True, "slot a gets 0 % of new episodes, before 70 %")
         assert scene.robot.call("rollback").success
         wait_for(lambda: scene.robot.status.split_percent == 70, "the status says so")
 

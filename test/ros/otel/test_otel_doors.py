@@ -34,20 +34,20 @@ def ask(server: Any, headers: dict[str, str] | None = None, **fields: Any) -> An
 
 def test_act_over_http_is_a_child_of_its_caller(serve: Serve, receiver: Receiver, tmp_path: Path) -> None:
     server = serve("calm", otel_endpoint=receiver.url, record=str(tmp_path), record_no_gzip=True)
-    said = ask(server, {"traceparent": SAMPLED, "tracestate": "vendor=abc"}, episode_id="ep_1", seed=5).json
+    reply = ask(server, {"traceparent": SAMPLED, "tracestate": "vendor=abc"}, episode_id="ep_1", seed=5).json
     [act] = receiver.wait_for(1)
     span = values(act.attributes)
     assert (act.trace_id.hex(), act.parent_span_id.hex(), act.trace_state) == (TRACE, CALLER, "vendor=abc")
     assert act.kind == Span.SPAN_KIND_SERVER
-    assert (span["reflex.request_id"], span["reflex.episode_id"]) == (said["request_id"], "ep_1")
+    assert (span["reflex.request_id"], span["reflex.episode_id"]) == (reply["request_id"], "ep_1")
     assert (span["gen_ai.response.model"], span["gen_ai.action.embodiment"]) == (
-        said["model_version"],
+        reply["model_version"],
         "franka",
     )
     assert span["gen_ai.request.model"] == str(server.engine.loaded.policy.export.path)
     assert span["reflex.seed"] == 5
-    assert {stage.name: f"{stage.name}_ms" in said["stages_ms"] for stage in receiver.stages_of(act)} == {
-        name.removesuffix("_ms"): True for name in said["stages_ms"]
+    assert {stage.name: f"{stage.name}_ms" in reply["stages_ms"] for stage in receiver.stages_of(act)} == {
+        name.removesuffix("_ms"): True for name in reply["stages_ms"]
     }
     server.engine.unload()
     [record] = TraceReader(next(tmp_path.iterdir()))
@@ -110,11 +110,11 @@ def test_the_nodes_chunks_are_spans_and_all_are_sent_when_it_ends(receiver: Rece
         assert recorder.kind == "otel"
     spans = {values(act.attributes)["reflex.request_id"]: act for act in receiver.acts}
     act = spans[chunk.request_id]
-    said = values(act.attributes)
+    attributes_by_name = values(act.attributes)
     assert (act.kind, act.parent_span_id) == (Span.SPAN_KIND_INTERNAL, b"")
-    assert said["reflex.instruction"] == "reach the red block"
-    assert said["reflex.source"] == "policy"
-    assert said["reflex.image_bytes"] == 48 * 64 * 3
+    assert attributes_by_name["reflex.instruction"] == "reach the red block"
+    assert attributes_by_name["reflex.source"] == "policy"
+    assert attributes_by_name["reflex.image_bytes"] == 48 * 64 * 3
     assert [stage.name for stage in receiver.stages_of(act)] == [
         "preprocess", "queue", "vlm_prefix", "expert_denoise",
     ]  # fmt: skip

@@ -156,9 +156,9 @@ def test_words_that_change_come_right_after_the_picture_that_was_taken_under_the
     requests = [{"stamp_ns": number * SECOND_NS, "episode_id": "one"} for number in (1, 2, 3)]
     requests[1]["instruction"] = "place"
     moments, _ = played(written(tmp_path / "t.jsonl", {"state_names": ["a", "b"]}, *requests))
-    told = [(moment.time_ns // 1_000_000, topic, getattr(message, "data", None)) for moment in moments
+    sent_at = [(moment.time_ns // 1_000_000, topic, getattr(message, "data", None)) for moment in moments
             for topic, message in sent([moment])]  # fmt: skip
-    assert told == [
+    assert sent_at == [
         (900, "episode", "one"), (900, "instruction", "pick"), (1000, "joint_states", None),
         (2000, "joint_states", None), (2010, "instruction", "place"),
         (3000, "joint_states", None), (3010, "instruction", "pick"),
@@ -238,11 +238,11 @@ def test_a_bag_gives_its_inputs_byte_for_byte_and_says_what_was_no_message(tmp_p
         moments = list(recording.moments())
         assert recording.fraction == 1.0
     assert sum(moment.observations for moment in moments) == 3
-    told = sent(moments)
-    assert [(topic, text.data) for topic, text in told[:2]] == [
+    messages = sent(moments)
+    assert [(topic, text.data) for topic, text in messages[:2]] == [
         ("episode", "ep-1"), ("instruction", "pick up the red cup"),
     ]  # fmt: skip
-    assert {(topic, raw) for topic, raw in told[2:]} == kept
+    assert {(topic, raw) for topic, raw in messages[2:]} == kept
     assert [moment.time_ns for moment in moments] == sorted(moment.time_ns for moment in moments)
     with BagSource(path) as source:
         assert sum(moment.observations for moment in BagRecording(source, 2).moments()) == 2

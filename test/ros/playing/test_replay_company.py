@@ -24,7 +24,7 @@ Output = pytest.CaptureFixture[str]
 COMMANDS = {"/reflex/joint_trajectory": JointTrajectory, "/reflex/action_chunk": ActionChunk}
 
 
-class Company:
+class Domain:
     """A domain with a policy's node (it hears joints and commands), and whoever a test adds."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Company:
         policy = self.add("reflex")
         for topic, kind in COMMANDS.items():
             policy.create_publisher(kind, topic, 1)
-        policy.create_subscription(JointState, "/joint_states", self._hears, SENSOR)
+        policy.create_subscription(JointState, "/joint_states", self._received, SENSOR)
         self.spinner.start(policy)
 
     def add(self, name: str) -> Node:
@@ -46,7 +46,7 @@ class Company:
     def listens(self, name: str, topic: str) -> None:
         self.add(name).create_subscription(COMMANDS[topic], topic, lambda _: None, 1)
 
-    def _hears(self, _: JointState) -> None:
+    def _received(self, _: JointState) -> None:
         if not self.heard.is_set():
             self.heard.set()
             self.joins()
@@ -58,9 +58,9 @@ class Company:
 
 
 @pytest.fixture
-def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Domain]:
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    found = Company()
+    found = Domain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(found.domain))
     yield found
     found.close()
@@ -88,30 +88,30 @@ def refused(done: Outcome, *words: str) -> None:
 
 @pytest.mark.parametrize("topic", COMMANDS)
 def test_an_arm_behind_the_node_is_not_moved_by_a_recording(
-    company: Company, tmp_path: Path, topic: str, capsys: Output
+    domain: Domain, tmp_path: Path, topic: str, capsys: Output
 ) -> None:
-    company.listens("arm_controller", topic)
+    domain.listens("arm_controller", topic)
     done = command(capsys, trace_of(tmp_path / "t.jsonl", 2), "--publish")
     refused(done, f"/arm_controller listens to {topic}, the commands of /reflex", "--with-controller")
-    assert not company.heard.is_set()
+    assert not domain.heard.is_set()
 
 
 def test_it_plays_to_an_arm_that_may_move_and_to_tools_that_only_look(
-    company: Company, tmp_path: Path, capsys: Output
+    domain: Domain, tmp_path: Path, capsys: Output
 ) -> None:
-    company.listens("_ros2cli_daemon", "/reflex/joint_trajectory")
+    domain.listens("_ros2cli_daemon", "/reflex/joint_trajectory")
     trace = trace_of(tmp_path / "t.jsonl", 2)
     assert command(capsys, trace, "--publish", "--rate", 20).status == 0
-    company.listens("arm_controller", "/reflex/joint_trajectory")
+    domain.listens("arm_controller", "/reflex/joint_trajectory")
     assert command(capsys, trace, "--publish", "--rate", 20, "--with-controller").status == 0
-    assert company.heard.is_set()
+    assert domain.heard.is_set()
 
 
 def test_an_arm_that_has_nothing_to_do_with_the_played_topics_does_not_matter(
-    company: Company, tmp_path: Path, capsys: Output
+    domain: Domain, tmp_path: Path, capsys: Output
 ) -> None:
-    company.add("planner").create_publisher(JointTrajectory, "/other_arm/joint_trajectory", 1)
-    company.add("other_arm").create_subscription(
+    domain.add("planner").create_publisher(JointTrajectory, "/other_arm/joint_trajectory", 1)
+    domain.add("other_arm").create_subscription(
         JointTrajectory, "/other_arm/joint_trajectory", lambda _: None, 1
     )
     done = command(capsys, trace_of(tmp_path / "t.jsonl", 2), "--publish", "--rate", 20)
@@ -122,20 +122,20 @@ def test_an_arm_that_has_nothing_to_do_with_the_played_topics_does_not_matter(
     ("comes", "says"),
     [
         (
-            lambda company: company.listens("arm_controller", "/reflex/joint_trajectory"),
+            lambda domain: domain.listens("arm_controller", "/reflex/joint_trajectory"),
             "/arm_controller listens to /reflex/joint_trajectory",
         ),
         (
-            lambda company: company.add("driver").create_publisher(JointState, "/joint_states", SENSOR),
+            lambda domain: domain.add("driver").create_publisher(JointState, "/joint_states", SENSOR),
             "/joint_states is published by /driver too",
         ),
     ],
     ids=["a controller", "a live robot"],
 )
 def test_who_comes_while_it_plays_ends_it(
-    company: Company, tmp_path: Path, comes: Callable[[Company], object], says: str, capsys: Output
+    domain: Domain, tmp_path: Path, comes: Callable[[Domain], object], says: str, capsys: Output
 ) -> None:
-    company.joins = lambda: comes(company)
+    domain.joins = lambda: comes(domain)
     done = command(capsys, trace_of(tmp_path / "t.jsonl", 600), "--publish")
     refused(done, says)
     assert "published " in done.out  # how far it came

@@ -342,7 +342,7 @@ def test_a_live_robot_and_a_recording_are_not_mixed(recorded: Run, scene: Scene,
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--model", "export"], "--model does not go with --publish"),
         (["--seed", 0], "--seed does not go with --publish"),
@@ -353,9 +353,9 @@ def test_a_live_robot_and_a_recording_are_not_mixed(recorded: Run, scene: Scene,
     ],
 )
 def test_options_that_do_not_go_together_are_a_sentence(
-    recorded: Run, options: list[object], said: str, capsys: Output
+    recorded: Run, options: list[object], message: str, capsys: Output
 ) -> None:
-    refused(command(capsys, recorded.trace, "--publish", *options), 1, said)
+    refused(command(capsys, recorded.trace, "--publish", *options), 1, message)
 
 
 def test_a_path_that_is_no_recording_is_a_sentence(tmp_path: Path, capsys: Output) -> None:
@@ -395,11 +395,11 @@ def test_ctrl_c_ends_it_with_what_was_published(recorded: Run, scene: Scene) -> 
     wait_for(lambda: heard.images, "the first picture")
     process.send_signal(signal.SIGINT)
     status = process.wait(60)
-    said = (scene.folder / "said-0.txt").read_text()
-    assert status == 130, said
-    assert re.search(r"published \d observations", said)
-    assert "reflex replay: stopped" in said
-    assert "Traceback" not in said
+    printed = (scene.folder / "said-0.txt").read_text()
+    assert status == 130, printed
+    assert re.search(r"published \d observations", printed)
+    assert "reflex replay: stopped" in printed
+    assert "Traceback" not in printed
 
 
 def test_what_a_bag_holds_is_told_without_a_word_about_footers(recorded: Run, capsys: Output) -> None:

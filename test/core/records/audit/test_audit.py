@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from audits import DAY_NS, Clock, opened
-from recordings import asked, lines_of, served, tiny_disk
+from recordings import lines_of, make_request, served, tiny_disk
 from repository import ROOT, SUPPORT
 
 from reflex_core.errors import ConfigurationError
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 def test_a_record_says_who_was_asked_what_and_what_was_answered(tmp_path: Path) -> None:
     log = opened(tmp_path)
-    request = asked(instruction="pick up the röd cup")
+    request = make_request(instruction="pick up the röd cup")
     clamped = GuardReport(True, 2, ("panda_joint1 above max: 3 > 2.9",))
     answer = served(request)
     limited = replace(answer.chunk, actions=np.clip(answer.chunk.actions, -0.5, 0.5))
@@ -68,7 +68,7 @@ def test_a_record_says_who_was_asked_what_and_what_was_answered(tmp_path: Path) 
 
 def test_numbers_that_are_none_are_spelled_for_strict_readers(tmp_path: Path) -> None:
     log = opened(tmp_path)
-    request = asked()
+    request = make_request()
     answer = served(request)
     raw = answer.raw_actions.copy()
     raw[0, :3] = np.nan, np.inf, -np.inf
@@ -88,7 +88,7 @@ def test_numbers_that_are_none_are_spelled_for_strict_readers(tmp_path: Path) ->
 
 
 def test_the_input_hash_changes_with_everything_the_policy_saw() -> None:
-    base = asked().observation
+    base = make_request().observation
     frame = base.frames["base"]
     others = [
         base,
@@ -111,7 +111,7 @@ def test_the_input_hash_changes_with_everything_the_policy_saw() -> None:
 def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
     for _ in range(3):
         log = opened(tmp_path)
-        log(asked(), served(asked()))
+        log(make_request(), served(make_request()))
         log.close()
     found = records(tmp_path)
     assert [record["seq"] for record in found] == list(range(len(found)))
@@ -125,7 +125,7 @@ def test_each_day_has_its_file_and_begins_with_a_checkpoint_that_carries_the_cha
     clock = Clock()
     log = opened(tmp_path, clock)
     for _ in range(3):
-        log(asked(), served(asked()))
+        log(make_request(), served(make_request()))
         clock.now_ns += DAY_NS
     log.close()
     files = audit_files(tmp_path)
@@ -141,7 +141,7 @@ def test_a_clock_that_goes_back_does_not_reorder_the_log(tmp_path: Path) -> None
     clock = Clock()
     log = opened(tmp_path, clock)
     clock.now_ns -= 3 * DAY_NS
-    log(asked(), served(asked()))
+    log(make_request(), served(make_request()))
     log.close()
     assert [path.name for path in audit_files(tmp_path)] == ["audit_20260301.jsonl"]
     assert verify(audit_files(tmp_path)).finding is None
@@ -174,14 +174,14 @@ def test_a_retention_of_0_keeps_every_day(tmp_path: Path) -> None:
 def test_a_torn_end_is_reported_kept_and_the_chain_goes_on(tmp_path: Path) -> None:
     log = opened(tmp_path)
     for _ in range(3):
-        log(asked(), served(asked()))
+        log(make_request(), served(make_request()))
     log.close()
     (path,) = audit_files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     assert verify([path]).finding.what == "torn"  # type: ignore[union-attr]
     log = opened(tmp_path)
-    log(asked(), served(asked()))
+    log(make_request(), served(make_request()))
     log.close()
     assert path.read_bytes().startswith(whole[:-40] + b"\n")
     verdict = verify([path])
@@ -210,10 +210,10 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from recordings import asked, served
+from recordings import make_request, served
 from reflex_core.records.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=0.01)
-request = asked()
+request = make_request()
 while True:
     log(request, served(request))
 """
@@ -240,10 +240,10 @@ SIXTY = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from recordings import asked, served
+from recordings import make_request, served
 from reflex_core.records.audit.log import AuditLog
 log = AuditLog(Path(sys.argv[1]), robot_id="arm7", flush_interval_s=3600.0)
-request = asked()
+request = make_request()
 for _ in range(60):
     log(request, served(request))
 log.error(request, "inference-error", "the model raised")
@@ -264,7 +264,7 @@ def test_an_answer_does_not_wait_for_a_disk_that_hangs(
 ) -> None:
     monkeypatch.setattr("reflex_core.records.audit.log.WAIT_S", 0.05)
     log = opened(tmp_path)
-    log(asked(), served(asked()))
+    log(make_request(), served(make_request()))
     assert log.problem == ""
     hangs, append = threading.Event(), log._store.append
 
@@ -275,13 +275,13 @@ def test_an_answer_does_not_wait_for_a_disk_that_hangs(
     monkeypatch.setattr(log._store, "append", hanging)
     began_s = time.monotonic()
     for _ in range(200):
-        log(asked(), served(asked()))
+        log(make_request(), served(make_request()))
     assert time.monotonic() - began_s < 10  # only the first one waited
     assert log.problem.startswith("audit-behind")
     assert caplog.text.count("slug=audit-behind") == 1
     hangs.set()
     wait_for(lambda: log.problem == "")
-    log(asked(), served(asked()))
+    log(make_request(), served(make_request()))
     log.close()
     assert kinds(tmp_path).count("act") == 202
     assert verify(audit_files(tmp_path)).finding is None
@@ -295,7 +295,7 @@ def test_what_is_written_is_synced_while_others_write(
     log = opened(tmp_path)
     wait_for(lambda: synced)
     before = len(synced)
-    log(asked(), served(asked()))
+    log(make_request(), served(make_request()))
     wait_for(lambda: len(synced) > before)
     log.close()
 
@@ -307,12 +307,12 @@ def test_a_full_disk_is_seen_counted_and_left_when_space_returns(
         log = opened(disk.path / "audit", retry_s=0.0)
         wait_for(lambda: disk.files("*.jsonl"))
         disk.fill()
-        wait_for(lambda: log(asked(), served(asked())) or log.problem)
+        wait_for(lambda: log(make_request(), served(make_request())) or log.problem)
         assert "audit-disk-full" in log.problem
         lost = log.dropped
         assert lost > 0
         disk.free()
-        wait_for(lambda: log(asked(), served(asked())) or not log.problem)
+        wait_for(lambda: log(make_request(), served(make_request())) or not log.problem)
         log.close()
         found = records(disk.path / "audit")
         verdict = verify(audit_files(disk.path / "audit"))
@@ -332,9 +332,9 @@ def test_a_directory_that_cannot_be_is_a_configuration_error(tmp_path: Path) -> 
 
 def test_failed_requests_and_a_new_model_are_in_the_log(tmp_path: Path) -> None:
     log = opened(tmp_path)
-    log.error(asked(), "inference-error", "the model raised")
+    log.error(make_request(), "inference-error", "the model raised")
     log.model("pi1@1111222233334444", "1111222233334444", "aaaabbbbccccdddd")
-    log.error(asked(), "inference-error", "the model raised")
+    log.error(make_request(), "inference-error", "the model raised")
     log.close()
     before, after = [record for record in records(tmp_path) if record["kind"] == "error"]
     assert before["error"] == {"slug": "inference-error", "message": "the model raised"}
@@ -344,7 +344,7 @@ def test_failed_requests_and_a_new_model_are_in_the_log(tmp_path: Path) -> None:
 def test_one_record_that_cannot_be_made_does_not_take_the_others_along(tmp_path: Path) -> None:
     log = opened(tmp_path)
     log.event("before", odd=object(), big=2**80, text="\ud800", level=float("nan"))
-    log(asked(), replace(served(asked()), raw_actions=None))  # type: ignore[arg-type]
+    log(make_request(), replace(served(make_request()), raw_actions=None))  # type: ignore[arg-type]
     log.event("after")
     log.close()
     assert kinds(tmp_path) == ["checkpoint", "opened", "model", "before", "record-failed", "after", "closed"]

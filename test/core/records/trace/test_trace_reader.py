@@ -14,7 +14,7 @@ import pytest
 from http_client import wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recordings import asked, served
+from recordings import make_request, served
 from repository import FIXTURES
 from traces import traces, writer
 
@@ -78,14 +78,14 @@ def test_traces_of_another_writer_are_read(pattern: str, kind: str, pictures: bo
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     trace = writer(tmp_path)
-    answers = [served(asked(number)) for number in range(5)]
+    answers = [served(make_request(number)) for number in range(5)]
     for number, answer in enumerate(answers):
-        trace(asked(number), answer)
+        trace(make_request(number), answer)
     trace.close()
     records, reader = read(traces(tmp_path)[0])
     for number, (record, answer) in enumerate(zip(records, answers, strict=True)):
         assert record.actions.tobytes() == answer.chunk.actions.tobytes()
-        state = asked(number).observation.state
+        state = make_request(number).observation.state
         assert state is not None
         assert record.state is not None
         assert record.state.tobytes() == state.tobytes()
@@ -112,7 +112,7 @@ def test_gzip_members_one_after_the_other_and_padding_are_read(path: Path) -> No
 def test_a_cut_gzip_is_read_as_far_as_it_goes(tmp_path: Path, path: Path) -> None:
     trace = writer(tmp_path, gzip=True, flush_interval_s=0.0)
     for number in range(20):
-        trace(asked(number), served(asked(number)))
+        trace(make_request(number), served(make_request(number)))
     trace.close()
     whole = traces(tmp_path)[0].read_bytes()
     records, cut = read(path, whole[: len(whole) * 3 // 4])
@@ -127,7 +127,7 @@ def test_a_trace_that_is_being_written_is_told_from_one_whose_writer_was_stopped
     """By a lock that the kernel takes away with the process: no pid can be another's, and no reboot leaves one behind."""
     trace = writer(tmp_path, gzip=kind == "gzip", flush_interval_s=0.0)
     for number in range(20):
-        trace(asked(number), served(asked(number)))
+        trace(make_request(number), served(make_request(number)))
     wait_for(lambda: trace.written == 20)
     (path,) = traces(tmp_path)
     for _ in range(2):  # looking takes nothing from the writer
@@ -185,7 +185,7 @@ def test_a_bare_nan_of_another_writer_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         pytest.param(b"", "is empty", id="empty"),
         pytest.param(b"\n\n", "is empty", id="blank"),
@@ -219,10 +219,10 @@ def test_a_bare_nan_of_another_writer_is_read(path: Path) -> None:
         pytest.param(HEADER + b"[" * 100_000 + b"\n" + request(0), "not JSON", id="nested without end"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_one_sentence(path: Path, data: bytes, said: str) -> None:
+def test_what_cannot_be_read_is_one_sentence(path: Path, data: bytes, message: str) -> None:
     with pytest.raises(TraceError) as refused:
         read(path, data)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -235,10 +235,10 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_none_is_one_sentence(path: Path) -> None:
-    for text, said in (("%%%%", "not base64"), ("aGVsbG8=", "neither JPEG, PNG nor binary PPM")):
+    for text, message in (("%%%%", "not base64"), ("aGVsbG8=", "neither JPEG, PNG nor binary PPM")):
         block = {"instruction": "", "image_sha256": "0" * 16, "image_b64": text}
         (record,), _ = read(path, HEADER + request(0, request=block))
-        with pytest.raises(TraceError, match=said):
+        with pytest.raises(TraceError, match=message):
             record.images["image"].frame()
 
 
@@ -274,8 +274,8 @@ def test_damage_never_raises_anything_but_a_trace_error(
     try:
         records, trace = read(path, bytes(damaged))
     except TraceError as error:
-        said = str(error)
-        assert (str(path) in said, "\n" in said) == (True, False)
+        message = str(error)
+        assert (str(path) in message, "\n" in message) == (True, False)
         return
     assert all(isinstance(record, Recorded) for record in records)
     assert set(trace.damage) <= set(trace.warnings)

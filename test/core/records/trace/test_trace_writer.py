@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import asked, jpeg, lines_of, picture, served, tiny_disk
+from recordings import jpeg, lines_of, make_request, picture, served, tiny_disk
 from repository import ROOT, SUPPORT
 from servers import ExportDir
 from traces import SESSION, traces, writer
@@ -66,7 +66,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 def test_the_file_is_named_and_framed_as_version_1_says(tmp_path: Path) -> None:
-    header, request, footer = recorded(tmp_path, asked(), served(asked()))
+    header, request, footer = recorded(tmp_path, make_request(), served(make_request()))
     (path,) = traces(tmp_path)
     pattern = rf"\d{{8}}-\d{{6}}-0123456789abcdef-({header['session_id']})\.jsonl"
     assert re.fullmatch(pattern, path.name)
@@ -82,7 +82,7 @@ def test_the_file_is_named_and_framed_as_version_1_says(tmp_path: Path) -> None:
 
 
 def test_a_request_carries_all_that_a_replay_needs(tmp_path: Path) -> None:
-    asking = asked()
+    asking = make_request()
     answer = replace(
         served(asking),
         guard=GuardReport(True, 1, ("panda_joint1 above max: 3 > 2.9",)),
@@ -120,9 +120,9 @@ def test_a_request_carries_all_that_a_replay_needs(tmp_path: Path) -> None:
 def test_actions_are_exact_and_short(tmp_path: Path) -> None:
     bits = np.random.default_rng(3).integers(0, 2**32, (50, 7), dtype=np.uint32).view(np.float32)
     actions = np.where(np.isfinite(bits), bits, np.float32(0.1))
-    answer = served(asked())
+    answer = served(make_request())
     answer = replace(answer, chunk=replace(answer.chunk, actions=actions), raw_actions=actions)
-    recorded(tmp_path, asked(), answer)
+    recorded(tmp_path, make_request(), answer)
     (path,) = traces(tmp_path)
     with TraceReader(path) as trace:
         (record,) = trace
@@ -134,12 +134,12 @@ def test_actions_are_exact_and_short(tmp_path: Path) -> None:
 
 
 def test_raw_actions_are_written_only_where_the_guard_changed_something(tmp_path: Path) -> None:
-    answer = served(asked())
-    _, plain, _ = recorded(tmp_path / "plain", asked(), answer)
+    answer = served(make_request())
+    _, plain, _ = recorded(tmp_path / "plain", make_request(), answer)
     assert "raw_actions" not in plain["response"]
     raw = answer.raw_actions.copy()
     raw[3, 2] = np.nan
-    recorded(tmp_path / "held", asked(), replace(answer, raw_actions=raw))
+    recorded(tmp_path / "held", make_request(), replace(answer, raw_actions=raw))
     (path,) = traces(tmp_path / "held")
     for line in path.read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)  # a bare NaN is not JSON
@@ -154,7 +154,7 @@ TWO_CAMERAS = {"base": Frame(jpeg(), "jpeg"), "wrist": RAW}
 
 
 def test_full_keeps_every_camera_once(tmp_path: Path) -> None:
-    recorded(tmp_path, asked(frames=TWO_CAMERAS), served(asked()), images=FULL)
+    recorded(tmp_path, make_request(frames=TWO_CAMERAS), served(make_request()), images=FULL)
     (path,) = traces(tmp_path)
     with TraceReader(path) as trace:
         (record,) = trace
@@ -175,7 +175,7 @@ def test_full_keeps_every_camera_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [HASH_ONLY, NONE])
 @pytest.mark.parametrize("packed", [True, False])
 def test_no_picture_is_in_a_redacted_file(tmp_path: Path, images: str, packed: bool) -> None:
-    asking = asked(frames=TWO_CAMERAS)
+    asking = make_request(frames=TWO_CAMERAS)
     trace = writer(tmp_path, images=images, gzip=packed)
     trace(asking, served(asking))
     trace.error(asking, "inference-error", "the model raised")
@@ -197,7 +197,7 @@ def test_a_raw_frame_that_cannot_be_read_is_kept_as_its_bytes() -> None:
 
 def test_failed_requests_are_recorded_too(tmp_path: Path) -> None:
     trace = writer(tmp_path)
-    trace.error(asked(), "inference-error", "x" * 900)
+    trace.error(make_request(), "inference-error", "x" * 900)
     trace.close()
     _, record, footer = lines_of(traces(tmp_path)[0])
     assert record["error"] == {"slug": "inference-error", "message": "x" * 500}
@@ -207,7 +207,7 @@ def test_failed_requests_are_recorded_too(tmp_path: Path) -> None:
 
 
 def test_words_of_any_kind_become_ascii_and_come_back(tmp_path: Path) -> None:
-    asking = asked(instruction="greife die rote Tasse: 杯 🤖\u2028\n")
+    asking = make_request(instruction="greife die rote Tasse: 杯 🤖\u2028\n")
     recorded(tmp_path, asking, served(asking))
     (path,) = traces(tmp_path)
     assert path.read_bytes().isascii()
@@ -223,8 +223,8 @@ def test_an_idle_session_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_number_given_before_is_the_record_number(tmp_path: Path) -> None:
     trace = writer(tmp_path)
-    trace(asked(1), replace(served(asked(1)), trace_seq=trace.next_seq()))
-    trace(asked(2), served(asked(2)))
+    trace(make_request(1), replace(served(make_request(1)), trace_seq=trace.next_seq()))
+    trace(make_request(2), served(make_request(2)))
     trace.close()
     assert [record.get("seq") for record in lines_of(traces(tmp_path)[0])[1:-1]] == [0, 1]
 
@@ -232,7 +232,7 @@ def test_the_number_given_before_is_the_record_number(tmp_path: Path) -> None:
 def test_files_follow_each_other_by_size_with_a_header_each(tmp_path: Path) -> None:
     trace = writer(tmp_path, max_bytes=1, flush_interval_s=0.001)
     for number in range(3):
-        trace(asked(number), served(asked(number)))
+        trace(make_request(number), served(make_request(number)))
         wait_for(lambda: trace.written == number + 1)  # noqa: B023
     trace.close()
     paths = traces(tmp_path)
@@ -248,18 +248,18 @@ def test_files_follow_each_other_by_size_with_a_header_each(tmp_path: Path) -> N
 
 def test_an_old_file_is_followed_by_a_new_one(tmp_path: Path) -> None:
     trace = writer(tmp_path, max_age_s=0.0)
-    trace(asked(1), served(asked(1)))
+    trace(make_request(1), served(make_request(1)))
     wait_for(lambda: trace.written == 1)
-    trace(asked(2), served(asked(2)))
+    trace(make_request(2), served(make_request(2)))
     trace.close()
     assert len(traces(tmp_path)) == 2
 
 
 def test_another_policy_gets_a_file_of_its_own(tmp_path: Path) -> None:
     trace = writer(tmp_path)
-    trace(asked(1), served(asked(1)))
+    trace(make_request(1), served(make_request(1)))
     trace.describe(replace(SESSION, model_hash="1111222233334444"))
-    trace(asked(2), served(asked(2)))
+    trace(make_request(2), served(make_request(2)))
     trace.close()
     headers = [lines_of(path)[0] for path in traces(tmp_path)]
     assert [header["model_hash"] for header in headers] == ["0123456789abcdef", "1111222233334444"]
@@ -268,7 +268,7 @@ def test_another_policy_gets_a_file_of_its_own(tmp_path: Path) -> None:
 def test_gzip_is_gzip(tmp_path: Path) -> None:
     trace = writer(tmp_path, gzip=True)
     for number in range(10):
-        trace(asked(number), served(asked(number)))
+        trace(make_request(number), served(make_request(number)))
     trace.close()
     (path,) = traces(tmp_path)
     lines = gzip.decompress(path.read_bytes()).splitlines()
@@ -280,12 +280,12 @@ WRITER = """
 import itertools, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from recordings import asked, served
+from recordings import make_request, served
 from traces import writer
 import time
 trace = writer(Path(sys.argv[1]), gzip=sys.argv[2] == "gzip")
 for number in itertools.count():
-    trace(asked(number), served(asked(number)))
+    trace(make_request(number), served(make_request(number)))
     time.sleep(0.0005)
 """
 
@@ -316,14 +316,14 @@ def test_a_full_disk_stops_the_recording_until_space_returns(
 ) -> None:
     with tiny_disk(tmp_path / "disk", 512 << 10) as disk, caplog.at_level(logging.WARNING):
         trace = writer(disk.path / "traces", gzip=packed, retry_s=0.0)
-        trace(asked(), served(asked()))
+        trace(make_request(), served(make_request()))
         wait_for(lambda: trace.written == 1)
         disk.fill()
-        wait_for(lambda: trace(asked(), served(asked())) or trace.problem)
+        wait_for(lambda: trace(make_request(), served(make_request())) or trace.problem)
         assert trace.problem.startswith("record-disk-full")
-        wait_for(lambda: trace(asked(), served(asked())) or trace.dropped > 3)
+        wait_for(lambda: trace(make_request(), served(make_request())) or trace.dropped > 3)
         disk.free()
-        wait_for(lambda: trace(asked(), served(asked())) or not trace.problem)
+        wait_for(lambda: trace(make_request(), served(make_request())) or not trace.problem)
         trace.close()
         files = traces(disk.path / "traces")
         assert len(files) == 2  # nothing empty is left by the attempts in between
@@ -350,9 +350,9 @@ def test_what_cannot_be_is_a_configuration_error(tmp_path: Path) -> None:
 
 def test_one_odd_request_does_not_take_the_others_along(tmp_path: Path) -> None:
     trace = writer(tmp_path)
-    trace(asked(1), served(asked(1)))
-    trace(asked(2), replace(served(asked(2)), raw_actions=None))  # type: ignore[arg-type]
-    trace(asked(3), served(asked(3)))
+    trace(make_request(1), served(make_request(1)))
+    trace(make_request(2), replace(served(make_request(2)), raw_actions=None))  # type: ignore[arg-type]
+    trace(make_request(3), served(make_request(3)))
     trace.close()
     assert [record.get("seq") for record in lines_of(traces(tmp_path)[0])[1:-1]] == [0, 2]
     assert (trace.written, trace.dropped) == (2, 1)
@@ -360,7 +360,7 @@ def test_one_odd_request_does_not_take_the_others_along(tmp_path: Path) -> None:
 
 def test_a_frame_given_as_an_array_is_written_like_any_other(tmp_path: Path) -> None:
     array_frame = Frame(np.frombuffer(picture().tobytes(), np.uint8), "rgb8", 32, 32, 96)
-    recorded(tmp_path, asked(frames={"base": array_frame}), served(asked()), images=FULL)
+    recorded(tmp_path, make_request(frames={"base": array_frame}), served(make_request()), images=FULL)
     with TraceReader(traces(tmp_path)[0]) as trace:
         (record,) = trace
     frame = record.images["base"].frame()
@@ -374,7 +374,7 @@ def test_the_header_of_a_real_policy_says_how_its_noise_is_made(
     policy = load_policy(open_export(export_dir("mono_pi0_7")), load_preset("franka"), "cpu", 1)
     session = session_of(policy, load_preset("franka"), "arm7", settings={"adaptive_steps": False})
     trace = TraceWriter(tmp_path, session, gzip=False)
-    trace(asked(), served(asked()))
+    trace(make_request(), served(make_request()))
     trace.close()
     header = lines_of(traces(tmp_path)[0])[0]
     assert header["model_hash"] == policy.export.model_hash

@@ -36,7 +36,7 @@ class Robot:
         self.stamped = stamped
         self.known = CallerMotion(limits, columns, ANYTHING, 0.2, lambda: BEGAN_NS + round(self.now_s * 1e9))
 
-    def asks(
+    def request(
         self, state: Floats | None = MIDDLE, at_s: float = 0.0, episode: str = "pick",
         newest: Callable[[], Observation | None] | None = None,
     ) -> Request:  # fmt: skip
@@ -45,20 +45,20 @@ class Robot:
         caller = "" if self.stamped else "arm-1"
         return Request(observation, BEGAN_NS + after_ns, "request-1", episode, newest=newest, caller=caller)
 
-    def told(self, known: Motion = UNKNOWN, rows: Floats = RAMP) -> Floats:
+    def issued(self, known: Motion = UNKNOWN, rows: Floats = RAMP) -> Floats:
         """Remember a chunk; what is remembered."""
-        self.known.remember(self.asks(), ActionChunk(rows, FRANKA.joint_names, DT_S), known)
-        told = self.known._issued(self.asks())
-        assert told is not None
-        return told.rows
+        self.known.remember(self.request(), ActionChunk(rows, FRANKA.joint_names, DT_S), known)
+        commanded = self.known._issued(self.request())
+        assert commanded is not None
+        return commanded.rows
 
 
 def test_a_state_must_reach_as_far_as_the_farthest_joint_that_is_measured() -> None:
     assert Robot(columns=None).known.state_dim == 0
     robot = Robot(columns=np.array([2, 0]))
     assert robot.known.state_dim == 3
-    assert robot.known.measured(robot.asks(np.zeros(2, np.float32))) is None
-    measured = robot.known.measured(robot.asks(np.array([1.0, 2.0, 3.0], np.float32)))
+    assert robot.known.measured(robot.request(np.zeros(2, np.float32))) is None
+    measured = robot.known.measured(robot.request(np.array([1.0, 2.0, 3.0], np.float32)))
     np.testing.assert_array_equal(measured, [3.0, 1.0])
 
 
@@ -67,17 +67,17 @@ def test_one_joint_that_is_no_number_makes_nothing_known(value: float) -> None:
     state = MIDDLE.copy()
     state[3] = value
     robot = Robot()
-    assert robot.known.measured(robot.asks(state)) is None
+    assert robot.known.measured(robot.request(state)) is None
 
 
 def test_only_the_stamped_robot_is_looked_at_again() -> None:
     newer = Observation({}, (MIDDLE + 0.1).astype(np.float32), "", 1)
     robot = Robot(stamped=True)
-    np.testing.assert_array_equal(robot.known._newest(robot.asks(newest=lambda: newer)), newer.state)
-    assert robot.known._newest(robot.asks(newest=lambda: None)) is None
-    assert robot.known._newest(robot.asks()) is None
+    np.testing.assert_array_equal(robot.known._newest(robot.request(newest=lambda: newer)), newer.state)
+    assert robot.known._newest(robot.request(newest=lambda: None)) is None
+    assert robot.known._newest(robot.request()) is None
     other = Robot()
-    assert other.known._newest(other.asks(newest=lambda: newer)) is None
+    assert other.known._newest(other.request(newest=lambda: newer)) is None
 
 
 @pytest.mark.parametrize("stamped", [False, True])
@@ -86,22 +86,24 @@ def test_what_is_told_begins_where_the_robot_can_be(
     stamped: bool, low: float, high: float, at: float
 ) -> None:
     middle = MIDDLE.astype(np.float64)
-    rows = Robot(stamped=stamped).told(Motion(Start(middle + low, middle + high)))
+    rows = Robot(stamped=stamped).issued(Motion(Start(middle + low, middle + high)))
     assert rows[0, 0] == pytest.approx(MIDDLE[0] + at, abs=1e-6)
     np.testing.assert_array_equal(rows[1:], RAMP)
 
 
 def test_where_nobody_knows_it_begins_with_its_first_row() -> None:
-    np.testing.assert_array_equal(Robot().told()[0], RAMP[0])
+    np.testing.assert_array_equal(Robot().issued()[0], RAMP[0])
 
 
 @pytest.mark.parametrize("stamped", [False, True])
-@pytest.mark.parametrize("asked_s", [0.21, 0.11])
-def test_a_hold_is_of_the_row_that_is_due_now_however_old_the_request(stamped: bool, asked_s: float) -> None:
+@pytest.mark.parametrize("requested_s", [0.21, 0.11])
+def test_a_hold_is_of_the_row_that_is_due_now_however_old_the_request(
+    stamped: bool, requested_s: float
+) -> None:
     robot = Robot(stamped=stamped)
-    robot.told()
+    robot.issued()
     robot.now_s = 0.21
-    held = robot.known.hold(robot.asks(None, asked_s), DT_S)
+    held = robot.known.hold(robot.request(None, requested_s), DT_S)
     assert held is not None
     assert held.rule == COMMAND
     assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)
@@ -115,8 +117,8 @@ def test_a_request_from_before_the_command_is_held_where_it_was_measured_unless_
     stamped: bool, state: Floats | None, rule: str
 ) -> None:
     robot = Robot(stamped=stamped)
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
-    held = robot.known.hold(robot.asks(state, -0.02), DT_S)
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.request(state, -0.02), DT_S)
     assert held is not None
     assert held.rule == rule
 
@@ -124,9 +126,9 @@ def test_a_request_from_before_the_command_is_held_where_it_was_measured_unless_
 @pytest.mark.parametrize(("stamped", "rule"), [(False, COMMAND), (True, STREAM)])
 def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_told(stamped: bool, rule: str) -> None:
     robot = Robot(stamped=stamped)
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
     robot.now_s = 0.2
-    held = robot.known.hold(robot.asks((MIDDLE + 0.01).astype(np.float32), 0.2), DT_S)
+    held = robot.known.hold(robot.request((MIDDLE + 0.01).astype(np.float32), 0.2), DT_S)
     assert held is not None
     assert held.rule == rule
     np.testing.assert_allclose(held.position, MIDDLE, atol=1e-6)
@@ -134,8 +136,8 @@ def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_told(stamped: b
 
 def test_a_request_of_the_moment_of_the_command_is_no_older() -> None:
     robot = Robot()
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
-    held = robot.known.hold(robot.asks(), DT_S)
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.request(), DT_S)
     assert held is not None
     assert held.rule == COMMAND
 
@@ -145,11 +147,11 @@ def test_without_speed_limits_a_command_of_another_episode_is_followed_by_nobody
     episode: str, lag: float
 ) -> None:
     robot = Robot(limits=effective_limits(FREE.joint_names, FREE, None))
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
-    held = robot.known.hold(robot.asks((MIDDLE + 0.3).astype(np.float32), 0.2, episode), DT_S)
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
+    held = robot.known.hold(robot.request((MIDDLE + 0.3).astype(np.float32), 0.2, episode), DT_S)
     assert held is not None
     np.testing.assert_allclose(held.position, MIDDLE + lag, atol=1e-6)
-    unseen = robot.known.hold(robot.asks(None, 0.2, episode), DT_S)
+    unseen = robot.known.hold(robot.request(None, 0.2, episode), DT_S)
     assert unseen is not None
     np.testing.assert_allclose(unseen.position, MIDDLE, atol=1e-6)
 
@@ -157,10 +159,10 @@ def test_without_speed_limits_a_command_of_another_episode_is_followed_by_nobody
 @pytest.mark.parametrize("stamped", [False, True])
 def test_one_joint_that_does_not_follow_is_held_where_it_is_measured(stamped: bool) -> None:
     robot = Robot(stamped=stamped)
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
     elsewhere = MIDDLE.copy()
     elsewhere[0] += 0.9
-    held = robot.known.hold(robot.asks(elsewhere, 0.2), DT_S)
+    held = robot.known.hold(robot.request(elsewhere, 0.2), DT_S)
     assert held is not None
     assert held.rule == STREAM
     np.testing.assert_allclose(held.position, elsewhere, atol=1e-6)
@@ -177,9 +179,9 @@ def test_a_chunk_that_is_joined_is_told_as_the_way_there_and_the_line_that_is_un
     robot = Robot(stamped=True)
     robot.now_s = periods * DT_S
     end, path = MIDDLE.astype(np.float64) + 0.1, np.tile(MIDDLE + 0.02, (3, 1)).astype(np.float64)
-    asked = None if commanded is None else MIDDLE.astype(np.float64) + commanded
-    rows = robot.told(Motion(splice=Splice(3, end, np.zeros(7), lambda: path, asked)))
-    now = end if asked is None else asked
+    commanded_rows = None if commanded is None else MIDDLE.astype(np.float64) + commanded
+    rows = robot.issued(Motion(splice=Splice(3, end, np.zeros(7), lambda: path, commanded_rows)))
+    now = end if commanded_rows is None else commanded_rows
     np.testing.assert_allclose(rows[1:3], path[:2], atol=1e-6)
     np.testing.assert_array_equal(rows[4:], RAMP[3:])
     np.testing.assert_allclose(rows[3] + (rows[4] - rows[3]) * share, now, atol=1e-5)
@@ -192,14 +194,16 @@ def test_a_chunk_with_a_stamp_from_the_future_is_told_from_now_on(rests: bool) -
     robot, ahead_s, at = Robot(stamped=True), 0.15, MIDDLE.astype(np.float64)
     robot.now_s = -ahead_s
     joined = Splice(0, at + 0.1, np.zeros(7), lambda: np.empty((0, 7)), at)
-    robot.told(Motion(Start(at, at)) if rests else Motion(splice=joined))
-    told = robot.known.robot.recall()
-    assert told is not None
+    robot.issued(Motion(Start(at, at)) if rests else Motion(splice=joined))
+    commanded = robot.known.robot.recall()
+    assert commanded is not None
     assert robot.known.robot.joined == 0
     robot.now_s = -ahead_s + 0.1
     now = Moment(BEGAN_NS + round(robot.now_s * 1e9), STAMP_NS + round(robot.now_s * 1e9))
     under_way = at + (RAMP[0] - at) * 0.5
-    np.testing.assert_allclose(told.at(np.array([now.seconds_since(told.moment)]))[0], under_way, atol=1e-6)
+    np.testing.assert_allclose(
+        commanded.at(np.array([now.seconds_since(commanded.moment)]))[0], under_way, atol=1e-6
+    )
     held = robot.known.robot.hold(None, None, now, DT_S)
     assert held is not None
     assert under_way[0] <= held.position[0] <= under_way[0] + (RAMP[0, 0] - at[0]) * 0.25 + 1e-6
@@ -208,10 +212,10 @@ def test_a_chunk_with_a_stamp_from_the_future_is_told_from_now_on(rests: bool) -
 def test_rows_without_a_rate_and_with_a_stamp_from_the_future_are_what_they_are() -> None:
     robot = Robot(stamped=True)
     robot.now_s = -0.15
-    robot.known.remember(robot.asks(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), UNKNOWN)
-    told = robot.known.robot.recall()
-    assert told is not None
-    np.testing.assert_array_equal(told.rows[1:], RAMP)
+    robot.known.remember(robot.request(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), UNKNOWN)
+    commanded = robot.known.robot.recall()
+    assert commanded is not None
+    np.testing.assert_array_equal(commanded.rows[1:], RAMP)
 
 
 def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:
@@ -219,10 +223,10 @@ def test_without_a_rate_a_chunk_is_joined_at_the_command() -> None:
     robot.now_s = 1.0
     end = MIDDLE.astype(np.float64) + 0.1
     splice = Splice(1, end, np.zeros(7), lambda: end[None])
-    robot.known.remember(robot.asks(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), Motion(splice=splice))
-    told = robot.known.robot.recall()
-    assert told is not None
-    np.testing.assert_allclose(told.rows[1], end, atol=1e-6)
+    robot.known.remember(robot.request(), ActionChunk(RAMP, FRANKA.joint_names, 0.0), Motion(splice=splice))
+    commanded = robot.known.robot.recall()
+    assert commanded is not None
+    np.testing.assert_allclose(commanded.rows[1], end, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +239,11 @@ def test_only_the_robot_whose_commands_are_known_may_trail_them_by_the_tracking_
 ) -> None:
     """Its new chunk is joined to the command; a program's, beyond one step, to where it is measured."""
     robot = Robot(stamped=stamped)
-    robot.told(rows=np.tile(MIDDLE, (10, 1)))
+    robot.issued(rows=np.tile(MIDDLE, (10, 1)))
     robot.now_s = 0.5
     trailing = MIDDLE.copy()
     trailing[0] += np.float32(side * lag)
-    known = robot.known.motion(robot.asks(trailing, 0.5), 10, DT_S)
+    known = robot.known.motion(robot.request(trailing, 0.5), 10, DT_S)
     assert known.trusted is not None
     np.testing.assert_array_equal(known.trusted, [follows, *[True] * 6])
     assert (known.splice is not None) is stamped
@@ -255,17 +259,19 @@ def test_the_stamped_robot_is_held_from_where_it_is_by_now_and_not_from_when_it_
     quick: Floats = np.tile(MIDDLE, (30, 1))
     quick[:, 0] += np.arange(1, 31, dtype=np.float32) * np.float32(0.1)
     robot = Robot(stamped=True)
-    robot.told(rows=quick)
+    robot.issued(rows=quick)
     robot.now_s = 1.0
-    asked_at, now_at = quick[9].copy(), quick[19 if moved_on else 11].copy()
-    held = robot.known.hold(robot.asks(asked_at, 0.5, newest=lambda: Observation({}, now_at, "", 1)), DT_S)
+    measured_then, now_at = quick[9].copy(), quick[19 if moved_on else 11].copy()
+    held = robot.known.hold(
+        robot.request(measured_then, 0.5, newest=lambda: Observation({}, now_at, "", 1)), DT_S
+    )
     assert held is not None
     assert held.position[0] == pytest.approx(quick[20 if moved_on else 11, 0], abs=1e-5)
 
 
 def test_of_programs_that_name_no_robot_each_episode_has_its_own_commands() -> None:
     robot = Robot()
-    pick, place = (dataclasses.replace(robot.asks(episode=name), caller="") for name in ("pick", "place"))
+    pick, place = (dataclasses.replace(robot.request(episode=name), caller="") for name in ("pick", "place"))
     robot.known.remember(pick, ActionChunk(RAMP, FRANKA.joint_names, DT_S), UNKNOWN)
     assert robot.known._issued(pick) is not None
     assert robot.known._issued(place) is None

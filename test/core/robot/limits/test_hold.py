@@ -442,11 +442,11 @@ def test_rows_that_no_joint_reaches_in_time_are_told_as_a_straight_line() -> Non
     outside[0] = HIGH[0] + np.float32(0.3)
     commands = RobotCommands(LIMITS, 0.2)
     held = commands.hold(outside, None, moment(10.0), DT_S)
-    told = commands.recall()
+    commanded = commands.recall()
     assert held is not None
-    assert told is not None
+    assert commanded is not None
     assert held.start == 2
-    np.testing.assert_allclose(told.rows[:4, 0], outside[0] - np.arange(4) * 0.1, atol=1e-5)
+    np.testing.assert_allclose(commanded.rows[:4, 0], outside[0] - np.arange(4) * 0.1, atol=1e-5)
 
 
 def test_before_anything_was_commanded_another_clock_changes_nothing() -> None:

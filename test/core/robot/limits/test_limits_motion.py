@@ -23,16 +23,16 @@ DT_S = 0.05
 SECOND_NS = 10**9
 # 20 rows that begin in the middle and move by 0.02 rad a row
 ROWS = (MIDDLE + np.arange(21, dtype=np.float32)[:, None] * 0.02).astype(np.float32)
-TOLD = Commanded(ROWS, DT_S, Moment(0, SECOND_NS))
+COMMANDED = Commanded(ROWS, DT_S, Moment(0, SECOND_NS))
 
 
 def begun(
-    measured: Floats | None, after_s: float, latency_s: float = 0.0, told: Commanded | None = TOLD
+    measured: Floats | None, after_s: float, latency_s: float = 0.0, commanded: Commanded | None = COMMANDED
 ) -> Motion:
     """The motion of a stamped chunk whose observation is `after_s` after that of `TOLD`."""
     zero_ns = int(after_s * SECOND_NS)
     moment = Moment(zero_ns, SECOND_NS + zero_ns)
-    return motion(told, measured, moment, zero_ns + int(latency_s * SECOND_NS), LIMITS, 50, DT_S)
+    return motion(commanded, measured, moment, zero_ns + int(latency_s * SECOND_NS), LIMITS, 50, DT_S)
 
 
 def test_an_arm_that_trails_its_command_starts_between_both() -> None:
@@ -62,7 +62,9 @@ def test_a_gripper_may_stay_away_from_its_command() -> None:
     limits = dataclasses.replace(LIMITS, gripper=gripper)
     measured = ROWS[-1].copy()
     measured[2] += 0.7
-    found = motion(TOLD, measured, Moment(10 * SECOND_NS, 11 * SECOND_NS), 10 * SECOND_NS, limits, 50, DT_S)
+    found = motion(
+        COMMANDED, measured, Moment(10 * SECOND_NS, 11 * SECOND_NS), 10 * SECOND_NS, limits, 50, DT_S
+    )
     assert found.trusted is not None
     assert found.trusted.all()
 
@@ -77,7 +79,7 @@ def test_elapsed_rows_are_those_that_were_commanded_meanwhile() -> None:
 
 def test_nothing_is_joined_midway_when_nothing_has_elapsed() -> None:
     assert begun(ROWS[8], after_s=0.4, latency_s=0.04).splice is None
-    assert begun(MIDDLE, after_s=0.0, latency_s=0.04, told=None).splice is None
+    assert begun(MIDDLE, after_s=0.0, latency_s=0.04, commanded=None).splice is None
 
 
 def test_a_chunk_that_is_over_before_it_comes_is_joined_at_its_last_row() -> None:
@@ -87,7 +89,7 @@ def test_a_chunk_that_is_over_before_it_comes_is_joined_at_its_last_row() -> Non
 
 
 def test_a_robot_that_nobody_has_commanded_is_at_rest() -> None:
-    found = begun(MIDDLE, after_s=0.0, latency_s=0.12, told=None)
+    found = begun(MIDDLE, after_s=0.0, latency_s=0.12, commanded=None)
     assert found.start is not None
     assert found.splice is not None
     np.testing.assert_array_equal(found.start.step, np.zeros(7))
@@ -95,7 +97,7 @@ def test_a_robot_that_nobody_has_commanded_is_at_rest() -> None:
 
 
 def test_without_command_or_measurement_nothing_is_known() -> None:
-    assert begun(None, after_s=0.0, told=None) == Motion()
+    assert begun(None, after_s=0.0, commanded=None) == Motion()
 
 
 def test_a_clock_that_jumped_back_makes_the_command_before_worthless() -> None:
@@ -108,7 +110,7 @@ def test_a_clock_that_jumped_back_makes_the_command_before_worthless() -> None:
 @pytest.mark.parametrize("lag_s", [0.0, TRACKING_S / 2, TRACKING_S])
 def test_an_arm_may_trail_its_command_by_the_tracking_time(lag_s: float) -> None:
     after_s = 0.6
-    trusted = begun(TOLD.at(np.array([after_s - lag_s]))[0].astype(np.float32), after_s).trusted
+    trusted = begun(COMMANDED.at(np.array([after_s - lag_s]))[0].astype(np.float32), after_s).trusted
     assert trusted is not None
     assert trusted.all()
 
@@ -118,8 +120,8 @@ FAST = Commanded(FAST_ROWS, DT_S, Moment(0, SECOND_NS))
 ONE_STEP = LIMITS.velocity_max * DT_S
 
 
-def trusted_at(place: Floats, after_s: float, told: Commanded) -> list[bool]:
-    trusted = begun(place.astype(np.float32), after_s, told=told).trusted
+def trusted_at(place: Floats, after_s: float, commanded: Commanded) -> list[bool]:
+    trusted = begun(place.astype(np.float32), after_s, commanded=commanded).trusted
     assert trusted is not None
     return [bool(joint) for joint in trusted]
 
@@ -136,9 +138,9 @@ def test_an_arm_that_trails_a_turn_may_be_at_the_turning_point() -> None:
     """Told to go 0.5 rad away and back within the tracking time: it may be anywhere in between."""
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
-    assert trusted_at(rows[10], 10 * DT_S + TRACKING_S / 2, told) == [True] * 7
-    assert trusted_at(rows[10], 20 * DT_S, told) == [False] * 7
+    commanded = Commanded(rows, DT_S, Moment(0, SECOND_NS))
+    assert trusted_at(rows[10], 10 * DT_S + TRACKING_S / 2, commanded) == [True] * 7
+    assert trusted_at(rows[10], 20 * DT_S, commanded) == [False] * 7
 
 
 def test_in_another_episode_a_joint_without_a_limit_of_speed_is_where_it_is_measured() -> None:
@@ -150,14 +152,14 @@ def test_in_another_episode_a_joint_without_a_limit_of_speed_is_where_it_is_meas
     others = [True] * 3 + [False] + [True] * 3
     for same_episode, trusted in ((True, [True] * 7), (False, others)):
         found = motion(
-            TOLD, measured, moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=same_episode
+            COMMANDED, measured, moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=same_episode
         ).trusted
         assert found is not None
         assert found.tolist() == trusted
-    default = motion(TOLD, measured, moment, 10 * SECOND_NS, limits, 50, DT_S).trusted
+    default = motion(COMMANDED, measured, moment, 10 * SECOND_NS, limits, 50, DT_S).trusted
     assert default is not None
     assert default.all()
-    there = motion(TOLD, ROWS[-1], moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=False).trusted
+    there = motion(COMMANDED, ROWS[-1], moment, 10 * SECOND_NS, limits, 50, DT_S, same_episode=False).trusted
     assert there is not None
     assert there.all()
 
@@ -195,21 +197,23 @@ def test_while_it_waits_a_joint_that_is_not_where_it_should_be_stays_where_it_is
     np.testing.assert_allclose(found.splice.commanded, ROWS[11], atol=1e-6)
 
 
-@pytest.mark.parametrize("told", [TOLD, None])
-def test_a_chunk_without_a_stamp_is_played_from_its_first_row(told: Commanded | None) -> None:
-    found = motion(told, ROWS[8], Moment(400_000_000, 0), SECOND_NS, LIMITS, 50, DT_S)
+@pytest.mark.parametrize("commanded", [COMMANDED, None])
+def test_a_chunk_without_a_stamp_is_played_from_its_first_row(commanded: Commanded | None) -> None:
+    found = motion(commanded, ROWS[8], Moment(400_000_000, 0), SECOND_NS, LIMITS, 50, DT_S)
     assert found.start is not None
     assert found.splice is None
-    assert (found.start.step is None) == (told is None)  # without a command nobody knows whether it moves
+    assert (found.start.step is None) == (
+        commanded is None
+    )  # without a command nobody knows whether it moves
 
 
-@pytest.mark.parametrize("told", [TOLD, None])
-def test_rows_without_a_period_are_played_from_the_first(told: Commanded | None) -> None:
+@pytest.mark.parametrize("commanded", [COMMANDED, None])
+def test_rows_without_a_period_are_played_from_the_first(commanded: Commanded | None) -> None:
     elsewhere = ROWS[8] + np.float32(2.0)
-    found = motion(told, elsewhere, Moment(0, SECOND_NS), 9 * SECOND_NS, LIMITS, 50, 0.0)
+    found = motion(commanded, elsewhere, Moment(0, SECOND_NS), 9 * SECOND_NS, LIMITS, 50, 0.0)
     assert found.splice is None
     # nobody can say how far it may have moved
-    assert told is None or (found.trusted is not None and found.trusted.all())
+    assert commanded is None or (found.trusted is not None and found.trusted.all())
 
 
 TRACKING = np.full(7, 0.2)
@@ -220,7 +224,7 @@ def published(
     after_s: float,
     latency_s: float = 0.0,
     *,
-    told: Commanded | None = FAST,
+    commanded: Commanded | None = FAST,
     tracking: Floats | None = TRACKING,
     row: int | None = None,
     newest: Floats | None = None,
@@ -229,7 +233,7 @@ def published(
     """The motion of the robot whose commands are known to be those published."""
     zero_ns = int(after_s * SECOND_NS)
     return motion(
-        told, measured, Moment(zero_ns, SECOND_NS + zero_ns), zero_ns + round(latency_s * SECOND_NS), limits, 50, DT_S,
+        commanded, measured, Moment(zero_ns, SECOND_NS + zero_ns), zero_ns + round(latency_s * SECOND_NS), limits, 50, DT_S,
         tracking=tracking, row=row, newest=newest,
     )  # fmt: skip
 
@@ -263,8 +267,8 @@ def test_the_published_chunk_is_joined_to_the_command_of_this_very_moment(
         np.testing.assert_allclose(splice.end, FAST.at(np.array([after_s + joined_s]))[0], atol=1e-5)
         np.testing.assert_allclose(splice.step, 0.1, atol=1e-5)
         # what it is told by then; of a chunk that the sensor's clock put into the future, what it is told now
-        told_s = latency_s if latency_s < 0.0 else joined_s
-        np.testing.assert_allclose(splice.commanded, FAST.at(np.array([after_s + told_s]))[0], atol=1e-5)
+        commanded_s = latency_s if latency_s < 0.0 else joined_s
+        np.testing.assert_allclose(splice.commanded, FAST.at(np.array([after_s + commanded_s]))[0], atol=1e-5)
 
 
 def test_what_was_published_goes_on_for_an_observation_from_before_it() -> None:
@@ -290,11 +294,11 @@ def test_a_published_command_may_be_led_as_well_as_trailed() -> None:
 def test_an_arm_told_to_turn_may_be_at_the_turning_point_already() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
+    commanded = Commanded(rows, DT_S, Moment(0, SECOND_NS))
     for seconds, trusted in (
         (10 * DT_S - TRACKING_S / 2, True), (10 * DT_S + TRACKING_S / 2, True), (10 * DT_S + 2 * TRACKING_S, False),
     ):  # fmt: skip
-        found = published(rows[10], seconds, told=told, tracking=np.full(7, 0.01))
+        found = published(rows[10], seconds, commanded=commanded, tracking=np.full(7, 0.01))
         assert found.trusted is not None
         assert found.trusted.tolist() == [trusted] * 7
 
@@ -309,7 +313,7 @@ def test_how_far_from_its_command_a_joint_follows_it(tracking: float, most: str)
     assert (margin[0] == tracking) == (most == "tracking")
     for share, trusted in ((0.99, True), (1.01, False)):
         place = (ROWS[-1] + share * margin).astype(np.float32)
-        found = published(place, 10.0, told=TOLD, tracking=np.full(7, tracking), limits=limits)
+        found = published(place, 10.0, commanded=COMMANDED, tracking=np.full(7, tracking), limits=limits)
         assert found.trusted is not None
         assert found.trusted.tolist() == [trusted] * 7
 
@@ -355,8 +359,10 @@ def test_a_joint_whose_path_tolerance_is_judged_elsewhere_follows_wherever_it_is
 def test_an_arm_that_turned_meanwhile_may_still_be_at_the_turning_point() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
-    told = Commanded(rows, DT_S, Moment(0, SECOND_NS))
+    commanded = Commanded(rows, DT_S, Moment(0, SECOND_NS))
     tracking = np.full(7, 0.01)
-    found = published(MIDDLE, 0.0, 10 * DT_S + TRACKING_S / 2, told=told, tracking=tracking, newest=rows[10])
+    found = published(
+        MIDDLE, 0.0, 10 * DT_S + TRACKING_S / 2, commanded=commanded, tracking=tracking, newest=rows[10]
+    )
     assert found.trusted is not None
     assert found.trusted.all()
