@@ -63,10 +63,10 @@ def test_what_a_kind_cannot_do_is_in_config_policies_and_the_startup_banner(serv
     assert described["cannot"]["guidance"] in described["rtc"]["note"]
     assert described["policies"]["slots"]["prod"]["cannot"] == described["cannot"]
     startup_banner.show(server.engine, server.sidecar, lines.append, stream=io.StringIO())
-    said = "\n".join(lines)
-    assert "  kind             deterministic, 1 step\n" in said
+    banner = "\n".join(lines)
+    assert "  kind             deterministic, 1 step\n" in banner
     for reason in described["cannot"].values():
-        assert reason in said
+        assert reason in banner
 
 
 @pytest.mark.parametrize(
