@@ -64,7 +64,7 @@ build: $(STAMPS)/build ## make .venv, install the dependencies, compile the mess
 # Serving wants newer packages than LeRobot does: what makes exports has an environment of its own.
 .PHONY: venv-export
 venv-export: ## make .venv-export, which has torch and LeRobot beside what serves
-	@$(MAKE) --no-print-directory VENV=.venv-export OLDEST=3.11 EXTRAS=cpu,cli,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros) \
+	@$(MAKE) --no-print-directory ROS=jazzy VENV=.venv-export OLDEST=3.11 EXTRAS=cpu,cli,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros) \
 	  CONSTRAINTS='-c .venv-export/constraints.txt $(if $(ROS_DISTRO),,-c requirements/ros/jazzy/constraints.txt)' install-export
 
 .PHONY: install-export

@@ -28,7 +28,7 @@ install_or_fail() { # <what is missing> <package>...
     fail "$what is missing and \`apt-get install $*\` failed: ${output##*E: }"
 }
 
-# The first of those that fit may be another one: see `python`.
+# Those that will do; `python` leaves out what is older than OLDEST.
 versions=(3.10 3.11 3.12)
 
 version_fits() {
