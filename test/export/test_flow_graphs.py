@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from checkpoints import Made
+from checkpoints import FAMILIES, Made
 from raw_observations import noise, observation
 
 from reflex_export.checkpoint import Checkpoint
@@ -120,6 +120,22 @@ def test_prefix_and_steps_are_lerobots_sampler(name: str, opened: Callable[[str]
     made = sampled(prefix, step, given, torch.from_numpy(start))
     assert np.ptp(wanted, axis=1).max() > 0.05
     np.testing.assert_allclose(made[..., : wanted.shape[-1]].numpy(), wanted, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("space", "columns"), [("joint", 14), ("so101_bimanual", 12), ("franka_joint7", 7), ("auto", 6)]
+)
+def test_every_space_of_joint_actions_of_xvla_ends_as_in_lerobot(
+    space: str, columns: int, tmp_path: Path
+) -> None:
+    """Some have grippers, whose sigmoid LeRobot applies after the last step, some columns that are cut off then."""
+    policy = Opened(FAMILIES["xvla"](tmp_path / "made", action_mode=space, max_state_dim=20), tmp_path)
+    prefix, step = policy.graphs()
+    start = noise(1, tuple(step.inputs["x_t"].shape))
+    wanted, given = policy.asked(start)
+    made = sampled(prefix, step, given, torch.from_numpy(start)).numpy()
+    assert wanted.shape[-1] == columns
+    np.testing.assert_allclose(made[..., :columns], wanted, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["smolvla", "pi0", "pi05", "xvla"])

@@ -117,6 +117,15 @@ def pi05(out: Path, **changes: Any) -> Made:
     return _pi("pi05", out, changes)
 
 
+def pi05_relative(out: Path, **changes: Any) -> Made:
+    """pi0.5 whose state is made relative before it enters the prompt, with mean and standard deviation."""
+    given = {
+        "use_relative_actions": True,
+        "normalization_mapping": modes("IDENTITY", "MEAN_STD", "QUANTILES"),
+    }
+    return _pi("pi05", out, given | changes)
+
+
 def xvla(out: Path, **changes: Any) -> Made:
     """X-VLA with joint actions, two cameras for its three views."""
     side = tiny_models.SMOLVLM_SIDE
@@ -130,7 +139,18 @@ def xvla(out: Path, **changes: Any) -> Made:
 
 FAMILIES: dict[str, Callable[..., Made]] = {
     make.__name__: make
-    for make in (act, act_ensemble, diffusion, diffusion_ddpm, smolvla, pi0, pi0_relative, pi05, xvla)
+    for make in (
+        act,
+        act_ensemble,
+        diffusion,
+        diffusion_ddpm,
+        smolvla,
+        pi0,
+        pi0_relative,
+        pi05,
+        pi05_relative,
+        xvla,
+    )
 }
 
 
