@@ -59,15 +59,15 @@ class TorchSide:
     """What needs torch, LeRobot and ONNX Runtime. Tests put something small in its place.
 
     load: the policy with LeRobot's own classes. describe: what of reflex_config.json only it knows. answers: LeRobot's own,
-    for the comparison. write: the graphs into a folder; True where their batch axis is dynamic. compare: the folder, as it
-    is served, with the answers; writes parity.npz.
+    for the comparison. write: the graphs into a folder; why they take one observation at a time, "" where they take any batch.
+    compare: the folder, as it is served, with the answers; writes parity.npz.
     """
 
     load: Callable[[Checkpoint], Any]
     describe: Callable[[Any, Checkpoint, ExportOptions], Mapping[str, Any]]
     answers: Callable[[Any, Checkpoint, ExportOptions], Any]
-    write: Callable[[Any, Checkpoint, Path, ExportOptions], bool]
-    compare: Callable[[Any, Checkpoint, Path, ExportOptions, bool], Verification]
+    write: Callable[[Any, Checkpoint, Path, ExportOptions], str]
+    compare: Callable[[Any, Checkpoint, Path, ExportOptions, str], Verification]
 
 
 def run(
@@ -127,12 +127,12 @@ def _export(
     with stages.stage(ANSWERING):
         answers = torch_side.answers(loaded, checkpoint, options)
     with stages.stage(WRITING):
-        batched = torch_side.write(loaded, checkpoint, folder, options)
+        why_alone = torch_side.write(loaded, checkpoint, folder, options)
         del loaded  # before the same weights are loaded again, to be served
         _copy_files(checkpoint, folder)
         _write_json(folder / CONFIG_NAME, description)
     with stages.stage(COMPARING):
-        found = torch_side.compare(answers, checkpoint, folder, options, batched)
+        found = torch_side.compare(answers, checkpoint, folder, options, why_alone)
     with stages.stage(DESCRIBING):
         _write_json(
             folder / CONFIG_NAME, verified(description, checkpoint, sha256(checkpoint.weights.path), found)
@@ -242,10 +242,10 @@ def torch_side() -> TorchSide:
     def describe_policy(loaded: Any, checkpoint: Checkpoint, options: ExportOptions) -> Mapping[str, Any]:
         return family(checkpoint.family).describe_policy(loaded.policy, checkpoint, options)
 
-    def write(loaded: Any, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> bool:
+    def write(loaded: Any, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> str:
         graphs = family(checkpoint.family).graphs(loaded.policy, checkpoint, options)
-        written = [onnx_files.write_graph(graph, folder, options.dtype) for graph in graphs]
-        return all(one.any_batch for one in written)
+        why_alone: str = onnx_files.write_graphs(graphs, folder, options)
+        return why_alone
 
     return TorchSide(
         load=lerobot_policy.load,

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reflex_core.concurrency.progress import report
 from reflex_core.errors import ExportError
 from reflex_core.text.untrusted import escaped
 from reflex_export.families.base import Graph
+from reflex_export.families.blocks import FUSED_FILE
+from reflex_export.families.fused_loop import fuse
 from reflex_export.loading.quiet import quiet
-from reflex_export.options import FP16
+from reflex_export.options import FP16, ExportOptions
 
 OPSET = 18
 EXTERNAL_BYTES = (
@@ -35,6 +39,26 @@ class Written:
     nodes: int
     any_batch: bool
     why_fixed: str = ""
+
+
+def write_graphs(graphs: Iterable[Graph], folder: Path, options: ExportOptions) -> str:
+    """Write the graphs of a policy; return why they take one observation at a time, "" where they take any batch.
+
+    Raises ExportError naming the graph and the operator that cannot be written.
+    """
+    written, loops, why = [], [], ""
+    for graph in graphs:
+        report(0.0, "writing the graphs", graph.file)
+        one = write_graph(graph, folder, options.dtype)
+        written.append(one.file)
+        loops += [graph.loop] if graph.loop else []
+        why = (
+            why or one.why_fixed or ("" if one.any_batch else f"{graph.file} takes one observation at a time")
+        )
+    if options.fused and loops:
+        prefix, step = written
+        fuse(prefix, step, folder / FUSED_FILE, loops[0])
+    return why
 
 
 def write_graph(graph: Graph, folder: Path, dtype: str) -> Written:

@@ -48,6 +48,11 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
     yield Graph(MONOLITHIC, FILE, network, inputs, (ACTIONS,))
 
 
+def noise_shape(policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:  # noqa: ARG001
+    """Return the shape of no noise."""
+    return 0, checkpoint.horizon, checkpoint.action_dim
+
+
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:  # noqa: ARG001
     """Return LeRobot's chunk; there is no noise."""
     import torch
@@ -58,7 +63,12 @@ def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportO
     return answer
 
 
-def entrance(policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:  # noqa: ARG001
+def entrance(
+    policy: Any,  # noqa: ARG001
+    checkpoint: Checkpoint,
+    batch: Mapping[str, Any],
+    options: ExportOptions,  # noqa: ARG001
+) -> Mapping[str, NDArray[Any]]:
     """Return the normalised pictures and state, which LeRobot's network takes as they are."""
     taken = {camera.input: batch[camera.feature].numpy() for camera in checkpoint.cameras}
     if checkpoint.state_dim:

@@ -52,6 +52,9 @@ class Family(Protocol):
     def graphs(self, policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Graph]:
         """Yield the graphs of a loaded policy, one at a time, so that each can be freed before the next."""
 
+    def noise_shape(self, policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:
+        """Return (draws, horizon, width) of the noise of one inference: the start's, then that of the steps that draw some."""
+
     def chunk(self, policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:
         """Return LeRobot's own normalised chunk from its own sampler with this start noise, float32 (batch, rows, action_dim).
 
@@ -59,7 +62,7 @@ class Family(Protocol):
         """
 
     def entrance(
-        self, policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]
+        self, policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any], options: ExportOptions
     ) -> Mapping[str, NDArray[Any]]:
         """Return what LeRobot itself feeds its network for a preprocessed batch, by the names of the graphs' inputs.
 

@@ -64,6 +64,13 @@ def graphs(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> Itera
     yield Graph(DENOISE, STEP_FILE, _step(model), noisy, (VELOCITY,))
 
 
+def noise_shape(policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return the shape of the start noise and, with DDPM, of that of every step but the last."""
+    table = sampler(policy.diffusion.noise_scheduler, policy.diffusion.num_inference_steps)
+    draws = sum(row[table["columns"].index("next_from_noise")] != 0 for row in table["rows"])
+    return 1 + draws, checkpoint.horizon, checkpoint.action_dim
+
+
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:  # noqa: ARG001
     """Return all rows that LeRobot can be made to give: from the one of the newest observation to the end.
 
@@ -85,7 +92,12 @@ def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportO
     return answer
 
 
-def entrance(policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:  # noqa: ARG001
+def entrance(
+    policy: Any,  # noqa: ARG001
+    checkpoint: Checkpoint,
+    batch: Mapping[str, Any],
+    options: ExportOptions,  # noqa: ARG001
+) -> Mapping[str, NDArray[Any]]:
     """Return the normalised pictures and states, which LeRobot's encoder takes before it resizes and crops."""
     taken = {camera.input: batch[camera.feature].numpy() for camera in checkpoint.cameras}
     return taken | {STATE: batch[OBSERVED_STATE].numpy()}

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from numpy.typing import NDArray
+
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import SIGLIP, euler, language, masked_slots, state_input
+from reflex_export.families.entrance import sampled_from
 from reflex_export.families.flow_graphs import FlowNetwork, flow_graphs
 from reflex_export.families.module import replaced
 from reflex_export.families.names import DENOISE
@@ -40,6 +43,11 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
+def describe_policy(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:  # noqa: ARG001
+    """Return nothing: config.json says it all."""
+    return {}
+
+
 def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
     """Yield the graphs of a loaded pi0 or pi0.5."""
     network, config = policy.model, policy.config
@@ -52,6 +60,11 @@ def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Gr
     )  # fmt: skip
 
 
+def noise_shape(policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return the shape of the start noise, which is as wide as the network."""
+    return 1, checkpoint.horizon, policy.config.max_action_dim
+
+
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportOptions) -> Floats:
     """Return LeRobot's own normalised chunk, float32 (batch, rows, action_dim). noise: (batch, rows, max_action_dim)."""
     import torch
@@ -60,6 +73,14 @@ def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, options: ExportO
     with _bars(policy, options.bars):
         made: Floats = policy.predict_action_chunk(dict(batch), noise=torch.from_numpy(noise)).numpy()
     return made
+
+
+def entrance(
+    policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any], options: ExportOptions
+) -> Mapping[str, NDArray[Any]]:
+    """Return pictures with their bars, tokens, and pi0's padded state."""
+    with _bars(policy, options.bars):
+        return sampled_from(policy, checkpoint, batch)
 
 
 @contextmanager

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from numpy.typing import NDArray
+
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import SIGLIP, euler, language, masked_slots, state_input
+from reflex_export.families.entrance import sampled_from
 from reflex_export.families.flow_graphs import FlowNetwork, flow_graphs
 from reflex_export.families.module import replaced
 from reflex_export.families.names import PREFIX
@@ -36,6 +39,11 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
+def describe_policy(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:  # noqa: ARG001
+    """Return nothing: config.json says it all."""
+    return {}
+
+
 def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
     """Yield the graphs of a loaded SmolVLA."""
     from lerobot.policies.smolvla import smolvlm_with_expert as modeling
@@ -51,6 +59,18 @@ def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Gr
             ),
             checkpoint, size,
         )  # fmt: skip
+
+
+def noise_shape(policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return the shape of the start noise, which is as wide as the network."""
+    return 1, checkpoint.horizon, policy.config.max_action_dim
+
+
+def entrance(
+    policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any], _: ExportOptions
+) -> Mapping[str, NDArray[Any]]:
+    """Return pictures with their bars, tokens and the padded state."""
+    return sampled_from(policy, checkpoint, batch)
 
 
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions) -> Floats:

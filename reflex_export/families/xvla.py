@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from numpy.typing import NDArray
+
 from reflex_core.export.processed import DOMAIN
 from reflex_core.normalization.read import IMAGENET
 from reflex_export.checkpoint import Checkpoint
@@ -21,6 +23,7 @@ from reflex_export.families.blocks import (
     state_input,
     token_length,
 )
+from reflex_export.families.entrance import handed_over, seen_by
 from reflex_export.families.fused_loop import Row
 from reflex_export.families.module import module_of, replaced
 from reflex_export.families.names import (
@@ -83,6 +86,11 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:
     }
 
 
+def describe_policy(policy: Any, checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Any]:  # noqa: ARG001
+    """Return nothing: config.json says it all."""
+    return {}
+
+
 def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Graph]:
     """Yield what Florence-2 makes of pictures and words, and one step of the action head."""
     import torch
@@ -102,6 +110,24 @@ def graphs(policy: Any, checkpoint: Checkpoint, _: ExportOptions) -> Iterator[Gr
     given |= {STATE: torch.randn(1, network.dim_proprio)} if network.dim_proprio else {}
     step, rows = module_of(network, _step(network)), mixed(config.num_denoising_steps)
     yield Graph(DENOISE, DENOISE_FILE, step, given, (VELOCITY,), loop=rows)
+
+
+def noise_shape(policy: Any, checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return the shape of the start noise, which is as wide as the network."""
+    return 1, checkpoint.horizon, policy.model.dim_action
+
+
+def entrance(
+    policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any], _: ExportOptions
+) -> Mapping[str, NDArray[Any]]:
+    """Return the views that the graphs take, the tokens, the domain, and the state where it is read."""
+    policy.reset()
+    given = handed_over(policy.model, "generate_actions", lambda: policy.predict_action_chunk(dict(batch)))[1]
+    cameras = fed_cameras(checkpoint)
+    pictures, masks = (given[name].unbind(1)[: len(cameras)] for name in ("image_input", "image_mask"))
+    felt = {STATE: given["proprio"].numpy()} if policy.model.dim_proprio else {}
+    words = {TOKENS: given["input_ids"].numpy(), DOMAIN: given["domain_id"].numpy()}
+    return seen_by(cameras, pictures, masks) | words | felt
 
 
 def chunk(policy: Any, batch: Mapping[str, Any], noise: Floats, _: ExportOptions) -> Floats:

@@ -102,12 +102,12 @@ def _spread(graph: Graph, number: str, shape: list[int]) -> str:
 def small_side(difference: float = 1e-6, **replaced: Any) -> TorchSide:
     """The part of an export that needs torch, with graphs that cost nothing and a comparison that found `difference`."""
 
-    def write(_: object, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> bool:
+    def write(_: object, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> str:
         write_graphs(checkpoint, folder, options)
-        return False
+        return "they are small"
 
     def compare(
-        answers: object, checkpoint: Checkpoint, folder: Path, options: ExportOptions, batched: bool
+        answers: object, checkpoint: Checkpoint, folder: Path, options: ExportOptions, why_alone: str
     ) -> Verification:
         joints = tuple(Difference(name, difference, difference / 2, 1.0, "rad") for name in checkpoint.joints)
         stages = (
