@@ -214,13 +214,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--health-seconds", type=float, default=8.0, help="how long /health is asked (default 8)"
     )
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         cases = measure_overhead(
-            [made_export(folder), embedded()], SIZES, asked.clients, asked.rounds, asked.requests
+            [made_export(folder), embedded()], SIZES, arguments.clients, arguments.rounds, arguments.requests
         )
-        health = measure_health(folder, asked.health_seconds)
+        health = measure_health(folder, arguments.health_seconds)
     overhead = [case.row() for case in cases]
     fairness = [case.fairness() for case in cases if case.clients > 1]
     print("POST /act against the bare session of the same graph, ms")
@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(fairness))
     print("\n/health while an inference runs, ms")
     print(table([health]))
-    finish("act_overhead", {"overhead": overhead, "fairness": fairness, "health": health}, asked.output)
+    finish("act_overhead", {"overhead": overhead, "fairness": fairness, "health": health}, arguments.output)
     return 0
 
 

@@ -90,7 +90,7 @@ def recorded(folder: Path, storage: str, size: tuple[int, int], count: int) -> d
             "/camera/image_raw", "sensor_msgs/msg/Image", bytes(raw[0]), number, time.time_ns()
         )
         state = RawMessage("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, time.time_ns())
-        request, served = asked(number, camera)
+        request, served = answered_request(number, camera)
         chunk = chunk_message(served, number, 5.0, number, 0)
         trajectory = trajectory_message(served.chunk, number, 0)
         made = time.perf_counter()
@@ -118,7 +118,7 @@ def recorded(folder: Path, storage: str, size: tuple[int, int], count: int) -> d
     }  # fmt: skip
 
 
-def asked(number: int, camera: RawMessage) -> tuple[Request, Served]:
+def answered_request(number: int, camera: RawMessage) -> tuple[Request, Served]:
     """A request with this image, and a chunk of 50x7 for it."""
     state = np.full(7, 0.1, np.float32)
     request = Request(

@@ -125,18 +125,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=list(TRANSPORTS))
     options.add_argument("--only-shipped", action="store_true", help="leave out the runs without the profile")
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     chunks: list[dict[str, object]] = []
     images: list[dict[str, object]] = []
-    for profile in (True,) if asked.only_shipped else (True, False):
-        for transport in asked.transports:
-            chunks += measure_chunks(transport, profile, asked.seconds, SIZES)
-            images += measure_images(transport, profile, asked.seconds, SIZES)
+    for profile in (True,) if arguments.only_shipped else (True, False):
+        for transport in arguments.transports:
+            chunks += measure_chunks(transport, profile, arguments.seconds, SIZES)
+            images += measure_images(transport, profile, arguments.seconds, SIZES)
     print("stamp of an image to the arrival of its chunk, ms")
     print(table(chunks))
     print("\nimages between two processes, best effort, 30 Hz, ms")
     print(table(images))
-    finish("camera_to_chunk", {"chunks": chunks, "images": images}, asked.output)
+    finish("camera_to_chunk", {"chunks": chunks, "images": images}, arguments.output)
     return 0
 
 

@@ -81,21 +81,21 @@ class Browser:
 
     async def _read(self) -> None:
         async for message in self._socket:
-            said = json.loads(message.data)
-            waiting = self._waiting.pop(said.get("id", 0), None)
+            reply = json.loads(message.data)
+            waiting = self._waiting.pop(reply.get("id", 0), None)
             if waiting is not None and not waiting.done():
-                waiting.set_result(said)
-            elif "method" in said:
-                self._note(said["method"], said["params"])
+                waiting.set_result(reply)
+            elif "method" in reply:
+                self._note(reply["method"], reply["params"])
 
-    def _note(self, method: str, told: dict[str, Any]) -> None:
+    def _note(self, method: str, event: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(event["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = event["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded":
-            self.complaints.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
+            self.complaints.append(f"{event['entry']['text']} {event['entry'].get('url', '')}")
 
     def call(self, method: str, session: str | None = None, **parameters: Any) -> Any:
         """One command of the protocol and its result."""
@@ -106,9 +106,9 @@ class Browser:
         answer = self._waiting[number] = self._loop.create_future()
         message = {"id": number, "method": method, "params": parameters}
         await self._socket.send_json(message | ({"sessionId": session} if session else {}))
-        said = await answer
-        assert "error" not in said, f"{method}: {said}"
-        return said["result"]
+        reply = await answer
+        assert "error" not in reply, f"{method}: {reply}"
+        return reply["result"]
 
     def open(self, url: str, width: int = 1280, height: int = 900, *, phone: bool = False) -> Page:
         """A tab with its own cookies and storage."""
@@ -155,9 +155,9 @@ class Page:
 
     def look(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        said = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in said, f"{expression}: {said['exceptionDetails']}"
-        return said["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, f"{expression}: {reply['exceptionDetails']}"
+        return reply["result"].get("value")
 
     def wait(self, expression: str, is_right: Callable[[Any], Any] = bool) -> Any:
         """The value of an expression once it is right; fails with what it was instead."""

@@ -73,17 +73,17 @@ def main() -> None:
     arguments.add_argument("before", type=Path, help="another checkout")
     arguments.add_argument("--blocks", type=int, default=BLOCKS)
     arguments.add_argument("--requests", type=int, default=REQUESTS, help="of a block")
-    asked = arguments.parse_args()
+    chosen = arguments.parse_args()
     request = post_act("camera", HOME, 224, 224, "jpeg")
-    checkouts = {"before": asked.before.resolve(), "after": ROOT, "null": ROOT}
+    checkouts = {"before": chosen.before.resolve(), "after": ROOT, "null": ROOT}
     spent: dict[str, list[float]] = {name: [] for name in checkouts}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving(checkout)) for name, checkout in checkouts.items()}
-        for number in range(asked.blocks + 1):
+        for number in range(chosen.blocks + 1):
             names = list(servers) if number % 2 else list(reversed(servers))
             for name in names:
                 pid, port = servers[name]
-                cost_ms = block_ms(pid, port, request, asked.requests)
+                cost_ms = block_ms(pid, port, request, chosen.requests)
                 if number:  # the first round warms up
                     spent[name].append(cost_ms)
     ratios = [after / before for after, before in zip(spent["after"], spent["before"], strict=True)]
@@ -95,7 +95,7 @@ def main() -> None:
     medians = {name: round(statistics.median(own), 3) for name, own in spent.items()}
     print(f"ms of processor time per request, medians: {medians}")
     print(table(rows))
-    finish("cpu_per_request", {"machine": machine(), "ms": spent, "ratios": rows}, asked.output)
+    finish("cpu_per_request", {"machine": machine(), "ms": spent, "ratios": rows}, chosen.output)
 
 
 if __name__ == "__main__":

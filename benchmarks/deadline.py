@@ -169,22 +169,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--requests", type=int, default=400, help="late requests per case (default 400)")
     options.add_argument("--clients", type=int, nargs="+", default=[1, 4], help="clients at once (1 4)")
     options.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of the model (1 2)")
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        measured = slow_export(Path(folder), FACTOR * asked.budget_ms)
+        measured = slow_export(Path(folder), FACTOR * arguments.budget_ms)
         rows = [
-            measure_replies(measured, asked.budget_ms, threads, clients, asked.requests).row(
-                threads, clients, asked.budget_ms
+            measure_replies(measured, arguments.budget_ms, threads, clients, arguments.requests).row(
+                threads, clients, arguments.budget_ms
             )
-            for threads in asked.threads
-            for clients in asked.clients
+            for threads in arguments.threads
+            for clients in arguments.clients
         ]
-        hop = measure_hop(measured, max(asked.requests, 1) * 5)
+        hop = measure_hop(measured, max(arguments.requests, 1) * 5)
     print(
-        f"a model of {FACTOR * asked.budget_ms:.0f} ms, a budget of {asked.budget_ms:g} ms\n{table(rows)}\n"
+        f"a model of {FACTOR * arguments.budget_ms:.0f} ms, a budget of {arguments.budget_ms:g} ms\n{table(rows)}\n"
     )
     print(table([hop]))
-    finish("deadline", {"budget_ms": asked.budget_ms, "replies": rows, "hop": hop}, asked.output)
+    finish("deadline", {"budget_ms": arguments.budget_ms, "replies": rows, "hop": hop}, arguments.output)
     return 0
 
 

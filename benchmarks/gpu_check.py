@@ -150,10 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--graph-tolerance", type=float, default=1e-4, help="graphs against eager CUDA (default 1e-4)"
     )
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     measured = embedded()
-    if asked.export_dir is not None:
-        measured = Measured(asked.export_dir.name, asked.export_dir, asked.embodiment)
+    if arguments.export_dir is not None:
+        measured = Measured(arguments.export_dir.name, arguments.export_dir, arguments.embodiment)
     counted = Counted()
     try:
         eager = policy_of(measured, "cuda")
@@ -164,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     notes = [*graphs.notes, *graphs.capture_graphs()]
     found = examine(
         {CPU_ROW: policy_of(measured, "cpu"), EAGER_ROW: eager, GRAPH_ROW: graphs},
-        {EAGER_ROW: (CPU_ROW, asked.tolerance), GRAPH_ROW: (EAGER_ROW, asked.graph_tolerance)},
-        asked.rounds,
+        {EAGER_ROW: (CPU_ROW, arguments.tolerance), GRAPH_ROW: (EAGER_ROW, arguments.graph_tolerance)},
+        arguments.rounds,
     )
     problems = [*off_the_gpu(eager), *counted.failures, *found.problems]
     if not counted.replays:
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in notes:
         print(f"note: {note}")
     results = {"rows": found.rows, "captured": counted.captures, "replays": counted.replays, "notes": notes}
-    finish("gpu_check", results | {"problems": problems}, asked.output)
+    finish("gpu_check", results | {"problems": problems}, arguments.output)
     for problem in problems:
         print(f"gpu_check: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -31,7 +31,7 @@ from reflex_core.wedges.telemetry import WINDOW, Telemetry
 from reflex_ros.messages.chunks import chunk_message, trajectory_message
 from reflex_ros.sidecar.act import Call, answer, cameras_of
 from reflex_ros.sidecar.bodies import BodyMemory
-from reflex_ros.sidecar.wires.json import JsonWire, asked, document
+from reflex_ros.sidecar.wires.json import JsonWire, decode_object, document
 from reflex_ros.sidecar.wires.wire import Answered, Readable
 
 STAMP_NS = 1_700_000_000_000_000_000
@@ -65,7 +65,7 @@ def bench_of(measured: Measured, height: int, width: int, kind: str) -> Bench:
     state = [] if canary.state is None else canary.state.tolist()
     body = post_act(camera, state, height, width, kind).partition(b"\r\n\r\n")[2]
     readable = Readable(cameras_of(loaded), engine.settings.max_pixels)
-    observation = asked(document(body), readable).observation
+    observation = decode_object(document(body), readable).observation
     request = engine.request(observation, seed=1)
     return Bench(engine, loaded, body, observation, request, engine.act(request))
 
@@ -95,7 +95,7 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     )
     return {
         "parse JSON": lambda: document(bench.body),
-        "base64 and checks": lambda: asked(parsed, readable),
+        "base64 and checks": lambda: decode_object(parsed, readable),
         "decode the frame": lambda: rgb(picture),
         "resize and normalise": lambda: image_array(decoded, slot),
         "instruction to tokens (cached)": lambda: language.tokens(language.prompt("reach the red cube")),
@@ -138,14 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--rounds", type=int, default=100, help="how often each stage is measured (default 100)"
     )
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     results: dict[str, list[dict[str, object]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for measured in (made_export(Path(folder)), embedded()):
             bare = bare_inference(measured)
             for height, width, kind in ((224, 224, "jpeg"), (480, 640, "jpeg"), (480, 640, "raw")):
                 bench = bench_of(measured, height, width, kind)
-                durations = measure(stages_of(bench, bare), asked.rounds)
+                durations = measure(stages_of(bench, bare), arguments.rounds)
                 title = f"{measured.name}, {width}x{height} {kind}"
                 results[title] = [
                     {
@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for name, values in durations.items()
                 ]
                 print(f"{title}\n{table(results[title])}\n")
-    finish("hot_path", {"stages": results}, asked.output)
+    finish("hot_path", {"stages": results}, arguments.output)
     return 0
 
 

@@ -124,9 +124,9 @@ def drive(
     episode_id, borders = f"{condition}-{delay}-{seed}", _Borders([], [])
     chunks = guided = corrected = 0
     while not world.over:
-        observation, asked_ns = world.look(), world.clock_ns()
+        observation, requested_ns = world.look(), world.clock_ns()
         request_id, noise = f"{episode_id}-{world.step}", 1000 * seed + world.step
-        request = Request(observation, asked_ns, request_id, episode_id, noise, newest=world.look)
+        request = Request(observation, requested_ns, request_id, episode_id, noise, newest=world.look)
         served = server.act(request)
         if world.over:
             break

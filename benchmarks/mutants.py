@@ -267,17 +267,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--noconftest", action="store_true", help="quicker, for tests that use nothing of conftest.py"
     )
-    asked = parser.parse_args(arguments)
-    if asked.noconftest:
-        asked.tests.append("--noconftest")
-    mutants = [mutant for path in asked.files for mutant in mutants_of(path.resolve())]
-    if asked.lines:
-        mutants = [mutant for mutant in mutants if mutant.line in asked.lines]
+    chosen = parser.parse_args(arguments)
+    if chosen.noconftest:
+        chosen.tests.append("--noconftest")
+    mutants = [mutant for path in chosen.files for mutant in mutants_of(path.resolve())]
+    if chosen.lines:
+        mutants = [mutant for mutant in mutants if mutant.line in chosen.lines]
     if not mutants:
         print("nothing to change", file=sys.stderr)
         return 2
-    if asked.sample and asked.sample < len(mutants):
-        mutants = random.Random(asked.seed).sample(mutants, asked.sample)
+    if chosen.sample and chosen.sample < len(mutants):
+        mutants = random.Random(chosen.seed).sample(mutants, chosen.sample)
     with tempfile.TemporaryDirectory() as folder:
         copy_of = Path(folder)
         for name in COPIED:
@@ -287,12 +287,12 @@ def main(arguments: list[str] | None = None) -> int:
             ["find", str(copy_of), "-name", "__pycache__", "-prune", "-exec", "rm", "-r", "{}", "+"],
             check=True,
         )
-        if not _prepare(copy_of, [path.resolve() for path in asked.files], asked.tests, asked.limit_s * 5):
+        if not _prepare(copy_of, [path.resolve() for path in chosen.files], chosen.tests, chosen.limit_s * 5):
             print("the tests fail without any mutant", file=sys.stderr)
             return 2
         alive = 0
         for mutant in sorted(mutants, key=lambda each: (each.path, each.line)):
-            if survives(copy_of, mutant, asked.tests, asked.limit_s):
+            if survives(copy_of, mutant, chosen.tests, chosen.limit_s):
                 alive += 1
                 print(f"survived  {mutant.path.relative_to(ROOT)}:{mutant.line}  {mutant.what}", flush=True)
     print(f"{len(mutants)} mutants, {alive} survived")

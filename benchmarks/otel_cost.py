@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the costs."""
     options = parser(__doc__ or "")
     options.add_argument("--rounds", type=int, default=100, help="batches of 20 calls (default 100)")
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     receiver = subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
     try:
         assert receiver.stdout is not None
@@ -90,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         none = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json", "Content-Length": "60000"}))
         some = CIMultiDictProxy(CIMultiDict({**none, "traceparent": PARENT, "tracestate": "vendor=1"}))
         costs = {
-            "enqueue an answer": calls_us(lambda: tracing(caller, served), asked.rounds, 0.02),
-            "header: none": calls_us(lambda: trace_context(none), asked.rounds),
-            "header: traceparent and tracestate": calls_us(lambda: trace_context(some), asked.rounds),
+            "enqueue an answer": calls_us(lambda: tracing(caller, served), arguments.rounds, 0.02),
+            "header: none": calls_us(lambda: trace_context(none), arguments.rounds),
+            "header: traceparent and tracestate": calls_us(lambda: trace_context(some), arguments.rounds),
         }
         tracing.close(60.0)
         background_ms = _background_ms(url, caller, served)
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"making and sending the spans of a request, in the background: {background_ms:.2f} ms of a core"
         )
         results = {"costs": rows, "background_ms": background_ms, "lost": tracing.dropped}
-        finish("otel_cost", results, asked.output)
+        finish("otel_cost", results, arguments.output)
     finally:
         receiver.kill()
         receiver.communicate()

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for (picture, side, how), values in taken.items():
         (cpu, _), (p50, p99) = (percentiles(each) for each in zip(*values, strict=True))
-        said = {"picture": picture, "to": side, "filter": how}
-        rows.append(said | {"cpu p50 ms": cpu, "p50 ms": p50, "p99 ms": p99})
+        case = {"picture": picture, "to": side, "filter": how}
+        rows.append(case | {"cpu p50 ms": cpu, "p50 ms": p50, "p99 ms": p99})
     print(table(rows))
     finish("resize_cost", {"rows": rows}, chosen.output)
 

@@ -151,9 +151,9 @@ class Engine:
         self._clock, self._passes = clock, passes
         self._count = 0
 
-    def request(self, observation: Observation, **said: Any) -> Request:
+    def request(self, observation: Observation, **fields: Any) -> Request:
         self._count += 1
-        return Request(observation=observation, request_id=str(self._count), **said)
+        return Request(observation=observation, request_id=str(self._count), **fields)
 
     def act(self, request: Request) -> Served:
         return self.guard(request, self._infer)

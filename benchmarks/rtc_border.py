@@ -49,7 +49,7 @@ class Outcome:
     denoise_ms: tuple[float, ...]
 
 
-def nobody(request: Request) -> Served:
+def unreachable(request: Request) -> Served:
     """The network is the innermost wedge."""
     raise AssertionError(request.request_id)
 
@@ -72,7 +72,7 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rt
             seen = replace(look(arm, scene, camera), stamp_ns=round(now_s * 1e9))
             seed = scene.seed * 100 + row
             request = Request(seen, time.monotonic_ns(), f"row-{row}", str(scene.seed), seed)
-            coming = request, predict(request, nobody)
+            coming = request, predict(request, unreachable)
         if coming is not None and row % REPLAN_ROWS == delay:
             request, served = coming
             actions, begins = served.chunk.actions, row - delay

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print one row per wedge and the sum of all."""
     options = parser(__doc__ or "")
     options.add_argument("--rounds", type=int, default=30, help="measurements per wedge (default 30)")
-    asked = options.parse_args(argv)
+    arguments = options.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         engine = everything_on(Path(folder))
         loaded = engine.loaded
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         observation = loaded.policy.canary()
         request = engine.request(observation, episode_id="benchmark", seed=1)
         calls = {name: call(act) for name, act in variants(engine, request).items()}
-        durations = measure(calls, asked.rounds)
+        durations = measure(calls, arguments.rounds)
         engine.unload()
     nothing = percentiles(durations["nothing"])[0]
     rows = [
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]  # fmt: skip
     print(f"added to a request of {nothing * 1e3:.1f} us that is answered at once")
     print(table(rows))
-    finish("wedge_cost", {"wedges": rows, "nothing_us": nothing * 1e3}, asked.output)
+    finish("wedge_cost", {"wedges": rows, "nothing_us": nothing * 1e3}, arguments.output)
     return 0
 
 

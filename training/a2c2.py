@@ -52,14 +52,16 @@ class Batch:
     target: Floats
 
 
-def observed(moments: Moments, now: Index, seen: Index, spoken: Floats, told: Index | None = None) -> Floats:
+def observed(
+    moments: Moments, now: Index, seen: Index, spoken: Floats, executed: Index | None = None
+) -> Floats:
     """(N, obs_dim): RECIPE for many pairs of moments at once; test_a2c2_training.py holds it against Features.
 
-    spoken: (N, 32) the words of the instructions. told: when the previous action was told, `now` where not given.
+    spoken: (N, 32) the words of the instructions. executed: when the previous action was executed, `now` where not given.
     """
     state, hue = moments.states[now], moments.hues[now]
     return np.concatenate([
-        state, state - moments.states[seen], moments.previous[now if told is None else told],
+        state, state - moments.states[seen], moments.previous[now if executed is None else executed],
         hue, hue - moments.hues[seen], spoken,
     ], axis=1)  # fmt: skip
 
@@ -110,7 +112,7 @@ class Sampler:
         order = generator.permutation(len(COLOURS))
         text = self._text[now]
         spoken = self._spoken[text, order[self._colours[text]]]
-        observation = observed(moments, np.where(blind, seen, now), seen, spoken, told=now)[
+        observation = observed(moments, np.where(blind, seen, now), seen, spoken, executed=now)[
             :, recoloured(order)
         ]
         latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Episodes for the correction head: the arm follows late chunks while the named block moves.
 
-At every control step the policy is asked anew. So for every step it is known what a chunk from any earlier observation
+At every control step the policy predicts anew. So for every step it is known what a chunk from any earlier observation
 says, and what one from this very moment would say.
 """
 

@@ -87,11 +87,11 @@ def put_elsewhere_path(scene: Scene, seconds: float, period_s: float) -> NDArray
 
 @dataclass
 class _Follow:
-    """The chunk that is executed: asked for at step `asked`, from observation `seen`, row 0 executed at `begun`."""
+    """The chunk that is executed: requested at step `requested`, from observation `seen`, row 0 executed at `begun`."""
 
     actions: Floats
     seen: Observation
-    asked: int
+    requested: int
     begun: int
 
 
@@ -104,7 +104,7 @@ def run_episode(
     arm.reset(scene)
     camera, every = next(iter(binding.cameras.values())), max(EXECUTED_ROWS, delay)
     command = arm.joint_positions_rad.astype(np.float32)
-    asked: list[_Follow] = []
+    requested: list[_Follow] = []
     followed: _Follow | None = None
     commands: list[Floats] = []
     jumps: list[float] = []
@@ -113,9 +113,9 @@ def run_episode(
         now = look(arm, scene, camera) if needed else None
         if now is not None and step % every == 0:
             actions = policy.predict(now, 1000 * seed + step, Sampling(EULER_STEPS)).actions
-            asked.append(_Follow(actions, now, step, step if mode != FROM_START else step + delay))
-        if asked and step == asked[0].asked + delay:
-            new = asked.pop(0)
+            requested.append(_Follow(actions, now, step, step if mode != FROM_START else step + delay))
+        if requested and step == requested[0].requested + delay:
+            new = requested.pop(0)
             if mode == ON_ARRIVAL and delay and now is not None:
                 vector = correction.features_of(Moment(now, new.seen, command))
                 late_ms = delay * binding.dt_s * 1e3
@@ -127,7 +127,7 @@ def run_episode(
         if followed is not None:
             row = min(step - followed.begun, len(followed.actions) - 1)
             command = followed.actions[row]
-            age = step - followed.asked
+            age = step - followed.requested
             if mode == EVERY_STEP and age and now is not None:
                 vector = correction.features_of(Moment(now, followed.seen, commands[-1]))
                 command = correction.step(command, vector, row, age * binding.dt_s * 1e3)

@@ -52,8 +52,8 @@ def episode_moments(records: list[Recorded], policy: Policy) -> Moments:
     states = np.array([record.state for record in records])
     previous: list[Floats] = [states[0]]
     for index, before in enumerate(records[:-1]):
-        told = min(max(int(rows[index + 1] - rows[index]) - 1, 0), len(before.actions) - 1)
-        previous.append(before.actions[told])
+        last_row = min(max(int(rows[index + 1] - rows[index]) - 1, 0), len(before.actions) - 1)
+        previous.append(before.actions[last_row])
     frames = [record.images[camera].frame() for record in records]
     return Moments(
         binding.state_statistics.normalise(states), binding.action_statistics.normalise(np.array(previous)),
