@@ -9,7 +9,7 @@ from pathlib import Path
 from reflex_core.errors import ObservationError
 from reflex_core.records.trace.hashing import file_hash, frame_from
 from reflex_core.records.trace.parse import SINGLE_CAMERA, Recorded, RecordedImage, TraceError
-from reflex_core.values import Frame
+from reflex_core.values import Frame, Observation
 
 LARGEST_BYTES = 64 << 20  # no camera's picture is larger; whatever else lies there is not read
 
@@ -45,6 +45,20 @@ class ImageFiles:
             return frame_from(path.read_bytes())
         except (OSError, ObservationError) as error:
             raise TraceError(f"{path}: {error}") from error
+
+
+def history_of(record: Recorded, files: ImageFiles | None, *, images: bool) -> tuple[Observation, ...]:
+    """Return the observations before a recorded one, oldest first. Raises TraceError for a missing image.
+
+    images: False where the policy sees none.
+    """
+    return tuple(
+        Observation(
+            {camera: _frame(camera, image, files) for camera, image in one.images.items() if images},
+            one.state, record.instruction, one.stamp_ns,
+        )
+        for one in record.history
+    )  # fmt: skip
 
 
 def frames_of(record: Recorded, files: ImageFiles | None, first_camera: str) -> Mapping[str, Frame]:

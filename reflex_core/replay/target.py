@@ -23,7 +23,7 @@ from reflex_core.policy.sampler import Sampling
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.replay.carry_over import CarryOver
 from reflex_core.replay.comparison import Replayed
-from reflex_core.replay.recorded_images import ImageFiles, frames_of
+from reflex_core.replay.recorded_images import ImageFiles, frames_of, history_of
 from reflex_core.robot.presets import preset_names
 from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Observation
@@ -72,7 +72,12 @@ class PolicyTarget:
         cameras = tuple(policy.binding.cameras.values())
         first = cameras[0] if cameras else ""
         frames = frames_of(record, self.wanted.images, first) if self.needs_images else {}
-        observation = Observation(frames, record.state, record.instruction, record.stamp_ns)
+        history = (
+            history_of(record, self.wanted.images, images=self.needs_images)
+            if policy.contract.observation_steps > 1
+            else ()
+        )
+        observation = Observation(frames, record.state, record.instruction, record.stamp_ns, history=history)
         seed = record.seed if self.wanted.seed is None else self.wanted.seed
         sampling = replace(self.sampling(record), guidance=self.carry_over.guidance(record))
         self.carry_over.at(record)
@@ -202,6 +207,12 @@ def differences(
         and (others := changes(export, policy.contract))
     ):
         notes.append(f"{BEFORE}: {'; '.join(others)}")
+    steps, kept = policy.contract.observation_steps, header.get("observation_steps", 1)
+    if steps != kept:
+        notes.append(
+            f"recorded with {kept} observations a request, this policy sees {steps}: where it sees more, copies of the oldest"
+            " recorded one stand for those before it"
+        )
     providers = header.get("providers") or []
     if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):
         notes.append(

@@ -54,5 +54,6 @@ def session_of(
         },
         action_names=tuple(policy.binding.action_names),
         state_names=tuple(policy.binding.state_names),
+        observation_steps=policy.contract.observation_steps,
         settings=settings or {},
     )

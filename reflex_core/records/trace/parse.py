@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reflex_core.errors import ObservationError, ReflexError
-from reflex_core.files.json_fields import JsonFields
+from reflex_core.files.json_fields import JsonFields, is_whole
 from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
@@ -50,11 +50,21 @@ class RecordedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedObservation:
+    """One of the observations before a request's own, for a policy that sees several."""
+
+    state: Floats | None
+    images: Mapping[str, RecordedImage]
+    stamp_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """One request of a trace. What its writer did not record is None or empty.
 
     actions, raw_actions: (num_actions, action_dim) float32, bit for bit; raw_actions are those before the guard.
     seed: the start noise was drawn from it. total_ms: 0.0 for a request that failed. document: all that was written.
+    history: the observations before it, oldest first.
     """
 
     seq: int
@@ -82,6 +92,7 @@ class Recorded:
     model_version: str
     error: Failure | None
     document: Mapping[str, Any]
+    history: tuple[RecordedObservation, ...] = ()
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:
@@ -113,7 +124,7 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
         timestamp=str(document.get("timestamp") or ""),
         instruction=str(request.get("instruction") or ""),
         state=None if state is None else _vector(state, f"{where}: request.state"),
-        images=_images(request, where),
+        images=_images(request, f"{where}: request"),
         actions=actions,
         raw_actions=actions if raw is None else _matrix(raw, f"{where}: response.raw_actions"),
         total_ms=_number(latency, "total_ms", 0.0),
@@ -134,6 +145,25 @@ def recorded(document: Mapping[str, Any], where: str) -> Recorded:
         model_version=str(document.get("model_version") or ""),
         error=Failure(str(error.get("slug")), str(error.get("message"))) if error else None,
         document=document,
+        history=_history(request, where),
+    )
+
+
+def _history(request: Mapping[str, Any], where: str) -> tuple[RecordedObservation, ...]:
+    entries = request.get("history") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise TraceError(f"{where}: request.history must be a list of objects, got {_shown(entries)}")
+    return tuple(
+        _earlier(entry, f"{where}: request.history[{number}]") for number, entry in enumerate(entries)
+    )
+
+
+def _earlier(entry: Mapping[str, Any], where: str) -> RecordedObservation:
+    state, stamp_ns = entry.get("state"), entry.get("stamp_ns") or 0
+    if not is_whole(stamp_ns):
+        raise TraceError(f"{where}.stamp_ns must be a whole number, got {_shown(stamp_ns)}")
+    return RecordedObservation(
+        None if state is None else _vector(state, f"{where}.state"), _images(entry, where), stamp_ns
     )
 
 
@@ -151,14 +181,15 @@ def _whole(block: JsonFields, name: str) -> int | None:
     return None if block.get(name) is None else block.whole(name)
 
 
-def _images(request: Mapping[str, Any], where: str) -> dict[str, RecordedImage]:
-    cameras = request.get("cameras") or {}
+def _images(observation: Mapping[str, Any], where: str) -> dict[str, RecordedImage]:
+    """Return the images of a request, or of an observation before it. where: file, line and field."""
+    cameras = observation.get("cameras") or {}
     if not isinstance(cameras, dict) or not all(isinstance(block, dict) for block in cameras.values()):
-        raise TraceError(f"{where}: request.cameras must be an object of objects, got {_shown(cameras)}")
-    primary = str(request.get("camera") or SINGLE_CAMERA)
-    blocks = [(primary, request, "request")]
-    blocks += [(name, block, f"request.cameras.{name}") for name, block in cameras.items() if name != primary]
-    images = ((name, _image(block, f"{where}: {field}")) for name, block, field in blocks)
+        raise TraceError(f"{where}.cameras must be an object of objects, got {_shown(cameras)}")
+    primary = str(observation.get("camera") or SINGLE_CAMERA)
+    blocks = [(primary, observation, where)]
+    blocks += [(name, block, f"{where}.cameras.{name}") for name, block in cameras.items() if name != primary]
+    images = ((name, _image(block, field)) for name, block, field in blocks)
     return {name: image for name, image in images if image is not None}
 
 

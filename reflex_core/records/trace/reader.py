@@ -7,14 +7,23 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import orjson
 
+from reflex_core.files.json_fields import is_whole
 from reflex_core.records.trace.files import is_written
-from reflex_core.records.trace.parse import Recorded, TraceError, check_version, recorded
+from reflex_core.records.trace.parse import (
+    Recorded,
+    RecordedImage,
+    TraceError,
+    check_version,
+    recorded,
+)
+from reflex_core.records.trace.recent_images import READ_KEPT, RecentImages
 from reflex_core.records.trace.schema import FOOTER, HEADER, REQUEST
 
 PIECE_BYTES = 1 << 20
@@ -80,7 +89,8 @@ class TraceReader:
         return min(1.0, self._stream.tell() / self._size)
 
     def __iter__(self) -> Iterator[Recorded]:
-        count, first, last = 0, -1, -1
+        count, first, last, recent = 0, -1, -1, RecentImages(READ_KEPT)
+        looks_back = is_whole(self.header.get("observation_steps"), 2)
         for where, document in self._documents:
             kind = document.get("kind")
             if kind in NOTES:
@@ -93,6 +103,7 @@ class TraceReader:
                 self.footer = document
                 continue
             record = recorded(document, where)
+            record = _with_images(record, recent) if looks_back else record
             first = record.seq if count == 0 else min(first, record.seq)
             last = max(last, record.seq)
             count += 1
@@ -212,6 +223,24 @@ class TraceReader:
             self.live = True
             self._warn(f"{self.path}: is being written just now; read up to its last flush")
         return self.live
+
+
+def _with_images(record: Recorded, recent: RecentImages) -> Recorded:
+    """Return a record whose earlier observations have the images that records before it hold. `recent` has those."""
+
+    def found(image: RecordedImage) -> RecordedImage:
+        if image.text is None:
+            return RecordedImage(image.sha256, recent.text(image.sha256))
+        recent.put(image.sha256, image.text)
+        return image
+
+    for image in record.images.values():
+        found(image)
+    history = [
+        replace(one, images={camera: found(image) for camera, image in one.images.items()})
+        for one in record.history
+    ]
+    return replace(record, history=tuple(history))
 
 
 def _loads(line: bytes) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from reflex_core import __version__
 from reflex_core.files.json_lines import exact
 from reflex_core.records.trace.hashing import base64_text, bytes_hash, encoded, text_hash
+from reflex_core.records.trace.recent_images import RecentImages
 from reflex_core.robot.callers import caller_of
-from reflex_core.values import NOTHING, Fallback, Observation, Request, Served
+from reflex_core.values import NOTHING, Fallback, Frame, Observation, Request, Served
 
 SCHEMA_VERSION = 1
 PREPROCESSING = 2  # version of how observations are preprocessed; traces of the first version lack the field
@@ -74,6 +75,7 @@ class Session:
     noise: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     action_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
+    observation_steps: int = 1
     settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -109,6 +111,8 @@ def header_record(
     }
     if session.policies:
         record["policies"] = session.policies
+    if session.observation_steps > 1:
+        record["observation_steps"] = session.observation_steps
     added = {
         "part": part,
         "dropped": dropped,
@@ -144,15 +148,16 @@ def request_record(
     timestamp: str,
     images: str,
     vlm_conditioning: str,
+    recent: RecentImages | None = None,
 ) -> Record:
-    """Return the record of one request and its outcome."""
+    """Return the record of one request and its outcome. recent: images that the file has already; None: nothing is kept."""
     record: Record = {
         "kind": REQUEST,
         "schema_version": SCHEMA_VERSION,
         "seq": seq,
         "chunk_id": seq,
         "timestamp": timestamp,
-        "request": _request(request, images),
+        "request": _request(request, images, recent),
     }
     if isinstance(outcome, Failure):
         return record | {
@@ -178,6 +183,7 @@ def request_record(
         "deadline": _deadline(request, outcome.fallback),
         "rtc": _optional(outcome.rtc, **outcome.rtc.replay_document()),
         "routing": _optional(outcome.routing),
+        "history": outcome.history.document() if outcome.history.present else None,
         "a2c2": _optional(outcome.a2c2),
         "noise": {"seed": outcome.seed},
         "slot": outcome.slot,
@@ -189,34 +195,59 @@ def request_record(
     return record | {name: block for name, block in blocks.items() if block is not None}
 
 
-def _request(request: Request, images: str) -> Record:
+def _request(request: Request, images: str, recent: RecentImages | None) -> Record:
     observation = request.observation
     made: Record = {"instruction": observation.instruction, "state": exact(observation.state)}
     if images != NONE:
-        made |= _images(observation, with_bytes=images == FULL)
-    return made | {
+        made |= _images(observation, recent, with_bytes=images == FULL)
+    made |= {
         "episode_id": request.episode_id,
         "request_id": request.request_id,
         "stamp_ns": observation.stamp_ns,
         "age_ms": _ms(observation.age_ms),
         "caller": caller_of(request),
     }
+    if observation.history:
+        made["history"] = [_earlier(one, images, recent) for one in observation.history]
+    return made
 
 
-def _images(observation: Observation, *, with_bytes: bool) -> Record:
+def _earlier(observation: Observation, images: str, recent: RecentImages | None) -> Record:
+    """Return one of the observations before a request's own; an image that the file has already is its hash."""
+    made: Record = {"state": exact(observation.state), "stamp_ns": observation.stamp_ns}
+    cameras: Record = {}
+    for camera, frame in observation.frames.items() if images != NONE else ():
+        kept, described = _image(frame, recent, with_bytes=images == FULL, again=False)
+        cameras[camera] = described | kept
+    return made | ({"cameras": cameras} if cameras else {})
+
+
+def _images(observation: Observation, recent: RecentImages | None, *, with_bytes: bool) -> Record:
     """Return the first camera as version 1 has it, then every camera by name; no image is written twice."""
     primary: Record = {}
     cameras: Record = {}
     for number, (camera, frame) in enumerate(observation.frames.items()):
-        data = encoded(frame)
-        text = base64_text(data)
-        kept = {"image_sha256": text_hash(text)} | ({"image_b64": text} if with_bytes else {})
-        cameras[camera] = {"bytes_sha256": bytes_hash(data), "encoding": frame.encoding}
+        kept, described = _image(frame, recent, with_bytes=with_bytes, again=True)
+        cameras[camera] = described
         if number == 0:
             primary = kept | {"camera": camera}
         else:
             cameras[camera] |= kept
     return primary | ({"cameras": cameras} if cameras else {})
+
+
+def _image(
+    frame: Frame, recent: RecentImages | None, *, with_bytes: bool, again: bool
+) -> tuple[Record, Record]:
+    """Return hash and text of an image, and what describes it. again: the text also where the file has it already."""
+    data = encoded(frame)
+    text = base64_text(data)
+    digest = text_hash(text)
+    known = not again and recent is not None and digest in recent
+    if recent is not None and with_bytes:
+        recent.put(digest)
+    kept = {"image_sha256": digest} | ({"image_b64": text} if with_bytes and not known else {})
+    return kept, {"bytes_sha256": bytes_hash(data), "encoding": frame.encoding}
 
 
 def _response(served: Served) -> Record:

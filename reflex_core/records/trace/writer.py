@@ -17,6 +17,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_lines import json_line, utc_text
 from reflex_core.records.background_writer import RETRY_S, BackgroundWriter
 from reflex_core.records.trace.files import TraceFile, trace_name
+from reflex_core.records.trace.recent_images import WRITTEN_KEPT, RecentImages
 from reflex_core.records.trace.schema import (
     HASH_ONLY,
     IMAGE_MODES,
@@ -95,6 +96,7 @@ class TraceWriter:
         self._seqs = count()
         self._next_seq = 0
         self._file: TraceFile | None = None
+        self._recent = RecentImages(WRITTEN_KEPT)
         self._part = 0
         self._opened_s = 0.0
         self._in_file = self._errors = 0
@@ -166,14 +168,14 @@ class TraceWriter:
             self._writer.attempt(len(waiting), partial(self._append, waiting))
 
     def _append(self, waiting: Sequence[Entry | Note]) -> None:
+        self._rotate()
+        header = b""
+        if self._file is None:  # before the lines: they refer to images of their own file
+            self._file, header = self._open()
         entries = [entry for entry in waiting if isinstance(entry, Entry)]
         lines = [line for entry in entries if (line := self._line(entry))]
         notes = [line for note in waiting if isinstance(note, Note) and (line := self._noted(note))]
         self._writer.lose(len(waiting) - len(lines) - len(notes))
-        self._rotate()
-        header = b""
-        if self._file is None:
-            self._file, header = self._open()
         self._file.write(header + b"".join([*lines, *notes]))
         self._in_file += len(lines)
         self._writer.wrote(len(lines))
@@ -188,9 +190,11 @@ class TraceWriter:
                 timestamp=utc_text(entry.time_ns),
                 images=self._images,
                 vlm_conditioning=entry.session.vlm_conditioning,
+                recent=self._recent,
             )
             return json_line(record) + b"\n"
         except Exception:  # one odd request must not take the records beside it along
+            self._recent.clear()  # it may name images that are not written now
             log.exception("trace: request %s could not be recorded", entry.request.request_id)
             return b""
 
@@ -223,6 +227,7 @@ class TraceWriter:
             dropped=self.dropped,
         )
         file = TraceFile(self._directory / name, gzip=self._gzip)
+        self._recent.clear()
         self._part += 1
         self._in_file = 0
         self._opened_s = time.monotonic()

@@ -246,6 +246,31 @@ def test_files_follow_each_other_by_size_with_a_header_each(tmp_path: Path) -> N
     assert len({records[0]["session_id"] for records in found}) == 1
 
 
+@pytest.mark.parametrize(("max_bytes", "again"), [(1, [True, True]), (1 << 30, [False, False])])
+def test_an_earlier_image_is_in_the_file_that_refers_to_it(
+    tmp_path: Path, max_bytes: int, again: list[bool]
+) -> None:
+    trace = writer(tmp_path, images=FULL, max_bytes=max_bytes, flush_interval_s=0.001)
+    before = asked(0).observation
+    for number in range(3):
+        request = asked(number)
+        request = replace(request, observation=replace(request.observation, history=(before,) * 2))
+        trace(request, served(request))
+        wait_for(lambda number=number: trace.written == number + 1)
+    trace.close()
+    found = [record for path in traces(tmp_path) for record in lines_of(path) if record["kind"] == "request"]
+    written = [
+        ["image_b64" in entry["cameras"]["base"] for entry in record["request"]["history"]]
+        for record in found
+    ]
+    # the first is its own past; the second of two equal ones refers to the first
+    assert written == [[False, False], *([held, False] for held in again)]
+    hashes = {
+        entry["cameras"]["base"]["image_sha256"] for record in found for entry in record["request"]["history"]
+    }
+    assert hashes == {found[0]["request"]["image_sha256"]}
+
+
 def test_an_old_file_is_followed_by_a_new_one(tmp_path: Path) -> None:
     trace = writer(tmp_path, max_age_s=0.0)
     trace(make_request(1), served(make_request(1)))
