@@ -251,9 +251,9 @@ def test_an_earlier_image_is_in_the_file_that_refers_to_it(
     tmp_path: Path, max_bytes: int, again: list[bool]
 ) -> None:
     trace = writer(tmp_path, images=FULL, max_bytes=max_bytes, flush_interval_s=0.001)
-    before = asked(0).observation
+    before = make_request(0).observation
     for number in range(3):
-        request = asked(number)
+        request = make_request(number)
         request = replace(request, observation=replace(request.observation, history=(before,) * 2))
         trace(request, served(request))
         wait_for(lambda number=number: trace.written == number + 1)
