@@ -43,7 +43,7 @@ def test_act_overhead_compares_every_case_with_the_bare_session(tmp_path: Path) 
     assert document["health"]["asked"] > 0
 
 
-def test_camera_to_chunk_hears_the_real_node(tmp_path: Path) -> None:
+def test_camera_to_chunk_receives_from_the_real_node(tmp_path: Path) -> None:
     output = tmp_path / "camera.json"
     arguments = ["--seconds", "0.5", "--transports", "raw", "--only-shipped"]
     assert camera_to_chunk.main([*arguments, "--output", str(output)]) == 0

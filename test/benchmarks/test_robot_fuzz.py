@@ -106,7 +106,7 @@ def test_the_judge_sees_what_is_broken(
     assert robot_fuzz.run(0, 60, most_problems=1).problems
 
 
-def test_the_judge_sees_a_sensor_that_freezes_where_nobody_looks_at_the_command(
+def test_the_judge_sees_a_sensor_that_freezes_where_the_command_is_not_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(robot_world, "TOLERANCE_RAD", 0.0)

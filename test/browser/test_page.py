@@ -42,7 +42,7 @@ def test_it_shows_state_cameras_chunk_latency_guard_and_recorders(
     assert page.browser.complaints == []
 
 
-def test_it_asks_nobody_but_its_own_server(serving: Serving, look_at: LookAt) -> None:
+def test_it_sends_requests_only_to_its_own_server(serving: Serving, look_at: LookAt) -> None:
     server = serving()
     calmly(server)
     page = look_at(server)
@@ -171,7 +171,7 @@ def test_another_site_takes_no_place_from_the_page(
     assert page.look("document.getElementById('only-stop').hidden"), "on its own machine everything acts"
 
 
-def test_a_page_that_nobody_sees_costs_nothing(serving: Serving, look_at: LookAt) -> None:
+def test_a_hidden_page_costs_nothing(serving: Serving, look_at: LookAt) -> None:
     from reflex_ros.sidecar.page_routes import HUB
 
     server = serving()

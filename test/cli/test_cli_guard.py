@@ -61,7 +61,7 @@ def test_a_limit_that_is_next_to_nothing_is_refused(
     assert "'velocity_max' must be numbers of at least 1e-06" in capsys.readouterr().err
 
 
-def test_init_does_not_overwrite_unless_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_does_not_overwrite_without_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "safety.json"
     output.write_text("mine")
     assert init(urdf(tmp_path), output) == 1

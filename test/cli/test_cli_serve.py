@@ -188,7 +188,7 @@ def test_a_warm_up_that_fails_ends_it(start: Start, export_dir: ExportDir) -> No
     assert "reflex serve: warm-up: the model gave NaN or Inf" in err
 
 
-def test_nobody_has_to_read_what_it_prints(start: Start, export_dir: ExportDir) -> None:
+def test_a_server_whose_output_is_closed_serves_on(start: Start, export_dir: ExportDir) -> None:
     """`reflex serve | head -1`"""
     process = start(export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros")
     client = client_of(process)
@@ -260,7 +260,7 @@ HEAD = "/**:\n  ros__parameters:\n"
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "doctor"])
-def test_a_parameter_file_that_is_wrong_is_one_sentence_at_every_door(
+def test_a_parameter_file_that_is_wrong_is_one_sentence_of_every_command(
     command: str,
     content: str,
     words: list[str],

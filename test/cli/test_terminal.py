@@ -71,7 +71,7 @@ def test_what_comes_next_is_shown_at_once(terminal: Terminal) -> None:
     assert terminal.seen().count("calibrating: on the CPU") == 1
 
 
-def test_a_line_of_somebody_else_starts_where_the_bar_starts(terminal: Terminal) -> None:
+def test_another_log_line_starts_where_the_bar_starts(terminal: Terminal) -> None:
     Bar(terminal.stream).draw(0.3, "loading: the graphs")
     assert terminal.seen().endswith("loading: the graphs\r")
 

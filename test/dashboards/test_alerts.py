@@ -67,7 +67,7 @@ def written_as(value: ast.expr) -> set[str]:
     return {part.value for part in either if isinstance(part, ast.Constant) and isinstance(part.value, str)}
 
 
-def test_whatever_refuses_observations_wakes_somebody_but_a_missing_instruction(tmp_path: Path) -> None:
+def test_whatever_refuses_observations_wakes_a_person_but_a_missing_instruction(tmp_path: Path) -> None:
     slugs = reasons()
     assert slugs >= {
         "camera_missing",
@@ -98,7 +98,7 @@ def test_whatever_refuses_observations_wakes_somebody_but_a_missing_instruction(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nobody_is_sent_to_health_for_the_reason_that_it_does_not_give() -> None:
+def test_no_reader_is_sent_to_health_for_the_reason_that_it_does_not_give() -> None:
     for text in (ALERTS["ReflexNotServing"]["annotations"]["what_to_do"], PAGE):
         assert "says why" not in text
         assert "journalctl -u reflex" in text
@@ -148,7 +148,7 @@ def test_rules_ask_for_metrics_and_labels_that_are_exposed(rule: dict[str, Any])
     assert unknown(rule["expr"], exposed() | RECORDED) == []
 
 
-def test_a_metric_or_label_that_nobody_exposes_is_noticed() -> None:
+def test_a_metric_or_label_that_is_not_exposed_is_noticed() -> None:
     known = exposed()
     assert unknown("sum by (slug) (rate(reflex_act_errors_total[5m])) > 1", known) == []
     assert unknown("rate(reflex_act_errors[5m])", known) == ["reflex_act_errors"]

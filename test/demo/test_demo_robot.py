@@ -364,7 +364,7 @@ def test_messages_carry_the_frame_that_they_are_made_from() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ends_cleanly_when_it_is_told_to(own_domain: None, tmp_path: Path, number: signal.Signals) -> None:
+def test_ends_cleanly_on_two_signals(own_domain: None, tmp_path: Path, number: signal.Signals) -> None:
     child = robot_child(tmp_path / "robot.log")
     with Participant("test_ending") as participant:
         try:

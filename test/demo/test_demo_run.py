@@ -210,7 +210,7 @@ def test_well_formed_chunks_have_no_fault() -> None:
         ({"start_index": 2}, "start_index < 2"),
     ],
 )
-def test_a_chunk_that_is_not_well_formed_is_told_apart(changes: dict[str, object], words: str) -> None:
+def test_a_chunk_that_is_not_well_formed_is_recognised(changes: dict[str, object], words: str) -> None:
     assert words in chunk_fault(chunk(**changes))
 
 

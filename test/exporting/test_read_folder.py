@@ -79,7 +79,7 @@ def test_rows_history_and_empty_cameras(
     assert found.version == version
 
 
-def test_a_pipeline_of_0_5_is_told_by_the_name_of_its_step(tmp_path: Path, work: Path) -> None:
+def test_a_pipeline_of_0_5_is_recognised_by_the_name_of_its_step(tmp_path: Path, work: Path) -> None:
     folder = checkpoint_folder(tmp_path / "policy", "pi0")
     edit(
         folder / BEFORE,
@@ -186,7 +186,7 @@ def test_a_data_set_without_the_policys_cameras_is_noted(tmp_path: Path, work: P
     )
 
 
-def test_what_nobody_said_is_asked_for(tmp_path: Path, work: Path) -> None:
+def test_what_is_not_given_is_asked_for(tmp_path: Path, work: Path) -> None:
     robot = read(checkpoint_folder(tmp_path / "policy"), work, ExportOptions()).robot
     assert [sentence.split(" is not known")[0].split(" are not known")[0] for sentence in robot.asked] == [
         "the names of its joints", "its control rate", "the units of its states and actions"

@@ -135,7 +135,7 @@ def test_the_same_request_has_the_same_answer_on_both_wires(client: Client, path
     np.testing.assert_array_equal(rows.astype(np.float32), np.array(in_json.json["actions"], np.float32))
 
 
-def test_what_it_refuses_is_told_in_its_own_form_and_with_the_same_statuses(client: Client) -> None:
+def test_what_it_refuses_is_answered_in_its_own_form_and_with_the_same_statuses(client: Client) -> None:
     status, text, headers = ask(client, b"no lines")
     assert (status, text.partition(":")[0], headers["content-type"]) == (400, "malformed-lines", TYPE)
     status, text, headers = ask(client, body(state="1 2"))

@@ -68,7 +68,7 @@ def trip(client: Client, **who: Any) -> str:
     return str(reply["caller"])
 
 
-def test_one_robot_that_trips_stops_nobody_else(client: Client) -> None:
+def test_one_robot_that_trips_stops_no_other(client: Client) -> None:
     assert trip(client, robot_id="arm-1", episode_id="shared") == "arm-1"
     other = act(client, robot_id="arm-2", episode_id="shared").json
     assert (other["source"], other["caller"], other["robot_id"]) == ("policy", "arm-2", OWN)
@@ -137,7 +137,9 @@ def test_a_reset_is_of_the_caller_that_is_named(client: Client) -> None:
         (b"[]", 422, "bad-body"), (b"{", 400, "malformed-json"),
     ],
 )  # fmt: skip
-def test_a_reset_that_names_nobody_resets_nobody(client: Client, body: bytes, status: int, slug: str) -> None:
+def test_a_reset_without_a_known_name_resets_no_caller(
+    client: Client, body: bytes, status: int, slug: str
+) -> None:
     trip(client, robot_id="arm-7")
     refused = client.ask("POST", "/guard/reset", body)
     assert (refused.status, refused.json["error"]) == (status, slug)
@@ -179,7 +181,7 @@ def test_callers_are_counted_in_bounded_names(client: Client) -> None:
     )
 
 
-def test_another_server_is_told_which_robot_asks(server: Server) -> None:
+def test_another_server_gets_the_name_of_the_robot(server: Server) -> None:
     seen = Observation({}, None, "reach")
     for caller, named in (("arm-1", "arm-1"), ("ros", None), ("peer:::1", None), ("episode:ep_1", None)):
         body = body_of(server.engine.request(seen, caller=caller))
@@ -225,7 +227,7 @@ def test_a_request_that_does_not_say_what_to_do_is_refused(client: Client, spoil
         ("-Infinity", "state-not-finite"),
     ],
 )  # fmt: skip
-def test_a_state_that_cannot_be_true_is_the_callers_mistake_and_nobody_elses(
+def test_a_state_that_cannot_be_true_is_the_callers_mistake_alone(
     client: Client, server: Server, first: str, slug: str
 ) -> None:
     document = json.dumps(good(state=AT_REST)).replace(str(AT_REST), str([0.125, *AT_REST[1:]]))
@@ -237,7 +239,7 @@ def test_a_state_that_cannot_be_true_is_the_callers_mistake_and_nobody_elses(
     assert act(client).json["source"] == "policy"
 
 
-def test_without_a_state_a_tripped_caller_is_told_so_every_time(
+def test_without_a_state_a_tripped_caller_gets_the_same_error_every_time(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     trip(client, robot_id="arm-11")

@@ -360,7 +360,7 @@ def test_a_connection_that_the_other_side_gave_up_is_tried_once_more(liar: Lying
     http.close()
 
 
-def test_nobody_reads_on_once_the_answer_came_from_elsewhere(liar: LyingServer) -> None:
+def test_no_reply_is_read_on_once_the_answer_came_from_elsewhere(liar: LyingServer) -> None:
     http = HttpCloud(liar.url("silent"))
     cancellation = Cancellation()
     outcome: list[BaseException] = []
@@ -402,7 +402,7 @@ def test_closing_lets_everybody_go(liar: LyingServer) -> None:
     assert not http.ready()
 
 
-def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

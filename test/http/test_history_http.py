@@ -106,7 +106,7 @@ def test_an_observation_may_be_sent_without_inference(serve: Serve) -> None:
     assert figure(server.client, "reflex_act_errors_total", slug="state-length") == 1
 
 
-def test_one_request_per_chunk_is_filled_counted_and_told(serve: Serve) -> None:
+def test_one_request_per_chunk_is_filled_counted_and_reported(serve: Serve) -> None:
     server = serve("two_observations_fast", embodiment="")
     for shade in (10, 20):
         began = time.monotonic()

@@ -127,7 +127,7 @@ def test_pictures_are_small_and_come_when_there_are_new_ones(opened: Open) -> No
         one.close()
 
 
-def test_nothing_is_made_while_nobody_looks(opened: Open) -> None:
+def test_nothing_is_made_while_no_page_is_open(opened: Open) -> None:
     server = opened()
     hub = hub_of(server)
     server.client.act(state=list(AT_REST))
@@ -338,14 +338,14 @@ def test_on_its_own_machine_and_with_the_key_everything_acts(
     events.close()
 
 
-def test_the_page_is_told_that_only_a_stop_acts(opened: Open) -> None:
+def test_the_page_shows_that_only_a_stop_acts(opened: Open) -> None:
     events = Events(opened(host="0.0.0.0", insecure=True).sidecar.port)
     assert events.next()["only_stop"] is True
     events.close()
 
 
 @pytest.mark.parametrize("key", ["", KEY])
-def test_why_loading_failed_is_told_to_who_holds_the_key(opened: Open, tmp_path: Path, key: str) -> None:
+def test_why_loading_failed_is_shown_to_who_holds_the_key(opened: Open, tmp_path: Path, key: str) -> None:
     server = opened(key)
     gone = str(tmp_path / "gone")
     with pytest.raises(ReflexError, match="no such export"):

@@ -132,7 +132,7 @@ def test_numbers_that_json_does_not_know_become_null(engine: Engine) -> None:
     assert document(engine, history)["chunk"]["joints"][0]["rows"][:2] == [None, None]
 
 
-def test_what_the_model_wanted_is_told_only_where_it_was_changed(engine: Engine) -> None:
+def test_what_the_model_wanted_is_shown_only_where_it_was_changed(engine: Engine) -> None:
     history = RequestHistory()
     engine.listen(history)
     act(engine)
@@ -312,7 +312,7 @@ def test_where_no_robot_is_driven_the_letters_name_who_is_held(engine: Engine) -
         ("robot.example", False), ("127.0.0.1.evil.example", False), ("", False), ("[", False),
     ],
 )  # fmt: skip
-def test_only_addresses_are_nobody_elses(host: str, own: bool) -> None:
+def test_only_addresses_and_localhost_are_own_names(host: str, own: bool) -> None:
     assert is_own_name(host) is own
 
 

@@ -200,7 +200,7 @@ def test_state_is_read_as_numbers_in_any_usual_spelling(serve: Serve) -> None:
     assert client.act(state=[True, 0, "0", "-1.5", False, 1.75, 0], seed=1).json["actions"] == expected
 
 
-def test_a_reply_says_which_cameras_were_used_and_what_nobody_read(
+def test_a_reply_says_which_cameras_were_used_and_what_was_not_read(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reflex_ros.sidecar.ignored_fields._line", RateLimit(3600.0))
@@ -247,7 +247,7 @@ def test_a_field_that_is_nearly_known_is_recognised(key: str, meant: str) -> Non
     assert list(found.meant.values()) == ([meant] if meant else [])
 
 
-def test_what_nobody_knows_is_ignored_and_null_is_absent(serve: Serve) -> None:
+def test_unknown_fields_are_ignored_and_null_is_absent(serve: Serve) -> None:
     client = serve("mono_pi0_7").client
     answer = client.act(
         colour="green", image_wrist=None, images=None, episode_id=None, request_id="", seed=None

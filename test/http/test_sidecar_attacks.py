@@ -422,7 +422,7 @@ def test_answers_are_sent_while_others_are_given_up(serve: Serve) -> None:
         assert [one.result().status for one in asking] == [200] * 4
 
 
-def test_an_expectation_that_nobody_can_meet_is_answered_in_json(serve: Serve, quiet: Any) -> None:
+def test_an_expectation_that_cannot_be_met_is_answered_in_json(serve: Serve, quiet: Any) -> None:
     server = serve("mono_pi0_7")
     for name, wanted in (("100-continue", 200), ("a\x1b[2Jfake", None), ("200-ok <b>", 417)):
         head = HEAD + b"Expect: " + name.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(BODY)

@@ -265,7 +265,7 @@ def test_a_second_life_after_reload_answers_with_the_new_policy(serve: Serve) ->
     assert server.client.act().status == 200
 
 
-def test_nobody_listens_after_stop(serve: Serve) -> None:
+def test_no_socket_listens_after_stop(serve: Serve) -> None:
     server = serve("mono_pi0_7")
     server.sidecar.stop()
     with pytest.raises(ConnectionRefusedError):

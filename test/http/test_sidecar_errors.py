@@ -180,7 +180,7 @@ def test_a_model_that_raises_is_500_and_tells_no_path(serve: Serve, caplog: pyte
     assert server.client.act().status == 200
 
 
-def test_what_nobody_foresaw_is_500_and_tells_nothing(
+def test_the_unforeseen_is_500_and_discloses_nothing(
     server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def explode(*_: object) -> None:

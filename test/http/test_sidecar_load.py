@@ -93,7 +93,7 @@ def test_requests_on_one_connection_are_answered_one_after_another(serve: Serve)
         assert f'"seed":{seed}'.encode() in answered(connection)
 
 
-def test_a_client_that_leaves_disturbs_nobody(serve: Serve) -> None:
+def test_a_client_that_leaves_disturbs_no_other(serve: Serve) -> None:
     server = serve("mono_pi0_7", http_threads=1)
     order = served_ids(server)
     with busy(server.engine):
@@ -115,7 +115,7 @@ def test_a_client_that_leaves_disturbs_nobody(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "part", [b"POST /act HT", b"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n{"]
 )
-def test_a_request_that_is_never_finished_disturbs_nobody(serve: Serve, part: bytes) -> None:
+def test_a_request_that_is_never_finished_disturbs_no_other(serve: Serve, part: bytes) -> None:
     server = serve("mono_pi0_7")
     unfinished = connected(server)
     unfinished.sendall(part)
@@ -128,7 +128,7 @@ def test_a_request_that_is_never_finished_disturbs_nobody(serve: Serve, part: by
 @pytest.mark.parametrize(
     "nonsense", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET\r\n\r\n"]
 )
-def test_what_is_not_http_disturbs_nobody(serve: Serve, nonsense: bytes) -> None:
+def test_what_is_not_http_disturbs_no_other(serve: Serve, nonsense: bytes) -> None:
     server = serve("mono_pi0_7")
     connection = connected(server)
     connection.sendall(nonsense)

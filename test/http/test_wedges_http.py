@@ -267,7 +267,7 @@ def test_injected_latency_is_part_of_the_answers_own(serve: Serve) -> None:
     assert act(server.client).json["injected_latency_ms"] == 0
 
 
-def test_more_than_max_concurrent_are_told_to_come_again(serve: Serve) -> None:
+def test_more_than_max_concurrent_are_answered_with_retry_after(serve: Serve) -> None:
     server = serve("calm", max_concurrent=2)
     with busy(server.engine):
         waiting = [Background(lambda: act(server.client)) for _ in range(2)]

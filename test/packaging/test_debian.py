@@ -71,7 +71,7 @@ def test_it_unpacks_what_was_asked_for_and_leaves_nothing_else(
     assert files(tmp_path / "needs") == files(tmp_path / "all")
 
 
-def test_a_second_call_asks_nobody_unless_it_wants_other_files(
+def test_a_second_call_runs_no_apt_unless_it_wants_other_files(
     machine: dict[str, str], tmp_path: Path
 ) -> None:
     unpack(machine, "tool", tmp_path / "some", "usr/bin/tool")
@@ -90,7 +90,7 @@ def test_a_package_that_cannot_be_had_is_one_clear_line(machine: dict[str, str],
     assert files(tmp_path / "some") == set()
 
 
-def test_a_machine_without_apt_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_machine_without_apt_gets_a_sentence_of_what_to_do(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "bash").symlink_to("/bin/bash")

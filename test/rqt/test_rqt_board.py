@@ -194,7 +194,7 @@ def test_there_is_a_split_only_where_there_are_two_policies() -> None:
     assert found.view(0.0).split == 0, "as it is now, whoever changed it"
 
 
-def test_guidance_and_cache_are_told_where_there_is_something_to_tell() -> None:
+def test_guidance_and_cache_are_shown_where_there_is_something_to_show() -> None:
     found = board()
     found.status(status(), 0.0)
     assert found.view(0.0).facts is not None

@@ -50,7 +50,7 @@ def client(scene: World) -> Iterator[Client]:
         yield found
 
 
-def test_it_hears_state_chunks_and_diagnostics(client: Client) -> None:
+def test_it_receives_state_chunks_and_diagnostics(client: Client) -> None:
     found = wait_for(
         lambda: view(client) if view(client).chunk and view(client).tasks else None, "all is heard"
     )

@@ -220,7 +220,7 @@ def test_the_latency_plot_has_a_line_for_deadline_and_objective(scene: Scene) ->
     assert {"#d97706", "#dc2626"} <= scene.colours(scene.panel.latency)
 
 
-def test_a_stand_in_has_another_colour_than_a_chunk_of_the_policy(scene: Scene) -> None:
+def test_a_fallback_has_another_colour_than_a_chunk_of_the_policy(scene: Scene) -> None:
     for at, source in enumerate((ActionChunk.SOURCE_POLICY, ActionChunk.SOURCE_CLOUD)):
         scene.board.chunk(chunk(source=source, latency_ms=50.0), scene.now_s - 10.0 * at - 1.0)
     scene.panel.refresh()

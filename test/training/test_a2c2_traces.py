@@ -52,7 +52,7 @@ def record(policy: Policy, folder: Path, images: str = "full") -> Path:
     return path
 
 
-def test_the_episodes_of_a_trace_are_told_apart_and_in_time(policy: Policy, tmp_path: Path) -> None:
+def test_the_episodes_of_a_trace_are_separate_and_in_time(policy: Policy, tmp_path: Path) -> None:
     moments, left_out = read_traces([record(policy, tmp_path)], policy)
     assert left_out == 1
     assert sorted(moments.episodes.tolist()) == [0, 0, 0, 1, 1, 1]

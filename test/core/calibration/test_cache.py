@@ -81,7 +81,7 @@ def test_entries_of_another_machine_are_dropped(path: Path) -> None:
         ({"reflex_version": "0.2.0"}, "reflex_version 0.1.0 is now 0.2.0"),
     ],
 )
-def test_another_machine_is_told_by_what_decides_the_speed(
+def test_another_machine_is_recognised_by_what_decides_the_speed(
     path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     found, message = look_up(path, KEY, replace(MACHINE, **changes), NOW)

@@ -129,7 +129,7 @@ def test_a_loop_inside_the_graph_keeps_its_steps() -> None:
     assert "70% of the 1000 ms" in message[0]
 
 
-def test_where_nobody_says_how_long_a_chunk_lasts_the_steps_stay() -> None:
+def test_where_the_length_of_a_chunk_is_unknown_the_steps_stay() -> None:
     found, message = chosen({Candidate(CUDA): Timed(20, 900, chunk_s=0.0)}, providers=(CUDA,))
     assert (found.denoise_steps, message) == (10, ())
 

@@ -89,7 +89,7 @@ def test_the_slowest_of_the_newest_answers_counts() -> None:
     assert scheduler.latency_s == 0.1
 
 
-def test_nothing_is_expected_of_the_first_answer_unless_somebody_says_so() -> None:
+def test_no_latency_is_expected_of_the_first_answer_by_default() -> None:
     assert ChunkScheduler().latency_s == 0.0
 
 

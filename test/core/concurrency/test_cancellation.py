@@ -97,7 +97,7 @@ def test_what_is_cancelled_before_it_begins_does_not_begin(export_dir: ExportDir
         arm.policy.predict(arm.request(joint1=1.5).observation, 1, cancellation=cancellation)
 
 
-def test_workers_are_reused_and_end_when_nobody_needs_them() -> None:
+def test_workers_are_reused_and_end_when_they_are_idle() -> None:
     workers = WorkerPool(4, "test", idle_s=0.2)
     for number in range(20):
         task = workers.start(lambda number=number: number)

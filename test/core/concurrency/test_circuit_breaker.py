@@ -92,7 +92,7 @@ def test_what_began_in_an_earlier_term_says_nothing(bench: Bench) -> None:
     assert bench.breaker.state == CLOSED
 
 
-def test_without_a_cooldown_only_somebody_else_lets_calls_pass_again() -> None:
+def test_without_a_cooldown_only_half_opening_lets_calls_pass_again() -> None:
     bench = Bench(math.inf)
     bench.opened()
     bench.now_s += 1e9
@@ -106,7 +106,7 @@ def test_without_a_cooldown_only_somebody_else_lets_calls_pass_again() -> None:
     assert bench.breaker.state == OPEN
 
 
-def test_somebody_may_close_it_whatever_the_calls_say(bench: Bench) -> None:
+def test_it_can_be_closed_by_hand_whatever_the_calls_say(bench: Bench) -> None:
     bench.breaker.failed("one")
     bench.breaker.close("by hand")
     assert (bench.breaker.failures, bench.changes) == (0, [])

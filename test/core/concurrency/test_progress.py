@@ -66,7 +66,7 @@ def test_a_load_that_fails_is_reported_until_then(make_engine: MakeEngine, expor
     assert [fraction for fraction, _ in heard] == [0.0, 0.5]
 
 
-def test_only_the_thread_that_listens_hears() -> None:
+def test_only_the_thread_that_listens_is_notified() -> None:
     heard = Reports()
     with reported_to(lambda fraction, text: heard.append((fraction, text))):
         other = threading.Thread(target=report, args=(0.5, "elsewhere"))

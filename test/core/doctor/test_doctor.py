@@ -116,7 +116,7 @@ def test_the_clock_of_this_machine_is_steady() -> None:
     ("synchronised", "alone", "level"),
     [(True, False, OK), (None, False, OK), (False, True, OK), (False, False, WARN)],
 )
-def test_a_clock_that_nobody_sets_matters_where_others_take_part(
+def test_a_clock_that_is_not_synchronised_matters_where_others_take_part(
     synchronised: bool | None, alone: bool, level: str
 ) -> None:
     found = clock(alone, lambda: synchronised)
@@ -158,7 +158,7 @@ def test_the_provider_that_would_serve_is_tried() -> None:
     assert "starts: CPUExecutionProvider" in onnx_runtime.providers(onnx_runtime.Wanted("auto")).said
 
 
-def test_a_provider_that_is_not_in_the_build_fails_unless_the_cpu_may_stand_in() -> None:
+def test_a_provider_that_is_not_in_the_build_fails_unless_the_cpu_is_an_allowed_fallback() -> None:
     wanted = {"device": "tensorrt"}, {"providers": ("CUDAExecutionProvider",)}
     for one in wanted:
         assert onnx_runtime.providers(onnx_runtime.Wanted(**one)).level == FAIL  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ def test_an_export_without_a_configuration_fails(shipped: Path) -> None:
     assert [finding.level for finding in export(shipped)] == [FAIL]
 
 
-def test_a_safety_configuration_with_what_nobody_checks_warns(tmp_path: Path) -> None:
+def test_a_safety_configuration_with_unchecked_keys_warns(tmp_path: Path) -> None:
     path = tmp_path / "safety.json"
     path.write_text('{"joint_names": ["panda_joint1"], "velocity_max": [1], "effort_max": [80]}')
     assert safety(str(path)).level == WARN

@@ -62,7 +62,7 @@ def test_actions_of_the_training_library_are_compared_without_the_networks_numbe
     assert "largest difference from the recorded actions in the robot's units" in found.said
 
 
-def test_offsets_that_nobody_made_absolute_are_no_parity(trained: Policy) -> None:
+def test_offsets_that_were_not_made_absolute_are_no_parity(trained: Policy) -> None:
     fields = recorded(trained)
     made = trained.predict(Observation({}, HERE, "reach"), 0, noise=fields["noise"]).normalised
     written(trained, **fields, normalised=made)
@@ -153,7 +153,7 @@ def test_every_case_of_a_fixture_is_compared(trained: Policy) -> None:
     assert "of 2 observations 3.0e-01, 0.0001 is allowed" in found.said
 
 
-def test_the_largest_difference_of_all_cases_is_told(trained: Policy) -> None:
+def test_the_largest_difference_of_all_cases_is_reported(trained: Policy) -> None:
     fields = several(trained)
     written(trained, **fields | {"0/actions": fields["0/actions"] + np.float32(0.5)})
     found = parity(trained)

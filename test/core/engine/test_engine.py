@@ -319,7 +319,7 @@ def test_the_description_can_be_sent_as_json(make_engine: MakeEngine) -> None:
     assert described["cameras"]["base"] == "camera"
 
 
-def test_the_onion_calls_its_wedges_in_order() -> None:
+def test_the_chain_calls_its_wedges_in_order() -> None:
     called: list[str] = []
 
     def wedge(name: str) -> Callable[[Request, Proceed], Served]:
@@ -375,6 +375,6 @@ def test_loading_logs_model_device_and_cameras(
     assert "'base': 'camera'" in line
 
 
-def test_nothing_is_an_empty_mapping_that_nobody_can_fill() -> None:
+def test_nothing_is_an_empty_mapping_that_cannot_be_filled() -> None:
     with pytest.raises(TypeError):
         NOTHING["a"] = 1  # type: ignore[index]

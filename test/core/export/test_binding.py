@@ -172,7 +172,7 @@ def test_names_of_the_state_must_be_as_many_as_its_statistics(tmp_path: Path) ->
     assert caught.value.slug == "state-dim-mismatch"
 
 
-def test_statistics_of_the_robot_stand_in_only_where_the_export_brings_none_and_that_is_told(
+def test_statistics_of_the_robot_are_used_only_where_the_export_brings_none_and_that_is_reported(
     tmp_path: Path,
 ) -> None:
     found = fitted(
@@ -184,7 +184,7 @@ def test_statistics_of_the_robot_stand_in_only_where_the_export_brings_none_and_
     assert any("brings no statistics" in note and "franka" in note for note in found.notes)
 
 
-def test_statistics_of_the_robot_that_do_not_fit_the_state_do_not_stand_in(tmp_path: Path) -> None:
+def test_statistics_of_the_robot_that_do_not_fit_the_state_are_not_used(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError,
         match="the state has 2 names .*, those of the embodiment, used as fallback, have 7",
@@ -211,7 +211,7 @@ def test_cameras_are_matched_by_name(tmp_path: Path) -> None:
     assert not any("camera" in note for note in found.notes)
 
 
-def test_cameras_without_a_common_name_are_matched_in_order_and_that_is_told(tmp_path: Path) -> None:
+def test_cameras_without_a_common_name_are_matched_in_order_and_that_is_reported(tmp_path: Path) -> None:
     found = fitted(probe(tmp_path, wrist=True), robot(9, cameras=("top", "hand")))
     assert found.cameras == {"front": "top", "wrist": "hand"}
     assert "no camera of the robot is called 'front': it is served by 'top'" in found.notes
@@ -239,14 +239,14 @@ def test_a_rate_that_contradicts_is_refused(tmp_path: Path) -> None:
     ("rate_hz", "embodiment", "dt_s"),
     [(None, robot(), 0.05), (20, robot(), 0.05), (10, None, 0.1), (None, None, 0.0)],
 )
-def test_the_rate_comes_from_whoever_knows_it(
+def test_the_rate_comes_from_the_export_else_from_the_robot(
     tmp_path: Path, rate_hz: float | None, embodiment: Embodiment | None, dt_s: float
 ) -> None:
     found = fitted(probe(tmp_path, config={"frequency_hz": rate_hz}), embodiment)
     assert found.dt_s == pytest.approx(dt_s)
 
 
-def test_a_chunk_longer_than_the_robot_wants_is_cut_and_that_is_told(tmp_path: Path) -> None:
+def test_a_chunk_longer_than_the_robot_wants_is_cut_and_that_is_reported(tmp_path: Path) -> None:
     found = fitted(probe(tmp_path), robot(chunk_size=5))
     assert found.horizon == 5
     assert any("cut to the 5" in note for note in found.notes)

@@ -82,7 +82,7 @@ def test_a_missing_arm_joint_is_not_taken_for_a_missing_gripper(tmp_path: Path) 
         policy_of(probe(tmp_path, config=config), gripping(tmp_path, [*ARM, "joint_6"]))
 
 
-def test_a_gripper_of_another_name_is_recognised_and_that_is_told(tmp_path: Path) -> None:
+def test_a_gripper_of_another_name_is_recognised_and_that_is_reported(tmp_path: Path) -> None:
     config = IDENTITY | {"action_names": ["Gripper.pos", *ARM]}
     fitted = policy_of(probe(tmp_path, config=config), gripping(tmp_path, ARM)).binding
     assert fitted.columns.tolist() == [1, 2, 3, 4, 5, 6, 0]

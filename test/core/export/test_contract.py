@@ -241,7 +241,7 @@ def test_a_link_to_a_prefix_that_has_no_such_output_names_the_graph(tmp_path: Pa
     assert caught.value.slug == "undescribed-input"
 
 
-def test_a_prefix_input_that_nobody_describes_is_named(tmp_path: Path) -> None:
+def test_an_undescribed_prefix_input_is_named(tmp_path: Path) -> None:
     path = changed(probe(tmp_path), "language", "mask", value=None)
     with pytest.raises(ExportError, match=r"eyes\.onnx: nothing provides its input 'heard'"):
         contract(path)

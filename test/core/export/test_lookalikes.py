@@ -165,7 +165,7 @@ def test_a_pipe_in_the_place_of_a_description_is_not_waited_for(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "hub"])
-def test_every_door_says_the_same_and_none_says_to_copy_it_again(
+def test_every_command_says_the_same_and_none_says_to_copy_it_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     path = checkpoint(tmp_path / "pretrained_model") if kind == "checkpoint" else Path("lerobot/smolvla_base")

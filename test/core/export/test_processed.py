@@ -231,7 +231,7 @@ def test_mean_and_deviation_that_contradict_the_statistics_are_refused(tmp_path:
         pictured(tmp_path / "b", images=images(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
 
 
-def test_a_prompt_with_a_state_that_nobody_normalises_is_told(tmp_path: Path) -> None:
+def test_a_prompt_with_a_state_that_is_not_normalised_is_reported(tmp_path: Path) -> None:
     path = echo(tmp_path, "pi05", felt=0, image=False, images=[], normalization=None)
     assert any("its prompt holds the state, and nothing says how" in note for note in policy_of(path).notes)
     message = echo(tmp_path, "pi05", felt=0, image=False, images=[])

@@ -136,7 +136,7 @@ def test_observations_that_the_step_leaves_out_go_as_they_are(tmp_path: Path) ->
     assert opened(tmp_path, [step], [unnormalizer()]).state_statistics is None
 
 
-def test_a_state_without_statistics_is_told(tmp_path: Path) -> None:
+def test_a_state_without_statistics_is_reported(tmp_path: Path) -> None:
     path = folder(tmp_path, [normalizer()], [unnormalizer()])
     statistics(path / "before.safetensors", action={"mean": MEAN, "std": STD})
     export = open_export(path)

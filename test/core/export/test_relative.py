@@ -180,7 +180,7 @@ def test_a_robot_with_its_joints_in_another_order_starts_from_the_right_ones() -
     assert found.base(np.array([1.0, 2.0, 3.0], np.float32)).tolist() == [3.0, 1.0, 0.0]
 
 
-def test_nothing_is_relative_where_nobody_says_so(tmp_path: Path) -> None:
+def test_nothing_is_relative_by_default(tmp_path: Path) -> None:
     export = open_export(echo(tmp_path))
     assert read_mask(export, export.config, 7, (), lambda *_: ExportError("")) == ()
     assert policy_of(tmp_path).binding.relative is None

@@ -200,7 +200,7 @@ def test_half_of_one_dataset_is_not_completed_from_another(tmp_path: Path) -> No
     assert "needs std; the file has mean" in refused(tmp_path, normalization={"dataset": "b"})
 
 
-def test_the_only_dataset_is_taken_and_told(tmp_path: Path) -> None:
+def test_the_only_dataset_is_taken_and_reported(tmp_path: Path) -> None:
     both(tmp_path, "so100__buffer__")
     assert opened(tmp_path).normalization.notes == ("its statistics are those of dataset 'so100'",)
 

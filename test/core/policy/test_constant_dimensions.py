@@ -70,7 +70,7 @@ def test_where_it_may_pass_the_formula_is_not_clipped_and_a_warning_names_it(
     assert len(logged) == 1
 
 
-def test_it_is_told_at_start(tmp_path: Path) -> None:
+def test_it_is_reported_at_start(tmp_path: Path) -> None:
     (note,) = policy_of(tmp_path).notes
     assert note.startswith(
         "number 6 of its state never moved in training: a state that is elsewhere is refused"

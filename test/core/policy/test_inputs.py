@@ -137,7 +137,7 @@ def test_a_camera_that_is_there_is_not_masked() -> None:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_the_stand_in_for_a_missing_camera_has_the_shape_of_the_real_one(last: bool) -> None:
+def test_the_image_for_a_missing_camera_has_the_shape_of_the_real_one(last: bool) -> None:
     there = image_array(frame(square(8, 8, 4)), slot(last=last))
     gone = missing_image(slot(last=last))
     assert (gone.shape, gone.dtype) == (there.shape, there.dtype)

@@ -138,7 +138,7 @@ def test_the_configured_number_of_steps_is_taken(export_dir: ExportDir) -> None:
 
 
 @pytest.mark.parametrize("name", ["expert_stack", "gr00t"])
-def test_a_policy_that_sees_and_hears_nothing_says_so(export_dir: ExportDir, name: str) -> None:
+def test_a_policy_without_images_and_language_says_so(export_dir: ExportDir, name: str) -> None:
     assert policy_of(export_dir(name)).notes == ("it takes no image and no instruction",)
 
 
@@ -485,7 +485,7 @@ def test_every_piece_of_the_vlm_stack_is_needed(export_copy: ExportDir, file: st
         policy_of(path)
 
 
-def test_a_state_projection_without_a_bias_is_told_to_people(export_copy: ExportDir) -> None:
+def test_a_state_projection_without_a_bias_is_reported(export_copy: ExportDir) -> None:
     path = export_copy("vlm_stack")
     (path / "state_proj_bias.npy").unlink()
     assert policy_of(path).notes == ("it brings no state_proj_bias.npy, so its state projection has no bias",)
@@ -572,7 +572,7 @@ def test_a_vision_graph_with_an_input_of_its_own_name_must_be_described(export_c
     assert np.isfinite(policy.predict(observation(policy), 1).actions).all()
 
 
-def test_a_graph_input_that_nobody_describes_is_named(export_copy: ExportDir) -> None:
+def test_an_undescribed_graph_input_is_named(export_copy: ExportDir) -> None:
     path = export_copy("mono_pi0")
     model = onnx.load(path / "model.onnx")
     model.graph.input.append(onnx.helper.make_tensor_value_info("gripper_force", FLOAT, [1, 3]))

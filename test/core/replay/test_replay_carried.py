@@ -81,7 +81,7 @@ def test_clients_that_use_the_same_request_ids_are_not_mixed_up(
     assert replayed(capsys, trace)["summary"]["max_abs_diff"] == 0.0
 
 
-def test_a_chunk_whose_guide_is_missing_is_told_of(
+def test_a_chunk_whose_guide_is_missing_is_reported(
     make_engine: MakeEngine, tmp_path: Path, capsys: Output
 ) -> None:
     trace = recorded(make_engine, tmp_path)

@@ -189,7 +189,7 @@ def test_no_trace_where_one_was_named(tmp_path: Path, capsys: Output) -> None:
 
 
 @pytest.mark.parametrize("name", ["run.mcap", "run.db3", "bag"])
-def test_bags_go_to_whoever_opens_bags(name: str, tmp_path: Path) -> None:
+def test_bags_go_to_the_reader_of_bags(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if name == "bag":
         path.mkdir()

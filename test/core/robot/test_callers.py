@@ -150,7 +150,7 @@ def test_a_reset_is_of_one_caller() -> None:
     assert caught.value.slug == "unknown-caller"
 
 
-def test_whom_somebody_means_by_a_name() -> None:
+def test_which_caller_a_name_means() -> None:
     trips = Trips(1)
     clamp(trips, f"{EPISODE}pick")
     clamp(trips, f"{PEER}10.0.0.1")
@@ -216,7 +216,7 @@ def test_when_too_many_are_tripped_a_stranger_is_held_at_once_and_who_is_known_i
     assert trips.count("known", clamped=True, well=False).began
 
 
-def test_the_first_of_a_row_and_the_trip_are_told_apart() -> None:
+def test_the_first_of_a_row_and_the_trip_are_distinguished() -> None:
     trips = Trips(3)
     found = [trips.count("a", clamped=clamped, well=not clamped) for clamped in (True, True, False, True)]
     assert [one.first for one in found] == [True, False, False, True]
@@ -348,7 +348,7 @@ def test_a_stranger_is_refused_only_once_as_many_are_tripped_as_are_kept() -> No
     assert len([one for one in known.standings() if one.tripped]) == 2, "no more are kept than may be"
 
 
-def test_nobody_tripped_is_named_where_nobody_is() -> None:
+def test_no_tripped_caller_is_named_where_there_is_none() -> None:
     with pytest.raises(CallerError) as caught:
         Trips(1).reset("nobody")
     assert str(caught.value) == "no caller 'nobody' has requested a chunk"

@@ -165,7 +165,7 @@ def test_the_joint_is_believed_again_after_the_window_near_where_it_was(commande
     assert commanded.estimate == pytest.approx(0.01)
 
 
-def test_the_real_joint_went_on_to_where_it_was_told_to_be_held(commanded: Sensor) -> None:
+def test_the_real_joint_went_on_to_where_it_was_commanded_to_be_held(commanded: Sensor) -> None:
     commanded.reads(-1.5).commands(0.5, 0.8)
     assert not commanded.all_read(rest(-1.5, 1.0)).believed
     assert commanded.all_read(rest(0.75, RECOVERY_S)).believed
@@ -173,7 +173,7 @@ def test_the_real_joint_went_on_to_where_it_was_told_to_be_held(commanded: Senso
     assert not commanded.all_read(rest(1.3, 5.0)).believed, "beyond what it was told, by more than the margin"
 
 
-def test_what_the_joint_was_told_before_explains_nothing_any_more(commanded: Sensor) -> None:
+def test_what_the_joint_was_commanded_before_explains_nothing_any_more(commanded: Sensor) -> None:
     """A chunk that comes from 0 has left it behind: zeros are no place on the way."""
     commanded.commands(0.0, 2.0)
     at = 0.0
@@ -315,7 +315,7 @@ def test_a_gripper_is_judged_by_its_range_and_not_by_its_speed() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: joint_gate(None, NAMES, MARGIN), lambda: joint_gate(FRANKA, ["other"], MARGIN)]
 )
-def test_a_joint_nobody_knows_must_only_be_a_number(make: Callable[[], JointGate]) -> None:
+def test_an_unknown_joint_must_only_be_a_number(make: Callable[[], JointGate]) -> None:
     gate = make()
     names = ["other"] if gate.fault(["other"]) is None and "other" in gate._trackers else NAMES
     for value, plausible in ((0.0, True), (500.0, True), (2e6, False)):
@@ -411,7 +411,7 @@ def test_a_slow_publisher_must_say_it_three_times(commanded: Sensor, period_s: f
 
 
 @pytest.mark.parametrize(("silent_s", "believed"), [(GAP_S - 0.01, True), (GAP_S + 0.01, False)])
-def test_only_a_short_silence_under_command_explains_a_way_that_nobody_commanded(
+def test_only_a_short_silence_under_command_explains_a_way_that_was_not_commanded(
     commanded: Sensor, silent_s: float, believed: bool
 ) -> None:
     assert 0.1 < GAP_S < 0.2, "joint states at 10 Hz are no silence"
@@ -544,7 +544,9 @@ def test_a_joint_may_move_on_while_it_is_on_the_way_to_be_believed(commanded: Se
     assert commanded.refused == ["panda_joint1"]
 
 
-def test_the_sentence_of_a_silence_says_that_nothing_told_the_joint_to_go_there(commanded: Sensor) -> None:
+def test_the_sentence_of_a_silence_says_that_nothing_commanded_the_joint_to_go_there(
+    commanded: Sensor,
+) -> None:
     fault = commanded.reads(-1.0, after_s=5.0).gate.fault(NAMES)
     assert fault is not None
     assert fault.text == (
@@ -573,7 +575,7 @@ def test_a_joint_that_lies_after_another_did_is_named_itself(commanded: Sensor) 
     assert (fault.joint, fault.expected) == (NAMES[1], HOME[1])
 
 
-def test_of_a_joint_that_was_never_believed_nobody_knows_where_it_is() -> None:
+def test_the_place_of_a_joint_that_was_never_believed_is_unknown() -> None:
     sensor = Sensor().reads(math.nan).commands(0.0)
     fault = sensor.reads(2.0).gate.fault(NAMES)
     assert fault is not None
@@ -582,7 +584,7 @@ def test_of_a_joint_that_was_never_believed_nobody_knows_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("lied_before", [False, True])
-def test_after_a_silence_a_joint_may_be_where_it_was_though_it_was_told_to_leave(
+def test_after_a_silence_a_joint_may_be_where_it_was_though_it_was_commanded_to_leave(
     commanded: Sensor, lied_before: bool
 ) -> None:
     """What lasts half a second is how long it has not been believed, and it has been all the time."""

@@ -81,7 +81,7 @@ def test_rows_that_are_all_over_count_as_their_last_one() -> None:
     assert reference.at(10 * SECOND) == 3.0
 
 
-def test_a_reference_keeps_no_history_that_nobody_needs() -> None:
+def test_a_reference_keeps_no_needless_history() -> None:
     reference = Reference(0, 0.0)
     for chunk in range(1000):
         reference.splice(Path([1.0] * 50, chunk * SECOND // 10, 0.02), chunk * SECOND // 10)
@@ -95,7 +95,7 @@ def test_an_arm_that_lags_by_tenths_of_a_second_at_full_speed_follows(lag_s: flo
     assert not arm.held
 
 
-def test_an_arm_that_lags_a_little_is_told_to_nobody() -> None:
+def test_an_arm_that_lags_a_little_is_not_reported() -> None:
     arm = (
         Arm()
         .commanded(FASTEST, 1.0)
@@ -158,7 +158,7 @@ def test_a_slow_sensor_does_not_end_the_wait_with_its_first_message() -> None:
     assert not arm.reads(1.0, 1.0).held
 
 
-def test_nobody_is_judged_while_nothing_is_commanded() -> None:
+def test_no_joint_is_judged_while_nothing_is_commanded() -> None:
     assert not Arm().rests(2.0, 1.0).held
     arm = Arm().commanded(1.0)
     arm.path.released()
@@ -190,7 +190,7 @@ def test_a_reset_forgets_everything() -> None:
     assert not arm.rests(0.0, 1.0).held
 
 
-def test_a_joint_that_nobody_measures_is_not_judged() -> None:
+def test_a_joint_that_is_not_measured_is_not_judged() -> None:
     arm = Arm().commanded(1.0)
     for _ in range(200):
         arm.now_ns += SECOND // 100
@@ -213,7 +213,7 @@ def test_a_thousand_readings_a_second_cost_a_hundred_checks(monkeypatch: pytest.
     assert len(checks) == pytest.approx(2 * 100, abs=2)
 
 
-def test_with_0_nobody_is_judged() -> None:
+def test_with_0_no_joint_is_judged() -> None:
     arm = Arm(tolerance=0.0).commanded(FASTEST).rests(0.0, 3.0)
     assert not arm.held
     assert arm.path.warning() == ""
@@ -239,7 +239,7 @@ def test_every_joint_of_the_embodiment_is_judged_but_no_gripper_and_no_stranger(
     assert len(judged) == len(FRANKA.joint_names) - (gripper in FRANKA.joint_names)
 
 
-def test_without_an_embodiment_nobody_is_judged() -> None:
+def test_without_an_embodiment_no_joint_is_judged() -> None:
     tolerance = path_tolerance(None, ["a"], TOLERANCE)
     tolerance.commanded({"a": Path([5.0], 1, 0.0)}, 1)
     tolerance.put(["a"], [0.0], SECOND)

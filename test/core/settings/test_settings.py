@@ -300,7 +300,7 @@ def test_a_path_of_home_is_expanded_as_a_shell_would(row: Setting, monkeypatch: 
     assert getattr(settings_from({row.name: "~/x"}), row.name) == "/home/ada/x"
 
 
-def test_the_home_of_nobody_is_refused() -> None:
+def test_the_home_of_an_unknown_user_is_refused() -> None:
     with pytest.raises(SettingError, match=r"'record': '~no-such-user' is no user's home directory"):
         checked(row_of("record"), "~no-such-user/traces")
 

@@ -50,7 +50,7 @@ def test_a_line_may_bring_its_traceback(clock: Clock, caplog: pytest.LogCaptureF
     assert caplog.records[0].exc_info is not None
 
 
-def test_the_kinds_that_are_told_apart_are_bounded(clock: Clock) -> None:
+def test_the_kinds_that_are_distinguished_are_bounded(clock: Clock) -> None:
     log = RateLimitedLog(LOGGER, QUIET_S, clock)
     for number in range(10 * KINDS_KEPT):
         log(logging.DEBUG, f"kind {number}", "line")

@@ -128,7 +128,7 @@ def test_the_head_sees_what_the_robot_sees_now(tmp_path: Path) -> None:
     assert np.abs(answers[1] - answers[2]).max() > 1e-6  # without one, it is told how late chunks come
 
 
-def test_the_head_knows_what_the_robot_is_being_told(tmp_path: Path) -> None:
+def test_the_head_knows_what_the_robot_is_being_commanded(tmp_path: Path) -> None:
     path = written(tmp_path / "head.npz", contents(features="previous"))
     commands = [MIDDLE, MIDDLE + np.float32(0.3)]
     wedges = [warmed(A2C2(correction_of(path), previous=lambda _, rows=rows: rows)) for rows in commands]
@@ -149,7 +149,7 @@ def test_an_observation_it_cannot_read_leaves_the_chunk_and_says_so(
     assert "needs a state of 7 numbers" in caplog.text
 
 
-def test_every_answer_is_told_to_the_metrics(tmp_path: Path) -> None:
+def test_the_metrics_count_every_answer(tmp_path: Path) -> None:
     outcomes: list[A2C2Report] = []
     wedge = wedge_of(tmp_path, on_outcome=outcomes.append)
     for _ in range(6):

@@ -360,7 +360,9 @@ def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
     assert used(metrics) == 1
 
 
-def test_without_a_deadline_nobody_is_asked_twice(make: Any, elsewhere: Elsewhere, hanging: Hanging) -> None:
+def test_without_a_deadline_the_cloud_is_not_asked_twice(
+    make: Any, elsewhere: Elsewhere, hanging: Hanging
+) -> None:
     answer = Background(lambda: make()(request(), hanging))
     wait_for(lambda: hanging.request is not None)
     hanging.let.set()
@@ -372,7 +374,7 @@ def test_a_hedge_is_sent_only_when_asked_for(make: Any, elsewhere: Elsewhere, ha
     assert make(hedge_ms=1.0)(request(), hanging).chunk.source == CLOUD
 
 
-def test_the_first_answer_wins_and_the_cloud_is_told_to_stop(
+def test_the_first_answer_wins_and_the_cloud_is_cancelled(
     make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
 ) -> None:
     stopped = threading.Event()
@@ -453,7 +455,7 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
     let.set()
 
 
-def test_a_request_that_nobody_waits_for_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
+def test_an_abandoned_request_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
     for incoming in (request(), unhurried()):

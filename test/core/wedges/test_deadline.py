@@ -126,7 +126,7 @@ def test_inside_the_budget_the_answer_is_the_policys(bench: Bench) -> None:
     assert bench.counted("misses") == 0
 
 
-def test_the_rest_of_the_onion_learns_when_the_answer_must_be_there(bench: Bench) -> None:
+def test_the_rest_of_the_chain_learns_when_the_answer_must_be_there(bench: Bench) -> None:
     bench.budget_ms = 1000.0
     seen: list[Request] = []
 
@@ -221,7 +221,7 @@ def test_a_chunk_for_another_instruction_is_never_used(bench: Bench) -> None:
     assert bench.missed(other).chunk.source == HOLD
 
 
-def test_a_client_that_names_the_robots_episode_does_not_stand_in_for_it(bench: Bench) -> None:
+def test_a_client_that_names_the_robots_episode_is_no_fallback_for_it(bench: Bench) -> None:
     """The robot's observations are stamped, those of programs over HTTP are not."""
     incoming = request("ep")
     stamped = replace(incoming, observation=replace(incoming.observation, stamp_ns=10**18))
@@ -231,7 +231,7 @@ def test_a_client_that_names_the_robots_episode_does_not_stand_in_for_it(bench: 
     assert bench.missed(stamped).chunk.source == LAST_KNOWN_GOOD
 
 
-def test_what_the_robot_does_not_follow_does_not_stand_in(bench: Bench) -> None:
+def test_what_the_robot_does_not_follow_is_no_fallback(bench: Bench) -> None:
     incoming = request("ep")
     stamped = replace(incoming, observation=replace(incoming.observation, stamp_ns=10**18))
     bench.good(stamped)
@@ -239,7 +239,7 @@ def test_what_the_robot_does_not_follow_does_not_stand_in(bench: Bench) -> None:
     assert bench.missed(stamped).chunk.source == HOLD
 
 
-def test_a_stand_in_says_whose_answer_it_was(bench: Bench) -> None:
+def test_a_fallback_says_whose_answer_it_was(bench: Bench) -> None:
     incoming = request("ep")
     good = bench.good(incoming)
     assert bench.missed(replace(incoming, request_id="later")).fallback.request_id == good.request_id
@@ -530,7 +530,7 @@ def test_a_late_answer_stands_in_for_the_next_request_of_its_episode(bench: Benc
     np.testing.assert_array_equal(bench.missed(request(stamp_s=2.5 * DT_S)).chunk.actions, ramp(0.1)[2:])
 
 
-def test_a_late_error_reaches_nobody_but_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_late_error_reaches_only_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: Request) -> Served:
         raise InferenceError("out of memory")
 

@@ -84,7 +84,7 @@ def test_a_hold_says_nothing_that_is_of_another_answer(
     assert (bench.counted("holds"), bench.counted(HOLD), bench.deadline.misses) == (1, 1, 1)
 
 
-def test_whoever_asks_may_cancel_the_inference(bench: Bench) -> None:
+def test_the_caller_may_cancel_the_inference(bench: Bench) -> None:
     """The deadline's cancellation is that of the request, where it has one."""
     bench.budget_ms = 60_000.0
     mine = Cancellation()
@@ -154,7 +154,7 @@ def overdue_after_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 @pytest.mark.parametrize(("max_age_ms", "longest_s"), [(3000.0, 3.0), (60_000.0, LONGEST_S)])
-def test_a_late_inference_may_go_on_for_as_long_as_its_chunk_could_stand_in(
+def test_a_late_inference_may_go_on_for_as_long_as_its_chunk_could_be_a_fallback(
     max_age_ms: float, longest_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = overdue_after_s(Bench(max_age_ms), monkeypatch)
@@ -168,11 +168,11 @@ def test_a_budget_is_one_however_short_it_is(bench: Bench) -> None:
     bench.idle()
 
 
-def test_how_long_anybody_waits_is_what_is_documented() -> None:
+def test_how_long_a_caller_waits_is_what_is_documented() -> None:
     assert (LONGEST_S, FIRST_CHUNK_S) == (10.0, 0.5)
 
 
-def test_no_budget_is_left_for_what_nobody_waits_for(bench: Bench) -> None:
+def test_no_budget_is_left_for_abandoned_requests(bench: Bench) -> None:
     late = request(received_ns=time.monotonic_ns() - 150_000_000)
     assert bench.deadline(late, bench.slow).chunk.source == HOLD
     wait_for(lambda: bool(bench.seen))
@@ -241,7 +241,7 @@ def one_inference_that_detects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_inference_that_detects")
-def test_an_inference_that_nobody_waits_for_and_that_is_given_up_tells_how_slow_the_model_is(
+def test_an_abandoned_inference_that_is_given_up_shows_how_slow_the_model_is(
     bench: Bench,
 ) -> None:
     late = request(received_ns=time.monotonic_ns() - 150_000_000)
@@ -253,7 +253,7 @@ def test_an_inference_that_nobody_waits_for_and_that_is_given_up_tells_how_slow_
 
 
 @pytest.mark.usefixtures("one_inference_that_detects")
-def test_an_inference_that_whoever_asked_gave_up_tells_nothing_of_the_model(bench: Bench) -> None:
+def test_an_inference_that_its_caller_gave_up_shows_nothing_of_the_model(bench: Bench) -> None:
     bench.budget_ms = 60_000.0
     mine = Cancellation()
 
@@ -281,7 +281,7 @@ def failing(_: Request) -> Served:
     raise InferenceError("out of memory")
 
 
-def test_a_failure_is_logged_where_nobody_is_left_to_hear_of_it_and_only_there(
+def test_a_failure_is_logged_where_no_caller_is_left_and_only_there(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.budget_ms = 60_000.0
@@ -304,7 +304,7 @@ def test_a_failure_is_logged_where_nobody_is_left_to_hear_of_it_and_only_there(
 
 
 @pytest.mark.parametrize("caller", ["", "peer:10.0.0.1"])
-def test_where_a_late_chunk_could_not_stand_in_nobody_lets_it_finish(bench: Bench, caller: str) -> None:
+def test_where_a_late_chunk_could_be_no_fallback_it_is_not_left_to_finish(bench: Bench, caller: str) -> None:
     """Neither of a caller that says nothing of itself, nor of an address while there is a position to hold at."""
     bench.missed(replace(request(None, stamp_s=None), caller=caller))
     bench.idle()
@@ -325,7 +325,7 @@ def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(be
     assert bench.counted(KEPT) == 1
 
 
-def test_nobody_waits_for_a_first_chunk_that_is_not_on_its_way_to_him(
+def test_a_caller_does_not_wait_for_a_first_chunk_that_is_not_on_its_way_to_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither for that of the inference which was just too late, nor for another's, nor where there is none."""

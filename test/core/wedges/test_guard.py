@@ -194,7 +194,7 @@ def test_a_hold_follows_a_hold(guard: Guard) -> None:
     np.testing.assert_array_equal(second.chunk.actions, first.chunk.actions)
 
 
-def test_holds_where_the_robot_was_told_to_be_after_a_clamp(guard: Guard) -> None:
+def test_holds_where_the_robot_was_commanded_to_be_after_a_clamp(guard: Guard) -> None:
     guard(request(), answering(rows(np.full(7, 50.0, np.float32)), dt_s=1000.0))
     served = guard(request(), answering(spoiled()))
     np.testing.assert_array_equal(served.chunk.actions, rows(HIGH))

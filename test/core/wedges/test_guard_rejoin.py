@@ -183,7 +183,7 @@ def test_a_hold_from_further_in_may_stop_as_hard_as_it_likes_and_a_chunk_may_not
     assert robot.guard(robot.request(moving[5]), stopping).guard.clamped is clamped
 
 
-def test_whoever_asks_where_the_robot_would_be_held_is_told_the_row_it_approaches() -> None:
+def test_the_position_of_a_hold_is_the_row_that_the_robot_approaches() -> None:
     robot = Robot(acceleration_max=10.0)
     run_up = np.minimum(np.arange(1, HORIZON + 1), 4) * 0.02
     moving: Floats = (MIDDLE + np.cumsum(run_up)[:, None]).astype(np.float32)

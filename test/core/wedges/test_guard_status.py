@@ -35,7 +35,7 @@ def never(_: Request) -> Served:
     raise AssertionError("inference ran although the caller is tripped")
 
 
-def test_who_is_tripped_and_who_is_counted_are_told_apart() -> None:
+def test_who_is_tripped_and_who_is_counted_are_distinguished() -> None:
     guard = guard_that_trips_after(3)
     for caller, clamps in (("calm", 0), ("worst", 3), ("worse", 2), ("bad", 1)):
         guard(request_by(caller), answering(CLEAN))
@@ -185,7 +185,7 @@ def test_a_position_of_another_size_is_no_position() -> None:
 @pytest.mark.parametrize(
     ("numbers", "slug"), [(None, "missing-state"), (6, "state-length"), (0, "state-length")]
 )
-def test_a_tripped_caller_is_told_what_its_state_lacks(numbers: int | None, slug: str) -> None:
+def test_a_tripped_caller_learns_what_its_state_lacks(numbers: int | None, slug: str) -> None:
     guard = guard_that_trips_after(1)
     with pytest.raises(InferenceError):
         guard(request_by("a", None), answering(spoiled()))
@@ -247,7 +247,7 @@ def test_a_tripped_answer_is_said_of_the_slot_that_was_to_answer(known: bool) ->
     assert held.guard.violations[0].startswith("guard_tripped: ")
 
 
-def test_a_hold_is_what_the_robot_was_told_and_is_held_on_without_a_measurement() -> None:
+def test_a_hold_is_what_was_commanded_and_is_held_on_without_a_measurement() -> None:
     guard = guard_of(FRANKA)
     first = guard(request(), answering(spoiled()))
     again = guard(request(state=None), answering(spoiled()))

@@ -106,7 +106,7 @@ def test_a_clean_chunk_begins_the_count_anew() -> None:
 
 
 @pytest.mark.parametrize("source", [HOLD, LAST_KNOWN_GOOD])
-def test_a_clean_stand_in_neither_counts_nor_begins_the_count_anew(source: str) -> None:
+def test_a_clean_fallback_neither_counts_nor_begins_the_count_anew(source: str) -> None:
     """A deadline that is missed every other time must not hide a model that breaks limits every time it answers."""
     guard = guard_that_trips_after(2)
     guard(request(None), answering(OUTSIDE))

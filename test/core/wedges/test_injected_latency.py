@@ -46,7 +46,7 @@ def test_an_error_is_not_delayed() -> None:
     assert slept == []
 
 
-def test_a_sleeping_request_keeps_nobody_from_the_policy(export_dir: ExportDir) -> None:
+def test_a_sleeping_request_keeps_no_other_from_the_policy(export_dir: ExportDir) -> None:
     arm = Arm(export_dir("mono_pi0_7"))
     awake = threading.Barrier(2, timeout=30)  # passes only when both sleep at the same time
     act = arm.middleware_chain(latency=Latency(lambda: 1.0, lambda _: (awake.wait(), None)[1]))

@@ -85,7 +85,7 @@ def test_the_report_says_what_came_from_where() -> None:
     assert report.document()["ages_ms"] == [90.0, 90.0]
 
 
-def test_a_caller_that_asks_once_per_chunk_is_told_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_caller_that_asks_once_per_chunk_is_reported_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(steps=2)
     with caplog.at_level(logging.WARNING):
         assert [scene.ask(at, at) for at in (0, 800, 1600)] == [[0, 0], [800, 800], [1600, 1600]]

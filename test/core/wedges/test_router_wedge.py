@@ -92,7 +92,7 @@ def test_both_slots_out_is_degraded(pair: Pair) -> None:
     assert (error.state, error.slug, error.retry_after_s) == ("degraded", "server-degraded", 60.0)
 
 
-def test_a_failure_reaches_its_caller_and_is_told_with_its_slot(pair: Pair) -> None:
+def test_a_failure_reaches_its_caller_and_is_reported_with_its_slot(pair: Pair) -> None:
     pair.models["b"].error = InferenceError("broken")
     with pytest.raises(InferenceError, match="broken"):
         pair.served(EPISODE_OF["b"])
@@ -101,7 +101,7 @@ def test_a_failure_reaches_its_caller_and_is_told_with_its_slot(pair: Pair) -> N
 
 
 @pytest.mark.parametrize("error", [ObservationError("no camera"), CancelledError("late")])
-def test_what_is_not_the_models_fault_is_not_told(pair: Pair, error: Exception) -> None:
+def test_what_is_not_the_models_fault_is_not_reported(pair: Pair, error: Exception) -> None:
     pair.models["a"].error = error
     with pytest.raises(type(error)):
         pair.served(EPISODE_OF["a"])

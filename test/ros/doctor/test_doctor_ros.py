@@ -118,7 +118,7 @@ def domain_context(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     rclpy.try_shutdown(context=context)
 
 
-def test_nobody_else_is_fine(domain_context: Context) -> None:
+def test_a_graph_without_others_is_fine(domain_context: Context) -> None:
     found = other_servers(look_s=0.5)
     assert (found.level, "no other node is /reflex" in found.said) == (OK, True)
 
@@ -141,7 +141,7 @@ def test_a_server_that_runs_already_warns(domain_context: Context) -> None:
         "__node:=arm",
     ],
 )  # fmt: skip
-def test_whoever_commands_the_robot_already_is_named(domain_context: Context, remap: str) -> None:
+def test_another_commander_of_the_robot_is_named(domain_context: Context, remap: str) -> None:
     planner = Node("planner", context=domain_context)
     planner.create_publisher(JointTrajectory, "/arm/joint_trajectory", 1)
     found = other_servers(["--ros-args", "-r", remap])
@@ -150,7 +150,7 @@ def test_whoever_commands_the_robot_already_is_named(domain_context: Context, re
     planner.destroy_node()
 
 
-def test_ros_arguments_that_nobody_understands_fail(domain_context: Context) -> None:
+def test_unknown_ros_arguments_fail(domain_context: Context) -> None:
     found = other_servers(["--ros-args", "-r", "nonsense"])
     assert (found.level, "other servers could not be checked" in found.said) == (FAIL, True)
 

@@ -114,7 +114,7 @@ def test_every_wedge_is_in_force(answers: Answers) -> None:
     assert answers.config["effective"]["wedges"] == WEDGES
 
 
-def test_both_doors_name_the_same_robot_and_model(answers: Answers) -> None:
+def test_both_interfaces_name_the_same_robot_and_model(answers: Answers) -> None:
     chunk, reply = answers.chunk, answers.reply
     assert (chunk.robot_id, reply["robot_id"]) == (ROBOT, ROBOT)
     assert chunk.model_version == reply["model_version"]
@@ -126,7 +126,7 @@ def test_both_doors_name_the_same_robot_and_model(answers: Answers) -> None:
     assert chunk.dt_s == pytest.approx(reply["dt_s"])
 
 
-def test_both_doors_report_what_the_wedges_did(answers: Answers) -> None:
+def test_both_interfaces_report_what_the_wedges_did(answers: Answers) -> None:
     chunk, reply = answers.chunk, answers.reply
     assert (chunk.adaptive_enabled, reply["adaptive_enabled"]) == (True, True)
     assert chunk.denoise_steps == reply["adaptive_steps_used"] == reply["denoising_steps"]
@@ -141,12 +141,14 @@ def test_both_doors_report_what_the_wedges_did(answers: Answers) -> None:
     assert chunk.seed == reply["seed"] >= 11
 
 
-def test_the_same_observation_and_seed_give_the_same_actions_through_both_doors(answers: Answers) -> None:
+def test_the_same_observation_and_seed_give_the_same_actions_through_both_interfaces(
+    answers: Answers,
+) -> None:
     here, there = answers.records[answers.chunk.request_id], answers.records["through-the-other-door"]
     np.testing.assert_array_equal(here.raw_actions, there.raw_actions)
 
 
-def test_the_guard_bounds_both_doors_and_says_the_same_of_the_joint(answers: Answers) -> None:
+def test_the_guard_bounds_both_interfaces_and_says_the_same_of_the_joint(answers: Answers) -> None:
     chunk, reply = answers.chunk, answers.reply
     assert (chunk.guard_clamped, reply["guard_clamped"]) == (True, True)
     above = [line for line in chunk.guard_violations if line.startswith("panda_joint6 above max: ")]
@@ -159,7 +161,7 @@ def test_the_guard_bounds_both_doors_and_says_the_same_of_the_joint(answers: Ans
     assert np.array(reply["actions"])[:, 5].max() <= most
 
 
-def test_what_each_door_gave_is_what_the_trace_keeps(answers: Answers) -> None:
+def test_what_each_interface_gave_is_what_the_trace_keeps(answers: Answers) -> None:
     chunk, reply = answers.chunk, answers.reply
     here, there = answers.records[chunk.request_id], answers.records["through-the-other-door"]
     assert here.seq == chunk.trace_seq
@@ -178,11 +180,11 @@ def test_status_topic_and_health_agree(answers: Answers) -> None:
     assert health["recorders"] == {"audit": "ok", "trace": "ok"}
 
 
-def test_metrics_count_both_doors(answers: Answers) -> None:
+def test_metrics_count_both_interfaces(answers: Answers) -> None:
     assert answers.counted >= 2
 
 
-def test_what_breaks_behind_one_door_is_closed_at_the_other(export_dir: ExportDir) -> None:
+def test_what_breaks_behind_one_interface_is_closed_at_the_other(export_dir: ExportDir) -> None:
     settings = {"export_dir": str(export_dir("calm_raise")), "embodiment": "franka", "http": True, "port": 0}
     with world(**settings, max_consecutive_crashes=3, breaker_cooldown_s=3600.0) as scene:
         scene.activate()

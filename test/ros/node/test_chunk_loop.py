@@ -313,7 +313,7 @@ def test_whatever_the_model_raises_the_robot_holds_and_the_loop_goes_on(
     scene.well()
 
 
-def test_a_chunk_that_comes_late_is_joined_to_what_the_robot_is_told_by_then(scene: Scene) -> None:
+def test_a_chunk_that_comes_late_is_joined_to_what_is_commanded_by_then(scene: Scene) -> None:
     """Something holds the answer up after the guard has seen it."""
     loop, engine = scene.world.loop, scene.world.engine
     act = engine.act

@@ -98,7 +98,7 @@ def test_a_failure_is_recorded_and_an_engine_that_is_not_ready_says_nothing_of_t
     assert scene.recorded == []
 
 
-def test_an_answer_that_is_thrown_away_is_recorded_and_nobody_takes_it_for_executed(scene: Commanded) -> None:
+def test_an_answer_that_is_thrown_away_is_recorded_and_not_taken_for_executed(scene: Commanded) -> None:
     executes = scene.world.guard.commands.recall()
 
     def overtaken(served: Served) -> Served:
@@ -123,7 +123,7 @@ def test_a_first_chunk_that_is_over_before_it_comes_is_not_taken_for_executed() 
     assert scene.world.guard.commands.recall() is None
 
 
-def test_a_stand_in_from_before_a_hold_is_not_taken_for_executed(scene: Commanded) -> None:
+def test_a_fallback_from_before_a_hold_is_not_taken_for_executed(scene: Commanded) -> None:
     scene.loop._hold("stale")
     scene.answers(
         lambda served: replace(

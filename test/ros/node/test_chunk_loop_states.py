@@ -251,7 +251,7 @@ def test_what_is_not_ready_is_bridged_for_the_longest_age_and_then_the_robot_hol
     assert [command.is_hold for command in scene.run(0.25)] == [True]
 
 
-def test_a_stand_in_is_asked_to_be_replaced_soon(scene: Scene) -> None:
+def test_a_fallback_is_soon_replaced(scene: Scene) -> None:
     """It is published, and the problem is said; the next answer is asked for without waiting for the horizon."""
     act = scene.engine.act
 
@@ -271,7 +271,7 @@ def test_a_stand_in_is_asked_to_be_replaced_soon(scene: Scene) -> None:
     assert scene.progress.fallbacks >= 5
 
 
-def test_a_stand_in_from_before_the_hold_is_not_executed(scene: Scene) -> None:
+def test_a_fallback_from_before_the_hold_is_not_executed(scene: Scene) -> None:
     """It would lead the robot to where it might have been by now."""
     act = scene.engine.act
     ages_ms = [3000.0]
@@ -390,7 +390,7 @@ def test_where_no_hold_is_possible_it_is_tried_again_soon_and_not_in_every_cycle
     assert scene.progress.unheld == 2
 
 
-def test_a_moving_robot_that_cannot_be_held_is_told_to_everybody_and_seldom_to_the_log(
+def test_a_moving_robot_that_cannot_be_held_is_reported_everywhere_and_seldom_in_the_log(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is tried again all the time, and the reading in the sentence is another one every time."""

@@ -57,7 +57,7 @@ def test_in_simulated_time_a_chunk_is_over_when_the_simulator_says_so(scene: Sce
 
 
 @pytest.mark.parametrize("latency_s", [0.02, 0.17, 0.4])
-def test_the_gate_is_told_when_the_first_row_that_is_sent_is_due(
+def test_the_gate_learns_when_the_first_row_that_is_sent_is_due(
     latency_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene()
@@ -143,7 +143,7 @@ def test_without_a_setting_as_many_rows_are_executed_as_the_loaded_policy_and_it
     assert row_counts == [EXECUTED, 8]
 
 
-def test_whoever_remembers_an_episode_is_told_of_the_new_one(scene: Scene) -> None:
+def test_what_remembers_an_episode_learns_of_the_new_one(scene: Scene) -> None:
     begun: list[str] = []
     loop = another(scene, begins=begun.append)
     loop.new_episode("place")

@@ -45,7 +45,7 @@ class Scene:
         return self.metrics.registry.get_sample_value(name, {"reason": reason})
 
 
-def test_the_gate_is_told_the_rows_that_are_sent_and_when_the_first_is_due() -> None:
+def test_the_gate_learns_the_rows_that_are_sent_and_when_the_first_is_due() -> None:
     scene = Scene()
     assert scene.holds.publish("stale", "pick", 3) == ExecutingChunk(NOW_NS, DT_S, 4)
     ((names, rows, first_in_ns, now_ns, dt_s),) = scene.commanded

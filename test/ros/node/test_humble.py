@@ -65,7 +65,7 @@ def test_events_come_from_where_humble_has_them() -> None:
     assert done.stdout.strip() == "True", done.stderr
 
 
-def test_a_node_hears_words_once_and_takes_parameters_where_rclpy_is_that_of_humble(
+def test_a_node_receives_words_once_and_takes_parameters_where_rclpy_is_that_of_humble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make = Node.__init__

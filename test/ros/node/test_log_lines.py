@@ -102,7 +102,7 @@ def test_texts_from_topics_forge_nothing() -> None:
     assert str(caught.value).isprintable()
 
 
-def test_names_of_joints_that_nobody_knows_fill_no_memory() -> None:
+def test_unknown_names_of_joints_fill_no_memory() -> None:
     buffer = ObservationBuffer((), ("arm",), needs_state=True)
     for number in range(2000):
         buffer.put_joints(arrival(JOINTS, joints(1), 1), [f"{number}", f"{number}b"], [0.0, 0.0])

@@ -299,7 +299,7 @@ def test_a_stamp_from_the_future_is_refused(scene: World) -> None:
     assert "future" in refused(scene, "future_stamp")
 
 
-def test_the_hold_stays_where_the_robot_was_told_to_be(scene: World) -> None:
+def test_the_hold_stays_where_the_robot_was_commanded_to_be(scene: World) -> None:
     before = scene.robot.next_chunk()
     scene.robot.camera_on = False
     hold = scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)

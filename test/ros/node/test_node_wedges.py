@@ -97,7 +97,7 @@ def test_the_last_good_chunk_goes_on_where_it_was_when_the_model_is_too_slow(exp
         np.testing.assert_allclose(rows(standing_in), rows(good)[elapsed:], atol=1e-6)
 
 
-def test_a_stand_in_continues_the_motion_it_stands_in_for(export_dir: ExportDir) -> None:
+def test_a_fallback_continues_the_motion_that_it_replaces(export_dir: ExportDir) -> None:
     """Over absolute time it is never further from the good chunk than that moves in one period."""
     with world(**franka(export_dir("calm_burning"), deadline_ms=250.0)) as scene:
         scene.activate()
@@ -136,7 +136,7 @@ def test_the_robot_holds_once_the_last_good_chunk_is_too_old_and_goes_on_when_th
         scene.robot.diagnosed("timing", OK)
 
 
-def test_a_chunk_from_before_a_stop_does_not_stand_in_after_it(export_dir: ExportDir) -> None:
+def test_a_chunk_from_before_a_stop_is_no_fallback_after_it(export_dir: ExportDir) -> None:
     with world(
         **franka(export_dir("calm_burning"), deadline_ms=150.0, max_fallback_age_ms=60_000.0)
     ) as scene:
@@ -225,7 +225,7 @@ def test_a_guard_that_trips_holds_until_it_is_reset(export_dir: ExportDir) -> No
         assert scene.robot.call("reset_guard").message == "the guard was not tripped"
 
 
-def test_the_safety_file_bounds_what_the_robot_is_told(export_dir: ExportDir, tmp_path: Path) -> None:
+def test_the_safety_file_bounds_what_is_commanded(export_dir: ExportDir, tmp_path: Path) -> None:
     low = HOME[3] + 0.001
     limits = safety_file(
         tmp_path, position_min=[rest - (0.3 if i != 3 else -0.001) for i, rest in enumerate(HOME)]

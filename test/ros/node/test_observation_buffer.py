@@ -189,7 +189,9 @@ def test_without_any_stamp_the_observation_is_of_now() -> None:
     ("reading", "slug"),
     [(math.nan, "state_not_finite"), (math.inf, "state_not_finite"), (9.0, "implausible_state"), (1.5, "implausible_state")],
 )  # fmt: skip
-def test_a_reading_that_cannot_be_true_is_refused_and_nobody_is_held_at_it(reading: float, slug: str) -> None:
+def test_a_reading_that_cannot_be_true_is_refused_and_no_robot_is_held_at_it(
+    reading: float, slug: str
+) -> None:
     scene = Scene()
     scene.reads([reading, *HOME[1:]])
     assert scene.refused()[0] == slug
@@ -310,7 +312,7 @@ def test_in_simulated_time_only_the_stamps_say_how_old_something_is() -> None:
     assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None
 
 
-def test_names_that_nobody_knows_take_no_memory_without_end() -> None:
+def test_unknown_names_take_no_memory_without_end() -> None:
     scene = Scene()
     for number in range(1000):
         scene.reads([0.0], (f"stranger{number}",))
@@ -365,7 +367,7 @@ def test_a_reading_that_cannot_be_true_makes_no_other_joint_true() -> None:
     assert scene.tolerance.fault() is not None
 
 
-def test_a_joint_that_was_released_is_told_to_be_nowhere() -> None:
+def test_a_joint_that_was_released_is_commanded_nowhere() -> None:
     scene = Scene()
     scene.buffer.commanded(NAMES, np.array([HOME], np.float32) + np.float32(0.5), 50 * MS, NOW_NS, 0.05)
     scene.buffer.released(0)
@@ -414,7 +416,7 @@ def test_on_the_wall_clock_arrivals_say_when_a_joint_was_where_and_no_stamp_does
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_after_a_silence_a_joint_is_where_it_was_told_to_be_or_where_somebody_moved_it(
+def test_after_a_silence_a_joint_is_where_it_was_commanded_to_be_or_where_a_person_moved_it(
     released: bool,
 ) -> None:
     """Further than the plausibility margin from its command, and nearer than the path tolerance."""

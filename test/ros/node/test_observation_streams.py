@@ -86,7 +86,7 @@ def test_the_gate_judges_every_message_by_its_stamp_and_its_arrival() -> None:
 
 
 @pytest.mark.parametrize("stamps_rule", [False, True])
-def test_the_gate_is_told_what_each_joint_is_told_and_from_when(stamps_rule: bool) -> None:
+def test_the_gate_learns_what_each_joint_is_commanded_and_from_when(stamps_rule: bool) -> None:
     """On the monotonic clock, or on the stamps' where only they say how much time has passed for the robot."""
     gate = Recorder(stamps_rule=stamps_rule)
     seen = buffer(gate=gate)

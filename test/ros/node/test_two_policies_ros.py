@@ -165,7 +165,7 @@ def test_four_clients_and_the_robot_never_share_what_an_episode_carries(tmp_path
 
 
 @pytest.mark.parametrize("episode", ["ep_1", "ep_2"])
-def test_both_doors_route_alike(export_dir: ExportDir, episode: str) -> None:
+def test_both_interfaces_route_alike(export_dir: ExportDir, episode: str) -> None:
     with two(export_dir, "calm", "calm_other") as scene:
         chunk = chunk_of(scene, episode)
         reply = act(client_of(scene), AT_REST, episode_id=episode)

@@ -44,7 +44,7 @@ def noted(robot: Robot) -> tuple[DebugTopics, dict[str, list[float]]]:
     return topics, sent
 
 
-def test_nothing_is_published_while_nobody_listens(robot: Robot) -> None:
+def test_nothing_is_published_without_a_subscriber(robot: Robot) -> None:
     topics, sent = noted(robot)
     for _ in range(3):
         topics.chunk(12.0, robot.node.get_clock().now().nanoseconds)

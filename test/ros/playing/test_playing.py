@@ -180,7 +180,7 @@ def test_states_of_imu_and_odometry_go_back_to_what_they_came_from(tmp_path: Pat
         assert "its state has 1 numbers" in left_out[0]
 
 
-def test_joints_that_nobody_names_are_asked_for(tmp_path: Path) -> None:
+def test_unnamed_joints_are_asked_for(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl", {}, {})
     with pytest.raises(TraceError, match="which joints its 2 states are of.*--embodiment"):
         played(path)

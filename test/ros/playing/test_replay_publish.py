@@ -328,7 +328,7 @@ def test_without_a_listener_it_gives_up_in_one_sentence(recorded: Run, scene: Sc
     assert "waiting up to 0.1 s" in done.out
 
 
-def test_simulated_time_that_nobody_wants_is_refused(recorded: Run, scene: Scene, capsys: Output) -> None:
+def test_unwanted_simulated_time_is_refused(recorded: Run, scene: Scene, capsys: Output) -> None:
     Listener(scene)
     done = command(capsys, recorded.trace, "--publish", "--clock", "--wait-s", 0)
     refused(done, 2, "no node subscribed to /clock", "use_sim_time")
@@ -402,6 +402,6 @@ def test_ctrl_c_ends_it_with_what_was_published(recorded: Run, scene: Scene) -> 
     assert "Traceback" not in printed
 
 
-def test_what_a_bag_holds_is_told_without_a_word_about_footers(recorded: Run, capsys: Output) -> None:
+def test_what_a_bag_holds_is_reported_without_a_word_about_footers(recorded: Run, capsys: Output) -> None:
     assert f"records: {len(recorded.records)}\n" in command(capsys, recorded.bag, "--no-replay").out
     assert "(with footer)" in command(capsys, recorded.trace, "--no-replay").out

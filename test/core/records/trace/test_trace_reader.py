@@ -96,7 +96,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert reader.footer is not None
 
 
-def test_plain_and_gzip_are_told_apart_by_content(path: Path) -> None:
+def test_plain_and_gzip_are_distinguished_by_content(path: Path) -> None:
     for data in (HEADER + request(), gzip.compress(HEADER + request())):
         assert len(read(path, data)[0]) == 1
 
@@ -121,7 +121,7 @@ def test_a_cut_gzip_is_read_as_far_as_it_goes(tmp_path: Path, path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["gzip", "plain"])
-def test_a_trace_that_is_being_written_is_told_from_one_whose_writer_was_stopped(
+def test_a_trace_that_is_being_written_is_distinguished_from_one_whose_writer_was_stopped(
     tmp_path: Path, kind: str
 ) -> None:
     """By a lock that the kernel takes away with the process: no pid can be another's, and no reboot leaves one behind."""
@@ -173,7 +173,7 @@ def test_unknown_kinds_are_left_out_with_one_warning_each(path: Path) -> None:
     assert "marker" in trace.warnings[0]
 
 
-def test_gaps_are_told(path: Path) -> None:
+def test_gaps_are_reported(path: Path) -> None:
     _, trace = read(path, HEADER + request(3) + request(7))
     assert ["3 requests between 3 and 7" in warning for warning in trace.warnings] == [True]
 

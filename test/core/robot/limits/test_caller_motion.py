@@ -82,16 +82,14 @@ def test_only_the_stamped_robot_is_looked_at_again() -> None:
 
 @pytest.mark.parametrize("stamped", [False, True])
 @pytest.mark.parametrize(("low", "high", "at"), [(0.2, 0.3, 0.2), (-0.3, -0.2, -0.2), (-0.1, 0.1, 0.05)])
-def test_what_is_told_begins_where_the_robot_can_be(
-    stamped: bool, low: float, high: float, at: float
-) -> None:
+def test_commands_begin_where_the_robot_can_be(stamped: bool, low: float, high: float, at: float) -> None:
     middle = MIDDLE.astype(np.float64)
     rows = Robot(stamped=stamped).issued(Motion(Start(middle + low, middle + high)))
     assert rows[0, 0] == pytest.approx(MIDDLE[0] + at, abs=1e-6)
     np.testing.assert_array_equal(rows[1:], RAMP)
 
 
-def test_where_nobody_knows_it_begins_with_its_first_row() -> None:
+def test_where_the_row_is_unknown_it_begins_with_its_first_row() -> None:
     np.testing.assert_array_equal(Robot().issued()[0], RAMP[0])
 
 
@@ -124,7 +122,7 @@ def test_a_request_from_before_the_command_is_held_where_it_was_measured_unless_
 
 
 @pytest.mark.parametrize(("stamped", "rule"), [(False, COMMAND), (True, STREAM)])
-def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_told(stamped: bool, rule: str) -> None:
+def test_who_plays_its_chunk_by_itself_is_led_on_to_where_it_was_commanded(stamped: bool, rule: str) -> None:
     robot = Robot(stamped=stamped)
     robot.issued(rows=np.tile(MIDDLE, (10, 1)))
     robot.now_s = 0.2
@@ -143,9 +141,7 @@ def test_a_request_of_the_moment_of_the_command_is_no_older() -> None:
 
 
 @pytest.mark.parametrize(("episode", "lag"), [("pick", 0.0), ("place", 0.3)])
-def test_without_speed_limits_a_command_of_another_episode_is_followed_by_nobody(
-    episode: str, lag: float
-) -> None:
+def test_without_speed_limits_a_command_of_another_episode_is_not_followed(episode: str, lag: float) -> None:
     robot = Robot(limits=effective_limits(FREE.joint_names, FREE, None))
     robot.issued(rows=np.tile(MIDDLE, (10, 1)))
     held = robot.known.hold(robot.request((MIDDLE + 0.3).astype(np.float32), 0.2, episode), DT_S)
@@ -172,7 +168,7 @@ def test_one_joint_that_does_not_follow_is_held_where_it_is_measured(stamped: bo
     ("periods", "share"), [(2.9, 0.0), (3.0, 0.0), (3.25, 0.25), (3.5, 0.5), (3.95, 0.9), (7.0, 0.9)]
 )
 @pytest.mark.parametrize("commanded", [None, 0.03])
-def test_a_chunk_that_is_joined_is_told_as_the_way_there_and_the_line_that_is_under_way(
+def test_a_chunk_that_is_joined_is_remembered_as_the_way_there_and_the_line_that_is_under_way(
     periods: float, share: float, commanded: float | None
 ) -> None:
     """The line to the row that is joined is at the command now, so that what is read between the rows is true."""
@@ -189,7 +185,7 @@ def test_a_chunk_that_is_joined_is_told_as_the_way_there_and_the_line_that_is_un
 
 
 @pytest.mark.parametrize("rests", [False, True])
-def test_a_chunk_with_a_stamp_from_the_future_is_told_from_now_on(rests: bool) -> None:
+def test_a_chunk_with_a_stamp_from_the_future_is_commanded_from_now_on(rests: bool) -> None:
     """The robot sets out for its first row at once, and so a hold soon after stops on that way and no further."""
     robot, ahead_s, at = Robot(stamped=True), 0.15, MIDDLE.astype(np.float64)
     robot.now_s = -ahead_s

@@ -195,7 +195,7 @@ def test_the_hold_of_a_running_chunk_is_the_row_that_is_due() -> None:
     assert held.position[0] == pytest.approx(MIDDLE[0] + 0.25)
 
 
-def test_a_chunk_that_was_not_published_is_nothing_the_robot_was_told() -> None:
+def test_a_chunk_that_was_not_published_was_not_commanded() -> None:
     commands = executed()
     before = commands.recall()
     commands.remember(Commanded(np.tile(HIGH, (11, 1)), DT_S, moment(10.1)), 0)
@@ -222,7 +222,7 @@ def test_a_stale_robot_is_held_at_its_command_if_it_was_seen_to_follow_it() -> N
     assert executed().hold(None, None, moment(10.4), DT_S) is not None, "it was never measured at all"
 
 
-def test_a_hold_is_what_the_robot_is_told_from_then_on() -> None:
+def test_a_hold_is_what_is_commanded_from_then_on() -> None:
     commands = executed()
     first = commands.hold(MIDDLE, None, moment(10.0), DT_S)
     second = commands.hold(MIDDLE, None, moment(12.0), DT_S)
@@ -437,7 +437,7 @@ def test_a_hold_is_published_and_a_chunk_that_is_not_does_not_replace_it() -> No
     assert commands.recall() is held
 
 
-def test_rows_that_no_joint_reaches_in_time_are_told_as_a_straight_line() -> None:
+def test_rows_that_no_joint_reaches_in_time_are_remembered_as_a_straight_line() -> None:
     outside = MIDDLE.copy()
     outside[0] = HIGH[0] + np.float32(0.3)
     commands = RobotCommands(LIMITS, 0.2)

@@ -306,7 +306,7 @@ def test_a_joint_needs_both_ends_of_its_range_or_a_speed_in_the_file(missing: st
     assert effective_limits(NAMES, open_ended, named) is not None
 
 
-def test_a_speed_that_nobody_states_is_no_limit() -> None:
+def test_a_speed_that_is_not_stated_is_no_limit() -> None:
     some = np.where(np.arange(7) == 3, np.nan, 1.0)
     for stated, limited in ((None, 0), (some, 6)):
         limits = effective_limits(NAMES, dataclasses.replace(ARM, velocity_max=stated), None)

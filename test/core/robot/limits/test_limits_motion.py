@@ -45,7 +45,7 @@ def test_an_arm_that_trails_its_command_starts_between_both() -> None:
     np.testing.assert_allclose(start.step, 0.02, atol=1e-6)
 
 
-def test_an_arm_that_is_not_where_it_was_told_to_be_starts_where_it_is() -> None:
+def test_an_arm_that_is_not_where_it_was_commanded_to_be_starts_where_it_is() -> None:
     measured = MIDDLE.copy()
     measured[2] += 0.7
     found = begun(measured, after_s=10.0)
@@ -88,7 +88,7 @@ def test_a_chunk_that_is_over_before_it_comes_is_joined_at_its_last_row() -> Non
     assert splice.row == 49
 
 
-def test_a_robot_that_nobody_has_commanded_is_at_rest() -> None:
+def test_a_robot_that_was_never_commanded_is_at_rest() -> None:
     found = begun(MIDDLE, after_s=0.0, latency_s=0.12, commanded=None)
     assert found.start is not None
     assert found.splice is not None
@@ -126,7 +126,7 @@ def trusted_at(place: Floats, after_s: float, commanded: Commanded) -> list[bool
     return [bool(joint) for joint in trusted]
 
 
-def test_further_behind_or_ahead_than_that_it_is_not_where_it_was_told_to_be() -> None:
+def test_further_behind_or_ahead_than_that_it_is_not_where_it_was_commanded_to_be() -> None:
     after_s = 0.6
     behind, ahead = FAST.at(np.array([after_s - TRACKING_S, after_s]))
     for share, is_trusted in ((0.9, True), (1.1, False)):
@@ -291,7 +291,7 @@ def test_a_published_command_may_be_led_as_well_as_trailed() -> None:
         assert found.trusted.tolist() == [trusted] * 7, (at_s, share)
 
 
-def test_an_arm_told_to_turn_may_be_at_the_turning_point_already() -> None:
+def test_an_arm_commanded_to_turn_may_be_at_the_turning_point_already() -> None:
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
     commanded = Commanded(rows, DT_S, Moment(0, SECOND_NS))

@@ -353,7 +353,7 @@ def test_bounds_in_single_precision_never_lie_outside_the_range() -> None:
 
 
 @pytest.mark.parametrize("motion", [Motion(), Motion(Start(ZERO, ZERO))], ids=["nothing", "place"])
-def test_how_it_came_to_row_0_nobody_knows_but_from_there_on_every_change_counts(motion: Motion) -> None:
+def test_how_it_came_to_row_0_is_unknown_but_from_there_on_every_change_counts(motion: Motion) -> None:
     check = Check(LIMITS, DT_S, REJECT)
     for first, clean in ((0.15, True), (0.0, False)):
         rows = np.cumsum([0.0, first, 0.15, 0.15, 0.15])
