@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import tiny_models  # first: it keeps the hub's libraries from asking the network
+import tiny_models  # before LeRobot: it keeps the hub's libraries from asking the network
 import torch
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.configs.default import DatasetConfig
