@@ -27,8 +27,9 @@ from reflex_export.checkpoint import Checkpoint
 from reflex_export.comparison.answers import Answer, answers
 from reflex_export.comparison.batches import ALONE, batch_sizes
 from reflex_export.comparison.batches import SIZES as BATCHES
+from reflex_export.comparison.dataset_samples import dataset_samples
 from reflex_export.comparison.differences import Tally
-from reflex_export.comparison.samples import Floats, Sample, blackened, random_samples
+from reflex_export.comparison.samples import Floats, Sample, blackened, random_samples, takes
 from reflex_export.families.names import (
     DENOISE,
     MONOLITHIC,
@@ -56,17 +57,25 @@ BLACKENED = 2  # observations whose pictures are blackened, to see whether they 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """LeRobot's answers, and the versions of the libraries that made them."""
+    """LeRobot's answers, and the versions of the libraries that made them. notes: on the observations, one sentence each."""
 
     answers: tuple[Answer, ...]
     versions: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def lerobot_answers(loaded: Loaded, checkpoint: Checkpoint, options: ExportOptions) -> Answers:
-    """Return LeRobot's answers to seeded observations."""
-    samples = random_samples(checkpoint, options)
+    """Return LeRobot's answers to seeded observations, and to some of the data set where one is named."""
+    recorded, why = dataset_samples(checkpoint, max(1, options.observations // 2))
+    taken = [sample for sample in recorded if takes(checkpoint, options, sample)]
+    if len(taken) < len(recorded):
+        why = (
+            f"{len(recorded) - len(taken)} observations of the data set have images of another size than the policy takes, and were"
+            " not compared"
+        )
+    samples = [*random_samples(checkpoint, options), *taken]
     made = answers(loaded, family(checkpoint.family), checkpoint, options, samples)
-    return Answers(tuple(made), loaded.versions)
+    return Answers(tuple(made), loaded.versions, (why,) if why else ())
 
 
 def compare(
@@ -102,7 +111,7 @@ def compare(
         batch_sizes=sizes,
         picture_effect=effect,
         versions=theirs.versions,
-        notes=(why_alone,) if why_alone else (),
+        notes=(*theirs.notes, *([why_alone] if why_alone else [])),
     )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,14 @@ def answers(
     of_family: Family,
     checkpoint: Checkpoint,
     options: ExportOptions,
-    samples: Iterable[Sample],
+    samples: Sequence[Sample],
 ) -> Iterator[Answer]:
     """Yield LeRobot's answer to each sample, one after the other: its pipelines remember the state of the last one."""
     import torch
 
     shape = of_family.noise_shape(loaded.policy, checkpoint)
     for number, sample in enumerate(samples):
-        report(number / options.observations, "asking LeRobot", f"observation {number + 1}")
+        report(number / len(samples), "asking LeRobot", f"observation {number + 1}")
         noise = start_noise(options.seed + number, shape)
         with quiet(), torch.no_grad():
             batch = _batch(loaded, checkpoint, sample)

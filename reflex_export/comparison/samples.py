@@ -59,6 +59,14 @@ def blackened(sample: Sample) -> Sample:
     return Sample(f"{sample.described}, blackened", dark, sample.states, sample.instruction)
 
 
+def takes(checkpoint: Checkpoint, options: ExportOptions, sample: Sample) -> bool:
+    """Return whether LeRobot's policy takes pictures of these sizes: some take none but those of their training."""
+    sizes = {camera.camera: (camera.height, camera.width) for camera in checkpoint.cameras}
+    return not _has_one_size(checkpoint, options) or all(
+        picture.shape[:2] == sizes[camera] for moment in sample.pictures for camera, picture in moment.items()
+    )
+
+
 def _has_one_size(checkpoint: Checkpoint, options: ExportOptions) -> bool:
     """Return whether LeRobot's policy takes pictures of the size of its training alone."""
     slots = family(checkpoint.family).describe(checkpoint, options)["images"]

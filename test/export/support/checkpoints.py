@@ -201,9 +201,17 @@ def _make(
     family: str, out: Path, sizes: Mapping[str, Any], written: Mapping[str, Any] | None = None,
     tokenizer: str | None = None,
 ) -> Made:  # fmt: skip
-    """Save one checkpoint; `written` replaces values of config.json that would have asked the network to make it."""
+    """Save one checkpoint.
+
+    sizes: of its configuration; `without` lists features that it does not read. written: replaces values of config.json
+    that would have asked the network to make it.
+    """
     torch.manual_seed(0)
+    sizes, unread = dict(sizes), sizes.get("without", ())
+    sizes.pop("without", None)
     config = _configuration(family, sizes)
+    for feature in unread:
+        del config.input_features[feature]
     policy = get_policy_class(family)(config).eval().float()
     _touch_weights(family, policy)
     table, folder = statistics(), out / "pretrained_model"

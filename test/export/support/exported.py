@@ -74,14 +74,18 @@ def served(folder: Path, **settings: Any) -> Iterator[Server]:
 
 def asked(server: Server, seen: RawObservation, seed: int, **fields: Any) -> NDArray[np.float64]:
     """Ask over HTTP, with PNG pictures as a program sends them, and return the (rows, n) actions of the answer."""
-    first, *others = seen.pictures
-    pictures = {"image": first} | {f"image_{camera}": camera for camera in others}
-    document: dict[str, Any] = {name: _png(seen.pictures[camera]) for name, camera in pictures.items()}
-    document |= {"state": seen.state.tolist(), "instruction": seen.task, "seed": seed} | fields
-    answer = server.client.act(document)
+    answer = server.client.act(sent(seen) | {"instruction": seen.task, "seed": seed} | fields)
     assert answer.status == 200, answer.body
     assert not answer.json["guard_clamped"], answer.json["guard_violations"]
     return np.asarray(answer.json["actions"])
+
+
+def sent(seen: RawObservation) -> dict[str, Any]:
+    """What a request says of an observation, and an entry of its `history` of an earlier one."""
+    first, *others = seen.pictures
+    pictures = {"image": first} | {f"image_{camera}": camera for camera in others}
+    document: dict[str, Any] = {name: _png(seen.pictures[camera]) for name, camera in pictures.items()}
+    return document | {"state": seen.state.tolist()}
 
 
 def _png(picture: NDArray[np.uint8]) -> str:

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations of the data set that the policy was trained on, beside those that are made from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_folders import checkpoint_folder, options
+from dataset_folders import LENGTHS, TASKS, picture, state, with_pictures, write_v3, write_v21
+
+from reflex_export.checkpoint import Checkpoint
+from reflex_export.comparison.dataset_samples import dataset_samples
+from reflex_export.comparison.samples import takes
+from reflex_export.folder.dataset_info import read_dataset
+from reflex_export.folder.read_folder import read_checkpoint
+
+FRAMES = sum(LENGTHS)
+SIZE = (48, 64)
+
+
+def checkpoint_on(folder: Path, tmp_path: Path, family: str = "smolvla") -> Checkpoint:
+    read = read_checkpoint(str(checkpoint_folder(tmp_path / "policy", family)), options(), tmp_path)
+    return replace(read, dataset=read_dataset(folder))
+
+
+@pytest.mark.parametrize("write", [write_v3, write_v21])
+def test_frames_are_spread_over_all_episodes(write: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = checkpoint_on(write(tmp_path / "cubes", with_pictures()), tmp_path)
+    samples, why = dataset_samples(checkpoint, 3)
+    assert why == ""
+    assert [sample.described for sample in samples] == [
+        "episode 0, frame 0 of cubes", "episode 0, frame 4 of cubes", "episode 1, frame 3 of cubes"
+    ]  # fmt: skip
+    assert [sample.instruction for sample in samples] == [TASKS[0], TASKS[0], TASKS[1]]
+    last = samples[-1]
+    np.testing.assert_allclose(last.states, [state(1, 3)], rtol=1e-6)
+    for number, camera in enumerate(("top", "wrist")):
+        np.testing.assert_array_equal(last.pictures[0][camera], picture(1, 3, number, SIZE))
+
+
+def test_what_was_seen_before_is_of_the_same_episode(tmp_path: Path) -> None:
+    checkpoint = checkpoint_on(write_v3(tmp_path / "cubes", with_pictures()), tmp_path, "diffusion")
+    assert checkpoint.observation_steps == 2
+    samples, why = dataset_samples(checkpoint, FRAMES)
+    assert (len(samples), why) == (FRAMES, "")
+    episodes = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
+    for sample, (episode, frame) in zip(samples, episodes, strict=True):
+        before = max(frame - 1, 0)
+        np.testing.assert_allclose(sample.states, [state(episode, before), state(episode, frame)], rtol=1e-6)
+        seen = [moment["top"][0, 0, 1] for moment in sample.pictures]
+        assert seen == [20 * before, 20 * frame]
+
+
+def test_no_more_is_asked_for_than_there_is(tmp_path: Path) -> None:
+    checkpoint = checkpoint_on(write_v3(tmp_path / "cubes", with_pictures()), tmp_path)
+    samples, _ = dataset_samples(checkpoint, 100)
+    assert len(samples) == FRAMES
+
+
+def test_pictures_of_another_size_than_the_policy_takes_are_told_apart(tmp_path: Path) -> None:
+    small = write_v3(tmp_path / "small", with_pictures())
+    checkpoint = checkpoint_on(small, tmp_path, "act")
+    (sample,) = dataset_samples(checkpoint, 1)[0]
+    assert not takes(checkpoint, options(), sample)
+    large = write_v3(tmp_path / "large", with_pictures((480, 640)))
+    (sample,) = dataset_samples(replace(checkpoint, dataset=read_dataset(large)), 1)[0]
+    assert takes(checkpoint, options(), sample)
+
+
+def damaged(folder: Path) -> None:
+    (folder / "data" / "chunk-000" / "file-000.parquet").write_bytes(b"half a download")
+
+
+def without_data(folder: Path) -> None:
+    damaged(folder)
+    (folder / "data" / "chunk-000" / "file-000.parquet").unlink()
+    (folder / "data" / "chunk-000").rmdir()
+    (folder / "data").rmdir()
+
+
+def without_frames(folder: Path) -> None:
+    (folder / "data" / "chunk-000" / "file-000.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (damaged, "its observations cannot be read (ArrowInvalid"),
+        (without_data, "no observations lie beside it"),
+        (without_frames, "its data files hold no frames"),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_said_and_stops_nothing(
+    damage: Callable[[Path], None], says: str, tmp_path: Path
+) -> None:
+    folder = write_v3(tmp_path / "cubes", with_pictures())
+    damage(folder)
+    samples, why = dataset_samples(checkpoint_on(folder, tmp_path), 3)
+    assert samples == []
+    assert says in why
+    assert why.endswith("so that random ones alone were compared")
