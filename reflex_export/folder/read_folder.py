@@ -26,6 +26,7 @@ from reflex_export.folder.old_layout import convert, is_old
 from reflex_export.folder.policy_rules import check_settings, read_rows
 from reflex_export.folder.refused_types import check_type
 from reflex_export.folder.robot_facts import robot_facts
+from reflex_export.folder.setting_types import check_types
 from reflex_export.folder.statistics import check_statistics
 from reflex_export.folder.weights import read_weights
 from reflex_export.options import ExportOptions
@@ -58,6 +59,7 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
     processors = _pipelines(folder, config)
     version = "0.3" if old else _version(folder, family)
     features = read_features(file, config, processors.rename)
+    check_types(file, family, config, features)
     rows = read_rows(file, family, config)
     settings = check_settings(file, family, config, features)
     normalization = read_normalization(folder, {}, str(file), processors)
