@@ -131,7 +131,7 @@ def _compared(policy: Policy, case: _Case) -> list[_Compared]:
     if noise is not None and (noise.shape != expected or not np.isfinite(noise).all()):
         raise _ShapeError(f"'noise' must be {expected} finite numbers, got {noise.shape}")
     made = policy.predict(case.observation, case.seed, noise=noise)
-    ours = {NORMALISED: made.normalised, ACTIONS: policy.positions(made.normalised, case.observation.state)}
+    ours = {NORMALISED: made.normalised, ACTIONS: _trained(policy, made.normalised, case.observation)}
     return [_Compared(one, _difference(policy, one, ours[one.key])) for one in case.wanted]
 
 
@@ -255,7 +255,7 @@ def recorded_chunk(
     given[NORMALISED] = policy.predict(seen, seed).normalised
     # in the export's columns; those that this robot has not are left open
     own_columns = np.full((policy.binding.horizon, policy.contract.action_dim), np.nan, np.float32)
-    own_columns[:, policy.binding.columns] = policy.positions(given[NORMALISED], seen.state)
+    own_columns[:, policy.binding.columns] = _trained(policy, given[NORMALISED], seen)
     given[ACTIONS] = own_columns
     return packed(policy, [given], seed=seed, tolerance=tolerance)
 
@@ -277,6 +277,14 @@ def packed(policy: Policy, cases: Sequence[Mapping[str, Any]], **shared: Any) ->
     return stored.getvalue()
 
 
+def _trained(
+    policy: Policy, normalised: NDArray[np.float32], observation: Observation
+) -> NDArray[np.float32]:
+    """Return (rows, action_dim) of a chunk in the units that the policy was trained in, which fixtures are written in."""
+    actions, units = policy.positions(normalised, observation.state), policy.binding.units
+    return actions if units is None else units.actions.to_policy(actions).astype(np.float32)
+
+
 def _given(policy: Policy, newest: Observation, earlier: Sequence[Observation]) -> dict[str, Any]:
     """Return the arrays of an observation, stacked with the earlier ones where there are some."""
     own = {theirs: camera for camera, theirs in policy.binding.cameras.items()}
@@ -291,7 +299,11 @@ def _given(policy: Policy, newest: Observation, earlier: Sequence[Observation]) 
     }
     given["instruction"] = np.array(newest.instruction)
     if newest.state is not None:
-        given["state"] = stacked([np.asarray(one.state) for one in seen])
+        units = policy.binding.units
+        states = [np.asarray(one.state) for one in seen]
+        if units is not None and units.state is not None:
+            states = [units.state.to_policy(state).astype(np.float32) for state in states]
+        given["state"] = stacked(states)
     return given
 
 
@@ -302,7 +314,9 @@ def _observation(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> Observ
         for key, pixels in recorded.items()
         if key.startswith(_IMAGE)
     }
-    state = recorded.get("state")
+    state, units = recorded.get("state"), policy.binding.units
+    if state is not None and units is not None and units.state is not None:
+        state = units.state.to_si(state)
     instruction = str(recorded["instruction"])
     steps = policy.contract.observation_steps
     if steps > 1:

@@ -35,6 +35,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
             "action": policy.export.normalization.action_mode or None,
         },
         "relative_actions": _relative(policy.binding),
+        "policy_units": _units(policy.binding),
         "state_used": policy.contract.state is not None,
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
@@ -53,6 +54,12 @@ def _relative(binding: Binding) -> list[str]:
         return []
     starts = binding.relative.state_columns.tolist()
     return [name for name, start in zip(binding.action_names, starts, strict=True) if start >= 0]
+
+
+def _units(binding: Binding) -> dict[str, list[str]] | None:
+    """Return what the policy counts in, where that is not rad and m: of each action and of each number of the state."""
+    units = binding.units
+    return None if units is None else {"action": list(units.action_units), "state": list(units.state_units)}
 
 
 def _slo(loaded: ServingState) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.contract import Contract
+from reflex_core.export.declared_units import PolicyUnits, in_si, read_units
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
 from reflex_core.export.relative import Relative, relative_of, unmatched
@@ -32,7 +33,7 @@ class Binding:
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot does not have, so that they are
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
-    notes, statistics_notes: for the log.
+    units: how the policy counts where that is not in rad and m; the statistics convert. notes, statistics_notes: for the log.
     """
 
     cameras: Mapping[str, str]
@@ -51,6 +52,7 @@ class Binding:
     ends: tuple[End, ...] = ()
     relative: Relative | None = None
     statistics_notes: tuple[str, ...] = ()
+    units: PolicyUnits | None = None
 
 
 def bind(
@@ -68,6 +70,7 @@ def bind(
     action_names = _action_names(contract, served, columns)
     action_statistics = _action_statistics(export, served, columns)
     state_statistics = _state_statistics(export, contract, embodiment, served, alias)
+    given_statistics = state_statistics
     state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
     cameras = _cameras(export, contract, served)
     relative = relative_of(
@@ -80,6 +83,16 @@ def bind(
         action_statistics if export.action_statistics is not None else None,
         _measured(export, state_statistics, hold_columns), relative,
     )  # fmt: skip
+    units = read_units(
+        export, served, columns, contract.action_dim, contract.action_names,
+        contract.state.names if contract.state else (), state_dim,
+    )  # fmt: skip
+    if units is not None:
+        offsets = [False] * len(columns) if relative is None else (relative.state_columns >= 0).tolist()
+        # those of the embodiment, which count where the export brings none, are in rad and m already
+        if export.says_how_it_normalises or embodiment is None:
+            action_statistics = in_si(action_statistics, units.actions, offsets)
+            state_statistics = in_si(state_statistics, units.state)
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)
     return Binding(
@@ -98,7 +111,8 @@ def bind(
         unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),
         relative=relative,
-        statistics_notes=tuple(_statistics_notes(export, contract, state_statistics)),
+        statistics_notes=tuple(_statistics_notes(export, contract, given_statistics)),
+        units=units,
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a policy's numbers are the robot's: rad and m, and positions. Nothing is converted yet, so others are refused."""
+"""Whether the numbers of a policy that does not say its units are the robot's: rad and m, and positions."""
 
 from __future__ import annotations
 
@@ -9,53 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.export.declared_units import KEY, declares_units
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.relative import Relative
-from reflex_core.files.json_fields import leaves
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.text.untrusted import shown
 
-KEY = "units"
-SI = frozenset(
-    [
-        "si",
-        "rad",
-        "radian",
-        "radians",
-        "m",
-        "meter",
-        "meters",
-        "metre",
-        "metres",
-        "rad/s",
-        "m/s",
-        "rad_m",
-        "radians_and_meters",
-        "dimensionless",
-        "1",
-    ]
-)
 # no joint's range is this far from what it was trained on: a few times the range, and more than a turn
 MOST_OF_THE_RANGE = 3.0
 A_TURN = 2 * math.pi
-
-
-def declared_si(export: Export) -> bool:
-    """Return whether `units` of the export declares SI; False where it declares nothing.
-
-    A text, or texts in lists and objects. Raises ConfigurationError for any other unit.
-    """
-    written = export.config.get(KEY)
-    if written is None:
-        return False
-    for unit in leaves(written):
-        if not isinstance(unit, str) or unit.strip().lower() not in SI:
-            raise ConfigurationError(
-                f"{export.config_path}: '{KEY}' {shown(unit)} cannot be served: states and actions are rad and m here, and"
-                " nothing is converted yet: export the policy in these units",
-                "units-not-si",
-            )
-    return True
 
 
 def check_units(
@@ -67,7 +28,7 @@ def check_units(
     actions: of the robot's actions. states: of the numbers of the state that measure them, None where that is not known.
     Both None where the statistics are not the export's own. What the export declares itself is trusted.
     """
-    if declared_si(export) or embodiment is None:
+    if declares_units(export) or embodiment is None:
         return
     for statistics, what in ((actions, "actions"), (states, "states")):
         if statistics is not None:
@@ -87,8 +48,8 @@ def _check_reach(
     joint = int(np.flatnonzero(far)[0])
     raise ConfigurationError(
         f"{export.path}: its {what} of {names[joint]} reach {reach[joint]:.4g} in its statistics, embodiment '{embodiment.name}'"
-        f" allows {embodiment.action_min[joint]:g} to {embodiment.action_max[joint]:g}: degrees or percent, which are not"
-        f' converted yet: export the policy in rad and m, or, if these are, write "{KEY}": "radians" into {export.config_path.name}',
+        f" allows {embodiment.action_min[joint]:g} to {embodiment.action_max[joint]:g}: degrees or percent:"
+        f' write its "{KEY}" (radians, degrees, percent, norm100) into {export.config_path.name}',
         "action-range-mismatch",
     )
 

@@ -81,6 +81,14 @@ class Affine:
             None if self.constant is None else self.constant[columns],
         )  # fmt: skip
 
+    def of_converted(self, factor: Doubles, offset: Doubles) -> Affine:
+        """Return the same for values before a conversion: what takes x and gives this one's normalise(x * factor + offset).
+
+        factor, offset: (dim,) float64, factor above 0.
+        """
+        gain = None if self.gain is None else self.gain / factor
+        return Affine((self.shift - offset) / factor, self.scale / factor, gain, self.constant)
+
     def moved(self, physical: NDArray[Any]) -> int | None:
         """Return the first dimension that never moved in training and is elsewhere now; None where all are at their constants.
 

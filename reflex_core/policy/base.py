@@ -129,7 +129,7 @@ class Policy(Protocol):
         """Return (horizon, action_dim) of the robot, physical units, from (1, horizon, width) of the network."""
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
-        """Return `physical` before the gripper is brought to its ends: what the training library calls the actions."""
+        """Return `physical` before the gripper is brought to its ends."""
 
     def checked_state(self, state: Floats | None) -> Floats:
         """Return the state, if it is one this policy takes. Raises ObservationError naming expected and got."""

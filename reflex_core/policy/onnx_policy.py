@@ -256,7 +256,7 @@ class OnnxPolicy:
         return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends))
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
-        """Return `physical` before the gripper is moved to its ends: the training library's actions."""
+        """Return `physical` before the gripper is moved to its ends: the training library's actions, in rad and m."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")

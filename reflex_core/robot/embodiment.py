@@ -51,7 +51,8 @@ class Embodiment:
     """One robot. Every array has one entry per action dimension; ranges are rad, m, or 0..1 for a gripper.
 
     velocity_max, acceleration_max: per second and per second squared, inf where the file holds null; None: not given.
-    max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
+    travel: (action_dim, 2) position at 0 and at 100 percent of a joint's calibrated travel, NaN where the file gives none:
+    what policies that count in shares of it mean. max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Embodiment:
     payload_release: TwoEnded | None = None
     max_ee_velocity: float = 50.0
     max_gripper_velocity: float | None = None
+    travel: Doubles | None = None
 
     @property
     def action_dim(self) -> int:
@@ -103,6 +105,7 @@ class Embodiment:
             gripper=None,
             payload_release=None if release is not None and release.component_idx == last else release,
             max_gripper_velocity=None,
+            travel=None if self.travel is None else self.travel[:last],
         )
 
 

@@ -2,7 +2,7 @@
 """Read embodiment JSON, schema v1: every bound, every rule between fields, every refusal with a stable slug.
 
 config/embodiment.schema.json is the same for editors; the rules between fields are only here. Beyond v1 a file may
-carry `joint_names`, `velocity_max`, `acceleration_max`, `notes` and `sources`.
+carry `joint_names`, `velocity_max`, `acceleration_max`, `travel`, `notes` and `sources`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reflex_core.text.untrusted import is_name
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
 KEYS = {
-    "document": "schema_version embodiment joint_names action_space velocity_max acceleration_max normalization"
+    "document": "schema_version embodiment joint_names action_space velocity_max acceleration_max travel normalization"
     " gripper payload_release cameras control constraints notes sources",
     "action_space": "type dim ranges",
     "normalization": "mean_action std_action mean_state std_state",
@@ -88,6 +88,7 @@ class Reader:
             payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
             max_ee_velocity=constraints.number("max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
+            travel=self.travel(root, dim),
         )
 
     def table(self, root: JsonFields, key: str) -> JsonFields:
@@ -161,6 +162,20 @@ class Reader:
             )
         return np.array([np.inf if value is None else value for value in values], dtype=np.float64)
 
+    def travel(self, root: JsonFields, dim: int) -> Doubles | None:
+        """Read for each dimension the positions at 0 and at 100 percent; null, which becomes NaN, where there are none."""
+        if "travel" not in root:
+            return None
+        pairs = root["travel"]
+        right = isinstance(pairs, list) and len(pairs) == dim
+        if not right or not all(pair is None or _is_travel(pair) for pair in pairs):
+            raise self.fail(
+                "travel",
+                f"{dim} pairs of rad or m, the position at 0 percent below that at 100, null for joints without",
+                pairs,
+            )
+        return np.array([[np.nan, np.nan] if pair is None else pair for pair in pairs], dtype=np.float64)
+
     def cameras(self, block: Any) -> tuple[Camera, ...]:
         if not isinstance(block, list) or not 1 <= len(block) <= 8:
             raise self.fail("cameras", "a list of 1 to 8 cameras", block)
@@ -221,6 +236,13 @@ class Reader:
 
     def warn(self, slug: str, value: float, taken: str) -> None:
         log.warning("%s: %s: rtc_execution_horizon is %g: %s", self._path, slug, value, taken)
+
+
+def _is_travel(pair: Any) -> bool:
+    if not isinstance(pair, list) or len(pair) != 2 or not all(map(is_number, pair)):
+        return False
+    low, high = pair
+    return bool(high - low >= LEAST) and not beyond(low, high, MOST_RAD_OR_M)
 
 
 def capped(

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy counts in, as `units` of its reflex_config.json says, and how that becomes the robot's rad and m."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export.export import Affine, Export
+from reflex_core.files.json_fields import leaves
+from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.units import OF_TRAVEL, SI, UNIT_OF, Conversion, conversion
+from reflex_core.text.untrusted import shown
+
+KEY = "units"
+ACTION, STATE = "action", "state"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUnits:
+    """How a robot's rad and m become what its policy counts in.
+
+    action_units, state_units: of the robot's actions, and of the numbers of the state. actions, state: the conversions;
+    state None where the policy reads no state of known length.
+    """
+
+    action_units: tuple[str, ...]
+    state_units: tuple[str, ...]
+    actions: Conversion
+    state: Conversion | None
+
+
+def declares_units(export: Export) -> bool:
+    """Return whether the export says what it counts in. Raises ConfigurationError for a unit that is not known."""
+    written = export.config.get(KEY)
+    if written is None:
+        return False
+    for unit in leaves(written):
+        if _unit(unit) is None:
+            raise ConfigurationError(
+                f"{export.config_path}: '{KEY}' {shown(unit)} is not known: write radians, metres, degrees, percent (0 to 100 of a"
+                " joint's travel) or norm100 (-100 to 100 of it), one for all or one for each action",
+                "units-unknown",
+            )
+    return True
+
+
+def read_units(
+    export: Export, embodiment: Embodiment | None, columns: NDArray[np.intp], action_dim: int,
+    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None,
+) -> PolicyUnits | None:  # fmt: skip
+    """Return the conversions of a policy that does not count in rad and m; None for one that does or does not say.
+
+    columns: the export's action columns that are the robot's, in its order. action_dim, action_names: the export's.
+    state_names, state_dim: of its state. Raises ConfigurationError for a unit that is not known, or cannot be converted.
+    """
+    if not declares_units(export) or all(_unit(unit) == SI for unit in leaves(export.config[KEY])):
+        return None
+    own = _units(export, ACTION, action_names, action_dim)
+    actions = tuple(own[column] for column in columns.tolist())
+    travel = np.full((len(columns), 2), np.nan)
+    if embodiment is not None and embodiment.travel is not None:
+        travel = embodiment.travel
+    names = [action_names[column] if action_names else f"action {column}" for column in columns.tolist()]
+    _require_travel(export, embodiment, names, actions, travel)
+    if not state_dim:
+        return PolicyUnits(actions, (), conversion(actions, travel), None)
+    measured = _measured(columns, action_names, state_names, state_dim, action_dim)
+    states = _state_units(export, own, columns, measured, state_names, state_dim)
+    of_state = np.array([travel[at] if at >= 0 else (np.nan, np.nan) for at in measured])
+    _require_travel(export, embodiment, state_names or range(state_dim), states, of_state)
+    return PolicyUnits(actions, states, conversion(actions, travel), conversion(states, of_state))
+
+
+def in_si(statistics: Affine | None, found: Conversion | None, offsets: Sequence[bool] = ()) -> Affine | None:
+    """Return statistics that take and give rad and m, of statistics in the policy's units; None where nothing is to be done.
+
+    offsets: which dimensions are differences: they have a factor and no zero.
+    """
+    if found is None:
+        return statistics
+    offset = np.where(offsets, 0.0, found.offset) if len(offsets) else found.offset
+    plain = statistics or Affine(np.zeros(len(offset)), np.ones(len(offset)))
+    return plain.of_converted(found.factor, offset)
+
+
+def _unit(written: Any) -> str | None:
+    return UNIT_OF.get(written.strip().lower()) if isinstance(written, str) else None
+
+
+def _units(export: Export, what: str, names: tuple[str, ...], dim: int) -> tuple[str, ...]:
+    """Return the unit of each of the export's own columns."""
+    written = export.config[KEY]
+    if isinstance(written, Mapping) and set(written) <= {ACTION, STATE}:
+        written = written.get(what)
+    if isinstance(written, Mapping) and names and set(names) <= set(written):
+        written = [written[name] for name in names]
+    units = [written] * dim if isinstance(written, str) else written
+    if not isinstance(units, list) or len(units) != dim or None in (known := [_unit(one) for one in units]):
+        raise ConfigurationError(
+            f"{export.config_path}: '{KEY}' must give one unit for all, or one for each of the {dim} numbers of the {what}"
+            f" ({', '.join(names) or 'by their order'}), got {shown(export.config[KEY])}",
+            "units-unclear",
+        )
+    return tuple(unit for unit in known if unit is not None)
+
+
+def _measured(
+    columns: NDArray[np.intp], action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int,
+    action_dim: int,
+) -> list[int]:  # fmt: skip
+    """Return for each number of the state the robot's action that it measures, -1 where that is not known."""
+    here = columns.tolist()
+    if action_names and state_names:
+        at = [action_names.index(name) if name in action_names else -1 for name in state_names]
+    else:
+        at = list(range(state_dim)) if state_dim == action_dim else [-1] * state_dim
+    return [here.index(column) if column in here else -1 for column in at]
+
+
+def _state_units(
+    export: Export, actions: tuple[str, ...], columns: NDArray[np.intp], measured: list[int],
+    names: tuple[str, ...], dim: int,
+) -> tuple[str, ...]:  # fmt: skip
+    """Return the unit of each number of the state: as written for it, else that of the action which it measures."""
+    written = export.config[KEY]
+    if isinstance(written, Mapping) and (STATE in written or (names and set(names) <= set(written))):
+        return _units(export, STATE, names, dim)
+    if len(set(actions)) == 1:
+        return actions[:1] * dim
+    if -1 in measured:
+        raise ConfigurationError(
+            f"{export.config_path}: '{KEY}' does not say what number {measured.index(-1)} of the state is counted in: write"
+            f' "{KEY}": {{"action": [...], "state": [...]}}',
+            "units-unclear",
+        )
+    return tuple(actions[columns[at]] for at in measured)
+
+
+def _require_travel(
+    export: Export, embodiment: Embodiment | None, names: Sequence[Any], units: Sequence[str], travel: NDArray[np.float64]
+) -> None:  # fmt: skip
+    """Raise ConfigurationError where a share of a joint's travel is meant and the travel is not known."""
+    lacks = [
+        str(name) for name, unit, pair in zip(names, units, travel, strict=True)
+        if unit in OF_TRAVEL and np.isnan(pair).any()
+    ]  # fmt: skip
+    if not lacks:
+        return
+    whose = (
+        f"embodiment '{embodiment.name}' gives none" if embodiment is not None else "no embodiment is given"
+    )
+    raise ConfigurationError(
+        f'{export.path}: counts {", ".join(lacks)} in shares of the joint\'s travel, and {whose}: write "travel" into the'
+        " embodiment, for each joint the position in rad or m at the low and at the high end of its calibrated travel, or null",
+        "travel-missing",
+    )
