@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reflex_core.robot.skeleton import asked
+from reflex_core.robot.units import OF_TRAVEL
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.folder.robot_facts import recorded_range
 
@@ -46,6 +47,7 @@ def skeleton(checkpoint: Checkpoint) -> dict[str, Any]:
             "ranges": [asked(f"[lowest, highest] position of {name} in rad, m, or 0..1") for name in joints],
         },
         "velocity_max": [asked(f"the highest speed of {name} in rad/s or m/s, or null") for name in joints],
+        **_travel(checkpoint),
         "normalization": {
             "mean_action": [0.0] * checkpoint.action_dim,
             "std_action": [1.0] * checkpoint.action_dim,
@@ -62,6 +64,22 @@ def skeleton(checkpoint: Checkpoint) -> dict[str, Any]:
             "rtc_execution_horizon": min(checkpoint.n_action_steps, rows),
         },
         "constraints": limits | {"collision_check": False},
+    }
+
+
+def _travel(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the question for the travel of the joints that the policy counts in shares of it; {} where there is none."""
+    units = checkpoint.robot.units
+    units = units * checkpoint.action_dim if len(units) == 1 else units
+    if not set(units) & set(OF_TRAVEL):
+        return {}
+    return {
+        "travel": [
+            asked(f"[at the low end, at the high end] of the calibrated travel of {name} in rad or m")
+            if unit in OF_TRAVEL
+            else None
+            for name, unit in zip(checkpoint.joints, units, strict=True)
+        ]
     }
 
 

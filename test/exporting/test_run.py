@@ -287,6 +287,18 @@ def test_a_skeleton_asks_for_the_rate_too_where_nothing_says_it(policy: Path, tm
     assert document["cameras"][0]["fps"].startswith("FILL IN")
 
 
+def test_a_skeleton_asks_for_the_travel_of_joints_that_are_counted_in_shares_of_it(
+    policy: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(names=JOINTS, fps=30.0, units=(*["degrees"] * 5, "percent"))
+    result = run(str(policy), tmp_path / "out", options, lambda _: None, lambda *_: None, small_side)
+    travel = read_object(result.folder / "embodiment.json")["travel"]
+    assert travel[:5] == [None] * 5
+    assert travel[5].startswith(
+        "FILL IN: [at the low end, at the high end] of the calibrated travel of gripper"
+    )
+
+
 def test_offsets_are_hinted_at_by_the_range_of_the_state(tmp_path: Path) -> None:
     """The actions of this policy are offsets, but for the gripper's."""
     folder = exported(checkpoint_folder(tmp_path / "policy", "pi0"), tmp_path / "out").folder
