@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `reflex export` takes for policies of real size: seconds of each stage, memory at its peak, size of the export.
+
+    .venv-export/bin/python -m benchmarks.export_cost [act] [diffusion] [smolvla]      (make venv-export)
+
+The checkpoints are LeRobot's own classes with random weights, 0.2 to 1.8 GB each, made in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.exports import ROOT
+from benchmarks.measure import finish, parser, table
+
+STAGE = re.compile(r"^\d/\d (?P<name>.+): (?P<seconds>[\d.]+) s, at most \d+ MB", re.MULTILINE)
+# of HuggingFaceTB/SmolVLM2-500M-Video-Instruct, from which SmolVLA takes the first 16 layers
+SMOLVLM = {
+    "text_config": {
+        "model_type": "llama", "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "head_dim": 64,
+        "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 49280, "pad_token_id": 2, "rms_norm_eps": 1e-5,
+        "rope_theta": 100000, "max_position_embeddings": 8192,
+    },
+    "vision_config": {
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 512,
+        "patch_size": 16,
+    },
+    "scale_factor": 4, "image_token_id": 49190, "pad_token_id": 2,
+}  # fmt: skip
+
+
+def _act(out: Path) -> Any:
+    """52 million parameters: LeRobot's defaults, two cameras of 640x480."""
+    from checkpoints import act
+
+    return act(
+        out, dim_model=512, n_heads=8, dim_feedforward=3200, n_encoder_layers=4, n_vae_encoder_layers=4, chunk_size=100,
+        n_action_steps=100,
+    )  # fmt: skip
+
+
+def _diffusion(out: Path) -> Any:
+    """263 million parameters: LeRobot's default U-Net, 100 DDPM steps, two cameras in one encoder."""
+    from checkpoints import diffusion
+
+    return diffusion(
+        out, down_dims=(512, 1024, 2048), noise_scheduler_type="DDPM", num_inference_steps=None, num_train_timesteps=100,
+        crop_shape=None, resize_shape=(240, 320), crop_ratio=0.9,
+    )  # fmt: skip
+
+
+def _smolvla(out: Path) -> Any:
+    """450 million parameters: two cameras and an empty one, pictures of 512x512."""
+    import checkpoints
+    import tiny_models
+    from transformers import SmolVLMConfig
+
+    small = tiny_models.save_smolvlm
+
+    def save(folder: Path) -> None:
+        small(folder)
+        SmolVLMConfig(**SMOLVLM).save_pretrained(folder)
+
+    tiny_models.save_smolvlm = save
+    return checkpoints.smolvla(out, resize_imgs_with_padding=(512, 512), num_vlm_layers=16)
+
+
+POLICIES: dict[str, Callable[[Path], Any]] = {"act": _act, "diffusion": _diffusion, "smolvla": _smolvla}
+
+
+def make(name: str, out: Path) -> int:
+    """Write one checkpoint, in a process of its own."""
+    sys.path[:0] = [str(ROOT / "test" / "support"), str(ROOT / "test" / "export" / "support")]
+    POLICIES[name](out)
+    return 0
+
+
+def measured(name: str, folder: Path) -> dict[str, object]:
+    """Make a checkpoint, export it, and return what that took."""
+    run = [sys.executable, "-m"]
+    subprocess.run([*run, "benchmarks.export_cost", "--make", str(folder / name), name], cwd=ROOT, check=True)
+    made, out = folder / name, folder / f"{name}_export"
+    options = [
+        f"--{kind}={made / kind}" for kind in ("tokenizer", "vlm", "dataset") if (made / kind).is_dir()
+    ]
+    command = [
+        *run,
+        "reflex_ros.cli.main",
+        "export",
+        made / "pretrained_model",
+        out,
+        "--units=radians",
+        *options,
+    ]
+    said = folder / f"{name}.txt"
+    with said.open("wb") as file:
+        process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    text = said.read_text(encoding="utf-8")
+    if status:
+        raise RuntimeError(f"{name} ended with {os.waitstatus_to_exitcode(status)}:\n{text}")
+    stages = {stage["name"]: float(stage["seconds"]) for stage in STAGE.finditer(text)}
+    weights = (made / "pretrained_model" / "model.safetensors").stat().st_size
+    return {
+        "policy": name, "parameters / M": round(weights / 4e6), "seconds": round(sum(stages.values())),
+        **{stage: round(seconds) for stage, seconds in stages.items()},
+        "peak memory / GB": usage.ru_maxrss / 1e6,
+        "export / GB": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e9,
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one table."""
+    options = parser(__doc__ or "")
+    options.add_argument("policies", nargs="*", metavar="POLICY", help=f"{', '.join(POLICIES)} (all of them)")
+    options.add_argument(
+        "--make", type=Path, help="write the checkpoint of one policy there and export nothing"
+    )
+    chosen = options.parse_args(argv)
+    if unknown := sorted(set(chosen.policies) - set(POLICIES)):
+        options.error(f"there is no {unknown[0]} among {', '.join(POLICIES)}")
+    if chosen.make is not None:
+        return make(chosen.policies[0], chosen.make)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measured(name, Path(folder)) for name in chosen.policies or POLICIES]
+    print(table(rows))
+    finish("export_cost", {"policies": rows}, chosen.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
