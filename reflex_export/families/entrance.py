@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_export.checkpoint import CameraFeature, Checkpoint
-from reflex_export.families.blocks import token_length
+from reflex_export.families.blocks import fed_cameras, token_length
 from reflex_export.families.module import replaced
 from reflex_export.families.names import STATE, TOKENS, TOKENS_MASK
 
@@ -54,4 +54,5 @@ def sampled_from(policy: Any, checkpoint: Checkpoint, batch: Mapping[str, Any]) 
     missing = ((0, 0), (0, token_length(checkpoint) - tokens.shape[1]))
     padded = dict(zip((TOKENS, TOKENS_MASK), (np.pad(one, missing) for one in words), strict=True))
     felt = {STATE: state[0].numpy()} if state else {}
-    return seen_by(checkpoint.cameras, pictures, masks) | padded | felt
+    cameras = fed_cameras(checkpoint)  # the empty ones are behind them
+    return seen_by(cameras, pictures[: len(cameras)], masks[: len(cameras)]) | padded | felt
