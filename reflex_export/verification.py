@@ -145,6 +145,8 @@ class _Comparison:
         """Serve one observation and compare what was fed and what was made with LeRobot's."""
         policy, observation = self.policy, _observation(answer.sample)
         arrays, _ = policy.arrays(observation)
+        if TOKENS_MASK in answer.entrance:  # what stands where no token is, is not looked at
+            arrays[TOKENS] = arrays[TOKENS] * arrays[TOKENS_MASK]
         for name, theirs in answer.entrance.items():
             stage = IMAGES if name.startswith("img_") else _STAGE_OF.get(name, OTHERS)
             self._count(stage, f"input '{name}'", theirs, arrays[name])

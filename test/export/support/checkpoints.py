@@ -259,6 +259,7 @@ def _touch_weights(family: str, policy: Any) -> None:
             policy.model.action_head.weight.mul_(6)
             features = policy.config.input_features.items()
             anything = {name: torch.randn(1, *feature.shape) for name, feature in features}
+            anything.setdefault("observation.state", torch.zeros(1, 1))  # LeRobot looks for its device
             policy.model.action_head.bias.sub_(policy.predict_action_chunk(anything)[0].mean(dim=0))
         if family == "diffusion" and policy.config.prediction_type == "sample":
             policy.diffusion.unet.final_conv[-1].weight.mul_(2)
