@@ -33,7 +33,8 @@ from reflex_ros.launch_args import OWN_ARGUMENTS
 from reflex_ros.node.node import ReflexNode
 from reflex_ros.node.subscriptions import SENSOR
 
-PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix"]
+# the last one is followed in test/export, as it needs torch and LeRobot
+PAGES = ["first_robot", "bring_your_export", "ab_rollout", "from_trace_to_fix", "from_lerobot_checkpoint"]
 CAMERA, CONTROLLER = "/camera/color/image_raw", "/joint_trajectory_controller/joint_trajectory"
 
 
