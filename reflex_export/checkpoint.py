@@ -98,7 +98,7 @@ class RobotFacts:
     """What no checkpoint says of its own: from options, from the pipeline, from the data set.
 
     action_names, state_names: () where they are not known. frequency_hz: control rate. units: one for all numbers, or one
-    per action; () where it is not known. robot_type: as the data set calls it. asked: what is still missing, and how to say it.
+    per action; () where it is not known. robot_type: as the data set calls it. open_questions: what is still missing, and how to say it.
     """
 
     action_names: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class RobotFacts:
     frequency_hz: float | None = None
     units: tuple[str, ...] = ()
     robot_type: str = ""
-    asked: tuple[str, ...] = ()
+    open_questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

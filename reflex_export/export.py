@@ -102,7 +102,7 @@ def run(
                 checkpoint = replace(
                     checkpoint, weights=without_buffers(checkpoint.weights, checkpoint.folder)
                 )
-        for note in (*checkpoint.notes, *checkpoint.robot.asked):
+        for note in (*checkpoint.notes, *checkpoint.robot.open_questions):
             say(f"note: {note}")
         folder = work / target.name
         folder.mkdir()

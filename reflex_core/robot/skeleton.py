@@ -10,7 +10,7 @@ MARK = "FILL IN"
 MOST_SHOWN = 16
 
 
-def asked(what: str) -> str:
+def placeholder(what: str) -> str:
     """Return what is written in place of a value that only the robot's owner knows."""
     return f"{MARK}: {what}"
 

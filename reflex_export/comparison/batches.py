@@ -31,9 +31,9 @@ def batch_sizes(graphs: Sequence[Path], rows: Sequence[Arrays]) -> tuple[tuple[i
     why = ""
     for number, graph in enumerate(graphs):
         report(number / len(graphs), "checking batches", graph.name)
-        made, failed, said = _compared(graph, known, verified)
+        made, failed, problem = _compared(graph, known, verified)
         verified = [size for size in verified if size not in failed]
-        why = why or said
+        why = why or problem
         known = [row | outputs for row, outputs in zip(known, made, strict=True)]
     return (*ALONE, *verified), why
 
@@ -55,18 +55,18 @@ def _compared(
         return dict(zip(names, session.run(None, feeds), strict=True))
 
     alone = [run([row]) for row in rows]
-    failed, said = set(), ""
+    failed, problem = set(), ""
     for size in sizes:
         made = run(rows[:size])
         for name in names:
             differs = max(_difference(made[name][row], alone[row][name][0]) for row in range(size))
             if not differs <= LARGEST_DIFFERENCE:
                 failed.add(size)
-                said = said or (
+                problem = problem or (
                     f"{graph.name} gives rows of a batch of {size} other numbers than alone ('{name}': {differs:.1e} of the largest):"
                     " it is served one at a time"
                 )
-    return alone, failed, said
+    return alone, failed, problem
 
 
 def _difference(batched: NDArray[Any], alone: NDArray[Any]) -> float:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from reflex_core.robot.skeleton import asked
+from reflex_core.robot.skeleton import placeholder
 from reflex_core.robot.units import OF_TRAVEL
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.folder.robot_facts import recorded_range
@@ -31,9 +31,9 @@ def skeleton(checkpoint: Checkpoint) -> dict[str, Any]:
     hz = checkpoint.robot.frequency_hz
     grippers = [index for index, name in enumerate(joints) if "gripper" in name.lower()]
     gripper: dict[str, Any] = {"gripper": {"component_idx": grippers[-1]}} if grippers else {}
-    limits: dict[str, Any] = {"max_ee_velocity": asked("the highest speed of the hand in m/s")}
+    limits: dict[str, Any] = {"max_ee_velocity": placeholder("the highest speed of the hand in m/s")}
     if gripper:
-        limits["max_gripper_velocity"] = asked(
+        limits["max_gripper_velocity"] = placeholder(
             "the highest speed of the gripper, in units of its range per second"
         )
     return {
@@ -44,9 +44,13 @@ def skeleton(checkpoint: Checkpoint) -> dict[str, Any]:
         "action_space": {
             "type": "continuous",
             "dim": checkpoint.action_dim,
-            "ranges": [asked(f"[lowest, highest] position of {name} in rad, m, or 0..1") for name in joints],
+            "ranges": [
+                placeholder(f"[lowest, highest] position of {name} in rad, m, or 0..1") for name in joints
+            ],
         },
-        "velocity_max": [asked(f"the highest speed of {name} in rad/s or m/s, or null") for name in joints],
+        "velocity_max": [
+            placeholder(f"the highest speed of {name} in rad/s or m/s, or null") for name in joints
+        ],
         **_travel(checkpoint),
         "normalization": {
             "mean_action": [0.0] * checkpoint.action_dim,
@@ -57,7 +61,7 @@ def skeleton(checkpoint: Checkpoint) -> dict[str, Any]:
         **gripper,
         "cameras": list(_cameras(checkpoint)),
         "control": {
-            "frequency_hz": asked("the rate of the rows of a chunk in Hz, as in training")
+            "frequency_hz": placeholder("the rate of the rows of a chunk in Hz, as in training")
             if hz is None
             else hz,
             "chunk_size": rows,
@@ -75,7 +79,7 @@ def _travel(checkpoint: Checkpoint) -> dict[str, Any]:
         return {}
     return {
         "travel": [
-            asked(f"[at the low end, at the high end] of the calibrated travel of {name} in rad or m")
+            placeholder(f"[at the low end, at the high end] of the calibrated travel of {name} in rad or m")
             if unit in OF_TRAVEL
             else None
             for name, unit in zip(checkpoint.joints, units, strict=True)
@@ -93,8 +97,10 @@ def _cameras(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         sized = all(LEAST_SIDE <= side <= MOST_SIDE for side in (width, height))
         yield {
             "name": camera.camera,
-            "resolution": [width, height] if sized else asked("[width, height] of this camera in pixels"),
-            "fps": asked("the rate of this camera in Hz") if hz is None else hz,
+            "resolution": [width, height]
+            if sized
+            else placeholder("[width, height] of this camera in pixels"),
+            "fps": placeholder("the rate of this camera in Hz") if hz is None else hz,
             "color_space": "rgb8",
         }
 

@@ -25,8 +25,11 @@ def model_card(checkpoint: Checkpoint, options: ExportOptions, model_id: str, fo
         f"{verdict(found)} ([VERIFICATION.md](VERIFICATION.md)).",
         "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in _rows(checkpoint))]),
     ]
-    if checkpoint.robot.asked:
-        parts += ["## Still to be said", "\n".join(f"- {sentence}" for sentence in checkpoint.robot.asked)]
+    if checkpoint.robot.open_questions:
+        parts += [
+            "## Still to be said",
+            "\n".join(f"- {sentence}" for sentence in checkpoint.robot.open_questions),
+        ]
     if notes := (*checkpoint.notes, *found.notes):
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
     parts += [

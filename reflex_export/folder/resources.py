@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this machine has the memory and the disk for an export, asked before torch is loaded.
+"""Whether this machine has the memory and the disk for an export, checked before torch is loaded.
 
 Measured with LeRobot 0.6.1 and torch 2.13: 0.8 GB and twice the weights in float32 with external data, 3.6 times without
 (below 0.2 GB, where all of it is small). In a container its own limits count.

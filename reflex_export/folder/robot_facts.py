@@ -42,7 +42,7 @@ def robot_facts(
         frequency_hz=frequency_hz,
         units=units,
         robot_type=robot_type,
-        asked=tuple(_asked(bool(actions), frequency_hz, units, recorded_range(processors))),
+        open_questions=tuple(_open_questions(bool(actions), frequency_hz, units, recorded_range(processors))),
     )
 
 
@@ -137,7 +137,7 @@ def _units(
     return each if "percent" in each else units
 
 
-def _asked(
+def _open_questions(
     named: bool, frequency_hz: float | None, units: tuple[str, ...],
     recorded: tuple[Doubles, Doubles] | None,
 ) -> Iterator[str]:  # fmt: skip

@@ -12,7 +12,7 @@ from std_msgs.msg import String
 from reflex_core.records.trace.parse import Recorded
 
 # The first words come before the first picture. Later ones come right after the picture that was taken under them:
-# a node that hears them asks at once for the newest, and that one is it.
+# a node that receives them infers at once from the newest, and that one is it.
 WORDS_LEAD_NS, WORDS_LAG_NS = 100_000_000, 10_000_000
 INSTRUCTION, EPISODE = "instruction", "episode"
 

@@ -38,7 +38,7 @@ def test_stop_is_one_press_and_resume_is_two(serving: Serving, look_at: LookAt, 
     assert page.look("document.getElementById('resume').hidden")
     page.click("#stop")
     page.wait_text("#word", "STOPPED")
-    page.wait_text("#said", "stop on paper")
+    page.wait_text("#notice", "stop on paper")
     page.wait("!document.getElementById('resume').hidden")
     page.click("#resume")
     page.wait_text("#resume", "press again")
@@ -98,11 +98,11 @@ def test_a_stop_that_did_not_arrive_is_said_loudly(
     page.wait_text("#word", "READY")
     paper.refusal = "the node is inactive, not active"
     page.click("#stop")
-    page.wait_text("#said", "STOP DID NOT HAPPEN: the node is inactive, not active")
+    page.wait_text("#notice", "STOP DID NOT HAPPEN: the node is inactive, not active")
     server.sidecar.stop()
     page.wait_text("#word", "NO CONNECTION")
     page.click("#stop")
-    page.wait_text("#said", "STOP DID NOT HAPPEN: no connection")
+    page.wait_text("#notice", "STOP DID NOT HAPPEN: no connection")
 
 
 def test_with_a_key_nothing_is_shown_or_done_until_it_is_typed(
@@ -114,7 +114,7 @@ def test_with_a_key_nothing_is_shown_or_done_until_it_is_typed(
     page.wait_text("#word", "KEY NEEDED")
     assert page.look("document.getElementById('panels').hidden")
     page.click("#stop")
-    page.wait_text("#said", "STOP DID NOT HAPPEN: the API key is missing or wrong")
+    page.wait_text("#notice", "STOP DID NOT HAPPEN: the API key is missing or wrong")
     assert paper.done == []
     page.type("#key", "wrong")
     page.click("#key-form button")
@@ -148,7 +148,7 @@ def test_a_tripped_guard_is_shown_and_reset(
     page.click("#reset-guard")
     page.wait_text("#reset-guard", "press again")
     page.click("#reset-guard")
-    page.wait_text("#said", "The guard was reset for peer:127.0.0.1")
+    page.wait_text("#notice", "The guard was reset for peer:127.0.0.1")
     assert not guard.status().tripped
 
 
@@ -193,7 +193,7 @@ def test_a_slider_that_was_moved_follows_the_next_change_of_the_split(
     page.wait("document.getElementById('split').value", lambda value: value == "0")
     page.look(move)
     page.wait_text("#split-share", "not set yet")
-    assert server.client.ask("POST", "/policies", b'{"split": 60}').status == 200  # somebody else
+    assert server.client.ask("POST", "/policies", b'{"split": 60}').status == 200  # another client
     page.wait("document.getElementById('split').value", lambda value: value == "60")
     assert page.text("#split-share") == "60 %"
 

@@ -21,7 +21,7 @@ from benchmarks.chromium import browser
 
 
 class Visitor:
-    """Somebody else in the demo's ROS domain."""
+    """Another participant in the demo's ROS domain."""
 
     def __init__(self, domain: int) -> None:
         self.spinner = Spinner(domain)

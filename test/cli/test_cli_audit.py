@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex audit`: what it says about a log that somebody has touched."""
+"""`reflex audit`: what it says about a log that was tampered with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def touched(directory: Path, touch: Touch, day: int = 2) -> Path:
 
 
 def forged(lines: list[bytes]) -> list[bytes]:
-    """A record with a right hash of its own, put in by somebody who knows the format."""
+    """A record with a right hash of its own, put in by a person who knows the format."""
     before = json.loads(lines[1])
     body = json.dumps(
         {"seq": before["seq"] + 1, "prev": before["hash"], "kind": "act"}, separators=(",", ":")
@@ -110,7 +110,7 @@ def test_a_log_whose_last_records_are_cut_is_not_called_proven(
         ),
         pytest.param(lambda ls: [*ls[:2], ls[2].replace(b":", b": ", 1), *ls[3:]], 3, "changed", id="space"),
         pytest.param(lambda ls: [*ls[:2], ls[2][:90], *ls[3:]], 3, "changed", id="cut in the middle"),
-        pytest.param(with_new_hash, 4, "changed", id="changed and sealed anew"),
+        pytest.param(with_new_hash, 4, "changed", id="changed and hashed anew"),
         pytest.param(lambda ls: ls[:2] + ls[3:], 3, "removed", id="line"),
         pytest.param(lambda ls: ls[1:], 1, "removed", id="first line"),
         pytest.param(lambda ls: [*ls[:2], ls[3], ls[2], *ls[4:]], 3, "reordered", id="two lines"),

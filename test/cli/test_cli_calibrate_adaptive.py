@@ -30,7 +30,7 @@ Output = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def reach(tmp_path: Path) -> Path:
-    """A copy of the embedded export that nobody has calibrated."""
+    """A copy of the embedded export that was never calibrated."""
     path = Path(
         shutil.copytree(embedded_policy(), tmp_path / "reach", ignore=shutil.ignore_patterns("mono*"))
     )

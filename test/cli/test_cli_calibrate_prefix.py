@@ -28,7 +28,7 @@ SIZE = 32  # of the pictures, as the networks of the test take them: a cell is 2
 
 @pytest.fixture
 def split(export_copy: ExportDir) -> Path:
-    """An export whose prefix can be kept, and that nobody has calibrated."""
+    """An export whose prefix can be kept, and that was never calibrated."""
     return export_copy("decomposed_state_per_step")
 
 

@@ -102,7 +102,7 @@ def test_promtool_accepts_every_query(tmp_path: Path) -> None:
 
 
 def test_every_metric_is_on_a_dashboard() -> None:
-    """A figure that nobody can see was not worth counting: a new one gets its place in robot.json."""
+    """A figure on no dashboard was not worth counting: a new one gets its place in robot.json."""
     drawn = " ".join([*queries("fleet"), *queries("robot")])
     families = text_string_to_metric_families(Metrics().exposition().decode())
     names = [family.name for family in families if not family.name.endswith("_created")]

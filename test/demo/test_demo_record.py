@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo recorded as a trace and as a bag: both replay to the same bits, and another policy is told apart."""
+"""The demo recorded as a trace and as a bag: both replay to the same bits, and another policy is recognised."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated robot as its own process: what it publishes, how it obeys, how it fails when it is told to."""
+"""The simulated robot as its own process: what it publishes, how it obeys, how it fails where a test makes it fail."""
 
 from __future__ import annotations
 

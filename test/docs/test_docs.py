@@ -146,9 +146,18 @@ DIALECT = {
     "onion": "middleware chain", "rooms?": "module, package", "doors?": "interface, API", "nobody": "no client, no subscriber",
     "somebody": "a client, a person", "stands? in for": "is a fallback for", "stand-ins?": "fallback", "spool": "batch queue",
     "whole numbers?": "integer", "mended": "repaired", "ready table": "startup banner", "said": "reported", "told": "commanded",
-    "well-known": "model family", "pictures?": "image", "baked": "fused", "kept prefix(?:es)?": "cached prefix", "torn": "incomplete",
+    "seal(?:ed|s)?": "manifest", "well-known": "model family", "pictures?": "image", "baked": "fused", "kept prefix(?:es)?": "cached prefix", "torn": "incomplete",
 }  # fmt: skip
-ALLOWED = ('"said"', "~somebody", "told apart", "`torn`", "`pictures`", "docs/pictures", "pictures_mended")
+ALLOWED = (
+    '"said"',
+    "reflex export seal",
+    "~somebody",
+    "told apart",
+    "`torn`",
+    "`pictures`",
+    "docs/pictures",
+    "pictures_mended",
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

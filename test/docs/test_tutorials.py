@@ -54,7 +54,7 @@ def test_ab_rollout(tmp_path: Path) -> None:
 
 
 def foreign_export(path: Path) -> None:
-    """The graph and the tokenizer of an export whose names nobody knows; the page describes it."""
+    """The graph and the tokenizer of an export with unknown names; the page describes it."""
     graph, size, tokens = Graph(), 32, 16
     image = graph.input("observation.images.top", FLOAT, [1, 3, size, size])
     words = graph.input("tokens", INT64, [1, tokens])
@@ -86,7 +86,7 @@ def test_bring_your_export(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of somebody who has followed the first page, and whose robot is a Panda."""
+    """The folder of a reader who has followed the first page, and whose robot is a Panda."""
     folder = tmp_path_factory.mktemp("arm")
     urdf(folder).rename(folder / "robot.urdf")
     with reader(folder) as tutorial:
@@ -113,7 +113,7 @@ def launched(folder: Path) -> Any:
 
 @contextmanager
 def node_of_the_page(folder: Path) -> Iterator[tuple[ReflexNode, Robot, list[JointTrajectory], Spinner]]:
-    """The node as the page launches it on the controller, a robot, and what the controller hears."""
+    """The node as the page launches it on the controller, a robot, and what the controller receives."""
     launch = launched(folder)
     [file] = launch.parameters
     settings = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]

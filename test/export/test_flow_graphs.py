@@ -57,7 +57,7 @@ class Opened:
     def graphs(self, **changes: Any) -> Iterator[Graph]:
         return self.family.graphs(self.loaded.policy, self.checkpoint, replace(self.options, **changes))
 
-    def asked(self, start: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def predicted(self, start: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """LeRobot's own normalised chunk, and the graphs' inputs as its policy hands them to its sampler."""
         model, seen = self.loaded.policy.model, {}
         sampler = SAMPLERS[self.checkpoint.family]
@@ -116,7 +116,7 @@ def test_prefix_and_steps_are_lerobots_sampler(name: str, opened: Callable[[str]
     policy = opened(name)
     prefix, step = policy.graphs()
     start = noise(1, tuple(step.inputs["x_t"].shape))
-    wanted, given = policy.asked(start)
+    wanted, given = policy.predicted(start)
     made = sampled(prefix, step, given, torch.from_numpy(start))
     assert np.ptp(wanted, axis=1).max() > 0.05
     np.testing.assert_allclose(made[..., : wanted.shape[-1]].numpy(), wanted, rtol=0, atol=ROUNDING)
@@ -132,7 +132,7 @@ def test_every_space_of_joint_actions_of_xvla_ends_as_in_lerobot(
     policy = Opened(FAMILIES["xvla"](tmp_path / "made", action_mode=space, max_state_dim=20), tmp_path)
     prefix, step = policy.graphs()
     start = noise(1, tuple(step.inputs["x_t"].shape))
-    wanted, given = policy.asked(start)
+    wanted, given = policy.predicted(start)
     made = sampled(prefix, step, given, torch.from_numpy(start)).numpy()
     assert wanted.shape[-1] == columns
     np.testing.assert_allclose(made[..., :columns], wanted, rtol=0, atol=ROUNDING)
@@ -145,10 +145,10 @@ def test_lerobots_policy_is_as_before_when_its_graphs_are_taken(
     policy = opened(name)
     prefix, step = policy.graphs()
     start = noise(1, tuple(step.inputs["x_t"].shape))
-    before, _ = policy.asked(start)
+    before, _ = policy.predicted(start)
     for graph in policy.graphs():
         run(graph, dict(graph.inputs))
-    np.testing.assert_array_equal(policy.asked(start)[0], before)
+    np.testing.assert_array_equal(policy.predicted(start)[0], before)
 
 
 def test_no_input_is_there_for_a_camera_that_was_empty_in_training(opened: Callable[[str], Opened]) -> None:
@@ -178,9 +178,9 @@ def test_lerobot_is_asked_with_the_bars_of_its_release_0_4(
 ) -> None:
     policy = opened(name)
     start = noise(1, (1, policy.checkpoint.horizon, 32))
-    now, seen = policy.asked(start)
+    now, seen = policy.predicted(start)
     policy.options = replace(policy.options, bars=-3.0)
-    then, seen_then = policy.asked(start)
+    then, seen_then = policy.predicted(start)
     top = seen["img_top"][0].numpy(), seen_then["img_top"][0].numpy()
     bars = np.ones((112, 112), dtype=bool)
     bars[14:98] = False  # 640x480 into 112x112

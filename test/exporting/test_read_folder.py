@@ -188,11 +188,11 @@ def test_a_data_set_without_the_policys_cameras_is_noted(tmp_path: Path, work: P
 
 def test_what_is_not_given_is_asked_for(tmp_path: Path, work: Path) -> None:
     robot = read(checkpoint_folder(tmp_path / "policy"), work, ExportOptions()).robot
-    assert [sentence.split(" is not known")[0].split(" are not known")[0] for sentence in robot.asked] == [
+    assert [sentence.split(" is not known")[0].split(" are not known")[0] for sentence in robot.open_questions] == [
         "the names of its joints", "its control rate", "the units of its states and actions"
     ]  # fmt: skip
-    said = ExportOptions(names=JOINTS, fps=30, units=("radians",))
-    assert read(checkpoint_folder(tmp_path / "other"), work, said).robot.asked == ()
+    given = ExportOptions(names=JOINTS, fps=30, units=("radians",))
+    assert read(checkpoint_folder(tmp_path / "other"), work, given).robot.open_questions == ()
 
 
 def test_the_gripper_of_an_so101_is_counted_in_percent(tmp_path: Path, work: Path) -> None:
@@ -209,8 +209,8 @@ def test_units_that_cannot_be_radians_are_asked_for_with_their_reach(tmp_path: P
     table = load_file(file)
     table["action.max"] = np.full(6, 97.5, np.float32)
     save_file(table, file)
-    (asked,) = read(folder, work).robot.asked
-    assert "they reach 97.5 in training: no radians" in asked
+    (question,) = read(folder, work).robot.open_questions
+    assert "they reach 97.5 in training: no radians" in question
 
 
 @pytest.mark.parametrize(

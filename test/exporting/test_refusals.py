@@ -341,13 +341,13 @@ def test_what_the_hub_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_policy_of_the_hub_that_cannot_be_exported_costs_no_download_of_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, asked = checkpoint_folder(tmp_path / "hub" / "policy"), []
+    folder, requests = checkpoint_folder(tmp_path / "hub" / "policy"), []
     configure(folder, type="pi0_fast")
 
     class Hub:
         @staticmethod
         def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-            asked.append((name, revision, WEIGHTS in allow_patterns))
+            requests.append((name, revision, WEIGHTS in allow_patterns))
             return str(folder)
 
     monkeypatch.chdir(tmp_path)
@@ -355,11 +355,11 @@ def test_a_policy_of_the_hub_that_cannot_be_exported_costs_no_download_of_its_we
     monkeypatch.setattr("reflex_export.folder.locate.find_spec", lambda _: Hub)
     with pytest.raises(ConfigurationError, match="'pi0_fast' is not exported"):
         read_checkpoint("somebody/policy", options(), tmp_path)
-    assert asked == [("somebody/policy", None, False)]
+    assert requests == [("somebody/policy", None, False)]
     configure(folder, type="act")
     (tmp_path / "work").mkdir()
     assert read_checkpoint("somebody/policy@v2", options(), tmp_path / "work").name == "policy"
-    assert asked[1:] == [("somebody/policy", "v2", False), ("somebody/policy", "v2", True)]
+    assert requests[1:] == [("somebody/policy", "v2", False), ("somebody/policy", "v2", True)]
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,10 @@ def exported(
     lines: list[str] | None = None,
     **given: Any,
 ) -> Result:
-    said = lines if lines is not None else []
-    return run(str(policy), out, options(**given), said.append, lambda *_: None, lambda: side or small_side())
+    reported = lines if lines is not None else []
+    return run(
+        str(policy), out, options(**given), reported.append, lambda *_: None, lambda: side or small_side()
+    )
 
 
 def left(folder: Path) -> list[str]:

@@ -50,7 +50,7 @@ def server(export_dir: ExportDir, traces: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    """Nobody is tripped before or after."""
+    """No caller is tripped before or after."""
     yield server.client
     for caller in server.client.get("/guard/status").json["tripped_callers"]:
         reset(server.client, caller=caller)

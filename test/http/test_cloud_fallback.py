@@ -310,7 +310,7 @@ def failing_engine(export_dir: Any) -> Engine:
     from reflex_core.settings.table import settings_from
 
     settings = {"export_dir": str(export_dir("failing_raise")), "device": "cpu", "embodiment": "franka"}
-    settings["max_consecutive_crashes"] = 0  # each lie is told about a failure of the model
+    settings["max_consecutive_crashes"] = 0  # each lie follows a failure of the model
     engine = Engine(settings_from(settings))
     engine.load()
     engine.warm_up()

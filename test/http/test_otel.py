@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests become spans at a real OTLP receiver, whatever the receiver does; and nothing happens where nobody asks."""
+"""Requests become spans at a real OTLP receiver, whatever the receiver does; and nothing happens where tracing is off."""
 
 from __future__ import annotations
 

@@ -367,7 +367,7 @@ def test_with_a_key_any_name_may_be_used(opened: Open) -> None:
 
 
 def test_programs_may_ask_by_any_name(opened: Open) -> None:
-    """`--cloud-fallback http://cloud:8000` does: only a browser can be made to ask for somebody else."""
+    """`--cloud-fallback http://cloud:8000` does: only a browser can be made to send requests for another site."""
     client = opened().client
     body = json.dumps(good(state=AT_REST)).encode()
     assert client.ask("POST", "/act", body, Host="cloud:8000").status == 200

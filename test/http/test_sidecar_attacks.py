@@ -67,7 +67,7 @@ def ask(server: Any, data: bytes) -> tuple[int, dict[str, Any]]:
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """A log in which nobody forges a line, no traceback stands, and trouble of one kind is told once."""
+    """A log without forged lines and tracebacks, in which trouble of one kind is logged once."""
     caplog.set_level(logging.INFO)
     yield caplog
     loud = [record for record in caplog.records if "sidecar" in record.name or "aiohttp" in record.name]
@@ -155,7 +155,7 @@ def test_a_body_that_does_not_go_on_is_given_up(serve: Serve, quiet: Any, framin
 
 
 def test_bodies_that_never_end_take_no_more_memory_than_is_meant_for_them(serve: Serve, quiet: Any) -> None:
-    """The largest is given up, so that whoever finishes is served."""
+    """The largest is given up, so that a client that finishes is served."""
     bound = 3 << 20
     server = serve("mono_pi0_7", body_bytes=bound)
     memory = server.sidecar.memory
@@ -186,7 +186,7 @@ def black(pixels: int) -> bytes:
 
 
 def test_what_bodies_unpack_to_counts_in_the_memory_that_is_meant_for_them(serve: Serve, quiet: Any) -> None:
-    """As many are served as there is room for; the others are told when to come again."""
+    """As many are served as there is room for; the others get Retry-After."""
     bound = 18 << 20
     server = serve("mono_pi0_7", body_bytes=bound, max_pixels=2 << 20)
     memory, most = server.sidecar.memory, [0]
@@ -281,7 +281,7 @@ REFUSED = {
     "gzip and more": ("gzip", gzip.compress(BODY) + b"more", 400, "malformed-json"),
     "nothing as gzip": ("gzip", b"", 400, "malformed-json"),
     "brotli": ("br", BODY, 415, "unsupported-encoding"),
-    "what nobody knows": ("x\tfake", BODY, 415, "unsupported-encoding"),
+    "unknown": ("x\tfake", BODY, 415, "unsupported-encoding"),
     "twice gzip": ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 415, "unsupported-encoding"),
     "a bomb": ("gzip", gzip.compress(bytes(8 << 20)), 413, "body-too-large"),
 }  # fmt: skip

@@ -22,7 +22,7 @@ Serve = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def logged_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier test made the server say is not held against the next: the same trouble is told once a minute."""
+    """What an earlier test made the server say is not held against the next: the same trouble is logged once a minute."""
     for module in (act, app):
         monkeypatch.setattr(module, "_failures", RateLimitedLog(module.log))
 
@@ -222,7 +222,7 @@ def test_a_full_queue_says_try_again(serve: Serve, monkeypatch: pytest.MonkeyPat
 def test_waiting_bodies_are_bounded_in_bytes(serve: Serve) -> None:
     server = serve("mono_pi0_7", body_bytes=1000)
     with busy(server.engine):
-        first = Background(server.client.act)  # larger than the bound, but there is nobody before it
+        first = Background(server.client.act)  # larger than the bound, but there is none before it
         wait_for(lambda: server.sidecar.waiting == 1)
         problem(server.client.act(), 503, "queue_full")
     assert first.result().status == 200

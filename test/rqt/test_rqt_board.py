@@ -191,7 +191,7 @@ def test_there_is_a_split_only_where_there_are_two_policies() -> None:
     found.parameters({"policy_b": "/exports/new"})
     assert found.view(0.0).split == 30
     found.status(status(split_percent=0), 0.0)
-    assert found.view(0.0).split == 0, "as it is now, whoever changed it"
+    assert found.view(0.0).split == 0, "as it is now, whatever changed it"
 
 
 def test_guidance_and_cache_are_shown_where_there_is_something_to_show() -> None:

@@ -21,7 +21,7 @@ QtTest = _module("QtTest")
 
 
 class RecordingRobot:
-    """Stands where the client does, and notes what it is asked."""
+    """Records the calls that a client would get."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -146,7 +146,7 @@ def test_a_first_press_does_not_outlive_its_robot(scene: Scene) -> None:
     scene.panel.use(scene.board.view, scene.robot)
     click(scene.panel.resume)
     scene.hear(stopped=False)
-    assert scene.panel.resume.text() == "Resume", "somebody else resumed it"
+    assert scene.panel.resume.text() == "Resume", "another client resumed it"
     assert scene.robot.calls == []
 
 
@@ -335,7 +335,7 @@ def test_a_wheel_that_passes_over_the_slider_moves_no_episode(scene: Scene) -> N
     assert (slider.value(), scene.robot.calls) == (50, [])
     assert slider.focusPolicy() == QtCore.Qt.StrongFocus, "a wheel does not take the focus either"
     slider.setFocus()
-    offscreen.until(slider.hasFocus, "somebody came to the slider")
+    offscreen.until(slider.hasFocus, "a person came to the slider")
     turn_the_wheel(slider)
     assert scene.robot.calls == [slider.value()]
     assert slider.value() > 50

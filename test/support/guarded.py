@@ -35,7 +35,7 @@ def request(
 
 
 def answering(actions: Floats, dt_s: float = 0.05) -> Proceed:
-    """The rest of the onion, as far as the guard can see it: a model that gives these actions."""
+    """The rest of the chain, as far as the guard can see it: a model that gives these actions."""
 
     def proceed(request: Request) -> Served:
         return Served(

@@ -55,7 +55,7 @@ def exposed() -> dict[str, set[str]]:
 
 
 def unknown(expression: str, known: dict[str, set[str]]) -> list[str]:
-    """What an expression asks for in vain: metrics that nobody exposes, labels that they do not have."""
+    """What an expression asks for in vain: metrics that are not exposed, labels that they do not have."""
     selected, grouped = selectors(expression)
     having = {label for name, _ in selected for label in known.get(name, set())}
     wrong = [name for name, _ in selected if name not in known]

@@ -37,7 +37,7 @@ class Graph:
             for word in words:
                 assert word.rpartition("/")[0] in self.topics, line
         else:
-            assert program == "ros2", f"a command that nobody checks: {line}"
+            assert program == "ros2", f"a command that is not checked: {line}"
             self._ros2(line, words)
 
     def _ros2(self, line: str, words: list[str]) -> None:
@@ -58,7 +58,7 @@ class Graph:
             assert name in self.parameters, line
             settings_from({name: yaml.safe_load(value)})
         else:
-            assert verb == "control list_controllers", f"a command that nobody checks: {line}"
+            assert verb == "control list_controllers", f"a command that is not checked: {line}"
 
     def _launch(self, line: str, words: list[str]) -> None:
         file = next(word for word in words if word.endswith(".launch.py"))

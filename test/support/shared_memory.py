@@ -16,7 +16,7 @@ SETTLED_S = 0.5  # much longer than it takes to lock what one has made
 
 
 def segments() -> set[str]:
-    """The names of all segments and ports, whoever has made them."""
+    """The names of all segments and ports, whichever process has made them."""
     return {
         path.name
         for path in FOLDER.glob("fast*_*")
@@ -41,7 +41,7 @@ def _locked(path: Path) -> bool:
 
 
 def remove_dead(names: Iterable[str], domains: Iterable[int]) -> set[str]:
-    """Delete segments that nobody holds, and such ports of these domains. Returns what was deleted.
+    """Delete segments that no process holds, and such ports of these domains. Returns what was deleted.
 
     A port has the same name for everybody in its domain, and one of them is for all domains: those of others stay.
     """

@@ -23,7 +23,7 @@ EPISODE_OF = {"a": "ep_2", "b": "ep_1"}  # at split 50: buckets 34 and 55
 
 @dataclass
 class Model:
-    """A policy that fails while it is told to."""
+    """A policy that fails while a test says so."""
 
     slot: str
     error: BaseException | None = None

@@ -115,7 +115,7 @@ def blocks(page: str) -> list[Block]:
 
 @dataclass
 class Reader:
-    """Somebody who follows a page in a folder of their own, which holds `models` as a checkout does.
+    """A reader who follows a page in a folder of their own, which holds `models` as a checkout does.
 
     workspace: the install folder of a colcon workspace that they have sourced; None: this checkout is used.
     """
@@ -149,7 +149,7 @@ class Reader:
             status = self._here(block.code) if here else self._in_a_shell(block.code)
             assert (status != 0) == (block.kind == FAILS), f"{block.code}\n{self.printed}"
         else:
-            raise AssertionError(f"a block that nobody tests: {block}")
+            raise AssertionError(f"a block that is not tested: {block}")
 
     def _here(self, code: str) -> int:
         """The last status of commands of `reflex`, run in this process: nothing is imported anew."""

@@ -80,7 +80,7 @@ async function send(path, body, name, done) {
 }
 
 function say(text, level) {
-  const element = byId("said");
+  const element = byId("notice");
   clearTimeout(saidTimer);
   element.textContent = text;
   element.dataset.level = level;

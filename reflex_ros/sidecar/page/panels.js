@@ -7,7 +7,7 @@ const LEVELS = ["good", "warn", "bad", "bad"]; // of /diagnostics: OK, WARN, ERR
 const SIGNS = { good: "✓", wait: "…", warn: "▲", bad: "■", lost: "✕" };
 const FRESH_MS = 6000;
 
-const said = new Map(); // what a part of the page was last made from
+const drawn = new Map(); // what a part of the page was last made from
 
 export function byId(id) {
   return document.getElementById(id);
@@ -26,8 +26,8 @@ export function make(tag, { name = "", level = "", text } = {}, ...children) {
 /** The children of an element, made anew only when what they are made from has changed. */
 function fill(id, source, elements) {
   const now = JSON.stringify(source);
-  if (said.get(id) === now) return;
-  said.set(id, now);
+  if (drawn.get(id) === now) return;
+  drawn.set(id, now);
   byId(id).replaceChildren(...elements(source));
 }
 

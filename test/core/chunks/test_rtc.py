@@ -235,7 +235,7 @@ def test_beyond_half_a_horizon_of_delay_the_robot_goes_by_what_it_sees(reach: Po
 
 
 def test_a_simulators_clock_counts_its_own_delay(reach: Policy) -> None:
-    """The answer took twenty rows of our time, and one of the robot's: the door says so."""
+    """The answer took twenty rows of our time, and one of the robot's: the interface says so."""
     robot = Robot(reach)
     request = robot.request("pick", 0, received_ns=robot.now_ns - round(20 * DT_S * 1e9))
     robot.rtc.delivered(request, robot.predict(request, unreachable))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cancelling: whoever waits or computes for nobody stops."""
+"""Cancelling: what waits or computes for no caller stops."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def wait_until_waiting(turns: FifoLock, count: int) -> None:
     """Blocks until `count` callers stand in the queue; the queue is the only place that knows."""
     limit = time.monotonic() + 10
     while len(turns._waiting) < count:
-        assert time.monotonic() < limit, "nobody joined the queue"
+        assert time.monotonic() < limit, "no thread joined the queue"
         time.sleep(0.001)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slow work says how far it is, to whoever started it; requests say nothing."""
+"""Slow work says how far it is, to the thread that started it; requests say nothing."""
 
 from __future__ import annotations
 

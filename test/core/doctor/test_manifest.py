@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reflex manifest`: an export that brings nothing is green in the doctor afterwards, and what changes it is told."""
+"""`reflex manifest`: an export that brings nothing is green in the doctor afterwards, and what changes it is reported."""
 
 from __future__ import annotations
 

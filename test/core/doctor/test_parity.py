@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chunk that somebody else recorded is compared where it counts: in the robot's units."""
+"""A chunk that another program recorded is compared where it counts: in the robot's units."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_fixture_that_is_written_here_has_what_was_seen_before(tmp_path: Path)
 
 
 def test_columns_that_a_robot_lacks_stay_open(tmp_path: Path) -> None:
-    """An export with a gripper for a robot that is sealed without it; and the columns are those of the export."""
+    """An export with a gripper for a robot whose manifest is written without it; and the columns are those of the export."""
     names = [f"panda_joint{number}" for number in range(7, 0, -1)]
     block = {
         "action": {"mode": "mean_std", "mean": [0.0, 1.8, 0.0, -1.5, 0.0, 0.0, 0.0], "std": [0.1] * 7},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is, is told by its content; what is no file, or a trap, is told without falling into it."""
+"""What a file is, shows its content; what is no file, or a trap, is recognised without falling into it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_states_follow_each_other(make_engine: MakeEngine) -> None:
 
 
 def test_a_panic_inside_is_an_error_like_any_other(make_engine: MakeEngine) -> None:
-    """Extensions written in Rust raise what is no Exception: no door's thread may end by it."""
+    """Extensions written in Rust raise what is no Exception: no interface's thread may end by it."""
 
     class Panic(BaseException):
         pass
@@ -194,7 +194,7 @@ def test_listeners_hear_every_answer_and_cannot_fail_a_request(make_engine: Make
     engine.listen(lambda request, _: heard.append(request.request_id))
     engine.load()
     engine.warm_up()
-    assert heard == []  # warm-up is nobody's request
+    assert heard == []  # warm-up is no caller's request
     first = engine.act(make_request(engine))
     engine.listen(lambda request, _: heard.append(f"late {request.request_id}"))
     second = engine.act(make_request(engine))

@@ -183,7 +183,7 @@ def test_a_state_without_the_gripper_is_still_known_by_name(tmp_path: Path) -> N
     arm8 = policy_of(probe(tmp_path, state=7, config=config | {"action_dim": 8, "normalization": block | {
         "action": {"mean": [0.0] * 8, "std": [1.0] * 8}}}), gripping(tmp_path, [*ARM, "joint_6"]))  # fmt: skip
     assert (arm8.binding.state_names, arm8.binding.state_dim) == ((*ARM, "joint_6"), 7)
-    assert arm8.binding.hold_columns is None  # nobody measures the gripper
+    assert arm8.binding.hold_columns is None  # the gripper is not measured
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the robot is told becomes the tokens that the policy was trained on."""
+"""An instruction becomes the tokens that the policy was trained on."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def picture(colour: tuple[int, int, int] = (255, 51, 102), height: int = 32, wid
 def observation(
     policy: Policy, instruction: str = "reach the red cube", colour: int = 200, shift: float = 0.0
 ) -> Observation:
-    """Something that every policy takes; the arguments change what it sees, hears and feels."""
+    """Something that every policy takes; the arguments change image, instruction and state."""
     plain = policy.canary()
     frames = {name: picture((colour, 20, 20)) for name in plain.frames}
     state = None if plain.state is None else (plain.state + np.float32(shift)).astype(np.float32)

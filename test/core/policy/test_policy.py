@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One loaded export: what it takes, what it gives, and that nobody waits or races for nothing."""
+"""One loaded export: what it takes, what it gives, and that no caller waits in vain or races."""
 
 from __future__ import annotations
 

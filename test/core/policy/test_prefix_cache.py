@@ -340,7 +340,7 @@ def test_the_answer_says_what_the_cache_did(reach: Policy) -> None:
         Request(observation(reach, at_ms=at_ms), 1, f"request-{at_ms}", episode, 3)
         for at_ms, episode in ((0, "pick"), (300, "pick"), (300, None))
     ]
-    answers = [predict(request, lambda _: pytest.fail("nobody to proceed to")) for request in requests]
+    answers = [predict(request, lambda _: pytest.fail("nothing to proceed to")) for request in requests]
     assert [one.cache.status for one in answers] == [MISS, HIT, NOT_CACHED]
     assert [one.cache.age_ms for one in answers] == [0.0, pytest.approx(300.0), 0.0]
 

@@ -104,7 +104,7 @@ def test_a_trace_without_a_past_is_replayed_with_copies_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("history", "said"),
+    ("history", "message"),
     [
         ("yesterday", "request.history must be a list of objects, got 'yesterday'"),
         ([{"state": "x"}], "request.history[0].state must be a list"),
@@ -112,10 +112,12 @@ def test_a_trace_without_a_past_is_replayed_with_copies_and_says_so(
         ([{"cameras": {"front": 3}}], "request.history[0].cameras must be an object of objects"),
     ],
 )
-def test_a_damaged_past_is_named(make_engine: MakeEngine, tmp_path: Path, history: object, said: str) -> None:
+def test_a_damaged_past_is_named(
+    make_engine: MakeEngine, tmp_path: Path, history: object, message: str
+) -> None:
     trace = edited(
         recorded(make_engine, tmp_path), lambda document: document["request"].update(history=history)
     )
     with TraceReader(trace) as reader, pytest.raises(Exception, match=".") as caught:
         list(reader)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

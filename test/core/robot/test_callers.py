@@ -186,7 +186,7 @@ def test_a_flood_of_invented_callers_evicts_neither_trips_nor_the_ros_robot() ->
     clamp(trips, "b", 2)
     for number in range(100):
         trips.count(f"clean-{number}", clamped=False, well=True)
-    assert trips.standing("b").consecutive_clamps == 2, "clean strangers push out nobody who is counted"
+    assert trips.standing("b").consecutive_clamps == 2, "clean strangers push out no caller who is counted"
     for number in range(100):
         clamp(trips, f"clamped-{number}")
     assert trips.reason("a")
@@ -355,7 +355,7 @@ def test_no_tripped_caller_is_named_where_there_is_none() -> None:
 
 
 def test_a_caller_is_in_one_table_only() -> None:
-    """Clean, then clamped: a flood of clean ones pushes out whoever is only clean."""
+    """Clean, then clamped: a flood of clean ones pushes out callers that are only clean."""
     trips = Trips(3, kept=2)
     trips.count("a", clamped=False, well=True)
     clamp(trips, "a")

@@ -170,7 +170,9 @@ def test_the_real_joint_went_on_to_where_it_was_commanded_to_be_held(commanded: 
     assert not commanded.all_read(rest(-1.5, 1.0)).believed
     assert commanded.all_read(rest(0.75, RECOVERY_S)).believed
     commanded.reads(-1.5)
-    assert not commanded.all_read(rest(1.3, 5.0)).believed, "beyond what it was told, by more than the margin"
+    assert not commanded.all_read(rest(1.3, 5.0)).believed, (
+        "beyond what was commanded, by more than the margin"
+    )
 
 
 def test_what_the_joint_was_commanded_before_explains_nothing_any_more(commanded: Sensor) -> None:
@@ -193,7 +195,7 @@ def test_one_bad_reading_begins_the_window_anew(commanded: Sensor) -> None:
 
 @pytest.mark.parametrize("liar", [0.0, 2.4, -1.0])
 def test_two_publishers_that_alternate_are_never_believed(liar: float) -> None:
-    """Whoever spoke first, and before anything was commanded as well as after."""
+    """Whichever spoke first, and before anything was commanded as well as after."""
     for first, second in ((1.0, liar), (liar, 1.0)):
         sensor = Sensor().reads(first)
         assert not any(sensor.reads(value).believed for value in [second, first] * 500)
@@ -268,9 +270,9 @@ def test_after_a_silence_under_command_only_the_command_explains_a_long_way(comm
     """A driver that comes up again begins with zeros: the arm is where it is held all the same."""
     commanded.commands(0.0, 1.0)
     assert not commanded.reads(-1.0, after_s=5.0).believed
-    assert commanded.all_read(rest(1.0, RECOVERY_S)).believed, "it went where it was told"
+    assert commanded.all_read(rest(1.0, RECOVERY_S)).believed, "it went where it was commanded"
     commanded.gate.released()
-    assert commanded.reads(-1.0, after_s=5.0).believed, "after a stop anybody may have moved it"
+    assert commanded.reads(-1.0, after_s=5.0).believed, "after a stop a person may have moved it"
     assert commanded.reads(-1.0, after_s=GAP_S / 2).believed
 
 
@@ -298,7 +300,7 @@ def test_every_joint_is_tracked_by_itself_and_partial_messages_are_welcome() -> 
 
 
 def test_a_gripper_is_judged_by_its_range_and_not_by_its_speed() -> None:
-    """What it holds may slip, and it is told one end or the other."""
+    """What it holds may slip, and it is commanded one end or the other."""
     hand = load_preset("franka")
     gate = joint_gate(hand, hand.joint_names, MARGIN)
     rest_of_it = [float(each) for each in (hand.action_min + hand.action_max) / 2][:7]

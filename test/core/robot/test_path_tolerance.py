@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The path tolerance by itself, on a clock that the test moves: which joints follow what they are told."""
+"""The path tolerance by itself, on a clock that the test moves: which joints follow their commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECOND = 10**9
 
 
 class Arm:
-    """One joint `a` that is told something and reads what the test says; another one, `b`, rests."""
+    """One joint `a` that is commanded and reads what the test says; another one, `b`, rests."""
 
     def __init__(self, tolerance: float = TOLERANCE) -> None:
         self.errors: list[str] = []
@@ -163,7 +163,9 @@ def test_no_joint_is_judged_while_nothing_is_commanded() -> None:
     arm = Arm().commanded(1.0)
     arm.path.released()
     assert not arm.rests(2.0, 1.0).held
-    assert not arm.commanded(0.0, begin=2.0).rests(2.0, 1.0).held, "what was told before counts for nothing"
+    assert not arm.commanded(0.0, begin=2.0).rests(2.0, 1.0).held, (
+        "what was commanded before counts for nothing"
+    )
 
 
 def test_a_joint_that_did_not_follow_is_not_believed_because_of_a_stop() -> None:
@@ -179,7 +181,7 @@ def test_a_person_says_that_the_joint_is_there() -> None:
     arm = Arm().commanded(1.0, 1.0).rests(0.0, 1.5)
     arm.path.anchor()
     assert not arm.held
-    assert not arm.rests(0.0, 1.0).held, "what it was told before counts for nothing"
+    assert not arm.rests(0.0, 1.0).held, "what was commanded before counts for nothing"
     assert not arm.commanded(0.0).rests(0.0, 1.0).held
     assert arm.commanded(1.0).rests(0.0, 1.0).held, "and it is judged again"
 
@@ -221,7 +223,7 @@ def test_with_0_no_joint_is_judged() -> None:
 
 
 def test_every_joint_of_the_embodiment_is_judged_but_no_gripper_and_no_stranger() -> None:
-    """A gripper stalls on what it holds, and never gets to where it is told to be."""
+    """A gripper stalls on what it holds, and never gets to where it is commanded to be."""
     robot = load_preset("franka")
     assert robot.gripper is not None
     names = [*robot.joint_names, "stranger"]

@@ -26,7 +26,7 @@ def reading(joint: int, value: float) -> list[float]:
 def test_a_state_inside_the_ranges_is_plausible() -> None:
     assert ARM.problem(MIDDLE) == ""
     assert ARM.problem(MEASURED) == ""
-    assert ARM.problem([]) == "", "a short vector is somebody else's refusal"
+    assert ARM.problem([]) == "", "a short vector is refused elsewhere"
 
 
 @pytest.mark.parametrize("joint", range(7))

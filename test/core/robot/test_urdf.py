@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a DOCTYPE in another encoding": (f'<?xml version="1.0" encoding="utf-16"?>{BOMB}'.encode("utf-16"), "DOCTYPE"),
     "no XML": (b"robot: arm", "not XML"),
     "nothing": (b"", "not XML"),
-    "an encoding nobody knows": (b'<?xml version="1.0" encoding="klingon"?><robot/>', "not XML"),
+    "an unknown encoding": (b'<?xml version="1.0" encoding="klingon"?><robot/>', "not XML"),
     "another document": (b"<sdf/>", "root element must be 'robot'"),
     "xacro": (
         b'<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:property name="a" value="1"/></robot>',

@@ -296,7 +296,7 @@ def test_an_outcome_is_a_record_of_its_own() -> None:
 
 
 def test_answers_over_the_deadline_count_as_errors(trial: Trial) -> None:
-    """A slot that hangs never fails, but nobody has anything of it."""
+    """A slot that hangs never fails, but no caller has anything of it."""
     incoming = request()
     for _ in range(20):
         late = replace(
@@ -352,7 +352,7 @@ def test_real_policies_one_that_leaves_the_joint_ranges_is_rolled_back_by_itself
     assert [swap.kind for swap in made.history] == ["promote", "rollback"]
     assert monitor.last is not None
     assert (monitor.last.wire, monitor.last.slot) == (CLAMPS, "b")
-    assert guard.reset(ROS)  # it had tripped meanwhile, and only somebody who looked may say that all is well
+    assert guard.reset(ROS)  # it had tripped meanwhile, and only a person who looked may say that all is well
     assert act(arms["a"].request("then", stamp_s=80.0)).slot == "a"
 
 

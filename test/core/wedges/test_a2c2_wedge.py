@@ -125,7 +125,7 @@ def test_the_head_sees_what_the_robot_sees_now(tmp_path: Path) -> None:
         wedge = warmed(A2C2(correction_of(path), newest=lambda _, newest=newest: newest))
         answers.append(wedge(request, answering(ramp())).chunk.actions)
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
-    assert np.abs(answers[1] - answers[2]).max() > 1e-6  # without one, it is told how late chunks come
+    assert np.abs(answers[1] - answers[2]).max() > 1e-6  # without one, it learns how late chunks come
 
 
 def test_the_head_knows_what_the_robot_is_being_commanded(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ Ask = Callable[[Request, float], CloudAnswer]
 
 @dataclass
 class Elsewhere:
-    """The other server, played: `says` answers, `asked` keeps what it was asked."""
+    """The other server, played: `says` answers, `requests` keeps what it got."""
 
     says: Ask = field(default_factory=lambda: answering(GOOD))
     healthy: bool = False

@@ -77,7 +77,7 @@ def until_cancelled(request: Request) -> Served:
     with request.cancellation.calling(stopped.set):
         stopped.wait(30)
     request.cancellation.check()
-    raise AssertionError("nobody cancelled the inference")
+    raise AssertionError("the inference was not cancelled")
 
 
 class Stubborn:
@@ -319,7 +319,7 @@ def test_who_has_nothing_at_all_waits_a_moment_for_the_first_chunk_that_is_being
     threading.Timer(0.05, slow.release.set).start()
     assert bench.deadline(request("one"), until_cancelled).chunk.source == LAST_KNOWN_GOOD
     hanging = Stubborn()
-    for episode_id in ("two", "three"):  # nobody waits for another's chunk
+    for episode_id in ("two", "three"):  # no caller waits for another's chunk
         with pytest.raises(InferenceError):
             bench.deadline(request(episode_id), hanging)
     bench.position = MEASURED
@@ -362,7 +362,7 @@ def too_slow(bench: Bench, times: int = DURATIONS_KEPT) -> None:
 
 
 def tried(bench: Bench, request: Request) -> bool:
-    """Whether an inference for the request was begun while somebody waited for it."""
+    """Whether an inference for the request was begun while a caller waited for it."""
     begun: list[Request] = []
     bench.budget_ms = SHORT_MS
     bench.deadline(
@@ -416,7 +416,7 @@ def test_a_model_that_is_quick_again_is_waited_for_again(bench: Bench) -> None:
     aged_ns = int(0.7 * LONG_MS * 1e6)
     bench.good(request("pick", stamp_s=0.0, received_ns=time.monotonic_ns() - aged_ns))
     too_slow(bench)
-    assert tried(bench, request("pick", stamp_s=DT_S))  # nobody waited for this one
+    assert tried(bench, request("pick", stamp_s=DT_S))  # no caller waited for this one
     assert bench.counted(KEPT) == 1
     assert tried(bench, request("pick", stamp_s=2 * DT_S))
     assert bench.counted(KEPT) == 1

@@ -312,7 +312,7 @@ def test_where_a_late_chunk_could_be_no_fallback_it_is_not_left_to_finish(bench:
 
 
 def test_an_inference_that_ended_at_the_last_moment_keeps_no_place_for_itself(bench: Bench) -> None:
-    """It ended between the deadline and the question whether to let it finish; nobody would give its place up again."""
+    """It ended between the deadline and the question whether to let it finish; its place would never be given up again."""
     incoming = replace(request(), received_ns=time.monotonic_ns())
     ended = Late(incoming)
     with pytest.raises(InferenceError):

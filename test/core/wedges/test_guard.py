@@ -229,7 +229,7 @@ def test_a_measured_position_a_little_outside_is_held_at_the_edge(fast: Guard) -
 
 
 def test_a_hold_is_inside_the_limits_wherever_the_robot_is_measured(fast: Guard) -> None:
-    """A robot may rest past its soft limit: it is held at the edge, and never told to be outside."""
+    """A robot may rest past its soft limit: it is held at the edge, and never commanded to be outside."""
     state = MEASURED.copy()
     state[1] = 2.05
     held = fast(request(state=state), answering(spoiled())).chunk.actions.astype(np.float64)

@@ -199,7 +199,7 @@ def test_what_cannot_be_checked_becomes_a_hold(fast: Guard, metrics: Metrics, ch
 
 
 def test_a_robot_that_was_stopped_counts_from_where_it_is(fast: Guard) -> None:
-    """Its last chunk would have led it on; the door says that it is not executed any more."""
+    """Its last chunk would have led it on; the interface says that it is not executed any more."""
 
     def stamped(seconds: float) -> Request:
         stamp_ns = 100_000_000_000 + int(seconds * 1e9)

@@ -226,7 +226,7 @@ def test_what_the_first_look_changed_and_the_second_left_alone_is_counted_as_wel
 
 
 def test_a_chunk_that_another_one_overtook_counts_as_it_did_at_the_first_look() -> None:
-    """Nobody knows any more how many clamped ones came before it."""
+    """How many clamped ones came before it is not known any more."""
     robot = Robot(clamps=9)
     robot.judged(robot.request(), rows(MIDDLE))
     robot.guard.commands.executed()

@@ -174,7 +174,7 @@ def test_a_hold_is_as_long_as_the_chunk_it_stands_for() -> None:
 
 
 def test_a_position_of_another_size_is_no_position() -> None:
-    """Without limits nobody knows that the state is another robot's, but its size says so."""
+    """Without limits it is unknown that the state is another robot's, but its size says so."""
     guard = Guard(None, np.arange(5), Metrics())
     with pytest.raises(InferenceError, match="no known position to hold") as caught:
         guard(request(), answering(spoiled()))
@@ -235,7 +235,7 @@ def test_a_tripped_caller_whose_command_is_known_needs_no_state() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_tripped_answer_is_said_of_the_slot_that_was_to_answer(known: bool) -> None:
-    """Where nobody says which that is, of the one before."""
+    """Where it is unknown which that is, of the one before."""
 
     def prototype(request: Request) -> Served:
         return dataclasses.replace(answering(CLEAN)(request), slot="shadow", model_version="other@1")

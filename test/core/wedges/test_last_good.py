@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which answer may stand in for a late one, and from which row: by made-up stamps and times of receipt."""
+"""Which answer may be the fallback for a late one, and from which row: by made-up stamps and times of receipt."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_breaker_that_opens_under_a_request_sends_it_to_the_other(pair: Pair) 
 
     breaker = Opening()
     router = Router({"a": Slot(breaker, breaker), "b": pair.slots["b"]}, pair.routing)
-    served = router(request(EPISODE_OF["a"]), lambda _: pytest.fail("nobody is inside"))
+    served = router(request(EPISODE_OF["a"]), lambda _: pytest.fail("nothing is inside"))
     assert (served.slot, served.routing.crash_verdict, served.routing.cached) == ("b", DRAIN_A, False)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outermost wedge: what it measures, and that nobody who listens can harm a request."""
+"""The outermost wedge: what it measures, and that no listener can harm a request."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_each_slot_has_series_of_its_own(metrics: Metrics) -> None:
     telemetry(request(), lambda request: replace(answer(request), slot="a", cache=CacheReport("miss")))
     telemetry(
         request(), lambda request: replace(answer(request), slot="cloud")
-    )  # nobody's: it counts for the first
+    )  # no slot's: it counts for the first
     of = {slot: {"embodiment": "franka", "policy_slot": slot} for slot in "ab"}
     prefix = {"cache_type": "vlm_prefix"}
     latencies = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from exported import asked, served
+from exported import actions_of, served
 from lerobot_answers import LeRobot
 from raw_observations import SIZES, RawObservation, noise, observation
 
@@ -30,7 +30,7 @@ def over_http(folder: Path, policy: LeRobot, sizes: Sequence[Size] = SIZES) -> d
     with served(folder) as server:
         for number, size in enumerate(sizes):
             seen = observation(number, size)
-            answer, wanted = asked(server, seen, number), _wanted(policy, seen, number)
+            answer, wanted = actions_of(server, seen, number), _wanted(policy, seen, number)
             assert answer.shape == wanted.shape
             assert np.ptp(wanted, axis=0).max() > LEAST
             found[size] = max(found.get(size, 0.0), float(np.abs(answer - wanted).max()))
@@ -64,7 +64,7 @@ def replayed(folder: Path, records: Path, requests: int = 3) -> dict[str, Any]:
     """The summary of a replay of `requests` requests that were served and recorded in one episode."""
     with served(folder, record=str(records), record_images="full", record_no_gzip=True) as server:
         for number in range(requests):
-            asked(server, observation(number), number, episode_id="episode-1")
+            actions_of(server, observation(number), number, episode_id="episode-1")
     (trace,) = records.glob("*.jsonl*")
     report = records / "report.json"
     assert (

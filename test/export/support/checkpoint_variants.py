@@ -141,7 +141,7 @@ def release_0_5(folder: Path, out: Path) -> Path:
 
 
 def unknown_step(folder: Path, out: Path) -> Path:
-    """A step that somebody registered in code of his own."""
+    """A step that other code registers."""
     edit(
         copied(folder, out) / BEFORE,
         lambda pipeline: pipeline["steps"].insert(2, {"registry_name": "blur_faces", "config": {}}),

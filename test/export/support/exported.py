@@ -38,7 +38,7 @@ def export(made: Made, out: Path, *words: object) -> subprocess.CompletedProcess
 
 
 def verified(made: Made, out: Path, *words: object) -> Path:
-    """Return an export that was verified, with its embodiment filled in; fails with what the command said."""
+    """Return an export that was verified, with its embodiment filled in; fails with what the command printed."""
     done = export(made, out, *words)
     assert done.returncode == VERIFIED, done.stdout + done.stderr
     fill(out)
@@ -72,7 +72,7 @@ def served(folder: Path, **settings: Any) -> Iterator[Server]:
         engine.unload()
 
 
-def asked(server: Server, seen: RawObservation, seed: int, **fields: Any) -> NDArray[np.float64]:
+def actions_of(server: Server, seen: RawObservation, seed: int, **fields: Any) -> NDArray[np.float64]:
     """Ask over HTTP, with PNG pictures as a program sends them, and return the (rows, n) actions of the answer."""
     answer = server.client.act(sent(seen) | {"instruction": seen.task, "seed": seed} | fields)
     assert answer.status == 200, answer.body

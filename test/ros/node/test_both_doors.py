@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine, two doors: what /act says of an answer, ~/action_chunk says as well."""
+"""One engine, two interfaces: what /act says of an answer, ~/action_chunk says as well."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROBOT = "warehouse-01"
 
 @dataclass(frozen=True)
 class Answers:
-    """One observation and seed asked through both doors, and what the trace says of the two answers."""
+    """One observation and seed asked through both interfaces, and what the trace says of the two answers."""
 
     chunk: ActionChunk
     reply: dict[str, Any]
@@ -79,7 +79,7 @@ def same_question(request: Request, served: Served) -> dict[str, Any]:
         "state": request.observation.state.tolist(),
         "instruction": request.observation.instruction,
         "seed": served.seed,
-        "request_id": "through-the-other-door",
+        "request_id": "through-the-other-interface",
     }
 
 
@@ -102,7 +102,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
         found = (client.get("/config").json, client.get("/health").json, status)
         counted = wait_for(
             lambda: (count := figure(client, "reflex_act_latency_seconds_count")) == len(heard) and count,
-            "every answer of either door is counted",
+            "every answer of either interface is counted",
         )
     [path] = [found for found in (directory / "traces").rglob("*") if found.is_file()]
     with TraceReader(path) as trace:
@@ -144,7 +144,7 @@ def test_both_interfaces_report_what_the_wedges_did(answers: Answers) -> None:
 def test_the_same_observation_and_seed_give_the_same_actions_through_both_interfaces(
     answers: Answers,
 ) -> None:
-    here, there = answers.records[answers.chunk.request_id], answers.records["through-the-other-door"]
+    here, there = answers.records[answers.chunk.request_id], answers.records["through-the-other-interface"]
     np.testing.assert_array_equal(here.raw_actions, there.raw_actions)
 
 
@@ -163,7 +163,7 @@ def test_the_guard_bounds_both_interfaces_and_says_the_same_of_the_joint(answers
 
 def test_what_each_interface_gave_is_what_the_trace_keeps(answers: Answers) -> None:
     chunk, reply = answers.chunk, answers.reply
-    here, there = answers.records[chunk.request_id], answers.records["through-the-other-door"]
+    here, there = answers.records[chunk.request_id], answers.records["through-the-other-interface"]
     assert here.seq == chunk.trace_seq
     np.testing.assert_array_equal(here.actions, rows(chunk))
     np.testing.assert_array_equal(there.actions, np.array(reply["actions"], np.float32))

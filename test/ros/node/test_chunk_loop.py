@@ -161,7 +161,7 @@ def test_resume_makes_no_lie_true_and_a_person_does(scene: Scene) -> None:
 
 
 def test_a_stop_before_the_first_chunk_holds_at_nothing_that_is_not_true() -> None:
-    """R1: nothing is published, and everybody is told why; with the sensor well again the stop holds where the arm is."""
+    """R1: nothing is published, and the reason is reported everywhere; with the sensor well again the stop holds where the arm is."""
     scene = Scene()
     scene.world.loop.stop()
     scene.world.loop.resume()
@@ -478,7 +478,7 @@ def test_a_stop_at_the_moment_at_which_the_clock_is_set_holds_where_the_robot_is
     scene.well()
 
 
-# sensors that lie slowly, and arms that do not do what they are told
+# sensors that lie slowly, and arms that do not follow their commands
 
 FAR = np.array([1.5, 1.0, -1.5, -1.0, 1.0, 1.5, 2.0])
 
@@ -609,7 +609,7 @@ def ahead(scene: Scene, seconds: float) -> Scene:
 def test_a_joint_that_is_blocked_pulls_no_command_back_where_the_sensors_clock_is_ahead(
     blocked_s: float,
 ) -> None:
-    """Whether it follows is compared with what it is told now, and there is one verdict of that."""
+    """Whether it follows is compared with what is commanded now, and there is one verdict of that."""
     scene = ahead(Scene(), 0.17).to(FAR).run(0.6)
     differences: list[float] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of an answer, and who hears of it: recorders, the guard and whoever remembers the episode."""
+"""What becomes of an answer, and what learns of it: recorders, the guard and what remembers the episode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reflex_ros.node.chunk_loop import RETRY_S, ChunkLoop
 
 
 class Commanded(Scene):
-    """A scene in which everybody who is told of an answer keeps it."""
+    """A scene in which all that is notified of an answer keeps it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def test_an_answer_is_thrown_away_only_after_a_rescue_and_twice_what_is_usual_an
     loop = scene.loop
     loop.scheduler.learn(0.5)
     usual_s = 0.5 + MAX_AGE_MS * 1e-3
-    assert not loop._hung(9.0), "nobody had to hold the robot meanwhile"
+    assert not loop._hung(9.0), "the robot had not to be held meanwhile"
     loop._rescued = True
     assert not loop._hung(2.0 * usual_s - 0.01)
     assert loop.scheduler.latency_s == 0.5

@@ -21,7 +21,7 @@ HELD = Hold(np.arange(8, dtype=np.float32).reshape(4, 2), DT_S, 1, MEASURED, np.
 
 
 class Scene:
-    """Holds in the midst of things that note what they are told."""
+    """Holds in the midst of things that note what they get."""
 
     def __init__(self) -> None:
         self.held: Hold | None = HELD

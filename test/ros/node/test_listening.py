@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics the node really listens to, and whom it hears there."""
+"""Which topics the node really listens to, and what it receives there."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_the_problem_names_a_raw_topic_and_the_policy_that_does_not_fit(export_d
 
 @pytest.fixture(scope="module")
 def scene(export_dir: ExportDir) -> Iterator[World]:
-    """A node that was told something by a latched publisher before it listened."""
+    """A node to which a latched publisher sent something before it listened."""
     with world(export_dir=str(export_dir("calm")), embodiment="franka") as found:
         found.activate("said before")
         wait_for(lambda: instruction_of(found) == "said before", "what was latched arrives")
@@ -173,7 +173,7 @@ def test_an_instruction_of_a_volatile_publisher_arrives_and_a_latched_one_after_
     scene.robot.say("latched again")
     wait_for(lambda: instruction_of(scene) == "latched again", "it arrives")
     late = publisher(scene, "instruction", String, LATCHED)
-    late.publish(String(data="from a newcomer"))  # before anybody knows it
+    late.publish(String(data="from a newcomer"))  # before it is discovered
     wait_for(lambda: instruction_of(scene) == "from a newcomer", "it arrives")
     for each in (by_hand, late):
         scene.robot.node.destroy_publisher(each)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nobody but this program writes lines of its log, and every error is one printable sentence."""
+"""Only this program writes lines of its log, and every error is one printable sentence."""
 
 from __future__ import annotations
 

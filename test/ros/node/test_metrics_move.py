@@ -117,7 +117,7 @@ def a_long_instruction(bench: Bench) -> Provocation:
 
 
 def a_camera_that_stops(bench: Bench) -> Provocation:
-    """The ROS door's own figure: over HTTP an observation that is refused is an error of its caller."""
+    """The ROS interface's own figure: over HTTP an observation that is refused is an error of its caller."""
     with world(export_dir=str(bench.export), embodiment="franka", http=True, port=0) as scene:
         scene.activate()
         scene.robot.next_chunk()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the robot is told: chunks in time, holds on doubt, stop that stays stopped."""
+"""What the robot is commanded: chunks in time, holds on doubt, stop that stays stopped."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_stop_holds_and_stays_stopped_until_resume(scene: World) -> None:
 
 
 def test_a_stop_after_the_arm_was_moved_by_hand_holds_where_it_is(scene: World) -> None:
-    """The past command is 0.8 rad away: nobody is to be sent there in a period."""
+    """The past command is 0.8 rad away: no robot is to be sent there in a period."""
     robot = scene.robot
     robot.next_chunk()
     assert robot.call("stop").success

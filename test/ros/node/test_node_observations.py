@@ -134,7 +134,7 @@ def test_the_observation_carries_the_oldest_sensor_stamp(scene: World) -> None:
 
 
 def refused(scene: World, reason: str) -> str:
-    """The diagnostic's sentence once the robot was told to hold for that reason.
+    """The diagnostic's sentence once the robot was commanded to hold for that reason.
 
     On a slow machine a camera may be late at the same moment, and be the first reason to hold.
     """
@@ -219,7 +219,7 @@ def test_a_joint_that_does_not_follow_its_command_makes_the_robot_hold_until_it_
         found = scene.robot.diagnostics.get("tracking")
         return str(found.message) if found is not None and found.level == level else ""
 
-    assert "panda_joint1" in wait_for(lambda: message_of(b"\x01"), "people are told first")
+    assert "panda_joint1" in wait_for(lambda: message_of(b"\x01"), "people are warned first")
     wait_for(
         lambda: drift() or scene.robot.status.hold_reason == "path_tolerance_violated", "the robot holds"
     )
@@ -271,7 +271,7 @@ def test_a_stop_without_a_position_publishes_nothing_and_says_so(export_dir: Exp
         scene.robot.positions = [float("nan"), *HOME[1:]]
         scene.activate()
         buffer = scene.buffer
-        wait_for(lambda: buffer.fault() is not None, "the node hears of it")
+        wait_for(lambda: buffer.fault() is not None, "the node learns of it")
         answer = scene.robot.call("stop")
         assert "nothing was published" in answer.message
         assert "panda_joint1" in answer.message

@@ -27,7 +27,7 @@ OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
 
 def franka(export: Path, **more: Any) -> dict[str, Any]:
-    """Asks for a chunk every 50 ms, unless told otherwise."""
+    """Asks for a chunk every 50 ms, unless a test says otherwise."""
     return {"export_dir": str(export), "embodiment": "franka", "execution_horizon": 1} | more
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The streams of the observation buffer: whose ages count, what a clock that was set leaves, what the gate is told."""
+"""The streams of the observation buffer: whose ages count, what a clock that was set leaves, what the gate learns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]
 
 
 class Recorder:
-    """A gate that believes everything and remembers what it was told."""
+    """A gate that believes everything and remembers what it got."""
 
     def __init__(self, *, stamps_rule: bool = False) -> None:
         self.stamps_rule = stamps_rule
@@ -81,7 +81,7 @@ def test_the_gate_judges_every_message_by_its_stamp_and_its_arrival() -> None:
     gate = Recorder()
     seen = buffer(gate=gate)
     seen.put_joints(arrival(30.0), NAMES, HOME)
-    seen.put_joints(arrival(20.0), NAMES, HOME[:3])  # positions for somebody else
+    seen.put_joints(arrival(20.0), NAMES, HOME[:3])  # positions for another robot
     assert gate.put_ == [(NAMES, HOME, NOW_NS - 30 * MS, MONOTONIC_NS)]
 
 

@@ -19,7 +19,7 @@ from servers import ExportDir
 from reflex_core.files.share import embedded_policy
 from reflex_core.slots.routing import bucket
 
-# arms that stand still while they are told to move are clamped again and again: nobody is to trip here
+# arms that stand still while they are commanded to move are clamped again and again: no guard is to trip here
 WIDE = {
     "position_min": [home - 1.0 for home in REACH_HOME],
     "position_max": [home + 1.0 for home in REACH_HOME],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both doors are traced: /act with its caller's span as parent, the node's chunks as roots; failures of either too."""
+"""Both interfaces are traced: /act with its caller's span as parent, the node's chunks as roots; failures of either too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""~/debug/*_ms: true numbers for whoever listens, and no message for nobody."""
+"""~/debug/*_ms: true numbers for each subscriber, and no message without one."""
 
 from __future__ import annotations
 

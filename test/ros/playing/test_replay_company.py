@@ -25,7 +25,7 @@ COMMANDS = {"/reflex/joint_trajectory": JointTrajectory, "/reflex/action_chunk":
 
 
 class Domain:
-    """A domain with a policy's node (it hears joints and commands), and whoever a test adds."""
+    """A domain with a policy's node (it receives joints and commands), and the nodes that a test adds."""
 
     def __init__(self) -> None:
         self.domain = free_domain()

@@ -162,7 +162,7 @@ def require_the_same_run(before: list[Recorded], after: list[Recorded], heard: l
     served = [chunk for chunk in heard if chunk.source == ActionChunk.SOURCE_POLICY]
     unchanged = [rows(chunk).tobytes() == by_number[chunk.trace_seq].actions.tobytes() for chunk in served]
     assert any(unchanged)
-    # one that waited after it was answered is joined anew to what the robot is told by then, and says so
+    # one that waited after it was answered is joined anew to what is commanded by then, and says so
     assert all(same or chunk.guard_clamped for same, chunk in zip(unchanged, served, strict=True))
 
 
@@ -201,7 +201,7 @@ def test_a_recording_of_the_first_version_is_played(
 
 
 class Listener:
-    """Hears the raw camera and the joints in the scene, as a node does, and keeps everything."""
+    """Receives the raw camera and the joints in the scene, as a node does, and keeps everything."""
 
     def __init__(self, scene: Scene, node: Node | None = None) -> None:
         self.node = node or scene.node

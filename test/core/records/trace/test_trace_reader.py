@@ -47,7 +47,7 @@ def read(path: Path, data: bytes | None = None) -> tuple[list[Recorded], TraceRe
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "trace.bin"  # what a file is, is told by its content
+    return tmp_path / "trace.bin"  # the content shows what a file is
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the robot that a request is for: what it was told, where it is measured, how it would be held."""
+"""What is known of the robot that a request is for: what it was commanded, where it is measured, how it would be held."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_only_the_robot_whose_commands_are_known_may_trail_them_by_the_tracking_
 def test_the_stamped_robot_is_held_from_where_it_is_by_now_and_not_from_when_it_was_asked_for(
     moved_on: bool,
 ) -> None:
-    """An inference took 0.5 s: an arm that did what it was told goes on, one that was stopped stays where it is seen now."""
+    """An inference took 0.5 s: an arm that did what was commanded goes on, one that was stopped stays where it is seen now."""
     quick: Floats = np.tile(MIDDLE, (30, 1))
     quick[:, 0] += np.arange(1, 31, dtype=np.float32) * np.float32(0.1)
     robot = Robot(stamped=True)

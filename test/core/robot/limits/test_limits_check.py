@@ -55,7 +55,7 @@ def random_chunks(number: int, seed: int) -> Iterator[tuple[Floats, Motion]]:
 
 
 def travelled(checked: Checked, motion: Motion) -> Floats:
-    """(n + 1, 7) float64: where the robot is, then what it is told from there on."""
+    """(n + 1, 7) float64: where the robot is, then what it is commanded from there on."""
     assert checked.actions is not None
     assert motion.start is not None
     first = motion.splice.row if motion.splice is not None else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot was told and when: between rows, beyond them, on two clocks, and for how many episodes it is kept."""
+"""What a robot was commanded and when: between rows, beyond them, on two clocks, and for how many episodes it is kept."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_episode_that_was_answered_last_is_forgotten_last() -> None:
     history = CommandHistory()
     for number in range(EPISODES_KEPT):
         history.remember(f"episode-{number}", COMMANDED)
-    history.remember(None, COMMANDED)  # takes nobody's place
+    history.remember(None, COMMANDED)  # takes no other's place
     assert history.recall("episode-0") is COMMANDED
     history.remember("episode-0", COMMANDED)
     history.remember("one more", COMMANDED)

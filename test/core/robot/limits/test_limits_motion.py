@@ -29,7 +29,7 @@ COMMANDED = Commanded(ROWS, DT_S, Moment(0, SECOND_NS))
 def begun(
     measured: Floats | None, after_s: float, latency_s: float = 0.0, commanded: Commanded | None = COMMANDED
 ) -> Motion:
-    """The motion of a stamped chunk whose observation is `after_s` after that of `TOLD`."""
+    """The motion of a stamped chunk whose observation is `after_s` after that of `COMMANDED`."""
     zero_ns = int(after_s * SECOND_NS)
     moment = Moment(zero_ns, SECOND_NS + zero_ns)
     return motion(commanded, measured, moment, zero_ns + int(latency_s * SECOND_NS), LIMITS, 50, DT_S)
@@ -135,7 +135,7 @@ def test_further_behind_or_ahead_than_that_it_is_not_where_it_was_commanded_to_b
 
 
 def test_an_arm_that_trails_a_turn_may_be_at_the_turning_point() -> None:
-    """Told to go 0.5 rad away and back within the tracking time: it may be anywhere in between."""
+    """Commanded to go 0.5 rad away and back within the tracking time: it may be anywhere in between."""
     rows = np.tile(MIDDLE, (21, 1)).astype(np.float32)
     rows[10] += 0.5
     commanded = Commanded(rows, DT_S, Moment(0, SECOND_NS))
@@ -193,7 +193,7 @@ def test_while_it_waits_a_joint_that_is_not_where_it_should_be_stays_where_it_is
     np.testing.assert_allclose(found.splice.path(), expected, atol=1e-6)
     np.testing.assert_allclose(found.splice.end, expected[-1], atol=1e-6)
     assert found.splice.step[2] == 0.0
-    assert found.splice.commanded is not None, "what it is told now, whether it does it or not"
+    assert found.splice.commanded is not None, "what is commanded now, whether it does it or not"
     np.testing.assert_allclose(found.splice.commanded, ROWS[11], atol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_a_chunk_without_a_stamp_is_played_from_its_first_row(commanded: Command
     assert found.splice is None
     assert (found.start.step is None) == (
         commanded is None
-    )  # without a command nobody knows whether it moves
+    )  # without a command it is unknown whether it moves
 
 
 @pytest.mark.parametrize("commanded", [COMMANDED, None])
@@ -212,7 +212,7 @@ def test_rows_without_a_period_are_played_from_the_first(commanded: Commanded | 
     elsewhere = ROWS[8] + np.float32(2.0)
     found = motion(commanded, elsewhere, Moment(0, SECOND_NS), 9 * SECOND_NS, LIMITS, 50, 0.0)
     assert found.splice is None
-    # nobody can say how far it may have moved
+    # how far it may have moved is unknown
     assert commanded is None or (found.trusted is not None and found.trusted.all())
 
 
@@ -266,13 +266,13 @@ def test_the_published_chunk_is_joined_to_the_command_of_this_very_moment(
         assert splice is not None
         np.testing.assert_allclose(splice.end, FAST.at(np.array([after_s + joined_s]))[0], atol=1e-5)
         np.testing.assert_allclose(splice.step, 0.1, atol=1e-5)
-        # what it is told by then; of a chunk that the sensor's clock put into the future, what it is told now
+        # what is commanded by then; of a chunk that the sensor's clock put into the future, what is commanded now
         commanded_s = latency_s if latency_s < 0.0 else joined_s
         np.testing.assert_allclose(splice.commanded, FAST.at(np.array([after_s + commanded_s]))[0], atol=1e-5)
 
 
 def test_what_was_published_goes_on_for_an_observation_from_before_it() -> None:
-    """A hold that begins now, and a picture that was taken before: the robot is told the hold all the same."""
+    """A hold that begins now, and a picture that was taken before: the hold is commanded all the same."""
     found = published(None, -0.1)
     assert found.start is not None
     np.testing.assert_allclose(found.start.low, FAST_ROWS[0])

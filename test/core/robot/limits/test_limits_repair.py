@@ -66,7 +66,7 @@ def some_motion(chance: np.random.Generator, rows: Floats, known: str) -> Motion
 
 
 def place_before(rows: Floats, motion: Motion) -> Floats:
-    """Where the robot was one row before the first, as well as anybody knows."""
+    """Where the robot was one row before the first, as far as is known."""
     if motion.start is not None and motion.start.step is not None:
         before = rows[0] - np.clip(motion.start.step, -STEP, STEP)
     else:
@@ -135,7 +135,7 @@ def expected_rows(limits: Limits, actions: Floats, motion: Motion, mode: str, ba
     at, last, first = place_before(rows, motion), None, 0
     if motion.splice is not None:
         first, at, last = motion.splice.row, motion.splice.end, motion.splice.step
-        # where it left the range, what has elapsed is told as the edge
+        # where it left the range, what has elapsed is remembered as the edge
         walked[:first] = np.clip(motion.splice.path(), limits.position_min, limits.position_max)
     elif motion.start is not None:
         last = motion.start.step
