@@ -146,7 +146,8 @@ DIALECT = {
     "onion": "middleware chain", "rooms?": "module, package", "doors?": "interface, API", "nobody": "no client, no subscriber",
     "somebody": "a client, a person", "stands? in for": "is a fallback for", "stand-ins?": "fallback", "spool": "batch queue",
     "whole numbers?": "integer", "mended": "repaired", "ready table": "startup banner", "said": "reported", "told": "commanded",
-    "seal(?:ed|s)?": "manifest", "well-known": "model family", "pictures?": "image", "baked": "fused", "kept prefix(?:es)?": "cached prefix", "torn": "incomplete",
+    "seal(?:ed|s)?": "manifest",
+    "well-known": "model family", "pictures?": "image", "baked": "fused", "kept prefix(?:es)?": "cached prefix", "torn": "incomplete",
 }  # fmt: skip
 ALLOWED = (
     '"said"',

@@ -60,7 +60,7 @@ class Exported:
             made = policy.predict(seen, 0, noise=noise).normalised
             arrays, _ = policy.arrays(seen)
             known = {name: array for name, array in arrays.items() if name in policy.contract.described}
-            if "lang_masks" in known:  # LeRobot pads with other tokens, which nobody looks at
+            if "lang_masks" in known:  # LeRobot pads with other tokens, which are masked
                 known["lang_tokens"] = known["lang_tokens"] * known["lang_masks"]
             rows = made[0, policy.contract.first_row :, : self.checkpoint.action_dim]
             found.append(Answer(sample, noise, known, rows, policy.positions(made, seen.state)))

@@ -61,7 +61,7 @@ def test_no_more_is_asked_for_than_there_is(tmp_path: Path) -> None:
     assert len(samples) == FRAMES
 
 
-def test_pictures_of_another_size_than_the_policy_takes_are_told_apart(tmp_path: Path) -> None:
+def test_pictures_of_another_size_than_the_policy_takes_are_distinguished(tmp_path: Path) -> None:
     small = write_v3(tmp_path / "small", with_pictures())
     checkpoint = checkpoint_on(small, tmp_path, "act")
     (sample,) = dataset_samples(checkpoint, 1)[0]
