@@ -14,7 +14,7 @@ from reflex_core.errors import ExportError
 from reflex_core.text.untrusted import escaped
 from reflex_export.families.base import Graph
 from reflex_export.families.blocks import FUSED_FILE
-from reflex_export.families.fused_loop import fuse
+from reflex_export.families.fused_loop import Row, fuse
 from reflex_export.loading.quiet import quiet
 from reflex_export.options import FP16, ExportOptions
 
@@ -46,9 +46,11 @@ def write_graphs(graphs: Iterable[Graph], folder: Path, options: ExportOptions) 
 
     Raises ExportError naming the graph and the operator that cannot be written.
     """
-    written, loops, why = [], [], ""
+    written: list[Path] = []
+    loops: list[tuple[Row, ...]] = []
+    why = ""
     for graph in graphs:
-        report(0.0, "writing the graphs", graph.file)
+        report(len(written) / (len(written) + 1), graph.file)
         one = write_graph(graph, folder, options.dtype)
         written.append(one.file)
         loops += [graph.loop] if graph.loop else []

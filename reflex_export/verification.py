@@ -87,15 +87,16 @@ def compare(
     Raises ExportError where the folder cannot be served, or gives arrays of another shape than LeRobot.
     """
     gc.collect()  # LeRobot's policies refer to themselves
-    policy = load_policy(_in_units_of_training(open_export(folder)), None, "cpu", 0)
+    export = open_export(folder)
+    policy = load_policy(_in_units_of_training(export), None, "cpu", 0)
     tolerance = _tolerance(policy, options)
     found = _Comparison(policy, checkpoint)
     for number, answer in enumerate(theirs.answers):
-        report(number / len(theirs.answers), "comparing", answer.sample.described)
+        report(number / len(theirs.answers), f"observation {number + 1} of {len(theirs.answers)}")
         found.add(answer)
     effect = found.effect_of_pictures(theirs.answers[:BLACKENED])
     cases = [_case(answer) for answer in theirs.answers]
-    atomic_write(folder / FIXTURE, packed(policy, cases, tolerance=tolerance))
+    atomic_write(folder / FIXTURE, packed(export, cases, tolerance=tolerance))
     graphs = policy.export.config["graphs"]
     files = [folder / graphs[role] for role in (PREFIX, DENOISE, MONOLITHIC) if role in graphs]
     rows = [_graph_inputs(policy, answer) for answer in theirs.answers]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ReflexError
 from reflex_core.export.earlier import changes
-from reflex_core.export.export import config_hash
+from reflex_core.export.export import Export, config_hash
 from reflex_core.files.arrays import ArrayError, read_arrays
 from reflex_core.files.atomic import atomic_write
 from reflex_core.files.regular_file import unreadable
@@ -217,7 +217,7 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
             f"it was recorded with weights {was[:16]}, these are {export.model_hash}",
             f"copy the export again; {keep}",
         )
-    if str(recorded["config_hash"]) != _config_hash(policy):
+    if str(recorded["config_hash"]) != _config_hash(policy.export):
         return f"{configured} was changed since it was recorded", f"undo the change; {keep}"
     return (
         "weights and configuration are those that it was recorded with",
@@ -225,13 +225,13 @@ def _cause(policy: Policy, recorded: Mapping[str, NDArray[Any]]) -> tuple[str, s
     )
 
 
-def _config_hash(policy: Policy) -> str:
+def _config_hash(export: Export) -> str:
     noted = {
         key
-        for key, value in policy.export.config.items()
+        for key, value in export.config.items()
         if key in _TUNED or (key == "source" and isinstance(value, Mapping))  # an exporter's note
     }
-    return config_hash({key: value for key, value in policy.export.config.items() if key not in noted})
+    return config_hash({key: value for key, value in export.config.items() if key not in noted})
 
 
 def record(
@@ -257,15 +257,15 @@ def recorded_chunk(
     own_columns = np.full((policy.binding.horizon, policy.contract.action_dim), np.nan, np.float32)
     own_columns[:, policy.binding.columns] = _trained(policy, given[NORMALISED], seen)
     given[ACTIONS] = own_columns
-    return packed(policy, [given], seed=seed, tolerance=tolerance)
+    return packed(policy.export, [given], seed=seed, tolerance=tolerance)
 
 
-def packed(policy: Policy, cases: Sequence[Mapping[str, Any]], **shared: Any) -> bytes:
-    """Return the content of a fixture for this policy.
+def packed(export: Export, cases: Sequence[Mapping[str, Any]], **shared: Any) -> bytes:
+    """Return the content of a fixture of an export.
 
     cases: the arrays of each observation, as `parity` reads them. shared: those that are the same for all.
     """
-    shared |= {"model_hash": policy.export.model_hash, "config_hash": _config_hash(policy)}
+    shared |= {"model_hash": export.model_hash, "config_hash": _config_hash(export)}
     prefixes = [""] if len(cases) == 1 else [f"{number}/" for number in range(len(cases))]
     own = {
         f"{prefix}{key}": value

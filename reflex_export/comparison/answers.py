@@ -49,7 +49,7 @@ def answers(
 
     shape = of_family.noise_shape(loaded.policy, checkpoint)
     for number, sample in enumerate(samples):
-        report(number / len(samples), "asking LeRobot", f"observation {number + 1}")
+        report(number / len(samples), f"observation {number + 1} of {len(samples)}")
         noise = start_noise(options.seed + number, shape)
         with quiet(), torch.no_grad():
             batch = _batch(loaded, checkpoint, sample)

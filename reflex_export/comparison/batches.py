@@ -30,7 +30,7 @@ def batch_sizes(graphs: Sequence[Path], rows: Sequence[Arrays]) -> tuple[tuple[i
     verified = [size for size in SIZES if size <= len(rows)]
     why = ""
     for number, graph in enumerate(graphs):
-        report(number / len(graphs), "checking batches", graph.name)
+        report(number / len(graphs), "batches", graph.name)
         made, failed, problem = _compared(graph, known, verified)
         verified = [size for size in verified if size not in failed]
         why = why or problem
