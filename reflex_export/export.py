@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -235,17 +234,14 @@ def _require_libraries() -> None:
 
 def torch_side() -> TorchSide:
     """Import torch, LeRobot and ONNX, and return what uses them."""
-    lerobot_policy, onnx_files, verification = (
-        import_module(f"reflex_export.{name}") for name in ("lerobot_policy", "onnx_files", "verification")
-    )
+    from reflex_export import lerobot_policy, onnx_files, verification
 
     def describe_policy(loaded: Any, checkpoint: Checkpoint, options: ExportOptions) -> Mapping[str, Any]:
         return family(checkpoint.family).describe_policy(loaded.policy, checkpoint, options)
 
     def write(loaded: Any, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> str:
         graphs = family(checkpoint.family).graphs(loaded.policy, checkpoint, options)
-        why_alone: str = onnx_files.write_graphs(graphs, folder, options)
-        return why_alone
+        return onnx_files.write_graphs(graphs, folder, options)
 
     return TorchSide(
         load=lerobot_policy.load,
