@@ -63,7 +63,7 @@ class LeRobot:
         """
         seen = getattr(self.config, "n_obs_steps", 1)
         history = ([history[0]] * seen + list(history))[-seen:]
-        batches = [self.preprocess(self._batch(observation)) for observation in history]
+        batches = [self.preprocess(self.batch(observation)) for observation in history]
         batch = batches[-1] if seen == 1 else self._stacked(batches)
         self.policy.reset()
         with given(self.policy, [] if noise is None else [noise]), self._whole_chunk(seen):
@@ -84,13 +84,13 @@ class LeRobot:
         self.policy.reset()
         with given(self.policy, noises):
             actions = [
-                self.postprocess(self.policy.select_action(self.preprocess(self._batch(observation))))[0]
+                self.postprocess(self.policy.select_action(self.preprocess(self.batch(observation))))[0]
                 for observation in observations
             ]
         return torch.stack(actions).numpy()
 
     @staticmethod
-    def _batch(observation: RawObservation) -> dict[str, Any]:
+    def batch(observation: RawObservation) -> dict[str, Any]:
         """What LeRobot's robot loop gives its preprocessor."""
         pictures = {
             f"observation.images.{camera}": torch.from_numpy(picture).permute(2, 0, 1).float() / 255

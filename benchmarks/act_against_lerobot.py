@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An answer of the server against LeRobot's own: POST /act of an export, and `select_action` of its checkpoint.
+
+    .venv-export/bin/python -m benchmarks.act_against_lerobot [act] [diffusion] [smolvla]      (make venv-export)
+
+Both take turns, with the same number of threads. LeRobot gets raw pictures within its process and is reset before each call, so
+that every call is an inference; its preprocessor and postprocessor count. The server is a process of its own and gets PNG
+pictures in JSON. The checkpoints are those of benchmarks.export_cost: real sizes, random weights, two cameras of 640x480.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from benchmarks.exports import ROOT, Measured
+from benchmarks.measure import finish, milliseconds, parser, percentiles, table
+from benchmarks.server import Client, served
+
+POLICIES = ("act", "diffusion", "smolvla")
+
+
+def posted(document: dict[str, object]) -> bytes:
+    """A POST /act."""
+    body = orjson.dumps(document)
+    head = f"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def compared(name: str, folder: Path, rounds: int, threads: int) -> dict[str, object]:
+    """Make and export one checkpoint, and return how long both take for an answer."""
+    sys.path[:0] = [str(ROOT / "test" / "support"), str(ROOT / "test" / "export" / "support")]
+    import torch
+    from exported import sent, verified
+    from lerobot_answers import load
+    from raw_observations import observation
+
+    from benchmarks import export_cost
+
+    made = export_cost.POLICIES[name](folder / name)
+    export = verified(made, folder / f"{name}_export")
+    torch.set_num_threads(threads)
+    theirs, seen = load(made), observation(0)
+    request = posted(sent(seen) | {"instruction": seen.task, "seed": 1})
+
+    def select_action() -> None:
+        theirs.policy.reset()
+        theirs.postprocess(theirs.policy.select_action(theirs.preprocess(theirs.batch(seen))))
+
+    lerobot_ms, act_ms = [], []
+    with served(Measured(name, export, ""), threads) as port:
+        client = Client(port)
+        for number in range(rounds + 1):
+            times = milliseconds(select_action), client.ask(request)
+            if times[1].status != 200:
+                raise RuntimeError(f"{name}: {times[1].body[:300]!r}")
+            if number:  # the first round warms both
+                lerobot_ms.append(times[0])
+                act_ms.append(times[1].duration_ms)
+        client.close()
+    (lerobot, lerobot_p99), (act, act_p99) = percentiles(lerobot_ms), percentiles(act_ms)
+    return {
+        "policy": name, "rounds": rounds, "select_action p50": lerobot, "p99": lerobot_p99, "/act p50": act, "/act p99": act_p99,
+        "ratio": act / lerobot,
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one table, in milliseconds."""
+    options = parser(__doc__ or "")
+    options.add_argument("policies", nargs="*", metavar="POLICY", help=f"{', '.join(POLICIES)} (all of them)")
+    options.add_argument("--rounds", type=int, default=20, help="answers of each (20)")
+    options.add_argument("--threads", type=int, default=2, help="of one operator, on both sides (2)")
+    chosen = options.parse_args(argv)
+    if unknown := sorted(set(chosen.policies) - set(POLICIES)):
+        options.error(f"there is no {unknown[0]} among {', '.join(POLICIES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            compared(name, Path(folder), chosen.rounds, chosen.threads)
+            for name in chosen.policies or POLICIES
+        ]
+    print(table(rows))
+    finish("act_against_lerobot", {"policies": rows}, chosen.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
