@@ -15,6 +15,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_export.families.base import Graph
 from reflex_export.families.blocks import FUSED_FILE
 from reflex_export.families.fused_loop import Row, fuse
+from reflex_export.families.half_precision import to_half
 from reflex_export.loading.quiet import quiet
 from reflex_export.options import FP16, ExportOptions
 
@@ -139,11 +140,9 @@ def _finish(path: Path, dtype: str) -> int:
 def _to_half(path: Path) -> None:
     """Convert weights and computation to float16; inputs and outputs stay float32."""
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
 
     data = path.with_name(f"{path.name}.data")
-    model = onnx.load(path)
-    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    half = to_half(onnx.load(path))
     data.unlink(missing_ok=True)
     large = sum(len(tensor.raw_data) for tensor in half.graph.initializer) > EXTERNAL_BYTES
     onnx.save(half, path, save_as_external_data=large, location=data.name, size_threshold=1024)

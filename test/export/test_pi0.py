@@ -39,6 +39,17 @@ def test_every_row_of_a_batch_was_verified(exported: Exported) -> None:
     assert document["batch"] == {"verified": [1, 2, 4]}
 
 
+def test_half_precision_keeps_the_flow_time(exported: Exported, lerobot: Policies) -> None:
+    """Its sines would be those of another time, and the chunk 0.03 rad away, if it were rounded to float16."""
+    folder = exported("pi0", "--dtype", "fp16")
+    found = over_http(folder, lerobot("pi0"))
+    assert max(found.values()) <= 20 * LIMIT, found
+    whole, half = (
+        sum(path.stat().st_size for path in export.glob("*.onnx*")) for export in (exported("pi0"), folder)
+    )
+    assert half < 0.7 * whole
+
+
 def test_bars_of_lerobot_0_4_are_another_policy(exported: Exported, lerobot: Policies) -> None:
     """Verified against LeRobot drawing such bars; what it draws now is seen in all pictures that are not square."""
     found = over_http(exported("pi0", "--bars", "-3"), lerobot("pi0"), ((480, 640), (224, 224)))
