@@ -6,20 +6,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from reflex_core.doctor.export_files import MANIFEST, sha256
-from reflex_core.errors import ConfigurationError, ExportError
+from reflex_core.errors import ExportError
 from reflex_core.export.export import CONFIG_NAME, open_export
 from reflex_core.export.processors import POSTPROCESSOR, PREPROCESSOR
-from reflex_core.files.directories import unwritable
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.documents.description import describe, verified
 from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
@@ -32,6 +29,7 @@ from reflex_export.folder.language_files import tokenizer_files
 from reflex_export.folder.old_layout import without_buffers
 from reflex_export.folder.read_folder import read_checkpoint
 from reflex_export.folder.resources import check_resources
+from reflex_export.folder.target_folder import check_target, put_in_place, work_folder
 from reflex_export.options import ExportOptions
 from reflex_export.progress import Draw, Say, Stages, peak_bytes
 from reflex_export.result import Result, Verification
@@ -50,7 +48,7 @@ STAGES = (READING, LOADING, ANSWERING, WRITING, COMPARING, DESCRIBING)
 NOT_VERIFIED = ".not-verified"  # behind the name of an export that differs from LeRobot
 LIBRARIES = ("torch", "lerobot", "onnx", "onnxscript")
 OLDEST_PYTHON = (3, 12)  # of LeRobot 0.6: on an older one pip leaves it out of the extra
-MISSING, IN_THE_WAY = "export-extra-missing", "export-in-the-way"
+MISSING = "export-extra-missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +86,13 @@ def run(
     began_s = time.monotonic()
     if out is not None:
         out = Path(os.path.abspath(out))
-        _check_target(out, force=options.force)
+        check_target(out, force=options.force)
     stages = Stages(STAGES, say, draw)
-    with _work_folder(Path.cwd() if out is None else out.parent) as work:
+    with work_folder(Path.cwd() if out is None else out.parent) as work:
         with stages.stage(READING):
             checkpoint = read_checkpoint(named, options, work)
             target = Path.cwd() / f"{checkpoint.name}_export" if out is None else out
-            _check_target(target, force=options.force)
+            check_target(target, force=options.force)
             check_resources(checkpoint, options, work)
             _require_libraries()
             if checkpoint.version == "0.3":
@@ -161,63 +159,12 @@ def _write_json(file: Path, document: Mapping[str, Any]) -> None:
     file.write_text(readable(document) + "\n", encoding="utf-8")
 
 
-def _check_target(target: Path, *, force: bool) -> None:
-    """Raise ConfigurationError where something is in the way that must not be replaced, or where nothing can be written."""
-    if not target.parent.is_dir():
-        raise ConfigurationError(
-            f"{target.parent}: there is no such folder to write the export into: make it first", IN_THE_WAY
-        )
-    if why := unwritable(target.parent):
-        raise ConfigurationError(f"{target.parent}: {why}", IN_THE_WAY)
-    if target == Path.cwd():
-        raise ConfigurationError(f"{target}: is where this runs: name a folder in it", IN_THE_WAY)
-    if not (target.exists() or target.is_symlink()):
-        return
-    if not target.is_dir() or target.is_symlink():
-        raise ConfigurationError(f"{target}: is there already and no folder: name another one", IN_THE_WAY)
-    if not any(target.iterdir()):
-        return
-    if not (target / CONFIG_NAME).is_file():
-        raise ConfigurationError(
-            f"{target}: is there already, and is no export that --force could replace: name another folder",
-            IN_THE_WAY,
-        )
-    if not force:
-        raise ConfigurationError(
-            f"{target}: is there already: name another folder, or replace it with --force", IN_THE_WAY
-        )
-
-
 def _moved(folder: Path, target: Path, found: Verification, *, force: bool) -> Path:
     """Give a finished export its name, that of a failed one where it was not verified, and return it."""
     if not found.verified:
         target, force = target.with_name(target.name + NOT_VERIFIED), True
-    _check_target(target, force=force)
-    replaced = folder.with_name("replaced")  # is removed with the work folder
-    try:
-        if target.exists():
-            target.rename(replaced)
-        folder.rename(target)
-    except BaseException:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        raise
+    put_in_place(folder, target, force=force)
     return target
-
-
-@contextmanager
-def _work_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder beside the export, so that a finished one only needs to be renamed, and remove it whatever happens."""
-    try:
-        work = Path(tempfile.mkdtemp(prefix=".reflex_export.", dir=parent))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{parent}: nothing can be written: {error.strerror or error}", IN_THE_WAY
-        ) from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _require_libraries() -> None:

@@ -26,6 +26,8 @@ LEROBOT_FIRST = (
     "make an export of it with `reflex export`, which takes this name (docs/how-to/export-a-checkpoint.md), and name the folder"
     " that it writes"
 )
+# of the exports of other programs that `reflex import` reads
+IMPORT_FIRST = "make an export of it with `reflex import FOLDER OUT` (docs/how-to/import-an-export.md), and name the folder that it writes"
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".npz", ".gguf", ".msgpack", ".h5"}
 ENGINES = {".engine", ".plan", ".trt"}
@@ -87,6 +89,8 @@ def _folder(path: Path) -> str:
     entries = [entry for entry, _ in zip(path.iterdir(), range(MOST_ENTRIES), strict=False)]
     if inside := sorted(entry for entry in entries if entry.is_dir() and _describes_itself(entry)):
         return f"holds no reflex_config.json, but {_listed(inside)} in it does: name that folder"
+    if found := _importable(path):
+        return f"is {found} and has no reflex_config.json: {IMPORT_FIRST}"
     if graphs := sorted(entry for entry in entries if entry.suffix == ".onnx"):
         return (
             f"its reflex_config.json is missing, which says what the ONNX graphs in it ({_listed(graphs)}) take: copy it"
@@ -110,6 +114,13 @@ def _folder(path: Path) -> str:
 
 def _describes_itself(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CONFIG_NAMES)
+
+
+def _importable(folder: Path) -> str:
+    """Return what another program's export in a folder is, with its article; empty where there is none that can be imported."""
+    if _json(folder / "manifest.json").get("format") == "policy_package":
+        return "a policy_package (LeRobot, physicalai)"
+    return ""
 
 
 def _checkpoint(folder: Path) -> str:

@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate-prefix": "measure the image threshold of the prefix cache",
     "manifest": "write hashes and a parity fixture into an export",
     "export": "make an ONNX export of a LeRobot checkpoint, compared with LeRobot",
+    "import": "make an export of another program's ONNX export",
     "doctor": "check this machine, the policy and the robot's description",
     "guard": "make and check a safety configuration",
     "audit": "check the hash chain of an audit log",
@@ -27,6 +28,7 @@ COMMANDS = {
     "bag": "repair a bag whose recorder was killed",
     "trace": "export a training dataset from traces",
 }
+MODULES = {"import": "import_folder"}  # where a command's name is no name for a module
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     if first in COMMANDS:
         try:
             # each command is imported on its own: doctor must run where serve cannot even be imported
-            command = _imported(f"reflex_ros.cli.{first.replace('-', '_')}")
+            command = _imported(f"reflex_ros.cli.{MODULES.get(first, first.replace('-', '_'))}")
             return int(command.main(arguments[1:]))
         except ModuleNotFoundError as error:
             wheel = wheel_of(error.name)

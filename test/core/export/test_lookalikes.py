@@ -72,6 +72,13 @@ def test_a_training_run_around_it(tmp_path: Path, named: str) -> None:
     assert "with `reflex export`, which takes this name" in message
 
 
+def test_a_package_of_another_program(tmp_path: Path) -> None:
+    message = refused(folder(tmp_path / "act", "model.onnx", manifest={"format": "policy_package"}))
+    assert "is a policy_package (LeRobot, physicalai) and has no reflex_config.json" in message
+    assert "make an export of it with `reflex import FOLDER OUT`" in message
+    assert "docs/how-to/import-an-export.md" in message
+
+
 def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     peft = {"base_model_name_or_path": "lerobot/pi05_base\n[ERROR] forged"}
     message = refused(folder(tmp_path / "lora", "adapter_model.safetensors", adapter_config=peft))

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that is made: nothing in the way, complete or not there at all, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.export.export import CONFIG_NAME
+from reflex_core.files.directories import unwritable
+
+IN_THE_WAY = "export-in-the-way"
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise ConfigurationError where something is in the way that must not be replaced, or where nothing can be written."""
+    if not target.parent.is_dir():
+        raise ConfigurationError(
+            f"{target.parent}: there is no such folder to write the export into: make it first", IN_THE_WAY
+        )
+    if why := unwritable(target.parent):
+        raise ConfigurationError(f"{target.parent}: {why}", IN_THE_WAY)
+    if target == Path.cwd():
+        raise ConfigurationError(f"{target}: is where this runs: name a folder in it", IN_THE_WAY)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not target.is_dir() or target.is_symlink():
+        raise ConfigurationError(f"{target}: is there already and no folder: name another one", IN_THE_WAY)
+    if not any(target.iterdir()):
+        return
+    if not (target / CONFIG_NAME).is_file():
+        raise ConfigurationError(
+            f"{target}: is there already, and is no export that --force could replace: name another folder",
+            IN_THE_WAY,
+        )
+    if not force:
+        raise ConfigurationError(
+            f"{target}: is there already: name another folder, or replace it with --force", IN_THE_WAY
+        )
+
+
+def put_in_place(folder: Path, target: Path, *, force: bool) -> None:
+    """Give a finished folder its name; what it replaces stays where that fails. Raises ConfigurationError."""
+    check_target(target, force=force)
+    replaced = folder.with_name("replaced")  # is removed with the work folder
+    try:
+        if target.exists():
+            target.rename(replaced)
+        folder.rename(target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        raise
+
+
+@contextmanager
+def work_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder beside the export, so that a finished one only needs to be renamed, and remove it whatever happens."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".reflex_export.", dir=parent))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{parent}: nothing can be written: {error.strerror or error}", IN_THE_WAY
+        ) from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`reflex import`: one of our exports of an ONNX export that another program made (docs/how-to/import-an-export.md)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from reflex_core.errors import ReflexError
+from reflex_export.importing.description_of import ImportOptions
+from reflex_export.importing.import_folder import run
+from reflex_export.options import UNITS
+
+REFUSED = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Import. 0: imported; 2: refused, and nothing was written."""
+    given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    options = ImportOptions(
+        given.names, given.state_names, given.fps, given.units, given.tokenizer, given.force
+    )
+    try:
+        imported = run(given.folder, given.out, options, _say)
+    except (ReflexError, OSError) as error:
+        print(f"reflex import: {error}", file=sys.stderr)
+        return REFUSED
+    print(
+        f"imported: {imported.folder}, {imported.model_version}, ran once: chunks of {imported.rows} rows and"
+        f" {imported.width} actions, all finite; whether it answers as its own program does was not compared"
+    )
+    print(f"next: reflex serve {imported.folder} --embodiment ROBOT --no-ros")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reflex import",
+        description="Describe an ONNX export of another program so that `reflex serve` takes it: a policy_package (manifest.json"
+        " of LeRobot and physicalai). No code of it is run, and neither torch nor its program is needed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the export of the other program")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder that is made")
+    parser.add_argument(
+        "--names", type=_list, default=(), metavar="A,B,...", help="names of the actions, in their order"
+    )
+    parser.add_argument(
+        "--state-names", type=_list, default=(), metavar="A,B,...",
+        help="names of the numbers of the state, where they are not those of the actions",
+    )  # fmt: skip
+    parser.add_argument("--fps", type=_rate, metavar="HZ", help="control rate")
+    parser.add_argument(
+        "--units", type=_units, default=(), metavar="UNIT[,UNIT...]",
+        help=f"of states and actions: {', '.join(UNITS)}; one for all, or one for each action",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="folder with the tokenizer.json of the language model"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an export that is there")
+    return parser
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _units(text: str) -> tuple[str, ...]:
+    units = _list(text)
+    if unknown := [unit for unit in units if unit not in UNITS]:
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(UNITS)}, got {unknown[0]!r:.80}")
+    return units
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1000 or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"must lie above 0 and up to 1000, got {text}")
+    return value
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
