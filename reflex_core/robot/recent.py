@@ -29,6 +29,13 @@ class Recent(Generic[Value]):
         self._period_ns, self._steps = period_ns, steps
         self._moments: list[Moment[Value]] = []
 
+    def wants(self, at_ns: int) -> bool:
+        """Return whether a value of this moment is far enough from the newest one to be kept beside it."""
+        if not self._moments:
+            return True
+        apart_ns = at_ns - self._moments[-1].at_ns
+        return apart_ns * PARTS >= self._period_ns or -apart_ns > self._steps * self._period_ns
+
     def add(self, at_ns: int, value: Value) -> None:
         """Add the newest value. One that is older than the newest changes nothing, unless the clock was set back."""
         moments, oldest_ns = self._moments, at_ns - self._steps * self._period_ns

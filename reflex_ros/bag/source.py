@@ -17,14 +17,18 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
 from reflex_core.errors import ObservationError
+from reflex_core.files.json_fields import is_whole
 from reflex_core.records.trace.hashing import base64_text, encoded, text_hash
 from reflex_core.records.trace.parse import Recorded, RecordedImage, TraceError, check_version, recorded
 from reflex_core.records.trace.schema import HEADER, REQUEST
-from reflex_ros.bag.topic_types import CONSUMED, STRING, TRACE
+from reflex_ros.bag.topic_types import CONSUMED, CONSUMED_BEFORE, STRING, TRACE
 from reflex_ros.messages.raw import COMPRESSED_IMAGE, IMAGE, RawMessage, image_frame, string_data
 
-IMAGES_KEPT = 8  # per topic; a record follows its images closely, so only the newest can be meant
+IMAGES_KEPT = (
+    8  # per topic and observation; a record follows its images closely, so only the newest can be meant
+)
 
+MOST_STEPS = 64  # of observations that a policy sees
 MESSAGE_LENGTH = 300
 
 Document = dict[str, Any]
@@ -94,11 +98,13 @@ class BagSource:
 
     def __iter__(self) -> Iterator[Recorded]:
         images: dict[str, deque[RawMessage]] = {}
+        steps = self.header.get("observation_steps", 1)
+        most = IMAGES_KEPT * (steps if is_whole(steps, 1, MOST_STEPS) else 1)
         try:
             for connection, time_ns, raw in self._reader.messages(self._connections):
                 self._read += 1
                 if connection.msgtype != STRING:
-                    kept = images.setdefault(connection.topic, deque(maxlen=IMAGES_KEPT))
+                    kept = images.setdefault(connection.topic, deque(maxlen=most))
                     kept.append(RawMessage(connection.topic, connection.msgtype, raw, 0, time_ns))
                     continue
                 where, document = self._document(connection, time_ns, raw)
@@ -161,8 +167,27 @@ class BagSource:
         return where, document
 
     def _recorded(self, document: Document, where: str, images: Mapping[str, deque[RawMessage]]) -> Recorded:
+        found = recorded(document, where)
+        before = document.get(CONSUMED_BEFORE) or []
+        if not isinstance(before, list) or len(before) > len(found.history):
+            raise TraceError(
+                f"{where}: {CONSUMED_BEFORE} must be a list of at most {len(found.history)} objects"
+            )
+        history = [
+            replace(one, images=self._images(places, where, images))
+            for one, places in zip(found.history, before, strict=False)
+        ]
+        own = self._images(document.get(CONSUMED), where, images)
+        return replace(found, images=own, history=tuple(history))
+
+    def _images(
+        self, places: object, where: str, images: Mapping[str, deque[RawMessage]]
+    ) -> dict[str, RecordedImage]:
+        """Return the images at these places in the bag, by camera; one that is not there is damage."""
+        if not isinstance(places, dict) or not all(isinstance(place, dict) for place in places.values()):
+            raise TraceError(f"{where}: {CONSUMED} must be an object of objects")
         found: dict[str, RecordedImage] = {}
-        for camera, place in self._consumed(document, where).items():
+        for camera, place in places.items():
             topic, received_ns = place.get("topic"), place.get("received_ns")
             arrival = next((a for a in images.get(str(topic), ()) if a.received_ns == received_ns), None)
             if arrival is None:
@@ -173,13 +198,7 @@ class BagSource:
             except ObservationError as error:
                 raise TraceError(f"{where}: {error}") from error
             found[camera] = RecordedImage(text_hash(text), text)
-        return replace(recorded(document, where), images=found)
-
-    def _consumed(self, document: Document, where: str) -> Mapping[str, Mapping[str, Any]]:
-        places = document.get(CONSUMED)
-        if not isinstance(places, dict) or not all(isinstance(place, dict) for place in places.values()):
-            raise TraceError(f"{where}: {CONSUMED} must be an object of objects")
-        return places
+        return found
 
     def _damaged(self, message: str) -> None:
         self.damage.append(message)

@@ -30,7 +30,15 @@ from reflex_core.records.trace.schema import (
 from reflex_core.values import Request, Served
 from reflex_ros.bag.files import MCAP, BagFiles
 from reflex_ros.bag.reindex import reindex
-from reflex_ros.bag.topic_types import CONSUMED, STRING, Message, OfferedQos, definitions, serialised
+from reflex_ros.bag.topic_types import (
+    CONSUMED,
+    CONSUMED_BEFORE,
+    STRING,
+    Message,
+    OfferedQos,
+    definitions,
+    serialised,
+)
 from reflex_ros.messages.raw import Consumed, RawMessage, kind_of
 
 FLUSH_S = 0.5  # a kill -9 is to lose a second at most, and writing takes its time too
@@ -46,7 +54,7 @@ class _Answer:
     request: Request
     outcome: Served | Failure
     time_ns: int
-    images: Mapping[str, RawMessage]
+    consumed: Consumed
     fresh: Sequence[RawMessage]
 
 
@@ -134,10 +142,11 @@ class BagRecorder:
 
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
         """Enqueue one inference and the messages it consumed, each of which is written once."""
-        arrivals = [*consumed.images.values(), *consumed.states]
+        every = (*consumed.history, consumed)
+        arrivals = [arrival for one in every for arrival in (*one.images.values(), *one.states)]
         # a message that was consumed again was also consumed the last time: only newer ones take its place
         fresh = [arrival for arrival in arrivals if arrival not in self._previous]
-        answer = _Answer(request, outcome, self._clock_ns(), consumed.images, fresh)
+        answer = _Answer(request, outcome, self._clock_ns(), consumed, fresh)
         taken = self._writer.put(answer, sum(len(arrival.raw) for arrival in fresh))
         self._previous = arrivals if taken else ()
 
@@ -211,13 +220,10 @@ class BagRecorder:
             images=NONE,
             vlm_conditioning=self._session.vlm_conditioning,
         )
-        images = item.images.items()
-        return record | {
-            CONSUMED: {
-                camera: {"topic": a.topic, "received_ns": a.received_ns, "stamp_ns": a.stamp_ns}
-                for camera, a in images
-            }
-        }
+        record[CONSUMED] = _places(item.consumed)
+        if item.consumed.history:
+            record[CONSUMED_BEFORE] = [_places(one) for one in item.consumed.history]
+        return record
 
     def _trace_message(self, record: Mapping[str, Any], time_ns: int) -> Message:
         string = self._types.types[STRING](json_line(record).decode("ascii"))
@@ -268,3 +274,11 @@ class BagRecorder:
                 reindex(directory)
             except Exception as error:  # the new bag goes on, and `reflex bag reindex` says more
                 log.error("%s: not indexed, try `reflex bag reindex`: %s", directory, error)
+
+
+def _places(consumed: Consumed) -> dict[str, Any]:
+    """Return where the image of each camera is."""
+    return {
+        camera: {"topic": image.topic, "received_ns": image.received_ns, "stamp_ns": image.stamp_ns}
+        for camera, image in consumed.images.items()
+    }

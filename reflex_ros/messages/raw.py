@@ -38,10 +38,11 @@ class RawMessage:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The messages that one observation was made of. images: by camera."""
+    """The messages that one observation was made of. images: by camera. history: those of the observations before it."""
 
     images: Mapping[str, RawMessage]
     states: Sequence[RawMessage]
+    history: Sequence[Consumed] = ()
 
 
 def kind_of(message_class: type) -> str:

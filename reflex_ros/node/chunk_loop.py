@@ -108,6 +108,7 @@ class ChunkLoop:
             self.episode_id = episode_id
             self._chunk_id = 0
             self._loaded.begins(episode_id)
+            self._buffer.new_episode()
             self.restart()
 
     def restart(self) -> None:

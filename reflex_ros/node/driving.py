@@ -19,6 +19,7 @@ from reflex_ros.graph.endpoints import publishers
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
+from reflex_ros.node.past import Past
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.watchdog import Watchdog
 from reflex_ros.outputs.outputs import Outputs
@@ -51,7 +52,7 @@ def observation_buffer(
     )  # fmt: skip
     buffer = ObservationBuffer(
         tuple(binding.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
-        settings.max_pixels, gate, tolerance=tolerance,
+        settings.max_pixels, gate, tolerance=tolerance, past=Past(loaded.observation_steps, binding.dt_s),
     )  # fmt: skip
     buffer.instruction = settings.instruction
     return buffer

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.messages.images import frame
 from reflex_ros.messages.raw import Consumed, RawMessage
+from reflex_ros.node.past import Past
 
 NOTHING_CONSUMED = Consumed({}, ())
 NAMES_KEPT, NAMES_SHOWN = 256, 32  # of joints that the policy does not know
@@ -55,7 +56,9 @@ class ObservationBuffer:
         gate: JointGate | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         tolerance: PathTolerance | None = None,
+        past: Past | None = None,
     ) -> None:
+        """Store nothing yet. past: what is looked back at by policies that see several observations."""
         self._cameras = cameras
         self._joint_names = joint_names
         self._needs_state = needs_state
@@ -63,6 +66,7 @@ class ObservationBuffer:
         self._gate = joint_gate(None, joint_names, MARGIN_RAD) if gate is None else gate
         self._tolerance = PathTolerance((), 0.0) if tolerance is None else tolerance
         self._monotonic_ns = monotonic_ns
+        self._past = Past(1, 0.0) if past is None else past
         self._lock = threading.Lock()
         self._images: dict[str, RawMessage] = {}
         self._joints: dict[str, tuple[RawMessage, float]] = {}
@@ -84,6 +88,7 @@ class ObservationBuffer:
         self.lags.note(f"camera {camera}", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             self._images[camera], self._seen_ns[camera] = arrival, now_ns
+            self._remember()
 
     def put_joints(self, arrival: RawMessage, names: Sequence[str], positions: Sequence[float]) -> None:
         """Store the newest position of every named joint (rad or m)."""
@@ -99,6 +104,7 @@ class ObservationBuffer:
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
             if self._gate.fault(names) is None:
                 self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
+            self._remember()
 
     def put_vector(self, arrival: RawMessage, vector: Floats) -> None:
         """Store the newest state other than joints (Imu, Odometry)."""
@@ -106,6 +112,27 @@ class ObservationBuffer:
         self.lags.note("state", arrival.received_ns - arrival.stamp_ns, now_ns)
         with self._lock:
             self._vector, self._vector_ns = (arrival, vector), now_ns
+            self._remember()
+
+    def _remember(self) -> None:
+        """Keep what every stream gives just now, where it is believed and the policy will look back at it. Needs the lock."""
+        if not self._past.looked_at or any(camera not in self._images for camera in self._cameras):
+            return
+        images = {camera: self._images[camera] for camera in self._cameras}
+        stamps = [image.stamp_ns for image in images.values()]
+        if stamps and not self._past.wants(stamps):  # as nearly always
+            return
+        try:
+            state, messages = self._state()
+        except RefusedObservationError:
+            return
+        if self._past.wants([*stamps, *(message.stamp_ns for message in messages)]):
+            self._past.keep(images, state, messages)
+
+    def new_episode(self) -> None:
+        """Forget what was measured before: a policy looks back at nothing of another episode."""
+        with self._lock:
+            self._past.clear()
 
     def clear(self, *, moved: bool = True) -> None:
         """Forget every sensor message: the clock jumped. moved: the robot may be anywhere now, as in a simulator."""
@@ -114,6 +141,7 @@ class ObservationBuffer:
             self._images.clear()
             self._joints.clear()
             self._vector = None
+            self._past.clear()
             if moved:
                 self._gate.reset()
                 self._tolerance.reset()
@@ -203,7 +231,13 @@ class ObservationBuffer:
         `consumed` is then what it was made of, until the next call. needs_words: the policy reads the instruction.
         Raises RefusedObservationError when the observation must not be acted on.
         """
-        observation, self.consumed = self._newest(now_ns, gates)
+        observation, consumed = self._newest(now_ns, gates)
+        with self._lock:
+            history, messages = self._past.before(observation, now_ns, gates.max_skew_ms, self._max_pixels)
+        observation, self.consumed = (
+            replace(observation, history=history),
+            replace(consumed, history=messages),
+        )
         if needs_words and not has_words(observation.instruction):
             topic = self.topics.get("instruction", "/instruction")
             raise RefusedObservationError(

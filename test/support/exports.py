@@ -36,7 +36,7 @@ from graphs import (
 )
 from kinds import act, diffusion
 from schedules import ddim_table, ddpm_table
-from seen_exports import RAW, SIDE, seeing
+from seen_exports import RAW, SIDE, remembering, seeing
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["reach", "pick", "place", "push", "the", "red", "green", "blue", "cube", "ball", "bowl", "warm"]
@@ -341,6 +341,7 @@ EXPORTS: Mapping[str, Export] = {
     "of_other_shapes": of_other_shapes,
     # a control period of 10 s and one of 1 ms: the next request is always within, or always beyond, two of them
     "two_observations": two_observations(),
+    "remembering": lambda path: remembering(path, joints=PANDA_JOINTS, rest=PANDA_MEAN),
     "two_observations_fast": two_observations(frequency_hz=1000.0),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),

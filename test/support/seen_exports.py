@@ -67,3 +67,43 @@ def seeing(
     }  # fmt: skip
     (path / "reflex_config.json").write_text(json.dumps(written | config))
     return path
+
+
+def remembering(
+    path: Path, *, joints: Sequence[str], rest: Sequence[float], frequency_hz: float = 20.0
+) -> None:
+    """Write a policy of two observations for a robot at rest: its first two columns lean by the brightness that it saw.
+
+    Column 0 is `rest` and 1e-5 times the mean of the earlier picture (0 to 255), column 1 the same of the newest, column 2
+    `rest` and 1e-3 times the earlier first joint.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    graph = Graph()
+    grey = graph.mean(graph.input("eye", FLOAT, [1, 2, 3, SIDE, SIDE]), 2, 3, 4)
+    joint = graph.op(
+        "Slice", graph.input("body", FLOAT, [1, 2, len(joints)]),
+        *(graph.constant([bound], "int64") for bound in (0, 1, 2)),
+    )  # fmt: skip
+    first = graph.shaped(
+        graph.op("Slice", joint, *(graph.constant([bound], "int64") for bound in (0, 1, 1))), 1, 1
+    )
+    seen = graph.op(
+        "Concat",
+        graph.op("Mul", grey, graph.constant(1e-5)),
+        graph.op("Mul", first, graph.constant(1e-3)),
+        graph.constant([[0.0] * (len(joints) - 3)]),
+        axis=1,
+    )
+    row = graph.op("Add", graph.shaped(seen, 1, 1, len(joints)), graph.constant([[list(rest)]]))
+    start = graph.input("noise", FLOAT, [1, 50, len(joints)])
+    made = graph.op("Add", graph.op("Mul", start, graph.constant(0.0)), row)
+    graph.output(made, "actions", FLOAT, [1, 50, len(joints)])
+    graph.save(path / "model.onnx")
+    written = {
+        "model_id": "test/remembering", "model_type": "remembering", "export_kind": "monolithic",
+        "graphs": {"monolithic": "model.onnx"}, "chunk_size": 50, "action_dim": len(joints), "action_names": list(joints),
+        "images": [{"camera": "front", "input": "eye", **RAW}], "state": {"input": "body", "names": list(joints)},
+        "flow": {"noise": "noise", "actions": "actions"}, "normalization": {"mode": "identity"}, "units": "radians",
+        "observation_steps": 2, "frequency_hz": frequency_hz,
+    }  # fmt: skip
+    (path / "reflex_config.json").write_text(json.dumps(written))
