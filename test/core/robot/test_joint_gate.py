@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from guarded import FRANKA, MIDDLE
+from guarded import FRANKA
+from joint_sensor import HOME, MARGIN, NAMES, TICK_S, VELOCITY, Sensor, rest
 
 from reflex_core.robot.joint_gate import (
     GAP_S,
@@ -23,58 +24,6 @@ from reflex_core.robot.joint_gate import (
 )
 from reflex_core.robot.presets import load_preset
 
-NAMES = list(FRANKA.joint_names)
-HOME = [float(each) for each in MIDDLE]
-TICK_S = 0.01  # joint states at 100 Hz
-VELOCITY, MARGIN = 2.175, 0.2
-
-
-class Sensor:
-    """Reports joint 1 through a gate; the others rest at HOME."""
-
-    def __init__(self, gate: JointGate | None = None) -> None:
-        self.refused: list[str] = []
-        self.gate = gate or joint_gate(FRANKA, NAMES, MARGIN, on_implausible=self.refused.append)
-        self.now_ns = 10**12
-        self.stamp_ns = 10**18
-
-    def reads(self, value: float, after_s: float = TICK_S, stamped_s: float | None = None) -> Sensor:
-        self.now_ns += int(after_s * 1e9)
-        self.stamp_ns += int((after_s if stamped_s is None else stamped_s) * 1e9)
-        self.gate.put(NAMES, [value, *HOME[1:]], self.stamp_ns, self.now_ns)
-        return self
-
-    def message(self, values: Mapping[int, float], of: Sequence[int] = range(7)) -> Sensor:
-        """One message of the joints `of`, which rest but for `values`, each behind its number."""
-        self.now_ns += int(TICK_S * 1e9)
-        self.stamp_ns += int(TICK_S * 1e9)
-        readings = [values.get(joint, HOME[joint] if joint else 0.0) for joint in of]
-        self.gate.put([NAMES[joint] for joint in of], readings, self.stamp_ns, self.now_ns)
-        return self
-
-    def all_read(self, values: Iterable[float]) -> Sensor:
-        for value in values:
-            self.reads(value)
-        return self
-
-    @property
-    def believed(self) -> bool:
-        return self.gate.fault(NAMES) is None
-
-    @property
-    def estimate(self) -> float:
-        found = self.gate.believed(NAMES)
-        assert found is not None
-        return found[0][0]
-
-    def commands(self, low: float, high: float | None = None) -> Sensor:
-        """A way from `low` to `high` that takes a second, and stays there."""
-        rows = np.linspace(low, low if high is None else high, 21).tolist()
-        first_ns = self.stamp_ns if self.gate.stamps_rule else self.now_ns
-        paths = {name: Path([at], first_ns, 0.05) for name, at in zip(NAMES, HOME, strict=True)}
-        self.gate.commanded({**paths, NAMES[0]: Path(rows, first_ns, 0.05)})
-        return self
-
 
 @pytest.fixture
 def sensor() -> Sensor:
@@ -84,10 +33,6 @@ def sensor() -> Sensor:
 @pytest.fixture
 def commanded(sensor: Sensor) -> Sensor:
     return sensor.commands(0.0)
-
-
-def rest(value: float, seconds: float) -> list[float]:
-    return [value] * (math.ceil(seconds / TICK_S) + 1)
 
 
 def test_a_joint_that_rests_or_moves_as_fast_as_it_may_is_believed(sensor: Sensor) -> None:
@@ -234,54 +179,6 @@ def test_not_even_a_person_makes_true_what_is_not_possible(commanded: Sensor, va
     assert not commanded.believed
 
 
-def test_a_late_message_reports_a_longer_motion(sensor: Sensor) -> None:
-    """Messages that come in a bunch: the stamps say how much time has passed, as far as messages are ever late."""
-    sensor.commands(0.0, 2.0)
-    at = 0.0
-    for _ in range(20):
-        at += VELOCITY * 0.05
-        assert sensor.reads(at, after_s=0.002, stamped_s=0.05).believed
-    assert not sensor.reads(at + 0.7, after_s=0.002, stamped_s=30.0).believed, (
-        "a clock that steps moves no joint"
-    )
-
-
-@pytest.mark.parametrize("stamped_s", [-30.0, 0.0])
-def test_a_clock_that_steps_back_or_stands_still_freezes_no_joint(sensor: Sensor, stamped_s: float) -> None:
-    assert sensor.reads(0.015, stamped_s=stamped_s).reads(0.03, stamped_s=stamped_s).believed
-
-
-def test_simulated_time_is_the_stamps_alone() -> None:
-    fast = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
-    at = 0.0
-    for _ in range(20):
-        at += VELOCITY * 0.1
-        assert fast.reads(at % 2.5, after_s=0.001, stamped_s=0.1 if at < 2.5 else 3.0).believed
-    slow = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
-    assert not slow.reads(0.5, after_s=5.0, stamped_s=0.01).believed
-
-
-def test_after_a_silence_without_commands_a_joint_may_be_far(sensor: Sensor) -> None:
-    assert sensor.reads(2.0, after_s=5.0).believed
-    assert sensor.reads(2.2, after_s=TICK_S).believed
-
-
-def test_after_a_silence_under_command_only_the_command_explains_a_long_way(commanded: Sensor) -> None:
-    """A driver that comes up again begins with zeros: the arm is where it is held all the same."""
-    commanded.commands(0.0, 1.0)
-    assert not commanded.reads(-1.0, after_s=5.0).believed
-    assert commanded.all_read(rest(1.0, RECOVERY_S)).believed, "it went where it was commanded"
-    commanded.gate.released()
-    assert commanded.reads(-1.0, after_s=5.0).believed, "after a stop a person may have moved it"
-    assert commanded.reads(-1.0, after_s=GAP_S / 2).believed
-
-
-def test_a_silence_does_not_thaw_a_frozen_estimate(commanded: Sensor) -> None:
-    commanded.reads(1.0)
-    assert not commanded.reads(1.0, after_s=60.0).believed
-    assert commanded.estimate == 0.0
-
-
 def test_every_joint_is_tracked_by_itself_and_partial_messages_are_welcome() -> None:
     gate = joint_gate(FRANKA, NAMES, MARGIN)
     for tick in range(100):
@@ -391,104 +288,6 @@ def test_what_is_still_commanded_is_the_row_that_is_approached_and_what_comes_af
     turning = Path([0.0, 3.0, -1.0], 10**12, 0.1)
     assert turning.span(10**12 + 110_000_000) == (-1.0, 3.0)
     assert Path([5.0, 6.0], 10**12, 0.0).span(10**13) == (5.0, 6.0)
-
-
-def test_a_steady_reading_is_accepted_after_its_time_and_not_before(sensor: Sensor) -> None:
-    sensor.reads(1.5)
-    good = 0
-    while not sensor.believed:
-        good += 1
-        sensor.reads(1.5)
-    assert SETTLE_S <= good * TICK_S <= SETTLE_S + 2 * TICK_S
-
-
-@pytest.mark.parametrize("period_s", [0.2, 0.5, 2.0])
-def test_a_slow_publisher_must_say_it_three_times(commanded: Sensor, period_s: float) -> None:
-    commanded.reads(1.0)
-    good = 0
-    while not commanded.believed:
-        good += 1
-        commanded.reads(0.0, after_s=period_s)
-    assert good == max(3, math.ceil(RECOVERY_S / period_s) + 1)
-
-
-@pytest.mark.parametrize(("silent_s", "believed"), [(GAP_S - 0.01, True), (GAP_S + 0.01, False)])
-def test_only_a_short_silence_under_command_explains_a_way_that_was_not_commanded(
-    commanded: Sensor, silent_s: float, believed: bool
-) -> None:
-    assert 0.1 < GAP_S < 0.2, "joint states at 10 Hz are no silence"
-    assert commanded.reads(0.25, after_s=silent_s).believed is believed
-
-
-@pytest.mark.parametrize(("late_s", "believed"), [(0.0499, True), (0.3, False)])
-def test_a_message_is_late_by_no_more_than_messages_are(
-    sensor: Sensor, late_s: float, believed: bool
-) -> None:
-    moved = VELOCITY * (late_s + TICK_S) + MARGIN - 0.01
-    assert sensor.reads(moved, after_s=TICK_S, stamped_s=late_s + TICK_S).believed is believed
-
-
-@pytest.mark.parametrize("value", [9.0, math.nan])
-def test_what_is_impossible_is_no_candidate_before_anything_was_commanded(
-    sensor: Sensor, value: float
-) -> None:
-    assert not sensor.all_read([value, 1.5] * 100).believed
-    assert not sensor.all_read(rest(value, 2.0)).believed
-
-
-def test_a_joint_that_was_anchored_leaves_the_others_as_they_are(commanded: Sensor) -> None:
-    commanded.reads(1.0)
-    assert commanded.gate.anchor(["nobody", NAMES[1]]) == ""
-    assert not commanded.believed
-    assert commanded.gate.believed(["nobody"]) is None
-    assert commanded.gate.believed([]) is None
-    assert commanded.gate.fault(["nobody"]) is None
-
-
-def test_in_simulated_time_the_stamps_say_how_far_a_command_is() -> None:
-    """The joint left 0 long ago on the clock of the stamps, whatever this machine's says."""
-    sensor = (
-        Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).all_read([0.0] * 5).commands(0.0, 1.0)
-    )
-    sensor.all_read([9.0] * 70)
-    assert not sensor.all_read([0.0] * 100).believed
-
-
-def test_on_this_machines_clock_a_command_is_as_far_as_that_says(sensor: Sensor) -> None:
-    sensor.commands(0.0, 1.0).all_read([9.0] * 60)
-    assert sensor.all_read([0.72] * 32).believed
-
-
-def test_what_is_believed_is_as_old_as_its_oldest_joint(sensor: Sensor) -> None:
-    before_ns = sensor.now_ns
-    sensor.gate.put(NAMES[:1], [0.0], sensor.stamp_ns + 1, before_ns + 10**7)
-    found = sensor.gate.believed(NAMES)
-    assert found is not None
-    assert found[1] == before_ns
-
-
-def test_commands_and_messages_may_be_of_other_joints_or_of_fewer(sensor: Sensor) -> None:
-    sensor.gate.commanded({"stranger": Path([0.0], sensor.now_ns, 0.05)})
-    sensor.gate.put(NAMES, HOME[:3], sensor.stamp_ns + 1, sensor.now_ns + 1)
-    assert sensor.gate.fault(NAMES[3:]) is None
-
-
-def test_after_a_reset_nothing_was_ever_commanded(sensor: Sensor) -> None:
-    sensor.commands(0.0).gate.reset()
-    sensor.all_read([0.0] * 5)
-    assert not sensor.reads(1.0).believed
-    assert sensor.all_read([1.0] * round(SETTLE_S / TICK_S + 3)).believed
-
-
-def test_before_anything_was_commanded_a_joint_may_have_moved_in_a_silence(sensor: Sensor) -> None:
-    assert sensor.reads(0.5, after_s=2 * GAP_S).believed
-
-
-def test_one_lie_begins_the_time_of_recovery_anew(sensor: Sensor) -> None:
-    part = round(0.7 * RECOVERY_S / TICK_S)
-    sensor.commands(0.0).reads(9.0).all_read([0.0] * part).reads(9.0)
-    assert not sensor.all_read([0.0] * part).believed
-    assert sensor.all_read([0.0] * part).believed
 
 
 @pytest.mark.parametrize("joint", range(7))

@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cloud wedge by itself: when it asks, what it believes, who wins, when it stops asking. No network."""
+"""The cloud wedge by itself: when it asks after a failure, what it believes, when it stops asking. No network."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from cloud_double import (
+    EXPECTED,
+    GOOD,
+    LOCAL_FAILURE,
+    NAMES,
+    Elsewhere,
+    answering,
+    count,
+    failing,
+    local,
+    refusing,
+    request,
+    unhurried,
+)
 from figures import value_of
-from http_client import PATIENCE_S, Background, wait_for
+from http_client import PATIENCE_S, wait_for
 
-from reflex_core.concurrency.cancellation import Cancellation
-from reflex_core.errors import CancelledError, InferenceError, NotReadyError, ObservationError
+from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import (
     BREAKER_OPEN,
@@ -26,55 +38,9 @@ from reflex_core.policy.cloud_server import (
     TIMEOUT,
     CloudAnswer,
     CloudBreaker,
-    CloudError,
-    Expected,
 )
-from reflex_core.values import CLOUD, POLICY, ActionChunk, Inference, Observation, Request, Served
-from reflex_core.wedges import cloud as cloud_module
+from reflex_core.values import CLOUD, POLICY, Inference, Request, Served
 from reflex_core.wedges.cloud import Cloud
-
-NAMES = ("shoulder", "elbow")
-EXPECTED = Expected(NAMES, 0.05, 4)
-GOOD = CloudAnswer(np.full((4, 2), 0.5, np.float32), NAMES, 0.05, POLICY, "arm@0011", seed=7)
-LOCAL_FAILURE = InferenceError("the graph raised")
-
-Ask = Callable[[Request, float], CloudAnswer]
-
-
-@dataclass
-class Elsewhere:
-    """The other server, played: `says` answers, `requests` keeps what it got."""
-
-    says: Ask = field(default_factory=lambda: answering(GOOD))
-    healthy: bool = False
-    requests: list[tuple[Request, float]] = field(default_factory=list)
-    probes: int = 0
-    closed: bool = False
-
-    def ask(self, request: Request, left_s: float) -> CloudAnswer:
-        self.requests.append((request, left_s))
-        return self.says(request, left_s)
-
-    def ready(self) -> bool:
-        self.probes += 1
-        return self.healthy
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def answering(answer: CloudAnswer) -> Ask:
-    def say(request: Request, left_s: float) -> CloudAnswer:
-        return answer
-
-    return say
-
-
-def refusing(reason: str) -> Ask:
-    def say(request: Request, left_s: float) -> CloudAnswer:
-        raise CloudError(reason, "no")
-
-    return say
 
 
 @pytest.fixture
@@ -102,40 +68,6 @@ def make(elsewhere: Elsewhere, metrics: Metrics) -> Iterator[Callable[..., Cloud
     yield build
     for cloud in made:
         cloud.close()
-
-
-def request(**more: Any) -> Request:
-    return Request(Observation({}, None, "wave"), time.monotonic_ns(), "r-1", **more)
-
-
-def hurried() -> Request:
-    """Half of its budget is over, so that the cloud is asked at once, and there is more than enough left."""
-    now = time.monotonic_ns()
-    half = int(PATIENCE_S * 1e9)
-    return replace(request(), received_ns=now - half - 1_000_000, deadline_ns=now + half)
-
-
-def unhurried() -> Request:
-    """With so much time left that the cloud is asked only when the policy has failed."""
-    return replace(request(), deadline_ns=time.monotonic_ns() + int(2 * PATIENCE_S * 1e9))
-
-
-def local(request: Request) -> Served:
-    actions = np.zeros((4, 2), np.float32)
-    return Served(
-        ActionChunk(actions, NAMES, 0.05), actions, request.request_id, None, 0, "prod", "arm@1", Inference("onnx_cpu", 10, 10)
-    )  # fmt: skip
-
-
-def failing(error: BaseException = LOCAL_FAILURE) -> Callable[[Request], Served]:
-    def proceed(request: Request) -> Served:
-        raise error
-
-    return proceed
-
-
-def count(metrics: Metrics, reason: str) -> float:
-    return value_of(metrics.cloud_failures.labels(reason))
 
 
 def used(metrics: Metrics) -> float:
@@ -323,187 +255,3 @@ def test_the_cloud_gets_what_is_left_of_the_deadline(make: Any, elsewhere: Elsew
     incoming = replace(request(), deadline_ns=time.monotonic_ns() + 30_000_000_000)
     make()(incoming, failing())
     assert 0 < elsewhere.requests[0][1] < 30.0
-
-
-@dataclass
-class Hanging:
-    """A policy that answers only once it is let; `request` is what it was asked."""
-
-    let: threading.Event = field(default_factory=threading.Event)
-    request: Request | None = None
-
-    def __call__(self, request: Request) -> Served:
-        self.request = request
-        assert self.let.wait(PATIENCE_S)
-        return local(request)
-
-
-@pytest.fixture
-def hanging() -> Iterator[Hanging]:
-    policy = Hanging()
-    yield policy
-    policy.let.set()
-
-
-def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
-) -> None:
-    def once_the_policy_hangs(request: Request, left_s: float) -> CloudAnswer:
-        wait_for(lambda: hanging.request is not None)
-        return GOOD
-
-    elsewhere.says = once_the_policy_hangs
-    assert make()(hurried(), hanging).chunk.source == CLOUD
-    assert hanging.request is not None
-    assert hanging.request.cancellation is not None
-    assert hanging.request.cancellation.cancelled
-    assert used(metrics) == 1
-
-
-def test_without_a_deadline_the_cloud_is_not_asked_twice(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
-) -> None:
-    answer = Background(lambda: make()(request(), hanging))
-    wait_for(lambda: hanging.request is not None)
-    hanging.let.set()
-    assert answer.result().chunk.source == POLICY
-    assert not elsewhere.requests
-
-
-def test_a_hedge_is_sent_only_when_asked_for(make: Any, elsewhere: Elsewhere, hanging: Hanging) -> None:
-    assert make(hedge_ms=1.0)(request(), hanging).chunk.source == CLOUD
-
-
-def test_the_first_answer_wins_and_the_cloud_is_cancelled(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
-) -> None:
-    stopped = threading.Event()
-
-    def wait_to_be_stopped(request: Request, left_s: float) -> CloudAnswer:
-        assert request.cancellation is not None
-        with request.cancellation.calling(stopped.set):
-            hanging.let.set()
-            assert stopped.wait(PATIENCE_S)
-        raise CancelledError("not needed")
-
-    elsewhere.says = wait_to_be_stopped
-    cloud = make(hedge_ms=1.0)
-    assert cloud(request(), hanging).chunk.source == POLICY
-    assert stopped.wait(PATIENCE_S)
-    assert cloud.reachable
-    assert used(metrics) == 0
-
-
-def test_a_cloud_that_fails_in_the_race_leaves_it_to_the_policy(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
-) -> None:
-    def fail(request: Request, left_s: float) -> CloudAnswer:
-        hanging.let.set()
-        raise CloudError(REFUSED, "no")
-
-    elsewhere.says = fail
-    assert make(hedge_ms=1.0)(request(), hanging).chunk.source == POLICY
-
-
-def test_when_both_fail_the_callers_error_is_the_policys(make: Any, elsewhere: Elsewhere) -> None:
-    requested = threading.Event()
-
-    def late(request: Request) -> Served:
-        assert requested.wait(PATIENCE_S)
-        raise LOCAL_FAILURE
-
-    def fail(request: Request, left_s: float) -> CloudAnswer:
-        requested.set()
-        raise CloudError(STATUS, "no")
-
-    elsewhere.says = fail
-    with pytest.raises(InferenceError) as caught:
-        make(hedge_ms=1.0)(request(), late)
-    assert caught.value is LOCAL_FAILURE
-
-
-def test_a_policy_that_fails_before_the_hedge_is_answered_for_at_once(
-    make: Any, elsewhere: Elsewhere
-) -> None:
-    assert make(hedge_ms=60_000.0)(request(), failing(MemoryError())).chunk.source == CLOUD
-
-
-def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
-) -> None:
-    let = threading.Event()
-
-    def never(request: Request, left_s: float) -> CloudAnswer:
-        assert let.wait(PATIENCE_S)
-        return GOOD
-
-    elsewhere.says = never
-    cancellation = Cancellation()
-    errors: list[Exception] = []
-
-    def act() -> None:
-        try:
-            make(hedge_ms=1.0)(request(cancellation=cancellation), hanging)
-        except CancelledError as error:
-            errors.append(error)
-
-    asking = Background(act)
-    wait_for(lambda: elsewhere.requests)
-    cancellation.cancel()
-    wait_for(lambda: asking.done)
-    assert errors
-    let.set()
-
-
-def test_an_abandoned_request_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
-    cancellation = Cancellation()
-    cancellation.cancel()
-    for incoming in (request(), unhurried()):
-        with pytest.raises(CancelledError):
-            make()(replace(incoming, cancellation=cancellation), failing(CancelledError("over")))
-    assert not elsewhere.requests
-
-
-def test_a_cloud_too_far_away_for_the_budget_is_asked_only_after_a_failure(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
-) -> None:
-    cloud = make()
-    cloud._round_trips.add(2 * PATIENCE_S)
-    answer = Background(lambda: cloud(hurried(), hanging))
-    wait_for(lambda: hanging.request is not None)
-    hanging.let.set()
-    assert answer.result().chunk.source == POLICY
-    assert not elsewhere.requests
-    assert cloud(hurried(), failing()).chunk.source == CLOUD
-
-
-def test_a_timeout_teaches_that_the_cloud_is_farther_away(make: Any, elsewhere: Elsewhere) -> None:
-    elsewhere.says = refusing(TIMEOUT)
-    cloud = make(timeout_ms=40.0)
-    with pytest.raises(InferenceError):
-        cloud(request(), failing())
-    assert cloud._round_trips.usual_s(0.0) == pytest.approx(0.08)
-
-
-def test_policies_that_hang_for_good_do_not_take_the_cloud_with_them(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cloud_module, "THREADS", 1)
-    cloud = make(hedge_ms=1.0)
-    for _ in range(3):
-        assert cloud(request(), hanging).chunk.source == CLOUD
-    elsewhere.says = refusing(REFUSED)
-    with pytest.raises(InferenceError, match="hangs on 1 earlier"):
-        cloud(request(), hanging)
-
-
-def test_closing_ends_the_probe_and_the_connections(make: Any, elsewhere: Elsewhere) -> None:
-    elsewhere.says = refusing(REFUSED)
-    cloud = make(every_s=0.001)
-    for _ in range(3):
-        with pytest.raises(InferenceError):
-            cloud(request(), failing())
-    wait_for(lambda: elsewhere.probes)
-    cloud.close()
-    assert elsewhere.closed
-    wait_for(lambda: not any(thread.name == "reflex-cloud-probe" for thread in threading.enumerate()))

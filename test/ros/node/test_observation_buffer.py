@@ -7,68 +7,17 @@ import math
 
 import numpy as np
 import pytest
+from buffer_scene import GATES, HOME, MS, NOW_NS, Scene, message
 
-from benchmarks.robot_world import ARM, NAMES, PICTURE
-from reflex_core.robot.joint_gate import IMPLAUSIBLE, joint_gate
-from reflex_core.robot.path_tolerance import PATH_TOLERANCE_VIOLATED, path_tolerance
-from reflex_core.values import Observation
-from reflex_ros.messages.raw import IMAGE, RawMessage
+from benchmarks.robot_world import NAMES
 from reflex_ros.node.observation_buffer import (
     FUTURE_NS,
     NAMES_KEPT,
     NOTHING_CONSUMED,
-    Gates,
     ObservationBuffer,
     RefusedObservationError,
     check_stamps,
 )
-
-NOW_NS = 1_700_000_000 * 10**9
-MS = 10**6
-GATES = Gates(max_age_ms=300.0, max_skew_ms=150.0)
-HOME = [0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8]
-
-
-def message(stamp_ns: int, kind: str = IMAGE, topic: str = "a/topic") -> RawMessage:
-    return RawMessage(topic, kind, PICTURE if kind == IMAGE else b"", stamp_ns, stamp_ns + 3 * MS)
-
-
-class Scene:
-    """A buffer of one camera and the joints of the arm, all of them seen 20 ms ago."""
-
-    def __init__(self, *, cameras: tuple[str, ...] = ("camera",), needs_state: bool = True) -> None:
-        self.monotonic_ns = 10**12
-        self.gate = joint_gate(ARM, NAMES, 0.2)
-        self.tolerance = path_tolerance(ARM, NAMES, 0.4)
-        self.buffer = ObservationBuffer(
-            cameras, NAMES, needs_state, gate=self.gate, monotonic_ns=lambda: self.monotonic_ns,
-            tolerance=self.tolerance,
-        )  # fmt: skip
-        for camera in cameras:
-            self.sees(camera)
-        self.reads(HOME)
-
-    def sees(self, camera: str = "camera", age_ms: float = 20.0) -> RawMessage:
-        arrival = message(NOW_NS - int(age_ms * MS))
-        self.buffer.put_image(camera, arrival)
-        return arrival
-
-    def reads(
-        self, positions: list[float], names: tuple[str, ...] = NAMES, age_ms: float = 20.0
-    ) -> RawMessage:
-        self.monotonic_ns += 10 * MS
-        arrival = message(NOW_NS - int(age_ms * MS), "sensor_msgs/msg/JointState")
-        self.buffer.put_joints(arrival, names, positions)
-        return arrival
-
-    def take(self) -> Observation:
-        return self.buffer.take(NOW_NS, GATES)
-
-    def refused(self) -> tuple[str, str]:
-        with pytest.raises(RefusedObservationError) as caught:
-            self.take()
-        assert self.buffer.peek(NOW_NS, GATES) is None
-        return caught.value.slug, str(caught.value)
 
 
 def test_an_observation_is_the_newest_of_every_stream() -> None:
@@ -320,115 +269,6 @@ def test_unknown_names_take_no_memory_without_end() -> None:
     scene.reads(HOME)
     scene.sees()
     scene.take()
-
-
-def command_all(scene: Scene, by: float) -> None:
-    """Every joint, within 50 ms; then what it reads comes for 0.4 s."""
-    rows = np.array([HOME], np.float32) + np.float32(by)
-    scene.buffer.commanded(NAMES, rows, 50 * MS, NOW_NS, 0.05)
-    for _ in range(40):
-        scene.reads(HOME)
-    scene.sees()
-
-
-def test_joints_that_do_not_follow_are_no_observation_and_no_position_to_hold_at() -> None:
-    scene = Scene()
-    command_all(scene, 0.5)
-    slug, text = scene.refused()
-    assert slug == PATH_TOLERANCE_VIOLATED
-    assert "joint 'panda_joint1' is 0.50 rad from its command" in text
-    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is None
-    assert scene.buffer.believed(NAMES) is None, "it says nothing against the command"
-    assert "panda_joint1" in scene.buffer.tracking_error()
-
-
-def test_joints_that_trail_a_little_are_an_observation() -> None:
-    scene = Scene()
-    command_all(scene, 0.3)
-    assert scene.take().state is not None
-    assert scene.buffer.measured(NAMES, NOW_NS, 300.0) is not None
-    assert "0.30 rad" in scene.buffer.tracking_error()
-
-
-def test_a_person_and_a_clock_that_jumped_say_that_the_joints_are_there() -> None:
-    for forget in (lambda scene: scene.buffer.anchor(), lambda scene: scene.buffer.clear()):
-        scene = Scene()
-        command_all(scene, 0.5)
-        forget(scene)
-        assert scene.buffer.fault() is None
-
-
-def test_a_reading_that_cannot_be_true_makes_no_other_joint_true() -> None:
-    scene = Scene()
-    command_all(scene, 0.5)
-    scene.reads([*HOME[:6], 99.0])
-    assert "99" in scene.buffer.anchor()
-    scene.reads(HOME)
-    assert scene.tolerance.fault() is not None
-
-
-def test_a_joint_that_was_released_is_commanded_nowhere() -> None:
-    scene = Scene()
-    scene.buffer.commanded(NAMES, np.array([HOME], np.float32) + np.float32(0.5), 50 * MS, NOW_NS, 0.05)
-    scene.buffer.released(0)
-    for _ in range(40):
-        scene.reads(HOME)
-    assert scene.buffer.fault() is None
-
-
-def test_what_the_plausibility_gate_does_not_believe_says_nothing_of_the_path() -> None:
-    scene = Scene()
-    scene.buffer.commanded(NAMES, np.array([HOME], np.float32), 50 * MS, NOW_NS, 0.05)
-    for _ in range(40):
-        scene.reads([9.0, *HOME[1:]])
-    assert scene.gate.fault(NAMES) is not None
-    assert scene.tolerance.fault() is None
-    assert scene.buffer.tracking_error() == ""
-
-
-def test_in_simulated_time_stamps_say_when_a_joint_was_where() -> None:
-    gate, tolerance = joint_gate(ARM, NAMES, 0.2, stamps_rule=True), path_tolerance(ARM, NAMES, 0.4)
-    buffer = ObservationBuffer(("camera",), NAMES, True, gate=gate, tolerance=tolerance)
-
-    def reads(after_ms: int) -> None:
-        buffer.put_joints(message(NOW_NS + after_ms * MS, "sensor_msgs/msg/JointState"), NAMES, HOME)
-
-    reads(0)
-    rows = np.array([HOME], np.float32) + np.arange(1, 41, dtype=np.float32)[:, None] * np.float32(0.05)
-    buffer.commanded(NAMES, rows, 50 * MS, NOW_NS, 0.05)  # 1 rad/s
-    for after_ms in range(10, 590, 10):
-        reads(after_ms)
-    assert buffer.fault() is None
-    reads(620)
-    assert buffer.fault() is not None
-
-
-def test_on_the_wall_clock_arrivals_say_when_a_joint_was_where_and_no_stamp_does() -> None:
-    scene = Scene()
-    rows = np.array([HOME], np.float32) + np.arange(1, 41, dtype=np.float32)[:, None] * np.float32(0.05)
-    scene.buffer.commanded(NAMES, rows, 50 * MS, NOW_NS, 0.05)  # 1 rad/s
-    for _ in range(58):
-        scene.reads(HOME)
-    assert scene.buffer.fault() is None
-    for _ in range(4):
-        scene.reads(HOME)
-    assert scene.buffer.fault() is not None
-
-
-@pytest.mark.parametrize("released", [False, True])
-def test_after_a_silence_a_joint_is_where_it_was_commanded_to_be_or_where_a_person_moved_it(
-    released: bool,
-) -> None:
-    """Further than the plausibility margin from its command, and nearer than the path tolerance."""
-    scene = Scene()
-    scene.buffer.commanded(NAMES, np.array([HOME], np.float32), 50 * MS, NOW_NS, 0.05)
-    if released:
-        scene.buffer.released(0)
-    scene.monotonic_ns += 1000 * MS
-    scene.reads([HOME[0] + 0.35, *HOME[1:]])
-    fault = scene.buffer.fault()
-    assert (fault is None) is released
-    assert fault is None or fault.reason == IMPLAUSIBLE
 
 
 def test_when_the_clock_jumped_pictures_and_states_of_every_kind_are_from_before() -> None:
