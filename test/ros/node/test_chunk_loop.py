@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chunk loop on a clock that the test moves, sensors that lie at once included: the real guard and observation buffer, and an arm that follows what is sent.
+"""The chunk loop on a clock that the test moves: real guard and buffer, sensors that lie at once, an arm that follows what is sent.
 
 benchmarks/robot_world.py is the world; benchmarks/robot_fuzz.py does the same at random.
 """
