@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.files.json_fields import JsonError, read_bounded, read_object
 from reflex_core.text.untrusted import escaped, shown
 
 NOT_AN_EXPORT = "not-an-export"  # the slug of what is recognised
@@ -32,6 +32,7 @@ ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".npz", ".gguf", ".msgpack", ".h5"}
 ENGINES = {".engine", ".plan", ".trt"}
 MOST_ENTRIES = 1000  # of a folder are looked at
+_LEAPP_SECTIONS, _MOST_YAML_BYTES = (b"models", b"pipeline", b"system information"), 1 << 20
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/")
 
@@ -120,7 +121,19 @@ def _importable(folder: Path) -> str:
     """Return what another program's export in a folder is, with its article; empty where there is none that can be imported."""
     if _json(folder / "manifest.json").get("format") == "policy_package":
         return "a policy_package (LeRobot, physicalai)"
-    return ""
+    return "a LEAPP bundle (Isaac Lab)" if leapp_description(folder) is not None else ""
+
+
+def leapp_description(folder: Path) -> Path | None:
+    """Return the YAML file that describes a LEAPP bundle, by the sections that begin in it; None where there is none."""
+    for file in sorted(folder.glob("*.yaml"))[:MOST_ENTRIES]:
+        try:
+            text = read_bounded(file, _MOST_YAML_BYTES)
+        except (OSError, JsonError):
+            continue
+        if all(re.search(rb"^" + section + rb":", text, re.MULTILINE) for section in _LEAPP_SECTIONS):
+            return file
+    return None
 
 
 def _checkpoint(folder: Path) -> str:

@@ -22,7 +22,7 @@ class ImportOptions:
     """What the bundle does not say.
 
     names, state_names: of the actions and of the state, in order. fps: control rate in Hz. units: one, or one per action.
-    tokenizer: a tokenizer.json or its folder. force: replace an export that is there.
+    tokenizer: a tokenizer.json or its folder. image_range: of the pixels that the graph takes, [low, high]. force: replace an export that is there.
     """
 
     names: tuple[str, ...] = ()
@@ -30,6 +30,7 @@ class ImportOptions:
     fps: float | None = None
     units: tuple[str, ...] = ()
     tokenizer: Path | None = None
+    image_range: tuple[float, float] | None = None
     force: bool = False
 
 

@@ -14,12 +14,14 @@ import numpy as np
 from reflex_core.doctor.manifest import write_manifest
 from reflex_core.errors import ConfigurationError, ExportError, ReflexError
 from reflex_core.export.export import CONFIG_NAME, open_export
+from reflex_core.export.lookalikes import leapp_description
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.values import Observation
 from reflex_export.documents.readable_json import readable
 from reflex_export.folder.target_folder import check_target, put_in_place, work_folder
 from reflex_export.importing.description_of import REFUSED, Found, ImportOptions
+from reflex_export.importing.leapp_bundle import read_leapp
 from reflex_export.importing.policy_package import MANIFEST, is_policy_package, read_policy_package
 
 SEED = 0  # of the run that is compared with
@@ -70,8 +72,11 @@ def _read(folder: Path, options: ImportOptions) -> Found:
         raise ExportError(f"{folder}: there is no such folder to import", "export-missing")
     if is_policy_package(folder):
         return read_policy_package(folder, options)
+    if (description := leapp_description(folder)) is not None:
+        return read_leapp(description, options)
     raise ExportError(
-        f"{folder}: is nothing that can be imported: it needs the {MANIFEST} of a policy_package (LeRobot, physicalai)",
+        f"{folder}: is nothing that can be imported: it needs the {MANIFEST} of a policy_package (LeRobot, physicalai), or the"
+        " .yaml of a LEAPP bundle",
         REFUSED,
     )
 

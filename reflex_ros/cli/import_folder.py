@@ -20,7 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     """Import. 0: imported; 2: refused, and nothing was written."""
     given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     options = ImportOptions(
-        given.names, given.state_names, given.fps, given.units, given.tokenizer, given.force
+        given.names,
+        given.state_names,
+        given.fps,
+        given.units,
+        given.tokenizer,
+        given.image_range,
+        given.force,
     )
     try:
         imported = run(given.folder, given.out, options, _say)
@@ -39,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reflex import",
         description="Describe an ONNX export of another program so that `reflex serve` takes it: a policy_package (manifest.json"
-        " of LeRobot and physicalai). No code of it is run, and neither torch nor its program is needed.",
+        " of LeRobot and physicalai), or a LEAPP bundle (.yaml of Isaac Lab) with one graph. No code of it is run,"
+        " and neither torch nor its program is needed.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the export of the other program")
@@ -59,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="folder with the tokenizer.json of the language model"
     )
+    parser.add_argument(
+        "--image-range", type=_range, metavar="LOW,HIGH",
+        help="pixels that the graph of a LEAPP bundle takes for black and white: 0,1 or 0,255",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an export that is there")
     return parser
 
@@ -72,6 +83,13 @@ def _units(text: str) -> tuple[str, ...]:
     if unknown := [unit for unit in units if unit not in UNITS]:
         raise argparse.ArgumentTypeError(f"must be of {', '.join(UNITS)}, got {unknown[0]!r:.80}")
     return units
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, high = (float(part) for part in text.split(","))
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise argparse.ArgumentTypeError(f"must be two numbers, the lower one first, got {text}")
+    return low, high
 
 
 def _rate(text: str) -> float:

@@ -56,16 +56,18 @@ def test_every_option_reaches_the_import(tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr(import_folder, "run", run)
-    words = "a out --names x,y --state-names x,y,z --fps 25 --units degrees,percent --tokenizer t --force"
+    words = "a out --names x,y --state-names x,y,z --fps 25 --units degrees,percent --tokenizer t --image-range 0,255 --force"
     assert main(["import", *words.split()]) == 130
     folder, out, options = seen[0][:3]
     assert (folder, out) == (Path("a"), Path("out"))
     assert (options.names, options.state_names, options.fps) == (("x", "y"), ("x", "y", "z"), 25.0)
+    assert options.image_range == (0.0, 255.0)
     assert (options.units, options.tokenizer, options.force) == (("degrees", "percent"), Path("t"), True)
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["a"], ["a", "b", "c"], ["a", "b", "--fps", "0"], ["a", "b", "--fps", "nan"], ["a", "b", "--units", "miles"]]
+    "words", [[], ["a"], ["a", "b", "c"], ["a", "b", "--fps", "0"], ["a", "b", "--fps", "nan"], ["a", "b", "--units", "miles"],
+        ["a", "b", "--image-range", "1,0"], ["a", "b", "--image-range", "1"],]
 )  # fmt: skip
 def test_a_command_line_that_is_not_understood_is_status_2(words: list[str], capsys: Output) -> None:
     with pytest.raises(SystemExit) as ended:
