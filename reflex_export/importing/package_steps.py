@@ -62,7 +62,7 @@ class Steps:
     tokens: int | None = None
     chunk: int | None = None
     rows: int | None = None
-    said: list[str] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
 
 
 def read_steps(folder: Path, model: JsonFields, where: str) -> Steps:
@@ -145,7 +145,7 @@ def _apply(
         if kind not in known:
             raise _unknown(where, what, kind, known)
         known[kind](entry, steps, folder, f"{where}: {what} {number} ({kind})")
-        steps.said.append(kind)
+        steps.applied.append(kind)
 
 
 def _scaled(entry: JsonFields, steps: Steps, folder: Path, where: str) -> Scaled:
@@ -227,7 +227,7 @@ def _runner(model: JsonFields, steps: Steps, where: str) -> None:
         steps.chunk = runner.whole("chunk_size", 1, _MOST_ROWS)
     if runner.get("n_action_steps") is not None:
         _execute(steps, runner.whole("n_action_steps", 1, _MOST_ROWS))
-    steps.said.append(kind)
+    steps.applied.append(kind)
 
 
 SINGLE, CHUNKING = "single_pass", "action_chunking"

@@ -98,7 +98,7 @@ def read_policy_package(folder: Path, options: ImportOptions) -> Found:
         "source": {"type": FORMAT, "version": manifest["version"], "verified": False},
     }
     granted += taken + _notes(steps, noise, graph, action.name)
-    read = (f"{FORMAT} {manifest['version']}", f"steps: {', '.join(steps.said) or 'none'}")
+    read = (f"{FORMAT} {manifest['version']}", f"steps: {', '.join(steps.applied) or 'none'}")
     files = {**graph.files, **words}
     return Found(
         {key: value for key, value in config.items() if value is not None}, files, read, tuple(granted)

@@ -59,8 +59,8 @@ def policy_of(document: Document) -> Any:
 
 
 def test_a_bundle_answers_as_its_graph(bundle: Path) -> None:
-    said: list[str] = []
-    run(bundle, bundle.with_name("out"), UNIT_PIXELS, said.append)
+    lines: list[str] = []
+    run(bundle, bundle.with_name("out"), UNIT_PIXELS, lines.append)
     policy = load_policy(open_export(bundle.with_name("out")), None, "cpu", 1)
     pixels = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     state = np.linspace(-0.6, 0.6, 7, dtype=np.float32)
@@ -72,7 +72,7 @@ def test_a_bundle_answers_as_its_graph(bundle: Path) -> None:
     assert policy.contract.state is not None
     assert policy.contract.state.names == JOINTS
     assert policy.contract.frequency_hz == 20.0
-    assert "read: joint_targets: target/joint/position" in said
+    assert "read: joint_targets: target/joint/position" in lines
 
 
 def test_serving_a_bundle_names_the_command_that_imports_it(bundle: Path) -> None:

@@ -45,18 +45,18 @@ from reflex_export.importing.import_folder import run
 STATE = np.linspace(-0.4, 0.6, DIM, dtype=np.float32)
 RESIZE = {"type": "resize", "image_resolution": [HEIGHT, WIDTH], "mode": "stretch"}
 
-NOTHING_SAID = ImportOptions()
+NO_OPTIONS = ImportOptions()
 
 
-def imported(folder: Path, options: ImportOptions = NOTHING_SAID) -> tuple[Policy, list[str]]:
-    """The policy that is served, and what the import said."""
-    said: list[str] = []
+def imported(folder: Path, options: ImportOptions = NO_OPTIONS) -> tuple[Policy, list[str]]:
+    """The policy that is served, and what the import printed."""
+    lines: list[str] = []
     out = folder.with_name("out")
-    run(folder, out, options, said.append)
-    return load_policy(open_export(out), None, "cpu", 1), said
+    run(folder, out, options, lines.append)
+    return load_policy(open_export(out), None, "cpu", 1), lines
 
 
-def refused(folder: Path, options: ImportOptions = NOTHING_SAID) -> str:
+def refused(folder: Path, options: ImportOptions = NO_OPTIONS) -> str:
     before = sorted(folder.parent.iterdir())
     with pytest.raises(ConfigurationError) as error:
         run(folder, folder.with_name("out"), options, lambda _: None)
@@ -78,7 +78,7 @@ def arrays(policy: Policy, observation: Observation) -> Any:
 
 def test_a_package_answers_as_its_graph_between_its_own_formulas(tmp_path: Path) -> None:
     folder = package(tmp_path / "package")
-    policy, said = imported(folder)
+    policy, lines = imported(folder)
     seen = observed()
     expected = by_hand(folder, seen.frames["top"].data, STATE)
     np.testing.assert_allclose(policy.predict(seen, 0).actions, expected, atol=1e-5)
@@ -86,8 +86,8 @@ def test_a_package_answers_as_its_graph_between_its_own_formulas(tmp_path: Path)
     assert (policy.contract.horizon, policy.contract.n_action_steps) == (ROWS, 8)
     assert policy.contract.action_names == policy.contract.state.names == tuple(JOINTS)  # type: ignore[union-attr]
     assert parity(policy).level == OK
-    assert "read: policy_package 1.0" in said
-    assert any(line.startswith("taken for granted: no control rate") for line in said)
+    assert "read: policy_package 1.0" in lines
+    assert any(line.startswith("taken for granted: no control rate") for line in lines)
 
 
 def test_a_package_is_left_as_it_was_and_its_copy_does_not_need_it(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_ranges_and_masks_are_scaled_as_their_formulas_say(tmp_path: Path, mode:
 
 def test_images_are_resized_where_a_step_says_so_and_refused_where_none_does(tmp_path: Path) -> None:
     folder = package(tmp_path / "plain")
-    policy, said = imported(folder)
+    policy, lines = imported(folder)
     with pytest.raises(Exception, match="32x24"):
         policy.predict(observed(48, 64), 0)
-    assert any("cameras have to give exactly the graph's size" in line for line in said)
+    assert any("cameras have to give exactly the graph's size" in line for line in lines)
     steps = [RESIZE, manifest_of(folder)["model"]["preprocessors"][1]]
     other = package(tmp_path / "other" / "resized", preprocessors=steps)
     manifest = manifest_of(other)
@@ -147,12 +147,12 @@ def test_images_are_resized_where_a_step_says_so_and_refused_where_none_does(tmp
 def test_a_graph_that_takes_noise_is_served_as_a_loop_inside_the_graph(tmp_path: Path) -> None:
     folder = package(tmp_path / "package")
     package_graph(folder / "model.onnx", noise=True)
-    policy, said = imported(folder)
+    policy, lines = imported(folder)
     assert policy.kind == "flow_matching"
     first, again, other = (policy.predict(observed(), seed).actions for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert any("counts as 10 denoise steps" in line for line in said)
+    assert any("counts as 10 denoise steps" in line for line in lines)
 
 
 def test_what_a_package_does_not_say_is_asked_for(tmp_path: Path) -> None:
@@ -331,9 +331,9 @@ def test_the_tokenizer_is_a_file_that_is_named_or_in_the_folder_and_never_fetche
     assert "holds no tokenizer.json, which --tokenizer names" in refused(
         folder, ImportOptions(tokenizer=tmp_path)
     )
-    policy, said = imported(folder, ImportOptions(tokenizer=WORDS))
+    policy, lines = imported(folder, ImportOptions(tokenizer=WORDS))
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (WORDS / "tokenizer.json").read_bytes()
-    assert "read: steps: new_line, hf_tokenizer, single_pass" in said
+    assert "read: steps: new_line, hf_tokenizer, single_pass" in lines
     language = policy.contract.language
     assert language is not None
     assert (language.length, language.window, language.padding_side) == (8, 8, "right")
