@@ -272,7 +272,7 @@ def _initial_values(
     path = inside(folder, pipeline["initial_values"], where, "its initial values")
     if path.stat().st_size > _MOST_STATE_BYTES:
         raise ExportError(f"{path}: must have at most {_MOST_STATE_BYTES} bytes", REFUSED)
-    outside = pipeline.fields("inputs", optional=True).get(model) or ()
+    outside = pipeline.fields("inputs", optional=True).names(model, ())
     free = {tensor.name for tensor in inputs if tensor.name not in outside}
     found: dict[str, Any] = {}
     try:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from reflex_core.errors import ExportError
-from reflex_core.files.json_fields import JsonFields
+from reflex_core.files.json_fields import JsonFields, is_number, leaves
 from reflex_core.normalization.affine import IDENTITY, MODES
-from reflex_core.text.untrusted import shown
 from reflex_export.importing.description_of import REFUSED
 
 PACKAGE_MODES = ("mean_std", "min_max", "quantiles")
@@ -92,8 +91,7 @@ def statistics_block(
 
 
 def _flat(block: JsonFields, key: str) -> Numbers:
-    value = block[key]
-    flat = np.asarray(value).reshape(-1).tolist() if isinstance(value, list) else [value]
-    if not flat or not all(isinstance(one, int | float) for one in flat):
-        raise block.refusal(key, f"numbers, got {shown(value)}")
+    flat = list(leaves(block[key]))
+    if not flat or not all(map(is_number, flat)):
+        raise block.refusal(key, "numbers")
     return np.array(flat, dtype=np.float64)

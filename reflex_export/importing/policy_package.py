@@ -42,11 +42,14 @@ STEPS_IN_GRAPH = 10  # of a loop inside a graph, which nothing says; it only cou
 
 
 def is_policy_package(folder: Path) -> bool:
-    """Return whether a folder holds the manifest of a policy_package. Raises nothing."""
+    """Return whether a folder holds the manifest of a policy_package. Raises ExportError for a manifest that cannot be read."""
+    file = folder / MANIFEST
     try:
-        return read_object(folder / MANIFEST).get("format") == FORMAT
-    except (OSError, JsonError):
+        return read_object(file).get("format") == FORMAT
+    except OSError:
         return False
+    except JsonError as error:
+        raise ExportError(f"{file}: {error}", REFUSED) from error
 
 
 def read_policy_package(folder: Path, options: ImportOptions) -> Found:

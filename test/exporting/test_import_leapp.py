@@ -148,6 +148,8 @@ def test_an_initial_value_that_nothing_changes_is_a_constant(bundle: Path) -> No
         (lambda d: policy_of(d)["parameters"].update(model_path="../policy.onnx"), "lies outside the folder"),
         (lambda d: policy_of(d)["parameters"].update(model_path="/etc/passwd.onnx"), "lies outside the folder"),
         (lambda d: policy_of(d)["parameters"].update(model_path="policy.pt"), "is a torch model"),
+        (lambda d: d["pipeline"].update(initial_values="reach.yaml", inputs={"policy": 5}), "must be a list of names, got 5"),
+        (lambda d: d["pipeline"].update(initial_values="reach.yaml"), "not usable as initial values"),
         (lambda d: d["pipeline"].update(initial_values="../start.safetensors"), "lies outside the folder"),
     ],
 )  # fmt: skip

@@ -212,6 +212,10 @@ Change = Callable[[dict[str, Any]], object]
         (lambda m: m["model"]["preprocessors"][1].update(artifact="gone.safetensors"), "'gone.safetensors' is missing"),
         (lambda m: m["model"]["preprocessors"][1].update(artifact="manifest.json"), "not readable as safetensors"),
         (lambda m: m["model"]["preprocessors"][1].pop("artifact"), "names no statistics"),
+        (lambda m: m["model"]["preprocessors"][1].update(stats={"a": {"mean": [[1], [2, "x"]]}}), "a.mean' must be numbers"),
+        (lambda m: m["model"]["preprocessors"][1].update(stats={"a": 5}), "a' must be an object"),
+        (lambda m: m["model"].update(artifacts=["model.onnx"]), "'model.artifacts' must be an object"),
+        (lambda m: m["hardware"].update(robots=[7]), "must be an object, got 7"),
         (lambda m: m["model"]["preprocessors"][1].update(features=["observation.velocity"]), "has no 'observation.velocity' that could be scaled"),
         (lambda m: m["model"]["preprocessors"].append(dict(m["model"]["preprocessors"][1])), "which another step scales too"),
         (lambda m: m["model"]["preprocessors"].append(dict(RESIZE)), "scales images before they are resized"),
@@ -248,11 +252,11 @@ def test_a_package_that_cannot_be_served_as_it_was_meant_is_refused_in_one_sente
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"format": "policy_package", "model": ' + "[" * 100_000 + "]" * 100_000 + "}", "is nothing that can be imported"),
-        ('{"format": "policy_package", "format": "policy_package"}', "is nothing that can be imported"),
+        ('{"format": "policy_package", "model": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested deeper than 64 levels"),
+        ('{"format": "policy_package", "format": "policy_package"}', "key 'format' is there twice"),
         ('{"format": "policy_package", "version": "1.0"}', "'model' must be an object"),
         ('{"format": "something else"}', "is nothing that can be imported"),
-        ("", "is nothing that can be imported"),
+        ("", "not readable as JSON"),
     ],
     ids=["nested", "twice", "empty", "other", "nothing"],
 )  # fmt: skip
