@@ -33,7 +33,7 @@ FAMILIES = ["act", "diffusion", "diffusion_ddpm", "smolvla", "pi0", "pi0_relativ
 
 
 class StillRobot:
-    """A robot that stands still before two cameras, and hears chunks."""
+    """A robot that stands still before two cameras, and receives chunks."""
 
     def __init__(self, domain: int, seen: RawObservation) -> None:
         self.spinner, self._seen = Spinner(domain), seen

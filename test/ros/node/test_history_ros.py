@@ -32,7 +32,7 @@ def grey(observation: Observation) -> int:
 
 @contextmanager
 def flickering(export: Path, **settings: object) -> Iterator[tuple[World, list[tuple[Request, Served]]]]:
-    """A robot whose camera shows another grey in every picture, and what its policy was asked and answered."""
+    """A robot whose camera shows another grey in every picture, and what its policy was sent and answered."""
     heard: list[tuple[Request, Served]] = []
     with world(export_dir=str(export), embodiment="franka", execution_horizon=ROWS, **settings) as scene:
         scene.server.engine.listen(lambda request, served: heard.append((request, served)))
@@ -68,12 +68,12 @@ def test_the_policy_sees_the_frames_of_one_control_period_before(export_dir: Exp
             assert request.history.given == 1
             assert request.history.ages_ms == (pytest.approx(back_ns * 1e-6),)
         # a new episode looks back at nothing of the one before
-        asked = len(heard)
+        sent = len(heard)
         scene.robot.begin("another")
         wait_for(lambda: scene.server._episode_id == "another", "the episode begins")
         began_ns = scene.server.now_ns() - 2 * PERIOD_NS
         first = wait_for(
-            lambda: next((r for r, _ in heard[asked:] if r.episode_id == "another"), None), "its inference"
+            lambda: next((r for r, _ in heard[sent:] if r.episode_id == "another"), None), "its inference"
         )
         (earlier,) = first.observation.history
         assert first.history.filled == 1 or earlier.stamp_ns > began_ns
