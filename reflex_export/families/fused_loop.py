@@ -46,44 +46,17 @@ def fuse(prefix: Path, step: Path, whole: Path, rows: Sequence[Row]) -> int:
         compose.add_prefix(onnx.load(path, load_external_data=False), mark)
         for path, mark in ((prefix, _OF_PREFIX), (step, _OF_STEP))
     )
-    made = {value.name.removeprefix(_OF_PREFIX): value.name for value in before.graph.output}
-    inputs = {value.name.removeprefix(_OF_PREFIX): value for value in before.graph.input}
-    later = {value.name.removeprefix(_OF_STEP): value for value in within.graph.input}
-    noise = later.pop(NOISY)
-    own_time = later.pop(TIME)
-    inputs |= {name: value for name, value in later.items() if name not in made}
-    renamed = {value.name: name for name, value in inputs.items()}
-    renamed |= {f"{_OF_PREFIX}{name}": name for name in inputs}
-    renamed |= {value.name: made.get(name, name) for name, value in later.items()}
-    for node in (*before.graph.node, *within.graph.node):
-        _rename(node, renamed)
-    for name, value in inputs.items():
-        value.name = name
-    noise.name, x = NOISE, f"{_OF_STEP}{NOISY}"
-    coefficients = _Coefficients(rows, x, f"{_OF_STEP}{VELOCITY}", own_time)
-    body = helper.make_graph(
-        [*coefficients.times(), *within.graph.node, *coefficients.nexts()],
-        "step",
-        [
-            helper.make_tensor_value_info(_named("number"), onnx.TensorProto.INT64, []),
-            helper.make_tensor_value_info(_named("goes_on"), onnx.TensorProto.BOOL, []),
-            helper.make_value_info(x, noise.type),
-        ],
-        [
-            helper.make_tensor_value_info(_named("goes_on_still"), onnx.TensorProto.BOOL, []),
-            helper.make_value_info(_named("next"), noise.type),
-        ],
-    )
-    actions = helper.make_value_info(ACTIONS, noise.type)
+    inputs, noise, time = _connected(before.graph, within.graph)
+    around = _Around(rows, f"{_OF_STEP}{NOISY}", f"{_OF_STEP}{VELOCITY}", time)
+    body = _body(within.graph, around, noise)
+    loop = helper.make_node("Loop", [_named("steps"), "", NOISE], [ACTIONS], name=_named("loop"), body=body)
     graph = helper.make_graph(
-        [*before.graph.node, *coefficients.batch(), helper.make_node(
-            "Loop", [_named("steps"), "", NOISE], [ACTIONS], name=_named("loop"), body=body
-        )],
+        [*before.graph.node, *around.batch(), loop],
         "sampler",
-        [noise, *inputs.values()],
-        [actions],
-        [*before.graph.initializer, *within.graph.initializer, *coefficients.initializers()],
-    )  # fmt: skip
+        [noise, *inputs],
+        [helper.make_value_info(ACTIONS, noise.type)],
+        [*before.graph.initializer, *within.graph.initializer, *around.initializers()],
+    )
     model = helper.make_model(graph, opset_imports=before.opset_import, ir_version=before.ir_version)
     model.functions.extend([*before.functions, *within.functions])
     onnx.save(model, whole)
@@ -92,20 +65,61 @@ def fuse(prefix: Path, step: Path, whole: Path, rows: Sequence[Row]) -> int:
     return len(graph.node) + len(body.node)
 
 
+def _connected(before: Any, within: Any) -> tuple[list[Any], Any, Any]:
+    """Let the step take what the prefix makes, and both the inputs of the whole; return these, the noise and the step's time.
+
+    before, within: graphs of the prefix and the step, whose names have the marks of each in front.
+    """
+    made = {value.name.removeprefix(_OF_PREFIX): value.name for value in before.output}
+    inputs = {value.name.removeprefix(_OF_PREFIX): value for value in before.input}
+    later = {value.name.removeprefix(_OF_STEP): value for value in within.input}
+    noise, time = later.pop(NOISY), later.pop(TIME)
+    names = {f"{_OF_PREFIX}{name}": name for name in inputs}
+    names |= {value.name: made.get(name, name) for name, value in later.items()}
+    for node in (*before.node, *within.node):
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    inputs |= {name: value for name, value in later.items() if name not in made}
+    for name, value in inputs.items():
+        value.name = name
+    noise.name = NOISE
+    return list(inputs.values()), noise, time
+
+
+def _body(within: Any, around: _Around, noise: Any) -> Any:
+    """Return the graph of one turn of the loop: (its number, whether it goes on, x) -> (whether it goes on, the next x)."""
+    from onnx import TensorProto, helper
+
+    return helper.make_graph(
+        [*around.times(), *within.node, *around.nexts()],
+        "step",
+        [
+            helper.make_tensor_value_info(_named("number"), TensorProto.INT64, []),
+            helper.make_tensor_value_info(_named("goes_on"), TensorProto.BOOL, []),
+            helper.make_value_info(around.x, noise.type),
+        ],
+        [
+            helper.make_tensor_value_info(_named("goes_on_still"), TensorProto.BOOL, []),
+            helper.make_value_info(_named("next"), noise.type),
+        ],
+    )
+
+
 def _named(name: str) -> str:
     return f"{_OF_LOOP}{name}"
 
 
-def _rename(node: Any, names: dict[str, str]) -> None:
-    for index, name in enumerate(node.input):
-        node.input[index] = names.get(name, name)
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """The nodes around a step that give it its time and make the next x of its answer, by the numbers of the present row.
 
+    x, answer: names of what the step takes and makes. time: the step's input of that, an onnx.ValueInfoProto.
+    """
 
-class _Coefficients:
-    """The numbers of all rows, and the nodes around a step that use those of the present one."""
-
-    def __init__(self, rows: Sequence[Row], x: str, answer: str, time: Any) -> None:
-        self.rows, self.x, self.answer, self.time = rows, x, answer, time
+    rows: Sequence[Row]
+    x: str
+    answer: str
+    time: Any
 
     def initializers(self) -> Iterator[Any]:
         from onnx import helper, numpy_helper

@@ -152,12 +152,22 @@ def test_lerobots_policy_is_as_before_when_its_graphs_are_taken(
 
 
 def test_no_input_is_there_for_a_camera_that_was_empty_in_training(opened: Callable[[str], Opened]) -> None:
-    """But for SmolVLA's tokens around pictures, which LeRobot does not mask with them."""
     policy = opened("smolvla")
     prefix, _ = policy.graphs()
     pictures = [name for name in prefix.inputs if name.startswith("img_")]
     assert pictures == ["img_top", "img_wrist"]
     assert prefix.module(*prefix.inputs.values())[0].shape[-2] == 2 * 16 + 48 + 1
+
+
+def test_tokens_around_an_empty_camera_are_seen_where_smolvla_has_them(tmp_path: Path) -> None:
+    """LeRobot masks its picture and not the tokens, so that the graph has the slot."""
+    policy = Opened(FAMILIES["smolvla"](tmp_path / "made", add_image_special_tokens=True), tmp_path)
+    prefix, step = policy.graphs()
+    assert "img_empty_camera_0" in prefix.inputs
+    start = noise(1, tuple(step.inputs["x_t"].shape))
+    wanted, given = policy.asked(start)
+    made = sampled(prefix, step, given, torch.from_numpy(start)).numpy()
+    np.testing.assert_allclose(made[..., : wanted.shape[-1]], wanted, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["smolvla", "pi0", "pi05", "xvla"])
