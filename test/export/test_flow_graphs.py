@@ -165,7 +165,7 @@ def test_tokens_around_an_empty_camera_are_seen_where_smolvla_has_them(tmp_path:
     prefix, step = policy.graphs()
     assert "img_empty_camera_0" in prefix.inputs
     start = noise(1, tuple(step.inputs["x_t"].shape))
-    wanted, given = policy.asked(start)
+    wanted, given = policy.predicted(start)
     made = sampled(prefix, step, given, torch.from_numpy(start)).numpy()
     np.testing.assert_allclose(made[..., : wanted.shape[-1]], wanted, rtol=0, atol=ROUNDING)
 
