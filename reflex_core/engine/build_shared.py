@@ -128,11 +128,13 @@ def build_cloud(settings: Settings, policy: Policy, robot: str, around: EngineCo
 def describe_session(settings: Settings, slots: dict[str, PolicySlot]) -> Session:
     """Return the loaded policies as the header of a trace or a bag records them."""
     first = next(iter(slots.values()))
-    return session_of(
+    session = session_of(
         first.policy, first.policy.binding.embodiment, settings.robot_id,
         policies=_policies(slots) if len(slots) > 1 else (),
         settings=dataclasses.asdict(first.settings),
     )  # fmt: skip
+    steps = max(slot.policy.contract.observation_steps for slot in slots.values())
+    return dataclasses.replace(session, observation_steps=steps)
 
 
 def build_recorders(

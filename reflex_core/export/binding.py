@@ -199,6 +199,8 @@ def _notes(
             yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
     for name in _unfed(contract, cameras):
         yield f"no camera of the robot feeds '{name}': it is masked in every chunk, as if it were covered"
+    if contract.observation_steps > 1:
+        yield f"it sees {contract.observation_steps} observations, one control period apart"
     if embodiment is not None and contract.rows > embodiment.chunk_size:
         yield f"its chunks of {contract.rows} actions are cut to the {embodiment.chunk_size} of the embodiment"
 

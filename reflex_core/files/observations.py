@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ def read_observations(folder: Path) -> list[Observation]:
     """Read every `*.json` of the folder, by name.
 
     {"instruction": "...", "state": [...], "images": {"camera": "file.png"}}; state in physical units, images PNG or
-    JPEG, relative to the folder. Raises ObservationError naming file, key, expected and got.
+    JPEG, relative to the folder. `history`: a list of objects with `state` and `images`, the observations before it, oldest
+    first, for a policy that sees several. Raises ObservationError naming file, key, expected and got.
     """
     return list(named_observations(folder).values())
 
@@ -45,8 +47,21 @@ def read_observation(path: Path) -> Observation:
         raise ObservationError(f"{path}: not readable as JSON: {error.strerror or error}") from error
     except ValueError as error:
         raise ObservationError(f"{path}: {error}") from error
-    fields = JsonFields(document, refusing(str(path), ObservationError))
-    images, instruction = document.get("images", {}), fields.text("instruction", "")
+    refuse = refusing(str(path), ObservationError)
+    fields = JsonFields(document, refuse)
+    instruction, entries = fields.text("instruction", ""), fields.get("history", [])
+    if not isinstance(entries, list):
+        raise fields.refusal("history", "a list of objects")
+    history = tuple(
+        _sensors(JsonFields(entry, refuse, f"history[{number}]"), path, instruction)
+        for number, entry in enumerate(entries)
+    )
+    return replace(_sensors(fields, path, instruction), history=history)
+
+
+def _sensors(fields: JsonFields, path: Path, instruction: str) -> Observation:
+    """Read images and state of one observation."""
+    images = fields.get("images", {})
     if not isinstance(images, dict) or not all(isinstance(name, str) for name in images.values()):
         raise fields.refusal("images", "an object of camera name to file name")
     frames = {camera: _frame(path.parent / name, path) for camera, name in images.items()}

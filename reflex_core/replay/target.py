@@ -208,10 +208,10 @@ def differences(
     ):
         notes.append(f"{BEFORE}: {'; '.join(others)}")
     steps, kept = policy.contract.observation_steps, header.get("observation_steps", 1)
-    if steps != kept:
+    if is_number(kept) and steps > kept:
         notes.append(
-            f"recorded with {kept} observations a request, this policy sees {steps}: where it sees more, copies of the oldest"
-            " recorded one stand for those before it"
+            f"recorded with {kept} observations a request, this policy sees {steps}: copies of the oldest recorded one stand"
+            " for those before it"
         )
     providers = header.get("providers") or []
     if isinstance(providers, list) and providers and tuple(providers) != tuple(policy.providers):

@@ -55,8 +55,8 @@ class Intake:
         """Raise ObservationError for a state that is missing or implausible, whatever the instruction is."""
         if self.check_state is not None:
             self.check_state(observation.state)
-        if observation.state is None:
-            return
-        problem = self.states.problem(observation.state.tolist(), self.state_names)
-        if problem:
-            raise ObservationError(f"the state cannot be true: {problem}", IMPLAUSIBLE_STATE)
+        for one in (observation, *observation.history):
+            problem = "" if one.state is None else self.states.problem(one.state.tolist(), self.state_names)
+            if problem:
+                which = "the state" if one is observation else "the state of an earlier observation"
+                raise ObservationError(f"{which} cannot be true: {problem}", IMPLAUSIBLE_STATE)

@@ -118,8 +118,14 @@ def _served(served: Served) -> dict[str, Any]:
         **_named("rtc.", served.rtc.document()),
         **(_named("a2c2.", served.a2c2.document()) if served.a2c2.present else {}),
         **(_named("routing.", served.routing.document()) if served.routing.present else {}),
+        **(_named("history.", _history(served)) if served.history.present else {}),
         **_named("stage.", stages_ms),
     }
+
+
+def _history(served: Served) -> dict[str, Any]:
+    """Return how the history was made up; a span has no list of numbers."""
+    return {name: value for name, value in served.history.document().items() if name != "ages_ms"}
 
 
 def _named(prefix: str, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from servers import ExportDir
 
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Frame, Observation, Request
+from reflex_ros.otel.attributes import attributes, finished
 from reflex_ros.sidecar.cloud_client import body_of
 from reflex_ros.sidecar.wires.json import JsonWire
 from reflex_ros.sidecar.wires.wire import Readable
@@ -124,6 +125,21 @@ def test_the_shadow_sees_the_same_history(serve: Serve, export_dir: ExportDir) -
         server.client.act({**seen(10 * number, number), "episode_id": "one"})
         wait_for(lambda number=number: server.engine.loaded.shadow.compared == number)
     assert figure(server.client, "reflex_shadow_divergence_sum") == 0
+
+
+def test_a_span_says_where_the_history_came_from(serve: Serve) -> None:
+    server = serve("two_observations", embodiment="")
+    spans: list[dict[str, Any]] = []
+    server.engine.listen(
+        lambda request, served: spans.append(attributes(finished(request, 0, served, 0), {}, "none"))
+    )
+    for shade in (10, 20):
+        server.client.act({**seen(shade, 0), "episode_id": "one"})
+    found = [
+        {name: value for name, value in span.items() if name.startswith("reflex.history.")} for span in spans
+    ]
+    assert [list(one.values()) for one in found] == [[2, 0, 0, 1], [2, 0, 1, 0]]
+    assert list(found[0]) == [f"reflex.history.{name}" for name in ("steps", "given", "kept", "filled")]
 
 
 @pytest.mark.parametrize("episode", ["ep_1", "ep_2", "ep_xyz", "req_abc"])

@@ -53,6 +53,16 @@ def test_anything_that_can_be_read_is_one(text: str) -> None:
     Intake(True, StateRange())(observation(instruction=text))
 
 
+def test_a_state_of_the_past_that_cannot_be_true_is_refused_too() -> None:
+    intake = Intake(False, state_range(FRANKA, NAMES, COLUMNS), NAMES)
+    seen = dataclasses.replace(observation(), history=(observation(bent(5, 45.0)),))
+    with pytest.raises(
+        ObservationError, match="the state of an earlier observation cannot be true: joint 'panda_joint6'"
+    ) as caught:
+        intake(seen)
+    assert caught.value.slug == "implausible-state"
+
+
 @pytest.mark.parametrize("value", [9.0, 45.0, 2 * np.pi + 2.0, 1e38, -1e38, 1e308, np.inf, np.nan])
 def test_a_state_that_cannot_be_true_is_refused_with_the_joint(value: float) -> None:
     intake = Intake(False, state_range(FRANKA, NAMES, COLUMNS), NAMES)
