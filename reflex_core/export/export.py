@@ -105,6 +105,14 @@ class Export:
             return ""
         return f"it has a {CONFIG_NAME} and a {TETHER_NAME}: the first is read, the other is not"
 
+    @property
+    def not_verified(self) -> str:
+        """A note where its own exporter found other answers than the training library's, else empty."""
+        source = self.config.get("source")
+        if not isinstance(source, Mapping) or source.get("verified") is not False:
+            return ""
+        return "its exporter found other answers than the training library's, and did not verify it: see VERIFICATION.md"
+
     def file(self, name: str, purpose: str) -> Path:
         """Return the path of a file. Raises ExportError when it is missing or outside the directory."""
         path = self.path / name

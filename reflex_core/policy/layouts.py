@@ -92,7 +92,7 @@ def load_placed(
     last = sessions.get("denoise") or sessions["monolithic"]
     contract = read_contract(export, config, graphs, last.outputs)
     notes = [*placement.notes, *(note for session in sessions.values() for note in session.notes)]
-    notes += [export.ignored_config] if export.ignored_config else []
+    notes += [note for note in (export.ignored_config, export.not_verified) if note]
     if not (contract.images or contract.language):
         notes.append("it takes no image and no instruction")
     if "vision" in sessions:

@@ -410,3 +410,11 @@ def test_a_state_that_is_spoken_is_heard_in_steps(tmp_path: Path) -> None:
     # "State", ":", "0", "3", ";", "reach"; the number n is token 12 + n
     np.testing.assert_allclose(actions[0, TOKEN_SUM], 8 + 9 + 12 + 15 + 11 + 2, atol=1e-4)
     np.testing.assert_allclose(actions[0, TOKEN_COUNT], 6, atol=1e-4)
+
+
+@pytest.mark.parametrize(("verified", "warned"), [(False, True), (True, False), (None, False)])
+def test_an_export_that_its_exporter_did_not_verify_says_so(
+    tmp_path: Path, verified: bool | None, warned: bool
+) -> None:
+    policy = clocked(tmp_path, FLOAT, source={"type": "act", "verified": verified})
+    assert any("did not verify it" in note for note in policy.notes) == warned
