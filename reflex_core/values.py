@@ -16,6 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.reports import (
+    NO_CACHE,
+    NO_FALLBACK,
+    NOT_AVERAGED,
+    NOT_CHECKED,
+    NOT_CORRECTED,
+    NOT_GUIDED,
+    NOT_ROUTED,
+    A2C2Report,
+    CacheReport,
+    Document,
+    EnsembleReport,
+    Fallback,
+    GuardReport,
+    RoutingReport,
+    RtcReport,
+)  # fmt: skip
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -25,11 +42,7 @@ LAST_KNOWN_GOOD = "last_known_good"
 CLOUD = "cloud"
 HOLD = "hold"
 
-NOT_CACHED = "n/a"
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +185,6 @@ class ActionChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardReport:
-    """What the guard changed: `violations` name the joint, the bound, the value and the limit."""
-
-    clamped: bool = False
-    clamp_count: int = 0
-    violations: tuple[str, ...] = ()
-
-    def document(self) -> Document:
-        """Return the block of replies, records and spans."""
-        return {"violations": self.violations, "clamped": self.clamped, "clamp_count": self.clamp_count}
-
-
-@dataclass(frozen=True, slots=True)
 class Inference:
     """How the policy made the chunk; no steps and no stages where no inference ran.
 
@@ -225,129 +225,6 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
-    """What was sent in place of a chunk that was not there in time.
-
-    age_ms: age of the fallback chunk, 0.0 for a fresh one. request_id: of the answer it was.
-    """
-
-    deadline_exceeded: bool = False
-    age_ms: float = 0.0
-    request_id: str = ""
-
-    def document(self) -> Document:
-        """Return the block of replies, records, spans and messages."""
-        return {"deadline_exceeded": self.deadline_exceeded, "fallback_age_ms": self.age_ms}
-
-
-@dataclass(frozen=True, slots=True)
-class CacheReport:
-    """Use of the episode's cached prefix. status: hit, miss, or n/a where none is cached.
-
-    age_ms: how much older than the observation the prefix was.
-    """
-
-    status: str = NOT_CACHED
-    age_ms: float = 0.0
-
-    @property
-    def present(self) -> bool:
-        """True where prefixes are cached."""
-        return self.status != NOT_CACHED
-
-    def document(self) -> Document:
-        """Return the block of replies, records and spans."""
-        return {"status": self.status, "age_ms": self.age_ms}
-
-
-@dataclass(frozen=True, slots=True)
-class RtcReport:
-    """How the previous chunk guided this one. mode: empty when it did not.
-
-    delay: rows taken over from it. previous: its request_id. elapsed_rows: how many of its rows were over at this
-    observation.
-    """
-
-    mode: str = ""
-    delay: int = 0
-    previous: str = ""
-    elapsed_rows: float = 0.0
-
-    @property
-    def present(self) -> bool:
-        """True where the chunk was guided."""
-        return self.mode != ""
-
-    def document(self) -> Document:
-        """Return the block of replies, records and spans."""
-        return {"mode": self.mode, "delay": self.delay, "previous": self.previous}
-
-    def replay_document(self) -> Document:
-        """Return what a trace adds, because a replay needs it."""
-        return {"elapsed_rows": self.elapsed_rows}
-
-
-@dataclass(frozen=True, slots=True)
-class A2C2Report:
-    """What the correction head did. reason: applied, why it was skipped, or `error:` and an exception's name; empty without a head.
-
-    magnitude: L2 norm of the correction that was made or, at magnitude_safety_skip, refused; 0.0 where there was none.
-    """
-
-    applied: bool = False
-    reason: str = ""
-    magnitude: float = 0.0
-
-    @property
-    def present(self) -> bool:
-        """True where there is a correction head."""
-        return self.reason != ""
-
-    def document(self) -> Document:
-        """Return the block of replies, records and spans."""
-        return {
-            "applied": self.applied,
-            "reason": self.reason,
-            "correction_magnitude": round(self.magnitude, 6),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingReport:
-    """Where a request went of two policies; slot empty with one policy.
-
-    routing_key: the episode, else the request. degraded: there was no episode id, so that the next request of the same
-    robot may go elsewhere. cached: the episode was on this slot before. bucket: 0 to 99, of the key. split: percent of
-    episodes for slot a. crash_verdict: how the two slots stood.
-    """
-
-    slot: str = ""
-    routing_key: str = ""
-    degraded: bool = False
-    cached: bool = False
-    bucket: int = 0
-    split: int = 0
-    crash_verdict: str = ""
-
-    @property
-    def present(self) -> bool:
-        """True where there are two policies."""
-        return self.slot != ""
-
-    def document(self) -> Document:
-        """Return the block of replies, records and spans."""
-        return {
-            "slot": self.slot,
-            "routing_key": self.routing_key,
-            "degraded": self.degraded,
-            "cached": self.cached,
-            "bucket": self.bucket,
-            "split": self.split,
-            "crash_verdict": self.crash_verdict,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Served:
     """The answer: the chunk that may be executed, and how it was made.
 
@@ -373,16 +250,22 @@ class Served:
     latency_ms: float = 0.0
     injected_latency_ms: float = 0.0
     trace_seq: int = -1
-    guard: GuardReport = GuardReport()
-    fallback: Fallback = Fallback()
-    cache: CacheReport = CacheReport()
-    rtc: RtcReport = RtcReport()
-    a2c2: A2C2Report = A2C2Report()
-    routing: RoutingReport = RoutingReport()
+    guard: GuardReport = NOT_CHECKED
+    fallback: Fallback = NO_FALLBACK
+    cache: CacheReport = NO_CACHE
+    rtc: RtcReport = NOT_GUIDED
+    ensemble: EnsembleReport = NOT_AVERAGED
+    a2c2: A2C2Report = NOT_CORRECTED
+    routing: RoutingReport = NOT_ROUTED
     history: HistoryReport = NO_HISTORY
 
     def not_inferred(self) -> Served:
         """Return the same answer without the fields of an inference: for what no inference made."""
         return replace(
-            self, inference=self.inference.not_run(), cache=CacheReport(), rtc=RtcReport(), a2c2=A2C2Report()
+            self,
+            inference=self.inference.not_run(),
+            cache=NO_CACHE,
+            rtc=NOT_GUIDED,
+            ensemble=NOT_AVERAGED,
+            a2c2=NOT_CORRECTED,
         )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reflex_core.chunks.alignment import elapsed_rows, request_key, zero_ns
 from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Binding
@@ -45,15 +46,8 @@ class Previous:
     base: Floats | None = None
 
     def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
-        """Return how many of its rows are over when the request's own chunk begins; below 0 for a newer chunk.
-
-        By the stamps of both observations, or as the request states. None where neither is known: the wall clock is no
-        measure, as a simulator may stand still while it waits, and the robot would repeat what it has done.
-        """
-        if request.elapsed_rows is not None:
-            return request.elapsed_rows
-        stamp_ns = request.observation.stamp_ns
-        return (stamp_ns - self.stamp_ns) * 1e-9 / dt_s if stamp_ns > 0 and self.stamp_ns > 0 else None
+        """Return how many of its rows are over when the request's own chunk begins (alignment.py)."""
+        return elapsed_rows(request, self.stamp_ns, dt_s)
 
 
 class EpisodeGuidance(NamedTuple):
@@ -171,12 +165,12 @@ class Rtc:
             normalised[0],
             request.request_id,
             observation.instruction,
-            _zero_ns(request),
+            zero_ns(request),
             observation.stamp_ns,
             base_of(observation.state, self._binding),
         )
         with self._lock:
-            self._pending.put(_key(request), previous)
+            self._pending.put(request_key(request), previous)
 
     def delivered(self, request: Request, served: Served) -> None:
         """Note that the answer leaves now. A policy's chunk becomes the executing one; a hold or another policy's ends it.
@@ -186,9 +180,9 @@ class Rtc:
         """
         if self.mode == OFF or request.episode_id is None:
             return
-        delay_s = (self._clock_ns() - _zero_ns(request)) * 1e-9
+        delay_s = (self._clock_ns() - zero_ns(request)) * 1e-9
         with self._lock:
-            previous = self._pending.pop(_key(request))
+            previous = self._pending.pop(request_key(request))
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
                 self._forget(request.episode_id)
             elif served.chunk.source == LAST_KNOWN_GOOD:
@@ -287,14 +281,6 @@ def guided_columns(binding: Binding, width: int) -> Floats:
         if part is not None:
             columns[binding.columns[part.component_idx]] = 0.0
     return columns
-
-
-def _zero_ns(request: Request) -> int:
-    return request.received_ns - int(request.observation.age_ms * 1e6)
-
-
-def _key(request: Request) -> tuple[str, str, int]:
-    return request.episode_id or "", request.request_id, request.received_ns
 
 
 __all__ = [

@@ -93,6 +93,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
     trackers: list[Listener] = [
         *_learning(found),
         *(slot.rtc.delivered for slot in slots.values() if slot.rtc),
+        *(slot.ensemble.delivered for slot in slots.values() if slot.ensemble),
     ]
     outcomes = _outcomes(slots, trace, around)
     trackers += [
@@ -142,7 +143,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
         act=middleware_chain(built),
         session=session,
         episode_listeners=episode_listeners(
-            guard, deadline, [(slot.rtc, slot.cache) for slot in slots.values()], history
+            guard, deadline, [(slot.rtc, slot.cache, slot.ensemble) for slot in slots.values()], history
         ),
         history=history,
         pair=pair,

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from reflex_core.chunks.temporal_ensemble import RecordedEnsemble
 from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
 from reflex_core.engine.load_policy import load
@@ -20,12 +21,13 @@ from reflex_core.policy.recorded_guidance import Key, RecordedGuidance
 from reflex_core.policy.sampler import Sampling
 from reflex_core.records.trace.notes import shadow_record
 from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.reports import NOT_AVERAGED, EnsembleReport
 from reflex_core.settings.table import Settings
 from reflex_core.settings.which_exports import Choice
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.routing import other
 from reflex_core.slots.shadow import Divergence, Shadow
-from reflex_core.values import Request, Served
+from reflex_core.values import Floats, Request, Served
 from reflex_core.wedges.predict import Predict
 from reflex_core.wedges.telemetry import Listener
 
@@ -54,14 +56,16 @@ def build_shadow(
             trace.note(lambda timestamp: shadow_record(divergence, timestamp))
 
     guided = ShadowGuidance(policy, steps_of(found.settings, policy, around.live))
+    averaged = ShadowEnsemble(policy)
     shadow = Shadow(
-        alone(policy, SHADOW, guided.sampling), policy.export.model_id, [log_divergence],
+        alone(policy, SHADOW, guided.sampling, averaged), policy.export.model_id, [log_divergence],
         on_dropped=metrics.shadow_dropped.inc, on_failed=metrics.shadow_failed.inc,
     )  # fmt: skip
     opened.callback(shadow.close)
 
     def watch(request: Request, served: Served) -> None:
         guided.answered(request, served)
+        averaged.answered(request, served)
         shadow(request, served)
 
     return shadow, policy, watch
@@ -114,9 +118,39 @@ class ShadowGuidance:
         return replace(sampling, guidance=guidance)
 
 
-def alone(policy: Policy, slot: str, sampling: Callable[[Request], Sampling]) -> Callable[[Request], Served]:
+class ShadowEnsemble:
+    """Average a shadow's chunks where the answers were averaged: each with its own earlier ones.
+
+    `answered` is called on the request path and only remembers; `combine` on the shadow's thread.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._ensemble = RecordedEnsemble(policy.binding)
+        self._lock = threading.Lock()
+        self._reports: Lru[Key, EnsembleReport] = Lru(ANSWERS_KEPT)
+
+    def answered(self, request: Request, served: Served) -> None:
+        """Keep how the answer was averaged, for its own comparison."""
+        if served.ensemble.present:
+            with self._lock:
+                self._reports.put(_key(request), served.ensemble)
+
+    def combine(self, request: Request, positions: Floats) -> tuple[Floats, EnsembleReport]:
+        """Return the chunk, (horizon, action_dim) in physical units, and how the answer was averaged."""
+        with self._lock:
+            report = self._reports.pop(_key(request)) or NOT_AVERAGED
+        return self._ensemble.combine(_key(request), report, positions)[0], report
+
+
+def _key(request: Request) -> Key:
+    return request.episode_id or "", request.request_id
+
+
+def alone(
+    policy: Policy, slot: str, sampling: Callable[[Request], Sampling], ensemble: ShadowEnsemble
+) -> Callable[[Request], Served]:
     """Wrap a policy without any wedge around it, for requests that bring their own seed."""
-    return partial(Predict(policy, slot, lambda: 0, sampling), proceed=_no_inner)
+    return partial(Predict(policy, slot, lambda: 0, sampling, ensemble=ensemble), proceed=_no_inner)
 
 
 def _no_inner(_: Request) -> Served:
@@ -133,8 +167,9 @@ def watch_divergence(
     if settings.rollback_divergence <= 0:
         return None
     monitor, metrics = pair.monitor, around.metrics
+    ensembles = {name: ShadowEnsemble(slot.policy) for name, slot in slots.items()}
     compared = {
-        name: alone(slot.policy, name, sampling_of(slot.settings, slot.policy, around.live))
+        name: alone(slot.policy, name, sampling_of(slot.settings, slot.policy, around.live), ensembles[name])
         for name, slot in slots.items()
     }
     shadows = {
@@ -150,6 +185,7 @@ def watch_divergence(
 
     def watch(request: Request, served: Served) -> None:
         if served.slot in shadows and monitor.watching == served.slot:
+            ensembles[other(served.slot)].answered(request, served)
             shadows[served.slot](request, served)
 
     return watch

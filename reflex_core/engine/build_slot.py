@@ -11,15 +11,18 @@ from pathlib import Path
 
 from reflex_core.chunks.a2c2.correction import load_correction
 from reflex_core.chunks.rtc import Rtc
+from reflex_core.chunks.temporal_ensemble import FLAG as ENSEMBLING
+from reflex_core.chunks.temporal_ensemble import TemporalEnsemble
 from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.load_policy import LoadedPolicy
 from reflex_core.engine.serving_state import EngineContext, PolicySlot
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
 from reflex_core.policy.sampler import PLAIN, Sampling
+from reflex_core.reports import A2C2Report
 from reflex_core.settings.table import Settings
 from reflex_core.slots.health import Prober
-from reflex_core.values import A2C2Report, Floats, Request
+from reflex_core.values import Floats, Request
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.breaker import STATE_NUMBERS, Breaker
 from reflex_core.wedges.order import middleware_chain
@@ -50,14 +53,15 @@ def build_slot(
     policy, settings = found.policy, found.settings
     breaker = _breaker(settings, name, around.metrics)
     cache = policy.prefix_cache(settings.prefix_cache_max_age_ms) if settings.prefix_cache else None
-    rtc = _rtc(policy) if settings.rtc else None
+    ensemble = _ensemble(settings, policy)
+    rtc = _rtc(policy) if settings.rtc and ensemble is None else None
     a2c2 = _a2c2(settings, policy, commanded, around)
     wedges: dict[str, Wedge | None] = {
         "breaker": breaker,
         "a2c2": a2c2,
         "policy": Predict(
             policy, name, around.next_seed, sampling_of(settings, policy, around.live), cache, rtc,
-            around.metrics.in_flight.labels(robot, name),
+            around.metrics.in_flight.labels(robot, name), ensemble,
         ),
     }  # fmt: skip
     built = {place: wedge for place, wedge in wedges.items() if wedge is not None}
@@ -68,7 +72,9 @@ def build_slot(
         prober = Prober(name, breaker, alone, policy.canary())
         prober.start()
         opened.callback(prober.close)
-    return PolicySlot(name, policy, settings, act, built, breaker, cache, rtc, a2c2, found.first_latency_s)
+    return PolicySlot(
+        name, policy, settings, act, built, breaker, cache, rtc, a2c2, found.first_latency_s, ensemble
+    )
 
 
 def _breaker(settings: Settings, slot: str, metrics: Metrics) -> Breaker | None:
@@ -89,6 +95,23 @@ def _rtc(policy: Policy) -> Rtc:
     if rtc.note:
         log.info("%s: %s", policy.export.path, rtc.note)
     return rtc
+
+
+def _ensemble(settings: Settings, policy: Policy) -> TemporalEnsemble | None:
+    """Return the averaging of an episode's chunks, None where the export or the setting does not want it."""
+    coefficient, path = policy.contract.temporal_ensemble_coeff, policy.export.path
+    if coefficient is None or settings.temporal_ensemble == "off":
+        return None
+    if policy.binding.dt_s <= 0:
+        log.warning(
+            "%s: %s has no effect: the rate of the actions is not known, so rows cannot be aligned",
+            path,
+            ENSEMBLING,
+        )
+        return None
+    if settings.rtc and not policy.capabilities.guidance:
+        log.info("%s: real-time chunking is off: %s averages its chunks", path, ENSEMBLING)
+    return TemporalEnsemble(coefficient, policy.binding)
 
 
 def _a2c2(settings: Settings, policy: Policy, commanded: Position, around: EngineContext) -> A2C2 | None:

@@ -43,6 +43,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "wedges": list(loaded.wedges),
         "slo": _slo(loaded),
         "rtc": _rtc(loaded.first),
+        "temporal_ensemble": _ensemble(loaded.first),
         "prefix_cache": None if cache is None else dict(cache.counts),
         "motion": loaded.motion.figures().document(),
     }
@@ -91,6 +92,12 @@ def _rtc(slot: PolicySlot) -> dict[str, Any] | None:
     """Return the mode really in effect, why it is off where it cannot work, and how many chunks it guided."""
     rtc = slot.rtc
     return None if rtc is None else {"mode": rtc.mode, "note": rtc.note, **rtc.counts}
+
+
+def _ensemble(slot: PolicySlot) -> dict[str, Any] | None:
+    """Return the weights' coefficient, and how many chunks went on with a mean or began one, by reason."""
+    ensemble = slot.ensemble
+    return None if ensemble is None else {"coefficient": ensemble.coefficient, **ensemble.counts}
 
 
 def _shadow(loaded: ServingState) -> dict[str, Any] | None:

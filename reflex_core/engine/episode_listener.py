@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from reflex_core.chunks.rtc import Rtc
+from reflex_core.chunks.temporal_ensemble import TemporalEnsemble
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard
@@ -45,8 +46,10 @@ def of_deadline(deadline: Deadline) -> EpisodeListener:
     return EpisodeListener(begins=deadline.forget, not_executed=deadline.forget)
 
 
-def of_slot(rtc: Rtc | None, cache: PrefixCache | None) -> Iterator[EpisodeListener]:
-    """Notify one policy slot's state: the chunk that guides the next one, and the cached prefix."""
+def of_slot(
+    rtc: Rtc | None, cache: PrefixCache | None, ensemble: TemporalEnsemble | None
+) -> Iterator[EpisodeListener]:
+    """Notify one policy slot's state: the chunk that guides the next one, the cached prefix, the running mean of chunks."""
     if rtc is not None:
         yield EpisodeListener(
             begins=rtc.forget,
@@ -55,16 +58,18 @@ def of_slot(rtc: Rtc | None, cache: PrefixCache | None) -> Iterator[EpisodeListe
         )
     if cache is not None:
         yield EpisodeListener(begins=cache.forget)
+    if ensemble is not None:
+        yield EpisodeListener(begins=ensemble.forget, not_executed=ensemble.forget)
 
 
 def episode_listeners(
     guard: Guard,
     deadline: Deadline,
-    slots: Iterable[tuple[Rtc | None, PrefixCache | None]],
+    slots: Iterable[tuple[Rtc | None, PrefixCache | None, TemporalEnsemble | None]],
     history: ObservationHistory | None,
 ) -> tuple[EpisodeListener, ...]:
     """Return all listeners, in the order in which they are notified."""
-    carried = [listener for rtc, cache in slots for listener in of_slot(rtc, cache)]
+    listeners = [listener for carried in slots for listener in of_slot(*carried)]
     if history is not None:
-        carried.append(EpisodeListener(begins=history.forget))
-    return (of_guard(guard), of_deadline(deadline), *carried)
+        listeners.append(EpisodeListener(begins=history.forget))
+    return (of_guard(guard), of_deadline(deadline), *listeners)

@@ -11,6 +11,7 @@ import numpy as np
 
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.chunks.smoothness import Smoothness
+from reflex_core.chunks.temporal_ensemble import TemporalEnsemble
 from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
@@ -56,6 +57,7 @@ class PolicySlot:
     rtc: Rtc | None
     a2c2: A2C2 | None
     first_latency_s: float
+    ensemble: TemporalEnsemble | None = None
 
     def warm_up(self) -> tuple[str, ...]:
         """Run the network twice with its real shapes; return notes for the log. Raises InferenceError."""
@@ -134,7 +136,12 @@ class ServingState:
 
     @property
     def execution_horizon(self) -> int:
-        """Rows to execute before the next chunk: as the robot says, and no more than a policy was made for."""
+        """Rows to execute before the next chunk: as the robot says, and no more than a policy was made for.
+
+        One where the chunks of an episode are averaged: the mean is of one prediction per control step.
+        """
+        if any(slot.ensemble is not None for slot in self.slots.values()):
+            return 1
         own = self.embodiment.execution_horizon if self.embodiment else None
         made_for = (slot.policy.contract.n_action_steps for slot in self.slots.values())
         return min((rows for rows in (own, *made_for) if rows), default=self.policy.binding.horizon)

@@ -18,6 +18,8 @@ from reflex_core.files.json_fields import JsonFields, Refuse, is_whole
 # beyond these a number is a mistake, or a way to fill the memory; the others have 1000
 MOST = {"width": 10_000, "length": 10_000, "bins": 65_536, "observation_steps": 64}
 
+MOST_COEFFICIENT = 10.0  # of temporal ensembling: beyond it one prediction has all the weight
+
 Tensors = Mapping[str, TensorInfo]
 
 
@@ -32,6 +34,7 @@ class Chunk:
     sampler: SamplerTable | None
     first_row: int
     n_action_steps: int | None
+    temporal_ensemble_coeff: float | None
 
 
 def read_chunk(
@@ -51,8 +54,20 @@ def read_chunk(
     sampler = _sampler(config, written, names, inputs, fail)
     first_row = _whole(config, "first_row", 0, horizon - 1, fail) or 0
     n_action_steps = _whole(config, "n_action_steps", 1, horizon - first_row, fail)
+    ensemble = config.get("temporal_ensemble_coeff")
+    if ensemble is not None:
+        ensemble = JsonFields(config, fail).number(
+            "temporal_ensemble_coeff", -MOST_COEFFICIENT, MOST_COEFFICIENT
+        )
     return Chunk(
-        names, horizon, width, _flow(config, sampler, inputs, fail), sampler, first_row, n_action_steps
+        names,
+        horizon,
+        width,
+        _flow(config, sampler, inputs, fail),
+        sampler,
+        first_row,
+        n_action_steps,
+        ensemble,
     )
 
 

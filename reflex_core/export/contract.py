@@ -59,7 +59,8 @@ class Contract:
     horizon, width: of the network's chunk. flow: its `steps` are the network calls of one inference, whatever the kind; the
     times are of flow matching alone. sampler: what samples in place of Euler steps, None for those. first_row: the first row
     of the chunk that is served; those before it are of the past. n_action_steps: how many rows the policy was made to execute
-    before its next inference, None where the export does not say. relative: which of the actions are offsets from the state;
+    before its next inference, None where the export does not say. temporal_ensemble_coeff: of the weights with which the chunks
+    of an episode are averaged, None where they are not. relative: which of the actions are offsets from the state;
     () where none is.
     """
 
@@ -84,6 +85,7 @@ class Contract:
     sampler: SamplerTable | None = None
     first_row: int = 0
     n_action_steps: int | None = None
+    temporal_ensemble_coeff: float | None = None
 
     @property
     def described(self) -> set[str]:
@@ -176,6 +178,7 @@ class _Reading:
             sampler=chunk.sampler,
             first_row=chunk.first_row,
             n_action_steps=chunk.n_action_steps,
+            temporal_ensemble_coeff=chunk.temporal_ensemble_coeff,
         )
         self.check_history(found)
         fed = {*found.described, *chunk.names.values()}

@@ -23,7 +23,8 @@ from reflex_core.export.image_slots import ImageSlot
 from reflex_core.images.scaling import area_averaged
 from reflex_core.policy.inputs import Arrays
 from reflex_core.policy.session import Tensor
-from reflex_core.values import NOT_CACHED, Floats, Observation
+from reflex_core.reports import NOT_CACHED
+from reflex_core.values import Floats, Observation
 
 FLAG = "--prefix-cache"
 EPISODES_KEPT = 8

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State from one recorded chunk of an episode to the next: the guidance of real-time chunking, the cached prefix."""
+"""State from one recorded chunk of an episode to the next: guidance of real-time chunking, cached prefix, running mean."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflex_core.chunks.guidance import Guidance
+from reflex_core.chunks.temporal_ensemble import RecordedEnsemble
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.base import Policy
+from reflex_core.files.json_fields import is_number
+from reflex_core.policy.base import Policy, Prediction
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.recorded_guidance import RecordedGuidance
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded
+from reflex_core.reports import EnsembleReport
 from reflex_core.values import Floats
 
 
 class CarryOver:
     """The state of one target. Records must come in the order in which they were written.
 
-    notes: what could not be repeated. `lost` counts guided chunks whose predecessor is not in the trace.
+    notes: what could not be repeated. `lost` counts guided or averaged chunks whose predecessor is not in the trace.
     """
 
     def __init__(self, policy: Policy, recorded: Mapping[str, Any], same: bool) -> None:
         """Start without state. recorded: the settings in the trace's header. same: the policy has the recorded weights."""
         self._policy = policy
         self._guidance = RecordedGuidance(policy)
+        self._ensemble = RecordedEnsemble(policy.binding)
         self._now_ns = 0
         self.lost = 0
         self.notes: tuple[str, ...] = ()
@@ -58,6 +62,22 @@ class CarryOver:
             )
         self.lost += found is None
         return found
+
+    def averaged(self, record: Recorded, made: Prediction) -> Floats:
+        """Return the chunk as it was served: averaged with those before it, where the recorded one was."""
+        block = record.document.get("temporal_ensemble")
+        if not isinstance(block, dict):
+            return made.actions
+        elapsed, coefficient = block.get("elapsed_rows"), block.get("coefficient")
+        if not is_number(elapsed, 0.0) or not is_number(coefficient):
+            self.lost += 1
+            return made.actions
+        report = EnsembleReport(1, str(block.get("previous") or ""), float(elapsed), float(coefficient))
+        positions = self._policy.positions(made.normalised, record.state)
+        key = (record.episode_id or "", record.request_id)
+        actions, found = self._ensemble.combine(key, report, positions)
+        self.lost += not found
+        return actions
 
     def keep(self, record: Recorded, made: Floats) -> None:
         """Store a chunk for the next one. made: (1, horizon, width), the network's own of this replay.

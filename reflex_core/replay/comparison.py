@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from reflex_core.records.trace.parse import Recorded
-from reflex_core.values import NOT_CACHED, NOTHING, Floats
+from reflex_core.reports import NOT_CACHED
+from reflex_core.values import NOTHING, Floats
 
 ACTIONS, LATENCY, CACHE, ALL = "actions", "latency", "cache", "all"
 MODES = (ACTIONS, LATENCY, CACHE)

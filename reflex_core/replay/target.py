@@ -88,7 +88,8 @@ class PolicyTarget:
         )  # fmt: skip
         total_ms = (time.perf_counter() - began) * 1e3
         self.carry_over.keep(record, made.normalised)
-        actions, names = in_order(made.actions, policy.binding.action_names, record.names)
+        actions = self.carry_over.averaged(record, made)
+        actions, names = in_order(actions, policy.binding.action_names, record.names)
         return Replayed(actions, names, made.denoise_steps, total_ms, made.stages_ms, made.cache.status)
 
     def sampling(self, record: Recorded) -> Sampling:

@@ -79,6 +79,10 @@ class Settings:
     rtc: bool = _policy(
         True, "Real-time chunking: the rest of an episode's previous chunk guides the next one. Two policies need --no-rtc."
     )
+    temporal_ensemble: str = _policy(
+        "auto", "Average the chunks of an episode at each moment, with one inference per control step: as the export says, or never.",
+        choices=("auto", "off"),
+    )
     a2c2_checkpoint: str = _policy("", "A2C2 head (.npz) that corrects late chunks with the newest observation. Empty: none.", path=True)
     a2c2_latency_threshold_ms: float = _policy(
         40.0, "Latency (95th percentile) below which chunks are not corrected.", minimum=0.001, maximum=60_000.0

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from reflex_core.concurrency.lru import Lru
-from reflex_core.values import RoutingReport
+from reflex_core.reports import RoutingReport
 
 A, B = "a", "b"
 SLOTS = (A, B)

@@ -18,7 +18,8 @@ import numpy as np
 from reflex_core.chunks.a2c2.correction import Correction
 from reflex_core.chunks.a2c2.features import Moment
 from reflex_core.metrics.latency_window import LatencyWindow
-from reflex_core.values import POLICY, A2C2Report, Floats, Observation, Request, Served
+from reflex_core.reports import A2C2Report
+from reflex_core.values import POLICY, Floats, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 COLD_START, LOW_LATENCY, HIGH_SUCCESS = "cold_start", "low_latency", "high_success"

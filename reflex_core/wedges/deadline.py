@@ -16,17 +16,9 @@ from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.concurrency.worker_pool import WorkerPool
 from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.metrics.counters import Counts
+from reflex_core.reports import Fallback, GuardReport
 from reflex_core.text.rate_limit import RateLimit
-from reflex_core.values import (
-    HOLD,
-    LAST_KNOWN_GOOD,
-    ActionChunk,
-    Fallback,
-    Floats,
-    GuardReport,
-    Request,
-    Served,
-)
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ActionChunk, Floats, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 DEADLINE_EXCEEDED = "deadline-exceeded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -13,10 +14,16 @@ from reflex_core.metrics.counters import Gauge, NullGauge
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.policy.sampler import Sampling
-from reflex_core.values import ActionChunk, CacheReport, Inference, Request, RtcReport, Served
+from reflex_core.reports import NOT_AVERAGED, NOT_GUIDED, CacheReport, EnsembleReport, RtcReport
+from reflex_core.values import ActionChunk, Floats, Inference, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
-NOT_GUIDED = RtcReport()
+
+class Ensemble(Protocol):
+    """What averages the chunks of an episode (chunks/temporal_ensemble.py)."""
+
+    def combine(self, request: Request, positions: Floats) -> tuple[Floats, EnsembleReport]:
+        """Return the chunk to serve, (horizon, action_dim) in physical units, and how it was averaged."""
 
 
 def prototype(policy: Policy, slot: str) -> Served:
@@ -42,7 +49,7 @@ class Predict:
     """Runs one policy. `next_seed` gives the start noise of requests that bring no seed.
 
     cache: keeps prefixes of an episode. rtc: lets an episode's previous chunk guide the next one. in_flight: how many
-    requests are in here, waiting for the network or in it.
+    requests are in here, waiting for the network or in it. ensemble: averages the chunks of an episode.
     """
 
     def __init__(
@@ -54,13 +61,14 @@ class Predict:
         cache: PrefixCache | None = None,
         rtc: Rtc | None = None,
         in_flight: Gauge | None = None,
+        ensemble: Ensemble | None = None,
     ) -> None:
         self._policy = policy
         self._prototype = prototype(policy, slot)
         self._next_seed = next_seed
         self._sampling = sampling
         self._cache, self._rtc = cache, rtc
-        self._in_flight = in_flight or NullGauge()
+        self._in_flight, self._ensemble = in_flight or NullGauge(), ensemble
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:  # noqa: ARG002  (innermost: nothing to proceed to)
         self._in_flight.inc()
@@ -81,6 +89,10 @@ class Predict:
         )
         if self._rtc is not None:
             self._rtc.produced(request, prediction.normalised)
+        actions, averaged = prediction.actions, NOT_AVERAGED
+        if self._ensemble is not None:
+            positions = self._policy.positions(prediction.normalised, request.observation.state)
+            actions, averaged = self._ensemble.combine(request, positions)
         made = replace(
             self._prototype.inference,
             denoise_steps=prediction.denoise_steps,
@@ -93,13 +105,14 @@ class Predict:
         )
         return replace(
             self._prototype,
-            chunk=replace(self._prototype.chunk, actions=prediction.actions),
-            raw_actions=prediction.actions,
+            chunk=replace(self._prototype.chunk, actions=actions),
+            raw_actions=actions,
             request_id=request.request_id,
             episode_id=request.episode_id,
             seed=seed,
             inference=made,
             cache=CacheReport(prediction.cache.status, prediction.cache.age_ms),
+            ensemble=averaged,
             rtc=NOT_GUIDED
             if guidance is None
             else RtcReport(guidance.mode, guidance.delay, found.previous, found.elapsed_rows),

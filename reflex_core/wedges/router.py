@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from reflex_core.errors import CancelledError, NotReadyError, ObservationError
+from reflex_core.reports import RoutingReport
 from reflex_core.slots.health import DEGRADED, SlotBreaker, is_out, verdict
 from reflex_core.slots.routing import SLOTS, A, B, Routing, other
-from reflex_core.values import Request, RoutingReport, Served
+from reflex_core.values import Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 RETRY_AFTER_S = 60.0

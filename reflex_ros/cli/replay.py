@@ -256,7 +256,7 @@ def _notes(
         )
     lost = sum(target.carry_over.lost for target in targets.values())
     if lost:
-        yield f"{lost} chunks were guided by one that is not in the trace before them: they were replayed without"
+        yield f"{lost} chunks were guided by one, or averaged with one, that is not in the trace before them: they were replayed without"
 
 
 def _head(options: argparse.Namespace, header: Mapping[str, Any], out: Any) -> None:

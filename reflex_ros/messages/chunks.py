@@ -9,7 +9,8 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Document, Served
+from reflex_core.reports import Document
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
 from reflex_ros.messages.stamps import time_msg
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 

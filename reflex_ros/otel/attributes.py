@@ -116,6 +116,7 @@ def _served(served: Served) -> dict[str, Any]:
         **_named("", served.fallback.document()),
         **_named("cache.", served.cache.document()),
         **_named("rtc.", served.rtc.document()),
+        **(_named("temporal_ensemble.", served.ensemble.document()) if served.ensemble.present else {}),
         **(_named("a2c2.", served.a2c2.document()) if served.a2c2.present else {}),
         **(_named("routing.", served.routing.document()) if served.routing.present else {}),
         **(_named("history.", _history(served)) if served.history.present else {}),

@@ -149,3 +149,67 @@ def test_another_picture_moves_the_arm_elsewhere(serve: Serve) -> None:
     here = np.array(act(server).json["actions"])
     dark = raw(height=HEIGHT, width=WIDTH, colour=(0, 0, 0))
     assert np.abs(np.array(act(server, image=dark).json["actions"]) - here).max() > 1e-4
+
+
+def test_the_chunks_of_an_episode_are_averaged_where_the_export_says_so(serve: Serve) -> None:
+    server = serve("act_ensemble")
+    moved = [AT_REST, [rest + 0.01 for rest in AT_REST], [rest + 0.02 for rest in AT_REST]]
+    own = [np.array(act(server, state).json["actions"]) for state in moved]
+    first, second, third = (act(server, state, episode_id="ep_1", elapsed_rows=1.0).json for state in moved)
+    np.testing.assert_allclose(first["actions"], own[0], atol=1e-7)
+    older, newer = 1.0, np.exp(-0.1)
+    mean = (older * own[0][1:] + newer * own[1][:-1]) / (older + newer)
+    np.testing.assert_allclose(second["actions"][:-1], mean, atol=1e-6)
+    assert second["temporal_ensemble"] == {"chunks": 2, "previous": first["request_id"]}
+    assert third["temporal_ensemble"] == {"chunks": 3, "previous": second["request_id"]}
+    described = effective(server)
+    assert described["temporal_ensemble"] == {"coefficient": 0.1, "first": 1, "averaged": 2}
+    assert (described["execution_horizon"], described["rtc"]) == (1, None)
+    assert "temporal_ensemble" not in act(server).json  # without an episode there is nothing to go on with
+
+
+def test_averaging_can_be_switched_off(serve: Serve) -> None:
+    server = serve("act_ensemble", temporal_ensemble="off")
+    assert "temporal_ensemble" not in act(server, episode_id="ep_1", elapsed_rows=1.0).json
+    described = effective(server)
+    assert (described["temporal_ensemble"], described["execution_horizon"]) == (None, 25)
+
+
+def test_without_the_rate_of_the_actions_averaging_is_off_and_says_so(
+    serve: Serve, export_copy: ExportDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = export_copy("act_ensemble")
+    config = json.loads((path / "reflex_config.json").read_text()) | {"frequency_hz": None}
+    (path / "reflex_config.json").write_text(json.dumps(config))
+    server = serve("act", export_dir=str(path), embodiment="")
+    assert effective(server)["temporal_ensemble"] is None
+    assert "temporal ensembling has no effect: the rate of the actions is not known" in caplog.text
+
+
+def test_a_shadow_averages_its_own_chunks_where_the_answers_are_averaged(
+    serve: Serve, export_dir: ExportDir, tmp_path: Path
+) -> None:
+    """The same policy as its own shadow: it differs by nothing, averaged or not."""
+    server = serve(
+        "act_ensemble",
+        shadow_policy=str(export_dir("act_ensemble")),
+        record=str(tmp_path),
+        record_no_gzip=True,
+    )
+    for number in range(3):
+        state = [rest + 0.01 * number for rest in AT_REST]
+        assert act(server, state, episode_id="ep_1", elapsed_rows=1.0).status == 200
+        wait_for(lambda count=number: effective(server)["policies"]["shadow"]["compared"] > count)
+    server.engine.unload()
+    lines = [json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines()]
+    worst = [line["divergence"]["max_abs"] for line in lines if line["kind"] == "shadow"]
+    assert worst == [[0.0] * 7] * 3
+
+
+@pytest.mark.parametrize("written", ["0.01", True, 11])
+def test_a_coefficient_that_is_none_is_refused(serve: Serve, export_copy: ExportDir, written: Any) -> None:
+    path = export_copy("act_ensemble")
+    config = json.loads((path / "reflex_config.json").read_text()) | {"temporal_ensemble_coeff": written}
+    (path / "reflex_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match="'temporal_ensemble_coeff' must be a number from -10 to 10"):
+        serve("act", ready=False, export_dir=str(path)).engine.load()

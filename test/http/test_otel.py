@@ -19,20 +19,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp import CALLER, SAMPLED, TRACE, UNSAMPLED, Receiver, receiving, values
 
 from reflex_core.errors import SettingError
-from reflex_core.values import (
-    A2C2Report,
-    ActionChunk,
-    CacheReport,
-    Fallback,
-    Frame,
-    GuardReport,
-    Inference,
-    Observation,
-    Request,
-    RoutingReport,
-    RtcReport,
-    Served,
-)
+from reflex_core.reports import A2C2Report, CacheReport, Fallback, GuardReport, RoutingReport, RtcReport
+from reflex_core.values import ActionChunk, Frame, Inference, Observation, Request, Served
 from reflex_ros.otel.connect import traces_url
 from reflex_ros.otel.tracing import Tracing
 

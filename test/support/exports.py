@@ -358,6 +358,7 @@ EXPORTS: Mapping[str, Export] = {
     "calm_raise": monolithic("pi0", chunk=50, robot=True, spread=0.002, failure="raise"),
     "calm_burning": monolithic("pi0", chunk=50, robot=True, spread=0.002, burn=5000),
     "act": act(),
+    "act_ensemble": act(temporal_ensemble_coeff=0.1),
     "act_nan": act(failure="nan"),
     "act_burning": act(burn=5000),
     "diffusion_ddim": diffusion(ddim_table(10)),

@@ -18,24 +18,19 @@ from reflex_core.engine.engine import Engine
 from reflex_core.files.json_lines import json_line
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.schema import FULL, request_record
+from reflex_core.reports import A2C2Report, CacheReport, Fallback, GuardReport, RoutingReport, RtcReport
 from reflex_core.settings.table import Settings
 from reflex_core.values import (
     CLOUD,
     HOLD,
     LAST_KNOWN_GOOD,
-    A2C2Report,
     ActionChunk,
-    CacheReport,
-    Fallback,
     Frame,
-    GuardReport,
     Inference,
     Observation,
     Request,
-    RoutingReport,
-    RtcReport,
     Served,
-)  # fmt: skip
+)
 from reflex_ros.otel.attributes import attributes, finished
 from reflex_ros.sidecar.act import headers_of
 from reflex_ros.sidecar.history import RequestHistory

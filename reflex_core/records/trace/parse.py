@@ -13,7 +13,8 @@ from reflex_core.files.json_fields import JsonFields, is_whole
 from reflex_core.files.json_lines import floats
 from reflex_core.records.trace.hashing import frame_from
 from reflex_core.records.trace.schema import SCHEMA_VERSION, Failure
-from reflex_core.values import NOT_CACHED, Floats, Frame
+from reflex_core.reports import NOT_CACHED
+from reflex_core.values import Floats, Frame
 
 SINGLE_CAMERA = "image"  # other writers keep one image and no camera name
 

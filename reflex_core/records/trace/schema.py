@@ -17,8 +17,9 @@ from reflex_core import __version__
 from reflex_core.files.json_lines import exact
 from reflex_core.records.trace.hashing import base64_text, bytes_hash, encoded, text_hash
 from reflex_core.records.trace.recent_images import RecentImages
+from reflex_core.reports import Fallback
 from reflex_core.robot.callers import caller_of
-from reflex_core.values import NOTHING, Fallback, Frame, Observation, Request, Served
+from reflex_core.values import NOTHING, Frame, Observation, Request, Served
 
 SCHEMA_VERSION = 1
 PREPROCESSING = 2  # version of how observations are preprocessed; traces of the first version lack the field
@@ -182,6 +183,7 @@ def request_record(
         "guard": outcome.guard.document(),
         "deadline": _deadline(request, outcome.fallback),
         "rtc": _optional(outcome.rtc, **outcome.rtc.replay_document()),
+        "temporal_ensemble": _optional(outcome.ensemble, **outcome.ensemble.replay_document()),
         "routing": _optional(outcome.routing),
         "history": outcome.history.document() if outcome.history.present else None,
         "a2c2": _optional(outcome.a2c2),

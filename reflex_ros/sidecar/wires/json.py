@@ -17,8 +17,9 @@ from reflex_core.files.json_fields import is_whole
 from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
+from reflex_core.reports import A2C2Report, CacheReport, Document, RtcReport
 from reflex_core.text.untrusted import shown
-from reflex_core.values import POLICY, A2C2Report, CacheReport, Document, Frame, RtcReport
+from reflex_core.values import POLICY, Frame
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
 from reflex_ros.sidecar.wires import fields
@@ -302,7 +303,12 @@ def _reply_fields(answered: Answered) -> Document:
     for prefix, block in (("cache_", served.cache), ("rtc_", served.rtc), ("a2c2_", served.a2c2)):
         if block.present:
             _add(made, prefix, block.document())
-    for name, whole in (("routing", served.routing), ("history", served.history)):
+    wholes = (
+        ("routing", served.routing),
+        ("history", served.history),
+        ("temporal_ensemble", served.ensemble),
+    )
+    for name, whole in wholes:
         if whole.present:
             made[name] = whole.document()
     return made

@@ -24,8 +24,9 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
+from reflex_core.reports import Fallback
 from reflex_core.robot.presets import load_embodiment
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Fallback, Frame, Request, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Frame, Request, Served
 from reflex_core.wedges.predict import Predict
 
 DT_S = 0.05

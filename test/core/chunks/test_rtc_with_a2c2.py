@@ -19,8 +19,9 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import PLAIN
+from reflex_core.reports import A2C2Report, GuardReport
 from reflex_core.robot.presets import load_embodiment
-from reflex_core.values import A2C2Report, Floats, GuardReport, Request, Served
+from reflex_core.values import Floats, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.predict import Predict

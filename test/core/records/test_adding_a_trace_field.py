@@ -37,14 +37,14 @@ print(json.dumps([written["rtc"]["weight"], reply["rtc_weight"], span["reflex.rt
 
 def test_a_field_of_an_answer_touches_its_block_and_what_fills_it(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "scratch")
-    values, predict = "reflex_core/values.py", "reflex_core/wedges/predict.py"
+    reports, predict = "reflex_core/reports.py", "reflex_core/wedges/predict.py"
     scratch.change(
-        values,
+        reports,
         "    elapsed_rows: float = 0.0\n\n",
         "    elapsed_rows: float = 0.0\n    weight: float = 0.0\n\n",
     )
     scratch.change(
-        values,
+        reports,
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous}',
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous, "weight": self.weight}',
     )
@@ -54,4 +54,4 @@ def test_a_field_of_an_answer_touches_its_block_and_what_fills_it(tmp_path: Path
     assert delay >= 1, "the second chunk is guided by the first"
     assert len(records) == 3
     assert min(records) == max(records) > 0
-    assert scratch.touched == [values, predict]
+    assert scratch.touched == [reports, predict]

@@ -88,7 +88,7 @@ def test_a_chunk_whose_guide_is_missing_is_reported(
     torn = [document for document in documents(trace) if document.get("seq") not in (0, 1)]
     found = replayed(capsys, written(tmp_path / "torn.jsonl", torn))
     assert any(
-        "2 chunks were guided by one that is not in the trace" in note
+        "2 chunks were guided by one, or averaged with one, that is not in the trace" in note
         for note in found["summary"]["warnings"]
     )
 

@@ -14,10 +14,10 @@ import pytest
 from recordings import make_request, served
 from repository import ROOT
 
+from reflex_core.reports import RoutingReport
 from reflex_core.slots import routing
 from reflex_core.slots.routing import A, B, Routing, bucket, slot_of
 from reflex_core.slots.routing_headers import header_text, routing_headers
-from reflex_core.values import RoutingReport
 
 VECTORS = {
     "ep_1": 55, "ep_2": 34, "ep_xyz": 77, "ep_abc": 50, "req_abc": 24, "req_42": 20, "a": 50, "0": 40, "": 52,

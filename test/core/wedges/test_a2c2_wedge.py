@@ -16,7 +16,8 @@ from guarded import MIDDLE, answering, ramp, spoiled
 from guarded import request as request_of
 from heads import constant, contents, correction_of, observation, picture, written
 
-from reflex_core.values import HOLD, A2C2Report, Request, Served
+from reflex_core.reports import A2C2Report
+from reflex_core.values import HOLD, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
 
 LATE_NS, SOON_NS = 200_000_000, 0

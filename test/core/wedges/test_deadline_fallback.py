@@ -15,7 +15,8 @@ from wedge_requests import DT_S, HORIZON, MIDDLE, answer, count, counters, reque
 
 from reflex_core.concurrency.cancellation import Cancellation
 from reflex_core.errors import CancelledError, InferenceError
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, GuardReport, Request, Served
+from reflex_core.reports import GuardReport
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Floats, Request, Served
 from reflex_core.wedges.deadline import FAILED, FIRST_CHUNK_S, GIVEN_UP, KEPT, LONGEST_S, Deadline, Late
 
 MEASURED: Floats = (MIDDLE + 0.2).astype(np.float32)

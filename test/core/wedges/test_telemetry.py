@@ -11,7 +11,8 @@ import pytest
 
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.values import ActionChunk, CacheReport, Inference, Observation, Request, Served
+from reflex_core.reports import CacheReport
+from reflex_core.values import ActionChunk, Inference, Observation, Request, Served
 from reflex_core.wedges.telemetry import WINDOW, Telemetry
 
 ACTIONS = np.zeros((4, 2), np.float32)

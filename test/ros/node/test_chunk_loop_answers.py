@@ -15,7 +15,8 @@ from loop_scene import Scene
 from benchmarks.robot_world import DT_S, HORIZON, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.records.trace.schema import Failure
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Fallback, Request, Served
+from reflex_core.reports import Fallback
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Request, Served
 from reflex_ros.node.chunk_loop import RETRY_S, ChunkLoop
 
 

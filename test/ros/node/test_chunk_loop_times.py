@@ -13,7 +13,8 @@ from loop_scene import Scene
 
 from benchmarks.robot_world import DT_S, EXECUTED, MAX_AGE_MS, TICK_S
 from reflex_core.errors import InferenceError, NotReadyError
-from reflex_core.values import LAST_KNOWN_GOOD, Fallback, Request
+from reflex_core.reports import Fallback
+from reflex_core.values import LAST_KNOWN_GOOD, Request
 from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LATE, LOCK_S, POLL_S, ChunkLoop
 
 

@@ -26,7 +26,8 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.records.audit.chain import START, audit_files, verify
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.hashing import observation_hash
-from reflex_core.values import Frame, GuardReport
+from reflex_core.reports import GuardReport
+from reflex_core.values import Frame
 
 
 def records(directory: Path) -> list[dict[str, Any]]:

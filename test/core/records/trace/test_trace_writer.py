@@ -28,8 +28,9 @@ from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.reader import TraceReader
 from reflex_core.records.trace.schema import FULL, HASH_ONLY, NONE
 from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.reports import Fallback, GuardReport
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import Fallback, Frame, GuardReport
+from reflex_core.values import Frame
 
 # 4.2 and 4.3 of the schema: what readers of version 1 know, in the order of emission
 HEADER_FIELDS = [
