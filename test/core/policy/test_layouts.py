@@ -416,5 +416,5 @@ def test_a_state_that_is_spoken_is_heard_in_steps(tmp_path: Path) -> None:
 def test_an_export_that_its_exporter_did_not_verify_says_so(
     tmp_path: Path, verified: bool | None, warned: bool
 ) -> None:
-    policy = clocked(tmp_path, FLOAT, source={"type": "act", "verified": verified})
+    policy = clocked(tmp_path, FLOAT, flow={}, source={"type": "act", "verified": verified})
     assert any("did not verify it" in note for note in policy.notes) == warned
