@@ -106,6 +106,8 @@ def motion(
         near += [TRACKING_S / 2, TRACKING_S]
     places = issued.at(np.array([*seconds, *(since + each for each in near)]))
     trusted, commanded_now = None, issued.at(np.array([since + present]))[0]
+    if present < joined:
+        places[3] = _in_reach(places[3], commanded_now, joined - present, limits)
     if where is not None:
         margin = limits.velocity_max * dt_s if dt_s > 0.0 else np.full(limits.dim, np.inf)
         if tracking is not None:
@@ -136,6 +138,17 @@ def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) 
     """Return (action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim)."""
     near: Mask = (where >= recent.min(axis=0) - margin) & (where <= recent.max(axis=0) + margin)
     return near | limits.gripper
+
+
+def _in_reach(end: Doubles, at: Doubles, within_s: float, limits: Limits) -> Doubles:
+    """Return (action_dim,) `end`, or how far towards it every joint gets from `at` within `within_s`.
+
+    A chunk that was joined in the midst of a period does that step in what was left of it, which may be faster than the
+    limit. A controller sets out at once for the next chunk's first row, due later, and must not keep that speed.
+    """
+    most = limits.velocity_max * within_s
+    near: Doubles = np.minimum(np.maximum(end, at - most), at + most)
+    return near
 
 
 def _at_rest(where: Doubles, live: int, *, known: bool) -> Motion:

@@ -366,3 +366,15 @@ def test_an_arm_that_turned_meanwhile_may_still_be_at_the_turning_point() -> Non
     )
     assert found.trusted is not None
     assert found.trusted.all()
+
+
+@pytest.mark.parametrize(("now_s", "most"), [(0.04, 2.8), (0.05, 3.0), (0.08, 3.0)])
+def test_a_row_that_is_due_later_is_no_further_from_the_command_of_now_than_a_joint_gets_by_then(
+    now_s: float, most: float
+) -> None:
+    """What was joined in the midst of a period is approached at twice the limit until that is over, and no longer."""
+    steps = np.array([0.0, 2.0, 3.0, 4.0])[:, None] * ONE_STEP
+    commanded = Commanded((MIDDLE + steps).astype(np.float32), DT_S, Moment(0, SECOND_NS))
+    splice = published(None, 0.1, now_s - 0.1, commanded=commanded).splice
+    assert splice is not None
+    np.testing.assert_allclose(splice.end, MIDDLE + most * ONE_STEP, atol=1e-5)
