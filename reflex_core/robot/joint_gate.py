@@ -18,10 +18,11 @@ from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, sta
 RECOVERY_S = (
     0.3  # so long every reading must be plausible again: publishers that alternate keep the robot holding
 )
-SETTLE_S = 0.5  # so long a reading must be steady to be believed anew, and only before anything was commanded
+SETTLE_S = 0.5  # so long a reading must be steady to be believed where a command explains nothing
 LEAST_READINGS = 3  # a slow publisher must not end a window with its first message
 LEFT_S = 0.5  # so long after its last belief a joint under command has left where it was: arms trail by tenths of a second
 GAP_S = 0.15  # a longer silence says nothing of how the joint moved, so that only its command can explain a long way
+LED_AWAY = 3.0  # margins from its command: a ramp that is too fast takes the estimate along for less before it is seen
 JITTER_S = (
     0.05  # by so much a message may be late, and the motion it reports longer than the time between arrivals
 )
@@ -92,6 +93,8 @@ class _Tracker:
     readings: int = 0
     commanded: Path | None = None
     frozen_ns: int = 0
+    unseen_s: float = 0.0  # so long nothing was read while nothing was commanded: a person may have moved it
+    released_at: float | None = None  # the estimate when its command ceased to be in force
 
 
 @dataclass(slots=True)
@@ -123,6 +126,8 @@ class JointGate:
             if tracker is None:
                 continue
             since_s = self._since_s(tracker, stamp_ns, now_ns)
+            if tracker.fault is None:
+                tracker.unseen_s = since_s if since_s > GAP_S and not self._in_force else 0.0
             tracker.reading, tracker.last_ns, tracker.last_stamp_ns = reading, now_ns, stamp_ns
             problem = self._problem(tracker, reading, since_s, at_ns)
             judged.append((tracker, reading, since_s, problem))
@@ -138,6 +143,8 @@ class JointGate:
             else:
                 before = reading if tracker.estimate is None else tracker.estimate
                 tracker.estimate, tracker.believed_ns = _towards(before, reading, tracker, since_s), now_ns
+            if tracker.fault is None and not self._in_force and _led_away(tracker, at_ns):
+                tracker.commanded = None  # it explains no reading any more
 
     def fault(self, names: Iterable[str]) -> Implausible | None:
         """Return why one of these joints is rejected, None when all of them are plausible (or were never seen)."""
@@ -161,6 +168,8 @@ class JointGate:
 
     def released(self) -> None:
         """Note that nothing is commanded any more: other programs may move the robot now."""
+        for tracker in self._trackers.values() if self._in_force else ():
+            tracker.released_at = tracker.estimate
         self._in_force = False
 
     def reset(self) -> None:
@@ -187,18 +196,36 @@ class JointGate:
         problem = _impossible(tracker, reading)
         if problem is not None or tracker.fault is None:
             return problem or self._outran(tracker, reading, since_s, at_ns)
-        near = not self._commanded_ever or _known(tracker, _spanned(tracker, reading, at_ns, self._in_force))
+        # a joint under no command may be led away by hand from where it was known to be
+        led = tracker.candidate is not None and not self._in_force
+        near = (
+            led
+            or self._anywhere(tracker, reading)
+            or _known(tracker, _spanned(tracker, reading, at_ns, self._in_force))
+        )
         if near and (tracker.candidate is None or _steady(tracker, reading, since_s)):
             return None
         return _still(tracker, reading)
 
+    def _anywhere(self, tracker: _Tracker, reading: float) -> bool:
+        """Return True where no command says where the joint is: a steady reading may become plausible.
+
+        Before anything was commanded every one, and after a silence those that the joint can have reached in it.
+        """
+        if not self._commanded_ever:
+            return True
+        joint, estimate, unseen_s = tracker.joint, tracker.estimate, tracker.unseen_s
+        if estimate is None or unseen_s == 0.0:
+            return False
+        return abs(reading - estimate) <= joint.velocity_max * unseen_s + joint.margin
+
     def _doubt(
         self, tracker: _Tracker, reading: float, now_ns: int, problem: Implausible | None, guilty: Implausible
     ) -> None:
-        """Freeze a joint whose message is rejected. Before anything was commanded, its reading may become plausible."""
+        """Freeze a joint whose message is rejected. Where no command says where it is, its reading may become plausible."""
         tracker.fault = problem or guilty
         tracker.candidate = None
-        if not self._commanded_ever and _impossible(tracker, reading) is None:
+        if self._anywhere(tracker, reading) and _impossible(tracker, reading) is None:
             _restart(tracker, reading, now_ns)
         if problem is not None:
             self.on_implausible(tracker.joint.name)
@@ -220,17 +247,17 @@ class JointGate:
             return None
         possible = joint.velocity_max * since_s + joint.margin
         moved = abs(reading - estimate)
-        if moved <= possible and (
-            since_s <= GAP_S or not self._in_force or _spanned(tracker, reading, at_ns, self._in_force)
-        ):
+        if moved <= possible and (since_s <= GAP_S or _spanned(tracker, reading, at_ns, self._in_force)):
             return None
         where = f"joint '{joint.name}' reads {reading:.6g}{joint.unit}"
         was = f"{estimate:.6g}{joint.unit} {since_s * 1e3:.0f} ms before"
         most = f"{joint.velocity_max:.4g}{joint.unit}/s and a margin of {joint.margin:g}{joint.unit}"
         if moved > possible:
             text = f"{where}, it was at {was}: no joint that moves at most {most} gets there (plausibility_margin_rad)"
-        else:
+        elif self._in_force:
             text = f"{where}, it was at {was}, and no command moved it there"
+        else:
+            text = f"{where}, it was at {was}: it may have been moved meanwhile, and must be steady for {SETTLE_S:g} s"
         text += "; if it really is there, call ~/reset_guard"
         return Implausible(joint.name, reading, estimate, IMPLAUSIBLE, text)
 
@@ -277,6 +304,18 @@ def _impossible(tracker: _Tracker, reading: float) -> Implausible | None:
         text = f"joint '{joint.name}' reports a position that is not finite ({reading})"
         return Implausible(joint.name, reading, tracker.estimate, NOT_FINITE, text)
     return Implausible(joint.name, reading, tracker.estimate, IMPLAUSIBLE, problem)
+
+
+def _led_away(tracker: _Tracker, at_ns: int) -> bool:
+    """Return True where a released joint was moved by other means, far from where its last command leads.
+
+    One whose sensor froze or drifted under command has not moved since, and may be where it was commanded to be.
+    """
+    path, estimate, away = tracker.commanded, tracker.estimate, LED_AWAY * tracker.joint.margin
+    if path is None or estimate is None or tracker.released_at is None:
+        return False
+    ends = (*path.span(at_ns), tracker.released_at)
+    return not min(ends) - away <= estimate <= max(ends) + away
 
 
 def _spanned(tracker: _Tracker, reading: float, at_ns: int, in_force: bool) -> bool:

@@ -48,16 +48,11 @@ def test_a_clock_that_steps_back_or_stands_still_freezes_no_joint(sensor: Sensor
 def test_simulated_time_is_the_stamps_alone() -> None:
     fast = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
     at = 0.0
-    for _ in range(20):
-        at += VELOCITY * 0.1
-        assert fast.reads(at % 2.5, after_s=0.001, stamped_s=0.1 if at < 2.5 else 3.0).believed
+    for step in range(20):
+        at += VELOCITY * 0.1 * (1 if step < 10 else -1)
+        assert fast.reads(at, after_s=0.001, stamped_s=0.1).believed
     slow = Sensor(joint_gate(FRANKA, NAMES, MARGIN, stamps_rule=True)).reads(0.0)
     assert not slow.reads(0.5, after_s=5.0, stamped_s=0.01).believed
-
-
-def test_after_a_silence_without_commands_a_joint_may_be_far(sensor: Sensor) -> None:
-    assert sensor.reads(2.0, after_s=5.0).believed
-    assert sensor.reads(2.2, after_s=TICK_S).believed
 
 
 def test_after_a_silence_under_command_only_the_command_explains_a_long_way(commanded: Sensor) -> None:
@@ -66,7 +61,8 @@ def test_after_a_silence_under_command_only_the_command_explains_a_long_way(comm
     assert not commanded.reads(-1.0, after_s=5.0).believed
     assert commanded.all_read(rest(1.0, RECOVERY_S)).believed, "it went where it was commanded"
     commanded.gate.released()
-    assert commanded.reads(-1.0, after_s=5.0).believed, "after a stop a person may have moved it"
+    assert not commanded.reads(-1.0, after_s=5.0).believed
+    assert commanded.all_read(rest(-1.0, SETTLE_S)).believed, "after a stop a person may have moved it"
     assert commanded.reads(-1.0, after_s=GAP_S / 2).believed
 
 
@@ -161,10 +157,6 @@ def test_after_a_reset_nothing_was_ever_commanded(sensor: Sensor) -> None:
     sensor.all_read([0.0] * 5)
     assert not sensor.reads(1.0).believed
     assert sensor.all_read([1.0] * round(SETTLE_S / TICK_S + 3)).believed
-
-
-def test_before_anything_was_commanded_a_joint_may_have_moved_in_a_silence(sensor: Sensor) -> None:
-    assert sensor.reads(0.5, after_s=2 * GAP_S).believed
 
 
 def test_one_lie_begins_the_time_of_recovery_anew(sensor: Sensor) -> None:

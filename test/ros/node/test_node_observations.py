@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from webcams import png_claiming, put_together, restarting, taken_apart
 from webcams import scene as webcam_scene
 
 from reflex_core.images.raw_encodings import rgb
+from reflex_core.robot.joint_gate import SETTLE_S
 from reflex_core.values import Request, Served
 from reflex_ros.messages.stamps import stamp_ns
 from reflex_ros.node.subscriptions import SENSOR
@@ -205,6 +207,28 @@ def test_a_joint_that_jumps_makes_the_robot_hold_and_go_on_when_it_is_back(scene
     scene.robot.positions = list(HOME)
     scene.robot.next_chunk()
     scene.robot.diagnosed("measured state", b"\x00")
+
+
+def test_an_arm_that_was_moved_while_its_joint_states_were_silent_is_served_once_they_are_steady(
+    scene: World,
+) -> None:
+    robot = scene.robot
+    robot.call("stop")
+    for position in (HOME[0] + 0.5, HOME[0]):
+        robot.joints_on = False
+        wait_for(
+            lambda: scene.buffer.ages_ms(scene.server.now_ns())["state"] > 1000.0,
+            "nothing is heard of the joints",
+        )
+        robot.positions = [position, *HOME[1:]]
+        robot.call("resume")
+        refused, back_s = metric(scene, "reflex_implausible_readings_total"), time.monotonic()
+        robot.joints_on = True
+        np.testing.assert_allclose(rows(robot.next_chunk())[0], robot.positions, atol=0.15)
+        assert time.monotonic() - back_s >= SETTLE_S
+        assert metric(scene, "reflex_implausible_readings_total") != refused
+        robot.call("stop")
+    robot.call("resume")
 
 
 def test_a_joint_that_does_not_follow_its_command_makes_the_robot_hold_until_it_is_back(scene: World) -> None:
