@@ -34,6 +34,7 @@ from benchmarks.robot_world import (
     truth,
 )
 from reflex_core.errors import InferenceError
+from reflex_core.robot.joint_gate import SETTLE_S
 from reflex_core.values import Floats, Request
 
 SERVED_WITHIN_S = 3.0
@@ -71,9 +72,11 @@ class History:
         self.began_s = self.world.clock.seconds
         self.target = HOME.copy()
         self.wild = 0.0
-        self.lying = self.silent = self.guided = False
+        self.lying = self.silent = self.guided = self.slow = self.unheard = False
 
     def _meanwhile(self) -> None:
+        # of the reading that has just come or not, whatever the sensor does from now on
+        self.unheard, self.judge.slow_lie = self.silent, self.slow
         self.script.due(self.world.clock.seconds - self.began_s)
         self.judge.look()
 
@@ -101,7 +104,7 @@ class History:
             world.loop.stop()
             self.judge.streaming = False
             world.run(0.3)
-        self.judge.slow_lie = False
+        self.slow = False
         world.lie, world.second_lie, world.camera, world.sensor_offset_ns = truth, None, True, None
         world.arm.following = True
         world.arm.blocked[:] = False
@@ -163,6 +166,8 @@ class History:
                 return
             if not self.judge.counts["chunk"] and lasts_s > 0.2:
                 return  # a steady reading may be believed anew until something was commanded
+            if self.unheard and not self.judge.streaming and lasts_s >= SETTLE_S:
+                return  # and at the end of a silence without commands, as the arm may have been moved meanwhile
             if name == "zeros" and not (np.abs(self.world.arm.position) > 0.5).any():
                 return
             self.lying = True
@@ -179,20 +184,20 @@ class History:
     def _slow_lie(self, at_s: float) -> None:
         """A sensor that freezes or drifts while its stamps stay fresh."""
         joint = self.random.randrange(7)
-        name, lie = slow(self.random, joint, lambda: self.world.loop.stopped)
+        name, lie = slow(self.random, joint, lambda: not self.judge.streaming)
         lasts_s = self.random.choice([0.5, 2.0, 4.0])
 
         def begin() -> None:
             if self.lying or self.silent or self.guided or not self.judge.streaming:
                 return
-            self.lying = self.judge.slow_lie = True
+            self.lying = self.slow = True
             self.world.lie = lie
 
         self._add(at_s, f"{name} of joint {joint + 1} for {lasts_s} s", begin)
         self.script.at(at_s + lasts_s, "truth", self._tell_the_truth)
 
     def _tell_the_truth(self) -> None:
-        self.lying = self.judge.slow_lie = False
+        self.lying = self.slow = False
         self.world.second_lie = None
         if not self.silent:
             self.world.lie = truth

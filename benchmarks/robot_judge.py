@@ -34,6 +34,21 @@ UNSEEN = TOLERANCE_RAD + SPEED * (TRACKING_S + 0.05)
 LOW, HIGH = ARM.action_min, ARM.action_max
 
 
+@dataclass(frozen=True)
+class Way:
+    """The first step of a chunk as it is known to who made it: (7,) rad from where the joints read to be, due at `due_s`."""
+
+    start: Doubles
+    end: Doubles
+    began_s: float
+    due_s: float
+
+    def at(self, now_s: float) -> Doubles:
+        """Return (7,) rad where that step is at a time before its end."""
+        share = (now_s - self.began_s) / (self.due_s - self.began_s)
+        return self.start + (self.end - self.start) * share
+
+
 @dataclass
 class Judge:
     """Looks at every command before the arm has it."""
@@ -41,11 +56,12 @@ class Judge:
     world: World | None = None
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    slow_lie: bool = False  # the sensor freezes or drifts, so that no reading is a jump
+    slow_lie: bool = False  # the newest reading is of a sensor that freezes or drifts: it is no jump
     streaming: bool = False  # a command is in force, so that the next one may also count from it
     anew: bool = (
         False  # what is executed is the first chunk since nothing was commanded, or a hold that ends it
     )
+    way: Way | None = None  # of the first chunk since nothing was commanded
     moving_until_s: float = 0.0
     held: bool = True
 
@@ -70,6 +86,8 @@ class Judge:
             self._judge_start(command, rows[coming[0]], max(command.due_s[coming[0]] - now, DT_S))
         if not (command.is_hold and self.streaming):
             self.anew = not (command.is_hold or self.streaming)
+            if self.anew and len(coming) and world.reading is not None:
+                self.way = Way(world.reading, rows[coming[0]], now, float(command.due_s[coming[0]]))
         self.streaming, self.held = True, command.is_hold
         self.moving_until_s = float(command.due_s[-1])
 
@@ -82,6 +100,10 @@ class Judge:
         if command.is_hold and self.anew:
             # nobody can know where the controller was when that chunk began, only where the joints read to be
             from_command -= np.maximum(np.abs(world.arm.speed()) - SPEED, 0.0) * within_s
+            now = world.clock.seconds
+            if self.way is not None and now < self.way.due_s:
+                on_its_way = np.abs(first - self.way.at(now)) - reach
+                from_command = np.minimum(from_command, on_its_way)
         excess = np.minimum(from_arm, from_command) if self.streaming else from_arm
         believable = np.maximum(BELIEVABLE, UNSEEN if self.slow_lie else 0.0)
         if world.reading is not None and (np.abs(world.reading - world.arm.position) <= believable).all():

@@ -52,10 +52,10 @@ def sudden(chance: random.Random, joint: int) -> tuple[str, Lie]:
     return name, lie
 
 
-def slow(chance: random.Random, joint: int, stopped: Callable[[], bool]) -> tuple[str, Lie]:
+def slow(chance: random.Random, joint: int, idle: Callable[[], bool]) -> tuple[str, Lie]:
     """Return the name and the lie of a sensor that freezes or drifts, no faster than the joint could be.
 
-    stopped: true while the robot is told nothing; then nobody can tell a drift from a hand that moves the arm.
+    idle: true from a stop until the next chunk, when a drift looks the same as a hand that moves the arm.
     """
     speed = chance.choice([-1, 1]) * chance.uniform(0.02, 1.1) * SPEED[joint]
     most, whole = chance.uniform(0.1, 3.0), chance.random() < 0.5
@@ -68,7 +68,7 @@ def slow(chance: random.Random, joint: int, stopped: Callable[[], bool]) -> tupl
         return frozen[0] if whole else np.where(mine, frozen[0], position)
 
     def drift(position: Doubles, _: float) -> Doubles:
-        if not stopped():
+        if not idle():
             gone[0] = float(np.clip(gone[0] + speed * TICK_S, -most, most))
         return position + np.where(mine, gone[0], 0.0)
 

@@ -8,6 +8,7 @@ The long run: python -m benchmarks.robot_fuzz --histories 20000
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 
 from benchmarks import robot_fuzz, robot_world
+from benchmarks.robot_judge import Judge
+from benchmarks.robot_lies import slow
+from benchmarks.robot_world import HOME, Command, World
 from reflex_core.robot import joint_gate, path_tolerance
 from reflex_core.robot.limits import commands
 from reflex_core.robot.limits.hold import Hold
@@ -37,7 +41,7 @@ def test_no_history_makes_a_command_that_is_not_safe_and_the_robot_is_served_aga
     assert found.counts["watchdog"] > 0
 
 
-@pytest.mark.parametrize("seed", [301523, 400022, 1008386, 2006450, 2009337])
+@pytest.mark.parametrize("seed", [301523, 400022, 1008386, 2006450, 2009337, 4001743, 4008955])
 def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:
     assert robot_fuzz.run(seed, 1).problems == []
 
@@ -111,3 +115,33 @@ def test_the_judge_sees_a_sensor_that_freezes_where_the_command_is_not_looked_at
 ) -> None:
     monkeypatch.setattr(robot_world, "TOLERANCE_RAD", 0.0)
     assert robot_fuzz.run(225, 70, most_problems=1).problems
+
+
+@pytest.mark.parametrize(
+    ("held_at", "after_s", "well"), [(0.25, 0.05, True), (0.32, 0.05, False), (0.25, 0.35, False)]
+)
+def test_a_hold_that_ends_a_first_chunk_may_stop_on_the_way_from_where_the_joints_read_to_be(
+    held_at: float, after_s: float, well: bool
+) -> None:
+    """They read 0.19 rad away from where they are, which no gate can tell, and the first row is due in 0.3 s."""
+    world, judge = World(), Judge()
+    judge.world, world.heard = world, judge.heard
+    world.loop.stop()
+    world.run(0.1)
+    world.reading = HOME + 0.19
+    now_s = world.clock.seconds
+    world._sent(Command((HOME + 0.1)[None], np.array([now_s + 0.3]), False, ""))
+    world.run(after_s)
+    world.reading = HOME + 0.6
+    world._sent(Command((HOME + held_at)[None], np.array([world.clock.seconds + 0.05]), True, "stopped"))
+    assert (judge.problems == []) is well
+
+
+def test_a_sensor_drifts_only_under_command() -> None:
+    """Else it would look like a hand that moves the arm."""
+    for seed in range(20):
+        idle = [True]
+        name, lie = slow(random.Random(seed), 0, lambda idle=idle: idle[0])
+        assert np.array_equal(lie(HOME, 0.0), HOME)
+        idle[0] = False
+        assert np.array_equal(lie(HOME, 0.01), HOME) is (name == "freeze")
