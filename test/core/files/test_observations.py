@@ -35,7 +35,7 @@ def test_an_observation_may_bring_those_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "said"),
+    ("history", "message"),
     [
         ("yesterday", "'history' must be a list of objects, got \"yesterday\""),
         ([3], "'history[0]' must be an object, got 3"),
@@ -44,7 +44,7 @@ def test_an_observation_may_bring_those_before_it(tmp_path: Path) -> None:
         ([{"images": {"camera": "30.png"}}], "30.png: No such file or directory"),
     ],
 )
-def test_what_is_no_observation_before_is_refused(tmp_path: Path, history: object, said: str) -> None:
+def test_what_is_no_observation_before_is_refused(tmp_path: Path, history: object, message: str) -> None:
     with pytest.raises(ObservationError) as caught:
         read_observation(written(tmp_path, history=history))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
