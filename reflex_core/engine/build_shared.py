@@ -70,11 +70,11 @@ def build_admission(
 
 def build_history(policies: Sequence[Policy], around: EngineContext) -> ObservationHistory | None:
     """Build what completes observations for policies that see several; None where none does."""
-    steps = max(policy.contract.observation_steps for policy in policies)
+    furthest = max(policies, key=lambda policy: policy.contract.observation_steps)
+    steps = furthest.contract.observation_steps
     if steps == 1:
         return None
-    counted = around.metrics.history_filled.labels
-    return ObservationHistory(steps, policies[0].binding.dt_s, counted)
+    return ObservationHistory(steps, furthest.binding.dt_s, around.metrics.history_filled.labels)
 
 
 def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:

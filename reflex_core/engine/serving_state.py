@@ -167,6 +167,11 @@ class ServingState:
         return 1 if self.history is None else self.history.steps
 
     @property
+    def observation_period_s(self) -> float:
+        """The time between observations that a policy sees; 0.0 where it sees one."""
+        return 0.0 if self.history is None else self.history.period_s
+
+    @property
     def verdict(self) -> str:
         """healthy, drain-a, drain-b, or degraded: no slot answers."""
         if self.pair is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from reflex_core.concurrency.lru import Lru
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.counters import Counts
-from reflex_core.robot.callers import robot_of
+from reflex_core.robot.callers import ROS, robot_of
 from reflex_core.robot.recent import Moment, Recent
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import HistoryReport, Observation, Request, Served
@@ -60,7 +60,8 @@ class ObservationHistory:
             filled: Counts requests whose history was filled, by one of REASONS.
             most_bytes: Of kept observations.
         """
-        self.steps, self._period_ns, self._most_bytes = steps, round(period_s * 1e9), most_bytes
+        self.steps, self.period_s = steps, period_s
+        self._period_ns, self._most_bytes = round(period_s * 1e9), most_bytes
         self._filled = {reason: filled(reason) for reason in REASONS}
         self._lock = threading.Lock()
         self._episodes: Lru[Key, _Episode] = Lru(EPISODES_KEPT)
@@ -108,7 +109,9 @@ class ObservationHistory:
                 episode = self._episode(request)
                 periods = (at_ns - episode.began_ns) / self._period_ns
                 expected = min(expected, round(periods))
-                if not given:
+                if (
+                    not given and request.caller != ROS
+                ):  # the node's buffer has looked back as far as it could
                     kept = episode.recent.before(at_ns)
                     self._keep(episode, request)
         known = given or tuple(moment.value for moment in kept)

@@ -52,7 +52,8 @@ def observation_buffer(
     )  # fmt: skip
     buffer = ObservationBuffer(
         tuple(binding.cameras.values()), joints, loaded.needs_state or settings.state_source == JOINT_STATES,
-        settings.max_pixels, gate, tolerance=tolerance, past=Past(loaded.observation_steps, binding.dt_s),
+        settings.max_pixels, gate, tolerance=tolerance,
+        past=Past(loaded.observation_steps, loaded.observation_period_s),
     )  # fmt: skip
     buffer.instruction = settings.instruction
     return buffer

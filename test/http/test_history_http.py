@@ -127,6 +127,15 @@ def test_the_shadow_sees_the_same_history(serve: Serve, export_dir: ExportDir) -
     assert figure(server.client, "reflex_shadow_divergence_sum") == 0
 
 
+def test_a_shadow_may_look_back_further_than_the_policy(serve: Serve, export_dir: ExportDir) -> None:
+    server = serve("one_observation", embodiment="", shadow_policy=str(export_dir("two_observations")))
+    for number in (1, 2):
+        reply = server.client.act({**seen(10 * number, number), "episode_id": "one"}).json
+        assert reply["actions"][0] == [10 * number, number, -number]
+        wait_for(lambda number=number: server.engine.loaded.shadow.compared == number)
+    assert (reply["history"]["steps"], reply["history"]["kept"]) == (2, 1)
+
+
 def test_a_span_says_where_the_history_came_from(serve: Serve) -> None:
     server = serve("two_observations", embodiment="")
     spans: list[dict[str, Any]] = []

@@ -314,6 +314,11 @@ def two_observations(*, frequency_hz: float = 0.1, **config: Any) -> Export:
     return make
 
 
+def one_observation(path: Path) -> None:
+    """Each row of the chunk: the mean of the picture, then the state."""
+    seeing(path, frequency_hz=0.1)
+
+
 def of_other_shapes(path: Path) -> None:
     """Two cameras of exactly 12x8 stacked in one input, a state of three axes, and a constant."""
     images = [
@@ -340,6 +345,7 @@ EXPORTS: Mapping[str, Export] = {
     "echo": echo(),
     "of_other_shapes": of_other_shapes,
     # a control period of 10 s and one of 1 ms: the next request is always within, or always beyond, two of them
+    "one_observation": one_observation,
     "two_observations": two_observations(),
     "remembering": lambda path: remembering(path, joints=PANDA_JOINTS, rest=PANDA_MEAN),
     "two_observations_fast": two_observations(frequency_hz=1000.0),

@@ -114,6 +114,15 @@ def test_a_history_that_came_along_is_taken_as_it_is() -> None:
     assert scene.ask(300, 10)[-2:] == [10, 10]
 
 
+def test_what_the_nodes_buffer_lacks_is_not_made_up_from_elsewhere() -> None:
+    """Its bag has what it looked back at, and nothing else."""
+    scene = Scene(steps=2)
+    scene.ask(0, 0, stamp_ms=5000, caller="ros")
+    assert scene.ask(90, 1, stamp_ms=5090, caller="ros") == [1, 1]
+    assert scene.filled == {"start": 1, "gap": 1}
+    assert scene.wedge.size_bytes == 0
+
+
 def test_stamps_count_where_there_are_some() -> None:
     scene = Scene(steps=2)
     scene.ask(0, 0, stamp_ms=5000)
