@@ -35,6 +35,7 @@ from reflex_core.reports import (
 )  # fmt: skip
 
 Floats = NDArray[np.float32]
+Columns = NDArray[np.intp]  # where in a vector something stands
 Pixels = NDArray[np.uint8]
 
 POLICY = "policy"
@@ -43,6 +44,12 @@ CLOUD = "cloud"
 HOLD = "hold"
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# who a request is counted for: a robot by the name it gives, else by what is known of it, behind a prefix
+ROS = "ros"  # the robot of the node in this process; no request from outside may be called so
+SESSION, EPISODE, PEER = "session:", "episode:", "peer:"
+PREFIXES = (SESSION, EPISODE, PEER)
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reflex_core.export.processors import Processors
-from reflex_core.normalization.read import Normalization
+from reflex_core.export.read_normalization import Normalization
 
 
 @dataclass(frozen=True, slots=True)

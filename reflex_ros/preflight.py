@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from reflex_core.engine import validation
 from reflex_core.errors import SettingError
-from reflex_core.settings import validation
 from reflex_core.settings.table import Settings
 from reflex_ros.otel.connect import check_endpoint, check_tracing
 from reflex_ros.outputs.interfaces import check_output

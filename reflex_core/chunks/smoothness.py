@@ -10,11 +10,12 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from reflex_core.concurrency.lru import Lru
+from reflex_core.metrics.smoothness_figures import SmoothnessFigures
 from reflex_core.values import ActionChunk, Floats, Request, Served
 
 EPISODES_KEPT = 256
@@ -79,25 +80,6 @@ class Border:
     disagreement: float
     jerk_rms: float
     late: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SmoothnessFigures:
-    """Over the newest 200 borders of all episodes: plain numbers, NaN where nothing was measured."""
-
-    chunks: int
-    late_chunks: int
-    borders: int
-    late_share: float
-    border_jump_mean: float
-    border_jump_p95: float
-    overlap_disagreement_mean: float
-    jerk_rms: float
-
-    def document(self) -> dict[str, float | int | None]:
-        """Return the figures for a reply: None instead of NaN, which JSON does not have."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)

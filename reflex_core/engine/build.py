@@ -32,11 +32,11 @@ from reflex_core.engine.build_slot import build_slot
 from reflex_core.engine.episode_listener import episode_listeners
 from reflex_core.engine.load_policy import LoadedPolicy, load
 from reflex_core.engine.serving_state import EngineContext, PolicySlot, ServingState
+from reflex_core.engine.which_exports import PROD, chosen
 from reflex_core.policy.providers import wants_gpu
 from reflex_core.records.trace.notes import outcome_record
 from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.settings.table import Settings
-from reflex_core.settings.which_exports import PROD, chosen
 from reflex_core.slots.memory import require_room
 from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.values import Request, Served

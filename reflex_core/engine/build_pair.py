@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from reflex_core.engine.serving_state import EngineContext, PolicySlot
+from reflex_core.engine.which_exports import PROD
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import Recorder
 from reflex_core.settings.table import Settings
-from reflex_core.settings.which_exports import PROD
 from reflex_core.slots.changing import Operating, Swap
 from reflex_core.slots.health import is_out
 from reflex_core.slots.monitor import Monitor, Tripwires

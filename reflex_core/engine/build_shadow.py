@@ -15,6 +15,7 @@ from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
 from reflex_core.engine.load_policy import load
 from reflex_core.engine.serving_state import EngineContext, PolicySlot
+from reflex_core.engine.which_exports import Choice
 from reflex_core.errors import ConfigurationError
 from reflex_core.policy.base import Policy
 from reflex_core.policy.recorded_guidance import Key, RecordedGuidance
@@ -23,7 +24,6 @@ from reflex_core.records.trace.notes import shadow_record
 from reflex_core.records.trace.writer import TraceWriter
 from reflex_core.reports import NOT_AVERAGED, EnsembleReport
 from reflex_core.settings.table import Settings
-from reflex_core.settings.which_exports import Choice
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.routing import other
 from reflex_core.slots.shadow import Divergence, Shadow

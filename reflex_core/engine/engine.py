@@ -17,13 +17,13 @@ from reflex_core.concurrency.progress import report
 from reflex_core.engine import describe
 from reflex_core.engine.build import assemble
 from reflex_core.engine.serving_state import EngineContext, ServingState
+from reflex_core.engine.validation import require_sound
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.cloud_server import CloudServer
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import ConnectTracing
 from reflex_core.settings.table import Settings
-from reflex_core.settings.validation import require_sound
 from reflex_core.slots.changing import Swap, SwapError
 from reflex_core.slots.health import DEGRADED as NO_SLOT
 from reflex_core.slots.outcomes import Outcome

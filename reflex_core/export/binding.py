@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.contract import Contract
@@ -19,8 +18,7 @@ from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
 from reflex_core.text.untrusted import escaped
-
-Columns = NDArray[np.intp]
+from reflex_core.values import Columns
 
 
 @dataclass(frozen=True, slots=True)

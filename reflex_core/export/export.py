@@ -15,10 +15,10 @@ from reflex_core.errors import ExportError
 from reflex_core.export.lookalikes import NOT_AN_EXPORT, lookalike
 from reflex_core.export.model_hash import HASH_LENGTH, model_hash, model_hashes
 from reflex_core.export.processors import PADDED_STATE, Processors, read_processors
+from reflex_core.export.read_normalization import Normalization, read_normalization
 from reflex_core.files.json_fields import JsonError, read_json
 from reflex_core.files.regular_file import LINK_LOOP, unreadable
 from reflex_core.normalization.affine import Affine, affine
-from reflex_core.normalization.read import Normalization, read_normalization
 from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import shown
 

@@ -16,9 +16,9 @@ from reflex_core.export.export import Export
 from reflex_core.export.families import Config, language_row
 from reflex_core.export.processors import PREPROCESSOR, Processors
 from reflex_core.export.prompt import CLEAN, read_prompt
+from reflex_core.export.read_normalization import EVERY_PICTURE
 from reflex_core.files.json_fields import JsonFields, leaves, refusing
 from reflex_core.normalization.affine import Affine
-from reflex_core.normalization.read import EVERY_PICTURE
 from reflex_core.text.untrusted import shown
 
 IMAGES = "observation.images."

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from reflex_core.errors import ObservationError
-from reflex_core.metrics.counters import Count
+from reflex_core.metrics.counters import pictures_mended
 from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Pixels
@@ -33,7 +33,6 @@ RESTARTS = range(0xD0, 0xD8)
 
 _EXTRANEOUS = re.compile(r"(\d{1,9}) extraneous bytes before marker 0x([0-9a-f]{2})")
 
-mended_total = Count()  # pictures mended in this process; a camera that does it does it with every picture
 _log_line = RateLimit()
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def decode_mended(data: bytes, complaint: str, colorspace: str = "RGB") -> Pixel
     pixels = _mended(layout, colorspace) if layout is not None else _strictly(_ended(data), colorspace)[0]
     if pixels is None:
         raise ObservationError(f"the image is a damaged JPEG: {escaped(complaint, 120)}", "bad-image")
-    mended_total.add()
+    pictures_mended.add()
     times = _log_line.times()
     if times:
         log.warning(

@@ -53,3 +53,8 @@ class Count:
         """Add one."""
         with self._lock:
             self._total += 1
+
+
+pictures_mended = (
+    Count()
+)  # JPEGs that were repaired in this process; a camera that needs it needs it for every image

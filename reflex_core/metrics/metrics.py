@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from reflex_core.chunks.smoothness import Smoothness, SmoothnessFigures
-from reflex_core.images.jpeg_repair import mended_total
-from reflex_core.records.recorder import Watched
-from reflex_core.robot.callers import ROS, CallerLabels
-from reflex_core.robot.limits.trips import Standing
+from reflex_core.metrics.caller_labels import CallerLabels
+from reflex_core.metrics.counters import pictures_mended
+from reflex_core.metrics.recorders import Watched
+from reflex_core.metrics.smoothness_figures import NOTHING_MEASURED, SmoothnessFigures
+from reflex_core.values import ROS
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 LOAD_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60)
@@ -43,6 +44,20 @@ class RecorderFigures(Collector):
             dropped.add_metric([recorder.kind], recorder.dropped)
             degraded.add_metric([recorder.kind], float(bool(recorder.problem)))
         yield from (written, dropped, degraded)
+
+
+class Standing(Protocol):
+    """What the guard counts of a caller, as far as it is a metric."""
+
+    @property
+    def caller(self) -> str:
+        """The caller's name."""
+        ...
+
+    @property
+    def tripped(self) -> bool:
+        """Whether it is held until it is reset."""
+        ...
 
 
 class TripGauge(Collector):
@@ -77,7 +92,7 @@ class PictureFigures(Collector):
         yield CounterMetricFamily(
             "reflex_pictures_mended",
             "JPEG pictures that were not as they should be and could be mended",
-            mended_total.total,
+            pictures_mended.total,
         )
 
 
@@ -85,7 +100,7 @@ class MotionGauges(Collector):
     """How well chunks fit together, read at each scrape. NaN where nothing was measured."""
 
     def __init__(self) -> None:
-        self.figures: Callable[[], SmoothnessFigures] = Smoothness().figures
+        self.figures: Callable[[], SmoothnessFigures] = lambda: NOTHING_MEASURED
 
     def collect(self) -> Iterator[Metric]:
         """Yield two counters and three gauges."""

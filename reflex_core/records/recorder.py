@@ -6,29 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from reflex_core.metrics.recorders import Watched
 from reflex_core.settings.table import Settings
 from reflex_core.values import Request, Served
-
-
-class Watched(Protocol):
-    """What health, metrics and diagnostics look at."""
-
-    kind: str
-
-    @property
-    def problem(self) -> str:
-        """Why records cannot be written just now; empty while they can."""
-        ...
-
-    @property
-    def written(self) -> int:
-        """Records written so far."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Records lost so far."""
-        ...
 
 
 class Recorder(Watched, Protocol):

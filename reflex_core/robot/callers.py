@@ -7,19 +7,12 @@ of it, behind a prefix that no robot's name may have, so that no two callers are
 
 from __future__ import annotations
 
-import threading
 import unicodedata
 
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
-from reflex_core.values import Request
+from reflex_core.values import EPISODE, PEER, PREFIXES, ROS, SESSION, UNKNOWN, Request
 
-ROS = "ros"  # the robot of the node in this process; no request from outside may be called so
-SESSION, EPISODE, PEER = "session:", "episode:", "peer:"
-PREFIXES = (SESSION, EPISODE, PEER)
-UNKNOWN = "unknown"
-OTHER = "other"
-NAMES_KEPT = 64
 PEER_CHARACTERS = 64
 CALLER_CHARACTERS = ID_CHARACTERS + max(map(len, PREFIXES))
 
@@ -73,27 +66,3 @@ def robot_of(request: Request) -> str:
     caller = request.caller
     named = caller and caller not in (ROS, UNKNOWN) and not caller.startswith(PREFIXES)
     return caller if named else ""
-
-
-class CallerLabels:
-    """Callers as a metric may name them: so many robots by their names, the others by kind. Bounded for ever, thread-safe."""
-
-    def __init__(self, most: int = NAMES_KEPT) -> None:
-        self._lock = threading.Lock()
-        self._names: set[str] = {ROS, UNKNOWN}
-        self._room = most
-
-    def label(self, caller: str) -> str:
-        """Return `ros`, the robot's own name while there is room for names, `other`, or session, episode, peer."""
-        if caller in self._names:  # grows only, and a set is read whole
-            return caller
-        for prefix in PREFIXES:
-            if caller.startswith(prefix):
-                return prefix[:-1]
-        with self._lock:
-            if self._room <= 0 and caller not in self._names:
-                return OTHER
-            if caller not in self._names:
-                self._room -= 1
-                self._names.add(caller)
-        return caller

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from reflex_core.errors import InferenceError, ObservationError
-from reflex_core.export.binding import Columns
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.reports import Fallback, GuardReport, RoutingReport
-from reflex_core.robot.callers import ROS, caller_of
+from reflex_core.robot.callers import caller_of
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.caller_motion import CallerMotion
 from reflex_core.robot.limits.check import KINDS, LINES_KEPT, Check
@@ -33,7 +32,7 @@ from reflex_core.robot.limits.trips import Trips
 from reflex_core.robot.path_tolerance import joints_judged
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ActionChunk, Floats, Request, Served
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, ActionChunk, Columns, Floats, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 VIOLATIONS_KEPT = LINES_KEPT

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from reflex_core.export.processed import DOMAIN
-from reflex_core.normalization.read import IMAGENET
+from reflex_core.export.read_normalization import IMAGENET
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.families.base import Floats, Graph
 from reflex_export.families.blocks import (

@@ -15,8 +15,8 @@ from reflex_core.export.processors import (
     Processors,
     read_processors,
 )
+from reflex_core.export.read_normalization import read_normalization
 from reflex_core.files.json_fields import read_object
-from reflex_core.normalization.read import read_normalization
 from reflex_export.checkpoint import Checkpoint, DatasetInfo
 from reflex_export.folder.dataset_info import read_dataset
 from reflex_export.folder.features import Features, read_features

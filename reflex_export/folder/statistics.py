@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reflex_core.errors import ExportError
 from reflex_core.export.processors import ACTION, POSTPROCESSOR, PREPROCESSOR, STATE, Normalizer, Processors
+from reflex_core.export.read_normalization import Normalization
 from reflex_core.normalization.affine import IDENTITY
-from reflex_core.normalization.read import Normalization
 from reflex_export.folder.features import Features
 
 MISSING, MISMATCH = "statistics-missing", "statistics-mismatch"

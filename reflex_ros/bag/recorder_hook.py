@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reflex_core.engine.serving_state import ServingState
-from reflex_core.records.recorder import Watched
+from reflex_core.metrics.recorders import Watched
 from reflex_core.records.trace.schema import Failure
 from reflex_core.settings.table import Settings
 from reflex_core.values import Request, Served

@@ -177,7 +177,7 @@ def checks(
 
 def sound(requested: Given, over_ros: bool) -> Finding:
     """Report what `reflex serve` would refuse before it loads anything, but for what other checks examine closely."""
-    from reflex_core.settings.validation import problems
+    from reflex_core.engine.validation import problems
     from reflex_ros.preflight import CHECKS, require_interface
 
     every = CHECKS | {"interface": lambda settings: require_interface(settings, over_ros)}
@@ -190,7 +190,7 @@ def sound(requested: Given, over_ros: bool) -> Finding:
 
 def written_to(settings: Settings) -> dict[str, str]:
     """Return the directories that serving would write to, by their flags."""
-    from reflex_core.settings.validation import written_to as by_name
+    from reflex_core.engine.validation import written_to as by_name
 
     return {"--" + name.replace("_", "-"): directory for name, directory in by_name(settings).items()}
 

@@ -76,8 +76,8 @@ def _written(ros_args: Sequence[str], path: Path) -> Mapping[str, object]:
 
     Its paths are not looked at: the file may be for another machine.
     """
+    from reflex_core.engine.validation import problems
     from reflex_core.settings.parameter_file import read_parameters  # the doctor runs where there is no yaml
-    from reflex_core.settings.validation import problems
     from reflex_ros.preflight import VALUE_CHECKS
 
     written: dict[str, Value] = {}

@@ -14,9 +14,8 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.records.trace.schema import Failure
-from reflex_core.robot.callers import ROS
 from reflex_core.robot.clocks import ClockSteps
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Observation, Request, Served
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Observation, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.node.holds import Holds
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer

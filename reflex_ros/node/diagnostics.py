@@ -11,11 +11,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from reflex_core.engine.engine import DEGRADED, READY, Engine
 from reflex_core.engine.serving_state import PolicySlot, ServingState
-from reflex_core.records.recorder import Watched
-from reflex_core.robot.callers import ROS
+from reflex_core.metrics.recorders import Watched
 from reflex_core.robot.joint_gate import Implausible
 from reflex_core.settings.table import Settings
 from reflex_core.text.untrusted import escaped
+from reflex_core.values import ROS
 from reflex_ros.messages.limit_text import range_values
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.progress import Progress

@@ -22,8 +22,8 @@ from reflex_core.engine.preflight import require_requests_suffice, why_undrivabl
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, ReflexError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
-from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import Settings
+from reflex_core.values import ROS
 from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
 from reflex_ros.console import startup_banner
 from reflex_ros.console.terminal import watched

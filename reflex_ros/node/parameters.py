@@ -18,11 +18,11 @@ from rcl_interfaces.msg import (
 from rclpy.parameter import Parameter
 
 from reflex_core.engine.serving_state import ServingState
+from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ReflexError, SettingError
 from reflex_core.metrics.slo import parse_slo
 from reflex_core.settings.row import Setting, Value, checked
 from reflex_core.settings.table import TABLE, Settings, require_known, settings_from
-from reflex_core.settings.which_exports import chosen
 from reflex_ros.settings_sources import owned_by_ros, take
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from reflex_core.engine.engine import DEGRADED, INACTIVE, READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.export.config_schema import OFF
 from reflex_core.policy.prefix_cache import HIT
-from reflex_core.robot.callers import ROS
+from reflex_core.values import ROS
 from reflex_ros.msg import ServeStatus
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.diagnostics import trouble

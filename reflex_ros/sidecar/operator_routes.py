@@ -9,9 +9,10 @@ import orjson
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ObservationError, ReflexError
-from reflex_core.robot.callers import CALLER_CHARACTERS, ROS
+from reflex_core.robot.callers import CALLER_CHARACTERS
 from reflex_core.robot.limits.trips import CallerError
 from reflex_core.text.untrusted import shown
+from reflex_core.values import ROS
 from reflex_ros.sidecar.problems import BodyError, fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
 from reflex_ros.sidecar.robot_access import Robot

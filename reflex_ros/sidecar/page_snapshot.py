@@ -17,9 +17,9 @@ from reflex_core.chunks.rtc import OFF
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.latency_window import percentile_of
-from reflex_core.robot.callers import ROS
 from reflex_core.settings.table import TABLE, Settings
 from reflex_core.text.untrusted import escaped
+from reflex_core.values import ROS
 from reflex_ros.sidecar.health import public_reason, without_paths
 from reflex_ros.sidecar.history import Answer, HistorySnapshot, RequestHistory
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from reflex_core.engine.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.engine.serving_state import ServingState
-from reflex_core.robot.callers import ROS
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
+from reflex_core.values import ROS
 from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 CALLERS_NAMED = 3

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from reflex_core.errors import ExportError
 from reflex_core.export.processors import read_processors
-from reflex_core.normalization.read import read_normalization
+from reflex_core.export.read_normalization import read_normalization
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.folder.old_layout import without_buffers
 from reflex_export.folder.read_folder import read_checkpoint

@@ -20,8 +20,7 @@ from wedge_requests import answer, request
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.reports import GuardReport
-from reflex_core.robot.callers import ROS
-from reflex_core.values import HOLD, Frame, Observation
+from reflex_core.values import HOLD, ROS, Frame, Observation
 from reflex_ros.node.diagnostics import Finding
 from reflex_ros.sidecar.csrf import FOREIGN_ORIGIN, from_elsewhere, is_own_name, refusal
 from reflex_ros.sidecar.history import EVENTS, LATENCIES, RequestHistory

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from reflex_core.chunks.smoothness import SmoothnessFigures
 from reflex_core.metrics.metrics import Metrics
+from reflex_core.metrics.smoothness_figures import SmoothnessFigures
 
 # What Prometheus adds to every series of ours: dashboards/prometheus.yml and robots.yml say so.
 TARGET_LABELS = {"job", "instance", "robot_id"}

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reflex_core.export.binding import Columns
 from reflex_core.robot.callers import robot_of
 from reflex_core.robot.limits.commands import RobotCommands, stream_of
 from reflex_core.robot.limits.history import Commanded, CommandHistory, moment_of
@@ -16,7 +15,7 @@ from reflex_core.robot.limits.hold import Hold, hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import Doubles, Motion, motion
 from reflex_core.robot.plausibility import StateRange
-from reflex_core.values import ActionChunk, Floats, Request
+from reflex_core.values import ActionChunk, Columns, Floats, Request
 
 UNKNOWN = Motion()
 NAMED = "\0robot:"  # the histories of robots that name themselves, apart from those of episodes

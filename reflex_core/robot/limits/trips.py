@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reflex_core.errors import ReflexError
-from reflex_core.robot.callers import PREFIXES, ROS
+from reflex_core.values import PREFIXES, ROS
 
 CALLERS_KEPT = (
     1024  # of each: those with nothing against them, those that are counted, those that are tripped

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from reflex_core.engine.engine import Engine
+from reflex_core.engine.validation import problems
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.directories import unwritable
 from reflex_core.settings.table import settings_from
-from reflex_core.settings.validation import problems
 from reflex_ros.preflight import CHECKS, require_interface, require_sound
 
 ExportDir = Callable[[str], Path]

@@ -33,6 +33,7 @@ from reflex_core.images import jpeg_repair
 from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import file_header
 from reflex_core.images.raw_encodings import encoded_size, rgb
+from reflex_core.metrics.counters import pictures_mended
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.text.rate_limit import RateLimit
 from reflex_core.values import Frame, Pixels
@@ -90,11 +91,11 @@ def test_what_was_mended_is_counted_and_spoken_of_seldom(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jpeg_repair, "_log_line", RateLimit(3600.0))
-    before = jpeg_repair.mended_total.total
+    before = pictures_mended.total
     for _ in range(5):
         of(MENDED["zeros before a restart marker"])
         of(WHOLE)
-    assert jpeg_repair.mended_total.total == before + 5
+    assert pictures_mended.total == before + 5
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "extraneous bytes before marker" in caplog.text
     assert f"reflex_pictures_mended_total {before + 5}.0".encode() in Metrics().exposition()

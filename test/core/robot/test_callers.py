@@ -10,26 +10,13 @@ import pytest
 from guarded import COLUMNS, FRANKA, HIGH, MEASURED, MIDDLE, answering, request, rows, spoiled
 
 from reflex_core.errors import ObservationError
+from reflex_core.metrics.caller_labels import NAMES_KEPT, OTHER, CallerLabels
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.callers import (
-    CALLER_CHARACTERS,
-    EPISODE,
-    NAMES_KEPT,
-    OTHER,
-    PEER,
-    ROS,
-    SESSION,
-    UNKNOWN,
-    CallerLabels,
-    caller_from,
-    caller_of,
-    require_robot_id,
-    robot_of,
-)
+from reflex_core.robot.callers import CALLER_CHARACTERS, caller_from, caller_of, require_robot_id, robot_of
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP
 from reflex_core.robot.limits.trips import CallerError, Trips
-from reflex_core.values import HOLD, POLICY, Request, Served
+from reflex_core.values import EPISODE, HOLD, PEER, POLICY, ROS, SESSION, UNKNOWN, Request, Served
 from reflex_core.wedges.guard import Guard
 
 OUTSIDE, CLEAN = rows(np.full(7, 50.0, np.float32)), rows(MEASURED)

@@ -17,12 +17,11 @@ from reflex_core.files.json_lines import json_line
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.records.trace.notes import outcome_record
 from reflex_core.reports import Fallback, GuardReport
-from reflex_core.robot.callers import ROS
 from reflex_core.slots.changing import Operating, Swap, SwapError
 from reflex_core.slots.monitor import CLAMPS, DIVERGENCE, ERRORS, Monitor, Tripwires
 from reflex_core.slots.outcomes import Outcome, Outcomes
 from reflex_core.slots.routing import Routing
-from reflex_core.values import HOLD, Request, Served
+from reflex_core.values import HOLD, ROS, Request, Served
 from reflex_core.wedges.guard import guard_for
 from reflex_core.wedges.order import middleware_chain
 from reflex_core.wedges.router import Router, Slot

@@ -11,11 +11,10 @@ from guarded import COLUMNS, FRANKA, HORIZON, MIDDLE, answering, rows
 
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.callers import ROS
 from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, REJECT
-from reflex_core.values import HOLD, POLICY, Floats, Observation, Request, Served
+from reflex_core.values import HOLD, POLICY, ROS, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 
 DT_S = 0.05

@@ -12,11 +12,10 @@ from guarded import COLUMNS, FRANKA, FREE, MEASURED, MIDDLE, answering, guard_of
 
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.callers import ROS
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP
 from reflex_core.robot.limits.trips import CallerError
-from reflex_core.values import HOLD, POLICY, ActionChunk, Floats, Request, Served
+from reflex_core.values import HOLD, POLICY, ROS, ActionChunk, Floats, Request, Served
 from reflex_core.wedges.guard import CALLERS_SHOWN, Guard
 
 OUTSIDE, CLEAN = rows(np.full(7, 50.0, np.float32)), rows(MEASURED)

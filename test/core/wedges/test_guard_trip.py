@@ -12,10 +12,9 @@ from guarded import COLUMNS, FRANKA, HIGH, HORIZON, MEASURED, MIDDLE, answering,
 
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.callers import EPISODE
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, REJECT
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Request, Served
+from reflex_core.values import EPISODE, HOLD, LAST_KNOWN_GOOD, POLICY, Request, Served
 from reflex_core.wedges.guard import Guard
 from reflex_core.wedges.wedge import Proceed
 

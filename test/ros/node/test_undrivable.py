@@ -18,10 +18,10 @@ from ros_world import World, wait_for, world
 from servers import ExportDir
 
 from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
+from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.share import embedded_policy, export_path, share
 from reflex_core.settings.table import settings_from
-from reflex_core.settings.which_exports import chosen
 from reflex_ros import launch_args
 from reflex_ros.cli.calibrate_adaptive import _parser as calibrate_parser
 from reflex_ros.cli.main import main

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from guarded import COLUMNS, FRANKA, FREE, MIDDLE
 
-from reflex_core.export.binding import Columns
 from reflex_core.robot.limits.caller_motion import UNKNOWN, CallerMotion
 from reflex_core.robot.limits.history import Moment
 from reflex_core.robot.limits.hold import COMMAND, MEASURED, STREAM
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.reachable import Motion, Splice, Start
 from reflex_core.robot.plausibility import ANYTHING
-from reflex_core.values import ActionChunk, Floats, Observation, Request
+from reflex_core.values import ActionChunk, Columns, Floats, Observation, Request
 
 LIMITS = effective_limits(FRANKA.joint_names, FRANKA, None)
 DT_S = 0.05

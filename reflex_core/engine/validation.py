@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reflex_core.calibration.cache import default_path
 from reflex_core.chunks.a2c2.checkpoint import read_checkpoint
+from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.export.export import read_description
 from reflex_core.files.directories import unwritable
@@ -18,7 +19,6 @@ from reflex_core.policy.providers import require_provider
 from reflex_core.robot.limits.safety_config import load_safety_config
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.settings.table import Settings
-from reflex_core.settings.which_exports import chosen
 
 Check = Callable[[Settings], None]
 
