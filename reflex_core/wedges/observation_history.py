@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from reflex_core.concurrency.lru import Lru
 from reflex_core.errors import ObservationError
 from reflex_core.metrics.counters import Counts
-from reflex_core.robot.callers import ROS, robot_of
+from reflex_core.robot.callers import robot_of
 from reflex_core.robot.recent import Moment, Recent
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_core.values import HistoryReport, Observation, Request, Served
+from reflex_core.values import ROS, HistoryReport, Observation, Request, Served
 from reflex_core.wedges.wedge import Proceed
 
 EPISODES_KEPT = 64
