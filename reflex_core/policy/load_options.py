@@ -56,6 +56,8 @@ def tuned(export: Export, config: Config, options: LoadOptions, sessions: Mappin
 
 def _steps(config: Config) -> object:
     """Return the steps of a configuration that may be no good yet."""
+    if kind_of(config) == DETERMINISTIC:
+        return 1
     sampler = config.get("sampler")
     rows = sampler.get("rows") if isinstance(sampler, Mapping) else None
     return len(rows) if isinstance(rows, list) else config.get("num_denoising_steps")

@@ -20,7 +20,7 @@ from reflex_core.errors import CancelledError, InferenceError
 from reflex_core.export.binding import bind
 from reflex_core.export.export import open_export
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
-from reflex_core.policy import flow_matching
+from reflex_core.policy import deterministic, diffusion, flow_matching
 from reflex_core.policy.base import Policy
 from reflex_core.policy.cuda_graph import EAGER, REPLAYING, StaticSession
 from reflex_core.policy.layouts import load_placed
@@ -31,6 +31,7 @@ from reflex_core.policy.session import EagerSession
 from reflex_core.values import Frame, Observation
 
 LAYOUTS = ["mono_pi0", "decomposed", "decomposed_state_per_step", "expert_stack", "vlm_stack", "gr00t"]
+KINDS = {"act": deterministic, "diffusion_ddpm": diffusion}  # those that are not flow_matching
 
 
 class Counted:
@@ -56,7 +57,10 @@ class Counted:
 def static_policy(path: Path) -> tuple[OnnxPolicy, Counted]:
     export, counted = open_export(path), Counted()
     layout = load_placed(
-        flow_matching.network, export, Placement((CPU,), 1, static=True), LoadOptions(graph_metrics=counted)
+        KINDS.get(path.name, flow_matching).network,
+        export,
+        Placement((CPU,), 1, static=True),
+        LoadOptions(graph_metrics=counted),
     )
     return OnnxPolicy(export, layout, bind(export, layout.contract, None)), counted
 
@@ -94,7 +98,7 @@ def test_a_policy_without_cuda_graphs_has_nothing_to_capture(export_dir: ExportD
     assert policy.capture_graphs() == ()
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [*LAYOUTS, *KINDS])
 def test_static_tensors_give_the_same_bytes_as_fresh_ones_for_changing_inputs(
     export_dir: ExportDir, name: str
 ) -> None:
