@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from agreement import LIMIT, over_http, replayed
-from checkpoints import Made, act
+from checkpoints import act, act_ensemble
 from exported import actions_of, export, sent, served, verified
 from lerobot_answers import LeRobot, load
 from raw_observations import observation
@@ -29,7 +29,7 @@ from reflex_export.options import ExportOptions
 
 Exported = Callable[..., Path]
 Policies = Callable[[str], LeRobot]
-OWN = (480, 640)
+OWN, SMALL = (480, 640), (96, 128)
 DIFFERS = 3
 
 
@@ -77,12 +77,12 @@ def test_it_proves_itself_and_the_doctor_repeats_the_proof(exported: Exported) -
     assert (found.level, "of 6 observations" in found.said) == (OK, True), found
 
 
-def test_an_export_that_differs_is_not_called_verified(
-    checkpoint: Callable[[str], Made], tmp_path: Path
-) -> None:
-    done = export(checkpoint("act"), tmp_path / "out", "--observations", 2, "--tolerance", 1e-12)
+def test_an_export_that_differs_is_not_called_verified(tmp_path: Path) -> None:
+    done = export(
+        act(tmp_path / "checkpoint", image=SMALL), tmp_path / "out", "--observations", 2, "--tolerance", 1e-12
+    )
     assert done.returncode == DIFFERS, done.stdout + done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["out.not-verified"]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "out.not-verified"}
     pages = [(tmp_path / "out.not-verified" / name).read_text() for name in ("VERIFICATION.md", "README.md")]
     assert all("NOT VERIFIED" in page for page in pages)
     document = json.loads((tmp_path / "out.not-verified" / "reflex_config.json").read_text())
@@ -90,7 +90,7 @@ def test_an_export_that_differs_is_not_called_verified(
 
 
 def test_pictures_that_hardly_matter_are_named(tmp_path: Path) -> None:
-    made = act(tmp_path / "still")
+    made = act(tmp_path / "still", image=SMALL)
     weights = made.folder / "model.safetensors"
     _scale(weights, "model.action_head.weight", 1e-4)
     folder = verified(made, tmp_path / "out", "--observations", 2)
@@ -116,11 +116,11 @@ def test_half_precision_is_half_as_large_and_close(exported: Exported, lerobot: 
 
 
 def test_an_act_that_reads_no_state_is_served(tmp_path: Path) -> None:
-    made = act(tmp_path / "checkpoint", without=("observation.state",))
+    made = act(tmp_path / "checkpoint", image=SMALL, without=("observation.state",))
     folder = verified(made, tmp_path / "out", "--observations", 2)
     document = json.loads((folder / "reflex_config.json").read_text(encoding="utf-8"))
     assert "state" not in document
-    found = over_http(folder, load(made), [OWN] * 2)
+    found = over_http(folder, load(made), [SMALL] * 2)
     assert max(found.values()) <= LIMIT, found
 
 
@@ -128,7 +128,7 @@ def test_an_act_that_reads_no_state_is_served(tmp_path: Path) -> None:
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of an ACT with as many layers as LeRobot's default, and narrow ones."""
     root = tmp_path_factory.mktemp("deep")
-    made = act(root / "checkpoint", n_encoder_layers=4, n_vae_encoder_layers=4)
+    made = act(root / "checkpoint", image=SMALL, n_encoder_layers=4, n_vae_encoder_layers=4)
     options = ExportOptions()
     checkpoint = read_checkpoint(str(made.folder), options, root)
     graphs = family("act").graphs(load_here(checkpoint).policy, checkpoint, options)
@@ -153,7 +153,19 @@ def test_the_encoder_of_training_is_left_out(deep: Path) -> None:
     assert stored < needed + left_out / 2
 
 
-def test_temporal_ensembling_is_in_the_description(exported: Exported) -> None:
-    document: dict[str, Any] = json.loads((exported("act_ensemble") / "reflex_config.json").read_text())
-    assert document["temporal_ensemble_coeff"] == 0.01
-    assert document["n_action_steps"] == 1
+def test_chunks_of_an_episode_are_averaged_as_lerobot_does(tmp_path: Path) -> None:
+    """With one inference per control period, LeRobot's `select_action` gives the first row of the mean."""
+    made = act_ensemble(tmp_path / "checkpoint", image=SMALL)
+    folder = verified(made, tmp_path / "out", "--observations", 2)
+    document: dict[str, Any] = json.loads((folder / "reflex_config.json").read_text(encoding="utf-8"))
+    assert (document["temporal_ensemble_coeff"], document["n_action_steps"]) == (0.01, 1)
+    periods = [observation(number, SMALL, task="reach") for number in range(6)]
+    theirs = load(made).episode(periods)
+    with served(folder) as server:
+        ours = [
+            actions_of(server, seen, 0, episode_id="e", **({"elapsed_rows": 1} if number else {}))[0]
+            for number, seen in enumerate(periods)
+        ]
+    alone = load(made).chunk([periods[-1]]).physical[0]
+    assert np.abs(alone - theirs[-1]).max() > 100 * LIMIT
+    assert np.abs(np.stack(ours) - theirs).max() <= LIMIT

@@ -28,10 +28,10 @@ class Doubling(torch.nn.Module):
 
 
 class OfOne(torch.nn.Module):
-    """Looks at how many there are, as a network that was written for one does."""
+    """Takes the four numbers of one observation for a square."""
 
     def forward(self, seen: Any) -> Any:
-        return seen.reshape(1, -1)
+        return seen.view(2, 2)[None]
 
 
 class Unwritable(torch.nn.Module):
@@ -66,8 +66,8 @@ def test_a_graph_takes_any_batch_and_says_nothing_of_who_wrote_it(tmp_path: Path
 def test_a_network_that_is_fixed_to_its_example_is_written_for_one(tmp_path: Path) -> None:
     written = write_graph(graph(OfOne()), tmp_path, FP32)
     assert not written.any_batch
-    assert "batch" in written.why_fixed
-    assert run(written.file, np.ones((1, 4), np.float32)).shape == (1, 4)
+    assert "view" in written.why_fixed or "shape" in written.why_fixed, written.why_fixed
+    assert run(written.file, np.ones((1, 4), np.float32)).shape == (1, 2, 2)
 
 
 def test_a_family_may_ask_for_one_alone(tmp_path: Path) -> None:

@@ -203,13 +203,13 @@ def _make(
 ) -> Made:  # fmt: skip
     """Save one checkpoint.
 
-    sizes: of its configuration; `without` lists features that it does not read. written: replaces values of config.json
+    sizes: of its configuration; `without` lists features that it does not read, `image` is (height, width). written: replaces values of config.json
     that would have asked the network to make it.
     """
     torch.manual_seed(0)
-    sizes, unread = dict(sizes), sizes.get("without", ())
-    sizes.pop("without", None)
-    config = _configuration(family, sizes)
+    sizes = dict(sizes)
+    unread, image = sizes.pop("without", ()), sizes.pop("image", (HEIGHT, WIDTH))
+    config = _configuration(family, sizes, image)
     for feature in unread:
         del config.input_features[feature]
     policy = get_policy_class(family)(config).eval().float()
@@ -231,10 +231,9 @@ def _make(
     return Made.at(out)
 
 
-def _configuration(family: str, sizes: Mapping[str, Any]) -> Any:
+def _configuration(family: str, sizes: Mapping[str, Any], image: tuple[int, int]) -> Any:
     features = {
-        f"observation.images.{camera}": PolicyFeature(FeatureType.VISUAL, (3, HEIGHT, WIDTH))
-        for camera in CAMERAS
+        f"observation.images.{camera}": PolicyFeature(FeatureType.VISUAL, (3, *image)) for camera in CAMERAS
     }
     features["observation.state"] = PolicyFeature(FeatureType.STATE, (len(NAMES),))
     kind = PreTrainedConfig.get_choice_class(family)
