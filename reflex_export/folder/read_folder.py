@@ -66,6 +66,12 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
     check_statistics(folder, processors, normalization, features)
     dataset = read_dataset(options.dataset) if options.dataset is not None else None
     robot = robot_facts(options, config, features, processors, dataset)
+    if rows.observations > 1 and robot.frequency_hz is None:
+        raise ExportError(
+            f"{file}: the policy sees {rows.observations} observations one control period apart, and no checkpoint holds that"
+            " period: say --dataset DIR or --fps HZ",
+            "rate-missing",
+        )
     data_notes = tuple(_check_dataset(dataset, features)) if dataset is not None else ()
     tokenizer = find_tokenizer(folder, options.tokenizer) if family in WORDS else None
     if tokenizer is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from agreement import LIMIT, over_http, replayed
 from checkpoints import act, act_ensemble
+from dataset_folders import with_pictures, write_v3
 from exported import actions_of, export, sent, served, verified
 from lerobot_answers import LeRobot, load
 from raw_observations import observation
@@ -103,6 +105,17 @@ def _scale(weights: Path, name: str, factor: float) -> None:
     tensors = load_file(weights)
     tensors[name] = tensors[name] * factor
     save_file(tensors, weights)
+
+
+def test_observations_of_the_data_set_are_compared_too(tmp_path: Path) -> None:
+    made = act(tmp_path / "checkpoint", image=SMALL)
+    cubes = write_v3(tmp_path / "cubes", with_pictures(SMALL))
+    folder = verified(replace(made, dataset=cubes), tmp_path / "out", "--observations", 4)
+    page = (folder / "VERIFICATION.md").read_text(encoding="utf-8")
+    assert "over 6 observations" in page
+    assert "- episode 0, frame 0 of cubes\n- episode 1, frame 3 of cubes\n" in page
+    found = parity(load_policy(open_export(folder), None, "cpu", 1))
+    assert (found.level, "of 6 observations" in found.said) == (OK, True), found
 
 
 def test_half_precision_is_half_as_large_and_close(exported: Exported, lerobot: Policies) -> None:

@@ -277,6 +277,14 @@ def test_an_option_that_does_not_fit_is_refused(
         read_checkpoint(str(folder), options(**given(tmp_path)), work)
 
 
+def test_a_history_needs_the_rate(tmp_path: Path) -> None:
+    folder, work = checkpoint_folder(tmp_path / "policy", "diffusion"), tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(ConfigurationError, match=r"sees 2 observations one control period apart.*--fps HZ"):
+        read_checkpoint(str(folder), options(dataset=None), work)
+    assert read_checkpoint(str(folder), options(dataset=None, fps=30.0), work).observation_steps == 2
+
+
 EVERY_REFUSAL = """
 import json, sys, time
 from pathlib import Path
