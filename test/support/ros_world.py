@@ -207,6 +207,14 @@ class Robot:
     def call(self, name: str) -> Trigger.Response:
         return self._request(self.node.create_client(Trigger, f"reflex/{name}"), Trigger.Request())
 
+    def begin_transition(self, number: int) -> None:
+        """Request a transition and do not wait: an answer that comes at once may find no reader yet."""
+        client = self.node.create_client(ChangeState, "reflex/change_state")
+        assert client.wait_for_service(PATIENCE_S)
+        request = ChangeState.Request()
+        request.transition.id = number
+        client.call_async(request)
+
     def transition(self, number: int) -> bool:
         request = ChangeState.Request()
         request.transition.id = number

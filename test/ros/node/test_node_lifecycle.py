@@ -152,10 +152,10 @@ def test_a_bad_export_is_refused_in_one_sentence(name: str, export_copy: ExportD
     export = export_copy("calm")
     damage(export)
     with world(**settings(export)) as scene:
-        assert not scene.robot.transition(T.TRANSITION_CONFIGURE)
-        assert scene.state == "unconfigured"
+        scene.robot.begin_transition(T.TRANSITION_CONFIGURE)
+        sentence = wait_for(lambda: scene.server.node.refusal, "the refusal")
+        wait_for(lambda: scene.state == "unconfigured", "back to unconfigured")
         assert scene.server.engine.state == "failed"
-        sentence = scene.server.node.refusal
         assert all(word in sentence for word in words), sentence
         assert "\n" not in sentence
         wait_for(lambda: scene.robot.diagnostics.get("policy"), "diagnostics")
