@@ -251,7 +251,7 @@ class ChunkLoop:
         if self._due_since_ns is None:
             self._due_since_ns = now_ns
         with self._lock:
-            epoch, episode_id = self._epoch, self.episode_id
+            began, episode_id = (self._epoch, self._buffer.doubts), self.episode_id
         try:
             observation = self._buffer.take(now_ns, tuning.gates, needs_words=self._needs_words)
         except ReflexError as error:
@@ -276,17 +276,18 @@ class ChunkLoop:
             self._failed(error.slug, str(error))
             return
         self._recorder_hook.answered(request, served, self._buffer.consumed)
-        self._publish(request, served, now_ns, epoch)
+        self._publish(request, served, now_ns, began)
 
-    def _publish(self, request: Request, served: Served, taken_ns: int, epoch: int) -> None:
-        """Publish the chunk, unless the episode, the clock or the robot's state has changed meanwhile."""
+    def _publish(self, request: Request, served: Served, taken_ns: int, began: tuple[int, int]) -> None:
+        """Publish the chunk, unless the episode, the clock or the robot's state has changed or been doubted meanwhile."""
         now_ns, observation = self._clock_ns(), request.observation
         running = ExecutingChunk(observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
         latency_s = (now_ns - taken_ns) * 1e-9
         with self._lock:
             if self._clock_was_set():
                 self._hold_instead("clock_jump")
-            if epoch != self._epoch or self._closing or self._hung(latency_s) or self._buffer.fault():
+            changed = began != (self._epoch, self._buffer.doubts)
+            if changed or self._closing or self._hung(latency_s) or self._buffer.fault():
                 self.progress.discarded += 1
                 self._forget()
                 return

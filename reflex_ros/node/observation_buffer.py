@@ -75,6 +75,7 @@ class ObservationBuffer:
         self._seen_ns: dict[str, int] = {}
         self._not_before_ns = self._vector_ns = 0
         self._vector: tuple[RawMessage, Floats] | None = None
+        self._doubted, self.doubts = False, 0  # how often the joints' readings ceased to be believed
         self.lags = StampLags()
         self.instruction = ""
         self.topics: dict[
@@ -104,6 +105,8 @@ class ObservationBuffer:
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
             if self._gate.fault(names) is None:
                 self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
+            before, self._doubted = self._doubted, self._fault() is not None
+            self.doubts += self._doubted and not before
             self._remember()
 
     def put_vector(self, arrival: RawMessage, vector: Floats) -> None:
@@ -149,7 +152,10 @@ class ObservationBuffer:
     def fault(self) -> Implausible | None:
         """Return why the joints' present readings are not believed; None when they are, or where there are none."""
         with self._lock:
-            return self._gate.fault(self._joint_names) or self._tolerance.fault()
+            return self._fault()
+
+    def _fault(self) -> Implausible | None:
+        return self._gate.fault(self._joint_names) or self._tolerance.fault()
 
     def tracking_error(self) -> str:
         """Return which joint is far from its command, "" while all are near it."""
@@ -315,7 +321,7 @@ class ObservationBuffer:
             raise RefusedObservationError(
                 f"joint states{self._on('state')} lack {', '.join(missing)}; joints seen: {seen}", reason
             )
-        fault = self._gate.fault(self._joint_names) or self._tolerance.fault()
+        fault = self._fault()
         if fault is not None:
             raise RefusedObservationError(fault.text, fault.reason)
         if self._state_seen_ns() < self._not_before_ns:

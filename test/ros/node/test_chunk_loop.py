@@ -79,6 +79,27 @@ def test_a_chunk_that_was_under_way_when_the_joint_lied_is_not_published() -> No
     assert all(command.is_hold for command in scene.sent[before:])
 
 
+def test_a_chunk_that_was_under_way_while_a_joint_lied_is_not_published_when_it_is_well_again() -> None:
+    """It was made of readings from just before the lie was seen, which may have been a part of it."""
+    scene = Scene(SLOW_S).to(HOME + 0.5)
+    scene.world.camera = False
+    scene.run(0.1)
+    scene.world.lie, scene.world.camera = offset(0.15), True
+    meanwhile, begun_s = scene.world.meanwhile, scene.world.clock.seconds
+
+    def lies_and_is_well() -> None:
+        meanwhile()
+        for_s = scene.world.clock.seconds - begun_s
+        scene.world.lie = offset(0.15) if for_s < 0.1 else offset(1.0) if for_s < 0.13 else truth
+
+    scene.world.meanwhile = lies_and_is_well
+    scene.run(SLOW_S)
+    assert scene.world.loop.progress.discarded == 1
+    assert scene.sent == []
+    assert not scene.run(SLOW_S + 0.2).last.is_hold
+    scene.well()
+
+
 def test_two_publishers_that_contradict_each_other_are_held_for_as_long_as_they_do(scene: Scene) -> None:
     scene.world.second_lie = LIES["zeros"]
     before = len(scene.sent)

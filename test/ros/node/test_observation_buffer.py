@@ -10,6 +10,7 @@ import pytest
 from buffer_scene import GATES, HOME, MS, NOW_NS, Scene, message
 
 from benchmarks.robot_world import NAMES
+from reflex_core.robot.joint_gate import SETTLE_S
 from reflex_ros.node.observation_buffer import (
     FUTURE_NS,
     NAMES_KEPT,
@@ -195,6 +196,18 @@ def test_a_clock_that_was_set_leaves_what_is_believed_and_a_simulator_does_not()
         scene.sees()
         scene.reads([1.5, *HOME[1:]])
         assert (scene.buffer.fault() is None) is moved
+
+
+def test_every_time_that_the_joints_cease_to_be_believed_counts_once() -> None:
+    scene = Scene()
+    for times in (1, 2):
+        for value in (9.0, math.nan, 9.0):
+            scene.reads([value, *HOME[1:]])
+        assert scene.buffer.doubts == times
+        for _ in range(round(SETTLE_S / 0.01) + 2):
+            scene.reads(HOME)
+        assert scene.buffer.fault() is None
+        assert scene.buffer.doubts == times
 
 
 def test_the_ages_of_the_streams_are_those_of_their_newest_messages() -> None:
