@@ -115,7 +115,7 @@ class CallerMotion:
             row = known.splice.row
             rows[1 : 1 + row] = known.splice.path()  # commanded meanwhile
             now = known.splice.end if known.splice.commanded is None else known.splice.commanded
-            rows[row] = self._began(now, chunk, issued, row)
+        rows[row] = self._began(now, chunk, issued, row)
         before_s = (issued.moment.zero_ns - self._monotonic_ns()) * 1e-9
         if before_s > 0.0 and row == 0 and chunk.dt_s > 0.0:
             issued = issued.led_from(now, before_s)

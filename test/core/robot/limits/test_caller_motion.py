@@ -183,6 +183,18 @@ def test_a_chunk_that_is_joined_is_remembered_as_the_way_there_and_the_line_that
     assert robot.known.robot.joined == 3
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.8])
+def test_the_first_chunk_of_a_robot_at_rest_is_remembered_as_leaving_when_it_is_published(
+    share: float,
+) -> None:
+    """Not when its observation was stamped: a next chunk soon after it is limited from where the command is by then."""
+    robot, at = Robot(stamped=True), MIDDLE.astype(np.float64)
+    robot.now_s = share * DT_S
+    rows = robot.issued(Motion(Start(at, at, np.zeros(7))))
+    np.testing.assert_allclose(rows[0] + (rows[1] - rows[0]) * share, at, atol=1e-6)
+    np.testing.assert_array_equal(rows[1:], RAMP)
+
+
 @pytest.mark.parametrize("rests", [False, True])
 def test_a_chunk_with_a_stamp_from_the_future_is_commanded_from_now_on(rests: bool) -> None:
     """The robot sets out for its first row at once, and so a hold soon after stops on that way and no further."""
