@@ -34,6 +34,7 @@ from benchmarks.robot_world import (
     truth,
 )
 from reflex_core.errors import InferenceError
+from reflex_core.robot.callers import ROS
 from reflex_core.robot.joint_gate import SETTLE_S
 from reflex_core.values import Floats, Request
 
@@ -111,7 +112,7 @@ class History:
         world.engine.latency_s, world.engine.model, self.wild = 0.05, self._model, 0.0
         self.target = np.clip(world.arm.position, LOW + 0.1, HIGH - 0.1)
         world.loop.resume()
-        world.guard.reset("robot") if world.guard.status().tripped else None
+        world.guard.reset(ROS)  # as a person does: what a wild model did before counts no more
         before, end_s = self.judge.counts["chunk"], world.clock.seconds + SERVED_WITHIN_S
         while self.judge.counts["chunk"] == before and world.clock.seconds < end_s:
             world.run(TICK_S)
