@@ -134,7 +134,10 @@ class ReflexNode:
             await self._serve_requests_alone(why)
             return
         self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
-        self._outputs = Outputs(self.node, self.settings.robot_id, output_maker(self.settings.output))
+        groups, output = loaded.policy.binding.groups, self.settings.output
+        self._outputs = Outputs(
+            self.node, self.settings.robot_id, groups, lambda group: output_maker(group.output or output)
+        )
 
     async def _serve_requests_alone(self, why: str) -> None:
         """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""

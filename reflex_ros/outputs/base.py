@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reflex_core.robot.groups import Group
+
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
@@ -20,7 +22,7 @@ class Command:
     """Rows that the guard has passed, and when each is due.
 
     Attributes:
-        chunk: The rows, (n, width) in rad or m, with the names of their columns and dt_s between them.
+        chunk: The group's columns of the rows, (n, width) in rad or m or per second, with their names and dt_s between rows.
         stamp_ns: Row i is due at stamp_ns + (i + 1) * dt_s, on the node's clock; 0: counted from arrival.
         start: The first row that has not elapsed; those before it are not sent.
     """
@@ -56,4 +58,4 @@ class Output(Protocol):
         """Destroy what was created on the node."""
 
 
-MakeOutput = Callable[["LifecycleNode", Publish], Output]
+MakeOutput = Callable[["LifecycleNode", Publish, Group], Output]

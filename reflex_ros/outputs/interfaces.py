@@ -24,7 +24,7 @@ def check_output(settings: Settings) -> None:
 
 
 def output_maker(name: str) -> MakeOutput:
-    """Return the factory of the output of that name."""
+    """Return the factory of the robot interface of that name, of the table."""
     module, maker = INTERFACES[name]
     made: MakeOutput = getattr(import_module(module), maker)
     return made

@@ -10,6 +10,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_core.robot.groups import Group
 from reflex_ros.messages.chunks import trajectory_message
 from reflex_ros.outputs.base import Command, Publish
 
@@ -22,10 +23,10 @@ COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 class JointTrajectoryOutput:
     """Send the rows of a chunk as one trajectory, which the controller splices into the running one by its stamp."""
 
-    def __init__(self, node: LifecycleNode, publish: Publish) -> None:
+    def __init__(self, node: LifecycleNode, publish: Publish, group: Group) -> None:
         self._node, self._publish = node, publish
         self._publisher = node.create_lifecycle_publisher(
-            JointTrajectory, "~/joint_trajectory", COMMANDS,
+            JointTrajectory, group.options.get("topic", "~/joint_trajectory"), COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )  # fmt: skip
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.export.binding import Binding
+from reflex_core.robot.groups import Group
 from reflex_core.robot.limits.hold import Hold
-from reflex_core.values import HOLD, ActionChunk, Served
+from reflex_core.values import HOLD, ActionChunk, Columns, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
@@ -25,35 +28,41 @@ if TYPE_CHECKING:
 class Outputs:
     """Send chunks and holds. Callers must order their calls; nothing leaves while the node is inactive."""
 
-    def __init__(self, node: LifecycleNode, robot_id: str, make_output: MakeOutput) -> None:
+    def __init__(
+        self, node: LifecycleNode, robot_id: str, groups: Sequence[Group], output_of: Callable[[Group], MakeOutput]
+    ) -> None:  # fmt: skip
+        """Create the publishers of every group. output_of: returns the maker of a group's robot interface."""
         self._node, self._robot_id = node, robot_id
         self.recorder_hook: RecorderHook = OFF
         self._chunks = node.create_lifecycle_publisher(
             ActionChunkMsg, "~/action_chunk", COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )  # fmt: skip
-        self._robot = make_output(node, self._publish)
+        self._robot = [(_chosen(group), output_of(group)(node, self._publish, group)) for group in groups]
         self._debug = DebugTopics(node)
 
     @property
     def command_topics(self) -> tuple[str, ...]:
-        """The command topics of the robot interface, after remapping."""
-        return self._robot.topics
+        """The command topics of every group, after remapping."""
+        return tuple(topic for _, output in self._robot for topic in output.topics)
 
     def enable(self) -> None:
         """Let messages out: the node becomes active."""
         self._chunks.on_activate(None)
-        self._robot.enable()
+        for _, output in self._robot:
+            output.enable()
 
     def disable(self) -> None:
         """Drop messages: the node is in another state than active."""
         self._chunks.on_deactivate(None)
-        self._robot.disable()
+        for _, output in self._robot:
+            output.disable()
         self._debug.pause()
 
     def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
         """Send a served chunk from row `start` on."""
-        self._robot.send(Command(served.chunk, stamp_ns, start))
+        for columns, output in self._robot:
+            output.send(Command(_columns(served.chunk, columns), stamp_ns, start))
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
         self._publish(self._chunks, message)
@@ -65,7 +74,8 @@ class Outputs:
     ) -> None:  # fmt: skip
         """Command the robot to come to rest. served: the answer that is a hold; None for a hold of the node itself."""
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
-        self._robot.hold(Command(chunk, now_ns, held.start))
+        for columns, output in self._robot:
+            output.hold(Command(_columns(chunk, columns), now_ns, held.start))
         if served is None:
             message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
         else:
@@ -79,10 +89,26 @@ class Outputs:
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""
-        self._robot.flush(timeout_s)
+        for _, output in self._robot:
+            output.flush(timeout_s)
 
     def destroy(self) -> None:
         """Destroy all publishers."""
         self._node.destroy_lifecycle_publisher(self._chunks)
-        self._robot.destroy()
+        for _, output in self._robot:
+            output.destroy()
         self._debug.destroy()
+
+
+def _chosen(group: Group) -> Columns | slice:
+    """Return the index of the group's columns; a slice, which copies nothing, where they lie in a row."""
+    first, count = group.columns[0], len(group.columns)
+    in_a_row = group.columns == tuple(range(first, first + count))
+    return slice(first, first + count) if in_a_row else np.array(group.columns)
+
+
+def _columns(chunk: ActionChunk, chosen: Columns | slice) -> ActionChunk:
+    """Return the chunk as one group's robot interface takes it."""
+    return replace(
+        chunk, actions=chunk.actions[:, chosen], names=tuple(np.array(chunk.names, object)[chosen])
+    )

@@ -190,7 +190,7 @@ from std_msgs.msg import Float64MultiArray
 
 
 class FirstRowOutput:
-    def __init__(self, node, publish):
+    def __init__(self, node, publish, group):
         self._node, self._publish = node, publish
         self._publisher = node.create_lifecycle_publisher(Float64MultiArray, "~/first_row", 1)
         self.topics = (self._publisher.topic_name,)
@@ -220,6 +220,7 @@ from types import SimpleNamespace
 import numpy as np, rclpy
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Float64MultiArray
+from reflex_core.robot.groups import whole_robot
 from reflex_core.robot.limits.hold import MEASURED, Hold
 from reflex_core.settings.table import settings_from
 from reflex_ros.outputs.interfaces import output_maker
@@ -230,7 +231,7 @@ settings = settings_from({"output": "first_row"})
 require_sound(settings)
 rclpy.init(domain_id=int(sys.argv[1]))
 node = LifecycleNode("robot")
-outputs = Outputs(node, "r1", output_maker(settings.output))
+outputs = Outputs(node, "r1", whole_robot(("a", "b")), lambda group: output_maker(group.output or settings.output))
 heard = []
 node.create_subscription(Float64MultiArray, "~/first_row", lambda message: heard.append(list(message.data)), 1)
 outputs.enable()
