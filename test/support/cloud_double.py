@@ -19,7 +19,7 @@ from reflex_core.policy.cloud_server import (
     CloudError,
     Expected,
 )
-from reflex_core.values import POLICY, ActionChunk, Inference, Observation, Request, Served
+from reflex_core.values import CLOUD, POLICY, ActionChunk, Inference, Observation, Request, Served
 
 NAMES = ("shoulder", "elbow")
 EXPECTED = Expected(NAMES, 0.05, 4)
@@ -97,3 +97,8 @@ def failing(error: BaseException = LOCAL_FAILURE) -> Callable[[Request], Served]
 
 def count(metrics: Metrics, reason: str) -> float:
     return value_of(metrics.cloud_failures.labels(reason))
+
+
+def used(metrics: Metrics) -> float:
+    """How often the cloud's answer was taken."""
+    return value_of(metrics.fallback_invocations.labels("arm", CLOUD))

@@ -25,16 +25,6 @@ from reflex_core.robot.joint_gate import (
 from reflex_core.robot.presets import load_preset
 
 
-@pytest.fixture
-def sensor() -> Sensor:
-    return Sensor().all_read([0.0] * 5)
-
-
-@pytest.fixture
-def commanded(sensor: Sensor) -> Sensor:
-    return sensor.commands(0.0)
-
-
 def test_a_joint_that_rests_or_moves_as_fast_as_it_may_is_believed(sensor: Sensor) -> None:
     for step in range(100):
         assert sensor.reads(VELOCITY * TICK_S * (step + 1)).believed

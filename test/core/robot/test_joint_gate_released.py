@@ -12,16 +12,6 @@ from joint_sensor import NAMES, TICK_S, VELOCITY, Sensor, rest
 from reflex_core.robot.joint_gate import GAP_S, RECOVERY_S, SETTLE_S
 
 
-@pytest.fixture
-def sensor() -> Sensor:
-    return Sensor().all_read([0.0] * 5)
-
-
-@pytest.fixture
-def commanded(sensor: Sensor) -> Sensor:
-    return sensor.commands(0.0)
-
-
 def settled(sensor: Sensor, value: float) -> float:
     """How long the joint reads `value` until it is believed, seconds."""
     for reading in range(1000):

@@ -18,16 +18,6 @@ from reflex_core.robot.joint_gate import (
 )
 
 
-@pytest.fixture
-def sensor() -> Sensor:
-    return Sensor().all_read([0.0] * 5)
-
-
-@pytest.fixture
-def commanded(sensor: Sensor) -> Sensor:
-    return sensor.commands(0.0)
-
-
 def test_a_late_message_reports_a_longer_motion(sensor: Sensor) -> None:
     """Messages that come in a bunch: the stamps say how much time has passed, as far as messages are ever late."""
     sensor.commands(0.0, 2.0)

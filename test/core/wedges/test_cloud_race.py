@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from cloud_double import (
-    EXPECTED,
     GOOD,
     LOCAL_FAILURE,
     Elsewhere,
@@ -20,8 +19,8 @@ from cloud_double import (
     refusing,
     request,
     unhurried,
+    used,
 )
-from figures import value_of
 from http_client import PATIENCE_S, Background, wait_for
 
 from reflex_core.concurrency.cancellation import Cancellation
@@ -32,43 +31,10 @@ from reflex_core.policy.cloud_server import (
     STATUS,
     TIMEOUT,
     CloudAnswer,
-    CloudBreaker,
     CloudError,
 )
 from reflex_core.values import CLOUD, POLICY, Request, Served
 from reflex_core.wedges import cloud as cloud_module
-from reflex_core.wedges.cloud import Cloud
-
-
-@pytest.fixture
-def elsewhere() -> Elsewhere:
-    return Elsewhere()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def make(elsewhere: Elsewhere, metrics: Metrics) -> Iterator[Callable[..., Cloud]]:
-    made: list[Cloud] = []
-
-    def build(every_s: float = PATIENCE_S, **more: Any) -> Cloud:
-        settings = {"timeout_ms": 60_000.0, "hedge_ms": 0.0} | more
-        breaker = CloudBreaker(elsewhere.ready, every_s=every_s)
-        made.append(
-            Cloud(elsewhere, EXPECTED, metrics=metrics, embodiment="arm", breaker=breaker, **settings)
-        )
-        return made[-1]
-
-    yield build
-    for cloud in made:
-        cloud.close()
-
-
-def used(metrics: Metrics) -> float:
-    return value_of(metrics.fallback_invocations.labels("arm", CLOUD))
 
 
 @dataclass
@@ -92,14 +58,14 @@ def hanging() -> Iterator[Hanging]:
 
 
 def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
 ) -> None:
     def once_the_policy_hangs(request: Request, left_s: float) -> CloudAnswer:
         wait_for(lambda: hanging.request is not None)
         return GOOD
 
     elsewhere.says = once_the_policy_hangs
-    assert make()(hurried(), hanging).chunk.source == CLOUD
+    assert make_cloud()(hurried(), hanging).chunk.source == CLOUD
     assert hanging.request is not None
     assert hanging.request.cancellation is not None
     assert hanging.request.cancellation.cancelled
@@ -107,21 +73,21 @@ def test_a_policy_that_hangs_is_answered_for_before_the_deadline(
 
 
 def test_without_a_deadline_the_cloud_is_not_asked_twice(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging
 ) -> None:
-    answer = Background(lambda: make()(request(), hanging))
+    answer = Background(lambda: make_cloud()(request(), hanging))
     wait_for(lambda: hanging.request is not None)
     hanging.let.set()
     assert answer.result().chunk.source == POLICY
     assert not elsewhere.requests
 
 
-def test_a_hedge_is_sent_only_when_asked_for(make: Any, elsewhere: Elsewhere, hanging: Hanging) -> None:
-    assert make(hedge_ms=1.0)(request(), hanging).chunk.source == CLOUD
+def test_a_hedge_is_sent_only_when_asked_for(make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging) -> None:
+    assert make_cloud(hedge_ms=1.0)(request(), hanging).chunk.source == CLOUD
 
 
 def test_the_first_answer_wins_and_the_cloud_is_cancelled(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging, metrics: Metrics
 ) -> None:
     stopped = threading.Event()
 
@@ -133,7 +99,7 @@ def test_the_first_answer_wins_and_the_cloud_is_cancelled(
         raise CancelledError("not needed")
 
     elsewhere.says = wait_to_be_stopped
-    cloud = make(hedge_ms=1.0)
+    cloud = make_cloud(hedge_ms=1.0)
     assert cloud(request(), hanging).chunk.source == POLICY
     assert stopped.wait(PATIENCE_S)
     assert cloud.reachable
@@ -141,17 +107,17 @@ def test_the_first_answer_wins_and_the_cloud_is_cancelled(
 
 
 def test_a_cloud_that_fails_in_the_race_leaves_it_to_the_policy(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging
 ) -> None:
     def fail(request: Request, left_s: float) -> CloudAnswer:
         hanging.let.set()
         raise CloudError(REFUSED, "no")
 
     elsewhere.says = fail
-    assert make(hedge_ms=1.0)(request(), hanging).chunk.source == POLICY
+    assert make_cloud(hedge_ms=1.0)(request(), hanging).chunk.source == POLICY
 
 
-def test_when_both_fail_the_callers_error_is_the_policys(make: Any, elsewhere: Elsewhere) -> None:
+def test_when_both_fail_the_callers_error_is_the_policys(make_cloud: Any, elsewhere: Elsewhere) -> None:
     requested = threading.Event()
 
     def late(request: Request) -> Served:
@@ -164,18 +130,18 @@ def test_when_both_fail_the_callers_error_is_the_policys(make: Any, elsewhere: E
 
     elsewhere.says = fail
     with pytest.raises(InferenceError) as caught:
-        make(hedge_ms=1.0)(request(), late)
+        make_cloud(hedge_ms=1.0)(request(), late)
     assert caught.value is LOCAL_FAILURE
 
 
 def test_a_policy_that_fails_before_the_hedge_is_answered_for_at_once(
-    make: Any, elsewhere: Elsewhere
+    make_cloud: Any, elsewhere: Elsewhere
 ) -> None:
-    assert make(hedge_ms=60_000.0)(request(), failing(MemoryError())).chunk.source == CLOUD
+    assert make_cloud(hedge_ms=60_000.0)(request(), failing(MemoryError())).chunk.source == CLOUD
 
 
 def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging
 ) -> None:
     let = threading.Event()
 
@@ -189,7 +155,7 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
 
     def act() -> None:
         try:
-            make(hedge_ms=1.0)(request(cancellation=cancellation), hanging)
+            make_cloud(hedge_ms=1.0)(request(cancellation=cancellation), hanging)
         except CancelledError as error:
             errors.append(error)
 
@@ -201,19 +167,19 @@ def test_giving_up_ends_the_wait_though_nothing_can_be_interrupted(
     let.set()
 
 
-def test_an_abandoned_request_is_not_sent(make: Any, elsewhere: Elsewhere) -> None:
+def test_an_abandoned_request_is_not_sent(make_cloud: Any, elsewhere: Elsewhere) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
     for incoming in (request(), unhurried()):
         with pytest.raises(CancelledError):
-            make()(replace(incoming, cancellation=cancellation), failing(CancelledError("over")))
+            make_cloud()(replace(incoming, cancellation=cancellation), failing(CancelledError("over")))
     assert not elsewhere.requests
 
 
 def test_a_cloud_too_far_away_for_the_budget_is_asked_only_after_a_failure(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging
 ) -> None:
-    cloud = make()
+    cloud = make_cloud()
     cloud._round_trips.add(2 * PATIENCE_S)
     answer = Background(lambda: cloud(hurried(), hanging))
     wait_for(lambda: hanging.request is not None)
@@ -223,19 +189,19 @@ def test_a_cloud_too_far_away_for_the_budget_is_asked_only_after_a_failure(
     assert cloud(hurried(), failing()).chunk.source == CLOUD
 
 
-def test_a_timeout_teaches_that_the_cloud_is_farther_away(make: Any, elsewhere: Elsewhere) -> None:
+def test_a_timeout_teaches_that_the_cloud_is_farther_away(make_cloud: Any, elsewhere: Elsewhere) -> None:
     elsewhere.says = refusing(TIMEOUT)
-    cloud = make(timeout_ms=40.0)
+    cloud = make_cloud(timeout_ms=40.0)
     with pytest.raises(InferenceError):
         cloud(request(), failing())
     assert cloud._round_trips.usual_s(0.0) == pytest.approx(0.08)
 
 
 def test_policies_that_hang_for_good_do_not_take_the_cloud_with_them(
-    make: Any, elsewhere: Elsewhere, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    make_cloud: Any, elsewhere: Elsewhere, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cloud_module, "THREADS", 1)
-    cloud = make(hedge_ms=1.0)
+    cloud = make_cloud(hedge_ms=1.0)
     for _ in range(3):
         assert cloud(request(), hanging).chunk.source == CLOUD
     elsewhere.says = refusing(REFUSED)
@@ -243,9 +209,9 @@ def test_policies_that_hang_for_good_do_not_take_the_cloud_with_them(
         cloud(request(), hanging)
 
 
-def test_closing_ends_the_probe_and_the_connections(make: Any, elsewhere: Elsewhere) -> None:
+def test_closing_ends_the_probe_and_the_connections(make_cloud: Any, elsewhere: Elsewhere) -> None:
     elsewhere.says = refusing(REFUSED)
-    cloud = make(every_s=0.001)
+    cloud = make_cloud(every_s=0.001)
     for _ in range(3):
         with pytest.raises(InferenceError):
             cloud(request(), failing())

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from cloud_double import (
-    EXPECTED,
     GOOD,
     LOCAL_FAILURE,
     NAMES,
@@ -23,9 +21,9 @@ from cloud_double import (
     refusing,
     request,
     unhurried,
+    used,
 )
-from figures import value_of
-from http_client import PATIENCE_S, wait_for
+from http_client import wait_for
 
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError
 from reflex_core.metrics.metrics import Metrics
@@ -40,42 +38,12 @@ from reflex_core.policy.cloud_server import (
     CloudBreaker,
 )
 from reflex_core.values import CLOUD, POLICY, Inference, Request, Served
-from reflex_core.wedges.cloud import Cloud
 
 
-@pytest.fixture
-def elsewhere() -> Elsewhere:
-    return Elsewhere()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def make(elsewhere: Elsewhere, metrics: Metrics) -> Iterator[Callable[..., Cloud]]:
-    made: list[Cloud] = []
-
-    def build(every_s: float = PATIENCE_S, **more: Any) -> Cloud:
-        settings = {"timeout_ms": 60_000.0, "hedge_ms": 0.0} | more
-        breaker = CloudBreaker(elsewhere.ready, every_s=every_s)
-        made.append(
-            Cloud(elsewhere, EXPECTED, metrics=metrics, embodiment="arm", breaker=breaker, **settings)
-        )
-        return made[-1]
-
-    yield build
-    for cloud in made:
-        cloud.close()
-
-
-def used(metrics: Metrics) -> float:
-    return value_of(metrics.fallback_invocations.labels("arm", CLOUD))
-
-
-def test_a_policy_that_answers_is_all_there_is(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:
-    assert make()(request(), local).chunk.source == POLICY
+def test_a_policy_that_answers_is_all_there_is(
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics
+) -> None:
+    assert make_cloud()(request(), local).chunk.source == POLICY
     assert not elsewhere.requests
     assert used(metrics) == 0
 
@@ -84,9 +52,9 @@ def test_a_policy_that_answers_is_all_there_is(make: Any, elsewhere: Elsewhere, 
     "error", [LOCAL_FAILURE, NotReadyError("degraded"), MemoryError(), RuntimeError("a bug"), OSError(5, "io")]
 )  # fmt: skip
 def test_whatever_fails_here_is_answered_there(
-    make: Any, elsewhere: Elsewhere, metrics: Metrics, error: Exception
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics, error: Exception
 ) -> None:
-    served = make()(request(episode_id="e", seed=3), failing(error))
+    served = make_cloud()(request(episode_id="e", seed=3), failing(error))
     assert (served.chunk.source, served.model_version, served.slot) == (CLOUD, "cloud:arm@0011", CLOUD)
     assert (served.request_id, served.episode_id, served.seed) == ("r-1", "e", 7)
     assert (served.chunk.names, served.chunk.dt_s) == (NAMES, 0.05)
@@ -96,49 +64,53 @@ def test_whatever_fails_here_is_answered_there(
     assert used(metrics) == 1
 
 
-def test_a_clients_mistake_is_nobodys_failure(make: Any, elsewhere: Elsewhere) -> None:
+def test_a_clients_mistake_is_nobodys_failure(make_cloud: Any, elsewhere: Elsewhere) -> None:
     for incoming in (request(), unhurried()):
         with pytest.raises(ObservationError):
-            make()(incoming, failing(ObservationError("no image")))
+            make_cloud()(incoming, failing(ObservationError("no image")))
     assert not elsewhere.requests
 
 
-def test_a_frame_that_cannot_be_sent_is_the_clients_mistake_too(make: Any, elsewhere: Elsewhere) -> None:
+def test_a_frame_that_cannot_be_sent_is_the_clients_mistake_too(
+    make_cloud: Any, elsewhere: Elsewhere
+) -> None:
     def damaged(request: Request, left_s: float) -> CloudAnswer:
         raise ObservationError("a damaged JPEG")
 
     elsewhere.says = damaged
     with pytest.raises(ObservationError, match="damaged"):
-        make()(request(), failing())
+        make_cloud()(request(), failing())
 
 
-def test_a_request_of_another_servers_cloud_wedge_is_not_sent_on(make: Any, elsewhere: Elsewhere) -> None:
+def test_a_request_of_another_servers_cloud_wedge_is_not_sent_on(
+    make_cloud: Any, elsewhere: Elsewhere
+) -> None:
     with pytest.raises(InferenceError):
-        make()(request(forwarded=True), failing())
+        make_cloud()(request(forwarded=True), failing())
     assert not elsewhere.requests
 
 
 @pytest.mark.parametrize("reason", [TIMEOUT, REFUSED, STATUS, INVALID])
 def test_a_cloud_without_an_answer_leaves_everything_as_if_there_were_none(
-    make: Any, elsewhere: Elsewhere, metrics: Metrics, reason: str
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics, reason: str
 ) -> None:
     elsewhere.says = refusing(reason)
     with pytest.raises(InferenceError) as caught:
-        make()(request(), failing())
+        make_cloud()(request(), failing())
     assert caught.value is LOCAL_FAILURE
     assert count(metrics, reason) == 1
     assert used(metrics) == 0
 
 
 def test_a_bug_in_the_sender_is_logged_and_counted(
-    make: Any, elsewhere: Elsewhere, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     def explode(request: Request, left_s: float) -> CloudAnswer:
         raise KeyError("oops")
 
     elsewhere.says = explode
     with pytest.raises(InferenceError):
-        make()(request(), failing())
+        make_cloud()(request(), failing())
     assert count(metrics, INTERNAL) == 1
     assert "oops" in caplog.text
 
@@ -161,40 +133,42 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_an_answer_that_does_not_fit_is_not_believed(
-    make: Any, elsewhere: Elsewhere, metrics: Metrics, lie: str
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics, lie: str
 ) -> None:
     elsewhere.says = answering(replace(GOOD, **LIES[lie]))
     with pytest.raises(InferenceError) as caught:
-        make()(request(), failing())
+        make_cloud()(request(), failing())
     assert caught.value is LOCAL_FAILURE
     assert count(metrics, INVALID) == 1
 
 
-def test_names_may_be_missing_and_a_longer_chunk_is_cut(make: Any, elsewhere: Elsewhere) -> None:
+def test_names_may_be_missing_and_a_longer_chunk_is_cut(make_cloud: Any, elsewhere: Elsewhere) -> None:
     rows = np.arange(20, dtype=np.float32).reshape(10, 2)
     elsewhere.says = answering(replace(GOOD, actions=rows, names=()))
-    served = make()(request(), failing())
+    served = make_cloud()(request(), failing())
     np.testing.assert_array_equal(served.chunk.actions, rows[:4])
     assert served.chunk.names == NAMES
 
 
-def test_nan_from_the_policy_is_a_failure_too(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:
+def test_nan_from_the_policy_is_a_failure_too(
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics
+) -> None:
     def bad(request: Request) -> Served:
         served = local(request)
         return replace(served, chunk=replace(served.chunk, actions=np.full((4, 2), np.nan, np.float32)))
 
-    assert make()(request(), bad).chunk.source == CLOUD
+    assert make_cloud()(request(), bad).chunk.source == CLOUD
     elsewhere.says = refusing(REFUSED)
     for incoming in (request(), unhurried()):  # the guard, outside, knows what to do with it
-        assert np.isnan(make()(incoming, bad).chunk.actions).all()
+        assert np.isnan(make_cloud()(incoming, bad).chunk.actions).all()
     assert used(metrics) == 1
 
 
 def test_three_failures_in_a_row_end_the_asking_until_health_is_ready(
-    make: Any, elsewhere: Elsewhere, metrics: Metrics
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics
 ) -> None:
     elsewhere.says = refusing(REFUSED)
-    cloud = make(every_s=0.01)
+    cloud = make_cloud(every_s=0.01)
     for _ in range(5):
         with pytest.raises(InferenceError):
             cloud(request(), failing())
@@ -213,8 +187,8 @@ def test_three_failures_in_a_row_end_the_asking_until_health_is_ready(
     assert cloud(request(), failing()).chunk.source == CLOUD
 
 
-def test_a_success_starts_the_count_again(make: Any, elsewhere: Elsewhere) -> None:
-    cloud = make()
+def test_a_success_starts_the_count_again(make_cloud: Any, elsewhere: Elsewhere) -> None:
+    cloud = make_cloud()
     for _ in range(3):
         elsewhere.says = refusing(STATUS)
         for _ in range(2):
@@ -240,8 +214,10 @@ def test_a_probe_that_raises_is_a_no(elsewhere: Elsewhere, caplog: pytest.LogCap
     assert "no route" in caplog.text
 
 
-def test_too_little_time_is_not_the_clouds_fault(make: Any, elsewhere: Elsewhere, metrics: Metrics) -> None:
-    cloud = make()
+def test_too_little_time_is_not_the_clouds_fault(
+    make_cloud: Any, elsewhere: Elsewhere, metrics: Metrics
+) -> None:
+    cloud = make_cloud()
     over = replace(request(), deadline_ns=time.monotonic_ns() - 1)
     for _ in range(5):
         with pytest.raises(InferenceError):
@@ -251,7 +227,7 @@ def test_too_little_time_is_not_the_clouds_fault(make: Any, elsewhere: Elsewhere
     assert cloud.reachable
 
 
-def test_the_cloud_gets_what_is_left_of_the_deadline(make: Any, elsewhere: Elsewhere) -> None:
+def test_the_cloud_gets_what_is_left_of_the_deadline(make_cloud: Any, elsewhere: Elsewhere) -> None:
     incoming = replace(request(), deadline_ns=time.monotonic_ns() + 30_000_000_000)
-    make()(incoming, failing())
+    make_cloud()(incoming, failing())
     assert 0 < elsewhere.requests[0][1] < 30.0

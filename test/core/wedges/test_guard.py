@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from guarded import (
     FRANKA,
-    FREE,
     HIGH,
     HORIZON,
     LOW,
@@ -34,23 +33,6 @@ from reflex_core.values import (
     Served,
 )
 from reflex_core.wedges.guard import Guard, guard_for
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def guard(metrics: Metrics) -> Guard:
-    """Of a robot with position limits only."""
-    return guard_of(FREE, metrics)
-
-
-@pytest.fixture
-def fast(metrics: Metrics) -> Guard:
-    """Of a robot with position and velocity limits."""
-    return guard_of(FRANKA, metrics)
 
 
 def test_a_clean_chunk_passes_as_the_same_object(guard: Guard) -> None:

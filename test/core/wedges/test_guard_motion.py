@@ -43,23 +43,6 @@ from reflex_core.values import (
 from reflex_core.wedges.guard import Guard, guard_for
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def guard(metrics: Metrics) -> Guard:
-    """Of a robot with position limits only."""
-    return guard_of(FREE, metrics)
-
-
-@pytest.fixture
-def fast(metrics: Metrics) -> Guard:
-    """Of a robot with position and velocity limits."""
-    return guard_of(FRANKA, metrics)
-
-
 def test_a_step_that_is_too_fast_is_slowed_down(fast: Guard, metrics: Metrics) -> None:
     actions = rows(MEASURED)
     actions[5:, 2] += 0.5

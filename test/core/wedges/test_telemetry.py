@@ -31,11 +31,6 @@ def answer(request: Request, tokens_cut: int = 0) -> Served:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
 def telemetry(metrics: Metrics) -> Telemetry:
     return Telemetry("franka", {"prod": "pi0"}, metrics)
 
