@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.text.untrusted import shown
 
 FP32, FP16 = "fp32", "fp16"
 DTYPES = (FP32, FP16)
@@ -12,6 +16,7 @@ OBSERVATIONS = 6
 # largest difference from LeRobot's own answer, in the robot's units
 TOLERANCES = {FP32: 1e-4, FP16: 1e-2}
 UNITS = ("radians", "metres", "degrees", "percent", "norm100")
+CONTRADICTION = "option-contradiction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +57,14 @@ class ExportOptions:
     def largest_difference(self) -> float:
         """Return the tolerance in force, in the robot's units."""
         return TOLERANCES[self.dtype] if self.tolerance is None else self.tolerance
+
+
+def check_units(units: Sequence[str], actions: int) -> None:
+    """Raise ConfigurationError unless these are units, none, one for all actions, or one for each."""
+    if wrong := next((unit for unit in units if unit not in UNITS), None):
+        raise ConfigurationError(f"--units must be of {', '.join(UNITS)}, got {shown(wrong)}", CONTRADICTION)
+    if len(units) not in (0, 1, actions):
+        raise ConfigurationError(
+            f"--units must be one unit, or {actions} of them, one for each action, got {len(units)}",
+            CONTRADICTION,
+        )

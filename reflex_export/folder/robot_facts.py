@@ -13,15 +13,14 @@ from reflex_core.export.processors import ACTION, STATE, Normalizer, Processors
 from reflex_core.export.unit_check import A_TURN
 from reflex_core.normalization.affine import Doubles
 from reflex_core.normalization.statistics_file import chosen, read_table
-from reflex_core.text.untrusted import is_name, shown
+from reflex_core.text.untrusted import is_name
 from reflex_export.checkpoint import DatasetInfo, RobotFacts
 from reflex_export.folder.features import Features
-from reflex_export.options import UNITS, ExportOptions
+from reflex_export.options import CONTRADICTION, UNITS, ExportOptions, check_units
 
 POSITION = ".pos"  # what LeRobot puts behind the name of a joint
 # arms whose gripper LeRobot counts from 0 to 100, whatever it counts the joints in
 PERCENT_GRIPPERS = ("so100", "so101")
-CONTRADICTION = "option-contradiction"
 
 
 def robot_facts(
@@ -120,13 +119,7 @@ def _units(
     options: ExportOptions, names: tuple[str, ...], robot_type: str, action_dim: int
 ) -> tuple[str, ...]:
     units = options.units
-    if wrong := next((unit for unit in units if unit not in UNITS), None):
-        raise ConfigurationError(f"--units must be of {', '.join(UNITS)}, got {shown(wrong)}", CONTRADICTION)
-    if len(units) not in (0, 1, action_dim):
-        raise ConfigurationError(
-            f"--units must be one unit, or {action_dim} of them, one for each action, got {len(units)}",
-            CONTRADICTION,
-        )
+    check_units(units, action_dim)
     if (
         len(units) != 1
         or units[0] not in ("degrees", "norm100")

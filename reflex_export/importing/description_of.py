@@ -10,6 +10,7 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.text.untrusted import is_name, shown
+from reflex_export.options import check_units
 
 MISSING = "import-incomplete"  # the slug of what only the user can say
 REFUSED = "import-refused"
@@ -78,8 +79,8 @@ def joint_names(
     return names
 
 
-def about_robot(options: ImportOptions, names: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Return (`frequency_hz` and `units` of reflex_config.json, what is granted). Raises ExportError for a wrong number of units.
+def about_robot(options: ImportOptions, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return (`frequency_hz` and `units` of reflex_config.json, what is granted). Raises ConfigurationError for wrong units.
 
     names: of the actions.
     """
@@ -89,11 +90,7 @@ def about_robot(options: ImportOptions, names: Sequence[str], where: str) -> tup
         config["frequency_hz"] = options.fps
     else:
         granted.append("no control rate: the embodiment's is taken (--fps says it)")
-    if len(options.units) not in (0, 1, len(names)):
-        raise ExportError(
-            f"{where}: --units must be one unit or {len(names)}, one per action, got {len(options.units)}",
-            REFUSED,
-        )
+    check_units(options.units, len(names))
     if options.units:
         each = dict(zip(names, options.units, strict=False))
         config["units"] = options.units[0] if len(options.units) == 1 else each

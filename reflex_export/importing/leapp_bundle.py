@@ -66,7 +66,7 @@ def read_leapp(file: Path, options: ImportOptions) -> Found:
     target = _target(outputs, where)
     rows, width = _chunk(graph.outputs[target.name], graph.path)
     names = joint_names(where, "actions", "--names", target.names, options.names, width)
-    robot, granted = about_robot(options, names, where)
+    robot, granted = about_robot(options, names)
     rate = _rate(target, rows, pipeline, options, where)
     if rate:
         granted = [line for line in granted if "control rate" not in line]

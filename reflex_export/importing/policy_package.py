@@ -81,7 +81,7 @@ def read_policy_package(folder: Path, options: ImportOptions) -> Found:
     noise = graph.inputs.get(_NOISE)
     _check_fed(graph, fed | ({_NOISE} if noise is not None else set()), where)
     names = joint_names(where, "actions", "--names", _order(robots, "action"), options.names, width)
-    robot, granted = about_robot(options, names, where)
+    robot, granted = about_robot(options, names)
     config = {
         "model_id": _model_id(manifest, folder),
         "model_type": FORMAT,

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from reflex_export.families.table import FAMILIES
 from reflex_export.options import DTYPES, FP32, OBSERVATIONS, TOLERANCES, UNITS, ExportOptions
 from reflex_export.result import Result
 from reflex_ros.cli import manifest
+from reflex_ros.cli.argument_types import comma_separated, finite, positive, rate_hz, seed
 from reflex_ros.console.terminal import Bar
 
 FORMER = "seal"  # `reflex export seal FOLDER` of the first version
@@ -89,11 +89,15 @@ def _add_robot(group: argparse._ArgumentGroup) -> None:
         help="LeRobot data set of the training, or its meta/info.json: names of joints, rate, kind of robot",
     )  # fmt: skip
     group.add_argument(
-        "--names", type=_list, default=(), metavar="A,B,...", help="names of the actions, in their order"
+        "--names",
+        type=comma_separated,
+        default=(),
+        metavar="A,B,...",
+        help="names of the actions, in their order",
     )
-    group.add_argument("--fps", type=_positive, metavar="HZ", help="control rate")
+    group.add_argument("--fps", type=rate_hz, metavar="HZ", help="control rate")
     group.add_argument(
-        "--units", type=_list, default=(), metavar="UNIT[,UNIT...]",
+        "--units", type=comma_separated, default=(), metavar="UNIT[,UNIT...]",
         help=f"of states and actions, one for all or one for each: {', '.join(UNITS)} (-100 to 100)",
     )  # fmt: skip
     group.add_argument(
@@ -112,7 +116,7 @@ def _add_graphs(group: argparse._ArgumentGroup) -> None:
         help="one graph with the whole denoise loop, for policies with equal steps",
     )
     group.add_argument(
-        "--bars", type=_finite, metavar="VALUE",
+        "--bars", type=finite, metavar="VALUE",
         help="around scaled images of pi0 and pi0.5: -3 for a policy that LeRobot 0.4.0 to 0.4.4 trained",
     )  # fmt: skip
     group.add_argument(
@@ -130,11 +134,11 @@ def _add_comparison(group: argparse._ArgumentGroup) -> None:
         help="how many are compared (%(default)s)",
     )
     group.add_argument(
-        "--seed", type=_seed, default=0, help="of these observations and their noise (%(default)s)"
+        "--seed", type=seed, default=0, help="of these observations and their noise (%(default)s)"
     )
     tolerances = ", ".join(f"{tolerance:g} for {dtype}" for dtype, tolerance in TOLERANCES.items())
     group.add_argument(
-        "--tolerance", type=_positive, metavar="X",
+        "--tolerance", type=positive, metavar="X",
         help=f"largest difference that counts as verified, in the robot's units ({tolerances})",
     )  # fmt: skip
 
@@ -158,35 +162,10 @@ def _options(given: argparse.Namespace) -> ExportOptions:
     )
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _finite(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
-
-
 def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= MOST_OBSERVATIONS:
         raise argparse.ArgumentTypeError(f"must lie between 1 and {MOST_OBSERVATIONS}, got {text}")
-    return value
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"must be 0 or more and below 2^63, got {value}")
     return value
 
 

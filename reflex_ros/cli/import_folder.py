@@ -12,6 +12,7 @@ from reflex_core.errors import ReflexError
 from reflex_export.importing.description_of import ImportOptions
 from reflex_export.importing.import_folder import run
 from reflex_export.options import UNITS
+from reflex_ros.cli.argument_types import comma_separated, rate_hz
 
 REFUSED = 2
 
@@ -52,15 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the export of the other program")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder that is made")
     parser.add_argument(
-        "--names", type=_list, default=(), metavar="A,B,...", help="names of the actions, in their order"
+        "--names",
+        type=comma_separated,
+        default=(),
+        metavar="A,B,...",
+        help="names of the actions, in their order",
     )
     parser.add_argument(
-        "--state-names", type=_list, default=(), metavar="A,B,...",
+        "--state-names", type=comma_separated, default=(), metavar="A,B,...",
         help="names of the numbers of the state, where they are not those of the actions",
     )  # fmt: skip
-    parser.add_argument("--fps", type=_rate, metavar="HZ", help="control rate")
+    parser.add_argument("--fps", type=rate_hz, metavar="HZ", help="control rate")
     parser.add_argument(
-        "--units", type=_units, default=(), metavar="UNIT[,UNIT...]",
+        "--units", type=comma_separated, default=(), metavar="UNIT[,UNIT...]",
         help=f"of states and actions: {', '.join(UNITS)}; one for all, or one for each action",
     )  # fmt: skip
     parser.add_argument(
@@ -74,29 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
-
-
-def _units(text: str) -> tuple[str, ...]:
-    units = _list(text)
-    if unknown := [unit for unit in units if unit not in UNITS]:
-        raise argparse.ArgumentTypeError(f"must be of {', '.join(UNITS)}, got {unknown[0]!r:.80}")
-    return units
-
-
 def _range(text: str) -> tuple[float, float]:
     low, high = (float(part) for part in text.split(","))
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise argparse.ArgumentTypeError(f"must be two numbers, the lower one first, got {text}")
     return low, high
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1000 or math.isnan(value):
-        raise argparse.ArgumentTypeError(f"must lie above 0 and up to 1000, got {text}")
-    return value
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from reflex_core.files.share import export_path
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.values import Observation
+from reflex_ros.cli.argument_types import positive, seed
 from reflex_ros.cli.robot_options import add_robot, robot_of
 
 
@@ -44,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         help="recorded observations (docs/reference/observations.md), of which the first is used; default: a plain grey image",
     )  # fmt: skip
     add_robot(parser)
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the start noise (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the start noise (%(default)s)")
     parser.add_argument(
-        "--tolerance", type=_tolerance, default=TOLERANCE,
+        "--tolerance", type=positive, default=TOLERANCE,
         help="largest allowed difference on another machine, in the network's own units (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -55,20 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace existing files")
     return parser
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"must be 0 or more and below 2^63, got {value}")
-    return value
-
-
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
 
 
 def _write(options: argparse.Namespace) -> int:

@@ -169,7 +169,10 @@ def test_what_a_package_does_not_say_is_asked_for(tmp_path: Path) -> None:
 def test_an_option_that_contradicts_the_package_is_refused(tmp_path: Path) -> None:
     folder = package(tmp_path / "package")
     assert "leave --names out" in refused(folder, ImportOptions(names=tuple(reversed(JOINTS))))
-    assert "--units must be one unit or 7" in refused(folder, ImportOptions(units=("degrees", "percent")))
+    assert "--units must be one unit, or 7 of them" in refused(
+        folder, ImportOptions(units=("degrees", "percent"))
+    )
+    assert "--units must be of radians, " in refused(folder, ImportOptions(units=("miles",)))
 
 
 def test_units_are_written_by_name_and_pos_is_left_out(tmp_path: Path) -> None:
