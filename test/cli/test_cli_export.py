@@ -117,7 +117,8 @@ def test_every_option_reaches_the_export(tmp_path: Path, monkeypatch: pytest.Mon
     "words",
     [
         [], ["a", "b", "c"], ["a", "--fps", "0"], ["a", "--fps", "1001"], ["a", "--fps", "nan"],
-        ["a", "--observations", "0"], ["a", "--bars", "inf"], ["a", "--dtype", "int8"], ["a", "--seed", "-1"], ["a", "--tolerance", "-1"], ["a", "--forc"],
+        ["a", "--observations", "0"], ["a", "--bars", "inf"], ["a", "--dtype", "int8"], ["a", "--seed", "-1"], ["a", "--tolerance", "-1"],
+        ["a", "--forc"],
     ],
 )  # fmt: skip
 def test_a_bad_command_line_is_status_2_with_the_usage(words: list[str], capsys: Output) -> None:
