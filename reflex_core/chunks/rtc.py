@@ -277,9 +277,8 @@ def guided_columns(binding: Binding, width: int) -> Floats:
     columns = np.zeros(width, np.float32)
     columns[binding.columns] = 1.0
     robot = binding.embodiment
-    for part in () if robot is None else (robot.gripper, robot.payload_release):
-        if part is not None:
-            columns[binding.columns[part.component_idx]] = 0.0
+    for part in () if robot is None else robot.two_ended:
+        columns[binding.columns[part.component_idx]] = 0.0
     return columns
 
 

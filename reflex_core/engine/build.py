@@ -86,8 +86,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
     if pair is not None:
         audit_changes(pair, recorders)
     trace = next((recorder for recorder in recorders if isinstance(recorder, TraceWriter)), None)
-    ends = (embodiment.gripper, embodiment.payload_release) if embodiment else ()
-    motion = Smoothness([end.component_idx for end in ends if end is not None])
+    motion = Smoothness([end.component_idx for end in embodiment.two_ended] if embodiment else [])
     shadow, shadow_policy, watch_shadow = build_shadow(settings, choice, trace, around, opened)
     watch_other = watch_divergence(settings, slots, pair, around, opened) if pair else None
     trackers: list[Listener] = [

@@ -17,7 +17,7 @@ from reflex_core.export.relative import Relative, relative_of, unmatched
 from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
-from reflex_core.robot.groups import Group, whole_robot
+from reflex_core.robot.groups import Group, renamed, whole_robot
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Columns
 
@@ -33,7 +33,7 @@ class Binding:
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot does not have, so that they are
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
     units: how the policy counts where that is not in rad and m; the statistics convert. groups: which robot interface commands
-    which columns; every column belongs to one. notes, statistics_notes: for the log.
+    which columns; none those that the embodiment says are unused. notes, statistics_notes: for the log.
     """
 
     cameras: Mapping[str, str]
@@ -114,7 +114,7 @@ def bind(
         relative=relative,
         statistics_notes=tuple(_statistics_notes(export, contract, given_statistics)),
         units=units,
-        groups=whole_robot(robot_names),
+        groups=renamed(served.groups, robot_names) if served and served.groups else whole_robot(robot_names),
     )
 
 

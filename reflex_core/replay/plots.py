@@ -44,9 +44,8 @@ def units_of(embodiment: Embodiment | None, names: Sequence[str]) -> dict[str, s
         return {}
     shares = {
         embodiment.joint_names[end.component_idx]
-        for end in (embodiment.gripper, embodiment.payload_release)
-        if end is not None
-        and (embodiment.action_min[end.component_idx], embodiment.action_max[end.component_idx]) == (0.0, 1.0)
+        for end in embodiment.two_ended
+        if (embodiment.action_min[end.component_idx], embodiment.action_max[end.component_idx]) == (0.0, 1.0)
     }
     return {name: SHARE for name in names if name in shares}
 

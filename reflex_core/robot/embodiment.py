@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.robot.groups import Group
+
 Doubles = NDArray[np.float64]
 
 SATURATION_TOLERANCE = 0.05
@@ -53,6 +55,7 @@ class Embodiment:
     velocity_max, acceleration_max: per second and per second squared, inf where the file holds null; None: not given.
     travel: (action_dim, 2) position at 0 and at 100 percent of a joint's calibrated travel, NaN where the file gives none:
     what policies that count in shares of it mean. max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
+    groups: which robot interface commands which columns; empty for schema v1: one commands all. further_grippers: beside `gripper`.
     """
 
     name: str
@@ -72,6 +75,14 @@ class Embodiment:
     max_ee_velocity: float = 50.0
     max_gripper_velocity: float | None = None
     travel: Doubles | None = None
+    groups: tuple[Group, ...] = ()
+    further_grippers: tuple[TwoEnded, ...] = ()
+
+    @property
+    def two_ended(self) -> tuple[TwoEnded, ...]:
+        """The dimensions with two ends: every gripper, and the payload release."""
+        parts = (self.gripper, *self.further_grippers, self.payload_release)
+        return tuple(part for part in parts if part is not None)
 
     @property
     def action_dim(self) -> int:
@@ -81,7 +92,9 @@ class Embodiment:
     @property
     def gripper_is_last(self) -> bool:
         """True when the robot can also be served without its gripper: it is the last dimension and not the only one."""
-        return self.gripper is not None and 0 < self.gripper.component_idx == self.action_dim - 1
+        if self.gripper is None or self.further_grippers:
+            return False
+        return 0 < self.gripper.component_idx == self.action_dim - 1
 
     def without_gripper(self) -> Embodiment:
         """Return the robot less its last dimension, the gripper; of the state too, where that has a number per joint.
@@ -106,6 +119,7 @@ class Embodiment:
             payload_release=None if release is not None and release.component_idx == last else release,
             max_gripper_velocity=None,
             travel=None if self.travel is None else self.travel[:last],
+            groups=tuple(group for group in self.groups if last not in group.columns),
         )
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read embodiment JSON, schema v1: every bound, every rule between fields, every refusal with a stable slug.
+"""Read embodiment JSON, schema v1 and v2: every bound, every rule between fields, every refusal with a stable slug.
 
-config/embodiment.schema.json is the same for editors; the rules between fields are only here. Beyond v1 a file may
-carry `joint_names`, `velocity_max`, `acceleration_max`, `travel`, `notes` and `sources`.
+config/embodiment.schema.json is the same for editors; the rules between fields are only here. Beyond v1's first keys a file may
+carry `joint_names`, `velocity_max`, `acceleration_max`, `travel`, `notes` and `sources`. v2 has `groups` in place of `gripper`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +17,17 @@ import numpy as np
 from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
+from reflex_core.robot.group_fields import Grouped, read_groups
 from reflex_core.robot.skeleton import listed, unfilled
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
+V2_ONLY = ("groups", "unused")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
 KEYS = {
     "document": "schema_version embodiment joint_names action_space velocity_max acceleration_max travel normalization"
-    " gripper payload_release cameras control constraints notes sources",
+    " gripper payload_release cameras control constraints notes sources groups unused",
     "action_space": "type dim ranges",
     "normalization": "mean_action std_action mean_state std_state",
     "gripper": "component_idx close_threshold inverted saturation_tolerance",
@@ -57,10 +60,12 @@ class Reader:
                 UNFILLED,
             )
         root = JsonFields(document, self.fail).only(KEYS["document"].split())
-        root.whole("schema_version", 1, 1, expected="1")
-        name = root.choice("embodiment", NAMES)
+        version = self.version(root)
+        name = root.choice("embodiment", NAMES) if version == 1 else self.name(root)
         low, high = self.ranges(self.table(root, "action_space"))
         dim = len(low)
+        joint_names = self.joint_names(root.get("joint_names", []), dim)
+        grouped = self.grouped(root, joint_names, low, high) if version > 1 else Grouped((), ())
         action, state = self.statistics(self.table(root, "normalization"), dim)
         control = self.table(root, "control")
         chunk_size = control.whole("chunk_size", 1, 200)
@@ -68,15 +73,15 @@ class Reader:
         constraints.truth("collision_check")
         root.text("notes", "")
         root.names("sources", ())
-        gripper = self.two_ended(root, "gripper", "close_threshold", dim)
-        gripper_velocity = self.gripper_velocity(root, constraints)
+        grippers = grouped.grippers or tuple(self.grippers(root, dim))
         velocity = self.limits(root, "velocity_max", dim)
+        gripper_velocity = self.gripper_velocity(constraints, grippers, velocity if version > 1 else None)
         return Embodiment(
             name=name,
-            joint_names=self.joint_names(root.get("joint_names", []), dim),
+            joint_names=joint_names,
             action_min=low,
             action_max=high,
-            velocity_max=capped(velocity, gripper, gripper_velocity, dim),
+            velocity_max=capped(velocity, grippers, gripper_velocity, dim),
             acceleration_max=self.limits(root, "acceleration_max", dim),
             action_statistics=action,
             state_statistics=state,
@@ -84,12 +89,34 @@ class Reader:
             frequency_hz=control.number("frequency_hz", LEAST, 1000),
             chunk_size=chunk_size,
             execution_horizon=self.horizon(control, chunk_size),
-            gripper=gripper,
+            gripper=next(iter(grippers), None),
             payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
             max_ee_velocity=constraints.number("max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
             travel=self.travel(root, dim),
+            groups=grouped.groups,
+            further_grippers=grippers[1:],
         )
+
+    def version(self, root: JsonFields) -> int:
+        version = root.whole("schema_version", 1, 2, expected="1 or 2")
+        if version == 1 and (newer := [key for key in V2_ONLY if key in root]):
+            raise self.fail("schema_version", f"2, as the file has {', '.join(newer)}", version)
+        if version > 1 and "gripper" in root:
+            raise self.fail(
+                "gripper", "a group of space gripper in 'groups', as schema_version is 2", root["gripper"]
+            )
+        return version
+
+    def name(self, root: JsonFields) -> str:
+        if not is_name(root.get("embodiment")):
+            raise self.fail("embodiment", "a short printable name", root.get("embodiment"))
+        return str(root["embodiment"])
+
+    def grouped(self, root: JsonFields, joint_names: tuple[str, ...], low: Doubles, high: Doubles) -> Grouped:
+        if not joint_names:
+            raise self.fail("joint_names", f"{len(low)} different names, as 'groups' are made of them", None)
+        return read_groups(root, joint_names, low, high, self.fail)
 
     def table(self, root: JsonFields, key: str) -> JsonFields:
         return root.fields(key).only(KEYS[key].split())
@@ -211,10 +238,19 @@ class Reader:
             return TwoEnded(component, at, inverted)
         return TwoEnded(component, at, inverted, table.number("saturation_tolerance", 0, 1))
 
-    def gripper_velocity(self, root: JsonFields, constraints: JsonFields) -> float | None:
+    def grippers(self, root: JsonFields, dim: int) -> Iterator[TwoEnded]:
+        """Yield the gripper of schema v1, where there is one."""
+        gripper = self.two_ended(root, "gripper", "close_threshold", dim)
+        if gripper is not None:
+            yield gripper
+
+    def gripper_velocity(
+        self, constraints: JsonFields, grippers: tuple[TwoEnded, ...], velocity: Doubles | None
+    ) -> float | None:
+        """Read the cap of every gripper's velocity. velocity: limits of the joints that do as well, None where they do not."""
         if "max_gripper_velocity" in constraints:
             return constraints.number("max_gripper_velocity", LEAST, 10)
-        if "gripper" in root:
+        if any(velocity is None or not np.isfinite(velocity[gripper.component_idx]) for gripper in grippers):
             slug = "gripper-missing-velocity-cap"
             raise self.fail("constraints.max_gripper_velocity", "there, as there is a gripper", None, slug)
         return None
@@ -246,11 +282,12 @@ def _is_travel(pair: Any) -> bool:
 
 
 def capped(
-    velocity: Doubles | None, gripper: TwoEnded | None, gripper_velocity: float | None, dim: int
+    velocity: Doubles | None, grippers: tuple[TwoEnded, ...], gripper_velocity: float | None, dim: int
 ) -> Doubles | None:
-    """Return velocity_max with the gripper's entry no higher than max_gripper_velocity."""
-    if gripper is None or gripper_velocity is None:
+    """Return velocity_max with the grippers' entries no higher than max_gripper_velocity."""
+    if not grippers or gripper_velocity is None:
         return velocity
     velocity = np.full(dim, np.inf) if velocity is None else velocity
-    velocity[gripper.component_idx] = min(velocity[gripper.component_idx], gripper_velocity)
+    for gripper in grippers:
+        velocity[gripper.component_idx] = min(velocity[gripper.component_idx], gripper_velocity)
     return velocity

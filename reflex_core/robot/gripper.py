@@ -27,8 +27,8 @@ def ends_of(embodiment: Embodiment | None) -> tuple[End, ...]:
     if embodiment is None:
         return ()
     ends = []
-    for part in (embodiment.gripper, embodiment.payload_release):
-        if part is None or not (part.inverted or part.threshold is not None):
+    for part in embodiment.two_ended:
+        if not (part.inverted or part.threshold is not None):
             continue
         low, high = embodiment.action_min[part.component_idx], embodiment.action_max[part.component_idx]
         switch = None if part.threshold is None else np.float32(low + part.threshold * (high - low))

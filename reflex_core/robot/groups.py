@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-JOINTS, GRIPPER, BASE, TOOL = "joints", "gripper", "base", "tool"  # spaces
-POSITION, VELOCITY = (
-    "position",
-    "velocity",
-)  # what a robot is commanded: policies that count otherwise are converted before
+JOINTS, GRIPPER, BASE, TOOL = SPACES = ("joints", "gripper", "base", "tool")
+# what a robot is commanded: policies that count otherwise are converted before
+POSITION, VELOCITY = COMMANDS = ("position", "velocity")
+# of a base, as geometry_msgs/Twist names its fields
+AXES = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
+
+
+@dataclass(frozen=True, slots=True)
+class GripperEnds:
+    """Positions of a gripper's joint in rad or m; either may be the larger."""
+
+    open: float
+    closed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,8 @@ class Group:
 
     name: for messages; empty where the robot is one group. columns: in the robot's order. names: what the interface calls
     them: joints, or axes of a base. space: JOINTS, GRIPPER, BASE or TOOL. commands: POSITION in rad or m, or VELOCITY per
-    second. output: the robot interface's name; empty: that of the setting `output`. options: of that interface, checked by it.
+    second. output: the robot interface's name; empty: that of the setting `output`. options: of that interface, checked by
+    output_options.py. gripper: where it is open and closed; None for other groups, and for grippers of schema v1.
     """
 
     name: str
@@ -30,8 +39,19 @@ class Group:
     commands: str = POSITION
     output: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    gripper: GripperEnds | None = None
 
 
 def whole_robot(names: tuple[str, ...]) -> tuple[Group, ...]:
     """Return the one group of a robot whose description names none."""
     return (Group("", tuple(range(len(names))), names),)
+
+
+def renamed(groups: tuple[Group, ...], names: tuple[str, ...]) -> tuple[Group, ...]:
+    """Return the groups with the robot's own names of all its columns. A base's axes keep theirs."""
+    return tuple(
+        group
+        if group.space == BASE
+        else replace(group, names=tuple(names[column] for column in group.columns))
+        for group in groups
+    )

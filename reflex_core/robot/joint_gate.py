@@ -370,8 +370,7 @@ def joint_gate(
     known: Mapping[str, int] = {}
     if embodiment is not None:
         known = {name: index for index, name in enumerate(embodiment.joint_names)}
-    ends = [] if embodiment is None else [embodiment.gripper, embodiment.payload_release]
-    free = {end.component_idx for end in ends if end is not None}
+    free = set() if embodiment is None else {end.component_idx for end in embodiment.two_ended}
     joints = []
     for name in dict.fromkeys(names):
         index = known.get(name)

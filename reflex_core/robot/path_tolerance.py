@@ -204,6 +204,6 @@ def joints_judged(embodiment: Embodiment | None, names: Iterable[str]) -> tuple[
     """
     if embodiment is None:
         return ()
-    ends = [end.component_idx for end in (embodiment.gripper, embodiment.payload_release) if end is not None]
+    ends = [end.component_idx for end in embodiment.two_ended]
     known = {name for index, name in enumerate(embodiment.joint_names) if index not in ends}
     return tuple(name for name in dict.fromkeys(names) if name in known)

@@ -100,7 +100,7 @@ def state_range(
     else:
         known = {name: joint for joint, name in enumerate(joints)}
         pairs = [(column, known[name]) for column, name in enumerate(state_names) if name in known]
-    ends = [end.component_idx for end in (embodiment.gripper, embodiment.payload_release) if end is not None]
+    ends = [end.component_idx for end in embodiment.two_ended]
     low, high = embodiment.action_min, embodiment.action_max
     return StateRange(
         columns=tuple(column for column, _ in pairs),

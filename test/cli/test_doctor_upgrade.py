@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from first_version import MADE, TEST, VERDICTS, WAS_MEASURED, judged
+from grouped_robots import ARM, document
 from repository import ROOT
 
 from reflex_core.calibration import cache
@@ -342,3 +343,15 @@ def test_a_verdict_that_is_not_read_has_a_way_out_and_the_worst_counts() -> None
     for wrong in ((READ, "do"), (COMMAND, "")):
         with pytest.raises(ValueError, match="way out"):
             Judgement("a", "", wrong[0], "s", wrong[1])
+
+
+def test_groups_are_read_and_their_interfaces_named(tmp_path: Path, capsys: Output) -> None:
+    robot, broken = tmp_path / "robot.json", tmp_path / "broken.json"
+    robot.write_text(json.dumps(document()), encoding="utf-8")
+    broken.write_text(json.dumps(document(groups=[ARM])), encoding="utf-8")
+    status, found = judged(capsys, robot, broken)
+    assert status == 1
+    assert found[str(robot)]["verdict"] == READ
+    assert found[str(robot)]["said"].endswith("; arm by joint_trajectory, hand by parallel_gripper")
+    assert found[str(broken)]["verdict"] == REFUSED
+    assert "for finger" in found[str(broken)]["said"]

@@ -48,7 +48,9 @@ def judge_embodiment(path: Path) -> Judgement:
             "correct what the sentence names (docs/reference/embodiments.md); lengths and angles in m and rad"
         )
         return Judgement(str(path), EMBODIMENT, REFUSED, str(error), do)
+    commanded = ", ".join(f"{group.name} by {group.output}" for group in robot.groups)
     message = f"{robot.name}: {len(robot.action_min)} actions at {robot.frequency_hz:g} Hz"
+    message += f"; {commanded}" if commanded else ""
     note = (
         "a gripper command up to saturation_tolerance (0.05 of its range) beyond the range is clipped without counting"
         " towards the guard's trip"

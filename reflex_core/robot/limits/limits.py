@@ -85,12 +85,11 @@ def effective_limits(
             )
         low, high = embodiment.action_min.copy(), embodiment.action_max.copy()
         velocity = _or_infinite(embodiment.velocity_max, dim)
-        for part in (embodiment.gripper, embodiment.payload_release):
-            if part is not None:
-                gripper[part.component_idx] = True
-                if part.threshold is not None:
-                    # it is commanded to one end or the other and moves there in its own way
-                    velocity[part.component_idx] = acceleration[part.component_idx] = np.inf
+        for part in embodiment.two_ended:
+            gripper[part.component_idx] = True
+            if part.threshold is not None:
+                # it is commanded to one end or the other and moves there in its own way
+                velocity[part.component_idx] = acceleration[part.component_idx] = np.inf
     if safety is not None:
         columns = _columns(safety, safety.joint_names, "joint_names", action_names)
         _tighten(low, columns, safety.position_min, np.fmax)
@@ -109,11 +108,10 @@ def effective_limits(
 
 def _saturating(embodiment: Embodiment, low: Doubles, high: Doubles) -> Saturating | None:
     """Return the overshoot that does not count. low, high: the ranges in force."""
-    parts = [part for part in (embodiment.gripper, embodiment.payload_release) if part is not None]
-    if not parts:
+    if not embodiment.two_ended:
         return None
     found = Saturating(low.copy(), high.copy(), low.copy(), high.copy())
-    for part in parts:
+    for part in embodiment.two_ended:
         column = part.component_idx
         least, most = embodiment.action_min[column], embodiment.action_max[column]
         margin = part.saturation_tolerance * (most - least)

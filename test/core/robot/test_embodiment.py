@@ -158,7 +158,7 @@ def test_the_schema_for_editors_knows_the_same_keys() -> None:
     for key, known in KEYS.items():
         assert set(blocks[key]["properties"]) == set(known.split()), key
         assert blocks[key]["additionalProperties"] is False, key
-    assert tuple(properties["embodiment"]["enum"]) == NAMES
+    assert tuple(schema["then"]["properties"]["embodiment"]["enum"]) == NAMES
     assert tuple(blocks["cameras[]"]["properties"]["color_space"]["enum"]) == COLOR_SPACES
 
 
@@ -210,7 +210,8 @@ VIOLATIONS: dict[str, Change] = {
     "frequency_hz that is next to nothing": put("control", "frequency_hz", value=1e-320),
     "std_action that is nothing": put("normalization", "std_action", value=[0.5, 1e-320, 0.5]),
     "std_state that is next to nothing": put("normalization", "std_state", value=[1e-12, 1]),
-    "schema_version": put("schema_version", value=2),
+    "schema_version": put("schema_version", value=3),
+    "schema_version of groups": put("groups", value=[]),
     "schema_version true": put("schema_version", value=True),
     "embodiment": put("embodiment", value=""),
     "embodiment unknown": put("embodiment", value="panda"),
