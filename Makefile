@@ -41,7 +41,7 @@ SYSTEM := requirements/system.sh
 CONSTRAINTS := -c requirements/constraints.txt $(if $(ROS_DISTRO),,-c requirements/ros/$(ROS)/constraints.txt)
 # One set of stamps per place, so that a checkout that was moved or copied is installed again.
 STAMPS := $(VENV)/stamps$(subst /,-,$(CURDIR))
-BUILD_FILES := setup.py pyproject.toml CMakeLists.txt package.xml msg scripts $(wildcard msg/* scripts/* requirements/*)
+BUILD_FILES := setup.py pyproject.toml CMakeLists.txt package.xml msg srv action scripts $(wildcard msg/* srv/* action/* scripts/* requirements/*)
 BUILD_FILES += $(wildcard requirements/ros/$(ROS)/*)
 # With ROS 2 sourced, its own generators and its Python packages are used instead of the wheels.
 BUILD_REQUIREMENTS := -r requirements/build.txt $(if $(ROS_DISTRO),,-r requirements/ros/$(ROS)/build.txt)

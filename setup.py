@@ -23,6 +23,7 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 DATA = ("launch", "config", "models", "dashboards", "deploy")  # as CMakeLists.txt installs them
 SHARE = Path("share/reflex_ros")
+INTERFACES = ("msg", "srv", "action")
 ROS, NONE, SOURCED = "REFLEX_ROS", "none", "sourced"
 # Before a program of a wheel: the Python of the environment it lies in runs it, activated or not, else that on PATH.
 RELOCATABLE = b"""#!/bin/sh
@@ -187,10 +188,12 @@ def is_program(path: Path) -> bool:
 
 
 def is_message_file(path: Path, site_packages: Path) -> bool:
-    """Whether a staged file comes from msg/ or lets ROS find it, and from no other file of the checkout."""
+    """Whether a staged file comes from msg/, srv/ or action/ or lets ROS find it, and from no other file of the checkout."""
     if path.is_relative_to(site_packages):
         inside = path.relative_to(site_packages)
-        return is_python_file(inside) and (path.suffix == ".so" or inside.is_relative_to("reflex_ros/msg"))
+        return is_python_file(inside) and (
+            path.suffix == ".so" or any(inside.is_relative_to(f"reflex_ros/{kind}") for kind in INTERFACES)
+        )
     copied = [SHARE / name for name in DATA]
     return not is_program(path) and not any(path.is_relative_to(folder) for folder in copied)
 

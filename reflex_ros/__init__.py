@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ROS and HTTP side of reflex.
 
-Its messages are generated from msg/ and are in `reflex_ros.msg` once built. Importing this package needs no
-ROS; importing `reflex_ros.msg` does.
+Its interfaces are generated from msg/, srv/ and action/ and are in `reflex_ros.msg`, `.srv` and `.action` once built.
+Importing this package needs no ROS; importing those does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from pkgutil import extend_path
 
-# Python code that runs from a checkout still finds the generated `reflex_ros.msg` where it was installed.
+# Python code that runs from a checkout still finds the generated modules where they were installed.
 __path__ = extend_path(__path__, __name__)
 
 # Each needs the ones before it.

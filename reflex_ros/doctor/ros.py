@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.share import share
 from reflex_ros.doctor.dds import image_transport, loopback
-from reflex_ros.doctor.msg_files import differences
+from reflex_ros.doctor.interface_files import PARTS, differences
 from reflex_ros.doctor.other_servers import other_servers
 
 INSTALL = "source a ROS 2 install or install the ROS wheels (make build); --no-ros serves HTTP without"
@@ -124,23 +123,29 @@ def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
 
 
 def messages(folder: Path | None = None) -> Finding:
-    """Check that our messages are compiled, and from these .msg files."""
+    """Check that our messages, services and actions are compiled, and from these files. folder: has msg/, srv/, action/."""
     build = "build the package: make build, colcon build, or REFLEX_ROS=jazzy pip install '.[cpu,ros]'"
     try:
-        built: Any = importlib.import_module("reflex_ros.msg")
+        built = {kind: importlib.import_module(f"reflex_ros.{kind}") for kind in PARTS}
     except Exception as error:  # a half-built package raises whatever it likes
         return Finding(
-            "messages", FAIL, f"import reflex_ros.msg: {type(error).__name__}: {str(error)[:200]}", build
+            "messages",
+            FAIL,
+            f"import reflex_ros.{', .'.join(PARTS)}: {type(error).__name__}: {str(error)[:200]}",
+            build,
         )
     try:
-        found = differences(folder or share() / "msg", built)
+        found = differences(folder or share(), built)
     except (OSError, ConfigurationError, ValueError) as error:
-        return Finding("messages", WARN, f"not compared with their .msg files: {error}", build)
+        return Finding("messages", WARN, f"not compared with their files: {error}", build)
     if found:
         return Finding(
-            "messages", FAIL, f"the compiled messages are not those of msg/: {'; '.join(found)}", build
+            "messages",
+            FAIL,
+            f"the compiled messages are not those of msg/, srv/ and action/: {'; '.join(found)}",
+            build,
         )
-    return Finding("messages", OK, "reflex_ros.msg is compiled and matches its .msg files")
+    return Finding("messages", OK, "reflex_ros.msg, .srv and .action are compiled and match their files")
 
 
 def domain(environment: Mapping[str, str] = os.environ) -> Finding:

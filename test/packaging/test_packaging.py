@@ -27,7 +27,9 @@ from urdfs import urdf
 import reflex_core
 from reflex_ros.cli.main import COMMANDS
 
-MESSAGES = sorted(path.stem for path in (ROOT / "msg").glob("*.msg"))
+INTERFACES = sorted(
+    (kind, path.stem) for kind in ("msg", "srv", "action") for path in (ROOT / kind).iterdir()
+)
 EXECUTABLES = ["demo", "demo_robot", "doctor", "reflex", "replay", "serve"]
 VGA_IMAGE_BYTES = 640 * 480 * 3
 
@@ -150,26 +152,32 @@ def test_colcon_installs_everything(colcon_install: Path) -> None:
     assert (prefix / "share/ament_index/resource_index/packages/reflex_ros").is_file()
     for name in ("package.xml", "launch", "config/fastdds_shm.xml", "models/reach_panda"):
         assert (share / name).exists(), name
-    for message in MESSAGES:
-        assert (share / "msg" / f"{message}.msg").is_file()
+    for kind, interface in INTERFACES:
+        assert (share / kind / f"{interface}.{kind}").is_file()
     executables = sorted((prefix / "lib" / "reflex_ros").iterdir())
     assert [path.name for path in executables] == EXECUTABLES
     assert all(os.access(path, os.X_OK) for path in executables)
 
 
 def test_colcon_install_is_what_python_imports(colcon_install: Path) -> None:
-    print_files = whereabouts("reflex_core", "reflex_ros", "reflex_ros.msg")
+    print_files = whereabouts(
+        "reflex_core", "reflex_ros", *(f"reflex_ros.{kind}" for kind in ("msg", "srv", "action"))
+    )
     files = in_colcon_install(colcon_install, sys.executable, "-c", print_files).split()
-    assert len(files) == 3
+    assert len(files) == 5
     assert all(Path(file).is_relative_to(colcon_install) for file in files), files
 
 
 def test_colcon_install_serialises_the_messages(colcon_install: Path) -> None:
     code = (
         "from rclpy.serialization import deserialize_message, serialize_message\n"
+        "from reflex_ros.action import RunPolicy\n"
         "from reflex_ros.msg import ActionChunk\n"
+        "from reflex_ros.srv import GetActionChunk\n"
         "sent = ActionChunk(horizon=2, action_dim=1, data=[0.5, 1.5], source=ActionChunk.SOURCE_HOLD)\n"
-        "assert deserialize_message(serialize_message(sent), ActionChunk) == sent\n"
+        "answer = GetActionChunk.Response(details=sent)\n"
+        "for message in (sent, answer, GetActionChunk.Request(), RunPolicy.Goal(instruction='reach')):\n"
+        "    assert deserialize_message(serialize_message(message), type(message)) == message\n"
         "print('same')"
     )
     assert in_colcon_install(colcon_install, sys.executable, "-c", code).strip() == "same"
@@ -244,7 +252,10 @@ def test_wheel_holds_everything_and_no_tests(wheel: Path) -> None:
         "reflex_ros/py.typed",
         "reflex_core/engine/engine.py",
         "reflex_ros/__init__.py",
-        *(f"reflex_ros/msg/_{re.sub('(?<!^)(?=[A-Z])', '_', message).lower()}.py" for message in MESSAGES),
+        *(
+            f"reflex_ros/{kind}/_{re.sub('(?<!^)(?=[A-Z])', '_', name).lower()}.py"
+            for kind, name in INTERFACES
+        ),
         f"{data}/share/reflex_ros/package.xml",
         f"{data}/share/reflex_ros/config/fastdds_shm.xml",
         f"{data}/share/ament_index/resource_index/packages/reflex_ros",

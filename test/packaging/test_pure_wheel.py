@@ -108,7 +108,9 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_data(wheel: Path) ->
     ]
     assert [name for name in expected if name not in names] == []
     assert [
-        name for name in names if re.search(r"\.so$|\.pyc$|/test_|resource_index|reflex_ros/msg/", name)
+        name
+        for name in names
+        if re.search(r"\.so$|\.pyc$|/test_|resource_index|reflex_ros/(?:msg|srv|action)/", name)
     ] == []
 
 

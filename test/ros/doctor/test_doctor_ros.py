@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import rclpy
-import reflex_ros.msg as built
 from domains import free_domain
 from rclpy.context import Context
 from rclpy.node import Node
@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from reflex_core.doctor.finding import FAIL, OK, WARN
 from reflex_ros.doctor import ros
 from reflex_ros.doctor.dds import image_transport, loopback
-from reflex_ros.doctor.msg_files import differences, fields
+from reflex_ros.doctor.interface_files import PARTS, differences, fields
 from reflex_ros.doctor.other_servers import other_servers
 from reflex_ros.graph.dds_profile import OWN_FILES, PROFILE_VARIABLES, TRANSPORTS_VARIABLE
 
@@ -158,31 +158,58 @@ def test_unknown_ros_arguments_fail(domain_context: Context) -> None:
 def test_the_compiled_messages_match_their_files() -> None:
     found = ros.messages()
     assert found.level == OK, found
-    assert differences(ROOT / "msg", built) == []
+    assert differences(ROOT, {kind: importlib.import_module(f"reflex_ros.{kind}") for kind in PARTS}) == []
 
 
 @pytest.fixture
 def interfaces(tmp_path: Path) -> Path:
-    """A copy of msg/ that a test may change."""
-    return Path(shutil.copytree(ROOT / "msg", tmp_path / "msg"))
+    """A copy of msg/, srv/ and action/ that a test may change."""
+    for kind in PARTS:
+        shutil.copytree(ROOT / kind, tmp_path / kind)
+    return tmp_path
 
 
 def test_messages_that_were_not_compiled_again_fail(interfaces: Path) -> None:
-    with (interfaces / "ServeStatus.msg").open("a") as stream:
+    with (interfaces / "msg/ServeStatus.msg").open("a") as stream:
         stream.write("float64 battery_v  # new\n")
     found = ros.messages(interfaces)
     assert found.level == FAIL
     assert "ServeStatus differs in battery_v" in found.said
-    (interfaces / "Extra.msg").write_text("bool on\n")
+    (interfaces / "msg/Extra.msg").write_text("bool on\n")
     assert "Extra is not compiled" in ros.messages(interfaces).said
-    chunk = (interfaces / "ActionChunk.msg").read_text()
-    (interfaces / "ActionChunk.msg").write_text(chunk.replace("float32[] data", "float64[] data"))
+    chunk = (interfaces / "msg/ActionChunk.msg").read_text()
+    (interfaces / "msg/ActionChunk.msg").write_text(chunk.replace("float32[] data", "float64[] data"))
     assert "ActionChunk differs in data" in ros.messages(interfaces).said
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "name"),
+    [
+        ("srv/GetActionChunk.srv", "bool new_episode", "new_episode"),
+        ("srv/GetActionChunk.srv", "ActionChunk details", "details"),
+        ("action/RunPolicy.action", "float64 max_duration_s", "max_duration_s"),
+        ("action/RunPolicy.action", "uint8 termination_reason", "termination_reason"),
+        ("action/RunPolicy.action", "uint32 queue_depth", "queue_depth"),
+    ],
+)
+def test_services_and_actions_that_were_not_compiled_again_fail(
+    interfaces: Path, file: str, field: str, name: str
+) -> None:
+    path = interfaces / file
+    path.write_text(path.read_text().replace(field, f"float32 {name}"))
+    found = ros.messages(interfaces)
+    assert (found.level, f"{path.stem} differs in {name}" in found.said) == (FAIL, True)
+
+
+def test_a_service_without_its_answer_cannot_be_compared(interfaces: Path) -> None:
+    (interfaces / "srv/GetActionChunk.srv").write_text("bool on\n")
+    found = ros.messages(interfaces)
+    assert (found.level, "expected 2 parts divided by ---, got 1" in found.said) == (WARN, True)
 
 
 def test_message_files_that_cannot_be_read_warn(tmp_path: Path, interfaces: Path) -> None:
     assert ros.messages(tmp_path / "nothing").level == WARN
-    (interfaces / "ServeStatus.msg").write_text("!!\n")
+    (interfaces / "msg/ServeStatus.msg").write_text("!!\n")
     assert "cannot read '!!'" in ros.messages(interfaces).said
 
 
@@ -190,15 +217,19 @@ def test_every_kind_of_field_is_spelled_as_ros_spells_it(tmp_path: Path) -> None
     file = tmp_path / "All.msg"
     file.write_text(
         "uint8 LIMIT=3  # a constant\nfloat64[3] xyz\nstring[<=4] words\nstd_msgs/Header[] heads\nbyte b\n"
-        "float32 share 0.5\n"
+        "float32 share 0.5\nActionChunk[2] chunks\n---\nint64 seed -1\n"
     )
-    assert fields(file) == {
-        "xyz": "double[3]",
-        "words": "sequence<string, 4>",
-        "heads": "sequence<std_msgs/Header>",
-        "b": "octet",
-        "share": "float",
-    }
+    assert fields(file) == [
+        {
+            "xyz": "double[3]",
+            "words": "sequence<string, 4>",
+            "heads": "sequence<std_msgs/Header>",
+            "b": "octet",
+            "share": "float",
+            "chunks": "reflex_ros/ActionChunk[2]",
+        },
+        {"seed": "int64"},
+    ]
 
 
 def test_ros_time_is_the_time_of_the_system() -> None:
