@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_ros.demo.controllers.joint_trajectory import JointTrajectoryController
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.options import BLEND, ERAS, LEGACY, ControllerOptions
 from reflex_ros.demo.controllers.points import Floats, Point, Trajectory, rows
 

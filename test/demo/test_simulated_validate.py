@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_ros.demo.controllers.joint_trajectory import JointTrajectoryController
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.options import ControllerOptions
 from reflex_ros.demo.controllers.points import Point, Trajectory, rows
 from reflex_ros.demo.controllers.validate import TrajectoryNotFinite, TrajectoryRefused, check
