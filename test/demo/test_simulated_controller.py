@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.options import BLEND, ERAS, LEGACY, ControllerOptions
 from reflex_ros.demo.controllers.points import Floats, Point, Trajectory, rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 
 S, MS = 1_000_000_000, 1_000_000
 NOW = 1000 * S

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.options import ControllerOptions
 from reflex_ros.demo.controllers.points import Point, Trajectory, rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.controllers.validate import TrajectoryNotFinite, TrajectoryRefused, check
 
 JOINTS = ("shoulder", "elbow", "wrist")
