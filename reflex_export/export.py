@@ -17,9 +17,9 @@ from reflex_core.doctor.export_files import MANIFEST, sha256
 from reflex_core.errors import ExportError
 from reflex_core.export.export import CONFIG_NAME, open_export
 from reflex_core.export.processors import POSTPROCESSOR, PREPROCESSOR
+from reflex_core.robot.skeleton import FILE as EMBODIMENT
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.documents.description import describe, verified
-from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
 from reflex_export.documents.embodiment_skeleton import skeleton
 from reflex_export.documents.model_card import model_card
 from reflex_export.documents.readable_json import readable
@@ -92,7 +92,8 @@ def run(
         with stages.stage(READING):
             checkpoint = read_checkpoint(named, options, work)
             target = Path.cwd() / f"{checkpoint.name}_export" if out is None else out
-            check_target(target, force=options.force)
+            check_target(target, force=options.force, inputs=_inputs(named, checkpoint, options))
+            check_target(_beside(target), force=True, inputs=_inputs(named, checkpoint, options))
             check_resources(checkpoint, options, work)
             _require_libraries()
             if checkpoint.version == "0.3":
@@ -105,7 +106,7 @@ def run(
         folder.mkdir()
         found = _export(checkpoint, options, folder, stages, torch_side())
         return Result(
-            _moved(folder, target, found, force=options.force),
+            _moved(folder, target, found, say, force=options.force),
             found,
             time.monotonic() - began_s,
             peak_bytes(),
@@ -159,11 +160,23 @@ def _write_json(file: Path, document: Mapping[str, Any]) -> None:
     file.write_text(readable(document) + "\n", encoding="utf-8")
 
 
-def _moved(folder: Path, target: Path, found: Verification, *, force: bool) -> Path:
+def _inputs(named: str, checkpoint: Checkpoint, options: ExportOptions) -> tuple[Path | None, ...]:
+    """Return what the export is made from: nothing of it may be in a folder that the export replaces."""
+    own = (Path(named), checkpoint.folder, checkpoint.weights.path)
+    return (*own, checkpoint.tokenizer, checkpoint.vlm, options.dataset)
+
+
+def _beside(target: Path) -> Path:
+    """Return where an export goes that was not verified."""
+    return target.with_name(target.name + NOT_VERIFIED)
+
+
+def _moved(folder: Path, target: Path, found: Verification, say: Say, *, force: bool) -> Path:
     """Give a finished export its name, that of a failed one where it was not verified, and return it."""
     if not found.verified:
-        target, force = target.with_name(target.name + NOT_VERIFIED), True
-    put_in_place(folder, target, force=force)
+        target, force = _beside(target), True
+    if put_in_place(folder, target, force=force):
+        say(f"note: {target / EMBODIMENT} is kept as it was filled in")
     return target
 
 

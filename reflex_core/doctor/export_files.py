@@ -13,10 +13,11 @@ from reflex_core.doctor.finding import FAIL, OK, WARN, Finding
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import CONFIG_NAME, TETHER_NAME, open_export
 from reflex_core.export.lookalikes import NOT_AN_EXPORT
+from reflex_core.robot.skeleton import FILE as EMBODIMENT
 
 MANIFEST = "VERIFICATION.md"
 # people change these on purpose: `reflex calibrate-adaptive --write`, a robot's own ranges
-EDITED = (CONFIG_NAME, TETHER_NAME, "embodiment.json")
+EDITED = (CONFIG_NAME, TETHER_NAME, EMBODIMENT)
 _ROW = re.compile(r"^\|\s*`?([^`|]+?)`?\s*\|.*\b([0-9a-f]{64})\b", re.MULTILINE)
 
 

@@ -44,7 +44,7 @@ def unreadable(path: Path) -> str:
     """
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # "\0" in a name that stands in a document
         return "not there"
     except OSError as error:
         return LINK_LOOP if error.errno == errno.ELOOP else f"unreadable: {error.strerror or error}"

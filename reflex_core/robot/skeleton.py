@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+FILE = "embodiment.json"  # of an export
 MARK = "FILL IN"
 MOST_SHOWN = 16
 

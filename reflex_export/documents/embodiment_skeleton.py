@@ -16,7 +16,6 @@ from reflex_core.robot.units import OF_TRAVEL
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.folder.robot_facts import recorded_range
 
-FILE = "embodiment.json"
 MOST_ROWS, LEAST_SIDE, MOST_SIDE, MOST_CAMERAS = (
     200,
     32,

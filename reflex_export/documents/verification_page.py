@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reflex_core.doctor.manifest import hash_table
 from reflex_core.doctor.parity import FIXTURE
-from reflex_export.documents.embodiment_skeleton import FILE as EMBODIMENT
+from reflex_core.robot.skeleton import FILE as EMBODIMENT
 from reflex_export.result import Difference, Verification
 
 VERIFIED, NOT_VERIFIED = "verified", "NOT VERIFIED"

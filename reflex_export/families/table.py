@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import cast
 
+from reflex_core.errors import ConfigurationError
 from reflex_export.families.base import Family
+from reflex_export.options import ExportOptions
 
 # `type` in LeRobot's config.json -> module
 FAMILIES: Mapping[str, str] = {
@@ -18,6 +20,24 @@ FAMILIES: Mapping[str, str] = {
     "pi05": "reflex_export.families.pi",
     "xvla": "reflex_export.families.xvla",
 }
+
+# option -> the families in whose graphs or description it changes anything
+CHANGED_BY: Mapping[str, tuple[str, ...]] = {
+    "fused": ("smolvla", "pi0", "pi05", "xvla"),
+    "bars": ("pi0", "pi05"),
+    "resize_cameras": ("act", "diffusion"),
+}
+
+
+def check_options(name: str, options: ExportOptions) -> None:
+    """Raise ConfigurationError for an option that would change nothing in this family: its user expects something of it."""
+    for option, families in CHANGED_BY.items():
+        if getattr(options, option) not in (None, False) and name not in families:
+            raise ConfigurationError(
+                f"--{option.replace('_', '-')} is for policies of type {', '.join(families)}, and changes nothing in one of type"
+                f" {name}: leave it out",
+                "option-without-effect",
+            )
 
 
 def family(name: str) -> Family:

@@ -13,7 +13,7 @@ from reflex_core.files.json_fields import JsonError, read_object
 from reflex_core.files.regular_file import unreadable
 from reflex_core.text.untrusted import escaped
 from reflex_export.checkpoint import WeightsFile
-from reflex_export.folder.locate import hub_snapshots
+from reflex_export.folder.locate import hub_snapshots, is_hub_name
 
 TOKENIZER = "tokenizer.json"
 VLM_CONFIG = "config.json"
@@ -37,13 +37,9 @@ def find_tokenizer(folder: Path, given: Path | None) -> Path:
             f"{given}: holds no {TOKENIZER}, which --tokenizer names the folder of", "tokenizer-missing"
         )
     called = f" ({escaped(name)})" if name else ""
-    fetch = (
-        f": `hf download {escaped(name)} --include '*.json'` fetches it where there is a network"
-        if name
-        else ""
-    )
     raise ExportError(
-        f"{folder}: no checkpoint holds its tokenizer{called}: name a folder with its {TOKENIZER} with --tokenizer{fetch}",
+        f"{folder}: no checkpoint holds its tokenizer{called}: name a folder with its {TOKENIZER} with"
+        f" --tokenizer{_fetched(name)}",
         "tokenizer-missing",
     )
 
@@ -61,7 +57,7 @@ def find_vlm(config: Mapping[str, Any], folder: Path, given: Path | None) -> Pat
         raise ExportError(f"{given}: holds no {VLM_CONFIG}, which --vlm names the folder of", "vlm-missing")
     raise ExportError(
         f"{folder}: no checkpoint holds the config of its vision-language model ({escaped(str(name))}): name a folder with its"
-        f" {VLM_CONFIG} with --vlm: `hf download {escaped(str(name))} --include '*.json'` fetches it where there is a network",
+        f" {VLM_CONFIG} with --vlm{_fetched(name)}",
         "vlm-missing",
     )
 
@@ -102,6 +98,15 @@ def _places(folder: Path | None, name: Any) -> list[Path]:
     """Return where something that is called so on a hub may be: in the checkpoint, at that path, in the hub's cache."""
     named = Path(name) if isinstance(name, str) and name else None
     return [place for place in (folder, named, *hub_snapshots(name)) if place is not None]
+
+
+def _fetched(name: object) -> str:
+    """Return how to fetch what is called so on the hub; '' for another text of a checkpoint, which no shell is to see."""
+    return (
+        f": `hf download {name} --include '*.json'` fetches it where there is a network"
+        if is_hub_name(name)
+        else ""
+    )
 
 
 def _tokenizer_name(folder: Path) -> str:

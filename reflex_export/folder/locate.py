@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from reflex_core.errors import ExportError
 from reflex_core.export.export import CONFIG_NAME
@@ -154,9 +154,14 @@ def _snapshot(named: str, name: str, revision: str | None, patterns: tuple[str, 
         ) from error
 
 
+def is_hub_name(name: object) -> TypeGuard[str]:
+    """Return whether this is the name of a model on the Hugging Face hub, with or without its owner's revision."""
+    return isinstance(name, str) and _HUB_NAME.fullmatch(name) is not None
+
+
 def hub_snapshots(name: object) -> list[Path]:
     """Return what the cache of the Hugging Face hub has of a model, the newest first; nothing where it was never fetched."""
-    if not isinstance(name, str) or not _HUB_NAME.fullmatch(name):
+    if not is_hub_name(name):
         return []
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("HF_HOME") or user / "huggingface")

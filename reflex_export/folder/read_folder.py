@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from reflex_core.export.processors import (
 )
 from reflex_core.export.read_normalization import read_normalization
 from reflex_core.files.json_fields import read_object
+from reflex_core.text.untrusted import shown
 from reflex_export.checkpoint import Checkpoint, DatasetInfo
+from reflex_export.families.table import check_options
 from reflex_export.folder.dataset_info import read_dataset
 from reflex_export.folder.features import Features, read_features
 from reflex_export.folder.language_files import WORDS, check_vocabulary, find_tokenizer, find_vlm
@@ -32,6 +35,7 @@ from reflex_export.folder.weights import read_weights
 from reflex_export.options import ExportOptions
 
 NO_PIPELINES = "pipelines-missing"
+_STATE_FILE = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
 
 
 def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoint:
@@ -45,6 +49,7 @@ def read_checkpoint(named: str, options: ExportOptions, work: Path) -> Checkpoin
     config = policy_config(folder)
     file = folder / POLICY_CONFIG
     family = check_type(file, config.get("type"))
+    check_options(family, options)
     if config.get("use_peft") is True:
         raise ExportError(
             f"{file}: 'use_peft' is true and there is no {ADAPTER} beside it: it holds only the differences to a base policy:"
@@ -108,6 +113,14 @@ def _pipelines(folder: Path, config: Mapping[str, Any]) -> Processors:
             " saved the policy, with the files that it names",
             NO_PIPELINES,
         )
+    for state_file in processors.files:
+        if not _STATE_FILE.fullmatch(state_file.name):
+            raise ExportError(
+                f"{folder}: a state file of its pipelines must be called as LeRobot calls it, NAME.safetensors of letters, digits,"
+                f" '_', '-' and '.', got {shown(state_file.name)}: under another name it could take the place of a file of the"
+                " export",
+                "bad-state-file",
+            )
     return processors
 
 

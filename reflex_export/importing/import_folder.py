@@ -17,6 +17,7 @@ from reflex_core.export.export import CONFIG_NAME, open_export
 from reflex_core.export.lookalikes import leapp_description
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
+from reflex_core.robot.skeleton import FILE as EMBODIMENT
 from reflex_core.values import Observation
 from reflex_export.documents.readable_json import readable
 from reflex_export.folder.target_folder import check_target, put_in_place, work_folder
@@ -43,7 +44,7 @@ def run(folder: Path, out: Path, options: ImportOptions, say: Callable[[str], No
     Raises ConfigurationError for everything that cannot be served as it was meant; nothing is left behind then.
     """
     folder, out = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
-    check_target(out, force=options.force)
+    check_target(out, force=options.force, inputs=(folder, options.tokenizer))
     if out == folder or out.is_relative_to(folder):
         raise ConfigurationError(f"{out}: is inside what is imported: name a folder elsewhere", REFUSED)
     found = _read(folder, options)
@@ -63,7 +64,8 @@ def run(folder: Path, out: Path, options: ImportOptions, say: Callable[[str], No
         except ReflexError as error:
             # the names of files in a folder that is gone by the time the user reads of it
             raise ExportError(str(error).replace(str(made), str(folder)), error.slug) from error
-        put_in_place(made, out, force=options.force)
+        if put_in_place(made, out, force=options.force):
+            say(f"kept: {out / EMBODIMENT}, as it was filled in")
     return replace(imported, folder=out)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -186,7 +187,7 @@ def _ended(result: Result) -> int:
     print(verdict(result.verification))
     print(f"{result.folder}: {spent}")
     print(f"next: fill in {result.folder / 'embodiment.json'} (or name the robot with --embodiment), then")
-    print(f"  reflex serve {result.folder}")
+    print(f"  reflex serve {shlex.quote(str(result.folder))}")
     return VERIFIED
 
 

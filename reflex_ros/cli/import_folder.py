@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         f"imported: {imported.folder}, {imported.model_version}, ran once: chunks of {imported.rows} rows and"
         f" {imported.width} actions, all finite; whether it answers as its own program does was not compared"
     )
-    print(f"next: reflex serve {imported.folder} --embodiment ROBOT --no-ros")
+    print(f"next: reflex serve {shlex.quote(str(imported.folder))} --embodiment ROBOT --no-ros")
     return 0
 
 

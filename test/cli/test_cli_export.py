@@ -43,6 +43,27 @@ def test_a_verified_export_is_status_0_and_says_what_to_do_next(tmp_path: Path, 
     assert "note: the units of its states and actions are not known" in captured.err
 
 
+def test_a_robot_that_was_filled_in_is_kept_and_the_next_command_can_be_copied(
+    tmp_path: Path, capsys: Output
+) -> None:
+    policy, out = checkpoint_folder(tmp_path / "policy"), tmp_path / "my export"
+    assert main(["export", str(policy), str(out), *GIVEN]) == 0
+    assert f"  reflex serve '{out}'\n" in capsys.readouterr().out
+    edit(out / "embodiment.json", lambda document: document["velocity_max"].__setitem__(0, 1.0))
+    mine = (out / "embodiment.json").read_bytes()
+    assert main(["export", str(policy), str(out), *GIVEN, "--force"]) == 0
+    assert f"note: {out}/embodiment.json is kept as it was filled in" in capsys.readouterr().err
+    assert (out / "embodiment.json").read_bytes() == mine
+
+
+def test_an_option_that_would_change_nothing_is_refused(tmp_path: Path, capsys: Output) -> None:
+    policy = checkpoint_folder(tmp_path / "policy")
+    assert main(["export", str(policy), str(tmp_path / "out"), *GIVEN, "--fused"]) == 2
+    assert "--fused is for policies of type smolvla, pi0, pi05, xvla, and changes nothing" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_difference_is_status_3_and_nothing_is_called_verified(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,19 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def state_file_called(name: str) -> Damage:
+    """The statistics under another name, which the pipeline knows."""
+
+    def damage(folder: Path) -> None:
+        statistics_of(checkpoint_folder(folder)).rename(folder / name)
+        edit(
+            folder / BEFORE,
+            lambda document: step(document, "normalizer_processor").update({"state_file": name}),
+        )
+
+    return damage
+
+
 def infinite(folder: Path) -> None:
     old_layout(folder, normalize_inputs__buffer_observation_state__mean=np.full(6, np.inf, np.float32))
 
@@ -171,6 +184,8 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "statistics of the state": (lacks("observation.state"), "normalises observation.state, and its state file has no statistics"),
     "statistics of a camera": (lacks("observation.images.wrist"), "normalises observation.images.wrist, and its state file has no"),
     "nothing un-normalises": (without_unnormalizer, "has no unnormalizer_processor"),
+    "statistics in the place of the report": (state_file_called("VERIFICATION.md"), "must be called as LeRobot calls it, .* got 'VERIFICATION.md'"),
+    "statistics that no table can list": (state_file_called("a\nb.safetensors"), "must be called as LeRobot calls it, .* got 'a.nb.safetensors'"),
     "statistics of another robot": (other_statistics, "its statistics of observation.state have 7 numbers, and its config.json says 6"),
     "weights cut short": (cut, "is cut short or damaged: its tensors have 2096 bytes, and 2092 bytes follow its header"),
     "weights that were not fetched": (pointer, "the weights of the policy are a Git LFS pointer"),
@@ -252,6 +267,7 @@ def other_robot(tmp_path: Path) -> dict[str, Any]:
     return {"dataset": tmp_path / "info.json"}
 
 
+NUL = "a" + chr(0)
 OPTIONS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no tokenizer": (lambda _: {"tokenizer": None}, "no checkpoint holds its tokenizer .HuggingFaceTB/SmolVLM2.*--tokenizer: `hf download"),
     "a tokenizer that is not there": (lambda path: {"tokenizer": path}, "holds no tokenizer.json, which --tokenizer names the folder of"),
@@ -259,6 +275,24 @@ OPTIONS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "a tokenizer of another model": (small_tokenizer, "makes 600 different tokens, and the policy knows 512"),
     "no config of the VLM": (lambda _: {"vlm": None}, "no checkpoint holds the config of its vision-language model"),
     "the policy's config for the VLM's": (lambda path: {"vlm": path / "policy"}, "describes no vision-language model"),
+    "one graph of a policy without a loop": (
+        lambda _: {"family": "act", "fused": True}, "--fused is for policies of type smolvla, .* nothing in one of type act: leave it out"
+    ),
+    "bars of a policy that draws none": (
+        lambda _: {"bars": -3.0}, "--bars is for policies of type pi0, pi05, and changes nothing in one of type smolvla"
+    ),
+    "scaling of a policy that scales": (
+        lambda _: {"resize_cameras": True}, "--resize-cameras is for policies of type act, diffusion"
+    ),
+    "a tokenizer that no file is called": (
+        lambda _: {"tokenizer": None, "tokenizer_name": NUL}, "no checkpoint holds its tokenizer .a.x00.: name .* with --tokenizer$"
+    ),
+    "a tokenizer that a shell would run": (
+        lambda _: {"tokenizer": None, "tokenizer_name": "x;reboot"}, "holds its tokenizer .x;reboot.: name .* with --tokenizer$"
+    ),
+    "a VLM that no file is called": (
+        lambda _: {"vlm": None, "config": {"vlm_model_name": NUL}}, "vision-language model .a.x00.: name .* with --vlm$"
+    ),
     "no data set": (lambda path: {"dataset": path / "nowhere"}, "cannot be read: No such file or directory: --dataset takes"),
     "the data set of another robot": (other_robot, "its action has shape .7., and the policy's has 6 numbers"),
 }  # fmt: skip
@@ -271,10 +305,15 @@ def test_an_option_that_does_not_fit_is_refused(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.chdir(tmp_path)
     given, match = OPTIONS[what]
-    folder, work = checkpoint_folder(tmp_path / "policy", "smolvla"), tmp_path / "work"
+    changed = given(tmp_path)
+    folder, work = checkpoint_folder(tmp_path / "policy", changed.pop("family", "smolvla")), tmp_path / "work"
     work.mkdir()
+    configure(folder, **changed.pop("config", {}))
+    if "tokenizer_name" in changed:
+        name = {"tokenizer_name": changed.pop("tokenizer_name")}
+        edit(folder / BEFORE, lambda document: step(document, "tokenizer_processor")["config"].update(name))
     with pytest.raises(ConfigurationError, match=match):
-        read_checkpoint(str(folder), options(**given(tmp_path)), work)
+        read_checkpoint(str(folder), options(**changed), work)
 
 
 def test_a_history_needs_the_rate(tmp_path: Path) -> None:

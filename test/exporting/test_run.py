@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_folders import AFTER, BEFORE, JOINTS, checkpoint_folder, old_layout, options
+from checkpoint_folders import (
+    AFTER,
+    BEFORE,
+    DATASET,
+    JOINTS,
+    checkpoint_folder,
+    edit,
+    old_layout,
+    options,
+)
 from checkpoint_graphs import small_side
 from safetensors.numpy import load_file
 
@@ -187,6 +197,65 @@ def test_the_folder_where_it_runs_is_not_replaced(
     for out in (Path(), Path("../here")):
         with pytest.raises(ConfigurationError, match="is where this runs: name a folder in it"):
             exported(policy, out)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "half\udcff", "long" * 62])
+def test_a_name_that_cannot_be_written_is_refused_before_torch_is_asked_for(
+    name: str, policy: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match="the name of the export must be printable and have at most 255 bytes, got '"
+    ):
+        exported(policy, tmp_path / name, small_side(load=_never))
+    assert left(tmp_path) == ["policy"]
+
+
+def _never(_: object) -> object:
+    raise AssertionError
+
+
+def test_what_is_in_the_way_of_one_that_is_not_verified_is_found_first(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.not-verified").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"out\.not-verified: is there already and no folder"):
+        exported(policy, tmp_path / "out", small_side(load=_never))
+
+
+@pytest.mark.parametrize("what", ["the checkpoint", "the data set", "where this runs"])
+def test_a_folder_that_holds_what_is_exported_is_not_replaced(
+    what: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = exported(policy, tmp_path / "out").folder
+    inside = out / "mine"
+    if what == "the checkpoint":
+        policy = policy.rename(inside)
+    elif what == "the data set":
+        shutil.copytree(DATASET, inside)
+    else:
+        inside.mkdir()
+        monkeypatch.chdir(inside)
+    before = left(out)
+    dataset = inside if what == "the data set" else None
+    with pytest.raises(ConfigurationError, match=r"out: holds .*mine.*, which --force would remove with it"):
+        exported(policy, out, small_side(load=_never), force=True, dataset=dataset)
+    assert left(out) == before
+
+
+def test_a_robot_that_was_filled_in_outlives_another_export(policy: Path, tmp_path: Path) -> None:
+    """embodiment.json is where its owner is asked to put the robot's limits: hours of work, once."""
+    lines: list[str] = []
+    out = exported(policy, tmp_path / "out").folder
+    skeleton = (out / "embodiment.json").read_bytes()
+    exported(policy, out, lines=lines, force=True)
+    assert (out / "embodiment.json").read_bytes() == skeleton
+    assert "is kept" not in "".join(lines)
+    edit(out / "embodiment.json", lambda document: document["velocity_max"].__setitem__(0, 1.0))
+    mine = (out / "embodiment.json").read_bytes()
+    exported(policy, out, lines=lines, force=True)
+    assert (out / "embodiment.json").read_bytes() == mine
+    assert f"note: {out / 'embodiment.json'} is kept as it was filled in" in lines
+    (out / "embodiment.json").write_text('{"half":')
+    exported(policy, out, force=True)
+    assert (out / "embodiment.json").read_text() == '{"half":'
 
 
 def test_an_interruption_at_the_last_moment_leaves_the_export_that_was_there(
