@@ -134,9 +134,14 @@ def _features(export: Export, slots: list[dict[str, Any]], processors: Processor
     found = []
     for slot in slots:
         feature = slot.get("feature", IMAGES + slot["camera"])
+        if not isinstance(feature, str):
+            raise ExportError(
+                f"{export.config_path}: 'feature' of camera {shown(slot['camera'])} in 'images' must be the name of a feature in"
+                f" {PREPROCESSOR}, got {shown(feature)}"
+            )
         found.append(processors.rename.get(feature, feature))
     if not export.normalization.pictures or EVERY_PICTURE in export.normalization.pictures:
-        return [str(feature) for feature in found]
+        return found
     if not set(found) & set(known):
         found = known[: len(slots)] + found[len(known) :]
     pairs = zip(slots, found, strict=True)
@@ -149,7 +154,7 @@ def _features(export: Export, slots: list[dict[str, Any]], processors: Processor
             f"{export.config_path}: {PREPROCESSOR} normalises pictures by statistics of {', '.join(known)}: say which"
             f" of them camera '{missing[0]}' is, with 'feature' in 'images'"
         )
-    return [str(feature) for feature in found]
+    return found
 
 
 def _normalised(export: Export, slot: Mapping[str, Any], numbers: Affine) -> Config:

@@ -28,7 +28,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     for key, value in node.value:
         name = loader.construct_object(key, deep=True)  # type: ignore[no-untyped-call]
         if not isinstance(name, str) or name in found:
-            what = "is there twice" if name in found else "is no text"
+            what = "is there twice" if isinstance(name, str) else "is no text"
             raise yaml.constructor.ConstructorError(
                 None, None, f"the name {shown(name)} {what}", key.start_mark
             )

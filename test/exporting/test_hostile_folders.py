@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from checkpoint_folders import AFTER, BEFORE, CONFIG, DATASET, FAMILIES, checkpoint_folder, options
 from checkpoint_graphs import described
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_json import ODD, places, put
 
 from reflex_core.errors import ConfigurationError
 from reflex_export.documents.description import describe
@@ -23,29 +22,7 @@ from reflex_export.documents.readable_json import readable
 from reflex_export.folder.read_folder import read_checkpoint
 from reflex_export.result import Verification
 
-ODD: list[Any] = [
-    None, True, False, -1, 0, 1, 7, 3.5, 1e308, 10**30, "", "x", "é\n\x1b[31m", "..", [], [1], [1, 2], [0, 0], ["a", "a"],
-    [None], {}, {"a": 1}, [[[[]]]], "a" * 500,
-]  # fmt: skip
 DATA_SET = "info.json"
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON document."""
-    found = [path] if path else []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        found += places(item, (*path, key))
-    return found
-
-
-def put(document: Any, path: tuple[Any, ...], value: Any) -> None:
-    for key in path[:-1]:
-        document = document[key]
-    if value is ...:
-        del document[path[-1]]
-    else:
-        document[path[-1]] = copy.deepcopy(value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

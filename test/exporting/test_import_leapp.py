@@ -173,9 +173,10 @@ BOMB = "\n".join(
         ("pipeline: {}", "the name 'pipeline' is there twice"),
         ("x: [", "not readable as YAML"),
         ("1: 2", "the name 1 is no text"),
+        ("{a: 1}: 2", "the name {'a': 1} is no text"),
         ("x: 2026-13-45", "not readable as YAML"),
     ],
-    ids=["bomb", "object", "nested", "twice", "open", "number", "no date"],
+    ids=["bomb", "object", "nested", "twice", "open", "number", "a mapping for a name", "no date"],
 )
 def test_yaml_that_is_hostile_is_refused_before_anything_is_built(
     bundle: Path, before: str, says: str

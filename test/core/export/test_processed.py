@@ -210,6 +210,14 @@ def test_a_feature_may_be_named_where_the_camera_is_called_otherwise(tmp_path: P
     np.testing.assert_allclose(found, [9.0, 4.0, 1.75], rtol=1e-5)
 
 
+@pytest.mark.parametrize("feature", [["observation.images.wrist"], {}, None, 7])
+def test_a_feature_that_is_no_name_is_refused(feature: object, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match="'feature' of camera 'eye' in 'images' must be the name of a feature"
+    ):
+        pictured(tmp_path, images=images(camera="eye", feature=feature))
+
+
 def test_cameras_of_other_names_are_paired_in_the_order_of_the_features(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         colours(pictured(tmp_path, images=images(camera="eye")), "eye"), [1.0, 3.0, 1.0], rtol=1e-5
