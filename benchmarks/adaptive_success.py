@@ -25,12 +25,16 @@ from reflex_core.policy.sampler import Sampling
 from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.ambiguity import CLEAR, TASKS, reached_one_of_them
 from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.controllers.options import ControllerOptions
+from reflex_ros.demo.controllers.points import rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.observations import look
 from reflex_ros.demo.scene import JOINT_NAMES, Scene, make_scene
-from reflex_ros.demo.trajectory import TrajectoryFollower
 
 FIRST_HELD_OUT_SEED = 10_000
 EPISODE_S, REPLAN_S, DELAY_S, COMMAND_PERIOD_S = 5.0, 1.25, 0.06, 0.01
+COMMAND_PERIOD_NS = round(COMMAND_PERIOD_S * 1e9)
+FROM_COMMAND = ControllerOptions(interpolate_from_desired_state=True)
 ALL = "all steps"
 
 
@@ -46,7 +50,9 @@ class Outcome:
 def episode(policy: Policy, arm: Arm, scene: Scene, sampling: Sampling) -> Outcome:
     """Drive the arm for EPISODE_S."""
     arm.reset(scene)
-    follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
+    controller = JointTrajectoryController(
+        JOINT_NAMES, arm.joint_positions_rad, COMMAND_PERIOD_NS, FROM_COMMAND
+    )
     replan, late = round(REPLAN_S / COMMAND_PERIOD_S), round(DELAY_S / COMMAND_PERIOD_S)
     camera = next(iter(policy.binding.cameras.values()))
     predictions = []
@@ -57,10 +63,10 @@ def episode(policy: Policy, arm: Arm, scene: Scene, sampling: Sampling) -> Outco
             seed, stamp_s = scene.seed * 10 + tick // replan, now_s
             predictions.append(policy.predict(look(arm, scene, camera), seed, sampling))
         if tick % replan == late:
-            rows = enumerate(predictions[-1].actions, start=1)
-            points = [(index * policy.binding.dt_s, action) for index, action in rows]
-            follower.set(now_s, stamp_s, JOINT_NAMES, points)
-        arm.step(follower.command(now_s + COMMAND_PERIOD_S), COMMAND_PERIOD_S)
+            actions, dt_s = predictions[-1].actions, policy.binding.dt_s
+            chunk = rows(round(stamp_s * 1e9), JOINT_NAMES, actions, dt_s, int(DELAY_S / dt_s + 1e-9))
+            controller.set(round(now_s * 1e9), chunk)
+        arm.step(controller.sample(round(now_s * 1e9), arm.joint_positions_rad)[0], COMMAND_PERIOD_S)
     return Outcome(
         reached_one_of_them(scene, arm.end_effector_m),
         tuple(one.denoise_steps for one in predictions),

@@ -35,12 +35,16 @@ from reflex_core.policy.prefix_cache import HIT, PrefixCache
 from reflex_core.policy.sampler import PLAIN
 from reflex_core.robot.presets import load_embodiment
 from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.controllers.options import ControllerOptions
+from reflex_ros.demo.controllers.points import rows as trajectory_rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.observations import FIRST_SEED, look
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_SPACING_M, JOINT_NAMES, Scene, make_scene
-from reflex_ros.demo.trajectory import TrajectoryFollower
 
 FIRST_HELD_OUT_SEED = 10_000
 EPISODE_S, REPLAN_S, DELAY_S, MOVES_AT_S, COMMAND_PERIOD_S = 5.0, 0.25, 0.05, 2.0, 0.01
+COMMAND_PERIOD_NS = round(COMMAND_PERIOD_S * 1e9)
+FROM_COMMAND = ControllerOptions(interpolate_from_desired_state=True)
 SMALL_MOVE_M, LEAST_MOVE_M = 0.06, 0.02
 STATIC, SMALL, FAR = "static", "moved 6 cm", "moved anywhere"
 EVERY, IGNORING = "every prefix computed", "once per episode, image ignored"
@@ -75,7 +79,9 @@ def moved(scene: Scene, generator: np.random.Generator, distance_m: float | None
 def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixCache | None) -> Outcome:
     """Drive the arm for EPISODE_S; from MOVES_AT_S on the blocks are where `later` has them."""
     arm.reset(scene)
-    follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
+    controller = JointTrajectoryController(
+        JOINT_NAMES, arm.joint_positions_rad, COMMAND_PERIOD_NS, FROM_COMMAND
+    )
     replan, late, moves = (round(seconds / COMMAND_PERIOD_S) for seconds in (REPLAN_S, DELAY_S, MOVES_AT_S))
     camera = next(iter(policy.binding.cameras.values()))
     chunks: list[Prediction] = []
@@ -90,10 +96,12 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, cache: PrefixC
             seed = scene.seed * 100 + tick // replan
             chunks.append(policy.predict(seen, seed, PLAIN, None, str(scene.seed), cache))
         if tick % replan == late:
-            rows = enumerate(chunks[-1].actions, start=1)
-            points = [(index * policy.binding.dt_s, action) for index, action in rows]
-            follower.set(now_s, stamp_s, JOINT_NAMES, points)
-        arm.step(follower.command(now_s + COMMAND_PERIOD_S), COMMAND_PERIOD_S)
+            actions, dt_s = chunks[-1].actions, policy.binding.dt_s
+            chunk = trajectory_rows(
+                round(stamp_s * 1e9), JOINT_NAMES, actions, dt_s, int(DELAY_S / dt_s + 1e-9)
+            )
+            controller.set(round(now_s * 1e9), chunk)
+        arm.step(controller.sample(round(now_s * 1e9), arm.joint_positions_rad)[0], COMMAND_PERIOD_S)
     return Outcome(arm.reached(later), tuple(chunks))
 
 

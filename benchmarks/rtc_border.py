@@ -29,12 +29,15 @@ from reflex_core.values import Floats, Request, Served
 from reflex_core.wedges.predict import Predict
 from reflex_ros.demo.ambiguity import names_one, names_two, reached_one_of_them
 from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.controllers.options import ControllerOptions
+from reflex_ros.demo.controllers.points import rows as trajectory_rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.observations import look
 from reflex_ros.demo.scene import JOINT_NAMES, Scene, make_scene
-from reflex_ros.demo.trajectory import TrajectoryFollower
 
 FIRST_HELD_OUT_SEED = 10_000
 ROWS, REPLAN_ROWS, MOVES_AT_ROW, COMMANDS_PER_ROW = 100, 20, 40, 5
+FROM_COMMAND = ControllerOptions(interpolate_from_desired_state=True)
 CLEAR, TWINS, MOVED = "names one block", "names two blocks", "block moves"
 
 
@@ -57,7 +60,10 @@ def unreachable(request: Request) -> Served:
 def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rtc: Rtc | None) -> Outcome:
     """Drive the arm with chunks that come `delay` rows late."""
     arm.reset(scene)
-    follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
+    step_s = policy.binding.dt_s / COMMANDS_PER_ROW
+    controller = JointTrajectoryController(
+        JOINT_NAMES, arm.joint_positions_rad, round(step_s * 1e9), FROM_COMMAND
+    )
     predict = Predict(policy, "prod", lambda: 0, lambda _: PLAIN, None, rtc)
     camera, period_s = next(iter(policy.binding.cameras.values())), policy.binding.dt_s
     running: tuple[Floats, int] | None = None
@@ -83,13 +89,15 @@ def episode(policy: Policy, arm: Arm, scene: Scene, later: Scene, delay: int, rt
                 old = running[0][begins - running[1] :]
                 jumps.append(float(np.abs(actions[delay] - old[delay]).max()))
                 overlaps.append(float(np.abs(actions[: len(old)] - old).max()))
-            points = [(index * period_s, action) for index, action in enumerate(actions, start=1)]
-            follower.set(now_s, 1.0 + begins * period_s, JOINT_NAMES, points)
+            stamp_ns = round((1.0 + begins * period_s) * 1e9)
+            controller.set(
+                round(now_s * 1e9), trajectory_rows(stamp_ns, JOINT_NAMES, actions, period_s, delay)
+            )
             running, coming = (actions, begins), None
             answers.append(served)
-        for tick in range(1, COMMANDS_PER_ROW + 1):
-            step_s = period_s / COMMANDS_PER_ROW
-            arm.step(follower.command(now_s + tick * step_s), step_s)
+        for tick in range(COMMANDS_PER_ROW):
+            tick_ns = round((now_s + tick * step_s) * 1e9)
+            arm.step(controller.sample(tick_ns, arm.joint_positions_rad)[0], step_s)
     return Outcome(
         reached_one_of_them(later, arm.end_effector_m), tuple(jumps), tuple(overlaps),
         sum(bool(one.rtc.mode) for one in answers), tuple(one.inference.stages_ms["expert_denoise_ms"] for one in answers),

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.controllers.options import ControllerOptions
+from reflex_ros.demo.controllers.points import rows
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.demo.scene import JOINT_NAMES, Scene, distances_m, make_scene
-from reflex_ros.demo.trajectory import TrajectoryFollower
 from training.data import shrink
 from training.language import encode
 
@@ -30,6 +32,7 @@ FIRST_HELD_OUT_SEED = 10_000
 EPISODE_S = 5.0
 REPLAN_S = 1.25
 COMMAND_PERIOD_S = 0.01
+FROM_COMMAND = ControllerOptions(interpolate_from_desired_state=True)
 Float = NDArray[np.float32]
 
 
@@ -107,7 +110,9 @@ def run_episode(
 ) -> Outcome:
     """Observes every REPLAN_S; the chunk arrives `delay_s` later, stamped with the observation's time."""
     arm.reset(scene)
-    follower = TrajectoryFollower(JOINT_NAMES, arm.joint_positions_rad)
+    controller = JointTrajectoryController(
+        JOINT_NAMES, arm.joint_positions_rad, round(COMMAND_PERIOD_S * 1e9), FROM_COMMAND
+    )
     generator = np.random.default_rng(scene.seed)
     replan_ticks, delay_ticks = round(REPLAN_S / COMMAND_PERIOD_S), round(delay_s / COMMAND_PERIOD_S)
     chunk, stamp_s, spent_s = np.empty((0, len(JOINT_NAMES))), 0.0, []
@@ -121,9 +126,10 @@ def run_episode(
             chunk, stamp_s = export.predict(image, joints, scene.instruction, noise), now_s
             spent_s.append(time.perf_counter() - start)
         if tick % replan_ticks == delay_ticks:
-            points = [((index + 1) * export.period_s, action) for index, action in enumerate(chunk)]
-            follower.set(now_s, stamp_s, JOINT_NAMES, points)
-        arm.step(follower.command(now_s + COMMAND_PERIOD_S), COMMAND_PERIOD_S)
+            elapsed = int(delay_s / export.period_s + 1e-9)
+            late = rows(round(stamp_s * 1e9), JOINT_NAMES, chunk, export.period_s, elapsed)
+            controller.set(round(now_s * 1e9), late)
+        arm.step(controller.sample(round(now_s * 1e9), arm.joint_positions_rad)[0], COMMAND_PERIOD_S)
     nearest = int(np.argmin(distances_m(scene, arm.end_effector_m)))
     return Outcome(
         distance_m=arm.distance_m(scene),

@@ -33,6 +33,8 @@ class Summary:
     guard_clamped: int
     observations_refused: int
     malformed_chunks: int
+    trajectories_refused: int = 0
+    trajectories_not_finite: int = 0
 
 
 def row(number: int, episode: Episode) -> str:
@@ -54,7 +56,7 @@ def summary_lines(summary: Summary) -> list[str]:
         f"median chunk latency {_number(summary.latency_ms, 0, 1)} ms, "
         f"median observation age {_number(summary.observation_age_ms, 0, 1)} ms",
         f"{summary.chunks} chunks, {summary.guard_clamped} clamped by the guard, {summary.holds} holds, "
-        f"{summary.errors} errors",
+        f"{summary.errors} errors, {summary.trajectories_refused} trajectories refused by the robot",
     ]
 
 
@@ -74,6 +76,10 @@ def shortcomings(summary: Summary, episodes: Sequence[Episode]) -> list[str]:
         found.append(f"The policy node counted {summary.errors} errors.")
     if summary.malformed_chunks:
         found.append(f"{summary.malformed_chunks} action chunks were not well-formed.")
+    if summary.trajectories_not_finite:
+        found.append(
+            f"{summary.trajectories_not_finite} trajectories held NaN or infinity, which a real controller would have obeyed."
+        )
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +31,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.console.stop_signals import StopRequest, request_on_signals
 from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.controllers.from_message import trajectory_of
+from reflex_ros.demo.controllers.options import BLEND, LEGACY, ControllerOptions
+from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
+from reflex_ros.demo.controllers.validate import TrajectoryNotFinite, TrajectoryRefused
 from reflex_ros.demo.rendering import RenderingUnavailable
 from reflex_ros.demo.robot_messages import (
     CHANNELS,
@@ -42,13 +45,12 @@ from reflex_ros.demo.robot_messages import (
     joint_state_message,
 )
 from reflex_ros.demo.scene import JOINT_NAMES, distances_m, make_scene
-from reflex_ros.demo.trajectory import TrajectoryFollower, TrajectoryRefused
 from reflex_ros.graph.dds_profile import take_profile
 
 CAMERA_RATE_HZ = 30.0
 JOINT_RATE_HZ = 100.0
-CONTROL_PERIOD_S = 0.01
-MAX_CATCH_UP_S = 0.5
+CONTROL_PERIOD_NS = 10_000_000
+MAX_CATCH_UP_NS = 500_000_000
 STOP_CHECK_PERIOD_S = 0.2
 PICTURE_SIZE = (640, 480)
 JOINT_STATE_QOS = QoSProfile(depth=10)
@@ -65,6 +67,19 @@ PARAMETERS: tuple[tuple[str, bool | int | str, str, int], ...] = (
     ("camera_row_padding", 0, "Bytes after each image row, as some drivers have them.", 4096),
     ("joint_order_reversed", False, "Joint states name the last joint first.", 0),
     ("joint_names_wrong", False, "Fault for tests: joint states name joints that the arm does not have.", 0),
+    # of the controller, by the real one's names; read when the robot starts
+    (
+        "allow_trajectory_replacement",
+        False,
+        "A new trajectory is joined to the running one instead of replacing it.",
+        0,
+    ),
+    (
+        "interpolate_from_desired_state",
+        False,
+        "A trajectory begins at the last command instead of where the arm is.",
+        0,
+    ),
 )
 
 
@@ -91,10 +106,11 @@ class Robot(Node):
         for name, default, description, maximum in PARAMETERS:
             self.declare_parameter(name, default, _descriptor(default, description, maximum))
         self.add_on_set_parameters_callback(_check_parameters)
+        self._options = self._controller_options()
         self._arm = arm
         self._resets = 0
-        self._reset_stamp_s = self._physics_time_s = 0.0
-        self._trajectories_followed = self._trajectories_refused = 0
+        self._reset_stamp_ns = self._physics_time_ns = 0
+        self._trajectories_followed = self._trajectories_refused = self._trajectories_not_finite = 0
         self._command_rad = arm.joint_positions_rad
         self._frame: Frame | None = None
         self._reset_scene()
@@ -111,27 +127,48 @@ class Robot(Node):
         self.create_timer(1.0 / JOINT_RATE_HZ, self._publish_joint_states)
         self.create_timer(1.0 / CAMERA_RATE_HZ, self._publish_camera)
 
+    def _controller_options(self) -> ControllerOptions:
+        """Return what the parameters say of the controller, and declare its other parameters, which can only be read."""
+        options = ControllerOptions(
+            era=BLEND if self._value("allow_trajectory_replacement") else LEGACY,
+            interpolate_from_desired_state=self._value("interpolate_from_desired_state"),
+        )
+        for name, value in options.parameters(JOINT_NAMES).items():
+            if not self.has_parameter(name):
+                self.declare_parameter(name, value, ParameterDescriptor(read_only=True))
+        return options
+
+    def _controller_at_rest(self) -> JointTrajectoryController:
+        return JointTrajectoryController(JOINT_NAMES, self._command_rad, CONTROL_PERIOD_NS, self._options)
+
     def _advance(self) -> Time:
         """Advance the physics to the node's clock and return that time."""
         now = self.get_clock().now()
-        now_s = now.nanoseconds * 1e-9
-        behind_s = now_s - self._physics_time_s
-        if behind_s < 0.0:
-            self.get_logger().warning(f"The clock jumped back by {-behind_s:.3f} s; the arm holds.")
-            self._follower = TrajectoryFollower(JOINT_NAMES, self._command_rad)
-            self._reset_stamp_s = min(self._reset_stamp_s, now_s)
-            self._physics_time_s = now_s
+        now_ns = now.nanoseconds
+        behind_ns = now_ns - self._physics_time_ns
+        if behind_ns < 0:
+            self.get_logger().warning(f"The clock jumped back by {-behind_ns * 1e-9:.3f} s; the arm holds.")
+            self._controller = self._controller_at_rest()
+            self._reset_stamp_ns = min(self._reset_stamp_ns, now_ns)
+            self._physics_time_ns = now_ns
             return now
-        if behind_s > MAX_CATCH_UP_S:
-            self.get_logger().warning(f"The simulation stalled for {behind_s:.1f} s and skips some of it.")
-            self._physics_time_s = now_s - MAX_CATCH_UP_S
-            behind_s = MAX_CATCH_UP_S
-        slices = math.ceil(behind_s / CONTROL_PERIOD_S)
-        for end_s in np.linspace(self._physics_time_s, now_s, slices + 1)[1:]:
-            self._command_rad = self._follower.command(float(end_s))
-            self._arm.step(self._command_rad, float(end_s) - self._physics_time_s)
-            self._physics_time_s = float(end_s)
+        if behind_ns > MAX_CATCH_UP_NS:
+            self.get_logger().warning(
+                f"The simulation stalled for {behind_ns * 1e-9:.1f} s and skips some of it."
+            )
+            self._physics_time_ns = now_ns - MAX_CATCH_UP_NS
+        while self._physics_time_ns < now_ns:
+            self._update(min(CONTROL_PERIOD_NS, now_ns - self._physics_time_ns))
         return now
+
+    def _update(self, period_ns: int) -> None:
+        """Do one update of the controller and move the arm to what it commands, `period_ns` later."""
+        arm = self._arm
+        self._command_rad, _ = self._controller.sample(
+            self._physics_time_ns, arm.joint_positions_rad, arm.joint_velocities_rad_s, period_ns
+        )
+        arm.step(self._command_rad, period_ns * 1e-9)
+        self._physics_time_ns += period_ns
 
     def _publish_joint_states(self) -> None:
         stamp = self._advance().to_msg()
@@ -158,20 +195,17 @@ class Robot(Node):
             self._jpeg_publisher.publish(compressed_message(self._frame))
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        now_s = self._advance().nanoseconds * 1e-9
-        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
-        if 0.0 < stamp_s < self._reset_stamp_s:
+        now_ns = self._advance().nanoseconds
+        trajectory = trajectory_of(message)
+        if 0 < trajectory.stamp_ns < self._reset_stamp_ns:
             self.get_logger().info("Ignored a trajectory made for the scene before the reset.")
             return
-        points = [
-            (point.time_from_start.sec + point.time_from_start.nanosec * 1e-9, point.positions)
-            for point in message.points
-        ]
         try:
-            self._follower.set(now_s, stamp_s, message.joint_names, points)
+            self._controller.set(now_ns, trajectory)
             self._trajectories_followed += 1
         except TrajectoryRefused as error:
             self._trajectories_refused += 1
+            self._trajectories_not_finite += isinstance(error, TrajectoryNotFinite)
             self.get_logger().error(f"Trajectory refused, the arm follows the previous one: {error}")
 
     def _reset(self) -> dict[str, object]:
@@ -187,8 +221,8 @@ class Robot(Node):
         self._scene = make_scene(self._value("scene_seed"))
         self._arm.reset(self._scene)
         self._command_rad = self._arm.joint_positions_rad
-        self._follower = TrajectoryFollower(JOINT_NAMES, self._command_rad)
-        self._reset_stamp_s = self._physics_time_s = self.get_clock().now().nanoseconds * 1e-9
+        self._controller = self._controller_at_rest()
+        self._reset_stamp_ns = self._physics_time_ns = self.get_clock().now().nanoseconds
 
     def _score(self) -> dict[str, object]:
         self._advance()
@@ -202,6 +236,7 @@ class Robot(Node):
             "speed_rad_s": float(np.abs(self._arm.joint_velocities_rad_s).max()),
             "trajectories_followed": self._trajectories_followed,
             "trajectories_refused": self._trajectories_refused,
+            "trajectories_not_finite": self._trajectories_not_finite,
         }
 
     def _save_picture(self) -> dict[str, object]:

@@ -18,14 +18,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sensor_msgs.msg import CompressedImage, JointState
 
 from reflex_core.files.share import DEMO, embedded_policy
 from reflex_ros.demo import film, report, strip
+from reflex_ros.demo.controllers.options import BLEND, ERAS, LEGACY
 from reflex_ros.demo.episodes import Episode, Moment, Watch, run_episode
 from reflex_ros.demo.participant import Participant
 from reflex_ros.demo.processes import (
@@ -46,6 +48,7 @@ from reflex_ros.graph.dds_profile import PROFILE_VARIABLES
 READY_TIMEOUT_S = 90.0
 PICTURE_PERIOD_S, FILM_PERIOD_S = 0.25, 0.1
 FRAMES = "frames"
+START_STATES = ("measured", "desired")
 TRACES, BAGS = "trace", "bag"
 
 
@@ -66,13 +69,28 @@ def arguments_from(argv: Sequence[str] | None) -> argparse.Namespace:
     option(
         "--record", type=Path, metavar="DIR", help="write DIR/trace (with images) and DIR/bag, for replays"
     )
+    option(
+        "--era", choices=ERAS, default=LEGACY,
+        help="what the robot's controller does with a new trajectory: legacy replaces the running one, blend joins them"
+        " (ros2_controllers after August 2026) [legacy]",
+    )  # fmt: skip
+    option(
+        "--start-state", choices=START_STATES, default=START_STATES[0],
+        help="where it begins a new trajectory: at the measured positions, as controllers do by default, or at the last"
+        " command, as with interpolate_from_desired_state [measured]",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
-def robot_command(pictures_dir: Path) -> list[str]:
+def robot_command(pictures_dir: Path, era: str = LEGACY, start_state: str = START_STATES[0]) -> list[str]:
     """Return the command of the robot process."""
-    parameters = ["-p", f"pictures_dir:={pictures_dir}"]
-    return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *parameters]
+    parameters = {
+        "pictures_dir": str(pictures_dir),
+        "allow_trajectory_replacement": str(era == BLEND).lower(),
+        "interpolate_from_desired_state": str(start_state == "desired").lower(),
+    }
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    return [sys.executable, "-m", "reflex_ros.demo.robot", "--ros-args", *given]
 
 
 def policy_command(port: int, record: Path | None = None) -> list[str]:
@@ -120,7 +138,8 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
     port = free_port(arguments.port)
     if arguments.port not in {0, port}:
         print(f"port {arguments.port} is in use; the policy server takes {port}")
-    robot = start("robot", robot_command(out / FRAMES), out / "robot.log", os.environ)
+    robot_process = robot_command(out / FRAMES, arguments.era, arguments.start_state)
+    robot = start("robot", robot_process, out / "robot.log", os.environ)
     children.append(robot)
     record = arguments.record.resolve() if arguments.record else None
     policy = start("policy", policy_command(port, record), out / "policy.log", os.environ)
@@ -141,7 +160,7 @@ def _demo(arguments: argparse.Namespace, out: Path, children: list[Child]) -> li
         show_state("first chunk followed")
         takes = _episodes(arguments, participant, watch)
         episodes = [take.episode for take in takes]
-        summary = _summary(episodes, watch)
+        summary = _summary(episodes, watch, participant.trigger("robot/score"))
         failures = report.shortcomings(summary, episodes)
         print("", *report.summary_lines(summary), sep="\n")
         _write_results(out, summary, takes, failures)
@@ -183,7 +202,7 @@ def _photograph(
     pictures.append(Picture(moment, Path(saved["path"])))
 
 
-def _summary(episodes: Sequence[Episode], watch: Watch) -> report.Summary:
+def _summary(episodes: Sequence[Episode], watch: Watch, score: Mapping[str, Any]) -> report.Summary:
     status = watch.status
     assert status is not None  # wait_for_everybody waited for it
     return report.Summary(
@@ -198,6 +217,8 @@ def _summary(episodes: Sequence[Episode], watch: Watch) -> report.Summary:
         guard_clamped=status.guard_clamped_total,
         observations_refused=status.observations_refused_total,
         malformed_chunks=len(watch.faults),
+        trajectories_refused=score["trajectories_refused"],
+        trajectories_not_finite=score["trajectories_not_finite"],
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from builtin_interfaces.msg import Duration, Time
 from domains import free_domain
 from numpy.typing import NDArray
+from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -207,14 +208,39 @@ def test_takes_the_joints_in_any_order(world: World) -> None:
     world.wait_at(goal)
 
 
-def test_a_trajectory_with_an_older_stamp_is_joined_where_it_is_by_now(world: World) -> None:
+def test_of_a_trajectory_with_an_older_stamp_the_elapsed_way_is_not_driven(world: World) -> None:
     state = world.next("states", 30)[-1]
     start_rad = positions(state)
     passed, goal = start_rad - 0.5, start_rad + 0.2
-    world.command([(0.001, passed), (0.6, goal)], stamp=state.header.stamp)
+    older = stamp_ns(state) - 200_000_000
+    stamp = Time(sec=older // 10**9, nanosec=older % 10**9)
+    world.command([(0.001, passed), (0.002, start_rad), (1.0, goal)], stamp=stamp)
     first = len(world.states)
     world.wait_at(goal)
     assert (np.array([positions(each) for each in world.states[first:]]) > start_rad - 0.1).all()
+
+
+def test_a_trajectory_that_is_not_finite_is_refused_and_counted_as_a_fault_of_its_sender(
+    world: World,
+) -> None:
+    start_rad = positions(world.next("states", 1)[0])
+    before = world.score()
+    world.command([(0.2, np.full(7, np.nan))])
+    world.wait(lambda: world.score()["trajectories_not_finite"] > before["trajectories_not_finite"], "the refusal")  # fmt: skip
+    assert world.score()["trajectories_refused"] == before["trajectories_refused"] + 1
+    np.testing.assert_allclose(positions(world.next("states", 5)[-1]), start_rad, atol=REACHED_RAD)
+
+
+def test_the_robot_answers_for_the_parameters_of_its_controller(world: World) -> None:
+    client = world.participant.node.create_client(GetParameters, "robot/get_parameters")
+    world.wait(client.service_is_ready, "the parameter service")
+    names = ["joints", "command_interfaces", "interpolate_from_desired_state", "allow_trajectory_replacement"]
+    future = client.call_async(GetParameters.Request(names=names))
+    world.wait(future.done, "the parameters")
+    joints, interfaces, desired, replacement = future.result().values
+    assert tuple(joints.string_array_value) == JOINT_NAMES
+    assert interfaces.string_array_value == ["position"]
+    assert (desired.bool_value, replacement.bool_value) == (False, False)
 
 
 @pytest.mark.parametrize("names", [("wrong_joint", *JOINT_NAMES[1:]), JOINT_NAMES[:6]])

@@ -25,7 +25,7 @@ from reflex_core.errors import SettingError
 from reflex_ros.demo import film, processes, report, strip
 from reflex_ros.demo.episodes import Episode, Moment, chunk_fault
 from reflex_ros.demo.launch_wiring import ARGUMENTS, plan
-from reflex_ros.demo.run import arguments_from, policy_command
+from reflex_ros.demo.run import arguments_from, policy_command, robot_command
 from reflex_ros.demo.scene import JOINT_NAMES, make_scene
 
 DEFAULTS = {name: default for name, default, _ in ARGUMENTS}
@@ -105,7 +105,10 @@ def post(port: int, path: str, body: bytes) -> tuple[int, dict[str, object]]:
 def test_two_episodes_end_with_a_table_a_picture_a_film_and_a_result(
     demo: Callable[..., Demo], tmp_path: Path
 ) -> None:
-    running = demo("--episodes", "2", "--port", "0", "--film", str(tmp_path / "demo.webp"))
+    running = demo(
+        "--episodes", "2", "--port", "0", "--era", "blend", "--start-state", "desired",
+        "--film", str(tmp_path / "demo.webp"),
+    )  # fmt: skip
     children = [running.pid("robot"), running.pid("policy")]
     assert running.end() == 0, running.printed
     assert re.search(r"/health 503 .*\n.*/health 200 ready", running.printed)
@@ -230,6 +233,7 @@ def test_the_table_keeps_its_columns_and_cuts_long_instructions() -> None:
         ({"reached": 18}, "Only 18 of 20 episodes reached"),
         ({"errors": 2}, "The policy node counted 2 errors."),
         ({"malformed_chunks": 1}, "1 action chunks were not well-formed."),
+        ({"trajectories_not_finite": 1}, "1 trajectories held NaN or infinity"),
     ],
 )
 def test_the_demo_fails_when_something_is_not_right(changes: dict[str, object], words: str) -> None:
@@ -305,3 +309,20 @@ def test_the_launched_demo_takes_an_instruction_and_a_port() -> None:
     assert (planned.policy["instruction"], planned.policy["port"]) == ("reach the red block", 0)
     with pytest.raises(SettingError, match="'scene_seed' takes a whole number, got 'x'"):
         plan({**DEFAULTS, "scene_seed": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "replacement", "desired"),
+    [
+        ([], "false", "false"),
+        (["--era", "blend"], "true", "false"),
+        (["--era", "legacy", "--start-state", "desired"], "false", "true"),
+    ],
+)
+def test_era_and_start_state_become_the_controllers_parameters(
+    given: list[str], replacement: str, desired: str
+) -> None:
+    options = arguments_from(given)
+    command = robot_command(Path("out"), options.era, options.start_state)
+    assert f"allow_trajectory_replacement:={replacement}" in command
+    assert f"interpolate_from_desired_state:={desired}" in command

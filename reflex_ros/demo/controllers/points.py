@@ -41,10 +41,16 @@ class Trajectory:
     points: tuple[Point, ...]
 
 
-def rows(stamp_ns: int, names: Sequence[str], positions: ArrayLike, dt_s: float) -> Trajectory:
-    """Return positions (rows, joints) in rad or m as a trajectory without velocities; row i is due at (i + 1) * dt_s."""
+def rows(
+    stamp_ns: int, names: Sequence[str], positions: ArrayLike, dt_s: float, first: int = 0
+) -> Trajectory:
+    """Return positions (rows, joints) in rad or m as a trajectory without velocities; row i is due at (i + 1) * dt_s.
+
+    first: The first row that is in it: those before have elapsed.
+    """
     due = [
         Point(round((index + 1) * dt_s * 1e9), row)
         for index, row in enumerate(np.array(positions, np.float64))
+        if index >= first
     ]
     return Trajectory(stamp_ns, tuple(names), tuple(due))
