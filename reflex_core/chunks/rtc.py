@@ -141,12 +141,26 @@ class Rtc:
             return EpisodeGuidance(
                 why="delay"
             )  # nearly all rows would be the old ones, whatever the robot sees
-        tail = rebased(tail, previous.base, base_of(request.observation.state, self._binding), self._binding)
+        now = base_of(request.observation.state, self._binding)
+        tail = rebased(tail, previous.rows[: self._horizon], elapsed, previous.base, now, self._binding)
         return EpisodeGuidance(self._guidance(tail, delay), previous.request_id, elapsed)
 
-    def again(self, normalised: Floats, elapsed_rows: float, delay: int) -> Guidance:
-        """Return the guidance of a recorded answer: the chunk before it, (1, horizon, width), and its record's fields."""
-        return self._guidance(shifted(normalised[0, : self._horizon], elapsed_rows), delay)
+    def again(
+        self, normalised: Floats, elapsed_rows: float, delay: int,
+        before: Floats | None = None, now: Floats | None = None,
+    ) -> Guidance:  # fmt: skip
+        """Return the guidance of a recorded answer.
+
+        Args:
+            normalised: (1, horizon, width), the chunk before it.
+            elapsed_rows: Of its record.
+            delay: Of its record.
+            before: What the chunk's actions start from, as `base_of` gives it; None where they are positions.
+            now: What those of the answer start from.
+        """
+        own = normalised[0, : self._horizon]
+        tail = rebased(shifted(own, elapsed_rows), own, elapsed_rows, before, now, self._binding)
+        return self._guidance(tail, delay)
 
     def _guidance(self, tail: Floats, delay: int) -> Guidance:
         target = np.zeros(self._shape, np.float32)
@@ -241,6 +255,8 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding)
     if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
         return rows
     added: Floats = (executed - raw)[: len(rows)]
+    if binding.relative is not None:
+        added = binding.relative.changes(added)
     if binding.action_statistics is not None:
         added = binding.action_statistics.difference(added)
     changed = rows.copy()
@@ -255,17 +271,28 @@ def base_of(state: Floats | None, binding: Binding) -> Floats | None:
     return binding.relative.base(state)
 
 
-def rebased(rows: Floats, before: Floats | None, now: Floats | None, binding: Binding) -> Floats:
-    """Return (n, width) of the network, offsets from `before`, as offsets from `now` that lead to the same positions.
+def rebased(
+    tail: Floats, rows: Floats, elapsed_rows: float, before: Floats | None, now: Floats | None, binding: Binding
+) -> Floats:  # fmt: skip
+    """Return a chunk's left-over, (n, width) of the network, as one from `now` that leads to the same positions.
 
     The robot has moved since: without this the old chunk would pull the new one to where it would be if it had not.
+
+    Args:
+        tail: (n, width), the rows from `elapsed_rows` on.
+        rows: (horizon, width), the whole chunk.
+        elapsed_rows: How many of its rows are over.
+        before: (action_dim,) what the chunk starts from, None where its rows are positions.
+        now: (action_dim,) what the next one starts from.
+        binding: Maps actions to the network's columns.
     """
-    if before is None or now is None:
-        return rows
-    moved = before - now
-    statistics = binding.action_statistics
-    changed = rows.copy()
-    changed[:, binding.columns] += moved if statistics is None else statistics.difference(moved)
+    if before is None or now is None or binding.relative is None:
+        return tail
+    statistics, own = binding.action_statistics, rows[:, binding.columns]
+    actions = own if statistics is None else statistics.denormalise(own)
+    added = binding.relative.corrected(actions, elapsed_rows, before, now)[: len(tail)]
+    changed = tail.copy()
+    changed[:, binding.columns] += added if statistics is None else statistics.difference(added)
     return changed
 
 

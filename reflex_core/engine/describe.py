@@ -7,6 +7,7 @@ from typing import Any
 
 from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.export.binding import Binding
+from reflex_core.policy.base import Policy
 
 
 def effective(loaded: ServingState) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
             "action": policy.export.normalization.action_mode or None,
         },
         "relative_actions": _relative(policy.binding),
+        "action_modes": action_modes(policy),
         "policy_units": _units(policy.binding),
         "state_used": policy.contract.state is not None,
         "observation_steps": policy.contract.observation_steps,
@@ -55,6 +57,18 @@ def _relative(binding: Binding) -> list[str]:
         return []
     starts = binding.relative.state_columns.tolist()
     return [name for name, start in zip(binding.action_names, starts, strict=True) if start >= 0]
+
+
+def action_modes(policy: Policy) -> dict[str, str]:
+    """Return how the export itself says that it counts each action, where it does, by the robot's names."""
+    space, binding = policy.contract.action_space, policy.binding
+    if not space:
+        return {}
+    modes = {
+        name: space[column].mode
+        for name, column in zip(binding.action_names, binding.columns.tolist(), strict=True)
+    }
+    return {name: mode for name, mode in modes.items() if mode}
 
 
 def _units(binding: Binding) -> dict[str, list[str]] | None:

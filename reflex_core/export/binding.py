@@ -10,9 +10,10 @@ import numpy as np
 
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.contract import Contract
-from reflex_core.export.declared_units import PolicyUnits, in_si, read_units
+from reflex_core.export.declared_units import PolicyUnits, in_si, read_units, require_unscaled
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
+from reflex_core.export.modes import mode_notes, modes_of
 from reflex_core.export.relative import Relative, relative_of, unmatched
 from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
@@ -31,7 +32,7 @@ class Binding:
     the state is not joint positions. state_dim: length of the policy's state, None for any.
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot does not have, so that they are
-    masked in every chunk. ends: what its gripper does to the actions. relative: what the actions are offsets from.
+    masked in every chunk. ends: what its gripper does to the actions. relative: what the actions start from.
     units: how the policy counts where that is not in rad and m; the statistics convert. groups: which robot interface commands
     which columns; none those that the embodiment says are unused. notes, statistics_notes: for the log.
     """
@@ -74,26 +75,28 @@ def bind(
     given_statistics = state_statistics
     state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
     cameras = _cameras(export, contract, served)
+    dt_s = _dt_s(export, contract, served)
+    modes = modes_of(export, contract, served, columns, dt_s)
     relative = relative_of(
         export, contract.relative, columns, contract.action_names,
-        contract.state.names if contract.state else (), state_dim,
+        contract.state.names if contract.state else (), state_dim, modes.stepped,
     )  # fmt: skip
     hold_columns = _hold_columns(action_names, state_names, state_dim)
+    units = read_units(export, contract, served, columns, state_dim)
+    if units is not None:
+        starts = relative.state_columns if relative is not None else np.full(len(columns), -1)
+        offsets = [start >= 0 or at in modes.passed for at, start in enumerate(starts.tolist())]
+        # those of the embodiment, which count where the export brings none, are in rad and m already
+        if export.says_how_it_normalises or embodiment is None:
+            action_statistics = in_si(action_statistics, units.actions, offsets, units.scale)
+            state_statistics = in_si(state_statistics, units.state)
+        else:
+            require_unscaled(export, units)
     check_units(
         export, served, action_names,
         action_statistics if export.action_statistics is not None else None,
         _measured(export, state_statistics, hold_columns), relative,
     )  # fmt: skip
-    units = read_units(
-        export, served, columns, contract.action_dim, contract.action_names,
-        contract.state.names if contract.state else (), state_dim,
-    )  # fmt: skip
-    if units is not None:
-        offsets = [False] * len(columns) if relative is None else (relative.state_columns >= 0).tolist()
-        # those of the embodiment, which count where the export brings none, are in rad and m already
-        if export.says_how_it_normalises or embodiment is None:
-            action_statistics = in_si(action_statistics, units.actions, offsets)
-            state_statistics = in_si(state_statistics, units.state)
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)
     return Binding(
@@ -106,8 +109,11 @@ def bind(
         columns=columns,
         hold_columns=hold_columns,
         horizon=min(contract.rows, served.chunk_size) if served else contract.rows,
-        dt_s=_dt_s(export, contract, served),
-        notes=tuple(_notes(export, contract, embodiment, served, cameras, alias)),
+        dt_s=dt_s,
+        notes=(
+            *_notes(export, contract, embodiment, served, cameras, alias),
+            *mode_notes(contract, served),
+        ),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
         unfed_cameras=_unfed(contract, cameras),
         ends=ends_of(served),

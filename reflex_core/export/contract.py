@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
+from reflex_core.export.action_space import ActionColumn, read_action_space
 from reflex_core.export.batch import ONE, read_batch
 from reflex_core.export.chunk import count, read_chunk, require_floats
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
@@ -36,7 +37,7 @@ Graphs = Mapping[str, Mapping[str, TensorInfo]]  # role -> input name -> info
 class StateSlot:
     """Where the state enters: a graph input padded to `width`, or, with input None, the prompt in `bins` steps.
 
-    With neither, the network does not see it, and its actions are offsets from it. pad: how many numbers the prompt has at
+    With neither, the network does not see it, and its actions start from it. pad: how many numbers the prompt has at
     least, the missing ones as zeros. lead: the axes of the input before its width: (), (1,), (1, 1), or (1, observations).
     steps: how many observations it holds, oldest first; None where it has no such axis and takes the newest one.
     """
@@ -61,7 +62,7 @@ class Contract:
     of the chunk that is served; those before it are of the past. n_action_steps: how many rows the policy was made to execute
     before its next inference, None where the export does not say. temporal_ensemble_coeff: of the weights with which the chunks
     of an episode are averaged, None where they are not. relative: which of the actions are offsets from the state;
-    () where none is.
+    () where none is. action_space: how each of the actions is counted; () where the export does not say.
     """
 
     images: tuple[ImageSlot, ...]
@@ -79,6 +80,7 @@ class Contract:
     prefix_cache: CacheRule | None = None
     rtc: RtcBlock = PLAIN_RTC
     relative: tuple[bool, ...] = ()
+    action_space: tuple[ActionColumn, ...] = ()
     observation_steps: int = 1
     constants: Constants = field(default_factory=dict)
     batch: tuple[int, ...] = ONE
@@ -157,11 +159,16 @@ class _Reading:
         if action_names and len(action_names) != action_dim:
             raise self.fail("action_names", f"{action_dim} names, one per action dimension", action_names)
         relative = read_mask(self._export, self._config, action_dim, action_names, self.fail)
+        says = "relative_actions" in self._config or self._export.processors is not None
+        space = read_action_space(
+            self._config, action_dim, action_names, relative if says else None, self.fail
+        )
+        starts = bool(relative) or any(column.starts for column in space)
         observations = self.count(self._config, "observation_steps", 1)
         found = Contract(
             images=read_images(self._config.get("images", []), self._inputs, self.fail, observations),
             language=self.language(),
-            state=self.state(action_names if relative else (), observations, starts=bool(relative)),
+            state=self.state(action_names if starts else (), observations, starts=starts),
             flow=chunk.flow,
             flow_names=chunk.names,
             links={str(key): str(value) for key, value in self.block("links").items()},
@@ -174,6 +181,7 @@ class _Reading:
             prefix_cache=read_cache_rule(self.block("prefix_cache")),
             rtc=read_rtc_block(self.block("rtc"), chunk.flow.end),
             relative=relative,
+            action_space=space,
             observation_steps=observations,
             sampler=chunk.sampler,
             first_row=chunk.first_row,

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.export.contract import Contract
 from reflex_core.export.export import Affine, Export
+from reflex_core.export.gripper_sense import OPEN_TO_CLOSED, check_senses, read_senses, require_senses, sensed
 from reflex_core.files.json_fields import leaves
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.units import OF_TRAVEL, SI, UNIT_OF, Conversion, conversion
+from reflex_core.robot.units import NO_UNIT, OF_TRAVEL, SI, UNIT_OF, Conversion, conversion
 from reflex_core.text.untrusted import shown
+
+Doubles = NDArray[np.float64]
 
 KEY = "units"
 ACTION, STATE = "action", "state"
@@ -26,13 +30,15 @@ class PolicyUnits:
     """How a robot's rad and m become what its policy counts in.
 
     action_units, state_units: of the robot's actions, and of the numbers of the state. actions, state: the conversions;
-    state None where the policy reads no state of known length.
+    state None where the policy reads no state of known length. scale: (action_dim,) what 1 of the policy's actions is in that
+    unit; the state has none.
     """
 
     action_units: tuple[str, ...]
     state_units: tuple[str, ...]
     actions: Conversion
     state: Conversion | None
+    scale: Doubles
 
 
 def declares_units(export: Export) -> bool:
@@ -51,42 +57,124 @@ def declares_units(export: Export) -> bool:
 
 
 def read_units(
-    export: Export, embodiment: Embodiment | None, columns: NDArray[np.intp], action_dim: int,
-    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None,
+    export: Export, contract: Contract, embodiment: Embodiment | None, columns: NDArray[np.intp], state_dim: int | None
 ) -> PolicyUnits | None:  # fmt: skip
     """Return the conversions of a policy that does not count in rad and m; None for one that does or does not say.
 
-    columns: the export's action columns that are the robot's, in its order. action_dim, action_names: the export's.
-    state_names, state_dim: of its state. Raises ConfigurationError for a unit that is not known, or cannot be converted.
+    columns: the export's action columns that are the robot's, in its order. state_dim: of its state. Raises ConfigurationError
+    for a unit that is not known, that is said twice and differently, or that cannot be converted.
     """
-    if not declares_units(export) or all(_unit(unit) == SI for unit in leaves(export.config[KEY])):
+    action_names, state_names = contract.action_names, contract.state.names if contract.state else ()
+    own, here = _own_units(export, contract), columns.tolist()
+    scale = np.array(
+        [contract.action_space[column].scale if contract.action_space else 1.0 for column in here]
+    )
+    actions = tuple(own[column] for column in here)
+    senses = read_senses(contract, embodiment, columns)
+    explained = [_is_declared(export, contract, column) for column in here]
+    names = [action_names[column] if action_names else f"action {column}" for column in here]
+    require_senses(export, embodiment, names, senses, explained)
+    if not senses and set(own) <= {SI} and _all_si(export) and (scale == 1.0).all():
         return None
-    own = _units(export, ACTION, action_names, action_dim)
-    actions = tuple(own[column] for column in columns.tolist())
     travel = np.full((len(columns), 2), np.nan)
     if embodiment is not None and embodiment.travel is not None:
         travel = embodiment.travel
-    names = [action_names[column] if action_names else f"action {column}" for column in columns.tolist()]
     _require_travel(export, embodiment, names, actions, travel)
+    found = conversion(actions, travel)
+    check_senses(export, senses, names, found, explained)
+    found = sensed(found, senses)
+    shown = tuple(OPEN_TO_CLOSED if at in senses else unit for at, unit in enumerate(actions))
     if not state_dim:
-        return PolicyUnits(actions, (), conversion(actions, travel), None)
-    measured = _measured(columns, action_names, state_names, state_dim, action_dim)
+        return PolicyUnits(shown, (), found, None, scale)
+    measured = _measured(columns, action_names, state_names, state_dim, contract.action_dim)
     states = _state_units(export, own, columns, measured, state_names, state_dim)
     of_state = np.array([travel[at] if at >= 0 else (np.nan, np.nan) for at in measured])
     _require_travel(export, embodiment, state_names or range(state_dim), states, of_state)
-    return PolicyUnits(actions, states, conversion(actions, travel), conversion(states, of_state))
+    state = conversion(states, of_state)
+    seen = {number: senses[at] for number, at in enumerate(measured) if at in senses}
+    if senses and set(measured) == {-1} and not state_names:
+        raise _unmeasured(export, names[min(senses)], state_dim)
+    shown_states = tuple(OPEN_TO_CLOSED if at in seen else unit for at, unit in enumerate(states))
+    return PolicyUnits(shown, shown_states, found, sensed(state, seen), scale)
 
 
-def in_si(statistics: Affine | None, found: Conversion | None, offsets: Sequence[bool] = ()) -> Affine | None:
+def require_unscaled(export: Export, units: PolicyUnits) -> None:
+    """Raise ConfigurationError for a scale where the embodiment's statistics are used: they are in rad and m already."""
+    if (units.scale != 1.0).any():
+        raise ConfigurationError(
+            f"{export.config_path}: 'action_space' has a scale, and nothing says how the actions are normalised: write"
+            ' "normalization": {"action": {"mode": "identity"}, ...} if they are not',
+            "units-unclear",
+        )
+
+
+def _own_units(export: Export, contract: Contract) -> tuple[str, ...]:
+    """Return the unit of each of the export's own columns, by `units` and `action_space`, SI where neither says."""
+    dim, names = contract.action_dim, contract.action_names
+    declared = declares_units(export)
+    own = [SI] * dim if _all_si(export) else list(_units(export, ACTION, names, dim))
+    for column, one in enumerate(contract.action_space):
+        unit = _unit(one.unit)
+        if unit is None:
+            continue
+        if declared and unit != own[column]:
+            name = f"'{names[column]}'" if names else f"action {column}"
+            raise ConfigurationError(
+                f"{export.config_path}: '{KEY}' counts {name} in {own[column]}, and 'action_space' in {unit}: write one of them",
+                "units-unclear",
+            )
+        own[column] = unit
+    return tuple(own)
+
+
+def _is_declared(export: Export, contract: Contract, column: int) -> bool:
+    """Return whether the export says in which unit it counts an action; that it has none says nothing of a gripper."""
+    if contract.action_space and contract.action_space[column].unit:
+        return contract.action_space[column].unit.strip().lower() not in NO_UNIT
+    if not declares_units(export):
+        return False
+    return not _is_plain(export.config[KEY], contract, column)
+
+
+def _is_plain(written: Any, contract: Contract, column: int) -> bool:
+    """Return whether `units` call a column dimensionless."""
+    if isinstance(written, Mapping) and set(written) <= {ACTION, STATE}:
+        written = written.get(ACTION)
+    if isinstance(written, Mapping) and contract.action_names:
+        written = written.get(contract.action_names[column])
+    if isinstance(written, list) and column < len(written):
+        written = written[column]
+    return isinstance(written, str) and written.strip().lower() in NO_UNIT
+
+
+def _all_si(export: Export) -> bool:
+    written = export.config.get(KEY)
+    return written is None or all(_unit(unit) == SI for unit in leaves(written))
+
+
+def _unmeasured(export: Export, name: str, state_dim: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"{export.config_path}: nothing says which of the {state_dim} numbers of the state is the gripper '{name}': write"
+        ' "state": {"names": [...]} and "action_names"',
+        "units-unclear",
+    )
+
+
+def in_si(
+    statistics: Affine | None, found: Conversion | None, offsets: Sequence[bool] = (), scale: Doubles | None = None
+) -> Affine | None:  # fmt: skip
     """Return statistics that take and give rad and m, of statistics in the policy's units; None where nothing is to be done.
 
-    offsets: which dimensions are differences: they have a factor and no zero.
+    offsets: which dimensions are differences or velocities: they have a factor and no zero. scale: of PolicyUnits.
     """
     if found is None:
         return statistics
     offset = np.where(offsets, 0.0, found.offset) if len(offsets) else found.offset
+    factor = found.factor
+    if scale is not None:
+        factor, offset = factor / scale, offset / scale
     plain = statistics or Affine(np.zeros(len(offset)), np.ones(len(offset)))
-    return plain.of_converted(found.factor, offset)
+    return plain.of_converted(factor, offset)
 
 
 def _unit(written: Any) -> str | None:
@@ -128,7 +216,7 @@ def _state_units(
     names: tuple[str, ...], dim: int,
 ) -> tuple[str, ...]:  # fmt: skip
     """Return the unit of each number of the state: as written for it, else that of the action which it measures."""
-    written = export.config[KEY]
+    written = export.config.get(KEY)
     if isinstance(written, Mapping) and (STATE in written or (names and set(names) <= set(written))):
         return _units(export, STATE, names, dim)
     if len(set(actions)) == 1:

@@ -29,6 +29,7 @@ CONFIG_NAME = "reflex_config.json"
 _ACTING = (
     "normalization",
     "relative_actions",
+    "action_space",
     "action_names",
     "images",
     "units",

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Relative actions: the one place where offsets from the state become positions.
+"""What a robot's actions start from: the one place where offsets, steps and velocities become positions.
 
-A policy may be trained on actions less the state that they were computed from (LeRobot's `relative_actions_processor`). Its
-chunk is un-normalised, then the state of that very observation is added to every row: in the policy's own units, before
-units and guard, so that everybody behind it sees positions.
+A policy may be trained on actions less the state that they were computed from (LeRobot's `relative_actions_processor`), on
+steps from one row to the next, or on velocities. Its chunk is un-normalised, then the state of that very observation is
+added: in rad and m, before gripper and guard, so that everybody behind it sees positions. The velocities of a base stay what
+they are.
 """
 
 from __future__ import annotations
@@ -21,14 +22,21 @@ from reflex_core.export.processors import PREPROCESSOR, RelativeActions
 from reflex_core.files.json_fields import JsonFields, Refuse
 from reflex_core.values import Floats
 
+Doubles = NDArray[np.float64]
+
 KEY = "relative_actions"
 
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """state_columns: (action_dim,) for each of the robot's actions the number of the state that it starts from, -1 for none."""
+    """How a robot's actions become positions; one entry per action.
+
+    state_columns: the number of the state that an action starts from, -1 for none. steps: how far one unit of a row leads from
+    the row before: 1 for steps, dt_s for velocities, 0 for what is no step; None where none is.
+    """
 
     state_columns: NDArray[np.intp]
+    steps: Doubles | None = None
 
     def base(self, state: Floats) -> Floats:
         """Return (action_dim,) float32 that offsets are added to; 0 for actions that are positions.
@@ -39,6 +47,51 @@ class Relative:
         base = np.zeros(len(self.state_columns), np.float32)
         base[here] = state[self.state_columns[here]]
         return base
+
+    def positions(self, actions: Floats, base: Floats) -> Floats:
+        """Return (n, action_dim) positions of a chunk from `base`, without a change of what is neither offset nor step."""
+        if self.steps is None:
+            return actions + base
+        summed = actions.astype(np.float64)
+        stepped = self.steps != 0
+        summed[:, stepped] = np.cumsum(summed[:, stepped] * self.steps[stepped], axis=0)
+        return (summed + base).astype(np.float32)
+
+    def offsets(self, positions: Floats, base: Floats) -> Floats:
+        """Return (n, action_dim) that `positions` makes these of."""
+        away: Floats = positions - base
+        return away if self.steps is None else self._apart(away)
+
+    def changes(self, added: Floats) -> Floats:
+        """Return (n, action_dim) by how much a chunk differs where its positions differ by `added`."""
+        return added if self.steps is None else self._apart(added)
+
+    def corrected(self, actions: Floats, elapsed_rows: float, before: Floats, now: Floats) -> Floats:
+        """Return (n or 1, action_dim) to add to a chunk's left-over, so that it leads from `now` to the same positions.
+
+        actions: (n, action_dim) the whole chunk before positions were made of it. elapsed_rows: those that are over. before,
+        now: the bases. An offset moves in every row; of steps and velocities the first one makes up for what moved.
+        """
+        moved = before - now
+        if self.steps is None:
+            return moved[None]
+        stepped, added = self.steps != 0, np.zeros(actions.shape, np.float32)
+        added[:] = np.where(stepped, 0.0, moved)
+        # where the chunk leads at the row before its left-over begins: its base before the first row
+        path = np.concatenate((np.zeros((1, len(moved)), np.float32), self.positions(actions, 0 * before)))
+        at = min(max(elapsed_rows, 0.0), len(actions))
+        low = min(int(np.floor(at + 1e-6)), len(actions) - 1)
+        led = path[low] + (at - low) * (path[low + 1] - path[low])
+        added[0, stepped] = (led + moved)[stepped] / self.steps[stepped]
+        return added
+
+    def _apart(self, positions: Floats) -> Floats:
+        """Return (n, action_dim) with positions of what is a step as steps from row to row, the first one from 0."""
+        assert self.steps is not None
+        apart, stepped = positions.copy(), self.steps != 0
+        differences = np.diff(positions[:, stepped].astype(np.float64), axis=0, prepend=0.0)
+        apart[:, stepped] = differences / self.steps[stepped]
+        return apart
 
 
 def read_mask(
@@ -108,29 +161,64 @@ def _shown(mask: tuple[bool, ...]) -> str:
 
 def relative_of(
     export: Export, mask: tuple[bool, ...], columns: NDArray[np.intp], action_names: tuple[str, ...],
-    state_names: tuple[str, ...], state_dim: int | None,
+    state_names: tuple[str, ...], state_dim: int | None, stepped: Mapping[int, float] | None = None,
 ) -> Relative | None:  # fmt: skip
-    """Return what a robot's actions are offsets from; None where they are positions.
+    """Return what a robot's actions are offsets or steps from; None where they are positions.
 
-    mask, action_names: of the export's actions. columns: those that the robot has, in its order. The state is added number
-    by number, as in training. Raises ConfigurationError where the state cannot be what the actions start from.
+    mask, action_names: of the export's actions. columns: those that the robot has, in its order. stepped: the robot's actions
+    that are steps from row to row, with the factor of a step. Offsets start from the state number by number, as in training;
+    steps from the number that has the action's name, where the state has names. Raises ConfigurationError where the state
+    cannot be what the actions start from.
     """
-    if not mask:
+    stepped = stepped or {}
+    if not mask and not stepped:
         return None
-    starts = np.array([column if mask[column] else -1 for column in columns.tolist()], dtype=np.intp)
-    last = int(starts.max(initial=-1))
-    if state_dim is not None and last >= state_dim:
+    starts = np.full(len(columns), -1, dtype=np.intp)
+    for at, column in enumerate(columns.tolist()):
+        if at in stepped:
+            starts[at] = _measuring(export, column, action_names, state_names)
+        elif mask and mask[column]:
+            starts[at] = column
+    for column, start in zip(columns.tolist(), starts.tolist(), strict=True):
+        if start >= 0:
+            _check_start(export, column, start, action_names, state_names, state_dim)
+    if not stepped:
+        return Relative(starts)
+    steps = np.zeros(len(columns))
+    steps[list(stepped)] = list(stepped.values())
+    return Relative(starts, steps)
+
+
+def _measuring(
+    export: Export, column: int, action_names: tuple[str, ...], state_names: tuple[str, ...]
+) -> int:
+    """Return the number of the state that measures an action."""
+    if not action_names or not state_names:
+        return column
+    name = action_names[column]
+    if name not in state_names:
         raise ConfigurationError(
-            f"{export.path}: its action {last} is an offset from number {last} of the state, and the state has {state_dim}"
+            f"{export.path}: its action {column}, '{name}', starts from where the robot is, and the state ({', '.join(state_names)})"
+            " does not hold that",
+            "joint-names-mismatch",
+        )
+    return state_names.index(name)
+
+
+def _check_start(
+    export: Export, column: int, start: int, action_names: tuple[str, ...], state_names: tuple[str, ...],
+    state_dim: int | None,
+) -> None:  # fmt: skip
+    if state_dim is not None and start >= state_dim:
+        raise ConfigurationError(
+            f"{export.path}: its action {column} is an offset from number {start} of the state, and the state has {state_dim}"
             " numbers",
             "state-dim-mismatch",
         )
-    for column in starts[starts >= 0].tolist():
-        name = action_names[column] if column < len(action_names) else ""
-        if name in state_names and state_names[column] != name:
-            raise ConfigurationError(
-                f"{export.path}: its action {column}, '{name}', is an offset from number {column} of the state, and that is"
-                f" '{state_names[column]}': the names of actions and state must be in one order",
-                "joint-names-mismatch",
-            )
-    return Relative(starts)
+    name = action_names[column] if column < len(action_names) else ""
+    if name in state_names and state_names[start] != name:
+        raise ConfigurationError(
+            f"{export.path}: its action {column}, '{name}', is an offset from number {start} of the state, and that is"
+            f" '{state_names[start]}': the names of actions and state must be in one order",
+            "joint-names-mismatch",
+        )

@@ -40,7 +40,7 @@ def check_units(
 def _check_reach(
     export: Export, embodiment: Embodiment, names: tuple[str, ...], statistics: Affine, what: str
 ) -> None:
-    reach: NDArray[np.float64] = np.abs(statistics.shift) + statistics.back
+    reach: NDArray[np.float64] = np.abs(statistics.shift) + np.abs(statistics.back)
     allowed = np.maximum(np.abs(embodiment.action_min), np.abs(embodiment.action_max))
     far = reach > np.maximum(MOST_OF_THE_RANGE * allowed, A_TURN)
     if not far.any():
@@ -59,7 +59,8 @@ def _check_positions(
 ) -> None:
     """Check the range of positions; a mean of 0 with a deviation of 1 may also mean that nothing is normalised."""
     low, high = embodiment.action_min, embodiment.action_max
-    far = (actions.shift < low - actions.scale) | (actions.shift > high + actions.scale)
+    deviation = np.abs(actions.scale)
+    far = (actions.shift < low - deviation) | (actions.shift > high + deviation)
     if relative is not None:  # offsets lie around zero, wherever the joint's range is
         far &= relative.state_columns < 0
     if not far.any():
@@ -67,7 +68,7 @@ def _check_positions(
     joint = int(np.flatnonzero(far)[0])
     raise ConfigurationError(
         f"{export.path}: its actions of {names[joint]} lie around {actions.shift[joint]:g} (deviation"
-        f" {actions.scale[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}: other units, or"
+        f" {deviation[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}: other units, or"
         f' steps instead of positions; if they are positions in rad and m, write "{KEY}": "radians" into {export.config_path.name}',
         "action-range-mismatch",
     )

@@ -84,7 +84,7 @@ class Affine:
     def of_converted(self, factor: Doubles, offset: Doubles) -> Affine:
         """Return the same for values before a conversion: what takes x and gives this one's normalise(x * factor + offset).
 
-        factor, offset: (dim,) float64, factor above 0.
+        factor, offset: (dim,) float64; a negative factor counts the other way round.
         """
         gain = None if self.gain is None else self.gain / factor
         return Affine((self.shift - offset) / factor, self.scale / factor, gain, self.constant)
@@ -96,7 +96,7 @@ class Affine:
         """
         if self.constant is None or not self.constant.any():
             return None
-        room = STILL * np.maximum(1.0, np.abs(self.shift)) + self.back
+        room = STILL * np.maximum(1.0, np.abs(self.shift)) + np.abs(self.back)
         off = self.constant & ~(np.abs(physical - self.shift) <= room)
         return int(np.flatnonzero(off)[0]) if off.any() else None
 

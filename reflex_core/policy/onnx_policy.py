@@ -265,7 +265,8 @@ class OnnxPolicy:
         statistics = self.binding.action_statistics
         actions = own if statistics is None else statistics.denormalise(own)
         if self.binding.relative is not None:
-            actions = actions + self.binding.relative.base(self.checked_state(state))
+            base = self.binding.relative.base(self.checked_state(state))
+            actions = self.binding.relative.positions(actions, base)
         return actions
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reflex_core.chunks.guidance import Guidance
-from reflex_core.chunks.rtc import base_of, executed_rows, rebased
+from reflex_core.chunks.rtc import base_of, executed_rows
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.config_schema import OFF
 from reflex_core.policy.base import Policy
@@ -55,8 +55,7 @@ class RecordedGuidance:
         if rows is None:
             return None
         rows = executed_rows(rows, kept.executed, kept.raw, binding)
-        rows = rebased(rows, kept.base, base_of(state, binding), binding)
-        return self._rtc.again(rows[None], elapsed_rows, delay)
+        return self._rtc.again(rows[None], elapsed_rows, delay, kept.base, base_of(state, binding))
 
     def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:
         """Return (horizon, width) in the network's units, padding 0; None for actions of another robot."""
@@ -70,7 +69,8 @@ class RecordedGuidance:
         count = min(len(actions), contract.horizon)
         rows = np.zeros((contract.horizon, contract.width), np.float32)
         statistics = binding.action_statistics
-        actions = actions if base is None else actions - base
+        if base is not None and binding.relative is not None:
+            actions = binding.relative.offsets(actions, base)
         own = actions[:count] if statistics is None else statistics.recovered(actions[:count])
         rows[:count, binding.columns] = own
         return rows if count >= binding.horizon else rows[:count]

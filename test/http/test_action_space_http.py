@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Over HTTP: a gripper in metres whatever the policy counts, steps as positions, and the refusal where it is not declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import AT_REST, BEYOND
+from echoes import echo
+from grouped_robots import document
+from http_client import raw
+from kinds import HEIGHT, WIDTH
+from servers import ExportDir, Server
+
+from reflex_core.errors import ConfigurationError
+
+Serve = Callable[..., Server]
+NAMES = ["shoulder", "elbow", "finger"]
+SENSE = {"columns": ["finger"], "gripper": {"open": 0.0, "closed": 1.0}}
+
+
+def served(serve: Serve, path: Path, *space: dict[str, Any], ready: bool = True) -> Server:
+    made = echo(
+        path / "export", "somebodys", felt=3, image=False, action_dim=3, action_names=NAMES, frequency_hz=20,
+        state={"input": "state", "names": NAMES}, action_space=list(space),
+    )  # fmt: skip
+    file = path / "robot.json"
+    wide = {"type": "continuous", "dim": 3, "ranges": [[-25, 25], [-25, 25], [0, 0.04]]}
+    file.write_text(json.dumps(document(action_space=wide, velocity_max=[100, 100, 1.0])))
+    return serve("act", ready=ready, export_dir=str(made), embodiment="", custom_embodiment_config=str(file))
+
+
+def test_a_measured_gripper_comes_back_in_its_joints_unit(serve: Serve, tmp_path: Path) -> None:
+    server = served(serve, tmp_path, SENSE)
+    reply = server.client.act({"instruction": "pick", "state": [0.0, 0.0, 0.03]}).json
+    # the network repeats the state, as it sees it, in the gripper's column: 0, 0, then 0.25 of the way to closed
+    assert [row[2] for row in reply["actions"][:3]] == pytest.approx([0.04, 0.04, 0.03], abs=1e-6)
+    shown = server.client.get("/config").json["effective"]
+    assert shown["policy_units"]["action"] == ["si", "si", "open to closed"]
+
+
+def test_a_gripper_that_is_not_explained_is_not_served(serve: Serve, tmp_path: Path) -> None:
+    server = served(serve, tmp_path, {"columns": ["shoulder"], "mode": "absolute"}, ready=False)
+    with pytest.raises(
+        ConfigurationError, match="does not say what its numbers of the gripper 'finger' mean"
+    ):
+        server.engine.load()
+
+
+def test_a_late_chunk_of_steps_goes_on_as_positions(serve: Serve, export_copy: ExportDir) -> None:
+    path = export_copy("act_burning")
+    file = path / "reflex_config.json"
+    config = json.loads(file.read_text())
+    space = {"columns": list(range(config.get("action_dim", 7))), "mode": "delta", "scale": 1e-3}
+    file.write_text(json.dumps(config | {"action_space": [space]}))
+    server = serve("act", export_dir=str(path), deadline_ms=500.0, max_fallback_age_ms=60_000.0)
+    image = raw(height=HEIGHT, width=WIDTH)
+    good = server.client.act(
+        {"image": image, "instruction": "reach", "state": AT_REST, "episode_id": "ep"}
+    ).json
+    late = server.client.act(
+        {"image": image, "instruction": "reach", "state": BEYOND, "episode_id": "ep"}
+    ).json
+    assert (good["source"], late["source"]) == ("policy", "last_known_good")
+    # the joint that was moved by hand is led back by the guard; the others go on along the positions that were served
+    assert late["actions"][0][1:] in [row[1:] for row in good["actions"]]
