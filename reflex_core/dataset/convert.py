@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reflex_core.dataset.examples import Example
-from reflex_core.dataset.lerobot import LeRobotWriter, require_pyarrow
+from reflex_core.dataset.lerobot import LeRobotWriter, require_libraries
 from reflex_core.dataset.npz import NpzWriter
 from reflex_core.dataset.survey import Episode, Open, Survey, again, in_order, survey
 from reflex_core.records.trace.parse import TraceError
@@ -45,7 +45,7 @@ def export(
     ConfigurationError where a library is missing.
     """
     if kind == LEROBOT:
-        require_pyarrow()
+        require_libraries()
     _require_new(output)
     paths = in_order(traces, open_one)
     found = survey(paths, open_one, images, lambda fraction, count: progress(fraction / 2, count))

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from reflex_core.dataset.examples import Example
 from reflex_core.dataset.feature_statistics import Brightness, Statistics, of_vectors, together
 from reflex_core.dataset.survey import Episode, Survey
 from reflex_core.errors import ConfigurationError
+from reflex_core.images.opencv import cv2
 from reflex_core.values import Frame, Pixels
 
 CODEBASE_VERSION = "v3.0"
@@ -28,14 +28,18 @@ INDEXES = ("frame_index", "episode_index", "index", "task_index")
 DATA_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
-def require_pyarrow() -> None:
-    """Raise ConfigurationError without pyarrow."""
+def require_libraries() -> None:
+    """Raise ConfigurationError without pyarrow or OpenCV."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             "--format lerobot needs pyarrow: pip install 'reflex_ros[lerobot]'"
         ) from error
+    if cv2 is None:
+        raise ConfigurationError(
+            "--format lerobot needs opencv-python-headless: pip install 'reflex_ros[lerobot]'"
+        )
 
 
 @dataclass

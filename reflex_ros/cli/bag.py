@@ -7,8 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from reflex_ros.bag.reindex import BagError, reindex
-
 
 def main(argv: list[str] | None = None) -> int:
     """Reindex a bag. 0 when it is complete now, 1 when it cannot be repaired, 2 for a bad command line."""
@@ -23,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     making.add_argument("directory", type=Path, help="the directory of the bag")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    from reflex_ros.bag.reindex import BagError, reindex  # --help needs no library
+
     try:
         done = reindex(options.directory)
     except BagError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from reflex_core import __version__
 from reflex_core.doctor.system import install, wheel_of
+from reflex_core.text.suggestions import no_such
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -55,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     if first in ("-h", "--help"):
         print(_usage())
         return 0
-    print(_usage() if not first else f"reflex: no command {first[:80]!r}\n{_usage()}", file=sys.stderr)
+    unknown = f"reflex: {no_such('command', [first], COMMANDS)}\n" if first else ""
+    print(f"{unknown}{_usage()}", file=sys.stderr)
     return 2
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from repository import ROOT
 
 from reflex_core.files.share import embedded_policy
 from reflex_ros.cli.main import main
@@ -46,6 +48,32 @@ def test_help_and_version_are_status_0(capsys: Output) -> None:
     )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("reflex ")
+
+
+def test_a_command_that_is_misspelt_is_named_with_what_was_meant(capsys: Output) -> None:
+    assert main(["srve"]) == 2
+    assert capsys.readouterr().err.startswith("reflex: no such command 'srve'; did you mean serve?\nusage:")
+
+
+HELP_WITHOUT_EXTRAS = """
+import sys
+for name in ("cv2", "matplotlib", "mujoco", "lerobot", "onnx", "pyarrow", "rclpy", "rich", "rosbags", "torch"):
+    sys.modules[name] = None
+from reflex_ros.cli.main import COMMANDS, main
+for command in COMMANDS:
+    try:
+        status = main([command, "--help"])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 0, command
+"""
+
+
+def test_every_command_shows_its_help_where_no_extra_is_installed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP_WITHOUT_EXTRAS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
