@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reflex_core.files.json_fields import JsonFields, Refuse, is_number, is_whole
+from reflex_core.robot import rotations
 from reflex_core.robot.groups import BASE, GRIPPER, SPACES, TOOL, GripperEnds
+from reflex_core.robot.poses import FRAMES
 from reflex_core.robot.units import UNIT_OF
 
 KEY = "action_space"
@@ -21,8 +23,6 @@ KEYS = "columns space mode unit scale frame rotation gripper"
 ABSOLUTE, DELTA, RELATIVE, VELOCITY = MODES = ("absolute", "delta", "relative", "velocity")
 # rows: to the row before (delta), to the state of the observation (relative), per second (velocity)
 FROM_THE_STATE = (DELTA, RELATIVE, VELOCITY)
-FRAMES = ("base", "tool")
-ROTATIONS = ("rpy", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rot6d_rows", "rot6d_columns")
 LEAST_SCALE, MOST_SCALE = 1e-6, 1e6
 
 
@@ -125,7 +125,7 @@ def _column(block: JsonFields, scale: float) -> ActionColumn:
         unit=unit,
         scale=scale,
         frame=block.choice("frame", FRAMES) if "frame" in block else "",
-        rotation=block.choice("rotation", ROTATIONS) if "rotation" in block else "",
+        rotation=block.choice("rotation", rotations.KINDS) if "rotation" in block else "",
         gripper=_gripper(block, space) if "gripper" in block else None,
     )
 
