@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cubic splines through the rows of a chunk: what a trajectory controller executes between them. Pure functions.
+
+The velocities are those of the C2 spline, so that the acceleration has no step at a row. Where it would leave the limits
+between two rows, they are those of a monotone interpolation (Fritsch and Butland 1984), which stays between its points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflex_core.values import Columns, Floats
+
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Times = NDArray[np.int64]
+
+FASTER = 1.01  # how far above its limit a joint may be between two rows
+OUTSIDE = 1e-6  # rad or m: rounding to float32 is not outside a range
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a motion must stay in. All (d,): rad or m, rad/s or m/s, infinite where unknown.
+
+    smooth: the columns that move like joints. Others (a gripper, a velocity, a pose) never overshoot a row and are not faded.
+    """
+
+    low: Doubles
+    high: Doubles
+    velocity_max: Doubles
+    smooth: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Spline:
+    """A motion through knots, cubic between two of them.
+
+    times_ns: (n,), increasing, on the robot's clock; the first is when it was published. positions, velocities: (n, d), rad or
+    m and per second; the last velocity is 0. anchored: the first knot is where an earlier motion is
+    commanded to be then; else the controller has time until the second one.
+    """
+
+    times_ns: Times
+    positions: Doubles
+    velocities: Doubles
+    anchored: bool = False
+
+    @property
+    def end_ns(self) -> int:
+        """When it has come to rest."""
+        return int(self.times_ns[-1])
+
+    def at(self, now_ns: int) -> tuple[Doubles, Doubles]:
+        """Return (d,) positions and (d,) velocities at a moment; a standstill before the first knot and after the last."""
+        times = self.times_ns
+        if now_ns < times[0] or now_ns >= times[-1]:
+            end = 0 if now_ns < times[0] else -1
+            return self.positions[end].copy(), np.zeros(self.positions.shape[1])
+        i = int(np.searchsorted(times, now_ns, side="right")) - 1
+        h = (times[i + 1] - times[i]) * 1e-9
+        u = float((now_ns - times[i]) * 1e-9 / h)
+        p, v = self.positions[i : i + 2], self.velocities[i : i + 2]
+        velocity = (6.0 * u * (1.0 - u) / h) * (p[1] - p[0])
+        velocity += (1.0 - u) * (1.0 - 3.0 * u) * v[0] + u * (3.0 * u - 2.0) * v[1]
+        return self.sampled(np.array([now_ns]))[0], velocity
+
+    def sampled(self, times_ns: Times) -> Doubles:
+        """Return (m, d) positions at `times_ns` (m,); constant before the first knot and after the last."""
+        times, positions = self.times_ns, self.positions
+        if len(times) == 1:
+            return np.repeat(positions, len(times_ns), axis=0)
+        i = np.minimum(np.maximum(np.searchsorted(times, times_ns, side="right") - 1, 0), len(times) - 2)
+        h = ((times[i + 1] - times[i]) * 1e-9)[:, None]
+        u = np.minimum(np.maximum((times_ns - times[i]) * 1e-9 / h[:, 0], 0.0), 1.0)[:, None]
+        away: Doubles = (
+            (1.0 + 2.0 * u) * (1.0 - u) ** 2 * positions[i]
+            + u * u * (3.0 - 2.0 * u) * positions[i + 1]
+            + h * u * (1.0 - u) ** 2 * self.velocities[i]
+            - h * u * u * (1.0 - u) * self.velocities[i + 1]
+        )
+        return away
+
+    def of(self, chosen: Columns | slice) -> Spline:
+        """Return the motion of some columns."""
+        return Spline(self.times_ns, self.positions[:, chosen], self.velocities[:, chosen], self.anchored)
+
+
+def through(
+    times_ns: Times, positions: Doubles, velocity: Doubles, bounds: Bounds, *, anchored: bool = False
+) -> Spline:
+    """Return the motion that begins with `velocity` (d,), goes through all points and ends at rest.
+
+    A joint at its limit cannot brake within the last period without being faster before: that period is half as long again
+    then. Where the way between two points is itself faster than the limit, the motion is as well.
+
+    Args:
+        times_ns: (n,), increasing.
+        positions: (n, d), rad or m.
+        velocity: (d,), of the first point.
+        bounds: Limits between the points; the points themselves are the caller's.
+        anchored: As in Spline.
+    """
+    if len(times_ns) == 1:
+        return Spline(times_ns, positions, np.zeros_like(positions), anchored)
+    velocities, hurries = _velocities(times_ns, positions, velocity, bounds)
+    if hurries:
+        times_ns = times_ns.copy()
+        times_ns[-1] += (times_ns[-1] - times_ns[-2]) // 2
+        velocities, _ = _velocities(times_ns, positions, velocity, bounds)
+    return Spline(times_ns, positions, velocities, anchored)
+
+
+def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: float, smooth: Mask) -> Floats:
+    """Return the rows led over from the old motion within `fade_s` from now; `rows` itself where both agree.
+
+    A row keeps s^2 (3 - 2 s) of the old motion, s being what is left of the fade when it is due.
+
+    Args:
+        rows: (n, d) of the new chunk.
+        due_ns: (n,), when they are due, on the clock of `old`.
+        old: What is executed now.
+        now_ns: When the new rows take over.
+        fade_s: 0: none.
+        smooth: (d,), the columns that are faded.
+    """
+    if fade_s <= 0.0:
+        return rows
+    left = np.minimum(np.maximum(1.0 - (due_ns - now_ns) * 1e-9 / fade_s, 0.0), 1.0)
+    count = int(np.count_nonzero(left))
+    share = (left * left * (3.0 - 2.0 * left))[:count, None]
+    away = np.where(smooth, old.sampled(due_ns[:count]) - rows[:count], 0.0)
+    if not away.any():
+        return rows
+    faded = rows.copy()
+    faded[:count] = rows[:count] + away * share
+    return faded
+
+
+def _velocities(
+    times_ns: Times, positions: Doubles, velocity: Doubles, bounds: Bounds
+) -> tuple[Doubles, bool]:
+    """Return (n, d) velocities, and whether a joint is too fast in the last period because it has to brake there."""
+    h = np.diff(times_ns) * 1e-9
+    secants = np.diff(positions, axis=0) / h[:, None]
+    most = bounds.velocity_max
+    begin = np.minimum(np.maximum(velocity, -most), most)
+    safe = np.minimum(np.maximum(_monotone(secants, begin), -most), most)
+    velocities = np.where(bounds.smooth, _continuous(h, secants, begin), safe)
+    velocities = np.minimum(np.maximum(velocities, -most), most)
+    replaced = np.zeros(velocities.shape, np.bool_)
+    while True:
+        fast = _peaks(secants, velocities) > most * FASTER
+        broken = fast | _leaves(h, positions, secants, velocities, bounds)
+        new = np.zeros(velocities.shape, np.bool_)
+        new[1:-1] = (broken[1:] | broken[:-1]) & ~replaced[1:-1]
+        if not new.any():
+            break
+        velocities, replaced = np.where(new, safe, velocities), replaced | new
+    if broken[0].any():  # the range counts more than a smooth beginning
+        inside = np.where(begin * secants[0] > 0.0, np.sign(begin) * np.minimum(np.abs(begin), 3.0 * np.abs(secants[0])), 0.0)  # fmt: skip
+        leaves = _leaves(h[:1], positions[:2], secants[:1], velocities[:2], bounds)[0]
+        velocities[0] = np.where(leaves, inside, velocities[0])
+    return velocities, bool((fast[-1] & (np.abs(secants[-1]) <= most * FASTER)).any())
+
+
+def _continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:
+    """Return (n, d) velocities of the C2 spline with `first` (d,) at its beginning and 0 at its end.
+
+    h: (n - 1,) seconds; secants: (n - 1, d). The matrix is tridiagonal and the same for every column: Thomas algorithm.
+    """
+    count = len(h)
+    velocities = np.zeros((count + 1, secants.shape[1]))
+    velocities[0] = first
+    per_s = (1.0 / h).tolist()
+    slopes = 3.0 * secants / h[:, None]
+    right = slopes[:-1] + slopes[1:]
+    upper = 0.0
+    factors: list[float] = []
+    for i in range(1, count):
+        pivot = 2.0 * (per_s[i - 1] + per_s[i]) - per_s[i - 1] * upper
+        upper = per_s[i] / pivot
+        factors.append(upper)
+        velocities[i] = (right[i - 1] - per_s[i - 1] * velocities[i - 1]) / pivot
+    for i in range(count - 1, 0, -1):
+        velocities[i] -= factors[i - 1] * velocities[i + 1]
+    return velocities
+
+
+def _monotone(secants: Doubles, first: Doubles) -> Doubles:
+    """Return (n, d) velocities that overshoot no point: 0 at a turn, else the harmonic mean of both secants."""
+    velocities = np.zeros((len(secants) + 1, secants.shape[1]))
+    velocities[0] = first
+    before, after = secants[:-1], secants[1:]
+    same = before * after > 0.0
+    velocities[1:-1] = np.where(same, 2.0 * before * after / np.where(same, before + after, 1.0), 0.0)
+    return velocities
+
+
+def _peaks(secants: Doubles, velocities: Doubles) -> Doubles:
+    """Return (n - 1, d) the greatest speed between every two points: of a parabola, at its ends or its vertex."""
+    begin, end = velocities[:-1], velocities[1:]
+    linear = 6.0 * secants - 4.0 * begin - 2.0 * end
+    square = 3.0 * (begin + end) - 6.0 * secants
+    vertex = np.where(square != 0.0, -linear / np.where(square != 0.0, 2.0 * square, 1.0), 0.0)
+    vertex = np.minimum(np.maximum(vertex, 0.0), 1.0)
+    peak: Doubles = np.abs(begin + vertex * (linear + vertex * square))
+    return np.maximum(np.maximum(np.abs(begin), np.abs(end)), peak)
+
+
+def _leaves(h: Doubles, positions: Doubles, secants: Doubles, velocities: Doubles, bounds: Bounds) -> Mask:
+    """Return (n - 1, d) where the range is left between two points that are inside it."""
+    before, after = positions[:-1], positions[1:]
+    begin, end, step = velocities[:-1], velocities[1:], h[:, None]
+    reach = 4.0 / 27.0 * step * (np.abs(begin) + np.abs(end))  # no cubic goes further beyond both its points
+    least, most = np.minimum(before, after), np.maximum(before, after)
+    low, high = np.minimum(bounds.low, least) - OUTSIDE, np.maximum(bounds.high, most) + OUTSIDE
+    found: Mask = (least - reach < low) | (most + reach > high)
+    if not found.any():
+        return found
+    linear = 6.0 * secants - 4.0 * begin - 2.0 * end
+    square = 3.0 * (begin + end) - 6.0 * secants
+    root = np.sqrt(np.maximum(linear * linear - 4.0 * square * begin, 0.0))
+    outside = np.zeros(found.shape, np.bool_)
+    # q is never 0 where there is a turn: both roots without a difference of like numbers
+    q = -0.5 * (linear + np.where(linear >= 0.0, root, -root))
+    for over, under in ((q, square), (begin, q)):
+        u = np.minimum(np.maximum(over / np.where(under != 0.0, under, np.inf), 0.0), 1.0)
+        there = before + step * u * (begin + u * (linear / 2.0 + u * square / 3.0))
+        outside |= (there < low) | (there > high)
+    return found & outside

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splines through rows: hand-made vectors, and that no limit is left between two rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reflex_core.chunks.interpolation import FASTER, Bounds, Spline, fade, through
+
+Doubles = NDArray[np.float64]
+MS = 1_000_000
+
+
+def bounds(
+    low: float = -np.inf, high: float = np.inf, most: float = np.inf, dim: int = 1, *, smooth: bool = True
+) -> Bounds:
+    return Bounds(np.full(dim, low), np.full(dim, high), np.full(dim, most), np.full(dim, smooth))
+
+
+def column(*values: float) -> Doubles:
+    return np.array(values, np.float64)[:, None]
+
+
+def times(*ms: float) -> NDArray[np.int64]:
+    return np.array([value * MS for value in ms], np.int64)
+
+
+def motion(spline: Spline, step_ms: float = 0.25) -> tuple[Doubles, Doubles]:
+    """Positions at a fine grid, and the speed between its points."""
+    grid = np.arange(spline.times_ns[0], spline.end_ns + 1, int(step_ms * MS))
+    positions = spline.sampled(grid)
+    return positions, np.diff(positions, axis=0) / (step_ms * 1e-3)
+
+
+def test_a_spline_between_two_points_is_the_cubic_with_both_velocities() -> None:
+    spline = through(times(0, 1000), column(0.0, 1.0), np.array([0.0]), bounds())
+    position, velocity = spline.at(250 * MS)
+    assert position[0] == pytest.approx(3 * 0.25**2 - 2 * 0.25**3, abs=1e-12)
+    assert velocity[0] == pytest.approx(6 * 0.25 - 6 * 0.25**2, abs=1e-12)
+
+
+def test_the_velocities_of_three_points_by_hand() -> None:
+    """Unit periods, 0, 1, 3 from rest to rest: 0 + 4 v + 0 = 3 (3 - 0), so that v = 9/4."""
+    spline = through(times(0, 1000, 2000), column(0.0, 1.0, 3.0), np.array([0.0]), bounds())
+    assert spline.velocities[:, 0] == pytest.approx([0.0, 2.25, 0.0], abs=1e-12)
+
+
+def test_the_velocities_of_uneven_periods_by_hand() -> None:
+    """h = 0.5, 1; p = 0, 1, 2; v0 = 2: 2/0.5... : 2 v0 + 2 (2 + 1) v1 = 3 (2 * 2 + 1 * 1) with the slopes 2 and 1."""
+    spline = through(times(0, 500, 1500), column(0.0, 1.0, 2.0), np.array([2.0]), bounds())
+    assert spline.velocities[1, 0] == pytest.approx((15.0 - 4.0) / 6.0, abs=1e-12)
+
+
+def test_the_acceleration_has_no_step_at_a_row() -> None:
+    rows = np.random.default_rng(3).normal(0.0, 0.02, (20, 3)).cumsum(axis=0)
+    stamps = np.cumsum(np.random.default_rng(4).integers(20, 80, 20)) * MS
+    spline = through(stamps, rows, np.array([0.1, 0.0, -0.1]), bounds(dim=3))
+    h, v = np.diff(stamps)[:, None] * 1e-9, spline.velocities
+    secants = np.diff(rows, axis=0) / h
+    ending = (2 * v[:-1] + 4 * v[1:] - 6 * secants) / h
+    beginning = (6 * secants - 4 * v[:-1] - 2 * v[1:]) / h
+    assert ending[:-1] == pytest.approx(beginning[1:], abs=1e-9)
+    assert (v[0] == [0.1, 0.0, -0.1]).all()
+    assert (v[-1] == 0.0).all()
+
+
+def test_constant_deceleration_is_reproduced_exactly() -> None:
+    """1 rad/s braked with 10 rad/s^2 over 0.1 s: 0.0375 rad after half of it, 0.05 at the end."""
+    spline = through(times(0, 50, 100), column(0.0, 0.0375, 0.05), np.array([1.0]), bounds())
+    assert spline.velocities[:, 0] == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
+    assert spline.at(20 * MS)[1][0] == pytest.approx(0.8, abs=1e-9)
+
+
+def test_a_motion_stands_still_before_it_begins_and_after_its_end() -> None:
+    spline = through(times(1000, 1050), column(0.2, 0.3), np.array([1.0]), bounds())
+    for moment, place in ((900, 0.2), (1050, 0.3), (9000, 0.3)):
+        position, velocity = spline.at(moment * MS)
+        assert (position[0], velocity[0]) == (place, 0.0)
+
+
+def test_one_point_is_a_standstill() -> None:
+    spline = through(times(1000), column(0.2), np.array([1.0]), bounds())
+    assert spline.velocities.tolist() == [[0.0]]
+    assert spline.sampled(times(0, 2000)).tolist() == [[0.2], [0.2]]
+
+
+def test_where_the_spline_would_leave_the_range_it_does_not() -> None:
+    """A step to the upper limit: the C2 spline overshoots it by a tenth of the step."""
+    rows = column(0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.9)
+    stamps = times(*(50 * i for i in range(7)))
+    free, _ = motion(through(stamps, rows, np.array([0.0]), bounds()))
+    kept, _ = motion(through(stamps, rows, np.array([0.0]), bounds(0.0, 1.0)))
+    assert free.max() > 1.05
+    assert kept.max() <= 1.0 + 1e-6
+    assert kept.min() >= -1e-6
+
+
+def test_the_range_counts_more_than_the_velocity_that_is_given() -> None:
+    rows = column(0.99, 1.0, 1.0)
+    kept, _ = motion(through(times(0, 50, 100), rows, np.array([2.0]), bounds(0.0, 1.0)))
+    assert kept.max() <= 1.0 + 1e-6
+
+
+def test_a_row_outside_the_range_is_the_callers() -> None:
+    spline = through(times(0, 50, 100), column(1.2, 1.1, 1.0), np.array([0.0]), bounds(0.0, 1.0))
+    assert spline.positions[:, 0].tolist() == [1.2, 1.1, 1.0]
+
+
+def test_no_velocity_is_above_the_limit_and_the_last_period_is_longer_where_a_fast_joint_must_brake_in_it() -> (
+    None
+):
+    """Rows at the very limit to the end."""
+    rows = column(*(0.1 * i for i in range(10)))
+    spline = through(times(*(50 * i for i in range(10))), rows, np.array([2.0]), bounds(most=2.0))
+    _, speed = motion(spline)
+    assert np.abs(spline.velocities).max() <= 2.0
+    assert np.abs(speed).max() <= 2.0 * FASTER
+    assert spline.end_ns == 475 * MS
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_rows_at_their_limits_never_leave_them(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    steps = chance.uniform(-0.1, 0.1, (40, 4)).round(int(chance.integers(1, 3)))
+    rows = np.clip(steps.cumsum(axis=0), -0.4, 0.4)
+    velocity = (rows[1] - rows[0]) / 0.05
+    spline = through(times(*(50 * i for i in range(40))), rows, velocity, bounds(-0.4, 0.4, 2.0, dim=4))
+    positions, speed = motion(spline, 1.0)
+    assert np.abs(positions).max() <= 0.4 + 1e-6
+    assert np.abs(spline.velocities).max() <= 2.0
+    assert np.abs(speed).max() <= 1.5 * 2.0 + 1e-6, "a cubic from rest to rest within one period"
+    assert np.isfinite(spline.velocities).all()
+
+
+def test_a_gripper_never_overshoots_a_row() -> None:
+    rows = column(0.04, 0.04, 0.0, 0.0, 0.01, 0.03)
+    spline = through(times(*(50 * i for i in range(6))), rows, np.array([0.0]), bounds(smooth=False))
+    positions, _ = motion(spline)
+    assert positions.max() <= 0.04 + 1e-12
+    assert positions.min() >= -1e-12
+
+
+def test_columns_of_a_motion() -> None:
+    spline = through(
+        times(0, 50), np.array([[1.0, 2.0, 3.0], [1.5, 2.5, 3.5]]), np.zeros(3), bounds(dim=3), anchored=True
+    )
+    part = spline.of(np.array([2, 0]))
+    assert part.positions.tolist() == [[3.0, 1.0], [3.5, 1.5]]
+    assert part.anchored
+    assert spline.of(slice(0, 2)).velocities.shape == (2, 2)
+
+
+def old() -> Spline:
+    """At 1 rad for ever."""
+    return through(times(0), column(1.0), np.array([0.0]), bounds())
+
+
+def test_a_fade_by_hand() -> None:
+    """Old 1, new 0, 0.2 s: after 0, 0.05, 0.1, 0.15 s the old one counts 1, 27/32, 1/2, 5/32; then nothing."""
+    rows = np.zeros((6, 1), np.float32)
+    faded = fade(rows, times(0, 50, 100, 150, 200, 250), old(), 0, 0.2, np.array([True]))
+    assert faded[:, 0].tolist() == [1.0, 27 / 32, 0.5, 5 / 32, 0.0, 0.0]
+    assert faded.dtype == np.float32
+    assert not rows.any(), "the chunk itself stays"
+
+
+def test_rows_that_agree_with_the_old_motion_come_back_as_they_are() -> None:
+    rows = np.random.default_rng(0).normal(0, 1, (10, 2)).astype(np.float32)
+    stamps = times(*(50 * i for i in range(10)))
+    running = through(stamps, rows.astype(np.float64), np.zeros(2), bounds(dim=2))
+    assert fade(rows, stamps, running, 0, 0.3, np.ones(2, np.bool_)) is rows
+
+
+def test_no_fade_where_none_is_wanted_and_none_of_a_gripper() -> None:
+    rows = np.zeros((4, 1), np.float32)
+    stamps = times(0, 50, 100, 150)
+    assert fade(rows, stamps, old(), 0, 0.0, np.array([True])) is rows
+    assert fade(rows, stamps, old(), 0, 0.2, np.array([False])) is rows
