@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image, JointState
 
-from benchmarks.measure import finish, parser, percentiles, table
+from benchmarks.measure import finish, motion_of, parser, percentiles, table
 from benchmarks.server import picture
 from reflex_core.records.trace.schema import Session
 from reflex_core.values import ActionChunk, Inference, Observation, Request, Served
@@ -92,7 +92,9 @@ def recorded(folder: Path, storage: str, size: tuple[int, int], count: int) -> d
         state = RawMessage("/joint_states", "sensor_msgs/msg/JointState", raw[1], number, time.time_ns())
         request, served = answered_request(number, camera)
         chunk = chunk_message(served, number, 5.0, number, 0)
-        trajectory = trajectory_message(served.chunk, number, 0)
+        trajectory = trajectory_message(
+            served.chunk.names, motion_of(served.chunk, number), number, anchor=False
+        )
         made = time.perf_counter()
         recorder.answered(request, served, Consumed({"base": camera}, (state,)))
         recorder.sent("/reflex/action_chunk", chunk)

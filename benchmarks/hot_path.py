@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.exports import Measured, bare_inference, embedded, made_export
-from benchmarks.measure import finish, milliseconds, parser, percentiles, table
+from benchmarks.measure import finish, milliseconds, motion_of, parser, percentiles, table
 from benchmarks.server import post_act
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
@@ -93,6 +93,7 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
     guard = guard_for(
         loaded.embodiment, binding.hold_columns, Metrics(), None, binding.action_names, binding.dt_s
     )
+    names, motion = served.chunk.names, motion_of(served.chunk, STAMP_NS)
     return {
         "parse JSON": lambda: document(bench.body),
         "base64 and checks": lambda: decode_object(parsed, readable),
@@ -112,7 +113,8 @@ def stages_of(bench: Bench, bare: Callable[[], object]) -> Stages:
             engine, wire, BodyMemory().whole(bench.body), Call(bench.request.received_ns)
         ),
         "ActionChunk message": lambda: chunk_message(served, STAMP_NS, 1.0, 0, 0),
-        "JointTrajectory message": lambda: trajectory_message(served.chunk, STAMP_NS, 0),
+        "motion through a chunk": lambda: motion_of(served.chunk, STAMP_NS),
+        "JointTrajectory message": lambda: trajectory_message(names, motion, STAMP_NS, anchor=False),
     }
 
 

@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from reflex_core.chunks.handover import Handover
+from reflex_core.chunks.interpolation import Bounds, Spline
+from reflex_core.values import ActionChunk
+
 Row = Mapping[str, object]
 
 
@@ -23,6 +27,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     made.add_argument("--output", type=Path, help="write the results to this JSON file")
     return made
+
+
+def motion_of(chunk: ActionChunk, stamp_ns: int) -> Spline:
+    """The motion through a chunk whose robot is at rest and has no limits."""
+    free = np.full(len(chunk.names), np.inf)
+    bounds = Bounds(-free, free, free, np.ones(len(free), np.bool_))
+    return Handover(bounds, lambda _: None, lambda: 0.0).take_over(chunk, stamp_ns, 0, stamp_ns)
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float]:

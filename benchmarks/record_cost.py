@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import bag_cost, trace_size
 from benchmarks.exports import Measured, embedded, policy_of
-from benchmarks.measure import finish, parser, table
+from benchmarks.measure import finish, motion_of, parser, table
 from reflex_core.policy.base import Policy
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.trace.header import session_of
@@ -167,7 +167,10 @@ def one_of_each(
         audit(request, served)
         bag.answered(request, served, Consumed({"base": camera}, (state,)))
         bag.sent("/reflex/action_chunk", chunk_message(served, number, 5.0, number, 0))
-        bag.sent("/reflex/joint_trajectory", trajectory_message(served.chunk, number, 0))
+        bag.sent(
+            "/reflex/joint_trajectory",
+            trajectory_message(served.chunk.names, motion_of(served.chunk, number), number, anchor=False),
+        )
 
     return record
 

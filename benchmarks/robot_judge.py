@@ -14,6 +14,7 @@ from benchmarks.robot_world import (
     MARGIN_RAD,
     MAX_AGE_MS,
     SPEED,
+    TINY_S,
     TOLERANCE_RAD,
     Command,
     Doubles,
@@ -79,9 +80,18 @@ class Judge:
         steps = np.diff(command.due_s)[:, None]
         if (np.abs(np.diff(rows, axis=0)) > SPEED * steps + EPSILON).any():
             self._found("faster than the limit from row to row", command)
-        coming = np.flatnonzero(command.due_s > now)
-        if command.is_hold and len(coming) < len(rows):
+        coming = np.flatnonzero(command.due_s > now + TINY_S)
+        if command.is_hold and (command.due_s < now - TINY_S).any():
             self._found("a hold that was over when it came", command)
+        anchored = np.flatnonzero(np.abs(command.due_s - now) <= TINY_S)
+        if len(anchored) and (np.abs(rows[anchored[0]] - world.arm.commanded()) > EPSILON).any():
+            self._found("an anchor that is not where the command is", command)
+        if command.speeds is not None and (
+            not np.isfinite(command.speeds).all() or (np.abs(command.speeds) > SPEED * 1.02).any()
+        ):
+            self._found("a velocity above the limit", command)
+        if command.speeds is not None and command.speeds[-1].any():
+            self._found("a motion that does not end at rest", command)
         if len(coming):
             self._judge_start(command, rows[coming[0]], max(command.due_s[coming[0]] - now, DT_S))
         if not (command.is_hold and self.streaming):

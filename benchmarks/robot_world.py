@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.errors import ObservationError
 from reflex_core.export.binding import Binding
 from reflex_core.metrics.metrics import Metrics
@@ -26,6 +27,7 @@ from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
+from reflex_ros.messages.chunks import trajectory_message
 from reflex_ros.messages.raw import IMAGE, RawMessage
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
@@ -34,10 +36,10 @@ from reflex_ros.node.watchdog import Watchdog
 
 Doubles = NDArray[np.float64]
 
-TICK_S = 0.01
+TICK_S, TINY_S = 0.01, 1e-6
 CAMERA_TICKS = 3
 HORIZON, DT_S, EXECUTED = 50, 0.05, 25
-MAX_AGE_MS, MARGIN_RAD, TOLERANCE_RAD = 300.0, 0.2, 0.4
+MAX_AGE_MS, MARGIN_RAD, TOLERANCE_RAD, FADE_S = 300.0, 0.2, 0.4, 0.3
 ARM: Embodiment = replace(load_preset("franka").without_gripper(), acceleration_max=None)
 NAMES = ARM.joint_names
 HOME: Doubles = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8])
@@ -65,12 +67,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class Command:
-    """One published trajectory. rows: (n, 7) float64; due_s: (n,) on the monotonic clock."""
+    """One published trajectory. rows, speeds: (n, 7) float64; due_s: (n,) on the monotonic clock."""
 
     rows: Doubles
     due_s: Doubles
     is_hold: bool
     reason: str
+    speeds: Doubles | None = None
 
 
 class Arm:
@@ -81,37 +84,40 @@ class Arm:
         self.position = HOME.copy()
         self.following = True
         self.blocked = np.zeros(len(HOME), np.bool_)  # something is in the way of these joints
-        self._times_s, self._rows = np.zeros(1), HOME[None]
+        self._motion = _standstill(HOME, 0.0)
 
     def commanded(self) -> Doubles:
-        """(7,) what the controller asks for now: linear between points, constant after the last."""
-        times, at = self._times_s, self._clock.seconds
-        index = int(np.searchsorted(times, at, side="right"))
-        if index == 0 or index == len(times):
-            return self._rows[max(index - 1, 0)]
-        return self._rows[index - 1] + (at - times[index - 1]) * self.speed()
+        """(7,) what the controller asks for now: cubic between points, constant after the last."""
+        return self._motion.at(_ns(self._clock.seconds))[0]
 
     def speed(self) -> Doubles:
         """(7,) rad/s that the controller asks for now."""
-        times = self._times_s
-        index = int(np.searchsorted(times, self._clock.seconds, side="right"))
-        if index == 0 or index == len(times):
-            return np.zeros(len(HOME))
-        speed: Doubles = (self._rows[index] - self._rows[index - 1]) / (times[index] - times[index - 1])
-        return speed
+        return self._motion.at(_ns(self._clock.seconds))[1]
 
     def take(self, command: Command) -> None:
-        """Splice a trajectory in: from what is commanded now to its first point that is still to come."""
+        """Follow another trajectory instead: from what is commanded now to its first point that is still to come.
+
+        A point at this very moment is where the command is then.
+        """
         now = self._clock.seconds
-        coming = command.due_s > now
-        if coming.any():
-            start = self.commanded()
-            self._times_s = np.concatenate([[now], command.due_s[coming]])
-            self._rows = np.concatenate([start[None], command.rows[coming]])
+        coming = command.due_s > now + TINY_S
+        if not coming.any():
+            return
+        position, speed = self._motion.at(_ns(now))
+        begun = np.flatnonzero(command.due_s <= now + TINY_S)
+        if len(begun) and command.speeds is not None:  # in the midst of it already
+            position, speed = _motion_of(command).at(_ns(now))
+        rows, speeds = command.rows[coming], np.zeros_like(command.rows[coming])
+        if command.speeds is not None:
+            speeds = command.speeds[coming]
+        self._motion = Spline(
+            np.concatenate([[_ns(now)], (command.due_s[coming] * 1e9).round().astype(np.int64)]),
+            np.concatenate([position[None], rows]), np.concatenate([speed[None], speeds]),
+        )  # fmt: skip
 
     def rest(self) -> None:
         """Somebody else moved the arm: the controller holds where it is."""
-        self._times_s, self._rows = np.zeros(1), self.position[None].copy()
+        self._motion = _standstill(self.position, self._clock.seconds)
 
     def step(self) -> None:
         """Move on by one tick."""
@@ -121,24 +127,47 @@ class Arm:
             self.position = self.position + np.where(self.blocked, 0.0, way)
 
 
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _standstill(position: Doubles, now_s: float) -> Spline:
+    return Spline(np.array([_ns(now_s)]), position[None].copy(), np.zeros((1, len(position))))
+
+
+def _motion_of(command: Command) -> Spline:
+    assert command.speeds is not None
+    return Spline((command.due_s * 1e9).round().astype(np.int64), command.rows, command.speeds)
+
+
 class Outputs:
-    """Stands for the ROS publishers: every trajectory goes to `heard`, and to the arm."""
+    """Stands for the ROS publishers: every trajectory goes to `heard`, and to the arm, as its message says it."""
 
     def __init__(self, clock: Clock, heard: Callable[[Command], None]) -> None:
         self._clock, self._heard = clock, heard
 
-    def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
-        rows = np.arange(start + 1, len(served.chunk.actions) + 1)
-        due_s = (stamp_ns - self._clock.offset_ns) * 1e-9 + rows * served.chunk.dt_s
-        self._heard(Command(served.chunk.actions[start:].astype(np.float64), due_s, False, ""))
+    def chunk(
+        self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
+    ) -> None:
+        self._send(motion, int(motion.times_ns[0]), False, "")
 
     def hold(
-        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline,
         served: Served | None = None,
     ) -> None:  # fmt: skip
-        rows = np.arange(held.start + 1, len(held.rows) + 1)
-        due_s = self._clock.seconds + rows * held.dt_s
-        self._heard(Command(held.rows[held.start :].astype(np.float64), due_s, True, reason))
+        self._send(motion, 0, True, reason)
+
+    def _send(self, motion: Spline, stamp_ns: int, is_hold: bool, reason: str) -> None:
+        message = trajectory_message(NAMES, motion, stamp_ns, anchor=True)
+        begin_s = self._clock.seconds if stamp_ns == 0 else (stamp_ns - self._clock.offset_ns) * 1e-9
+        since_s = [
+            point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points
+        ]
+        rows, speeds = (
+            [point.positions for point in message.points],
+            [point.velocities for point in message.points],
+        )
+        self._heard(Command(np.array(rows), begin_s + np.array(since_s), is_hold, reason, np.array(speeds)))
 
 
 class Engine:
@@ -233,7 +262,7 @@ class World:
             embodiment=ARM, execution_horizon=HORIZON, executed=lambda episode, row: self.guard.commands.executed(),
             not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
         )  # fmt: skip
-        tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1)
+        tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1, FADE_S)
         engine: Any = self.engine
         outputs: Any = Outputs(clock, self._sent)
         self.loop = ChunkLoop(

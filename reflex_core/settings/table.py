@@ -16,6 +16,8 @@ from reflex_core.errors import SettingError
 from reflex_core.settings.row import Setting, Value, checked, row
 from reflex_core.text.suggestions import no_such
 
+LEGACY, BLEND = "legacy", "blend"  # what a trajectory controller does with a new trajectory while one runs
+
 _policy = partial(row, group="policy")
 _safety = partial(row, group="safety")
 _time = partial(row, group="time")
@@ -214,6 +216,15 @@ class Settings:
     execution_horizon: int = _ros(
         0, "Actions to execute before the next chunk is requested; 0: the embodiment's, at most the export's n_action_steps.",
         when="live", minimum=0, maximum=1000,
+    )
+    fade_s: float = _ros(
+        0.3, "Time within which the rows of a new chunk are led over from the running motion, so that the robot does not jerk; 0: not at all.",
+        when="live", minimum=0.0, maximum=5.0,
+    )
+    trajectory_era: str = _ros(
+        LEGACY, "What joint_trajectory_controller does with a new trajectory while one runs. legacy (Humble to Kilted, or"
+        " allow_trajectory_replacement false): the new one replaces it. blend (later): it bridges the two by itself.",
+        choices=(LEGACY, BLEND),
     )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)
     # fmt: on

@@ -153,22 +153,37 @@ class Guard:
         self._known.remember(request, served.chunk, judged.motion)
         return served
 
-    def rejoined(self, request: Request, served: Served, row: int) -> Served:
+    def rejoined(self, request: Request, served: Served, row: int, led: ActionChunk | None = None) -> Served:
         """Return the stamped robot's chunk as it may be executed from `row` on. Raises InferenceError like a call.
 
         It may have waited since it was judged, and was joined to the command at the row that was due then.
         Changes made now are reported after the earlier ones, and the chunk counts once towards the trip.
+        led: the same chunk, led over from what is executed, which is executed instead: inside the limits like any other. What
+        must be changed of it is not the policy's doing, so that the chunk itself is reported and counted.
         """
-        if self.limits is None or served.chunk.source == HOLD or self.commands.joined == row:
+        anew = led is not None and led is not served.chunk
+        if served.chunk.source == HOLD or not (
+            anew or (self.limits is not None and self.commands.joined != row)
+        ):
             return served
         self.commands.forget()
+        ahead = self._judge(request, replace(served, chunk=led), row) if anew and led is not None else None
+        if ahead is not None and not ahead.report.clamped:
+            return self._taken(request, served, ahead)
         judged = self._judge(request, served, row)
         if judged.report.clamped:
             judged = self._again(request, served, judged)
         if judged.actions is None:
             return self._hold(request, served, judged)
         if judged.report.clamped:
-            served = replace(served, chunk=replace(served.chunk, actions=judged.actions), guard=judged.report)
+            served = replace(served, guard=judged.report)
+        return self._taken(request, served, judged if ahead is None or ahead.actions is None else ahead)
+
+    def _taken(self, request: Request, served: Served, judged: _Judged) -> Served:
+        """Return the chunk with the rows that were judged, and remember it."""
+        assert judged.actions is not None
+        if judged.actions is not served.chunk.actions:
+            served = replace(served, chunk=replace(served.chunk, actions=judged.actions))
         self._known.remember(request, served.chunk, judged.motion)
         return served
 

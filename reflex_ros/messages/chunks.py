@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.reports import Document
 from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
 from reflex_ros.messages.stamps import time_msg
@@ -78,17 +80,23 @@ def _chunk_message(chunk: ActionChunk, stamp: int, chunk_id: int, start: int) ->
     return message
 
 
-def trajectory_message(chunk: ActionChunk, stamp: int, start: int) -> JointTrajectory:
-    """Return rows `start` onwards as a JointTrajectory that joint_trajectory_controller splices by its stamp (0: on arrival).
+def trajectory_message(
+    names: Sequence[str], motion: Spline, stamp_ns: int, *, anchor: bool, velocities: bool = True
+) -> JointTrajectory:
+    """Return a motion as a JointTrajectory whose points count from its beginning.
 
-    Row i is to be reached at stamp + (i + 1) * dt_s; positions in rad or m, in the order of the joint names.
+    names: of the joints, in rad or m. stamp_ns: when it begins; 0: on arrival. anchor: begin with the point at 0 s, where the
+    running motion is then, if the motion has one. velocities: give those as well; the last ones are 0.
     """
-    message = JointTrajectory(joint_names=list(chunk.names))
-    message.header.stamp = time_msg(stamp)
-    step_ns = round(chunk.dt_s * 1e9)
-    for row, positions in enumerate(chunk.actions[start:].astype(np.float64), start=start + 1):
-        seconds, rest = divmod(row * step_ns, 1_000_000_000)
-        point = JointTrajectoryPoint(positions=array("d", positions.tobytes()))
+    message = JointTrajectory(joint_names=list(names))
+    message.header.stamp = time_msg(stamp_ns)
+    first = 0 if anchor and motion.anchored else min(1, len(motion.times_ns) - 1)
+    since_ns = (motion.times_ns - motion.times_ns[0]).tolist()
+    for row in range(first, len(since_ns)):
+        seconds, rest = divmod(since_ns[row], 1_000_000_000)
+        point = JointTrajectoryPoint(positions=array("d", motion.positions[row].tobytes()))
+        if velocities:
+            point.velocities = array("d", motion.velocities[row].tobytes())
         point.time_from_start = Duration(sec=seconds, nanosec=rest)
         message.points.append(point)
     return message

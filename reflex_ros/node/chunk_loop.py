@@ -15,9 +15,9 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ReflexError
 from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.clocks import ClockSteps
-from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Observation, Request, Served
+from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
-from reflex_ros.node.holds import Holds
+from reflex_ros.node.holds import Holds, handover_of
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
@@ -57,9 +57,8 @@ class ChunkLoop:
         self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
         self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
         self._commands = loaded.guard.commands
-        self._holds = Holds(
-            self._commands, buffer, outputs, loaded.policy.binding, engine.metrics, progress, tuning, clock_ns, monotonic_ns
-        )  # fmt: skip
+        self._handover = handover_of(loaded, buffer, tuning, monotonic_ns)
+        self._holds = Holds(loaded, self._handover, buffer, outputs, engine.metrics, progress, tuning, clock_ns, monotonic_ns)  # fmt: skip
         self.progress = progress
         self.scheduler = ChunkScheduler(loaded.first_latency_s)
         self.episode_id = ""
@@ -71,11 +70,10 @@ class ChunkLoop:
         self._news = self._closing = self._stopped = False
         self._epoch = self._chunk_id = 0
         self._executing: ExecutingChunk | None = None
-        self._executing_until_ns = 0  # monotonic
         self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
         self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
         self._due_since_ns: int | None = None
-        self._rescued, self._rest_ns = False, 0
+        self._rescued, self._rest_ns, self._executing_until_ns = False, 0, 0  # monotonic
         self._commands.end()
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
@@ -137,6 +135,7 @@ class ChunkLoop:
         step_s = self._steps.step_s() if self._steps is not None else 0.0
         if step_s:
             self._commands.count_on_monotonic_clock()
+            self._handover.forget()
             self._buffer.clear(moved=False)
             self._due_since_ns = None
             self._epoch += 1
@@ -175,7 +174,7 @@ class ChunkLoop:
 
     def _end_commands(self, *, held: bool = False) -> None:
         """Drop earlier commands once a last hold has come to rest: the robot may be moved by hand then."""
-        self._commands.end()
+        self._holds.end_commands()
         if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:
             rest_s = self._executing.remaining_s(self._clock_ns()) + AT_REST_S
             self._rest_ns = self._monotonic_ns() + int(rest_s * 1e9)
@@ -280,10 +279,11 @@ class ChunkLoop:
 
     def _publish(self, request: Request, served: Served, taken_ns: int, began: tuple[int, int]) -> None:
         """Publish the chunk, unless the episode, the clock or the robot's state has changed or been doubted meanwhile."""
-        now_ns, observation = self._clock_ns(), request.observation
+        observation = request.observation
         running = ExecutingChunk(observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
-        latency_s = (now_ns - taken_ns) * 1e-9
         with self._lock:
+            now_ns = self._clock_ns()
+            latency_s = (now_ns - taken_ns) * 1e-9
             if self._clock_was_set():
                 self._hold_instead("clock_jump")
             changed = began != (self._epoch, self._buffer.doubts)
@@ -300,24 +300,26 @@ class ChunkLoop:
                 self._forget()
                 self._failed(DEADLINE, "the last good chunk is from before the robot held")
                 return
-            served = self._loaded.guard.rejoined(request, served, start)
+            led = self._handover.led(served.chunk, running.stamp_ns, start, now_ns)
+            served = self._loaded.guard.rejoined(request, served, start, led)
             if served.chunk.source == HOLD:
                 if not self._hold(served.hold_reason or HOLD, served):
                     return
             else:
-                self._send(served, observation, running, start)
+                self._send(served, observation.age_ms, running, start, now_ns)
                 self.scheduler.started(running, latency_s)
             self._chunk_id += 1
             self._due_since_ns = None
             self._judge(served)
         self.progress.count(served, observation.age_ms)
 
-    def _send(self, served: Served, observation: Observation, running: ExecutingChunk, start: int) -> None:
-        """Publish rows `start` on, and record them as what the robot executes. Needs the lock."""
-        now_ns, chunk = self._clock_ns(), served.chunk
+    def _send(self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int) -> None:
+        """Publish rows `start` on from `now_ns`, and record them as what the robot executes. Needs the lock."""
+        chunk = served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
         self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
-        self._outputs.chunk(served, observation.stamp_ns, observation.age_ms, self._chunk_id, start)
+        motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns)
+        self._outputs.chunk(served, running.stamp_ns, age_ms, self._chunk_id, start, motion)
         self._loaded.executed(self.episode_id or None, start)
         self._executing, self._rest_ns, self.progress.unheld_text = running, 0, ""
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns

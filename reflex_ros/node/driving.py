@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def tuning_of(settings: Settings) -> Tuning:
     """Return the settings that may change while the loop runs."""
     gates = Gates(settings.max_age_ms, settings.max_skew_ms)
-    return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3)
+    return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3, settings.fade_s)
 
 
 def observation_buffer(

@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
+
+from reflex_core.chunks.handover import Handover, bounds_of
+from reflex_core.chunks.interpolation import Doubles
 from reflex_core.chunks.scheduling import ExecutingChunk
-from reflex_core.export.binding import Binding
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.limits.commands import RobotCommands
 from reflex_core.robot.limits.history import Moment
-from reflex_core.values import Served
+from reflex_core.values import Floats, Served
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
@@ -29,17 +32,18 @@ class Holds:
 
     def __init__(
         self,
-        commands: RobotCommands,
+        loaded: ServingState,
+        handover: Handover,
         buffer: ObservationBuffer,
         outputs: Outputs,
-        binding: Binding,
         metrics: Metrics,
         progress: Progress,
         tuning: Callable[[], Tuning],
         clock_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
-        self._commands, self._buffer, self._outputs, self._binding = commands, buffer, outputs, binding
+        self._commands, self._binding, self._handover = loaded.guard.commands, loaded.policy.binding, handover
+        self._buffer, self._outputs = buffer, outputs
         self._metrics, self._progress, self._tuning = metrics, progress, tuning
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
 
@@ -61,7 +65,8 @@ class Holds:
         first_in_ns = int((held.start + 1) * dt_s * 1e9)
         self._buffer.commanded(names, held.rows[held.start :], first_in_ns, now_ns, dt_s)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
-        self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, served)
+        motion = self._handover.hold(held, now_ns)
+        self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served)
         if served is None:
             self._progress.holds += 1
             self._metrics.holds.labels(reason).inc()
@@ -70,6 +75,11 @@ class Holds:
             else:  # it may come several times a second
                 self._progress.limited_log(logging.WARNING, f"hold {reason}", "holding: %s", reason)
         return ExecutingChunk(now_ns, dt_s, len(held.rows))
+
+    def end_commands(self) -> None:
+        """Drop everything that was commanded: other programs may move the robot now."""
+        self._commands.end()
+        self._handover.forget()
 
     def _refuse(self, reason: str) -> None:
         fault = self._buffer.fault()
@@ -83,3 +93,23 @@ class Holds:
         self._progress.unheld += 1
         self._progress.unheld_text = message
         self._metrics.unheld.labels(reason).inc()
+
+
+def handover_of(
+    loaded: ServingState,
+    buffer: ObservationBuffer,
+    tuning: Callable[[], Tuning],
+    monotonic_ns: Callable[[], int],
+) -> Handover:
+    """Return how one chunk follows another on this robot, without a motion yet."""
+    binding, commands = loaded.policy.binding, loaded.guard.commands
+
+    def where(now_ns: int) -> Floats | Doubles | None:
+        commanded = commands.place(Moment(monotonic_ns(), now_ns))
+        if commanded is not None:
+            return commanded
+        measured = buffer.measured(binding.action_names, now_ns, tuning().gates.max_age_ms)
+        believed = buffer.believed(binding.action_names)
+        return measured if measured is not None or believed is None else np.array(believed[0])
+
+    return Handover(bounds_of(binding, loaded.guard.limits), where, lambda: tuning().fade_s)

@@ -44,7 +44,7 @@ from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import Inputs
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.outputs.interfaces import output_maker
+from reflex_ros.outputs.interfaces import output_maker, with_defaults
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
 from reflex_ros.sidecar.cloud_client import connect_cloud
@@ -134,9 +134,9 @@ class ReflexNode:
             await self._serve_requests_alone(why)
             return
         self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
-        groups, output = loaded.policy.binding.groups, self.settings.output
+        groups = [with_defaults(group, self.settings) for group in loaded.policy.binding.groups]
         self._outputs = Outputs(
-            self.node, self.settings.robot_id, groups, lambda group: output_maker(group.output or output)
+            self.node, self.settings.robot_id, groups, lambda group: output_maker(group.output)
         )
 
     async def _serve_requests_alone(self, why: str) -> None:

@@ -20,6 +20,7 @@ class Tuning:
     gates: Gates
     execution_horizon: int
     margin_s: float
+    fade_s: float = 0.0
 
 
 @dataclass(slots=True)

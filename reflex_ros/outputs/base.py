@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.robot.groups import Group
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ class Command:
         chunk: The group's columns of the rows, (n, width) in rad or m or per second, with their names and dt_s between rows.
         stamp_ns: Row i is due at stamp_ns + (i + 1) * dt_s, on the node's clock; 0: counted from arrival.
         start: The first row that has not elapsed; those before it are not sent.
+        motion: The same as a motion in time, which begins at the moment of publishing: what a robot interface follows that
+            knows more than rows. Its knots may be fewer than the rows.
     """
 
     chunk: ActionChunk
     stamp_ns: int
     start: int
+    motion: Spline
 
 
 class Output(Protocol):

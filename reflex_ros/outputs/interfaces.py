@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 from reflex_core.errors import SettingError
+from reflex_core.robot.groups import Group
 from reflex_core.settings.table import Settings
 from reflex_core.text.suggestions import no_such
 from reflex_ros.outputs.base import MakeOutput
@@ -14,6 +16,10 @@ from reflex_ros.outputs.base import MakeOutput
 INTERFACES = {
     "joint_trajectory": ("reflex_ros.outputs.joint_trajectory", "JointTrajectoryOutput"),
 }
+
+
+# settings that an interface reads as an option, where the group itself says nothing
+DEFAULTS = {"joint_trajectory": {"era": "trajectory_era"}}
 
 
 def check_output(settings: Settings) -> None:
@@ -28,3 +34,10 @@ def output_maker(name: str) -> MakeOutput:
     module, maker = INTERFACES[name]
     made: MakeOutput = getattr(import_module(module), maker)
     return made
+
+
+def with_defaults(group: Group, settings: Settings) -> Group:
+    """Return the group with its robot interface, and with the options that settings give."""
+    output = group.output or settings.output
+    given = {option: getattr(settings, name) for option, name in DEFAULTS.get(output, {}).items()}
+    return replace(group, output=output, options={**given, **group.options})

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rclpy.duration import Duration
@@ -10,21 +11,34 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_core.chunks.interpolation import Spline
+from reflex_core.errors import SettingError
 from reflex_core.robot.groups import Group
+from reflex_core.settings.table import BLEND, LEGACY
+from reflex_core.text.untrusted import escaped
 from reflex_ros.messages.chunks import trajectory_message
 from reflex_ros.outputs.base import Command, Publish
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
+ERAS = (LEGACY, BLEND)
 COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class JointTrajectoryOutput:
-    """Send the rows of a chunk as one trajectory, which the controller splices into the running one by its stamp."""
+    """Send a motion as one trajectory, which the controller splices into the running one by its stamp.
+
+    Options of the group: topic; era, what its controller does with a new trajectory while one runs (ERAS); velocities, false for
+    a controller that computes them by itself.
+    """
 
     def __init__(self, node: LifecycleNode, publish: Publish, group: Group) -> None:
+        """Create the publisher. Raises SettingError for options that cannot be followed."""
         self._node, self._publish = node, publish
+        self._names = _once_each(group)
+        self._anchor = checked_era(group) == LEGACY
+        self._velocities = bool(group.options.get("velocities", True))
         self._publisher = node.create_lifecycle_publisher(
             JointTrajectory, group.options.get("topic", "~/joint_trajectory"), COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -44,12 +58,18 @@ class JointTrajectoryOutput:
         self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
-        """Publish the rows that have not elapsed."""
-        self._publish(self._publisher, trajectory_message(command.chunk, command.stamp_ns, command.start))
+        """Publish the motion, stamped with the moment it begins: rather a little early than late."""
+        self._trajectory(command.motion, int(command.motion.times_ns[0]))
 
     def hold(self, command: Command) -> None:
         """Publish a hold with stamp 0: it begins when it arrives, so that no clock and no delay makes a controller refuse it."""
-        self._publish(self._publisher, trajectory_message(command.chunk, 0, command.start))
+        self._trajectory(command.motion, 0)
+
+    def _trajectory(self, motion: Spline, stamp_ns: int) -> None:
+        message = trajectory_message(
+            self._names, motion, stamp_ns, anchor=self._anchor, velocities=self._velocities
+        )
+        self._publish(self._publisher, message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until every subscriber has acknowledged the last trajectory."""
@@ -58,3 +78,21 @@ class JointTrajectoryOutput:
     def destroy(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+def checked_era(group: Group) -> str:
+    """Return what the group's controller does with a new trajectory; LEGACY where nothing is said. Raises SettingError."""
+    era = str(group.options.get("era", LEGACY))
+    if era not in ERAS:
+        raise SettingError(
+            f"group '{group.name}': 'era' must be {' or '.join(ERAS)}, got '{escaped(era, 40)}'"
+        )
+    return era
+
+
+def _once_each(group: Group) -> tuple[str, ...]:
+    """Return the joints' names. Raises SettingError for one that stands twice: a controller does whatever it likes with it."""
+    twice = [name for name, count in Counter(group.names).items() if count > 1]
+    if twice:
+        raise SettingError(f"group '{group.name}': joint '{escaped(twice[0], 40)}' stands twice in it")
+    return group.names

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import Group
 from reflex_core.robot.limits.hold import Hold
@@ -59,23 +60,25 @@ class Outputs:
             output.disable()
         self._debug.pause()
 
-    def chunk(self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
-        """Send a served chunk from row `start` on."""
+    def chunk(
+        self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
+    ) -> None:
+        """Send a served chunk from row `start` on, which `motion` leads through."""
         for columns, output in self._robot:
-            output.send(Command(_columns(served.chunk, columns), stamp_ns, start))
+            output.send(Command(_columns(served.chunk, columns), stamp_ns, start, motion.of(columns)))
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
         self._publish(self._chunks, message)
         self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
-        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline,
         served: Served | None = None,
     ) -> None:  # fmt: skip
-        """Command the robot to come to rest. served: the answer that is a hold; None for a hold of the node itself."""
+        """Command the robot to come to rest by `motion`. served: the answer that is a hold; None for a hold of the node itself."""
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
         for columns, output in self._robot:
-            output.hold(Command(_columns(chunk, columns), now_ns, held.start))
+            output.hold(Command(_columns(chunk, columns), now_ns, held.start, motion.of(columns)))
         if served is None:
             message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
         else:

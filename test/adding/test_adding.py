@@ -220,6 +220,7 @@ from types import SimpleNamespace
 import numpy as np, rclpy
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Float64MultiArray
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.robot.groups import whole_robot
 from reflex_core.robot.limits.hold import MEASURED, Hold
 from reflex_core.settings.table import settings_from
@@ -236,9 +237,10 @@ heard = []
 node.create_subscription(Float64MultiArray, "~/first_row", lambda message: heard.append(list(message.data)), 1)
 outputs.enable()
 held = Hold(np.array([[0.0, 0.0], [0.25, 0.5]], np.float32), 0.05, 1, MEASURED, np.zeros(2))
+motion = Spline(np.array([0, 100_000_000]), np.array([[0.0, 0.0], [0.25, 0.5]]), np.zeros((2, 2)))
 end_s = time.monotonic() + 60
 while not heard and time.monotonic() < end_s:
-    outputs.hold(held, SimpleNamespace(action_names=("a", "b")), 0, "", 0, "stopped")
+    outputs.hold(held, SimpleNamespace(action_names=("a", "b")), 0, "", 0, "stopped", motion)
     rclpy.spin_once(node, timeout_sec=0.05)
 outputs.destroy()
 print(outputs.command_topics, heard[0])

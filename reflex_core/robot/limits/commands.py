@@ -61,6 +61,12 @@ class RobotCommands:
         with self._lock:
             self._newest, self._executed = _without_stamp(self._newest), _without_stamp(self._executed)
 
+    def place(self, now: Moment) -> NDArray[np.float64] | None:
+        """Return (action_dim,) what the published chunk or hold commands now; None where nothing is commanded."""
+        with self._lock:
+            issued = self._executed
+        return None if issued is None else issued.at(np.array([now.seconds_since(issued.moment)]))[0]
+
     def recall(self) -> Commanded | None:
         """Return the newest chunk; None before there was one, and after `end`."""
         with self._lock:

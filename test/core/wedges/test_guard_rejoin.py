@@ -14,7 +14,7 @@ from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.history import Commanded, Moment
 from reflex_core.robot.limits.limits import effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, REJECT
-from reflex_core.values import HOLD, POLICY, ROS, Floats, Observation, Request, Served
+from reflex_core.values import HOLD, POLICY, ROS, ActionChunk, Floats, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 
 DT_S = 0.05
@@ -330,3 +330,76 @@ def test_a_chunk_of_no_numbers_is_a_hold_from_where_the_robot_is_when_it_comes()
     served = robot.guard(waiting, slow)
     assert (served.chunk.source, served.hold_reason) == (HOLD, "non_finite")
     np.testing.assert_allclose(served.chunk.actions[-1], RAMP[8], atol=1e-5)
+
+
+def led(served: Served, actions: Floats) -> ActionChunk:
+    return dataclasses.replace(served.chunk, actions=actions)
+
+
+def test_a_chunk_that_is_led_over_from_the_command_is_executed_as_it_was_led() -> None:
+    robot = Robot()
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    slower = (MIDDLE + (RAMP - MIDDLE) * np.float32(0.5)).astype(np.float32)
+    taken = robot.guard.rejoined(request, served, 0, led(served, slower))
+    assert taken.chunk.actions is slower
+    assert not taken.guard.clamped
+    robot.guard.commands.executed()
+    place = robot.guard.commands.place(Moment(robot.now_ns + round(3 * DT_S * 1e9), 0))
+    np.testing.assert_allclose(place, slower[2], atol=1e-6, err_msg="it is remembered")
+
+
+def test_a_chunk_that_is_led_over_as_it_is_stays_what_was_judged() -> None:
+    robot = Robot()
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    assert robot.guard.rejoined(request, served, 0, served.chunk) is served
+
+
+def test_what_is_too_fast_in_the_leading_over_is_kept_inside_the_limits_and_not_held_against_the_policy() -> (
+    None
+):
+    robot = Robot(clamps=1)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    leaping = RAMP.copy()
+    leaping[3:6] += np.float32(0.3)
+    taken = robot.guard.rejoined(request, served, 0, led(served, leaping))
+    assert not taken.guard.clamped
+    assert not robot.guard.status(ROS).tripped
+    assert robot.counted("velocity_clamp") == 0
+    assert np.abs(np.diff(taken.chunk.actions, axis=0)).max() <= 2.61 * DT_S + ROUNDING
+    assert (taken.chunk.actions[4] > RAMP[4] + 0.01).any(), "as near to it as may be"
+
+
+def test_where_only_the_chunk_itself_is_inside_the_limits_in_reject_mode_it_is_executed() -> None:
+    robot = Robot(REJECT)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    leaping = RAMP.copy()
+    leaping[3:6] += np.float32(0.3)
+    assert robot.guard.rejoined(request, served, 0, led(served, leaping)).chunk.actions is RAMP
+
+
+def test_a_chunk_that_breaks_a_limit_when_it_is_joined_anew_is_reported_and_led_over_all_the_same() -> None:
+    robot = Robot()
+    robot.guard.commands.end()
+    robot.judged(robot.request(), rows(MIDDLE))
+    robot.guard.commands.executed()
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    robot.wait(6 * DT_S)
+    slower = (MIDDLE + (RAMP - MIDDLE) * np.float32(0.2)).astype(np.float32)
+    slower[:6] = served.chunk.actions[:6]
+    taken = robot.guard.rejoined(request, served, 6, led(served, slower))
+    assert taken.guard.clamped
+    assert (taken.chunk.actions[6:] <= RAMP[6:]).all()
+    assert np.abs(taken.chunk.actions[6] - MIDDLE).max() <= 2.61 * DT_S + ROUNDING
+
+
+def test_a_robot_without_limits_is_led_over_too() -> None:
+    robot = Robot(limited=False)
+    request = robot.request()
+    served = robot.judged(request, RAMP)
+    slower = (RAMP - np.float32(0.01)).astype(np.float32)
+    assert robot.guard.rejoined(request, served, 0, led(served, slower)).chunk.actions is slower

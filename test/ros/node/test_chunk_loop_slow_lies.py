@@ -209,7 +209,7 @@ def test_a_hold_soon_after_a_chunk_asks_for_no_more_speed_than_the_limit_from_th
     """A joint that froze within the tolerance must not pull the command back, so that no hold has to brake that either."""
     scene = Scene().to(FAR).run(0.4)
     scene.world.lie = frozen()
-    scene.run(0.33)
+    scene.run(0.28)
     before = len(scene.sent)
     scene.world.loop.restart()
     while len(scene.sent) == before:

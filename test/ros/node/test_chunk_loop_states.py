@@ -335,9 +335,11 @@ def test_chunks_are_numbered_from_the_beginning_of_their_episode(scene: Scene) -
     numbers: list[int] = []
     chunk = scene.loop._outputs.chunk
 
-    def noting(served: object, stamp_ns: int, age_ms: float, chunk_id: int, start: int) -> None:
+    def noting(
+        served: object, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: object
+    ) -> None:
         numbers.append(chunk_id)
-        chunk(served, stamp_ns, age_ms, chunk_id, start)  # type: ignore[arg-type]
+        chunk(served, stamp_ns, age_ms, chunk_id, start, motion)  # type: ignore[arg-type]
 
     scene.loop._outputs.chunk = noting  # type: ignore[method-assign]
     scene.loop.restart()

@@ -12,6 +12,7 @@ import pytest
 from loop_scene import Scene
 
 from benchmarks.robot_world import DT_S, EXECUTED, MAX_AGE_MS, TICK_S
+from reflex_core.chunks.handover import LEAD_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.reports import Fallback
 from reflex_core.values import LAST_KNOWN_GOOD, Request
@@ -58,9 +59,10 @@ def test_in_simulated_time_a_chunk_is_over_when_the_simulator_says_so(scene: Sce
 
 
 @pytest.mark.parametrize("latency_s", [0.02, 0.17, 0.4])
-def test_the_gate_learns_when_the_first_row_that_is_sent_is_due(
+def test_the_gate_learns_all_rows_and_when_each_is_due_that_is_sent(
     latency_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first rows of a robot at rest are not sent: its controller has the time for the way to the one after them."""
     scene = Scene()
     gated: list[tuple[float, int]] = []
     commanded = scene.world.buffer.commanded
@@ -72,9 +74,11 @@ def test_the_gate_learns_when_the_first_row_that_is_sent_is_due(
     monkeypatch.setattr(scene.world.buffer, "commanded", noting)
     scene.engine.latency_s = latency_s
     scene.run(0.5 + latency_s)
-    sent = [(command.due_s[0], len(command.rows)) for command in scene.sent]
-    assert [rows for _, rows in gated] == [rows for _, rows in sent]
-    np.testing.assert_allclose([due for due, _ in gated], [due for due, _ in sent], atol=1e-5)
+    (first_s, rows), (command,) = gated[0], scene.sent
+    assert len(gated) == 1
+    due_s = first_s + np.arange(rows) * DT_S
+    assert command.due_s[0] - first_s >= LEAD_S - DT_S - 1e-6
+    np.testing.assert_allclose(command.due_s, due_s[-len(command.due_s) :], atol=1e-5)
 
 
 def test_an_answer_is_thrown_away_only_after_a_rescue_and_twice_what_is_usual_and_then_it_is_learned(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reflex_core.chunks.handover import Handover
+from reflex_core.chunks.interpolation import Bounds
 from reflex_core.chunks.scheduling import ExecutingChunk
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.hold import MEASURED, Hold
@@ -37,8 +39,13 @@ class Scene:
         outputs: Any = SimpleNamespace(hold=lambda *arguments: self.published.append(arguments))
         binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
+        loaded: Any = SimpleNamespace(
+            guard=SimpleNamespace(commands=commands), policy=SimpleNamespace(binding=binding)
+        )
+        free = np.full(2, np.inf)
+        handover = Handover(Bounds(-free, free, free, np.ones(2, np.bool_)), lambda _: None, lambda: 0.0)
         self.holds = Holds(
-            commands, buffer, outputs, binding, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
+            loaded, handover, buffer, outputs, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
         )  # fmt: skip
 
     def counted(self, name: str, reason: str) -> float | None:

@@ -13,7 +13,9 @@ from rclpy.parameter import Parameter
 from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
 from servers import ExportDir
+from trajectory_msgs.msg import JointTrajectory
 
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.files.share import share
 from reflex_ros.messages.stamps import stamp_ns
 
@@ -43,20 +45,47 @@ def test_a_chunk_says_everything_about_itself(scene: World) -> None:
     assert chunk.episode_id.startswith("ep_cell-9_")
 
 
-def test_the_trajectory_is_the_chunk_from_its_start_index_on(scene: World) -> None:
-    chunk = scene.robot.next_chunk()
-    trajectory = wait_for(
-        lambda: next((t for t in scene.robot.trajectories if t.header.stamp == chunk.header.stamp), None),
+def due_ns(trajectory: JointTrajectory) -> list[int]:
+    """When every point is due, on the robot's clock."""
+    since = [point.time_from_start for point in trajectory.points]
+    return [stamp_ns(trajectory.header.stamp) + each.sec * 10**9 + each.nanosec for each in since]
+
+
+def test_the_trajectory_begins_when_it_is_published_where_the_running_one_is_and_leads_through_the_chunk(
+    scene: World,
+) -> None:
+    robot = scene.robot
+    robot.next_chunk()
+    chunk = robot.next_chunk()
+    last = tuple(rows(chunk)[-1].tolist())
+    index, trajectory = wait_for(
+        lambda: next(
+            ((i, t) for i, t in enumerate(robot.trajectories) if tuple(t.points[-1].positions) == last), None
+        ),
         "its twin",
     )
     assert list(trajectory.joint_names) == JOINTS
-    assert len(trajectory.points) == chunk.horizon - chunk.start_index
-    first = trajectory.points[0]
-    offset_s = first.time_from_start.sec + first.time_from_start.nanosec * 1e-9
-    assert offset_s == pytest.approx((chunk.start_index + 1) * chunk.dt_s)
-    np.testing.assert_allclose(
-        [list(point.positions) for point in trajectory.points], rows(chunk)[chunk.start_index :], atol=1e-6
+    assert stamp_ns(trajectory.header.stamp) > stamp_ns(chunk.header.stamp), "the moment of publishing"
+    anchor, *points = trajectory.points
+    assert anchor.time_from_start.sec == anchor.time_from_start.nanosec == 0
+    start, step_ns = chunk.horizon - len(points), round(chunk.dt_s * 1e9)
+    assert 0 <= start - chunk.start_index <= 1, "one that is due at once is left out"
+    np.testing.assert_allclose([list(point.positions) for point in points], rows(chunk)[start:], atol=1e-6)
+    assert due_ns(trajectory)[1:-1] == [
+        stamp_ns(chunk.header.stamp) + (row + 1) * step_ns for row in range(start, chunk.horizon - 1)
+    ]
+    assert list(points[-1].velocities) == [0.0] * 7
+    assert all(
+        np.isfinite(point.velocities).all() and len(point.velocities) == 7 for point in trajectory.points
     )
+    before = robot.trajectories[index - 1]
+    running = Spline(
+        np.array(due_ns(before)), np.array([point.positions for point in before.points]),
+        np.array([point.velocities for point in before.points]),
+    )  # fmt: skip
+    position, velocity = running.at(stamp_ns(trajectory.header.stamp))
+    np.testing.assert_allclose(anchor.positions, position, atol=1e-9)
+    np.testing.assert_allclose(anchor.velocities, velocity, atol=1e-9)
 
 
 def test_the_next_chunk_comes_before_the_running_one_is_spent(scene: World) -> None:

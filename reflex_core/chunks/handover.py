@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand the robot over from one chunk to the next: the motion it executes now, and how a new one begins.
+
+What is published is a motion through the rows of a chunk. It begins where the running one is at that moment, with its
+velocity, and a new chunk's first rows are faded in. After a hold, a stop or a doubt nobody knows what the controller commands
+at that moment: the new motion then begins at rest, and gives the controller time for the way to its first row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from reflex_core.chunks.interpolation import Bounds, Doubles, Spline, Times, fade, through
+from reflex_core.export.binding import Binding
+from reflex_core.robot.groups import JOINTS, POSITION
+from reflex_core.robot.limits.hold import Hold
+from reflex_core.robot.limits.limits import Limits
+from reflex_core.values import ActionChunk, Floats
+
+LEAD_S = 0.2  # so long a controller has for the way to the first row, where its command is not known
+CLOSEST_S = (
+    0.005  # a row that is due sooner is left out: float32 is too coarse for a velocity over so short a way
+)
+LARGEST_SHARE = 0.25  # of a period, that this may be
+FROM_REST = 1.5
+UNKNOWN_DT_S = 0.1  # of a hold whose rows have no period
+
+
+def bounds_of(binding: Binding, limits: Limits | None) -> Bounds:
+    """Return what the motions of this robot must stay in: the guard's limits, and which columns move like joints."""
+    dim = len(binding.action_names)
+    smooth = np.ones(dim, np.bool_)
+    for group in binding.groups:
+        smooth[list(group.columns)] = group.space == JOINTS and group.commands == POSITION
+    if limits is None:
+        unlimited = np.full(dim, np.inf)
+        return Bounds(-unlimited, unlimited, unlimited, smooth)
+    smooth &= ~(limits.gripper | limits.workspace)
+    return Bounds(limits.position_min, limits.position_max, limits.velocity_max, smooth)
+
+
+class Handover:
+    """The motion that the robot executes, as it was published last. Not thread-safe: who orders what is published has the lock."""
+
+    def __init__(
+        self, bounds: Bounds, where: Callable[[int], Floats | Doubles | None], fade_s: Callable[[], float]
+    ) -> None:
+        """Start without a motion. where: (action_dim,) the robot's position at a time, None where unknown. fade_s: the setting."""
+        self._bounds, self._where, self._fade_s = bounds, where, fade_s
+        self._running: Spline | None = None
+        self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
+
+    def forget(self) -> None:
+        """Forget the running motion: what the controller commands from now on is not known for sure."""
+        self._running = None
+
+    def led(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> ActionChunk:
+        """Return the chunk as the robot can take it over at `now_ns`; itself where nothing has to change.
+
+        From row `start` on it is faded into the running motion. Where that is not known, the rows until it is lie on the way to
+        the first one after them. No joint has to be faster than its limit, from where it is commanded to be at this moment.
+        """
+        due_ns, rows = _due_ns(chunk, stamp_ns)[start:], chunk.actions[start:]
+        if not chunk.dt_s > 0.0 or not np.isfinite(rows).all():
+            return chunk
+        place, velocity = self._at(now_ns)
+        led = rows
+        if self._running is not None:
+            led = fade(rows, due_ns, self._running, now_ns, self._fade_s(), self._bounds.smooth)
+        if place is not None:
+            first = self._first_given(due_ns, now_ns)
+            led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
+            if first > 0 and self._unknown(now_ns):
+                led = self._on_the_way(led, due_ns, now_ns, place, velocity, first)
+        if led is rows:
+            return chunk
+        return replace(chunk, actions=np.concatenate([chunk.actions[:start], led]))
+
+    def take_over(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> Spline:
+        """Return the motion through rows `start` on that begins at `now_ns`; it is the running one from then on."""
+        due_ns, rows = _due_ns(chunk, stamp_ns)[start:], chunk.actions[start:].astype(np.float64)
+        closest_ns = int(min(CLOSEST_S, LARGEST_SHARE * chunk.dt_s) * 1e9)
+        place, velocity = self._at(now_ns)
+        anchored = not self._unknown(now_ns)
+        first = _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(due_ns, now_ns)
+        # a chunk whose last row is due at once is still to be reached
+        due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
+        self._known_ns = now_ns if anchored else int(due_ns[0])
+        self._running = through(
+            np.concatenate([[now_ns], due_ns]),
+            np.concatenate([(rows[0] if place is None else place)[None], rows[first:]]),
+            velocity, self._bounds, anchored=anchored,
+        )  # fmt: skip
+        return self._running
+
+    def hold(self, held: Hold, now_ns: int) -> Spline:
+        """Return the motion by which a robot that is held now comes to rest; nothing is known for sure after it."""
+        rows = held.rows[held.start :].astype(np.float64)
+        dt_s = held.dt_s if held.dt_s > 0.0 else UNKNOWN_DT_S
+        due_ns = now_ns + np.arange(held.start + 1, len(held.rows) + 1) * round(dt_s * 1e9)
+        running, known = self._running, not self._unknown(now_ns)
+        place, velocity, most = held.origin, np.zeros(rows.shape[1]), self._bounds.velocity_max
+        self.forget()
+        anchored = False
+        if running is not None and known:
+            there, speed = running.at(now_ns)
+            # the guard counts in straight lines, and begins where a joint is that does not follow
+            if (np.abs(there - place) <= most * dt_s).all():
+                anchored, place, velocity = True, there, speed
+        longer_s = float((np.abs(rows[0] - place) / most).max()) - (due_ns[0] - now_ns) * 1e-9
+        if running is not None and not known:  # the controller is still on its own way to the first row
+            longer_s = max(longer_s, 0.0) + dt_s
+        due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
+        return through(
+            np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
+            anchored=anchored,
+        )  # fmt: skip
+
+    def _at(self, now_ns: int) -> tuple[Doubles | None, Doubles]:
+        """Return (action_dim,) where the robot is commanded to be, None where that is unknown, and how fast it moves."""
+        if self._running is not None:
+            return self._running.at(now_ns)
+        place = self._where(now_ns)
+        if place is None:
+            return None, np.zeros(len(self._bounds.low))
+        return place.astype(np.float64), np.zeros(len(place))
+
+    def _unknown(self, now_ns: int) -> bool:
+        """Return True while a controller may be elsewhere than the running motion: it began from what nobody knows."""
+        return self._running is None or now_ns < self._known_ns
+
+    def _first_given(self, due_ns: Times, now_ns: int) -> int:
+        """Return the first row that is given to a controller whose command is not known."""
+        return _first_after(due_ns, now_ns + int(LEAD_S * 1e9) if self._running is None else self._known_ns)
+
+    def _on_the_way(
+        self, rows: Floats, due_ns: Times, now_ns: int, place: Doubles, velocity: Doubles, first: int
+    ) -> Floats:
+        """Return the rows, those before `first` on the way there from `place`."""
+        way = through(
+            np.concatenate([[now_ns], due_ns[first:]]), np.concatenate([place[None], rows[first:]]), velocity, self._bounds
+        )  # fmt: skip
+        led = rows.copy()
+        led[:first] = np.where(self._bounds.smooth, way.sampled(due_ns[:first]), rows[:first])
+        return led
+
+    def _slow_enough(
+        self, rows: Floats, due_ns: Times, now_ns: int, place: Doubles, setting_out: int = 0
+    ) -> Floats:
+        """Return the rows, each as near to the given one as every joint gets within its limit of speed.
+
+        setting_out: so many rows are reached from rest, for which a cubic is FROM_REST times as fast as a straight line.
+        """
+        most = np.where(self._bounds.smooth, self._bounds.velocity_max, np.inf)
+        seconds = np.diff(due_ns, prepend=now_ns) * 1e-9
+        seconds[:setting_out] /= FROM_REST
+        steps = np.diff(rows.astype(np.float64), axis=0, prepend=place[None])
+        reach = most * seconds[:, None]
+        if not (np.abs(steps) > reach + np.spacing(np.abs(rows))).any():
+            return rows
+        slow, at = rows.copy(), place
+        for row, within in enumerate(reach):
+            at = np.minimum(np.maximum(rows[row], at - within), at + within)
+            slow[row] = at
+        return slow
+
+
+def _due_ns(chunk: ActionChunk, stamp_ns: int) -> Times:
+    """Return (horizon,) when each row is due."""
+    return stamp_ns + np.arange(1, len(chunk.actions) + 1) * round(chunk.dt_s * 1e9)
+
+
+def _first_after(due_ns: Times, moment_ns: int) -> int:
+    """Return the first row that is due at that moment or later; the last one where none is."""
+    return min(int(np.searchsorted(due_ns, moment_ns)), len(due_ns) - 1)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JointTrajectory messages of a motion: what joint_trajectory_controller accepts, and follows without a jerk."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reflex_core.chunks.interpolation import Bounds, Spline, through
+from reflex_core.errors import SettingError
+from reflex_core.robot.groups import Group
+from reflex_core.settings.table import settings_from
+from reflex_ros.messages.chunks import trajectory_message
+from reflex_ros.messages.stamps import stamp_ns
+from reflex_ros.outputs.base import Command
+from reflex_ros.outputs.interfaces import with_defaults
+from reflex_ros.outputs.joint_trajectory import JointTrajectoryOutput, checked_era
+
+NOW_NS, STEP_NS = 1_700_000_000 * 10**9 + 123_456_789, 50_000_000
+NAMES = ("a", "b")
+
+
+def motion(count: int = 5, *, anchored: bool = True) -> Spline:
+    free = np.full(2, np.inf)
+    rows = np.array([[0.1 * i, -0.05 * i] for i in range(count)])
+    times = NOW_NS + np.array([0, *(20_000_000 + STEP_NS * i for i in range(count - 1))])
+    return through(
+        times,
+        rows,
+        np.array([0.5, -0.25]),
+        Bounds(-free, free, free, np.ones(2, np.bool_)),
+        anchored=anchored,
+    )
+
+
+def seconds(message: Any) -> list[float]:
+    return [point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points]
+
+
+class Sender:
+    """The output without a graph: what it published."""
+
+    def __init__(self, **options: Any) -> None:
+        self.sent: list[Any] = []
+        publisher = SimpleNamespace(topic_name="/reflex/joint_trajectory")
+        node: Any = SimpleNamespace(create_lifecycle_publisher=lambda *_, **__: publisher)
+        group = Group("arm", (0, 1), NAMES, options=options)
+        self.output = JointTrajectoryOutput(node, lambda _, message: self.sent.append(message), group)
+
+    def send(self, what: Spline) -> Any:
+        self.output.send(self.command(what))
+        return self.sent[-1]
+
+    def hold(self, what: Spline) -> Any:
+        self.output.hold(self.command(what))
+        return self.sent[-1]
+
+    def command(self, what: Spline) -> Command:
+        chunk: Any = None
+        return Command(chunk, NOW_NS - 3 * STEP_NS, 3, what)
+
+
+def test_a_trajectory_counts_from_the_moment_of_publishing_and_begins_with_the_running_command() -> None:
+    given = motion()
+    message = Sender().send(given)
+    assert stamp_ns(message.header.stamp) == NOW_NS
+    assert message.joint_names == list(NAMES)
+    assert seconds(message) == pytest.approx([0.0, 0.02, 0.07, 0.12, 0.17], abs=1e-12)
+    assert [list(point.positions) for point in message.points] == given.positions.tolist()
+    assert [list(point.velocities) for point in message.points] == given.velocities.tolist()
+    assert list(message.points[-1].velocities) == [0.0, 0.0], "else the controller refuses it"
+
+
+def test_a_controller_that_bridges_by_itself_gets_no_anchor() -> None:
+    message = Sender(era="blend").send(motion())
+    assert seconds(message) == pytest.approx([0.02, 0.07, 0.12, 0.17], abs=1e-12)
+    assert stamp_ns(message.header.stamp) == NOW_NS
+
+
+@pytest.mark.parametrize("era", ["legacy", "blend"])
+def test_a_motion_that_begins_where_the_command_is_not_known_has_no_anchor(era: str) -> None:
+    given = motion(anchored=False)
+    assert seconds(Sender(era=era).send(given)) == pytest.approx([0.02, 0.07, 0.12, 0.17], abs=1e-12)
+
+
+def test_a_hold_has_stamp_0_and_ends_at_rest() -> None:
+    message = Sender().hold(motion())
+    assert stamp_ns(message.header.stamp) == 0
+    assert seconds(message)[0] == 0.0
+    assert list(message.points[-1].velocities) == [0.0, 0.0]
+
+
+def test_a_controller_that_computes_velocities_gets_none() -> None:
+    message = Sender(velocities=False).send(motion())
+    assert all(len(point.velocities) == 0 for point in message.points)
+    assert len(message.points) == 5
+
+
+def test_points_of_a_motion_of_some_columns() -> None:
+    message = trajectory_message(("b",), motion().of(np.array([1])), 0, anchor=True)
+    assert [list(point.positions) for point in message.points] == [
+        [value] for value in motion().positions[:, 1].tolist()
+    ]
+
+
+def test_options_that_cannot_be_followed_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"group 'arm': 'era' must be legacy or blend, got 'jazzy'"):
+        checked_era(Group("arm", (0,), ("a",), options={"era": "jazzy"}))
+    twice = Group("arm", (0, 1), ("a", "a"))
+    node: Any = None
+    with pytest.raises(SettingError, match=r"group 'arm': joint 'a' stands twice in it"):
+        JointTrajectoryOutput(node, lambda *_: None, twice)
+
+
+def test_the_era_is_a_setting_unless_the_group_says_it() -> None:
+    settings = settings_from({"trajectory_era": "blend"})
+    group = Group("arm", (0, 1), NAMES)
+    assert checked_era(with_defaults(group, settings)) == "blend"
+    assert with_defaults(group, settings).output == "joint_trajectory"
+    own = Group("arm", (0, 1), NAMES, options={"era": "legacy"})
+    assert checked_era(with_defaults(own, settings)) == "legacy"
+    other = Group("hand", (0,), ("a",), output="gripper_command", options={"action": "/hand"})
+    assert with_defaults(other, settings) == other
