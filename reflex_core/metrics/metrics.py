@@ -209,6 +209,7 @@ class Metrics:
             "reflex_watchdog_interventions_total", "Times the chunk loop was late or gone and the watchdog held the robot",
             ["reason"],
         )
+        self.goals = counter("reflex_run_policy_goals_total", "Goals of ~/run_policy that ended, by reason", ["reason"])
         self.provider_fallbacks = counter(
             "reflex_provider_fallbacks_total", "Loads that ended on the CPU though a GPU was requested", ["model_id"]
         )

@@ -22,6 +22,13 @@ _SOURCES = {
     CLOUD: ActionChunkMsg.SOURCE_CLOUD,
     HOLD: ActionChunkMsg.SOURCE_HOLD,
 }
+
+
+def source_code(source: str) -> int:
+    """Return a source as messages have it; that of a policy where there is none yet."""
+    return int(_SOURCES.get(source, ActionChunkMsg.SOURCE_POLICY))
+
+
 _FIELDS = frozenset(ActionChunkMsg.get_fields_and_field_types())
 
 

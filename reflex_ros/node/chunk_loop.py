@@ -17,7 +17,7 @@ from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.clocks import ClockSteps
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
-from reflex_ros.node.holds import Holds, handover_of
+from reflex_ros.node.holds import DEADLINE, GONE, LATE, STOPPED, Holds, handover_of
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
@@ -28,8 +28,6 @@ LOCK_S = 0.5  # how long another thread waits for the loop's lock before it repo
 HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
 AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
-# why the robot is held: by the watchdog, and where inference was too slow and nothing can stand in
-LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class ChunkLoop:
         self._needs_words = loaded.needs_instruction
         self._lock = threading.RLock()
         self._wake = threading.Condition()
-        self._news = self._closing = self._stopped = False
+        self._news, self._closing, self.stop_reason = False, False, ""
         self._epoch = self._chunk_id = 0
         self._executing: ExecutingChunk | None = None
         self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
@@ -147,22 +145,24 @@ class ChunkLoop:
     @property
     def stopped(self) -> bool:
         """True after `stop` until `resume`."""
-        return self._stopped
+        return bool(self.stop_reason)
 
-    def stop(self) -> str:
+    def stop(self, reason: str = STOPPED) -> str:
         """Hold now and publish no chunk until `resume`. Return why no hold was possible, else ""."""
         with self._lock:
-            self._stopped = True
+            self.stop_reason = STOPPED if self.stop_reason == STOPPED else reason
             self._epoch += 1
-            self._end_commands(held=(held := self._hold("stopped")))
+            self._end_commands(held=(held := self._hold(reason)))
             return "" if held else self.progress.unheld_text
 
-    def resume(self) -> None:
-        """Undo `stop`; the next chunk starts from a fresh observation."""
+    def resume(self, *, for_goal: bool = False) -> bool:
+        """Undo `stop`; the next chunk starts from a fresh observation. False where a goal would undo a person's stop."""
         with self._lock:
-            self._stopped = False
-            self.progress.unheld_text = ""
+            if for_goal and self.stop_reason == STOPPED:
+                return False
+            self.stop_reason = self.progress.unheld_text = self.progress.problem = ""
         self.restart()
+        return True
 
     def believe(self) -> str:
         """Trust the joints' present readings because an operator confirms them; return why one cannot be, else ""."""
@@ -189,7 +189,7 @@ class ChunkLoop:
     def late(self) -> str:
         """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
         executing, monotonic_ns = self._executing, self._monotonic_ns()
-        if self._stopped or self._rescued:  # rescued: the cycle of then has not ended yet
+        if self.stop_reason or self._rescued:  # rescued: the cycle of then has not ended yet
             return LATE if self._rescued else ""
         if executing is not None and not self.progress.hold_reason:
             over_ns = self._clock_ns() - executing.end_ns
@@ -207,7 +207,7 @@ class ChunkLoop:
             return False
         try:
             self._rescued = True
-            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            moves = self._executing is not None and not self.stopped and not self.progress.hold_reason
             return self._hold(reason) if moves else True
         finally:
             self._lock.release()
@@ -238,7 +238,7 @@ class ChunkLoop:
         with self._lock:
             if self._clock_was_set():
                 self._hold_instead("clock_jump")
-        if self._stopped:
+        if self.stop_reason:
             return
         self._doubt()
         if self._monotonic_ns() * 1e-9 < self._retry_at:
@@ -372,7 +372,7 @@ class ChunkLoop:
     def _hold_instead(self, reason: str) -> None:
         """Hold a robot that executes a chunk and is not held yet; where that is not possible, try again soon."""
         with self._lock:
-            moves = self._executing is not None and not self._stopped and not self.progress.hold_reason
+            moves = self._executing is not None and not self.stopped and not self.progress.hold_reason
             if moves and self._monotonic_ns() * 1e-9 >= self._rehold_at and not self._hold(reason):
                 self._rehold_at = self._monotonic_ns() * 1e-9 + RETRY_S
 

@@ -18,6 +18,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_core.values import ROS
 from reflex_ros.messages.limit_text import range_values
 from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.progress import Progress
 from reflex_ros.node.watchdog import TEXTS as WATCHDOG_TEXTS
 
@@ -77,7 +78,12 @@ def trouble(loop: ChunkLoop) -> str:
     progress = loop.progress
     also = f"; {progress.unheld_text}" if progress.unheld_text else ""
     if loop.stopped:
-        return f"stopped: call ~/resume to go on{also}"
+        then = (
+            "call ~/resume to go on"
+            if loop.stop_reason == STOPPED
+            else "send a goal to ~/run_policy, or call ~/resume"
+        )
+        return f"{loop.stop_reason}: {then}{also}"
     return f"{progress.problem}: {progress.problem_text}{also}" if progress.problem else ""
 
 
@@ -111,7 +117,7 @@ def observation_finding(loop: ChunkLoop, ages_ms: Mapping[str, float]) -> Findin
     values: dict[str, object] = {f"{stream} age ms": f"{age:.0f}" for stream, age in ages_ms.items()}
     values |= {"refused": progress.refused, "chunks": progress.chunks, "discarded": progress.discarded}
     if loop.stopped:
-        return Finding("observations", WARN, trouble(loop), values)
+        return Finding("observations", WARN if loop.stop_reason == STOPPED else OK, trouble(loop), values)
     if not progress.problem:
         return Finding("observations", OK, "fresh", values)
     waiting = progress.problem in WAITING and progress.chunks == 0

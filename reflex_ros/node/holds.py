@@ -19,7 +19,11 @@ from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
 
-REQUESTED = ("stopped", "deactivated")  # by a person
+# why the robot is held: by the watchdog, and where inference was too slow and nothing can stand in
+LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
+# by a person, at the end of a goal of ~/run_policy, and with the node
+STOPPED, GOAL_ENDED, DEACTIVATED = "stopped", "goal_ended", "deactivated"
+REQUESTED = (STOPPED, GOAL_ENDED, DEACTIVATED)
 
 log = logging.getLogger(__name__)
 

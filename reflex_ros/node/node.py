@@ -21,7 +21,6 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, ReflexError
-from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
 from reflex_core.settings.table import Settings
 from reflex_core.values import ROS
 from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
@@ -32,14 +31,17 @@ from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ServeStatus
 from reflex_ros.node import diagnostics, parameters
 from reflex_ros.node.ab_services import create_ab_interfaces
+from reflex_ros.node.assignment import Assignment
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.compat import NODE_OPTIONS
-from reflex_ros.node.driving import Driving, observation_buffer, tuning_of
+from reflex_ros.node.driving import Driving, is_simulated, observation_buffer, tuning_of
+from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress
 from reflex_ros.node.robot_snapshot import take_snapshot
+from reflex_ros.node.run_policy import RunPolicyServer, SkillRobot
 from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import Inputs
@@ -53,7 +55,6 @@ from reflex_ros.sidecar.server import Sidecar
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
-TEXT_LIMIT = 1000  # characters of an instruction taken from a topic
 
 
 class ReflexNode:
@@ -70,9 +71,9 @@ class ReflexNode:
         self._driving: Driving | None = None
         self._loop: ChunkLoop | None = None
         self._recorder_hook = OFF
-        self._episodes = 0
-        self._episode_id = ""
-        self._instruction = ""
+        self._assignment = Assignment(
+            self.node, lambda: self.settings.robot_id, lambda: self._loop, lambda: self._buffer, self.now_ns
+        )
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
@@ -107,7 +108,11 @@ class ReflexNode:
             ("reset_guard", self._reset_guard), ("reset_breaker", self._reset_breaker),
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", answering(action))
-        create_ab_interfaces(node, self.engine, lambda: self._episode_id, self._mirror_split)
+        create_ab_interfaces(node, self.engine, lambda: self._assignment.episode_id, self._mirror_split)
+        self._skill = RunPolicyServer(
+            node, self.engine, self._progress,
+            SkillRobot(lambda: self._loop, self._assignment, lambda: self.ending, self.now_ns, self._elapses_ns),
+        )  # fmt: skip
         node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
@@ -121,6 +126,10 @@ class ReflexNode:
     def now_ns(self) -> int:
         """Return the robot's clock in ns: ROS time, simulated with use_sim_time."""
         return int(self.node.get_clock().now().nanoseconds)
+
+    def _elapses_ns(self) -> int:
+        """Return the clock that durations are measured on: simulated time, or a monotonic one."""
+        return self.now_ns() if is_simulated(self.node) else time.monotonic_ns()
 
     def _log_line(self, line: str) -> None:
         self.node.get_logger().info(line)
@@ -181,11 +190,11 @@ class ReflexNode:
             self._recorder_hook,
         )
         self._loop = loop = driving.loop
-        self._begin_episode("")
+        self._assignment.begin_episode("")
         try:
             self._inputs = Inputs(
                 self.node, self.settings, tuple(loaded.policy.binding.cameras.values()), buffer,
-                loop.news, self._on_instruction, self._begin_episode, self._recorder_hook.received,
+                loop.news, self._assignment.instruct, self._assignment.begin_episode, self._recorder_hook.received,
             )  # fmt: skip
         except ConfigurationError:
             await self._deactivate()
@@ -205,12 +214,13 @@ class ReflexNode:
     def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
         """Hold and stop when another policy commands this robot too; both nodes detect it."""
         others = other_policies(self.node, outputs.command_topics)
-        if others and not loop.stopped:
+        if others and loop.stop_reason != STOPPED:
             self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
             loop.stop()
         return diagnostics.command_finding(others, outputs.command_topics)
 
     async def _deactivate(self) -> None:
+        await self._skill.deactivated()
         driving, self._driving, self._loop = self._driving, None, None
         if self._inputs is not None:
             self._inputs.destroy()
@@ -267,36 +277,13 @@ class ReflexNode:
         finally:
             self._mirroring = False
 
-    def _on_instruction(self, text: str) -> None:
-        if self._buffer is None or text == self._buffer.instruction:
-            return
-        if len(text) > TEXT_LIMIT:
-            self.node.get_logger().error(
-                f"instruction of {len(text)} characters ignored, the limit is {TEXT_LIMIT}"
-            )
-            return
-        self._buffer.instruction = text
-        if self._loop is not None:
-            self._loop.restart()
-
-    def _begin_episode(self, episode_id: str) -> None:
-        if not usable_id(episode_id):
-            self.node.get_logger().error(
-                f"an episode id of {len(episode_id)} characters was ignored: at most {ID_CHARACTERS} printable ones"
-            )
-            return
-        self._episodes += 1
-        robot = self.settings.robot_id or "robot"
-        self._episode_id = episode_id or f"ep_{robot}_{self.now_ns() // 1_000_000_000}_{self._episodes}"
-        if self._loop is not None:
-            self._loop.new_episode(self._episode_id)
-
     def _clock_jumped(self, jump: Any) -> None:
         if self._loop is not None and jump.delta.nanoseconds < 0:
             self._loop.clock_jumped_back()
 
     def _stop(self) -> str:
         problem = self._require_loop().stop()
+        self._skill.stopped()
         return f"stopped: {problem}" if problem else "holding; call ~/resume to go on"
 
     def _resume(self) -> str:
@@ -305,8 +292,8 @@ class ReflexNode:
 
     def _new_episode(self) -> str:
         self._require_loop()
-        self._begin_episode("")
-        return self._episode_id
+        self._assignment.begin_episode("")
+        return self._assignment.episode_id
 
     def _reset_guard(self) -> str:
         message = "the guard was tripped" if self.engine.reset_guard(ROS) else "the guard was not tripped"
@@ -331,7 +318,7 @@ class ReflexNode:
     def _snapshot(self) -> RobotSnapshot:
         return take_snapshot(
             self.node.state, self.node.refusal or self.engine.undrivable, self._progress, self._loop, self._buffer,
-            self._episode_id, self._findings, self.now_ns(),
+            self._assignment.episode_id, self._findings, self.now_ns(),
         )  # fmt: skip
 
     def _publish_status(self) -> None:
@@ -343,8 +330,7 @@ class ReflexNode:
         if status.problem and self._inputs is not None:
             status.problem = "; ".join([status.problem, *self._inputs.unheard])
         status.header.stamp = self.node.get_clock().now().to_msg()
-        status.episode_id = self._episode_id
-        status.instruction = self._buffer.instruction if self._buffer else ""
+        status.episode_id, status.instruction = self._assignment.episode_id, self._assignment.instruction
         self._status.publish(status)
         self._recorder_hook.sent(self._status.topic_name, status)
 
@@ -385,6 +371,7 @@ class ReflexNode:
 
     async def finish(self) -> None:
         """Leave the robot holding and free everything; for the end of the process."""
+        self.ending = True
         await self._clean_up()
 
     def destroy(self) -> None:
@@ -392,4 +379,5 @@ class ReflexNode:
         if self.sidecar is not None:
             self.sidecar.stop()
         unbridge(self._logs)
+        self._skill.destroy()
         self.node.destroy_node()

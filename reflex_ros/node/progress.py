@@ -43,6 +43,7 @@ class Progress:
     problem_text: str = ""
     hold_reason: str = ""
     slot: str = ""
+    source: str = ""
     unheld: int = 0
     unheld_text: str = ""
     limited_log: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
@@ -74,5 +75,5 @@ class Progress:
             self.chunks += 1
         self.clamped += served.guard.clamped
         self.fallbacks += served.chunk.source in (LAST_KNOWN_GOOD, CLOUD)
-        self.latency_ms, self.slot = served.latency_ms, served.slot
+        self.latency_ms, self.slot, self.source = served.latency_ms, served.slot, served.chunk.source
         self.age_ms = age_ms

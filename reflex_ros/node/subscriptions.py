@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 # of instruction and episode: none may get lost between their two subscriptions
 WORDS_DEPTH = 100
 WORDS = QoSProfile(depth=WORDS_DEPTH, reliability=LATCHED.reliability, durability=LATCHED.durability)
+OnText = Callable[
+    [str, int], None
+]  # the text, and when it was published (ns since 1970), 0 where that is not known
 MOST_UNHEARD = 5  # publishers that are named at a time
 OVERRIDE_ERRORS = (
     ParameterException, InvalidQosOverridesError, InvalidQoSProfileException, AssertionError, RuntimeError, ValueError,
@@ -51,8 +54,8 @@ class Inputs:
         cameras: tuple[str, ...],
         buffer: ObservationBuffer,
         news: Callable[[], None],
-        on_instruction: Callable[[str], None],
-        on_episode: Callable[[str], None],
+        on_instruction: OnText,
+        on_episode: OnText,
         on_message: Callable[[RawMessage], None] = lambda _: None,
     ) -> None:
         """Create the subscriptions. on_message: gets every instruction and episode message before it is handled.
@@ -77,8 +80,8 @@ class Inputs:
         self,
         state_source: str,
         cameras: tuple[str, ...],
-        on_instruction: Callable[[str], None],
-        on_episode: Callable[[str], None],
+        on_instruction: OnText,
+        on_episode: OnText,
     ) -> None:
         topics = self._buffer.topics
         image = CompressedImage if self._compressed else Image
@@ -119,7 +122,7 @@ class Inputs:
         name = str(found.topic_name)
         return name
 
-    def _subscribe_latched_too(self, topic: str, act: Callable[[RawMessage], None]) -> str:
+    def _subscribe_latched_too(self, topic: str, act: Callable[[RawMessage, int], None]) -> str:
         """Subscribe to latched and to volatile publishers of a topic.
 
         A transient-local subscription does not match a volatile publisher, a volatile one does not get earlier messages:
@@ -131,7 +134,7 @@ class Inputs:
         def on_message(raw: bytes, info: Mapping[str, Any], live: bool) -> None:
             stamp_ns, number = info["source_timestamp"], info["publication_sequence_number"]
             if deduplicator.is_new(stamp_ns, number, raw, time.monotonic_ns(), live=live):
-                act(self._arrival(name, String, raw))
+                act(self._arrival(name, String, raw), stamp_ns)
 
         def from_latched(raw: bytes, info: Mapping[str, Any]) -> None:
             on_message(raw, info, live=latched.durability != DurabilityPolicy.TRANSIENT_LOCAL)
@@ -190,9 +193,9 @@ class Inputs:
         self._buffer.put_vector(arrival, convert(deserialize_message(arrival.raw, kind)))
         self._news()
 
-    def _text_message(self, act: Callable[[str], None], arrival: RawMessage) -> None:
+    def _text_message(self, act: OnText, arrival: RawMessage, published_ns: int) -> None:
         self._on_message(arrival)
-        act(deserialize_message(arrival.raw, String).data)
+        act(deserialize_message(arrival.raw, String).data, published_ns)
 
     def destroy(self) -> None:
         """Destroy all subscriptions."""

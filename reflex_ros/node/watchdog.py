@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from reflex_ros.node.chunk_loop import GONE, LATE
+from reflex_ros.node.holds import GONE, LATE
 
 PERIOD_S = 0.05
 TEXTS = {

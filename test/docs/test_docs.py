@@ -71,14 +71,17 @@ def test_pages_that_files_of_the_repository_name_exist() -> None:
     assert missing == {}
 
 
+INTERFACES = ("msg", "srv", "action")  # `reflex_ros/ActionChunk` is a type
+
+
 def test_code_that_pages_name_exists() -> None:
     """Files and folders (`reflex_core/values.py`) and what is imported (`reflex_core.doctor.parity.record`)."""
     missing = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r"(?<![\w/.])(?:reflex_(?:core|export|ros)|test)/[\w/.]*\w", text):
-            message = ROOT / "msg" / f"{Path(name).name}.msg"  # `reflex_ros/ActionChunk` is a type
-            missing += [] if (ROOT / name).exists() or message.exists() else [f"{page.name}: {name}"]
+            is_type = any((ROOT / kind / f"{Path(name).name}.{kind}").exists() for kind in INTERFACES)
+            missing += [] if (ROOT / name).exists() or is_type else [f"{page.name}: {name}"]
         for name in re.findall(r"`(reflex_(?:core|export|ros)(?:\.\w+)+)[`(]", text):
             missing += [] if found(name) else [f"{page.name}: {name}"]
     assert missing == []

@@ -53,7 +53,7 @@ def test_the_bag_holds_what_the_robot_saw_and_a_replay_of_it_is_exact(
 
     def act(scene: World) -> None:
         scene.robot.begin("ep-7")
-        wait_for(lambda: scene.server._episode_id == "ep-7", "the episode begins")
+        wait_for(lambda: scene.server._assignment.episode_id == "ep-7", "the episode begins")
         chunks_of(scene, 4)
         wait_for(
             lambda: any(found.values for found in [scene.robot.diagnostics.get("recorders")] if found),

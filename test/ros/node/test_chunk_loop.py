@@ -17,7 +17,8 @@ from benchmarks.robot_world import HOME, MAX_AGE_MS, SPEED, TINY_S, Doubles, Lie
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.robot.path_tolerance import PathTolerance
 from reflex_core.values import Floats, Request
-from reflex_ros.node.chunk_loop import HANGING_S, LATE
+from reflex_ros.node.chunk_loop import HANGING_S
+from reflex_ros.node.holds import LATE
 
 
 class Panic(BaseException):

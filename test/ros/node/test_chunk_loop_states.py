@@ -15,8 +15,9 @@ from benchmarks.robot_world import DT_S, EXECUTED, HOME, HORIZON, MAX_AGE_MS, TI
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.reports import Fallback
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
-from reflex_ros.node.chunk_loop import GONE, HANGING_S, LATE, RETRY_S
+from reflex_ros.node.chunk_loop import HANGING_S, RETRY_S
 from reflex_ros.node.diagnostics import observation_finding, trouble
+from reflex_ros.node.holds import GONE, LATE
 
 CHUNK_S = HORIZON * DT_S
 

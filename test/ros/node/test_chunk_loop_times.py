@@ -16,7 +16,8 @@ from reflex_core.chunks.handover import LEAD_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.reports import Fallback
 from reflex_core.values import LAST_KNOWN_GOOD, Request
-from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LATE, LOCK_S, POLL_S, ChunkLoop
+from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LOCK_S, POLL_S, ChunkLoop
+from reflex_ros.node.holds import LATE
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_policy_sees_the_frames_of_one_control_period_before(export_dir: Exp
         # a new episode looks back at nothing of the one before
         sent = len(heard)
         scene.robot.begin("another")
-        wait_for(lambda: scene.server._episode_id == "another", "the episode begins")
+        wait_for(lambda: scene.server._assignment.episode_id == "another", "the episode begins")
         began_ns = scene.server.now_ns() - 2 * PERIOD_NS
         first = wait_for(
             lambda: next((r for r, _ in heard[sent:] if r.episode_id == "another"), None), "its inference"

@@ -111,7 +111,7 @@ def test_what_is_played_goes_where_the_node_listens_under_the_same_rules(
 def listening(node: Node, **settings: Any) -> tuple[ObservationBuffer, Inputs]:
     buffer = ObservationBuffer(("camera",), ("a",), True)
     inputs = Inputs(
-        node, settings_from(settings), ("camera",), buffer, lambda: None, lambda _: None, lambda _: None
+        node, settings_from(settings), ("camera",), buffer, lambda: None, lambda *_: None, lambda *_: None
     )
     return buffer, inputs
 
@@ -180,12 +180,12 @@ def test_an_instruction_of_a_volatile_publisher_arrives_and_a_latched_one_after_
 
 
 def test_an_episode_begins_once_for_each_message(scene: World) -> None:
-    by_hand, begun = publisher(scene, "episode", String, 10), scene.server._episodes
+    by_hand, begun = publisher(scene, "episode", String, 10), scene.server._assignment._episodes
     wait_for(by_hand.get_subscription_count, "they know each other")
     for number, begin in enumerate((scene.robot.begin, lambda name: by_hand.publish(String(data=name))) * 2):
         begin(f"episode-{number}")
         wait_for(lambda n=number: scene.robot.status.episode_id == f"episode-{n}", "it begins")
-    assert scene.server._episodes == begun + 4
+    assert scene.server._assignment._episodes == begun + 4
     scene.robot.node.destroy_publisher(by_hand)
 
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
 from ros_world import REACH_HOME, World, world
 from servers import Server
+from skills import Skills
 
 from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
@@ -182,6 +183,14 @@ def a_model_that_hangs(bench: Bench) -> Provocation:
             wait_for(moved)
 
     yield from on_a_robot("reflex_watchdog_interventions", hang, bench.export)
+
+
+def a_goal_that_ends(bench: Bench) -> Provocation:
+    def end(scene: World, moved: Moved) -> None:
+        Skills(scene.robot).run(max_duration_s=0.1)
+        wait_for(moved)
+
+    yield from on_a_robot("reflex_run_policy_goals", end, bench.export)
 
 
 def a_picture_that_is_mended(bench: Bench) -> Provocation:
@@ -360,6 +369,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_implausible_readings": a_joint_that_lies,
     "reflex_tracking_errors": a_joint_that_does_not_follow,
     "reflex_watchdog_interventions": a_model_that_hangs,
+    "reflex_run_policy_goals": a_goal_that_ends,
     "reflex_pictures_mended": a_picture_that_is_mended,
     "reflex_provider_fallbacks": a_gpu_that_is_not_there,
     "reflex_cuda_graph_captured": cuda_graphs,

@@ -14,7 +14,7 @@ from ros_world import World, wait_for, world
 from servers import ExportDir
 
 from reflex_core.values import Request, Served
-from reflex_ros.node.chunk_loop import GONE, LATE
+from reflex_ros.node.holds import GONE, LATE
 from reflex_ros.node.watchdog import PERIOD_S, TEXTS, Watchdog
 
 ERROR, OK = b"\x02", b"\x00"

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from reflex_ros.node.chunk_loop import GONE, LATE
+from reflex_ros.node.holds import GONE, LATE
 from reflex_ros.node.watchdog import TEXTS, Watchdog
 
 
