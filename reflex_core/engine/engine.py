@@ -227,7 +227,14 @@ class Engine:
         loaded = self._serving()
         try:
             loaded.intake.check_sensors(request.observation)
-            return 0 if loaded.history is None else loaded.history.observe(request)
+            if loaded.history is None:
+                return 0
+            alone = replace(request.observation, history=())
+            for slot in loaded.slots.values():
+                slot.policy.arrays(
+                    alone
+                )  # what an inference would refuse would be refused in a later request
+            return loaded.history.observe(request)
         except ObservationError as error:
             self.metrics.errors.labels(error.slug).inc()
             raise

@@ -120,7 +120,8 @@ def _pictures(
     taken: list[Frame | None] = []
     made: list[Floats] = []
     for number, frames in enumerate(seen, start=1):
-        with blamed_on_earlier(len(seen) - number):
+        # one that stands for earlier ones is no earlier one
+        with blamed_on_earlier(0 if frames is seen[-1] else len(seen) - number):
             frame = _frame_of(slot, frames, cameras)
             # at an episode's start the first frame stands for earlier ones, and is decoded once
             again = bool(taken) and frame is taken[-1]

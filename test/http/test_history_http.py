@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from asking import figure
-from http_client import raw, wait_for
+from http_client import raw, text, wait_for
 from servers import ExportDir
 
 from reflex_core.images.raw_encodings import rgb
@@ -21,6 +22,10 @@ from reflex_ros.sidecar.wires.json import JsonWire
 from reflex_ros.sidecar.wires.wire import Readable
 
 Serve = Callable[..., Any]
+
+
+# a header of 8x8 pixels without any
+BROKEN_JPEG = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))[:-30]
 
 
 def seen(shade: int, state: float) -> dict[str, Any]:
@@ -105,6 +110,31 @@ def test_an_observation_may_be_sent_without_inference(serve: Serve) -> None:
     odd = server.client.act({**seen(10, 1), "episode_id": "one", "observe_only": "yes"})
     assert (odd.status, odd.json["error"]) == (422, "bad-observe-only")
     assert figure(server.client, "reflex_act_errors_total", slug="state-length") == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "slug"),
+    [
+        ({}, "missing-image"),
+        ({"image": text(BROKEN_JPEG)}, "bad-image"),
+    ],
+)
+def test_an_observation_that_no_inference_would_take_is_refused_at_once_and_not_kept(
+    images: dict[str, Any], slug: str, serve: Serve
+) -> None:
+    """Otherwise the next request of the episode, which is right, would be refused for it."""
+    server = serve("two_observations", embodiment="")
+    bad = server.client.act({**images, "state": [1, -1], "episode_id": "one", "observe_only": True})
+    assert (bad.status, bad.json["error"]) == (422, slug)
+    answer = server.client.act({**seen(20, 2), "episode_id": "one"})
+    assert (answer.status, answer.json["history"]["kept"]) == (200, 0)
+
+
+def test_the_newest_observation_is_not_blamed_on_an_earlier_one_that_it_stands_for(serve: Serve) -> None:
+    server = serve("two_observations", embodiment="")
+    bad = server.client.act({"state": [1, -1], "episode_id": "one"})
+    assert (bad.status, bad.json["error"]) == (422, "missing-image")
+    assert bad.json["message"].startswith("no image from ")
 
 
 def test_one_request_per_chunk_is_filled_counted_and_reported(serve: Serve) -> None:
