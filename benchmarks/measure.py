@@ -31,9 +31,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def motion_of(chunk: ActionChunk, stamp_ns: int) -> Spline:
     """The motion through a chunk whose robot is at rest and has no limits."""
-    free = np.full(len(chunk.names), np.inf)
-    bounds = Bounds(-free, free, free, np.ones(len(free), np.bool_))
-    return Handover(bounds, lambda _: None, lambda: 0.0).take_over(chunk, stamp_ns, 0, stamp_ns)
+    return Handover(Bounds.unlimited(len(chunk.names)), lambda _: None, lambda: 0.0).take_over(
+        chunk, stamp_ns, 0, stamp_ns
+    )
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float]:

@@ -32,14 +32,14 @@ UNKNOWN_DT_S = 0.1  # of a hold whose rows have no period
 def bounds_of(binding: Binding, limits: Limits | None) -> Bounds:
     """Return what the motions of this robot must stay in: the guard's limits, and which columns move like joints."""
     dim = len(binding.action_names)
-    smooth = np.ones(dim, np.bool_)
+    smooth, fade_s = np.ones(dim, np.bool_), np.full(dim, np.nan)
     for group in binding.groups:
         smooth[list(group.columns)] = group.space == JOINTS and group.commands == POSITION
+        fade_s[list(group.columns)] = group.options.get("fade_s", np.nan)
     if limits is None:
-        unlimited = np.full(dim, np.inf)
-        return Bounds(-unlimited, unlimited, unlimited, smooth)
+        return replace(Bounds.unlimited(dim), smooth=smooth, fade_s=fade_s)
     smooth &= ~(limits.gripper | limits.workspace)
-    return Bounds(limits.position_min, limits.position_max, limits.velocity_max, smooth)
+    return Bounds(limits.position_min, limits.position_max, limits.velocity_max, smooth, fade_s)
 
 
 class Handover:
@@ -69,7 +69,7 @@ class Handover:
         place, velocity = self._at(now_ns)
         led = rows
         if self._running is not None:
-            led = fade(rows, due_ns, self._running, now_ns, self._fade_s(), self._bounds.smooth)
+            led = fade(rows, due_ns, self._running, now_ns, self._fades_s())
         if place is not None:
             first = self._first_given(due_ns, now_ns)
             led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
@@ -118,6 +118,11 @@ class Handover:
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
+
+    def _fades_s(self) -> Doubles:
+        """Return (action_dim,) how long each column is faded: as its group says, else as the setting does."""
+        own_s = self._bounds.fade_s
+        return np.where(self._bounds.smooth, np.where(np.isnan(own_s), self._fade_s(), own_s), 0.0)
 
     def _at(self, now_ns: int) -> tuple[Doubles | None, Doubles]:
         """Return (action_dim,) where the robot is commanded to be, None where that is unknown, and how fast it moves."""

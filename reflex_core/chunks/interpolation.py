@@ -27,12 +27,20 @@ class Bounds:
     """What a motion must stay in. All (d,): rad or m, rad/s or m/s, infinite where unknown.
 
     smooth: the columns that move like joints. Others (a gripper, a velocity, a pose) never overshoot a row and are not faded.
+    fade_s: how long a new chunk is faded in, NaN where nothing is said.
     """
 
     low: Doubles
     high: Doubles
     velocity_max: Doubles
     smooth: Mask
+    fade_s: Doubles
+
+    @classmethod
+    def unlimited(cls, dim: int) -> Bounds:
+        """Return those of `dim` joints of which nothing is known."""
+        free = np.full(dim, np.inf)
+        return cls(-free, free, free, np.ones(dim, np.bool_), np.full(dim, np.nan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ def through(
     return Spline(times_ns, positions, velocities, anchored)
 
 
-def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: float, smooth: Mask) -> Floats:
+def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: Doubles) -> Floats:
     """Return the rows led over from the old motion within `fade_s` from now; `rows` itself where both agree.
 
     A row keeps s^2 (3 - 2 s) of the old motion, s being what is left of the fade when it is due.
@@ -124,19 +132,20 @@ def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: float, s
         due_ns: (n,), when they are due, on the clock of `old`.
         old: What is executed now.
         now_ns: When the new rows take over.
-        fade_s: 0: none.
-        smooth: (d,), the columns that are faded.
+        fade_s: (d,), 0 for columns that are not faded.
     """
-    if fade_s <= 0.0:
+    longest_ns = int(fade_s.max(initial=0.0) * 1e9)
+    count = int(np.searchsorted(due_ns, now_ns + longest_ns))
+    if count == 0:
         return rows
-    left = np.minimum(np.maximum(1.0 - (due_ns - now_ns) * 1e-9 / fade_s, 0.0), 1.0)
-    count = int(np.count_nonzero(left))
-    share = (left * left * (3.0 - 2.0 * left))[:count, None]
-    away = np.where(smooth, old.sampled(due_ns[:count]) - rows[:count], 0.0)
+    since_s = (due_ns[:count, None] - now_ns) * 1e-9
+    left = np.where(fade_s > 0.0, 1.0 - since_s / np.where(fade_s > 0.0, fade_s, 1.0), 0.0)
+    left = np.minimum(np.maximum(left, 0.0), 1.0)
+    away = np.where(left > 0.0, old.sampled(due_ns[:count]) - rows[:count], 0.0)
     if not away.any():
         return rows
     faded = rows.copy()
-    faded[:count] = rows[:count] + away * share
+    faded[:count] = rows[:count] + away * (left * left * (3.0 - 2.0 * left))
     return faded
 
 

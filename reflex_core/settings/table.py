@@ -16,7 +16,11 @@ from reflex_core.errors import SettingError
 from reflex_core.settings.row import Setting, Value, checked, row
 from reflex_core.text.suggestions import no_such
 
-LEGACY, BLEND = "legacy", "blend"  # what a trajectory controller does with a new trajectory while one runs
+AUTO, LEGACY, BLEND = (
+    "auto",
+    "legacy",
+    "blend",
+)  # what a trajectory controller does with a new trajectory while one runs
 
 _policy = partial(row, group="policy")
 _safety = partial(row, group="safety")
@@ -222,9 +226,10 @@ class Settings:
         when="live", minimum=0.0, maximum=5.0,
     )
     trajectory_era: str = _ros(
-        LEGACY, "What joint_trajectory_controller does with a new trajectory while one runs. legacy (Humble to Kilted, or"
-        " allow_trajectory_replacement false): the new one replaces it. blend (later): it bridges the two by itself.",
-        choices=(LEGACY, BLEND),
+        AUTO, "What joint_trajectory_controller does with a new trajectory while one runs. legacy (Humble to Kilted, or"
+        " allow_trajectory_replacement false): the new one replaces it. blend (later): it bridges the two by itself."
+        " auto: legacy, unless the controller says otherwise.",
+        choices=(AUTO, LEGACY, BLEND),
     )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)
     # fmt: on

@@ -19,7 +19,7 @@ INTERFACES = {
 
 
 # settings that an interface reads as an option, where the group itself says nothing
-DEFAULTS = {"joint_trajectory": {"era": "trajectory_era"}}
+DEFAULTS = {"joint_trajectory": {"trajectory_era": "trajectory_era"}}
 
 
 def check_output(settings: Settings) -> None:

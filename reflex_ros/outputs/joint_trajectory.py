@@ -22,22 +22,21 @@ from reflex_ros.outputs.base import Command, Publish
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
-ERAS = (LEGACY, BLEND)
 COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class JointTrajectoryOutput:
     """Send a motion as one trajectory, which the controller splices into the running one by its stamp.
 
-    Options of the group: topic; era, what its controller does with a new trajectory while one runs (ERAS); velocities, false for
-    a controller that computes them by itself.
+    Options of the group: topic; trajectory_era, what its controller does with a new trajectory while one runs; velocities, false
+    for a controller that computes them by itself.
     """
 
     def __init__(self, node: LifecycleNode, publish: Publish, group: Group) -> None:
-        """Create the publisher. Raises SettingError for options that cannot be followed."""
+        """Create the publisher. Raises SettingError for a joint that stands twice."""
         self._node, self._publish = node, publish
         self._names = _once_each(group)
-        self._anchor = checked_era(group) == LEGACY
+        self._anchor = group.options.get("trajectory_era", LEGACY) != BLEND
         self._velocities = bool(group.options.get("velocities", True))
         self._publisher = node.create_lifecycle_publisher(
             JointTrajectory, group.options.get("topic", "~/joint_trajectory"), COMMANDS,
@@ -78,16 +77,6 @@ class JointTrajectoryOutput:
     def destroy(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)
-
-
-def checked_era(group: Group) -> str:
-    """Return what the group's controller does with a new trajectory; LEGACY where nothing is said. Raises SettingError."""
-    era = str(group.options.get("era", LEGACY))
-    if era not in ERAS:
-        raise SettingError(
-            f"group '{group.name}': 'era' must be {' or '.join(ERAS)}, got '{escaped(era, 40)}'"
-        )
-    return era
 
 
 def _once_each(group: Group) -> tuple[str, ...]:

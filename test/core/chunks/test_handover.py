@@ -30,11 +30,12 @@ class Robot:
 
     fade_s: float = 0.3
     place: Sequence[float] | None = (0.0, 0.0, 0.0)
+    own_fade_s: Sequence[float] = (np.nan, np.nan, np.nan)
     handover: Handover = field(init=False)
 
     def __post_init__(self) -> None:
         one = np.ones(3)
-        bounds = Bounds(-one, one, MOST * one, np.array([True, True, False]))
+        bounds = Bounds(-one, one, MOST * one, np.array([True, True, False]), np.array(self.own_fade_s))
         self.handover = Handover(
             bounds, lambda _: None if self.place is None else np.array(self.place), lambda: self.fade_s
         )
@@ -98,6 +99,19 @@ def test_the_first_rows_are_faded_into_the_running_motion_and_the_grippers_are_n
     assert chunk.actions[5:].tolist() == rows[5:].tolist()
     assert chunk.actions[:, 2].tolist() == rows[:, 2].tolist()
     assert (np.abs(steps(motion)) <= MOST).all()
+
+
+def test_a_group_may_be_faded_for_a_time_of_its_own() -> None:
+    robot = Robot(own_fade_s=(np.nan, 0.0, 0.5))
+    robot.moving()
+    rows = ramp(0.4, 0.25)
+    chunk, _ = robot.takes(rows, NOW_NS)
+    assert (chunk.actions[:5, 0] != rows[:5, 0]).all()
+    assert chunk.actions[5:, 1].tolist() == rows[5:, 1].tolist()
+    assert abs(chunk.actions[0, 1] - rows[0, 1]) < abs(chunk.actions[0, 0] - rows[0, 0]), (
+        "only as slow as it may be"
+    )
+    assert chunk.actions[:, 2].tolist() == rows[:, 2].tolist(), "a gripper never"
 
 
 def test_a_chunk_that_agrees_with_the_running_motion_stays_as_it_is() -> None:
@@ -259,10 +273,12 @@ def test_which_columns_move_like_joints() -> None:
     binding = Binding(
         cameras={}, state_names=names, state_dim=8, state_statistics=None, action_names=names, action_statistics=None,
         columns=np.arange(8), hold_columns=np.arange(8), horizon=50, dt_s=DT_S, embodiment=robot,
-        groups=(Group("arm", tuple(range(6)), names[:6]), Group("base", (6,), names[6:7], BASE, VELOCITY)),
+        groups=(Group("arm", tuple(range(6)), names[:6], options={"fade_s": 0.1}), Group("base", (6,), names[6:7], BASE, VELOCITY)),
     )  # fmt: skip
     bounds = bounds_of(binding, effective_limits(names, robot, None))
     assert bounds.smooth.tolist() == [True] * 6 + [False, False], "neither a base nor a gripper"
+    assert bounds.fade_s[:6].tolist() == [0.1] * 6
+    assert np.isnan(bounds.fade_s[6:]).all()
     unlimited = bounds_of(binding, None)
     assert unlimited.smooth.tolist() == [True] * 6 + [False, True]
     assert np.isinf(unlimited.velocity_max).all()

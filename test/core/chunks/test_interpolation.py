@@ -16,7 +16,8 @@ MS = 1_000_000
 def bounds(
     low: float = -np.inf, high: float = np.inf, most: float = np.inf, dim: int = 1, *, smooth: bool = True
 ) -> Bounds:
-    return Bounds(np.full(dim, low), np.full(dim, high), np.full(dim, most), np.full(dim, smooth))
+    ends = np.full(dim, low), np.full(dim, high)
+    return Bounds(*ends, np.full(dim, most), np.full(dim, smooth), np.full(dim, np.nan))
 
 
 def column(*values: float) -> Doubles:
@@ -160,7 +161,7 @@ def old() -> Spline:
 def test_a_fade_by_hand() -> None:
     """Old 1, new 0, 0.2 s: after 0, 0.05, 0.1, 0.15 s the old one counts 1, 27/32, 1/2, 5/32; then nothing."""
     rows = np.zeros((6, 1), np.float32)
-    faded = fade(rows, times(0, 50, 100, 150, 200, 250), old(), 0, 0.2, np.array([True]))
+    faded = fade(rows, times(0, 50, 100, 150, 200, 250), old(), 0, np.array([0.2]))
     assert faded[:, 0].tolist() == [1.0, 27 / 32, 0.5, 5 / 32, 0.0, 0.0]
     assert faded.dtype == np.float32
     assert not rows.any(), "the chunk itself stays"
@@ -170,11 +171,13 @@ def test_rows_that_agree_with_the_old_motion_come_back_as_they_are() -> None:
     rows = np.random.default_rng(0).normal(0, 1, (10, 2)).astype(np.float32)
     stamps = times(*(50 * i for i in range(10)))
     running = through(stamps, rows.astype(np.float64), np.zeros(2), bounds(dim=2))
-    assert fade(rows, stamps, running, 0, 0.3, np.ones(2, np.bool_)) is rows
+    assert fade(rows, stamps, running, 0, np.full(2, 0.3)) is rows
 
 
 def test_no_fade_where_none_is_wanted_and_none_of_a_gripper() -> None:
     rows = np.zeros((4, 1), np.float32)
     stamps = times(0, 50, 100, 150)
-    assert fade(rows, stamps, old(), 0, 0.0, np.array([True])) is rows
-    assert fade(rows, stamps, old(), 0, 0.2, np.array([False])) is rows
+    assert fade(rows, stamps, old(), 0, np.array([0.0])) is rows
+    both = through(times(0), np.array([[1.0, 1.0]]), np.zeros(2), bounds(dim=2))
+    faded = fade(np.zeros((4, 2), np.float32), stamps, both, 0, np.array([0.2, 0.0]))
+    assert faded.tolist() == [[1.0, 0.0], [27 / 32, 0.0], [0.5, 0.0], [5 / 32, 0.0]]

@@ -42,8 +42,7 @@ class Scene:
         loaded: Any = SimpleNamespace(
             guard=SimpleNamespace(commands=commands), policy=SimpleNamespace(binding=binding)
         )
-        free = np.full(2, np.inf)
-        handover = Handover(Bounds(-free, free, free, np.ones(2, np.bool_)), lambda _: None, lambda: 0.0)
+        handover = Handover(Bounds.unlimited(2), lambda _: None, lambda: 0.0)
         self.holds = Holds(
             loaded, handover, buffer, outputs, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
         )  # fmt: skip
