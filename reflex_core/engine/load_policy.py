@@ -113,12 +113,19 @@ def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
     if settings.custom_embodiment_config:
         if settings.embodiment:
             log.warning("--custom-embodiment-config overrides --embodiment %s", settings.embodiment)
-        return load_embodiment(Path(settings.custom_embodiment_config))
+        return load_embodiment(Path(settings.custom_embodiment_config), settings.lerobot_calibration)
     if settings.embodiment:
-        return load_preset(settings.embodiment)
+        return load_preset(settings.embodiment, settings.lerobot_calibration)
     own = export_path / "embodiment.json"
     # what is there and no file is refused there: without its ranges a robot would be driven unguarded
-    return load_embodiment(own) if own.exists() else None
+    if not own.exists():
+        if settings.lerobot_calibration:
+            raise SettingError(
+                "setting 'lerobot_calibration': must be left out where no embodiment says what the arm's joints are, got"
+                f" {settings.lerobot_calibration}"
+            )
+        return None
+    return load_embodiment(own, settings.lerobot_calibration)
 
 
 def _log_load(policy: Policy) -> None:

@@ -56,16 +56,16 @@ def _exports(settings: Settings) -> None:
 
 def _preset(settings: Settings) -> None:
     if settings.embodiment and not settings.custom_embodiment_config:
-        load_preset(settings.embodiment)
+        load_preset(settings.embodiment, settings.lerobot_calibration)
 
 
 def _embodiment(settings: Settings) -> None:
     if settings.custom_embodiment_config:
-        load_embodiment(Path(settings.custom_embodiment_config))
+        load_embodiment(Path(settings.custom_embodiment_config), settings.lerobot_calibration)
     elif not settings.embodiment:
         for path in chosen(settings).paths:
             if (own := path / "embodiment.json").is_file():
-                load_embodiment(own)
+                load_embodiment(own, settings.lerobot_calibration)
 
 
 def _safety(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.contract import Contract
-from reflex_core.export.declared_units import PolicyUnits, in_si, read_units, require_unscaled
+from reflex_core.export.declared_units import PolicyUnits, in_si, read_units, require_unscaled, unit_notes
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
 from reflex_core.export.modes import mode_notes, modes_of
@@ -113,6 +113,7 @@ def bind(
         notes=(
             *_notes(export, contract, embodiment, served, cameras, alias),
             *mode_notes(contract, served),
+            *unit_notes(units, served, action_names),
         ),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
         unfed_cameras=_unfed(contract, cameras),

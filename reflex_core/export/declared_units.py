@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from reflex_core.export.export import Affine, Export
 from reflex_core.export.gripper_sense import OPEN_TO_CLOSED, check_senses, read_senses, require_senses, sensed
 from reflex_core.files.json_fields import leaves
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.units import NO_UNIT, OF_TRAVEL, SI, UNIT_OF, Conversion, conversion
+from reflex_core.robot.units import DEGREES, NO_UNIT, OF_TRAVEL, SI, UNIT_OF, Conversion, conversion
 from reflex_core.text.untrusted import shown
 
 Doubles = NDArray[np.float64]
@@ -80,7 +80,10 @@ def read_units(
     if embodiment is not None and embodiment.travel is not None:
         travel = embodiment.travel
     _require_travel(export, embodiment, names, actions, travel)
-    found = conversion(actions, travel)
+    zero, sign = np.full((2, len(columns)), np.nan)
+    if embodiment is not None and embodiment.calibrated is not None:
+        zero, sign = embodiment.calibrated.zero, embodiment.calibrated.sign
+    found = conversion(actions, travel, zero, sign)
     check_senses(export, senses, names, found, explained)
     found = sensed(found, senses)
     shown = tuple(OPEN_TO_CLOSED if at in senses else unit for at, unit in enumerate(actions))
@@ -90,7 +93,8 @@ def read_units(
     states = _state_units(export, own, columns, measured, state_names, state_dim)
     of_state = np.array([travel[at] if at >= 0 else (np.nan, np.nan) for at in measured])
     _require_travel(export, embodiment, state_names or range(state_dim), states, of_state)
-    state = conversion(states, of_state)
+    zeros, signs = (np.array([one[at] if at >= 0 else np.nan for at in measured]) for one in (zero, sign))
+    state = conversion(states, of_state, zeros, signs)
     seen = {number: senses[at] for number, at in enumerate(measured) if at in senses}
     if senses and set(measured) == {-1} and not state_names:
         raise _unmeasured(export, names[min(senses)], state_dim)
@@ -105,6 +109,24 @@ def require_unscaled(export: Export, units: PolicyUnits) -> None:
             f"{export.config_path}: 'action_space' has a scale, and nothing says how the actions are normalised: write"
             ' "normalization": {"action": {"mode": "identity"}, ...} if they are not',
             "units-unclear",
+        )
+
+
+def unit_notes(
+    units: PolicyUnits | None, embodiment: Embodiment | None, names: Sequence[str]
+) -> Iterator[str]:
+    """Yield what is taken for granted of units, for the log. names: of the robot's actions."""
+    if units is None:
+        return
+    known = embodiment.calibrated if embodiment is not None else None
+    guessed = [
+        name for at, (name, unit) in enumerate(zip(names, units.action_units, strict=True))
+        if unit == DEGREES and (known is None or np.isnan(known.zero[at]))
+    ]  # fmt: skip
+    if guessed:
+        yield (
+            f"it counts {', '.join(guessed)} in degrees: 0 degrees is taken as 0 rad, and a positive angle as a positive one; if they"
+            " are not, write where 0 degrees is into the embodiment's 'calibration'"
         )
 
 
@@ -245,6 +267,7 @@ def _require_travel(
     )
     raise ConfigurationError(
         f'{export.path}: counts {", ".join(lacks)} in shares of the joint\'s travel, and {whose}: write "travel" into the'
-        " embodiment, for each joint the position in rad or m at the low and at the high end of its calibrated travel, or null",
+        " embodiment, for each joint the position in rad or m at the low and at the high end of its calibrated travel, or null; for an"
+        " arm that LeRobot calibrated, name its file with --lerobot-calibration FILE (docs/reference/lerobot-calibration.md)",
         "travel-missing",
     )

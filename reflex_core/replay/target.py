@@ -30,7 +30,7 @@ from reflex_core.values import Floats, Observation
 
 NO_EMBODIMENT = "none"
 FALLBACK_SEED = 0  # for requests whose seed was not recorded
-ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "joint_names")
+ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "lerobot_calibration", "joint_names")
 BEFORE = "the trace was recorded by the first version, which preprocessed observations differently"
 MODEL_SETTINGS = ("variant", "denoise_steps", "chunk_size", "intra_op_threads")
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.robot.groups import Group
+from reflex_core.robot.lerobot_calibration import Calibrated
 
 Doubles = NDArray[np.float64]
 
@@ -56,6 +57,7 @@ class Embodiment:
     travel: (action_dim, 2) position at 0 and at 100 percent of a joint's calibrated travel, NaN where the file gives none:
     what policies that count in shares of it mean. max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
     groups: which robot interface commands which columns; empty for schema v1: one commands all. further_grippers: beside `gripper`.
+    calibrated: what LeRobot's degrees and shares of a travel are on this very arm; None where the file does not say.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Embodiment:
     travel: Doubles | None = None
     groups: tuple[Group, ...] = ()
     further_grippers: tuple[TwoEnded, ...] = ()
+    calibrated: Calibrated | None = None
 
     @property
     def two_ended(self) -> tuple[TwoEnded, ...]:
@@ -119,6 +122,7 @@ class Embodiment:
             payload_release=None if release is not None and release.component_idx == last else release,
             max_gripper_velocity=None,
             travel=None if self.travel is None else self.travel[:last],
+            calibrated=None if self.calibrated is None else self.calibrated.first(last),
             groups=tuple(group for group in self.groups if last not in group.columns),
         )
 

@@ -18,20 +18,22 @@ from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.robot.group_fields import Grouped, read_groups
+from reflex_core.robot.lerobot_calibration import Calibrated, calibrated, read_calibration_file, read_joints
 from reflex_core.robot.skeleton import listed, unfilled
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
-V2_ONLY = ("groups", "unused")
+V2_ONLY = ("groups", "unused", "calibration")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
 KEYS = {
     "document": "schema_version embodiment joint_names action_space velocity_max acceleration_max travel normalization"
-    " gripper payload_release cameras control constraints notes sources groups unused",
+    " gripper payload_release cameras control constraints notes sources groups unused calibration",
     "action_space": "type dim ranges",
     "normalization": "mean_action std_action mean_state std_state",
     "gripper": "component_idx close_threshold inverted saturation_tolerance",
     "payload_release": "component_idx trigger_threshold saturation_tolerance",
+    "calibration": "file joints",
     "cameras[]": "name resolution fps color_space",
     "control": "frequency_hz chunk_size rtc_execution_horizon",
     "constraints": "max_ee_velocity max_gripper_velocity collision_check",
@@ -45,8 +47,9 @@ log = logging.getLogger(__name__)
 class Reader:
     """Reads one document, so that every complaint can name the file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, calibration_file: Path | None = None) -> None:
+        """calibration_file: of LeRobot, in place of the one that the document names."""
+        self._path, self._calibration_file = path, calibration_file
 
     def fail(self, key: str, expected: str, got: object, slug: str = "schema-violation") -> EmbodimentError:
         return EmbodimentError(f"{self._path}: '{key}' must be {expected}, got {json_text(got)}", slug)
@@ -76,6 +79,7 @@ class Reader:
         grippers = grouped.grippers or tuple(self.grippers(root, dim))
         velocity = self.limits(root, "velocity_max", dim)
         gripper_velocity = self.gripper_velocity(constraints, grippers, velocity if version > 1 else None)
+        found = self.calibrated(root, joint_names)
         return Embodiment(
             name=name,
             joint_names=joint_names,
@@ -93,7 +97,8 @@ class Reader:
             payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
             max_ee_velocity=constraints.number("max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
-            travel=self.travel(root, dim),
+            travel=self.whole_travel(self.travel(root, dim), found, joint_names),
+            calibrated=found,
             groups=grouped.groups,
             further_grippers=grippers[1:],
         )
@@ -237,6 +242,38 @@ class Reader:
         if "saturation_tolerance" not in table:
             return TwoEnded(component, at, inverted)
         return TwoEnded(component, at, inverted, table.number("saturation_tolerance", 0, 1))
+
+    def calibrated(self, root: JsonFields, joint_names: tuple[str, ...]) -> Calibrated | None:
+        """Read how LeRobot counts the joints; the calibration file lies beside the document, or where the caller says."""
+        if "calibration" not in root:
+            if self._calibration_file is not None:
+                raise self.fail(
+                    "calibration", f"there, with 'joints', as {self._calibration_file} is to be used", None
+                )
+            return None
+        table = self.table(root, "calibration")
+        joints = read_joints(table, joint_names, self.fail)
+        named = table.text("file") if "file" in table else ""
+        file = self._calibration_file or (self._path.parent / named if named else None)
+        motors = None if file is None else read_calibration_file(file)
+        return calibrated(joints, len(joint_names), motors, file)
+
+    def whole_travel(
+        self, written: Doubles | None, found: Calibrated | None, joint_names: tuple[str, ...]
+    ) -> Doubles | None:
+        """Return the travel that is written and that of the calibration file; a joint has one of them."""
+        if found is None or found.travel is None:
+            return written
+        if written is None:
+            return found.travel
+        by_file = ~np.isnan(found.travel[:, 0])
+        if (twice := np.flatnonzero(by_file & ~np.isnan(written[:, 0]))).size:
+            raise self.fail(
+                "travel",
+                f"null for {joint_names[twice[0]]}, which the calibration file gives",
+                written[twice[0]].tolist(),
+            )
+        return np.where(by_file[:, None], found.travel, written)
 
     def grippers(self, root: JsonFields, dim: int) -> Iterator[TwoEnded]:
         """Yield the gripper of schema v1, where there is one."""

@@ -17,21 +17,27 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (share() / "config" / "embodiments").glob("*.json")))
 
 
-def load_preset(name: str) -> Embodiment:
-    """Load a bundled embodiment. Raises EmbodimentError with the list of presets for an unknown name."""
+def load_preset(name: str, calibration_file: str = "") -> Embodiment:
+    """Load a bundled embodiment. Raises EmbodimentError with the list of presets for an unknown name.
+
+    calibration_file: of LeRobot, for this very arm; empty: none.
+    """
     if name not in preset_names():
         raise EmbodimentError(
             f"no embodiment preset '{name}': there are {', '.join(preset_names())}", "unknown-preset"
         )
-    return load_embodiment(share() / "config" / "embodiments" / f"{name}.json")
+    return load_embodiment(share() / "config" / "embodiments" / f"{name}.json", calibration_file)
 
 
-def load_embodiment(path: Path) -> Embodiment:
-    """Read and check an embodiment file. Raises EmbodimentError naming file, key, expected and got."""
+def load_embodiment(path: Path, calibration_file: str = "") -> Embodiment:
+    """Read and check an embodiment file. Raises EmbodimentError naming file, key, expected and got.
+
+    calibration_file: of LeRobot, in place of the one that the file names; empty: that one.
+    """
     try:
         document = read_json(path, finite=False)
     except OSError as error:
         raise EmbodimentError(f"{path}: {error.strerror or error}", "embodiment-missing") from error
     except ValueError as error:
         raise EmbodimentError(f"{path}: {error}", "schema-violation") from error
-    return Reader(path).embodiment(document)
+    return Reader(path, Path(calibration_file) if calibration_file else None).embodiment(document)

@@ -65,21 +65,30 @@ class Conversion:
         return Conversion(self.factor[columns], self.offset[columns])
 
 
-def conversion(units: Sequence[str], travel: Doubles) -> Conversion:
+def conversion(
+    units: Sequence[str], travel: Doubles, zero: Doubles | None = None, sign: Doubles | None = None
+) -> Conversion:
     """Return the conversion of dimensions in these units.
 
     Args:
         units: SI, DEGREES, PERCENT or NORM100 of each.
         travel: (dim, 2) position in rad or m where the share of the travel is lowest, and where it is highest; read for
             PERCENT and NORM100 alone, where the two must differ.
+        zero: (dim,) position in rad at 0 degrees; NaN, and None for all: 0.
+        sign: (dim,) 1 or -1, how degrees count; NaN, and None for all: 1.
     """
     factor, offset = np.ones(len(units)), np.zeros(len(units))
     for index, unit in enumerate(units):
         low, high = travel[index]
         if unit == DEGREES:
-            factor[index] = 180 / math.pi
+            factor[index] = 180 / math.pi * _or(sign, index, 1.0)
+            offset[index] = -_or(zero, index, 0.0) * factor[index]
         elif unit == PERCENT:
             factor[index], offset[index] = 100 / (high - low), -100 * low / (high - low)
         elif unit == NORM100:
             factor[index], offset[index] = 200 / (high - low), -200 * low / (high - low) - 100
     return Conversion(factor, offset)
+
+
+def _or(values: Doubles | None, index: int, default: float) -> float:
+    return default if values is None or np.isnan(values[index]) else float(values[index])

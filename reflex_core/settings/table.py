@@ -40,6 +40,10 @@ class Settings:
         " Empty: that policy is served without commanding a robot.", path=True)
     embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the export's own.")
     custom_embodiment_config: str = _policy("", "Embodiment JSON file; overrides --embodiment.", path=True)
+    lerobot_calibration: str = _policy(
+        "", "File in which LeRobot calibrated this very arm, for policies that count in degrees or in shares of a travel. Empty:"
+        " the one that the embodiment names.", path=True,
+    )
     robot_id: str = _policy("", "Name of this robot in replies, metrics and diagnostics.")
     device: str = _policy(
         "auto",

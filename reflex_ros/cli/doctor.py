@@ -32,7 +32,7 @@ STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 UNREADABLE = "correct it as the sentence says: `reflex serve` would refuse it too"
 # checks of the preflight with findings of their own
 SEEN_CLOSELY = ("exports", "preset", "embodiment", "safety", "providers", "directories")
-ROBOT = ("embodiment", "custom_embodiment_config")
+ROBOT = ("embodiment", "custom_embodiment_config", "lerobot_calibration")
 ALONE = ("LOCALHOST", "OFF")  # discovery ranges that reach no other machine
 
 

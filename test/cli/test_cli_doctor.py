@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from domains import free_domain
+from echoes import echo
+from grouped_robots import document
 from pyproject_file import requirements
 from repository import ROOT
 
@@ -397,3 +399,29 @@ def test_what_libraries_print_does_not_get_into_the_json() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert json.loads(done.stdout)["findings"]
     assert "noise" in done.stderr
+
+
+def test_an_arm_is_checked_with_the_calibration_file_of_the_command_line(
+    tmp_path: Path, capsys: Output
+) -> None:
+    names = ["shoulder_pan", "gripper"]
+    export = echo(
+        tmp_path / "export", "somebodys", felt=2, image=False, action_dim=2, action_names=names, frequency_hz=20,
+        state={"input": "state", "names": names}, units="norm100",
+    )  # fmt: skip
+    arm = {"name": "arm", "space": "joints", "joints": names, "output": {"kind": "joint_trajectory"}}
+    numbers = {"mean_action": [0, 0], "std_action": [1, 1], "mean_state": [0, 0], "std_state": [1, 1]}
+    robot = document(
+        joint_names=names, groups=[arm], velocity_max=[1, 1], normalization=numbers,
+        action_space={"type": "continuous", "dim": 2, "ranges": [[-3, 3], [-3, 3]]},
+        calibration={"joints": {name: {"zero": 0.0} for name in names}},
+    )  # fmt: skip
+    file = tmp_path / "robot.json"
+    file.write_text(json.dumps(robot), encoding="utf-8")
+    given = (export, "--custom-embodiment-config", str(file), *QUICK)
+    status, found = findings_of(capsys, *given)
+    assert status == 1
+    assert any("--lerobot-calibration FILE" in one.said for one in found.values())
+    calibration = ROOT / "test" / "fixtures" / "lerobot_calibration" / "so101.json"
+    status, found = findings_of(capsys, *given, "--lerobot-calibration", str(calibration))
+    assert (status, found["embodiment"].level) == (0, OK)
