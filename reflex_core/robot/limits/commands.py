@@ -83,7 +83,8 @@ class RobotCommands:
         issued, stream = self.recall(), None
         if issued is not None:
             since_s = now.seconds_since(issued.moment)
-            stream = stream_of(issued, since_s, self._follows(issued, since_s, measured, believed, now))
+            follows = self._follows(issued, since_s, measured, believed, now)
+            stream = replace(stream_of(issued, since_s, follows), continuous=True)
         age_s = 0.0 if believed is None else (now.zero_ns - believed[1]) * 1e-9
         held = hold(self._limits, dt_s, stream, measured, age_s)
         if held is not None:

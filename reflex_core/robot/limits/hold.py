@@ -25,6 +25,7 @@ Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 STREAM, MEASURED, COMMAND = "stream", "measured", "command"  # rules 1, 2 and 3
+PERIODS = 2.0  # of control, in which a joint without an acceleration limit is braked
 LONGEST_S = 60.0  # a joint that needs longer to come to its hold is not held but moved
 
 
@@ -33,13 +34,15 @@ class Stream:
     """Command of a robot at one moment: all (action_dim,), rad or m.
 
     at: commanded now. target: the row that is being approached. step: the move of the period under way.
-    follows: the joints that follow their commands, as far as was measured.
+    follows: the joints that follow their commands, as far as was measured. continuous: between two rows the robot follows a
+    spline, so that it can be braked from its very speed; else a straight line, which is broken off at a row.
     """
 
     at: Doubles
     target: Doubles
     step: Doubles
     follows: Mask
+    continuous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ def _path(limits: Limits | None, dt_s: float, stream: Stream | None, where: Doub
 
 def _braked(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
     """Brake as hard as the acceleration limit allows; where there is none, stop at the row that is being approached."""
+    if stream.continuous and dt_s > 0.0:
+        return _decelerated(limits, dt_s, stream)
     bend = np.full(len(stream.at), np.inf)
     if limits is not None and dt_s > 0.0:
         bend = limits.acceleration_max * dt_s * dt_s
@@ -144,6 +149,27 @@ def _braked(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
     while True:
         step = np.sign(step) * np.maximum(np.abs(step) - bend, 0.0)
         at = at + step
+        rows.append(at)
+        if not step.any() or len(rows) * dt_s > LONGEST_S:
+            return np.array(rows)
+
+
+def _decelerated(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
+    """Brake every joint with a constant deceleration: its limit, or within PERIODS where there is none."""
+    at, step, rows = stream.at, stream.step, list[Doubles]()
+    bend = np.full(len(at), np.inf)
+    if limits is not None:
+        most, bend = limits.velocity_max * dt_s, limits.acceleration_max * dt_s * dt_s
+        step = np.minimum(np.maximum(step, -most), most)
+    bend = np.where(np.isinf(bend), np.abs(step) / PERIODS, bend)
+    while True:
+        fast = np.abs(step)
+        slow = np.maximum(fast - bend, 0.0)
+        # its mean speed in this period; in the last one it comes only as far as it takes to stop
+        way = np.where(
+            slow > 0.0, (fast + slow) / 2.0, fast * fast / np.where(bend > 0.0, 2.0 * bend, np.inf)
+        )
+        at, step = at + np.sign(step) * way, np.sign(step) * slow
         rows.append(at)
         if not step.any() or len(rows) * dt_s > LONGEST_S:
             return np.array(rows)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from reflex_core.chunks.handover import Handover
 from reflex_core.chunks.interpolation import Bounds, Spline
-from reflex_core.robot.limits.hold import STREAM, Hold
+from reflex_core.robot.limits.hold import Hold, Stream, hold
+from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import ActionChunk
 from reflex_ros.demo.controllers.from_message import trajectory_of
 from reflex_ros.demo.controllers.options import ERAS, LEGACY, ControllerOptions
@@ -99,18 +100,17 @@ class Followed:
         return handover.take_over(chunk, observed_ns, start, now_ns)
 
     def braked(self, motion: Spline, now_ns: int) -> Hold:
-        """What the guard makes of a stop: the stream braked, period by period."""
+        """What the guard makes of a stop."""
         at, speed = motion.at(now_ns)
-        step, rows = float(speed[0]) * DT_S, []
-        bend = self.acceleration_max * DT_S**2
-        if np.isinf(bend):
-            bend = abs(step) / 2.0
-        place = float(at[0])
-        while abs(step) > 1e-12:
-            before, step = step, np.sign(step) * max(abs(step) - bend, 0.0)
-            place += (before + step) / 2.0 if step else before * before / (2.0 * bend) * np.sign(before)
-            rows.append(place)
-        return Hold(np.array(rows, np.float32)[:, None], DT_S, 0, STREAM, at)
+        free = np.array([np.inf])
+        limits = Limits(
+            NAMES, -free, free, np.array([MOST_RAD_S]), np.array([self.acceleration_max]), np.array([False]), np.array([False])
+        )  # fmt: skip
+        index = int(np.searchsorted(motion.times_ns, now_ns, side="right"))
+        stream = Stream(at, motion.positions[index], speed * DT_S, np.array([True]), continuous=True)
+        held = hold(limits, DT_S, stream, None)
+        assert held is not None
+        return held
 
     def settled(self) -> Doubles:
         """From when on it is measured: the first motion from rest is over."""
@@ -176,8 +176,8 @@ def test_only_the_era_that_replaces_gets_an_anchor_and_every_motion_ends_at_rest
 def test_no_delay_and_no_clock_makes_a_controller_refuse_a_hold(
     era: str, skew_s: float, late_s: float
 ) -> None:
-    hold = Followed(era, seconds=1.2, stop_at_s=1.0).run().sent[-1]
-    message = trajectory_message(NAMES, hold, 0, anchor=era == LEGACY)
+    motion = Followed(era, seconds=1.2, stop_at_s=1.0).run().sent[-1]
+    message = trajectory_message(NAMES, motion, 0, anchor=era == LEGACY)
     received_ns = EPOCH_NS + int((1.0 + late_s + skew_s) * 1e9)
     check(trajectory_of(message), NAMES, received_ns, ControllerOptions(era))
 

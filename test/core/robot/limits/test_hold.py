@@ -30,6 +30,17 @@ def test_rule_1_with_an_acceleration_limit_there_are_several_rows_that_brake(sha
     np.testing.assert_allclose(moves[-1], 0.0, atol=10.0 * DT_S**2 + 1e-6)
 
 
+def test_rule_1_a_motion_is_braked_with_a_constant_deceleration() -> None:
+    """Of 10 rad/s^2, from 1 rad/s, within 0.1 s and 0.05 rad; a slower joint stops in the midst of a period."""
+    step = np.array([0.05, -0.0375, 0.0, 0.0, 0.0, 0.0, 0.0])
+    stream = Stream(AT, AT + step, step, ALL, continuous=True)
+    held = require_safe(hold(BENDING, DT_S, stream, MIDDLE), BENDING, AT)
+    moved = held.rows.astype(np.float64) - AT
+    np.testing.assert_allclose(moved[:, 0], [0.0375, 0.05], atol=1e-6)
+    np.testing.assert_allclose(moved[:, 1], [-0.025, -0.028125], atol=1e-6)
+    assert not moved[:, 2:].round(6).any()
+
+
 def test_rule_1_an_arm_that_trails_is_led_to_the_end_no_faster_than_it_may() -> None:
     lag = 0.15
     held = require_safe(
