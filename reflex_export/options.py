@@ -12,7 +12,8 @@ from reflex_core.text.untrusted import shown
 
 FP32, FP16 = "fp32", "fp16"
 DTYPES = (FP32, FP16)
-OBSERVATIONS = 6
+OBSERVATIONS, LEAST_OBSERVATIONS = 6, 2
+MOST_RUNS = 200  # of the network on one side of the comparison, as far as OBSERVATIONS go
 # largest difference from LeRobot's own answer, in the robot's units
 TOLERANCES = {FP32: 1e-4, FP16: 1e-2}
 UNITS = ("radians", "metres", "degrees", "percent", "norm100")
@@ -26,7 +27,7 @@ class ExportOptions:
     Attributes:
         dtype: Of the weights in the graphs: `fp32` or `fp16`; inputs and outputs are float32 in both.
         fused: One graph with the whole denoise loop inside, for the families that have a loop of equal steps.
-        observations: How many observations are compared with LeRobot's own answers.
+        observations: How many observations are compared with LeRobot's own answers; None: as many as `observations_of` says.
         seed: Of these observations and their start noise.
         bars: Value that LeRobot 0.4 left around letterboxed pictures of pi0 and pi0.5 (-3); None: as the installed one.
         tokenizer: Folder with tokenizer.json. vlm: folder with the config.json of SmolVLA's vision-language model.
@@ -40,7 +41,7 @@ class ExportOptions:
 
     dtype: str = FP32
     fused: bool = False
-    observations: int = OBSERVATIONS
+    observations: int | None = None
     seed: int = 0
     bars: float | None = None
     tokenizer: Path | None = None
@@ -57,6 +58,15 @@ class ExportOptions:
     def largest_difference(self) -> float:
         """Return the tolerance in force, in the robot's units."""
         return TOLERANCES[self.dtype] if self.tolerance is None else self.tolerance
+
+    def observations_of(self, steps: int) -> int:
+        """Return how many observations are compared of a policy whose network runs `steps` times for an answer.
+
+        Fewer of one that runs often: a Diffusion Policy of 263 million parameters and 100 steps answers in half a minute.
+        """
+        if self.observations is not None:
+            return self.observations
+        return max(LEAST_OBSERVATIONS, min(OBSERVATIONS, MOST_RUNS // steps))
 
 
 def check_units(units: Sequence[str], actions: int) -> None:

@@ -30,6 +30,7 @@ from reflex_export.comparison.batches import SIZES as BATCHES
 from reflex_export.comparison.dataset_samples import dataset_samples
 from reflex_export.comparison.differences import Tally
 from reflex_export.comparison.samples import Floats, Sample, blackened, random_samples, takes
+from reflex_export.families.base import Family
 from reflex_export.families.names import (
     DENOISE,
     MONOLITHIC,
@@ -43,7 +44,7 @@ from reflex_export.families.names import (
 )
 from reflex_export.families.table import family
 from reflex_export.lerobot_policy import Loaded
-from reflex_export.options import FP16, FP32, ExportOptions
+from reflex_export.options import FP16, FP32, OBSERVATIONS, ExportOptions
 from reflex_export.result import Difference, Verification
 
 WORDS, IMAGES, STATES, OTHERS = "prompt tokens", "image inputs", "state input", "other inputs"
@@ -52,7 +53,7 @@ STAGES = (WORDS, IMAGES, STATES, OTHERS, NORMALISED, PHYSICAL)
 _STAGE_OF = {TOKENS: WORDS, TOKENS_MASK: WORDS, STATE: STATES}
 # largest difference of the network's numbers that rounding makes; degrees and percent are that times their scale
 ROUNDING = {FP32: 2e-5, FP16: 1e-2}
-BLACKENED = 2  # observations whose pictures are blackened, to see whether they matter
+BLACKENED = 3  # of so many observations, the pictures of one are blackened, to see whether they matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,32 @@ class Answers:
 
 def lerobot_answers(loaded: Loaded, checkpoint: Checkpoint, options: ExportOptions) -> Answers:
     """Return LeRobot's answers to seeded observations, and to some of the data set where one is named."""
-    recorded, why = dataset_samples(checkpoint, max(1, options.observations // 2))
+    of_family = family(checkpoint.family)
+    steps = _steps(of_family, loaded, checkpoint, options)
+    count = options.observations_of(steps)
+    recorded, why = dataset_samples(checkpoint, max(1, count // 2))
     taken = [sample for sample in recorded if takes(checkpoint, options, sample)]
     if len(taken) < len(recorded):
         why = (
             f"{len(recorded) - len(taken)} observations of the data set have images of another size than the policy takes, and were"
             " not compared"
         )
-    samples = [*random_samples(checkpoint, options), *taken]
-    made = answers(loaded, family(checkpoint.family), checkpoint, options, samples)
-    return Answers(tuple(made), loaded.versions, (why,) if why else ())
+    samples = [*random_samples(checkpoint, options, count), *taken]
+    made = answers(loaded, of_family, checkpoint, options, samples)
+    notes = [why] if why else []
+    if options.observations is None and count < OBSERVATIONS:
+        notes.append(
+            f"{count} random observations were compared, and not {OBSERVATIONS}, as each answer takes {steps} runs of the network:"
+            f" --observations {OBSERVATIONS} compares more"
+        )
+    return Answers(tuple(made), loaded.versions, tuple(notes))
+
+
+def _steps(of_family: Family, loaded: Loaded, checkpoint: Checkpoint, options: ExportOptions) -> int:
+    """Return how often the network runs for one answer."""
+    own = of_family.describe(checkpoint, options)
+    known = of_family.describe_policy(loaded.policy, checkpoint, options)
+    return int({**own, **known}.get("num_denoising_steps", 1))
 
 
 def compare(
@@ -94,7 +111,7 @@ def compare(
     for number, answer in enumerate(theirs.answers):
         report(number / len(theirs.answers), f"observation {number + 1} of {len(theirs.answers)}")
         found.add(answer)
-    effect = found.effect_of_pictures(theirs.answers[:BLACKENED])
+    effect = found.effect_of_pictures(theirs.answers[::BLACKENED])
     cases = [_case(answer) for answer in theirs.answers]
     atomic_write(folder / FIXTURE, packed(export, cases, tolerance=tolerance))
     graphs = policy.export.config["graphs"]

@@ -38,10 +38,10 @@ class Sample:
     instruction: str
 
 
-def random_samples(checkpoint: Checkpoint, options: ExportOptions) -> Iterator[Sample]:
-    """Yield `options.observations` samples: pictures of several sizes where the policy takes any, states as in training."""
+def random_samples(checkpoint: Checkpoint, options: ExportOptions, count: int) -> Iterator[Sample]:
+    """Yield `count` samples: pictures of several sizes where the policy takes any, states as in training."""
     scales = not _has_one_size(checkpoint, options)
-    for number in range(options.observations):
+    for number in range(count):
         random = np.random.Generator(np.random.Philox(key=(options.seed, number)))
         size = SIZES[number % len(SIZES)] if scales else None
         moments = tuple(_pictures(random, checkpoint, size) for _ in range(checkpoint.observation_steps))

@@ -20,7 +20,15 @@ from reflex_core.errors import ReflexError
 from reflex_export.documents.verification_page import verdict
 from reflex_export.export import run, torch_side
 from reflex_export.families.table import FAMILIES
-from reflex_export.options import DTYPES, FP32, OBSERVATIONS, TOLERANCES, UNITS, ExportOptions
+from reflex_export.options import (
+    DTYPES,
+    FP32,
+    LEAST_OBSERVATIONS,
+    OBSERVATIONS,
+    TOLERANCES,
+    UNITS,
+    ExportOptions,
+)
 from reflex_export.result import Result
 from reflex_ros.cli import manifest
 from reflex_ros.cli.argument_types import comma_separated, finite, positive, rate_hz, seed
@@ -128,12 +136,9 @@ def _add_graphs(group: argparse._ArgumentGroup) -> None:
 
 def _add_comparison(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--observations",
-        type=_count,
-        default=OBSERVATIONS,
-        metavar="N",
-        help="how many are compared (%(default)s)",
-    )
+        "--observations", type=_count, metavar="N",
+        help=f"how many are compared ({OBSERVATIONS}; down to {LEAST_OBSERVATIONS} where an answer takes many steps)",
+    )  # fmt: skip
     group.add_argument(
         "--seed", type=seed, default=0, help="of these observations and their noise (%(default)s)"
     )

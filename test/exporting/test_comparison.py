@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from reflex_core.export.export import open_export
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.sampler import start_noise
 from reflex_core.values import Frame, Observation
+from reflex_export import verification
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.comparison.answers import Answer
 from reflex_export.comparison.samples import SIZES, Sample, blackened, random_samples
@@ -41,7 +43,7 @@ class Exported:
 
     def __init__(self, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
         monkeypatch.setattr("reflex_export.export.LIBRARIES", ())
-        self.options: ExportOptions = options(observations=2, **given)
+        self.options: ExportOptions = options(**given)
         source = checkpoint_folder(tmp_path / "policy", family)
         self.folder = tmp_path / "out"
         run(str(source), self.folder, self.options, print, lambda *_: None, small_side)
@@ -55,7 +57,7 @@ class Exported:
         plain = replace(export, config={**export.config, "units": "radians"})
         policy = load_policy(plain, None, "cpu", 1)
         found = []
-        for number, sample in enumerate(random_samples(self.checkpoint, self.options)):
+        for number, sample in enumerate(random_samples(self.checkpoint, self.options, 2)):
             seen, noise = observation(sample), start_noise(number, policy.noise_shape)
             made = policy.predict(seen, 0, noise=noise).normalised
             arrays, _ = policy.arrays(seen)
@@ -201,12 +203,12 @@ def test_pictures_that_the_network_does_not_look_at_are_noticed(exported: Callab
 
 
 def test_samples_are_seeded_of_many_shapes_and_within_what_training_saw(tmp_path: Path) -> None:
-    given = options(observations=6, seed=4)
+    given = options(seed=4)
     checkpoint = read_checkpoint(str(checkpoint_folder(tmp_path / "policy", "smolvla")), given, tmp_path)
-    made = list(random_samples(checkpoint, given))
+    made = list(random_samples(checkpoint, given, 6))
     assert [next(iter(one.pictures[0].values())).shape[:2] for one in made] == list(SIZES)
     assert [set(one.pictures[0]) for one in made] == [{"top", "wrist"}] * 6
-    again = list(random_samples(checkpoint, given))
+    again = list(random_samples(checkpoint, given, 6))
     for one, same in zip(made, again, strict=True):
         np.testing.assert_array_equal(one.states, same.states)
         np.testing.assert_array_equal(one.pictures[0]["top"], same.pictures[0]["top"])
@@ -216,10 +218,36 @@ def test_samples_are_seeded_of_many_shapes_and_within_what_training_saw(tmp_path
     assert len({one.states.tobytes() for one in made}) == 6
 
 
+@pytest.mark.parametrize(("steps", "count"), [(1, 6), (10, 6), (33, 6), (50, 4), (100, 2), (1000, 2)])
+def test_fewer_observations_are_compared_of_a_policy_whose_network_runs_often(steps: int, count: int) -> None:
+    assert options().observations_of(steps) == count
+    assert options(observations=9).observations_of(steps) == 9
+
+
+@pytest.mark.parametrize(("steps", "given", "said"), [(100, None, True), (10, None, False), (100, 2, False)])
+def test_the_page_says_that_they_are_fewer(
+    steps: int, given: int | None, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sample] = []
+    monkeypatch.setattr(verification, "answers", lambda *of: asked.extend(of[-1]) or ())
+    known = SimpleNamespace(
+        describe=lambda *_: {"num_denoising_steps": 3},
+        describe_policy=lambda *_: {"num_denoising_steps": steps},
+    )
+    chosen = options(observations=given)
+    checkpoint = read_checkpoint(str(checkpoint_folder(tmp_path / "policy", "smolvla")), chosen, tmp_path)
+    monkeypatch.setattr(verification, "family", lambda _: known)
+    loaded: Any = SimpleNamespace(policy=None, versions={})
+    found = verification.lerobot_answers(loaded, checkpoint, chosen)
+    assert len(asked) == chosen.observations_of(steps)
+    few = "2 random observations were compared, and not 6, as each answer takes 100 runs of the network"
+    assert any(few in note for note in found.notes) == said
+
+
 def test_policies_of_one_picture_size_get_that_and_a_history_as_long_as_they_see(tmp_path: Path) -> None:
-    given = options(observations=3)
+    given = options()
     checkpoint = read_checkpoint(str(checkpoint_folder(tmp_path / "policy", "diffusion")), given, tmp_path)
-    for sample in random_samples(checkpoint, given):
+    for sample in random_samples(checkpoint, given, 3):
         assert len(sample.pictures) == len(sample.states) == checkpoint.observation_steps == 2
         assert {picture.shape for moment in sample.pictures for picture in moment.values()} == {(480, 640, 3)}
         assert sample.pictures[0]["top"].tobytes() != sample.pictures[1]["top"].tobytes()
