@@ -90,8 +90,8 @@ class _Reader:
         newest = self._row(number)
         moments, at = [newest], number
         for _ in range(self._checkpoint.observation_steps - 1):
-            before = self._row(at - 1) if at else moments[0]
-            if before[EPISODE] == newest[EPISODE]:
+            before = self._row(at - 1) if at else None
+            if before is not None and before[EPISODE] == newest[EPISODE]:
                 moments.insert(0, before)
                 at -= 1
             else:

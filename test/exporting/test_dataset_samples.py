@@ -42,17 +42,16 @@ def test_frames_are_spread_over_all_episodes(write: Callable[..., Path], tmp_pat
         np.testing.assert_array_equal(last.pictures[0][camera], picture(1, 3, number, SIZE))
 
 
-def test_what_was_seen_before_is_of_the_same_episode(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [2, 3, 7])
+def test_what_was_seen_before_is_of_the_same_episode(steps: int, tmp_path: Path) -> None:
     checkpoint = checkpoint_on(write_v3(tmp_path / "cubes", with_pictures()), tmp_path, "diffusion")
-    assert checkpoint.observation_steps == 2
-    samples, why = dataset_samples(checkpoint, FRAMES)
+    samples, why = dataset_samples(replace(checkpoint, observation_steps=steps), FRAMES)
     assert (len(samples), why) == (FRAMES, "")
     episodes = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
     for sample, (episode, frame) in zip(samples, episodes, strict=True):
-        before = max(frame - 1, 0)
-        np.testing.assert_allclose(sample.states, [state(episode, before), state(episode, frame)], rtol=1e-6)
-        seen = [moment["top"][0, 0, 1] for moment in sample.pictures]
-        assert seen == [20 * before, 20 * frame]
+        frames = [max(frame - before, 0) for before in reversed(range(steps))]
+        np.testing.assert_allclose(sample.states, [state(episode, one) for one in frames], rtol=1e-6)
+        assert [moment["top"][0, 0, 1] for moment in sample.pictures] == [20 * one for one in frames]
 
 
 def test_no_more_is_asked_for_than_there_is(tmp_path: Path) -> None:
