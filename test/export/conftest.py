@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -37,10 +40,18 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all test processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared: Path) -> Callable[[str], Made]:
     """`checkpoint("act")`: one of FAMILIES, made once; not to be changed."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda name: FAMILIES[name](root / name))
+    return cache(lambda name: Made.at(made_once(shared / f"checkpoint_{name}", FAMILIES[name])))
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +61,24 @@ def lerobot(checkpoint: Callable[[str], Made]) -> Callable[[str], LeRobot]:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    checkpoint: Callable[[str], Made], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
+def exported(checkpoint: Callable[[str], Made], shared: Path) -> Callable[..., Path]:
     """`exported("smolvla", "--fused")`: what `reflex export` makes of that checkpoint, made once; not to be changed."""
-    root = tmp_path_factory.mktemp("exports")
-    return cache(lambda name, *words: verified(checkpoint(name), root / "_".join((name, *words)), *words))
+
+    def export(name: str, *words: str) -> Path:
+        out = shared / "_".join((name, *words))
+        return made_once(out, lambda folder: verified(checkpoint(name), folder, *words))
+
+    return cache(export)
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first test process which wants it makes; the others wait for it."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            try:
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    return folder

@@ -26,6 +26,15 @@ def test_one_graph_with_the_whole_loop_gives_the_same(exported: Exported, lerobo
     assert max(found.values()) <= LIMIT, found
 
 
+def test_one_graph_in_half_precision_is_close(exported: Exported, lerobot: Policies) -> None:
+    folder = exported("xvla", "--fused", "--dtype", "fp16")
+    assert [path.name for path in folder.glob("*.onnx")] == ["model.onnx"]
+    found = over_http(folder, lerobot("xvla"))
+    assert LIMIT < max(found.values()) <= 2e-2, found
+    whole, half = ((export / "model.onnx").stat().st_size for export in (exported("xvla", "--fused"), folder))
+    assert half < 0.7 * whole
+
+
 def test_what_was_served_is_replayed_bit_for_bit(exported: Exported, tmp_path: Path) -> None:
     summary = replayed(exported("xvla"), tmp_path)
     assert (summary["n_diffed"], summary["max_abs_diff"]) == (3, 0.0)
