@@ -42,7 +42,7 @@ def compared(name: str, folder: Path, rounds: int, threads: int) -> dict[str, ob
     from benchmarks import export_cost
 
     made = export_cost.POLICIES[name](folder / name)
-    export = verified(made, folder / f"{name}_export")
+    export = verified(made, folder / f"{name}_export", "--observations", 1)
     torch.set_num_threads(threads)
     theirs, seen = load(made), observation(0)
     request = posted(sent(seen) | {"instruction": seen.task, "seed": 1})
