@@ -22,7 +22,7 @@ from reflex_export.options import ExportOptions
 
 def converted(made: Made, tmp_path: Path) -> Path:
     (tmp_path / "work").mkdir()
-    found = read_checkpoint(str(made.folder), ExportOptions(), tmp_path / "work")
+    found = read_checkpoint(str(made.folder), ExportOptions(dataset=made.dataset), tmp_path / "work")
     assert found.version == "0.3"
     without_buffers(found.weights, found.folder)
     return found.folder

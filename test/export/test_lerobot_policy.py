@@ -24,7 +24,7 @@ REFUSED = 2
 
 def loaded(folder: Path, made: Made, work: Path) -> Loaded:
     work.mkdir()
-    options = ExportOptions(tokenizer=made.tokenizer, vlm=made.vlm)
+    options = ExportOptions(tokenizer=made.tokenizer, vlm=made.vlm, dataset=made.dataset)
     return load(read_checkpoint(str(folder), options, work))
 
 
