@@ -19,7 +19,7 @@ import simplejpeg
 
 from benchmarks.exports import ROOT, Measured
 
-READY_S = 60.0
+READY_S = PATIENCE_S = 300.0  # policies of real size, on a machine that others use too
 
 
 @contextmanager
@@ -75,7 +75,7 @@ class Client:
     """One connection. HTTP/1.1 with Content-Length only, which is what the server sends."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> Answer:
