@@ -8,13 +8,15 @@ The checkpoints are LeRobot's own classes with random weights, 0.2 to 1.8 GB eac
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,22 @@ def _smolvla(out: Path) -> Any:
 POLICIES: dict[str, Callable[[Path], Any]] = {"act": _act, "diffusion": _diffusion, "smolvla": _smolvla}
 
 
+def add_folder(options: argparse.ArgumentParser) -> None:
+    """Add --folder, with which benchmarks.act_against_lerobot takes what this one has left."""
+    options.add_argument("--folder", type=Path, help="keep checkpoints and exports there, 0.4 to 3.6 GB each")
+
+
+@contextmanager
+def kept_in(folder: Path | None) -> Iterator[Path]:
+    """Yield the folder, which stays, or one that is removed."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 def make(name: str, out: Path) -> int:
     """Write one checkpoint, in a process of its own."""
     sys.path[:0] = [str(ROOT / "test" / "support"), str(ROOT / "test" / "export" / "support")]
@@ -98,6 +116,7 @@ def measured(name: str, folder: Path) -> dict[str, object]:
         made / "pretrained_model",
         out,
         "--units=radians",
+        "--force",
         *options,
     ]
     said = folder / f"{name}.txt"
@@ -127,13 +146,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--make", type=Path, help="write the checkpoint of one policy there and export nothing"
     )
+    add_folder(options)
     chosen = options.parse_args(argv)
     if unknown := sorted(set(chosen.policies) - set(POLICIES)):
         options.error(f"there is no {unknown[0]} among {', '.join(POLICIES)}")
     if chosen.make is not None:
         return make(chosen.policies[0], chosen.make)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [measured(name, Path(folder)) for name in chosen.policies or POLICIES]
+    with kept_in(chosen.folder) as folder:
+        rows = [measured(name, folder) for name in chosen.policies or POLICIES]
     print(table(rows))
     finish("export_cost", {"policies": rows}, chosen.output)
     return 0
