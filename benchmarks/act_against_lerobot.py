@@ -20,7 +20,7 @@ import orjson
 from benchmarks.export_cost import POLICIES, add_folder, kept_in
 from benchmarks.exports import ROOT, Measured
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from benchmarks.server import Client, served
+from benchmarks.server import Answer, Client, served
 
 
 def posted(document: dict[str, object]) -> bytes:
@@ -28,6 +28,15 @@ def posted(document: dict[str, object]) -> bytes:
     body = orjson.dumps(document)
     head = f"POST /act HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def asked(port: int, request: bytes) -> Answer:
+    """Ask on a new connection: the server closes one on which nothing comes for as long as some inferences take."""
+    client = Client(port)
+    try:
+        return client.ask(request)
+    finally:
+        client.close()
 
 
 def compared(name: str, folder: Path, rounds: int, threads: int) -> dict[str, object]:
@@ -56,15 +65,13 @@ def compared(name: str, folder: Path, rounds: int, threads: int) -> dict[str, ob
 
     lerobot_ms, act_ms = [], []
     with served(Measured(name, export, ""), threads) as port:
-        client = Client(port)
         for number in range(rounds + 1):
-            times = milliseconds(select_action), client.ask(request)
-            if times[1].status != 200:
-                raise RuntimeError(f"{name}: {times[1].body[:300]!r}")
+            theirs_ms, answer = milliseconds(select_action), asked(port, request)
+            if answer.status != 200:
+                raise RuntimeError(f"{name}: {answer.body[:300]!r}")
             if number:  # the first round warms both
-                lerobot_ms.append(times[0])
-                act_ms.append(times[1].duration_ms)
-        client.close()
+                lerobot_ms.append(theirs_ms)
+                act_ms.append(answer.duration_ms)
     lerobot, act = percentiles(lerobot_ms)[0], percentiles(act_ms)[0]
     return {
         "policy": name, "rounds": rounds, "select_action p50": lerobot, "fastest": min(lerobot_ms), "/act p50": act,
