@@ -51,11 +51,12 @@ class Handover:
         """Start without a motion. where: (action_dim,) the robot's position at a time, None where unknown. fade_s: the setting."""
         self._bounds, self._where, self._fade_s = bounds, where, fade_s
         self._running: Spline | None = None
+        self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
 
     def forget(self) -> None:
         """Forget the running motion: what the controller commands from now on is not known for sure."""
-        self._running = None
+        self._running = self._braking = None
 
     def led(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> ActionChunk:
         """Return the chunk as the robot can take it over at `now_ns`; itself where nothing has to change.
@@ -88,7 +89,7 @@ class Handover:
         first = _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(due_ns, now_ns)
         # a chunk whose last row is due at once is still to be reached
         due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
-        self._known_ns = now_ns if anchored else int(due_ns[0])
+        self._known_ns, self._braking = now_ns if anchored else int(due_ns[0]), None
         self._running = through(
             np.concatenate([[now_ns], due_ns]),
             np.concatenate([(rows[0] if place is None else place)[None], rows[first:]]),
@@ -97,11 +98,14 @@ class Handover:
         return self._running
 
     def hold(self, held: Hold, now_ns: int) -> Spline:
-        """Return the motion by which a robot that is held now comes to rest; nothing is known for sure after it."""
+        """Return the motion by which a robot that is held now comes to rest; only another hold begins with it."""
         rows = held.rows[held.start :].astype(np.float64)
         dt_s = held.dt_s if held.dt_s > 0.0 else UNKNOWN_DT_S
         due_ns = now_ns + np.arange(held.start + 1, len(held.rows) + 1) * round(dt_s * 1e9)
-        running, known = self._running, not self._unknown(now_ns)
+        running, known = (
+            self._running or self._braking,
+            not self._unknown(now_ns) or self._braking is not None,
+        )
         place, velocity, most = held.origin, np.zeros(rows.shape[1]), self._bounds.velocity_max
         self.forget()
         anchored = False
@@ -114,10 +118,11 @@ class Handover:
         if running is not None and not known:  # the controller is still on its own way to the first row
             longer_s = max(longer_s, 0.0) + dt_s
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
-        return through(
+        self._braking = through(
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
+        return self._braking
 
     def _fades_s(self) -> Doubles:
         """Return (action_dim,) how long each column is faded: as its group says, else as the setting does."""

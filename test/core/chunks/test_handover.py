@@ -229,6 +229,20 @@ def test_a_hold_brakes_from_the_running_motion_and_ends_at_rest() -> None:
     assert not after.anchored, "nothing is known for sure after it"
 
 
+def test_a_hold_upon_a_hold_goes_on_braking() -> None:
+    robot = Robot()
+    robot.moving()
+    braking = robot.handover.hold(held(0.215, 0.22, origin=0.2), NOW_NS)
+    again_ns = NOW_NS + 20_000_000
+    position, speed = braking.at(again_ns)
+    motion = robot.handover.hold(held(0.22, origin=float(position[0])), again_ns)
+    assert motion.anchored
+    assert motion.positions[0].tolist() == position.tolist()
+    assert motion.velocities[0].tolist() == speed.tolist()
+    robot.handover.forget()
+    assert not robot.handover.hold(held(0.22, origin=0.22), again_ns).anchored
+
+
 def test_a_hold_of_a_robot_that_is_elsewhere_has_no_anchor() -> None:
     robot = Robot()
     robot.moving()
