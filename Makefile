@@ -193,8 +193,8 @@ $(STAMPS)/browser: requirements/debian.sh $(STAMPS)/build
 	requirements/debian.sh --with-needs chromium-headless-shell $(VENV)/chromium && touch $@
 
 # No ROS wheel brings control_msgs: tests compile what they need of it beside the environment, where no other program finds it.
-$(STAMPS)/control_msgs: test/support/control_msgs_stand_in.py $(STAMPS)/build
-	@$(RUN) test/support/control_msgs_stand_in.py
+$(STAMPS)/control_msgs: test/support/control_msgs_substitute.py $(STAMPS)/build
+	@$(RUN) test/support/control_msgs_substitute.py
 	@touch $@
 
 $(STAMPS)/simulator: $(STAMPS)/build

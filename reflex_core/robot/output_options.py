@@ -49,6 +49,7 @@ RATE_HZ = _number(1.0, MOST_HZ, "Hz")
 EFFORT = _number(0.0, 1e4, "N or Nm")
 SPEED = _number(1e-6, 100.0, "rad/s or m/s")
 DEAD_BAND = _number(0.0, math.pi, "rad or m")
+VALUE = _number(-1e6, 1e6, "of what the topic counts")
 FADE_S = _number(0.0, 10.0, "s")
 
 
@@ -102,20 +103,14 @@ KINDS: Mapping[str, OutputKind] = {
     GRIPPER_TOPIC: OutputKind(
         (GRIPPER,),
         (POSITION,),
-        {"topic": NAME, "controller": NAME, "rate_hz": RATE_HZ, "dead_band": DEAD_BAND},
+        {"topic": NAME, "controller": NAME, "rate_hz": RATE_HZ, "open_value": VALUE, "closed_value": VALUE},
         required=("topic",),
         width=1,
     ),
     TWIST: OutputKind(
         (BASE,),
         (VELOCITY,),
-        {
-            "topic": NAME,
-            "stamped": TRUTH,
-            "frame": FRAME,
-            "rate_hz": RATE_HZ,
-            "accept_unattended_velocity": TRUTH,
-        },
+        {"topic": NAME, "stamped": TRUTH, "frame": FRAME, "rate_hz": RATE_HZ},
         required=("topic",),
     ),
 }

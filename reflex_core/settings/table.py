@@ -207,7 +207,15 @@ class Settings:
     state_source: str = _ros(
         "joint_states", "Message type of the robot state.", choices=("joint_states", "imu", "odometry")
     )
-    output: str = _ros("joint_trajectory", "Robot interface by which commands go out: joint_trajectory (trajectory_msgs/JointTrajectory).")
+    output: str = _ros(
+        "joint_trajectory",
+        "Robot interface of a robot whose embodiment has no groups: joint_trajectory (trajectory_msgs/JointTrajectory) or forward_command"
+        " (std_msgs/Float64MultiArray); those of groups: docs/reference/robot-interfaces.md.",
+    )
+    controller_wait_s: float = _ros(
+        5.0, "How long becoming active waits for the controller of every group of an embodiment; then it is refused. 0: requires none.",
+        minimum=0.0, maximum=600.0,
+    )
     joint_names: tuple[str, ...] = _ros(
         (), "Joint names on the robot, in the embodiment's order. Empty: those of the export or embodiment."
     )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of a node that was found, and has not said its name yet
 POLL_S = 0.02
+STATUS = (
+    "/_action/status"  # the topic of an action that every server publishes and every client subscribes to
+)
 
 
 def publishers(node: Node, topic: str) -> list[str]:
@@ -23,6 +26,16 @@ def publishers(node: Node, topic: str) -> list[str]:
 def subscribers(node: Node, topic: str) -> list[str]:
     """Return the full names of the nodes that subscribe to a topic, sorted, one for each subscription."""
     return _names(node.get_subscriptions_info_by_topic(topic))
+
+
+def action_clients(node: Node, action: str) -> list[str]:
+    """Return the full names of the nodes with a client of an action, sorted, one for each client."""
+    return subscribers(node, action + STATUS)
+
+
+def action_servers(node: Node, action: str) -> list[str]:
+    """Return the full names of the nodes with a server of an action, sorted, one for each server."""
+    return publishers(node, action + STATUS)
 
 
 def full_name(name: str, namespace: str) -> str:

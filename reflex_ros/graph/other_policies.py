@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rclpy.node import NodeNameNonExistentError
 
 from reflex_core.errors import ConfigurationError
-from reflex_ros.graph.endpoints import UNKNOWN, parts, publishers, wait_for_names
+from reflex_ros.graph.endpoints import UNKNOWN, parts, wait_for_names
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -19,16 +19,29 @@ CHUNK_TYPE = "reflex_ros/msg/ActionChunk"
 NAMES_S = 2.0  # how long a publisher may take to say who it is
 
 
-def other_policies(node: Node, command_topics: Iterable[str]) -> list[str]:
-    """Return the full names of the other nodes that publish on these topics and publish action chunks too.
+class Channel(Protocol):
+    """A topic or an action by which a robot is commanded."""
+
+    @property
+    def name(self) -> str:
+        """Its full name."""
+        ...
+
+    def commanders(self, node: Node) -> list[str]:
+        """Return the full names of the nodes that can command there, one for each publisher or client."""
+        ...
+
+
+def other_policies(node: Node, channels: Iterable[Channel]) -> list[str]:
+    """Return the full names of the other nodes that can command by these channels and publish action chunks too.
 
     Bag players do so as well. A second node of our own name counts. Tools such as a teach panel may publish there: they
     do not publish chunks.
     """
     own = node.get_fully_qualified_name()
     others = set[str]()
-    for topic in command_topics:
-        writers = Counter(publishers(node, topic))
+    for channel in channels:
+        writers = Counter(channel.commanders(node))
         writers[own] -= 1
         others |= {
             name
@@ -38,18 +51,19 @@ def other_policies(node: Node, command_topics: Iterable[str]) -> list[str]:
     return sorted(others)
 
 
-def require_alone(node: Node, command_topics: Collection[str]) -> None:
+def require_alone(node: Node, channels: Collection[Channel]) -> None:
     """Raise ConfigurationError when another policy commands this robot already."""
-    if others := other_policies(node, command_topics):
+    if others := other_policies(node, channels):
+        names = ", ".join(channel.name for channel in channels)
         raise ConfigurationError(
-            f"{', '.join(others)} commands this robot already, on {', '.join(command_topics)}: end it, or remap one of the two",
+            f"{', '.join(others)} commands this robot already, on {names}: end it, or remap one of the two",
             "not-alone",
         )
 
 
-def await_names(node: Node, command_topics: Iterable[str]) -> None:
-    """Wait, for NAMES_S seconds at most, while a publisher there has been discovered, but not yet its node's name."""
-    wait_for_names(lambda: {name for topic in command_topics for name in publishers(node, topic)}, NAMES_S)
+def await_names(node: Node, channels: Collection[Channel]) -> None:
+    """Wait, for NAMES_S seconds at most, while a commander there has been discovered, but not yet its node's name."""
+    wait_for_names(lambda: {name for channel in channels for name in channel.commanders(node)}, NAMES_S)
 
 
 def _makes_chunks(node: Node, name: str) -> bool:

@@ -16,15 +16,21 @@ from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.bag.recorder_hook import RecorderHook
 from reflex_ros.graph.endpoints import publishers
+from reflex_ros.graph.other_policies import await_names, other_policies
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
+from reflex_ros.node.outputs_finding import outputs_finding
 from reflex_ros.node.past import Past
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.watchdog import Watchdog
+from reflex_ros.outputs.channels import await_receivers
+from reflex_ros.outputs.interfaces import output_maker, with_defaults
 from reflex_ros.outputs.outputs import Outputs
 
 if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
     from rclpy.node import Node
 
 log = logging.getLogger(__name__)
@@ -70,6 +76,28 @@ def _tracking_errors(engine: Engine) -> Callable[[str, str], None]:
     return noted
 
 
+def make_outputs(
+    node: LifecycleNode, loaded: ServingState, buffer: ObservationBuffer, settings: Callable[[], Settings]
+) -> Outputs:
+    """Return the outputs of every group. Raises ConfigurationError where a robot interface cannot command its group."""
+    clock = node.get_clock()
+    groups = [with_defaults(group, settings()) for group in loaded.policy.binding.groups]
+    outputs = Outputs(node, settings().robot_id, groups, lambda group: output_maker(group.output))
+    outputs.measured = lambda names: buffer.measured(
+        names, int(clock.now().nanoseconds), settings().max_age_ms
+    )
+    return outputs
+
+
+def await_controllers(node: Node, outputs: Outputs, wait_s: float, ending: Callable[[], bool]) -> None:
+    """Wait until other commanders there have their names, and every named group its controller, or the process is `ending`.
+
+    Raises ConfigurationError naming the groups without one after `wait_s` seconds.
+    """
+    await_names(node, outputs.channels)
+    await_receivers(node, outputs.channels, wait_s, ending)
+
+
 def is_simulated(node: Node) -> bool:
     """Return True where the robot's clock is a simulator's, which reports its jumps."""
     return bool(node.get_clock().ros_time_is_active)
@@ -82,7 +110,7 @@ class Driving:
         self, node: Node, engine: Engine, loaded: ServingState, buffer: ObservationBuffer, outputs: Outputs,
         tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook,
     ) -> None:  # fmt: skip
-        self._node, self.buffer = node, buffer
+        self._node, self._outputs, self.buffer = node, outputs, buffer
         buffer.clear()
         clock = node.get_clock()
         self.loop = ChunkLoop(
@@ -101,15 +129,26 @@ class Driving:
         self.loop.close(reason)
         self.watchdog.close()
 
+    def _watch_others(self) -> diagnostics.Finding:
+        """Hold and stop when another policy commands this robot too; both nodes detect it."""
+        channels = self._outputs.channels
+        others = other_policies(self._node, channels)
+        if others and self.loop.stop_reason != STOPPED:
+            log.error("stopped: %s commands this robot too", ", ".join(others))
+            self.loop.stop()
+        return diagnostics.command_finding(others, [channel.name for channel in channels])
+
     def findings(self) -> list[diagnostics.Finding]:
-        """Return the diagnostics of the measured state, the clocks and the watchdog."""
+        """Return the diagnostics of other commanders (which stop this one), the measured state, the clocks, the watchdog and the outputs."""
         fault = self.buffer.fault()
         others = (
             publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []
         )
         return [
+            self._watch_others(),
             diagnostics.plausibility_finding(fault, others),
             diagnostics.tracking_finding(self.buffer.tracking_error()),
             diagnostics.clock_finding(self.buffer.lags.smallest_s()),
             diagnostics.watchdog_finding(self.watchdog.barking),
+            outputs_finding(self._node, self._outputs),
         ]

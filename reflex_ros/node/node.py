@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -26,7 +27,7 @@ from reflex_core.values import ROS
 from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
 from reflex_ros.console import startup_banner
 from reflex_ros.console.terminal import watched
-from reflex_ros.graph.other_policies import await_names, other_policies, require_alone
+from reflex_ros.graph.other_policies import require_alone
 from reflex_ros.graph.qos import LATCHED
 from reflex_ros.msg import ServeStatus
 from reflex_ros.node import diagnostics, parameters
@@ -34,8 +35,14 @@ from reflex_ros.node.ab_services import create_ab_interfaces
 from reflex_ros.node.assignment import Assignment
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.compat import NODE_OPTIONS
-from reflex_ros.node.driving import Driving, is_simulated, observation_buffer, tuning_of
-from reflex_ros.node.holds import STOPPED
+from reflex_ros.node.driving import (
+    Driving,
+    await_controllers,
+    is_simulated,
+    make_outputs,
+    observation_buffer,
+    tuning_of,
+)
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
@@ -46,7 +53,6 @@ from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import Inputs
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.outputs.interfaces import output_maker, with_defaults
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
 from reflex_ros.sidecar.cloud_client import connect_cloud
@@ -55,6 +61,7 @@ from reflex_ros.sidecar.server import Sidecar
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
+FLUSH_S = 1.0  # how long the last commands may take to reach the robot
 
 
 class ReflexNode:
@@ -143,10 +150,12 @@ class ReflexNode:
             await self._serve_requests_alone(why)
             return
         self._buffer = observation_buffer(self.node, self.engine, loaded, self.settings)
-        groups = [with_defaults(group, self.settings) for group in loaded.policy.binding.groups]
-        self._outputs = Outputs(
-            self.node, self.settings.robot_id, groups, lambda group: output_maker(group.output)
-        )
+        try:
+            self._outputs = make_outputs(self.node, loaded, self._buffer, lambda: self.settings)
+        except ConfigurationError:
+            self._buffer = None
+            self.engine.unload()
+            raise
 
     async def _serve_requests_alone(self, why: str) -> None:
         """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""
@@ -168,11 +177,14 @@ class ReflexNode:
         assert loaded is not None
         assert buffer is not None
         assert outputs is not None
-        await self.node.off_executor(lambda: await_names(self.node, outputs.command_topics))
+        wait_s = self.settings.controller_wait_s
         try:
+            await self.node.off_executor(
+                lambda: await_controllers(self.node, outputs, wait_s, lambda: self.ending)
+            )
             if self.ending:
                 raise ConfigurationError("the process is ending")
-            require_alone(self.node, outputs.command_topics)
+            require_alone(self.node, outputs.channels)
         except ConfigurationError:
             self.engine.pause()
             raise
@@ -211,14 +223,6 @@ class ReflexNode:
             self._banner_shown = True
             startup_banner.show_for_node(self.engine, self.sidecar, self._log_line, self.node)
 
-    def _watch_others(self, loop: ChunkLoop, outputs: Outputs) -> diagnostics.Finding:
-        """Hold and stop when another policy commands this robot too; both nodes detect it."""
-        others = other_policies(self.node, outputs.command_topics)
-        if others and loop.stop_reason != STOPPED:
-            self.node.get_logger().error(f"stopped: {', '.join(others)} commands this robot too")
-            loop.stop()
-        return diagnostics.command_finding(others, outputs.command_topics)
-
     async def _deactivate(self) -> None:
         await self._skill.deactivated()
         driving, self._driving, self._loop = self._driving, None, None
@@ -228,7 +232,7 @@ class ReflexNode:
         if driving is not None:
             await self.node.off_executor(lambda: driving.close("deactivated"))
         if self._outputs is not None:
-            self._outputs.flush(1.0)
+            await self.node.off_executor(partial(self._outputs.flush, FLUSH_S))
             self._outputs.disable()
             self._outputs.recorder_hook = OFF
         await self.node.off_executor(self._close_recorder_hook)
@@ -349,7 +353,6 @@ class ReflexNode:
             findings += [
                 diagnostics.observation_finding(loop, buffer.ages_ms(self.now_ns())),
                 diagnostics.timing_finding(loop, loaded, self.settings),
-                *([self._watch_others(loop, self._outputs)] if self._outputs is not None else []),
                 *(self._driving.findings() if self._driving else []),
             ]
         if self._inputs is not None:

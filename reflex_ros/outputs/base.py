@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.robot.groups import Group
@@ -13,7 +13,7 @@ from reflex_core.robot.groups import Group
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
-    from reflex_core.values import ActionChunk
+    from reflex_core.values import ActionChunk, Floats
 
 Publish = Callable[[Any, Any], None]  # a publisher and a message: sent, and handed to the bag recorder
 
@@ -28,12 +28,19 @@ class Command:
         start: The first row that has not elapsed; those before it are not sent.
         motion: The same as a motion in time, which begins at the moment of publishing: what a robot interface follows that
             knows more than rows. Its knots may be fewer than the rows.
+        measured: (width,) where the columns are, rad or m; None where there is no fresh and plausible state.
     """
 
     chunk: ActionChunk
     stamp_ns: int
     start: int
     motion: Spline
+    measured: Floats | None = None
+
+
+def topic_of(group: Group, name: str) -> str:
+    """Return the topic of a group: that of its options, else `name` among the node's own topics."""
+    return str(group.options.get("topic", f"~/{name}"))
 
 
 class Output(Protocol):
@@ -60,6 +67,23 @@ class Output(Protocol):
 
     def destroy(self) -> None:
         """Destroy what was created on the node."""
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """A robot interface that commands by actions."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The full names of the actions: no other node may command there."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A robot interface that has something to say for diagnostics."""
+
+    def report(self) -> dict[str, object]:
+        """Return values by name; `problem`, where there is one, is a sentence."""
 
 
 MakeOutput = Callable[["LifecycleNode", Publish, Group], Output]

@@ -15,6 +15,11 @@ from reflex_ros.outputs.base import MakeOutput
 # name: module and what in it makes the output; imported when it is used, since all of them need ROS
 INTERFACES = {
     "joint_trajectory": ("reflex_ros.outputs.joint_trajectory", "JointTrajectoryOutput"),
+    "forward_command": ("reflex_ros.outputs.forward_command", "forward_command"),
+    "gripper_command": ("reflex_ros.outputs.gripper_action", "gripper_command"),
+    "parallel_gripper": ("reflex_ros.outputs.gripper_action", "parallel_gripper"),
+    "gripper_topic": ("reflex_ros.outputs.gripper_topic", "gripper_topic"),
+    "twist": ("reflex_ros.outputs.twist", "twist"),
 }
 
 

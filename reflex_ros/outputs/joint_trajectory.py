@@ -17,7 +17,7 @@ from reflex_core.robot.groups import Group
 from reflex_core.settings.table import BLEND, LEGACY
 from reflex_core.text.untrusted import escaped
 from reflex_ros.messages.chunks import trajectory_message
-from reflex_ros.outputs.base import Command, Publish
+from reflex_ros.outputs.base import Command, Publish, topic_of
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
@@ -39,7 +39,7 @@ class JointTrajectoryOutput:
         self._anchor = group.options.get("trajectory_era", LEGACY) != BLEND
         self._velocities = bool(group.options.get("velocities", True))
         self._publisher = node.create_lifecycle_publisher(
-            JointTrajectory, group.options.get("topic", "~/joint_trajectory"), COMMANDS,
+            JointTrajectory, topic_of(group, "joint_trajectory"), COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )  # fmt: skip
 

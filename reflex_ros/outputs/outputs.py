@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.interpolation import Spline
+from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import Group
 from reflex_core.robot.limits.hold import Hold
-from reflex_core.values import HOLD, ActionChunk, Columns, Served
+from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Command, MakeOutput
+from reflex_ros.outputs.base import Command, MakeOutput, Output, Reporting
+from reflex_ros.outputs.channels import Channel, channels_of
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
 
@@ -26,46 +30,92 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 
 
+Measured = Callable[
+    [Sequence[str]], Floats | None
+]  # where these columns are now; None where that is not known
+
+log = logging.getLogger(__name__)
+
+
+def _nowhere(_: Sequence[str]) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One group, its columns of a chunk, and what commands them."""
+
+    group: Group
+    columns: Columns | slice
+    output: Output
+
+
 class Outputs:
-    """Send chunks and holds. Callers must order their calls; nothing leaves while the node is inactive."""
+    """Send chunks and holds. Callers must order their calls; nothing leaves while the node is inactive.
+
+    A group whose robot interface fails keeps no other from its command: the failure is raised once all have theirs.
+    """
 
     def __init__(
         self, node: LifecycleNode, robot_id: str, groups: Sequence[Group], output_of: Callable[[Group], MakeOutput]
     ) -> None:  # fmt: skip
-        """Create the publishers of every group. output_of: returns the maker of a group's robot interface."""
+        """Create the publishers of every group. output_of: returns the maker of a group's robot interface.
+
+        Raises ConfigurationError where a robot interface cannot command its group; nothing is left on the node then.
+        """
         self._node, self._robot_id = node, robot_id
         self.recorder_hook: RecorderHook = OFF
+        self.measured: Measured = _nowhere
+        self._limited_log = RateLimitedLog(log)
+        self._parts: list[_Part] = []
         self._chunks = node.create_lifecycle_publisher(
             ActionChunkMsg, "~/action_chunk", COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )  # fmt: skip
-        self._robot = [(_chosen(group), output_of(group)(node, self._publish, group)) for group in groups]
         self._debug = DebugTopics(node)
+        try:
+            for group in groups:
+                self._parts.append(_Part(group, _chosen(group), output_of(group)(node, self._publish, group)))
+        except ConfigurationError:
+            self.destroy()
+            raise
 
     @property
     def command_topics(self) -> tuple[str, ...]:
         """The command topics of every group, after remapping."""
-        return tuple(topic for _, output in self._robot for topic in output.topics)
+        return tuple(topic for part in self._parts for topic in part.output.topics)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Where the commands of every group go, after remapping."""
+        return tuple(channel for part in self._parts for channel in channels_of(part.group, part.output))
+
+    def reports(self) -> dict[str, dict[str, object]]:
+        """Return what the robot interfaces have to say for diagnostics, by the name of their group."""
+        return {
+            part.group.name: part.output.report()
+            for part in self._parts
+            if isinstance(part.output, Reporting)
+        }
 
     def enable(self) -> None:
         """Let messages out: the node becomes active."""
         self._chunks.on_activate(None)
-        for _, output in self._robot:
-            output.enable()
+        for part in self._parts:
+            part.output.enable()
 
     def disable(self) -> None:
         """Drop messages: the node is in another state than active."""
         self._chunks.on_deactivate(None)
-        for _, output in self._robot:
-            output.disable()
+        for part in self._parts:
+            part.output.disable()
         self._debug.pause()
 
     def chunk(
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
     ) -> None:
         """Send a served chunk from row `start` on, which `motion` leads through."""
-        for columns, output in self._robot:
-            output.send(Command(_columns(served.chunk, columns), stamp_ns, start, motion.of(columns)))
+        self._command(lambda output: output.send, served.chunk, stamp_ns, start, motion)
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
         self._publish(self._chunks, message)
@@ -77,8 +127,7 @@ class Outputs:
     ) -> None:  # fmt: skip
         """Command the robot to come to rest by `motion`. served: the answer that is a hold; None for a hold of the node itself."""
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
-        for columns, output in self._robot:
-            output.hold(Command(_columns(chunk, columns), now_ns, held.start, motion.of(columns)))
+        self._command(lambda output: output.hold, chunk, now_ns, held.start, motion)
         if served is None:
             message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
         else:
@@ -86,20 +135,43 @@ class Outputs:
         message.robot_id, message.hold_reason = self._robot_id, reason
         self._publish(self._chunks, message)
 
+    def _command(
+        self,
+        way: Callable[[Output], Callable[[Command], None]],
+        chunk: ActionChunk,
+        stamp_ns: int,
+        start: int,
+        motion: Spline,
+    ) -> None:
+        """Give every group its columns of the rows, with one stamp."""
+        failures = []
+        for part in self._parts:
+            rows = _columns(chunk, part.columns)
+            try:
+                way(part.output)(
+                    Command(rows, stamp_ns, start, motion.of(part.columns), self.measured(rows.names))
+                )
+            except Exception as error:
+                text = f"group '{part.group.name}' was not commanded"
+                self._limited_log(logging.ERROR, part.group.name, text, error=error)
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
     def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
         publisher.publish(message)
         self.recorder_hook.sent(publisher.topic_name, message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""
-        for _, output in self._robot:
-            output.flush(timeout_s)
+        for part in self._parts:
+            part.output.flush(timeout_s)
 
     def destroy(self) -> None:
         """Destroy all publishers."""
         self._node.destroy_lifecycle_publisher(self._chunks)
-        for _, output in self._robot:
-            output.destroy()
+        for part in self._parts:
+            part.output.destroy()
         self._debug.destroy()
 
 

@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.graph.other_policies import other_policies
 from reflex_ros.node.node import ReflexNode
+from reflex_ros.outputs.channels import Channel
 
 TRAJECTORY = "/reflex/joint_trajectory"
 ERROR = b"\x02"
@@ -74,7 +75,7 @@ def test_a_policy_that_comes_later_stops_the_one_that_runs(export_dir: ExportDir
         assert "/robot commands it too" in scene.robot.diagnosed("commands", ERROR).message
         for publisher in late:
             node.destroy_publisher(publisher)
-        wait_for(lambda: not other_policies(scene.server.node, [TRAJECTORY]), "it has gone")
+        wait_for(lambda: not other_policies(scene.server.node, [Channel("", TRAJECTORY)]), "it has gone")
         assert scene.robot.call("resume").success
         scene.robot.next_chunk()
 
@@ -100,7 +101,7 @@ def test_two_robots_of_one_network_do_not_mind_each_other(export_dir: ExportDir)
                 lambda: ("reflex", "/") in server.node.get_node_names_and_namespaces(), "they know each other"
             )
             assert spinner.do(server.start), server.node.refusal
-            assert other_policies(server.node, ["/left/reflex/joint_trajectory"]) == []
+            assert other_policies(server.node, [Channel("", "/left/reflex/joint_trajectory")]) == []
         finally:
             spinner.do(server.finish)
             spinner.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import control_msgs_stand_in
+import control_msgs_substitute
 import pytest
 from action_msgs.msg import GoalStatus
 from controller_bench import Bench
@@ -87,7 +87,9 @@ def test_a_trajectory_and_a_forward_controller_move_their_joints(bench: Bench, c
     assert len(arm.followed) == 1
 
 
-def test_a_velocity_controller_goes_on_until_it_is_told_otherwise(bench: Bench, commander: Commander) -> None:
+def test_a_velocity_controller_goes_on_until_it_is_commanded_otherwise(
+    bench: Bench, commander: Commander
+) -> None:
     bench.forward_controller("speeds", ["a"], "velocity")
     commander.publish(Float64MultiArray, "speeds/commands", Float64MultiArray(data=[2.0]))
     wait_for(lambda: bench.joints["a"] > 0.5, "the joint still moving after a quarter of a second")
@@ -97,7 +99,7 @@ def test_a_velocity_controller_goes_on_until_it_is_told_otherwise(bench: Bench, 
 def test_a_gripper_of_either_kind_reaches_stalls_and_is_replaced(
     bench: Bench, commander: Commander, kind: str
 ) -> None:
-    control_msgs_stand_in.use()
+    control_msgs_substitute.use()
     import control_msgs.action
 
     action_type = getattr(control_msgs.action, kind)
@@ -120,7 +122,7 @@ def test_a_gripper_of_either_kind_reaches_stalls_and_is_replaced(
 def test_a_parallel_gripper_rejects_two_positions_and_is_held_where_it_is_on_cancel(
     bench: Bench, commander: Commander
 ) -> None:
-    control_msgs_stand_in.use()
+    control_msgs_substitute.use()
     from control_msgs.action import ParallelGripperCommand
 
     hand = bench.gripper("hand", "finger", ParallelGripperCommand, speed=0.01)
@@ -153,11 +155,11 @@ def test_each_controller_answers_for_its_parameters(bench: Bench, commander: Com
     client = commander.node.create_client(GetParameters, "arm_controller/get_parameters")
     assert client.wait_for_service(60.0)
 
-    async def asked() -> Any:
+    async def answered() -> Any:
         return await client.call_async(
             GetParameters.Request(names=["joints", "interpolate_from_desired_state"])
         )
 
-    joints, desired = commander.spinner.do(asked).values
+    joints, desired = commander.spinner.do(answered).values
     assert joints.string_array_value == ["a", "b"]
     assert desired.bool_value is False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for control_msgs: built once, found by tests alone, and a real package wins."""
+"""The substitute for control_msgs: built once, found by tests alone, and a real package wins."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import control_msgs_stand_in as stand_in
+import control_msgs_substitute as substitute
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 
 
 def test_its_messages_go_through_the_middleware_and_it_is_built_once() -> None:
-    stand_in.use()
+    substitute.use()
     from control_msgs.action import GripperCommand, ParallelGripperCommand
 
     goal = GripperCommand.Goal()
@@ -22,14 +22,14 @@ def test_its_messages_go_through_the_middleware_and_it_is_built_once() -> None:
     assert (
         ParallelGripperCommand.Goal().command.get_fields_and_field_types()["position"] == "sequence<double>"
     )
-    assert not stand_in.build()
+    assert not substitute.build()
 
 
 def test_no_other_program_of_the_environment_finds_it() -> None:
-    stand_in.use()
+    substitute.use()
     look = [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('control_msgs'))"]
     found = subprocess.run(look, capture_output=True, text=True, check=True).stdout
-    assert str(stand_in.PREFIX) not in found
+    assert str(substitute.PREFIX) not in found
 
 
 def test_a_real_package_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +39,6 @@ def test_a_real_package_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "control_msgs", raising=False)
     before = list(sys.path)
-    assert not stand_in.build()
-    stand_in.use.__wrapped__()
+    assert not substitute.build()
+    substitute.use.__wrapped__()
     assert sys.path == before

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interfaces of control_msgs that tests need, compiled where the real package is not installed: no ROS wheel brings it.
 
-`python test/support/control_msgs_stand_in.py` builds them once per environment, into a folder of its own of the environment
-that is on nobody's path: no program but a test finds them, no wheel holds them, and a real control_msgs always wins.
+`python test/support/control_msgs_substitute.py` builds them once per environment, into a folder of its own in the environment
+that is on no path: no program but a test finds them, no wheel holds them, and a real control_msgs always wins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "control_msgs"
-PREFIX = Path(sys.prefix) / "stand_ins" / PACKAGE
+PREFIX = Path(sys.prefix) / "substitutes" / PACKAGE
 SITE_PACKAGES = PREFIX / "lib/python{}.{}/site-packages".format(*sys.version_info)
 BUILD_S = 600.0  # a minute on a quiet machine
 # each needs the ones before it
@@ -55,8 +55,8 @@ PACKAGE_XML = f"""<?xml version="1.0"?>
 <package format="3">
   <name>{PACKAGE}</name>
   <version>0.0.0</version>
-  <description>Stand-in for tests</description>
-  <maintainer email="nobody@example.org">nobody</maintainer>
+  <description>Substitute for tests</description>
+  <maintainer email="reflex@example.org">reflex</maintainer>
   <license>Apache-2.0</license>
   <buildtool_depend>ament_cmake</buildtool_depend>
   <buildtool_depend>rosidl_default_generators</buildtool_depend>
@@ -93,7 +93,7 @@ ament_package()
 
 
 def build() -> bool:
-    """Build the stand-in unless this environment has it, or the real package. Return whether anything was done."""
+    """Build the substitute unless this environment has it, or the real package. Return whether anything was done."""
     if _is_installed():
         return False
     PREFIX.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def build() -> bool:
 
 @cache
 def use() -> None:
-    """Make `import control_msgs` work in this process: the real package, else the stand-in, built where it is not yet."""
+    """Make `import control_msgs` work in this process: the real package, else the substitute, built where it is not yet."""
     if _is_installed():
         return
     build()

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Goals for a gripper's action server: control_msgs/GripperCommand and control_msgs/ParallelGripperCommand."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient
+from rclpy.clock import Clock, ClockType
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Float64
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.robot.gripper_goals import GripperGoals
+from reflex_core.robot.groups import POSITION, Group
+from reflex_ros.graph.endpoints import STATUS
+from reflex_ros.outputs.base import Command, Publish
+from reflex_ros.outputs.joint_trajectory import COMMANDS
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+    from rclpy.task import Future
+
+PERIOD_S = 0.05
+ANSWER_S = 2.0  # an answer that has not come by then does not come
+AGAIN_S = 1.0  # after a goal that was not accepted
+MOVING, REACHED, STALLED, CANCELLED = "moving", "reached", "stalled", "cancelled"
+ENDED = {GoalStatus.STATUS_SUCCEEDED: REACHED, GoalStatus.STATUS_CANCELED: CANCELLED}
+
+
+def gripper_command(node: LifecycleNode, publish: Publish, group: Group) -> GripperActionOutput:
+    """Return the output for control_msgs/action/GripperCommand. Raises ConfigurationError without control_msgs."""
+    kind = _action_type("gripper_command", "GripperCommand")
+
+    def goal_of(position: float) -> Any:
+        goal = kind.Goal()
+        goal.command.position = position
+        goal.command.max_effort = float(group.options.get("max_effort", 0.0))
+        return goal
+
+    return GripperActionOutput(node, publish, group, kind, goal_of)
+
+
+def parallel_gripper(node: LifecycleNode, publish: Publish, group: Group) -> GripperActionOutput:
+    """Return the output for control_msgs/action/ParallelGripperCommand. Raises ConfigurationError without control_msgs.
+
+    Such a server rejects a goal with any other number of positions than one.
+    """
+    kind = _action_type("parallel_gripper", "ParallelGripperCommand")
+
+    def goal_of(position: float) -> Any:
+        goal = kind.Goal()
+        goal.command.name, goal.command.position = list(group.names), [position]
+        for field, option in (("velocity", "max_velocity"), ("effort", "max_effort")):
+            if option in group.options:
+                setattr(goal.command, field, [float(group.options[option])])
+        return goal
+
+    return GripperActionOutput(node, publish, group, kind, goal_of)
+
+
+def _action_type(output: str, name: str) -> Any:
+    """Return a type of control_msgs, which is imported where a robot needs it: no ROS wheel brings it."""
+    try:
+        from control_msgs import action
+    except ImportError as error:
+        raise ConfigurationError(
+            f"output {output} needs the ROS package control_msgs, which is not installed and not on PyPI: install it"
+            " (apt install ros-$ROS_DISTRO-control-msgs) and source ROS, or command the gripper by gripper_topic",
+            "no-control-msgs",
+        ) from error
+    if not hasattr(action, name):
+        raise ConfigurationError(
+            f"output {output} needs control_msgs/action/{name}, and the control_msgs that is installed has no such action:"
+            " take gripper_command, or ROS 2 Jazzy or later",
+            "no-control-msgs",
+        )
+    return getattr(action, name)
+
+
+class GripperActionOutput:
+    """Send a goal where the wish has changed, and never wait for how it ends.
+
+    A hold sends nothing new and cancels a goal that is still under way, so that the gripper stays where it is. One that has
+    ended is left alone: to command a gripper that has closed on an object to where it is measured would let the object go.
+    Goals leave from the executor's thread alone: rclpy loses answers to those of other threads (rclpy#1123).
+    """
+
+    def __init__(
+        self, node: LifecycleNode, publish: Publish, group: Group, kind: Any, goal_of: Callable[[float], Any]
+    ) -> None:
+        """Create the client. goal_of: makes the goal for a position in rad or m. Raises ConfigurationError."""
+        if len(group.columns) != 1 or group.commands != POSITION:
+            raise ConfigurationError(
+                f"group '{group.name}' of output {group.output} must command the position of one joint, got"
+                f" {len(group.columns)} that command {group.commands}",
+                "bad-output",
+            )
+        self._node, self._publish, self._group, self._goal_of = node, publish, group, goal_of
+        self._goals = GripperGoals(group.gripper, group.options.get("dead_band"))
+        self._changed = threading.Condition()
+        self._enabled = False
+        # goals by number: the newest, the newest that was answered, and the newest that is not wanted any more
+        self._count = self._answered = self._void = 0
+        self._sent_ns = 0
+        self._running: Any = None  # handle of the goal that was answered last, while it is under way
+        self._cancels = 0  # requests that have no answer yet
+        self._state, self._problem, self._position = "", "", float("nan")
+        own = re.sub(r"\W|^(?=\d)", "_", group.name or "gripper", flags=re.ASCII)
+        self._action = str(group.options.get("action", f"~/{own}/gripper_cmd"))
+        self._client = ActionClient(node, kind, self._action)
+        self._sent = node.create_lifecycle_publisher(
+            Float64, f"~/{own}/goal", COMMANDS,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )  # fmt: skip
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD_S, self._tick, clock=self._steady)
+        self._timer.cancel()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """No topic: the goals on ~/<group>/goal are for observers and records."""
+        return ()
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The action, after remapping: of its topics, as rclpy remaps no action as a whole."""
+        status = str(self._node.resolve_topic_name(self._action + STATUS))
+        return (status.removesuffix(STATUS),)
+
+    def report(self) -> dict[str, object]:
+        """Return for diagnostics the gripper's goal, and what its server reports of it."""
+        values: dict[str, object] = {"goals": self._count, "gripper": self._state or "no goal yet"}
+        if self._goals.goal is not None:
+            values["goal"] = f"{self._goals.goal:.4g}"
+        if self._position == self._position:
+            values["position"] = f"{self._position:.4g}"
+        return values | ({"problem": self._problem} if self._problem else {})
+
+    def enable(self) -> None:
+        """Let goals out: the node becomes active. The first wish is sent whatever it is."""
+        with self._changed:
+            self._goals.stop()
+            self._goals.forget()
+            self._enabled = True
+        self._sent.on_activate(None)
+        self._timer.reset()
+
+    def disable(self) -> None:
+        """Cancel a goal under way, then send nothing: the node is not active."""
+        self._timer.cancel()
+        with self._changed:
+            self._goals.stop()
+            self._void = self._count
+            self._enabled = False
+        self._cancel()
+        self._sent.on_deactivate(None)
+
+    def send(self, command: Command) -> None:
+        """Wish for what is due of the rows, from the next tick on."""
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        with self._changed:
+            zero_ns = command.stamp_ns - now_ns + self._now_ns()
+            self._goals.follow(command.chunk.actions[:, 0], zero_ns, command.start, command.chunk.dt_s)
+
+    def hold(self, command: Command) -> None:  # noqa: ARG002 - where a hold leads is no goal
+        """Wish for nothing, and cancel a goal under way."""
+        with self._changed:
+            self._goals.stop()
+            self._void = self._count
+        if (executor := self._node.executor) is not None:
+            executor.create_task(self._tick)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the server has the cancellation. Not on the executor's thread, which sends it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unsettled(), timeout_s)
+
+    def _unsettled(self) -> bool:
+        """Return whether a goal that is not wanted may still be under way."""
+        unwanted = self._running is not None and self._answered <= self._void
+        return unwanted or self._answered < self._void or self._cancels > 0
+
+    def destroy(self) -> None:
+        """Destroy what was created on the node."""
+        self._node.destroy_timer(self._timer)
+        self._client.destroy()
+        self._node.destroy_lifecycle_publisher(self._sent)
+
+    def _now_ns(self) -> int:
+        return int(self._steady.now().nanoseconds)
+
+    def _tick(self) -> None:
+        """Cancel or send what is due. On the executor's thread."""
+        with self._changed:
+            if not self._enabled:
+                return
+            goal = self._goals.next_goal(self._now_ns())
+        self._cancel()
+        self._await_answer()
+        if goal is not None:
+            self._send_goal(goal)
+
+    def _cancel(self) -> None:
+        """Cancel the goal under way where it is not wanted any more. On the executor's thread."""
+        with self._changed:
+            running = self._running
+            if running is None or self._answered > self._void:
+                return
+            self._running, self._state = None, CANCELLED
+            self._goals.forget()
+            self._cancels += 1
+        running.cancel_goal_async().add_done_callback(self._cancelled)
+
+    def _cancelled(self, _: Future) -> None:
+        with self._changed:
+            self._cancels -= 1
+            self._changed.notify_all()
+
+    def _await_answer(self) -> None:
+        """Give a server up that does not answer: the next wish is a new goal."""
+        with self._changed:
+            if self._answered < self._count and self._now_ns() - self._sent_ns > ANSWER_S * 1e9:
+                self._not_taken(f"{self.actions[0]} has not answered a goal for {ANSWER_S:g} s")
+
+    def _not_taken(self, problem: str) -> None:
+        self._answered, self._running, self._problem, self._state = self._count, None, problem, ""
+        self._goals.forget(self._now_ns() + int(AGAIN_S * 1e9))
+        self._changed.notify_all()
+
+    def _send_goal(self, goal: float) -> None:
+        if not self._client.server_is_ready():
+            self._problem = f"nothing serves the action {self.actions[0]}: the gripper is not commanded"
+            return
+        with self._changed:
+            self._count += 1
+            self._running, self._state = None, MOVING
+            self._sent_ns = self._now_ns()
+            self._goals.sent(goal, self._sent_ns)
+            number = self._count
+        future = self._client.send_goal_async(self._goal_of(goal), lambda heard: self._heard(number, heard))
+        future.add_done_callback(lambda done: self._accepted(number, done))
+        self._publish(self._sent, Float64(data=goal))
+
+    def _heard(self, number: int, heard: Any) -> None:
+        if number == self._count:
+            self._position = _position(heard.feedback)
+
+    def _accepted(self, number: int, future: Future) -> None:
+        with self._changed:
+            if number != self._count:  # another goal has replaced it
+                return
+            handle = future.result()
+            if handle is None or not handle.accepted:
+                self._not_taken(f"{self.actions[0]} rejected a goal: is its controller active?")
+                return
+            self._answered, self._running, self._problem = number, handle, ""
+            self._changed.notify_all()
+        handle.get_result_async().add_done_callback(lambda done: self._ended(number, done))
+        self._cancel()
+
+    def _ended(self, number: int, future: Future) -> None:
+        """Note how the newest goal ended. A grasp is a stall, which most servers call an abort: no error."""
+        with self._changed:
+            if number != self._count:
+                return
+            answer, self._running = future.result(), None
+            self._changed.notify_all()
+            if self._state == CANCELLED:
+                return
+            self._position = _position(answer.result)
+            self._state = STALLED if answer.result.stalled else ENDED.get(answer.status, "")
+            self._problem = "" if self._state else f"{self.actions[0]} aborted a goal that it had not reached"
+
+
+def _position(message: Any) -> float:
+    """Return the position of a feedback or result of either action, rad or m; NaN where it holds none."""
+    if not hasattr(message, "state"):
+        return float(message.position)
+    return float(message.state.position[0]) if message.state.position else float("nan")

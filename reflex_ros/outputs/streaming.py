@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row per tick, from a thread of its own: for controllers that neither know times nor interpolate."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rclpy.duration import Duration
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from reflex_core.chunks.setpoints import Doubles, SetpointStream, next_tick
+from reflex_core.robot.groups import VELOCITY, Group
+from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_ros.outputs.base import Command, Publish
+from reflex_ros.outputs.joint_trajectory import COMMANDS
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+
+ACKNOWLEDGE_S = 0.5  # how long the last setpoints may take to be acknowledged
+JOIN_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class StreamOutput:
+    """Follow the newest rows, one message per tick; silent once they are over, or the robot is held.
+
+    Positions end where they are, speeds in zeros, each sent several times. A late tick is left out, and the next one sends what
+    is due then.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, publish: Publish, group: Group, kind: type, topic: str, rate_hz: float,
+        message_of: Callable[[Doubles], Any],
+    ) -> None:  # fmt: skip
+        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row (width,) float64."""
+        self._node, self._publish, self._group, self._message_of = node, publish, group, message_of
+        self._publisher = node.create_lifecycle_publisher(
+            kind, topic, COMMANDS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+        )
+        self._period_ns = round(1e9 / rate_hz)
+        self._stream = SetpointStream(len(group.columns), velocities=group.commands == VELOCITY)
+        self._changed = threading.Condition()
+        self._enabled = self._closing = False
+        self._late = 0
+        self._limited_log = RateLimitedLog(log)
+        self._thread = threading.Thread(target=self._run, name=f"output {group.name}".strip(), daemon=True)
+        self._thread.start()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The command topic, after remapping."""
+        return (str(self._publisher.topic_name),)
+
+    def report(self) -> dict[str, object]:
+        """Return for diagnostics how many ticks came more than a period late, and how often the stream stood still."""
+        return {"late ticks": self._late, "stalls": self._stream.stalls}
+
+    def enable(self) -> None:
+        """Let setpoints out: the node becomes active. Nothing is sent before there are rows to follow."""
+        with self._changed:
+            self._stream.forget()
+            self._publisher.on_activate(None)
+            self._enabled = True
+
+    def disable(self) -> None:
+        """Leave the robot held, then send nothing: the node is not active."""
+        with self._changed:
+            last = self._stream.stop()
+            for number, row in enumerate(last):
+                if number:
+                    time.sleep(self._period_ns * 1e-9)
+                self._publish(self._publisher, self._message_of(row))
+            if last:
+                self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
+            self._enabled = False
+            self._publisher.on_deactivate(None)
+
+    def send(self, command: Command) -> None:
+        """Follow the rows from the next tick on."""
+        with self._changed:
+            now_ns = self._now_ns()
+            # a wall clock may be set while the rows are followed
+            zero_ns = command.stamp_ns - int(self._node.get_clock().now().nanoseconds) + now_ns
+            try:
+                self._stream.follow(command.chunk, zero_ns, command.start, now_ns, command.measured)
+            except ValueError as error:
+                where = f"group '{self._group.name}'"
+                self._limited_log(logging.ERROR, "rows", "%s: %s, and what is commanded stays", where, error)
+            self._changed.notify_all()
+
+    hold = send
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the rows are over and acknowledged."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stream.silent, timeout_s)
+        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
+
+    def destroy(self) -> None:
+        """End the thread, and destroy the publisher."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(JOIN_S)
+        self._node.destroy_lifecycle_publisher(self._publisher)
+
+    def _now_ns(self) -> int:
+        """Return the time on the clock of the rows: the simulator's, else the monotonic one, which is never set."""
+        clock = self._node.get_clock()
+        return int(clock.now().nanoseconds) if clock.ros_time_is_active else time.monotonic_ns()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or not self._stream.silent)
+                if self._closing:
+                    return
+            self._follow()
+
+    def _follow(self) -> None:
+        """Tick until the stream is silent."""
+        deadline_ns = time.monotonic_ns()
+        while self._tick():
+            now_ns = time.monotonic_ns()
+            following_ns = next_tick(deadline_ns, now_ns, self._period_ns)
+            self._late += following_ns > deadline_ns + 2 * self._period_ns
+            deadline_ns = following_ns
+            time.sleep((deadline_ns - now_ns) * 1e-9)
+
+    def _tick(self) -> bool:
+        """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
+        with self._changed:
+            try:
+                row = self._stream.tick(self._now_ns()) if self._enabled else None
+                if row is not None:
+                    self._publish(self._publisher, self._message_of(row))
+            except Exception as error:
+                text = f"group '{self._group.name}': a setpoint was not sent"
+                self._limited_log(logging.ERROR, "tick", text, error=error)
+            if self._stream.silent or not self._enabled or self._closing:
+                self._changed.notify_all()
+                return False
+            return True

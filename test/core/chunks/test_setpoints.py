@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Setpoints at a rate of their own: where they begin, how they follow, how they end. On a clock that the test sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reflex_core.chunks.setpoints import BLEND_S, REPEATS, STALL_S, SetpointStream, next_tick
+from reflex_core.values import ActionChunk, Floats
+
+MS = 1_000_000
+PERIOD_NS = 10 * MS
+DT_S = 0.05
+
+
+def chunk(*rows: list[float], dt_s: float = DT_S) -> ActionChunk:
+    return ActionChunk(np.array(rows, np.float32), tuple(f"j{at}" for at in range(len(rows[0]))), dt_s)
+
+
+def here(*positions: float) -> Floats:
+    return np.array(positions, np.float32)
+
+
+def ticked(stream: SetpointStream, from_ns: int, until_ns: int) -> list[tuple[int, list[float]]]:
+    """What is sent, and when, in ms."""
+    ticks = ((now_ns // MS, stream.tick(now_ns)) for now_ns in range(from_ns, until_ns, PERIOD_NS))
+    return [(now_ms, row.tolist()) for now_ms, row in ticks if row is not None]
+
+
+def running(at: float) -> SetpointStream:
+    """A stream that holds at a position and has just sent that."""
+    stream = SetpointStream(1, velocities=False)
+    stream.follow(chunk([at]), -50 * MS, 0, -10 * MS, here(at))
+    for now_ns in range(-10 * MS, 10 * MS, PERIOD_NS):
+        stream.tick(now_ns)
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "next_ms"),
+    [(0, 10), (4.9, 10), (5, 10), (5.1, 20), (9, 20), (14.9, 20), (95.1, 110)],
+)
+def test_a_late_tick_is_left_out_and_never_made_up_for(now_ms: float, next_ms: int) -> None:
+    assert next_tick(0, int(now_ms * MS), PERIOD_NS) == next_ms * MS
+
+
+def test_it_starts_where_the_robot_is_measured_and_not_at_a_row_far_away() -> None:
+    stream = SetpointStream(2, velocities=False)
+    stream.follow(chunk([1.0, -1.0], [1.0, -1.0], [1.0, -1.0], [1.0, -1.0]), 0, 0, 0, here(0.5, 0.0))
+    sent = ticked(stream, 0, 230 * MS)
+    assert sent[0] == (0, [0.5, 0.0])
+    steps = np.abs(np.diff([row for _, row in sent], axis=0))
+    assert steps.max() <= 1.0 / (BLEND_S * 1e3) * 10 + 1e-9  # evenly, and not at once
+    assert sent[-1][1] == [1.0, -1.0]
+
+
+def test_rows_are_followed_linearly_at_the_time_of_the_tick() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([0.1], [0.3]), 10 * MS, 0, 10 * MS, None)
+    sent = dict(ticked(stream, 10 * MS, 120 * MS))
+    np.testing.assert_allclose([sent[10], sent[60], sent[110]], [[0.0], [0.1], [0.3]], atol=1e-7)
+    np.testing.assert_allclose([sent[30], sent[80]], [[0.04], [0.18]], atol=1e-7)
+    stream = running(0.0)
+    stream.follow(chunk([0.1], [0.3]), 10 * MS, 0, 10 * MS, None)
+    late = stream.tick(83 * MS)  # seven ticks late: what is due now, and the ones between are not sent
+    assert late == pytest.approx([0.1 + 0.2 * 23 / 50])
+
+
+def test_a_new_chunk_continues_from_what_was_sent_last_and_the_newest_wins() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([1.0], [2.0]), 10 * MS, 0, 10 * MS, here(0.0))
+    assert stream.tick(20 * MS) == pytest.approx([0.2])
+    stream.follow(
+        chunk([9.0], [0.3], [0.4]), -30 * MS, 1, 25 * MS, here(-5.0)
+    )  # its second row is due at 70 ms
+    assert stream.tick(25 * MS) == pytest.approx([0.2])
+    assert stream.tick(70 * MS) == pytest.approx([0.3])
+
+
+def test_positions_end_in_the_last_row_several_times_and_then_in_silence() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([0.1]), 10 * MS, 0, 10 * MS, None)
+    sent = [row for _, row in ticked(stream, 10 * MS, 500 * MS)]
+    np.testing.assert_allclose(sent[-REPEATS:], [[0.1]] * REPEATS, rtol=1e-6)
+    assert len(sent) == 5 + REPEATS
+    assert stream.silent
+    assert stream.stop() == []
+
+
+def test_speeds_end_in_zeros_one_row_after_the_last() -> None:
+    stream = SetpointStream(1, velocities=True)
+    stream.follow(chunk([0.4], [0.4]), 0, 0, 0, here(7.0))
+    sent = ticked(stream, 0, 400 * MS)
+    assert sent[0] == (0, [0.0])
+    along = [row for now_ms, row in sent if 50 <= now_ms < 150]
+    np.testing.assert_allclose(along, [[0.4]] * 10, rtol=1e-6)
+    assert [row for _, row in sent[-REPEATS:]] == [[0.0]] * REPEATS
+    assert sent[-1][0] <= 180
+
+
+def test_a_stop_leaves_positions_where_they_are_and_speeds_at_zero() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([1.0]), 10 * MS, 0, 10 * MS, None)
+    stream.tick(20 * MS)
+    np.testing.assert_allclose(stream.stop(), [[0.2]] * REPEATS, rtol=1e-6)
+    assert stream.tick(30 * MS) is None
+    moving = SetpointStream(1, velocities=True)
+    assert moving.stop() == []  # nothing was ever sent
+    moving.follow(chunk([0.4]), 0, 0, 0, None)
+    moving.tick(50 * MS)
+    assert [row.tolist() for row in moving.stop()] == [[0.0]] * REPEATS
+    assert [row.tolist() for row in moving.stop()] == [[0.0]] * REPEATS  # a message may have been lost
+
+
+@pytest.mark.parametrize(
+    "rows", [[[0.1, 0.2]], [[float("nan")]], [[0.1], [float("inf")]]], ids=["width", "nan", "inf"]
+)
+def test_rows_that_are_no_rows_are_refused_and_what_was_followed_ends(rows: list[list[float]]) -> None:
+    stream = running(0.0)
+    stream.follow(chunk([1.0]), 10 * MS, 0, 10 * MS, None)
+    with pytest.raises(ValueError, match="rows of 1 finite numbers"):
+        stream.follow(chunk(*rows), 20 * MS, 0, 20 * MS, None)
+    assert stream.silent
+
+
+def test_after_a_standstill_of_the_process_the_rows_are_approached_again() -> None:
+    stream = running(0.0)
+    stream.follow(chunk(*[[0.1 * at] for at in range(1, 21)]), 10 * MS, 0, 10 * MS, None)
+    before = stream.tick(60 * MS)
+    now_ns = 61 * MS + int(STALL_S * 1e9)
+    after = stream.tick(now_ns)
+    assert stream.stalls == 1
+    assert after == pytest.approx(before)
+    approached = ticked(stream, now_ns, now_ns + int(BLEND_S * 1e9) + 1)
+    assert np.abs(np.diff([row for _, row in approached], axis=0)).max() < 0.07
+    assert approached[-1] == (361, pytest.approx([351 / 50 * 0.1], rel=1e-6))
+
+
+def test_a_pause_is_followed_by_a_start_where_the_robot_is_measured() -> None:
+    stream = running(0.0)
+    for now_ns in range(10 * MS, 100 * MS, PERIOD_NS):
+        stream.tick(now_ns)
+    stream.follow(chunk([0.5]), 2000 * MS, 0, 2000 * MS, here(0.2))
+    assert stream.tick(2000 * MS) == pytest.approx([0.2])
+
+
+def test_an_origin_that_is_unknown_means_the_first_row() -> None:
+    stream = SetpointStream(1, velocities=False)
+    stream.follow(chunk([0.5], [0.7]), 0, 0, 0, None)
+    assert stream.tick(0) == pytest.approx([0.5])
+
+
+def test_a_hold_without_a_rate_is_one_row_at_once() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([0.01], dt_s=0.0), 20 * MS, 0, 20 * MS, None)
+    assert stream.tick(20 * MS) == pytest.approx([0.01])

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forward controller gets one row per tick over DDS: from where the robot is, along the rows, to a hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from output_scene import output_scene, silent
+from ros_world import wait_for
+from std_msgs.msg import Float64MultiArray
+
+from reflex_core.chunks.setpoints import REPEATS
+from reflex_core.errors import ConfigurationError
+from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
+
+TOPIC = "/forward_position_controller/commands"
+SPEEDS = "/forward_velocity_controller/commands"
+
+
+def arm(**options: Any) -> Group:
+    return Group(
+        "arm", (0, 1), ("j1", "j2"), JOINTS, POSITION, "forward_command", {"topic": TOPIC, **options}
+    )
+
+
+def wheels(**options: Any) -> Group:
+    return Group("wheels", (0,), ("w",), JOINTS, VELOCITY, "forward_command", {"topic": SPEEDS, **options})
+
+
+def rows_of(heard: list[tuple[float, Float64MultiArray]]) -> Any:
+    return np.array([message.data.tolist() for _, message in heard])
+
+
+def test_it_is_led_from_where_it_is_along_the_rows_and_then_left_alone() -> None:
+    with output_scene(arm()) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.5, "j2": -0.1}
+        scene.chunk([[0.6, 0.0]] * 6)
+        wait_for(lambda: heard and silent(heard), "it has gone there")
+        rows = rows_of(heard)
+        assert np.abs(rows[0] - [0.5, -0.1]).max() < 0.02
+        assert np.diff(rows, axis=0).max() < 0.03  # never at once
+        np.testing.assert_allclose(rows[-REPEATS:], [[0.6, 0.0]] * REPEATS, atol=1e-6)
+        times = np.array([at for at, _ in heard])
+        assert (len(times) - 1) / (times[-1] - times[0]) * 1.25 > 100  # about a hundred a second
+        scene.hold([0.4, 0.0])
+        wait_for(lambda: rows_of(heard)[-1] == pytest.approx([0.4, 0.0], abs=1e-6), "the hold comes")
+
+
+def test_the_newest_rows_win_and_a_hold_ends_them_within_a_period() -> None:
+    with output_scene(arm(rate_hz=50)) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.01 * at, 0.0] for at in range(1, 51)])
+        wait_for(lambda: len(heard) > 10, "it moves")
+        scene.chunk([[-0.01 * at, 0.0] for at in range(1, 51)])
+        wait_for(lambda: rows_of(heard)[-1, 0] < -0.03, "it turns round")
+        scene.hold([-0.03, 0.0])
+        before = len(heard)
+        wait_for(lambda: silent(heard), "it holds")
+        held = rows_of(heard)[before:]
+        np.testing.assert_allclose(held[-REPEATS:], [[-0.03, 0.0]] * REPEATS, atol=1e-6)
+
+
+def test_a_controller_of_speeds_gets_zeros_at_the_end_at_a_hold_and_at_the_end_of_the_node() -> None:
+    with output_scene(wheels(accept_unattended_velocity=True)) as scene:
+        heard = scene.hear(Float64MultiArray, SPEEDS)
+        scene.chunk([[0.5]] * 4)
+        wait_for(lambda: heard and silent(heard), "the rows are over")
+        assert rows_of(heard).max() == pytest.approx(0.5)
+        np.testing.assert_array_equal(rows_of(heard)[-REPEATS:], [[0.0]] * REPEATS)
+        scene.chunk([[0.5]] * 50)
+        wait_for(lambda: rows_of(heard)[-1] > 0.4, "it drives")
+        scene.hold([0.0])
+        wait_for(lambda: silent(heard), "it stands")
+        np.testing.assert_array_equal(rows_of(heard)[-REPEATS:], [[0.0]] * REPEATS)
+        scene.chunk([[0.5]] * 50)
+        wait_for(lambda: rows_of(heard)[-1] > 0.4, "it drives again")
+        scene.on_executor(scene.outputs.disable)
+        wait_for(lambda: (rows_of(heard)[-REPEATS:] == 0.0).all(), "zeros, several times")
+        scene.chunk([[0.5]] * 50)
+        assert silent(heard)
+        assert not rows_of(heard)[-1].any()
+
+
+def test_speeds_without_a_watchdog_must_be_accepted() -> None:
+    with (
+        pytest.raises(ConfigurationError, match="group 'wheels' .*accept_unattended_velocity"),
+        output_scene(wheels()),
+    ):
+        pass
+
+
+def test_rows_that_are_not_finite_are_not_sent_and_what_is_commanded_stays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with output_scene(arm()) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.1, 0.0]] * 50)
+        wait_for(lambda: len(heard) > 3, "it moves")
+        scene.chunk([[0.1, float("nan")]] * 3)
+        assert silent(heard)
+        assert np.isfinite(rows_of(heard)).all()
+        assert "group 'arm': expected rows of 2 finite numbers" in caplog.text

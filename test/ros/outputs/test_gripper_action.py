@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grippers that are commanded by an action, over DDS: few goals, none waited for, and what became of them is reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import control_msgs_substitute
+import numpy as np
+import pytest
+from controller_bench import Bench
+from output_scene import OutputScene, output_scene
+from ros_world import wait_for
+from std_msgs.msg import Float64
+
+from reflex_core.errors import ConfigurationError
+from reflex_core.robot.groups import GRIPPER, POSITION, GripperEnds, Group
+from reflex_ros.demo.controllers.gripper_controller import Finger, GripperOptions
+
+ACTION = "/hand/gripper_cmd"
+
+
+def hand(kind: str = "gripper_command", **options: Any) -> Group:
+    options = {"action": ACTION, "max_effort": 20.0} | options
+    return Group("hand", (0,), ("finger",), GRIPPER, POSITION, kind, options, GripperEnds(0.04, 0.0))
+
+
+def action_type(kind: str) -> Any:
+    control_msgs_substitute.use()
+    from control_msgs import action
+
+    return action.GripperCommand if kind == "gripper_command" else action.ParallelGripperCommand
+
+
+class Scene:
+    """The output of one gripper, and its server, where there is one."""
+
+    def __init__(self, scene: OutputScene, bench: Bench, kind: str) -> None:
+        self.scene, self.bench, self._kind = scene, bench, action_type(kind)
+        self.server: Any = None
+
+    def serve(self, **how: Any) -> Any:
+        self.server = self.bench.gripper("hand", "finger", self._kind, how.pop("options", None), **how)
+        return self.server
+
+    def served(self, **how: Any) -> Any:
+        server = self.serve(**how)
+        (output,) = [part.output for part in self.scene.outputs._parts]
+        wait_for(output._client.server_is_ready, "the server is found")
+        return server
+
+    def wishes(self, *positions: float, dt_s: float = 0.05) -> None:
+        self.scene.chunk([[position] for position in positions], dt_s)
+
+    def reports(self, **expected: str) -> None:
+        wait_for(
+            lambda: expected.items() <= self.report.items(), f"{expected} is reported, not {self.report}"
+        )
+
+    @property
+    def report(self) -> dict[str, object]:
+        return self.scene.outputs.reports()["hand"]
+
+
+@pytest.fixture(params=["gripper_command", "parallel_gripper"])
+def kind(request: pytest.FixtureRequest) -> str:
+    control_msgs_substitute.use()
+    return str(request.param)
+
+
+@pytest.fixture
+def scene(kind: str) -> Iterator[Scene]:
+    with output_scene(hand(kind)) as scene, Bench(scene.domain, {"finger": 0.04}) as bench:
+        yield Scene(scene, bench, kind)
+
+
+def test_a_gripper_gets_a_goal_where_the_wish_changes_with_the_effort_of_its_group(scene: Scene) -> None:
+    server = scene.served()
+    heard = scene.scene.hear(Float64, "/reflex/hand/goal")
+    scene.wishes(*[0.04] * 4, *[0.0] * 10)
+    wait_for(lambda: len(server.goals) == 2, "it opens and closes")
+    assert server.goals == pytest.approx([0.04, 0.0])
+    assert server.efforts == [20.0, 20.0]
+    scene.reports(gripper="reached", goal="0")
+    assert [message.data for _, message in heard] == pytest.approx([0.04, 0.0])  # for records
+    scene.wishes(*[0.0] * 10)
+    scene.wishes(*[0.04] * 10)
+    wait_for(lambda: len(server.goals) == 3, "it opens again, and did not get the same goal twice")
+
+
+def test_noise_is_one_goal_and_flips_are_five_a_second_at_most(scene: Scene) -> None:
+    server = scene.served()
+    noise = np.random.default_rng(1).uniform(-0.02, 0.02, 60) * 0.04
+    scene.wishes(*(0.02 + noise), dt_s=0.02)
+    wait_for(lambda: scene.report["gripper"] == "reached", "it goes to the middle")
+    began_s = time.monotonic()
+    scene.wishes(*[0.0, 0.04] * 10, 0.0, 0.0, 0.0, 0.0, 0.0)
+    wait_for(
+        lambda: scene.report.get("goal") == "0" and scene.report["gripper"] == "reached",
+        "the newest wish wins",
+    )
+    took_s = time.monotonic() - began_s
+    assert server.goals[0] == pytest.approx(0.02, abs=0.001)
+    assert 1 < len(server.goals) <= 2 + took_s * 5 + 1
+
+
+def test_a_grasp_is_a_stall_and_no_error_whatever_the_server_calls_it(scene: Scene) -> None:
+    server = scene.served(options=GripperOptions(stall_timeout_s=0.1, goal_tolerance=0.001))
+    server.controller.finger = Finger(0.04, 0.015, 0.04)  # an object of 15 mm
+    scene.wishes(0.0, 0.0)
+    scene.reports(gripper="stalled", position="0.015")
+    assert "problem" not in scene.report
+    scene.scene.hold([0.0])  # the goal is over: the object is kept
+    scene.wishes(0.0, 0.0)
+    scene.wishes(0.04, 0.04)
+    wait_for(lambda: len(server.goals) == 2, "it opens")
+    assert [outcome.how for outcome in server.outcomes][:1] == ["stalled"]
+
+
+def test_a_hold_cancels_what_is_under_way_and_the_next_wish_is_sent_again(scene: Scene) -> None:
+    server = scene.served(speed=0.01)
+    scene.wishes(0.0, 0.0)
+    scene.reports(gripper="moving")
+    wait_for(lambda: server.goals, "it closes")
+    scene.scene.hold([0.04])
+    scene.reports(gripper="cancelled")
+    wait_for(
+        lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"], "the server has cancelled it"
+    )
+    assert server.controller.finger.position > 0.01
+    scene.wishes(0.0, 0.0)
+    wait_for(lambda: len(server.goals) == 2, "the same wish is a goal again")
+    scene.scene.outputs.flush(5.0)
+    scene.scene.on_executor(scene.scene.outputs.disable)
+    wait_for(
+        lambda: server.outcomes[-1].how == "cancelled" and len(server.outcomes) == 2,
+        "the end of the node too",
+    )
+
+
+def test_a_server_that_is_not_there_stops_nothing_and_gets_its_goal_when_it_comes(scene: Scene) -> None:
+    scene.wishes(*[0.0] * 400)
+    wait_for(
+        lambda: "nothing serves the action /hand/gripper_cmd" in str(scene.report.get("problem")),
+        "it is reported",
+    )
+    server = scene.served()
+    wait_for(lambda: server.goals == [0.0], "it gets its goal")
+    scene.reports(gripper="reached")
+    assert "problem" not in scene.report
+
+
+def test_a_goal_that_is_rejected_is_reported_and_tried_again(scene: Scene) -> None:
+    server = scene.serve()
+    rejects, judge = [True], server._judge
+
+    def judged(goal: Any) -> Any:
+        from rclpy.action import GoalResponse
+
+        return GoalResponse.REJECT if rejects[0] else judge(goal)
+
+    server._server.register_goal_callback(judged)
+    scene.wishes(*[0.0] * 400)
+    wait_for(
+        lambda: "rejected a goal: is its controller active?" in str(scene.report.get("problem")),
+        "it is reported",
+    )
+    rejects[0] = False
+    wait_for(lambda: server.goals == [0.0], "it is tried again")
+    scene.reports(gripper="reached")
+
+
+def test_more_than_one_joint_is_refused(kind: str) -> None:
+    two = replace(hand(kind), columns=(0, 1), names=("left", "right"))
+    with pytest.raises(ConfigurationError, match="group 'hand' .* one joint, got 2"), output_scene(two):
+        pass
+
+
+def test_without_control_msgs_it_is_refused_with_how_to_get_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "control_msgs", None)
+    with (
+        pytest.raises(ConfigurationError, match="ros-\\$ROS_DISTRO-control-msgs.*gripper_topic"),
+        output_scene(hand(kind)),
+    ):
+        pass
