@@ -56,7 +56,7 @@ class Deadline:
     """Wait for the inference until the budget, counted from receipt, is all but spent; then cancel it and answer.
 
     The fallback is the episode's last good chunk without the rows that are over, so that row 0 is the next one as in any
-    chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: no deadline.
+    chunk; once that is spent or older than `max_age_ms`, a hold. `budget_ms` 0: none but a request's own.
 
     A late inference whose chunk will be needed (there is no fallback, or it has reached half of `max_age_ms`) is not
     cancelled but left to finish: a model that is always too slow still makes a last good chunk. One at a time, and for as
@@ -117,12 +117,9 @@ class Deadline:
         return self._workers.busy
 
     def __call__(self, request: Request, proceed: Proceed) -> Served:
-        budget_ms = self._budget_ms()
-        if budget_ms <= 0:
+        deadline_ns = self._deadline_ns(request)
+        if deadline_ns is None:
             return proceed(request)
-        deadline_ns = request.received_ns + int((budget_ms - reserve_ms(budget_ms)) * 1e6)
-        if request.deadline_ns is not None:
-            deadline_ns = min(deadline_ns, request.deadline_ns)
         left_s = (deadline_ns - time.monotonic_ns()) * 1e-9
         if left_s <= 0:
             aside = self._infer_aside(request, proceed)
@@ -141,6 +138,14 @@ class Deadline:
         if not self._left_to_finish(request, late):
             late.cancellation.cancel()
         return self._fall_back(request, "inference took longer", late)
+
+    def _deadline_ns(self, request: Request) -> int | None:
+        """Return when the answer must be there: at the end of the budget, or earlier as the request says; None: no deadline."""
+        budget_ms = self._budget_ms()
+        if budget_ms <= 0:
+            return request.deadline_ns
+        deadline_ns = request.received_ns + int((budget_ms - reserve_ms(budget_ms)) * 1e6)
+        return deadline_ns if request.deadline_ns is None else min(deadline_ns, request.deadline_ns)
 
     def _infer_aside(self, request: Request, proceed: Proceed) -> Late:
         """Start an inference without a waiting caller: a first chunk for those whose requests always come over budget."""

@@ -87,6 +87,22 @@ def _chunk_message(chunk: ActionChunk, stamp: int, chunk_id: int, start: int) ->
     return message
 
 
+def rows_message(chunk: ActionChunk, columns: Sequence[int], stamp_ns: int) -> JointTrajectory:
+    """Return some columns of every row as a JointTrajectory. columns: positions in rad or m.
+
+    Row i is to be reached at stamp + (i + 1) * dt_s, as in the chunk; there are no velocities, as no motion is made of it.
+    """
+    message = JointTrajectory(joint_names=[chunk.names[column] for column in columns])
+    message.header.stamp = time_msg(stamp_ns)
+    step_ns = round(chunk.dt_s * 1e9)
+    for row, positions in enumerate(chunk.actions[:, list(columns)].astype(np.float64), start=1):
+        seconds, rest = divmod(row * step_ns, 1_000_000_000)
+        point = JointTrajectoryPoint(positions=array("d", positions.tobytes()))
+        point.time_from_start = Duration(sec=seconds, nanosec=rest)
+        message.points.append(point)
+    return message
+
+
 def trajectory_message(
     names: Sequence[str], motion: Spline, stamp_ns: int, *, anchor: bool, velocities: bool = True
 ) -> JointTrajectory:

@@ -43,6 +43,7 @@ from reflex_ros.node.driving import (
     observation_buffer,
     tuning_of,
 )
+from reflex_ros.node.get_action_chunk import ChunkService, OwnSensors
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
@@ -120,6 +121,12 @@ class ReflexNode:
             node, self.engine, self._progress,
             SkillRobot(lambda: self._loop, self._assignment, lambda: self.ending, self.now_ns, self._elapses_ns),
         )  # fmt: skip
+        own = OwnSensors(
+            lambda: self._buffer if self._loop is not None else None,
+            lambda: tuning_of(self.settings).gates,
+            self.now_ns,
+        )
+        ChunkService(node, self.engine, self._assignment, own)
         node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)

@@ -237,19 +237,24 @@ class ObservationBuffer:
         `consumed` is then what it was made of, until the next call. needs_words: the policy reads the instruction.
         Raises RefusedObservationError when the observation must not be acted on.
         """
-        observation, consumed = self._newest(now_ns, gates)
-        with self._lock:
-            history, messages = self._past.before(observation, now_ns, gates.max_skew_ms, self._max_pixels)
-        observation, self.consumed = (
-            replace(observation, history=history),
-            replace(consumed, history=messages),
-        )
+        observation, self.consumed = self._looked_back(now_ns, gates)
         if needs_words and not has_words(observation.instruction):
             topic = self.topics.get("instruction", "/instruction")
             raise RefusedObservationError(
                 f"no instruction yet: publish one on the topic {topic}", "no_instruction"
             )
         return observation
+
+    def newest(self, now_ns: int, gates: Gates) -> Observation:
+        """Return what `take` would, without counting as consumed. Raises RefusedObservationError where it would refuse."""
+        return self._looked_back(now_ns, gates)[0]
+
+    def _looked_back(self, now_ns: int, gates: Gates) -> tuple[Observation, Consumed]:
+        """Return the newest observation with those before it that the policy sees, and what they are made of."""
+        observation, consumed = self._newest(now_ns, gates)
+        with self._lock:
+            history, messages = self._past.before(observation, now_ns, gates.max_skew_ms, self._max_pixels)
+        return replace(observation, history=history), replace(consumed, history=messages)
 
     def peek(self, now_ns: int, gates: Gates) -> Observation | None:
         """Return what `take` would, without counting as consumed; None where it would refuse."""

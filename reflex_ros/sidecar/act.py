@@ -85,7 +85,7 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
         )
         return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
     except Exception as error:
-        return refused(wire, _problem(engine, error, decoded, request))
+        return refused(wire, problem_from(engine, error, decoded, request))
 
 
 def _observed(
@@ -141,7 +141,7 @@ def _request(engine: Engine, decoded: DecodedRequest, call: Call) -> Request:
     )
 
 
-def _problem(
+def problem_from(
     engine: Engine, error: Exception, decoded: DecodedRequest | None, request: Request | None
 ) -> Problem:
     """Return the problem of an error, counted and logged; the engine counts what it refuses itself."""

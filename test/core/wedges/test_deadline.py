@@ -77,6 +77,13 @@ def test_an_earlier_deadline_of_the_request_itself_counts(bench: Bench) -> None:
     assert bench.deadline(incoming, until_cancelled).fallback.deadline_exceeded
 
 
+def test_the_deadline_of_a_request_counts_where_there_is_no_budget(bench: Bench) -> None:
+    bench.budget_ms = 0.0
+    incoming = replace(request(), deadline_ns=time.monotonic_ns() + 10_000_000)
+    assert bench.deadline(incoming, until_cancelled).fallback.deadline_exceeded
+    assert bench.counted("misses") == 1
+
+
 def test_over_the_deadline_the_last_good_chunk_goes_on_from_the_row_that_is_due(bench: Bench) -> None:
     bench.good(request(stamp_s=0.0))
     incoming = request(stamp_s=3.4 * DT_S)

@@ -43,6 +43,18 @@ def test_a_look_without_taking_is_the_same_observation_and_consumes_nothing() ->
     assert scene.buffer.consumed is before
 
 
+def test_the_newest_is_the_same_observation_consumes_nothing_and_says_why_there_is_none() -> None:
+    scene = Scene()
+    taken, before = scene.take(), scene.buffer.consumed
+    newest = scene.buffer.newest(NOW_NS, GATES)
+    np.testing.assert_array_equal(newest.state, taken.state)
+    assert newest.stamp_ns == taken.stamp_ns
+    assert scene.buffer.consumed is before
+    scene.buffer.clear()
+    with pytest.raises(RefusedObservationError, match="joint states lack panda_joint1"):
+        scene.buffer.newest(NOW_NS, GATES)
+
+
 def test_the_observation_carries_the_oldest_stamp_and_its_age() -> None:
     scene = Scene()
     scene.sees(age_ms=70.0)
