@@ -327,12 +327,13 @@ def test_the_hold_stays_where_the_robot_was_commanded_to_be(scene: World) -> Non
     before = scene.robot.next_chunk()
     scene.robot.camera_on = False
     hold = scene.robot.next_chunk(ActionChunk.SOURCE_HOLD)
-    rows = np.array(before.data).reshape(before.horizon, before.action_dim)
-    held = np.array(hold.data)
-    latest = [np.array(chunk.data).reshape(-1, 7) for chunk in scene.robot.chunks if chunk.source != 3]
+    held = rows(hold)[-1]
+    latest = [rows(chunk) for chunk in scene.robot.chunks if chunk.source != ActionChunk.SOURCE_HOLD]
     assert held.any(), "never zeros"
-    assert hold.horizon == 1
-    assert any(np.isclose(held, row, atol=1e-6).all() for chunk in latest for row in chunk), (held, rows[0])
+    assert hold.horizon <= 2, "braked within two periods"
+    apart = min(np.abs(chunk - held).max(axis=1).min() for chunk in latest)
+    step = max(np.abs(np.diff(chunk, axis=0)).max() for chunk in latest)
+    assert apart <= step, (held, rows(before)[0])
 
 
 def test_wrong_joint_names_say_which_are_missing_and_which_were_seen(export_dir: ExportDir) -> None:
