@@ -199,6 +199,9 @@ class Settings:
     max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")
+    await_goal: bool = _ros(
+        False, "Command nothing from activation on until a goal of ~/run_policy arrives, or ~/resume is called."
+    )
     instruction: str = _ros("", "Initial instruction, until one arrives on the instruction topic.")
     image_transport: str = _ros(
         "raw", "Camera topics to subscribe to: <camera>/image_raw, or its /compressed variant.",

@@ -20,6 +20,7 @@ TEXT_LIMIT = 1000  # characters of an instruction
 class Assignment:
     """The instruction, which the buffer keeps, and the id of the episode. For the executor's thread.
 
+    of_goal: the instruction is that of a goal, and nothing but another goal or a person lets the robot follow it.
     superseded: called with a sentence when a topic or a service has changed one of them.
     """
 
@@ -36,6 +37,7 @@ class Assignment:
         self._now_ns = now_ns
         self._episodes = self._goal_ns = 0
         self.episode_id = ""
+        self.of_goal = False
         self.superseded: Callable[[str], object] = lambda _: None
 
     @property
@@ -55,7 +57,7 @@ class Assignment:
             )
             return
         self.superseded("another instruction came")
-        buffer.instruction = text
+        buffer.instruction, self.of_goal = text, False
         if loop is not None:
             loop.restart()
 
@@ -74,7 +76,7 @@ class Assignment:
     def begin_goal(self, instruction: str, episode_id: str) -> str:
         """Take the instruction of a goal, where it has one, and begin its episode; return the episode's id."""
         buffer = self._buffer()
-        self._goal_ns = time.time_ns()
+        self._goal_ns, self.of_goal = time.time_ns(), True
         if buffer is not None and instruction:
             buffer.instruction = instruction
         self._begin(episode_id)

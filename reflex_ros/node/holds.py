@@ -23,6 +23,7 @@ from reflex_ros.outputs.outputs import Outputs
 LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
 # by a person, at the end of a goal of ~/run_policy, and with the node
 STOPPED, GOAL_ENDED, DEACTIVATED = "stopped", "goal_ended", "deactivated"
+AWAITING_GOAL = "awaiting_goal"  # nothing was commanded since the node became active
 REQUESTED = (STOPPED, GOAL_ENDED, DEACTIVATED)
 
 log = logging.getLogger(__name__)

@@ -44,6 +44,7 @@ from reflex_ros.node.driving import (
     tuning_of,
 )
 from reflex_ros.node.get_action_chunk import ChunkService, OwnSensors
+from reflex_ros.node.holds import AWAITING_GOAL
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
 from reflex_ros.node.logging_bridge import bridge, unbridge
 from reflex_ros.node.observation_buffer import ObservationBuffer
@@ -209,6 +210,8 @@ class ReflexNode:
             self._recorder_hook,
         )
         self._loop = loop = driving.loop
+        if self.settings.await_goal or self._assignment.of_goal:
+            loop.stop_reason = AWAITING_GOAL
         self._assignment.begin_episode("")
         try:
             self._inputs = Inputs(
@@ -299,6 +302,7 @@ class ReflexNode:
 
     def _resume(self) -> str:
         self._require_loop().resume()
+        self._assignment.of_goal = False
         return "going on with a fresh observation"
 
     def _new_episode(self) -> str:

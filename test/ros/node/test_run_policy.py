@@ -182,6 +182,39 @@ def test_deactivating_aborts_the_goal_before_the_transition_ends(scene: World, s
     assert not skills.run(instruction="reach the red cube").accepted, "inactive"
 
 
+def test_the_instruction_of_an_aborted_goal_is_not_followed_when_the_node_is_activated_again(
+    scene: World, skills: Skills
+) -> None:
+    run = skills.run(instruction="reach the red cube")
+    scene.robot.next_chunk(POLICY, 0)
+    assert scene.robot.transition(Transition.TRANSITION_DEACTIVATE)
+    assert run.ended()[0] == ABORTED
+    seen = len(scene.robot.chunks)
+    assert scene.robot.transition(Transition.TRANSITION_ACTIVATE)
+    wait_for(lambda: scene.robot.status.problem.startswith("awaiting_goal: "), "it waits for a goal")
+    assert scene.robot.chunks[seen:] == []
+    assert scene.robot.call("resume").success
+    scene.robot.next_chunk(POLICY, seen)
+
+
+def test_a_node_that_awaits_a_goal_commands_nothing_before_it(export_dir: ExportDir) -> None:
+    with world(**franka(export_dir("calm"), await_goal=True)) as scene:
+        scene.activate(instruction="reach the green bowl")
+        skills = Skills(scene.robot)
+        says = "awaiting_goal: send a goal to ~/run_policy, or call ~/resume"
+        wait_for(lambda: scene.robot.status.problem == says, "status says so")
+        wait_for(
+            lambda: scene.robot.status.instruction == "reach the green bowl",
+            "an instruction alone moves nothing",
+        )
+        assert scene.robot.diagnosed("observations", b"\x00").message == says
+        assert scene.robot.chunks == []
+        run = skills.run(instruction="reach the red cube")
+        assert scene.robot.next_chunk(POLICY, 0).chunk_id == 0
+        run.cancel()
+        assert run.ended()[0] == CANCELED
+
+
 def test_a_goal_is_rejected_while_the_node_is_not_active(export_dir: ExportDir) -> None:
     with world(**franka(export_dir("calm"))) as scene:
         skills = Skills(scene.robot)
