@@ -6,21 +6,24 @@
 Both take turns, with the same number of threads. LeRobot gets raw pictures within its process and is reset before each call, so
 that every call is an inference; its preprocessor and postprocessor count. The server is a process of its own and gets PNG
 pictures in JSON. The checkpoints are those of benchmarks.export_cost: real sizes, random weights, two cameras of 640x480.
-On a machine that others use too the fastest answer says more than the median.
+CPU is the mean time of all threads, which hardly depends on what else the machine does; with one thread it is the latency of an
+idle machine.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
+from benchmarks.cpu_per_request import cpu_s
 from benchmarks.export_cost import POLICIES, add_folder, kept_in
 from benchmarks.exports import ROOT, Measured
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from benchmarks.server import Answer, Client, served
+from benchmarks.server import Answer, Client, serving
 
 
 def posted(document: dict[str, object]) -> bytes:
@@ -64,18 +67,23 @@ def compared(name: str, folder: Path, rounds: int, threads: int) -> dict[str, ob
         theirs.postprocess(theirs.policy.select_action(theirs.preprocess(theirs.batch(seen))))
 
     lerobot_ms, act_ms = [], []
-    with served(Measured(name, export, ""), threads) as port:
+    with serving(Measured(name, export, ""), threads) as (server, port):
+        lerobot_cpu_s = act_cpu_s = 0.0
         for number in range(rounds + 1):
+            own_before_s, before_s = time.process_time(), cpu_s(server)
             theirs_ms, answer = milliseconds(select_action), asked(port, request)
             if answer.status != 200:
                 raise RuntimeError(f"{name}: {answer.body[:300]!r}")
             if number:  # the first round warms both
                 lerobot_ms.append(theirs_ms)
                 act_ms.append(answer.duration_ms)
+                lerobot_cpu_s += time.process_time() - own_before_s
+                act_cpu_s += cpu_s(server) - before_s
     lerobot, act = percentiles(lerobot_ms)[0], percentiles(act_ms)[0]
     return {
-        "policy": name, "rounds": rounds, "select_action p50": lerobot, "fastest": min(lerobot_ms), "/act p50": act,
-        "/act fastest": min(act_ms), "ratio of p50": act / lerobot,
+        "policy": name, "rounds": rounds, "select_action p50": lerobot, "/act p50": act, "ratio": act / lerobot,
+        "CPU of select_action": 1e3 * lerobot_cpu_s / rounds, "CPU of /act": 1e3 * act_cpu_s / rounds,
+        "ratio of CPU": act_cpu_s / lerobot_cpu_s,
     }  # fmt: skip
 
 
@@ -85,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("policies", nargs="*", metavar="POLICY", help=f"{', '.join(POLICIES)} (all of them)")
     add_folder(options)
     options.add_argument("--rounds", type=int, default=20, help="answers of each (20)")
-    options.add_argument("--threads", type=int, default=2, help="of one operator, on both sides (2)")
+    options.add_argument("--threads", type=int, default=1, help="of one operator, on both sides (1)")
     chosen = options.parse_args(argv)
     if unknown := sorted(set(chosen.policies) - set(POLICIES)):
         options.error(f"there is no {unknown[0]} among {', '.join(POLICIES)}")

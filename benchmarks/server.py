@@ -25,6 +25,13 @@ READY_S = PATIENCE_S = 300.0  # policies of real size, on a machine that others 
 @contextmanager
 def served(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> Iterator[int]:
     """`reflex serve --no-ros` of an export; gives the port once /health says 200."""
+    with serving(measured, threads, flags) as (_, port):
+        yield port
+
+
+@contextmanager
+def serving(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+    """The same; gives process id and port."""
     command = [
         sys.executable, "-m", "reflex_ros.cli.main", "serve", str(measured.path), "--no-ros", "--port", "0",
         "--device", "cpu", "--intra-op-threads", str(threads), *flags,
@@ -44,7 +51,7 @@ def served(measured: Measured, threads: int = 1, flags: Sequence[str] = ()) -> I
             assert process.stderr is not None
             raise RuntimeError(f"the server did not start: {process.stderr.read()[-2000:]}")
         _wait_until_ready(port)
-        yield port
+        yield process.pid, port
     finally:
         process.terminate()
         process.communicate(timeout=30)
