@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reflex_core.chunks.interpolation import Bounds, Doubles, Spline, Times, fade, through
+from reflex_core.chunks.interpolation import OUTSIDE, Bounds, Doubles, Spline, Times, fade, through
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import JOINTS, POSITION
 from reflex_core.robot.limits.hold import Hold
@@ -110,7 +110,7 @@ class Handover:
         self.forget()
         anchored = False
         if running is not None and known:
-            there, speed = running.at(now_ns)
+            there, speed = self._inside(running, now_ns)
             # the guard counts in straight lines, and begins where a joint is that does not follow
             if (np.abs(there - place) <= most * dt_s).all():
                 anchored, place, velocity = True, there, speed
@@ -118,11 +118,12 @@ class Handover:
         if running is not None and not known:  # the controller is still on its own way to the first row
             longer_s = max(longer_s, 0.0) + dt_s
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
-        self._braking = through(
+        motion = through(
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
-        return self._braking
+        self._braking = motion if anchored else None
+        return motion
 
     def _fades_s(self) -> Doubles:
         """Return (action_dim,) how long each column is faded: as its group says, else as the setting does."""
@@ -132,11 +133,17 @@ class Handover:
     def _at(self, now_ns: int) -> tuple[Doubles | None, Doubles]:
         """Return (action_dim,) where the robot is commanded to be, None where that is unknown, and how fast it moves."""
         if self._running is not None:
-            return self._running.at(now_ns)
+            return self._inside(self._running, now_ns)
         place = self._where(now_ns)
         if place is None:
             return None, np.zeros(len(self._bounds.low))
         return place.astype(np.float64), np.zeros(len(place))
+
+    def _inside(self, motion: Spline, now_ns: int) -> tuple[Doubles, Doubles]:
+        """Return where the motion is and how fast, without what rounding leaves outside the range."""
+        place, velocity = motion.at(now_ns)
+        inside = np.minimum(np.maximum(place, self._bounds.low), self._bounds.high)
+        return np.where(np.abs(place - inside) <= OUTSIDE, inside, place), velocity
 
     def _unknown(self, now_ns: int) -> bool:
         """Return True while a controller may be elsewhere than the running motion: it began from what nobody knows."""

@@ -42,7 +42,23 @@ def test_no_history_makes_a_command_that_is_not_safe_and_the_robot_is_served_aga
 
 
 @pytest.mark.parametrize(
-    "seed", [301523, 400022, 1008386, 2006450, 2009337, 4001743, 4008955, 8002971, 11001393]
+    "seed",
+    [
+        67,
+        301523,
+        400022,
+        1008386,
+        2006450,
+        2009337,
+        4001743,
+        4008955,
+        8002971,
+        11001393,
+        3000094,
+        3100313,
+        5000324,
+        5000883,
+    ],
 )
 def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:
     assert robot_fuzz.run(seed, 1).problems == []

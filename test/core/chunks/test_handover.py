@@ -243,6 +243,21 @@ def test_a_hold_upon_a_hold_goes_on_braking() -> None:
     assert not robot.handover.hold(held(0.22, origin=0.22), again_ns).anchored
 
 
+def test_a_hold_upon_one_without_an_anchor_has_none_either() -> None:
+    robot = Robot()
+    robot.handover.hold(held(0.7, origin=0.6), NOW_NS)
+    assert not robot.handover.hold(held(0.7, origin=0.6), NOW_NS + 20_000_000).anchored
+
+
+def test_an_anchor_is_inside_the_range_to_the_last_bit() -> None:
+    robot = Robot()
+    beyond = np.full((2, 3), 1.0 + 2e-7)
+    robot.handover._running = Spline(np.array([NOW_NS - STEP_NS, NOW_NS + STEP_NS]), beyond, np.zeros((2, 3)))
+    _, motion = robot.takes(ramp(0.0, 0.99), NOW_NS)
+    assert motion.anchored
+    assert motion.positions.max() <= 1.0
+
+
 def test_a_hold_of_a_robot_that_is_elsewhere_has_no_anchor() -> None:
     robot = Robot()
     robot.moving()
