@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.diagnostics import Finding
+from reflex_ros.node.holds import AWAITING_GOAL, GOAL_ENDED
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress
 from reflex_ros.sidecar.robot_access import RobotSnapshot
@@ -28,6 +29,7 @@ def take_snapshot(
         node_state=node_state,
         refusal=refusal,
         stopped=loop is not None and loop.stopped,
+        awaits_goal=loop is not None and loop.stop_reason in (GOAL_ENDED, AWAITING_GOAL),
         hold_reason=progress.hold_reason,
         problem=progress.problem,
         problem_text=progress.problem_text,

@@ -23,12 +23,14 @@ class Finding(Protocol):
 class RobotSnapshot:
     """State of the robot's chunk loop at one moment. refusal: why the node did not change its state.
 
-    ages_ms: of the newest message of each stream. remaining_s: of the chunk that the robot follows.
+    stopped: until Resume; awaits_goal: or until a goal of ~/run_policy. ages_ms: of the newest message of each stream.
+    remaining_s: of the chunk that the robot follows.
     """
 
     node_state: str
     refusal: str = ""
     stopped: bool = False
+    awaits_goal: bool = False
     hold_reason: str = ""
     problem: str = ""
     problem_text: str = ""

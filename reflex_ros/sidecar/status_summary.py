@@ -77,6 +77,10 @@ def _named(status: GuardStatus) -> str:
 def _stopped(snapshot: RobotSnapshot | None) -> StatusSummary | None:
     if snapshot is None or not snapshot.stopped:
         return None
+    if snapshot.awaits_goal:
+        return StatusSummary(
+            WAIT, "IDLE", "The robot holds until a goal of ~/run_policy comes, or Resume is pressed."
+        )
     return StatusSummary(WARN, "STOPPED", "The robot holds until Resume is pressed.")
 
 

@@ -261,6 +261,12 @@ def test_a_refusal_of_the_node_is_in_the_log_alone_where_there_is_no_key(make_en
     [
         (replace(ACTIVE, stopped=True, hold_reason="stopped"), WARN, "STOPPED", "until Resume"),
         (
+            replace(ACTIVE, stopped=True, awaits_goal=True, hold_reason="goal_ended"),
+            WAIT,
+            "IDLE",
+            "~/run_policy",
+        ),
+        (
             replace(ACTIVE, hold_reason="stale", problem="stale", problem_text="camera is 900 ms old"),
             BAD,
             "HOLDING",

@@ -67,6 +67,7 @@ def test_a_goal_gives_the_instruction_begins_an_episode_and_succeeds_when_its_ti
     assert 1.5 <= result.duration_s < 3.0
     assert held(scene, 0).hold_reason == "goal_ended"
     wait_for(lambda: scene.robot.status.stopped, "it stays stopped")
+    assert scene.server._snapshot().awaits_goal, "the page says so"
     assert scene.robot.status.problem == "goal_ended: send a goal to ~/run_policy, or call ~/resume"
     assert ended_goals(scene, "time_limit") == 1
 
