@@ -181,7 +181,16 @@ class ChunkService:
         return Seen(observation, newest.stamp_ns, newest.age_ms)
 
     def _episode(self, decoded: DecodedRequest, message: GetActionChunk.Request, loaded: ServingState) -> str:
-        """Return the episode of a request: the one it names, else the caller's running one."""
+        """Return the episode of a request: the one it names, else the caller's running one.
+
+        Raises ObservationError for that of the node's own robot, whose next chunk would continue the caller's.
+        """
+        if decoded.episode_id is not None and decoded.episode_id == self._assignment.episode_id:
+            raise ObservationError(
+                f"'episode_id' must be another one than that of the robot which this node commands, got"
+                f" '{decoded.episode_id}'",
+                "reserved-episode-id",
+            )
         with self._lock:
             caller = decoded.robot_id or ""
             episode_id = decoded.episode_id or self._episodes.get(caller)
@@ -189,10 +198,11 @@ class ChunkService:
                 self._begun += 1
                 episode_id = f"{SERVICE}_{self._own.now_ns() // 1_000_000_000}_{self._begun}"
                 self._episodes.put(caller, episode_id)
-        assert episode_id is not None
+            assert episode_id is not None
+            if message.new_episode:
+                self._answered.pop(episode_id)
         if message.new_episode:
             loaded.begins(episode_id)
-            self._answered.pop(episode_id)
         return episode_id
 
     def _request(
@@ -218,7 +228,8 @@ class ChunkService:
         self, decoded: DecodedRequest, seen: Seen, episode_id: str, loaded: ServingState
     ) -> float | None:
         """Return how many rows of the answer before are over: as the request says, else by the stamps of both observations."""
-        before, dt_s = self._answered.get(episode_id), loaded.policy.binding.dt_s
+        with self._lock:
+            before, dt_s = self._answered.get(episode_id), loaded.policy.binding.dt_s
         if decoded.elapsed_rows is not None or before is None or dt_s <= 0.0:
             return decoded.elapsed_rows
         known = seen.stamp_ns > 0 and before.stamp_ns > 0 and seen.stamp_ns >= before.stamp_ns

@@ -185,6 +185,13 @@ def test_a_request_that_cannot_be_answered_is_refused_with_a_sentence(
     assert len(answer.chunk.points) == 0
 
 
+def test_the_episode_of_the_robot_itself_is_no_callers(scene: World) -> None:
+    own = scene.server._assignment.episode_id
+    answer = ask(scene.robot, **seen(scene.robot, episode_id=own))
+    assert (answer.status, answer.error) == (Response.STATUS_REFUSED, "reserved-episode-id")
+    assert own in answer.message
+
+
 def test_a_request_for_what_the_node_does_not_see_just_now_says_why(scene: World) -> None:
     scene.robot.camera_on = False
     try:
