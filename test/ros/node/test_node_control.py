@@ -15,6 +15,7 @@ from ros_world import BEYOND, HOME, JOINTS, World, wait_for, world
 from servers import ExportDir
 from trajectory_msgs.msg import JointTrajectory
 
+from reflex_core.chunks.handover import LEAD_S
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.files.share import share
 from reflex_ros.messages.stamps import stamp_ns
@@ -86,6 +87,34 @@ def test_the_trajectory_begins_when_it_is_published_where_the_running_one_is_and
     position, velocity = running.at(stamp_ns(trajectory.header.stamp))
     np.testing.assert_allclose(anchor.positions, position, atol=1e-9)
     np.testing.assert_allclose(anchor.velocities, velocity, atol=1e-9)
+
+
+def test_a_robot_at_rest_gets_its_first_point_after_a_while_and_a_stop_brakes_the_motion(
+    scene: World,
+) -> None:
+    robot = scene.robot
+    robot.next_chunk()
+    first = wait_for(lambda: robot.trajectories[0] if robot.trajectories else None, "the first trajectory")
+    assert due_ns(first)[0] - stamp_ns(first.header.stamp) >= int(LEAD_S * 1e9)
+    robot.next_chunk()
+    assert robot.call("stop").success
+    hold = wait_for(
+        lambda: next((t for t in robot.trajectories if stamp_ns(t.header.stamp) == 0), None), "the hold"
+    )
+    assert due_ns(hold)[0] == 0, "it begins where the running motion is"
+    assert [list(point.velocities) for point in hold.points[-1:]] == [[0.0] * 7]
+    assert len(hold.points) <= 3
+
+
+def test_a_controller_that_bridges_trajectories_gets_no_point_at_the_moment_of_publishing(
+    export_dir: ExportDir,
+) -> None:
+    with world(export_dir=str(export_dir("calm")), embodiment="franka", trajectory_era="blend") as scene:
+        scene.activate()
+        scene.robot.next_chunk()
+        scene.robot.next_chunk()
+        trajectories = wait_for(lambda: scene.robot.trajectories[1:2], "the second trajectory")
+        assert due_ns(trajectories[0])[0] > stamp_ns(trajectories[0].header.stamp)
 
 
 def test_the_next_chunk_comes_before_the_running_one_is_spent(scene: World) -> None:
