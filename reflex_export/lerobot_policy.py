@@ -18,6 +18,7 @@ from reflex_core.errors import ConfigurationError, ExportError
 from reflex_core.export.processors import POSTPROCESSOR, PREPROCESSOR
 from reflex_core.text.untrusted import escaped
 from reflex_export.checkpoint import Checkpoint
+from reflex_export.loading.causes import with_reason
 from reflex_export.loading.policy_weights import assign, uninitialised
 from reflex_export.loading.quiet import quiet
 
@@ -74,7 +75,7 @@ def load(checkpoint: Checkpoint) -> Loaded:
             preprocess, postprocess = make_pre_post_processors(config, pretrained_path=str(folder))
         except Exception as error:  # whatever a library raises on a folder of another version
             raise ConfigurationError(
-                f"{checkpoint.folder}: LeRobot {version('lerobot')} does not take it: {type(error).__name__}: {error}",
+                f"{checkpoint.folder}: LeRobot {version('lerobot')} does not take it: {with_reason(error)}",
                 "lerobot-refuses",
             ) from error
     with quiet():

@@ -11,11 +11,11 @@ from typing import Any
 
 from reflex_core.concurrency.progress import report
 from reflex_core.errors import ExportError
-from reflex_core.text.untrusted import escaped
 from reflex_export.families.base import Graph
 from reflex_export.families.blocks import FUSED_FILE
 from reflex_export.families.fused_loop import Row, fuse
 from reflex_export.families.half_precision import to_half
+from reflex_export.loading.causes import disk_full, first_cause, reason
 from reflex_export.loading.quiet import quiet
 from reflex_export.options import FP16, ExportOptions
 
@@ -25,7 +25,6 @@ EXTERNAL_BYTES = (
 )
 BATCH = "batch"
 _OPERATOR = re.compile(r"\b(?:aten|prims|torchvision|higher_order)[.:]+[\w.]+")
-_CHARACTERS = 300  # characters of what torch says
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def write_graph(graph: Graph, folder: Path, dtype: str) -> Written:
     """Write one graph, and `<file>.data` beside it where its weights are large.
 
     dtype: `fp32`, or `fp16` for weights and computation; inputs and outputs are float32 in both.
-    Raises ExportError naming the operator that cannot be written, and what to do.
+    Raises ExportError naming the operator that cannot be written, and what to do; OSError for a full disk.
     """
     path, why = folder / graph.file, ""
     any_batch = graph.batched
@@ -76,11 +75,13 @@ def write_graph(graph: Graph, folder: Path, dtype: str) -> Written:
         try:
             _export(graph, path, any_batch=True)
         except Exception as error:  # whatever torch raises for a network that is fixed to its example
+            _raise_if_full(error)
             any_batch, why = False, _reason(error)
     if not any_batch:
         try:
             _export(graph, path, any_batch=False)
         except Exception as error:
+            _raise_if_full(error)
             raise _not_written(graph, error) from error
     nodes = _finish(path, dtype)
     files = (path, path.with_name(f"{path.name}.data"))
@@ -149,15 +150,18 @@ def _to_half(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return in a line why torch could not write a graph: the operator, if one is named, and its last cause."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    first = escaped(lines[0] if lines else type(cause).__name__, _CHARACTERS)
-    operator = _OPERATOR.search(str(cause)) or _OPERATOR.search(str(error))
+    """Return in a line why torch could not write a graph: the operator, if one is named, and the first cause."""
+    first = reason(error)
+    operator = _OPERATOR.search(str(first_cause(error))) or _OPERATOR.search(str(error))
     named = f"{operator[0]}: " if operator and operator[0] not in first else ""
-    return f"{named}{type(cause).__name__}: {first}"
+    return f"{named}{first}"
+
+
+def _raise_if_full(error: Exception) -> None:
+    """Raise OSError where torch failed because the disk is full: no other way of writing would do."""
+    full = disk_full(error)
+    if full is not None:
+        raise full from error
 
 
 def _not_written(graph: Graph, error: Exception) -> ExportError:

@@ -9,10 +9,12 @@ from typing import Any
 
 from reflex_core.errors import ExportError
 from reflex_core.files.json_fields import JsonFields, is_whole, refusing
+from reflex_core.text.untrusted import shown
 from reflex_export.folder.features import MOST_SIDE, Features
 
 MOST_STEPS, MOST_WIDTH, MOST_TOKENS, MOST_VIEWS = 1000, 10_000, 100_000, 64
 MOST_WEIGHT = 1000.0
+MOST_LAYERS = 200  # the largest that LeRobot has are a tenth of it
 # key -> the largest, and whether null means LeRobot's default
 _WHOLE: Mapping[str, tuple[int, bool]] = {
     "num_steps": (MOST_STEPS, False),
@@ -51,9 +53,21 @@ def check_types(file: Path, family: str, config: Mapping[str, Any], features: Fe
     rtc = fields.fields("rtc_config", optional=True)
     if rtc.get("max_guidance_weight") is not None:
         rtc.number("max_guidance_weight", 0, MOST_WEIGHT)
+    _check_layers(file, config)
     for key, dim in (("max_state_dim", features.state_dim), ("max_action_dim", features.action_dim)):
         if key in fields and fields[key] < dim:
             raise fields.refusal(key, f"at least {dim}, as wide as what is padded to it")
+
+
+def _check_layers(file: Path, config: Mapping[str, Any]) -> None:
+    """Raise ExportError for a network of so many layers that building it, before its weights are compared, takes hours."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _check_layers(file, value)
+        elif "layers" in key and is_whole(value, MOST_LAYERS + 1):
+            raise ExportError(
+                f"{file}: {shown(key)} must be at most {MOST_LAYERS}, got {shown(value)}", "bad-policy-config"
+            )
 
 
 def _check_sides(fields: JsonFields, key: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import CONFIG_NAME
-from reflex_core.files.directories import unwritable
+from reflex_core.files.directories import FULL, unwritable
 from reflex_core.files.json_fields import JsonError, read_json
 from reflex_core.files.regular_file import real_path
 from reflex_core.robot.skeleton import FILE as EMBODIMENT
@@ -106,5 +106,13 @@ def work_folder(parent: Path) -> Iterator[Path]:
         ) from error
     try:
         yield work
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ConfigurationError(
+            f"{parent}: the disk became full while the export was written, and nothing of it is left: free some, or name another"
+            " place",
+            "not-enough-disk",
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

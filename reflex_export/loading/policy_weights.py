@@ -48,7 +48,7 @@ def assign(policy: Any, path: Path) -> None:
         path: model.safetensors.
 
     Raises:
-        ExportError: The file is damaged, lacks a tensor, has one too many, or one of another shape.
+        ExportError: The file is damaged, lacks a tensor, has one too many, or one of another shape or without finite numbers.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -61,8 +61,7 @@ def assign(policy: Any, path: Path) -> None:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in written}
             _check(own, sources, shapes, path)
             for name, source in sources.items():
-                tensor = file.get_tensor(source)
-                own[name].data = tensor.float() if tensor.is_floating_point() else tensor
+                _give(own[name], file.get_tensor(source), f"{path}: '{source}'")
             different = [
                 source for name, source in sources.items()
                 if not torch.equal(own[name].data, file.get_tensor(source).to(own[name].dtype))
@@ -74,6 +73,22 @@ def assign(policy: Any, path: Path) -> None:
             f"{path}: {_listed(different)} must equal another tensor, as the policy has one place for both",
             "bad-weights",
         )
+
+
+def _give(place: Any, tensor: Any, called: str) -> None:
+    """Put the numbers of a tensor into the policy's. Raises ExportError for whole numbers in place of others, NaN and Inf."""
+    import torch
+
+    if tensor.is_floating_point() != place.is_floating_point():
+        raise ExportError(f"{called} is {tensor.dtype}, the policy has {place.dtype} there", "bad-weights")
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    # the extremes are NaN where any number is, and take no memory
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise ExportError(
+            f"{called} holds NaN or Inf: the training diverged, or the file is damaged: export an earlier checkpoint",
+            "bad-weights",
+        )
+    place.data = tensor
 
 
 def _sources(policy: Any, own: Collection[str], written: Collection[str]) -> dict[str, str]:

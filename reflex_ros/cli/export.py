@@ -35,7 +35,8 @@ from reflex_ros.cli.argument_types import comma_separated, finite, positive, rat
 from reflex_ros.console.terminal import Bar
 
 FORMER = "seal"  # `reflex export seal FOLDER` of the first version
-VERIFIED, REFUSED, NOT_VERIFIED, TERMINATED = 0, 2, 3, 143
+VERIFIED, REFUSED, NOT_VERIFIED = 0, 2, 3
+SIGNALLED = 128  # and the number of the signal
 MOST_OBSERVATIONS = 1000
 
 
@@ -198,19 +199,24 @@ def _ended(result: Result) -> int:
 
 @contextmanager
 def _cleaned_up_when_terminated() -> Iterator[None]:
-    """Let SIGTERM end the process as an exception, so that what was begun is removed."""
+    """Let SIGTERM, and a terminal that is closed, end the process as an exception, so that what was begun is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def leave(_: int, __: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(SIGNALLED + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    # nohup has a closed terminal ignored, and so it stays
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 if __name__ == "__main__":

@@ -174,7 +174,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interrupted_one_leaves_nothing(number: signal.Signals, status: int, tmp_path: Path) -> None:
     policy = checkpoint_folder(tmp_path / "policy")
     command = [sys.executable, "-c", SLOW, "export", str(policy), str(tmp_path / "out"), *GIVEN]
@@ -194,6 +196,22 @@ def test_an_interrupted_one_leaves_nothing(number: signal.Signals, status: int, 
     assert process.returncode == status
     assert "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_one_that_nohup_protects_goes_on_when_its_terminal_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    seen: list[object] = []
+
+    def run(*_: Any) -> None:
+        seen.append(signal.getsignal(signal.SIGHUP))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "run", run)
+    try:
+        assert main(["export", "a/b", "out"]) == 130
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]
 
 
 def test_a_refusal_takes_less_than_two_seconds_as_a_process(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_folders import configure
 from checkpoint_variants import compiled_weights, missing_weights, release_0_5
 from checkpoints import Made, diffusion
 from exported import export
 from safetensors.torch import load_file, save_file
 
-from reflex_core.errors import ExportError
+from reflex_core.errors import ConfigurationError, ExportError
 from reflex_export.folder.read_folder import read_checkpoint
 from reflex_export.lerobot_policy import Loaded, load
 from reflex_export.options import ExportOptions
@@ -118,6 +119,42 @@ def test_another_shape_is_named_with_both(checkpoint: Checkpoints, tmp_path: Pat
     made = checkpoint("act")
     message = refusal(changed(made, tmp_path / "out", wider), made, tmp_path / "work")
     assert "'model.action_head.bias' is (9,), the policy of config.json has (6,) there" in message
+
+
+@pytest.mark.parametrize(
+    ("made_of", "says"),
+    [
+        (lambda old: old.to(torch.int64), "is torch.int64, the policy has torch.float32 there"),
+        (lambda old: torch.full_like(old, torch.nan), "holds NaN or Inf: the training diverged"),
+        (
+            lambda old: torch.full(old.shape, 1e300, dtype=torch.float64),
+            "holds NaN or Inf: the training diverged",
+        ),
+    ],
+)
+def test_numbers_that_no_policy_has_are_named(
+    made_of: Callable[[torch.Tensor], torch.Tensor], says: str, checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.action_head.weight"] = made_of(tensors["model.action_head.weight"])
+
+    made = checkpoint("act")
+    message = refusal(changed(made, tmp_path / "out", spoil), made, tmp_path / "work")
+    assert f"model.safetensors: 'model.action_head.weight' {says}" in message
+
+
+def test_what_lerobot_refuses_is_said_in_one_line_with_its_cause(
+    checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    made = checkpoint("act")
+    folder = changed(made, tmp_path / "out", lambda _: None)
+    configure(folder, vision_backbone="../../else\nwhere")
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(folder, made, tmp_path / "work")
+    message = str(refused.value)
+    assert "does not take it: ParsingError: " in message
+    assert "(ValueError: `vision_backbone` must be one of the ResNet variants" in message
+    assert message.isprintable()
 
 
 def test_nothing_is_written_for_weights_of_another_policy(checkpoint: Checkpoints, tmp_path: Path) -> None:

@@ -211,6 +211,9 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "history of an ACT": (changed("act", n_obs_steps=2), "'n_obs_steps' must be 1: a policy of type act reads one observation"),
     "more rows than there are": (changed("diffusion", n_action_steps=16), "'n_action_steps' must be at most 15, the rows that are not"),
     "rows in words": (changed("act", chunk_size="fifty"), "'chunk_size' must be a whole number from 1 to 1000"),
+    "a network that is built for hours": (
+        changed("act", n_decoder_layers=100_000), "config.json: 'n_decoder_layers' must be at most 200, got 100000"
+    ),
     "steps in words": (changed("smolvla", num_steps="ten"), "'num_steps' must be a whole number from 1 to 1000"),
     "no steps of a flow": (changed("pi0", num_inference_steps=None), "'num_inference_steps' must be a whole number"),
     "one side of a picture": (changed("pi0", image_resolution=[224]), "'image_resolution' must be two sides in pixels"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_an_interruption_or_an_error_leaves_nothing(
 
     with pytest.raises(error):
         exported(policy, tmp_path / "out", small_side(**{stage: stop}))
+    assert left(tmp_path) == ["policy"]
+
+
+def test_a_disk_that_becomes_full_is_said_so_and_leaves_nothing(policy: Path, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        ConfigurationError, match=f"^{tmp_path}: the disk became full while the export was written"
+    ):
+        exported(policy, tmp_path / "out", small_side(write=full))
     assert left(tmp_path) == ["policy"]
 
 
