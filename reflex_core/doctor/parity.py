@@ -16,6 +16,7 @@ several cases has their arrays as `<case>/<name>`, and those that all of them sh
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,7 +170,10 @@ def _wanted(recorded: Mapping[str, NDArray[Any]], key: str) -> _Wanted:
     tolerance = recorded["tolerance"]
     if key == ACTIONS:
         tolerance = recorded.get("actions_tolerance", tolerance)
-    return _Wanted(key, np.asarray(recorded[key], dtype=np.float32), float(tolerance))
+    allowed = float(tolerance)
+    if not 0 <= allowed < math.inf:
+        raise ValueError(f"a tolerance of {allowed:g} compares nothing")
+    return _Wanted(key, np.asarray(recorded[key], dtype=np.float32), allowed)
 
 
 def _difference(policy: Policy, wanted: _Wanted, made: NDArray[np.float32]) -> float:

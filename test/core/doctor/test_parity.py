@@ -95,6 +95,14 @@ def test_the_units_of_the_robot_may_have_a_tolerance_of_their_own(trained: Polic
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to compare": ({"actions": None}, "neither normalised nor actions"),
+    "a tolerance that everything is within": (
+        {"tolerance": np.inf},
+        "not readable: ValueError: a tolerance of inf compares nothing",
+    ),
+    "a tolerance that nothing is within": (
+        {"tolerance": np.nan},
+        "not readable: ValueError: a tolerance of nan compares nothing",
+    ),
     "no noise and no seed": ({"noise": None}, "not readable"),
     "short noise": (
         {"noise": np.zeros((1, 2, DIM), np.float32)},
