@@ -25,6 +25,8 @@ from benchmarks.robot_judge import HIGH, LOW, Judge
 from benchmarks.robot_lies import slow, sudden
 from benchmarks.robot_world import (
     DT_S,
+    FASTEST,
+    HARDEST,
     HOME,
     HORIZON,
     SPEED,
@@ -63,12 +65,12 @@ class Script:
 class History:
     """One history, made of one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, wheels: bool = False) -> None:
         self.random = random.Random(seed)
         self.judge = Judge()
         self.script = Script()
         self.told: list[str] = []
-        self.world = World(heard=self.judge.heard, meanwhile=self._meanwhile)
+        self.world = World(heard=self.judge.heard, meanwhile=self._meanwhile, wheels=wheels)
         self.judge.world = self.world
         self.began_s = self.world.clock.seconds
         self.target = HOME.copy()
@@ -103,7 +105,7 @@ class History:
         self.script.events.clear()
         if world.sensor_offset_ns is not None:  # the clocks of the machines are set right while nothing moves
             world.loop.stop()
-            self.judge.streaming = False
+            self.judge.stopped()
             world.run(0.3)
         self.slow = False
         world.lie, world.second_lie, world.camera, world.sensor_offset_ns = truth, None, True, None
@@ -145,7 +147,18 @@ class History:
             rows[self.random.randrange(HORIZON), 2] = np.nan
         elif chance < 0.1 * self.wild:
             rows[10:] += self.random.uniform(-4, 4)
-        return rows.astype(np.float32)
+        return self._with_base(rows).astype(np.float32)
+
+    def _with_base(self, rows: Doubles) -> Doubles:
+        """Drive somewhere as well, smoothly where the model is well."""
+        if not self.world.wheels:
+            return rows
+        wanted = np.array([self.random.uniform(-most, most) for most in FASTEST])
+        if self.wild:
+            return np.hstack([rows, np.tile(wanted * self.random.choice([1.0, 4.0, np.nan]), (HORIZON, 1))])
+        steps = np.arange(1, HORIZON + 1)[:, None] * HARDEST * DT_S * 0.9
+        now = self.world.base.commanded()
+        return np.hstack([rows, now + np.clip(wanted - now, -steps, steps)])
 
     def _plan(self, at_s: float) -> None:
         kinds = [
@@ -262,7 +275,7 @@ class History:
 
         def stop() -> None:
             self.world.loop.stop()
-            self.judge.streaming = False
+            self.judge.stopped()
 
         for number in range(times):
             self._add(at_s + 0.2 * number, "stop", stop)
@@ -292,7 +305,8 @@ class History:
             if well or mine:
                 mine.append(True)
                 world.loop.stop()
-                self.judge.streaming, self.guided = False, True
+                self.judge.stopped()
+                self.guided = True
 
         def release() -> None:
             if mine:
@@ -340,11 +354,14 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def run(first_seed: int, histories: int, most_problems: int = 20) -> Found:
-    """Play that many histories, one seed each; stop after `most_problems` histories that went wrong."""
+def run(first_seed: int, histories: int, most_problems: int = 20, *, wheels: bool = False) -> Found:
+    """Play that many histories, one seed each; stop after `most_problems` histories that went wrong.
+
+    wheels: the arm is on a base that is commanded by velocity.
+    """
     found = Found()
     for seed in range(first_seed, first_seed + histories):
-        history = History(seed)
+        history = History(seed, wheels=wheels)
         problems = history.play()
         found.histories += 1
         found.counts += history.judge.counts
@@ -362,10 +379,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__ or "")
     options.add_argument("--histories", type=int, default=2000)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument(
+        "--wheels", action="store_true", help="the arm is on a base that is commanded by velocity"
+    )
     chosen = options.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     began = time.perf_counter()
-    found = run(chosen.seed, chosen.histories)
+    found = run(chosen.seed, chosen.histories, wheels=chosen.wheels)
     took_s = time.perf_counter() - began
     for problem in found.problems:
         print(problem)

@@ -11,6 +11,8 @@ import numpy as np
 from benchmarks.robot_world import (
     ARM,
     DT_S,
+    FASTEST,
+    HARDEST,
     MARGIN_RAD,
     MAX_AGE_MS,
     SPEED,
@@ -24,6 +26,9 @@ from reflex_core.robot.limits.reachable import TRACKING_S
 
 EPSILON = 2e-5  # rounding to float32, twice
 SILENT_S = MAX_AGE_MS * 1e-3 + 0.25  # a chunk that is over for longer must have been followed by a hold
+
+SOON_S = 0.1 * DT_S  # a row that is due so soon counts as reached: no base is commanded more often
+STOPS_S = float((FASTEST / HARDEST).max()) + 2 * DT_S  # so long a base brakes at most
 
 BELIEVABLE = (
     3.0 * MARGIN_RAD
@@ -65,13 +70,27 @@ class Judge:
     way: Way | None = None  # of the first chunk since nothing was commanded
     moving_until_s: float = 0.0
     held: bool = True
+    stopping: bool = False  # a person stopped the robot at `stopped_s`
+    stopped_s: float = 0.0
+
+    def stopped(self) -> None:
+        """Note that a person has stopped the robot: no command counts from here on, and a base must come to stand."""
+        self.streaming = False
+        if self.world is not None and not self.stopping:
+            self.stopping, self.stopped_s = True, self.world.clock.seconds
 
     def heard(self, command: Command) -> None:
         """Judge one trajectory against where the arm is and what it is told."""
         world = self.world
         assert world is not None
         self.counts["hold" if command.is_hold else "chunk"] += 1
+        self.stopping = self.stopping and command.is_hold
         rows, now = command.rows, world.clock.seconds
+        if world.wheels:
+            self._judge_base(command, world)
+        if command.is_hold and not len(rows):  # of the base alone: nothing is known of the arm
+            self.counts["base"] += 1
+            return
         if not np.isfinite(rows).all():
             self._found(f"not finite: {rows[0]}", command)
             return
@@ -124,10 +143,44 @@ class Judge:
             speed = (abs(first[joint] - world.arm.position[joint])) / within_s / SPEED[joint]
             self._found(f"joint {joint + 1} leaps: {speed:.2f} times its limit from where it is", command)
 
+    def _judge_base(self, command: Command, world: World) -> None:
+        """A base is commanded what it can do from the velocity it has, and a hold ends at 0."""
+        rows, due_s, now = command.driven, command.driven_s, world.clock.seconds
+        if not np.isfinite(rows).all():
+            self._found(f"the base is commanded {rows[:1]}", command)
+            return
+        if (np.abs(rows) > FASTEST + EPSILON).any():
+            self._found(f"the base is commanded {np.abs(rows).max(axis=0)}", command)
+        coming = np.flatnonzero(due_s > now + TINY_S)
+        if len(coming):
+            # a row that is due within a period is reached in what is left of it
+            first, within_s = rows[coming[0]], DT_S * np.ceil((due_s[coming[0]] - now) / DT_S)
+            now_and_soon = np.array([world.base.commanded(), world.base.commanded(SOON_S)])
+            nearest = np.clip(first, now_and_soon.min(axis=0), now_and_soon.max(axis=0))
+            harder = np.abs(first - nearest) - HARDEST * within_s
+            if (harder > EPSILON).any():
+                self._found(f"the base is commanded to leap by {harder.max():.3f} per second", command)
+        changes = np.abs(np.diff(rows[coming], axis=0))
+        if (changes > HARDEST * np.diff(due_s[coming])[:, None] + EPSILON).any():
+            self._found(f"the base is commanded to change by {changes.max():.3f} in a row", command)
+        if command.is_hold and rows[-1].any():
+            self._found("a hold does not end at 0", command)
+        if (
+            command.is_hold
+            and (np.abs(rows[coming]).max(axis=0) > np.abs(world.base.commanded()) + EPSILON).any()
+        ):
+            self._found("a hold drives on", command)
+        self.counts["driven"] += bool(rows.any())
+
     def look(self) -> None:
-        """Once a tick: what is over must have been followed by something."""
+        """Once a tick: what is over must have been followed by something, and a base that is stopped must stand."""
         world = self.world
         assert world is not None
+        if world.wheels:
+            still_s = world.clock.seconds - self.stopped_s
+            if self.stopping and still_s > STOPS_S and world.base.commanded().any():
+                self._found(f"the base drives {still_s:.2f} s after a stop", None)
+                self.stopping = False
         over_s = world.clock.seconds - self.moving_until_s
         if self.streaming and not self.held and over_s > SILENT_S and not world.loop.stopped:
             self._found(f"nothing came for {over_s:.2f} s after a chunk was over", None)

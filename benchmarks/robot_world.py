@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.errors import ObservationError
-from reflex_core.export.binding import Binding
+from reflex_core.export.binding import UNMEASURED, Binding
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import BASE, VELOCITY, Group
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.path_tolerance import path_tolerance
@@ -42,10 +43,24 @@ HORIZON, DT_S, EXECUTED = 50, 0.05, 25
 MAX_AGE_MS, MARGIN_RAD, TOLERANCE_RAD, FADE_S = 300.0, 0.2, 0.4, 0.3
 ARM: Embodiment = replace(load_preset("franka").without_gripper(), acceleration_max=None)
 NAMES = ARM.joint_names
+# the same arm on a base that is commanded by velocity
+AXES = ("linear.x", "angular.z")
+FASTEST: Doubles = np.array([0.5, 1.0])  # m/s, rad/s
+HARDEST: Doubles = np.array([1.0, 2.0])  # of change per second
+JOINTS, WHEELS = slice(0, 7), slice(7, 9)
 HOME: Doubles = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8])
 assert ARM.velocity_max is not None
 SPEED: Doubles = ARM.velocity_max
 EPOCH_NS = 1_700_000_000 * 10**9
+
+ON_WHEELS: Embodiment = replace(
+    ARM, joint_names=(*NAMES, *AXES), action_min=np.append(ARM.action_min, -FASTEST), action_max=np.append(ARM.action_max, FASTEST),
+    velocity_max=np.append(SPEED, [np.inf, np.inf]), acceleration_max=np.append(np.full(7, np.inf), HARDEST),
+    groups=(
+        Group("arm", tuple(range(7)), NAMES),
+        Group("base", (7, 8), AXES, BASE, VELOCITY),
+    ),
+)  # fmt: skip
 
 Model = Callable[[Request], Floats]
 
@@ -67,13 +82,18 @@ class Clock:
 
 @dataclass(frozen=True)
 class Command:
-    """One published trajectory. rows, speeds: (n, 7) float64; due_s: (n,) on the monotonic clock."""
+    """One published trajectory. rows, speeds: (n, 7) float64; due_s: (n,) on the monotonic clock.
+
+    driven: (m, 2) velocities of a base, empty without one; driven_s: (m,) when each is due. No rows: the base alone is commanded.
+    """
 
     rows: Doubles
     due_s: Doubles
     is_hold: bool
     reason: str
     speeds: Doubles | None = None
+    driven: Doubles = field(default_factory=lambda: np.zeros((0, 2)))
+    driven_s: Doubles = field(default_factory=lambda: np.zeros(0))
 
 
 class Arm:
@@ -140,6 +160,29 @@ def _motion_of(command: Command) -> Spline:
     return Spline((command.due_s * 1e9).round().astype(np.int64), command.rows, command.speeds)
 
 
+class Base:
+    """Drives as its topic says: linear between rows, and 0 a period after the last one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._times_s, self._rows = np.zeros(1), np.zeros((1, 2))
+
+    def commanded(self, in_s: float = 0.0) -> Doubles:
+        """(2,) the velocity of this moment, or of one that comes."""
+        at = self._clock.seconds + in_s
+        if at > self._times_s[-1] + DT_S + TINY_S:
+            return np.zeros(2)
+        return np.array([np.interp(at, self._times_s, column) for column in self._rows.T])
+
+    def take(self, driven: Doubles, driven_s: Doubles) -> None:
+        """Go on with other rows, from the velocity of this moment."""
+        coming = driven_s > self._clock.seconds + TINY_S
+        coming[-1] = True
+        start = self.commanded()
+        self._times_s = np.concatenate([[self._clock.seconds], driven_s[coming]])
+        self._rows = np.concatenate([start[None], driven[coming]])
+
+
 class Outputs:
     """Stands for the ROS publishers: every trajectory goes to `heard`, and to the arm, as its message says it."""
 
@@ -149,16 +192,31 @@ class Outputs:
     def chunk(
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
     ) -> None:
-        self._send(motion, int(motion.times_ns[0]), False, "")
+        rows = np.arange(start + 1, len(served.chunk.actions) + 1)
+        due_s = (stamp_ns - self._clock.offset_ns) * 1e-9 + rows * served.chunk.dt_s
+        driven = served.chunk.actions[start:, WHEELS].astype(np.float64), due_s
+        self._send(motion, int(motion.times_ns[0]), False, "", driven)
 
     def hold(
-        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline | None,
         served: Served | None = None,
     ) -> None:  # fmt: skip
-        self._send(motion, 0, True, reason)
+        due_s = self._clock.seconds + np.arange(1, len(held.rows) + 1) * held.dt_s
+        self._send(motion, 0, True, reason, (held.rows[:, WHEELS].astype(np.float64), due_s))
 
-    def _send(self, motion: Spline, stamp_ns: int, is_hold: bool, reason: str) -> None:
-        message = trajectory_message(NAMES, motion, stamp_ns, anchor=True)
+    def _send(
+        self,
+        motion: Spline | None,
+        stamp_ns: int,
+        is_hold: bool,
+        reason: str,
+        driven: tuple[Doubles, Doubles],
+    ) -> None:
+        if motion is None:  # the base alone
+            none = np.zeros((0, 7))
+            self._heard(Command(none, np.zeros(0), is_hold, reason, none, *driven))
+            return
+        message = trajectory_message(NAMES, motion.of(JOINTS), stamp_ns, anchor=True)
         begin_s = self._clock.seconds if stamp_ns == 0 else (stamp_ns - self._clock.offset_ns) * 1e-9
         since_s = [
             point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points
@@ -167,7 +225,9 @@ class Outputs:
             [point.positions for point in message.points],
             [point.velocities for point in message.points],
         )
-        self._heard(Command(np.array(rows), begin_s + np.array(since_s), is_hold, reason, np.array(speeds)))
+        self._heard(Command(
+            np.array(rows), begin_s + np.array(since_s), is_hold, reason, np.array(speeds), *driven
+        ))  # fmt: skip
 
 
 class Engine:
@@ -175,7 +235,7 @@ class Engine:
 
     def __init__(self, clock: Clock, guard: Guard, passes: Callable[[float], None]) -> None:
         self.metrics = Metrics()
-        self.guard, self.model = guard, _stay
+        self.guard, self.model, self.names = guard, _stay, NAMES
         self.latency_s = 0.05
         self._clock, self._passes = clock, passes
         self._count = 0
@@ -191,7 +251,7 @@ class Engine:
         self._passes(self.latency_s)
         actions = self.model(request)
         return Served(
-            chunk=ActionChunk(actions, NAMES, DT_S), raw_actions=actions, request_id=request.request_id,
+            chunk=ActionChunk(actions, self.names, DT_S), raw_actions=actions, request_id=request.request_id,
             episode_id=request.episode_id, seed=1, slot="prod", model_version="fuzz@0", inference=Inference("onnx_cpu", 10, 10),
         )  # fmt: skip
 
@@ -224,7 +284,7 @@ def truth(position: Doubles, _: float) -> Doubles:
 
 @dataclass
 class World:
-    """Everything of one robot. `lie` changes what the joints report: (7,) rad, or None for silence.
+    """Everything of one robot. `lie` changes what the joints report: (7,) rad, or None for silence. wheels: it has a base.
 
     heard: called with every published trajectory, before the arm follows it. meanwhile: called once a tick.
     """
@@ -236,30 +296,35 @@ class World:
     second_lie: Lie | None = None
     camera: bool = True
     sensor_offset_ns: int | None = None  # a sensor on a machine whose clock nobody sets
+    wheels: bool = False
 
     def __post_init__(self) -> None:
         clock = self.clock
-        self.arm = Arm(clock)
+        robot = ON_WHEELS if self.wheels else ARM
+        names = robot.joint_names
+        self.arm, self.base = Arm(clock), Base(clock)
         monotonic = lambda: clock.monotonic_ns  # noqa: E731
+        measured_at = np.array([*range(7), *[UNMEASURED] * (len(names) - 7)])
         self.guard = guard_for(
-            ARM, np.arange(7), Metrics(), None, NAMES, DT_S, margin_rad=MARGIN_RAD, state_names=NAMES,
+            robot, measured_at, Metrics(), None, names, DT_S, margin_rad=MARGIN_RAD, state_names=NAMES,
             monotonic_ns=monotonic, path_tolerance_rad=TOLERANCE_RAD,
         )  # fmt: skip
         self.engine = Engine(clock, self.guard, self.pass_time)
-        gate = joint_gate(ARM, NAMES, MARGIN_RAD)
-        tolerance = path_tolerance(ARM, NAMES, TOLERANCE_RAD)
+        self.engine.names = names
+        gate = joint_gate(robot, names, MARGIN_RAD)
+        tolerance = path_tolerance(robot, names, TOLERANCE_RAD)
         self.buffer = ObservationBuffer(
             ("camera",), NAMES, True, gate=gate, monotonic_ns=monotonic, tolerance=tolerance
         )
         self.buffer.instruction = "reach the red block"
         binding = Binding(
-            cameras={"camera": "camera"}, state_names=NAMES, state_dim=7, state_statistics=None, action_names=NAMES,
-            action_statistics=None, columns=np.arange(7), hold_columns=np.arange(7), horizon=HORIZON, dt_s=DT_S,
-            embodiment=ARM,
+            cameras={"camera": "camera"}, state_names=NAMES, state_dim=7, state_statistics=None, action_names=names,
+            action_statistics=None, columns=np.arange(len(names)), hold_columns=measured_at, horizon=HORIZON, dt_s=DT_S,
+            embodiment=robot, groups=robot.groups,
         )  # fmt: skip
         loaded: Any = SimpleNamespace(
             guard=self.guard, policy=SimpleNamespace(binding=binding), first_latency_s=0.05, needs_instruction=True,
-            embodiment=ARM, execution_horizon=HORIZON, executed=lambda episode, row: self.guard.commands.executed(),
+            embodiment=robot, execution_horizon=HORIZON, executed=lambda episode, row: self.guard.commands.executed(),
             not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
         )  # fmt: skip
         tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1, FADE_S)
@@ -277,7 +342,10 @@ class World:
 
     def _sent(self, command: Command) -> None:
         self.heard(command)
-        self.arm.take(command)
+        if len(command.rows):
+            self.arm.take(command)
+        if command.driven.size:
+            self.base.take(command.driven, command.driven_s)
 
     def run(self, seconds: float) -> None:
         """Let the loop look at the world once a tick."""

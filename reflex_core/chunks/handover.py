@@ -15,10 +15,10 @@ import numpy as np
 
 from reflex_core.chunks.interpolation import OUTSIDE, Bounds, Doubles, Spline, Times, fade, through
 from reflex_core.export.binding import Binding
-from reflex_core.robot.groups import JOINTS, POSITION
+from reflex_core.robot.groups import JOINTS, POSITION, velocity_columns
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.limits.limits import Limits
-from reflex_core.values import ActionChunk, Floats
+from reflex_core.values import ActionChunk, Columns, Floats
 
 LEAD_S = 0.2  # so long a controller has for the way to the first row, where its command is not known
 CLOSEST_S = (
@@ -37,9 +37,18 @@ def bounds_of(binding: Binding, limits: Limits | None) -> Bounds:
         smooth[list(group.columns)] = group.space == JOINTS and group.commands == POSITION
         fade_s[list(group.columns)] = group.options.get("fade_s", np.nan)
     if limits is None:
-        return replace(Bounds.unlimited(dim), smooth=smooth, fade_s=fade_s)
+        return replace(
+            Bounds.unlimited(dim), smooth=smooth, fade_s=fade_s, rates=velocity_columns(binding.groups, dim)
+        )
     smooth &= ~(limits.gripper | limits.workspace)
-    return Bounds(limits.position_min, limits.position_max, limits.velocity_max, smooth, fade_s)
+    return Bounds(limits.position_min, limits.position_max, limits.velocity_max, smooth, fade_s, limits.rates)
+
+
+def braking(held: Hold, columns: Columns | slice, now_ns: int) -> Spline:
+    """Return how velocities become 0: along all rows of the hold, whatever the joints of the robot need time for."""
+    times_ns = now_ns + np.arange(len(held.rows) + 1) * round((held.dt_s or UNKNOWN_DT_S) * 1e9)
+    rows = np.concatenate([held.origin[None, columns], held.rows[:, columns].astype(np.float64)])
+    return Spline(times_ns, rows, np.zeros_like(rows), anchored=True)
 
 
 class Handover:
@@ -50,6 +59,7 @@ class Handover:
     ) -> None:
         """Start without a motion. where: (action_dim,) the robot's position at a time, None where unknown. fade_s: the setting."""
         self._bounds, self._where, self._fade_s = bounds, where, fade_s
+        self._rates = np.zeros(len(bounds.low), np.bool_) if bounds.rates is None else bounds.rates
         self._running: Spline | None = None
         self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
@@ -112,9 +122,10 @@ class Handover:
         if running is not None and known:
             there, speed = self._inside(running, now_ns)
             # the guard counts in straight lines, and begins where a joint is that does not follow
-            if (np.abs(there - place) <= most * dt_s).all():
+            if ((np.abs(there - place) <= most * dt_s) | self._rates).all():
                 anchored, place, velocity = True, there, speed
-        longer_s = float((np.abs(rows[0] - place) / most).max()) - (due_ns[0] - now_ns) * 1e-9
+        ways = np.where(self._rates, 0.0, np.abs(rows[0] - place))
+        longer_s = float((ways / most).max()) - (due_ns[0] - now_ns) * 1e-9
         if running is not None and not known:  # the controller is still on its own way to the first row
             longer_s = max(longer_s, 0.0) + dt_s
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)

@@ -28,6 +28,7 @@ class Bounds:
 
     smooth: the columns that move like joints. Others (a gripper, a velocity, a pose) never overshoot a row and are not faded.
     fade_s: how long a new chunk is faded in, NaN where nothing is said.
+    rates: the columns that are velocities themselves, which robot interfaces take from the rows; None: there are none.
     """
 
     low: Doubles
@@ -35,6 +36,7 @@ class Bounds:
     velocity_max: Doubles
     smooth: Mask
     fade_s: Doubles
+    rates: Mask | None = None
 
     @classmethod
     def unlimited(cls, dim: int) -> Bounds:

@@ -18,9 +18,11 @@ from reflex_core.export.relative import Relative, relative_of, unmatched
 from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
-from reflex_core.robot.groups import Group, renamed, whole_robot
+from reflex_core.robot.groups import Group, renamed, unmeasured_columns, whole_robot
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import Columns
+
+UNMEASURED = -1  # in hold_columns: a velocity, or what no robot interface commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class Binding:
     """The robot's side of an export.
 
     cameras: the policy's camera name -> the robot's. columns: the network's action columns that are the robot's
-    actions, in the robot's order. hold_columns: for each action the state column that measures it, or None when
-    the state is not joint positions. state_dim: length of the policy's state, None for any.
+    actions, in the robot's order. hold_columns: for each action the state column that measures it, UNMEASURED for one that is
+    held without; None when the state is not joint positions. state_dim: length of the policy's state, None for any.
     embodiment: the robot as it is really served: without its gripper where the export has none, and with the robot's
     own joint names where it has some. unfed_cameras: the policy's cameras that the robot does not have, so that they are
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions start from.
@@ -81,7 +83,7 @@ def bind(
         export, contract.relative, columns, contract.action_names,
         contract.state.names if contract.state else (), state_dim, modes.stepped,
     )  # fmt: skip
-    hold_columns = _hold_columns(action_names, state_names, state_dim)
+    hold_columns = _hold_columns(action_names, state_names, state_dim, served)
     units = read_units(export, contract, served, columns, state_dim)
     if units is not None:
         starts = relative.state_columns if relative is not None else np.full(len(columns), -1)
@@ -129,7 +131,7 @@ def _measured(export: Export, statistics: Affine | None, hold_columns: Columns |
     """Return statistics of the numbers of the state that measure the actions, where they are the export's own."""
     if statistics is None or hold_columns is None or export.state_statistics is None:
         return None
-    return statistics.chosen(hold_columns)
+    return None if (hold_columns == UNMEASURED).any() else statistics.chosen(hold_columns)
 
 
 def _served(contract: Contract, embodiment: Embodiment | None) -> Embodiment | None:
@@ -311,13 +313,19 @@ def _affine(statistics: Statistics) -> Affine:
 
 
 def _hold_columns(
-    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None
-) -> Columns | None:
-    if state_names and all(name in state_names for name in action_names):
-        return np.array([state_names.index(name) for name in action_names])
+    action_names: tuple[str, ...], state_names: tuple[str, ...], state_dim: int | None, served: Embodiment | None
+) -> Columns | None:  # fmt: skip
+    unmeasured = unmeasured_columns(served.groups, len(action_names)) if served is not None else None
+    needed = np.ones(len(action_names), np.bool_) if unmeasured is None else ~unmeasured
+    joints = [name for name, is_needed in zip(action_names, needed, strict=True) if is_needed]
+    if not joints:
+        return np.full(len(action_names), UNMEASURED)
+    if state_names and all(name in state_names for name in joints):
+        known = {name: column for column, name in enumerate(state_names)}
+        return np.array([known.get(name, UNMEASURED) for name in action_names])
     if state_names or state_dim != len(action_names):
         return None
-    return np.arange(len(action_names))
+    return np.where(needed, np.arange(len(action_names)), UNMEASURED)
 
 
 def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
 
 JOINTS, GRIPPER, BASE, TOOL = SPACES = ("joints", "gripper", "base", "tool")
 # what a robot is commanded: policies that count otherwise are converted before
@@ -55,3 +60,27 @@ def renamed(groups: tuple[Group, ...], names: tuple[str, ...]) -> tuple[Group, .
         else replace(group, names=tuple(names[column] for column in group.columns))
         for group in groups
     )
+
+
+def velocity_columns(groups: Sequence[Group], action_dim: int) -> Mask | None:
+    """Return (action_dim,) true for columns that command a velocity; None where none does."""
+    return _mask(
+        [column for group in groups if group.commands == VELOCITY for column in group.columns], action_dim
+    )
+
+
+def unmeasured_columns(groups: Sequence[Group], action_dim: int) -> Mask | None:
+    """Return (action_dim,) true for columns that are held whatever is measured; None where none is.
+
+    Those that command a velocity, which 0 stops, and those that no robot interface commands.
+    """
+    positions = {column for group in groups if group.commands == POSITION for column in group.columns}
+    return _mask([column for column in range(action_dim) if groups and column not in positions], action_dim)
+
+
+def _mask(columns: Sequence[int], action_dim: int) -> Mask | None:
+    if not columns:
+        return None
+    mask = np.zeros(action_dim, np.bool_)
+    mask[list(columns)] = True
+    return mask

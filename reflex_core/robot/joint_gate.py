@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import velocity_columns
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD, StateRange, state_range
 
 RECOVERY_S = (
@@ -365,11 +366,17 @@ def joint_gate(
     """Return the gate for the joints `names` (the robot's own names) of one robot.
 
     A joint the embodiment does not know has neither range nor speed: its reading must be finite and at most LARGEST.
+    So is one that is commanded by velocity: its range is one of velocities.
     Grippers have no speed here: they are commanded an end and move there in their own way, and an object may slip.
     """
     known: Mapping[str, int] = {}
     if embodiment is not None:
-        known = {name: index for index, name in enumerate(embodiment.joint_names)}
+        rates = velocity_columns(embodiment.groups, embodiment.action_dim)
+        known = {
+            name: index
+            for index, name in enumerate(embodiment.joint_names)
+            if rates is None or not rates[index]
+        }
     free = set() if embodiment is None else {end.component_idx for end in embodiment.two_ended}
     joints = []
     for name in dict.fromkeys(names):

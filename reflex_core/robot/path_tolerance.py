@@ -11,7 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import unmeasured_columns
 from reflex_core.robot.joint_gate import LEAST_READINGS, RECOVERY_S, Implausible, Path
 from reflex_core.robot.limits.reachable import TRACKING_S
 
@@ -200,10 +203,13 @@ def path_tolerance(
 def joints_judged(embodiment: Embodiment | None, names: Iterable[str]) -> tuple[str, ...]:
     """Return which of the joints `names` must follow their commands.
 
-    Only joints of the embodiment, and no gripper: one that stalls on what it holds never reaches its command.
+    Only joints of the embodiment, and no gripper: one that stalls on what it holds never reaches its command. What commands
+    a velocity has no path of positions.
     """
     if embodiment is None:
         return ()
     ends = [end.component_idx for end in embodiment.two_ended]
+    unmeasured = unmeasured_columns(embodiment.groups, embodiment.action_dim)
+    ends += [] if unmeasured is None else np.flatnonzero(unmeasured).tolist()
     known = {name for index, name in enumerate(embodiment.joint_names) if index not in ends}
     return tuple(name for name in dict.fromkeys(names) if name in known)

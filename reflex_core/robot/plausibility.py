@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import velocity_columns
 
 Doubles = NDArray[np.float64]
 
@@ -89,17 +90,20 @@ def state_range(
     """Return what the states of one robot may hold; without an embodiment, anything finite up to LARGEST.
 
     state_names: of the state's columns, empty where unknown. hold_columns: for each joint of the embodiment the state
-    column that measures it, None where not every joint is measured; then names decide.
+    column that measures it, below 0 for one that needs none; None where not every joint is measured; then names decide.
     margin_rad: the setting `plausibility_margin_rad`, in the joint's own unit.
     """
     if embodiment is None:
         return ANYTHING
     joints = embodiment.joint_names or tuple(f"action_{joint}" for joint in range(embodiment.action_dim))
     if hold_columns is not None:
-        pairs = [(int(column), joint) for joint, column in enumerate(hold_columns)]
+        pairs = [(int(column), joint) for joint, column in enumerate(hold_columns) if column >= 0]
     else:
         known = {name: joint for joint, name in enumerate(joints)}
         pairs = [(column, known[name]) for column, name in enumerate(state_names) if name in known]
+    rates = velocity_columns(embodiment.groups, embodiment.action_dim)
+    if rates is not None:  # their range says nothing of a position
+        pairs = [(column, joint) for column, joint in pairs if not rates[joint]]
     ends = [end.component_idx for end in embodiment.two_ended]
     low, high = embodiment.action_min, embodiment.action_max
     return StateRange(

@@ -70,7 +70,7 @@ class _First:
 
 
 class Guard:
-    """Keeps chunks inside the limits; what it cannot repair becomes a hold, never zeros. All holds come from here.
+    """Keeps chunks inside the limits; what it cannot repair becomes a hold, zeros for velocities alone. All holds come from here.
 
     Without limits only finiteness is checked. After `max_consecutive_clamps` chunks in a row of one caller that had to be
     changed it trips for that caller: from then on its every answer is a hold and no inference runs for it, until `reset`.
@@ -85,7 +85,7 @@ class Guard:
     ) -> None:  # fmt: skip
         """Make a guard for one robot.
 
-        hold_columns: where in the state each action's measured position is, None when nowhere.
+        hold_columns: where in the state each action's measured position is, None when nowhere; any number for a velocity.
         prototype: an answer without inference of the slot that was to answer; None repeats the one before.
         plausible: states outside it are no measurement. tracking_rad: how far from its command a joint of the stamped
         robot may be measured and still follow it.
@@ -225,6 +225,8 @@ class Guard:
             return _Judged(None, NON_FINITE, GuardReport(True, bad, (line,)), (NON_FINITE,), known)
         if self.limits is None:
             return _Judged(actions, motion=known)
+        if chunk.source == HOLD:
+            actions = self._known.braked(request, chunk)
         checked = self._check_for(self.limits, chunk.dt_s)(actions, known, is_hold=chunk.source == HOLD)
         if checked.clean:
             return _Judged(checked.actions, motion=known)
@@ -323,9 +325,11 @@ class Guard:
         dt_s = served.chunk.dt_s
         names = served.chunk.names if self.limits is None else self.limits.names
         held = self._known.hold(request, dt_s)
-        if held is None or len(held.position) != len(names):
+        if held is None or held.held is not None or len(held.position) != len(names):
+            stop = () if held is None or held.held is None else np.array(names)[held.held]
+            at_least = f"; {', '.join(stop)} must be commanded 0" if len(stop) else ""
             raise InferenceError(
-                f"{'; '.join(judged.report.violations)}: there is no known position to hold",
+                f"{'; '.join(judged.report.violations)}: there is no known position to hold{at_least}",
                 SLUGS.get(judged.hold_reason, "no-hold-position"),
             )
         count = max(len(served.chunk.actions), 1)
@@ -353,7 +357,7 @@ class Guard:
     def hold_position(self, request: Request) -> Floats | None:
         """Return (action_dim,) where the caller's robot would come to rest if it were held now; None where that is unknown."""
         held = self._known.hold(request, 0.0)
-        return None if held is None else held.position
+        return None if held is None or held.held is not None else held.position
 
 
 def guard_for(

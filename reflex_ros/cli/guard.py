@@ -177,15 +177,19 @@ def _action_names(safety: SafetyConfig, embodiment: Embodiment | None) -> tuple[
 
 def _table(limits: Limits) -> str:
     head = ("joint", "min", "max", "velocity", "acceleration")
-    columns = (limits.position_min, limits.position_max, limits.velocity_max, limits.acceleration_max)
-    lines = [
-        head,
-        *((name, *map(_shown, values)) for name, *values in zip(limits.names, *columns, strict=True)),
-    ]
+    lines = [head, *(_line(limits, column) for column in range(limits.dim))]
     widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
     )
+
+
+def _line(limits: Limits, column: int) -> tuple[str, str, str, str, str]:
+    low, high = _shown(limits.position_min[column]), _shown(limits.position_max[column])
+    speed, bend = _shown(limits.velocity_max[column]), _shown(limits.acceleration_max[column])
+    if limits.rates is not None and limits.rates[column]:
+        return limits.names[column], "", "", f"{low} to {high}", speed
+    return limits.names[column], low, high, speed, bend
 
 
 def _shown(value: float) -> str:

@@ -317,7 +317,7 @@ class ChunkLoop:
         """Publish rows `start` on from `now_ns`, and record them as what the robot executes. Needs the lock."""
         chunk = served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
-        self._buffer.commanded(chunk.names, chunk.actions[start:], first_in_ns, now_ns, running.dt_s)
+        self._holds.joints.commanded(chunk.actions[start:], first_in_ns, now_ns)
         motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns)
         self._outputs.chunk(served, running.stamp_ns, age_ms, self._chunk_id, start, motion)
         self._loaded.executed(self.episode_id or None, start)

@@ -15,6 +15,7 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.history import Moment
 from reflex_core.values import Floats, Served
+from reflex_ros.node.measured_joints import MeasuredJoints
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
@@ -49,7 +50,8 @@ class Holds:
     ) -> None:
         self._commands, self._binding, self._handover = loaded.guard.commands, loaded.policy.binding, handover
         self._buffer, self._outputs = buffer, outputs
-        self._metrics, self._progress, self._tuning = metrics, progress, tuning
+        self.joints = MeasuredJoints(buffer, self._binding, tuning)
+        self._metrics, self._progress = metrics, progress
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
 
     def publish(
@@ -57,18 +59,19 @@ class Holds:
     ) -> ExecutingChunk | None:
         """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter report.
 
+        Where the joints cannot be held, whatever is commanded by velocity still is, and None is returned.
         served: the answer that is a hold; None for a hold of the node itself.
         """
         now_ns, monotonic_ns = self._clock_ns(), self._monotonic_ns()
-        names, dt_s = self._binding.action_names, self._binding.dt_s
-        measured = self._buffer.measured(names, now_ns, self._tuning().gates.max_age_ms)
-        believed = self._buffer.believed(names)
-        held = self._commands.hold(measured, believed, Moment(monotonic_ns, now_ns), dt_s)
-        if held is None:
+        dt_s, moment = self._binding.dt_s, Moment(monotonic_ns, now_ns)
+        held = self._commands.hold(self.joints.position(now_ns), self.joints.believed(), moment, dt_s)
+        if held is None or held.held is not None:
+            if held is not None:  # what is commanded by velocity
+                self._handover.forget()
+                self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, None, served)
             self._refuse(reason)
             return None
-        first_in_ns = int((held.start + 1) * dt_s * 1e9)
-        self._buffer.commanded(names, held.rows[held.start :], first_in_ns, now_ns, dt_s)
+        self.joints.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
         motion = self._handover.hold(held, now_ns)
         self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served)
@@ -89,9 +92,13 @@ class Holds:
     def _refuse(self, reason: str) -> None:
         fault = self._buffer.fault()
         why = f": {fault.text}" if fault is not None else ""
+        rates = self.joints.velocities
+        what, stopped = (
+            ("no position", f"; {', '.join(rates)} was commanded to stop") if rates else ("nothing", "")
+        )
         message = (
-            f"nothing was published for '{reason}': no fresh and plausible position is measured, and no command is"
-            f" known to be followed{why}"
+            f"{what} was published for '{reason}': no fresh and plausible position is measured, and no command is"
+            f" known to be followed{why}{stopped}"
         )
         # it is tried again twenty times a second, and the sentence changes with every reading
         self._progress.limited_log(logging.ERROR, f"unheld {reason}", "%s", message)
@@ -108,13 +115,13 @@ def handover_of(
 ) -> Handover:
     """Return how one chunk follows another on this robot, without a motion yet."""
     binding, commands = loaded.policy.binding, loaded.guard.commands
+    joints = MeasuredJoints(buffer, binding, tuning)
 
     def where(now_ns: int) -> Floats | Doubles | None:
         commanded = commands.place(Moment(monotonic_ns(), now_ns))
         if commanded is not None:
             return commanded
-        measured = buffer.measured(binding.action_names, now_ns, tuning().gates.max_age_ms)
-        believed = buffer.believed(binding.action_names)
+        measured, believed = joints.position(now_ns), joints.believed()
         return measured if measured is not None or believed is None else np.array(believed[0])
 
     return Handover(bounds_of(binding, loaded.guard.limits), where, lambda: tuning().fade_s)

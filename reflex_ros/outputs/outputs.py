@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from reflex_core.chunks.handover import braking
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
-from reflex_core.robot.groups import Group
+from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
@@ -115,19 +116,29 @@ class Outputs:
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
     ) -> None:
         """Send a served chunk from row `start` on, which `motion` leads through."""
-        self._command(lambda output: output.send, served.chunk, stamp_ns, start, motion)
+        self._command(
+            lambda output: output.send,
+            lambda part: Command(
+                _columns(served.chunk, part.columns), stamp_ns, start, motion.of(part.columns)
+            ),
+        )
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
         message.robot_id = self._robot_id
         self._publish(self._chunks, message)
         self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
-        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline,
+        self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline | None,
         served: Served | None = None,
     ) -> None:  # fmt: skip
-        """Command the robot to come to rest by `motion`. served: the answer that is a hold; None for a hold of the node itself."""
+        """Command the robot to come to rest, its joints by `motion`, None where they cannot be held: then its velocities alone.
+
+        served: the answer that is a hold; None for a hold of the node itself.
+        """
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
-        self._command(lambda output: output.hold, chunk, now_ns, held.start, motion)
+        self._command(lambda output: output.hold, lambda part: _held(part, held, chunk, now_ns, motion))
+        if held.held is not None:
+            chunk = _columns(chunk, np.flatnonzero(held.held))
         if served is None:
             message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
         else:
@@ -138,19 +149,15 @@ class Outputs:
     def _command(
         self,
         way: Callable[[Output], Callable[[Command], None]],
-        chunk: ActionChunk,
-        stamp_ns: int,
-        start: int,
-        motion: Spline,
+        command_of: Callable[[_Part], Command | None],
     ) -> None:
-        """Give every group its columns of the rows, with one stamp."""
+        """Give every group its command, with where it is measured; None: it gets none."""
         failures = []
         for part in self._parts:
-            rows = _columns(chunk, part.columns)
             try:
-                way(part.output)(
-                    Command(rows, stamp_ns, start, motion.of(part.columns), self.measured(rows.names))
-                )
+                command = command_of(part)
+                if command is not None:
+                    way(part.output)(replace(command, measured=self.measured(command.chunk.names)))
             except Exception as error:
                 text = f"group '{part.group.name}' was not commanded"
                 self._limited_log(logging.ERROR, part.group.name, text, error=error)
@@ -173,6 +180,14 @@ class Outputs:
         for part in self._parts:
             part.output.destroy()
         self._debug.destroy()
+
+
+def _held(part: _Part, held: Hold, chunk: ActionChunk, now_ns: int, motion: Spline | None) -> Command | None:
+    """Return by what a group is held: velocities brake at once, joints by `motion`; None where it cannot be held."""
+    rows = _columns(chunk, part.columns)
+    if part.group.commands == VELOCITY:
+        return Command(rows, now_ns, 0, braking(held, part.columns, now_ns))
+    return None if motion is None else Command(rows, now_ns, held.start, motion.of(part.columns))
 
 
 def _chosen(group: Group) -> Columns | slice:

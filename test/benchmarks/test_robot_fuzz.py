@@ -20,7 +20,7 @@ from benchmarks.robot_judge import Judge
 from benchmarks.robot_lies import slow
 from benchmarks.robot_world import HOME, Command, World
 from reflex_core.robot import joint_gate, path_tolerance
-from reflex_core.robot.limits import commands
+from reflex_core.robot.limits import check, commands, hold, reachable
 from reflex_core.robot.limits.hold import Hold
 from reflex_ros.node import chunk_loop, observation_buffer
 
@@ -39,6 +39,34 @@ def test_no_history_makes_a_command_that_is_not_safe_and_the_robot_is_served_aga
     assert found.counts["chunk"] > 300
     assert found.counts["hold"] > 150
     assert found.counts["watchdog"] > 0
+
+
+def test_no_history_of_an_arm_on_wheels_makes_a_command_that_is_not_safe() -> None:
+    found = robot_fuzz.run(52_000_000, 60, wheels=True)
+    assert found.problems == []
+    assert found.counts["driven"] > 100
+    assert found.counts["base"] > 0
+
+
+def _bases_stop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "_stopping", lambda limits, dt_s, at: np.zeros((1, 2), np.float32))
+
+
+def _bases_drive_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "_stopping", lambda limits, dt_s, at: at.astype(np.float32)[None])
+
+
+def _bases_start_anyhow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachable, "_unmeasured_known", lambda start, *_: start)
+    monkeypatch.setattr(check.Check, "_too_fast", lambda self, moves, *_: self._none)
+
+
+@pytest.mark.parametrize("break_it", [_bases_stop_at_once, _bases_drive_on, _bases_start_anyhow])
+def test_the_judge_sees_what_is_broken_about_a_base(
+    break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it(monkeypatch)
+    assert robot_fuzz.run(52_000_000, 30, most_problems=1, wheels=True).problems
 
 
 @pytest.mark.parametrize(

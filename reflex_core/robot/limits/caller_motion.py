@@ -37,6 +37,8 @@ class CallerMotion:
         self.robot = RobotCommands(limits, tracking_rad)
         self.state_dim = 1 + int(hold_columns.max()) if hold_columns is not None else 0
         self._limits, self._columns, self._plausible = limits, hold_columns, plausible
+        self._rates = None if limits is None else limits.rates
+        self._unmeasured = None if limits is None else limits.unmeasured
         self._monotonic_ns = monotonic_ns
         self._history = CommandHistory()
 
@@ -60,7 +62,10 @@ class CallerMotion:
         )  # fmt: skip
 
     def measured(self, request: Request) -> Floats | None:
-        """Return (action_dim,) the robot's position by the request; None where it holds none, or an implausible one."""
+        """Return (action_dim,) the robot's position by the request; None where it holds none, or an implausible one.
+
+        0 for columns that need no measurement (`Limits.unmeasured`).
+        """
         return self._joints(request.observation.state)
 
     def _newest(self, request: Request) -> Floats | None:
@@ -71,14 +76,21 @@ class CallerMotion:
         return self._joints(seen.state) if seen is not None else None
 
     def _joints(self, state: Floats | None) -> Floats | None:
-        columns = self._columns
+        columns, unmeasured = self._columns, self._unmeasured
+        if unmeasured is not None and unmeasured.all():
+            return np.zeros(len(unmeasured), np.float32)
         if columns is None or state is None or len(state) < self.state_dim:
             return None
-        measured: Floats = state[columns]
+        measured: Floats = (
+            state[columns] if unmeasured is None else np.where(unmeasured, np.float32(0.0), state[columns])
+        )
         return measured if np.isfinite(measured).all() and not self._plausible.problem(state) else None
 
     def hold(self, request: Request, dt_s: float) -> Hold | None:
-        """Return the caller's hold, None where there is no position to hold at. dt_s: of its rows, 0: one row."""
+        """Return the caller's hold, None where there is no position to hold at. dt_s: of its rows, 0: one row.
+
+        Where velocities alone can be held it is a hold of those.
+        """
         issued, measured, moment = self._issued(request), self.measured(request), moment_of(request)
         since_s = moment.seconds_since(issued.moment) if issued is not None else 0.0
         if issued is None or (since_s < 0.0 and measured is not None and not moment.stamp_ns):
@@ -100,13 +112,26 @@ class CallerMotion:
         now_s = since_s + (self._monotonic_ns() - moment.zero_ns) * 1e-9
         return hold(self._limits, dt_s, stream_of(issued, now_s, follows), measured)
 
+    def braked(self, request: Request, held: ActionChunk) -> Floats:
+        """Return the rows of a hold, (horizon, action_dim), whichever wedge made it, with velocities that brake to 0."""
+        unmeasured = self._unmeasured
+        if unmeasured is None:
+            return held.actions
+        stopping = self.hold(request, held.dt_s)
+        rows = held.actions.copy()
+        rows[:, unmeasured] = 0.0
+        if stopping is not None:
+            count = min(len(rows), len(stopping.rows))
+            rows[:count, unmeasured] = stopping.rows[:count, unmeasured]
+        return rows
+
     def remember(self, request: Request, chunk: ActionChunk, known: Motion) -> None:
         """Store a chunk that is about to be executed. known: what `motion` returned for it."""
         rows = np.empty((len(chunk.actions) + 1, chunk.actions.shape[1]), np.float32)
         rows[0], rows[1:] = chunk.actions[0], chunk.actions
         if known.start is not None:
             rows[0] = np.minimum(np.maximum(rows[0], known.start.low), known.start.high)
-        issued = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id)
+        issued = Commanded(rows, chunk.dt_s, moment_of(request), request.episode_id, self._rates)
         if not request.observation.stamp_ns:
             self._history.remember(_owner(request), issued)
             return

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep one chunk inside the limits: position, then velocity, then acceleration.
 
-The bands are those of ros2_control's joint_limits: around the previous command, one control period wide.
+The bands are those of ros2_control's joint_limits: around the previous command, one control period wide. A velocity is judged
+as a position is, with the limits that `Limits` gives for it: its range, and how much it may change in a period.
 A chunk that breaks nothing comes back as the same array after a few whole-array comparisons.
 """
 
@@ -16,7 +17,7 @@ from reflex_core.robot.limits import walk
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import Motion, Splice, Start
 from reflex_core.robot.limits.safety_config import REJECT, SCALE
-from reflex_core.values import Floats
+from reflex_core.values import Columns, Floats
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -82,6 +83,8 @@ class Check:
         self._dt_s = dt_s
         self._low, self._high = inner_limits(limits.position_min, limits.position_max)
         self._saturating = limits.saturating
+        self._rates = np.zeros(limits.dim, np.bool_) if limits.rates is None else limits.rates
+        self._measured = None if limits.unmeasured is None else ~limits.unmeasured
         extent = np.fmax(np.abs(limits.position_min), np.abs(limits.position_max))
         extent = np.where(np.isfinite(extent), extent, UNLIMITED_RAD)
         # two float32 neighbours, each rounded: nothing below this is a motion
@@ -101,8 +104,8 @@ class Check:
     def __call__(self, actions: Floats, motion: Motion, *, is_hold: bool = False) -> Checked:
         """Check a finite chunk; repair it in clip and scale mode.
 
-        is_hold: a chunk that stops the robot where it is: its deceleration is not limited, and its elapsed
-        rows do not matter.
+        is_hold: a chunk that stops the robot where it is: its deceleration is not limited, its elapsed rows do not matter,
+        and its velocities are those of a hold already.
         """
         found = _Found()
         rows = self._in_range(actions, found)
@@ -116,7 +119,7 @@ class Check:
             chain = self._chain(rows, start)
             moves = chain[1:] - chain[:-1]
             joining = rows[splice.row] - splice.end if splice is not None else None
-            bad = self._too_fast(moves, joining, found)
+            bad = self._too_fast(moves, joining, found, self._measured if is_hold else None)
             if self._bends and not is_hold:
                 bad = bad | self._too_sharp(moves, joining, start, splice, found)
         if not found.lines:
@@ -188,10 +191,11 @@ class Check:
             where = "workspace " if inside_workspace else ""
             violation = text.format(where=where, value=float(values[joint]), bound=float(bounds[joint]))
             kind, held_against = (
-                WORKSPACE if inside_workspace else POSITION,
+                WORKSPACE if inside_workspace else VELOCITY if self._rates[joint] else POSITION,
                 counts is None or bool(counts[joint]),
             )
-            found.add(kind, f"{self.limits.names[joint]} {violation}", counts=held_against)
+            unit = " per second" if self._rates[joint] else ""
+            found.add(kind, f"{self.limits.names[joint]} {violation}{unit}", counts=held_against)
 
     def _chain(self, rows: Floats, start: Start | None) -> Floats:
         """Return (horizon + 1, action_dim): the rows after the place they start from.
@@ -209,13 +213,20 @@ class Check:
         chain[0], chain[1:] = origin, rows
         return chain
 
-    def _too_fast(self, moves: Floats, joining: Doubles | None, found: _Found) -> Mask:
+    def _too_fast(
+        self, moves: Floats, joining: Doubles | None, found: _Found, judged: Mask | None
+    ) -> Mask:  # fmt: skip
         fastest = np.abs(moves).max(axis=0)
         if joining is not None:
             fastest = np.maximum(fastest, np.abs(joining))
         fast: Mask = fastest > self._step
+        fast = fast if judged is None else fast & judged
         for joint in _columns(fast):
             value, limit = float(fastest[joint]) / self._dt_s, float(self.limits.velocity_max[joint])
+            if self._rates[joint]:
+                change = f"{value:.6g} > {limit:.6g} per second squared"
+                found.add(ACCELERATION, f"{self.limits.names[joint]} acceleration: {change}")
+                continue
             unit = self.limits.unit(joint)
             found.add(VELOCITY, f"{self.limits.names[joint]} velocity: {value:.6g} > {limit:.6g} {unit}/s")
         return fast
@@ -269,9 +280,14 @@ class Check:
             first, last = 1, chain[2] - at
         last = np.minimum(np.maximum(last, -self._most), self._most)
         if self._mode == SCALE:
-            wanted = rows[first:].tolist()
-            rows[first:] = walk.scale(wanted, self._joints, at.tolist(), last.tolist(), settled - first)
-            return self._rounded(rows)
+            together, columns = np.flatnonzero(~self._rates), np.flatnonzero(self._rates)
+            if len(together):
+                rows[first:, together] = self._scaled(
+                    rows[first:, together], together, at, last, settled - first
+                )
+            if not len(columns):
+                return self._rounded(rows)
+        # a velocity is limited by itself: it must not take longer to become 0 because a joint is slow
         walked = [
             walk.clip(*column)
             for column in zip(
@@ -282,11 +298,19 @@ class Check:
         rows[first:, columns] = np.array(walked, np.float32).T
         return self._rounded(rows)
 
+    def _scaled(self, wanted: Floats, columns: Columns, at: Doubles, last: Doubles, settled: int) -> Floats:
+        """Return (n, len(columns)) rows of those joints in one direction. settled: from this row on they break no limit."""
+        joints = [self._joints[column] for column in columns]
+        walked = walk.scale(wanted.tolist(), joints, at[columns].tolist(), last[columns].tolist(), settled)
+        return np.array(walked, np.float32).reshape(len(wanted), len(columns))
+
     def _shortened(self, move: Doubles) -> Doubles:
         """Shorten one step of all joints so that none moves faster than it may."""
+        clipped = np.minimum(np.maximum(move, -self._most), self._most)
         if self._mode == SCALE:
-            return move / max(1.0, float((np.abs(move) / self._most).max()))
-        return np.minimum(np.maximum(move, -self._most), self._most)
+            excess = np.where(self._rates, 0.0, np.abs(move) / self._most)
+            return np.where(self._rates, clipped, move / max(1.0, float(excess.max())))
+        return clipped
 
     def _rounded(self, rows: Floats) -> Floats:
         """Clamp what rounding left outside the range by its last bit."""

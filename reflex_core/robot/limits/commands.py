@@ -78,18 +78,23 @@ class RobotCommands:
         """Return the hold that begins now and counts as published; None where the robot cannot be held.
 
         measured: (action_dim,) rad or m, fresh and plausible, else None. believed: the last position that was plausible, and
-        when (monotonic ns); it says whether the commands were followed. Source: the rules of `hold`.
+        when (monotonic ns); it says whether the commands were followed. Both hold any number for what is unmeasured.
+        Where only velocities are held, what the joints were commanded goes on. Source: the rules of `hold`.
         """
-        issued, stream = self.recall(), None
+        issued, stream, since_s = self.recall(), None, 0.0
         if issued is not None:
             since_s = now.seconds_since(issued.moment)
             follows = self._follows(issued, since_s, measured, believed, now)
             stream = replace(stream_of(issued, since_s, follows), continuous=True)
         age_s = 0.0 if believed is None else (now.zero_ns - believed[1]) * 1e-9
         held = hold(self._limits, dt_s, stream, measured, age_s)
-        if held is not None:
-            self.remember(_issued(held, now), held.start)
-            self.executed()
+        if held is None or (held.held is not None and issued is None):
+            return held
+        if held.held is None:
+            self.remember(_issued(held, now, self._limits), held.start)
+        elif issued is not None:
+            self.remember(_stopped(issued, since_s, held, now), 0)
+        self.executed()
         return held
 
     def _follows(
@@ -126,10 +131,23 @@ def _without_stamp(issued: Commanded | None) -> Commanded | None:
     return None if issued is None else replace(issued, moment=replace(issued.moment, stamp_ns=0))
 
 
-def _issued(held: Hold, now: Moment) -> Commanded:
-    """Return a hold as commands: until its first row in a straight line from where it begins."""
+def _issued(held: Hold, now: Moment, limits: Limits | None) -> Commanded:
+    """Return a hold as commands: until its first row in a straight line from where it begins, but for velocities."""
     rows = np.concatenate([held.origin[None].astype(np.float32), held.rows])
-    first = held.start + 1
+    first, unmeasured = held.start + 1, None if limits is None else limits.unmeasured
+    joints = slice(None) if unmeasured is None else ~unmeasured
     for before in range(1, first):
-        rows[before] = rows[0] + (rows[first] - rows[0]) * np.float32(before / first)
-    return Commanded(rows, held.dt_s, now)
+        rows[before, joints] = (rows[0] + (rows[first] - rows[0]) * np.float32(before / first))[joints]
+    return Commanded(rows, held.dt_s, now, rates=None if limits is None else limits.rates)
+
+
+def _stopped(issued: Commanded, since_s: float, held: Hold, now: Moment) -> Commanded:
+    """Return what is commanded where only velocities are held: those of the hold, and for the joints what was issued."""
+    dt_s = held.dt_s
+    assert held.held is not None
+    left = 0 if not dt_s > 0.0 else int(np.ceil((len(issued.rows) - 1) * issued.dt_s / dt_s - since_s / dt_s))
+    count = max(left, len(held.rows), 1)
+    rows = issued.at(since_s + np.arange(count + 1.0) * dt_s).astype(np.float32)
+    stopping = np.concatenate([held.origin[None].astype(np.float32), held.rows])
+    lasting = np.concatenate([stopping, np.tile(stopping[-1], (count + 1 - len(stopping), 1))])
+    return replace(issued, rows=np.where(held.held, lasting, rows), dt_s=dt_s, moment=now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from reflex_core.concurrency.lru import Lru
 from reflex_core.values import Floats, Request
 
 Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 EPISODES_KEPT = 256
 
@@ -40,15 +41,23 @@ def moment_of(request: Request) -> Moment:
 
 @dataclass(frozen=True, slots=True)
 class Commanded:
-    """One served chunk. rows: (horizon + 1, action_dim), first where it started; row i + 1 is due at (i + 1) * dt_s."""
+    """One served chunk. rows: (horizon + 1, action_dim), first where it started; row i + 1 is due at (i + 1) * dt_s.
+
+    rates: the columns that command a velocity, None where none does: a period after the last row they command 0, as the
+    robot interfaces of velocities do.
+    """
 
     rows: Floats
     dt_s: float
     moment: Moment
     episode_id: str | None = None
+    rates: Mask | None = None
 
     def at(self, seconds: Doubles) -> Doubles:
-        """Return (n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows, constant beyond."""
+        """Return (n, action_dim) commanded at `seconds` (n,) after time zero; linear between rows.
+
+        Before the first and after the last row it is constant, but for a velocity, which is 0 a period after the last one.
+        """
         last = len(self.rows) - 1
         place = (
             np.minimum(np.maximum(seconds / self.dt_s, 0.0), last) if self.dt_s > 0 else last + 0 * seconds
@@ -56,7 +65,14 @@ class Commanded:
         index = np.minimum(place.astype(np.intp), last - 1)
         before = self.rows[index].astype(np.float64)
         between: Doubles = before + (self.rows[index + 1] - before) * (place - index)[:, None]
+        if self.rates is not None:
+            between[self.over(seconds)[:, None] & self.rates] = 0.0
         return between
+
+    def over(self, seconds: Doubles) -> Mask:
+        """Return (n,) whether the last row has lasted its period at `seconds` (n,) after time zero."""
+        over: Mask = seconds > len(self.rows) * self.dt_s
+        return over
 
     def led_from(self, at: Doubles, before_s: float) -> Commanded:
         """Return it with the way to its first row from `at` (action_dim,), where the robot is `before_s` before time zero.
@@ -68,7 +84,7 @@ class Commanded:
         shares = (np.arange(-count, 1) * self.dt_s + before_s) / (self.dt_s + before_s)
         way = (at + (self.rows[1] - at) * shares[:, None]).astype(np.float32)
         moment = Moment(self.moment.zero_ns - earlier_ns, self.moment.stamp_ns - earlier_ns)
-        return Commanded(np.concatenate([way, self.rows[1:]]), self.dt_s, moment, self.episode_id)
+        return replace(self, rows=np.concatenate([way, self.rows[1:]]), moment=moment)
 
     def target(self, seconds: float) -> Floats:
         """Return (action_dim,) the row that is being approached at `seconds`; the last one when all are reached."""

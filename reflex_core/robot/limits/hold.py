@@ -8,6 +8,9 @@
 
 Every row lies inside the limits, and no joint is commanded to move faster than its limit, neither from where it is measured
 nor from its last command. What is not possible at once takes longer: the first rows are then left out.
+
+A column that commands a velocity is held by 0, whatever is known of the rest of the robot: from the commanded velocity as
+fast as its acceleration limit allows, at once where there is none. It needs no measurement.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ Mask = NDArray[np.bool_]
 
 STREAM, MEASURED, COMMAND = "stream", "measured", "command"  # rules 1, 2 and 3
 PERIODS = 2.0  # of control, in which a joint without an acceleration limit is braked
+ZERO = "zero"  # nothing but velocities is held
 LONGEST_S = 60.0  # a joint that needs longer to come to its hold is not held but moved
+MOST_CHANGE = 1e9  # of a velocity in a period: more than any, and a number to calculate with
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,20 @@ class Stream:
     follows: Mask
     continuous: bool = False
 
+    def chosen(self, columns: Mask) -> Stream:
+        """Return the same of some columns."""
+        return Stream(
+            self.at[columns], self.target[columns], self.step[columns], self.follows[columns], self.continuous
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
     """rows: (n, action_dim) float32; row i is due (i + 1) * dt_s after the hold begins, the last one is a standstill.
 
-    start: the first row that every joint can reach in time; those before are inside the limits, and not to be sent. rule:
-    stream, measured or command. origin: (action_dim,) where the robot begins, float64.
+    start: the first row that every joint can reach in time; those before are inside the limits, and not to be sent, but for
+    velocities, which are braked from row 0 on. rule: stream, measured, command or zero. origin: (action_dim,) where the
+    robot begins, float64. held: (action_dim,) the columns it is a hold of, NaN in the others; None: all of them.
     """
 
     rows: Floats
@@ -58,6 +70,7 @@ class Hold:
     start: int
     rule: str
     origin: Doubles
+    held: Mask | None = None
 
     @property
     def position(self) -> Floats:
@@ -69,12 +82,61 @@ class Hold:
 def hold(
     limits: Limits | None, dt_s: float, stream: Stream | None, measured: Floats | None, age_s: float = 0.0
 ) -> Hold | None:
-    """Return the hold of a robot, or None where nothing is known that it could be held at.
+    """Return the hold of a robot, or None where nothing is known that it could be held at and no velocity is commanded.
 
-    stream: None after a stop. measured: (action_dim,) rad or m, fresh and plausible, else None. dt_s: of the rows, 0 where
-    no rate is known: one row then. age_s: of the measurement; a joint that follows went on with its command since.
-    Source: the four rules above.
+    Where only its velocities can be held, `held` tells them. stream: None after a stop. measured: (action_dim,) rad or m,
+    fresh and plausible, else None. dt_s: of the rows, 0 where no rate is known: one row then. age_s: of the measurement; a
+    joint that follows went on with its command since.
+    Source: the rules above.
     """
+    if limits is None or limits.unmeasured is None:
+        return _joints_held(limits, dt_s, stream, measured, age_s)
+    unmeasured, joints = limits.unmeasured, ~limits.unmeasured
+    arm = None
+    if joints.any():
+        where = None if measured is None else measured[joints]
+        of_joints = None if stream is None else stream.chosen(joints)
+        arm = _joints_held(limits.chosen(joints), dt_s, of_joints, where, age_s)
+    at = np.zeros(int(unmeasured.sum())) if stream is None else np.nan_to_num(stream.at[unmeasured])
+    return _together(unmeasured, dt_s, at, _stopping(limits.chosen(unmeasured), dt_s, at), arm)
+
+
+def _stopping(limits: Limits, dt_s: float, at: Doubles) -> Floats:
+    """Return (n, len(at)) the velocities from `at` down to 0, each as fast as it may change."""
+    low, high = _range(limits, limits.dim)
+    most = _most(limits, dt_s, limits.dim) if dt_s > 0.0 else np.full(limits.dim, np.inf)
+    longest = LONGEST_S / dt_s if dt_s > 0.0 else 1.0
+    count = max(int(np.ceil(min(float((np.abs(at) / most).max()), longest))), 1)
+    periods = np.arange(1.0, count + 1.0)[:, None]
+    slower = np.maximum(np.abs(at) - np.minimum(most, MOST_CHANGE) * periods, 0.0)
+    slower[-1] = 0.0
+    rows: Floats = np.minimum(np.maximum((np.sign(at) * slower).astype(np.float32), low), high)
+    return rows
+
+
+def _together(unmeasured: Mask, dt_s: float, at: Doubles, stopping: Floats, arm: Hold | None) -> Hold:
+    """Return one hold of a robot's joints, where they can be held, and of its velocities."""
+    joints = ~unmeasured
+    count = max(len(stopping), 0 if arm is None else len(arm.rows))
+    rows = np.full((count, len(unmeasured)), np.nan, np.float32)
+    rows[:, unmeasured] = _lasting(stopping, count)
+    origin = np.full(len(unmeasured), np.nan)
+    origin[unmeasured] = at
+    if arm is None:
+        return Hold(rows, dt_s, 0, ZERO, origin, unmeasured if joints.any() else None)
+    rows[:, joints], origin[joints] = _lasting(arm.rows, count), arm.origin
+    return Hold(rows, dt_s, arm.start, arm.rule, origin)
+
+
+def _lasting(rows: Floats, count: int) -> Floats:
+    """Return the rows, `count` of them: the last one lasts."""
+    return np.concatenate([rows, np.tile(rows[-1], (count - len(rows), 1))])
+
+
+def _joints_held(
+    limits: Limits | None, dt_s: float, stream: Stream | None, measured: Floats | None, age_s: float
+) -> Hold | None:
+    """Return the hold of joints by the four rules, None where nothing is known that they could be held at."""
     where = None if measured is None else measured.astype(np.float64)
     if stream is not None and not (np.isfinite(stream.at).all() and np.isfinite(stream.target).all()):
         stream = None

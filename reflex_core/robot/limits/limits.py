@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.errors import ConfigurationError
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import unmeasured_columns, velocity_columns
 from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, SafetyConfigError
 
 Doubles = NDArray[np.float64]
@@ -37,7 +39,11 @@ class Limits:
 
     workspace: the columns that are x, y, z of an end effector. gripper: the columns whose measured position may
     stay away from the command for as long as there is an object between the fingers. saturating: what such columns may command
-    by design; None: there are none.
+    by design; None: there are none. rates: the columns that command a velocity, None: there are none. What such a column
+    commands is judged like a position is elsewhere: position_min and position_max are the range of the velocity, and
+    velocity_max is how much it may change per second, which is the acceleration of the robot; it has no acceleration_max.
+    unmeasured: the columns that are held whatever is measured: the rates and what no robot interface commands; None: there
+    are none.
     """
 
     names: tuple[str, ...]
@@ -48,6 +54,8 @@ class Limits:
     workspace: Mask
     gripper: Mask
     saturating: Saturating | None = None
+    rates: Mask | None = None
+    unmeasured: Mask | None = None
 
     @property
     def dim(self) -> int:
@@ -55,21 +63,35 @@ class Limits:
         return len(self.names)
 
     def unit(self, column: int) -> str:
-        """Return the unit for messages: m in the workspace, nothing for a gripper (its unit is the embodiment's), else rad."""
+        """Return the unit for messages: m in the workspace, nothing for a gripper (its unit is the embodiment's), else rad.
+
+        A velocity is per second: whether rad or m of it is not known here.
+        """
+        if self.rates is not None and self.rates[column]:
+            return "per second"
         if self.workspace[column]:
             return "m"
         return "" if self.gripper[column] else "rad"
 
+    def chosen(self, columns: Mask) -> Limits:
+        """Return the limits of some columns as of a robot that has no others and measures all; nothing saturates."""
+        return Limits(
+            tuple(name for name, wanted in zip(self.names, columns, strict=True) if wanted),
+            self.position_min[columns], self.position_max[columns], self.velocity_max[columns],
+            self.acceleration_max[columns], self.workspace[columns], self.gripper[columns],
+        )  # fmt: skip
+
 
 def effective_limits(
-    action_names: tuple[str, ...], embodiment: Embodiment | None, safety: SafetyConfig | None
-) -> Limits | None:
+    action_names: tuple[str, ...], embodiment: Embodiment | None, safety: SafetyConfig | None,
+) -> Limits | None:  # fmt: skip
     """Return the tighter of both for each action; None when there is neither.
 
     Acceleration is limited by the safety file alone: chunks of learned policies start harder at their borders than most
     data sheets allow, controllers interpolate, and a guard that trips over that would be switched off.
     action_names: the robot's names of the columns of a chunk, in order; the embodiment's arrays follow that order,
     those of the safety file are matched by name.
+    Those of columns that command a velocity are `_of_rates`.
     Raises SafetyConfigError when the file is not this robot's or when an action would have no limit at all.
     """
     if embodiment is None and safety is None:
@@ -90,8 +112,11 @@ def effective_limits(
             if part.threshold is not None:
                 # it is commanded to one end or the other and moves there in its own way
                 velocity[part.component_idx] = acceleration[part.component_idx] = np.inf
+    groups = () if embodiment is None else embodiment.groups
+    rates = velocity_columns(groups, dim)
     if safety is not None:
         columns = _columns(safety, safety.joint_names, "joint_names", action_names)
+        _without_position(safety, columns, action_names, rates)
         _tighten(low, columns, safety.position_min, np.fmax)
         _tighten(high, columns, safety.position_max, np.fmin)
         _tighten(velocity, columns, safety.velocity_max, np.fmin)
@@ -102,8 +127,53 @@ def effective_limits(
             _tighten(high, axes, safety.workspace_max, np.fmin)
             workspace[axes] = True
         _check(safety, action_names, (low, high), velocity, columns)
-    saturating = _saturating(embodiment, low, high) if embodiment is not None else None
-    return Limits(action_names, low, high, velocity, acceleration, workspace, gripper, saturating)
+    found = Limits(
+        action_names, low, high, velocity, acceleration, workspace, gripper,
+        unmeasured=unmeasured_columns(groups, dim),
+    )  # fmt: skip
+    if rates is not None:
+        found = _of_rates(found, rates, embodiment)
+    if embodiment is None:
+        return found
+    return replace(found, saturating=_saturating(embodiment, found.position_min, found.position_max))
+
+
+def _of_rates(limits: Limits, rates: Mask, embodiment: Embodiment | None) -> Limits:
+    """Return the limits with those of velocities as the check takes them.
+
+    A velocity lies in its range and below velocity_max; acceleration_max limits its change per second, the embodiment's too:
+    a base that is stopped harder tips over. Raises ConfigurationError for a range without 0, in which nothing can be stopped.
+    """
+    low = np.where(rates, np.fmax(limits.position_min, -limits.velocity_max), limits.position_min)
+    high = np.where(rates, np.fmin(limits.position_max, limits.velocity_max), limits.position_max)
+    for column in np.flatnonzero(rates & ~((low <= 0.0) & (high >= 0.0))):
+        raise ConfigurationError(
+            f"the range of '{limits.names[column]}' must contain 0, as it commands a velocity and 0 stops it,"
+            f" got {low[column]:g} to {high[column]:g}",
+            "velocity-range",
+        )
+    change = limits.acceleration_max
+    if embodiment is not None:
+        change = np.fmin(change, _or_infinite(embodiment.acceleration_max, limits.dim))
+    return replace(
+        limits, position_min=low, position_max=high, velocity_max=np.where(rates, change, limits.velocity_max),
+        acceleration_max=np.where(rates, np.inf, limits.acceleration_max), rates=rates,
+    )  # fmt: skip
+
+
+def _without_position(
+    safety: SafetyConfig, columns: list[int], names: tuple[str, ...], rates: Mask | None
+) -> None:
+    """Raise SafetyConfigError where the file limits the position of what commands a velocity: it could not be checked."""
+    if rates is None or safety.position_min is None:
+        return
+    for column, low in zip(columns, safety.position_min, strict=True):
+        if rates[column] and not np.isnan(low):
+            raise SafetyConfigError(
+                f"{safety.path}: 'position_min' of '{names[column]}' must be null, as it commands a velocity,"
+                f" got {low:g}: limit it by 'velocity_max' and 'acceleration_max'",
+                "safety-config-contradiction",
+            )
 
 
 def _saturating(embodiment: Embodiment, low: Doubles, high: Doubles) -> Saturating | None:

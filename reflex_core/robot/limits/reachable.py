@@ -68,6 +68,8 @@ def motion(
     """Put together what was commanded and what was measured at time zero of a chunk.
 
     issued: the newest chunk of the same robot. measured: (action_dim,) at `moment`. now_ns: monotonic.
+    What is unmeasured (`Limits.unmeasured`) is where it was commanded to be, 0 where nothing was. `measured` and
+    `newest` hold any number for it.
     same_episode: `issued` is of it; in another one, a joint without a speed limit counts from where it is measured,
     as nothing says how far it may be from its command.
     tracking: (action_dim,) rad or m, given for the robot whose commands are known to be those published: so far from
@@ -83,13 +85,15 @@ def motion(
         issued = None  # the clock jumped back, or this observation is older: that chunk says nothing about it
     seen = measured if newest is None or tracking is None else newest
     where = seen.astype(np.float64) if seen is not None else None
-    if issued is None and where is None:
+    if issued is None and where is None and limits.unmeasured is None:
         return Motion()
     live = 0
     if row is not None:
         live = min(max(row, 0), horizon - 1)
     elif moment.stamp_ns and dt_s > 0.0:
         live = min(max(int((now_ns - moment.zero_ns) * 1e-9 / dt_s), 0), horizon - 1)
+    if issued is None and limits.unmeasured is not None:
+        return _stopped(where, limits.unmeasured, live, known=moment.stamp_ns != 0)
     if issued is None:
         assert where is not None
         return _at_rest(where, live, known=moment.stamp_ns != 0)
@@ -124,6 +128,8 @@ def motion(
     start = Start(command, command, command - before)
     if where is not None:
         start = Start(np.minimum(command, where), np.maximum(command, where), command - before)
+    if limits.unmeasured is not None:
+        start = _unmeasured_known(start, command, issued, since, limits.unmeasured)
     if live == 0 and tracking is None:
         return Motion(start, None, trusted)
 
@@ -135,9 +141,13 @@ def motion(
 
 
 def following(recent: Doubles, where: Doubles, margin: Doubles, limits: Limits) -> Mask:
-    """Return (action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim)."""
+    """Return (action_dim,) the joints measured at `where` that are no further than `margin` from their `recent` commands (n, action_dim).
+
+    What is unmeasured is taken to be followed.
+    """
     near: Mask = (where >= recent.min(axis=0) - margin) & (where <= recent.max(axis=0) + margin)
-    return near | limits.gripper
+    near = near | limits.gripper
+    return near if limits.unmeasured is None else near | limits.unmeasured
 
 
 def _in_reach(end: Doubles, at: Doubles, within_s: float, limits: Limits) -> Doubles:
@@ -149,6 +159,34 @@ def _in_reach(end: Doubles, at: Doubles, within_s: float, limits: Limits) -> Dou
     most = limits.velocity_max * within_s
     near: Doubles = np.minimum(np.maximum(end, at - most), at + most)
     return near
+
+
+def _unmeasured_known(
+    start: Start, command: Doubles, issued: Commanded, since: float, unmeasured: Mask
+) -> Start:
+    """Return the start with what is unmeasured as it was commanded.
+
+    Who played rows that are over has stopped, or goes on at the last of them.
+    """
+    other = issued.rows[-1].astype(np.float64) if issued.over(np.array([since]))[0] else command
+    low = np.where(unmeasured, np.minimum(command, other), start.low)
+    high = np.where(unmeasured, np.maximum(command, other), start.high)
+    return Start(low, high, start.step)
+
+
+def _stopped(where: Doubles | None, unmeasured: Mask, live: int, *, known: bool) -> Motion:
+    """Return the motion of a robot that has no commands as far as is known, some of whose columns are unmeasured.
+
+    known: no other caller could command it, so that these are 0. Where nothing is known of a column its start is
+    anywhere. where: (action_dim,) measured, None where it is not.
+    """
+    if known and where is not None:
+        return _at_rest(np.where(unmeasured, 0.0, where), live, known=True)
+    if known:
+        return Motion(Start(np.where(unmeasured, 0.0, -np.inf), np.where(unmeasured, 0.0, np.inf)))
+    if where is None:
+        return Motion()
+    return Motion(Start(np.where(unmeasured, -np.inf, where), np.where(unmeasured, np.inf, where)))
 
 
 def _at_rest(where: Doubles, live: int, *, known: bool) -> Motion:

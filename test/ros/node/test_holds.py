@@ -14,7 +14,8 @@ from reflex_core.chunks.handover import Handover
 from reflex_core.chunks.interpolation import Bounds
 from reflex_core.chunks.scheduling import ExecutingChunk
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.robot.limits.hold import MEASURED, Hold
+from reflex_core.robot.groups import BASE, VELOCITY, Group
+from reflex_core.robot.limits.hold import MEASURED, ZERO, Hold
 from reflex_ros.node.holds import Holds
 from reflex_ros.node.progress import Progress
 
@@ -25,19 +26,27 @@ HELD = Hold(np.arange(8, dtype=np.float32).reshape(4, 2), DT_S, 1, MEASURED, np.
 class Scene:
     """Holds in the midst of things that note what they get."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: tuple[Group, ...] = ()) -> None:
         self.held: Hold | None = HELD
         self.fault: Any = None
+        self.measured: list[float] = []
         self.commanded: list[Any] = []
         self.published: list[Any] = []
         self.metrics, self.progress = Metrics(), Progress()
         buffer: Any = SimpleNamespace(
-            measured=lambda *_: None, believed=lambda *_: None, fault=lambda: self.fault,
+            measured=lambda *_: np.array(self.measured, np.float32) if self.measured else None,
+            believed=lambda _: (self.measured, 7) if self.measured else None, fault=lambda: self.fault,
             commanded=lambda *arguments: self.commanded.append(arguments),
         )  # fmt: skip
-        commands: Any = SimpleNamespace(hold=lambda *_: self.held)
+        self.requested: list[Any] = []
+
+        def hold(*known: Any) -> Hold | None:
+            self.requested.append(known[:2])
+            return self.held
+
+        commands: Any = SimpleNamespace(hold=hold)
         outputs: Any = SimpleNamespace(hold=lambda *arguments: self.published.append(arguments))
-        binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S)
+        binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S, groups=groups)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
         loaded: Any = SimpleNamespace(
             guard=SimpleNamespace(commands=commands), policy=SimpleNamespace(binding=binding)
@@ -100,3 +109,39 @@ def test_where_there_is_nothing_to_hold_at_it_is_counted_each_time_and_logged_no
     assert record.getMessage().endswith("no command is known to be followed")
     assert scene.progress.unheld_text.endswith("known to be followed: joint 'a' lies")
     assert (scene.commanded, scene.published, scene.progress.holds) == ([], [], 0)
+
+
+ROLLING = (Group("arm", (1,), ("b",)), Group("base", (0,), ("a",), BASE, VELOCITY))
+
+
+def test_only_what_commands_a_position_is_measured_and_followed() -> None:
+    scene = Scene(ROLLING)
+    scene.measured = [0.3]
+    scene.holds.publish("stale", "pick", 3)
+    ((measured, believed),) = scene.requested
+    np.testing.assert_array_equal(measured, np.float32([0.0, 0.3]))
+    assert believed == ([0.0, 0.3], 7)
+    ((names, rows, *_),) = scene.commanded
+    assert names == ("b",)
+    np.testing.assert_array_equal(rows, HELD.rows[1:, 1:])
+
+
+def test_a_base_alone_is_held_without_a_measurement() -> None:
+    scene = Scene((Group("base", (0, 1), ("a", "b"), BASE, VELOCITY),))
+    assert scene.holds.publish("stale", "pick", 3) is not None
+    ((measured, believed),) = scene.requested
+    np.testing.assert_array_equal(measured, np.float32([0.0, 0.0]))
+    assert believed is None
+
+
+def test_where_the_arm_cannot_be_held_the_base_is_stopped_and_that_is_reported_and_tried_again() -> None:
+    scene = Scene(ROLLING)
+    only_base = np.array([True, False])
+    scene.held = Hold(np.float32([[0.0, np.nan]]), DT_S, 0, ZERO, np.zeros(2), only_base)
+    for _ in range(2):
+        assert scene.holds.publish("stale", "pick", 3) is None
+    assert [arguments[0] for arguments in scene.published] == [scene.held] * 2
+    assert scene.commanded == []
+    assert scene.progress.unheld == 2
+    assert scene.progress.unheld_text.startswith("no position was published for 'stale'")
+    assert scene.progress.unheld_text.endswith("; a was commanded to stop")
