@@ -55,6 +55,8 @@ def check_target(target: Path, *, force: bool, inputs: Iterable[Path | None] = (
         raise ConfigurationError(
             f"{target}: is there already: name another folder, or replace it with --force", IN_THE_WAY
         )
+    if why := unwritable(target):  # what cannot be changed cannot be moved away either
+        raise ConfigurationError(f"{target}: is there already, and {why}: name another folder", IN_THE_WAY)
     whole = real_path(target)
     for path in (*inputs, Path.cwd()):
         if path is not None and real_path(path).is_relative_to(whole):

@@ -252,6 +252,19 @@ def test_a_folder_that_holds_what_is_exported_is_not_replaced(
     assert left(out) == before
 
 
+def test_an_export_that_cannot_be_moved_away_is_refused_before_torch_is_asked_for(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = exported(policy, tmp_path / "out").folder
+    monkeypatch.setattr(  # root, who may run these tests, may write anywhere
+        "reflex_export.folder.target_folder.unwritable", lambda path: "nothing can be written" * (path == out)
+    )
+    with pytest.raises(
+        ConfigurationError, match="out: is there already, and nothing can be written: name another"
+    ):
+        exported(policy, out, small_side(load=_never), force=True)
+
+
 def test_a_robot_that_was_filled_in_outlives_another_export(policy: Path, tmp_path: Path) -> None:
     """embodiment.json is where its owner is asked to put the robot's limits: hours of work, once."""
     lines: list[str] = []
