@@ -66,7 +66,7 @@ def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
         log.warning("'%s' is the embedded policy; the directory of that name is ./%s", DEMO, DEMO)
     report(0.0, "loading", f"the files of {path}")
     export = open_export(path)
-    embodiment = _embodiment(settings, path)
+    embodiment = embodiment_of(settings, path)
     name = embodiment.name if embodiment else "none"
     first_ms, keep = cold_start_ms(name), None
     if settings.auto_calibrate:
@@ -109,7 +109,8 @@ def _calibrated(
     return chosen, calibration.latency_compensation_ms, partial(store_latency, path, key)
 
 
-def _embodiment(settings: Settings, export_path: Path) -> Embodiment | None:
+def embodiment_of(settings: Settings, export_path: Path) -> Embodiment | None:
+    """Return the robot that the settings name, else the export's own; None where there is none. Raises ConfigurationError."""
     if settings.custom_embodiment_config:
         if settings.embodiment:
             log.warning("--custom-embodiment-config overrides --embodiment %s", settings.embodiment)

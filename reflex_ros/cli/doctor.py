@@ -23,10 +23,11 @@ from reflex_core.settings.cli import add_arguments, add_config, parse
 from reflex_core.settings.table import Settings, settings_from
 from reflex_ros.console.ros_args import split_ros_args
 from reflex_ros.console.terminal import Bar, drawn, plain_table
+from reflex_ros.doctor.other_servers import CHECK as OTHER_SERVERS
 from reflex_ros.doctor.ros import ros
 from reflex_ros.settings_sources import Given, given
 
-ROUGHLY = 20  # checks, for the bar
+ROUGHLY = 21  # checks, for the bar
 WORDS = {OK: "ok", WARN: "WARN", FAIL: "FAIL"}
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 UNREADABLE = "correct it as the sentence says: `reflex serve` would refuse it too"
@@ -154,8 +155,11 @@ def checks(
     yield libraries
     yield system.shared_memory()
     yield clock.clock(no_ros or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") in ALONE)
+    graph_is_seen = False
     if not no_ros:
-        yield from ros(environment, requested.ros_args if isinstance(requested, Given) else ())
+        for finding in ros(environment, requested.ros_args if isinstance(requested, Given) else ()):
+            yield finding
+            graph_is_seen = finding.name == OTHER_SERVERS  # the last one, where nothing before it failed
     if isinstance(requested, SettingError):
         yield Finding("settings", FAIL, str(requested), UNREADABLE)
         return
@@ -164,6 +168,8 @@ def checks(
     settings = requested.settings
     over_ros = not no_ros and importlib.util.find_spec("rclpy") is not None
     yield sound(requested, over_ros)
+    if graph_is_seen:
+        yield from controllers(requested)
     for flag, directory in written_to(settings).items():
         yield system.disk(flag, Path(directory))
     if settings.http:
@@ -186,6 +192,25 @@ def sound(requested: Given, over_ros: bool) -> Finding:
         return Finding("settings", FAIL, "; ".join(wrong), "correct what the sentence names")
     names = ", ".join(sorted(requested.written)) or "none, so the defaults hold"
     return Finding("settings", OK, f"given to {requested.node}: {names}")
+
+
+def controllers(requested: Given) -> Iterator[Finding]:
+    """Ask the controllers that take the robot's commands what they are; nothing where the robot cannot be read."""
+    from reflex_core.engine.load_policy import embodiment_of
+    from reflex_core.robot.groups import whole_robot
+    from reflex_ros.doctor.controllers import address_of, running_controllers
+    from reflex_ros.outputs.interfaces import with_defaults
+
+    settings = requested.settings
+    try:
+        robot = embodiment_of(settings, next(iter(exports_of(settings).values())))
+    except ConfigurationError:
+        return  # the check of the embodiment reports it
+    if robot is not None:
+        name = requested.node.rpartition("/")[2]
+        groups = robot.groups or whole_robot(robot.joint_names)
+        where = [address_of(with_defaults(group, settings), name) for group in groups]
+        yield from running_controllers(where, requested.ros_args)
 
 
 def written_to(settings: Settings) -> dict[str, str]:

@@ -35,6 +35,7 @@ from reflex_ros.node.ab_services import create_ab_interfaces
 from reflex_ros.node.assignment import Assignment
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.compat import NODE_OPTIONS
+from reflex_ros.node.controller_checks import ControllerChecks
 from reflex_ros.node.driving import (
     Driving,
     await_controllers,
@@ -86,6 +87,7 @@ class ReflexNode:
         counts = round(RATE_WINDOW_S * self.settings.status_rate_hz) + 1
         self._counts: deque[tuple[float, int]] = deque(maxlen=max(counts, 2))
         self._findings: list[diagnostics.Finding] = []
+        self._controllers = ControllerChecks(self.node)
         robot = Robot(self._stop, self._resume, self._snapshot, self._believe)
         self.sidecar = Sidecar(self.engine, self.settings, robot) if self.settings.http else None
         if self.sidecar is not None:
@@ -164,6 +166,7 @@ class ReflexNode:
             self._buffer = None
             self.engine.unload()
             raise
+        await self._controllers.ask(self._outputs)
 
     async def _serve_requests_alone(self, why: str) -> None:
         """Answer over HTTP from now on, while the node stays inactive: what is loaded must not command a robot."""
@@ -193,6 +196,7 @@ class ReflexNode:
             if self.ending:
                 raise ConfigurationError("the process is ending")
             require_alone(self.node, outputs.channels)
+            (await self._controllers.ask(outputs)).require_fit()
         except ConfigurationError:
             self.engine.pause()
             raise
@@ -200,15 +204,9 @@ class ReflexNode:
         outputs.recorder_hook = self._recorder_hook
         outputs.enable()
         self._driving = driving = Driving(
-            self.node,
-            self.engine,
-            loaded,
-            buffer,
-            outputs,
-            lambda: tuning_of(self.settings),
-            self._progress,
+            self.node, self.engine, loaded, buffer, outputs, lambda: tuning_of(self.settings), self._progress,
             self._recorder_hook,
-        )
+        )  # fmt: skip
         self._loop = loop = driving.loop
         if self.settings.await_goal or self._assignment.of_goal:
             loop.stop_reason = AWAITING_GOAL
@@ -367,7 +365,7 @@ class ReflexNode:
                 *(self._driving.findings() if self._driving else []),
             ]
         if self._inputs is not None:
-            findings.append(self._inputs.connections())
+            findings += [self._inputs.connections(), *self._controllers.findings()]
         self._findings = findings
         message = diagnostics.array_message(findings, self.node.get_name(), self.settings.robot_id)
         message.header.stamp = self.node.get_clock().now().to_msg()

@@ -79,6 +79,14 @@ class Acting(Protocol):
 
 
 @runtime_checkable
+class Adapting(Protocol):
+    """A robot interface that sends otherwise for controllers that replace trajectories than for those that join them."""
+
+    def found_era(self, era: str) -> None:
+        """Take note of what the controller has said it does: LEGACY or BLEND."""
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """A robot interface that has something to say for diagnostics."""
 

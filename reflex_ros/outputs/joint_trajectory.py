@@ -14,7 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.errors import SettingError
 from reflex_core.robot.groups import Group
-from reflex_core.settings.table import BLEND, LEGACY
+from reflex_core.settings.table import AUTO, BLEND
 from reflex_core.text.untrusted import escaped
 from reflex_ros.messages.chunks import trajectory_message
 from reflex_ros.outputs.base import Command, Publish, topic_of
@@ -36,7 +36,8 @@ class JointTrajectoryOutput:
         """Create the publisher. Raises SettingError for a joint that stands twice."""
         self._node, self._publish = node, publish
         self._names = _once_each(group)
-        self._anchor = group.options.get("trajectory_era", LEGACY) != BLEND
+        self._era = group.options.get("trajectory_era", AUTO)
+        self._anchor = self._era != BLEND
         self._velocities = bool(group.options.get("velocities", True))
         self._publisher = node.create_lifecycle_publisher(
             JointTrajectory, topic_of(group, "joint_trajectory"), COMMANDS,
@@ -55,6 +56,11 @@ class JointTrajectoryOutput:
     def disable(self) -> None:
         """Drop trajectories: the node is not active."""
         self._publisher.on_deactivate(None)
+
+    def found_era(self, era: str) -> None:
+        """Send as this controller needs it, where no era was chosen; a trajectory that joins by itself gets no anchor."""
+        if self._era == AUTO:
+            self._anchor = era != BLEND
 
     def send(self, command: Command) -> None:
         """Publish the motion, stamped with the moment it begins: rather a little early than late."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Command, MakeOutput, Output, Reporting
+from reflex_ros.outputs.base import Adapting, Command, MakeOutput, Output, Reporting
 from reflex_ros.outputs.channels import Channel, channels_of
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -85,6 +85,17 @@ class Outputs:
     def command_topics(self) -> tuple[str, ...]:
         """The command topics of every group, after remapping."""
         return tuple(topic for part in self._parts for topic in part.output.topics)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups, with their robot interfaces and options."""
+        return tuple(part.group for part in self._parts)
+
+    def found_eras(self, eras: Mapping[str, str]) -> None:
+        """Tell the outputs how their controllers take a new trajectory, by the names of groups."""
+        for part in self._parts:
+            if part.group.name in eras and isinstance(part.output, Adapting):
+                part.output.found_era(eras[part.group.name])
 
     @property
     def channels(self) -> tuple[Channel, ...]:

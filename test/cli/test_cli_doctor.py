@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from controller_bench import Bench
 from domains import free_domain
 from echoes import echo
 from grouped_robots import document
@@ -36,7 +37,8 @@ OWN = ("json", "no_ros", "show_calibration", "config", "upgrade")
 
 EVERY_CHECK = [
     "python", "packages", "shared memory", "clock", "ros", "middleware", "messages", "domain", "image transport",
-    "ros clock", "loopback", "other servers", "settings", "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
+    "ros clock", "loopback", "other servers", "settings", "controller",
+    "port", "api key", "onnxruntime", "providers", "export", "hashes", "safety", "policy",
     "embodiment", "canary", "parity",
 ]  # fmt: skip
 
@@ -82,6 +84,27 @@ def test_the_embedded_policy_is_all_green() -> None:
     assert [finding for finding in found.values() if finding.level != OK] == []
     assert list(found) == EVERY_CHECK
     assert status == 0
+
+
+def test_a_controller_that_would_refuse_every_trajectory_fails_with_the_line_to_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")  # as in the other process
+    domain = free_domain()
+    joints = [f"panda_joint{number}" for number in range(1, 8)]
+    with Bench(domain, dict.fromkeys([*joints, "panda_finger"], 0.0)) as bench:
+        bench.trajectory_controller("arm_controller", [*joints, "panda_finger"])
+        remap = ["--ros-args", "-r", "reflex/joint_trajectory:=/arm_controller/joint_trajectory", "--"]
+        for _ in range(5):  # on a machine under load a node may be discovered later than doctor looks
+            status, found = process("demo", *remap, ROS_DOMAIN_ID=str(domain))
+            if "controller /arm_controller" in found:
+                break
+    finding = found["controller /arm_controller"]
+    assert (status, finding.level) == (1, FAIL)
+    assert (
+        "the policy does not command panda_finger of its joints: it refuses every trajectory" in finding.said
+    )
+    assert "`allow_partial_joints_goal: true` under ros__parameters of /arm_controller" in finding.do
 
 
 def test_an_rmw_implementation_that_is_not_there_fails_and_ros_is_left_alone() -> None:

@@ -82,6 +82,23 @@ def test_a_controller_that_bridges_by_itself_gets_no_anchor() -> None:
     assert stamp_ns(message.header.stamp) == NOW_NS
 
 
+@pytest.mark.parametrize(
+    ("chosen", "found", "anchored"),
+    [
+        ("auto", "blend", False),
+        ("auto", "legacy", True),
+        ("legacy", "blend", True),
+        ("blend", "legacy", False),
+    ],
+)
+def test_what_the_controller_says_counts_where_no_era_was_chosen(
+    chosen: str, found: str, anchored: bool
+) -> None:
+    sender = Sender(trajectory_era=chosen)
+    sender.output.found_era(found)
+    assert (seconds(sender.send(motion()))[0] == 0.0) is anchored
+
+
 @pytest.mark.parametrize("era", ["auto", "legacy", "blend"])
 def test_a_motion_that_begins_where_the_command_is_not_known_has_no_anchor(era: str) -> None:
     given = motion(anchored=False)
