@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from loop_scene import Scene
 
-from benchmarks.robot_world import DT_S, EXECUTED, MAX_AGE_MS, TICK_S
+from benchmarks.robot_world import DT_S, EXECUTED, MAX_AGE_MS, TICK_S, TINY_S
 from reflex_core.chunks.handover import LEAD_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.reports import Fallback
@@ -57,6 +57,24 @@ def test_in_simulated_time_a_chunk_is_over_when_the_simulator_says_so(scene: Sce
     for over_ms, late in ((MAX_AGE_MS - 5.0, ""), (MAX_AGE_MS + 5.0, LATE)):
         clock.offset_ns = end_ns - clock.monotonic_ns + int(over_ms * 1e6)
         assert scene.loop.late() == late
+
+
+@pytest.mark.parametrize("set_by_s", [0.0, 1.0, -1.0])
+def test_a_hold_begins_with_the_running_motion_unless_the_clock_was_set(
+    scene: Scene, set_by_s: float
+) -> None:
+    """Its times are of the clock of before."""
+    scene.run(0.2)
+    scene.world.clock.offset_ns += int(set_by_s * 1e9)
+    before = len(scene.sent)
+    if set_by_s:
+        scene.loop.cycle()
+    else:
+        scene.loop.stop()
+    command = scene.sent[before]
+    assert command.is_hold
+    anchored = bool(abs(command.due_s[0] - scene.world.clock.seconds) < TINY_S)
+    assert anchored is (set_by_s == 0.0)
 
 
 @pytest.mark.parametrize("latency_s", [0.02, 0.17, 0.4])
