@@ -73,7 +73,8 @@ def read_units(
     senses = read_senses(contract, embodiment, columns)
     explained = [_is_declared(export, contract, column) for column in here]
     names = [action_names[column] if action_names else f"action {column}" for column in here]
-    require_senses(export, embodiment, names, senses, explained)
+    if export.says_how_it_normalises:  # otherwise the embodiment's statistics count, in the joint's unit
+        require_senses(export, embodiment, names, senses, explained)
     if not senses and set(own) <= {SI} and _all_si(export) and (scale == 1.0).all():
         return None
     travel = np.full((len(columns), 2), np.nan)

@@ -37,7 +37,7 @@ def test_check_shows_the_tighter_of_file_and_embodiment(
     assert main(["guard", "check", "--config", str(output), "--embodiment", "franka"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["panda_joint1", "-2.7973", "2.7973", "2", "unlimited"] in lines
-    assert ["panda_gripper", "0", "1", "5", "unlimited"] in lines
+    assert ["panda_finger_joint1", "0", "0.04", "0.2", "unlimited"] in lines
 
 
 def test_check_refuses_a_file_of_another_robot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,8 +110,8 @@ def test_with_an_embodiment_only_its_joints_are_written(
     path = urdf(tmp_path, '<joint name="camera_tilt" type="revolute"/>')
     assert init(path, output, "--embodiment", "franka") == 1
     printed = capsys.readouterr().err
-    assert "missing: panda_gripper: not in the description" in printed
-    assert "'panda_gripper' is the gripper of embodiment 'franka'" in printed
+    assert "missing: panda_finger_joint1: not in the description" in printed
+    assert "'panda_finger_joint1' is the gripper of embodiment 'franka'" in printed
     assert "with --partial" in printed
     assert init(path, output, "--embodiment", "franka", "--partial") == 0
     assert load_safety_config(output).joint_names == ARM.joint_names

@@ -22,7 +22,7 @@ from reflex_ros.cli.main import main
 
 Serve = Callable[..., Server]
 
-EMBODIMENTS = ROOT / "config" / "embodiments"
+EMBODIMENTS = ROOT / "test" / "fixtures" / "embodiments_v1"
 SEED = 3
 KEY = "a-key-of-this-test"
 TIGHT = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embodiment files of robots that fit the probes of odd_exports.py."""
+"""Embodiment files of robots that fit the probes of odd_exports.py, and the presets of schema v1."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repository import ROOT
+
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_embodiment
+
+FIXTURES = ROOT / "test" / "fixtures" / "embodiments_v1"
 
 
 def robot(path: Path, names: list[str], **changes: Any) -> Embodiment:
@@ -38,3 +42,8 @@ def ranges(dim: int, **last: list[float]) -> dict[str, Any]:
     """An action space whose last range is given: `ranges(3, gripper=[0, 1])`."""
     given = [*([[-25.0, 25.0]] * (dim - 1)), *last.values()]
     return {"type": "continuous", "dim": dim, "ranges": given}
+
+
+def v1(name: str) -> Embodiment:
+    """Return a preset as it was in schema v1: one group, its gripper in units of its own."""
+    return load_embodiment(FIXTURES / f"{name}.json")

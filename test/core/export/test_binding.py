@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import odd_exports
 import pytest
+from robots import v1
 from servers import ExportDir
 
 from reflex_core.errors import ConfigurationError
@@ -19,9 +20,8 @@ from reflex_core.policy import flow_matching
 from reflex_core.policy.layouts import load_layout
 from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Camera, Embodiment, Statistics
-from reflex_core.robot.presets import load_preset
 
-FRANKA = load_preset("franka").without_gripper()
+FRANKA = v1("franka").without_gripper()
 SEVEN = Statistics(np.zeros(7), np.ones(7))
 NAMES = tuple(f"joint_{number}" for number in range(7))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from odd_exports import probe
-from robots import ranges, robot
+from robots import ranges, robot, v1
 from servers import ExportDir
 
 from reflex_core.errors import ConfigurationError
@@ -47,12 +47,26 @@ def test_the_franka_preset_fits_the_embedded_policy_without_its_gripper() -> Non
     assert any("no gripper" in note for note in policy.notes)
 
 
-def test_the_franka_preset_fits_an_export_with_eight_dimensions(tmp_path: Path) -> None:
+def test_the_franka_preset_drives_its_fingers_in_metres_by_the_sense_of_the_export(tmp_path: Path) -> None:
+    names = [*SEVEN, "panda_gripper"]  # as DROID counts: 0 open, 1 closed
+    space = [{"columns": ["panda_gripper"], "gripper": {"open": 0.0, "closed": 1.0}}]
+    config = IDENTITY | {"action_dim": 8, "action_names": names, "frequency_hz": 20, "action_space": space}
+    config["state"] = {"input": "body", "names": names[5:]}
+    policy = policy_of(probe(tmp_path, state=3, config=config), load_preset("franka"))
+    arm, hand = policy.binding.groups
+    assert (arm.output, hand.output) == ("joint_trajectory", "gripper_command")
+    assert (hand.names, hand.options["action"]) == (("panda_finger_joint1",), "/panda_gripper/gripper_action")
+    rows = np.zeros((1, policy.contract.horizon, policy.contract.width), np.float32)
+    rows[0, 1, 7] = 1.0
+    assert policy.positions(rows, None)[:2, 7] == pytest.approx([0.039, 0.0], abs=1e-7)
+
+
+def test_the_franka_of_schema_v1_fits_an_export_with_eight_dimensions(tmp_path: Path) -> None:
     names = [*SEVEN, "panda_gripper"]
     path = probe(
         tmp_path, state=3, config=IDENTITY | {"action_dim": 8, "action_names": names, "frequency_hz": 20}
     )
-    policy = policy_of(path, load_preset("franka"))
+    policy = policy_of(path, v1("franka"))
     assert policy.binding.embodiment is not None
     assert policy.binding.embodiment.gripper is not None
     assert policy.binding.action_names == tuple(names)

@@ -13,6 +13,7 @@ import pytest
 from echoes import echo
 from hypothesis import given
 from hypothesis import strategies as st
+from robots import v1
 
 from reflex_core.doctor.finding import OK
 from reflex_core.doctor.parity import parity, record
@@ -20,11 +21,10 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.onnx_policy import OnnxPolicy
-from reflex_core.robot.presets import load_preset
 from reflex_core.robot.units import DEGREES, NORM100, PERCENT, SI, conversion
 from reflex_core.values import Observation
 
-SO100 = load_preset("so100")
+SO100 = v1("so100")
 NAMES = list(SO100.joint_names)
 TRAVEL = np.array([[-1.9, 1.9], [0.1, 3.3], [-3.0, -0.1], [-2.0, 1.0], [-3.1, 3.1], [-0.15, 1.75]])
 MEAN, STD = [10.0, 60.0, -80.0, -20.0, 5.0, 40.0], [30.0, 25.0, 20.0, 15.0, 40.0, 30.0]

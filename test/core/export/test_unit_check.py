@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 from echoes import echo
+from robots import v1
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
+from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset
 
-SO100 = load_preset("so100")
+SO100 = v1("so100")
 MIDDLE = ((SO100.action_min + SO100.action_max) / 2).tolist()
 IDENTITY = {"mode": "identity"}
+
+
+def plain(name: str) -> Embodiment:
+    """Return a robot whose gripper counts as its joints do, or has no sense."""
+    return load_preset(name) if name == "quadcopter" else v1(name)
 
 
 def mean_std(mean: list[float], std: float) -> dict[str, Any]:
@@ -26,7 +33,7 @@ def mean_std(mean: list[float], std: float) -> dict[str, Any]:
 
 
 def served(path: Path, action: Any, state: Any = IDENTITY, robot: str = "so100", **config: Any) -> Policy:
-    dim = len(load_preset(robot).joint_names) if robot else 7
+    dim = len(plain(robot).joint_names) if robot else 7
     cut = {
         key: block
         if block is IDENTITY
@@ -34,7 +41,7 @@ def served(path: Path, action: Any, state: Any = IDENTITY, robot: str = "so100",
         for key, block in (("action", action), ("state", state))
     }
     path = echo(path, "somebodys", felt=dim, image=False, normalization=cut, action_dim=dim, **config)
-    return load_policy(open_export(path), load_preset(robot) if robot else None, "cpu", 1)
+    return load_policy(open_export(path), plain(robot) if robot else None, "cpu", 1)
 
 
 DEGREES = {
@@ -78,7 +85,7 @@ def test_units_that_are_not_known_are_refused_with_any_robot(tmp_path: Path, uni
 
 @pytest.mark.parametrize("robot", ["so100", "franka", "ur5", "trossen", "stretch", "quadcopter"])
 def test_statistics_in_rad_and_m_are_served(tmp_path: Path, robot: str) -> None:
-    preset = load_preset(robot)
+    preset = plain(robot)
     middle = ((preset.action_min + preset.action_max) / 2).tolist()
     wide = {"mode": "min_max", "min": preset.action_min.tolist(), "max": preset.action_max.tolist()}
     for number, block in enumerate(({"mode": "mean_std", "mean": middle, "std": [1.0] * len(middle)}, wide)):

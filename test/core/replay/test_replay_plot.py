@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from recordings import NAMES, tiny_disk
 from replays import command, edited, record
+from robots import v1
 from servers import ExportDir, MakeEngine
 
 from reflex_core.records.trace.parse import Recorded, TraceError, recorded
@@ -22,7 +23,6 @@ from reflex_core.replay.comparison import Replayed, Tolerances
 from reflex_core.replay.plot_data import EPISODES_KEPT, POINTS_KEPT, WORST_KEPT, Kept, Watched, drawn_of
 from reflex_core.replay.plots import SHARE, draw, episode_figure, latency_figure, record_figure, units_of
 from reflex_core.replay.summary import KEPT
-from reflex_core.robot.presets import load_preset
 
 Output = pytest.CaptureFixture[str]
 USUAL = Tolerances()
@@ -231,7 +231,7 @@ def test_latencies_are_a_sample_and_a_hiccup_hides_nothing() -> None:
 
 
 def test_grippers_have_units_of_their_own() -> None:
-    franka = load_preset("franka")
+    franka = v1("franka")
     assert units_of(franka, franka.joint_names) == {"panda_gripper": SHARE}
     assert units_of(None, NAMES) == {}
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from guarded import FRANKA
 from joint_sensor import HOME, MARGIN, NAMES, TICK_S, VELOCITY, Sensor, rest
+from robots import v1
 
 from reflex_core.robot.joint_gate import (
     GAP_S,
@@ -22,7 +23,6 @@ from reflex_core.robot.joint_gate import (
     Path,
     joint_gate,
 )
-from reflex_core.robot.presets import load_preset
 
 
 def test_a_joint_that_rests_or_moves_as_fast_as_it_may_is_believed(sensor: Sensor) -> None:
@@ -188,7 +188,7 @@ def test_every_joint_is_tracked_by_itself_and_partial_messages_are_welcome() -> 
 
 def test_a_gripper_is_judged_by_its_range_and_not_by_its_speed() -> None:
     """What it holds may slip, and it is commanded one end or the other."""
-    hand = load_preset("franka")
+    hand = v1("franka")
     gate = joint_gate(hand, hand.joint_names, MARGIN)
     rest_of_it = [float(each) for each in (hand.action_min + hand.action_max) / 2][:7]
     steps: list[tuple[float, bool]] = [(0.0, True), (1.0, True), (0.0, True), (80.0, False)]

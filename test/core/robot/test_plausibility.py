@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 from guarded import COLUMNS, FRANKA, MEASURED, MIDDLE
+from robots import v1
 
 from reflex_core.robot.plausibility import LARGEST, StateRange, state_range
-from reflex_core.robot.presets import load_preset
 
 ARM = state_range(FRANKA, FRANKA.joint_names, COLUMNS)
 WIDTH = FRANKA.action_max - FRANKA.action_min
@@ -76,7 +76,7 @@ def test_without_an_embodiment_only_size_and_finiteness_count() -> None:
 
 
 def test_the_gripper_has_its_own_range_and_no_unit() -> None:
-    hand = load_preset("franka")
+    hand = v1("franka")
     found = state_range(hand, hand.joint_names, np.arange(8))
     closed = [float(each) for each in (hand.action_min + hand.action_max) / 2]
     for value, plausible in ((0.0, True), (1.15, True), (-0.15, True), (1.25, False), (80.0, False)):

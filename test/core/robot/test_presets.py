@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from reflex_core.errors import EmbodimentError
 from reflex_core.files.share import share
@@ -15,6 +16,7 @@ from reflex_core.robot.embodiment_file import NAMES
 from reflex_core.robot.presets import load_preset, preset_names
 
 PI = 3.141592653589793
+ARMS = ("franka", "so100", "so101", "ur5", "trossen", "stretch", "aloha")
 
 # What the makers publish, typed again from the sources that each preset names: range and velocity limit per joint.
 PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
@@ -26,7 +28,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "panda_joint5": (-2.8973, 2.8973, 2.6100),
         "panda_joint6": (-0.0175, 3.7525, 2.6100),
         "panda_joint7": (-2.8973, 2.8973, 2.6100),
-        "panda_gripper": (0.0, 1.0, 0.2 / 0.04),
+        "panda_finger_joint1": (0.0, 0.04, 0.2),
     },
     "ur5": {
         "shoulder_pan_joint": (-2 * PI, 2 * PI, PI),
@@ -35,6 +37,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "wrist_1_joint": (-2 * PI, 2 * PI, PI),
         "wrist_2_joint": (-2 * PI, 2 * PI, PI),
         "wrist_3_joint": (-2 * PI, 2 * PI, PI),
+        "robotiq_85_left_knuckle_joint": (0.0, 0.8, 0.5),
     },
     "so100": {
         "shoulder_pan": (-2.0, 2.0, 1.0),
@@ -43,6 +46,27 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "wrist_flex": (-2.5, 1.2, 1.0),
         "wrist_roll": (-3.14158, 3.14158, 1.0),
         "gripper": (-0.2, 2.0, 1.0),
+    },
+    "so101": {
+        "shoulder_pan": (-1.91986, 1.91986, 1.5 * PI),
+        "shoulder_lift": (-1.74533, 1.74533, 1.5 * PI),
+        "elbow_flex": (-1.69, 1.69, 1.5 * PI),
+        "wrist_flex": (-1.65806, 1.65806, 1.5 * PI),
+        "wrist_roll": (-2.79253, 2.79253, 1.5 * PI),
+        "gripper": (-0.174533, 1.74533, 1.5 * PI),
+    },
+    "aloha": {
+        f"{side}_{joint}": published
+        for side in ("left", "right")
+        for joint, published in {
+            "waist": (-PI + 1e-5, PI - 1e-5, PI),
+            "shoulder": (-106 / 180 * PI, 72 / 180 * PI, PI),
+            "elbow": (-101 / 180 * PI, 92 / 180 * PI, PI),
+            "forearm_roll": (-PI + 1e-5, PI - 1e-5, PI),
+            "wrist_angle": (-107 / 180 * PI, 128 / 180 * PI, PI),
+            "wrist_rotate": (-PI + 1e-5, PI - 1e-5, PI),
+            "finger": (0.021, 0.057, 0.1),
+        }.items()
     },
     "trossen": {
         "joint_0": (-175 / 180 * PI, 175 / 180 * PI, 3.375),
@@ -76,8 +100,44 @@ def test_every_preset_that_comes_along_is_valid(name: str, caplog: pytest.LogCap
     assert caplog.text == ""
 
 
-def test_the_presets_are_those_of_the_schema() -> None:
-    assert set(preset_names()) == set(NAMES) - {"custom"}
+def test_the_presets_of_schema_v1_are_among_those_of_today() -> None:
+    assert set(NAMES) - {"custom"} <= set(preset_names()) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_and_its_gripper_are_commanded_by_an_interface_each(name: str) -> None:
+    robot = load_preset(name)
+    arms = [group for group in robot.groups if group.space == "joints"]
+    hands = [group for group in robot.groups if group.space == "gripper"]
+    assert len(arms) == len(hands) == (2 if name == "aloha" else 1)
+    assert {group.output for group in arms} == {"joint_trajectory"}
+    for hand in hands:
+        assert hand.gripper is not None
+        assert hand.gripper.open != hand.gripper.closed
+        assert hand.output in ("gripper_command", "parallel_gripper", "gripper_topic", "joint_trajectory")
+    assert sorted(column for group in robot.groups for column in group.columns) == list(
+        range(robot.action_dim)
+    )
+
+
+@pytest.mark.parametrize("name", ["so100", "so101"])
+def test_lerobots_degrees_start_in_the_middle_of_each_joints_range(name: str) -> None:
+    robot = load_preset(name)
+    assert robot.calibrated is not None
+    middle = (robot.action_min + robot.action_max) / 2
+    assert robot.calibrated.zero[:5] == pytest.approx(middle[:5], abs=1e-5)
+    assert robot.travel is not None
+    assert robot.travel[5].tolist() == [robot.action_min[5], robot.action_max[5]]
+
+
+def test_norm100_of_an_so101_needs_the_arms_own_file() -> None:
+    file = ROOT / "test" / "fixtures" / "lerobot_calibration" / "so101.json"
+    arm = load_preset("so101", str(file))
+    assert arm.travel is not None
+    assert arm.travel[0] == pytest.approx(
+        [-(3292 - 758) / 2 * 2 * PI / 4095, (3292 - 758) / 2 * 2 * PI / 4095]
+    )
+    assert arm.travel[5].tolist() == [-0.174533, 1.74533]
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))

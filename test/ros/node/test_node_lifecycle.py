@@ -17,11 +17,11 @@ from domains import free_domain
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from reflex_ros.msg import ActionChunk
+from robots import FIXTURES
 from ros_world import Spinner, World, wait_for, world
 from servers import ExportDir
 
 from reflex_core.errors import SettingError
-from reflex_core.files.share import share
 from reflex_ros.node.node import ReflexNode
 
 T = Transition
@@ -165,7 +165,7 @@ def test_a_bad_export_is_refused_in_one_sentence(name: str, export_copy: ExportD
 
 
 def test_a_model_that_does_not_fit_the_embodiment_is_refused(export_dir: ExportDir, tmp_path: Path) -> None:
-    text = (share() / "config" / "embodiments" / "franka.json").read_text()
+    text = (FIXTURES / "franka.json").read_text()
     six = tmp_path / "six.json"
     document = json.loads(text)
     for holder, key in [

@@ -14,13 +14,14 @@ import pytest
 from http_client import Client
 from lifecycle_msgs.msg import Transition
 from repository import ROOT
+from robots import FIXTURES
 from ros_world import World, wait_for, world
 from servers import ExportDir
 
 from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
 from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import ConfigurationError
-from reflex_core.files.share import embedded_policy, export_path, share
+from reflex_core.files.share import embedded_policy, export_path
 from reflex_core.settings.table import settings_from
 from reflex_ros import launch_args
 from reflex_ros.cli.calibrate_adaptive import _parser as calibrate_parser
@@ -113,7 +114,7 @@ def idle(
     if request.param == "no export named":
         settings, says = {"export_dir": "", "embodiment": "franka"}, OMITTED
     elif request.param == "embodiment without names":
-        document = json.loads((share() / "config" / "embodiments" / "franka.json").read_text())
+        document = json.loads((FIXTURES / "franka.json").read_text())
         del document["joint_names"]
         file = tmp_path_factory.mktemp("robot") / "nameless.json"
         file.write_text(json.dumps(document | {"embodiment": "custom"}))

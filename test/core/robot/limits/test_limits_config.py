@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from robots import v1
 
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.embodiment import TwoEnded
@@ -197,7 +198,7 @@ def test_without_either_there_are_no_limits() -> None:
 
 
 def test_a_gripper_with_a_threshold_is_not_limited_in_speed() -> None:
-    robot = load_preset("franka")
+    robot = v1("franka")
     assert robot.gripper is not None
     switching = dataclasses.replace(robot, gripper=dataclasses.replace(robot.gripper, threshold=0.5))
     for embodiment, limited in ((robot, robot.gripper.threshold is None), (switching, False)):
@@ -256,7 +257,7 @@ def test_a_robot_without_two_ended_parts_has_no_column_that_saturates() -> None:
 def test_a_gripper_may_overshoot_the_ends_of_the_range_in_force_and_those_of_its_design(
     tmp_path: Path, threshold: float | None
 ) -> None:
-    robot = load_preset("franka")
+    robot = v1("franka")
     robot = dataclasses.replace(robot, gripper=TwoEnded(7, threshold, saturation_tolerance=0.1))
     grip = {"joint_names": [robot.joint_names[7]], "position_min": [0.25], "position_max": [0.75]}
     limits = effective_limits(robot.joint_names, robot, load_safety_config(written(tmp_path, grip)))
