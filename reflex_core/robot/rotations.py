@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 SMALL = 1e-9  # of a norm: a shorter direction is none
+UPRIGHT = 1e-12  # of the cosine of a pitch: below it roll and yaw turn about the same axis
 
 
 def matrix_of_rpy(rpy: Doubles) -> Doubles:
@@ -30,13 +31,15 @@ def matrix_of_rpy(rpy: Doubles) -> Doubles:
 
 
 def rpy_of_matrix(matrix: Doubles) -> Doubles:
-    """Convert (..., 3, 3) to (..., 3) roll, pitch, yaw in rad, pitch from -pi/2 to pi/2; roll is 0 where they are not unique."""
-    flat = np.hypot(matrix[..., 0, 0], matrix[..., 1, 0])
-    pitch = np.arctan2(-matrix[..., 2, 0], flat)
-    unique = flat > SMALL
-    roll = np.where(unique, np.arctan2(matrix[..., 2, 1], matrix[..., 2, 2]), 0.0)
-    upright = np.arctan2(-matrix[..., 0, 1], matrix[..., 1, 1])
-    yaw = np.where(unique, np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0]), upright)
+    """Convert (..., 3, 3) to (..., 3) roll, pitch, yaw in rad, pitch from -pi/2 to pi/2; yaw is 0 where they are not unique."""
+    unique = np.hypot(matrix[..., 0, 0], matrix[..., 1, 0]) > UPRIGHT
+    yaw = np.where(unique, np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0]), 0.0)
+    # from what is left of the rotation without the yaw, so that a yaw of few digits costs none of the rotation's
+    s, c = np.sin(yaw), np.cos(yaw)
+    pitch = np.arctan2(-matrix[..., 2, 0], c * matrix[..., 0, 0] + s * matrix[..., 1, 0])
+    roll = np.arctan2(
+        s * matrix[..., 0, 2] - c * matrix[..., 1, 2], c * matrix[..., 1, 1] - s * matrix[..., 0, 1]
+    )
     return np.stack((roll, pitch, yaw), axis=-1)
 
 
