@@ -6,6 +6,8 @@ Pure: times are int ns of one clock that the caller chooses, and nothing here wa
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,22 +33,32 @@ def next_tick(deadline_ns: int, now_ns: int, period_ns: int) -> int:
 class _Course:
     """Rows and when each is due. times_s: (n,) increasing, after zero_ns. rows: (n, width).
 
-    origin: (width,) where the robot is led from at zero_ns; None: unknown. blend_s: how long that takes; 0: until the first row.
+    origin: (width,) where the robot is led from at zero_ns; None: unknown. blend_s: how long that takes; 0: until the first
+    row, which is then the origin itself.
     """
 
     zero_ns: int
-    times_s: Doubles
+    times_s: tuple[float, ...]
     rows: Doubles
     origin: Doubles | None
     blend_s: float
+
+    @classmethod
+    def through(
+        cls, now_ns: int, times_s: Sequence[float], rows: Doubles, origin: Doubles | None, blend_s: float
+    ) -> _Course:
+        """Return the course from now on through those rows that are still to come; through the last one in any case."""
+        past = min(bisect_right(times_s, 0.0), len(times_s) - 1)
+        coming = (*(max(time_s, 0.0) for time_s in times_s[past:]),)
+        if origin is None or blend_s > 0.0 or not coming[0] > 0.0:
+            return cls(now_ns, coming, rows[past:], origin, blend_s)
+        return cls(now_ns, (0.0, *coming), np.concatenate([origin[None], rows[past:]]), origin, 0.0)
 
     def at(self, now_ns: int) -> Doubles:
         """Return (width,) what is due now: linear between rows, the first one before them, the last one after them."""
         seconds = (now_ns - self.zero_ns) * 1e-9
         times, rows = self.times_s, self.rows
-        if self.origin is not None and not self.blend_s > 0.0 and times[0] > 0.0:
-            times, rows = np.concatenate([[0.0], times]), np.concatenate([self.origin[None], rows])
-        after = int(np.searchsorted(times, seconds))
+        after = bisect_left(times, seconds)
         row: Doubles
         if after == 0:
             row = rows[0]
@@ -62,7 +74,7 @@ class _Course:
 
     def seconds_over(self, now_ns: int) -> float:
         """Return how long ago the last row was reached; negative before."""
-        return (now_ns - self.zero_ns) * 1e-9 - max(float(self.times_s[-1]), self.blend_s)
+        return (now_ns - self.zero_ns) * 1e-9 - max(self.times_s[-1], self.blend_s)
 
 
 class SetpointStream:
@@ -100,10 +112,8 @@ class SetpointStream:
             self.stop()
             raise ValueError(f"expected rows of {self._width} finite numbers, got {rows.shape}: not sent")
         dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
-        coming = dues_s > 0.0
-        coming[-1] = True
         origin, blend_s = self._origin(now_ns, measured)
-        self._course = _Course(now_ns, np.maximum(dues_s[coming], 0.0), rows[coming], origin, blend_s)
+        self._course = _Course.through(now_ns, dues_s.tolist(), rows, origin, blend_s)
         self._lasts_s, self._repeats = chunk.dt_s if self._velocities else 0.0, 0
 
     def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Doubles | None, float]:
@@ -160,7 +170,6 @@ class SetpointStream:
 
 def _restarted(course: _Course, now_ns: int, origin: Doubles, blend_s: float) -> _Course:
     """Return the course from now on, led from `origin`."""
-    times_s = course.times_s - (now_ns - course.zero_ns) * 1e-9
-    coming = times_s > 0.0
-    coming[-1] = True
-    return _Course(now_ns, np.maximum(times_s[coming], 0.0), course.rows[coming], origin, blend_s)
+    gone_s = (now_ns - course.zero_ns) * 1e-9
+    times_s = [time_s - gone_s for time_s in course.times_s]
+    return _Course.through(now_ns, times_s, course.rows, origin, blend_s)

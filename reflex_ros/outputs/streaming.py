@@ -6,13 +6,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.setpoints import Doubles, SetpointStream, next_tick
+from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.outputs.base import Command, Publish
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 ACKNOWLEDGE_S = 0.5  # how long the last setpoints may take to be acknowledged
 JOIN_S = 1.0
+KEPT = 1000  # ticks whose lateness is known
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class StreamOutput:
         self._changed = threading.Condition()
         self._enabled = self._closing = False
         self._late = 0
+        self.lateness_s: deque[float] = deque(maxlen=KEPT)  # of the newest ticks
         self._limited_log = RateLimitedLog(log)
         self._thread = threading.Thread(target=self._run, name=f"output {group.name}".strip(), daemon=True)
         self._thread.start()
@@ -58,14 +63,18 @@ class StreamOutput:
         return (str(self._publisher.topic_name),)
 
     def report(self) -> dict[str, object]:
-        """Return for diagnostics how many ticks came more than a period late, and how often the stream stood still."""
-        return {"late ticks": self._late, "stalls": self._stream.stalls}
+        """Return for diagnostics how late ticks come, how many were left out, and how often the stream stood still."""
+        kept = list(self.lateness_s)
+        p99 = {"lateness p99 ms": f"{np.percentile(kept, 99) * 1e3:.1f}"} if kept else {}
+        return {**p99, "late ticks": self._late, "stalls": self._stream.stalls}
 
     def enable(self) -> None:
         """Let setpoints out: the node becomes active. Nothing is sent before there are rows to follow."""
         with self._changed:
             self._stream.forget()
             self._publisher.on_activate(None)
+            if not self._enabled:
+                SWITCH_INTERVAL.shorten()
             self._enabled = True
 
     def disable(self) -> None:
@@ -78,6 +87,8 @@ class StreamOutput:
                 self._publish(self._publisher, self._message_of(row))
             if last:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
+            if self._enabled:
+                SWITCH_INTERVAL.restore()
             self._enabled = False
             self._publisher.on_deactivate(None)
 
@@ -125,13 +136,15 @@ class StreamOutput:
 
     def _follow(self) -> None:
         """Tick until the stream is silent."""
-        deadline_ns = time.monotonic_ns()
+        now_ns = deadline_ns = time.monotonic_ns()
         while self._tick():
+            self.lateness_s.append((now_ns - deadline_ns) * 1e-9)
             now_ns = time.monotonic_ns()
             following_ns = next_tick(deadline_ns, now_ns, self._period_ns)
             self._late += following_ns > deadline_ns + 2 * self._period_ns
             deadline_ns = following_ns
             time.sleep((deadline_ns - now_ns) * 1e-9)
+            now_ns = time.monotonic_ns()
 
     def _tick(self) -> bool:
         """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
