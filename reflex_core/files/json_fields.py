@@ -259,23 +259,41 @@ def _int(text: str) -> int:
 
 def _check(document: Any, *, finite: bool) -> None:
     """Raise JsonError for what is nested too deep, for NaN, and for text that cannot be written as UTF-8."""
-    level = [("", document)]
+    level = [document]
     for _ in range(MOST_DEPTH):
-        below: list[tuple[str, Any]] = []
-        for where, value in level:
+        below: list[Any] = []
+        for value in level:
             if isinstance(value, dict):
                 _check_text("".join(value))
-                below += [(f"{where}.{key}" if where else key, item) for key, item in value.items()]
+                below += value.values()
             elif isinstance(value, list):
-                below += [(f"{where}[{index}]", item) for index, item in enumerate(value)]
+                below += value
             elif isinstance(value, str):
                 _check_text(value)
             elif finite and isinstance(value, float) and not math.isfinite(value):
-                raise JsonError(f"{escaped(where)} must be a finite number, got NaN or Infinity")
+                raise JsonError(
+                    f"{escaped(_not_finite(document))} must be a finite number, got NaN or Infinity"
+                )
         if not below:
             return
         level = below
     raise JsonError(f"is nested deeper than {MOST_DEPTH} levels")
+
+
+def _not_finite(document: Any) -> str:
+    """Return where the first number that is not finite stands; naming every place costs more than checking it."""
+    level = [("", document)]
+    while level:
+        below: list[tuple[str, Any]] = []
+        for where, value in level:
+            if isinstance(value, dict):
+                below += [(f"{where}.{key}" if where else key, item) for key, item in value.items()]
+            elif isinstance(value, list):
+                below += [(f"{where}[{index}]", item) for index, item in enumerate(value)]
+            elif isinstance(value, float) and not math.isfinite(value):
+                return where
+        level = below
+    return ""
 
 
 def _check_text(text: str) -> None:
