@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.files.regular_file import LFS_POINTER, is_lfs_pointer
+from reflex_core.text.suggestions import nearest
 from reflex_core.text.untrusted import escaped
 
 MOST_BYTES = 16 << 20  # the largest file of this kind, statistics of 32 joints in many data sets, has 200 kB
@@ -151,10 +152,12 @@ class JsonFields(Mapping[str, Any]):
         return self._refuse(f"{self._name}.{key}" if self._name else key, expected, found)
 
     def only(self, known: Collection[str]) -> JsonFields:
-        """Return itself; refuse keys that are not known."""
+        """Return itself; refuse keys that are not known, with those that were meant."""
         if unknown := sorted(set(self) - set(known)):
+            meant = ", ".join(dict.fromkeys(filter(None, (nearest(key, known) for key in unknown))))
+            only = f"an object with only the keys {', '.join(known)}"
             raise self._refuse(
-                self._name or "document", f"an object with only the keys {', '.join(known)}", unknown
+                self._name or "document", only + (f" (did you mean {meant}?)" if meant else ""), unknown
             )
         return self
 

@@ -47,6 +47,18 @@ def test_check_refuses_a_file_of_another_robot(tmp_path: Path, capsys: pytest.Ca
     assert "must be names of this robot's actions" in capsys.readouterr().err
 
 
+def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "safety.json"
+    init(urdf(tmp_path), output)
+    document = json.loads(output.read_text())
+    document["velocty_max"] = document.pop("velocity_max")
+    output.write_text(json.dumps(document))
+    assert main(["guard", "check", "--config", str(output)]) == 1
+    assert '(did you mean velocity_max?), got ["velocty_max"]' in capsys.readouterr().err
+
+
 def test_a_limit_that_is_next_to_nothing_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

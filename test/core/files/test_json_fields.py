@@ -236,6 +236,9 @@ WRONG: dict[str, tuple[Reads, str]] = {
     "no numbers": (lambda f: f.numbers("names", 0, 2), "'a.names' must be a list of numbers from 0 to 2"),
     "no object": (lambda f: f.fields("n"), "'a.n' must be an object, got 3"),
     "no object where it is optional": (lambda f: f.fields("n", optional=True), "'a.n' must be an object, got 3"),
+    "a misspelt key": (
+        lambda f: f.only(("s", "nam", "numbers")), "only the keys s, nam, numbers (did you mean nam?), got ["
+    ),
     "an unknown key": (lambda f: f.only(("n", "x")), "'a' must be an object with only the keys n, x, got [\"names\""),
     "what only the caller knows": (lambda f: f.refusal("n", "even"), "'a.n' must be even, got 3"),
     "what the caller shows": (lambda f: f.refusal("n", "even", [1, 3]), "'a.n' must be even, got [1, 3]"),
