@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,25 +103,25 @@ def make(name: str, out: Path) -> int:
     return 0
 
 
-def measured(name: str, folder: Path) -> dict[str, object]:
-    """Make a checkpoint, export it, and return what that took."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One checkpoint and its export, with what `reflex export` said and took."""
+
+    made: Path
+    out: Path
+    said: str
+    seconds: float
+    usage: resource.struct_rusage
+
+
+def exported(name: str, folder: Path, *words: str) -> Exported:
+    """Make a checkpoint and export it, each in a process of its own. words: more arguments of `reflex export`."""
     run = [sys.executable, "-m"]
-    subprocess.run([*run, "benchmarks.export_cost", "--make", str(folder / name), name], cwd=ROOT, check=True)
-    made, out = folder / name, folder / f"{name}_export"
-    options = [
-        f"--{kind}={made / kind}" for kind in ("tokenizer", "vlm", "dataset") if (made / kind).is_dir()
-    ]
-    command = [
-        *run,
-        "reflex_ros.cli.main",
-        "export",
-        made / "pretrained_model",
-        out,
-        "--units=radians",
-        "--force",
-        *options,
-    ]
-    said = folder / f"{name}.txt"
+    made, out, said = folder / name, folder / f"{name}_export", folder / f"{name}.txt"
+    subprocess.run([*run, "benchmarks.export_cost", "--make", str(made), name], cwd=ROOT, check=True)
+    known = [f"--{kind}={made / kind}" for kind in ("tokenizer", "vlm", "dataset") if (made / kind).is_dir()]
+    command = [*run, "reflex_ros.cli.main", "export", made / "pretrained_model", out, *known, *words]
+    command += ["--units=radians", "--force"]
     with said.open("wb") as file:
         began_s = time.monotonic()
         process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=file, stderr=file)
@@ -128,14 +130,20 @@ def measured(name: str, folder: Path) -> dict[str, object]:
     text = said.read_text(encoding="utf-8")
     if status:
         raise RuntimeError(f"{name} ended with {os.waitstatus_to_exitcode(status)}:\n{text}")
-    stages = {stage["name"]: float(stage["seconds"]) for stage in STAGE.finditer(text)}
-    weights = (made / "pretrained_model" / "model.safetensors").stat().st_size
+    return Exported(made, out, text, seconds, usage)
+
+
+def measured(name: str, folder: Path) -> dict[str, object]:
+    """Make a checkpoint, export it, and return what that took."""
+    done = exported(name, folder)
+    stages = {stage["name"]: float(stage["seconds"]) for stage in STAGE.finditer(done.said)}
+    weights = (done.made / "pretrained_model" / "model.safetensors").stat().st_size
     return {
-        "policy": name, "parameters / M": round(weights / 4e6), "seconds": round(seconds),
-        "CPU seconds": round(usage.ru_utime + usage.ru_stime),
+        "policy": name, "parameters / M": round(weights / 4e6), "seconds": round(done.seconds),
+        "CPU seconds": round(done.usage.ru_utime + done.usage.ru_stime),
         **{stage: round(seconds) for stage, seconds in stages.items()},
-        "peak memory / GB": usage.ru_maxrss / 1e6,
-        "export / GB": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e9,
+        "peak memory / GB": done.usage.ru_maxrss / 1e6,
+        "export / GB": sum(path.stat().st_size for path in done.out.rglob("*") if path.is_file()) / 1e9,
     }  # fmt: skip
 
 
