@@ -224,12 +224,12 @@ def test_fewer_observations_are_compared_of_a_policy_whose_network_runs_often(st
     assert options(observations=9).observations_of(steps) == 9
 
 
-@pytest.mark.parametrize(("steps", "given", "said"), [(100, None, True), (10, None, False), (100, 2, False)])
+@pytest.mark.parametrize(("steps", "given", "noted"), [(100, None, True), (10, None, False), (100, 2, False)])
 def test_the_page_says_that_they_are_fewer(
-    steps: int, given: int | None, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, given: int | None, noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Sample] = []
-    monkeypatch.setattr(verification, "answers", lambda *of: asked.extend(of[-1]) or ())
+    compared: list[Sample] = []
+    monkeypatch.setattr(verification, "answers", lambda *of: compared.extend(of[-1]) or ())
     known = SimpleNamespace(
         describe=lambda *_: {"num_denoising_steps": 3},
         describe_policy=lambda *_: {"num_denoising_steps": steps},
@@ -239,9 +239,9 @@ def test_the_page_says_that_they_are_fewer(
     monkeypatch.setattr(verification, "family", lambda _: known)
     loaded: Any = SimpleNamespace(policy=None, versions={})
     found = verification.lerobot_answers(loaded, checkpoint, chosen)
-    assert len(asked) == chosen.observations_of(steps)
+    assert len(compared) == chosen.observations_of(steps)
     few = "2 random observations were compared, and not 6, as each answer takes 100 runs of the network"
-    assert any(few in note for note in found.notes) == said
+    assert any(few in note for note in found.notes) == noted
 
 
 def test_policies_of_one_picture_size_get_that_and_a_history_as_long_as_they_see(tmp_path: Path) -> None:
