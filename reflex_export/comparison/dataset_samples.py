@@ -15,9 +15,11 @@ import numpy as np
 
 from reflex_core.errors import ExportError
 from reflex_core.export.processors import STATE
-from reflex_core.files.json_fields import JsonError, read_object
+from reflex_core.files.json_fields import MOST_BYTES, JsonError, read_bounded, read_object
+from reflex_core.files.regular_file import unreadable
 from reflex_core.text.untrusted import escaped
 from reflex_export.checkpoint import CameraFeature, Checkpoint
+from reflex_export.comparison.dataset_paths import dataset_file, filled_in
 from reflex_export.comparison.samples import Floats, Pixels, Sample
 
 TASKS = ("meta/tasks.parquet", "meta/tasks.jsonl")  # of v3.0 and of v2.1
@@ -74,7 +76,7 @@ class _Reader:
         self._folder, self._checkpoint = folder, checkpoint
         self._info = _info(folder)
         self._groups: list[tuple[Path, int, int]] = []  # file, group, rows
-        for file in sorted((folder / "data").rglob("*.parquet")):
+        for file in _tables(folder, "data"):
             about = parquet.ParquetFile(file).metadata
             self._groups += [
                 (file, group, about.row_group(group).num_rows) for group in range(about.num_row_groups)
@@ -136,7 +138,7 @@ class _Reader:
         from PIL import Image
 
         content = stored["bytes"] if isinstance(stored, dict) else stored
-        source = io.BytesIO(content) if content else self._folder / stored["path"]
+        source = io.BytesIO(content) if content else dataset_file(self._folder, stored["path"])
         with Image.open(source) as picture:
             return np.asarray(picture.convert("RGB"))
 
@@ -150,18 +152,24 @@ class _Reader:
             start = float(found[f"videos/{feature}/from_timestamp"])
         else:
             place["episode_chunk"] = episode // int(self._info.get("chunks_size", 1000))
-        return self._folder / pattern.format(**place), start + float(row[TIME])
+        return dataset_file(self._folder, filled_in(pattern, place)), start + float(row[TIME])
 
     @lru_cache(maxsize=8)  # noqa: B019  (one reader for one export)
     def _episode(self, episode: int) -> Row | None:
         """Return the entry of an episode in v3.0; None in v2.1, which has a video for each episode."""
         from pyarrow import parquet
 
-        for file in sorted((self._folder / "meta" / "episodes").rglob("*.parquet")):
+        for file in _tables(self._folder, "meta/episodes"):
             for row in parquet.read_table(file).to_pylist():
                 if row[EPISODE] == episode:
                     return dict(row)
         return None
+
+
+def _tables(folder: Path, below: str) -> list[Path]:
+    """Return the tables of a folder of the data set, in their order."""
+    found = sorted((folder / below).rglob("*.parquet"))
+    return [dataset_file(folder, file.relative_to(folder).as_posix()) for file in found]
 
 
 def _info(folder: Path) -> dict[str, Any]:
@@ -174,6 +182,9 @@ def _info(folder: Path) -> dict[str, Any]:
 def _tasks(folder: Path) -> dict[int, str]:
     """Return number -> instruction."""
     table, lines = (folder / name for name in TASKS)
+    for file in (table, lines):
+        if file.exists() and (why := unreadable(file)):
+            raise ExportError(f"{file}: is {why}")
     if table.is_file():
         from pyarrow import parquet
 
@@ -185,7 +196,8 @@ def _tasks(folder: Path) -> dict[int, str]:
         }
     if not lines.is_file():
         return {}
-    rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = read_bounded(lines, MOST_BYTES).decode("utf-8")
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     return {int(row[TASK_INDEX]): str(row[TASK]) for row in rows}
 
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from checkpoint_folders import checkpoint_folder, options
-from dataset_folders import LENGTHS, TASKS, picture, state, with_pictures, write_v3, write_v21
+from dataset_folders import CAMERAS, LENGTHS, TASKS, picture, png, state, with_pictures, write_v3, write_v21
 
 from reflex_export.checkpoint import Checkpoint
 from reflex_export.comparison.dataset_samples import dataset_samples
@@ -85,9 +87,22 @@ def without_frames(folder: Path) -> None:
     (folder / "data" / "chunk-000" / "file-000.parquet").unlink()
 
 
+def piped(folder: Path) -> None:
+    file = folder / "data" / "chunk-000" / "file-000.parquet"
+    file.unlink()
+    os.mkfifo(file)
+
+
+def piped_tasks(folder: Path) -> None:
+    (folder / "meta" / "tasks.parquet").unlink()
+    os.mkfifo(folder / "meta" / "tasks.jsonl")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (piped, "its file 'data/chunk-000/file-000.parquet' is a FIFO"),
+        (piped_tasks, "tasks.jsonl: is a FIFO"),
         (damaged, "its observations cannot be read (ArrowInvalid"),
         (without_data, "no observations lie beside it"),
         (without_frames, "its data files hold no frames"),
@@ -102,3 +117,33 @@ def test_a_data_set_that_cannot_be_read_is_said_and_stops_nothing(
     assert samples == []
     assert says in why
     assert why.endswith("so that random ones alone were compared")
+
+
+@pytest.mark.parametrize(
+    ("video_path", "says"),
+    [
+        ("/etc/{video_key}.mp4", "names the file '/etc/observation.images.top.mp4', which is not in its folder"),
+        ("videos/../../{video_key}.mp4", "which is not in its folder"),
+        ("videos/{episode_index:>9999999999}.mp4", "names its files by 'videos/{episode_index:>9999999999}.mp4': known are"),
+        ("videos/{video_key.__class__}.mp4", "names its files by"),
+        ("videos/{camera}.mp4", "known are episode_chunk, episode_index, video_key, as {name} or {name:03d}"),
+        ("videos/{episode_chunk:03d}/{video_key}/{episode_index:06d}.mp4", "000000.mp4' is not there"),
+        ("data", "its file 'data' is a directory"),
+    ],
+)  # fmt: skip
+def test_a_data_set_reads_files_of_its_own_folder_alone(video_path: str, says: str, tmp_path: Path) -> None:
+    folder = write_v21(tmp_path / "cubes", video_path=video_path)
+    samples, why = dataset_samples(checkpoint_on(folder, tmp_path), 1)
+    assert (samples, says in why) == ([], True), why
+
+
+def test_a_picture_outside_a_data_set_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "private.png").write_bytes(png(picture(0, 0, 0, (48, 64))))
+
+    def elsewhere(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {key: {"bytes": None, "path": str(tmp_path / "private.png")} for key in CAMERAS}
+
+    folder = write_v3(tmp_path / "cubes", elsewhere)
+    samples, why = dataset_samples(checkpoint_on(folder, tmp_path), 1)
+    assert samples == []
+    assert "private.png', which is not in its folder" in why
