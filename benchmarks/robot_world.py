@@ -187,7 +187,12 @@ class Outputs:
     """Stands for the ROS publishers: every trajectory goes to `heard`, and to the arm, as its message says it."""
 
     def __init__(self, clock: Clock, heard: Callable[[Command], None]) -> None:
+        self.halts = 0
         self._clock, self._heard = clock, heard
+
+    def halt(self) -> None:
+        """What cannot be held stays with the controller, which finishes its trajectory."""
+        self.halts += 1
 
     def chunk(
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline

@@ -59,7 +59,8 @@ class Holds:
     ) -> ExecutingChunk | None:
         """Publish a hold that begins now; None when there is none, which log, status, diagnostics and a counter report.
 
-        Where the joints cannot be held, whatever is commanded by velocity still is, and None is returned.
+        Where the joints cannot be held, whatever is commanded by velocity still is, what follows a chunk row by row stays where
+        it was commanded last, and None is returned.
         served: the answer that is a hold; None for a hold of the node itself.
         """
         now_ns, monotonic_ns = self._clock_ns(), self._monotonic_ns()
@@ -69,6 +70,7 @@ class Holds:
             if held is not None:  # what is commanded by velocity
                 self._handover.forget()
                 self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, None, served)
+            self._outputs.halt()
             self._refuse(reason)
             return None
         self.joints.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)

@@ -87,6 +87,14 @@ class Adapting(Protocol):
 
 
 @runtime_checkable
+class Halting(Protocol):
+    """A robot interface that goes on by itself after a command: row by row, or goal by goal."""
+
+    def halt(self) -> None:
+        """Send nothing more of the last command: the robot stays where it was commanded last."""
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """A robot interface that has something to say for diagnostics."""
 

@@ -169,6 +169,10 @@ class GripperActionOutput:
 
     def hold(self, command: Command) -> None:  # noqa: ARG002 - where a hold leads is no goal
         """Wish for nothing, and cancel a goal under way."""
+        self.halt()
+
+    def halt(self) -> None:
+        """Wish for nothing, and cancel a goal under way."""
         with self._changed:
             self._goals.stop()
             self._void = self._count

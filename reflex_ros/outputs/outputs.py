@@ -22,7 +22,7 @@ from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Adapting, Command, MakeOutput, Output, Reporting
+from reflex_ros.outputs.base import Adapting, Command, Halting, MakeOutput, Output, Reporting
 from reflex_ros.outputs.channels import Channel, channels_of
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -156,6 +156,12 @@ class Outputs:
             message = chunk_message(replace(served, chunk=chunk), now_ns, 0.0, chunk_id, held.start)
         message.robot_id, message.hold_reason = self._robot_id, reason
         self._publish(self._chunks, message)
+
+    def halt(self) -> None:
+        """End what goes on by itself, where the robot cannot be held: a trajectory that was sent is its controller's."""
+        for part in self._parts:
+            if isinstance(part.output, Halting) and part.group.commands != VELOCITY:
+                part.output.halt()
 
     def _command(
         self,

@@ -107,6 +107,13 @@ class StreamOutput:
 
     hold = send
 
+    def halt(self) -> None:
+        """Follow nothing more: the robot stays at the last setpoint, which is sent again, as one message may be lost."""
+        with self._changed:
+            for row in self._stream.stop():
+                self._publish(self._publisher, self._message_of(row))
+            self._changed.notify_all()
+
     def flush(self, timeout_s: float) -> None:
         """Wait until the rows are over and acknowledged."""
         with self._changed:

@@ -392,6 +392,7 @@ def test_where_no_hold_is_possible_it_is_tried_again_soon_and_not_in_every_cycle
     scene.world.clock.monotonic_ns += int((RETRY_S + TICK_S) * 1e9)
     scene.loop._hold_instead("stale")
     assert scene.progress.unheld == 2
+    assert scene.loop._outputs.halts == 2  # nothing of the chunk goes on row by row
 
 
 def test_a_moving_robot_that_cannot_be_held_is_reported_everywhere_and_seldom_in_the_log(

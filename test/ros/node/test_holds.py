@@ -45,7 +45,10 @@ class Scene:
             return self.held
 
         commands: Any = SimpleNamespace(hold=hold)
-        outputs: Any = SimpleNamespace(hold=lambda *arguments: self.published.append(arguments))
+        self.halts = 0
+        outputs: Any = SimpleNamespace(
+            hold=lambda *arguments: self.published.append(arguments), halt=self._halted
+        )
         binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S, groups=groups)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
         loaded: Any = SimpleNamespace(
@@ -55,6 +58,9 @@ class Scene:
         self.holds = Holds(
             loaded, handover, buffer, outputs, self.metrics, self.progress, lambda: tuning, lambda: NOW_NS, lambda: MONOTONIC_NS
         )  # fmt: skip
+
+    def _halted(self) -> None:
+        self.halts += 1
 
     def counted(self, name: str, reason: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"reason": reason})
@@ -108,7 +114,7 @@ def test_where_there_is_nothing_to_hold_at_it_is_counted_each_time_and_logged_no
     assert record.levelno == logging.ERROR
     assert record.getMessage().endswith("no command is known to be followed")
     assert scene.progress.unheld_text.endswith("known to be followed: joint 'a' lies")
-    assert (scene.commanded, scene.published, scene.progress.holds) == ([], [], 0)
+    assert (scene.commanded, scene.published, scene.progress.holds, scene.halts) == ([], [], 0, 3)
 
 
 ROLLING = (Group("arm", (1,), ("b",)), Group("base", (0,), ("a",), BASE, VELOCITY))

@@ -105,3 +105,17 @@ def test_rows_that_are_not_finite_are_not_sent_and_what_is_commanded_stays(
         assert silent(heard)
         assert np.isfinite(rows_of(heard)).all()
         assert "group 'arm': expected rows of 2 finite numbers" in caplog.text
+
+
+def test_where_no_hold_is_possible_it_stays_where_it_was_commanded_last() -> None:
+    with output_scene(arm()) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.01 * at, 0.0] for at in range(1, 101)])
+        wait_for(lambda: len(heard) > 40, "it moves")
+        scene.outputs.halt()
+        wait_for(lambda: silent(heard), "it stays")
+        rows = rows_of(heard)
+        assert 0.0 < rows[-1, 0] < 0.5
+        assert np.diff(rows[-20:, 0]).min() >= 0.0
+        np.testing.assert_array_equal(rows[-1], rows[-2])
