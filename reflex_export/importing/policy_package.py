@@ -25,10 +25,10 @@ from reflex_export.importing.description_of import (
     joint_names,
 )
 from reflex_export.importing.graph_file import ONNX, GraphFile, read_graph
+from reflex_export.importing.language import language_block
 from reflex_export.importing.package_images import image_slots
 from reflex_export.importing.package_statistics import statistics_block
 from reflex_export.importing.package_steps import Scaled, Steps, read_steps, scaling_of
-from reflex_export.importing.words import language_block
 
 MANIFEST = "manifest.json"
 FORMAT = "policy_package"
