@@ -20,12 +20,11 @@ from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import ActionChunk, Columns, Floats
 
-LEAD_S = 0.2  # so long a controller has for the way to the first row, where its command is not known
-CLOSEST_S = (
-    0.005  # a row that is due sooner is left out: float32 is too coarse for a velocity over so short a way
-)
-LARGEST_SHARE = 0.25  # of a period, that this may be
-FROM_REST = 1.5
+# so long a controller has for the way to the first row, where its command is not known
+LEAD_S = 0.2
+# a row that is due sooner is left out: float32 is too coarse for a velocity over so short a way; at most a share of a period
+CLOSEST_S, LARGEST_SHARE = 0.005, 0.25
+FROM_REST = 1.5  # so much faster than a straight line is a cubic from rest, at most
 UNKNOWN_DT_S = 0.1  # of a hold whose rows have no period
 
 
