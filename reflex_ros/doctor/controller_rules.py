@@ -25,6 +25,7 @@ REPLACEMENT, DESIRED, UPSAMPLING = (
     "interpolate_from_desired_state",
     "positions_upsampling.enable",
 )
+SKEW_S = 0.01  # a trajectory is that much early or late; the anchor is of no use beyond
 # one of them is what makes a node a controller of ros2_control
 JOINTS, JOINT = "joints", "joint"
 PARAMETERS = (
@@ -89,6 +90,17 @@ def judged(sent: Sent, running: Running) -> list[Finding]:
         Finding(one.name, one.level, one.said, one.do.replace("<controller>", running.name)) for one in found
     ]
     return written or [Finding(check, OK, summary(sent, running.parameters))]
+
+
+def judged_clock(name: str, delay_s: float | None) -> Finding | None:
+    """Return a warning where the stamps of a controller's states are too far from our clock; delay_s: None, unknown."""
+    if delay_s is None or abs(delay_s) <= SKEW_S:
+        return None
+    where = "behind" if delay_s > 0.0 else "ahead of"
+    message = f"its clock is {abs(delay_s) * 1e3:.0f} ms {where} ours: trajectories begin that much too {'late' if delay_s > 0.0 else 'early'}"
+    return Finding(
+        f"clock of {name}", WARN, message, "keep the clocks of both machines together (chrony, PTP)"
+    )
 
 
 Parameters = Mapping[str, Any]

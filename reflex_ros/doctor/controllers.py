@@ -17,7 +17,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import Group
 from reflex_core.robot.output_options import JOINT_TRAJECTORY
 from reflex_core.settings.table import AUTO
-from reflex_ros.doctor.controller_rules import PARAMETERS, Running, Sent, era_of, judged
+from reflex_ros.doctor.controller_rules import PARAMETERS, Running, Sent, era_of, judged, judged_clock
 from reflex_ros.graph.endpoints import UNKNOWN, full_name, subscribers
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 PATIENCE_S = 1.0  # for one controller; all are asked at once
+LISTEN_S, STATES = 0.5, 20  # to the stamps of a controller's states: so long, or so many
 POLL_S = 0.02
 MOST_NODES = 8  # nodes on one topic: beyond are recorders and viewers
 DEFAULT_TOPIC = "joint_trajectory"
@@ -63,6 +64,7 @@ async def ask_all(node: Node, wanted: Iterable[Wanted], patience_s: float = PATI
     running = {name: Running(name, await task) for name, task in tasks.items()}
     findings: list[Finding] = []
     eras: dict[str, str] = {}
+    followers: set[str] = set()
     for one in wanted:
         nodes = [running[name] for name in _worth_asking(one.takers)]
         controllers = [each for each in nodes if each.is_controller]
@@ -72,7 +74,13 @@ async def ask_all(node: Node, wanted: Iterable[Wanted], patience_s: float = PATI
             findings += judged(one.sent, each)
         if one.sent.output == JOINT_TRAJECTORY:
             eras.update((one.sent.group.name, era) for era in map(era_of, controllers) if era)
-    return Answers(tuple(findings), eras)
+            followers |= {each.name for each in controllers}
+    delays = {
+        name: executor.create_task(_delay_s, node, name, min(patience_s, LISTEN_S))
+        for name in sorted(followers)
+    }
+    skews = [judged_clock(name, await task) for name, task in delays.items()]
+    return Answers((*findings, *filter(None, skews)), eras)
 
 
 def _worth_asking(takers: Sequence[str]) -> list[str]:
@@ -102,6 +110,37 @@ async def _ask(node: Node, name: str, patience_s: float) -> Mapping[str, Any] | 
     if known and got is None:
         return None
     return _values(known, got.values if got is not None else ())
+
+
+async def _delay_s(node: Node, name: str, longest_s: float) -> float | None:
+    """Return how much later than their stamps the states of a joint_trajectory_controller arrive, the nearest to 0 of some.
+
+    None where it publishes none within `longest_s`, or where control_msgs, which no ROS wheel brings, is not installed.
+    """
+    try:
+        from control_msgs.msg import JointTrajectoryControllerState
+    except ImportError:
+        return None
+    from rclpy.callback_groups import ReentrantCallbackGroup
+    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.time import Time
+
+    delays_ns: list[int] = []
+
+    def receive(message: Any) -> None:
+        stamp = Time.from_msg(message.header.stamp)
+        delays_ns.append(int(node.get_clock().now().nanoseconds - stamp.nanoseconds))
+
+    group = ReentrantCallbackGroup()
+    subscription = node.create_subscription(
+        JointTrajectoryControllerState, f"{name}/controller_state", receive, qos_profile_sensor_data,
+        callback_group=group,
+    )  # fmt: skip
+    try:
+        await _until(node, lambda: len(delays_ns) >= STATES, time.monotonic() + longest_s, group)
+    finally:
+        node.destroy_subscription(subscription)
+    return min(delays_ns, key=abs) * 1e-9 if delays_ns else None
 
 
 def _values(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -210,7 +249,7 @@ def running_controllers(
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         task = executor.create_task(ask_all, node, _found(node, wanted, look_s))
-        executor.spin_until_future_complete(task, 2 * PATIENCE_S)
+        executor.spin_until_future_complete(task, 2 * PATIENCE_S + LISTEN_S)
         if task.done():
             yield from task.result().findings
         executor.shutdown()

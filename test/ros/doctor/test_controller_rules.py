@@ -11,7 +11,7 @@ from reflex_core.doctor.finding import FAIL, OK, WARN
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.settings.table import BLEND, LEGACY
 from reflex_ros.demo.controllers.options import ControllerOptions
-from reflex_ros.doctor.controller_rules import Running, Sent, era_of, judged
+from reflex_ros.doctor.controller_rules import Running, Sent, era_of, judged, judged_clock
 
 NAME = "/arm_controller"
 JOINTS = ("a", "b")
@@ -146,6 +146,16 @@ def test_a_node_that_does_not_answer_is_a_warning_and_one_that_is_no_controller_
     silent = only(sent(), Running("/arm_controller", None))
     assert (silent.level, "did not say its parameters" in silent.said) == (WARN, True)
     assert only(sent(), Running("/my_driver", {})).level == OK
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "says"),
+    [(None, ""), (0.009, ""), (-0.01, ""), (0.03, "30 ms behind ours: trajectories begin that much too late"), (-0.03, "30 ms ahead of ours")],
+)  # fmt: skip
+def test_a_controllers_clock_may_be_ten_milliseconds_off(delay_s: float | None, says: str) -> None:
+    found = judged_clock(NAME, delay_s)
+    assert (found is None) == (not says)
+    assert found is None or (found.level == WARN and says in found.said)
 
 
 def test_a_robot_that_is_one_group_is_called_the_policy() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import control_msgs_substitute
 import pytest
 from controller_bench import Bench
 from domains import free_domain
@@ -90,6 +91,20 @@ def test_a_controller_says_that_it_joins_trajectories(bench: Bench, asker: Asker
     )
     assert found.eras == {"arm": "blend"}
     found.require_fit()
+
+
+@pytest.mark.parametrize("shift_s", [0.0, 0.3])
+def test_a_controller_whose_clock_is_off_is_named(bench: Bench, asker: Asker, shift_s: float) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.msg import JointTrajectoryControllerState
+
+    arm = bench.trajectory_controller("arm_controller", JOINTS, state_type=JointTrajectoryControllerState)
+    arm.state_shift_ns = round(shift_s * 1e9)
+
+    def named() -> set[str]:
+        return {one.name for one in asker.ask(Wanted(ARM, ("/arm_controller",))).findings}
+
+    wait_for(lambda: ("clock of /arm_controller" in named()) is (shift_s > 0.0), "the clock is judged")
 
 
 def test_recorders_and_tools_on_the_topic_are_not_asked(bench: Bench, asker: Asker) -> None:
