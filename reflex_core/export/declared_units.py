@@ -135,7 +135,8 @@ def _own_units(export: Export, contract: Contract) -> tuple[str, ...]:
     """Return the unit of each of the export's own columns, by `units` and `action_space`, SI where neither says."""
     dim, names = contract.action_dim, contract.action_names
     declared = declares_units(export)
-    own = [SI] * dim if _all_si(export) else list(_units(export, ACTION, names, dim))
+    listed = isinstance(export.config.get(KEY), list)  # of another length it may be another policy's
+    own = [SI] * dim if _all_si(export) and not listed else list(_units(export, ACTION, names, dim))
     for column, one in enumerate(contract.action_space):
         unit = _unit(one.unit)
         if unit is None:

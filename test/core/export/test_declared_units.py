@@ -125,7 +125,15 @@ def test_shares_of_a_travel_that_is_not_known_are_refused(tmp_path: Path, robot:
 
 
 @pytest.mark.parametrize(
-    "units", [["degrees"] * 5, {"shoulder_pan": "degrees"}, {"action": "degrees"}, [["degrees"] * 6]]
+    "units",
+    [
+        ["degrees"] * 5,
+        ["radians"] * 5,
+        [],
+        {"shoulder_pan": "degrees"},
+        {"action": "degrees"},
+        [["degrees"] * 6],
+    ],
 )
 def test_units_that_do_not_say_every_number_are_refused(tmp_path: Path, units: Any) -> None:
     robot = replace(SO100, travel=TRAVEL)
