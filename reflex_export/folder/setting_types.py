@@ -14,7 +14,7 @@ from reflex_export.folder.features import MOST_SIDE, Features
 
 MOST_STEPS, MOST_WIDTH, MOST_TOKENS, MOST_VIEWS = 1000, 10_000, 100_000, 64
 MOST_WEIGHT = 1000.0
-MOST_LAYERS = 200  # the largest that LeRobot has are a tenth of it
+MOST_LAYERS = 200  # several times what the largest policies of LeRobot have
 # key -> the largest, and whether null means LeRobot's default
 _WHOLE: Mapping[str, tuple[int, bool]] = {
     "num_steps": (MOST_STEPS, False),
