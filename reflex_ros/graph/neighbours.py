@@ -7,12 +7,26 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reflex_core.errors import ConfigurationError
-from reflex_ros.graph.endpoints import UNKNOWN, publishers, subscribers, wait_for_names
+from reflex_ros.graph.endpoints import (
+    STATUS,
+    UNKNOWN,
+    action_clients,
+    action_servers,
+    publishers,
+    subscribers,
+    wait_for_names,
+)
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-COMMANDS = {"trajectory_msgs/msg/JointTrajectory", "reflex_ros/msg/ActionChunk"}
+COMMANDS = {
+    "trajectory_msgs/msg/JointTrajectory",
+    "reflex_ros/msg/ActionChunk",
+    "std_msgs/msg/Float64MultiArray",
+    "geometry_msgs/msg/Twist",
+    "geometry_msgs/msg/TwistStamped",
+}
 ONLY_LOOK = ("_ros2cli", "rosbag2", "rqt", "rviz", "foxglove_bridge", "plotjuggler")
 NAMING_S = 1.0  # until it has, as a rule
 
@@ -54,18 +68,23 @@ def require_nothing_driven(node: Node, topics: Sequence[str]) -> None:
 
 
 def _driven(node: Node, topics: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Return, by command topic, its subscribers, and the subscribers of the recording that publish there."""
+    """Return, by topic or action, who takes its commands, and the subscribers of the recording that command there."""
     own = node.get_fully_qualified_name()
     driven = {name for topic in topics for name in subscribers(node, topic) if name != own}
     found = {}
     for topic, types in node.get_topic_names_and_types() if driven else ():
-        if not COMMANDS & set(types):
+        action = topic.removesuffix(STATUS)
+        if action == topic and not COMMANDS & set(types):
             continue
-        makers = set(publishers(node, topic)) & driven
-        listeners = set(subscribers(node, topic)) - (driven - {UNKNOWN})
+        if action == topic:
+            makers, receivers = publishers(node, topic), subscribers(node, topic)
+        else:
+            makers, receivers = action_clients(node, action), action_servers(node, action)
+        makers = sorted(set(makers) & driven)
+        listeners = set(receivers) - (driven - {UNKNOWN})
         strangers = sorted(name for name in listeners if not _only_looks(name))
         if makers and strangers:
-            found[topic] = (strangers, sorted(makers))
+            found[action] = (strangers, makers)
     return found
 
 

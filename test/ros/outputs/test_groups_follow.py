@@ -12,6 +12,7 @@ import control_msgs_substitute
 import leading_robots as robots
 import numpy as np
 import pytest
+from bags import bags, messages
 from controller_bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_world import World, wait_for, world
@@ -174,3 +175,44 @@ def test_a_robot_that_cannot_be_commanded_is_refused_and_nothing_stays_loaded(tm
         assert "accept_unattended_velocity" in found.server.node.refusal
         assert found.state == "unconfigured"
         assert found.server.engine.loaded is None
+
+
+def test_a_bag_has_the_commands_of_every_group(tmp_path: Path) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.action import GripperCommand
+
+    groups = [
+        robots.joints("arm", ["a"], topic="/arm_controller/joint_trajectory"),
+        robots.joints("wrist", ["w"], "forward_command", topic="/wrist_controller/commands"),
+        robots.gripper("hand", "finger", "gripper_command", action="/hand/gripper_cmd"),
+        robots.base("base", {"x": "linear.x"}, topic="/cmd_vel"),
+    ]
+    columns = {
+        "a": robots.steadily(0.01),
+        "w": robots.steadily(0.01),
+        "finger": [0.04] * ROWS,
+        "x": [0.1] * ROWS,
+    }
+    counted = [
+        RELATIVE | {"columns": ["a", "w"]},
+        {
+            "columns": ["finger"],
+            "space": "gripper",
+            "mode": "absolute",
+            "unit": "m",
+            "gripper": robots.GRIPPER,
+        },
+        {"columns": ["x"], "space": "base", "mode": "velocity"},
+    ]
+    with scene(tmp_path, groups, columns, counted, record_bag=str(tmp_path / "bags")) as (found, bench):
+        bench.trajectory_controller("arm_controller", ["a"])
+        bench.forward_controller("wrist_controller", ["w"])
+        hand = bench.gripper("hand", "finger", GripperCommand)
+        base = bench.base()
+        found.activate()
+        wait_for(lambda: bench.joints["w"] > 0.1 and base.speed[0] > 0.0 and hand.goals, "all follow")
+    (bag,) = bags(tmp_path / "bags")
+    topics = {topic for topic, _, _ in messages(bag)}
+    assert topics >= {
+        "/arm_controller/joint_trajectory", "/wrist_controller/commands", "/reflex/hand/goal", "/cmd_vel",
+    }  # fmt: skip

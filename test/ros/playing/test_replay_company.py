@@ -8,20 +8,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import control_msgs_substitute
 import pytest
 from domains import free_domain
+from geometry_msgs.msg import Twist
+from rclpy.action import ActionClient, ActionServer
 from rclpy.node import Node
 from reflex_ros.msg import ActionChunk
 from replays import Outcome, command, written
 from ros_world import Spinner
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.node.subscriptions import SENSOR
 from reflex_ros.playing import player
 
 Output = pytest.CaptureFixture[str]
-COMMANDS = {"/reflex/joint_trajectory": JointTrajectory, "/reflex/action_chunk": ActionChunk}
+COMMANDS = {
+    "/reflex/joint_trajectory": JointTrajectory, "/reflex/action_chunk": ActionChunk,
+    "/forward_controller/commands": Float64MultiArray, "/cmd_vel": Twist,
+}  # fmt: skip
 
 
 class Domain:
@@ -94,6 +101,21 @@ def test_an_arm_behind_the_node_is_not_moved_by_a_recording(
     done = command(capsys, trace_of(tmp_path / "t.jsonl", 2), "--publish")
     refused(done, f"/arm_controller listens to {topic}, the commands of /reflex", "--with-controller")
     assert not domain.heard.is_set()
+
+
+def test_a_gripper_behind_the_node_is_not_moved_by_a_recording(
+    domain: Domain, tmp_path: Path, capsys: Output
+) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.action import GripperCommand
+
+    client = ActionClient(domain.nodes[0], GripperCommand, "/hand/gripper_cmd")
+    server = ActionServer(domain.add("gripper"), GripperCommand, "/hand/gripper_cmd", lambda _: None)
+    done = command(capsys, trace_of(tmp_path / "t.jsonl", 2), "--publish")
+    refused(done, "/gripper listens to /hand/gripper_cmd, the commands of /reflex", "--with-controller")
+    assert not domain.heard.is_set()
+    client.destroy()
+    server.destroy()
 
 
 def test_it_plays_to_an_arm_that_may_move_and_to_tools_that_only_look(
