@@ -94,17 +94,21 @@ class Handover:
         due_ns, rows = _due_ns(chunk, stamp_ns)[start:], chunk.actions[start:].astype(np.float64)
         closest_ns = int(min(CLOSEST_S, LARGEST_SHARE * chunk.dt_s) * 1e9)
         place, velocity = self._at(now_ns)
+        place = rows[0] if place is None else place
         anchored = not self._unknown(now_ns)
         first = _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(due_ns, now_ns)
         # a chunk whose last row is due at once is still to be reached
         due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
-        self._known_ns, self._braking = now_ns if anchored else int(due_ns[0]), None
-        self._running = through(
-            np.concatenate([[now_ns], due_ns]),
-            np.concatenate([(rows[0] if place is None else place)[None], rows[first:]]),
+        motion = through(
+            np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows[first:]]),
             velocity, self._bounds, anchored=anchored,
         )  # fmt: skip
-        return self._running
+        if not anchored and self._running is not None:
+            # were the controller given rows alone, each chunk would put off the moment from which on its command is known
+            motion = motion.with_knot(max(self._known_ns, now_ns + closest_ns))
+        self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None
+        self._running = motion
+        return motion
 
     def hold(self, held: Hold, now_ns: int) -> Spline:
         """Return the motion by which a robot that is held now comes to rest; only another hold begins with it."""

@@ -94,6 +94,18 @@ class Spline:
         )
         return away
 
+    def with_knot(self, moment_ns: int) -> Spline:
+        """Return the same motion with a knot at that moment; itself where the first way ends by then."""
+        if moment_ns >= self.times_ns[1]:
+            return self
+        position, velocity = self.at(moment_ns)
+        return Spline(
+            np.insert(self.times_ns, 1, moment_ns),
+            np.insert(self.positions, 1, position, axis=0),
+            np.insert(self.velocities, 1, velocity, axis=0),
+            self.anchored,
+        )
+
     def of(self, chosen: Columns | slice) -> Spline:
         """Return the motion of some columns."""
         return Spline(self.times_ns, self.positions[:, chosen], self.velocities[:, chosen], self.anchored)
@@ -127,7 +139,8 @@ def through(
 def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: Doubles) -> Floats:
     """Return the rows led over from the old motion within `fade_s` from now; `rows` itself where both agree.
 
-    A row keeps s^2 (3 - 2 s) of the old motion, s being what is left of the fade when it is due.
+    A row keeps s^2 (3 - 2 s) of the old motion, s being what is left of the fade when it is due. The last
+    row is the new chunk's own, however soon it is due: chunks of a few rows would else lead the robot nowhere.
 
     Args:
         rows: (n, d) of the new chunk.
@@ -136,6 +149,7 @@ def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: Doubles)
         now_ns: When the new rows take over.
         fade_s: (d,), 0 for columns that are not faded.
     """
+    fade_s = np.minimum(fade_s, max(int(due_ns[-1]) - now_ns, 0) * 1e-9)
     longest_ns = int(fade_s.max(initial=0.0) * 1e9)
     count = int(np.searchsorted(due_ns, now_ns + longest_ns))
     if count == 0:

@@ -199,6 +199,19 @@ def test_while_the_first_row_is_still_to_come_the_next_chunk_has_no_anchor_eithe
     assert motion.anchored
 
 
+@pytest.mark.parametrize("every_ms", [7, 20, 30, 70])
+def test_a_policy_that_is_asked_out_of_step_with_its_rows_puts_nothing_off(every_ms: int) -> None:
+    robot = Robot()
+    motions = [
+        robot.takes(ramp(0.4, 0.4 * since_ms * 1e-3), NOW_NS + since_ms * 1_000_000)[1]
+        for since_ms in range(0, 400, every_ms)
+    ]
+    known_ns = motions[0].times_ns[1]
+    for motion in motions[1:]:
+        assert motion.anchored or motion.times_ns[1] >= known_ns
+        assert motion.anchored or motion.times_ns[0] < known_ns + CLOSEST_S * 1e9
+
+
 def test_where_nothing_is_known_of_the_robot_its_first_row_stands_for_it() -> None:
     robot = Robot(place=None)
     rows = ramp(0.4, 0.5)

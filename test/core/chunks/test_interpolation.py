@@ -175,9 +175,14 @@ def test_rows_that_agree_with_the_old_motion_come_back_as_they_are() -> None:
 
 
 def test_no_fade_where_none_is_wanted_and_none_of_a_gripper() -> None:
-    rows = np.zeros((4, 1), np.float32)
-    stamps = times(0, 50, 100, 150)
+    rows = np.zeros((5, 1), np.float32)
+    stamps = times(0, 50, 100, 150, 200)
     assert fade(rows, stamps, old(), 0, np.array([0.0])) is rows
     both = through(times(0), np.array([[1.0, 1.0]]), np.zeros(2), bounds(dim=2))
-    faded = fade(np.zeros((4, 2), np.float32), stamps, both, 0, np.array([0.2, 0.0]))
-    assert faded.tolist() == [[1.0, 0.0], [27 / 32, 0.0], [0.5, 0.0], [5 / 32, 0.0]]
+    faded = fade(np.zeros((5, 2), np.float32), stamps, both, 0, np.array([0.2, 0.0]))
+    assert faded.tolist() == [[1.0, 0.0], [27 / 32, 0.0], [0.5, 0.0], [5 / 32, 0.0], [0.0, 0.0]]
+
+
+def test_the_last_row_of_a_short_chunk_is_its_own_however_soon_it_is_due() -> None:
+    faded = fade(np.zeros((2, 1), np.float32), times(25, 50), old(), 0, np.array([0.3]))
+    assert faded.tolist() == [[0.5], [0.0]]
