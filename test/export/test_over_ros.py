@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ros_world
 from agreement import LEAST, LIMIT
 from checkpoints import JOINTS
 from domains import free_domain
@@ -30,6 +31,12 @@ from reflex_ros.node.node import ReflexNode
 PERIOD_S = 0.1
 SLOW_HZ = 0.5
 FAMILIES = ["act", "diffusion", "diffusion_ddpm", "smolvla", "pi0", "pi0_relative", "pi05"]
+
+
+@pytest.fixture(autouse=True)
+def time_to_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These policies run once before the node is active, on pictures of 640x480, beside another test process."""
+    monkeypatch.setattr(ros_world, "PATIENCE_S", 300.0)
 
 
 class StillRobot:
