@@ -202,6 +202,9 @@ class Settings:
     await_goal: bool = _ros(
         False, "Command nothing from activation on until a goal of ~/run_policy arrives, or ~/resume is called."
     )
+    dry_run: bool = _ros(
+        False, "Command nothing: no robot interface is made. What would be commanded is on ~/dry_run, in traces and bags."
+    )
     instruction: str = _ros("", "Initial instruction, until one arrives on the instruction topic.")
     image_transport: str = _ros(
         "raw", "Camera topics to subscribe to: <camera>/image_raw, or its /compressed variant.",

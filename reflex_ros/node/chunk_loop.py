@@ -48,23 +48,23 @@ class ChunkLoop:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         *,
         wall_clock: bool = False,
+        dry_run: bool = False,
     ) -> None:
         """Create the loop. wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator reports jumps."""
-        self._engine, self._loaded = engine, loaded
-        self._buffer, self._outputs, self._recorder_hook = buffer, outputs, recorder_hook
+        self._engine, self._loaded, self._buffer = engine, loaded, buffer
+        self._outputs, self._recorder_hook = outputs, recorder_hook
         self._clock_ns, self._tuning, self._monotonic_ns = clock_ns, tuning, monotonic_ns
         self._steps = ClockSteps(clock_ns, monotonic_ns) if wall_clock else None
         self._commands = loaded.guard.commands
         self._handover = handover_of(loaded, buffer, tuning, monotonic_ns)
         self._holds = Holds(loaded, self._handover, buffer, outputs, engine.metrics, progress, tuning, clock_ns, monotonic_ns)  # fmt: skip
+        self._holds.dry_run = dry_run
         self.progress = progress
         self.scheduler = ChunkScheduler(loaded.first_latency_s)
         self.episode_id = ""
         self._binding = loaded.policy.binding
-        self._horizon = loaded.execution_horizon
-        self._needs_words = loaded.needs_instruction
-        self._lock = threading.RLock()
-        self._wake = threading.Condition()
+        self._horizon, self._needs_words = loaded.execution_horizon, loaded.needs_instruction
+        self._lock, self._wake = threading.RLock(), threading.Condition()
         self._news, self._closing, self.stop_reason = False, False, ""
         self._epoch = self._chunk_id = 0
         self._executing: ExecutingChunk | None = None
@@ -317,10 +317,10 @@ class ChunkLoop:
         """Publish rows `start` on from `now_ns`, and record them as what the robot executes. Needs the lock."""
         chunk = served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
-        self._holds.joints.commanded(chunk.actions[start:], first_in_ns, now_ns)
+        self._holds.commanded(chunk.actions[start:], first_in_ns, now_ns)
         motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns)
         self._outputs.chunk(served, running.stamp_ns, age_ms, self._chunk_id, start, motion)
-        self._loaded.executed(self.episode_id or None, start)
+        self._holds.executed(self.episode_id or None, start)
         self._executing, self._rest_ns, self.progress.unheld_text = running, 0, ""
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
 

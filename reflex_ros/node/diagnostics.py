@@ -101,6 +101,11 @@ def undrivable_finding(why: str) -> Finding:
     return Finding("commands", WARN, f"no robot is commanded: {why}", {})
 
 
+def dry_run_finding() -> Finding:
+    """Report that nothing is commanded."""
+    return Finding("commands", WARN, "DRY RUN: no robot is commanded; what would be is on ~/dry_run", {})
+
+
 def connection_finding(topics: Mapping[str, str], unheard: Sequence[str]) -> Finding:
     """Report the subscribed topics, and publishers on them with incompatible QoS.
 

@@ -26,6 +26,7 @@ from reflex_ros.node.past import Past
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.watchdog import Watchdog
 from reflex_ros.outputs.channels import await_receivers
+from reflex_ros.outputs.dry_run import DryRunOutput
 from reflex_ros.outputs.interfaces import output_maker, with_defaults
 from reflex_ros.outputs.outputs import Outputs
 
@@ -82,7 +83,14 @@ def make_outputs(
     """Return the outputs of every group. Raises ConfigurationError where a robot interface cannot command its group."""
     clock = node.get_clock()
     groups = [with_defaults(group, settings()) for group in loaded.policy.binding.groups]
-    outputs = Outputs(node, settings().robot_id, groups, lambda group: output_maker(group.output))
+    dry_run = settings().dry_run
+    outputs = Outputs(
+        node,
+        settings().robot_id,
+        groups,
+        lambda group: DryRunOutput if dry_run else output_maker(group.output),
+    )
+    outputs.dry_run = dry_run
     outputs.measured = lambda names: buffer.measured(
         names, int(clock.now().nanoseconds), settings().max_age_ms
     )
@@ -115,7 +123,7 @@ class Driving:
         clock = node.get_clock()
         self.loop = ChunkLoop(
             engine, loaded, buffer, outputs, lambda: int(clock.now().nanoseconds), tuning, progress, recorder_hook,
-            wall_clock=not is_simulated(node),
+            wall_clock=not is_simulated(node), dry_run=outputs.dry_run,
         )  # fmt: skip
         self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())
 
@@ -145,10 +153,10 @@ class Driving:
             publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []
         )
         return [
-            self._watch_others(),
+            diagnostics.dry_run_finding() if self._outputs.dry_run else self._watch_others(),
             diagnostics.plausibility_finding(fault, others),
             diagnostics.tracking_finding(self.buffer.tracking_error()),
             diagnostics.clock_finding(self.buffer.lags.smallest_s()),
             diagnostics.watchdog_finding(self.watchdog.barking),
-            outputs_finding(self._node, self._outputs),
+            *([] if self._outputs.dry_run else [outputs_finding(self._node, self._outputs)]),
         ]

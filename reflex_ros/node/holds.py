@@ -51,7 +51,8 @@ class Holds:
         self._commands, self._binding, self._handover = loaded.guard.commands, loaded.policy.binding, handover
         self._buffer, self._outputs = buffer, outputs
         self.joints = MeasuredJoints(buffer, self._binding, tuning)
-        self._metrics, self._progress = metrics, progress
+        self._metrics, self._progress, self._loaded = metrics, progress, loaded
+        self.dry_run = False
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
 
     def publish(
@@ -73,10 +74,12 @@ class Holds:
             self._outputs.halt()
             self._refuse(reason)
             return None
-        self.joints.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)
+        self.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
         motion = self._handover.hold(held, now_ns)
         self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served)
+        if self.dry_run:
+            self.end_commands()
         if served is None:
             self._progress.holds += 1
             self._metrics.holds.labels(reason).inc()
@@ -85,6 +88,19 @@ class Holds:
             else:  # it may come several times a second
                 self._progress.limited_log(logging.WARNING, f"hold {reason}", "holding: %s", reason)
         return ExecutingChunk(now_ns, dt_s, len(held.rows))
+
+    def commanded(self, rows: Floats, first_in_ns: int, now_ns: int) -> None:
+        """Note what the joints are to follow, from `first_in_ns` after `now_ns` on; in a dry run they follow nothing."""
+        if not self.dry_run:
+            self.joints.commanded(rows, first_in_ns, now_ns)
+
+    def executed(self, episode_id: str | None, start: int) -> None:
+        """Note that the newest chunk is executed from row `start` on; in a dry run none is."""
+        if not self.dry_run:
+            self._loaded.executed(episode_id, start)
+            return
+        self._loaded.not_executed(episode_id)
+        self.end_commands()
 
     def end_commands(self) -> None:
         """Drop everything that was commanded: other programs may move the robot now."""

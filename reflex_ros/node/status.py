@@ -24,7 +24,7 @@ def status_message(
         stopped=loop.stopped if loop else False,
         holding=bool(progress.hold_reason),
         hold_reason=progress.hold_reason,
-        problem=trouble(loop) if loop else engine.reason or _undrivable(engine),
+        problem=_problem(engine, loop),
         latency_ms=progress.latency_ms,
         observation_age_ms=progress.age_ms,
         chunks_total=progress.chunks,
@@ -47,6 +47,13 @@ def status_message(
 def _state(engine: Engine) -> str:
     """Return the engine's state, but `inactive` where it serves requests alone: it commands no robot then."""
     return INACTIVE if engine.undrivable and engine.state in (READY, DEGRADED) else engine.state
+
+
+def _problem(engine: Engine, loop: ChunkLoop | None) -> str:
+    if loop is None:
+        return engine.reason or _undrivable(engine)
+    dry_run = "dry_run: no robot is commanded" if engine.settings.dry_run else ""
+    return "; ".join(filter(None, [dry_run, trouble(loop)]))
 
 
 def _undrivable(engine: Engine) -> str:

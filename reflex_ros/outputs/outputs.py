@@ -65,6 +65,7 @@ class Outputs:
         Raises ConfigurationError where a robot interface cannot command its group; nothing is left on the node then.
         """
         self._node, self._robot_id = node, robot_id
+        self.dry_run = False  # set by who makes it with outputs that command nothing
         self.recorder_hook: RecorderHook = OFF
         self.measured: Measured = _nowhere
         self._limited_log = RateLimitedLog(log)

@@ -46,6 +46,7 @@ def status_summary(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSumm
         or _stopped(snapshot)
         or _degraded(state, loaded)
         or _undrivable(engine)
+        or _dry_run(engine, snapshot)
         or _holding(snapshot)
         or _held_callers(loaded)
         or _serving(loaded)
@@ -99,6 +100,13 @@ def _undrivable(engine: Engine) -> StatusSummary | None:
     if not engine.undrivable:
         return None
     return StatusSummary(WARN, "NO ROBOT", f"Requests are answered: {engine.undrivable}")
+
+
+def _dry_run(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    if snapshot is None or not engine.settings.dry_run:
+        return None
+    held = f" It would hold: {snapshot.hold_reason}." if snapshot.hold_reason else ""
+    return StatusSummary(WARN, "DRY RUN", f"No robot is commanded; what would be is on ~/dry_run.{held}")
 
 
 def _holding(snapshot: RobotSnapshot | None) -> StatusSummary | None:
