@@ -56,7 +56,7 @@ class _Course:
 
     def at(self, now_ns: int) -> Doubles:
         """Return (width,) what is due now: linear between rows, the first one before them, the last one after them."""
-        seconds = (now_ns - self.zero_ns) * 1e-9
+        seconds = max((now_ns - self.zero_ns) * 1e-9, 0.0)
         times, rows = self.times_s, self.rows
         after = bisect_left(times, seconds)
         row: Doubles
@@ -69,7 +69,7 @@ class _Course:
             row = rows[after - 1] + share * (rows[after] - rows[after - 1])
         if self.origin is None or seconds >= self.blend_s:
             return row
-        blended: Doubles = self.origin + max(seconds, 0.0) / self.blend_s * (row - self.origin)
+        blended: Doubles = self.origin + seconds / self.blend_s * (row - self.origin)
         return blended
 
     def seconds_over(self, now_ns: int) -> float:
@@ -107,6 +107,8 @@ class SetpointStream:
         where the robot is, None where that is not known; a stream that has been silent starts there. Raises ValueError for rows of
         another width, and for NaN and Inf: what was followed before ends where it is.
         """
+        if self._last is not None and self._last_ns - now_ns > STALL_S * 1e9:
+            self._began_again(now_ns)
         rows = chunk.actions[start:].astype(np.float64)
         if rows.ndim != 2 or rows.shape[1] != self._width or not len(rows) or not np.isfinite(rows).all():
             self.stop()
@@ -127,6 +129,10 @@ class SetpointStream:
 
     def tick(self, now_ns: int) -> Doubles | None:
         """Return (width,) the setpoint to send now; None: say nothing."""
+        if self._course is None:
+            return None
+        if self._course.zero_ns - now_ns > STALL_S * 1e9:
+            self._began_again(now_ns)
         if self._course is None:
             return None
         self._course = self._approached(self._course, now_ns)
@@ -154,6 +160,19 @@ class SetpointStream:
 
     def _rest(self, row: Doubles) -> Doubles:
         return np.zeros(self._width) if self._velocities else row
+
+    def _began_again(self, now_ns: int) -> None:
+        """Forget the rows, as the robot may be anywhere: speeds end in zeros, and of positions nothing more is said."""
+        followed, last = self._course, self._last
+        self.forget()
+        if followed is not None and self._velocities and last is not None:
+            zeros = self._rest(last)
+            self._course, self._last, self._last_ns = (
+                _Course(now_ns, (0.0,), zeros[None], None, 0.0),
+                zeros,
+                now_ns,
+            )
+            self._lasts_s, self._repeats = 0.0, 0
 
     def stop(self) -> list[Doubles]:
         """Follow nothing any more. Return the rows that leave the robot held; none where nothing was sent."""

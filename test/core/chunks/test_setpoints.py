@@ -155,3 +155,37 @@ def test_a_hold_without_a_rate_is_one_row_at_once() -> None:
     stream = running(0.0)
     stream.follow(chunk([0.01], dt_s=0.0), 20 * MS, 0, 20 * MS, None)
     assert stream.tick(20 * MS) == pytest.approx([0.01])
+
+
+LATER_NS = 1_000_000 * MS  # of a simulator, which then begins again
+
+
+def followed(*, velocities: bool, until_ns: int) -> SetpointStream:
+    stream = SetpointStream(1, velocities=velocities)
+    stream.follow(chunk(*[[0.5]] * 10), LATER_NS, 0, LATER_NS, here(0.5))
+    ticked(stream, LATER_NS, until_ns)
+    return stream
+
+
+@pytest.mark.parametrize("lasted_ms", [0, 300])
+def test_a_clock_that_begins_again_ends_the_rows_and_stops_speeds(lasted_ms: int) -> None:
+    for velocities in (False, True):
+        stream = followed(velocities=velocities, until_ns=LATER_NS + lasted_ms * MS)
+        sent = [row for _, row in ticked(stream, 0, 500 * MS)]
+        assert (len(sent) >= REPEATS) == (velocities and lasted_ms > 0)
+        assert all(row == [0.0] for row in sent)
+        assert stream.silent
+
+
+@pytest.mark.parametrize("lasted_ms", [300, 900])
+def test_after_a_clock_that_begins_again_rows_are_followed_from_where_the_robot_is(lasted_ms: int) -> None:
+    stream = followed(velocities=False, until_ns=LATER_NS + lasted_ms * MS)
+    stream.follow(chunk([0.0], [0.0]), 0, 0, 0, here(-0.1))
+    assert stream.tick(0) == pytest.approx([-0.1])
+
+
+def test_a_clock_that_hesitates_ends_nothing() -> None:
+    stream = running(0.0)
+    stream.follow(chunk([0.1], [0.3]), 20 * MS, 0, 20 * MS, None)
+    assert stream.tick(19 * MS) == pytest.approx([0.0])
+    assert stream.tick(120 * MS) == pytest.approx([0.3])
