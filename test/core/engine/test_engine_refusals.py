@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 from servers import ExportDir, MakeEngine
 
 from reflex_core.engine.engine import Engine
@@ -93,6 +94,15 @@ def test_a_robot_without_the_camera_is_refused(export_dir: ExportDir, tmp_path: 
     engine = engine_on(export_dir("mono_pi0_7"), custom_embodiment_config=str(tmp_path / "robot.json"))
     with pytest.raises(
         ConfigurationError, match="the policy needs camera 'base', embodiment 'franka' has wrist_l"
+    ):
+        engine.load()
+
+
+def test_a_calibration_file_without_a_robot_is_refused(export_dir: ExportDir) -> None:
+    file = ROOT / "test" / "fixtures" / "lerobot_calibration" / "so101.json"
+    engine = engine_on(export_dir("mono_pi0_7"), lerobot_calibration=str(file))
+    with pytest.raises(
+        ConfigurationError, match="'lerobot_calibration': must be left out where no embodiment"
     ):
         engine.load()
 
