@@ -134,7 +134,8 @@ class GripperActionOutput:
 
     def report(self) -> dict[str, object]:
         """Return for diagnostics the gripper's goal, and what its server reports of it."""
-        values: dict[str, object] = {"goals": self._count, "gripper": self._state or "no goal yet"}
+        unknown = "unknown" if self._count else "no goal yet"
+        values: dict[str, object] = {"goals": self._count, "gripper": self._state or unknown}
         if self._goals.goal is not None:
             values["goal"] = f"{self._goals.goal:.4g}"
         if self._position == self._position:
@@ -226,10 +227,12 @@ class GripperActionOutput:
             self._changed.notify_all()
 
     def _await_answer(self) -> None:
-        """Give a server up that does not answer: the next wish is a new goal."""
+        """Give a server up that does not answer, or has gone: the next wish is a new goal."""
         with self._changed:
             if self._answered < self._count and self._now_ns() - self._sent_ns > ANSWER_S * 1e9:
                 self._not_taken(f"{self.actions[0]} has not answered a goal for {ANSWER_S:g} s")
+            elif self._running is not None and not self._client.server_is_ready():
+                self._not_taken(f"the server of {self.actions[0]} has gone while the gripper moved")
 
     def _not_taken(self, problem: str) -> None:
         self._answered, self._running, self._problem, self._state = self._count, None, problem, ""

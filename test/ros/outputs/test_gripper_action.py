@@ -173,6 +173,20 @@ def test_a_goal_that_is_rejected_is_reported_and_tried_again(scene: Scene) -> No
     scene.reports(gripper="reached")
 
 
+def test_a_server_that_goes_while_the_gripper_moves_is_reported(scene: Scene) -> None:
+    server = scene.served(speed=0.001)
+    scene.wishes(*[0.0] * 400)
+    scene.reports(gripper="moving")
+    wait_for(lambda: server.goals, "it closes")
+
+    async def gone() -> None:
+        server._server.destroy()
+
+    scene.bench.spinner.do(gone)
+    wait_for(lambda: "nothing serves the action" in str(scene.report.get("problem")), "it is reported")
+    assert scene.report["gripper"] == "unknown"
+
+
 def test_more_than_one_joint_is_refused(kind: str) -> None:
     two = replace(hand(kind), columns=(0, 1), names=("left", "right"))
     with pytest.raises(ConfigurationError, match="group 'hand' .* one joint, got 2"), output_scene(two):
