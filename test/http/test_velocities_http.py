@@ -13,7 +13,7 @@ import pytest
 from asking import AT_REST, act
 from exports import PANDA_JOINTS
 from grouped_robots import document
-from servers import Server
+from servers import ExportDir, Server
 
 FASTEST = [0.5, 1.0]
 ARM, WHEELS = [0, 1, 2, 3, 5], [4, 6]
@@ -25,7 +25,7 @@ def only_wheels(value: float) -> list[float | None]:
 
 
 @pytest.fixture
-def rolling(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., Server]:
+def rolling(serve: Callable[..., Server], export_copy: ExportDir, tmp_path: Path) -> Callable[..., Server]:
     """`rolling(velocity_max=[...])`: five joints of a Panda on a base, with a safety file that rejects."""
 
     def start(**safety: Any) -> Server:
@@ -45,9 +45,13 @@ def rolling(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., Serve
         )))  # fmt: skip
         file = tmp_path / "safety.json"
         file.write_text(json.dumps({"joint_names": PANDA_JOINTS, **safety}))
+        described = export_copy("mono_pi0_7") / "reflex_config.json"
+        config = json.loads(described.read_text())
+        described.write_text(json.dumps(config | {"action_space": [{"columns": WHEELS, "mode": "velocity"}]}))
         return serve(
-            "mono_pi0_7", embodiment="", custom_embodiment_config=str(robot), safety_config=str(file)
-        )
+            "act", export_dir=str(described.parent), embodiment="", custom_embodiment_config=str(robot),
+            safety_config=str(file),
+        )  # fmt: skip
 
     return start
 
