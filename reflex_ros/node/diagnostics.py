@@ -101,9 +101,10 @@ def undrivable_finding(why: str) -> Finding:
     return Finding("commands", WARN, f"no robot is commanded: {why}", {})
 
 
-def dry_run_finding() -> Finding:
-    """Report that nothing is commanded."""
-    return Finding("commands", WARN, "DRY RUN: no robot is commanded; what would be is on ~/dry_run", {})
+def dry_run_finding(moved: Mapping[str, str]) -> Finding:
+    """Report that nothing is commanded, and what the readings of each joint have shown while a person moved it."""
+    text = "DRY RUN: no robot is commanded; what would be is on ~/dry_run; move each joint by hand, the values say what it reads"
+    return Finding("commands", WARN, text, moved)
 
 
 def connection_finding(topics: Mapping[str, str], unheard: Sequence[str]) -> Finding:

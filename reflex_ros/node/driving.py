@@ -11,6 +11,7 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import JOINT_STATES
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.joint_gate import joint_gate
+from reflex_core.robot.motion_check import motion_check
 from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -63,6 +64,8 @@ def observation_buffer(
         past=Past(loaded.observation_steps, loaded.observation_period_s),
     )  # fmt: skip
     buffer.instruction = settings.instruction
+    if settings.dry_run:
+        buffer.motion = motion_check(binding.embodiment)
     return buffer
 
 
@@ -153,7 +156,9 @@ class Driving:
             publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []
         )
         return [
-            diagnostics.dry_run_finding() if self._outputs.dry_run else self._watch_others(),
+            diagnostics.dry_run_finding(self.buffer.moved())
+            if self._outputs.dry_run
+            else self._watch_others(),
             diagnostics.plausibility_finding(fault, others),
             diagnostics.tracking_finding(self.buffer.tracking_error()),
             diagnostics.clock_finding(self.buffer.lags.smallest_s()),

@@ -15,6 +15,7 @@ from reflex_core.images.file_kind import MAX_PIXELS
 from reflex_core.robot.clocks import StampLags
 from reflex_core.robot.intake import has_words
 from reflex_core.robot.joint_gate import NOT_FINITE, Implausible, JointGate, Path, joint_gate
+from reflex_core.robot.motion_check import MotionCheck
 from reflex_core.robot.path_tolerance import PathTolerance
 from reflex_core.robot.plausibility import ANYTHING, MARGIN_RAD
 from reflex_core.text.untrusted import escaped
@@ -77,6 +78,7 @@ class ObservationBuffer:
         self._vector: tuple[RawMessage, Floats] | None = None
         self._doubted, self.doubts = False, 0  # how often the joints' readings ceased to be believed
         self.lags = StampLags()
+        self.motion = MotionCheck()  # of joints that a person moves in a dry run
         self.instruction = ""
         self.topics: dict[
             str, str
@@ -102,6 +104,7 @@ class ObservationBuffer:
                 if name in self._joint_names or name in self._joints or len(self._joints) < NAMES_KEPT:
                     self._joints[name] = (arrival, position)
                     self._arrived_ns[name] = now_ns
+            self.motion.put(names, positions)
             self._gate.put(names, positions, arrival.stamp_ns, now_ns)
             if self._gate.fault(names) is None:
                 self._tolerance.put(names, positions, arrival.stamp_ns if self._gate.stamps_rule else now_ns)
@@ -156,6 +159,11 @@ class ObservationBuffer:
 
     def _fault(self) -> Implausible | None:
         return self._gate.fault(self._joint_names) or self._tolerance.fault()
+
+    def moved(self) -> dict[str, str]:
+        """Return what the readings of each joint have shown, in a few words; of those that `motion` checks."""
+        with self._lock:
+            return dict(self.motion.verdicts())
 
     def tracking_error(self) -> str:
         """Return which joint is far from its command, "" while all are near it."""

@@ -72,6 +72,13 @@ def test_a_person_may_move_the_robot_meanwhile(scene: World) -> None:
         if step % 8 == 0:
             scene.robot.next_chunk()
     chunk = scene.robot.next_chunk()
+    wait_for(
+        lambda: any(
+            value.key == JOINTS[0] and value.value.endswith(": moved")
+            for value in scene.robot.diagnostics["commands"].values
+        ),
+        "the diagnostic says that the joint has moved",
+    )
     assert not scene.robot.status.holding
     assert scene.robot.status.holds_total == 0
     assert chunk.action_dim == 7
