@@ -2,7 +2,7 @@
 """Hand the robot over from one chunk to the next: the motion it executes now, and how a new one begins.
 
 What is published is a motion through the rows of a chunk. It begins where the running one is at that moment, with its
-velocity, and a new chunk's first rows are faded in. After a hold, a stop or a doubt nobody knows what the controller commands
+velocity, and a new chunk's first rows are faded in. After a hold, a stop or a doubt it is unknown what the controller commands
 at that moment: the new motion then begins at rest, and gives the controller time for the way to its first row.
 """
 
@@ -160,7 +160,7 @@ class Handover:
         return np.where(np.abs(place - inside) <= OUTSIDE, inside, place), velocity
 
     def _unknown(self, now_ns: int) -> bool:
-        """Return True while a controller may be elsewhere than the running motion: it began from what nobody knows."""
+        """Return True while a controller may be elsewhere than the running motion: it began from an unknown command."""
         return self._running is None or now_ns < self._known_ns
 
     def _first_given(self, due_ns: Times, now_ns: int) -> int:
