@@ -45,6 +45,19 @@ def channels_of(group: Group, output: Output) -> Iterator[Channel]:
             yield Channel(group.name, action, is_action=True)
 
 
+def require_one_each(channels: Iterable[Channel]) -> None:
+    """Raise ConfigurationError where two groups command by one topic or action, as each would overwrite the other."""
+    taken: dict[str, str] = {}
+    for channel in channels:
+        if channel.name in taken:
+            raise ConfigurationError(
+                f"groups '{taken[channel.name]}' and '{channel.group}' both command by {channel.name}: write another name into the"
+                " embodiment, or remap one of them elsewhere",
+                "bad-output",
+            )
+        taken[channel.name] = channel.group
+
+
 def absent(node: Node, channels: Iterable[Channel]) -> list[str]:
     """Return a phrase for each channel of a named group that has no receiver."""
     return [

@@ -206,6 +206,7 @@ class GripperActionOutput:
                 return
             goal = self._goals.next_goal(self._now_ns())
         self._cancel()
+        self._await_server()
         self._await_answer()
         if goal is not None:
             self._send_goal(goal)
@@ -223,16 +224,23 @@ class GripperActionOutput:
 
     def _cancelled(self, _: Future) -> None:
         with self._changed:
-            self._cancels -= 1
+            self._cancels = max(self._cancels - 1, 0)
             self._changed.notify_all()
 
     def _await_answer(self) -> None:
-        """Give a server up that does not answer, or has gone: the next wish is a new goal."""
+        """Give a server up that does not answer: the next wish is a new goal."""
         with self._changed:
             if self._answered < self._count and self._now_ns() - self._sent_ns > ANSWER_S * 1e9:
                 self._not_taken(f"{self.actions[0]} has not answered a goal for {ANSWER_S:g} s")
-            elif self._running is not None and not self._client.server_is_ready():
-                self._not_taken(f"the server of {self.actions[0]} has gone while the gripper moved")
+
+    def _await_server(self) -> None:
+        """Give the goal of a server up that has gone: whoever serves the action next knows nothing of it."""
+        with self._changed:
+            if (self._goals.goal is None and not self._cancels) or self._client.server_is_ready():
+                return
+            moved = " while the gripper moved" if self._running is not None else ""
+            self._cancels = 0
+            self._not_taken(f"the server of {self.actions[0]} has gone{moved}")
 
     def _not_taken(self, problem: str) -> None:
         self._answered, self._running, self._problem, self._state = self._count, None, problem, ""

@@ -23,7 +23,7 @@ from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.outputs.base import Adapting, Command, Halting, MakeOutput, Output, Reporting
-from reflex_ros.outputs.channels import Channel, channels_of
+from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
 
@@ -78,6 +78,7 @@ class Outputs:
         try:
             for group in groups:
                 self._parts.append(_Part(group, _chosen(group), output_of(group)(node, self._publish, group)))
+            require_one_each(self.channels)
         except ConfigurationError:
             self.destroy()
             raise

@@ -110,3 +110,16 @@ def test_a_group_that_cannot_be_commanded_leaves_nothing_on_the_node() -> None:
         with pytest.raises(ConfigurationError, match="group 'right'"):
             Outputs(scene.node, "r", [left, right], lambda group: output_maker(group.output))
         assert len(list(scene.node.publishers)) == before
+
+
+def test_two_groups_that_end_at_one_topic_are_refused_however_each_writes_it() -> None:
+    left = Group("left", (0,), ("l",), JOINTS, POSITION, "forward_command", {"topic": "/commands"})
+    right = Group("right", (1,), ("r",), JOINTS, POSITION, "forward_command", {"topic": "commands"})
+    with output_scene(left) as scene:
+        from reflex_ros.outputs.interfaces import output_maker
+        from reflex_ros.outputs.outputs import Outputs
+
+        before = len(list(scene.node.publishers))
+        with pytest.raises(ConfigurationError, match="groups 'left' and 'right' both command by /commands"):
+            Outputs(scene.node, "r", [left, right], lambda group: output_maker(group.output))
+        assert len(list(scene.node.publishers)) == before

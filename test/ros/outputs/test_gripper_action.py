@@ -153,6 +153,18 @@ def test_a_server_that_is_not_there_stops_nothing_and_gets_its_goal_when_it_come
     assert "problem" not in scene.report
 
 
+def test_a_server_that_comes_back_is_sent_the_goal_that_it_has_forgotten(scene: Scene) -> None:
+    server = scene.served()
+    scene.wishes(*[0.0] * 600)
+    scene.reports(gripper="reached")
+    server._server.destroy()
+    wait_for(lambda: "has gone" in str(scene.report.get("problem")), "that it has gone is reported")
+    server = scene.served()
+    wait_for(lambda: server.goals == [0.0], "the next one gets the goal")
+    scene.reports(gripper="reached")
+    assert "problem" not in scene.report
+
+
 def test_a_goal_that_is_rejected_is_reported_and_tried_again(scene: Scene) -> None:
     server = scene.serve()
     rejects, judge = [True], server._judge

@@ -22,6 +22,8 @@ ROWS = np.float32([[1, 2, 0.2], [1, 2, 0.1], [1, 2, 0.0]])
 class Heard:
     """An output that notes its holds."""
 
+    topics = ()
+
     def __init__(self) -> None:
         self.holds: list[Command] = []
 
