@@ -22,6 +22,7 @@ from reflex_core.robot.groups import (
     Group,
 )
 from reflex_core.robot.output_options import KINDS, read_kind, read_options
+from reflex_core.robot.units import LEAST
 from reflex_core.text.untrusted import is_name
 
 MOST_GROUPS = 16
@@ -75,11 +76,16 @@ def _group(
     columns = tuple(joint_names.index(name) for name in joints)
     output = block.fields("output")
     kind = read_kind(output, space, commands, len(columns))
+    options = read_options(output, kind)
+    for key, of_space in (("gripper", GRIPPER), ("axes", BASE)):
+        if key in block and space != of_space:
+            raise block.refusal(key, f"left out, as its space is {space}")
     ends, gripper = None, None
     if space == GRIPPER:
+        if commands != POSITION:
+            raise block.refusal("commands", f"{POSITION}, as open and closed are positions")
         ends, gripper = _gripper(block, columns, low, high)
-    elif "gripper" in block:
-        raise block.refusal("gripper", f"left out, as its space is {space}")
+        _check_options(output, ends)
     return Group(
         name=block["name"],
         columns=columns,
@@ -87,7 +93,7 @@ def _group(
         space=space,
         commands=commands,
         output=kind,
-        options=read_options(output, kind),
+        options=options,
         gripper=ends,
     ), gripper
 
@@ -121,10 +127,23 @@ def _gripper(
         if not is_number(table.get(key), least, most):
             raise table.refusal(key, f"a position of its joint, from {least:g} to {most:g} (rad or m)")
     ends = GripperEnds(float(table["open"]), float(table["closed"]))
-    if ends.open == ends.closed:
+    if abs(ends.open - ends.closed) < LEAST:
         raise table.refusal("closed", f"another position than 'open' ({ends.open:g})")
     tolerance = table.number("saturation_tolerance", 0, 1, SATURATION_TOLERANCE)
     return ends, TwoEnded(column, _threshold(table, ends, least, most), saturation_tolerance=tolerance)
+
+
+def _check_options(output: JsonFields, ends: GripperEnds) -> None:
+    """Raise a refusal for options with which the gripper would never move."""
+    travel = abs(ends.open - ends.closed)
+    if output.get("dead_band", 0.0) >= travel:
+        raise output.refusal("dead_band", f"less than the {travel:g} from open to closed")
+    values = [output.get(key) for key in ("open_value", "closed_value")]
+    if None in values and values != [None, None]:
+        lacks = ("open_value", "closed_value")[values.index(None)]
+        raise output.refusal(lacks, "there too, as the other of open_value and closed_value is")
+    if values[0] is not None and values[0] == values[1]:
+        raise output.refusal("closed_value", f"another number than 'open_value' ({values[0]:g})")
 
 
 def _threshold(table: JsonFields, ends: GripperEnds, least: float, most: float) -> float | None:

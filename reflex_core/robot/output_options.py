@@ -20,6 +20,7 @@ JOINT_TRAJECTORY, FORWARD_COMMAND, TWIST = "joint_trajectory", "forward_command"
 GRIPPER_COMMAND, PARALLEL_GRIPPER, GRIPPER_TOPIC = "gripper_command", "parallel_gripper", "gripper_topic"
 MOST_HZ = 250.0  # what a thread of this process can keep up
 
+MOST_NAME = 200  # characters: DDS takes 255, of which a namespace and what an action appends need some
 _ROS_NAME = re.compile(r"(/|~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
 
@@ -40,8 +41,10 @@ def _one_of(*choices: str) -> Value:
 
 
 NAME = Value(
-    "a ROS name such as /arm_controller/joint_trajectory",
-    lambda value: isinstance(value, str) and _ROS_NAME.fullmatch(value) is not None,
+    f"a ROS name such as /arm_controller/joint_trajectory, of at most {MOST_NAME} characters",
+    lambda value: (
+        isinstance(value, str) and len(value) <= MOST_NAME and _ROS_NAME.fullmatch(value) is not None
+    ),
 )
 FRAME = Value("the name of a frame", is_name)
 TRUTH = Value("true or false", lambda value: isinstance(value, bool))

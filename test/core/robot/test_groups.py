@@ -152,6 +152,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an axis that Twist lacks": ({"groups": [BASE | {"axes": ["linear.x", "yaw"]}, HAND]}, "one of linear.x"),
     "a sense of what is no gripper": ({"groups": [ARM | {"gripper": {"open": 1, "closed": 0}}, HAND]}, "left out, as its space is joints"),
+    "a gripper that hardly moves": ({"groups": _hand(gripper={"open": 1e-9, "closed": 0.0})}, "another position than 'open'"),
+    "a gripper that commands speeds": (
+        {"groups": _hand(commands="velocity", output={"kind": "forward_command", "topic": "/hand/commands"})},
+        r"groups\[1\]\.commands' must be position",
+    ),
+    "a dead band beyond the gripper's way": (
+        {"groups": _hand(output={"kind": "gripper_command", "action": "/a", "dead_band": 0.04})}, "less than the 0.04 from open",
+    ),
+    "one value at both ends": (
+        {"groups": _hand(output={"kind": "gripper_topic", "topic": "/a", "open_value": 1, "closed_value": 1})}, "another number than",
+    ),
+    "a value at one end": (
+        {"groups": _hand(output={"kind": "gripper_topic", "topic": "/a", "open_value": 1})}, r"closed_value' must be there too",
+    ),
+    "a name that DDS refuses": ({"groups": _hand(output={"kind": "gripper_topic", "topic": "/" + "a" * 300})}, "at most 200 characters"),
+    "axes of what is no base": ({"groups": [ARM | {"axes": ["linear.x", "linear.y"]}, HAND]}, "left out, as its space is joints"),
     "a gripper of unlimited speed": ({"velocity_max": [1, 2, None]}, "max_gripper_velocity"),
     "groups of schema v1": ({"schema_version": 1, "embodiment": "custom"}, "'schema_version' must be 2, as the file has groups"),
 }  # fmt: skip
