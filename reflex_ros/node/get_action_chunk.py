@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 
 from reflex_core.concurrency.lru import Lru
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 SERVICE = "get_action_chunk"
 MOST_UNDER_WAY = 8  # requests; each has a thread while it is answered
+# of what comes at once: the usual 10 of a service drop the rest, and their callers wait for ever
+QUEUE = QoSProfile(depth=64)
 EPISODES_KEPT = 256
 MOST_DEADLINE_MS = 60_000.0
 REPLY_MS = 1.0  # of a deadline, for what follows the answer
@@ -92,8 +96,9 @@ class ChunkService:
         self._begun = 0
         # in the usual kind of group no other callback would run while a request is being answered
         node.create_service(
-            GetActionChunk, f"~/{SERVICE}", self._on_request, callback_group=ReentrantCallbackGroup()
-        )
+            GetActionChunk, f"~/{SERVICE}", self._on_request, qos_profile=QUEUE,
+            callback_group=ReentrantCallbackGroup(),
+        )  # fmt: skip
 
     async def _on_request(
         self, message: GetActionChunk.Request, response: GetActionChunk.Response
@@ -317,6 +322,9 @@ def positions_of(state: JointState, loaded: ServingState) -> list[float]:
     binding = loaded.policy.binding
     names = binding.state_names or binding.action_names
     found = dict(zip(state.name, state.position, strict=True))
+    if len(found) < len(state.name):
+        twice = next(name for name, count in Counter(state.name).items() if count > 1)
+        raise ObservationError(f"'robot_state' names joint '{escaped(twice, 40)}' twice", "bad-state")
     missing = [name for name in names if name not in found]
     if missing:
         seen = escaped(", ".join(sorted(found)[:32]), 400) or "none"

@@ -154,6 +154,11 @@ def test_a_request_is_recorded_as_others_are(export_dir: ExportDir, tmp_path: Pa
             "'robot_state' lacks panda_joint1; joints in it: panda_joint2",
         ),
         ({"robot_state": JointState(name=JOINTS, position=HOME[1:])}, "bad-state", "7 names for 6 positions"),
+        (
+            {"robot_state": JointState(name=[*JOINTS, JOINTS[0]], position=[*HOME, 0.0])},
+            "bad-state",
+            "names joint 'panda_joint1' twice",
+        ),
         ({"robot_state": JointState(position=HOME)}, "bad-state", "positions without names"),
         (
             {"robot_state": JointState(name=JOINTS, position=[float("nan"), *HOME[1:]])},
@@ -212,6 +217,26 @@ def test_more_requests_than_threads_are_refused(scene: World, monkeypatch: pytes
     monkeypatch.setattr(get_action_chunk, "MOST_UNDER_WAY", 0)
     answer = ask(scene.robot)
     assert (answer.status, answer.error) == (Response.STATUS_NOT_READY, "too-many-requests")
+
+
+def test_as_many_callers_at_once_as_there_may_be_all_get_an_answer(scene: World) -> None:
+    robot = scene.robot
+    clients = [robot.node.create_client(GetActionChunk, "reflex/get_action_chunk") for _ in range(20)]
+    for client in clients:
+        assert client.wait_for_service(PATIENCE_S)
+    request = GetActionChunk.Request(**seen(robot))
+
+    async def ask_all() -> list[Any]:
+        return [client.call_async(request) for client in clients]
+
+    answers = robot.spinner.do(ask_all)
+    wait_for(lambda: all(answer.done() for answer in answers), "all are answered")
+    assert {answer.result().status for answer in answers} <= {
+        Response.STATUS_CHUNK,
+        Response.STATUS_NOT_READY,
+    }
+    for client in clients:
+        robot.node.destroy_client(client)
 
 
 def test_a_node_that_commands_no_robot_answers_what_is_complete(export_dir: ExportDir) -> None:
