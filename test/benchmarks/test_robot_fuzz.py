@@ -92,6 +92,11 @@ def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:
     assert robot_fuzz.run(seed, 1).problems == []
 
 
+def test_a_stop_upon_a_hold_of_a_first_chunk_has_no_anchor() -> None:
+    """That hold came while the controller was on its own way to the first row: where it brakes is not known either."""
+    assert robot_fuzz.run(54_000_307, 1, wheels=True).problems == []
+
+
 def _no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_gate.JointGate, "fault", lambda self, names: None)
 
