@@ -28,10 +28,24 @@ REPLACEMENT, DESIRED, UPSAMPLING = (
 SKEW_S = 0.01  # a trajectory is that much early or late; the anchor is of no use beyond
 # one of them is what makes a node a controller of ros2_control
 JOINTS, JOINT = "joints", "joint"
-PARAMETERS = (
-    JOINTS, JOINT, "command_interfaces", "interface_name", DESIRED, "open_loop_control", REPLACEMENT, UPSAMPLING,
-    "allow_nonzero_velocity_at_trajectory_end", "allow_partial_joints_goal", "allow_stalling",
+NAMES = (JOINTS, "command_interfaces")
+TEXTS = (JOINT, "interface_name")
+TRUTHS = (
+    DESIRED, "open_loop_control", REPLACEMENT, UPSAMPLING, "allow_nonzero_velocity_at_trajectory_end",
+    "allow_partial_joints_goal", "allow_stalling",
 )  # fmt: skip
+PARAMETERS = (*NAMES, *TEXTS, *TRUTHS)
+
+
+def readable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that are of a controller's types: other nodes may call other things so."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if (name in TEXTS and isinstance(value, str))
+        or (name in TRUTHS and isinstance(value, bool))
+        or (name in NAMES and isinstance(value, list) and all(isinstance(one, str) for one in value))
+    }
 
 
 @dataclass(frozen=True, slots=True)

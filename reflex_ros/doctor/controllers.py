@@ -17,7 +17,15 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import Group
 from reflex_core.robot.output_options import JOINT_TRAJECTORY
 from reflex_core.settings.table import AUTO
-from reflex_ros.doctor.controller_rules import PARAMETERS, Running, Sent, era_of, judged, judged_clock
+from reflex_ros.doctor.controller_rules import (
+    PARAMETERS,
+    Running,
+    Sent,
+    era_of,
+    judged,
+    judged_clock,
+    readable,
+)
 from reflex_ros.graph.endpoints import UNKNOWN, full_name, subscribers
 
 if TYPE_CHECKING:
@@ -147,11 +155,13 @@ def _values(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     from rcl_interfaces.msg import ParameterType
     from rclpy.parameter import parameter_value_to_python
 
-    return {
-        name: parameter_value_to_python(value)
-        for name, value in zip(names, values, strict=False)
-        if value.type != ParameterType.PARAMETER_NOT_SET
-    }
+    return readable(
+        {
+            name: parameter_value_to_python(value)
+            for name, value in zip(names, values, strict=False)
+            if value.type != ParameterType.PARAMETER_NOT_SET
+        }
+    )
 
 
 async def _called(node: Node, kind: Any, service: str, request: Any, end_s: float) -> Any:

@@ -125,6 +125,20 @@ def test_who_does_not_answer_is_waited_for_no_longer_than_the_patience_and_the_n
     assert levels(found.findings) == [("controller /gone", WARN), ("controller /gone_too", WARN)]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [{"joints": 7}, {"joints": "all"}, {"joints": [1, 2]}, {"joint": 3}, {"joints": True, "joint": 0.5}],
+    ids=str,
+)
+def test_a_node_that_calls_something_else_joints_is_no_controller(
+    bench: Bench, asker: Asker, parameters: dict[str, Any]
+) -> None:
+    bench.spinner.executor.add_node(bench.make_node("viewer", parameters))
+    bench.spinner.executor.wake()
+    (finding,) = asker.ask(Wanted(ARM, ("/viewer",))).findings
+    assert (finding.level, "no controller of ros2_control" in finding.said) == (OK, True)
+
+
 def test_nothing_running_says_so(asker: Asker) -> None:
     (found,) = asker.ask(Wanted(ARM, ())).findings
     assert (found.name, found.level) == ("controller of arm", OK)
