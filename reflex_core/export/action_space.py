@@ -119,6 +119,9 @@ def _column(block: JsonFields, scale: float) -> ActionColumn:
     for key in ("frame", "rotation"):
         if key in block and space != TOOL:
             raise block.refusal(key, f"left out, as its space is {space or 'not written'} and not {TOOL}")
+    gripper = _gripper(block, space) if "gripper" in block else None
+    if gripper is not None and scale != 1.0:
+        raise block.refusal("scale", "left out, as 'gripper' says what the numbers mean")
     return ActionColumn(
         space=space,
         mode=block.choice("mode", MODES) if "mode" in block else "",
@@ -126,7 +129,7 @@ def _column(block: JsonFields, scale: float) -> ActionColumn:
         scale=scale,
         frame=block.choice("frame", FRAMES) if "frame" in block else "",
         rotation=block.choice("rotation", rotations.KINDS) if "rotation" in block else "",
-        gripper=_gripper(block, space) if "gripper" in block else None,
+        gripper=gripper,
     )
 
 
@@ -135,7 +138,7 @@ def _gripper(block: JsonFields, space: str) -> GripperEnds:
         raise block.refusal("gripper", f"left out, as its space is {space}")
     table = block.fields("gripper").only(("open", "closed"))
     ends = GripperEnds(table.number("open"), table.number("closed"))
-    if ends.open == ends.closed:
+    if abs(ends.open - ends.closed) < LEAST_SCALE:
         raise table.refusal("closed", f"another number than 'open' ({ends.open:g})")
     return ends
 

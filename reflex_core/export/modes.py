@@ -14,8 +14,9 @@ from reflex_core.export.action_space import ABSOLUTE, DELTA, RELATIVE, VELOCITY,
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.groups import TOOL, Group
+from reflex_core.robot.groups import GRIPPER, TOOL, Group
 from reflex_core.robot.groups import VELOCITY as COMMANDS_VELOCITY
+from reflex_core.robot.units import PER_S
 
 MISMATCH, MISSING = "action-space-mismatch", "action-space-missing"
 
@@ -49,6 +50,7 @@ def modes_of(
         name = contract.action_names[column] if contract.action_names else f"action {column}"
         mode = says.mode or (RELATIVE if contract.relative and contract.relative[column] else "")
         _check_space(export, embodiment, groups.get(at), name, says)
+        _check_unit(export, name, says, mode)
         if at in groups and groups[at].commands == COMMANDS_VELOCITY:
             _require_velocity(export, groups[at], name, mode)
             passed.add(at)
@@ -82,6 +84,22 @@ def _check_space(
             f"{export.config_path}: 'action_space' says that '{name}' is of space {says.space}, the embodiment's group"
             f" '{group.name}' is of space {group.space}: correct the one that is wrong",
             MISMATCH,
+        )
+    if group is not None and says.gripper is not None and group.space != GRIPPER:
+        raise ConfigurationError(
+            f"{export.config_path}: 'action_space' says what is open and closed of '{name}', the embodiment's group '{group.name}' is"
+            f" of space {group.space}: correct the one that is wrong",
+            MISMATCH,
+        )
+
+
+def _check_unit(export: Export, name: str, says: ActionColumn, mode: str) -> None:
+    """Raise ConfigurationError where the unit is one of velocities, and the mode is not."""
+    if says.unit.strip().lower() in PER_S and mode != VELOCITY:
+        raise ConfigurationError(
+            f"{export.config_path}: 'action_space' counts '{name}' in {says.unit}, and its mode is {mode or 'not written'}: write"
+            ' "mode": "velocity", or another unit',
+            MISMATCH if mode else MISSING,
         )
 
 

@@ -24,6 +24,7 @@ _NAMES = {
 }  # fmt: skip
 UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in names}
 NO_UNIT = ("dimensionless", "1")  # said of a gripper, it leaves open what its numbers mean
+PER_S = ("rad/s", "m/s")  # said of velocities alone
 OF_TRAVEL = (PERCENT, NORM100)  # shares of a joint's travel: 0 to 100, and -100 to 100
 
 MOST_RAD = 4.0 * math.pi  # two turns either way; cables allow no arm more, and 90 degrees are far beyond it

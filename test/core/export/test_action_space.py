@@ -243,6 +243,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a scale of unknown numbers": (
         {"normalization": None, "action_space": [{"columns": [0], "scale": 0.2}, DROID]}, "has a scale, and nothing says how",
     ),
+    "a gripper between next to no numbers": (
+        {"action_space": [{"columns": [2], "gripper": {"open": 0, "closed": 1e-320}}]}, "another number than 'open'",
+    ),
+    "a scale of a gripper's own numbers": ({"action_space": [DROID | {"scale": 2}]}, "scale' must be left out, as 'gripper' says"),
+    "open and closed of an arm's joint": (
+        {"action_space": [{"columns": [0], "gripper": {"open": 0, "closed": 1}}, DROID]},
+        "open and closed of 'shoulder', .* group 'arm' is of space joints",
+    ),
+    "a unit of velocities of what is none": (
+        {"action_space": [{"columns": [0], "unit": "rad/s"}, DROID]}, "counts 'shoulder' in rad/s, and its mode is not written",
+    ),
+    "a unit of velocities of steps": (
+        {"action_space": [{"columns": [0], "unit": "rad/s", "mode": "delta"}, DROID]}, "in rad/s, and its mode is delta",
+    ),
     "a key that is almost it": ({"action_space": None, "action_spaces": [DROID]}, "did you mean action_space"),
 }  # fmt: skip
 
