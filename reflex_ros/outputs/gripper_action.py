@@ -234,7 +234,7 @@ class GripperActionOutput:
                 self._not_taken(f"{self.actions[0]} has not answered a goal for {ANSWER_S:g} s")
 
     def _await_server(self) -> None:
-        """Give the goal of a server up that has gone: whoever serves the action next knows nothing of it."""
+        """Give the goal of a server up that has gone: one that serves the action next does not know it."""
         with self._changed:
             if (self._goals.goal is None and not self._cancels) or self._client.server_is_ready():
                 return
