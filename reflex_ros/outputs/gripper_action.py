@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Float64
@@ -112,13 +113,15 @@ class GripperActionOutput:
         self._state, self._problem, self._position = "", "", float("nan")
         own = re.sub(r"\W|^(?=\d)", "_", group.name or "gripper", flags=re.ASCII)
         self._action = str(group.options.get("action", f"~/{own}/gripper_cmd"))
-        self._client = ActionClient(node, kind, self._action)
+        # in the usual group nothing would be heard of a cancellation while the node goes through a transition
+        heard = ReentrantCallbackGroup()
+        self._client = ActionClient(node, kind, self._action, callback_group=heard)
         self._sent = node.create_lifecycle_publisher(
             Float64, f"~/{own}/goal", COMMANDS,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )  # fmt: skip
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(PERIOD_S, self._tick, clock=self._steady)
+        self._timer = node.create_timer(PERIOD_S, self._tick, callback_group=heard, clock=self._steady)
         self._timer.cancel()
 
     @property

@@ -15,7 +15,10 @@ import pytest
 from bags import bags, messages
 from controller_bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from ros_world import World, wait_for, world
+
+from reflex_ros.outputs.gripper_action import GripperActionOutput
 
 ROWS = robots.ROWS
 RELATIVE = robots.RELATIVE
@@ -76,6 +79,31 @@ def test_an_arm_and_its_gripper_follow_and_are_held(tmp_path: Path) -> None:
         goals = len(hand.goals)
         assert found.robot.call("resume").success
         wait_for(lambda: len(hand.goals) > goals, "it goes on")
+
+
+def test_a_gripper_is_known_to_be_cancelled_before_the_node_is_inactive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.action import GripperCommand
+
+    settled: list[bool] = []
+    flush = GripperActionOutput.flush
+
+    def noting(output: GripperActionOutput, timeout_s: float) -> None:
+        flush(output, timeout_s)
+        settled.append(not output._unsettled())
+
+    monkeypatch.setattr(GripperActionOutput, "flush", noting)
+    groups = [robots.gripper("hand", "finger", "gripper_command", action="/hand/gripper_cmd")]
+    counted = [{"columns": ["finger"], "mode": "absolute", "unit": "m", "gripper": robots.GRIPPER}]
+    with scene(tmp_path, groups, {"finger": [0.04] * ROWS}, counted) as (found, bench):
+        hand = bench.gripper("hand", "finger", GripperCommand, speed=0.001)
+        found.activate()
+        wait_for(lambda: hand.goals == [0.04], "the gripper moves")
+        assert found.robot.transition(Transition.TRANSITION_DEACTIVATE)
+        assert settled[-1]
+        wait_for(lambda: [outcome.how for outcome in hand.outcomes] == ["cancelled"], "it is cancelled")
 
 
 def test_two_arms_follow_one_policy_of_fourteen_columns(tmp_path: Path) -> None:
