@@ -76,9 +76,9 @@ def new_share(counts: NDArray[np.int64], coefficient: float) -> NDArray[np.float
     return np.asarray(np.expm1(coefficient) / np.expm1(exponents))
 
 
-def served_rows(positions: Floats, binding: Binding) -> Floats:
-    """Return (horizon, action_dim) row by row, with the gripper at its ends."""
-    return np.ascontiguousarray(at_the_ends(positions, binding.ends))
+def served_rows(positions: Floats, binding: Binding, state: Floats | None) -> Floats:
+    """Return (horizon, action_dim) row by row, with the gripper at its ends. state: of the observation they answer."""
+    return np.ascontiguousarray(at_the_ends(positions, binding.ends, state))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class TemporalEnsemble:
         positions: the network's own chunk, physical units, before the gripper is moved to its ends.
         """
         if request.episode_id is None or not np.isfinite(positions).all():
-            return served_rows(positions, self._binding), NOT_AVERAGED
+            return served_rows(positions, self._binding, request.observation.state), NOT_AVERAGED
         with self._lock:
             kept = self._episodes.get(request.episode_id)
             elapsed, why = self._elapsed(request, kept)
@@ -133,7 +133,7 @@ class TemporalEnsemble:
         report = EnsembleReport(
             int(average.counts[0]), earlier.request_id if earlier else "", elapsed, self.coefficient
         )
-        return served_rows(average.rows, self._binding), report
+        return served_rows(average.rows, self._binding, observation.state), report
 
     def _elapsed(self, request: Request, kept: _Kept | None) -> tuple[float, str]:
         """Return how many rows of the mean are over, and why it does not go on; '' where it does."""
@@ -177,14 +177,16 @@ class RecordedEnsemble:
         self._binding = binding
         self._averages: Lru[Key, Average] = Lru(CHUNKS_KEPT)
 
-    def combine(self, key: Key, report: EnsembleReport, positions: Floats) -> tuple[Floats, bool]:
+    def combine(
+        self, key: Key, report: EnsembleReport, positions: Floats, state: Floats | None
+    ) -> tuple[Floats, bool]:
         """Return the chunk, (horizon, action_dim), and whether the one before it was found where there was one.
 
-        key: its episode and request id. report: of the recorded answer. positions: as for TemporalEnsemble.
+        key: its episode and request id. report: of the recorded answer. positions: as for TemporalEnsemble. state: of the observation.
         """
         if not report.present or not np.isfinite(positions).all():
-            return served_rows(positions, self._binding), True
+            return served_rows(positions, self._binding, state), True
         earlier = self._averages.get((key[0], report.previous)) if report.previous else None
         average = averaged(positions, earlier, report.elapsed_rows, report.coefficient)
         self._averages.put(key, average)
-        return served_rows(average.rows, self._binding), earlier is not None or not report.previous
+        return served_rows(average.rows, self._binding, state), earlier is not None or not report.previous

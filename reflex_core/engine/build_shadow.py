@@ -139,7 +139,8 @@ class ShadowEnsemble:
         """Return the chunk, (horizon, action_dim) in physical units, and how the answer was averaged."""
         with self._lock:
             report = self._reports.pop(_key(request)) or NOT_AVERAGED
-        return self._ensemble.combine(_key(request), report, positions)[0], report
+        state = request.observation.state
+        return self._ensemble.combine(_key(request), report, positions, state)[0], report
 
 
 def _key(request: Request) -> Key:

@@ -119,7 +119,7 @@ def bind(
         ),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
         unfed_cameras=_unfed(contract, cameras),
-        ends=ends_of(served),
+        ends=ends_of(served, hold_columns),
         relative=relative,
         statistics_notes=tuple(_statistics_notes(export, contract, given_statistics)),
         units=units,

@@ -250,10 +250,10 @@ class OnnxPolicy:
     def physical(self, normalised: Floats, state: Floats | None) -> Floats:
         """Convert (1, horizon, width) of the network to (horizon, action_dim) of the robot, physical units.
 
-        state: of the observation that it was made from; what relative actions start from.
+        state: of the observation that it was made from; what relative actions start from, and where a gripper is.
         """
         # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends))
+        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends, state))
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
         """Return `physical` before the gripper is moved to its ends: the training library's actions, in rad and m."""

@@ -75,7 +75,7 @@ class CarryOver:
         report = EnsembleReport(1, str(block.get("previous") or ""), float(elapsed), float(coefficient))
         positions = self._policy.positions(made.normalised, record.state)
         key = (record.episode_id or "", record.request_id)
-        actions, found = self._ensemble.combine(key, report, positions)
+        actions, found = self._ensemble.combine(key, report, positions, record.state)
         self.lost += not found
         return actions
 

@@ -225,9 +225,9 @@ def test_a_recording_is_averaged_to_the_same_bits(binding: Binding) -> None:
     robot, again = Robot(binding), RecordedEnsemble(binding)
     for step, chunk in enumerate(chunks(8)):
         served = robot.ask(chunk, 1.03 * step)
-        actions, found = again.combine(("pick", served.request_id), served.ensemble, chunk)
+        actions, found = again.combine(("pick", served.request_id), served.ensemble, chunk, None)
         assert (actions.tobytes(), found) == (served.chunk.actions.tobytes(), True)
     orphan = EnsembleReport(5, "gone", 1.0, 0.5)
     chunk = chunks(1)[0]
-    actions, found = again.combine(("pick", "x"), orphan, chunk)
+    actions, found = again.combine(("pick", "x"), orphan, chunk, None)
     assert (actions.tobytes(), found) == (chunk.tobytes(), False)

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grouped_robots import ARM, HAND, grouped
+from layout_policies import picture
 from odd_exports import HORIZON, probe
 from robots import ranges, robot
 
+from reflex_core.chunks.temporal_ensemble import served_rows
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.gripper import at_the_ends, ends_of
+from reflex_core.robot.gripper import End, at_the_ends, ends_of
 from reflex_core.values import Floats
 
 PLAIN = {"normalization": {"state": {"mode": "identity"}, "action": {"mode": "identity"}}}
@@ -130,3 +133,113 @@ def test_the_networks_own_answer_is_not_written_over(tmp_path: Path) -> None:
     actions = np.full((3, 7), 0.25, np.float32)
     at_the_ends(actions, ends_of(with_gripper(tmp_path, close_threshold=0.5)))
     assert (actions == 0.25).all()
+
+
+FAR = 0.04  # m, where the finger of `fingers` is open; closed is 0
+
+
+def fingers(path: Path, threshold: float = 0.5) -> Embodiment:
+    """A robot of schema v2. threshold: of the way from open to closed."""
+    return grouped(path, groups=[ARM, HAND | {"gripper": HAND["gripper"] | {"close_threshold": threshold}}])
+
+
+def finger(path: Path, threshold: float = 0.5) -> End:
+    """Its state is measured in the order of its joints."""
+    (end,) = ends_of(fingers(path, threshold), np.arange(3))
+    return end
+
+
+def opened(shares: list[float], end: End, measured: float | None) -> list[bool]:
+    """Whether each row opens the finger. shares: of its range. measured: m."""
+    actions = np.full((len(shares), 3), 0.5, np.float32)
+    actions[:, 2] = np.array(shares) * FAR
+    state = None if measured is None else np.array([0.5, 0.5, measured], np.float32)
+    found = at_the_ends(actions, (end,), state)
+    assert set(found[:, 2].tolist()) <= {float(end.low), float(end.high)}
+    assert (found[:, :2] == 0.5).all()
+    return (found[:, 2] == end.high).tolist()
+
+
+def test_near_its_threshold_a_gripper_takes_the_end_of_the_row_before(tmp_path: Path) -> None:
+    shares = [0.2, 0.52, 0.48, 0.549, 0.56, 0.46, 0.51, 0.44, 0.54]
+    opens = [False, False, False, False, True, True, True, False, False]
+    for measured in (None, 0.0, FAR):
+        assert opened(shares, finger(tmp_path), measured) == opens
+
+
+@pytest.mark.parametrize(("measured", "opens"), [(0.0, False), (0.015, False), (0.025, True), (FAR, True)])
+def test_the_first_rows_take_the_end_that_the_measured_gripper_is_nearer_to(
+    tmp_path: Path, measured: float, opens: bool
+) -> None:
+    end = finger(tmp_path)
+    assert opened([0.48, 0.52, 0.5], end, measured) == [opens] * 3
+    assert opened([0.52, 0.48, 0.8, 0.48], end, measured) == [opens, opens, True, True]
+    assert opened([0.52, 0.3], end, measured) == [opens, False]
+
+
+@pytest.mark.parametrize("measured", [None, np.nan])
+def test_the_first_row_of_a_gripper_that_is_not_measured_decides_alone(
+    tmp_path: Path, measured: float | None
+) -> None:
+    assert opened([0.52, 0.48, 0.46], finger(tmp_path), measured) == [True] * 3
+    assert opened([0.48, 0.52], finger(tmp_path), measured) == [False] * 2
+    (unmeasured,) = ends_of(fingers(tmp_path), np.array([0, 1, -1]))
+    (unknown,) = ends_of(fingers(tmp_path))
+    assert opened([0.48, 0.52], unmeasured, FAR) == opened([0.48, 0.52], unknown, FAR) == [False, False]
+    short = at_the_ends(np.full((2, 3), 0.48 * FAR, np.float32), (finger(tmp_path),), np.zeros(2, np.float32))
+    assert (short[:, 2] == 0.0).all()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.02, 0.5, 0.98])
+def test_both_ends_can_be_reached_wherever_the_threshold_is(tmp_path: Path, threshold: float) -> None:
+    end = finger(tmp_path, threshold)
+    for measured in (None, 0.0, FAR):
+        assert opened([0.0, 1.0, 0.0], end, measured) == [False, True, False]
+
+
+def test_rows_that_are_not_finite_decide_nothing_and_stay(tmp_path: Path) -> None:
+    actions = np.full((5, 3), 0.5 * FAR, np.float32)
+    actions[:, 2] = [np.nan, 0.01, np.inf, 0.5 * FAR, np.nan]
+    found = at_the_ends(actions, (finger(tmp_path),), np.array([0.0, 0.0, FAR], np.float32))[:, 2]
+    assert np.isfinite(found).tolist() == [False, True, False, True, False]
+    assert found[[1, 3]].tolist() == [0.0, 0.0]
+
+
+def test_grippers_of_schema_v1_and_payloads_decide_row_by_row(tmp_path: Path) -> None:
+    (end,) = ends_of(with_gripper(tmp_path, close_threshold=0.5), np.arange(7))
+    noise = np.random.default_rng(2).uniform(0.45, 0.55, (200, 7)).astype(np.float32)
+    found = at_the_ends(noise, (end,), np.ones(7, np.float32))
+    assert found[:, 6].tolist() == np.where(noise[:, 6] >= 0.5, 1.0, 0.0).tolist()
+    release = {"component_idx": 6, "trigger_threshold": 0.5}
+    drone = robot(
+        tmp_path, [*JOINTS, "payload"], action_space=ranges(7, payload=[0.0, 1.0]), payload_release=release
+    )
+    assert [end.margin for end in ends_of(drone, np.arange(7))] == [0.0]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_policy_leaves_its_gripper_where_it_is_measured_while_its_answer_is_near_the_threshold(
+    tmp_path: Path, averaged: bool
+) -> None:
+    """The network answers how blue the picture is, from closed to open."""
+    names = ["shoulder", "elbow", "finger"]
+    config = PLAIN | {
+        "action_dim": 3,
+        "action_names": names,
+        "state": {"input": "body", "names": names},
+        "action_space": [{"columns": ["finger"], "gripper": {"open": 1.0, "closed": 0.0}}],
+        "frequency_hz": 20,
+    }
+    policy = load_policy(
+        open_export(probe(tmp_path, state=3, config=config)), fingers(tmp_path, 0.3), "cpu", 1
+    )
+    for share in (0.6, 0.68, 0.72, 0.8):
+        for measured in (0.0, FAR):
+            state = np.array([0.0, 0.0, measured], np.float32)
+            frames = {name: picture((0, 0, round(share * 255))) for name in policy.canary().frames}
+            prediction = policy.predict(dataclasses.replace(policy.canary(), frames=frames, state=state), 1)
+            rows = prediction.actions
+            if averaged:
+                rows = served_rows(policy.positions(prediction.normalised, state), policy.binding, state)
+            end = measured if 0.65 < share < 0.75 else FAR * round(share - 0.2)
+            assert rows[:, 2] == pytest.approx(end, abs=1e-6)

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from grouped_robots import ARM, HAND, grouped
 
+from reflex_core.robot.gripper import at_the_ends, ends_of
 from reflex_core.robot.gripper_goals import GripperGoals
 from reflex_core.robot.groups import GripperEnds
 from reflex_core.values import Floats
@@ -30,6 +34,30 @@ def sent(goals: GripperGoals, rows: Floats, tick_ms: int = 10) -> list[tuple[int
 def test_noise_of_two_percent_is_one_goal_wherever_it_is(middle: float) -> None:
     noise = np.random.default_rng(3).uniform(-0.02, 0.02, 400) * 0.04
     assert len(sent(GripperGoals(ENDS), np.clip(middle + noise, 0.0, 0.04))) == 1
+
+
+@pytest.mark.parametrize("measured", [True, False])
+@pytest.mark.parametrize("start", [0.0, 0.04])
+def test_ten_seconds_of_noise_around_a_threshold_are_one_goal(
+    tmp_path: Path, start: float, measured: bool
+) -> None:
+    """Forty chunks of a second at 20 Hz, each replaced after a quarter of it; the finger goes where it is told to."""
+    hand = HAND | {"gripper": HAND["gripper"] | {"close_threshold": 0.5}}
+    ends = ends_of(grouped(tmp_path, groups=[ARM, hand]), np.arange(3))
+    goals, finger, found = GripperGoals(ENDS), start, list[float]()
+    generator = np.random.default_rng(5)
+    for chunk in range(40):
+        rows = np.full((20, 3), 0.02, np.float32)
+        rows[:, 2] += generator.uniform(-0.02, 0.02, 20) * 0.04
+        state = np.array([0.0, 0.0, finger], np.float32)
+        begin_ns = chunk * 250 * MS
+        goals.follow(at_the_ends(rows, ends, state if measured else None)[:, 2], begin_ns, 0, DT_S)
+        for now_ns in range(begin_ns, begin_ns + 250 * MS, 10 * MS):
+            if (goal := goals.next_goal(now_ns)) is not None:
+                goals.sent(goal, now_ns)
+                found.append(goal)
+            finger += np.clip((found[-1] if found else finger) - finger, -0.001, 0.001)
+    assert found == pytest.approx([start]) if measured else len(found) > 1
 
 
 def test_a_column_that_flips_makes_five_goals_a_second_at_most_and_the_newest_wish_wins() -> None:

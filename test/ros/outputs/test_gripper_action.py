@@ -17,6 +17,7 @@ from ros_world import wait_for
 from std_msgs.msg import Float64
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.robot.gripper import End, at_the_ends
 from reflex_core.robot.groups import GRIPPER, POSITION, GripperEnds, Group
 from reflex_ros.demo.controllers.gripper_controller import Finger, GripperOptions
 
@@ -105,6 +106,18 @@ def test_noise_is_one_goal_and_flips_are_five_a_second_at_most(scene: Scene) -> 
     took_s = time.monotonic() - began_s
     assert server.goals[0] == pytest.approx(0.02, abs=0.001)
     assert 1 < len(server.goals) <= 2 + took_s * 5 + 1
+
+
+def test_noise_around_a_threshold_is_one_goal_until_it_is_left(scene: Scene) -> None:
+    """The rows of ten seconds at 20 Hz, in four; the policy stage has moved each to an end of the range."""
+    end = End(0, np.float32(0.0), np.float32(0.04), np.float32(0.02), False, np.float32(0.002), 0)
+    rows = np.full((200, 1), 0.02, np.float32)
+    rows[:, 0] += np.random.default_rng(4).uniform(-0.02, 0.02, 200) * 0.04
+    rows[-10:] = 0.0
+    server = scene.served()
+    scene.wishes(*at_the_ends(rows, (end,), np.array([0.04], np.float32))[:, 0], dt_s=0.02)
+    wait_for(lambda: 0.0 in server.goals, "it closes at the end")
+    assert server.goals == pytest.approx([0.04, 0.0])
 
 
 def test_a_grasp_is_a_stall_and_no_error_whatever_the_server_calls_it(scene: Scene) -> None:
