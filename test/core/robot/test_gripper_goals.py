@@ -41,7 +41,7 @@ def test_noise_of_two_percent_is_one_goal_wherever_it_is(middle: float) -> None:
 def test_ten_seconds_of_noise_around_a_threshold_are_one_goal(
     tmp_path: Path, start: float, measured: bool
 ) -> None:
-    """Forty chunks of a second at 20 Hz, each replaced after a quarter of it; the finger goes where it is told to."""
+    """Forty chunks of a second at 20 Hz, each replaced after a quarter of it; the finger goes where it is commanded."""
     hand = HAND | {"gripper": HAND["gripper"] | {"close_threshold": 0.5}}
     ends = ends_of(grouped(tmp_path, groups=[ARM, hand]), np.arange(3))
     goals, finger, found = GripperGoals(ENDS), start, list[float]()
