@@ -17,6 +17,7 @@ from reflex_ros.msg import ActionChunk
 from ros_world import BEYOND, HOME, JOINTS, REACH_HOME, World, rows, wait_for, world
 from servers import ExportDir, Server
 
+from reflex_core.chunks.handover import LEAD_S
 from reflex_core.records.audit.chain import audit_files, verify
 from reflex_core.records.trace.reader import TraceReader
 from reflex_ros.messages.stamps import stamp_ns
@@ -50,6 +51,11 @@ def newest_before(scene: World, chunk: ActionChunk, source: int) -> ActionChunk:
     return next(one for one in reversed(scene.robot.chunks[:at]) if one.source == source)
 
 
+def led(chunk: ActionChunk) -> int:
+    """Return the first row that is executed as the policy made it, also where the robot had to get there from rest."""
+    return int(chunk.start_index) + round(LEAD_S / chunk.dt_s) + 1
+
+
 # the guard
 
 
@@ -81,7 +87,7 @@ def test_a_reset_over_http_believes_the_joints_as_the_service_does(export_dir: E
 
 
 def test_the_last_good_chunk_goes_on_where_it_was_when_the_model_is_too_slow(export_dir: ExportDir) -> None:
-    with world(**franka(export_dir("calm_burning"), deadline_ms=250.0)) as scene:
+    with world(**franka(export_dir("calm_burning"), deadline_ms=250.0, fade_s=0.0)) as scene:
         scene.activate()
         scene.robot.next_chunk()
         scene.robot.positions = list(BEYOND)
@@ -94,7 +100,9 @@ def test_the_last_good_chunk_goes_on_where_it_was_when_the_model_is_too_slow(exp
         between_ns = stamp_ns(standing_in.header.stamp) - stamp_ns(good.header.stamp)
         elapsed = between_ns // dt_ns
         assert standing_in.horizon == good.horizon - elapsed
-        np.testing.assert_allclose(rows(standing_in), rows(good)[elapsed:], atol=1e-6)
+        np.testing.assert_allclose(
+            rows(standing_in)[led(standing_in) :], rows(good)[elapsed + led(standing_in) :], atol=1e-6
+        )
 
 
 def test_a_fallback_continues_the_motion_that_it_replaces(export_dir: ExportDir) -> None:
@@ -125,8 +133,7 @@ def test_the_robot_holds_once_the_last_good_chunk_is_too_old_and_goes_on_when_th
         hold = scene.robot.next_chunk(HOLD)
         assert hold.hold_reason == "deadline"
         assert hold.deadline_exceeded
-        assert (rows(hold) == rows(hold)[0]).all()
-        np.testing.assert_allclose(rows(hold)[0], HOME, atol=0.03)
+        np.testing.assert_allclose(rows(hold), np.tile(HOME, (hold.horizon, 1)), atol=0.03)
         wait_for(lambda: scene.robot.status.holding, "status says it holds")
         assert scene.robot.status.hold_reason == "deadline"
         assert scene.robot.status.deadline_misses_total > 0
@@ -383,7 +390,9 @@ def test_what_is_published_is_in_the_trace_and_in_the_audit_log(
     export_dir: ExportDir, tmp_path: Path
 ) -> None:
     traces, audit = tmp_path / "traces", tmp_path / "audit"
-    settings = franka(export_dir("calm"), record=str(traces), audit_log=str(audit), robot_id="cell-9")
+    settings = franka(
+        export_dir("calm"), record=str(traces), audit_log=str(audit), robot_id="cell-9", fade_s=0.0
+    )
     with world(**settings) as scene:
         scene.activate()
         scene.robot.next_chunk()
@@ -404,7 +413,7 @@ def test_what_is_published_is_in_the_trace_and_in_the_audit_log(
             chunk.seed,
         )
         assert record.stamp_ns == stamp_ns(chunk.header.stamp)
-        np.testing.assert_array_equal(record.actions, rows(chunk))
+        np.testing.assert_array_equal(record.actions[led(chunk) :], rows(chunk)[led(chunk) :])
     files = audit_files(audit)
     assert verify(files).finding is None
     contents = "".join(file.read_text() for file in files)
