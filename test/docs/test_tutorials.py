@@ -184,7 +184,11 @@ def check_robot_commands(server: ReflexNode) -> None:
 def check_ros_page(topics: dict[str, str], services: dict[str, str]) -> None:
     """The reference of the ROS interface has the services and the topics of the node that runs."""
     page = (TUTORIALS.parent / "reference" / "ros.md").read_text(encoding="utf-8")
-    own = {name.removeprefix("/reflex/") for name, kind in services.items() if kind == "std_srvs/srv/Trigger"}
+    own = {
+        name.removeprefix("/reflex/")
+        for name, kind in services.items()
+        if kind == "std_srvs/srv/Trigger" or kind.startswith("reflex_ros/srv/")
+    }
     assert set(re.findall(r"`~/(\w+)`", page[page.index("## Services") : page.index("## Launch")])) == own
     for name, package, kind in re.findall(r"^\| \w+ \| `~/(\w+)`.* \| (\w+)/(\w+) \|$", page, re.MULTILINE):
         assert topics[f"/reflex/{name}"] == f"{package}/msg/{kind}"
