@@ -44,6 +44,7 @@ from reflex_ros.node.driving import (
     observation_buffer,
     tuning_of,
 )
+from reflex_ros.node.first_motion import FirstMotion
 from reflex_ros.node.get_action_chunk import ChunkService, OwnSensors
 from reflex_ros.node.holds import AWAITING_GOAL
 from reflex_ros.node.lifecycle import ACTIVATE, CONFIGURE, ManagedNode
@@ -130,6 +131,7 @@ class ReflexNode:
             self.now_ns,
         )
         ChunkService(node, self.engine, self._assignment, own)
+        self._first_motion = FirstMotion(node, self.engine, lambda: self._loop, lambda: self._buffer, lambda: self.settings)  # fmt: skip
         node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
             parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
@@ -232,6 +234,7 @@ class ReflexNode:
             startup_banner.show_for_node(self.engine, self.sidecar, self._log_line, self.node)
 
     async def _deactivate(self) -> None:
+        await self._first_motion.ended("the node was deactivated")
         await self._skill.deactivated()
         driving, self._driving, self._loop = self._driving, None, None
         if self._inputs is not None:
@@ -290,10 +293,12 @@ class ReflexNode:
             self._mirroring = False
 
     def _clock_jumped(self, jump: Any) -> None:
+        self._first_motion.abort("the clock jumped")
         if self._loop is not None and jump.delta.nanoseconds < 0:
             self._loop.clock_jumped_back()
 
     def _stop(self) -> str:
+        self._first_motion.abort("~/stop was called")
         problem = self._require_loop().stop()
         self._skill.stopped()
         return f"stopped: {problem}" if problem else "holding; call ~/resume to go on"

@@ -165,6 +165,11 @@ class ObservationBuffer:
         with self._lock:
             return dict(self.motion.verdicts())
 
+    def motion_left(self) -> tuple[str, ...]:
+        """Return the joints that `motion` still has to see moved."""
+        with self._lock:
+            return self.motion.unmoved
+
     def tracking_error(self) -> str:
         """Return which joint is far from its command, "" while all are near it."""
         with self._lock:

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""~/first_motion over DDS: a right robot passes, and one with joints swapped or a sign flipped is named; nothing leaves otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import control_msgs_substitute
+import leading_robots as robots
+import numpy as np
+import pytest
+from controller_bench import Bench
+from lifecycle_msgs.msg import Transition
+from ros_world import World, wait_for, world
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from reflex_ros.demo.controllers.gripper_controller import GripperOptions
+
+ARM = ["a", "b", "c"]
+TRAJECTORY, FORWARD = "/arm/joint_trajectory", "/arm/commands"
+BY_TRAJECTORY = robots.joints("arm", ARM, topic=TRAJECTORY)
+BY_FORWARD = robots.joints("arm", ARM, "forward_command", topic=FORWARD)
+SHARE = 0.06  # of its range that a person moves each joint
+
+
+class Miswired(Bench):
+    """Joints that a driver moves in place of others, or the other way round."""
+
+    wired: Mapping[str, tuple[str, float]] = {}
+
+    def follow(self, joint: str, command: float) -> None:
+        other, sign = self.wired.get(joint, (joint, 1.0))
+        super().follow(other, sign * command)
+
+
+@contextmanager
+def scene(
+    tmp_path: Path, groups: Sequence[dict[str, Any]], at: Mapping[str, float], *, moved: bool = True, **settings: Any
+) -> Iterator[tuple[World, Miswired]]:  # fmt: skip
+    """An active node in a dry run, and its robot, whose joints a person has moved."""
+    arm = [name for name in at if name != "finger"]
+    counted: list[dict[str, Any]] = [{"columns": arm, **robots.RELATIVE}]
+    if "finger" in at:
+        counted.append({"columns": ["finger"], "space": "gripper", "mode": "absolute", "unit": "m",
+            "gripper": robots.GRIPPER})  # fmt: skip
+    columns = {name: robots.steadily(0.0) for name in at}
+    export = robots.leading(tmp_path / "export", columns, counted)
+    config = robots.embodiment(tmp_path / "robot.json", groups)
+    given = {"export_dir": str(export), "custom_embodiment_config": str(config), "dry_run": True} | settings
+    with world(**given) as found:
+        found.robot.joints_on = False
+        with Miswired(found.domain, at) as bench:
+            found.activate()
+            if moved:
+                ranges = {name: 0.04 if name == "finger" else 6.0 for name in at}
+                for share in (*np.linspace(0.0, SHARE, 10), *np.linspace(SHARE, 0.0, 10)):
+                    place(found, bench, {name: at[name] - share * ranges[name] for name in at})
+                wait_for(lambda: not found.buffer.motion_left(), "every joint was moved")
+            yield found, bench
+
+
+def place(found: World, bench: Bench, at: Mapping[str, float]) -> None:
+    """Move the joints, and wait until the node has read it."""
+    bench.joints.update(at)
+
+    def read() -> bool:
+        measured = found.buffer.measured([*at], found.server.now_ns(), 500.0)
+        return measured is not None and bool(np.allclose(measured, [*at.values()], atol=1e-6))
+
+    wait_for(read, f"the joints are read at {at}")
+
+
+def arm_only(tmp_path: Path, group: dict[str, Any], **how: Any) -> Any:
+    return scene(tmp_path, [group], dict.fromkeys(ARM, 0.5), **how)
+
+
+def test_a_right_robot_passes_and_is_commanded_by_nothing_before_and_after(tmp_path: Path) -> None:
+    with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
+        arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        found.robot.next_chunk()
+        assert found.robot.node.count_publishers(TRAJECTORY) == 0
+        answer = found.robot.call("first_motion")
+        assert (answer.message, answer.success) == (
+            "a moved as commanded; b moved as commanded; c moved as commanded", True,
+        )  # fmt: skip
+        wait_for(lambda: found.robot.node.count_publishers(TRAJECTORY) == 0, "nothing commands any more")
+        assert len(arm.followed) == 6
+        went = np.array([positions for _, positions, _ in arm.commands])
+        assert np.abs(went - 0.5).max(axis=0) == pytest.approx(np.full(3, 0.1), abs=1e-3)
+        speeds = np.abs([velocities for _, _, velocities in arm.commands])
+        assert speeds.max() <= 0.1 * 1.01
+        assert went[-1] == pytest.approx(np.full(3, 0.5), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("group", "wired", "said"),
+    [
+        (BY_TRAJECTORY, {"a": ("b", 1.0), "b": ("a", 1.0)}, "b moved instead of a; held: a joint left its way; not tried: b, c"),
+        (BY_FORWARD, {"b": ("b", -1.0)}, "a moved as commanded; b moved the other way; held: a joint left its way; not tried: c"),
+    ],
+)  # fmt: skip
+def test_what_is_swapped_or_flipped_is_named_and_held(
+    tmp_path: Path, group: dict[str, Any], wired: dict[str, tuple[str, float]], said: str
+) -> None:
+    at = dict.fromkeys(ARM, 0.5) | ({"b": 0.0} if group is BY_FORWARD else {})
+    with scene(tmp_path, [group], at) as (found, bench):
+        bench.wired = wired
+        if group is BY_TRAJECTORY:
+            bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        else:
+            bench.forward_controller("arm_controller", ARM, topic=FORWARD)
+        answer = found.robot.call("first_motion")
+        assert (answer.message, answer.success) == (said, False)
+        assert max(abs(bench.joints[name] - at[name]) for name in ARM) <= 0.1
+
+
+def test_an_arm_and_its_gripper_by_action(tmp_path: Path) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.action import ParallelGripperCommand
+
+    groups = [
+        robots.joints("arm", ["a"], topic=TRAJECTORY),
+        robots.gripper("hand", "finger", "parallel_gripper", action="/hand/gripper_cmd"),
+    ]
+    with scene(tmp_path, groups, {"a": 0.5, "finger": 0.03}) as (found, bench):
+        bench.trajectory_controller("arm_controller", ["a"], topic=TRAJECTORY)
+        hand = bench.gripper(
+            "hand", "finger", ParallelGripperCommand, GripperOptions(), action="/hand/gripper_cmd"
+        )
+        answer = found.robot.call("first_motion")
+        assert answer.message == "a moved as commanded; finger moved as commanded"
+        assert hand.goals == pytest.approx([0.028, 0.03], abs=1e-5)
+
+
+def test_a_stop_and_the_end_of_the_activation_hold_it(tmp_path: Path) -> None:
+    ways: list[tuple[Callable[[World], Any], str]] = [
+        (lambda found: found.robot.call("stop"), "held: ~/stop was called; not tried: b, c"),
+        (lambda found: found.robot.transition(Transition.TRANSITION_DEACTIVATE), "held: the node was deactivated; not tried: b, c"),
+    ]  # fmt: skip
+    with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
+        arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        for end, said in ways:
+            begin = bench.joints["a"]
+            future = asked(found)
+            wait_for(lambda begin=begin: abs(bench.joints["a"] - begin) > 0.01, "it moves")
+            end(found)
+            wait_for(future.done, "the answer")
+            assert future.result().message == said
+            assert arm.followed[-1].header.stamp.sec == 0, "a hold begins on arrival"
+            assert abs(bench.joints["a"] - begin) < 0.09
+            if found.state == "active":
+                assert found.robot.call("resume").success
+                found.robot.next_chunk()
+
+
+def asked(found: World) -> Any:
+    client = found.robot.node.create_client(Trigger, "reflex/first_motion")
+    assert client.wait_for_service(60.0)
+    return client.call_async(Trigger.Request())
+
+
+def refused(found: World) -> str:
+    answer = found.robot.call("first_motion")
+    assert not answer.success
+    return str(answer.message)
+
+
+def test_it_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with arm_only(tmp_path, BY_TRAJECTORY, moved=False) as (found, bench):
+        assert refused(found).startswith("move every joint by hand once: a, b, c have not moved, or what")
+        for share in (*np.linspace(0.0, 0.4, 10), *np.linspace(0.4, 0.0, 10)):
+            place(found, bench, {"a": 0.5 + share, "b": 0.5 + share, "c": 0.5 - share})
+        other = found.robot.node.create_publisher(JointTrajectory, TRAJECTORY, 10)
+        assert refused(found) == f"/robot can command this robot too, on {TRAJECTORY}: end it first"
+        found.robot.node.destroy_publisher(other)
+        wait_for(lambda: found.robot.node.count_publishers(TRAJECTORY) == 0, "it is gone")
+        assert refused(found).startswith(f"nothing takes the commands on {TRAJECTORY}: start the controller")
+        assert found.robot.call("stop").success
+        assert refused(found) == "the robot is stopped: call ~/resume first"
+        assert found.robot.transition(Transition.TRANSITION_DEACTIVATE)
+        assert refused(found) == "the node is inactive, not active"
+
+
+def test_it_is_refused_outside_a_dry_run(tmp_path: Path) -> None:
+    with arm_only(tmp_path, BY_TRAJECTORY, moved=False, dry_run=False, controller_wait_s=0.0) as (found, _):
+        assert refused(found) == "the first motion is part of a dry run: start with dry_run"
