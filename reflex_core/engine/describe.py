@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reflex_core.engine.serving_state import PolicySlot, ServingState
@@ -49,6 +50,23 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "prefix_cache": None if cache is None else dict(cache.counts),
         "motion": loaded.motion.figures().document(),
     }
+
+
+def groups(loaded: ServingState, output: str, addresses: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the groups of the robot: their joints, in the order of the actions, and which robot interface commands them where.
+
+    output: of groups that name none. addresses: the topic or action of each group, by its name; without one it is None.
+    """
+    binding = loaded.policy.binding
+    return [
+        {
+            "name": group.name,
+            "joints": [binding.action_names[column] for column in group.columns],
+            "output": group.output or output,
+            "address": addresses.get(group.name),
+        }
+        for group in binding.groups
+    ]
 
 
 def _relative(binding: Binding) -> list[str]:

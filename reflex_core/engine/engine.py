@@ -8,7 +8,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +64,8 @@ class Engine:
         self._reason = ""
         # why the node around it commands no robot with what is loaded; empty where it may, and without a node
         self.undrivable = ""
+        # where the node around it sends the commands of each group, by the group's name; empty without a node
+        self.addresses: Mapping[str, str] = {}
         self._listeners: list[Listener] = []
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
@@ -289,7 +291,8 @@ class Engine:
         loaded = self._loaded
         if loaded is None:
             return effective
-        return effective | describe.effective(loaded) | {"policies": self.policies()}
+        groups = describe.groups(loaded, self.settings.output, self.addresses)
+        return effective | describe.effective(loaded) | {"groups": groups, "policies": self.policies()}
 
     def policies(self) -> dict[str, Any]:
         """Describe every slot, and where there are two the split, its history and the monitor."""

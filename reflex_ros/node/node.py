@@ -168,6 +168,7 @@ class ReflexNode:
             self._buffer = None
             self.engine.unload()
             raise
+        self.engine.addresses = self._outputs.addresses
         await self._controllers.ask(self._outputs)
 
     async def _serve_requests_alone(self, why: str) -> None:
@@ -267,7 +268,7 @@ class ReflexNode:
             self._outputs = None
         self._buffer = None
         self.engine.unload()
-        self.engine.undrivable = ""
+        self.engine.undrivable, self.engine.addresses = "", {}
         gc.collect()
 
     def _check(self, settings: Settings) -> None:

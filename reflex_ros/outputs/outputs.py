@@ -104,6 +104,11 @@ class Outputs:
         """Where the commands of every group go, after remapping."""
         return tuple(channel for part in self._parts for channel in channels_of(part.group, part.output))
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where the commands of each group go, after remapping, by the name of the group."""
+        return {channel.group: channel.name for channel in self.channels}
+
     def reports(self) -> dict[str, dict[str, object]]:
         """Return what the robot interfaces have to say for diagnostics, by the name of their group."""
         return {

@@ -57,8 +57,11 @@ def config(engine: Engine) -> Reply:
     """Return reflex_config.json as the export brings it, and what is effectively served."""
     loaded = engine.loaded
     written = dict(loaded.policy.export.config) if loaded else {}
-    document = written | {"robot_id": engine.settings.robot_id, "effective": engine.description()}
-    return Reply(200, orjson.dumps(without_paths(document), option=orjson.OPT_NON_STR_KEYS))
+    described = engine.description()
+    document = without_paths(written | {"robot_id": engine.settings.robot_id, "effective": described})
+    if "groups" in described:  # names of topics and actions begin like paths
+        document["effective"]["groups"] = described["groups"]
+    return Reply(200, orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
 
 
 def without_paths(value: Any) -> Any:

@@ -43,6 +43,22 @@ def test_a_measured_gripper_comes_back_in_its_joints_unit(serve: Serve, tmp_path
     assert shown["policy_units"]["action"] == ["si", "si", "open to closed"]
 
 
+def test_config_names_the_groups_of_the_robot_and_their_interfaces(serve: Serve, tmp_path: Path) -> None:
+    server = served(serve, tmp_path, SENSE)
+    arm = {"name": "arm", "joints": ["shoulder", "elbow"], "output": "joint_trajectory", "address": None}
+    hand = {"name": "hand", "joints": ["finger"], "output": "parallel_gripper", "address": None}
+    assert server.client.get("/config").json["effective"]["groups"] == [arm, hand]
+    server.engine.addresses = {"hand": "/hand/gripper_cmd"}  # as a node around the engine sets it
+    groups = server.client.get("/config").json["effective"]["groups"]
+    assert [group["address"] for group in groups] == [None, "/hand/gripper_cmd"]
+
+
+def test_config_names_the_one_group_of_a_robot_that_is_not_described(serve: Serve) -> None:
+    effective = serve("mono_pi0_7", embodiment="").client.get("/config").json["effective"]
+    whole = {"name": "", "joints": effective["action_names"], "output": "joint_trajectory", "address": None}
+    assert effective["groups"] == [whole]
+
+
 def test_a_gripper_that_is_not_explained_is_not_served(serve: Serve, tmp_path: Path) -> None:
     server = served(serve, tmp_path, {"columns": ["shoulder"], "mode": "absolute"}, ready=False)
     with pytest.raises(

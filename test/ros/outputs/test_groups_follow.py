@@ -15,6 +15,7 @@ import pytest
 from bags import bags, messages
 from controller_bench import Bench
 from diagnostic_msgs.msg import DiagnosticStatus
+from http_client import Client
 from lifecycle_msgs.msg import Transition
 from ros_world import World, wait_for, world
 
@@ -65,7 +66,7 @@ def test_an_arm_and_its_gripper_follow_and_are_held(tmp_path: Path) -> None:
     columns = {name: robots.steadily(0.01) for name in arm} | {"finger": [0.0] * 4 + [0.04] * (ROWS - 4)}
     counted = [RELATIVE | {"columns": arm}, {"columns": ["finger"], "space": "gripper", "mode": "absolute",
         "unit": "m", "gripper": robots.GRIPPER}]  # fmt: skip
-    with scene(tmp_path, groups, columns, counted) as (found, bench):
+    with scene(tmp_path, groups, columns, counted, http=True, port=0) as (found, bench):
         trajectories = bench.trajectory_controller("arm_controller", arm)
         hand = bench.gripper("hand", "finger", ParallelGripperCommand)
         found.activate()
@@ -75,6 +76,12 @@ def test_an_arm_and_its_gripper_follow_and_are_held(tmp_path: Path) -> None:
         values = {each.key: each.value for each in found.robot.diagnostics["outputs"].values}
         assert values["arm to"] == "/arm_controller/joint_trajectory (/arm_controller)"
         assert values["hand to"] == "/hand/gripper_cmd (/hand)"
+        assert found.server.sidecar is not None
+        described = Client(found.server.sidecar.port).get("/config").json["effective"]["groups"]
+        assert [group["address"] for group in described] == [
+            "/arm_controller/joint_trajectory",
+            "/hand/gripper_cmd",
+        ]
         stopped(found, bench, [*arm, "finger"])
         goals = len(hand.goals)
         assert found.robot.call("resume").success
