@@ -65,7 +65,7 @@ def observation_buffer(
     )  # fmt: skip
     buffer.instruction = settings.instruction
     if settings.dry_run:
-        buffer.motion = motion_check(binding.embodiment)
+        buffer.motion = motion_check(binding.embodiment, binding.state_names, binding.state_statistics)
     return buffer
 
 

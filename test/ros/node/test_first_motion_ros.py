@@ -82,6 +82,12 @@ def test_a_right_robot_passes_and_is_commanded_by_nothing_before_and_after(tmp_p
     with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
         arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
         found.robot.next_chunk()
+        wait_for(
+            lambda: any(
+                "; always moved with " in each.value for each in found.robot.diagnostics["commands"].values
+            ),
+            "the person has moved all at once",
+        )
         assert found.robot.node.count_publishers(TRAJECTORY) == 0
         answer = found.robot.call("first_motion")
         assert (answer.message, answer.success) == (
