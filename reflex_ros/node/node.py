@@ -22,7 +22,6 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import require_requests_suffice, why_undrivable
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, ReflexError
-from reflex_core.settings.table import Settings
 from reflex_core.values import ROS
 from reflex_ros.bag.recorder_hook import OFF, open_recorder_hook
 from reflex_ros.console import startup_banner
@@ -134,12 +133,14 @@ class ReflexNode:
         self._first_motion = FirstMotion(node, self.engine, lambda: self._loop, lambda: self._buffer, lambda: self.settings)  # fmt: skip
         node.before_change = parameters.before_change
         node.add_on_set_parameters_callback(
-            parameters.on_change(lambda: self.settings, lambda: node.state != "unconfigured", self._check)
+            parameters.on_change(
+                lambda: self.settings,
+                lambda: node.state != "unconfigured",
+                lambda settings: parameters.require_kept(settings, self.engine.loaded),
+            )
         )
         node.after_change = self._parameters_changed
-        threshold = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
-        )
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)  # fmt: skip
         self._jumps = node.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
 
     def now_ns(self) -> int:
@@ -270,9 +271,6 @@ class ReflexNode:
         self.engine.unload()
         self.engine.undrivable, self.engine.addresses = "", {}
         gc.collect()
-
-    def _check(self, settings: Settings) -> None:
-        parameters.require_kept(settings, self.engine.loaded)
 
     def _parameters_changed(self, changes: list[Parameter]) -> None:
         try:
