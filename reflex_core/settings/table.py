@@ -203,7 +203,7 @@ class Settings:
         False, "Command nothing from activation on until a goal of ~/run_policy arrives, or ~/resume is called."
     )
     dry_run: bool = _ros(
-        False, "Command nothing: no robot interface is made. What would be commanded is on ~/dry_run, in traces and bags."
+        False, "Command nothing, but for ~/first_motion: no robot interface is made. What would be commanded is on ~/dry_run, in traces and bags."
     )
     instruction: str = _ros("", "Initial instruction, until one arrives on the instruction topic.")
     image_transport: str = _ros(

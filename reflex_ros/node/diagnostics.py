@@ -103,7 +103,10 @@ def undrivable_finding(why: str) -> Finding:
 
 def dry_run_finding(moved: Mapping[str, str]) -> Finding:
     """Report that nothing is commanded, and what the readings of each joint have shown while a person moved it."""
-    text = "DRY RUN: no robot is commanded; what would be is on ~/dry_run; move each joint by hand, the values say what it reads"
+    text = (
+        "DRY RUN: no robot is commanded; what would be is on ~/dry_run; move each joint by hand, the values say what it reads;"
+        " then call ~/first_motion"
+    )
     return Finding("commands", WARN, text, moved)
 
 

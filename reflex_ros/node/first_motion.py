@@ -90,15 +90,21 @@ class FirstMotion:
             response.success, response.message = await self._moved()
         except ReflexError as error:
             response.success, response.message = False, str(error)
+        except Exception:
+            log.exception("the first motion failed")
+            response.success, response.message = (
+                False,
+                "the first motion failed, and the robot was held: see the log",
+            )
         log.log(logging.INFO if response.success else logging.WARNING, "first motion: %s", response.message)
         return response
 
     async def _moved(self) -> tuple[bool, str]:
         if not self._idle.is_set():
             raise FirstMotionError("a first motion is under way")
+        self._ending.clear()
         robot = self._robot()
         self._idle.clear()
-        self._ending.clear()
         try:
             parts = self._made(robot.groups)
             try:
@@ -120,7 +126,7 @@ class FirstMotion:
         loop, buffer, loaded, settings = self._loop(), self._buffer(), self._engine.loaded, self._settings()
         if not settings.dry_run:
             raise FirstMotionError("the first motion is part of a dry run: start with dry_run")
-        if loop is None or buffer is None or loaded is None:
+        if loop is None or buffer is None or loaded is None or self._node.state != "active":
             raise FirstMotionError(f"the node is {self._node.state}, not active")
         binding, limits = loaded.policy.binding, loaded.guard.limits
         if binding.embodiment is None or limits is None:
@@ -134,7 +140,7 @@ class FirstMotion:
             )
         joints = MeasuredJoints(buffer, binding, lambda: tuning_of(self._settings()))
         groups = [with_defaults(group, settings) for group in first_motion.moving(binding.groups)]
-        robot = _Robot(self._node, buffer, joints, groups, binding.action_names)
+        robot = _Robot(self._node, loop, buffer, joints, groups, binding.action_names)
         base = first_motion.inside(groups, limits, robot.position())
         return replace(robot, base=base, steps=first_motion.plan(groups, limits, base))
 
@@ -166,6 +172,7 @@ class _Robot:
     """What is moved. base: (dim,) where everything begins; steps: one for each joint."""
 
     node: ManagedNode
+    loop: ChunkLoop
     buffer: ObservationBuffer
     joints: MeasuredJoints
     groups: Sequence[Group]
@@ -231,8 +238,19 @@ class _Run:
         """Send one way and watch it. Return why it was broken off with a hold, and (dim,) how far the joints are from the base."""
         part = next(part for part in self._parts if step.column in part.group.columns)
         motion = first_motion.leg(begin, end, step.duration_s, self._robot.now_ns())
-        self._send(part, motion)
-        away, back = np.zeros(len(begin)), float(end[step.column]) == float(self._base[step.column])
+        try:
+            part.output.send(self._command(part, motion))
+            why, away = self._watched(step, end, motion)
+        except BaseException:
+            self._hold(part, motion)
+            raise
+        if why:
+            self._hold(part, motion)
+        return why, away
+
+    def _watched(self, step: Step, end: Doubles, motion: Spline) -> tuple[str, Doubles]:
+        """Return why the way must be broken off, "" once it is over, and (dim,) how far the joints are from the base."""
+        away, back = np.zeros(len(end)), float(end[step.column]) == float(self._base[step.column])
         settled_s: float | None = None
         while True:
             ended = self._ending.wait(POLL_S)
@@ -242,7 +260,6 @@ class _Run:
             except FirstMotionError as error:
                 why = self._reason() if ended else str(error)
             if why:
-                self._hold(part, motion)
                 return why, away
             if self._robot.now_ns() < motion.end_ns:
                 continue
@@ -252,6 +269,8 @@ class _Run:
                 return "", away
 
     def _problem(self, step: Step, away: Doubles) -> str:
+        if self._robot.loop.stop_reason == STOPPED:
+            return "the robot was stopped"
         if first_motion.deviates(step, self._steps, away):
             return "a joint left its way"
         others = self._others()
@@ -259,8 +278,13 @@ class _Run:
 
     def _others(self) -> list[str]:
         own = self._robot.node.get_fully_qualified_name()
-        found = {name for channel in self._channels for name in channel.commanders(self._robot.node)}
-        return sorted(found - {own, UNKNOWN})
+        found = set[str]()
+        for channel in self._channels:
+            commanders = channel.commanders(self._robot.node)
+            if own in commanders:
+                commanders.remove(own)  # a second node of our name stays in it
+            found |= {*commanders}
+        return sorted(found - {UNKNOWN})
 
     def _await_controllers(self) -> None:
         """Wait for a receiver of every command. Raises FirstMotionError without one, and where another node commands."""
@@ -280,9 +304,6 @@ class _Run:
                 )
         if self._ending.wait(MATCH_S):
             raise FirstMotionError(f"nothing was moved: {self._reason()}")
-
-    def _send(self, part: _Part, motion: Spline) -> None:
-        part.output.send(self._command(part, motion))
 
     def _hold(self, part: _Part, motion: Spline) -> None:
         part.output.hold(self._command(part, first_motion.braked(motion, self._robot.now_ns())))

@@ -236,9 +236,10 @@ class ReflexNode:
             startup_banner.show_for_node(self.engine, self.sidecar, self._log_line, self.node)
 
     async def _deactivate(self) -> None:
-        await self._first_motion.ended("the node was deactivated")
+        self._first_motion.abort(gone := "the node was deactivated")
         await self._skill.deactivated()
         driving, self._driving, self._loop = self._driving, None, None
+        await self._first_motion.ended(gone)
         if self._inputs is not None:
             self._inputs.destroy()
             self._inputs = None

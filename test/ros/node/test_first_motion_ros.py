@@ -163,6 +163,21 @@ def test_a_stop_and_the_end_of_the_activation_hold_it(tmp_path: Path) -> None:
                 found.robot.next_chunk()
 
 
+def test_what_fails_on_the_way_is_held_and_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> bool:
+        raise ValueError("broken")
+
+    with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
+        arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        monkeypatch.setattr("reflex_core.chunks.first_motion.deviates", broken)
+        assert refused(found) == "the first motion failed, and the robot was held: see the log"
+        assert arm.followed[-1].header.stamp.sec == 0, "a hold begins on arrival"
+        assert abs(bench.joints["a"] - 0.5) < 0.05
+        found.robot.next_chunk()
+
+
 def asked(found: World) -> Any:
     client = found.robot.node.create_client(Trigger, "reflex/first_motion")
     assert client.wait_for_service(60.0)
