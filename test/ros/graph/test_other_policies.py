@@ -33,7 +33,7 @@ def settings(export_dir: ExportDir) -> dict[str, Any]:
 def another(domain: int, values: dict[str, Any]) -> Iterator[tuple[ReflexNode, Spinner]]:
     """A second `reflex serve` in the same ROS domain, not started yet."""
     spinner = Spinner(domain)
-    server = ReflexNode(values | {"http": False}, context=spinner.context)
+    server = ReflexNode(values | {"http": False, "controller_wait_s": 0.0}, context=spinner.context)
     spinner.start(server.node)
     try:
         yield server, spinner
@@ -94,7 +94,9 @@ def test_two_robots_of_one_network_do_not_mind_each_other(export_dir: ExportDir)
     with world(**values) as scene:
         scene.activate()
         spinner = Spinner(scene.domain)
-        server = ReflexNode(values | {"http": False}, context=spinner.context, namespace="left")
+        server = ReflexNode(
+            values | {"http": False, "controller_wait_s": 0.0}, context=spinner.context, namespace="left"
+        )
         spinner.start(server.node)
         try:
             wait_for(
