@@ -210,18 +210,18 @@ class _Run:
         Raises FirstMotionError where it cannot begin.
         """
         self._await_controllers()
-        said: list[str] = []
+        phrases: list[str] = []
         fine = True
         for number, step in enumerate(self._steps):
             moved, phrase, why = self._tried(step)
             fine = fine and moved and not why
-            said.append(phrase)
+            phrases.append(phrase)
             if why:
                 left = [step.name for step in self._steps[number + 1 :]]
-                said.append(f"held: {why}")
-                said += [f"not tried: {', '.join(left)}"] if left else []
+                phrases.append(f"held: {why}")
+                phrases += [f"not tried: {', '.join(left)}"] if left else []
                 break
-        return fine, "; ".join(filter(None, said))
+        return fine, "; ".join(filter(None, phrases))
 
     def _tried(self, step: Step) -> tuple[bool, str, str]:
         """Move one joint there and back. Return whether it moved as commanded, what is said of it, and why it is held there."""

@@ -112,8 +112,8 @@ HAND = Step("finger", 2, 0.002, 1.0, closes=True)
     ],
 )
 def test_what_moved_is_named(step: Step, away: tuple[float, ...], phrase: str, broken_off: bool) -> None:
-    moved, said = first_motion.verdict(step, (A, B, HAND), np.array(away))
-    assert (said, moved) == (phrase, phrase.endswith("as commanded"))
+    moved, text = first_motion.verdict(step, (A, B, HAND), np.array(away))
+    assert (text, moved) == (phrase, phrase.endswith("as commanded"))
     assert first_motion.deviates(step, (A, B, HAND), np.array(away)) == broken_off
 
 

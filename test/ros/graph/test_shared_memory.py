@@ -53,7 +53,8 @@ def test_what_a_killed_participant_leaves_is_removed_and_what_a_living_one_uses_
         first.kill()
         first.wait()
         assert dying | living <= shared_memory.segments()
-        assert shared_memory.remove_dead(dying | living, []) == dying
+        # another test session may clean up at the same moment, and take some of them
+        assert shared_memory.remove_dead(dying | living, []) <= dying
         assert not dying & shared_memory.segments()
         assert living <= shared_memory.segments()
 

@@ -36,6 +36,12 @@ def scene(export_dir: ExportDir) -> Iterator[World]:
         yield found
 
 
+def known(scene: World, *expected: str) -> dict[str, list[str]] | None:
+    """Return the topics of the node by their types, once these are among them."""
+    topics = dict(scene.robot.node.get_publisher_names_and_types_by_node("reflex", "/"))
+    return topics if set(expected) <= set(topics) else None
+
+
 def test_nothing_is_ever_published_on_a_command_topic_and_what_would_be_is_shown(scene: World) -> None:
     shown = listen(scene, "reflex/dry_run/group_arm")
     scene.robot.node.create_publisher(JointTrajectory, "reflex/joint_trajectory", 10)  # someone else moves it
@@ -45,7 +51,9 @@ def test_nothing_is_ever_published_on_a_command_topic_and_what_would_be_is_shown
         robot.next_chunk()
     wait_for(lambda: len(shown) >= 3, "what would be commanded")
     assert list(shown[0].joint_names) == JOINTS
-    topics = dict(robot.node.get_publisher_names_and_types_by_node("reflex", "/"))
+    topics = wait_for(
+        lambda: known(scene, "/reflex/dry_run/group_arm", "/reflex/status"), "the graph is known"
+    )
     assert not [topic for topic in topics if not topic.startswith(("/reflex/", *OF_EVERY_NODE))]
     commanded = [topic for topic, types in topics.items() if "trajectory_msgs/msg/JointTrajectory" in types]
     assert commanded == ["/reflex/dry_run/group_arm"]

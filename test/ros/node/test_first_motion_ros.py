@@ -103,14 +103,14 @@ def test_a_right_robot_passes_and_is_commanded_by_nothing_before_and_after(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("group", "wired", "said"),
+    ("group", "wired", "message"),
     [
         (BY_TRAJECTORY, {"a": ("b", 1.0), "b": ("a", 1.0)}, "b moved instead of a; held: a joint left its way; not tried: b, c"),
         (BY_FORWARD, {"b": ("b", -1.0)}, "a moved as commanded; b moved the other way; held: a joint left its way; not tried: c"),
     ],
 )  # fmt: skip
 def test_what_is_swapped_or_flipped_is_named_and_held(
-    tmp_path: Path, group: dict[str, Any], wired: dict[str, tuple[str, float]], said: str
+    tmp_path: Path, group: dict[str, Any], wired: dict[str, tuple[str, float]], message: str
 ) -> None:
     at = dict.fromkeys(ARM, 0.5) | ({"b": 0.0} if group is BY_FORWARD else {})
     with scene(tmp_path, [group], at) as (found, bench):
@@ -120,7 +120,7 @@ def test_what_is_swapped_or_flipped_is_named_and_held(
         else:
             bench.forward_controller("arm_controller", ARM, topic=FORWARD)
         answer = found.robot.call("first_motion")
-        assert (answer.message, answer.success) == (said, False)
+        assert (answer.message, answer.success) == (message, False)
         assert max(abs(bench.joints[name] - at[name]) for name in ARM) <= 0.1
 
 
@@ -149,13 +149,13 @@ def test_a_stop_and_the_end_of_the_activation_hold_it(tmp_path: Path) -> None:
     ]  # fmt: skip
     with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
         arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
-        for end, said in ways:
+        for end, message in ways:
             begin = bench.joints["a"]
-            future = asked(found)
+            future = requested(found)
             wait_for(lambda begin=begin: abs(bench.joints["a"] - begin) > 0.01, "it moves")
             end(found)
             wait_for(future.done, "the answer")
-            assert future.result().message == said
+            assert future.result().message == message
             assert arm.followed[-1].header.stamp.sec == 0, "a hold begins on arrival"
             assert abs(bench.joints["a"] - begin) < 0.09
             if found.state == "active":
@@ -178,7 +178,7 @@ def test_what_fails_on_the_way_is_held_and_the_node_goes_on(
         found.robot.next_chunk()
 
 
-def asked(found: World) -> Any:
+def requested(found: World) -> Any:
     client = found.robot.node.create_client(Trigger, "reflex/first_motion")
     assert client.wait_for_service(60.0)
     return client.call_async(Trigger.Request())
