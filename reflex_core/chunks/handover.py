@@ -129,8 +129,9 @@ class Handover:
                 anchored, place, velocity = True, there, speed
         ways = np.where(self._rates, 0.0, np.abs(rows[0] - place))
         longer_s = float((ways / most).max()) - (due_ns[0] - now_ns) * 1e-9
-        if running is not None and not known:  # the controller is still on its own way to the first row
-            longer_s = max(longer_s, 0.0) + dt_s
+        if running is not None and not known:
+            # the controller is still on its own way to the first row
+            longer_s = max(longer_s, 0.0) + 2.0 * dt_s
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
         motion = through(
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,

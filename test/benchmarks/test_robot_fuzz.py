@@ -86,6 +86,7 @@ def test_the_judge_sees_what_is_broken_about_a_base(
         3100313,
         5000324,
         5000883,
+        92002341,
     ],
 )
 def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:

@@ -280,12 +280,12 @@ def test_a_hold_of_a_robot_that_is_elsewhere_has_no_anchor() -> None:
     assert not motion.velocities[0].any()
 
 
-def test_a_hold_on_the_way_to_the_first_row_has_no_anchor_and_a_period_more() -> None:
+def test_a_hold_on_the_way_to_the_first_row_has_no_anchor_and_two_periods_more() -> None:
     robot = Robot()
     robot.takes(ramp(0.4), NOW_NS)
     motion = robot.handover.hold(held(0.02, origin=0.01), NOW_NS + 100_000_000)
     assert not motion.anchored
-    assert motion.times_ns[1] - motion.times_ns[0] == 2 * STEP_NS
+    assert motion.times_ns[1] - motion.times_ns[0] == 3 * STEP_NS
 
 
 def test_no_joint_is_hurried_by_a_hold() -> None:
