@@ -30,6 +30,7 @@ from reflex_ros.outputs.forward_command import forward_command
 TOPIC = "/stream_rate/commands"
 NAMES = tuple(f"joint{number}" for number in range(7))
 ROWS, DT_S, REPLAN_S = 40, 0.05, 0.2
+ENDING_S = 5.0
 LISTEN = f"""
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -53,7 +54,11 @@ def listener() -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:  # rclpy may sleep through a signal
+            process.kill()
+            process.wait()
 
 
 @contextmanager
