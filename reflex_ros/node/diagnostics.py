@@ -101,8 +101,13 @@ def undrivable_finding(why: str) -> Finding:
     return Finding("commands", WARN, f"no robot is commanded: {why}", {})
 
 
-def dry_run_finding(moved: Mapping[str, str]) -> Finding:
-    """Report that nothing is commanded, and what the readings of each joint have shown while a person moved it."""
+def dry_run_finding(moved: Mapping[str, str], *, first_motion: bool) -> Finding:
+    """Report that nothing is commanded, and what the readings of each joint have shown while a person moved it.
+
+    first_motion: just now the robot is moved, on request.
+    """
+    if first_motion:
+        return Finding("commands", WARN, "DRY RUN: the first motion moves the robot; ~/stop ends it", moved)
     text = (
         "DRY RUN: no robot is commanded; what would be is on ~/dry_run; move each joint by hand, the values say what it reads;"
         " then call ~/first_motion"

@@ -156,7 +156,7 @@ class Driving:
             publishers(self._node, self.buffer.topics.get("state", JOINT_STATES)) if fault is not None else []
         )
         return [
-            diagnostics.dry_run_finding(self.buffer.moved())
+            diagnostics.dry_run_finding(self.buffer.moved(), first_motion=self.loop.progress.first_motion)
             if self._outputs.dry_run
             else self._watch_others(),
             diagnostics.plausibility_finding(fault, others),

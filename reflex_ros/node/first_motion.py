@@ -105,6 +105,7 @@ class FirstMotion:
         self._ending.clear()
         robot = self._robot()
         self._idle.clear()
+        robot.loop.progress.first_motion = True
         try:
             parts = self._made(robot.groups)
             try:
@@ -116,6 +117,7 @@ class FirstMotion:
                     part.output.disable()
                     part.output.destroy()
         finally:
+            robot.loop.progress.first_motion = False
             self._idle.set()
 
     def _reason(self) -> str:

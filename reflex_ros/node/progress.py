@@ -27,7 +27,8 @@ class Tuning:
 class Progress:
     """What the loop has done since it was made; read by status and diagnostics.
 
-    unheld: how often there was nothing to hold at; unheld_text: why, until a hold is possible again.
+    unheld: how often there was nothing to hold at; unheld_text: why, until a hold is possible again. first_motion: the robot is
+    moved in a dry run, on request.
     """
 
     chunks: int = 0
@@ -46,6 +47,7 @@ class Progress:
     source: str = ""
     unheld: int = 0
     unheld_text: str = ""
+    first_motion: bool = False
     limited_log: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
     conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
 

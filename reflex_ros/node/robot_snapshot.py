@@ -41,6 +41,7 @@ def take_snapshot(
         refused=progress.refused,
         discarded=progress.discarded,
         remaining_s=running.remaining_s(now_ns) if running is not None else 0.0,
+        first_motion=progress.first_motion,
         ages_ms=buffer.ages_ms(now_ns) if buffer is not None else {},
         findings=tuple(findings),
     )

@@ -52,7 +52,10 @@ def _state(engine: Engine) -> str:
 def _problem(engine: Engine, loop: ChunkLoop | None) -> str:
     if loop is None:
         return engine.reason or _undrivable(engine)
-    dry_run = "dry_run: no robot is commanded" if engine.settings.dry_run else ""
+    dry_run = ""
+    if engine.settings.dry_run:
+        moving = loop.progress.first_motion
+        dry_run = "dry_run: the first motion moves the robot" if moving else "dry_run: no robot is commanded"
     return "; ".join(filter(None, [dry_run, trouble(loop)]))
 
 

@@ -24,7 +24,7 @@ class RobotSnapshot:
     """State of the robot's chunk loop at one moment. refusal: why the node did not change its state.
 
     stopped: until Resume; awaits_goal: or until a goal of ~/run_policy. ages_ms: of the newest message of each stream.
-    remaining_s: of the chunk that the robot follows.
+    remaining_s: of the chunk that the robot follows. first_motion: a dry run moves the robot just now, on request.
     """
 
     node_state: str
@@ -42,6 +42,7 @@ class RobotSnapshot:
     refused: int = 0
     discarded: int = 0
     remaining_s: float = 0.0
+    first_motion: bool = False
     ages_ms: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
 

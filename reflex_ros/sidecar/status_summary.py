@@ -105,6 +105,8 @@ def _undrivable(engine: Engine) -> StatusSummary | None:
 def _dry_run(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | None:
     if snapshot is None or not engine.settings.dry_run:
         return None
+    if snapshot.first_motion:
+        return StatusSummary(WARN, "DRY RUN", "The first motion moves the robot; Stop ends it.")
     held = f" It would hold: {snapshot.hold_reason}." if snapshot.hold_reason else ""
     return StatusSummary(WARN, "DRY RUN", f"No robot is commanded; what would be is on ~/dry_run.{held}")
 

@@ -284,6 +284,14 @@ def test_the_letters_say_what_holds_the_robot(
     assert sentence in found.sentence
 
 
+def test_a_dry_run_says_when_it_moves_the_robot(make_engine: MakeEngine) -> None:
+    engine = make_engine("mono_pi0_7", embodiment="franka", dry_run=True)
+    still, moving = (status_summary(engine, replace(ACTIVE, first_motion=moves)) for moves in (False, True))
+    assert [one.word for one in (still, moving)] == ["DRY RUN", "DRY RUN"]
+    assert still.sentence.startswith("No robot is commanded")
+    assert moving.sentence == "The first motion moves the robot; Stop ends it."
+
+
 def test_a_tripped_guard_goes_before_a_stop(engine: Engine) -> None:
     trip(engine, ROS)
     found = status_summary(engine, replace(ACTIVE, stopped=True))

@@ -182,3 +182,12 @@ def test_the_queue_counts_who_was_turned_away(make_engine: MakeEngine) -> None:
 
 def test_levels_are_those_of_ros() -> None:
     assert (OK, WARN, ERROR) == (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+
+
+def test_the_diagnostic_of_a_dry_run_says_when_the_robot_moves() -> None:
+    still, moving = (
+        diagnostics.dry_run_finding({"a": "moved"}, first_motion=moves) for moves in (False, True)
+    )
+    assert "no robot is commanded" in still.message
+    assert moving.message == "DRY RUN: the first motion moves the robot; ~/stop ends it"
+    assert still.values == moving.values == {"a": "moved"}

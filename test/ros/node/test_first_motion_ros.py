@@ -89,7 +89,10 @@ def test_a_right_robot_passes_and_is_commanded_by_nothing_before_and_after(tmp_p
             "the person has moved all at once",
         )
         assert found.robot.node.count_publishers(TRAJECTORY) == 0
+        began = len(found.robot.statuses)
         answer = found.robot.call("first_motion")
+        problems = {status.problem for status in found.robot.statuses[began:]}
+        assert "dry_run: the first motion moves the robot" in problems
         assert (answer.message, answer.success) == (
             "a moved as commanded; b moved as commanded; c moved as commanded", True,
         )  # fmt: skip
