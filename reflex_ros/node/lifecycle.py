@@ -106,14 +106,18 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         return SUCCESS
 
     async def off_executor(self, call: Callable[[], Result]) -> Result:
-        """Run a slow call in a thread; the executor serves everything else meanwhile."""
+        """Run a slow call in a thread; the executor serves everything else meanwhile.
+
+        Extensions written in Rust panic with what is no Exception, for which no caller here waits: it is raised as a RuntimeError.
+        """
         future = Future(executor=self.executor)
 
         def run() -> None:
             try:
                 future.set_result(call())
-            except Exception as error:
-                future.set_exception(error)
+            except BaseException as error:
+                is_usual = isinstance(error, Exception)
+                future.set_exception(error if is_usual else RuntimeError(f"{type(error).__name__}: {error}"))
             executor = self.executor
             if executor is not None:
                 executor.wake()
