@@ -6,6 +6,7 @@ The request goes the way of POST /act: the same checks, the same engine call, th
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from reflex_ros.messages.images import frame
 from reflex_ros.messages.raw import IMAGE, RawMessage
 from reflex_ros.messages.stamps import stamp_ns
 from reflex_ros.node.assignment import Assignment
-from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError
+from reflex_ros.node.observation_buffer import Gates, ObservationBuffer, RefusedObservationError, check_stamps
 from reflex_ros.sidecar.act import cameras_of, problem_from
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED
 from reflex_ros.sidecar.wires.fields import decode_fields
@@ -48,6 +49,7 @@ MOST_UNDER_WAY = 8  # requests; each has a thread while it is answered
 QUEUE = QoSProfile(depth=64)
 EPISODES_KEPT = 256
 MOST_DEADLINE_MS = 60_000.0
+ANY_AGE = Gates(math.inf, math.inf)  # of an observation that the caller brings whole
 REPLY_MS = 1.0  # of a deadline, for what follows the answer
 BUSY, NOT_NOW = "too-many-requests", 503
 
@@ -166,6 +168,8 @@ class ChunkService:
         now_ns = own.now_ns()
         if not (lacks_images or lacks_state):
             stamp = oldest_stamp_ns(message)
+            if stamp:  # how old it may be is the caller's own business
+                check_stamps({"what the request brings": stamp}, now_ns, ANY_AGE)
             return Seen(given, stamp, (now_ns - stamp) * 1e-6 if stamp else 0.0)
         buffer = own.buffer()
         if buffer is None:
@@ -183,7 +187,11 @@ class ChunkService:
         alone = given.frames or given.state is not None
         history = () if alone else tuple(replace(one, stamp_ns=0, age_ms=0.0) for one in newest.history)
         observation = Observation(frames, state, given.instruction, history=history)
-        return Seen(observation, newest.stamp_ns, newest.age_ms)
+        stamps = {"what the node has itself": newest.stamp_ns}
+        if stamp := oldest_stamp_ns(message):
+            stamps["what the request brings"] = stamp
+        oldest_ns = check_stamps(stamps, now_ns, own.gates())
+        return Seen(observation, oldest_ns, (now_ns - oldest_ns) * 1e-6)
 
     def _episode(self, decoded: DecodedRequest, message: GetActionChunk.Request, loaded: ServingState) -> str:
         """Return the episode of a request: the one it names, else the caller's running one.

@@ -130,6 +130,23 @@ def test_images_alone_are_completed_by_the_nodes_own_state(scene: World) -> None
     assert ask(scene.robot, **sent).status == Response.STATUS_CHUNK
 
 
+@pytest.mark.parametrize(
+    ("by_s", "half", "slug"),
+    [(-600, True, "stale"), (600, True, "future_stamp"), (600, False, "future_stamp")],
+)
+def test_what_a_caller_brings_is_no_fresher_than_its_stamp(
+    scene: World, by_s: int, half: bool, slug: str
+) -> None:
+    sent = seen(scene.robot)
+    for part in (sent["images"][0], sent["robot_state"]):
+        part.header.stamp.sec += by_s
+    if half:
+        del sent["robot_state"]
+    answer = ask(scene.robot, **sent)
+    assert (answer.success, answer.error) == (False, slug)
+    assert "what the request brings" in answer.message
+
+
 def test_a_request_is_recorded_as_others_are(export_dir: ExportDir, tmp_path: Path) -> None:
     with world(**franka(export_dir("calm"), record=str(tmp_path))) as scene:
         scene.activate()
