@@ -133,9 +133,12 @@ def leg(begin: Doubles, end: Doubles, duration_s: float, now_ns: int) -> Spline:
     return through(times_ns, positions, np.zeros(len(begin)), Bounds.unlimited(len(begin)))
 
 
-def braked(motion: Spline, now_ns: int) -> Spline:
-    """Return the motion brought to rest within DT_S from now."""
-    position, velocity = motion.at(now_ns)
+def braked(motion: Spline, elapsed_ns: int, now_ns: int) -> Spline:
+    """Return the motion, `elapsed_ns` after its beginning, brought to rest within DT_S from now.
+
+    Both are given as the clock of `now_ns` may have been set since the motion began.
+    """
+    position, velocity = motion.at(int(motion.times_ns[0]) + elapsed_ns)
     times_ns = now_ns + np.array([0, round(DT_S * 1e9)], np.int64)
     end = position + velocity * DT_S / 2.0
     return Spline(
@@ -147,6 +150,18 @@ def deviates(step: Step, steps: Sequence[Step], away: Doubles) -> bool:
     """Return whether something moves that was not meant to. away: (dim,) from where everything began."""
     share = away[step.column] / step.away
     return bool(share < -LEAST_SHARE or share > MOST_SHARE) or bool(_others(step, steps, away))
+
+
+def elsewhere(steps: Sequence[Step], away: Doubles) -> tuple[str, ...]:
+    """Return the joints that are not where the next motion would begin. away: (dim,) from there to where they are measured."""
+    return tuple(
+        step.name for step in steps if not abs(float(away[step.column])) <= OTHER_SHARE * abs(step.away)
+    )
+
+
+def came_back(step: Step, away: Doubles) -> bool:
+    """Return whether the joint is where it began. away: (dim,) from there."""
+    return abs(float(away[step.column])) < LEAST_SHARE * abs(step.away)
 
 
 def arrived(step: Step, away: Doubles) -> bool:

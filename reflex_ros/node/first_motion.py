@@ -20,12 +20,13 @@ from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.robot.groups import GRIPPER, Group
+from reflex_core.robot.limits.limits import Limits
 from reflex_core.settings.table import Settings
 from reflex_core.values import ActionChunk
 from reflex_ros.graph.endpoints import UNKNOWN
 from reflex_ros.graph.other_policies import await_names
 from reflex_ros.node.chunk_loop import ChunkLoop
-from reflex_ros.node.driving import tuning_of
+from reflex_ros.node.driving import is_simulated, tuning_of
 from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.measured_joints import MeasuredJoints
 from reflex_ros.node.observation_buffer import ObservationBuffer
@@ -41,6 +42,8 @@ SETTLE_S = 1.0  # how long a joint may take to get where it was commanded
 FLUSH_S = 1.0
 CONTROLLER_S = 5.0  # how long the controllers may take to be found
 MATCH_S = 0.5  # how long a controller that was found may take to find us, too: what is sent before is lost
+SIMULATED_STEP_NS = 200_000_000  # a simulator's clock that goes further at once was set
+LONGEST_NS = 2**62
 END_S = 10.0  # how long the end of an activation waits for the end of the motion
 
 log = logging.getLogger(__name__)
@@ -114,11 +117,17 @@ class FirstMotion:
                 )
             finally:
                 for part in parts:
-                    part.output.disable()
+                    await self._disabled(part.output)
                     part.output.destroy()
         finally:
             robot.loop.progress.first_motion = False
             self._idle.set()
+
+    async def _disabled(self, output: Output) -> None:
+        if isinstance(output, Acting):  # its cancellations leave from this thread alone
+            output.disable()
+        else:
+            await self._node.off_executor(output.disable)  # it may wait for its receivers
 
     def _reason(self) -> str:
         return self._why
@@ -142,9 +151,9 @@ class FirstMotion:
             )
         joints = MeasuredJoints(buffer, binding, lambda: tuning_of(self._settings()))
         groups = [with_defaults(group, settings) for group in first_motion.moving(binding.groups)]
-        robot = _Robot(self._node, loop, buffer, joints, groups, binding.action_names)
-        base = first_motion.inside(groups, limits, robot.position())
-        return replace(robot, base=base, steps=first_motion.plan(groups, limits, base))
+        robot = _Robot(self._node, loop, buffer, joints, groups, limits, binding.action_names)
+        robot.planned()  # what cannot be planned is refused before any robot interface is made
+        return robot
 
     def _made(self, groups: Sequence[Group]) -> list[_Part]:
         """Return the robot interfaces, which let commands out. On the executor's thread."""
@@ -171,19 +180,23 @@ def _publish(publisher: Any, message: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Robot:
-    """What is moved. base: (dim,) where everything begins; steps: one for each joint."""
+    """What is moved."""
 
     node: ManagedNode
     loop: ChunkLoop
     buffer: ObservationBuffer
     joints: MeasuredJoints
     groups: Sequence[Group]
+    limits: Limits
     names: tuple[str, ...]
-    base: Doubles | None = None
-    steps: tuple[Step, ...] = ()
 
     def now_ns(self) -> int:
         return int(self.node.get_clock().now().nanoseconds)
+
+    def planned(self) -> tuple[Doubles, tuple[Step, ...]]:
+        """Return (dim,) where everything begins, and a step for each joint. Raises FirstMotionError."""
+        base = first_motion.inside(self.groups, self.limits, self.position())
+        return base, first_motion.plan(self.groups, self.limits, base)
 
     def position(self) -> Doubles:
         """Return (dim,) where the joints are. Raises FirstMotionError where that is not known."""
@@ -195,15 +208,32 @@ class _Robot:
         return found.astype(np.float64)
 
 
+class _Elapsed:
+    """How much of a motion is over. A clock that is set meanwhile must not make a hold jump along it."""
+
+    def __init__(self, robot: _Robot) -> None:
+        """Begin to count: on simulated time where the robot lives by it, else on a monotonic clock."""
+        simulated = is_simulated(robot.node)
+        self._clock_ns = robot.now_ns if simulated else time.monotonic_ns
+        self._most_ns = SIMULATED_STEP_NS if simulated else LONGEST_NS
+        self._last_ns, self._total_ns = self._clock_ns(), 0
+
+    def ns(self) -> int:
+        """Return the time since the beginning. To be called often: of a simulator's leap it counts a moment."""
+        now_ns = self._clock_ns()
+        self._total_ns += min(max(now_ns - self._last_ns, 0), self._most_ns)
+        self._last_ns = now_ns
+        return self._total_ns
+
+
 class _Run:
     """One motion of all joints, one after the other. Lives in a thread of its own."""
 
     def __init__(
         self, robot: _Robot, parts: Sequence[_Part], ending: threading.Event, reason: Callable[[], str]
     ) -> None:
-        assert robot.base is not None
         self._robot, self._parts, self._ending, self._reason = robot, parts, ending, reason
-        self._base, self._steps = robot.base, robot.steps
+        self._base, self._steps = np.zeros(len(robot.names)), tuple[Step, ...]()
         self._channels = [channel for part in parts for channel in part.channels]
 
     def tried(self) -> tuple[bool, str]:
@@ -212,6 +242,8 @@ class _Run:
         Raises FirstMotionError where it cannot begin.
         """
         self._await_controllers()
+        # measured now and not when the service was called: a person may have moved the robot while it waited
+        self._base, self._steps = self._robot.planned()
         phrases: list[str] = []
         fine = True
         for number, step in enumerate(self._steps):
@@ -227,30 +259,37 @@ class _Run:
 
     def _tried(self, step: Step) -> tuple[bool, str, str]:
         """Move one joint there and back. Return whether it moved as commanded, what is said of it, and why it is held there."""
+        if moved_on := first_motion.elsewhere(self._steps, self._robot.position() - self._base):
+            return False, "", f"{', '.join(moved_on)} moved before {step.name} was tried"
         there = step.target(self._base)
         why, away = self._led(step, self._base, there)
         if why and not first_motion.deviates(step, self._steps, away):
             return False, "", why
         moved, phrase = first_motion.verdict(step, self._steps, away)
         if not why:
-            why, _ = self._led(step, there, self._base)
+            why, away = self._led(step, there, self._base)
+            if not why and moved and not first_motion.came_back(step, away):
+                return False, phrase, f"{step.name} did not come back"
         return moved, phrase, why
 
     def _led(self, step: Step, begin: Doubles, end: Doubles) -> tuple[str, Doubles]:
         """Send one way and watch it. Return why it was broken off with a hold, and (dim,) how far the joints are from the base."""
         part = next(part for part in self._parts if step.column in part.group.columns)
-        motion = first_motion.leg(begin, end, step.duration_s, self._robot.now_ns())
+        motion, elapsed = (
+            first_motion.leg(begin, end, step.duration_s, self._robot.now_ns()),
+            _Elapsed(self._robot),
+        )
         try:
             part.output.send(self._command(part, motion))
-            why, away = self._watched(step, end, motion)
+            why, away = self._watched(step, end, motion, elapsed)
         except BaseException:
-            self._hold(part, motion)
+            self._hold(part, motion, elapsed)
             raise
         if why:
-            self._hold(part, motion)
+            self._hold(part, motion, elapsed)
         return why, away
 
-    def _watched(self, step: Step, end: Doubles, motion: Spline) -> tuple[str, Doubles]:
+    def _watched(self, step: Step, end: Doubles, motion: Spline, elapsed: _Elapsed) -> tuple[str, Doubles]:
         """Return why the way must be broken off, "" once it is over, and (dim,) how far the joints are from the base."""
         away, back = np.zeros(len(end)), float(end[step.column]) == float(self._base[step.column])
         settled_s: float | None = None
@@ -263,7 +302,7 @@ class _Run:
                 why = self._reason() if ended else str(error)
             if why:
                 return why, away
-            if self._robot.now_ns() < motion.end_ns:
+            if elapsed.ns() < motion.end_ns - int(motion.times_ns[0]):
                 continue
             settled_s = time.monotonic() + SETTLE_S if settled_s is None else settled_s
             near = abs(away[step.column]) < 0.1 * abs(step.away) if back else first_motion.arrived(step, away)
@@ -307,8 +346,9 @@ class _Run:
         if self._ending.wait(MATCH_S):
             raise FirstMotionError(f"nothing was moved: {self._reason()}")
 
-    def _hold(self, part: _Part, motion: Spline) -> None:
-        part.output.hold(self._command(part, first_motion.braked(motion, self._robot.now_ns())))
+    def _hold(self, part: _Part, motion: Spline, elapsed: _Elapsed) -> None:
+        held = first_motion.braked(motion, elapsed.ns(), self._robot.now_ns())
+        part.output.hold(self._command(part, held))
         part.output.flush(FLUSH_S)
 
     def _command(self, part: _Part, motion: Spline) -> Command:

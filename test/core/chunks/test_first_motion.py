@@ -117,9 +117,33 @@ def test_what_moved_is_named(step: Step, away: tuple[float, ...], phrase: str, b
     assert first_motion.deviates(step, (A, B, HAND), np.array(away)) == broken_off
 
 
+def test_what_is_not_where_the_next_motion_begins_is_named() -> None:
+    steps = (A, B, HAND)
+    assert first_motion.elsewhere(steps, np.zeros(3)) == ()
+    assert first_motion.elsewhere(steps, np.array([0.6 * A.away, -0.6 * B.away, 0.4 * HAND.away])) == (
+        A.name,
+        B.name,
+    )
+    assert first_motion.elsewhere(steps, np.full(3, np.nan)) == (A.name, B.name, HAND.name)
+
+
+def test_a_joint_has_come_back_when_it_is_where_it_began() -> None:
+    away = np.zeros(3)
+    assert first_motion.came_back(A, away)
+    away[A.column] = 0.4 * A.away
+    assert not first_motion.came_back(A, away)
+
+
+def test_a_clock_that_was_set_moves_no_hold_along_the_motion() -> None:
+    motion = first_motion.leg(np.zeros(1), np.array([0.1]), 1.0, 0)
+    rest = first_motion.braked(motion, 500_000_000, 20_000_000_000)
+    assert rest.positions[0] == motion.at(500_000_000)[0]
+    assert rest.times_ns[0] == 20_000_000_000
+
+
 def test_it_is_braked_within_a_period() -> None:
     motion = first_motion.leg(np.zeros(1), np.array([0.1]), 1.0, 0)
-    rest = first_motion.braked(motion, 500_000_000)
+    rest = first_motion.braked(motion, 500_000_000, 500_000_000)
     assert rest.at(500_000_000)[1][0] == pytest.approx(motion.at(500_000_000)[1][0])
     positions, _ = sampled(Spline(rest.times_ns - 500_000_000, rest.positions, rest.velocities))
     assert (np.diff(positions[:, 0]) >= 0.0).all()

@@ -19,6 +19,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.demo.controllers.gripper_controller import GripperOptions
+from reflex_ros.node import first_motion
 
 ARM = ["a", "b", "c"]
 TRAJECTORY, FORWARD = "/arm/joint_trajectory", "/arm/commands"
@@ -31,9 +32,12 @@ class Miswired(Bench):
     """Joints that a driver moves in place of others, or the other way round."""
 
     wired: Mapping[str, tuple[str, float]] = {}
+    one_way: Mapping[str, float] = {}  # the lowest that each of these was, from where they do not come back
 
     def follow(self, joint: str, command: float) -> None:
         other, sign = self.wired.get(joint, (joint, 1.0))
+        if other in self.one_way:
+            command = self.one_way[other] = min(self.one_way[other], command)  # type: ignore[index]
         super().follow(other, sign * command)
 
 
@@ -166,11 +170,83 @@ def test_a_stop_and_the_end_of_the_activation_hold_it(tmp_path: Path) -> None:
                 found.robot.next_chunk()
 
 
+def steps_of(bench: Bench, joint: str) -> list[float]:
+    """Return a list that grows by how far each command moves a joint from the one before."""
+    steps, follow, last = list[float](), bench.follow, [bench.joints[joint]]
+
+    def follow_and_note(name: str, command: float) -> None:
+        if name == joint:
+            steps.append(abs(command - last[0]))
+            last[0] = command
+        follow(name, command)
+
+    bench.follow = follow_and_note  # type: ignore[method-assign]
+    return steps
+
+
+@pytest.mark.parametrize("group", [BY_TRAJECTORY, BY_FORWARD], ids=["trajectory", "forward"])
+def test_it_begins_where_the_joints_are_once_the_controller_is_there(
+    tmp_path: Path, group: dict[str, Any]
+) -> None:
+    """A person goes on moving the robot by hand while the service waits for the controller."""
+    with arm_only(tmp_path, group) as (found, bench):
+        future = requested(found)
+        wait_for(
+            lambda: found.robot.node.count_publishers(group["output"]["topic"]) > 0,
+            "it waits for the controller",
+        )
+        place(found, bench, {"a": 0.5, "b": 0.5, "c": 1.3})
+        steps = steps_of(bench, "c")
+        if group is BY_TRAJECTORY:
+            bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        else:
+            bench.forward_controller("arm_controller", ARM, topic=FORWARD)
+        wait_for(future.done, "the answer")
+        assert future.result().message == "a moved as commanded; b moved as commanded; c moved as commanded"
+        assert max(steps) < 0.02
+        assert abs(bench.joints["c"] - 1.3) < 0.02
+
+
+def test_a_joint_that_does_not_come_back_is_named(tmp_path: Path) -> None:
+    with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
+        bench.one_way = {"c": 0.5}
+        bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        assert refused(found) == (
+            "a moved as commanded; b moved as commanded; c moved as commanded; held: c did not come back"
+        )
+
+
+@pytest.mark.parametrize("by_s", [-10, 10])
+@pytest.mark.parametrize("group", [BY_TRAJECTORY, BY_FORWARD], ids=["trajectory", "forward"])
+def test_a_clock_that_is_set_makes_no_hold_jump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: dict[str, Any], by_s: int
+) -> None:
+    shift_ns, now_ns = [0], first_motion._Robot.now_ns
+    monkeypatch.setattr(first_motion._Robot, "now_ns", lambda robot: now_ns(robot) + shift_ns[0])
+    with arm_only(tmp_path, group) as (found, bench):
+        if group is BY_TRAJECTORY:
+            bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
+        else:
+            bench.forward_controller("arm_controller", ARM, topic=FORWARD)
+        steps = steps_of(bench, "a")
+        future = requested(found)
+        wait_for(lambda: abs(bench.joints["a"] - 0.5) > 0.05, "it is on its way")
+        shift_ns[0] = by_s * 1_000_000_000
+        wait_for(future.done, "the answer")
+        assert "held: " in future.result().message
+        assert max(steps) < 0.02
+
+
+class PanicError(BaseException):
+    """What an extension written in Rust raises."""
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), PanicError("broken")], ids=["exception", "panic"])
 def test_what_fails_on_the_way_is_held_and_the_node_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def broken(*_: Any) -> bool:
-        raise ValueError("broken")
+        raise error
 
     with arm_only(tmp_path, BY_TRAJECTORY) as (found, bench):
         arm = bench.trajectory_controller("arm_controller", ARM, topic=TRAJECTORY)
@@ -178,6 +254,8 @@ def test_what_fails_on_the_way_is_held_and_the_node_goes_on(
         assert refused(found) == "the first motion failed, and the robot was held: see the log"
         assert arm.followed[-1].header.stamp.sec == 0, "a hold begins on arrival"
         assert abs(bench.joints["a"] - 0.5) < 0.05
+        wait_for(lambda: found.robot.node.count_publishers(TRAJECTORY) == 0, "nothing commands any more")
+        assert refused(found) == "the first motion failed, and the robot was held: see the log"
         found.robot.next_chunk()
 
 
