@@ -84,11 +84,6 @@ class Outputs:
             raise
 
     @property
-    def command_topics(self) -> tuple[str, ...]:
-        """The command topics of every group, after remapping."""
-        return tuple(topic for part in self._parts for topic in part.output.topics)
-
-    @property
     def groups(self) -> tuple[Group, ...]:
         """The groups, with their robot interfaces and options."""
         return tuple(part.group for part in self._parts)

@@ -243,7 +243,7 @@ while not heard and time.monotonic() < end_s:
     outputs.hold(held, SimpleNamespace(action_names=("a", "b")), 0, "", 0, "stopped", motion)
     rclpy.spin_once(node, timeout_sec=0.05)
 outputs.destroy()
-print(outputs.command_topics, heard[0])
+print(outputs.addresses, heard[0])
 rclpy.shutdown()
 """
 
@@ -254,5 +254,5 @@ def test_a_robot_interface_is_a_file_and_a_row(copy: Scratch) -> None:
         "reflex_ros/outputs/interfaces.py", "INTERFACES = {\n",
         '    "first_row": ("reflex_ros.outputs.first_row", "FirstRowOutput"),\n',
     )  # fmt: skip
-    assert copy.run(HOLD_OVER_ROS, str(free_domain())).strip() == "('/robot/first_row',) [0.25, 0.5]"
+    assert copy.run(HOLD_OVER_ROS, str(free_domain())).strip() == "{'': '/robot/first_row'} [0.25, 0.5]"
     assert set(copy.touched) == {"reflex_ros/outputs/first_row.py", "reflex_ros/outputs/interfaces.py"}
