@@ -93,8 +93,10 @@ class StreamOutput:
             self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
-        """Follow the rows from the next tick on."""
+        """Follow the rows from the next tick on; nothing while the node is not active."""
         with self._changed:
+            if not self._enabled:
+                return
             now_ns = self._now_ns()
             # a wall clock may be set while the rows are followed
             zero_ns = command.stamp_ns - int(self._node.get_clock().now().nanoseconds) + now_ns

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,20 @@ def test_where_no_hold_is_possible_it_stays_where_it_was_commanded_last() -> Non
         assert 0.0 < rows[-1, 0] < 0.5
         assert np.diff(rows[-20:, 0]).min() >= 0.0
         np.testing.assert_array_equal(rows[-1], rows[-2])
+
+
+def test_what_is_commanded_while_it_is_disabled_is_dropped_and_its_thread_sleeps() -> None:
+    with output_scene(arm()) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.on_executor(scene.outputs.disable)
+        scene.chunk([[0.1, 0.0]] * 50)
+        scene.hold([0.1, 0.0])
+        began_s, worked_s = time.monotonic(), time.process_time()
+        assert silent(heard)
+        assert time.process_time() - worked_s < 0.5 * (time.monotonic() - began_s)
+        scene.on_executor(scene.outputs.enable)
+        assert silent(heard)
+        scene.chunk([[0.1, 0.0]] * 3)
+        wait_for(lambda: heard and silent(heard), "it follows again")
+        assert rows_of(heard)[-1] == pytest.approx([0.1, 0.0], abs=1e-6)
