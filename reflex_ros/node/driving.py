@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
     from rclpy.node import Node
 
+    from reflex_ros.node.lifecycle import ManagedNode
+
+FLUSH_S = 1.0  # how long the last commands may take to reach the robot
+
 log = logging.getLogger(__name__)
 
 
@@ -107,6 +111,13 @@ def await_controllers(node: Node, outputs: Outputs, wait_s: float, ending: Calla
     """
     await_names(node, outputs.channels)
     await_receivers(node, outputs.channels, wait_s, ending)
+
+
+async def end_outputs(node: ManagedNode, outputs: Outputs) -> None:
+    """Wait for the last commands to reach the robot, then let none out. What takes a moment keeps the executor from nothing."""
+    await node.off_executor(lambda: outputs.flush(FLUSH_S))
+    await node.off_executor(outputs.disable_topics)
+    outputs.disable()
 
 
 def is_simulated(node: Node) -> bool:

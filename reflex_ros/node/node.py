@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -38,6 +37,7 @@ from reflex_ros.node.controller_checks import ControllerChecks
 from reflex_ros.node.driving import (
     Driving,
     await_controllers,
+    end_outputs,
     is_simulated,
     make_outputs,
     observation_buffer,
@@ -64,7 +64,6 @@ from reflex_ros.sidecar.server import Sidecar
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals
-FLUSH_S = 1.0  # how long the last commands may take to reach the robot
 
 
 class ReflexNode:
@@ -246,8 +245,7 @@ class ReflexNode:
         if driving is not None:
             await self.node.off_executor(lambda: driving.close("deactivated"))
         if self._outputs is not None:
-            await self.node.off_executor(partial(self._outputs.flush, FLUSH_S))
-            self._outputs.disable()
+            await end_outputs(self.node, self._outputs)
             self._outputs.recorder_hook = OFF
         await self.node.off_executor(self._close_recorder_hook)
         self.engine.pause()

@@ -22,7 +22,7 @@ from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Adapting, Command, Halting, MakeOutput, Output, Reporting
+from reflex_ros.outputs.base import Acting, Adapting, Command, Halting, MakeOutput, Output, Reporting
 from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -119,11 +119,17 @@ class Outputs:
             part.output.enable()
 
     def disable(self) -> None:
-        """Drop messages: the node is in another state than active."""
+        """Drop messages: the node is in another state than active. On the executor's thread, which cancels actions."""
         self._chunks.on_deactivate(None)
         for part in self._parts:
             part.output.disable()
         self._debug.pause()
+
+    def disable_topics(self) -> None:
+        """Disable what commands by topics before the rest: it may wait for its receivers, so not on the executor's thread."""
+        for part in self._parts:
+            if not isinstance(part.output, Acting):
+                part.output.disable()
 
     def chunk(
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline

@@ -78,8 +78,10 @@ class StreamOutput:
             self._enabled = True
 
     def disable(self) -> None:
-        """Leave the robot held, then send nothing: the node is not active."""
+        """Leave the robot held, then send nothing: the node is not active. It waits for receivers; a second call does nothing."""
         with self._changed:
+            if not self._enabled:
+                return
             last = self._stream.stop()
             for number, row in enumerate(last):
                 if number:
@@ -87,8 +89,7 @@ class StreamOutput:
                 self._publish(self._publisher, self._message_of(row))
             if last:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
-            if self._enabled:
-                SWITCH_INTERVAL.restore()
+            SWITCH_INTERVAL.restore()
             self._enabled = False
             self._publisher.on_deactivate(None)
 

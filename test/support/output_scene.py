@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Any
 
 import numpy as np
 from domains import free_domain
-from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from ros_world import Spinner, wait_for
 
@@ -19,6 +19,7 @@ from reflex_core.chunks.interpolation import Bounds, Spline, through
 from reflex_core.robot.groups import Group
 from reflex_core.robot.limits.hold import MEASURED, Hold
 from reflex_core.values import ActionChunk, Floats, Inference, Served
+from reflex_ros.node.lifecycle import ManagedNode
 from reflex_ros.outputs.interfaces import output_maker
 from reflex_ros.outputs.outputs import Outputs
 
@@ -57,7 +58,7 @@ class OutputScene:
         self.names = tuple(name for group in groups for name in group.names)
         self.measured: dict[str, float] = {}
         self._spinner, self._outside = Spinner(self.domain), Spinner(self.domain)
-        self.node = LifecycleNode("reflex", context=self._spinner.context)
+        self.node = ManagedNode("reflex", context=self._spinner.context)
         self.outsider = Node("controllers", context=self._outside.context)
         self.outputs = Outputs(self.node, "r1", groups, lambda group: output_maker(group.output))
         self.outputs.measured = self._measured
@@ -105,10 +106,11 @@ class OutputScene:
         self.outputs.hold(held, like, now_ns, "e", 0, "stopped", _motion(path, dt_s, now_ns, 0, now_ns))
 
     def on_executor(self, call: Any) -> Any:
-        """Call on the executor's thread, as the node does."""
+        """Call on the executor's thread, as the node does; a coroutine is awaited there."""
 
         async def called() -> Any:
-            return call()
+            result = call()
+            return await result if isawaitable(result) else result
 
         return self._spinner.do(called)
 

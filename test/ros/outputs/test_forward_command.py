@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from std_msgs.msg import Float64MultiArray
 from reflex_core.chunks.setpoints import REPEATS
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
+from reflex_ros.node.driving import end_outputs
 
 TOPIC = "/forward_position_controller/commands"
 SPEEDS = "/forward_velocity_controller/commands"
@@ -137,3 +139,21 @@ def test_what_is_commanded_while_it_is_disabled_is_dropped_and_its_thread_sleeps
         scene.chunk([[0.1, 0.0]] * 3)
         wait_for(lambda: heard and silent(heard), "it follows again")
         assert rows_of(heard)[-1] == pytest.approx([0.1, 0.0], abs=1e-6)
+
+
+def test_the_executor_goes_on_while_a_slow_stream_ends() -> None:
+    with output_scene(arm(rate_hz=2)) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.1, 0.0]] * 100)
+        wait_for(lambda: heard, "it moves")
+        beats_s = [time.monotonic()]
+        scene.node.create_timer(0.02, lambda: beats_s.append(time.monotonic()))
+        wait_for(lambda: len(beats_s) > 2, "the timer runs")
+        scene.on_executor(partial(end_outputs, scene.node, scene.outputs))
+        ended_s = time.monotonic()
+        wait_for(lambda: beats_s[-1] > ended_s, "the timer goes on")
+        assert ended_s - beats_s[0] > 1.0  # its last setpoint is sent three times
+        assert np.diff(beats_s).max() < 0.4
+        rows = rows_of(heard)
+        np.testing.assert_array_equal(rows[-REPEATS:], [rows[-1]] * REPEATS)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.robot.groups import BASE, VELOCITY, Group
 from reflex_core.robot.limits.hold import MEASURED, ZERO, Hold
+from reflex_ros.node.driving import end_outputs
 from reflex_ros.outputs.base import Command
 from reflex_ros.outputs.outputs import Outputs
 
@@ -36,9 +40,11 @@ def heard() -> dict[str, Heard]:
     return {group.name: Heard() for group in GROUPS}
 
 
-def outputs(heard: dict[str, Heard]) -> tuple[Outputs, list[Any]]:
+def outputs(heard: Mapping[str, Any]) -> tuple[Outputs, list[Any]]:
     sent: list[Any] = []
-    publisher = SimpleNamespace(publish=sent.append, topic_name="~/action_chunk")
+    publisher = SimpleNamespace(
+        publish=sent.append, topic_name="~/action_chunk", on_deactivate=lambda _: None
+    )
     node: Any = SimpleNamespace(
         create_lifecycle_publisher=lambda *_, **__: publisher, create_publisher=lambda *_: publisher
     )
@@ -71,3 +77,41 @@ def test_what_is_not_held_gets_nothing_and_no_message_holds_it(heard: dict[str, 
     assert len(heard["base"].holds) == 1
     assert list(sent[0].names) == ["linear.x"]
     assert np.isfinite(np.array(sent[0].data)).all()
+
+
+class Ending:
+    """An output that notes on which thread it is disabled."""
+
+    topics = ()
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def flush(self, timeout_s: float) -> None:
+        """Have nothing to wait for."""
+
+    def disable(self) -> None:
+        self.threads.append(threading.current_thread())
+
+
+class EndingAction(Ending):
+    actions = ("/hand/gripper_cmd",)
+
+
+class OffExecutor:
+    """A node whose slow calls run in another thread; the caller's stands for the executor's."""
+
+    async def off_executor(self, call: Any) -> None:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+
+
+def test_what_commands_by_actions_is_disabled_on_the_executors_thread_and_the_rest_before_off_it() -> None:
+    ends = {"arm": Ending(), "base": EndingAction()}
+    out, _ = outputs(ends)
+    node: Any = OffExecutor()
+    asyncio.run(end_outputs(node, out))
+    executor = threading.current_thread()
+    assert [thread is executor for thread in ends["arm"].threads] == [False, True]
+    assert ends["base"].threads == [executor]
