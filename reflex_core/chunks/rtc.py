@@ -201,7 +201,9 @@ class Rtc:
                 self._forget(request.episode_id)
             elif served.chunk.source == LAST_KNOWN_GOOD:
                 self._forget_other_than(request.episode_id, served.fallback.request_id)
-            elif served.chunk.source == POLICY and previous is not None:
+            elif previous is None:  # another policy made it
+                self._forget(request.episode_id)
+            elif served.chunk.source == POLICY:
                 self._counts["guided"] += bool(served.rtc.mode)
                 rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._binding)
                 previous = replace(previous, rows=rows)

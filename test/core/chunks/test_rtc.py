@@ -208,6 +208,16 @@ def test_what_stood_in_for_a_chunk_decides_whether_the_one_before_still_runs(
     assert bool(robot.ask("pick", 12).rtc.mode) == guides
 
 
+def test_a_chunk_of_another_policy_ends_the_one_before(reach: Policy) -> None:
+    """The robot follows that one: back with this policy, within a horizon, the old one must not pull it back."""
+    robot = Robot(reach)
+    robot.ask("pick", 0)
+    elsewhere = robot.request("pick", 10, 2)
+    robot.rtc.delivered(elsewhere, replace(answer(elsewhere), slot="b"))
+    assert robot.ask("pick", 20).rtc.mode == ""
+    assert robot.rtc.counts["first"] == 2
+
+
 def test_a_tripped_guard_s_hold_does_not_guide(reach: Policy) -> None:
     robot = Robot(reach)
     robot.ask("pick", 0)
