@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reflex_core.chunks.alignment import elapsed_rows, request_key, zero_ns
+from reflex_core.chunks.alignment import Continued, elapsed_rows, request_key, zero_ns
 from reflex_core.chunks.guidance import Guidance, shifted, soft_mask
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Binding
@@ -36,6 +36,7 @@ class Previous:
     """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks.
 
     base: (action_dim,) what its rows are offsets from, None where they are positions.
+    continued: the newest answer that went on with it in place of a chunk of its own, which began at its row.
     """
 
     rows: Floats
@@ -44,10 +45,16 @@ class Previous:
     zero_ns: int
     stamp_ns: int
     base: Floats | None = None
+    continued: Continued | None = None
 
     def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
         """Return how many of its rows are over when the request's own chunk begins (alignment.py)."""
-        return elapsed_rows(request, self.stamp_ns, dt_s)
+        return elapsed_rows(request, self.stamp_ns, dt_s, self.request_id, self.continued)
+
+    def is_executed(self, request: Request) -> bool:
+        """Return False for a caller who executes another chunk than the one that was answered last."""
+        own = (self.request_id,) if self.continued is None else (self.request_id, self.continued.request_id)
+        return request.previous_request_id in ("", *own)
 
 
 class EpisodeGuidance(NamedTuple):
@@ -132,7 +139,7 @@ class Rtc:
         tail = shifted(previous.rows[: self._horizon], elapsed) if elapsed >= 0 else previous.rows[:0]
         if not len(tail):
             return EpisodeGuidance(why="stale")
-        if request.previous_request_id not in ("", previous.request_id):
+        if not previous.is_executed(request):
             return EpisodeGuidance(why="other_chunk")  # the caller executes one that was not answered last
         delay = min(delay, len(tail))
         if delay > MOST_DELAY_SHARE * self._horizon or (
@@ -200,7 +207,7 @@ class Rtc:
             if served.chunk.source in (HOLD, CLOUD) or served.hold_reason:
                 self._forget(request.episode_id)
             elif served.chunk.source == LAST_KNOWN_GOOD:
-                self._forget_other_than(request.episode_id, served.fallback.request_id)
+                self._continued(request, served)
             elif previous is None:  # another policy made it
                 self._forget(request.episode_id)
             elif served.chunk.source == POLICY:
@@ -232,10 +239,16 @@ class Rtc:
                 episode.previous = None
                 episode.delays.pop()
 
-    def _forget_other_than(self, episode_id: str, request_id: str) -> None:
-        episode = self._episodes.get(episode_id)
-        if episode is not None and episode.previous is not None and episode.previous.request_id != request_id:
+    def _continued(self, request: Request, served: Served) -> None:
+        """Note that a fallback goes on with the executing chunk; one of another chunk ends it."""
+        episode = self._episodes.get(request.episode_id or "")
+        if episode is None or episode.previous is None:
+            return
+        if episode.previous.request_id != served.fallback.request_id:
             episode.previous = None
+            return
+        begins = len(episode.previous.rows[: self._horizon]) - len(served.chunk.actions)
+        episode.previous = replace(episode.previous, continued=Continued(request.request_id, begins))
 
     def _forget(self, episode_id: str) -> None:
         episode = self._episodes.get(episode_id)

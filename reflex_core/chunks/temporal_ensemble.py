@@ -11,12 +11,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.chunks.alignment import elapsed_rows, request_key, zero_ns
+from reflex_core.chunks.alignment import Continued, elapsed_rows, request_key, zero_ns
 from reflex_core.chunks.guidance import shifted
 from reflex_core.concurrency.lru import Lru
 from reflex_core.export.binding import Binding
@@ -88,6 +88,11 @@ class _Kept:
     instruction: str
     zero_ns: int
     stamp_ns: int
+    continued: Continued | None = None
+
+    def is_executed(self, request: Request) -> bool:
+        own = (self.request_id,) if self.continued is None else (self.request_id, self.continued.request_id)
+        return request.previous_request_id in ("", *own)
 
 
 class TemporalEnsemble:
@@ -141,9 +146,9 @@ class TemporalEnsemble:
             return 0.0, "first"
         if kept.instruction != request.observation.instruction:
             return 0.0, "instruction"
-        if request.previous_request_id not in ("", kept.request_id):
+        if not kept.is_executed(request):
             return 0.0, "other_chunk"  # the caller executes one that was not answered last
-        elapsed = elapsed_rows(request, kept.stamp_ns, self._binding.dt_s)
+        elapsed = elapsed_rows(request, kept.stamp_ns, self._binding.dt_s, kept.request_id, kept.continued)
         if elapsed is None:
             return 0.0, "unknown_rows"
         stale = elapsed < 0 or not len(shifted(kept.average.rows, elapsed))
@@ -163,6 +168,10 @@ class TemporalEnsemble:
                     self._episodes.put(request.episode_id, following)
             elif source != LAST_KNOWN_GOOD or served.hold_reason or (kept and kept.request_id != executed):
                 self._episodes.pop(request.episode_id)
+            elif kept is not None:
+                begins = len(kept.average.rows) - len(served.chunk.actions)
+                continued = Continued(request.request_id, begins)
+                self._episodes.put(request.episode_id, replace(kept, continued=continued))
 
     def forget(self, episode_id: str | None) -> None:
         """Drop the mean of an episode that begins anew, or whose newest chunk is not executed."""

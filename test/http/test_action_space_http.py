@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import AT_REST, BEYOND
+from asking import AT_REST, BEYOND, act
 from echoes import echo
 from grouped_robots import document
-from http_client import raw
+from http_client import raw, wait_for
 from kinds import HEIGHT, WIDTH
+from ros_world import REACH_HOME
 from servers import ExportDir, Server
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.files.share import embedded_policy
+from reflex_core.records.trace.reader import TraceReader
 
 Serve = Callable[..., Server]
 NAMES = ["shoulder", "elbow", "finger"]
@@ -84,3 +89,36 @@ def test_a_late_chunk_of_steps_goes_on_as_positions(serve: Serve, export_copy: E
     assert (good["source"], late["source"]) == ("policy", "last_known_good")
     # the joint that was moved by hand is led back by the guard; the others go on along the positions that were served
     assert late["actions"][0][1:] in [row[1:] for row in good["actions"]]
+
+
+def test_a_chunk_after_a_late_one_goes_on_where_that_led(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller counts the rows of the answer that it executes, which is the tail of an earlier chunk."""
+    server = serve("act", export_dir=str(embedded_policy()), embodiment="", deadline_ms=2000.0, max_fallback_age_ms=60_000.0,
+        record=str(tmp_path), record_images="none", record_no_gzip=True)  # fmt: skip
+    assert server.engine.loaded is not None
+    client, policy = server.client, server.engine.loaded.policy
+    good = act(client, REACH_HOME, episode_id="ep", elapsed_rows=0.0).json
+    received_s = time.monotonic()
+    over, predict = threading.Event(), policy.predict
+
+    def late_once(*arguments: Any) -> Any:
+        over.wait(60.0)
+        return predict(*arguments)
+
+    monkeypatch.setattr(policy, "predict", late_once)
+    wait_for(lambda: time.monotonic() > received_s + 2 * good["dt_s"])
+    late = act(client, REACH_HOME, episode_id="ep", elapsed_rows=0.0).json
+    monkeypatch.undo()
+    over.set()
+    skipped = len(good["actions"]) - len(late["actions"])
+    assert (late["source"], skipped > 0) == ("last_known_good", True)
+    wait_for(lambda: server.engine.loaded is not None and not server.engine.loaded.deadline.busy)
+    after = act(client, REACH_HOME, episode_id="ep", elapsed_rows=2.0).json
+    assert (after["rtc_mode"], after["rtc_previous"]) == ("guided_identity", good["request_id"])
+    server.engine.unload()
+    [trace] = tmp_path.glob("*.jsonl")
+    with TraceReader(trace) as reader:
+        [record] = [one for one in reader if one.request_id == after["request_id"]]
+    assert record.document["rtc"]["elapsed_rows"] == skipped + 2.0

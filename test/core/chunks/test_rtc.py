@@ -374,6 +374,24 @@ def test_an_export_trained_for_it_is_shown_the_rows_that_will_be_executed(traine
     assert (np.abs(new.chunk.actions[3:] - bare[3:]) > 1e-6).any()
 
 
+@pytest.mark.parametrize(("named", "elapsed"), [("", 5.0), ("the fallback", 5.0), ("the chunk", 3.0)])
+def test_rows_that_are_counted_of_a_fallback_are_those_of_the_chunk_that_it_goes_on_with(
+    trained: Policy, named: str, elapsed: float
+) -> None:
+    """Its row 0 is row 2 of that chunk: three rows later the robot is at row 5, and is not led back to row 3."""
+    robot = Robot(trained)
+    old = robot.ask("pick", 0, seed=1, delay=3, stamp_ns=0)
+    late = robot.request("pick", 0, 2, stamp_ns=0, elapsed_rows=2.0)
+    robot.predict(late, unreachable)
+    tail = answer(late, old.chunk.actions[2:], source=LAST_KNOWN_GOOD)
+    robot.rtc.delivered(late, replace(tail, fallback=Fallback(request_id=old.request_id)))
+    of = {"": "", "the fallback": late.request_id, "the chunk": old.request_id}[named]
+    new = robot.ask("pick", 0, seed=3, stamp_ns=0, elapsed_rows=3.0, previous_request_id=of)
+    assert (new.rtc.previous, new.rtc.elapsed_rows) == (old.request_id, elapsed)
+    first = int(elapsed)
+    np.testing.assert_array_equal(new.chunk.actions[:3], old.chunk.actions[first : first + 3])
+
+
 def test_a_delay_beyond_what_it_was_trained_for_guides_nothing(trained: Policy) -> None:
     robot = Robot(trained)
     robot.ask("pick", 0, delay=5)

@@ -184,6 +184,21 @@ def test_the_tail_of_the_executing_chunk_leaves_the_mean_as_it_is(binding: Bindi
     np.testing.assert_allclose(third.chunk.actions[0], weighted([one[2], three[0]], 0.5), atol=1e-6)
 
 
+def test_rows_that_are_counted_of_a_fallback_are_those_of_the_mean_that_it_goes_on_with(
+    binding: Binding,
+) -> None:
+    robot, (one, two, three) = Robot(binding), chunks(3)
+    first = robot.ask(one, 0)
+
+    def tail(served: Served) -> Served:
+        chunk = replace(served.chunk, actions=one[1:], source=LAST_KNOWN_GOOD)
+        return replace(served, chunk=chunk, fallback=Fallback(request_id=first.request_id))
+
+    late = robot.ask(two, 1, tail)
+    third = robot.ask(three, 3, elapsed_rows=2.0, previous_request_id=late.request_id)
+    np.testing.assert_allclose(third.chunk.actions[0], weighted([one[3], three[0]], 0.5), atol=1e-6)
+
+
 def test_an_episode_that_begins_anew_or_was_stopped_is_forgotten(binding: Binding) -> None:
     robot, (one, two) = Robot(binding), chunks(2)
     robot.ask(one, 0)
