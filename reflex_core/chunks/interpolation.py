@@ -2,7 +2,9 @@
 """Cubic splines through the rows of a chunk: what a trajectory controller executes between them. Pure functions.
 
 The velocities are those of the C2 spline, so that the acceleration has no step at a row. Where it would leave the limits
-between two rows, they are those of a monotone interpolation (Fritsch and Butland 1984), which stays between its points.
+between two rows, they are those of a monotone interpolation (Fritsch and Butland 1984), which stays between its points. Where
+these are too fast, they are the nearest ones that are not, if there are any. There need not be: a way between two
+rows that takes the limit all along ends at the limit, and a joint that turns there would have to begin the next one so, too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
 
-FASTER = 1.01  # how far above its limit a joint may be between two rows
+FASTER = 1.01  # times its limit: what counts as kept between two rows
+# times the faster of the limit and the way itself, where the limit cannot be kept: a cubic from rest to rest; on the first way
+# one that begins at the limit in the other direction, v (1 - u) (1 - 9 u), and ends at rest
+AT_A_TURN, AGAINST_THE_BEGIN = 1.5, 16.0 / 9.0
+ROUNDING = 1e-9  # times a limit
 OUTSIDE = 1e-6  # rad or m: rounding to float32 is not outside a range
 
 
@@ -43,6 +49,13 @@ class Bounds:
         """Return those of `dim` joints of which nothing is known."""
         free = np.full(dim, np.inf)
         return cls(-free, free, free, np.ones(dim, np.bool_), np.full(dim, np.nan))
+
+    def of(self, chosen: Mask) -> Bounds:
+        """Return those of some columns."""
+        rates = None if self.rates is None else self.rates[chosen]
+        return Bounds(
+            self.low[chosen], self.high[chosen], self.velocity_max[chosen], self.smooth[chosen], self.fade_s[chosen], rates
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,10 @@ def through(
     """Return the motion that begins with `velocity` (d,), goes through all points and ends at rest.
 
     A joint at its limit cannot brake within the last period without being faster before: that period is half as long again
-    then. Where the way between two points is itself faster than the limit, the motion is as well.
+    then. The velocities at the points keep the limit. Between the points, a joint that can keep FASTER times the limit all along,
+    by whatever velocities at the points, does so unless the nearest such ones leave its range. Else some ways are faster: at most
+    AT_A_TURN times as fast as the limit, or as the way itself where that is faster, on the first way AGAINST_THE_BEGIN times.
+    Columns that are not smooth stay monotone: no overshoot, at most these factors.
 
     Args:
         times_ns: (n,), increasing.
@@ -133,7 +149,7 @@ def through(
         times_ns = times_ns.copy()
         times_ns[-1] += (times_ns[-1] - times_ns[-2]) // 2
         velocities, _ = _velocities(times_ns, positions, velocity, bounds)
-    return Spline(times_ns, positions, velocities, anchored)
+    return Spline(times_ns, positions, _kept(times_ns, positions, velocities, bounds), anchored)
 
 
 def fade(rows: Floats, due_ns: Times, old: Spline, now_ns: int, fade_s: Doubles) -> Floats:
@@ -190,6 +206,80 @@ def _velocities(
         leaves = _leaves(h[:1], positions[:2], secants[:1], velocities[:2], bounds)[0]
         velocities[0] = np.where(leaves, inside, velocities[0])
     return velocities, bool((fast[-1] & (np.abs(secants[-1]) <= most * FASTER)).any())
+
+
+def _kept(times_ns: Times, positions: Doubles, velocities: Doubles, bounds: Bounds) -> Doubles:
+    """Return (n, d) velocities that keep the limit of speed, the nearest ones; `velocities` itself where it is kept already.
+
+    A way that cannot keep it, or not inside the range, keeps both its velocities, and the others are chosen anew beside them.
+    """
+    h = np.diff(times_ns) * 1e-9
+    secants = np.diff(positions, axis=0) / h[:, None]
+    fast = (_peaks(secants, velocities) > bounds.velocity_max * FASTER).any(axis=0) & bounds.smooth
+    if not fast.any():
+        return velocities
+    positions, secants, given = positions[:, fast], secants[:, fast], velocities[:, fast]
+    inside = bounds.of(fast)
+    fixed = np.zeros(given.shape, np.bool_)
+    fixed[[0, -1]] = True
+    while True:
+        found, lost = _nearest(secants, given, fixed, inside.velocity_max)
+        lost |= _leaves(h, positions, secants, found, inside)
+        ends = np.zeros(fixed.shape, np.bool_)
+        ends[:-1] = lost
+        ends[1:] |= lost
+        if not (ends & ~fixed).any():
+            break
+        fixed |= ends
+    kept = velocities.copy()
+    kept[:, fast] = found
+    return kept
+
+
+def _nearest(secants: Doubles, given: Doubles, fixed: Mask, most: Doubles) -> tuple[Doubles, Mask]:
+    """Return (n, d) velocities as near to the given ones as lets every way keep the limit, and (n - 1, d) which cannot.
+
+    Backwards: from which velocities at a point the limit can be kept to the end. Forwards: the nearest of them.
+    """
+    limit, sense = most * FASTER, np.where(secants < 0.0, -1.0, 1.0)
+    means = limit - np.abs(secants)
+    low, high = np.where(fixed, given, -most), np.where(fixed, given, most)
+    lost = np.zeros(secants.shape, np.bool_)
+    hurried = (3.0 * means < 2.0 * limit).any(axis=1)  # no ends within the limit make another way too fast
+    for i in np.flatnonzero(hurried)[::-1].tolist():
+        least, greatest, lost[i] = _other_end(sense[i], means[i], low[i + 1], high[i + 1], limit)
+        least, greatest = np.maximum(least, low[i]), np.minimum(greatest, high[i])
+        lost[i] |= least > greatest
+        low[i], high[i] = np.where(lost[i], low[i], least), np.where(lost[i], high[i], greatest)
+    found = np.minimum(np.maximum(given, low), high)
+    for i in np.flatnonzero(hurried).tolist():
+        least, greatest, _ = _other_end(sense[i], means[i], found[i], found[i], limit)
+        least, greatest = np.where(lost[i], -most, least), np.where(lost[i], most, greatest)
+        nearest = np.minimum(np.maximum(given[i + 1], least), greatest)
+        found[i + 1] = np.minimum(np.maximum(nearest, low[i + 1]), high[i + 1])
+    return found, lost
+
+
+def _other_end(
+    sense: Doubles, mean: Doubles, low: Doubles, high: Doubles, limit: Doubles
+) -> tuple[Doubles, Doubles, Mask]:
+    """Return from (d,) to (d,) velocities at one end of a way suit some between `low` and `high` at its other; (d,) if none do.
+
+    sense: (d,) 1 or -1, the direction of the way. mean: (d,) limit - |secant|.
+
+    What the speed leaves of the limit, L - v, is a parabola with this mean. With A and B at its ends it is nowhere below 0 if
+    and only if A + B - sqrt(A B) <= 3 mean (its middle Bernstein coefficient is at least -sqrt(A B)). Ends that are no faster
+    than L then keep the limit in the other direction as well.
+    """
+    ends = limit - sense * low, limit - sense * high
+    near, far = np.minimum(*ends), np.minimum(np.maximum(*ends), 4.0 * mean)
+    none: Mask = near > far + ROUNDING * limit
+    best = np.maximum(np.minimum(np.maximum(mean, near), far), 0.0)
+    most_left = (np.sqrt(best) + np.sqrt(np.maximum(12.0 * mean - 3.0 * best, 0.0))) / 2.0
+    least_left = np.sqrt(near) - np.sqrt(np.maximum(12.0 * mean - 3.0 * near, 0.0))
+    least_left = np.where(near > 3.0 * mean, np.maximum(least_left, 0.0) / 2.0, 0.0)
+    slow, fast = sense * (limit - most_left**2), sense * (limit - least_left**2)
+    return np.minimum(slow, fast), np.maximum(slow, fast), none
 
 
 def _continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:

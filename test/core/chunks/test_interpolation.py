@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reflex_core.chunks.interpolation import FASTER, Bounds, Spline, fade, through
+from reflex_core.chunks.interpolation import (
+    AGAINST_THE_BEGIN,
+    AT_A_TURN,
+    FASTER,
+    Bounds,
+    Spline,
+    fade,
+    through,
+)
 
 Doubles = NDArray[np.float64]
 MS = 1_000_000
@@ -131,8 +139,128 @@ def test_random_rows_at_their_limits_never_leave_them(seed: int) -> None:
     positions, speed = motion(spline, 1.0)
     assert np.abs(positions).max() <= 0.4 + 1e-6
     assert np.abs(spline.velocities).max() <= 2.0
-    assert np.abs(speed).max() <= 1.5 * 2.0 + 1e-6, "a cubic from rest to rest within one period"
+    assert np.abs(speed).max() <= AT_A_TURN * 2.0 + 1e-6, "a cubic from rest to rest within one period"
     assert np.isfinite(spline.velocities).all()
+
+
+def led(secants: Doubles, periods_ms: Doubles, velocity: Doubles, limits: Bounds) -> Spline:
+    """Through rows that are reached by these speeds, (n, d) rad/s, one after the other."""
+    stamps = times(0, *np.cumsum(periods_ms).tolist())
+    ways = secants * (np.diff(stamps) * 1e-9)[:, None]
+    return through(
+        stamps, np.concatenate([np.zeros((1, ways.shape[1])), ways.cumsum(axis=0)]), velocity, limits
+    )
+
+
+def peaks(spline: Spline) -> Doubles:
+    """(n - 1, d) rad/s, the greatest speed on every way, from `at` at 400 moments of it."""
+    found = []
+    for begin, end in zip(spline.times_ns, spline.times_ns[1:], strict=False):
+        moments = np.linspace(begin, end, 401)[:-1].astype(np.int64)
+        found.append(np.abs([spline.at(int(moment))[1] for moment in moments]).max(axis=0))
+    return np.array(found)
+
+
+def ways(spline: Spline) -> Doubles:
+    """(n - 1, d) rad/s, the mean speed of every way."""
+    each: Doubles = np.abs(np.diff(spline.positions, axis=0)) / (np.diff(spline.times_ns) * 1e-9)[:, None]
+    return each
+
+
+@pytest.mark.parametrize("slower", [0.9, 0.5, 0.2, 0.0])
+def test_a_joint_that_slows_down_after_some_rows_at_its_limit_keeps_it(slower: float) -> None:
+    """With the mean of both ways at the corner it would be up to a third too fast before it."""
+    secants = column(1.0, 1.0, 1.0, 1.0, slower, 0.2, 0.1) * 2.0
+    spline = led(secants, np.full(7, 50.0), np.array([2.0]), bounds(most=2.0))
+    assert peaks(spline).max() <= FASTER * 2.0 + 1e-9
+    assert np.abs(spline.velocities).max() <= 2.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_where_any_velocities_keep_the_limit_it_is_kept(seed: int) -> None:
+    """Rows of random motions that are cubic between them and no faster than 2 rad/s, often as fast, to the end."""
+    chance, most = np.random.default_rng(seed), 2.0
+    u = np.linspace(0.0, 1.0, 201)
+    secants, at = np.zeros((30, 4)), np.clip(chance.uniform(-1.5, 1.5, 4), -1.0, 1.0)
+    begin = at * most
+    for i, joint in np.ndindex(secants.shape):
+        for attempt in range(1000):
+            end = 0.0 if i == 29 else float(np.clip(chance.uniform(-1.5, 1.5), -1.0, 1.0))
+            way = float(chance.uniform(-1.0, 1.0)) if attempt else (at[joint] + end) / 2.0
+            way = 1.0 if at[joint] == end == 1.0 else way
+            speed = at[joint] * (1 - u) * (1 - 3 * u) + end * u * (3 * u - 2) + 6 * way * u * (1 - u)
+            if np.abs(speed).max() <= 1.0:
+                break
+        else:
+            raise AssertionError("no way was found")
+        secants[i, joint], at[joint] = way * most, end
+    spline = led(secants, chance.integers(10, 80, 30).astype(np.float64), begin, bounds(most=most, dim=4))
+    assert peaks(spline).max() <= FASTER * most + 1e-9
+    assert np.abs(spline.velocities).max() <= most
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_rows_make_a_joint_faster_than_the_factors_say(seed: int, smooth: bool) -> None:
+    """Random rows, most of them at the limit and many of them turns, some beyond it; uneven periods; any beginning."""
+    chance, most = np.random.default_rng(seed), 2.0
+    levels = np.array([-1.3, -1.0, -1.0, -0.8, 0.0, 0.8, 1.0, 1.0, 1.3])
+    secants = most * np.where(chance.random((40, 4)) < 0.3, chance.uniform(-1, 1, (40, 4)), chance.choice(levels, (40, 4)))  # fmt: skip
+    begin = most * chance.choice([-1.0, -0.5, 0.0, 1.0], 4)
+    periods_ms = chance.integers(5, 80, 40).astype(np.float64)
+    spline = led(secants, periods_ms, begin, bounds(most=most, dim=4, smooth=smooth))
+    found, way = peaks(spline), ways(spline)
+    factors = found / np.maximum(way, most)
+    assert factors[1:].max() <= AT_A_TURN + 1e-9
+    assert factors[0].max() <= AGAINST_THE_BEGIN + 1e-9
+    assert found[1:][way[1:] <= most / AT_A_TURN].max() <= FASTER * most + 1e-9
+    assert np.abs(spline.velocities).max() <= most
+
+
+def test_rows_that_turn_at_the_limit_are_the_worst_there_are() -> None:
+    """A zigzag; the motion begins in the direction of its first way, or against it."""
+    secants = 2.0 * np.array([[(-1.0) ** i] for i in range(20)])
+    along = peaks(led(secants, np.full(20, 50.0), np.array([2.0]), bounds(most=2.0)))
+    against = peaks(led(secants, np.full(20, 50.0), np.array([-2.0]), bounds(most=2.0)))
+    assert along[1:].max() == pytest.approx(AT_A_TURN * 2.0, rel=1e-4)
+    assert along[0] == pytest.approx(2.0 * 4 / 3, rel=1e-4)
+    assert against[1:].max() == pytest.approx(AT_A_TURN * 2.0, rel=1e-4)
+    assert against[0] == pytest.approx(AGAINST_THE_BEGIN * 2.0, rel=1e-4)
+
+
+def test_what_is_within_the_limits_stays_the_c2_spline_to_the_last_bit_beside_a_joint_that_is_too_fast() -> (
+    None
+):
+    smooth = np.sin(np.arange(30) * 0.3)[:, None]
+    fast = 2.0 * np.sign(np.sin(np.arange(30) * 0.3 + 0.1))[:, None] * (np.arange(30) < 25)[:, None]
+    fast[5:8] *= 0.25
+    secants = np.concatenate([smooth, fast, -smooth], axis=1)
+    begin = np.array([0.0, 2.0, 0.5])
+    free = led(secants, np.full(30, 50.0), begin, bounds(dim=3))
+    kept = led(secants, np.full(30, 50.0), begin, bounds(most=2.0, dim=3))
+    assert kept.end_ns == free.end_ns
+    assert (kept.velocities[:, [0, 2]] == free.velocities[:, [0, 2]]).all()
+    assert (kept.velocities[:, 1] != free.velocities[:, 1]).any()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_range_counts_more_than_the_limit_of_speed(seed: int) -> None:
+    """Rows that lead to an end of the range at the limit, and away from it."""
+    chance = np.random.default_rng(seed)
+    rows = np.clip(chance.choice([-0.1, 0.1, 0.07, 0.1], (40, 4)).cumsum(axis=0), -0.4, 0.4)
+    begin = np.clip((rows[1] - rows[0]) / 0.05, -2.0, 2.0)
+    spline = through(times(*(50 * i for i in range(40))), rows, begin, bounds(-0.4, 0.4, 2.0, dim=4))
+    positions, _ = motion(spline, 1.0)
+    assert np.abs(positions).max() <= 0.4 + 1e-6
+    assert peaks(spline).max() <= AT_A_TURN * 2.0 + 1e-9
+
+
+def test_a_gripper_at_its_limit_overshoots_no_row_either() -> None:
+    secants = column(1.0, 1.0, 1.0, 0.1, 0.0, -1.0, -1.0, 0.0)
+    spline = led(secants, np.full(8, 50.0), np.array([0.0]), bounds(most=1.0, smooth=False))
+    positions, _ = motion(spline)
+    assert positions.max() <= spline.positions.max() + 1e-12
+    assert positions.min() >= spline.positions.min() - 1e-12
 
 
 def test_a_gripper_never_overshoots_a_row() -> None:

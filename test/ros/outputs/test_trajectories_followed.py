@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reflex_core.chunks.handover import Handover
-from reflex_core.chunks.interpolation import Bounds, Spline
+from reflex_core.chunks.interpolation import FASTER, Bounds, Spline
 from reflex_core.robot.limits.hold import Hold, Stream, hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import ActionChunk
@@ -131,6 +131,32 @@ def worst(seeds: int = 5, **options: object) -> tuple[float, float]:
     """Peak acceleration and speed of several runs."""
     runs = [Followed(seed=seed, **options).run() for seed in range(seeds)]  # type: ignore[arg-type]
     return max(run.peak_rad_s2() for run in runs), max(run.peak_rad_s() for run in runs)
+
+
+@pytest.mark.parametrize("desired", STATES)
+def test_a_controller_moves_no_joint_faster_than_its_limit_where_rows_at_the_limit_become_slower(
+    desired: bool,
+) -> None:
+    """Half the limit, the limit for some rows, then a quarter of it to the end; the controller of 1 kHz, its commands."""
+    speeds = MOST_RAD_S * np.repeat([0.5, 1.0, 0.25], [8, 6, 20])
+    rows = (speeds * DT_S).cumsum()[:, None].astype(np.float32)
+    bounds = Bounds(
+        np.array([-3.0]), np.array([3.0]), np.array([MOST_RAD_S]), np.array([True]), np.array([np.nan])
+    )
+    handover = Handover(bounds, lambda _: np.zeros(1, np.float32), lambda: 0.3)
+    chunk = handover.led(ActionChunk(rows, NAMES, DT_S), EPOCH_NS, 0, EPOCH_NS)
+    message = trajectory_message(
+        NAMES, handover.take_over(chunk, EPOCH_NS, 0, EPOCH_NS), EPOCH_NS, anchor=True
+    )
+    options = ControllerOptions(LEGACY, interpolate_from_desired_state=desired, velocity_state=False)
+    controller = JointTrajectoryController(NAMES, np.zeros(1), 1_000_000, options)
+    controller.set(EPOCH_NS, trajectory_of(message))
+    commands, measured = [], np.zeros(1)
+    for tick in range(2000):
+        measured, _ = controller.sample(EPOCH_NS + tick * 1_000_000, measured)
+        commands.append(float(measured[0]))
+    assert commands[-1] == pytest.approx(float(rows[-1, 0]), abs=1e-6)
+    assert np.abs(np.diff(commands)).max() * 1e3 <= FASTER * MOST_RAD_S + 1e-6
 
 
 @pytest.mark.parametrize("desired", STATES)
