@@ -33,30 +33,35 @@ class Channel(Protocol):
 
 
 def other_policies(node: Node, channels: Iterable[Channel]) -> list[str]:
-    """Return the full names of the other nodes that can command by these channels and publish action chunks too.
+    """Return the full names of the other nodes that can command by these channels and publish action chunks too, sorted.
 
     Bag players do so as well. A second node of our own name counts. Tools such as a teach panel may publish there: they
     do not publish chunks.
     """
+    return sorted({name for names in contested(node, channels).values() for name in names})
+
+
+def contested(node: Node, channels: Iterable[Channel]) -> dict[str, set[str]]:
+    """Return the names of the channels by which another policy can command, and the full names of those policies."""
+    found = {channel.name: _others_of(node, channel) for channel in channels}
+    return {name: others for name, others in found.items() if others}
+
+
+def _others_of(node: Node, channel: Channel) -> set[str]:
     own = node.get_fully_qualified_name()
-    others = set[str]()
-    for channel in channels:
-        writers = Counter(channel.commanders(node))
-        writers[own] -= 1
-        others |= {
-            name
-            for name, count in writers.items()
-            if count > 0 and (name == own or _makes_chunks(node, name))
-        }
-    return sorted(others)
+    writers = Counter(channel.commanders(node))
+    writers[own] -= 1
+    return {
+        name for name, count in writers.items() if count > 0 and (name == own or _makes_chunks(node, name))
+    }
 
 
 def require_alone(node: Node, channels: Collection[Channel]) -> None:
     """Raise ConfigurationError when another policy commands this robot already."""
-    if others := other_policies(node, channels):
-        names = ", ".join(channel.name for channel in channels)
+    if found := contested(node, channels):
+        others = sorted(set[str]().union(*found.values()))
         raise ConfigurationError(
-            f"{', '.join(others)} commands this robot already, on {names}: end it, or remap one of the two",
+            f"{', '.join(others)} commands this robot already, on {', '.join(found)}: end it, or remap one of the two",
             "not-alone",
         )
 

@@ -17,7 +17,7 @@ from reflex_core.settings.table import Settings
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.bag.recorder_hook import RecorderHook
 from reflex_ros.graph.endpoints import publishers
-from reflex_ros.graph.other_policies import await_names, other_policies
+from reflex_ros.graph.other_policies import await_names, contested
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.holds import STOPPED
@@ -154,11 +154,12 @@ class Driving:
     def _watch_others(self) -> diagnostics.Finding:
         """Hold and stop when another policy commands this robot too; both nodes detect it."""
         channels = self._outputs.channels
-        others = other_policies(self._node, channels)
+        found = contested(self._node, channels)
+        others = sorted(set[str]().union(*found.values()))
         if others and self.loop.stop_reason != STOPPED:
-            log.error("stopped: %s commands this robot too", ", ".join(others))
+            log.error("stopped: %s commands this robot too, on %s", ", ".join(others), ", ".join(found))
             self.loop.stop()
-        return diagnostics.command_finding(others, [channel.name for channel in channels])
+        return diagnostics.command_finding(others, [*found] or [channel.name for channel in channels])
 
     def findings(self) -> list[diagnostics.Finding]:
         """Return the diagnostics of other commanders (which stop this one), the measured state, the clocks, the watchdog and the outputs."""

@@ -5,8 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import control_msgs_substitute
+import leading_robots as robots
+import pytest
+from controller_bench import Bench
+from rclpy.action import ActionClient
+from rclpy.node import Node
 from reflex_ros.msg import ActionChunk
 from ros_world import Spinner, wait_for, world
 from servers import ExportDir
@@ -78,6 +85,47 @@ def test_a_policy_that_comes_later_stops_the_one_that_runs(export_dir: ExportDir
         wait_for(lambda: not other_policies(scene.server.node, [Channel("", TRAJECTORY)]), "it has gone")
         assert scene.robot.call("resume").success
         scene.robot.next_chunk()
+
+
+@pytest.mark.parametrize("group", ["arm", "hand"])
+def test_a_policy_that_commands_one_group_of_several_stops_all_and_is_named_with_that_group(
+    tmp_path: Path, group: str
+) -> None:
+    control_msgs_substitute.use()
+    from control_msgs.action import ParallelGripperCommand
+
+    address = {"arm": "/arm_controller/joint_trajectory", "hand": "/hand/gripper_cmd"}
+    groups = [
+        robots.joints("arm", ["a"], topic=address["arm"]),
+        robots.gripper("hand", "finger", "parallel_gripper", action=address["hand"]),
+    ]
+    columns = {"a": robots.steadily(0.01), "finger": [0.04] * robots.ROWS}
+    counted = [
+        robots.RELATIVE | {"columns": ["a"]},
+        {"columns": ["finger"], "mode": "absolute", "unit": "m", "gripper": robots.GRIPPER},
+    ]
+    export = robots.leading(tmp_path / "export", columns, counted)
+    config = robots.embodiment(tmp_path / "robot.json", groups)
+    with world(export_dir=str(export), custom_embodiment_config=str(config)) as scene:
+        scene.robot.joints_on = False
+        with Bench(scene.domain, dict.fromkeys(columns, 0.0)) as bench:
+            bench.trajectory_controller("arm_controller", ["a"])
+            hand = bench.gripper("hand", "finger", ParallelGripperCommand, speed=0.001)
+            scene.activate()
+            wait_for(lambda: bench.joints["a"] > 0.1 and hand.goals, "both follow")
+            other = Node("other", context=scene.robot.spinner.context)
+            other.create_publisher(ActionChunk, "/other/action_chunk", 1)
+            if group == "arm":
+                other.create_publisher(JointTrajectory, address["arm"], 1)
+            else:
+                ActionClient(other, ParallelGripperCommand, address["hand"])
+            message = scene.robot.diagnosed("commands", ERROR).message
+            assert f"/other commands it too, on {address[group]};" in message
+            assert scene.loop.stopped
+            wait_for(
+                lambda: [outcome.how for outcome in hand.outcomes] == ["cancelled"], "the gripper is held"
+            )
+            other.destroy_node()
 
 
 def test_what_people_publish_by_hand_is_not_a_policy(export_dir: ExportDir) -> None:
