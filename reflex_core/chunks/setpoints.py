@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ Doubles = NDArray[np.float64]
 
 BLEND_S = 0.2  # a robot at rest is led so long from where it is to the rows, which may be far from there
 FRESH_S = 0.5  # so long after the last setpoint the controller is where that one led it, whatever is measured
-STALL_S = 0.1  # after so long without a tick the rows are approached again, as from rest
+STALL_S = 0.1  # after so long without a tick, or two periods, the rows are approached again, as from rest
+UNLIMITED = 1e9  # of a velocity: more than any, and a number to calculate with
 REPEATS = 3  # how often the last setpoint is sent, as one message may be lost
 
 
@@ -55,8 +56,16 @@ class _Course:
         return cls(now_ns, (0.0, *coming), np.concatenate([origin[None], rows[past:]]), origin, 0.0)
 
     def at(self, now_ns: int) -> Doubles:
-        """Return (width,) what is due now: linear between rows, the first one before them, the last one after them."""
+        """Return (width,) what is due now, on the way from the origin to the rows."""
         seconds = max((now_ns - self.zero_ns) * 1e-9, 0.0)
+        row = self.along(seconds)
+        if self.origin is None or seconds >= self.blend_s:
+            return row
+        blended: Doubles = self.origin + seconds / self.blend_s * (row - self.origin)
+        return blended
+
+    def along(self, seconds: float) -> Doubles:
+        """Return (width,) the rows so long after zero_ns: linear between them, the first one before them, the last one after them."""
         times, rows = self.times_s, self.rows
         after = bisect_left(times, seconds)
         row: Doubles
@@ -67,10 +76,7 @@ class _Course:
         else:
             share = (seconds - times[after - 1]) / (times[after] - times[after - 1])
             row = rows[after - 1] + share * (rows[after] - rows[after - 1])
-        if self.origin is None or seconds >= self.blend_s:
-            return row
-        blended: Doubles = self.origin + seconds / self.blend_s * (row - self.origin)
-        return blended
+        return row
 
     def seconds_over(self, now_ns: int) -> float:
         """Return how long ago the last row was reached; negative before."""
@@ -81,15 +87,20 @@ class SetpointStream:
     """The commands of one controller, tick by tick: along the newest rows, and silent when there is nothing new.
 
     velocities: the rows are speeds, which a controller keeps up until the next one: the stream ends in zeros. Else they
-    are positions, which it holds. Not thread-safe.
+    are positions, which it holds. period_ns: from tick to tick. Not thread-safe.
     """
 
-    def __init__(self, width: int, *, velocities: bool) -> None:
-        self._width, self._velocities = width, velocities
+    def __init__(self, width: int, *, velocities: bool, period_ns: int) -> None:
+        self._width, self._velocities, self._period_ns = width, velocities, period_ns
+        self._stall_ns = max(round(STALL_S * 1e9), 2 * period_ns)
+        self._fresh_ns = max(round(FRESH_S * 1e9), self._stall_ns)
+        self._velocity_max = np.full(width, UNLIMITED)
         self._course: _Course | None = None
         self._lasts_s = 0.0  # for how long the last row of velocities counts
         self._last: Doubles | None = None
         self._last_ns = 0
+        self._ticked_ns = 0  # the newest tick, or since when there is something to say
+        self._approached_ns = 0  # from then on the rows are followed, which were approached after a stall
         self._repeats = 0
         self.stalls = 0
 
@@ -97,6 +108,10 @@ class SetpointStream:
     def silent(self) -> bool:
         """True while no tick sends anything."""
         return self._course is None
+
+    def limit(self, velocity_max: Doubles) -> None:
+        """Move no setpoint of positions faster. velocity_max: (width,) per second; Inf: as fast as the rows."""
+        self._velocity_max = np.fmin(velocity_max.astype(np.float64), UNLIMITED)
 
     def follow(
         self, chunk: ActionChunk, zero_ns: int, start: int, now_ns: int, measured: Floats | None
@@ -107,7 +122,7 @@ class SetpointStream:
         where the robot is, None where that is not known; a stream that has been silent starts there. Raises ValueError for rows of
         another width, and for NaN and Inf: what was followed before ends where it is.
         """
-        if self._last is not None and self._last_ns - now_ns > STALL_S * 1e9:
+        if self._last is not None and self._last_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         rows = chunk.actions[start:].astype(np.float64)
         if rows.ndim != 2 or rows.shape[1] != self._width or not len(rows) or not np.isfinite(rows).all():
@@ -115,48 +130,90 @@ class SetpointStream:
             raise ValueError(f"expected rows of {self._width} finite numbers, got {rows.shape}: not sent")
         dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
         origin, blend_s = self._origin(now_ns, measured)
-        self._course = _Course.through(now_ns, dues_s.tolist(), rows, origin, blend_s)
+        self._course = self._led(now_ns, dues_s.tolist(), rows, origin, blend_s)
         self._lasts_s, self._repeats = chunk.dt_s if self._velocities else 0.0, 0
 
     def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Doubles | None, float]:
         """Return where the robot is led from, and for how long it is led to the rows."""
         if self._velocities:
             return (np.zeros(self._width) if self._last is None else self._last), 0.0
-        if self._last is not None and now_ns - self._last_ns <= FRESH_S * 1e9:
-            return self._last, 0.0
+        if self._course is None or self._stalled(now_ns):
+            self._ticked_ns = now_ns
+        if self._last is not None and now_ns - self._last_ns <= self._fresh_ns:
+            return self._last, max(self._approached_ns - now_ns, 0) * 1e-9
         known = self._last if measured is None else measured.astype(np.float64)
+        self._last = None
         return known, 0.0 if known is None else BLEND_S
 
-    def tick(self, now_ns: int) -> Doubles | None:
-        """Return (width,) the setpoint to send now; None: say nothing."""
+    def _stalled(self, now_ns: int) -> bool:
+        """Return True after a while without a tick, which is counted: the robot is behind the rows, and approaches them again."""
+        if self._course is None or now_ns - self._ticked_ns <= self._stall_ns:
+            return False
+        self.stalls += 1
+        self._approached_ns = now_ns + round(BLEND_S * 1e9)
+        return True
+
+    def _led(
+        self, now_ns: int, times_s: Sequence[float], rows: Doubles, origin: Doubles | None, blend_s: float
+    ) -> _Course:
+        """Return the course from now on, whose blend takes as long as the way to the rows does at the limit of speed."""
+        course = _Course.through(now_ns, times_s, rows, origin, blend_s)
+        if origin is None or not blend_s > 0.0:
+            return course
+        way_s = np.abs(course.along(blend_s) - origin) / self._velocity_max
+        return replace(course, blend_s=max(blend_s, float(way_s.max())))
+
+    def tick(self, now_ns: int, *, paced: bool = True) -> Doubles | None:
+        """Return (width,) the setpoint to send now; None: say nothing.
+
+        paced: the clock goes on by a period from tick to tick, and the setpoint by what the limit of speed allows in that, however
+        late the tick is. Else, as simulators' clocks go in steps of their own, by what it allows since the tick before.
+        """
         if self._course is None:
             return None
-        if self._course.zero_ns - now_ns > STALL_S * 1e9:
+        if self._course.zero_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         if self._course is None:
             return None
         self._course = self._approached(self._course, now_ns)
         over_s = self._course.seconds_over(now_ns)
-        row = self._course.at(now_ns)
-        if over_s > self._lasts_s or (not self._velocities and over_s >= 0.0):
+        due = self._course.at(now_ns)
+        row = self._within_reach(
+            due, self._course.origin, self._period_ns if paced else now_ns - self._ticked_ns
+        )
+        if over_s > self._lasts_s if self._velocities else over_s >= 0.0 and bool((row == due).all()):
             row = self._rest(row)
             self._repeats += 1
         self._last, self._last_ns = row, now_ns
+        self._ticked_ns = max(now_ns, self._course.zero_ns)
         if self._repeats >= REPEATS:
             self._course = None
         return row
 
     def _approached(self, course: _Course, now_ns: int) -> _Course:
         """Return the course from now on, where its first tick comes only now, or none came for a while."""
-        if self._velocities or course.origin is None:
+        if self._velocities:
             return course
         first = self._last is None or self._last_ns < course.zero_ns
-        if first and course.blend_s > 0.0:
-            return _restarted(course, now_ns, course.origin, course.blend_s)
-        if self._last is None or now_ns - max(self._last_ns, course.zero_ns) <= STALL_S * 1e9:
+        if first and course.origin is not None and course.blend_s > 0.0:
+            return self._restarted(course, now_ns, course.origin, course.blend_s)
+        if self._last is None or not self._stalled(now_ns):
             return course
-        self.stalls += 1
-        return _restarted(course, now_ns, self._last, BLEND_S)
+        return self._restarted(course, now_ns, self._last, BLEND_S)
+
+    def _restarted(self, course: _Course, now_ns: int, origin: Doubles, blend_s: float) -> _Course:
+        """Return the course from now on, led from `origin`."""
+        gone_s = (now_ns - course.zero_ns) * 1e-9
+        return self._led(now_ns, [time_s - gone_s for time_s in course.times_s], course.rows, origin, blend_s)
+
+    def _within_reach(self, due: Doubles, origin: Doubles | None, within_ns: int) -> Doubles:
+        """Return (width,) what is due, as near to it as the limit of speed allows from the setpoint before."""
+        before = origin if self._last is None else self._last
+        if self._velocities or before is None:
+            return due
+        most = self._velocity_max * max(within_ns, 0) * 1e-9
+        nearest: Doubles = np.minimum(np.maximum(due, before - most), before + most)
+        return nearest
 
     def _rest(self, row: Doubles) -> Doubles:
         return np.zeros(self._width) if self._velocities else row
@@ -185,10 +242,4 @@ class SetpointStream:
     def forget(self) -> None:
         """Forget what was sent, as others may command the robot from now on."""
         self._course = self._last = None
-
-
-def _restarted(course: _Course, now_ns: int, origin: Doubles, blend_s: float) -> _Course:
-    """Return the course from now on, led from `origin`."""
-    gone_s = (now_ns - course.zero_ns) * 1e-9
-    times_s = [time_s - gone_s for time_s in course.times_s]
-    return _Course.through(now_ns, times_s, course.rows, origin, blend_s)
+        self._approached_ns = 0

@@ -98,6 +98,8 @@ def make_outputs(
         lambda group: DryRunOutput if dry_run else output_maker(group.output),
     )
     outputs.dry_run = dry_run
+    if loaded.guard.limits is not None:
+        outputs.limit(loaded.guard.limits.velocity_max)
     outputs.measured = lambda names: buffer.measured(
         names, int(clock.now().nanoseconds), settings().max_age_ms
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from reflex_core.chunks.interpolation import Spline
+from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.robot.groups import Group
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class Adapting(Protocol):
 
     def found_era(self, era: str) -> None:
         """Take note of what the controller has said it does: LEGACY or BLEND."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A robot interface that paces the motion by itself."""
+
+    def limit(self, velocity_max: Doubles) -> None:
+        """Command no joint faster than velocity_max: (width,) rad or m per second; Inf where there is no limit."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.handover import braking
-from reflex_core.chunks.interpolation import Spline
+from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import VELOCITY, Group
@@ -22,7 +22,7 @@ from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Acting, Adapting, Command, Halting, MakeOutput, Output, Reporting
+from reflex_ros.outputs.base import Acting, Adapting, Command, Halting, Limited, MakeOutput, Output, Reporting
 from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -93,6 +93,12 @@ class Outputs:
         for part in self._parts:
             if part.group.name in eras and isinstance(part.output, Adapting):
                 part.output.found_era(eras[part.group.name])
+
+    def limit(self, velocity_max: Doubles) -> None:
+        """Tell the outputs that pace the motion how fast it may be. velocity_max: (action_dim,) rad or m per second."""
+        for part in self._parts:
+            if isinstance(part.output, Limited):
+                part.output.limit(velocity_max[part.columns])
 
     @property
     def channels(self) -> tuple[Channel, ...]:

@@ -48,7 +48,9 @@ class StreamOutput:
             kind, topic, COMMANDS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
         self._period_ns = round(1e9 / rate_hz)
-        self._stream = SetpointStream(len(group.columns), velocities=group.commands == VELOCITY)
+        self._stream = SetpointStream(
+            len(group.columns), velocities=group.commands == VELOCITY, period_ns=self._period_ns
+        )
         self._changed = threading.Condition()
         self._enabled = self._closing = False
         self._late = 0
@@ -67,6 +69,11 @@ class StreamOutput:
         kept = list(self.lateness_s)
         p99 = {"lateness p99 ms": f"{np.percentile(kept, 99) * 1e3:.1f}"} if kept else {}
         return {**p99, "late ticks": self._late, "stalls": self._stream.stalls}
+
+    def limit(self, velocity_max: Doubles) -> None:
+        """Move no setpoint of positions faster, whatever it has missed."""
+        with self._changed:
+            self._stream.limit(velocity_max)
 
     def enable(self) -> None:
         """Let setpoints out: the node becomes active. Nothing is sent before there are rows to follow."""
@@ -160,7 +167,8 @@ class StreamOutput:
         """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
         with self._changed:
             try:
-                row = self._stream.tick(self._now_ns()) if self._enabled else None
+                paced = not self._node.get_clock().ros_time_is_active
+                row = self._stream.tick(self._now_ns(), paced=paced) if self._enabled else None
                 if row is not None:
                     self._publish(self._publisher, self._message_of(row))
             except Exception as error:

@@ -30,7 +30,7 @@ def ticked(stream: SetpointStream, from_ns: int, until_ns: int) -> list[tuple[in
 
 def running(at: float) -> SetpointStream:
     """A stream that holds at a position and has just sent that."""
-    stream = SetpointStream(1, velocities=False)
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
     stream.follow(chunk([at]), -50 * MS, 0, -10 * MS, here(at))
     for now_ns in range(-10 * MS, 10 * MS, PERIOD_NS):
         stream.tick(now_ns)
@@ -46,7 +46,7 @@ def test_a_late_tick_is_left_out_and_never_made_up_for(now_ms: float, next_ms: i
 
 
 def test_it_starts_where_the_robot_is_measured_and_not_at_a_row_far_away() -> None:
-    stream = SetpointStream(2, velocities=False)
+    stream = SetpointStream(2, velocities=False, period_ns=PERIOD_NS)
     stream.follow(chunk([1.0, -1.0], [1.0, -1.0], [1.0, -1.0], [1.0, -1.0]), 0, 0, 0, here(0.5, 0.0))
     sent = ticked(stream, 0, 230 * MS)
     assert sent[0] == (0, [0.5, 0.0])
@@ -89,7 +89,7 @@ def test_positions_end_in_the_last_row_several_times_and_then_in_silence() -> No
 
 
 def test_speeds_end_in_zeros_one_row_after_the_last() -> None:
-    stream = SetpointStream(1, velocities=True)
+    stream = SetpointStream(1, velocities=True, period_ns=PERIOD_NS)
     stream.follow(chunk([0.4], [0.4]), 0, 0, 0, here(7.0))
     sent = ticked(stream, 0, 400 * MS)
     assert sent[0] == (0, [0.0])
@@ -105,7 +105,7 @@ def test_a_stop_leaves_positions_where_they_are_and_speeds_at_zero() -> None:
     stream.tick(20 * MS)
     np.testing.assert_allclose(stream.stop(), [[0.2]] * REPEATS, rtol=1e-6)
     assert stream.tick(30 * MS) is None
-    moving = SetpointStream(1, velocities=True)
+    moving = SetpointStream(1, velocities=True, period_ns=PERIOD_NS)
     assert moving.stop() == []  # nothing was ever sent
     moving.follow(chunk([0.4]), 0, 0, 0, None)
     moving.tick(50 * MS)
@@ -146,7 +146,7 @@ def test_a_pause_is_followed_by_a_start_where_the_robot_is_measured() -> None:
 
 
 def test_an_origin_that_is_unknown_means_the_first_row() -> None:
-    stream = SetpointStream(1, velocities=False)
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
     stream.follow(chunk([0.5], [0.7]), 0, 0, 0, None)
     assert stream.tick(0) == pytest.approx([0.5])
 
@@ -161,7 +161,7 @@ LATER_NS = 1_000_000 * MS  # of a simulator, which then begins again
 
 
 def followed(*, velocities: bool, until_ns: int) -> SetpointStream:
-    stream = SetpointStream(1, velocities=velocities)
+    stream = SetpointStream(1, velocities=velocities, period_ns=PERIOD_NS)
     stream.follow(chunk(*[[0.5]] * 10), LATER_NS, 0, LATER_NS, here(0.5))
     ticked(stream, LATER_NS, until_ns)
     return stream
@@ -189,3 +189,108 @@ def test_a_clock_that_hesitates_ends_nothing() -> None:
     stream.follow(chunk([0.1], [0.3]), 20 * MS, 0, 20 * MS, None)
     assert stream.tick(19 * MS) == pytest.approx([0.0])
     assert stream.tick(120 * MS) == pytest.approx([0.3])
+
+
+def ramp(now_ns: int, speed: float, rows: int = 50, dt_s: float = 0.02) -> ActionChunk:
+    """What goes on at that speed as if no tick had been missed: at `speed` * the time."""
+    return chunk(*[[speed * (now_ns * 1e-9 + at * dt_s)] for at in range(1, rows + 1)], dt_s=dt_s)
+
+
+@pytest.mark.parametrize("stall_ms", [110, 200, 300, 450])
+def test_a_chunk_right_after_a_standstill_leads_to_its_rows_as_after_any(stall_ms: int) -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
+    stream.follow(ramp(0, 1.0), 0, 0, 0, here(0.0))
+    (*_, (_, before)) = ticked(stream, 0, 400 * MS)
+    now_ns = 390 * MS + stall_ms * MS
+    stream.follow(ramp(now_ns, 1.0), now_ns, 0, now_ns, here(before[0]))
+    stream.follow(ramp(now_ns, 1.0), now_ns, 0, now_ns, here(before[0]))  # another one at once
+    assert stream.stalls == 1
+    sent = [before, *(row for _, row in ticked(stream, now_ns, now_ns + 400 * MS))]
+    most = (1.0 + (stall_ms * 1e-3 + BLEND_S) / BLEND_S) * 0.01
+    assert np.abs(np.diff(sent, axis=0)).max() < most
+    assert sent[-1] == pytest.approx([0.39 + stall_ms * 1e-3 + 0.39], abs=1e-6)
+    assert stream.stalls == 1
+
+
+def test_a_chunk_while_the_rows_are_approached_again_does_not_cut_that_short() -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
+    stream.follow(ramp(0, 1.0), 0, 0, 0, here(0.0))
+    (*_, (_, before)) = ticked(stream, 0, 400 * MS)
+    sent = [before, *(row for _, row in ticked(stream, 690 * MS, 740 * MS))]
+    stream.follow(ramp(740 * MS, 1.0), 740 * MS, 0, 740 * MS, None)
+    sent += [row for _, row in ticked(stream, 740 * MS, 1000 * MS)]
+    assert np.abs(np.diff(sent, axis=0)).max() < 0.045  # evenly, and not the rest of the way within a row
+    assert sent[-1] == pytest.approx([0.99], abs=1e-6)
+    assert stream.stalls == 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_setpoint_is_further_from_the_one_before_than_the_limit_of_speed_allows_in_a_period(
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    limit = np.array([1.0, 0.3])
+    stream = SetpointStream(2, velocities=False, period_ns=PERIOD_NS)
+    stream.limit(limit)
+    now_ns, at, sent = 0, np.zeros(2), [np.zeros(2)]
+    speed = random.uniform(-1.0, 1.0, 2) * limit
+    for _ in range(300):
+        if random.random() < 0.15:  # a chunk: as handed over to a robot that has followed, or from anywhere
+            begin = at + speed * now_ns * 1e-9 if random.random() < 0.8 else random.uniform(-1.0, 1.0, 2)
+            speed = random.uniform(-1.0, 1.0, 2) * limit
+            at = begin - speed * now_ns * 1e-9
+            rows = [
+                (begin + speed * 0.02 * (number + 1)).tolist() for number in range(random.integers(1, 40))
+            ]
+            stream.follow(
+                chunk(*rows, dt_s=0.02), now_ns - int(random.integers(0, 30)) * MS, 0, now_ns, here(*sent[-1])
+            )
+        if random.random() < 0.7:
+            row = stream.tick(now_ns)
+            sent += [] if row is None else [row]
+        now_ns += PERIOD_NS
+        if random.random() < 0.08:
+            now_ns += int(random.integers(1, 700)) * MS
+    steps = np.abs(np.diff(sent, axis=0))
+    assert len(sent) > 50
+    assert (steps <= limit * PERIOD_NS * 1e-9 + 1e-6).all()
+
+
+def test_what_was_missed_is_made_up_for_at_the_limit_of_speed_before_the_stream_ends() -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
+    stream.limit(np.array([1.0]))
+    stream.follow(ramp(0, 1.0, rows=10), 0, 0, 0, here(0.0))
+    ticked(stream, 0, 110 * MS)
+    sent = [row for _, row in ticked(stream, 190 * MS, 800 * MS)]  # eight ticks late
+    assert np.diff(sent, axis=0).max() <= 0.01 + 1e-9
+    np.testing.assert_allclose(sent[-REPEATS:], [[0.2]] * REPEATS, rtol=1e-6)
+    assert sent[0][0] < 0.12
+    assert stream.silent
+
+
+def test_a_clock_that_goes_in_steps_of_its_own_moves_the_setpoint_as_far_as_it_goes() -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
+    stream.limit(np.array([1.0]))
+    stream.follow(ramp(0, 0.9), 0, 0, 0, here(0.0))
+    for now_ms in range(0, 1000, 50):  # a simulator's, that is heard twenty times a second
+        for _ in range(5):
+            row = stream.tick(now_ms * MS, paced=False)
+    assert row == pytest.approx([0.95 * 0.9], abs=1e-6)
+    assert stream.stalls == 0
+
+
+def test_a_rate_below_that_of_a_standstill_moves_the_robot() -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=500 * MS)
+    stream.follow(chunk([0.1], [0.2], [0.3], [0.4], dt_s=0.5), 0, 0, 0, here(0.0))
+    sent = [stream.tick(now_ms * MS) for now_ms in range(0, 2500, 500)]
+    np.testing.assert_allclose(
+        [row for row in sent if row is not None], [[0.0], [0.1], [0.2], [0.3], [0.4]], atol=1e-6
+    )
+    assert stream.stalls == 0
+
+
+def test_what_ends_a_start_before_its_first_tick_sends_nothing_of_before_the_pause() -> None:
+    stream = running(0.0)
+    ticked(stream, 10 * MS, 100 * MS)
+    stream.follow(chunk([0.5]), 2000 * MS, 0, 2000 * MS, here(0.2))
+    assert stream.stop() == []

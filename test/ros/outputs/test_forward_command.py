@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,33 @@ def test_the_executor_goes_on_while_a_slow_stream_ends() -> None:
         assert np.diff(beats_s).max() < 0.4
         rows = rows_of(heard)
         np.testing.assert_array_equal(rows[-REPEATS:], [rows[-1]] * REPEATS)
+
+
+def test_rows_that_come_right_after_a_stall_are_reached_within_the_limit_of_speed() -> None:
+    with output_scene(arm()) as scene:
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.outputs.limit(np.array([1.5, 1.0]))
+        sent: list[list[float]] = []
+        stalled, began_s, ready = threading.Event(), time.monotonic(), threading.Event()
+
+        def noted(topic: str, message: Any) -> None:
+            if topic == TOPIC:
+                sent.append(message.data.tolist())
+                if ready.is_set() and not stalled.is_set():
+                    stalled.set()
+                    time.sleep(0.3)  # no tick for so long
+
+        def ahead() -> list[list[float]]:
+            """As for a robot that has followed: a radian per second since the beginning."""
+            return [[time.monotonic() - began_s + 0.02 * at, 0.0] for at in range(1, 51)]
+
+        scene.outputs.recorder_hook = SimpleNamespace(sent=noted)  # type: ignore[assignment]
+        scene.chunk(ahead(), dt_s=0.02)
+        wait_for(lambda: len(sent) > 40, "it moves")
+        ready.set()
+        assert stalled.wait(5.0)
+        scene.chunk(rows := ahead(), dt_s=0.02)
+        wait_for(lambda: sent[-1] == pytest.approx(rows[-1], abs=1e-6), "it is there")
+        assert np.diff(np.array(sent)[:, 0]).max() <= 1.5 * 0.01 + 1e-6
+        (part,) = scene.outputs.reports().values()
+        assert part["stalls"] == 1

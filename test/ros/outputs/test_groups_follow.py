@@ -19,7 +19,9 @@ from http_client import Client
 from lifecycle_msgs.msg import Transition
 from ros_world import World, wait_for, world
 
+from reflex_core.chunks.setpoints import Doubles
 from reflex_ros.outputs.gripper_action import GripperActionOutput
+from reflex_ros.outputs.streaming import StreamOutput
 
 ROWS = robots.ROWS
 RELATIVE = robots.RELATIVE
@@ -135,7 +137,17 @@ def test_two_arms_follow_one_policy_of_fourteen_columns(tmp_path: Path) -> None:
         assert not any(arm.refused for arm in arms)
 
 
-def test_a_forward_controller_follows_from_where_it_is_and_is_held_within_a_period(tmp_path: Path) -> None:
+def test_a_forward_controller_follows_from_where_it_is_and_is_held_within_a_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[list[float]] = []
+    limit = StreamOutput.limit
+
+    def noting(output: StreamOutput, velocity_max: Doubles) -> None:
+        limits.append(velocity_max.tolist())
+        limit(output, velocity_max)
+
+    monkeypatch.setattr(StreamOutput, "limit", noting)
     arm = ["a", "b"]
     groups = [robots.joints("arm", arm, "forward_command", topic="/forward_controller/commands")]
     columns = {"a": robots.steadily(0.02), "b": robots.steadily(-0.02)}
@@ -147,6 +159,7 @@ def test_a_forward_controller_follows_from_where_it_is_and_is_held_within_a_peri
         sent = np.array([values for _, values in controller.received])
         np.testing.assert_allclose(sent[0], [0.5, -0.5], atol=1e-3)
         assert np.abs(np.diff(sent, axis=0)).max() < 0.1  # no jump, also from chunk to chunk
+        assert limits == [[5.0, 5.0]]  # the guard's, whatever is missed
         assert found.robot.call("stop").success
         at_stop = bench.joints["a"]
         stopped(found, bench, arm)
