@@ -24,6 +24,10 @@ UNLIMITED = 1e9  # of a velocity: more than any, and a number to calculate with
 REPEATS = 3  # how often the last setpoint is sent, as one message may be lost
 
 
+class UnmeasuredError(ValueError):
+    """It is not known where the robot would be led from."""
+
+
 def next_tick(deadline_ns: int, now_ns: int, period_ns: int) -> int:
     """Return the next deadline, at least half a period ahead: what is late is left out and never made up for by a burst."""
     periods = -(-(now_ns + period_ns // 2 - deadline_ns) // period_ns)
@@ -102,7 +106,8 @@ class SetpointStream:
         self._ticked_ns = 0  # the newest tick, or since when there is something to say
         self._approached_ns = 0  # from then on the rows are followed, which were approached after a stall
         self._repeats = 0
-        self.stalls = 0
+        self._measurable = False
+        self.stalls = self.unmeasured_starts = 0
 
     @property
     def silent(self) -> bool:
@@ -120,8 +125,10 @@ class SetpointStream:
 
         chunk: (n, width) rows; row i is due at zero_ns + (i + 1) * dt_s. start: the first that is followed. measured: (width,)
         where the robot is, None where that is not known; a stream that has been silent starts there. Raises ValueError for rows of
-        another width, and for NaN and Inf: what was followed before ends where it is.
+        another width, and for NaN and Inf: what was followed before ends where it is; likewise UnmeasuredError for a start of a robot
+        that was measured before and is not now: it may have been moved. One that never was starts at the first row.
         """
+        self._measurable |= measured is not None
         if self._last is not None and self._last_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         rows = chunk.actions[start:].astype(np.float64)
@@ -141,9 +148,14 @@ class SetpointStream:
             self._ticked_ns = now_ns
         if self._last is not None and now_ns - self._last_ns <= self._fresh_ns:
             return self._last, max(self._approached_ns - now_ns, 0) * 1e-9
-        known = self._last if measured is None else measured.astype(np.float64)
         self._last = None
-        return known, 0.0 if known is None else BLEND_S
+        if measured is not None:
+            return measured.astype(np.float64), BLEND_S
+        if not self._measurable:
+            return None, 0.0
+        self.stop()
+        self.unmeasured_starts += 1
+        raise UnmeasuredError("a start after a pause needs a measurement of where it is: not sent")
 
     def _stalled(self, now_ns: int) -> bool:
         """Return True after a while without a tick, which is counted: the robot is behind the rows, and approaches them again."""

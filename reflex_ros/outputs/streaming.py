@@ -65,10 +65,11 @@ class StreamOutput:
         return (str(self._publisher.topic_name),)
 
     def report(self) -> dict[str, object]:
-        """Return for diagnostics how late ticks come, how many were left out, and how often the stream stood still."""
+        """Return for diagnostics how late ticks come, how many were left out, and how often the stream stood still or did not start."""
         kept = list(self.lateness_s)
         p99 = {"lateness p99 ms": f"{np.percentile(kept, 99) * 1e3:.1f}"} if kept else {}
-        return {**p99, "late ticks": self._late, "stalls": self._stream.stalls}
+        counts = {"stalls": self._stream.stalls, "unmeasured starts": self._stream.unmeasured_starts}
+        return {**p99, "late ticks": self._late, **counts}
 
     def limit(self, velocity_max: Doubles) -> None:
         """Move no setpoint of positions faster, whatever it has missed."""
@@ -112,7 +113,9 @@ class StreamOutput:
                 self._stream.follow(command.chunk, zero_ns, command.start, now_ns, command.measured)
             except ValueError as error:
                 where = f"group '{self._group.name}'"
-                self._limited_log(logging.ERROR, "rows", "%s: %s, and what is commanded stays", where, error)
+                self._limited_log(
+                    logging.ERROR, type(error).__name__, "%s: %s, and what is commanded stays", where, error
+                )
             self._changed.notify_all()
 
     hold = send

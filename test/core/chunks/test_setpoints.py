@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reflex_core.chunks.setpoints import BLEND_S, REPEATS, STALL_S, SetpointStream, next_tick
+from reflex_core.chunks.setpoints import BLEND_S, REPEATS, STALL_S, SetpointStream, UnmeasuredError, next_tick
 from reflex_core.values import ActionChunk, Floats
 
 MS = 1_000_000
@@ -294,3 +294,40 @@ def test_what_ends_a_start_before_its_first_tick_sends_nothing_of_before_the_pau
     ticked(stream, 10 * MS, 100 * MS)
     stream.follow(chunk([0.5]), 2000 * MS, 0, 2000 * MS, here(0.2))
     assert stream.stop() == []
+
+
+@pytest.mark.parametrize("pause_ms", [600, 60_000])
+def test_after_a_pause_it_starts_where_it_is_measured_and_is_silent_while_it_is_not(pause_ms: int) -> None:
+    stream = running(0.0)
+    ticked(stream, 10 * MS, 100 * MS)
+    now_ns = 100 * MS + pause_ms * MS
+    with pytest.raises(UnmeasuredError, match="needs a measurement of where it is"):
+        stream.follow(chunk([0.5], [0.6]), now_ns, 0, now_ns, None)
+    assert (stream.silent, stream.unmeasured_starts) == (True, 1)
+    assert ticked(stream, now_ns, now_ns + 50 * MS) == []
+    stream.follow(chunk([0.5], [0.6]), now_ns, 0, now_ns + 50 * MS, here(0.4))
+    assert stream.tick(now_ns + 50 * MS) == pytest.approx([0.4])
+    assert stream.unmeasured_starts == 1
+
+
+def test_after_others_may_have_commanded_it_it_is_silent_until_it_is_measured() -> None:
+    stream = running(0.0)
+    stream.forget()
+    with pytest.raises(UnmeasuredError):
+        stream.follow(chunk([0.5]), 20 * MS, 0, 20 * MS, None)
+    assert stream.stop() == []
+
+
+def test_what_was_never_measured_starts_again_at_the_first_row_and_not_where_it_was_commanded() -> None:
+    stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
+    stream.follow(chunk([0.1]), 0, 0, 0, None)
+    ticked(stream, 0, 200 * MS)
+    stream.follow(chunk([0.5], [0.6]), 2000 * MS, 0, 2000 * MS, None)
+    assert stream.tick(2000 * MS) == pytest.approx([0.5])
+
+
+def test_without_a_measurement_rows_go_on_where_it_was_commanded_a_moment_ago() -> None:
+    stream = running(0.0)
+    ticked(stream, 10 * MS, 100 * MS)
+    stream.follow(chunk([0.5]), 300 * MS, 0, 300 * MS, None)
+    assert stream.tick(300 * MS) == pytest.approx([0.0])

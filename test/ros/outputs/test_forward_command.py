@@ -15,7 +15,7 @@ from output_scene import output_scene, silent
 from ros_world import wait_for
 from std_msgs.msg import Float64MultiArray
 
-from reflex_core.chunks.setpoints import REPEATS
+from reflex_core.chunks.setpoints import FRESH_S, REPEATS
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
 from reflex_ros.node.driving import end_outputs
@@ -189,3 +189,28 @@ def test_rows_that_come_right_after_a_stall_are_reached_within_the_limit_of_spee
         assert np.diff(np.array(sent)[:, 0]).max() <= 1.5 * 0.01 + 1e-6
         (part,) = scene.outputs.reports().values()
         assert part["stalls"] == 1
+
+
+def test_after_a_pause_nothing_is_sent_until_it_is_measured_where_the_robot_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with output_scene(arm()) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.1, 0.0]] * 6)
+        wait_for(lambda: heard and silent(heard), "it has gone there")
+        scene.measured, before_s = {}, heard[-1][0]
+        wait_for(lambda: time.monotonic() - before_s > FRESH_S + 0.1, "the pause is long")
+        before = len(heard)
+        scene.chunk([[0.2, 0.0]] * 6)
+        scene.hold([0.1, 0.0])
+        assert silent(heard)
+        assert len(heard) == before
+        assert "group 'arm': a start after a pause needs a measurement of where it is" in caplog.text
+        (report,) = scene.outputs.reports().values()
+        assert report["unmeasured starts"] == 2
+        scene.measured = {"j1": 0.3, "j2": 0.0}
+        scene.chunk([[0.2, 0.0]] * 6)
+        wait_for(lambda: len(heard) > before and silent(heard), "it goes there")
+        assert rows_of(heard)[before] == pytest.approx([0.3, 0.0], abs=0.02)
+        assert rows_of(heard)[-1] == pytest.approx([0.2, 0.0], abs=1e-6)
