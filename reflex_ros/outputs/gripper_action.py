@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
@@ -16,6 +18,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Float64
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.robot.goals_under_way import ANSWER_S, GoalsUnderWay
 from reflex_core.robot.gripper_goals import GripperGoals
 from reflex_core.robot.groups import POSITION, Group
 from reflex_ros.graph.endpoints import STATUS
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
     from rclpy.task import Future
 
+log = logging.getLogger(__name__)
+
 PERIOD_S = 0.05
-ANSWER_S = 2.0  # an answer that has not come by then does not come
 AGAIN_S = 1.0  # after a goal that was not accepted
 MOVING, REACHED, STALLED, CANCELLED = "moving", "reached", "stalled", "cancelled"
 ENDED = {GoalStatus.STATUS_SUCCEEDED: REACHED, GoalStatus.STATUS_CANCELED: CANCELLED}
@@ -86,7 +90,7 @@ def _action_type(output: str, name: str) -> Any:
 class GripperActionOutput:
     """Send a goal where the wish has changed, and never wait for how it ends.
 
-    A hold sends nothing new and cancels a goal that is still under way, so that the gripper stays where it is. One that has
+    A hold sends nothing new and cancels every goal that is still under way, so that the gripper stays where it is. One that has
     ended is left alone: to command a gripper that has closed on an object to where it is measured would let the object go.
     Goals leave from the executor's thread alone: rclpy loses answers to those of other threads (rclpy#1123).
     """
@@ -104,12 +108,8 @@ class GripperActionOutput:
         self._node, self._publish, self._group, self._goal_of = node, publish, group, goal_of
         self._goals = GripperGoals(group.gripper, group.options.get("dead_band"))
         self._changed = threading.Condition()
-        self._enabled = False
-        # goals by number: the newest, the newest that was answered, and the newest that is not wanted any more
-        self._count = self._answered = self._void = 0
-        self._sent_ns = 0
-        self._running: Any = None  # handle of the goal that was answered last, while it is under way
-        self._cancels = 0  # requests that have no answer yet
+        self._enabled = self._destroyed = False
+        self._under_way: GoalsUnderWay[Any] = GoalsUnderWay()  # with rclpy's handles
         self._state, self._problem, self._position = "", "", float("nan")
         own = re.sub(r"\W|^(?=\d)", "_", group.name or "gripper", flags=re.ASCII)
         self._action = str(group.options.get("action", f"~/{own}/gripper_cmd"))
@@ -137,8 +137,8 @@ class GripperActionOutput:
 
     def report(self) -> dict[str, object]:
         """Return for diagnostics the gripper's goal, and what its server reports of it."""
-        unknown = "unknown" if self._count else "no goal yet"
-        values: dict[str, object] = {"goals": self._count, "gripper": self._state or unknown}
+        unknown = "unknown" if self._under_way.count else "no goal yet"
+        values: dict[str, object] = {"goals": self._under_way.count, "gripper": self._state or unknown}
         if self._goals.goal is not None:
             values["goal"] = f"{self._goals.goal:.4g}"
         if self._position == self._position:
@@ -155,11 +155,10 @@ class GripperActionOutput:
         self._timer.reset()
 
     def disable(self) -> None:
-        """Cancel a goal under way, then send nothing: the node is not active."""
-        self._timer.cancel()
+        """Cancel what is under way, then send nothing: the node is not active. What is not cancelled yet is seen to until it is."""
         with self._changed:
             self._goals.stop()
-            self._void = self._count
+            self._under_way.void()
             self._enabled = False
         self._cancel()
         self._sent.on_deactivate(None)
@@ -172,29 +171,35 @@ class GripperActionOutput:
             self._goals.follow(command.chunk.actions[:, 0], zero_ns, command.start, command.chunk.dt_s)
 
     def hold(self, command: Command) -> None:  # noqa: ARG002 - where a hold leads is no goal
-        """Wish for nothing, and cancel a goal under way."""
+        """Wish for nothing, and cancel what is under way."""
         self.halt()
 
     def halt(self) -> None:
-        """Wish for nothing, and cancel a goal under way."""
+        """Wish for nothing, and cancel what is under way."""
         with self._changed:
             self._goals.stop()
-            self._void = self._count
+            self._under_way.void()
         if (executor := self._node.executor) is not None:
             executor.create_task(self._tick)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until the server has the cancellation. Not on the executor's thread, which sends it."""
+        """Wait until the server has every cancellation. Not on the executor's thread, which sends them."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unsettled(), timeout_s)
 
     def _unsettled(self) -> bool:
-        """Return whether a goal that is not wanted may still be under way."""
-        unwanted = self._running is not None and self._answered <= self._void
-        return unwanted or self._answered < self._void or self._cancels > 0
+        """Return whether a goal that is not wanted may still be under way, where there is a server to be asked."""
+        return self._under_way.unwanted and not self._under_way.away
 
     def destroy(self) -> None:
-        """Destroy what was created on the node."""
+        """Destroy what was created on the node, and log where a goal that was not cancelled may go on."""
+        with self._changed:
+            self._destroyed = True
+            if self._under_way.unwanted:
+                log.error(
+                    "the gripper may still move: %s had not cancelled every goal when the node gave it up",
+                    self.actions[0],
+                )
         self._node.destroy_timer(self._timer)
         self._client.destroy()
         self._node.destroy_lifecycle_publisher(self._sent)
@@ -205,48 +210,65 @@ class GripperActionOutput:
     def _tick(self) -> None:
         """Cancel or send what is due. On the executor's thread."""
         with self._changed:
-            if not self._enabled:
+            if self._destroyed:
                 return
-            goal = self._goals.next_goal(self._now_ns())
-        self._cancel()
+            goal = self._goals.next_goal(self._now_ns()) if self._enabled else None
+            if not self._enabled and not self._under_way.unwanted:
+                self._timer.cancel()
+                return
         self._await_server()
+        self._cancel()
         self._await_answer()
         if goal is not None:
             self._send_goal(goal)
 
     def _cancel(self) -> None:
-        """Cancel the goal under way where it is not wanted any more. On the executor's thread."""
+        """Cancel the goals under way that are not wanted any more. On the executor's thread."""
         with self._changed:
-            running = self._running
-            if running is None or self._answered > self._void:
+            if self._destroyed or self._under_way.away:
                 return
-            self._running, self._state = None, CANCELLED
-            self._goals.forget()
-            self._cancels += 1
-        running.cancel_goal_async().add_done_callback(self._cancelled)
+            due = self._under_way.cancel(self._now_ns())
+            if any(each.number == self._under_way.count for each in due):
+                self._goals.forget()
+        for each in due:
+            each.handle.cancel_goal_async().add_done_callback(partial(self._cancelled, each.number))
 
-    def _cancelled(self, _: Future) -> None:
+    def _cancelled(self, number: int, _: Future) -> None:
         with self._changed:
-            self._cancels = max(self._cancels - 1, 0)
+            self._under_way.settle(number)
+            if not self._under_way.wanted:
+                self._state = CANCELLED
             self._changed.notify_all()
+        self._cancel()
 
     def _await_answer(self) -> None:
         """Give a server up that does not answer: the next wish is a new goal."""
         with self._changed:
-            if self._answered < self._count and self._now_ns() - self._sent_ns > ANSWER_S * 1e9:
+            late = self._under_way.give_up(self._now_ns())
+            if self._under_way.count in late:
                 self._not_taken(f"{self.actions[0]} has not answered a goal for {ANSWER_S:g} s")
+            elif late:
+                self._changed.notify_all()
 
     def _await_server(self) -> None:
-        """Give the goal of a server up that has gone: one that serves the action next does not know it."""
+        """Note that a server has gone: one that serves the action next may not know its goals."""
+        ready = self._client.server_is_ready()
         with self._changed:
-            if (self._goals.goal is None and not self._cancels) or self._client.server_is_ready():
+            if ready:
+                self._under_way.come_back()
                 return
-            moved = " while the gripper moved" if self._running is not None else ""
-            self._cancels = 0
-            self._not_taken(f"the server of {self.actions[0]} has gone{moved}")
+            if self._under_way.away:
+                return
+            moving = self._under_way.moving
+            self._under_way.leave()
+            if moving or self._goals.goal is not None:
+                self._not_taken(
+                    f"the server of {self.actions[0]} has gone{' while the gripper moved' if moving else ''}"
+                )
 
     def _not_taken(self, problem: str) -> None:
-        self._answered, self._running, self._problem, self._state = self._count, None, problem, ""
+        """Report why the newest goal is none, and have the next wish sent. A goal before it may be under way."""
+        self._problem, self._state = problem, MOVING if self._under_way.moving else ""
         self._goals.forget(self._now_ns() + int(AGAIN_S * 1e9))
         self._changed.notify_all()
 
@@ -255,44 +277,53 @@ class GripperActionOutput:
             self._problem = f"nothing serves the action {self.actions[0]}: the gripper is not commanded"
             return
         with self._changed:
-            self._count += 1
-            self._running, self._state = None, MOVING
-            self._sent_ns = self._now_ns()
-            self._goals.sent(goal, self._sent_ns)
-            number = self._count
+            now_ns = self._now_ns()
+            number = self._under_way.send(now_ns)
+            self._goals.sent(goal, now_ns)
+            self._state = MOVING
         future = self._client.send_goal_async(self._goal_of(goal), lambda heard: self._heard(number, heard))
         future.add_done_callback(lambda done: self._accepted(number, done))
         self._publish(self._sent, Float64(data=goal))
 
     def _heard(self, number: int, heard: Any) -> None:
-        if number == self._count:
+        if number == self._under_way.count:
             self._position = _position(heard.feedback)
 
     def _accepted(self, number: int, future: Future) -> None:
         with self._changed:
-            if number != self._count:  # another goal has replaced it
+            if self._destroyed:
                 return
             handle = future.result()
             if handle is None or not handle.accepted:
-                self._not_taken(f"{self.actions[0]} rejected a goal: is its controller active?")
+                self._under_way.end(number)
+                if number == self._under_way.count:
+                    self._not_taken(f"{self.actions[0]} rejected a goal: is its controller active?")
+                self._changed.notify_all()
                 return
-            self._answered, self._running, self._problem = number, handle, ""
+            self._under_way.accept(number, handle)
+            if number == self._under_way.count:
+                self._problem, self._state = "", MOVING
             self._changed.notify_all()
         handle.get_result_async().add_done_callback(lambda done: self._ended(number, done))
         self._cancel()
 
     def _ended(self, number: int, future: Future) -> None:
-        """Note how the newest goal ended. A grasp is a stall, which most servers call an abort: no error."""
+        """Note how a goal ended. A grasp is a stall, which most servers call an abort: no error."""
         with self._changed:
-            if number != self._count:
-                return
-            answer, self._running = future.result(), None
+            self._under_way.end(number)
             self._changed.notify_all()
+            last = self._under_way.count
+            if number < self._under_way.newest or (number != last and self._under_way.moving):
+                return  # another goal has replaced it
             if self._state == CANCELLED:
                 return
+            answer = future.result()
             self._position = _position(answer.result)
             self._state = STALLED if answer.result.stalled else ENDED.get(answer.status, "")
-            self._problem = "" if self._state else f"{self.actions[0]} aborted a goal that it had not reached"
+            if number == last:
+                self._problem = (
+                    "" if self._state else f"{self.actions[0]} aborted a goal that it had not reached"
+                )
 
 
 def _position(message: Any) -> float:

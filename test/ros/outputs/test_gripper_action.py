@@ -212,6 +212,50 @@ def test_a_server_that_goes_while_the_gripper_moves_is_reported(scene: Scene) ->
     assert scene.report["gripper"] == "unknown"
 
 
+def test_a_hold_cancels_what_is_under_way_also_after_a_newer_goal_was_rejected(scene: Scene) -> None:
+    from rclpy.action import GoalResponse
+
+    server = scene.served(speed=0.002)
+    scene.wishes(0.0, 0.0)
+    wait_for(lambda: server.goals, "it closes")
+    server._server.register_goal_callback(lambda _: GoalResponse.REJECT)
+    scene.wishes(0.04, 0.04)
+    scene.reports(gripper="moving", problem="/hand/gripper_cmd rejected a goal: is its controller active?")
+    scene.scene.hold([0.04])
+    scene.scene.outputs.flush(5.0)
+    wait_for(lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"], "the first is cancelled")
+    scene.reports(gripper="cancelled")
+
+
+def test_a_hold_cancels_what_is_under_way_while_a_newer_goal_is_not_answered_and_that_one_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer goals are on their way until after the hold."""
+    from rclpy.task import Future
+
+    server = scene.served(speed=0.002)
+    scene.wishes(0.0, 0.0)
+    wait_for(lambda: server.goals, "it closes")
+    (output,) = [part.output for part in scene.scene.outputs._parts]
+    send, on_the_way = output._client.send_goal_async, []
+
+    def delayed(*goal: Any) -> Future:
+        on_the_way.append((goal, Future(executor=scene.scene.node.executor)))
+        return on_the_way[-1][1]
+
+    monkeypatch.setattr(output._client, "send_goal_async", delayed)
+    scene.wishes(0.04, 0.04)
+    scene.reports(gripper="moving", problem="/hand/gripper_cmd has not answered a goal for 2 s")
+    scene.scene.hold([0.04])
+    scene.scene.outputs.flush(5.0)
+    wait_for(lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"], "the first is cancelled")
+    goal, answer = on_the_way[0]
+    scene.scene.on_executor(
+        lambda: send(*goal).add_done_callback(lambda done: answer.set_result(done.result()))
+    )
+    wait_for(lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"] * 2, "the second too")
+
+
 def test_more_than_one_joint_is_refused(kind: str) -> None:
     two = replace(hand(kind), columns=(0, 1), names=("left", "right"))
     with pytest.raises(ConfigurationError, match="group 'hand' .* one joint, got 2"), output_scene(two):
