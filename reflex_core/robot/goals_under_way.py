@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 ANSWER_S = 2.0  # an answer that has not come by then does not come
+AGAIN_S = 0.25  # after a cancellation that was refused: a node that ends waits a second for it
 KEPT = 32  # some servers never say how a goal ended that another one has replaced
 AT_ONCE = 8  # requests that have no answer yet: a server's queue holds ten
 
@@ -114,16 +115,26 @@ class GoalsUnderWay(Generic[Handle]):
         """Return what to cancel now, the newest first, and note that it is asked for."""
         due = [(number, goal) for number, goal in self._to_cancel() if goal.not_before_ns <= now_ns]
         waiting = sum(goal.asking and goal.not_before_ns > now_ns for _, goal in self._to_cancel())
-        asked = []
+        requests = []
         for number, goal in due[: max(AT_ONCE - waiting, 0)]:
-            asked.append(Cancellation(number, goal.handle, goal.asking))
+            requests.append(Cancellation(number, goal.handle, goal.asking))
             goal.asking, goal.not_before_ns = True, now_ns + int(ANSWER_S * 1e9)
-        return asked
+        return requests
 
-    def settle(self, number: int) -> None:
-        """Note that a goal has ended or is being cancelled: nothing more is asked of it but how it ended."""
-        if number in self._running:
-            self._running[number].over = True
+    def refuse(self, number: int, now_ns: int) -> bool:
+        """Note that a cancellation was refused: it is due again later. Return whether that goal may be under way."""
+        goal = self._running.get(number)
+        if goal is None or goal.over:
+            return False
+        goal.asking, goal.not_before_ns = False, now_ns + int(AGAIN_S * 1e9)
+        return True
+
+    def settle(self, number: int) -> bool:
+        """Note that a goal has ended or is being cancelled: it is only waited for how it ended. Return whether it is known."""
+        if number not in self._running:
+            return False
+        self._running[number].over = True
+        return True
 
     def _newest_moves(self) -> bool:
         goal = self._running.get(self.newest)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -21,6 +22,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.robot.goals_under_way import ANSWER_S, GoalsUnderWay
 from reflex_core.robot.gripper_goals import GripperGoals
 from reflex_core.robot.groups import POSITION, Group
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.graph.endpoints import STATUS
 from reflex_ros.outputs.base import Command, Publish
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -110,6 +112,8 @@ class GripperActionOutput:
         self._changed = threading.Condition()
         self._enabled = self._destroyed = False
         self._under_way: GoalsUnderWay[Any] = GoalsUnderWay()  # with rclpy's handles
+        self._limited_log = RateLimitedLog(log)
+        self._refused, self._uncancelled = 0, ""  # cancellations
         self._state, self._problem, self._position = "", "", float("nan")
         own = re.sub(r"\W|^(?=\d)", "_", group.name or "gripper", flags=re.ASCII)
         self._action = str(group.options.get("action", f"~/{own}/gripper_cmd"))
@@ -143,7 +147,10 @@ class GripperActionOutput:
             values["goal"] = f"{self._goals.goal:.4g}"
         if self._position == self._position:
             values["position"] = f"{self._position:.4g}"
-        return values | ({"problem": self._problem} if self._problem else {})
+        if self._refused:
+            values["cancellations refused"] = self._refused
+        problems = "; ".join(filter(None, (self._uncancelled, self._problem)))
+        return values | ({"problem": problems} if problems else {})
 
     def enable(self) -> None:
         """Let goals out: the node becomes active. The first wish is sent whatever it is."""
@@ -231,15 +238,37 @@ class GripperActionOutput:
             if any(each.number == self._under_way.count for each in due):
                 self._goals.forget()
         for each in due:
+            if each.unanswered:
+                self._not_cancelled(f"{self.actions[0]} has not answered a cancellation for {ANSWER_S:g} s")
             each.handle.cancel_goal_async().add_done_callback(partial(self._cancelled, each.number))
 
-    def _cancelled(self, number: int, _: Future) -> None:
+    def _cancelled(self, number: int, future: Future) -> None:
         with self._changed:
-            self._under_way.settle(number)
-            if not self._under_way.wanted:
+            answer = future.result()
+            if answer.return_code == CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID:
+                self._under_way.end(number)  # this server never had it
+            elif answer.return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED:
+                self._under_way.settle(number)  # its result says how
+            elif answer.return_code != CancelGoal.Response.ERROR_NONE or not answer.goals_canceling:
+                if self._under_way.refuse(number, self._now_ns()):
+                    self._not_cancelled(
+                        f"{self.actions[0]} refused to cancel a goal, and the gripper may still move: expected return code"
+                        f" 0 and the goal, got {answer.return_code} and {len(answer.goals_canceling)} goals"
+                    )
+            elif self._under_way.settle(number) and not self._under_way.wanted:
                 self._state = CANCELLED
-            self._changed.notify_all()
+            self._settled()
         self._cancel()
+
+    def _not_cancelled(self, problem: str) -> None:
+        self._refused, self._uncancelled = self._refused + 1, problem
+        self._limited_log(logging.ERROR, self.actions[0], "%s; it is asked again", problem)
+
+    def _settled(self) -> None:
+        """Tell who waits, and take back that a goal was not cancelled where none is left."""
+        if not self._under_way.unwanted:
+            self._uncancelled = ""
+        self._changed.notify_all()
 
     def _await_answer(self) -> None:
         """Give a server up that does not answer: the next wish is a new goal."""
@@ -311,7 +340,7 @@ class GripperActionOutput:
         """Note how a goal ended. A grasp is a stall, which most servers call an abort: no error."""
         with self._changed:
             self._under_way.end(number)
-            self._changed.notify_all()
+            self._settled()
             last = self._under_way.count
             if number < self._under_way.newest or (number != last and self._under_way.moving):
                 return  # another goal has replaced it

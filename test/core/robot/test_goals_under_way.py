@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from reflex_core.robot.goals_under_way import ANSWER_S, AT_ONCE, KEPT, GoalsUnderWay
+from reflex_core.robot.goals_under_way import AGAIN_S, ANSWER_S, AT_ONCE, KEPT, GoalsUnderWay
 
 S = 1_000_000_000
 
@@ -68,10 +68,25 @@ def test_what_a_server_had_accepted_before_it_went_is_asked_for_when_there_is_on
 def test_goals_whose_end_is_never_known_are_bounded_and_asked_for_a_few_at_a_time() -> None:
     found = goals(*[True] * (KEPT + 5))
     found.void()
-    asked = []
+    due = []
     while some := found.cancel(0):
         assert len(some) <= AT_ONCE
-        asked += [each.number for each in some]
+        due += [each.number for each in some]
         for each in some:
             found.settle(each.number)
-    assert asked == list(range(KEPT + 5, 5, -1))
+    assert due == list(range(KEPT + 5, 5, -1))
+
+
+def test_a_cancellation_that_is_refused_or_not_answered_is_due_again_later() -> None:
+    found = goals(True)
+    found.void()
+    assert [each.unanswered for each in found.cancel(0)] == [False]
+    assert found.refuse(1, 0)
+    assert found.cancel(int(AGAIN_S * S) - 1) == []
+    assert [each.unanswered for each in found.cancel(int(AGAIN_S * S))] == [False]
+    later_ns = int((AGAIN_S + ANSWER_S) * S)
+    assert found.cancel(later_ns - 1) == []
+    assert [each.unanswered for each in found.cancel(later_ns)] == [True]
+    assert found.settle(1)
+    assert not found.refuse(1, later_ns)
+    assert not found.unwanted

@@ -6,13 +6,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import control_msgs_substitute
 import numpy as np
 import pytest
+from action_msgs.srv import CancelGoal
 from controller_bench import Bench
 from output_scene import OutputScene, output_scene
+from rclpy.task import Future
 from ros_world import wait_for
 from std_msgs.msg import Float64
 
@@ -231,7 +234,6 @@ def test_a_hold_cancels_what_is_under_way_while_a_newer_goal_is_not_answered_and
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newer goals are on their way until after the hold."""
-    from rclpy.task import Future
 
     server = scene.served(speed=0.002)
     scene.wishes(0.0, 0.0)
@@ -254,6 +256,57 @@ def test_a_hold_cancels_what_is_under_way_while_a_newer_goal_is_not_answered_and
         lambda: send(*goal).add_done_callback(lambda done: answer.set_result(done.result()))
     )
     wait_for(lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"] * 2, "the second too")
+
+
+def test_a_cancellation_that_is_refused_is_reported_and_asked_for_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    from rclpy.action import CancelResponse
+
+    server = scene.served(speed=0.002)
+    refused, cancel = [0], server._cancel
+
+    def judged(_: Any) -> Any:
+        refused[0] += 1
+        return CancelResponse.REJECT
+
+    server._server.register_cancel_callback(judged)
+    scene.wishes(0.0, 0.0)
+    wait_for(lambda: server.goals, "it closes")
+    scene.reports(gripper="moving")
+    scene.scene.hold([0.04])
+    wait_for(lambda: "cancellations refused" in scene.report, "the refusal is reported")
+    assert scene.report["gripper"] == "moving"
+    assert str(scene.report["problem"]).startswith(
+        "/hand/gripper_cmd refused to cancel a goal, and the gripper may still move: expected return code 0"
+    )
+    (output,) = [part.output for part in scene.scene.outputs._parts]
+    output.flush(0.01)
+    assert output._unsettled()
+    scene.scene.on_executor(scene.scene.outputs.disable)  # nor is it given up where the node ends
+    before, began_s = refused[0], time.monotonic()
+    wait_for(lambda: refused[0] > before + 1, "it is asked for again")
+    assert refused[0] <= before + 2 + (time.monotonic() - began_s) / 0.25
+    server._server.register_cancel_callback(cancel)
+    scene.scene.outputs.flush(5.0)
+    wait_for(lambda: [outcome.how for outcome in server.outcomes] == ["cancelled"], "it is cancelled then")
+    scene.reports(gripper="cancelled")
+    assert "problem" not in scene.report
+    assert "refused to cancel a goal" in caplog.text
+
+
+def test_a_cancellation_that_comes_after_the_end_is_no_problem(scene: Scene) -> None:
+    server = scene.served()
+    scene.wishes(0.0, 0.0)
+    scene.reports(gripper="reached")
+    (output,) = [part.output for part in scene.scene.outputs._parts]
+    for code in (CancelGoal.Response.ERROR_GOAL_TERMINATED, CancelGoal.Response.ERROR_UNKNOWN_GOAL_ID):
+        answer = Future()
+        answer.set_result(CancelGoal.Response(return_code=code))
+        scene.scene.on_executor(partial(output._cancelled, 1, answer))
+    assert scene.report["gripper"] == "reached"
+    assert "problem" not in scene.report
+    assert len(server.outcomes) == 1
 
 
 def test_more_than_one_joint_is_refused(kind: str) -> None:
