@@ -36,9 +36,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
             "state": policy.export.normalization.state_mode or None,
             "action": policy.export.normalization.action_mode or None,
         },
-        "relative_actions": _relative(policy.binding),
-        "action_modes": action_modes(policy),
-        "policy_units": _units(policy.binding),
+        **_counting(policy),
         "state_used": policy.contract.state is not None,
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
@@ -67,6 +65,15 @@ def groups(loaded: ServingState, output: str, addresses: Mapping[str, str]) -> l
         }
         for group in binding.groups
     ]
+
+
+def _counting(policy: Policy) -> dict[str, Any]:
+    """Return how a policy counts its actions and its state, before they become rad and m."""
+    return {
+        "relative_actions": _relative(policy.binding),
+        "action_modes": action_modes(policy),
+        "policy_units": _units(policy.binding),
+    }
 
 
 def _relative(binding: Binding) -> list[str]:
@@ -108,7 +115,9 @@ def policies(loaded: ServingState) -> dict[str, Any]:
     """Describe every slot, and where there are two the split, its history and the monitor."""
     tally = loaded.outcomes.tally()
     slots = {
-        name: slot.document() | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
+        name: slot.document()
+        | _counting(slot.policy)
+        | dict(zip(("successes", "episodes"), tally.get(name, (0, 0)), strict=True))
         for name, slot in loaded.slots.items()
     }
     document = {

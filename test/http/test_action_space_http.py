@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import leading_robots as robots
+import numpy as np
 import pytest
 from asking import AT_REST, BEYOND, act
 from echoes import echo
@@ -122,3 +124,48 @@ def test_a_chunk_after_a_late_one_goes_on_where_that_led(
     with TraceReader(trace) as reader:
         [record] = [one for one in reader if one.request_id == after["request_id"]]
     assert record.document["rtc"]["elapsed_rows"] == skipped + 2.0
+
+
+def test_two_policies_that_count_differently_are_both_answered_in_rad_and_m(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """One in degrees, from 0 rad; one in steps of 0.1 rad, whose gripper counts the other way."""
+    arm, rows = ["a", "b"], np.arange(robots.ROWS)
+    groups = [
+        robots.joints("arm", arm),
+        robots.gripper("hand", "finger", "parallel_gripper", action="/gripper_cmd"),
+    ]
+    there = {
+        "a": np.degrees(0.2 + 0.01 * rows),
+        "b": np.degrees(-0.1 - 0.01 * rows),
+        "finger": 1.0 - 0.02 * rows,
+    }
+    steps = {"a": [0.1] * robots.ROWS, "b": [-0.1] * robots.ROWS, "finger": 2.0 * rows}
+    slots = {
+        "policy_a": robots.leading(tmp_path / "a", there, [
+            {"columns": arm, "mode": "absolute", "unit": "deg"}, {"columns": ["finger"], "gripper": {"open": 1.0, "closed": 0.0}},
+        ]),
+        "policy_b": robots.leading(tmp_path / "b", steps, [
+            {"columns": arm, "mode": "delta", "scale": 0.1}, {"columns": ["finger"], "gripper": {"open": 0.0, "closed": 100.0}},
+        ]),
+    }  # fmt: skip
+    server = serve(
+        "act", export_dir="", embodiment="", custom_embodiment_config=str(robots.embodiment(tmp_path / "robot.json", groups)),
+        rtc=False, **{name: str(path) for name, path in slots.items()},
+    )  # fmt: skip
+    image, state = raw(height=24, width=32), [0.21, -0.12, 0.03]
+    finger = 0.04 * (1.0 - 0.02 * rows)
+    expected = {
+        "a": np.stack([0.2 + 0.01 * rows, -0.1 - 0.01 * rows, finger], axis=1),
+        "b": np.stack([0.21 + 0.01 * (rows + 1), -0.12 - 0.01 * (rows + 1), finger], axis=1),
+    }
+    for episode, slot in (("ep_2", "a"), ("ep_1", "b"), ("ep_2", "a")):
+        reply = server.client.act(
+            {"image": image, "instruction": "pick", "state": state, "episode_id": episode}
+        ).json
+        assert (reply["policy_slot"], reply["guard_violations"]) == (slot, [])
+        np.testing.assert_allclose(reply["actions"], expected[slot], atol=2e-6)
+    described = server.client.get("/policies").json["slots"]
+    assert described["a"]["policy_units"]["action"] == ["degrees", "degrees", "open to closed"]
+    assert described["b"]["action_modes"] == {"a": "delta", "b": "delta"}
+    assert described["b"]["relative_actions"] == arm
