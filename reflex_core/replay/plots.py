@@ -18,6 +18,7 @@ from reflex_core.replay.comparison import Tolerances
 from reflex_core.replay.plot_data import Drawn, Kept, Track, apart
 from reflex_core.replay.summary import median
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import VELOCITY
 from reflex_core.values import Floats
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ COLUMNS_OF_JOINTS = 4
 JOINT_INCHES = (3.6, 2.5)
 TOP_INCHES, BOTTOM_INCHES = 0.85, 0.85
 DOTS_PER_INCH = 110
-SI, SHARE = "rad or m", "0 to 1"
+SI, RATE, SHARE = "rad or m", "rad/s or m/s", "0 to 1"
 DASHES = (0, (4, 2))
 FEW = 24  # points that are marked one by one
 LEAST_SPAN = 1e-3  # of an axis: a joint that stands still must not look as if it moved
@@ -39,15 +40,21 @@ OURS = re.compile(r"record-\d{6,}\.png|episode-\d{2,}\.png|latency\.png")
 
 
 def units_of(embodiment: Embodiment | None, names: Sequence[str]) -> dict[str, str]:
-    """Return the unit of each joint: grippers of range 0..1 count as shares, all else is SI, rad or m."""
+    """Return the unit of each joint that is not SI: RATE of velocities, SHARE of grippers of range 0..1."""
     if embodiment is None:
         return {}
+    rates = {
+        embodiment.joint_names[column]
+        for group in embodiment.groups
+        if group.commands == VELOCITY
+        for column in group.columns
+    }
     shares = {
         embodiment.joint_names[end.component_idx]
         for end in embodiment.two_ended
         if (embodiment.action_min[end.component_idx], embodiment.action_max[end.component_idx]) == (0.0, 1.0)
     }
-    return {name: SHARE for name in names if name in shares}
+    return {name: SHARE if name in shares else RATE for name in names if name in shares | rates}
 
 
 def prepare(directory: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import leading_robots as robots
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -21,8 +22,17 @@ from servers import ExportDir, MakeEngine
 from reflex_core.records.trace.parse import Recorded, TraceError, recorded
 from reflex_core.replay.comparison import Replayed, Tolerances
 from reflex_core.replay.plot_data import EPISODES_KEPT, POINTS_KEPT, WORST_KEPT, Kept, Watched, drawn_of
-from reflex_core.replay.plots import SHARE, draw, episode_figure, latency_figure, record_figure, units_of
+from reflex_core.replay.plots import (
+    RATE,
+    SHARE,
+    draw,
+    episode_figure,
+    latency_figure,
+    record_figure,
+    units_of,
+)
 from reflex_core.replay.summary import KEPT
+from reflex_core.robot.presets import load_embodiment
 
 Output = pytest.CaptureFixture[str]
 USUAL = Tolerances()
@@ -234,6 +244,12 @@ def test_grippers_have_units_of_their_own() -> None:
     franka = v1("franka")
     assert units_of(franka, franka.joint_names) == {"panda_gripper": SHARE}
     assert units_of(None, NAMES) == {}
+
+
+def test_what_is_commanded_by_velocity_is_drawn_per_second(tmp_path: Path) -> None:
+    groups = [robots.joints("arm", ["a"]), robots.base("base", {"x": "linear.x", "yaw": "angular.z"})]
+    robot = load_embodiment(robots.embodiment(tmp_path / "robot.json", groups))
+    assert units_of(robot, robot.joint_names) == {"x": RATE, "yaw": RATE}
 
 
 def test_without_matplotlib_one_sentence_says_what_to_install(
