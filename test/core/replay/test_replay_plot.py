@@ -247,7 +247,10 @@ def test_grippers_have_units_of_their_own() -> None:
 
 
 def test_what_is_commanded_by_velocity_is_drawn_per_second(tmp_path: Path) -> None:
-    groups = [robots.joints("arm", ["a"]), robots.base("base", {"x": "linear.x", "yaw": "angular.z"})]
+    groups = [
+        robots.joints("arm", ["a"], topic="/arm/joint_trajectory"),
+        robots.base("base", {"x": "linear.x", "yaw": "angular.z"}, topic="/cmd_vel"),
+    ]
     robot = load_embodiment(robots.embodiment(tmp_path / "robot.json", groups))
     assert units_of(robot, robot.joint_names) == {"x": RATE, "yaw": RATE}
 
