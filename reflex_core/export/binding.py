@@ -98,6 +98,7 @@ def bind(
         export, served, action_names,
         action_statistics if export.action_statistics is not None else None,
         _measured(export, state_statistics, hold_columns), relative,
+        [bool(contract.action_space[column].mode) for column in columns] if contract.action_space else (),
     )  # fmt: skip
     on_robot = _on_robot(action_names, joint_names)
     robot_names = tuple(on_robot.get(name, name) for name in action_names)

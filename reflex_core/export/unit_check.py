@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
+from reflex_core.export import action_space
 from reflex_core.export.declared_units import KEY, declares_units
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.relative import Relative
@@ -17,16 +19,19 @@ from reflex_core.robot.embodiment import Embodiment
 # no joint's range is this far from what it was trained on: a few times the range, and more than a turn
 MOST_OF_THE_RANGE = 3.0
 A_TURN = 2 * math.pi
+# a joint that is commanded positions is measured around them; both deviations together, and rad or m, by which it is not
+MOST_DEVIATIONS, MOST_BESIDE = 2.0, 0.3
 
 
 def check_units(
     export: Export, embodiment: Embodiment | None, names: tuple[str, ...], actions: Affine | None,
-    states: Affine | None, relative: Relative | None,
+    states: Affine | None, relative: Relative | None, moded: Sequence[bool] = (),
 ) -> None:  # fmt: skip
     """Raise ConfigurationError where the statistics are of degrees, percent, or steps in place of positions.
 
     actions: of the robot's actions. states: of the numbers of the state that measure them, None where that is not known.
-    Both None where the statistics are not the export's own. What the export declares itself is trusted.
+    Both None where the statistics are not the export's own. moded: which actions the export says the mode of; () none.
+    What the export declares itself is trusted.
     """
     if declares_units(export) or embodiment is None:
         return
@@ -35,6 +40,8 @@ def check_units(
             _check_reach(export, embodiment, names, statistics, what)
     if actions is not None:
         _check_positions(export, embodiment, names, actions, relative)
+    if actions is not None and states is not None:
+        _check_measured(export, embodiment, names, actions, states, relative, moded)
 
 
 def _check_reach(
@@ -71,4 +78,30 @@ def _check_positions(
         f" {deviation[joint]:g}), embodiment '{embodiment.name}' allows {low[joint]:g} to {high[joint]:g}: other units, or"
         f' steps instead of positions; if they are positions in rad and m, write "{KEY}": "radians" into {export.config_path.name}',
         "action-range-mismatch",
+    )
+
+
+def _check_measured(
+    export: Export, embodiment: Embodiment, names: tuple[str, ...], actions: Affine, states: Affine,
+    relative: Relative | None, moded: Sequence[bool],
+) -> None:  # fmt: skip
+    """Raise ConfigurationError where a joint was never measured near where it would have been commanded to."""
+    beside = np.abs(actions.shift - states.shift)
+    far = beside > np.maximum(MOST_DEVIATIONS * (np.abs(actions.scale) + np.abs(states.scale)), MOST_BESIDE)
+    far[[end.component_idx for end in embodiment.two_ended]] = (
+        False  # a width may be measured, and a share commanded
+    )
+    if len(moded):
+        far &= ~np.array(moded)
+    if relative is not None:
+        far &= relative.state_columns < 0
+    if not far.any():
+        return
+    joint = int(np.flatnonzero(far)[0])
+    raise ConfigurationError(
+        f"{export.path}: its actions of {names[joint]} lie around {actions.shift[joint]:g}, and the joint was measured around"
+        f" {states.shift[joint]:g} (deviation {states.scale[joint]:g}): offsets, steps or velocities instead of positions; write"
+        f' "{action_space.KEY}": [{{"columns": [...], "mode": "relative"}}] or what they are into {export.config_path.name},'
+        ' "absolute" if they are positions',
+        "action-mode-missing",
     )

@@ -18,7 +18,7 @@ from reflex_core.policy.load import load_policy
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_preset
 
-SO100 = v1("so100")
+SO100, UR5 = v1("so100"), v1("ur5")
 MIDDLE = ((SO100.action_min + SO100.action_max) / 2).tolist()
 IDENTITY = {"mode": "identity"}
 
@@ -94,3 +94,33 @@ def test_statistics_in_rad_and_m_are_served(tmp_path: Path, robot: str) -> None:
         if dim <= 7:
             path = echo(tmp_path / str(number), "somebodys", felt=dim, image=False, **config)
             assert load_policy(open_export(path), preset, "cpu", 1).binding.action_statistics is not None
+
+
+# of six joints whose ranges all hold 0
+BENT = mean_std([0.2, -1.4, 1.6, -1.7, 0.9, 0.4], 0.3)
+SMALL = mean_std([0.0] * 6, 0.01)
+
+
+def test_steps_that_do_not_say_so_are_refused_where_the_joint_was_measured_elsewhere(tmp_path: Path) -> None:
+    """Taken for positions they would lead every joint to 0."""
+    assert (UR5.action_min[:6] < 0).all()
+    assert (UR5.action_max[:6] > 0).all()
+    with pytest.raises(
+        ConfigurationError, match="lie around 0, and the joint was measured around -1.4"
+    ) as caught:
+        served(tmp_path, SMALL, BENT, robot="ur5")
+    assert caught.value.slug == "action-mode-missing"
+    assert '"mode": "relative"' in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["relative", "delta", "velocity", "absolute"])
+def test_what_the_export_says_of_its_mode_is_believed(tmp_path: Path, mode: str) -> None:
+    said = [{"columns": list(range(6)), "mode": mode}]
+    served(tmp_path, SMALL, BENT, robot="ur5", action_space=said, frequency_hz=UR5.frequency_hz)
+
+
+def test_positions_may_lie_beside_where_the_joint_was_measured(tmp_path: Path) -> None:
+    """A joint sags, and a data set ends where it was commanded to."""
+    commanded = [value + 0.25 for value in BENT["mean"][:6]]
+    for number, spread in enumerate((0.001, 0.3)):
+        served(tmp_path / str(number), mean_std(commanded, spread), BENT | {"std": [spread] * 7}, robot="ur5")
