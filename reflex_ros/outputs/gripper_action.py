@@ -349,10 +349,10 @@ class GripperActionOutput:
             answer = future.result()
             self._position = _position(answer.result)
             self._state = STALLED if answer.result.stalled else ENDED.get(answer.status, "")
-            if number == last:
-                self._problem = (
-                    "" if self._state else f"{self.actions[0]} aborted a goal that it had not reached"
-                )
+            if number == last and self._state:
+                self._problem = ""
+            elif number == last:
+                self._not_taken(f"{self.actions[0]} aborted a goal that it had not reached")
 
 
 def _position(message: Any) -> float:

@@ -201,6 +201,22 @@ def test_a_goal_that_is_rejected_is_reported_and_tried_again(scene: Scene) -> No
     scene.reports(gripper="reached")
 
 
+def test_a_goal_that_is_aborted_short_of_its_position_is_reported_and_tried_again(scene: Scene) -> None:
+    server = scene.served(speed=0.001)
+    scene.wishes(*[0.0] * 400)
+    scene.reports(gripper="moving")
+    wait_for(lambda: server.goals == [0.0], "it closes")
+
+    async def aborts() -> None:
+        server.controller._end("broken")
+
+    scene.bench.spinner.do(aborts)
+    wait_for(
+        lambda: "aborted a goal that it had not reached" in str(scene.report.get("problem")), "it is reported"
+    )
+    wait_for(lambda: server.goals == [0.0, 0.0], "it is tried again")
+
+
 def test_a_server_that_goes_while_the_gripper_moves_is_reported(scene: Scene) -> None:
     server = scene.served(speed=0.001)
     scene.wishes(*[0.0] * 400)
