@@ -30,7 +30,7 @@ from reflex_ros.node.driving import is_simulated, tuning_of
 from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.measured_joints import MeasuredJoints
 from reflex_ros.node.observation_buffer import ObservationBuffer
-from reflex_ros.outputs.base import Acting, Command, Output
+from reflex_ros.outputs.base import Acting, Command, Limited, Output
 from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.interfaces import output_maker, with_defaults
 
@@ -110,7 +110,7 @@ class FirstMotion:
         self._idle.clear()
         robot.loop.progress.first_motion = True
         try:
-            parts = self._made(robot.groups)
+            parts = self._made(robot.groups, robot.limits)
             try:
                 return await self._node.off_executor(
                     lambda: _Run(robot, parts, self._ending, self._reason).tried()
@@ -155,7 +155,7 @@ class FirstMotion:
         robot.planned()  # what cannot be planned is refused before any robot interface is made
         return robot
 
-    def _made(self, groups: Sequence[Group]) -> list[_Part]:
+    def _made(self, groups: Sequence[Group], limits: Limits) -> list[_Part]:
         """Return the robot interfaces, which let commands out. On the executor's thread."""
         parts: list[_Part] = []
         try:
@@ -170,6 +170,8 @@ class FirstMotion:
                 part.output.destroy()
             raise
         for part in parts:
+            if isinstance(part.output, Limited):
+                part.output.limit(limits.velocity_max[list(part.group.columns)])
             part.output.enable()
         return parts
 

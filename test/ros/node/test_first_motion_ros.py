@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from reflex_ros.demo.controllers.gripper_controller import GripperOptions
 from reflex_ros.node import first_motion
+from reflex_ros.outputs.streaming import StreamOutput
 
 ARM = ["a", "b", "c"]
 TRAJECTORY, FORWARD = "/arm/joint_trajectory", "/arm/commands"
@@ -235,6 +236,15 @@ def test_a_clock_that_is_set_makes_no_hold_jump(
         wait_for(future.done, "the answer")
         assert "held: " in future.result().message
         assert max(steps) < 0.02
+
+
+def test_its_streams_keep_to_the_limit_of_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[Any] = []
+    monkeypatch.setattr(StreamOutput, "limit", lambda _, velocity_max: limits.append(velocity_max))
+    with arm_only(tmp_path, BY_FORWARD) as (found, bench):
+        bench.forward_controller("arm_controller", ARM, topic=FORWARD)
+        assert found.robot.call("first_motion").success
+    assert [limit.tolist() for limit in limits] == [[5.0] * len(ARM)]
 
 
 class PanicError(BaseException):
