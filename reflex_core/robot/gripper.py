@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.robot.embodiment import Embodiment
+from reflex_core.robot.groups import GripperEnds
 from reflex_core.values import Columns, Floats
 
 Mask = NDArray[np.bool_]
 
 NEAR_SHARE = 0.05  # of the range: so near to its threshold a value decides nothing
+OPEN_SHARE = 0.8  # of the way from closed: a gripper that is less open may hold something, and undecided rows let nothing go
 ALONE = np.float32(0.0)
 
 
@@ -22,7 +24,8 @@ class End:
     """One two-ended action dimension. low, high: its ends as float32 that lie inside the range.
 
     margin: within it of `switch` a row takes the end of the row before it; 0: every row decides alone. state_column: where the
-    observation's state measures this dimension, in its own unit; None where it does not.
+    observation's state measures this dimension, in its own unit; None where it does not. parting: from where on a measured one
+    counts as at its upper end.
     """
 
     component_idx: int
@@ -32,6 +35,7 @@ class End:
     inverted: bool
     margin: np.float32 = ALONE
     state_column: int | None = None
+    parting: np.float32 = ALONE
 
 
 def ends_of(embodiment: Embodiment | None, hold_columns: Columns | None = None) -> tuple[End, ...]:
@@ -42,7 +46,12 @@ def ends_of(embodiment: Embodiment | None, hold_columns: Columns | None = None) 
     """
     if embodiment is None:
         return ()
-    own = {column for group in embodiment.groups if group.gripper is not None for column in group.columns}
+    own = {
+        column: group.gripper
+        for group in embodiment.groups
+        if group.gripper is not None
+        for column in group.columns
+    }
     ends = []
     for part in embodiment.two_ended:
         if not (part.inverted or part.threshold is not None):
@@ -56,6 +65,7 @@ def ends_of(embodiment: Embodiment | None, hold_columns: Columns | None = None) 
                 end,
                 margin=np.float32(_margin(part.threshold) * (high - low)),
                 state_column=_measured_at(hold_columns, column),
+                parting=_parting(own[column]),
             )
         ends.append(end)
     return tuple(ends)
@@ -64,6 +74,10 @@ def ends_of(embodiment: Embodiment | None, hold_columns: Columns | None = None) 
 def _margin(threshold: float) -> float:
     """Return the share of the range around a threshold in 0..1; half the way to an end at most, so that both can be reached."""
     return min(NEAR_SHARE, threshold / 2, (1.0 - threshold) / 2)
+
+
+def _parting(gripper: GripperEnds) -> np.float32:
+    return np.float32(gripper.closed + OPEN_SHARE * (gripper.open - gripper.closed))
 
 
 def _measured_at(hold_columns: Columns | None, column: int) -> int | None:
@@ -81,9 +95,10 @@ def _inside(bound: np.float64, other: np.float64) -> np.float32:
 def at_the_ends(actions: Floats, ends: tuple[End, ...], state: Floats | None = None) -> Floats:
     """Return (horizon, action_dim) float32 with each two-ended dimension flipped within its range, then moved to an end.
 
-    Near its threshold a row takes the end of the row before it, and those at the beginning the one that the gripper is nearer to
-    by `state`: noise there moves nothing, and the same request gives the same rows. Where it is not measured, the first row
-    decides alone. Returns `actions` itself when there is nothing to do. NaN and Inf stay as they are, for the guard to see.
+    Near its threshold a row takes the end of the row before it, and those at the beginning the open one where the gripper is
+    measured nearly open by `state`, else the closed one: noise there moves nothing and lets nothing go, and the same request
+    gives the same rows. Where it is not measured, the first row decides alone. Returns `actions` itself when there is nothing to
+    do. NaN and Inf stay as they are, for the guard to see.
 
     Args:
         actions: (horizon, action_dim), rad or m.
@@ -120,8 +135,8 @@ def _is_upper(column: Floats, end: End, switch: np.float32, state: Floats | None
 
 
 def _measured_upper(end: End, state: Floats | None) -> bool | None:
-    """Return whether the gripper is measured nearer to its upper end; None where it is not measured."""
+    """Return whether the gripper is measured at its upper end, as `parting` says; None where it is not measured."""
     at = end.state_column
     if at is None or state is None or state.ndim != 1 or at >= state.size or not np.isfinite(state[at]):
         return None
-    return bool(state[at] >= (end.low + end.high) / 2)
+    return bool(state[at] >= end.parting)

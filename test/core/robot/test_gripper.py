@@ -167,14 +167,29 @@ def test_near_its_threshold_a_gripper_takes_the_end_of_the_row_before(tmp_path: 
         assert opened(shares, finger(tmp_path), measured) == opens
 
 
-@pytest.mark.parametrize(("measured", "opens"), [(0.0, False), (0.015, False), (0.025, True), (FAR, True)])
-def test_the_first_rows_take_the_end_that_the_measured_gripper_is_nearer_to(
+@pytest.mark.parametrize(
+    ("measured", "opens"),
+    [(0.0, False), (0.015, False), (0.025, False), (0.031, False), (0.033, True), (FAR, True)],
+)
+def test_the_first_rows_open_a_gripper_that_is_measured_nearly_open_and_let_go_of_nothing_wide(
     tmp_path: Path, measured: float, opens: bool
 ) -> None:
+    """Between its ends a gripper holds something, or is on its way."""
     end = finger(tmp_path)
     assert opened([0.48, 0.52, 0.5], end, measured) == [opens] * 3
     assert opened([0.52, 0.48, 0.8, 0.48], end, measured) == [opens, opens, True, True]
     assert opened([0.52, 0.3], end, measured) == [opens, False]
+
+
+@pytest.mark.parametrize(("measured", "closed"), [(0.0, False), (0.1, False), (0.3, True), (0.8, True)])
+def test_a_gripper_whose_joint_grows_as_it_closes_counts_from_its_open_end(
+    tmp_path: Path, measured: float, closed: bool
+) -> None:
+    ranges = {"type": "continuous", "dim": 3, "ranges": [[-1, 1], [-2, 2], [0, 0.8]]}
+    hand = HAND | {"gripper": {"open": 0.0, "closed": 0.8, "close_threshold": 0.5}}
+    (end,) = ends_of(grouped(tmp_path, groups=[ARM, hand], action_space=ranges), np.arange(3))
+    rows = at_the_ends(np.full((2, 3), 0.4, np.float32), (end,), np.array([0, 0, measured], np.float32))
+    assert (rows[:, 2] == (end.high if closed else end.low)).all()
 
 
 @pytest.mark.parametrize("measured", [None, np.nan])
@@ -234,12 +249,12 @@ def test_a_policy_leaves_its_gripper_where_it_is_measured_while_its_answer_is_ne
         open_export(probe(tmp_path, state=3, config=config)), fingers(tmp_path, 0.3), "cpu", 1
     )
     for share in (0.6, 0.68, 0.72, 0.8):
-        for measured in (0.0, FAR):
+        for measured, stays in ((0.0, 0.0), (0.03, 0.0), (FAR, FAR)):  # the second one holds something wide
             state = np.array([0.0, 0.0, measured], np.float32)
             frames = {name: picture((0, 0, round(share * 255))) for name in policy.canary().frames}
             prediction = policy.predict(dataclasses.replace(policy.canary(), frames=frames, state=state), 1)
             rows = prediction.actions
             if averaged:
                 rows = served_rows(policy.positions(prediction.normalised, state), policy.binding, state)
-            end = measured if 0.65 < share < 0.75 else FAR * round(share - 0.2)
+            end = stays if 0.65 < share < 0.75 else FAR * round(share - 0.2)
             assert rows[:, 2] == pytest.approx(end, abs=1e-6)
