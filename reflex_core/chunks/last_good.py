@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reflex_core.chunks.alignment import Continued, elapsed_rows
 from reflex_core.concurrency.lru import Lru
 from reflex_core.metrics.latency_window import LatencyWindow
 from reflex_core.robot.callers import robot_of
@@ -21,15 +22,27 @@ STEPS_KEPT = 16  # numbers of denoise steps whose durations are kept apart
 
 @dataclass(frozen=True, slots=True)
 class Good:
-    """An answer that may be a fallback later, and when its request was made on both clocks (stamp 0: unknown)."""
+    """An answer that may be a fallback later, and when its request was made on both clocks (stamp 0: unknown).
+
+    continued: the newest answer for which it stood in.
+    """
 
     served: Served
     received_ns: int
     stamp_ns: int
     instruction: str
+    continued: Continued | None = None
 
     def elapsed_rows(self, request: Request) -> int:
-        """Return how many of its rows are over when the request's own chunk begins; below 0 for a newer chunk."""
+        """Return how many of its rows are over when the request's own chunk begins; below 0 for a newer chunk.
+
+        As the request states of this chunk, or of an answer that went on with it; else by both stamps, or by the times of receipt.
+        """
+        own = (self.served.request_id, "" if self.continued is None else self.continued.request_id)
+        if request.previous_request_id and request.previous_request_id in own:
+            counted = elapsed_rows(request, self.stamp_ns, self.served.chunk.dt_s, own[0], self.continued)
+            if request.elapsed_rows is not None and counted is not None:
+                return int(counted)
         stamp_ns = request.observation.stamp_ns
         between_ns = request.received_ns - self.received_ns
         if self.stamp_ns > 0 and stamp_ns > 0:
@@ -90,6 +103,13 @@ class LastGood:
         with self._lock:
             good = None if key is None else self._good.get(key)
         return good if good is not None and good.instruction == request.observation.instruction else None
+
+    def continues(self, good: Good, request: Request, row: int) -> None:
+        """Note that an answer stood in for that to the request, from this row on."""
+        key = key_of(request)
+        with self._lock:
+            if key is not None and self._good.get(key) is good:
+                self._good.put(key, replace(good, continued=Continued(request.request_id, row)))
 
     def forget(self, episode_id: str) -> None:
         """Drop the answers of an episode: the robot did not execute the last one."""

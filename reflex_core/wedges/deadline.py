@@ -244,9 +244,9 @@ class Deadline:
         if times := self._miss_log.times():
             name = request.request_id
             log.warning("the deadline was missed %d times, the last by request %s: %s", times, name, reason)
-        served = self._last_good(request)
+        served = self._standing_in(request)
         if served is None and self._hold_position(request) is None and self._first_chunk_came(request, own):
-            served = self._last_good(request)
+            served = self._standing_in(request)
         if served is None:
             served = self._held(request)
         self._fallbacks[served.chunk.source].inc()
@@ -255,6 +255,13 @@ class Deadline:
     def _last_good(self, request: Request) -> Served | None:
         good = self._good.find(request) if self._may_fall_back(request) else None
         return None if good is None else self._continued(good, request, time.monotonic_ns())
+
+    def _standing_in(self, request: Request) -> Served | None:
+        """Return the last good answer in place of the request's own, and remember from which row on."""
+        good, served = self._good.find(request), self._last_good(request)
+        if good is not None and served is not None:
+            self._good.continues(good, request, len(good.served.chunk.actions) - len(served.chunk.actions))
+        return served
 
     def _first_chunk_came(self, request: Request, own: Late | None) -> bool:
         """Wait for the chunk that an earlier request of this caller left to finish; False where there is none to wait for."""

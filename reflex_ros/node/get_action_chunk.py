@@ -222,14 +222,15 @@ class ChunkService:
         self, decoded: DecodedRequest, seen: Seen, message: GetActionChunk.Request, episode_id: str, received_ns: int,
         loaded: ServingState,
     ) -> Request:  # fmt: skip
+        elapsed_rows, of = self._executed(decoded, seen, episode_id, loaded)
         request = self._engine.request(
             seen.observation,
             received_ns=received_ns,
             episode_id=episode_id,
             request_id=decoded.request_id,
             seed=decoded.seed,
-            elapsed_rows=self._elapsed_rows(decoded, seen, episode_id, loaded),
-            previous_request_id=decoded.previous_request_id,
+            elapsed_rows=elapsed_rows,
+            previous_request_id=of,
             caller=caller_from(decoded.robot_id, SERVICE, None, None),
         )
         if message.deadline_ms <= 0.0:
@@ -237,16 +238,18 @@ class ChunkService:
         budget_ms = max(message.deadline_ms - REPLY_MS, 0.0)
         return replace(request, deadline_ns=received_ns + int(budget_ms * 1e6))
 
-    def _elapsed_rows(
+    def _executed(
         self, decoded: DecodedRequest, seen: Seen, episode_id: str, loaded: ServingState
-    ) -> float | None:
-        """Return how many rows of the answer before are over: as the request says, else by the stamps of both observations."""
+    ) -> tuple[float | None, str]:
+        """Return how many rows are over of which answer: as the request says, else of the one before by both stamps."""
         with self._lock:
             before, dt_s = self._answered.get(episode_id), loaded.policy.binding.dt_s
+        told = decoded.elapsed_rows, decoded.previous_request_id
         if decoded.elapsed_rows is not None or before is None or dt_s <= 0.0:
-            return decoded.elapsed_rows
-        known = seen.stamp_ns > 0 and before.stamp_ns > 0 and seen.stamp_ns >= before.stamp_ns
-        return (seen.stamp_ns - before.stamp_ns) * 1e-9 / dt_s if known else None
+            return told
+        if told[1] not in ("", before.request_id) or not 0 < before.stamp_ns <= seen.stamp_ns:
+            return told
+        return (seen.stamp_ns - before.stamp_ns) * 1e-9 / dt_s, before.request_id
 
     def _filled(
         self,

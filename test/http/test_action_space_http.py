@@ -112,18 +112,22 @@ def test_a_chunk_after_a_late_one_goes_on_where_that_led(
     monkeypatch.setattr(policy, "predict", late_once)
     wait_for(lambda: time.monotonic() > received_s + 2 * good["dt_s"])
     late = act(client, REACH_HOME, episode_id="ep", elapsed_rows=0.0).json
+    of_good = {"elapsed_rows": 1.0, "previous_request_id": good["request_id"]}
+    counted = act(client, REACH_HOME, episode_id="ep", **of_good).json
     monkeypatch.undo()
     over.set()
     skipped = len(good["actions"]) - len(late["actions"])
     assert (late["source"], skipped > 0) == ("last_known_good", True)
+    assert counted["actions"][:5] == good["actions"][1:6]  # whatever the clock says
     wait_for(lambda: server.engine.loaded is not None and not server.engine.loaded.deadline.busy)
-    after = act(client, REACH_HOME, episode_id="ep", elapsed_rows=2.0).json
+    of_late = {"elapsed_rows": 2.0, "previous_request_id": counted["request_id"]}
+    after = act(client, REACH_HOME, episode_id="ep", **of_late).json
     assert (after["rtc_mode"], after["rtc_previous"]) == ("guided_identity", good["request_id"])
     server.engine.unload()
     [trace] = tmp_path.glob("*.jsonl")
     with TraceReader(trace) as reader:
         [record] = [one for one in reader if one.request_id == after["request_id"]]
-    assert record.document["rtc"]["elapsed_rows"] == skipped + 2.0
+    assert record.document["rtc"]["elapsed_rows"] == 1.0 + 2.0
 
 
 def test_two_policies_that_count_differently_are_both_answered_in_rad_and_m(

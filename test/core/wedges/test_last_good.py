@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,26 @@ def test_rows_are_over_by_the_stamps_where_both_are_known() -> None:
     began = good(make_request(stamp_s=0.0))
     assert began.elapsed_rows(make_request(stamp_s=3.5 * DT_S, received_s=9.0)) == 3
     assert began.elapsed_rows(make_request(stamp_s=-3.5 * DT_S, received_s=9.0)) == -3
+
+
+def test_rows_are_over_as_the_caller_counts_them_of_an_answer_that_it_names() -> None:
+    """A robot that was paused, or a slow simulator, has executed less than the clock says."""
+    known, first = LastGood(), make_request(stamp_s=None)
+    known.remember(first, answer(first))
+
+    def over(rows: float, of: str) -> int:
+        counted = replace(
+            make_request(stamp_s=None, received_s=8 * DT_S), elapsed_rows=rows, previous_request_id=of
+        )
+        found = known.find(counted)
+        assert found is not None
+        return found.elapsed_rows(counted)
+
+    assert (over(3.5, first.request_id), over(3.5, ""), over(3.5, "another")) == (3, 8, 8)
+    second, began = make_request(stamp_s=None, received_s=3 * DT_S), known.find(first)
+    assert began is not None
+    known.continues(began, second, 3)
+    assert (over(2.0, second.request_id), over(4.0, first.request_id)) == (5, 4)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, None), (None, 0.0), (None, None)])

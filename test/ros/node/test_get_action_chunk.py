@@ -346,3 +346,34 @@ def test_a_chunk_is_guided_by_the_one_before_until_an_episode_begins() -> None:
         assert other.rtc_mode == ""
         fresh = ask(scene.robot, **seen(scene.robot, REACH_HOME, elapsed_rows=3.0, new_episode=True))
         assert fresh.rtc_mode == ""
+
+
+def test_the_rest_of_a_chunk_in_place_of_a_late_one_begins_where_the_stamps_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of a simulator that is slower than we are."""
+    with world() as scene:
+        scene.robot.positions = list(REACH_HOME)
+        scene.activate()
+        scene.robot.next_chunk(ActionChunk.SOURCE_POLICY, 0)
+        assert scene.robot.call("stop").success
+        assert scene.server.engine.loaded is not None
+        policy, over = scene.server.engine.loaded.policy, threading.Event()
+        first = ask(scene.robot, **seen(scene.robot, REACH_HOME, deadline_ms=30_000.0))
+        period_s = first.native_control_period
+        threading.Event().wait(5 * period_s)
+        sent = seen(scene.robot, REACH_HOME, deadline_ms=200.0)
+        stamp = stamp_ns(first.chunk.header.stamp) + round(2 * period_s * 1e9)
+        for part in (sent["images"][0], sent["robot_state"]):
+            part.header.stamp.sec, part.header.stamp.nanosec = divmod(stamp, 10**9)
+        predict = policy.predict
+
+        def late_once(*arguments: Any) -> Any:
+            over.wait(PATIENCE_S)
+            return predict(*arguments)
+
+        monkeypatch.setattr(policy, "predict", late_once)
+        late = ask(scene.robot, **sent)
+        over.set()
+        assert late.details.source == ActionChunk.SOURCE_LAST_KNOWN_GOOD
+        np.testing.assert_array_equal(rows(late.details)[:5], rows(first.details)[2:7])
