@@ -244,11 +244,11 @@ class ChunkService:
         """Return how many rows are over of which answer: as the request says, else of the one before by both stamps."""
         with self._lock:
             before, dt_s = self._answered.get(episode_id), loaded.policy.binding.dt_s
-        told = decoded.elapsed_rows, decoded.previous_request_id
+        stated = decoded.elapsed_rows, decoded.previous_request_id
         if decoded.elapsed_rows is not None or before is None or dt_s <= 0.0:
-            return told
-        if told[1] not in ("", before.request_id) or not 0 < before.stamp_ns <= seen.stamp_ns:
-            return told
+            return stated
+        if stated[1] not in ("", before.request_id) or not 0 < before.stamp_ns <= seen.stamp_ns:
+            return stated
         return (seen.stamp_ns - before.stamp_ns) * 1e-9 / dt_s, before.request_id
 
     def _filled(

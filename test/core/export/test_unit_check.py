@@ -115,8 +115,8 @@ def test_steps_that_do_not_say_so_are_refused_where_the_joint_was_measured_elsew
 
 @pytest.mark.parametrize("mode", ["relative", "delta", "velocity", "absolute"])
 def test_what_the_export_says_of_its_mode_is_believed(tmp_path: Path, mode: str) -> None:
-    said = [{"columns": list(range(6)), "mode": mode}]
-    served(tmp_path, SMALL, BENT, robot="ur5", action_space=said, frequency_hz=UR5.frequency_hz)
+    declared = [{"columns": list(range(6)), "mode": mode}]
+    served(tmp_path, SMALL, BENT, robot="ur5", action_space=declared, frequency_hz=UR5.frequency_hz)
 
 
 def test_positions_may_lie_beside_where_the_joint_was_measured(tmp_path: Path) -> None:
