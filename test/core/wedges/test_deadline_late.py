@@ -145,12 +145,18 @@ def test_after_a_failure_the_next_inference_is_waited_for(bench: Bench) -> None:
 def test_a_model_that_is_quick_again_is_waited_for_again(bench: Bench) -> None:
     """The chunk that stands in is made anew at half its age, and that inference tells how quick the model is."""
     aged_ns = int(0.7 * LONG_MS * 1e6)
-    bench.good(request("pick", stamp_s=0.0, received_ns=time.monotonic_ns() - aged_ns))
-    too_slow(bench)
-    assert tried(bench, request("pick", stamp_s=DT_S))  # no caller waited for this one
-    assert bench.counted(KEPT) == 1
-    assert tried(bench, request("pick", stamp_s=2 * DT_S))
-    assert bench.counted(KEPT) == 1
+
+    def is_quick_again() -> bool:
+        bench.good(request("pick", stamp_s=0.0, received_ns=time.monotonic_ns() - aged_ns))
+        too_slow(bench)
+        kept = bench.counted(KEPT)
+        assert tried(bench, request("pick", stamp_s=DT_S))  # no caller waited for this one
+        assert bench.counted(KEPT) == kept + 1
+        is_waited_for = tried(bench, request("pick", stamp_s=2 * DT_S))
+        assert bench.counted(KEPT) == kept + 1
+        return is_waited_for
+
+    wait_for(is_quick_again)  # on a busy machine no inference is quick now and then
 
 
 def test_a_late_inference_whose_chunk_would_be_too_old_is_given_up(bench: Bench) -> None:
