@@ -20,8 +20,9 @@ from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import ActionChunk, Columns, Floats
 
-# so long a controller has for the way to the first row, where its command is not known
-LEAD_S = 0.2
+# so long a controller has for the way to the first row, where its command is not known; longer, at most MOST_LEAD_S, where it may
+# still be where the last motion ended: after a stop the joints may be measured far from there (blocked, or moved by hand)
+LEAD_S, MOST_LEAD_S = 0.2, 1.0
 # a row that is due sooner is left out: float32 is too coarse for a velocity over so short a way; at most a share of a period
 CLOSEST_S, LARGEST_SHARE = 0.005, 0.25
 FROM_REST = 1.5  # so much faster than a straight line is a cubic from rest, at most
@@ -62,10 +63,14 @@ class Handover:
         self._running: Spline | None = None
         self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
+        self._left: Doubles | None = None  # (action_dim,) where the newest motion ends
+        self._otherwise: Spline | None = (
+            None  # what a controller does until then that was not where the joints are
+        )
 
     def forget(self) -> None:
         """Forget the running motion: what the controller commands from now on is not known for sure."""
-        self._running = self._braking = None
+        self._running = self._braking = self._otherwise = None
 
     def led(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> ActionChunk:
         """Return the chunk as the robot can take it over at `now_ns`; itself where nothing has to change.
@@ -81,7 +86,7 @@ class Handover:
         if self._running is not None:
             led = fade(rows, due_ns, self._running, now_ns, self._fades_s())
         if place is not None:
-            first = self._first_given(due_ns, now_ns)
+            first = self._first_given(led, due_ns, now_ns)
             led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
             if first > 0 and self._unknown(now_ns):
                 led = self._on_the_way(led, due_ns, now_ns, place, velocity, first)
@@ -96,7 +101,9 @@ class Handover:
         place, velocity = self._at(now_ns)
         place = rows[0] if place is None else place
         anchored = not self._unknown(now_ns)
-        first = _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(due_ns, now_ns)
+        first = (
+            _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(rows, due_ns, now_ns)
+        )
         # a chunk whose last row is due at once is still to be reached
         due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
         motion = through(
@@ -106,8 +113,11 @@ class Handover:
         if not anchored and self._running is not None:
             # were the controller given rows alone, each chunk would put off the moment from which on its command is known
             motion = motion.with_knot(max(self._known_ns, now_ns + closest_ns))
+        if self._otherwise is None and self._left is not None:
+            self._otherwise = _at_rest(self._left, now_ns)
+        self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None
-        self._running = motion
+        self._running, self._left = motion, motion.positions[-1]
         return motion
 
     def hold(self, held: Hold, now_ns: int) -> Spline:
@@ -120,6 +130,7 @@ class Handover:
             not self._unknown(now_ns) or self._braking is not None,
         )
         place, velocity, most = held.origin, np.zeros(rows.shape[1]), self._bounds.velocity_max
+        otherwise = self._otherwise
         self.forget()
         anchored = False
         if running is not None and known:
@@ -127,9 +138,12 @@ class Handover:
             # the guard counts in straight lines, and begins where a joint is that does not follow
             if ((np.abs(there - place) <= most * dt_s) | self._rates).all():
                 anchored, place, velocity = True, there, speed
-        ways = np.where(self._rates, 0.0, np.abs(rows[0] - place))
+        ways = np.abs(rows[0] - place)
+        if otherwise is not None and not known:
+            ways = np.maximum(ways, np.abs(rows[0] - otherwise.at(now_ns)[0]))
+        ways = np.where(self._rates, 0.0, ways)
         longer_s = float((ways / most).max()) - (due_ns[0] - now_ns) * 1e-9
-        if running is not None and not known:
+        if not known and (running is not None or (otherwise is not None and now_ns < otherwise.end_ns)):
             # the controller is still on its own way to the first row
             longer_s = max(longer_s, 0.0) + 2.0 * dt_s
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
@@ -137,7 +151,8 @@ class Handover:
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
-        self._braking = motion if anchored else None
+        self._braking, self._left = motion if anchored else None, motion.positions[-1]
+        self._otherwise = None if anchored else _joining(otherwise, motion, now_ns)
         return motion
 
     def _fades_s(self) -> Doubles:
@@ -164,9 +179,21 @@ class Handover:
         """Return True while a controller may be elsewhere than the running motion: it began from an unknown command."""
         return self._running is None or now_ns < self._known_ns
 
-    def _first_given(self, due_ns: Times, now_ns: int) -> int:
-        """Return the first row that is given to a controller whose command is not known."""
-        return _first_after(due_ns, now_ns + int(LEAD_S * 1e9) if self._running is None else self._known_ns)
+    def _first_given(self, rows: Floats | Doubles, due_ns: Times, now_ns: int) -> int:
+        """Return the first row that is given to a controller whose command is not known.
+
+        It is reached within the limit of speed also from where the newest motion ended, unless that takes MOST_LEAD_S.
+        """
+        if self._running is not None:
+            return _first_after(due_ns, self._known_ns)
+        first = _first_after(due_ns, now_ns + int(LEAD_S * 1e9))
+        if self._left is None:
+            return first
+        last = max(first, _first_after(due_ns, now_ns + int(MOST_LEAD_S * 1e9)))
+        most = np.where(self._bounds.smooth, self._bounds.velocity_max, np.inf)
+        way_s = FROM_REST * (np.abs(rows[first:last] - self._left) / most).max(axis=1)
+        near = np.flatnonzero(way_s <= (due_ns[first:last] - now_ns) * 1e-9)
+        return first + int(near[0]) if len(near) else last
 
     def _on_the_way(
         self, rows: Floats, due_ns: Times, now_ns: int, place: Doubles, velocity: Doubles, first: int
@@ -203,6 +230,20 @@ class Handover:
 def _due_ns(chunk: ActionChunk, stamp_ns: int) -> Times:
     """Return (horizon,) when each row is due."""
     return stamp_ns + np.arange(1, len(chunk.actions) + 1) * round(chunk.dt_s * 1e9)
+
+
+def _at_rest(place: Doubles, now_ns: int) -> Spline:
+    return Spline(np.array([now_ns]), place[None], np.zeros((1, len(place))))
+
+
+def _joining(otherwise: Spline | None, motion: Spline, now_ns: int) -> Spline | None:
+    """Return how a controller gets to the first row of `motion` that does something else until now; None where that is not known."""
+    if otherwise is None:
+        return None
+    place, velocity = otherwise.at(now_ns)
+    return Spline(
+        motion.times_ns[:2], np.stack([place, motion.positions[1]]), np.stack([velocity, motion.velocities[1]])
+    )  # fmt: skip
 
 
 def _first_after(due_ns: Times, moment_ns: int) -> int:

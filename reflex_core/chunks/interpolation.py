@@ -24,6 +24,7 @@ FASTER = 1.01  # times its limit: what counts as kept between two rows
 # times the faster of the limit and the way itself, where the limit cannot be kept: a cubic from rest to rest; on the first way
 # one that begins at the limit in the other direction, v (1 - u) (1 - 9 u), and ends at rest
 AT_A_TURN, AGAINST_THE_BEGIN = 1.5, 16.0 / 9.0
+LONGER = 3.0  # times the usual way: one that keeps its velocities
 ROUNDING = 1e-9  # times a limit
 OUTSIDE = 1e-6  # rad or m: rounding to float32 is not outside a range
 
@@ -131,8 +132,9 @@ def through(
 
     A joint at its limit cannot brake within the last period without being faster before: that period is half as long again
     then. The velocities at the points keep the limit. Between the points, a joint that can keep FASTER times the limit all along,
-    by whatever velocities at the points, does so unless the nearest such ones leave its range. Else some ways are faster: at most
-    AT_A_TURN times as fast as the limit, or as the way itself where that is faster, on the first way AGAINST_THE_BEGIN times.
+    by whatever velocities at the points, does so unless the nearest such ones leave its range or a way takes LONGER times the
+    usual one. Else some ways are faster: at most AT_A_TURN times as fast as the limit, or as the way itself where that is faster,
+    on the first way AGAINST_THE_BEGIN times.
     Columns that are not smooth stay monotone: no overshoot, at most these factors.
 
     Args:
@@ -211,7 +213,9 @@ def _velocities(
 def _kept(times_ns: Times, positions: Doubles, velocities: Doubles, bounds: Bounds) -> Doubles:
     """Return (n, d) velocities that keep the limit of speed, the nearest ones; `velocities` itself where it is kept already.
 
-    A way that cannot keep it, or not inside the range, keeps both its velocities, and the others are chosen anew beside them.
+    A way that cannot keep it, or not inside the range, keeps both its velocities, and the others are chosen anew beside them. So
+    does a way that takes much longer than the others, as to the first row: it would lead far beside the straight line, by which
+    the guard counts.
     """
     h = np.diff(times_ns) * 1e-9
     secants = np.diff(positions, axis=0) / h[:, None]
@@ -221,6 +225,9 @@ def _kept(times_ns: Times, positions: Doubles, velocities: Doubles, bounds: Boun
     positions, secants, given = positions[:, fast], secants[:, fast], velocities[:, fast]
     inside = bounds.of(fast)
     fixed = np.zeros(given.shape, np.bool_)
+    long = h > LONGER * np.median(h)
+    fixed[:-1] = long[:, None]
+    fixed[1:] |= long[:, None]
     fixed[[0, -1]] = True
     while True:
         found, lost = _nearest(secants, given, fixed, inside.velocity_max)

@@ -87,6 +87,9 @@ def test_the_judge_sees_what_is_broken_about_a_base(
         5000324,
         5000883,
         92002341,
+        121001420,
+        131000840,
+        131001999,
     ],
 )
 def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:
@@ -159,7 +162,7 @@ def test_the_judge_sees_what_is_broken(
     break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_it(monkeypatch)
-    assert robot_fuzz.run(0, 60, most_problems=1).problems
+    assert robot_fuzz.run(200, 120, most_problems=1).problems
 
 
 def test_the_judge_sees_a_sensor_that_freezes_where_the_command_is_not_looked_at(

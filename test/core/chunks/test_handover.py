@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reflex_core.chunks.handover import CLOSEST_S, LEAD_S, Handover, bounds_of
+from reflex_core.chunks.handover import CLOSEST_S, LEAD_S, MOST_LEAD_S, Handover, bounds_of
 from reflex_core.chunks.interpolation import FASTER, Bounds, Spline
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import BASE, VELOCITY, Group
@@ -286,6 +286,44 @@ def test_a_hold_on_the_way_to_the_first_row_has_no_anchor_and_two_periods_more()
     motion = robot.handover.hold(held(0.02, origin=0.01), NOW_NS + 100_000_000)
     assert not motion.anchored
     assert motion.times_ns[1] - motion.times_ns[0] == 3 * STEP_NS
+
+
+def since_forgotten(place: float = 0.0) -> Robot:
+    """A robot whose last motion ended at 0.8 rad, and which is measured elsewhere after a stop: something was in its way."""
+    robot = Robot()
+    robot.moving()
+    robot.handover.forget()
+    robot.place = (place, -place, place)
+    return robot
+
+
+def test_after_a_stop_the_first_row_is_reached_from_where_the_last_motion_ended_too() -> None:
+    robot, later_ns = since_forgotten(), NOW_NS + 5 * 10**9
+    _, motion = robot.takes(ramp(0.4), later_ns)
+    assert not motion.anchored
+    first_s = (motion.times_ns[1] - later_ns) * 1e-9
+    assert first_s == pytest.approx(0.5)
+    assert 1.5 * np.abs(motion.positions[1, :2] - [0.8, -0.8]).max() <= MOST * first_s
+    assert since_forgotten(0.8).takes(ramp(0.4, 0.8), later_ns)[1].times_ns[1] - later_ns == int(LEAD_S * 1e9)
+
+
+def test_a_way_from_there_that_takes_too_long_is_not_waited_for() -> None:
+    robot, later_ns = since_forgotten(-1.0), NOW_NS + 5 * 10**9
+    _, motion = robot.takes(ramp(0.0, -1.0), later_ns)
+    assert motion.times_ns[1] - later_ns == int(MOST_LEAD_S * 1e9)
+
+
+def test_a_hold_on_that_way_takes_as_long_as_a_controller_does_that_comes_from_there() -> None:
+    robot, later_ns = since_forgotten(), NOW_NS + 5 * 10**9
+    robot.takes(ramp(0.4), later_ns)
+    _, again = robot.takes(ramp(0.4, 0.02), later_ns + STEP_NS)
+    assert (again.times_ns[1] - later_ns) * 1e-9 == pytest.approx(0.5), "nothing is put off"
+    early = robot.handover.hold(held(0.05, origin=0.04), later_ns + 100_000_000)
+    assert (early.times_ns[1] - early.times_ns[0]) * 1e-9 >= 0.65 / MOST, "it is still near 0.8 rad"
+    upon = robot.handover.hold(held(0.05, origin=0.05), later_ns + 110_000_000)
+    assert (upon.times_ns[1] - upon.times_ns[0]) * 1e-9 >= 0.6 / MOST
+    rested = robot.handover.hold(held(0.05, origin=0.05), upon.end_ns + 10**9)
+    assert rested.times_ns[1] - rested.times_ns[0] == STEP_NS
 
 
 def test_no_joint_is_hurried_by_a_hold() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -226,6 +228,16 @@ def test_rows_that_turn_at_the_limit_are_the_worst_there_are() -> None:
     assert along[0] == pytest.approx(2.0 * 4 / 3, rel=1e-4)
     assert against[1:].max() == pytest.approx(AT_A_TURN * 2.0, rel=1e-4)
     assert against[0] == pytest.approx(AGAINST_THE_BEGIN * 2.0, rel=1e-4)
+
+
+def test_a_way_much_longer_than_the_others_is_led_no_further_beside_the_straight_line_for_it() -> None:
+    """The guard counts in straight lines, and the way to the first row takes a second where the stamps are ahead."""
+    limits = replace(Bounds.unlimited(1), velocity_max=np.array([2.0]))
+    secants = np.concatenate([[[-1.3]], np.full((10, 1), 2.0)])
+    spline = led(secants, np.concatenate([[750.0], np.full(10, 50.0)]), np.array([-0.6]), limits)
+    assert spline.velocities[1, 0] == 0.0
+    positions, _ = motion(Spline(spline.times_ns[:2], spline.positions[:2], spline.velocities[:2]))
+    assert positions.min() >= spline.positions[1, 0] - 1e-9
 
 
 def test_what_is_within_the_limits_stays_the_c2_spline_to_the_last_bit_beside_a_joint_that_is_too_fast() -> (
