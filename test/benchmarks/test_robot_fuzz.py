@@ -162,7 +162,7 @@ def test_the_judge_sees_what_is_broken(
     break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_it(monkeypatch)
-    assert robot_fuzz.run(200, 120, most_problems=1).problems
+    assert any(robot_fuzz.run(first, 60, most_problems=1).problems for first in (0, 200))
 
 
 def test_the_judge_sees_a_sensor_that_freezes_where_the_command_is_not_looked_at(
