@@ -350,7 +350,10 @@ class ObservationBuffer:
 
 
 def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
-    """Return the oldest stamp (ns). Raises RefusedObservationError for one too old, in the future, or far from the others."""
+    """Return the oldest stamp (ns), now at the latest. Raises RefusedObservationError: too old, in the future, or far from the others.
+
+    What a clock that is a little ahead stamps was not seen later than now: a chunk would else begin only then.
+    """
     if not stamps:
         return now_ns
     for stream, stamp in stamps.items():
@@ -371,4 +374,4 @@ def check_stamps(stamps: Mapping[str, int], now_ns: int, gates: Gates) -> int:
             f"{first} lags {last} by {skew_ms:.0f} ms, the limit is {gates.max_skew_ms:g} ms (max_skew_ms)",
             "skewed",
         )
-    return min(stamps.values())
+    return min(now_ns, *stamps.values())

@@ -90,6 +90,7 @@ def test_the_judge_sees_what_is_broken_about_a_base(
         121001420,
         131000840,
         131001999,
+        201001690,
     ],
 )
 def test_a_history_that_went_wrong_once_does_not_again(seed: int) -> None:

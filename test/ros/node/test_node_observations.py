@@ -371,7 +371,10 @@ def test_no_instruction_no_chunk(export_dir: ExportDir) -> None:
         scene.activate(instruction="")
         message = "no_instruction: no instruction yet: publish one on the topic /instruction"
         wait_for(lambda: scene.robot.status.problem == message, "the status says why nothing is inferred")
-        assert scene.robot.diagnosed("observations", b"\x01").message == message
+        wait_for(
+            lambda: scene.robot.diagnosed("observations", b"\x01").message == message,
+            "the diagnostics say it, too",
+        )
         scene.robot.say("reach the red cube")
         assert scene.robot.next_chunk().source == ActionChunk.SOURCE_POLICY
         wait_for(lambda: not scene.robot.status.problem, "nothing is wrong any more")
