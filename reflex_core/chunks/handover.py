@@ -64,9 +64,8 @@ class Handover:
         self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
         self._left: Doubles | None = None  # (action_dim,) where the newest motion ends
-        self._otherwise: Spline | None = (
-            None  # what a controller does until then that was not where the joints are
-        )
+        # what a controller does until then that was not where the joints are
+        self._otherwise: Spline | None = None
 
     def forget(self) -> None:
         """Forget the running motion: what the controller commands from now on is not known for sure."""
@@ -113,7 +112,7 @@ class Handover:
         if not anchored and self._running is not None:
             # were the controller given rows alone, each chunk would put off the moment from which on its command is known
             motion = motion.with_knot(max(self._known_ns, now_ns + closest_ns))
-        if self._otherwise is None and self._left is not None:
+        if self._running is None and self._otherwise is None and self._left is not None:
             self._otherwise = _at_rest(self._left, now_ns)
         self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None

@@ -326,6 +326,15 @@ def test_a_hold_on_that_way_takes_as_long_as_a_controller_does_that_comes_from_t
     assert rested.times_ns[1] - rested.times_ns[0] == STEP_NS
 
 
+def test_a_robot_that_was_never_commanded_is_nowhere_else() -> None:
+    """The end of the chunk that it follows is not where its controller was."""
+    robot = Robot()
+    robot.takes(ramp(0.4), NOW_NS)
+    robot.takes(ramp(0.4, 0.02), NOW_NS + STEP_NS)
+    motion = robot.handover.hold(held(0.05, origin=0.04), NOW_NS + 100_000_000)
+    assert motion.times_ns[1] - motion.times_ns[0] == 3 * STEP_NS
+
+
 def test_no_joint_is_hurried_by_a_hold() -> None:
     robot = Robot()
     motion = robot.handover.hold(held(0.3, 0.3, start=1, origin=0.0), NOW_NS)
