@@ -258,7 +258,8 @@ class Deadline:
 
     def _standing_in(self, request: Request) -> Served | None:
         """Return the last good answer in place of the request's own, and remember from which row on."""
-        good, served = self._good.find(request), self._last_good(request)
+        good = self._good.find(request) if self._may_fall_back(request) else None
+        served = None if good is None else self._continued(good, request, time.monotonic_ns())
         if good is not None and served is not None:
             self._good.continues(good, request, len(good.served.chunk.actions) - len(served.chunk.actions))
         return served
