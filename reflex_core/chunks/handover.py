@@ -21,8 +21,9 @@ from reflex_core.robot.limits.limits import Limits
 from reflex_core.values import ActionChunk, Columns, Floats
 
 # so long a controller has for the way to the first row, where its command is not known; longer, at most MOST_LEAD_S, where it may
-# still be where the last motion ended: after a stop the joints may be measured far from there (blocked, or moved by hand)
+# still be where the last motion ended, as after a stop beside a joint that is blocked
 LEAD_S, MOST_LEAD_S = 0.2, 1.0
+MOVED = 0.05  # rad or m: a joint that went so far since a hold is commanded by others
 # a row that is due sooner is left out: float32 is too coarse for a velocity over so short a way; at most a share of a period
 CLOSEST_S, LARGEST_SHARE = 0.005, 0.25
 FROM_REST = 1.5  # so much faster than a straight line is a cubic from rest, at most
@@ -55,15 +56,24 @@ class Handover:
     """The motion that the robot executes, as it was published last. Not thread-safe: who orders what is published has the lock."""
 
     def __init__(
-        self, bounds: Bounds, where: Callable[[int], Floats | Doubles | None], fade_s: Callable[[], float]
-    ) -> None:
-        """Start without a motion. where: (action_dim,) the robot's position at a time, None where unknown. fade_s: the setting."""
-        self._bounds, self._where, self._fade_s = bounds, where, fade_s
+        self, bounds: Bounds, where: Callable[[int], Floats | Doubles | None], fade_s: Callable[[], float],
+        measured: Callable[[int], Floats | Doubles | None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Start without a motion.
+
+        Args:
+            bounds: What motions stay in.
+            where: Returns (action_dim,) the robot's position at a time, commanded or else measured; None where unknown.
+            fade_s: The setting.
+            measured: Returns (action_dim,) where the joints are measured at a time; None where that is not known.
+        """
+        self._bounds, self._where, self._fade_s, self._measured = bounds, where, fade_s, measured
         self._rates = np.zeros(len(bounds.low), np.bool_) if bounds.rates is None else bounds.rates
         self._running: Spline | None = None
         self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
         self._left: Doubles | None = None  # (action_dim,) where the newest motion ends
+        self._held_at: Floats | Doubles | None = None  # where the joints were as it began, if that was a hold
         # what a controller does until then that was not where the joints are
         self._otherwise: Spline | None = None
 
@@ -85,7 +95,7 @@ class Handover:
         if self._running is not None:
             led = fade(rows, due_ns, self._running, now_ns, self._fades_s())
         if place is not None:
-            first = self._first_given(led, due_ns, now_ns)
+            first = self._first_given(led, due_ns, now_ns, place)
             led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
             if first > 0 and self._unknown(now_ns):
                 led = self._on_the_way(led, due_ns, now_ns, place, velocity, first)
@@ -101,7 +111,9 @@ class Handover:
         place = rows[0] if place is None else place
         anchored = not self._unknown(now_ns)
         first = (
-            _first_after(due_ns, now_ns + closest_ns) if anchored else self._first_given(rows, due_ns, now_ns)
+            _first_after(due_ns, now_ns + closest_ns)
+            if anchored
+            else self._first_given(rows, due_ns, now_ns, place)
         )
         # a chunk whose last row is due at once is still to be reached
         due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
@@ -113,10 +125,10 @@ class Handover:
             # were the controller given rows alone, each chunk would put off the moment from which on its command is known
             motion = motion.with_knot(max(self._known_ns, now_ns + closest_ns))
         if self._running is None and self._otherwise is None and self._left is not None:
-            self._otherwise = _at_rest(self._left, now_ns)
+            self._otherwise = _at_rest(self._still_commanded(self._left, place), now_ns)
         self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None
-        self._running, self._left = motion, motion.positions[-1]
+        self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
 
     def hold(self, held: Hold, now_ns: int) -> Spline:
@@ -137,20 +149,22 @@ class Handover:
             # the guard counts in straight lines, and begins where a joint is that does not follow
             if ((np.abs(there - place) <= most * dt_s) | self._rates).all():
                 anchored, place, velocity = True, there, speed
-        ways = np.abs(rows[0] - place)
-        if otherwise is not None and not known:
-            ways = np.maximum(ways, np.abs(rows[0] - otherwise.at(now_ns)[0]))
-        ways = np.where(self._rates, 0.0, ways)
-        longer_s = float((ways / most).max()) - (due_ns[0] - now_ns) * 1e-9
+        ways = np.where(self._rates, 0.0, np.abs(rows[0] - place))
+        due_s = (due_ns[0] - now_ns) * 1e-9
+        longer_s = float((ways / most).max()) - due_s
         if not known and (running is not None or (otherwise is not None and now_ns < otherwise.end_ns)):
             # the controller is still on its own way to the first row
             longer_s = max(longer_s, 0.0) + 2.0 * dt_s
+        if otherwise is not None and not known:  # but the joints that do follow must not wait for long
+            ways = np.where(self._bounds.smooth, np.abs(rows[0] - otherwise.at(now_ns)[0]), 0.0)
+            longer_s = max(longer_s, min(float((ways / most).max()), LEAD_S) - due_s)
         due_ns = due_ns + max(int(np.ceil(longer_s * 1e9)), 0)
         motion = through(
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
         self._braking, self._left = motion if anchored else None, motion.positions[-1]
+        self._held_at = self._measured(now_ns)
         self._otherwise = None if anchored else _joining(otherwise, motion, now_ns)
         return motion
 
@@ -178,10 +192,17 @@ class Handover:
         """Return True while a controller may be elsewhere than the running motion: it began from an unknown command."""
         return self._running is None or now_ns < self._known_ns
 
-    def _first_given(self, rows: Floats | Doubles, due_ns: Times, now_ns: int) -> int:
+    def _still_commanded(self, left: Doubles, place: Doubles) -> Doubles:
+        """Return where a controller may still be: at `left`, but for joints that were moved since the hold."""
+        if self._held_at is None:
+            return left
+        return np.where(np.abs(place - self._held_at) <= MOVED, left, place)
+
+    def _first_given(self, rows: Floats | Doubles, due_ns: Times, now_ns: int, place: Doubles) -> int:
         """Return the first row that is given to a controller whose command is not known.
 
-        It is reached within the limit of speed also from where the newest motion ended, unless that takes MOST_LEAD_S.
+        It is reached within the limit of speed also from where the newest motion ended, unless that takes MOST_LEAD_S or longer than
+        the chunk.
         """
         if self._running is not None:
             return _first_after(due_ns, self._known_ns)
@@ -190,7 +211,8 @@ class Handover:
             return first
         last = max(first, _first_after(due_ns, now_ns + int(MOST_LEAD_S * 1e9)))
         most = np.where(self._bounds.smooth, self._bounds.velocity_max, np.inf)
-        way_s = FROM_REST * (np.abs(rows[first:last] - self._left) / most).max(axis=1)
+        ways = np.abs(rows[first:last] - self._still_commanded(self._left, place))
+        way_s = FROM_REST * (ways / most).max(axis=1)
         near = np.flatnonzero(way_s <= (due_ns[first:last] - now_ns) * 1e-9)
         return first + int(near[0]) if len(near) else last
 
@@ -214,6 +236,7 @@ class Handover:
         """
         most = np.where(self._bounds.smooth, self._bounds.velocity_max, np.inf)
         seconds = np.diff(due_ns, prepend=now_ns) * 1e-9
+        seconds = np.maximum(seconds, 1e-9)  # a row that was due already is no way back
         seconds[:setting_out] /= FROM_REST
         steps = np.diff(rows.astype(np.float64), axis=0, prepend=place[None])
         reach = most * seconds[:, None]

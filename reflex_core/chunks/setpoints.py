@@ -128,6 +128,8 @@ class SetpointStream:
         another width, and for NaN and Inf: what was followed before ends where it is; likewise UnmeasuredError for a start of a robot
         that was measured before and is not now: it may have been moved. One that never was starts at the first row.
         """
+        if measured is not None and not np.isfinite(measured).all():
+            measured = None
         self._measurable |= measured is not None
         if self._last is not None and self._last_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)

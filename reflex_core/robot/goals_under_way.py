@@ -114,6 +114,7 @@ class GoalsUnderWay(Generic[Handle]):
     def cancel(self, now_ns: int) -> list[Cancellation[Handle]]:
         """Return what to cancel now, the newest first, and note that it is asked for."""
         due = [(number, goal) for number, goal in self._to_cancel() if goal.not_before_ns <= now_ns]
+        due.sort(key=lambda each: each[1].asking)  # one that was never asked for first
         waiting = sum(goal.asking and goal.not_before_ns > now_ns for _, goal in self._to_cancel())
         requests = []
         for number, goal in due[: max(AT_ONCE - waiting, 0)]:

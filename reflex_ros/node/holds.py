@@ -142,4 +142,5 @@ def handover_of(
         measured, believed = joints.position(now_ns), joints.believed()
         return measured if measured is not None or believed is None else np.array(believed[0])
 
-    return Handover(bounds_of(binding, loaded.guard.limits), where, lambda: tuning().fade_s)
+    bounds = bounds_of(binding, loaded.guard.limits)
+    return Handover(bounds, where, lambda: tuning().fade_s, joints.position)

@@ -30,6 +30,7 @@ class Robot:
 
     fade_s: float = 0.3
     place: Sequence[float] | None = (0.0, 0.0, 0.0)
+    measured: Sequence[float] | None = None
     own_fade_s: Sequence[float] = (np.nan, np.nan, np.nan)
     handover: Handover = field(init=False)
 
@@ -37,8 +38,9 @@ class Robot:
         one = np.ones(3)
         bounds = Bounds(-one, one, MOST * one, np.array([True, True, False]), np.array(self.own_fade_s))
         self.handover = Handover(
-            bounds, lambda _: None if self.place is None else np.array(self.place), lambda: self.fade_s
-        )
+            bounds, lambda _: None if self.place is None else np.array(self.place), lambda: self.fade_s,
+            lambda _: None if self.measured is None else np.array(self.measured),
+        )  # fmt: skip
 
     def takes(
         self, rows: Floats, now_ns: int, stamp_ns: int | None = None, start: int = 0
@@ -313,17 +315,37 @@ def test_a_way_from_there_that_takes_too_long_is_not_waited_for() -> None:
     assert motion.times_ns[1] - later_ns == int(MOST_LEAD_S * 1e9)
 
 
-def test_a_hold_on_that_way_takes_as_long_as_a_controller_does_that_comes_from_there() -> None:
+def test_a_hold_on_that_way_gives_the_controller_time_and_keeps_no_joint_that_follows_waiting() -> None:
     robot, later_ns = since_forgotten(), NOW_NS + 5 * 10**9
     robot.takes(ramp(0.4), later_ns)
     _, again = robot.takes(ramp(0.4, 0.02), later_ns + STEP_NS)
     assert (again.times_ns[1] - later_ns) * 1e-9 == pytest.approx(0.5), "nothing is put off"
     early = robot.handover.hold(held(0.05, origin=0.04), later_ns + 100_000_000)
-    assert (early.times_ns[1] - early.times_ns[0]) * 1e-9 >= 0.65 / MOST, "it is still near 0.8 rad"
+    assert (early.times_ns[1] - early.times_ns[0]) * 1e-9 == pytest.approx(LEAD_S), "it is still near 0.8 rad"
     upon = robot.handover.hold(held(0.05, origin=0.05), later_ns + 110_000_000)
-    assert (upon.times_ns[1] - upon.times_ns[0]) * 1e-9 >= 0.6 / MOST
+    assert (upon.times_ns[1] - upon.times_ns[0]) * 1e-9 == pytest.approx(LEAD_S)
     rested = robot.handover.hold(held(0.05, origin=0.05), upon.end_ns + 10**9)
     assert rested.times_ns[1] - rested.times_ns[0] == STEP_NS
+
+
+def test_a_gripper_under_way_puts_off_no_hold_of_the_arm() -> None:
+    robot = Robot()
+    robot.takes(np.tile(np.float32([0.0, 0.0, 1.0]), (40, 1)), NOW_NS - 20 * 10**9)
+    robot.handover.forget()
+    robot.takes(np.tile(np.float32([0.0, 0.0, -1.0]), (40, 1)), NOW_NS)
+    motion = robot.handover.hold(held(0.0, origin=0.0), NOW_NS + 100_000_000)
+    assert motion.times_ns[1] - motion.times_ns[0] == 3 * STEP_NS
+
+
+def test_a_joint_that_was_moved_since_the_robot_was_held_is_commanded_by_others() -> None:
+    robot, later_ns = Robot(), NOW_NS + 60 * 10**9
+    robot.moving()
+    robot.measured = (0.2, -0.2, 0.2)
+    robot.handover.hold(held(0.215, 0.22, origin=0.2), NOW_NS)
+    robot.handover.forget()
+    robot.place = (-0.8, 0.8, 0.2)
+    _, motion = robot.takes(ramp(0.4, -0.8), later_ns)
+    assert motion.times_ns[1] - later_ns == int(LEAD_S * 1e9)
 
 
 def test_a_robot_that_was_never_commanded_is_nowhere_else() -> None:
@@ -371,3 +393,12 @@ def test_which_columns_move_like_joints() -> None:
     unlimited = bounds_of(binding, None)
     assert unlimited.smooth.tolist() == [True] * 6 + [False, True]
     assert np.isinf(unlimited.velocity_max).all()
+
+
+def test_a_row_that_was_due_before_a_motion_began_is_no_way_back() -> None:
+    robot = Robot()
+    robot.moving()
+    chunk, _ = robot.takes(ramp(0.4, 0.05), NOW_NS, NOW_NS - 4 * STEP_NS)
+    there = robot.handover.led(chunk, NOW_NS - 4 * STEP_NS, 0, NOW_NS).actions[:, 0]
+    assert there[0] == pytest.approx(0.2, abs=1e-6)
+    assert (np.diff(there) >= -1e-6).all()

@@ -318,6 +318,13 @@ def test_after_others_may_have_commanded_it_it_is_silent_until_it_is_measured() 
     assert stream.stop() == []
 
 
+def test_a_measurement_that_is_no_number_is_none() -> None:
+    stream = running(0.0)
+    with pytest.raises(UnmeasuredError):
+        stream.follow(chunk([0.1]), 5_000 * MS, 0, 5_000 * MS, here(np.nan))
+    assert ticked(stream, 5_000 * MS, 5_100 * MS) == []
+
+
 def test_what_was_never_measured_starts_again_at_the_first_row_and_not_where_it_was_commanded() -> None:
     stream = SetpointStream(1, velocities=False, period_ns=PERIOD_NS)
     stream.follow(chunk([0.1]), 0, 0, 0, None)

@@ -77,6 +77,13 @@ def test_goals_whose_end_is_never_known_are_bounded_and_asked_for_a_few_at_a_tim
     assert due == list(range(KEPT + 5, 5, -1))
 
 
+def test_goals_whose_cancellation_is_never_answered_keep_no_other_goal_from_being_asked_for() -> None:
+    found = goals(*[True] * (AT_ONCE + 2))
+    found.void()
+    assert cancelled(found) == [f"goal {number}" for number in range(AT_ONCE + 2, 2, -1)]
+    assert cancelled(found, int(ANSWER_S * S))[:2] == ["goal 2", "goal 1"]
+
+
 def test_a_cancellation_that_is_refused_or_not_answered_is_due_again_later() -> None:
     found = goals(True)
     found.void()
