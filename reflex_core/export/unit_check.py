@@ -91,6 +91,8 @@ def _check_measured(
     far[[end.component_idx for end in embodiment.two_ended]] = (
         False  # a width may be measured, and a share commanded
     )
+    # a placeholder, to which an epsilon may have been added: it was not measured there
+    far &= ~(np.isclose(states.shift, 0.0, atol=1e-6) & np.isclose(np.abs(states.scale), 1.0, atol=1e-6))
     if len(moded):
         far &= ~np.array(moded)
     if relative is not None:

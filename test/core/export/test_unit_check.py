@@ -124,3 +124,11 @@ def test_positions_may_lie_beside_where_the_joint_was_measured(tmp_path: Path) -
     commanded = [value + 0.25 for value in BENT["mean"][:6]]
     for number, spread in enumerate((0.001, 0.3)):
         served(tmp_path / str(number), mean_std(commanded, spread), BENT | {"std": [spread] * 7}, robot="ur5")
+
+
+def test_a_placeholder_says_nothing_of_where_a_joint_was_measured(tmp_path: Path) -> None:
+    """A mean of 0 with a deviation of 1, or a range from -1 to 1: the state goes in as it is."""
+    turned = mean_std([2.8, -1.4, 1.6, -1.7, 0.9, 0.4], 0.3)
+    served(tmp_path / "mean", turned, mean_std([0.0] * 6, 1.0), robot="ur5")
+    low_high = {"mode": "min_max", "min": [-1.0] * 6, "max": [1.0] * 6}
+    served(tmp_path / "range", turned, low_high, robot="ur5")
