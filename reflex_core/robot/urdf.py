@@ -65,13 +65,7 @@ def read_urdf(path: Path) -> UrdfLimits:
 
 def limits_of(data: bytes, where: str) -> UrdfLimits:
     """Return the limits in a URDF document; `where` names it in messages."""
-    if len(data) > MOST_BYTES:
-        raise UrdfError(f"{where}: a robot description must be under {MOST_BYTES} bytes, got {len(data)}")
-    robot = _parse(data, where)
-    if robot.tag != "robot":
-        raise UrdfError(f"{where}: the root element must be 'robot', got '{robot.tag[:80]}'")
-    if _is_xacro(robot):
-        raise UrdfError(f"{where}: this is xacro, not URDF: run `xacro {where} > robot.urdf` first")
+    robot = robot_element(data, where)
     joints: list[UrdfJoint] = []
     notes: list[str] = []
     missing: list[str] = []
@@ -100,6 +94,18 @@ def limits_of(data: bytes, where: str) -> UrdfLimits:
     if not joints:
         raise UrdfError(f"{where}: there must be a revolute, prismatic or continuous joint, got none")
     return UrdfLimits(tuple(joints), tuple(notes), tuple(missing))
+
+
+def robot_element(data: bytes, where: str) -> ElementTree.Element:
+    """Return the root of a URDF document, read without entities; `where` names it in messages. Raises UrdfError."""
+    if len(data) > MOST_BYTES:
+        raise UrdfError(f"{where}: a robot description must be under {MOST_BYTES} bytes, got {len(data)}")
+    robot = _parse(data, where)
+    if robot.tag != "robot":
+        raise UrdfError(f"{where}: the root element must be 'robot', got '{robot.tag[:80]}'")
+    if _is_xacro(robot):
+        raise UrdfError(f"{where}: this is xacro, not URDF: run `xacro {where} > robot.urdf` first")
+    return robot
 
 
 def _check_once(joint: ElementTree.Element, name: str, where: str) -> None:
