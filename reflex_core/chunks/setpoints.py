@@ -7,7 +7,7 @@ Pure: times are int ns of one clock that the caller chooses, and nothing here wa
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from reflex_core.values import ActionChunk, Floats
 
 Doubles = NDArray[np.float64]
+# the row (width,) that is due and when, int ns, to the one that is sent instead
+Adjust = Callable[[Doubles, int], Doubles]
 
 BLEND_S = 0.2  # a robot at rest is led so long from where it is to the rows, which may be far from there
 FRESH_S = 0.5  # so long after the last setpoint the controller is where that one led it, whatever is measured
@@ -106,7 +108,11 @@ class SetpointStream:
         self._ticked_ns = 0  # the newest tick, or since when there is something to say
         self._approached_ns = 0  # from then on the rows are followed, which were approached after a stall
         self._repeats = 0
+        self._due = np.zeros(width)  # what was due at the newest tick
+        self._added = np.zeros(width)  # and by how much that was adjusted
         self._measurable = False
+        self.adjusted = False  # whether what is followed now is to be adjusted
+        self.revision = 0  # another one from whenever something else is followed, or nothing
         self.stalls = self.unmeasured_starts = 0
 
     @property
@@ -119,18 +125,22 @@ class SetpointStream:
         self._velocity_max = np.fmin(velocity_max.astype(np.float64), UNLIMITED)
 
     def follow(
-        self, chunk: ActionChunk, zero_ns: int, start: int, now_ns: int, measured: Floats | None
-    ) -> None:
+        self, chunk: ActionChunk, zero_ns: int, start: int, now_ns: int, measured: Floats | None, *,
+        adjusted: bool = False,
+    ) -> None:  # fmt: skip
         """Follow the rows from now on instead of earlier ones, which are forgotten.
 
         chunk: (n, width) rows; row i is due at zero_ns + (i + 1) * dt_s. start: the first that is followed. measured: (width,)
-        where the robot is, None where that is not known; a stream that has been silent starts there. Raises ValueError for rows of
-        another width, and for NaN and Inf: what was followed before ends where it is; likewise UnmeasuredError for a start of a robot
-        that was measured before and is not now: it may have been moved. One that never was starts at the first row.
+        where the robot is, None where that is not known; a stream that has been silent starts there. adjusted: these rows are to be
+        adjusted, so that they begin where the ones before would be without that. Raises ValueError for rows of another width, and for
+        NaN and Inf: what was followed before ends where it is; likewise UnmeasuredError for a start of a robot that was measured before
+        and is not now: it may have been moved. One that never was starts at the first row.
         """
         if measured is not None and not np.isfinite(measured).all():
             measured = None
         self._measurable |= measured is not None
+        self.adjusted = adjusted
+        self.revision += 1
         if self._last is not None and self._last_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         rows = chunk.actions[start:].astype(np.float64)
@@ -144,12 +154,13 @@ class SetpointStream:
 
     def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Doubles | None, float]:
         """Return where the robot is led from, and for how long it is led to the rows."""
+        before = self._last - self._added if self.adjusted and self._last is not None else self._last
         if self._velocities:
-            return (np.zeros(self._width) if self._last is None else self._last), 0.0
+            return (np.zeros(self._width) if before is None else before), 0.0
         if self._course is None or self._stalled(now_ns):
             self._ticked_ns = now_ns
-        if self._last is not None and now_ns - self._last_ns <= self._fresh_ns:
-            return self._last, max(self._approached_ns - now_ns, 0) * 1e-9
+        if before is not None and now_ns - self._last_ns <= self._fresh_ns:
+            return before, max(self._approached_ns - now_ns, 0) * 1e-9
         self._last = None
         if measured is not None:
             return measured.astype(np.float64), BLEND_S
@@ -178,24 +189,41 @@ class SetpointStream:
         return replace(course, blend_s=max(blend_s, float(way_s.max())))
 
     def tick(self, now_ns: int, *, paced: bool = True) -> Doubles | None:
-        """Return (width,) the setpoint to send now; None: say nothing.
+        """Return (width,) the setpoint to send now, unadjusted; None: say nothing. paced: as in `advance`."""
+        due = self.due(now_ns)
+        return None if due is None else self.advance(due, now_ns, paced=paced)
 
-        paced: the clock goes on by a period from tick to tick, and the setpoint by what the limit of speed allows in that, however
-        late the tick is. Else, as simulators' clocks go in steps of their own, by what it allows since the tick before.
-        """
-        if self._course is None:
-            return None
-        if self._course.zero_ns - now_ns > self._stall_ns:
+    def due(self, now_ns: int) -> Doubles | None:
+        """Return (width,) what is due now, which may be adjusted before `advance` takes it; None: nothing."""
+        if self._course is not None and self._course.zero_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         if self._course is None:
             return None
         self._course = self._approached(self._course, now_ns)
+        self._due = self._course.at(now_ns)
+        return self._due
+
+    def advance(self, adjusted: Doubles, now_ns: int, *, paced: bool = True) -> Doubles | None:
+        """Return (width,) the setpoint to send now, as near to what is due as the limit of speed allows; None: say nothing.
+
+        adjusted: (width,) what `due` returned for the same moment, adjusted or not. paced: the clock goes on by a period from tick to
+        tick, and the setpoint by what the limit of speed allows in that, however late the tick is. Else, as simulators' clocks go in
+        steps of their own, by what it allows since the tick before.
+        """
+        if self._course is None:
+            return None
         over_s = self._course.seconds_over(now_ns)
-        due = self._course.at(now_ns)
-        row = self._within_reach(
-            due, self._course.origin, self._period_ns if paced else now_ns - self._ticked_ns
-        )
-        if over_s > self._lasts_s if self._velocities else over_s >= 0.0 and bool((row == due).all()):
+        if self._velocities:
+            row, ended = adjusted, over_s > self._lasts_s
+        elif self._repeats and self._last is not None:
+            row, ended = self._last, True
+        else:
+            row = self._within_reach(
+                adjusted, self._course.origin, self._period_ns if paced else now_ns - self._ticked_ns
+            )
+            ended = over_s >= 0.0 and bool((row == adjusted).all())
+        self._added = adjusted - self._due
+        if ended:
             row = self._rest(row)
             self._repeats += 1
         self._last, self._last_ns = row, now_ns
@@ -223,7 +251,7 @@ class SetpointStream:
     def _within_reach(self, due: Doubles, origin: Doubles | None, within_ns: int) -> Doubles:
         """Return (width,) what is due, as near to it as the limit of speed allows from the setpoint before."""
         before = origin if self._last is None else self._last
-        if self._velocities or before is None:
+        if before is None:
             return due
         most = self._velocity_max * max(within_ns, 0) * 1e-9
         nearest: Doubles = np.minimum(np.maximum(due, before - most), before + most)
@@ -248,6 +276,7 @@ class SetpointStream:
     def stop(self) -> list[Doubles]:
         """Follow nothing any more. Return the rows that leave the robot held; none where nothing was sent."""
         followed, self._course = self._course, None
+        self.revision += 1
         if self._last is None or (followed is None and not self._velocities):
             return []
         self._last = self._rest(self._last)
@@ -256,4 +285,6 @@ class SetpointStream:
     def forget(self) -> None:
         """Forget what was sent, as others may command the robot from now on."""
         self._course = self._last = None
+        self._added = np.zeros(self._width)
         self._approached_ns = 0
+        self.revision += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from reflex_core.chunks.interpolation import Doubles, Spline
+from reflex_core.chunks.setpoints import Adjust
 from reflex_core.robot.groups import Group
 
 if TYPE_CHECKING:
@@ -92,6 +93,20 @@ class Limited(Protocol):
 
     def limit(self, velocity_max: Doubles) -> None:
         """Command no joint faster than velocity_max: (width,) rad or m per second; Inf where there is no limit."""
+
+
+@runtime_checkable
+class Adjusted(Protocol):
+    """A robot interface that sends one row per tick, each of which may be adjusted to what is known by then."""
+
+    def adjust(self, adjust: Adjust | None) -> None:
+        """Pass every row of a chunk (not of a hold) through `adjust` from the next tick on; None: send them as they are.
+
+        adjust(row, now_ns) is called by the output's own thread, before the limit of a tick's step. row: (width,) float64, the group's
+        columns, rad or m or per second; it may be written to. now_ns: when it is due, on the clock of `Command.stamp_ns`, going on
+        evenly from when the command was sent although a wall clock is set meanwhile. It returns the row to send. Where it raises, or
+        returns no such row, the row is sent as it was. A hold waits for no call.
+        """
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.handover import braking
 from reflex_core.chunks.interpolation import Doubles, Spline
+from reflex_core.chunks.setpoints import Adjust
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import VELOCITY, Group
@@ -22,7 +23,17 @@ from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
-from reflex_ros.outputs.base import Acting, Adapting, Command, Halting, Limited, MakeOutput, Output, Reporting
+from reflex_ros.outputs.base import (
+    Acting,
+    Adapting,
+    Adjusted,
+    Command,
+    Halting,
+    Limited,
+    MakeOutput,
+    Output,
+    Reporting,
+)
 from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.debug import DebugTopics
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -99,6 +110,12 @@ class Outputs:
         for part in self._parts:
             if isinstance(part.output, Limited):
                 part.output.limit(velocity_max[part.columns])
+
+    def adjust(self, adjust_of: Callable[[Group], Adjust | None]) -> None:
+        """Have every row per tick of a chunk pass through what `adjust_of` returns for its group; None: it is sent as it is."""
+        for part in self._parts:
+            if isinstance(part.output, Adjusted):
+                part.output.adjust(adjust_of(part.group))
 
     @property
     def channels(self) -> tuple[Channel, ...]:

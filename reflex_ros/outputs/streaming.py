@@ -14,7 +14,7 @@ import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from reflex_core.chunks.setpoints import Doubles, SetpointStream, next_tick
+from reflex_core.chunks.setpoints import Adjust, Doubles, SetpointStream, next_tick
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -53,7 +53,9 @@ class StreamOutput:
         )
         self._changed = threading.Condition()
         self._enabled = self._closing = False
-        self._late = 0
+        self._adjust: Adjust | None = None
+        self._ahead_ns = 0  # of the clock of the commands' stamps before that of the rows
+        self._late = self._unadjusted = 0
         self.lateness_s: deque[float] = deque(maxlen=KEPT)  # of the newest ticks
         self._limited_log = RateLimitedLog(log)
         self._thread = threading.Thread(target=self._run, name=f"output {group.name}".strip(), daemon=True)
@@ -69,12 +71,18 @@ class StreamOutput:
         kept = list(self.lateness_s)
         p99 = {"lateness p99 ms": f"{np.percentile(kept, 99) * 1e3:.1f}"} if kept else {}
         counts = {"stalls": self._stream.stalls, "unmeasured starts": self._stream.unmeasured_starts}
-        return {**p99, "late ticks": self._late, **counts}
+        unadjusted = {"unadjusted rows": self._unadjusted} if self._adjust is not None else {}
+        return {**p99, "late ticks": self._late, **counts, **unadjusted}
 
     def limit(self, velocity_max: Doubles) -> None:
         """Move no setpoint of positions faster, whatever it has missed."""
         with self._changed:
             self._stream.limit(velocity_max)
+
+    def adjust(self, adjust: Adjust | None) -> None:
+        """Pass every row of a chunk through `adjust`, as `Adjusted` says."""
+        with self._changed:
+            self._adjust = adjust
 
     def enable(self) -> None:
         """Let setpoints out: the node becomes active. Nothing is sent before there are rows to follow."""
@@ -102,23 +110,31 @@ class StreamOutput:
             self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
-        """Follow the rows from the next tick on; nothing while the node is not active."""
+        """Follow the rows from the next tick on, adjusted at each; nothing while the node is not active."""
+        self._command(command, adjusted=True)
+
+    def hold(self, command: Command) -> None:
+        """Follow the rows of a hold, as they are."""
+        self._command(command, adjusted=False)
+
+    def _command(self, command: Command, *, adjusted: bool) -> None:
         with self._changed:
             if not self._enabled:
                 return
             now_ns = self._now_ns()
             # a wall clock may be set while the rows are followed
-            zero_ns = command.stamp_ns - int(self._node.get_clock().now().nanoseconds) + now_ns
+            self._ahead_ns = int(self._node.get_clock().now().nanoseconds) - now_ns
+            zero_ns = command.stamp_ns - self._ahead_ns
             try:
-                self._stream.follow(command.chunk, zero_ns, command.start, now_ns, command.measured)
+                self._stream.follow(
+                    command.chunk, zero_ns, command.start, now_ns, command.measured, adjusted=adjusted
+                )
             except ValueError as error:
                 where = f"group '{self._group.name}'"
                 self._limited_log(
                     logging.ERROR, type(error).__name__, "%s: %s, and what is commanded stays", where, error
                 )
             self._changed.notify_all()
-
-    hold = send
 
     def halt(self) -> None:
         """Follow nothing more: the robot stays at the last setpoint, which is sent again, as one message may be lost."""
@@ -168,16 +184,51 @@ class StreamOutput:
 
     def _tick(self) -> bool:
         """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
+        try:
+            self._send_due()
+        except Exception as error:
+            text = f"group '{self._group.name}': a setpoint was not sent"
+            self._limited_log(logging.ERROR, "tick", text, error=error)
         with self._changed:
-            try:
-                paced = not self._node.get_clock().ros_time_is_active
-                row = self._stream.tick(self._now_ns(), paced=paced) if self._enabled else None
-                if row is not None:
-                    self._publish(self._publisher, self._message_of(row))
-            except Exception as error:
-                text = f"group '{self._group.name}': a setpoint was not sent"
-                self._limited_log(logging.ERROR, "tick", text, error=error)
             if self._stream.silent or not self._enabled or self._closing:
                 self._changed.notify_all()
                 return False
             return True
+
+    def _send_due(self) -> None:
+        """Send what is due now, adjusted. A command that comes while it is adjusted waits for nothing, and is followed instead."""
+        with self._changed:
+            if not self._enabled:
+                return
+            now_ns = self._now_ns()
+            due = self._stream.due(now_ns)
+            revision, ahead_ns = self._stream.revision, self._ahead_ns
+            adjust = self._adjust if self._stream.adjusted else None
+            if due is None:
+                return
+            if adjust is None:
+                self._advance(due, now_ns)
+                return
+        row = self._adjusted(adjust, due, now_ns + ahead_ns)
+        with self._changed:
+            if self._enabled and self._stream.revision == revision:
+                self._advance(row, now_ns)
+
+    def _adjusted(self, adjust: Adjust, due: Doubles, stamp_ns: int) -> Doubles:
+        """Return the row that `adjust` makes of what is due; the latter where it makes none, which is counted and logged."""
+        try:
+            row = np.asarray(adjust(due.copy(), stamp_ns), np.float64)
+            if row.shape != due.shape or not np.isfinite(row).all():
+                raise ValueError(f"expected {due.size} finite numbers, got {row.shape}")
+        except BaseException as error:  # extensions written in Rust panic with what is no Exception
+            self._unadjusted += 1
+            text = f"group '{self._group.name}': a row could not be adjusted and was sent as it was"
+            self._limited_log(logging.ERROR, "adjust", text, error=error)
+            return due
+        return row
+
+    def _advance(self, row: Doubles, now_ns: int) -> None:
+        paced = not self._node.get_clock().ros_time_is_active
+        setpoint = self._stream.advance(row, now_ns, paced=paced)
+        if setpoint is not None:
+            self._publish(self._publisher, self._message_of(setpoint))
