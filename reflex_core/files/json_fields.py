@@ -167,6 +167,12 @@ class JsonFields(Mapping[str, Any]):
         value = {} if optional and value is None else value
         return JsonFields(value, self._refuse, f"{self._name}.{key}" if self._name else key)
 
+    def item(self, key: str, at: int) -> JsonFields:
+        """Return an object in a list of this one."""
+        return JsonFields(
+            self[key][at], self._refuse, f"{self._name}.{key}[{at}]" if self._name else f"{key}[{at}]"
+        )
+
     def number(
         self, key: str, low: float = -MOST_NUMBER, high: float = MOST_NUMBER, default: float | None = None
     ) -> float:

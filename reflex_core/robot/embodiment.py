@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.robot.groups import Group
+from reflex_core.robot.kinematics.description import Kinematics
 from reflex_core.robot.lerobot_calibration import Calibrated
 
 Doubles = NDArray[np.float64]
@@ -58,6 +59,7 @@ class Embodiment:
     what policies that count in shares of it mean. max_ee_velocity: m/s. max_gripper_velocity: units of the gripper's range per second.
     groups: which robot interface commands which columns; empty for schema v1: one commands all. further_grippers: beside `gripper`.
     calibrated: what LeRobot's degrees and shares of a travel are on this very arm; None where the file does not say.
+    kinematics: where its tool and its bodies are; None where the file does not describe them. collision_check: its bodies must not touch.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Embodiment:
     groups: tuple[Group, ...] = ()
     further_grippers: tuple[TwoEnded, ...] = ()
     calibrated: Calibrated | None = None
+    kinematics: Kinematics | None = None
+    collision_check: bool = False
 
     @property
     def two_ended(self) -> tuple[TwoEnded, ...]:
@@ -124,6 +128,7 @@ class Embodiment:
             travel=None if self.travel is None else self.travel[:last],
             calibrated=None if self.calibrated is None else self.calibrated.first(last),
             groups=tuple(group for group in self.groups if last not in group.columns),
+            kinematics=None if self.kinematics is None else self.kinematics.first(last),
         )
 
 

@@ -2,7 +2,8 @@
 """Read embodiment JSON, schema v1 and v2: every bound, every rule between fields, every refusal with a stable slug.
 
 config/embodiment.schema.json is the same for editors; the rules between fields are only here. Beyond v1's first keys a file may
-carry `joint_names`, `velocity_max`, `acceleration_max`, `travel`, `notes` and `sources`. v2 has `groups` in place of `gripper`.
+carry `joint_names`, `velocity_max`, `acceleration_max`, `travel`, `notes` and `sources`. v2 has `groups` in place of `gripper`,
+and may describe the robot's `kinematics`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
 from reflex_core.robot.group_fields import Grouped, read_groups
+from reflex_core.robot.groups import unmeasured_columns
+from reflex_core.robot.kinematics.description import KEYS as KINEMATICS_KEYS
+from reflex_core.robot.kinematics.description import Columns, Kinematics, read_kinematics
 from reflex_core.robot.lerobot_calibration import Calibrated, calibrated, read_calibration_file, read_joints
 from reflex_core.robot.skeleton import listed, unfilled
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
 NAMES = ("franka", "so100", "ur5", "trossen", "stretch", "quadcopter", "custom")
-V2_ONLY = ("groups", "unused", "calibration")
+V2_ONLY = ("groups", "unused", "calibration", "kinematics")
 COLOR_SPACES = ("rgb8", "bgr8", "mono8", "rgba8")
 KEYS = {
     "document": "schema_version embodiment joint_names action_space velocity_max acceleration_max travel normalization"
-    " gripper payload_release cameras control constraints notes sources groups unused calibration",
+    " gripper payload_release cameras control constraints notes sources groups unused calibration kinematics",
     "action_space": "type dim ranges",
     "normalization": "mean_action std_action mean_state std_state",
     "gripper": "component_idx close_threshold inverted saturation_tolerance",
@@ -37,6 +41,7 @@ KEYS = {
     "cameras[]": "name resolution fps color_space",
     "control": "frequency_hz chunk_size rtc_execution_horizon",
     "constraints": "max_ee_velocity max_gripper_velocity collision_check",
+    "kinematics": KINEMATICS_KEYS,
 }
 UNFILLED = "embodiment-unfilled"
 STD_MIN, STD_MAX = 1e-9, 100  # below it a float32 of the normalised value overflows
@@ -73,13 +78,15 @@ class Reader:
         control = self.table(root, "control")
         chunk_size = control.whole("chunk_size", 1, 200)
         constraints = self.table(root, "constraints")
-        constraints.truth("collision_check")
+        collision_check = constraints.truth("collision_check")
         root.text("notes", "")
         root.names("sources", ())
         grippers = grouped.grippers or tuple(self.grippers(root, dim))
         velocity = self.limits(root, "velocity_max", dim)
         gripper_velocity = self.gripper_velocity(constraints, grippers, velocity if version > 1 else None)
         found = self.calibrated(root, joint_names)
+        release = self.two_ended(root, "payload_release", "trigger_threshold", dim)
+        two_ended = grippers if release is None else (*grippers, release)
         return Embodiment(
             name=name,
             joint_names=joint_names,
@@ -94,13 +101,15 @@ class Reader:
             chunk_size=chunk_size,
             execution_horizon=self.horizon(control, chunk_size),
             gripper=next(iter(grippers), None),
-            payload_release=self.two_ended(root, "payload_release", "trigger_threshold", dim),
+            payload_release=release,
             max_ee_velocity=constraints.number("max_ee_velocity", LEAST, 50),
             max_gripper_velocity=gripper_velocity,
             travel=self.whole_travel(self.travel(root, dim), found, joint_names),
             calibrated=found,
             groups=grouped.groups,
             further_grippers=grippers[1:],
+            kinematics=self.kinematics(root, joint_names, (low, high), grouped, two_ended),
+            collision_check=collision_check,
         )
 
     def version(self, root: JsonFields) -> int:
@@ -122,6 +131,24 @@ class Reader:
         if not joint_names:
             raise self.fail("joint_names", f"{len(low)} different names, as 'groups' are made of them", None)
         return read_groups(root, joint_names, low, high, self.fail)
+
+    def kinematics(
+        self,
+        root: JsonFields,
+        joint_names: tuple[str, ...],
+        ranges: tuple[Doubles, Doubles],
+        grouped: Grouped,
+        two_ended: tuple[TwoEnded, ...],
+    ) -> Kinematics | None:
+        """Read where tool and bodies are; only columns that command a joint's position as it is executed may move them."""
+        if "kinematics" not in root:
+            return None
+        unfit = {part.component_idx: "has two ends and moves there in its own way" for part in two_ended}
+        unmeasured = unmeasured_columns(grouped.groups, len(joint_names))
+        for column in [] if unmeasured is None else np.flatnonzero(unmeasured).tolist():
+            unfit[column] = "is not commanded by position"
+        columns = Columns(joint_names, *ranges, unfit)
+        return read_kinematics(root.fields("kinematics"), columns, self._path)
 
     def table(self, root: JsonFields, key: str) -> JsonFields:
         return root.fields(key).only(KEYS[key].split())

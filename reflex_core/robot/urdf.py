@@ -54,13 +54,17 @@ class UrdfLimits:
 
 def read_urdf(path: Path) -> UrdfLimits:
     """Return the limits of a URDF file. Raises UrdfError."""
+    return limits_of(read_description(path), str(path))
+
+
+def read_description(path: Path) -> bytes:
+    """Return the bytes of a URDF file, at most MOST_BYTES. Raises UrdfError."""
     try:
-        data = read_bounded(path, MOST_BYTES)
+        return read_bounded(path, MOST_BYTES)
     except OSError as error:
         raise UrdfError(f"{path}: {error.strerror or error}") from error
     except JsonError as error:
         raise UrdfError(f"{path}: {error}") from error
-    return limits_of(data, str(path))
 
 
 def limits_of(data: bytes, where: str) -> UrdfLimits:
