@@ -31,7 +31,7 @@ def test_rows_are_adjusted_with_their_group_and_the_moment_they_are_due() -> Non
     with output_scene(ARM, other) as scene:
         heard, trajectories = scene.hear(Float64MultiArray, TOPIC), scene.hear(JointTrajectory, "/wrist/joint_trajectory")  # fmt: skip
         scene.measured = {"j1": 0.0, "j2": 0.0, "w": 0.0}
-        asked, stamps_ns = list[str](), list[int]()
+        given, stamps_ns = list[str](), list[int]()
 
         def adjust(row: Doubles, now_ns: int) -> Doubles:
             stamps_ns.append(now_ns)
@@ -39,14 +39,14 @@ def test_rows_are_adjusted_with_their_group_and_the_moment_they_are_due() -> Non
             return row
 
         def adjust_of(group: Group) -> object:
-            asked.append(group.name)
+            given.append(group.name)
             return adjust
 
         scene.outputs.adjust(adjust_of)  # type: ignore[arg-type]
         began_ns = scene.node.get_clock().now().nanoseconds
         scene.chunk([[0.0, 0.0, 0.0]] * 6)
         wait_for(lambda: heard and silent(heard), "it has gone there")
-        assert asked == ["arm"]  # a trajectory has no ticks
+        assert given == ["arm"]  # a trajectory has no ticks
         np.testing.assert_allclose(rows_of(heard)[-1], [0.1, -0.1], atol=1e-6)
         assert began_ns <= min(stamps_ns) <= max(stamps_ns) <= scene.node.get_clock().now().nanoseconds
         assert trajectories[-1][1].points[-1].positions[0] == 0.0
