@@ -80,17 +80,33 @@ class Spline:
 
     def at(self, now_ns: int) -> tuple[Doubles, Doubles]:
         """Return (d,) positions and (d,) velocities at a moment; a standstill before the first knot and after the last."""
+        place = self.place(now_ns)
         times = self.times_ns
         if now_ns < times[0] or now_ns >= times[-1]:
-            end = 0 if now_ns < times[0] else -1
-            return self.positions[end].copy(), np.zeros(self.positions.shape[1])
+            return place, np.zeros(len(place))
         i = int(np.searchsorted(times, now_ns, side="right")) - 1
-        h = (times[i + 1] - times[i]) * 1e-9
-        u = float((now_ns - times[i]) * 1e-9 / h)
+        h = float(times[i + 1] - times[i]) * 1e-9
+        u = float(now_ns - times[i]) * 1e-9 / h
         p, v = self.positions[i : i + 2], self.velocities[i : i + 2]
         velocity = (6.0 * u * (1.0 - u) / h) * (p[1] - p[0])
         velocity += (1.0 - u) * (1.0 - 3.0 * u) * v[0] + u * (3.0 * u - 2.0) * v[1]
-        return self.sampled(np.array([now_ns]))[0], velocity
+        return place, velocity
+
+    def place(self, now_ns: int) -> Doubles:
+        """Return (d,) positions at a moment: `sampled`, for who needs only one."""
+        times = self.times_ns
+        if now_ns < times[0] or now_ns >= times[-1]:
+            end: Doubles = self.positions[0 if now_ns < times[0] else -1]
+            return end.copy()
+        i = int(times.searchsorted(now_ns, side="right")) - 1
+        h = float(times[i + 1] - times[i]) * 1e-9
+        u = float(now_ns - times[i]) * 1e-9 / h
+        left = 1.0 - u
+        place: Doubles = (1.0 + 2.0 * u) * (left * left) * self.positions[i]
+        place += u * u * (3.0 - 2.0 * u) * self.positions[i + 1]
+        place += h * u * (left * left) * self.velocities[i]
+        place -= h * u * u * left * self.velocities[i + 1]
+        return place
 
     def sampled(self, times_ns: Times) -> Doubles:
         """Return (m, d) positions at `times_ns` (m,); constant before the first knot and after the last."""
@@ -119,6 +135,10 @@ class Spline:
             np.insert(self.velocities, 1, velocity, axis=0),
             self.anchored,
         )
+
+    def earlier(self, by_ns: int) -> Spline:
+        """Return the same motion so much earlier, for another clock."""
+        return Spline(self.times_ns - by_ns, self.positions, self.velocities, self.anchored)
 
     def of(self, chosen: Columns | slice) -> Spline:
         """Return the motion of some columns."""

@@ -6,16 +6,14 @@ Pure: times are int ns of one clock that the caller chooses, and nothing here wa
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from reflex_core.chunks.course import Course, MotionCourse, StraightCourse
+from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.values import ActionChunk, Floats
 
-Doubles = NDArray[np.float64]
 # the row (width,) that is due and when, int ns, to the one that is sent instead
 Adjust = Callable[[Doubles, int], Doubles]
 
@@ -36,59 +34,6 @@ def next_tick(deadline_ns: int, now_ns: int, period_ns: int) -> int:
     return deadline_ns + max(periods, 1) * period_ns
 
 
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """Rows and when each is due. times_s: (n,) increasing, after zero_ns. rows: (n, width).
-
-    origin: (width,) where the robot is led from at zero_ns; None: unknown. blend_s: how long that takes; 0: until the first
-    row, which is then the origin itself.
-    """
-
-    zero_ns: int
-    times_s: tuple[float, ...]
-    rows: Doubles
-    origin: Doubles | None
-    blend_s: float
-
-    @classmethod
-    def through(
-        cls, now_ns: int, times_s: Sequence[float], rows: Doubles, origin: Doubles | None, blend_s: float
-    ) -> _Course:
-        """Return the course from now on through those rows that are still to come; through the last one in any case."""
-        past = min(bisect_right(times_s, 0.0), len(times_s) - 1)
-        coming = (*(max(time_s, 0.0) for time_s in times_s[past:]),)
-        if origin is None or blend_s > 0.0 or not coming[0] > 0.0:
-            return cls(now_ns, coming, rows[past:], origin, blend_s)
-        return cls(now_ns, (0.0, *coming), np.concatenate([origin[None], rows[past:]]), origin, 0.0)
-
-    def at(self, now_ns: int) -> Doubles:
-        """Return (width,) what is due now, on the way from the origin to the rows."""
-        seconds = max((now_ns - self.zero_ns) * 1e-9, 0.0)
-        row = self.along(seconds)
-        if self.origin is None or seconds >= self.blend_s:
-            return row
-        blended: Doubles = self.origin + seconds / self.blend_s * (row - self.origin)
-        return blended
-
-    def along(self, seconds: float) -> Doubles:
-        """Return (width,) the rows so long after zero_ns: linear between them, the first one before them, the last one after them."""
-        times, rows = self.times_s, self.rows
-        after = bisect_left(times, seconds)
-        row: Doubles
-        if after == 0:
-            row = rows[0]
-        elif after == len(times):
-            row = rows[-1]
-        else:
-            share = (seconds - times[after - 1]) / (times[after] - times[after - 1])
-            row = rows[after - 1] + share * (rows[after] - rows[after - 1])
-        return row
-
-    def seconds_over(self, now_ns: int) -> float:
-        """Return how long ago the last row was reached; negative before."""
-        return (now_ns - self.zero_ns) * 1e-9 - max(self.times_s[-1], self.blend_s)
-
-
 class SetpointStream:
     """The commands of one controller, tick by tick: along the newest rows, and silent when there is nothing new.
 
@@ -101,7 +46,7 @@ class SetpointStream:
         self._stall_ns = max(round(STALL_S * 1e9), 2 * period_ns)
         self._fresh_ns = max(round(FRESH_S * 1e9), self._stall_ns)
         self._velocity_max = np.full(width, UNLIMITED)
-        self._course: _Course | None = None
+        self._course: Course | None = None
         self._lasts_s = 0.0  # for how long the last row of velocities counts
         self._last: Doubles | None = None
         self._last_ns = 0
@@ -126,11 +71,12 @@ class SetpointStream:
 
     def follow(
         self, chunk: ActionChunk, zero_ns: int, start: int, now_ns: int, measured: Floats | None, *,
-        adjusted: bool = False,
+        motion: Spline | None = None, adjusted: bool = False,
     ) -> None:  # fmt: skip
         """Follow the rows from now on instead of earlier ones, which are forgotten.
 
-        chunk: (n, width) rows; row i is due at zero_ns + (i + 1) * dt_s. start: the first that is followed. measured: (width,)
+        chunk: (n, width) rows; row i is due at zero_ns + (i + 1) * dt_s. start: the first that is followed. motion: the same in
+        time, on this clock, which is followed instead of straight lines: for positions of joints. measured: (width,)
         where the robot is, None where that is not known; a stream that has been silent starts there. adjusted: these rows are to be
         adjusted, so that they begin where the ones before would be without that. Raises ValueError for rows of another width, and for
         NaN and Inf: what was followed before ends where it is; likewise UnmeasuredError for a start of a robot that was measured before
@@ -144,13 +90,39 @@ class SetpointStream:
         if self._last is not None and self._last_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         rows = chunk.actions[start:].astype(np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self._width or not len(rows) or not np.isfinite(rows).all():
+        if not self._fits(rows) or (motion is not None and not self._fits(motion.positions)):
             self.stop()
             raise ValueError(f"expected rows of {self._width} finite numbers, got {rows.shape}: not sent")
-        dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
-        origin, blend_s = self._origin(now_ns, measured)
-        self._course = self._led(now_ns, dues_s.tolist(), rows, origin, blend_s)
+        if motion is None:
+            dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
+            origin, blend_s = self._origin(now_ns, measured)
+            self._course = StraightCourse.led(
+                now_ns, dues_s.tolist(), rows, origin, blend_s, self._velocity_max
+            )
+        else:
+            self._course = self._into(motion, now_ns, measured)
         self._lasts_s, self._repeats = chunk.dt_s if self._velocities else 0.0, 0
+
+    def _fits(self, rows: Doubles) -> bool:
+        """Return True for one or more rows of this width, all finite."""
+        return (
+            rows.ndim == 2
+            and rows.shape[1] == self._width
+            and len(rows) > 0
+            and bool(np.isfinite(rows).all())
+        )
+
+    def _into(self, motion: Spline, now_ns: int, measured: Floats | None) -> MotionCourse:
+        """Return the course that leads over to a motion, from the one that is followed or from rest."""
+        before = self._course
+        stalls = self.stalls
+        origin, blend_s = self._origin(now_ns, measured)
+        if origin is None:
+            return MotionCourse.direct(now_ns, motion)
+        if isinstance(before, MotionCourse) and self._moves(before) and self.stalls == stalls:
+            added = np.zeros(self._width) if self.adjusted else self._added
+            return MotionCourse.from_motion(now_ns, motion, before, added, BLEND_S, self._velocity_max)
+        return MotionCourse.from_rest(now_ns, motion, origin, max(blend_s, BLEND_S), self._velocity_max)
 
     def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Doubles | None, float]:
         """Return where the robot is led from, and for how long it is led to the rows."""
@@ -170,6 +142,10 @@ class SetpointStream:
         self.unmeasured_starts += 1
         raise UnmeasuredError("a start after a pause needs a measurement of where it is: not sent")
 
+    def _moves(self, course: MotionCourse) -> bool:
+        """Return False before the first tick of a course that begins at rest."""
+        return self._last is not None and (course.origin is None or self._last_ns >= course.zero_ns)
+
     def _stalled(self, now_ns: int) -> bool:
         """Return True after a while without a tick, which is counted: the robot is behind the rows, and approaches them again."""
         if self._course is None or now_ns - self._ticked_ns <= self._stall_ns:
@@ -177,16 +153,6 @@ class SetpointStream:
         self.stalls += 1
         self._approached_ns = now_ns + round(BLEND_S * 1e9)
         return True
-
-    def _led(
-        self, now_ns: int, times_s: Sequence[float], rows: Doubles, origin: Doubles | None, blend_s: float
-    ) -> _Course:
-        """Return the course from now on, whose blend takes as long as the way to the rows does at the limit of speed."""
-        course = _Course.through(now_ns, times_s, rows, origin, blend_s)
-        if origin is None or not blend_s > 0.0:
-            return course
-        way_s = np.abs(course.along(blend_s) - origin) / self._velocity_max
-        return replace(course, blend_s=max(blend_s, float(way_s.max())))
 
     def tick(self, now_ns: int, *, paced: bool = True) -> Doubles | None:
         """Return (width,) the setpoint to send now, unadjusted; None: say nothing. paced: as in `advance`."""
@@ -232,21 +198,16 @@ class SetpointStream:
             self._course = None
         return row
 
-    def _approached(self, course: _Course, now_ns: int) -> _Course:
+    def _approached(self, course: Course, now_ns: int) -> Course:
         """Return the course from now on, where its first tick comes only now, or none came for a while."""
         if self._velocities:
             return course
         first = self._last is None or self._last_ns < course.zero_ns
         if first and course.origin is not None and course.blend_s > 0.0:
-            return self._restarted(course, now_ns, course.origin, course.blend_s)
+            return course.restarted(now_ns, course.origin, course.blend_s, self._velocity_max)
         if self._last is None or not self._stalled(now_ns):
             return course
-        return self._restarted(course, now_ns, self._last, BLEND_S)
-
-    def _restarted(self, course: _Course, now_ns: int, origin: Doubles, blend_s: float) -> _Course:
-        """Return the course from now on, led from `origin`."""
-        gone_s = (now_ns - course.zero_ns) * 1e-9
-        return self._led(now_ns, [time_s - gone_s for time_s in course.times_s], course.rows, origin, blend_s)
+        return course.restarted(now_ns, self._last, BLEND_S, self._velocity_max)
 
     def _within_reach(self, due: Doubles, origin: Doubles | None, within_ns: int) -> Doubles:
         """Return (width,) what is due, as near to it as the limit of speed allows from the setpoint before."""
@@ -267,7 +228,7 @@ class SetpointStream:
         if followed is not None and self._velocities and last is not None:
             zeros = self._rest(last)
             self._course, self._last, self._last_ns = (
-                _Course(now_ns, (0.0,), zeros[None], None, 0.0),
+                StraightCourse(now_ns, (0.0,), zeros[None], None, 0.0),
                 zeros,
                 now_ns,
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from std_msgs.msg import Float64MultiArray
 
-from reflex_core.chunks.setpoints import Doubles
+from reflex_core.chunks.interpolation import Doubles
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_ros.outputs.base import Publish, topic_of

@@ -14,9 +14,10 @@ import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from reflex_core.chunks.setpoints import Adjust, Doubles, SetpointStream, next_tick
+from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.setpoints import Adjust, SetpointStream, next_tick
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
-from reflex_core.robot.groups import VELOCITY, Group
+from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.outputs.base import Command, Publish
 from reflex_ros.outputs.joint_trajectory import COMMANDS
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 
 
 class StreamOutput:
-    """Follow the newest rows, one message per tick; silent once they are over, or the robot is held.
+    """Follow the newest motion, one message per tick; silent once it is over, or the robot is held.
+
+    Joints follow it as it is in time; grippers and velocities in straight lines between the rows.
 
     Positions end where they are, speeds in zeros, each sent several times. A late tick is left out, and the next one sends what
     is due then.
@@ -51,6 +54,9 @@ class StreamOutput:
         self._stream = SetpointStream(
             len(group.columns), velocities=group.commands == VELOCITY, period_ns=self._period_ns
         )
+        self._smooth = (
+            group.space == JOINTS and group.commands == POSITION
+        )  # grippers go straight, speeds too
         self._changed = threading.Condition()
         self._enabled = self._closing = False
         self._adjust: Adjust | None = None
@@ -124,11 +130,12 @@ class StreamOutput:
             now_ns = self._now_ns()
             # a wall clock may be set while the rows are followed
             self._ahead_ns = int(self._node.get_clock().now().nanoseconds) - now_ns
-            zero_ns = command.stamp_ns - self._ahead_ns
+            motion = command.motion.earlier(self._ahead_ns) if self._smooth else None
             try:
                 self._stream.follow(
-                    command.chunk, zero_ns, command.start, now_ns, command.measured, adjusted=adjusted
-                )
+                    command.chunk, command.stamp_ns - self._ahead_ns, command.start, now_ns, command.measured,
+                    motion=motion, adjusted=adjusted,
+                )  # fmt: skip
             except ValueError as error:
                 where = f"group '{self._group.name}'"
                 self._limited_log(

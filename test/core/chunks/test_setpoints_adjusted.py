@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reflex_core.chunks.setpoints import REPEATS, Doubles, SetpointStream
+from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.setpoints import REPEATS, SetpointStream
 from reflex_core.values import ActionChunk
 
 MS = 1_000_000

@@ -13,7 +13,7 @@ from ros_world import wait_for
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from reflex_core.chunks.setpoints import Doubles
+from reflex_core.chunks.interpolation import Doubles
 from reflex_core.robot.groups import JOINTS, POSITION, Group
 
 TOPIC = "/forward_position_controller/commands"

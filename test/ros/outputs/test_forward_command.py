@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from std_msgs.msg import Float64MultiArray
 
 from reflex_core.chunks.setpoints import FRESH_S, REPEATS
 from reflex_core.errors import ConfigurationError
-from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
+from reflex_core.robot.groups import GRIPPER, JOINTS, POSITION, VELOCITY, Group
 from reflex_ros.node.driving import end_outputs
 
 TOPIC = "/forward_position_controller/commands"
@@ -52,6 +53,19 @@ def test_it_is_led_from_where_it_is_along_the_rows_and_then_left_alone() -> None
         assert (len(times) - 1) / (times[-1] - times[0]) * 1.25 > 100  # about a hundred a second
         scene.hold([0.4, 0.0])
         wait_for(lambda: rows_of(heard)[-1] == pytest.approx([0.4, 0.0], abs=1e-6), "the hold comes")
+
+
+@pytest.mark.parametrize("space", [JOINTS, GRIPPER])
+def test_joints_brake_before_they_come_to_rest_and_grippers_go_straight(space: str) -> None:
+    with output_scene(replace(arm(), space=space)) as scene:
+        heard = scene.hear(Float64MultiArray, TOPIC)
+        scene.measured = {"j1": 0.0, "j2": 0.0}
+        scene.chunk([[0.0, 0.0], [0.4, 0.0]], dt_s=0.5)  # straight: 8 mrad in a period
+        wait_for(lambda: heard and silent(heard), "it has gone there")
+        steps = np.diff(rows_of(heard)[:, 0])
+        last = steps[steps > 1e-6][-5:]
+        assert rows_of(heard)[-1, 0] == pytest.approx(0.4, abs=1e-6)
+        assert (np.median(last) < 0.004) == (space == JOINTS)
 
 
 def test_the_newest_rows_win_and_a_hold_ends_them_within_a_period() -> None:

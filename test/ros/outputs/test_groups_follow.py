@@ -19,7 +19,7 @@ from http_client import Client
 from lifecycle_msgs.msg import Transition
 from ros_world import World, wait_for, world
 
-from reflex_core.chunks.setpoints import Doubles
+from reflex_core.chunks.interpolation import Doubles
 from reflex_ros.outputs.gripper_action import GripperActionOutput
 from reflex_ros.outputs.streaming import StreamOutput
 
