@@ -48,7 +48,9 @@ NAME = Value(
 )
 FRAME = Value("the name of a frame", is_name)
 TRUTH = Value("true or false", lambda value: isinstance(value, bool))
-RATE_HZ = _number(1.0, MOST_HZ, "Hz")
+RATE_HZ = _number(
+    1.0, MOST_HZ, "Hz (for more take joint_trajectory, whose controller interpolates at its own rate)"
+)
 EFFORT = _number(0.0, 1e4, "N or Nm")
 SPEED = _number(1e-6, 100.0, "rad/s or m/s")
 DEAD_BAND = _number(0.0, math.pi, "rad or m")

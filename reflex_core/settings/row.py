@@ -27,7 +27,7 @@ class Setting:
     """One row of the table. `group` is the chapter of docs/reference/settings.md.
 
     `when`: when a change takes effect: at process `start`, at the next `configure`, or `live`. path: the value names
-    a file or directory, so a leading `~` is a home directory.
+    a file or directory, so a leading `~` is a home directory. beyond: what to do instead of a value above the maximum.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Setting:
     group: str
     when: str
     path: bool = False
+    beyond: str = ""
 
     @property
     def flag(self) -> str:
@@ -56,11 +57,12 @@ def row(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     path: bool = False,
+    beyond: str = "",
 ) -> Any:
     """Return a dataclass field that carries its row."""
     metadata = {
         "help": help_, "minimum": minimum, "maximum": maximum, "choices": choices, "group": group, "when": when,
-        "path": path,
+        "path": path, "beyond": beyond,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
 
@@ -81,7 +83,10 @@ def checked(setting: Setting, value: object) -> Value:
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = setting.minimum, setting.maximum
         if not ((low is None or value >= low) and (high is None or value <= high)):
-            raise SettingError(f"setting '{setting.name}' takes {range_words(low, high)}, got {value}")
+            instead = f": {setting.beyond}" if setting.beyond and high is not None and value > high else ""
+            raise SettingError(
+                f"setting '{setting.name}' takes {range_words(low, high)}, got {value}{instead}"
+            )
     return _at_home(setting, value) if setting.path and isinstance(value, str) else value
 
 

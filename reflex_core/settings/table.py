@@ -249,6 +249,12 @@ class Settings:
         " auto: legacy, unless the controller says otherwise.",
         choices=(AUTO, LEGACY, BLEND),
     )
+    control_rate_hz: float = _ros(
+        0.0, "Ticks per second of what joints and bases are sent row by row (forward_command, twist); 0: the rate_hz of each group, 100 and"
+        " 50 where it gives none. 100 is what a thread of this process keeps up on most machines, 250 on a quiet one.",
+        minimum=0.0, maximum=250.0, beyond="a thread of this process keeps up no more; take the output joint_trajectory, whose"
+        " controller interpolates at its own rate",
+    )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)
     # fmt: on
 

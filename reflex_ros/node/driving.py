@@ -28,7 +28,7 @@ from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.watchdog import Watchdog
 from reflex_ros.outputs.channels import await_receivers
 from reflex_ros.outputs.dry_run import DryRunOutput
-from reflex_ros.outputs.interfaces import output_maker, with_defaults
+from reflex_ros.outputs.interfaces import AT_CONTROL_RATE, output_maker, with_defaults
 from reflex_ros.outputs.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def make_outputs(
     clock = node.get_clock()
     groups = [with_defaults(group, settings()) for group in loaded.policy.binding.groups]
     dry_run = settings().dry_run
+    if settings().control_rate_hz and not any(group.output in AT_CONTROL_RATE for group in groups):
+        log.warning(
+            "control_rate_hz has no effect: no group of this robot has an output of %s",
+            " or ".join(AT_CONTROL_RATE),
+        )
     outputs = Outputs(
         node,
         settings().robot_id,

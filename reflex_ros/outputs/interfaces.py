@@ -25,6 +25,8 @@ INTERFACES = {
 
 # settings that an interface reads as an option, where the group itself says nothing
 DEFAULTS = {"joint_trajectory": {"trajectory_era": "trajectory_era"}}
+# those whose rate the setting control_rate_hz is; a gripper that follows a topic has a slow one of its own
+AT_CONTROL_RATE = ("forward_command", "twist")
 
 
 def check_output(settings: Settings) -> None:
@@ -42,7 +44,9 @@ def output_maker(name: str) -> MakeOutput:
 
 
 def with_defaults(group: Group, settings: Settings) -> Group:
-    """Return the group with its robot interface, and with the options that settings give."""
+    """Return the group with its robot interface, and with the options that settings give; control_rate_hz is for all groups."""
     output = group.output or settings.output
     given = {option: getattr(settings, name) for option, name in DEFAULTS.get(output, {}).items()}
-    return replace(group, output=output, options={**given, **group.options})
+    rate_hz = settings.control_rate_hz if output in AT_CONTROL_RATE else 0.0
+    rated = {"rate_hz": rate_hz} if rate_hz else {}
+    return replace(group, output=output, options={**given, **group.options, **rated})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from reflex_core.errors import SettingError
+from reflex_core.robot.output_options import MOST_HZ
 from reflex_core.settings.cli import _GROUPS, add_arguments, add_config, markdown, parse
 from reflex_core.settings.row import Setting, checked, from_text
 from reflex_core.settings.table import TABLE, Settings, settings_from
@@ -228,6 +229,17 @@ def test_what_is_written_on_the_command_line_arrives(row: Setting) -> None:
     settings = parsed(*words)
     assert getattr(settings, row.name) == value
     assert dataclasses.replace(settings, **{row.name: row.default}) == Settings()
+
+
+def test_a_control_rate_that_no_thread_keeps_is_refused_with_what_to_take_instead() -> None:
+    assert parsed("--control-rate-hz", "250").control_rate_hz == MOST_HZ
+    with pytest.raises(
+        SettingError,
+        match=r"'control_rate_hz' takes 0 to 250, got 500\.0: .*take the output joint_trajectory",
+    ):
+        parsed("--control-rate-hz", "500")
+    with pytest.raises(SettingError, match=r"'control_rate_hz' takes 0 to 250, got -1\.0$"):
+        settings_from({"control_rate_hz": -1})
 
 
 def test_whole_ends_of_a_range_are_written_out() -> None:

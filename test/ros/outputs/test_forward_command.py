@@ -18,8 +18,10 @@ from std_msgs.msg import Float64MultiArray
 
 from reflex_core.chunks.setpoints import FRESH_S, REPEATS
 from reflex_core.errors import ConfigurationError
-from reflex_core.robot.groups import GRIPPER, JOINTS, POSITION, VELOCITY, Group
+from reflex_core.robot.groups import BASE, GRIPPER, JOINTS, POSITION, VELOCITY, Group
+from reflex_core.settings.table import settings_from
 from reflex_ros.node.driving import end_outputs
+from reflex_ros.outputs.interfaces import with_defaults
 
 TOPIC = "/forward_position_controller/commands"
 SPEEDS = "/forward_velocity_controller/commands"
@@ -53,6 +55,17 @@ def test_it_is_led_from_where_it_is_along_the_rows_and_then_left_alone() -> None
         assert (len(times) - 1) / (times[-1] - times[0]) * 1.25 > 100  # about a hundred a second
         scene.hold([0.4, 0.0])
         wait_for(lambda: rows_of(heard)[-1] == pytest.approx([0.4, 0.0], abs=1e-6), "the hold comes")
+
+
+def test_the_control_rate_is_that_of_arms_and_bases_whatever_they_say_and_not_of_grippers() -> None:
+    settings = settings_from({"control_rate_hz": 200})
+    base = Group("base", (0,), ("linear.x",), BASE, VELOCITY, "twist", {"topic": "/cmd_vel"})
+    hand = Group(
+        "hand", (0,), ("f",), GRIPPER, POSITION, "gripper_topic", {"topic": "/hand/commands", "rate_hz": 20}
+    )
+    rates = [with_defaults(group, settings).options["rate_hz"] for group in (arm(rate_hz=50), base, hand)]
+    assert rates == [200.0, 200.0, 20]
+    assert with_defaults(arm(rate_hz=50), settings_from({})).options["rate_hz"] == 50
 
 
 @pytest.mark.parametrize("space", [JOINTS, GRIPPER])

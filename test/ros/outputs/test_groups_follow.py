@@ -166,6 +166,32 @@ def test_a_forward_controller_follows_from_where_it_is_and_is_held_within_a_peri
         assert bench.joints["a"] - at_stop < 2 * 0.02 + 0.01  # the row on its way, at most
 
 
+def test_the_control_rate_is_how_often_rows_are_sent(tmp_path: Path) -> None:
+    groups = [
+        robots.joints("arm", ["a"], "forward_command", topic="/forward_controller/commands"),
+    ]
+    with scene(
+        tmp_path, groups, {"a": robots.steadily(0.01)}, [RELATIVE | {"columns": ["a"]}], control_rate_hz=20.0
+    ) as (found, bench):
+        controller = bench.forward_controller("forward_controller", ["a"])
+        found.activate()
+        wait_for(lambda: bench.joints["a"] > 0.1, "it follows")
+        times_s = np.array([at_s for at_s, _ in controller.received])
+        assert np.median(np.diff(times_s)) == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_control_rate_for_a_robot_that_is_sent_trajectories_is_said_to_have_no_effect(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    groups = [robots.joints("arm", ["a"], topic="/arm_controller/joint_trajectory")]
+    with scene(
+        tmp_path, groups, {"a": robots.steadily(0.01)}, [RELATIVE | {"columns": ["a"]}], control_rate_hz=200.0
+    ) as (found, bench):
+        bench.trajectory_controller("arm_controller", ["a"])
+        found.activate()
+    assert "control_rate_hz has no effect" in capfd.readouterr().err
+
+
 def test_an_arm_and_a_base_follow_and_the_base_gets_zeros(tmp_path: Path) -> None:
     groups = [
         robots.joints("arm", ["a", "b"], topic="/arm_controller/joint_trajectory"),
