@@ -236,7 +236,8 @@ class Served:
     """The answer: the chunk that may be executed, and how it was made.
 
     raw_actions: (horizon, action_dim) float32 before the guard. hold_reason: why the chunk is a hold: non_finite,
-    guard_tripped, deadline; empty otherwise. latency_ms: receipt of the request to the finished answer, injected_latency_ms
+    guard_tripped, deadline; empty otherwise. unreached: why the policy's poses cannot be reached; the guard makes a hold of
+    the chunk. latency_ms: receipt of the request to the finished answer, injected_latency_ms
     of it on purpose. trace_seq: its record in the trace, -1.
 
     Each block has a `document()` with its public fields, and the writers of replies, records, spans and messages
@@ -254,6 +255,7 @@ class Served:
     model_hash: str = ""
     config_hash: str = ""
     hold_reason: str = ""
+    unreached: str = ""
     latency_ms: float = 0.0
     injected_latency_ms: float = 0.0
     trace_seq: int = -1
@@ -275,4 +277,5 @@ class Served:
             rtc=NOT_GUIDED,
             ensemble=NOT_AVERAGED,
             a2c2=NOT_CORRECTED,
+            unreached="",
         )

@@ -87,7 +87,7 @@ class LastGood:
         key, chunk = key_of(request), served.chunk
         if key is None or chunk.source not in (POLICY, CLOUD):
             return False
-        if not np.isfinite(chunk.actions).all():
+        if served.unreached or not np.isfinite(chunk.actions).all():
             return False
         with self._lock:
             known = self._good.get(key)

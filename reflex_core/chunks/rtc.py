@@ -35,7 +35,7 @@ DELAYS_KEPT = 10  # a windowed maximum: one slow answer is remembered for ten ch
 class Previous:
     """A chunk as the network made it, (horizon, width) float32, and time zero of its rows on both clocks.
 
-    base: (action_dim,) what its rows are offsets from, None where they are positions.
+    base: what its rows start from, as `base_of` gives it; None where they are positions.
     continued: the newest answer that went on with it in place of a chunk of its own, which began at its row.
     """
 
@@ -212,7 +212,9 @@ class Rtc:
                 self._forget(request.episode_id)
             elif served.chunk.source == POLICY:
                 self._counts["guided"] += bool(served.rtc.mode)
-                rows = executed_rows(previous.rows, served.chunk.actions, served.raw_actions, self._binding)
+                rows = executed_rows(
+                    previous.rows, served.chunk.actions, served.raw_actions, self._binding, previous.base
+                )
                 previous = replace(previous, rows=rows)
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
@@ -256,7 +258,9 @@ class Rtc:
             episode.previous = None
 
 
-def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding) -> Floats:
+def executed_rows(
+    rows: Floats, executed: Floats, raw: Floats, binding: Binding, base: Floats | None = None
+) -> Floats:
     """Return (horizon, width) of the network with the changes of correction head and guard: what the robot executes.
 
     The same rows where nothing was changed.
@@ -266,21 +270,32 @@ def executed_rows(rows: Floats, executed: Floats, raw: Floats, binding: Binding)
         executed: (horizon, action_dim), after correction and guard.
         raw: (horizon, action_dim), before them.
         binding: Maps actions to the network's columns.
+        base: Of the chunk, as `base_of` gives it.
     """
     if executed.shape != raw.shape or executed is raw or executed.tobytes() == raw.tobytes():
         return rows
+    changed = rows.copy()
+    if binding.tool is not None and base is not None:
+        count = min(len(rows), len(raw))
+        own = rows[:count, binding.columns]
+        changed[:count, binding.columns] += binding.tool.changes(own, executed[:count], raw[:count], base)
+        return changed
     added: Floats = (executed - raw)[: len(rows)]
     if binding.relative is not None:
         added = binding.relative.changes(added)
     if binding.action_statistics is not None:
         added = binding.action_statistics.difference(added)
-    changed = rows.copy()
     changed[: len(added), binding.columns] += added
     return changed
 
 
 def base_of(state: Floats | None, binding: Binding) -> Floats | None:
-    """Return (action_dim,) what the actions made of this state are offsets from, None where they are positions."""
+    """Return what the actions made of this state start from, None where they are positions.
+
+    (action_dim,) what offsets are from; of a tool's poses (state_dim,) the measured joints.
+    """
+    if binding.tool is not None:
+        return state
     if binding.relative is None or state is None:
         return None
     return binding.relative.base(state)
@@ -297,13 +312,22 @@ def rebased(
         tail: (n, width), the rows from `elapsed_rows` on.
         rows: (horizon, width), the whole chunk.
         elapsed_rows: How many of its rows are over.
-        before: (action_dim,) what the chunk starts from, None where its rows are positions.
-        now: (action_dim,) what the next one starts from.
+        before: What the chunk starts from, as `base_of` gives it; None where its rows are positions.
+        now: What the next one starts from.
         binding: Maps actions to the network's columns.
     """
-    if before is None or now is None or binding.relative is None:
+    if before is None or now is None:
         return tail
-    statistics, own = binding.action_statistics, rows[:, binding.columns]
+    own = rows[:, binding.columns]
+    if binding.tool is not None:
+        changed = tail.copy()
+        changed[:, binding.columns] = binding.tool.rebased(
+            tail[:, binding.columns], own, elapsed_rows, before, now
+        )
+        return changed
+    if binding.relative is None:
+        return tail
+    statistics = binding.action_statistics
     actions = own if statistics is None else statistics.denormalise(own)
     added = binding.relative.corrected(actions, elapsed_rows, before, now)[: len(tail)]
     changed = tail.copy()
@@ -318,9 +342,13 @@ def guided_columns(binding: Binding, width: int) -> Floats:
     """
     columns = np.zeros(width, np.float32)
     columns[binding.columns] = 1.0
-    robot = binding.embodiment
+    robot, tool = binding.embodiment, binding.tool
+    at = dict(enumerate(binding.columns.tolist()))
+    if tool is not None:
+        at = {other.joint: other.column for other in tool.others}
     for part in () if robot is None else robot.two_ended:
-        columns[binding.columns[part.component_idx]] = 0.0
+        if part.component_idx in at:
+            columns[at[part.component_idx]] = 0.0
     return columns
 
 

@@ -46,6 +46,7 @@ _TUNED = ("adaptive", "batch", "prefix_cache", "rtc")
 
 def parity(policy: Policy) -> Finding:
     """Check that the policy makes the recorded chunk of the recorded observation on this machine."""
+    policy = policy.as_trained()
     path = policy.export.path / FIXTURE
     why = unreadable(path)
     if why == "not there":
@@ -254,6 +255,7 @@ def recorded_chunk(
     Raises ObservationError for an observation that the policy does not take.
     """
     steps = policy.contract.observation_steps
+    observation, policy = _as_seen(policy, observation), policy.as_trained()
     given = _given(policy, observation, observation.earlier(steps))
     seen = _observation(policy, given)
     given[NORMALISED] = policy.predict(seen, seed).normalised
@@ -262,6 +264,19 @@ def recorded_chunk(
     own_columns[:, policy.binding.columns] = _trained(policy, given[NORMALISED], seen)
     given[ACTIONS] = own_columns
     return packed(policy.export, [given], seed=seed, tolerance=tolerance)
+
+
+def _as_seen(policy: Policy, observation: Observation) -> Observation:
+    """Return an observation with the policy's own numbers in place of the joints that the robot measures."""
+
+    def seen(one: Observation) -> Observation:
+        return (
+            one
+            if one.state is None
+            else replace(one, state=policy.binding.seen(policy.checked_state(one.state)))
+        )
+
+    return replace(seen(observation), history=tuple(seen(one) for one in observation.history))
 
 
 def packed(export: Export, cases: Sequence[Mapping[str, Any]], **shared: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reflex_core.engine.serving_state import EngineContext, PolicySlot, why_not_fewer_steps
 from reflex_core.errors import ConfigurationError
-from reflex_core.policy.base import Policy
+from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.cloud_server import Expected
 from reflex_core.records.audit.log import AuditLog
 from reflex_core.records.recorder import Recorder
@@ -87,9 +87,7 @@ def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
             binding.embodiment, binding.state_names, binding.hold_columns, settings.plausibility_margin_rad
         ),
         state_names=binding.state_names,
-        check_state=next(
-            (policy.checked_state for policy in policies if policy.contract.state is not None), None
-        ),
+        check_state=next((policy.checked_state for policy in policies if reads_state(policy)), None),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.export.binding import Binding
-from reflex_core.policy.base import Policy
+from reflex_core.policy.base import Policy, reads_state
 
 
 def effective(loaded: ServingState) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "n_action_steps": policy.contract.n_action_steps,
         "execution_horizon": loaded.first.settings.execution_horizon or loaded.execution_horizon,
         "dt_s": policy.binding.dt_s,
-        "actions_denormalised": policy.binding.action_statistics is not None,
+        "actions_denormalised": _denormalised(policy.binding),
         "normalization": {
             "state": policy.export.normalization.state_mode or None,
             "action": policy.export.normalization.action_mode or None,
         },
         **_counting(policy),
-        "state_used": policy.contract.state is not None,
+        "state_used": reads_state(policy),
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
         "notes": list(policy.notes),
@@ -72,6 +72,7 @@ def _counting(policy: Policy) -> dict[str, Any]:
     return {
         "relative_actions": _relative(policy.binding),
         "action_modes": action_modes(policy),
+        "tool": _tool(policy.binding),
         "policy_units": _units(policy.binding),
     }
 
@@ -84,10 +85,22 @@ def _relative(binding: Binding) -> list[str]:
     return [name for name, start in zip(binding.action_names, starts, strict=True) if start >= 0]
 
 
+def _denormalised(binding: Binding) -> bool:
+    return (binding.action_statistics if binding.tool is None else binding.tool.statistics) is not None
+
+
+def _tool(binding: Binding) -> dict[str, Any] | None:
+    """Return which tool's pose the network gives, and how; None where it gives none."""
+    if binding.tool is None:
+        return None
+    space = binding.tool.space
+    return {"link": binding.tool.link, "mode": space.mode, "frame": space.frame, "rotation": space.rotation}
+
+
 def action_modes(policy: Policy) -> dict[str, str]:
     """Return how the export itself says that it counts each action, where it does, by the robot's names."""
     space, binding = policy.contract.action_space, policy.binding
-    if not space:
+    if not space or binding.tool is not None:
         return {}
     modes = {
         name: space[column].mode

@@ -19,7 +19,7 @@ from reflex_core.errors import SettingError
 from reflex_core.export.export import Export, open_export
 from reflex_core.files.share import DEMO, export_path
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
-from reflex_core.policy.base import Policy
+from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import LoadOptions
 from reflex_core.robot.embodiment import Embodiment
@@ -138,7 +138,7 @@ def _log_load(policy: Policy) -> None:
     )  # fmt: skip
     for note in policy.notes:
         log.warning("%s: %s", path, note)
-    if policy.contract.state is None:
+    if not reads_state(policy):
         log.warning("%s: this policy does not read the robot state", path)
-    if policy.binding.action_statistics is None:
+    if policy.binding.action_statistics is None and policy.binding.tool is None:
         log.warning("%s: no statistics: actions are served without un-normalisation", path)

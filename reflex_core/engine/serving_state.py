@@ -16,7 +16,7 @@ from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.episode_listener import EpisodeListener
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
-from reflex_core.policy.base import Policy
+from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.cloud_server import CloudServer
 from reflex_core.policy.prefix_cache import PrefixCache
 from reflex_core.records.recorder import ConnectTracing, Recorder
@@ -149,7 +149,7 @@ class ServingState:
     @property
     def needs_state(self) -> bool:
         """True when a policy reads the robot's state."""
-        return any(slot.policy.contract.state is not None for slot in self.slots.values())
+        return any(reads_state(slot.policy) for slot in self.slots.values())
 
     @property
     def needs_instruction(self) -> bool:

@@ -7,22 +7,19 @@ said twice must be the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reflex_core.export.action_modes import FROM_THE_STATE, MODES, RELATIVE, VELOCITY
+from reflex_core.export.tool_space import ToolSpace, read_tool
 from reflex_core.files.json_fields import JsonFields, Refuse, is_number, is_whole
-from reflex_core.robot import rotations
 from reflex_core.robot.groups import BASE, GRIPPER, SPACES, TOOL, GripperEnds
-from reflex_core.robot.poses import FRAMES
 from reflex_core.robot.units import UNIT_OF
 
 KEY = "action_space"
 KEYS = "columns space mode unit scale frame rotation gripper"
 
-ABSOLUTE, DELTA, RELATIVE, VELOCITY = MODES = ("absolute", "delta", "relative", "velocity")
-# rows: to the row before (delta), to the state of the observation (relative), per second (velocity)
-FROM_THE_STATE = (DELTA, RELATIVE, VELOCITY)
 LEAST_SCALE, MOST_SCALE = 1e-6, 1e6
 
 
@@ -30,16 +27,16 @@ LEAST_SCALE, MOST_SCALE = 1e-6, 1e6
 class ActionColumn:
     """How an export counts one number of its actions; empty, or None, where it does not say.
 
-    unit: as written. scale: what 1 of the policy is in that unit. gripper: the policy's numbers for open and closed.
+    unit: as written. scale: what 1 of the policy is in that unit. gripper: the policy's numbers for open and closed. tool: the
+    pose that the number is one of.
     """
 
     space: str = ""
     mode: str = ""
     unit: str = ""
     scale: float = 1.0
-    frame: str = ""
-    rotation: str = ""
     gripper: GripperEnds | None = None
+    tool: ToolSpace | None = None
 
     @property
     def starts(self) -> bool:
@@ -72,16 +69,24 @@ def read_action_space(
         block = JsonFields(entry, fail, f"{KEY}[{at}]").only(KEYS.split())
         columns = _columns(block, dim, names)
         scales = _scales(block, len(columns))
+        tool = read_tool(block, columns, scales) if block.get("space") == TOOL else None
+        if tool is not None and tool_of(found) is not None:
+            raise block.refusal("space", f"{TOOL} in one entry: a robot has one tool here")
         for column, scale in zip(columns, scales, strict=True):
             if found[column] is not None:
                 raise block.refusal(
                     "columns", f"columns that no other entry names, as {_called(column, names)}"
                 )
-            found[column] = _column(block, scale)
+            found[column] = _column(block, scale, tool)
     whole = tuple(one or UNSAID for one in found)
     if relative is not None:
         _check_relative(whole, relative, names, fail)
     return whole
+
+
+def tool_of(space: Iterable[ActionColumn | None]) -> ToolSpace | None:
+    """Return the tool's pose that some columns are; None where none is one."""
+    return next((one.tool for one in space if one is not None and one.tool is not None), None)
 
 
 def _columns(block: JsonFields, dim: int, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -111,7 +116,7 @@ def _scales(block: JsonFields, count: int) -> Sequence[float]:
     return [float(one) for one in scales]
 
 
-def _column(block: JsonFields, scale: float) -> ActionColumn:
+def _column(block: JsonFields, scale: float, tool: ToolSpace | None) -> ActionColumn:
     space = block.choice("space", SPACES) if "space" in block else ""
     unit = block.text("unit", "")
     if unit and unit.strip().lower() not in UNIT_OF:
@@ -127,9 +132,8 @@ def _column(block: JsonFields, scale: float) -> ActionColumn:
         mode=block.choice("mode", MODES) if "mode" in block else "",
         unit=unit,
         scale=scale,
-        frame=block.choice("frame", FRAMES) if "frame" in block else "",
-        rotation=block.choice("rotation", rotations.KINDS) if "rotation" in block else "",
         gripper=gripper,
+        tool=tool,
     )
 
 
@@ -149,6 +153,8 @@ def _check_relative(
     """Raise where a mode is not what `relative_actions` or the processors say of the same column."""
     mask = relative or (False,) * len(found)
     for column, one in enumerate(found):
+        if one.tool is not None and not mask[column]:
+            continue  # poses are not subtracted number by number
         if one.mode and (one.mode == RELATIVE) != mask[column]:
             known = "offsets from the state" if mask[column] else "no offsets from the state"
             raise fail(

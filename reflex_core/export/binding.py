@@ -3,24 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reflex_core.errors import ConfigurationError, ExportError
+from reflex_core.export.binding_notes import binding_notes, statistics_notes
+from reflex_core.export.camera_binding import cameras_of, unfed
 from reflex_core.export.contract import Contract
 from reflex_core.export.declared_units import PolicyUnits, in_si, read_units, require_unscaled, unit_notes
 from reflex_core.export.export import Affine, Export
 from reflex_core.export.families import is_padded
 from reflex_core.export.modes import mode_notes, modes_of
-from reflex_core.export.relative import Relative, relative_of, unmatched
+from reflex_core.export.relative import Relative, relative_of
+from reflex_core.export.tool_binding import tool_notes, tool_rows
+from reflex_core.export.tool_rows import ToolRows
 from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
 from reflex_core.robot.groups import Group, renamed, unmeasured_columns, whole_robot
-from reflex_core.text.untrusted import escaped
-from reflex_core.values import Columns
+from reflex_core.values import Columns, Floats
 
 UNMEASURED = -1  # in hold_columns: a velocity, or what no robot interface commands
 
@@ -37,6 +40,8 @@ class Binding:
     masked in every chunk. ends: what its gripper does to the actions. relative: what the actions start from.
     units: how the policy counts where that is not in rad and m; the statistics convert. groups: which robot interface commands
     which columns; none those that the embodiment says are unused. notes, statistics_notes: for the log.
+    tool: how rows of a tool's pose become the robot's; then `columns` are all of the policy's, in its own order, and their
+    statistics are there.
     """
 
     cameras: Mapping[str, str]
@@ -57,6 +62,32 @@ class Binding:
     statistics_notes: tuple[str, ...] = ()
     units: PolicyUnits | None = None
     groups: tuple[Group, ...] = ()
+    tool: ToolRows | None = None
+
+    def as_trained(self) -> Binding:
+        """Return the binding of the policy's own numbers, of no robot, where the robot's are joints in their place."""
+        if self.tool is None:
+            return self
+        seen = self.tool.seen
+        return replace(
+            self, tool=None, embodiment=None, groups=(), ends=(), hold_columns=None, state_names=seen.names,
+            state_dim=seen.dim or None, state_statistics=seen.statistics, action_statistics=self.tool.statistics,
+            action_names=tuple(f"action_{column}" for column in range(len(self.columns))),
+        )  # fmt: skip
+
+    def seen(self, state: Floats) -> Floats:
+        """Return (n,) float32 the state as the policy's own numbers, not normalised. state: (state_dim,) as it was measured."""
+        return state if self.tool is None else self.tool.state(state)
+
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """Names of the policy's own numbers, where known."""
+        return self.state_names if self.tool is None else self.tool.seen.names
+
+    @property
+    def seen_statistics(self) -> Affine | None:
+        """Statistics of the policy's own numbers."""
+        return self.state_statistics if self.tool is None else self.tool.seen.statistics
 
 
 def bind(
@@ -68,6 +99,9 @@ def bind(
     notes: what was taken for granted, for people to read.
     Raises ConfigurationError when the dimensions, names or rates contradict each other.
     """
+    tool = tool_rows(export, contract, embodiment)
+    if tool is not None and embodiment is not None:
+        return _bound_to_tool(export, contract, embodiment, joint_names, tool)
     served = _served(contract, embodiment)
     alias = _gripper_alias(contract, served)
     columns = _columns(export, contract, served, alias)
@@ -76,7 +110,7 @@ def bind(
     state_statistics = _state_statistics(export, contract, embodiment, served, alias)
     given_statistics = state_statistics
     state_names, state_dim = _state(export, contract, _variants(served, embodiment), state_statistics, alias)
-    cameras = _cameras(export, contract, served)
+    cameras = cameras_of(export, contract, served)
     dt_s = _dt_s(export, contract, served)
     modes = modes_of(export, contract, served, columns, dt_s)
     relative = relative_of(
@@ -114,17 +148,49 @@ def bind(
         horizon=min(contract.rows, served.chunk_size) if served else contract.rows,
         dt_s=dt_s,
         notes=(
-            *_notes(export, contract, embodiment, served, cameras, alias),
+            *binding_notes(export, contract, embodiment, served, cameras, alias),
             *mode_notes(contract, served),
             *unit_notes(units, served, action_names),
         ),
         embodiment=replace(served, joint_names=robot_names) if served and joint_names else served,
-        unfed_cameras=_unfed(contract, cameras),
+        unfed_cameras=unfed(contract, cameras),
         ends=ends_of(served, hold_columns),
         relative=relative,
-        statistics_notes=tuple(_statistics_notes(export, contract, given_statistics)),
+        statistics_notes=tuple(statistics_notes(export, contract, given_statistics)),
         units=units,
         groups=renamed(served.groups, robot_names) if served and served.groups else whole_robot(robot_names),
+    )
+
+
+def _bound_to_tool(
+    export: Export, contract: Contract, robot: Embodiment, joint_names: tuple[str, ...], tool: ToolRows
+) -> Binding:
+    """Return the binding of a policy that commands a tool's pose: its state and its rows are the robot's joints."""
+    cameras = cameras_of(export, contract, robot)
+    on_robot = _on_robot(robot.joint_names, joint_names)
+    names = tuple(on_robot.get(name, name) for name in robot.joint_names)
+    hold_columns = _hold_columns(robot.joint_names, robot.joint_names, robot.action_dim, robot)
+    return Binding(
+        cameras=cameras,
+        state_names=names,
+        state_dim=robot.action_dim,
+        state_statistics=None,
+        action_names=names,
+        action_statistics=None,
+        columns=np.arange(contract.action_dim),
+        hold_columns=hold_columns,
+        horizon=min(contract.rows, robot.chunk_size),
+        dt_s=_dt_s(export, contract, robot),
+        notes=(
+            *binding_notes(export, contract, robot, robot, cameras, {}),
+            *tool_notes(tool, contract, robot),
+        ),
+        embodiment=replace(robot, joint_names=names),
+        unfed_cameras=unfed(contract, cameras),
+        ends=ends_of(robot, hold_columns),
+        statistics_notes=tuple(statistics_notes(export, contract, tool.seen.statistics)),
+        groups=renamed(robot.groups, names) if robot.groups else whole_robot(names),
+        tool=tool,
     )
 
 
@@ -171,50 +237,6 @@ def _on_robot(action_names: tuple[str, ...], joint_names: tuple[str, ...]) -> di
             "joint-names-mismatch",
         )
     return dict(zip(action_names, joint_names, strict=True)) if joint_names else {}
-
-
-def _statistics_notes(export: Export, contract: Contract, state: Affine | None) -> Iterator[str]:
-    yield from export.normalization.notes
-    if contract.relative and (idle := unmatched(export, contract.action_names)):
-        yield (
-            f"exclude_joints names {escaped(', '.join(idle), 100)}, which no action_names of its relative actions contain: they"
-            " are offsets like the others, as in LeRobot"
-        )
-    reads = contract.state is not None and (contract.state.input is not None or contract.state.bins > 0)
-    if not reads or state is not None or export.normalization.state_mode:
-        return
-    identity = '"normalization": {"state": {"mode": "identity"}}'
-    if export.action_statistics is not None:
-        yield (
-            "it brings statistics of its actions and none of its state: the state goes in as it is; if that is right, write"
-            f" {identity} beside that of the action"
-        )
-    elif contract.state is not None and contract.state.bins:
-        yield f"its prompt holds the state, and nothing says how it is normalised: it goes in as it is; if that is right, write {identity}"
-
-
-def _notes(
-    export: Export, contract: Contract, embodiment: Embodiment | None, served: Embodiment | None,
-    cameras: Mapping[str, str], alias: Mapping[str, str],
-) -> Iterator[str]:  # fmt: skip
-    if embodiment is not None and not export.says_how_it_normalises:
-        yield (
-            f"it brings no statistics: those of embodiment '{embodiment.name}' are used: right only if they are"
-            " what the policy was trained with"
-        )
-    if served is not embodiment:
-        yield "its actions have no gripper: the embodiment is served without its last dimension"
-    for theirs, ours in alias.items():
-        yield f"its '{theirs}' is taken as the gripper '{ours}': right only if both count the same way"
-    for wanted, have in cameras.items():
-        if wanted != have:
-            yield f"no camera of the robot is called '{wanted}': it is served by '{have}'"
-    for name in _unfed(contract, cameras):
-        yield f"no camera of the robot feeds '{name}': it is masked in every chunk, as if it were covered"
-    if contract.observation_steps > 1:
-        yield f"it sees {contract.observation_steps} observations, one control period apart"
-    if embodiment is not None and contract.rows > embodiment.chunk_size:
-        yield f"its chunks of {contract.rows} actions are cut to the {embodiment.chunk_size} of the embodiment"
 
 
 def _columns(
@@ -327,33 +349,6 @@ def _hold_columns(
     if state_names or state_dim != len(action_names):
         return None
     return np.where(needed, np.arange(len(action_names)), UNMEASURED)
-
-
-def _cameras(export: Export, contract: Contract, embodiment: Embodiment | None) -> dict[str, str]:
-    """Match by name; where no name agrees, in the order in which both sides list their cameras."""
-    wanted = [slot.camera for slot in contract.images if slot.camera is not None]
-    if embodiment is None:
-        return {name: name for name in wanted}
-    have = [camera.name for camera in embodiment.cameras]
-    pairs = {name: name for name in wanted if name in have}
-    if not pairs:
-        pairs = dict(zip(wanted, have, strict=False))
-    required = _unfed(contract, pairs, required=True)
-    if required:
-        raise ConfigurationError(
-            f"{export.path}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
-            "camera-mismatch",
-        )
-    return pairs
-
-
-def _unfed(contract: Contract, pairs: Mapping[str, str], *, required: bool = False) -> tuple[str, ...]:
-    """Return the policy's cameras that no camera of the robot feeds; of the required ones only, where requested."""
-    return tuple(
-        slot.camera
-        for slot in contract.images
-        if slot.camera is not None and slot.camera not in pairs and (slot.required or not required)
-    )
 
 
 def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ExportError
-from reflex_core.export.action_space import ActionColumn, read_action_space
+from reflex_core.export.action_space import ActionColumn, read_action_space, tool_of
 from reflex_core.export.batch import ONE, read_batch
 from reflex_core.export.chunk import count, read_chunk, require_floats
 from reflex_core.export.config_schema import PLAIN_RTC, CacheRule, RtcBlock, read_cache_rule, read_rtc_block
@@ -25,6 +25,7 @@ from reflex_core.export.image_slots import ImageSlot, read_images
 from reflex_core.export.prompt import LanguageSlot, read_prompt, read_window
 from reflex_core.export.relative import read_mask
 from reflex_core.export.sampler_table import SamplerTable
+from reflex_core.export.state_space import StateSpace, read_state_space
 from reflex_core.export.tensor import TensorInfo
 from reflex_core.files.json_fields import JsonFields, refusing
 
@@ -39,7 +40,8 @@ class StateSlot:
 
     With neither, the network does not see it, and its actions start from it. pad: how many numbers the prompt has at
     least, the missing ones as zeros. lead: the axes of the input before its width: (), (1,), (1, 1), or (1, observations).
-    steps: how many observations it holds, oldest first; None where it has no such axis and takes the newest one.
+    steps: how many observations it holds, oldest first; None where it has no such axis and takes the newest one. space: which
+    numbers are a tool's pose or joints of another name; None where the export does not say.
     """
 
     input: str | None
@@ -49,6 +51,7 @@ class StateSlot:
     pad: int = 0
     lead: tuple[int, ...] = (1,)
     steps: int | None = None
+    space: StateSpace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,10 @@ class _Reading:
         found = Contract(
             images=read_images(self._config.get("images", []), self._inputs, self.fail, observations),
             language=self.language(),
-            state=self.state(action_names if starts else (), observations, starts=starts),
+            # what starts from a tool's pose starts from no number of its own name
+            state=self.described_state(
+                action_names if starts and tool_of(space) is None else (), observations, starts=starts
+            ),
             flow=chunk.flow,
             flow_names=chunk.names,
             links={str(key): str(value) for key, value in self.block("links").items()},
@@ -279,6 +285,13 @@ class _Reading:
                 return name
         self._export.file("tokenizer.json", "the tokenizer of its language input")
         raise AssertionError("unreachable")
+
+    def described_state(self, names: tuple[str, ...], observations: int, *, starts: bool) -> StateSlot | None:
+        """Read `state` as a whole: where it enters, and what its numbers are."""
+        slot = self.state(names, observations, starts=starts)
+        if slot is None:
+            return None
+        return replace(slot, space=read_state_space(self.block("state"), slot.names, slot.width))
 
     def state(self, names: tuple[str, ...], observations: int, *, starts: bool) -> StateSlot | None:
         """Read the state input; None where there is none.

@@ -108,11 +108,15 @@ def require_senses(
 ) -> None:  # fmt: skip
     """Raise ConfigurationError where a gripper's group would be sent numbers of an unknown meaning."""
     for at in grippers(embodiment):
-        if at in senses or declared[at]:
-            continue
-        raise ConfigurationError(
-            f"{export.config_path}: does not say what its numbers of the gripper '{names[at]}' mean: write \"action_space\":"
-            f' [{{"columns": ["{names[at]}"], "gripper": {{"open": ..., "closed": ...}}}}] with what the policy gives for open and'
-            " for closed, or its unit",
-            "gripper-sense-missing",
-        )
+        if at not in senses and not declared[at]:
+            raise unexplained(export, names[at])
+
+
+def unexplained(export: Export, name: str) -> ConfigurationError:
+    """Return the error of a gripper of which the export says neither sense nor unit."""
+    return ConfigurationError(
+        f"{export.config_path}: does not say what its numbers of the gripper '{name}' mean: write \"action_space\":"
+        f' [{{"columns": ["{name}"], "gripper": {{"open": ..., "closed": ...}}}}] with what the policy gives for open and'
+        " for closed, or its unit",
+        "gripper-sense-missing",
+    )

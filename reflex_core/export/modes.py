@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.export.action_space import ABSOLUTE, DELTA, RELATIVE, VELOCITY, ActionColumn
+from reflex_core.export.action_modes import DELTA, RELATIVE, VELOCITY
+from reflex_core.export.action_space import ActionColumn
 from reflex_core.export.contract import Contract
 from reflex_core.export.export import Export
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.groups import GRIPPER, TOOL, Group
+from reflex_core.robot.groups import GRIPPER, Group
 from reflex_core.robot.groups import VELOCITY as COMMANDS_VELOCITY
 from reflex_core.robot.units import PER_S
 
@@ -49,7 +50,7 @@ def modes_of(
         says = contract.action_space[column] if contract.action_space else ActionColumn()
         name = contract.action_names[column] if contract.action_names else f"action {column}"
         mode = says.mode or (RELATIVE if contract.relative and contract.relative[column] else "")
-        _check_space(export, embodiment, groups.get(at), name, says)
+        _check_space(export, groups.get(at), name, says)
         _check_unit(export, name, says, mode)
         if at in groups and groups[at].commands == COMMANDS_VELOCITY:
             _require_velocity(export, groups[at], name, mode)
@@ -71,14 +72,7 @@ def mode_notes(contract: Contract, embodiment: Embodiment | None) -> Iterator[st
         )
 
 
-def _check_space(
-    export: Export, embodiment: Embodiment | None, group: Group | None, name: str, says: ActionColumn
-) -> None:
-    if says.space == TOOL and (embodiment is not None or says.mode != ABSOLUTE):
-        raise ConfigurationError(
-            f"{export.config_path}: '{name}' is of a tool's pose, which needs the robot's kinematics: these are not there yet",
-            "tool-space",
-        )
+def _check_space(export: Export, group: Group | None, name: str, says: ActionColumn) -> None:
     if group is not None and says.space and says.space != group.space:
         raise ConfigurationError(
             f"{export.config_path}: 'action_space' says that '{name}' is of space {says.space}, the embodiment's group"

@@ -36,6 +36,7 @@ class Prediction:
         normalised: (1, horizon, width) float32 as the network made them.
         cache: What the episode cache reports.
         masked_cameras: Cameras it reads and had no image from.
+        unreached: Why the poses that it wants cannot be reached; then the actions stay where it could not go on.
     """
 
     actions: Floats
@@ -45,6 +46,7 @@ class Prediction:
     normalised: Floats
     cache: Found = NOTHING_KEPT
     masked_cameras: tuple[str, ...] = ()
+    unreached: str = ""
 
 
 class Policy(Protocol):
@@ -131,5 +133,13 @@ class Policy(Protocol):
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
         """Return `physical` before the gripper is brought to its ends."""
 
+    def as_trained(self) -> Policy:
+        """Return the same policy with the state and the actions of training where the robot's are joints in their place."""
+
     def checked_state(self, state: Floats | None) -> Floats:
         """Return the state, if it is one this policy takes. Raises ObservationError naming expected and got."""
+
+
+def reads_state(policy: Policy) -> bool:
+    """Return whether a policy needs the robot's state: its network sees it, or its poses are reached from there."""
+    return policy.contract.state is not None or policy.binding.tool is not None

@@ -24,8 +24,8 @@ class Constants:
 
     def __init__(self, slot: StateSlot | None, binding: Binding, *, passes: bool) -> None:
         sees = slot is not None and (slot.input is not None or slot.bins > 0)
-        self._statistics = binding.state_statistics if sees else None
-        self._names, self._passes = binding.state_names, passes
+        self._statistics = binding.seen_statistics if sees else None
+        self._names, self._seen, self.passes = binding.seen_names, binding.seen, passes
         self._rate_limit = RateLimit()
         constant = None if self._statistics is None else self._statistics.constant
         still = [] if constant is None else np.flatnonzero(constant).tolist()
@@ -38,14 +38,17 @@ class Constants:
     def check(self, state: Floats | None) -> None:
         """Raise ObservationError for a state of the policy's length that is off a constant, unless those pass."""
         statistics = self._statistics
-        if state is None or statistics is None or state.shape != (statistics.dim,):
+        if state is None or statistics is None:
+            return
+        state = self._seen(state)
+        if state.shape != (statistics.dim,):
             return
         index = statistics.moved(state)
         if index is None:
             return
         constant = statistics.shift[index]
         message = f"the state's {self._named(index)} is {state[index]:.7g}, and all through training it was {constant:.7g}"
-        if not self._passes:
+        if not self.passes:
             raise ObservationError(
                 f"{message}: the policy has not seen it move (setting constant_state: pass lets it through)",
                 "state-off-constant",

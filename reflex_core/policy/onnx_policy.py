@@ -38,6 +38,7 @@ from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.gripper import at_the_ends
+from reflex_core.robot.kinematics.inverse import UnreachableError
 from reflex_core.values import Floats, Frame, Observation
 
 USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
@@ -168,8 +169,9 @@ class OnnxPolicy:
             "expert_denoise_ms": (denoised - prefixed) * 1e3,
         }
         masked = masked_cameras(self.contract.images, observation.frames, self.binding.cameras)
-        actions = self.physical(normalised, observation.state)
-        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked)
+        rows, unreached = self._rows(normalised, observation.state)
+        actions = self._at_the_ends(rows, observation.state)
+        return Prediction(actions, steps, tokens_cut, stages, normalised, found, masked, unreached)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -252,22 +254,46 @@ class OnnxPolicy:
 
         state: of the observation that it was made from; what relative actions start from, and where a gripper is.
         """
-        # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(self.positions(normalised, state), self.binding.ends, state))
+        return self._at_the_ends(self.positions(normalised, state), state)
 
     def positions(self, normalised: Floats, state: Floats | None) -> Floats:
-        """Return `physical` before the gripper is moved to its ends: the training library's actions, in rad and m."""
+        """Return `physical` before the gripper is moved to its ends: the training library's actions, in rad and m.
+
+        Rows of a tool's pose end where it is not reached, and stay there.
+        """
+        return self._rows(normalised, state)[0]
+
+    def _at_the_ends(self, rows: Floats, state: Floats | None) -> Floats:
+        # selecting columns leaves them in column order; what travels as bytes must be row by row
+        return np.ascontiguousarray(at_the_ends(rows, self.binding.ends, state))
+
+    def _rows(self, normalised: Floats, state: Floats | None) -> tuple[Floats, str]:
+        """Return (horizon, action_dim) rad and m, and why they end before the poses that are wanted; "" where they do not."""
         expected = (1, self.contract.horizon, self.contract.width)
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
-        first = self.contract.first_row
-        own = normalised[0, first : first + self.binding.horizon][:, self.binding.columns]
-        statistics = self.binding.action_statistics
-        actions = own if statistics is None else statistics.denormalise(own)
-        if self.binding.relative is not None:
-            base = self.binding.relative.base(self.checked_state(state))
-            actions = self.binding.relative.positions(actions, base)
-        return actions
+        first, binding = self.contract.first_row, self.binding
+        own = normalised[0, first : first + binding.horizon][:, binding.columns]
+        if binding.tool is not None:
+            measured = self.checked_state(state)
+            try:
+                return binding.tool.joints(binding.tool.trained(own), measured), ""
+            except UnreachableError as error:
+                return binding.tool.reached(error, len(own), measured), str(error)
+        actions = own if binding.action_statistics is None else binding.action_statistics.denormalise(own)
+        if binding.relative is not None:
+            actions = binding.relative.positions(actions, binding.relative.base(self.checked_state(state)))
+        return actions, ""
+
+    def as_trained(self) -> OnnxPolicy:
+        """Return the same policy with the state and the actions of training where the robot's are joints in their place.
+
+        It runs the same graphs: one of the two at a time.
+        """
+        if self.binding.tool is None:
+            return self
+        own = self.binding.as_trained()
+        return OnnxPolicy(self.export, self._layout, own, pass_constant_state=self._constants.passes)
 
     def arrays(self, observation: Observation) -> tuple[Arrays, int]:
         """Return every graph input made from the observation, and how many instruction tokens were cut."""
@@ -293,14 +319,14 @@ class OnnxPolicy:
         slot = self.contract.state
         if slot is None:
             return ""
-        state = self.checked_state(observation.state)
+        binding, state = self.binding, self.checked_state(observation.state)
         if slot.input is not None:
-            before = self._earlier_states(observation)
-            arrays[slot.input] = state_array(state, slot, self.binding.state_statistics, before)
+            before = [binding.seen(one) for one in self._earlier_states(observation)]
+            arrays[slot.input] = state_array(binding.seen(state), slot, binding.seen_statistics, before)
             return ""
         if not slot.bins:  # only its actions start from it
             return ""
-        return state_words(state, slot, self.binding.state_statistics)
+        return state_words(binding.seen(state), slot, binding.seen_statistics)
 
     def _earlier(self, observation: Observation) -> tuple[Observation, ...]:
         return observation.earlier(self.contract.observation_steps)
@@ -340,6 +366,8 @@ class OnnxPolicy:
             pixels = np.full((height, width, 3), 127, dtype=np.uint8)
             frames[self.binding.cameras.get(slot.camera, slot.camera)] = Frame(pixels, "rgb8", height, width)
         dim = self.binding.state_dim or (self.contract.state.width if self.contract.state else 0)
+        if self.binding.tool is not None and self.binding.embodiment is not None:
+            return Observation(frames, self.binding.embodiment.usual_position(), "warm up")
         statistics = self.binding.state_statistics
         centred = statistics is not None and statistics.dim == dim
         state = statistics.shift.astype(np.float32) if statistics and centred else np.zeros(dim, np.float32)

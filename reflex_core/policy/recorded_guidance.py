@@ -54,7 +54,7 @@ class RecordedGuidance:
         rows = kept.own if kept.own is not None else self._normalised(kept.raw, kept.base)
         if rows is None:
             return None
-        rows = executed_rows(rows, kept.executed, kept.raw, binding)
+        rows = executed_rows(rows, kept.executed, kept.raw, binding, kept.base)
         return self._rtc.again(rows[None], elapsed_rows, delay, kept.base, base_of(state, binding))
 
     def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:
@@ -68,6 +68,11 @@ class RecordedGuidance:
             return None
         count = min(len(actions), contract.horizon)
         rows = np.zeros((contract.horizon, contract.width), np.float32)
+        if binding.tool is not None:
+            if base is None:
+                return None
+            rows[:count, binding.columns] = binding.tool.normalised(actions[:count], base)
+            return rows if count >= binding.horizon else rows[:count]
         statistics = binding.action_statistics
         if base is not None and binding.relative is not None:
             actions = binding.relative.offsets(actions, base)

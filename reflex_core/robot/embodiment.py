@@ -85,6 +85,12 @@ class Embodiment:
     kinematics: Kinematics | None = None
     collision_check: bool = False
 
+    def usual_position(self) -> NDArray[np.float32]:
+        """Return (action_dim,) float32 the mean of the state's statistics inside the ranges, else the middle of those."""
+        mean, middle = self.state_statistics.mean, (self.action_min + self.action_max) / 2
+        known = mean if len(mean) == self.action_dim else middle
+        return np.minimum(np.maximum(known, self.action_min), self.action_max).astype(np.float32)
+
     @property
     def two_ended(self) -> tuple[TwoEnded, ...]:
         """The dimensions with two ends: every gripper, and the payload release."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.robot.rotations import matrix_of_quaternion, quaternion_of_matrix, slerp
+
 Doubles = NDArray[np.float64]
 
 BASE_FRAME, TOOL_FRAME = FRAMES = ("base", "tool")
@@ -51,6 +53,16 @@ def differences(start: Poses, poses: Poses, frame: str, starts_from: str) -> Pos
         deltas.append(_between(at, poses[row], frame))
         at = start if starts_from == CHUNK_START else poses[row]
     return _stacked(deltas)
+
+
+def on_the_way(start: Poses, poses: Poses, elapsed_rows: float) -> Poses:
+    """Return the pose after so many rows of a chunk of (n) poses that begins at `start`, between two rows on the straight way."""
+    at = min(max(elapsed_rows, 0.0), float(len(poses.position)))
+    low = min(int(np.floor(at + 1e-6)), len(poses.position) - 1)
+    one, other = (start if low == 0 else poses[low - 1]), poses[low]
+    share = max(at - low, 0.0)
+    turned = slerp(quaternion_of_matrix(one.rotation), quaternion_of_matrix(other.rotation), share)
+    return Poses(one.position + share * (other.position - one.position), matrix_of_quaternion(turned))
 
 
 def _moved(pose: Poses, delta: Poses, frame: str) -> Poses:

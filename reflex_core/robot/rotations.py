@@ -186,3 +186,21 @@ KINDS: Mapping[str, RotationKind] = {
     "rot6d_rows": RotationKind(6, matrix_of_rot6d_rows, rot6d_rows_of_matrix),
     "rot6d_columns": RotationKind(6, matrix_of_rot6d_columns, rot6d_columns_of_matrix),
 }
+
+
+def nearest(kind: str, written: Doubles, like: Doubles) -> Doubles:
+    """Return (..., width) the same rotations, of the several ways to write each in one kind the one nearest to `like`."""
+    ways = [written]
+    if kind.startswith("quaternion"):
+        ways = [written, -written]
+    elif kind == "axis_angle":
+        angle = np.linalg.norm(written, axis=-1, keepdims=True)
+        axis = np.divide(written, angle, out=np.zeros_like(written), where=angle > SMALL)
+        ways = [written, written - 2 * np.pi * axis, written + 2 * np.pi * axis]
+    elif kind == "rpy":
+        other = np.stack((written[..., 0] + np.pi, np.pi - written[..., 1], written[..., 2] + np.pi), axis=-1)
+        ways = [one + 2 * np.pi * np.round((like - one) / (2 * np.pi)) for one in (written, other)]
+    apart = np.stack([np.linalg.norm(one - like, axis=-1) for one in ways])
+    chosen = np.argmin(apart, axis=0)[None, ..., None]
+    found: Doubles = np.take_along_axis(np.stack(ways), chosen, axis=0)[0]
+    return found

@@ -74,7 +74,8 @@ class A2C2:
     def __call__(self, request: Request, proceed: Proceed) -> Served:
         served = proceed(request)
         latency_ms = (self._clock_ns() - request.received_ns) * 1e-6 + self._injected_ms()
-        if served.chunk.source != POLICY or served.hold_reason or not np.isfinite(served.chunk.actions).all():
+        held = served.hold_reason or served.unreached
+        if served.chunk.source != POLICY or held or not np.isfinite(served.chunk.actions).all():
             return self._reported(served, A2C2Report(False, NOT_A_POLICY_CHUNK))
         p95_ms, skip = self._measured(latency_ms)
         if skip:

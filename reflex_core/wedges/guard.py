@@ -38,7 +38,7 @@ from reflex_core.wedges.wedge import Proceed
 VIOLATIONS_KEPT = LINES_KEPT
 CALLERS_SHOWN = 100
 NON_FINITE, REJECTED, TRIPPED, BROKEN = "non_finite", "rejected", "guard_tripped", "guard_error"
-OUT_OF_REACH = "out_of_reach"
+OUT_OF_REACH, UNREACHED = "out_of_reach", "pose_unreached"
 SLUGS = {NON_FINITE: "non-finite-actions", TRIPPED: "guard_tripped"}
 
 UNCHANGED = GuardReport()
@@ -95,7 +95,7 @@ class Guard:
         self.commands = self._known.robot
         self._violations = {
             kind: metrics.safety_violations.labels(embodiment, kind)
-            for kind in (NON_FINITE, *KINDS, REJECTED)
+            for kind in (NON_FINITE, UNREACHED, *KINDS, REJECTED)
         }
         self._holds = metrics.holds
         self._mode, self._prototype = mode, prototype
@@ -190,7 +190,7 @@ class Guard:
     def _judge(self, request: Request, served: Served, row: int | None = None) -> _Judged:
         """Check a chunk; on any fault in here, the chunk as the model made it does not leave."""
         try:
-            return self._judged(request, served.chunk, row)
+            return self._judged(request, served.chunk, row, served.unreached)
         except Exception as error:
             self._log(
                 logging.ERROR, BROKEN, "%s: request %r cannot be checked: holding", BROKEN, request.request_id, error=error
@@ -200,7 +200,7 @@ class Guard:
             )
             return _Judged(None, BROKEN, report)
 
-    def _judged(self, request: Request, chunk: ActionChunk, row: int | None) -> _Judged:
+    def _judged(self, request: Request, chunk: ActionChunk, row: int | None, unreached: str) -> _Judged:
         actions = chunk.actions
         if (
             actions.ndim != 2
@@ -223,6 +223,9 @@ class Guard:
             )  # fmt: skip
             line = f"non_finite_action: {bad} NaN or Inf values: holding position"
             return _Judged(None, NON_FINITE, GuardReport(True, bad, (line,)), (NON_FINITE,), known)
+        if unreached:
+            line = f"{UNREACHED}: {unreached}: holding position"
+            return _Judged(None, UNREACHED, GuardReport(True, actions.size, (line,)), (UNREACHED,), known)
         if self.limits is None:
             return _Judged(actions, motion=known)
         if chunk.source == HOLD:
@@ -295,12 +298,8 @@ class Guard:
         elif counted.first:
             lines = "; ".join(report.violations[:3])
             self._log(
-                logging.WARNING,
-                f"change {whose}",
-                "the guard changed a chunk of caller %r: %s",
-                caller,
-                lines,
-            )
+                logging.WARNING, f"change {whose}", "the guard changed a chunk of caller %r: %s", caller, lines
+            )  # fmt: skip
         if not counted.reason:
             return judged
         report = replace(report, clamped=True, violations=(_line(counted.reason), *report.violations))

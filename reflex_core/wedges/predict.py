@@ -90,7 +90,7 @@ class Predict:
         if self._rtc is not None:
             self._rtc.produced(request, prediction.normalised)
         actions, averaged = prediction.actions, NOT_AVERAGED
-        if self._ensemble is not None:
+        if self._ensemble is not None and not prediction.unreached:
             positions = self._policy.positions(prediction.normalised, request.observation.state)
             actions, averaged = self._ensemble.combine(request, positions)
         made = replace(
@@ -111,6 +111,7 @@ class Predict:
             episode_id=request.episode_id,
             seed=seed,
             inference=made,
+            unreached=prediction.unreached,
             cache=CacheReport(prediction.cache.status, prediction.cache.age_ms),
             ensemble=averaged,
             rtc=NOT_GUIDED

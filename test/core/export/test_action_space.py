@@ -239,7 +239,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another space than the group": (
         {"action_space": [{"columns": [0], "space": "gripper"}, DROID]}, "'shoulder' is of space gripper, .* group 'arm' is of space joints",
     ),
-    "a tool's pose": ({"action_space": [{"columns": [0, 1], "space": "tool", "mode": "delta"}, DROID]}, "needs the robot's kinematics"),
+    "a tool's pose of a robot without a tool": (
+        {"action_dim": 7, "action_names": None, "normalization": {"action": {"mode": "identity"}}, "action_space": [
+            {"columns": [0, 1, 2, 3, 4, 5], "space": "tool", "mode": "delta", "frame": "base", "rotation": "rpy"}]},
+        "actions are a tool's pose, and embodiment 'two_joints' has no 'kinematics'",
+    ),
     "a scale of unknown numbers": (
         {"normalization": None, "action_space": [{"columns": [0], "scale": 0.2}, DROID]}, "has a scale, and nothing says how",
     ),

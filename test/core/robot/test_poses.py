@@ -18,6 +18,7 @@ from reflex_core.robot.poses import (
     Poses,
     composed,
     differences,
+    on_the_way,
 )
 from reflex_core.robot.rotations import KINDS, axis_angle_of_matrix, matrix_of_axis_angle, matrix_of_rpy
 
@@ -105,3 +106,15 @@ def test_a_chunk_of_no_rows_has_no_poses() -> None:
     none = Poses(np.zeros((0, 3)), np.zeros((0, 3, 3)))
     assert composed(START, none, BASE_FRAME, ROW_BEFORE).position.shape == (0, 3)
     assert axis_angle_of_matrix(differences(START, none, TOOL_FRAME, CHUNK_START).rotation).shape == (0, 3)
+
+
+def test_between_two_rows_a_pose_is_on_the_straight_way_and_turned_by_its_share() -> None:
+    turns = np.array([[0.0, 0.0, QUARTER], [0.0, 0.0, QUARTER]])
+    path = Poses(np.array([[0.6, 0.0, 0.3], [0.6, 0.2, 0.3]]), matrix_of_axis_angle(turns) @ DOWN)
+    half = on_the_way(START, path, 0.5)
+    close(half.position, [0.55, 0.0, 0.3])
+    close(half.rotation, matrix_of_axis_angle(np.array([0.0, 0.0, QUARTER / 2])) @ DOWN)
+    close(on_the_way(START, path, 1.25).position, [0.6, 0.05, 0.3])
+    for row, at in ((0.0, START), (1.0, path[0]), (2.0, path[1]), (9.0, path[1])):
+        close(on_the_way(START, path, row).position, at.position)
+        close(on_the_way(START, path, row).rotation, at.rotation)

@@ -18,6 +18,7 @@ from reflex_core.robot.rotations import (
     matrix_of_quaternion,
     matrix_of_rpy,
     multiplied,
+    nearest,
     quaternion_of_matrix,
     rpy_of_matrix,
     slerp,
@@ -144,3 +145,21 @@ def test_rotations_follow_each_other_as_their_matrices_do() -> None:
     first, second = matrix_of_rpy(np.array([[0.1, 0.2, 0.3], [-1.0, 0.5, 2.0]]))
     product = multiplied(quaternion_of_matrix(first), quaternion_of_matrix(second))
     close(matrix_of_quaternion(product), first @ second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_nearest_way_to_write_a_rotation_is_the_same_rotation_and_as_near_as_any(kind: str) -> None:
+    random = np.random.default_rng(8)
+    matrices = matrix_of_axis_angle(random.uniform(-2, 2, (50, 3)))
+    written = KINDS[kind].of_matrix(matrices)
+    like = written + random.normal(scale=3.0, size=written.shape)
+    found = nearest(kind, written, like)
+    np.testing.assert_allclose(KINDS[kind].to_matrix(found), matrices, atol=1e-9)
+    before, after = (np.linalg.norm(one - like, axis=-1) for one in (written, found))
+    assert (after <= before + 1e-12).all()
+    if not kind.startswith("rot6d"):
+        assert (after < before - 1e-3).any()
+
+
+def test_no_turn_has_no_axis_to_add_a_turn_about() -> None:
+    assert nearest("axis_angle", np.zeros((1, 3)), np.array([[3.0, 0.0, 0.0]])).tolist() == [[0.0, 0.0, 0.0]]

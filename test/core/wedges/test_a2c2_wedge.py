@@ -107,7 +107,14 @@ def test_holds_and_broken_chunks_are_left_as_they_are(tmp_path: Path) -> None:
         served = answering(ramp())(request)
         return replace(served, chunk=replace(served.chunk, source=HOLD), hold_reason="deadline")
 
-    for proceed, actions in ((holding, ramp()), (answering(spoiled()), spoiled())):
+    def unreached(request: Request) -> Served:
+        return replace(answering(ramp())(request), unreached="row 3")
+
+    for proceed, actions in (
+        (holding, ramp()),
+        (unreached, ramp()),
+        (answering(spoiled()), spoiled()),
+    ):
         served = wedge(make_request(), proceed)
         np.testing.assert_array_equal(served.chunk.actions, actions)
         assert served.a2c2.reason == "not_a_policy_chunk"

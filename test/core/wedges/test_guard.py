@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +156,22 @@ def test_a_hold_says_why_and_is_counted(guard: Guard, metrics: Metrics) -> None:
         count(metrics, "reflex_safety_violations_total", embodiment="franka", violation_kind="non_finite")
         == 1
     )
+
+
+def test_poses_that_are_not_reached_are_a_hold_that_counts_towards_the_trip(
+    guard: Guard, metrics: Metrics
+) -> None:
+    def unreached(request: Request) -> Served:
+        return replace(answering(rows(MEASURED))(request), unreached="row 3: the tool stays 80 mm away")
+
+    served = guard(request(), unreached)
+    assert (served.chunk.source, served.hold_reason) == (HOLD, "pose_unreached")
+    np.testing.assert_array_equal(served.chunk.actions, rows(MEASURED))
+    assert served.guard.violations == ("pose_unreached: row 3: the tool stays 80 mm away: holding position",)
+    assert count(metrics, "reflex_holds_total", reason="pose_unreached") == 1
+    kind = {"embodiment": "franka", "violation_kind": "pose_unreached"}
+    assert count(metrics, "reflex_safety_violations_total", **kind) == 1
+    assert guard.status().consecutive_clamps == 1
 
 
 def test_the_raw_actions_of_a_hold_still_show_the_nan(guard: Guard) -> None:

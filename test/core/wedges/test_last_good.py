@@ -49,6 +49,11 @@ def found(known: LastGood, later: Request) -> str:
     return one.served.request_id if one is not None else ""
 
 
+def test_poses_that_were_not_reached_are_no_fallback() -> None:
+    late = make_request()
+    assert not LastGood().remember(late, dataclasses.replace(answer(late), unreached="row 3"))
+
+
 def test_rows_are_over_by_the_stamps_where_both_are_known() -> None:
     """Not by the times of receipt: a simulator may be slower than we are."""
     began = good(make_request(stamp_s=0.0))
