@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guard adds to a request: chunks of 50 x 7, Franka limits, clean and dirty, with and without acceleration."""
+"""What the guard adds to a request: chunks of 50 x 7, Franka limits, clean and dirty.
+
+With and without acceleration, with a tool's speed, turning, box and a plane, and with those and the distances of eight pairs of bodies.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
+from benchmarks.tool_fuzz import kinematics
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, SCALE
+from reflex_core.robot.limits.tool_limits import Plane, ToolLimits, ToolRules
 from reflex_core.robot.presets import load_preset
 from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
@@ -70,6 +75,18 @@ def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
     return {name: call(actions) for name, actions in chunks(middle).items()}
 
 
+def with_tool(limits: Limits, *, bodies: bool) -> Limits:
+    """The limits with those of a tool. bodies: own bodies must stay apart and above the plane."""
+    known = kinematics()
+    rules = ToolRules(
+        speed_max=1.7, turning_max=6.0, box_min=np.array([-1.0, -1.0, -0.5]), box_max=np.array([1.0, 1.0, 1.5]),
+        planes=(Plane(np.array([0.0, 0.0, 1.0]), -0.5),), distance_m=0.01 if bodies else None,
+    )  # fmt: skip
+    known = known if bodies else replace(known, capsules=(), pairs=())
+    furthest = np.fmax(np.abs(limits.position_min), np.abs(limits.position_max))
+    return replace(limits, tool=ToolLimits(known, rules, furthest), together=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON file. The calls take turns, so that noise hits all alike."""
     options = _options(arguments)
@@ -90,7 +107,11 @@ def _measured(options: argparse.Namespace) -> int:
     assert robot.acceleration_max is not None
     full = replace(slow, acceleration_max=robot.acceleration_max)
     rows = []
-    for checked, limits in (("position, velocity", slow), ("and acceleration", full)):
+    kinds = {
+        "position, velocity": slow, "and acceleration": full, "and tool": with_tool(slow, bodies=False),
+        "and tool, bodies": with_tool(slow, bodies=True),
+    }  # fmt: skip
+    for checked, limits in kinds.items():
         for mode in (CLIP, SCALE):
             calls = calls_of(limits, mode)
             times: dict[str, list[float]] = {name: [] for name in calls}

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from reflex_core.chunks.interpolation import OUTSIDE, Bounds, Doubles, Spline, Times, fade, through
+from reflex_core.chunks.tool_motion import ToolMotion
 from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import JOINTS, POSITION, velocity_columns
 from reflex_core.robot.limits.hold import Hold
@@ -57,7 +58,7 @@ class Handover:
 
     def __init__(
         self, bounds: Bounds, where: Callable[[int], Floats | Doubles | None], fade_s: Callable[[], float],
-        measured: Callable[[int], Floats | Doubles | None] = lambda _: None,
+        measured: Callable[[int], Floats | Doubles | None] = lambda _: None, tool: ToolMotion | None = None,
     ) -> None:  # fmt: skip
         """Start without a motion.
 
@@ -66,8 +67,15 @@ class Handover:
             where: Returns (action_dim,) the robot's position at a time, commanded or else measured; None where unknown.
             fade_s: The setting.
             measured: Returns (action_dim,) where the joints are measured at a time; None where that is not known.
+            tool: Whose limits the motions keep; None: it has none.
         """
-        self._bounds, self._where, self._fade_s, self._measured = bounds, where, fade_s, measured
+        self._bounds, self._where, self._fade_s, self._measured, self._tool = (
+            bounds,
+            where,
+            fade_s,
+            measured,
+            tool,
+        )
         self._rates = np.zeros(len(bounds.low), np.bool_) if bounds.rates is None else bounds.rates
         self._running: Spline | None = None
         self._braking: Spline | None = None
@@ -97,6 +105,7 @@ class Handover:
         if place is not None:
             first = self._first_given(led, due_ns, now_ns, place)
             led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
+            led = self._slow_tool(led, due_ns, chunk.dt_s, now_ns)
             if first > 0 and self._unknown(now_ns):
                 led = self._on_the_way(led, due_ns, now_ns, place, velocity, first)
         if led is rows:
@@ -105,31 +114,64 @@ class Handover:
 
     def take_over(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> Spline:
         """Return the motion through rows `start` on that begins at `now_ns`; it is the running one from then on."""
-        due_ns, rows = _due_ns(chunk, stamp_ns)[start:], chunk.actions[start:].astype(np.float64)
-        closest_ns = int(min(CLOSEST_S, LARGEST_SHARE * chunk.dt_s) * 1e9)
-        place, velocity = self._at(now_ns)
-        place = rows[0] if place is None else place
-        anchored = not self._unknown(now_ns)
-        first = (
-            _first_after(due_ns, now_ns + closest_ns)
-            if anchored
-            else self._first_given(rows, due_ns, now_ns, place)
+        anchored, closest_ns = not self._unknown(now_ns), _closest_ns(chunk.dt_s)
+        times_ns, knots, velocity, _ = self._knots(
+            chunk.actions[start:], _due_ns(chunk, stamp_ns)[start:], chunk.dt_s, now_ns
         )
-        # a chunk whose last row is due at once is still to be reached
-        due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
-        motion = through(
-            np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows[first:]]),
-            velocity, self._bounds, anchored=anchored,
-        )  # fmt: skip
+        motion = through(times_ns, knots, velocity, self._bounds, anchored=anchored)
         if not anchored and self._running is not None:
             # were the controller given rows alone, each chunk would put off the moment from which on its command is known
             motion = motion.with_knot(max(self._known_ns, now_ns + closest_ns))
         if self._running is None and self._otherwise is None and self._left is not None:
-            self._otherwise = _at_rest(self._still_commanded(self._left, place), now_ns)
+            self._otherwise = _at_rest(self._still_commanded(self._left, knots[0]), now_ns)
         self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None
         self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
+
+    def keeps_tool(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> bool:
+        """Return whether the motion of `take_over` keeps the limits of the tool, as far as they are known."""
+        if self._tool is None or not chunk.dt_s > 0.0:
+            return True
+        rows, due_ns = chunk.actions[start:], _due_ns(chunk, stamp_ns)[start:]
+        times_ns, knots, velocity, _ = self._knots(rows, due_ns, chunk.dt_s, now_ns)
+        return self._tool.verdict(knots, np.diff(times_ns) * 1e-9, velocity).clean
+
+    def _slow_tool(self, rows: Floats, due_ns: Times, dt_s: float, now_ns: int) -> Floats:
+        """Return the rows, as far along their path as the tool's limits allow; as they are where no such rows are found."""
+        if self._tool is None:
+            return rows
+        times_ns, knots, velocity, first = self._knots(rows, due_ns, dt_s, now_ns)
+        seconds = np.diff(times_ns) * 1e-9
+        verdict = self._tool.verdict(knots, seconds, velocity)
+        if verdict.clean:
+            return rows
+
+        def executed(slower: Doubles) -> Floats:
+            whole = rows.copy()
+            whole[first:] = np.where(self._rates, rows[first:], slower)
+            return whole
+
+        found = self._tool.slowed(knots, seconds, velocity, verdict, executed)
+        return rows if found is None else found
+
+    def _knots(
+        self, rows: Floats, due_ns: Times, dt_s: float, now_ns: int
+    ) -> tuple[Times, Doubles, Doubles, int]:  # fmt: skip
+        """Return times and knots of the motion through the rows that begins now, its first velocity, and its first row."""
+        closest_ns = _closest_ns(dt_s)
+        place, velocity = self._at(now_ns)
+        place = rows[0].astype(np.float64) if place is None else place
+        unknown = self._unknown(now_ns)
+        first = (
+            self._first_given(rows, due_ns, now_ns, place)
+            if unknown
+            else _first_after(due_ns, now_ns + closest_ns)
+        )
+        # a chunk whose last row is due at once is still to be reached
+        due_ns = np.maximum(due_ns[first:], now_ns + closest_ns + np.arange(len(due_ns) - first))
+        knots = np.concatenate([place[None], rows[first:].astype(np.float64)])
+        return np.concatenate([[now_ns], due_ns]), knots, velocity, first
 
     def hold(self, held: Hold, now_ns: int) -> Spline:
         """Return the motion by which a robot that is held now comes to rest; only another hold begins with it."""
@@ -266,6 +308,10 @@ def _joining(otherwise: Spline | None, motion: Spline, now_ns: int) -> Spline | 
     return Spline(
         motion.times_ns[:2], np.stack([place, motion.positions[1]]), np.stack([velocity, motion.velocities[1]])
     )  # fmt: skip
+
+
+def _closest_ns(dt_s: float) -> int:
+    return int(min(CLOSEST_S, LARGEST_SHARE * dt_s) * 1e9)
 
 
 def _first_after(due_ns: Times, moment_ns: int) -> int:

@@ -211,13 +211,13 @@ def _velocities(
     secants = np.diff(positions, axis=0) / h[:, None]
     most = bounds.velocity_max
     begin = np.minimum(np.maximum(velocity, -most), most)
-    safe = np.minimum(np.maximum(_monotone(secants, begin), -most), most)
-    velocities = np.where(bounds.smooth, _continuous(h, secants, begin), safe)
+    safe = np.minimum(np.maximum(monotone(secants, begin), -most), most)
+    velocities = np.where(bounds.smooth, continuous(h, secants, begin), safe)
     velocities = np.minimum(np.maximum(velocities, -most), most)
     replaced = np.zeros(velocities.shape, np.bool_)
     while True:
-        fast = _peaks(secants, velocities) > most * FASTER
-        broken = fast | _leaves(h, positions, secants, velocities, bounds)
+        fast = peaks(secants, velocities) > most * FASTER
+        broken = fast | leaving(h, positions, secants, velocities, bounds)
         new = np.zeros(velocities.shape, np.bool_)
         new[1:-1] = (broken[1:] | broken[:-1]) & ~replaced[1:-1]
         if not new.any():
@@ -225,7 +225,7 @@ def _velocities(
         velocities, replaced = np.where(new, safe, velocities), replaced | new
     if broken[0].any():  # the range counts more than a smooth beginning
         inside = np.where(begin * secants[0] > 0.0, np.sign(begin) * np.minimum(np.abs(begin), 3.0 * np.abs(secants[0])), 0.0)  # fmt: skip
-        leaves = _leaves(h[:1], positions[:2], secants[:1], velocities[:2], bounds)[0]
+        leaves = leaving(h[:1], positions[:2], secants[:1], velocities[:2], bounds)[0]
         velocities[0] = np.where(leaves, inside, velocities[0])
     return velocities, bool((fast[-1] & (np.abs(secants[-1]) <= most * FASTER)).any())
 
@@ -239,7 +239,7 @@ def _kept(times_ns: Times, positions: Doubles, velocities: Doubles, bounds: Boun
     """
     h = np.diff(times_ns) * 1e-9
     secants = np.diff(positions, axis=0) / h[:, None]
-    fast = (_peaks(secants, velocities) > bounds.velocity_max * FASTER).any(axis=0) & bounds.smooth
+    fast = (peaks(secants, velocities) > bounds.velocity_max * FASTER).any(axis=0) & bounds.smooth
     if not fast.any():
         return velocities
     positions, secants, given = positions[:, fast], secants[:, fast], velocities[:, fast]
@@ -251,7 +251,7 @@ def _kept(times_ns: Times, positions: Doubles, velocities: Doubles, bounds: Boun
     fixed[[0, -1]] = True
     while True:
         found, lost = _nearest(secants, given, fixed, inside.velocity_max)
-        lost |= _leaves(h, positions, secants, found, inside)
+        lost |= leaving(h, positions, secants, found, inside)
         ends = np.zeros(fixed.shape, np.bool_)
         ends[:-1] = lost
         ends[1:] |= lost
@@ -309,7 +309,7 @@ def _other_end(
     return np.minimum(slow, fast), np.maximum(slow, fast), none
 
 
-def _continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:
+def continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:
     """Return (n, d) velocities of the C2 spline with `first` (d,) at its beginning and 0 at its end.
 
     h: (n - 1,) seconds; secants: (n - 1, d). The matrix is tridiagonal and the same for every column: Thomas algorithm.
@@ -332,7 +332,7 @@ def _continuous(h: Doubles, secants: Doubles, first: Doubles) -> Doubles:
     return velocities
 
 
-def _monotone(secants: Doubles, first: Doubles) -> Doubles:
+def monotone(secants: Doubles, first: Doubles) -> Doubles:
     """Return (n, d) velocities that overshoot no point: 0 at a turn, else the harmonic mean of both secants."""
     velocities = np.zeros((len(secants) + 1, secants.shape[1]))
     velocities[0] = first
@@ -342,7 +342,7 @@ def _monotone(secants: Doubles, first: Doubles) -> Doubles:
     return velocities
 
 
-def _peaks(secants: Doubles, velocities: Doubles) -> Doubles:
+def peaks(secants: Doubles, velocities: Doubles) -> Doubles:
     """Return (n - 1, d) the greatest speed between every two points: of a parabola, at its ends or its vertex."""
     begin, end = velocities[:-1], velocities[1:]
     linear = 6.0 * secants - 4.0 * begin - 2.0 * end
@@ -353,7 +353,7 @@ def _peaks(secants: Doubles, velocities: Doubles) -> Doubles:
     return np.maximum(np.maximum(np.abs(begin), np.abs(end)), peak)
 
 
-def _leaves(h: Doubles, positions: Doubles, secants: Doubles, velocities: Doubles, bounds: Bounds) -> Mask:
+def leaving(h: Doubles, positions: Doubles, secants: Doubles, velocities: Doubles, bounds: Bounds) -> Mask:
     """Return (n - 1, d) where the range is left between two points that are inside it."""
     before, after = positions[:-1], positions[1:]
     begin, end, step = velocities[:-1], velocities[1:], h[:, None]

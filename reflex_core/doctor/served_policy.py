@@ -69,6 +69,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
         yield from _statistics(loaded)
         yield from _unfed(loaded)
         yield _robot(loaded, settings, drives)
+        yield from _tool(loaded)
         try:
             engine.warm_up()
         except ReflexError as error:
@@ -119,6 +120,17 @@ def _unfed(loaded: ServingState) -> Iterator[Finding]:
                 f"no camera of the robot feeds {names}: masked in every chunk, as if covered",
                 "name them under `cameras` of the embodiment if the robot has them; else take an export without them",
             )
+
+
+def _tool(loaded: ServingState) -> Iterator[Finding]:
+    """Yield what is checked of tool and bodies, and what is not."""
+    from reflex_core.robot.limits.tool_limits import described, unchecked
+
+    limits, missing = loaded.guard.limits, unchecked(loaded.embodiment)
+    if limits is not None and limits.tool is not None:
+        yield Finding("tool", OK, "; ".join(described(limits.tool)))
+    if missing:
+        yield Finding("not checked", OK, f"{missing} (docs/reference/kinematics.md)")
 
 
 def _robot(loaded: ServingState, settings: Settings, drives: bool) -> Finding:

@@ -9,6 +9,7 @@ from typing import Any
 from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.export.binding import Binding
 from reflex_core.policy.base import Policy, reads_state
+from reflex_core.robot.limits.tool_limits import unchecked
 
 
 def effective(loaded: ServingState) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
         "notes": list(policy.notes),
+        "not_checked": unchecked(loaded.embodiment),
         "wedges": list(loaded.wedges),
         "slo": _slo(loaded),
         "rtc": _rtc(loaded.first),

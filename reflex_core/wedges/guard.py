@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reflex_core.chunks.tool_check import KINDS, ToolCheck, check_of
 from reflex_core.errors import InferenceError, ObservationError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.reports import Fallback, GuardReport, RoutingReport
 from reflex_core.robot.callers import caller_of
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.caller_motion import CallerMotion
-from reflex_core.robot.limits.check import KINDS, LINES_KEPT, Check
+from reflex_core.robot.limits.check import LINES_KEPT, Check
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.reachable import Doubles, Motion
@@ -102,7 +103,7 @@ class Guard:
         self.trips = Trips(max_consecutive_clamps)
         metrics.trips.watch(embodiment, self.trips.standings)
         self._log = RateLimitedLog(log)
-        self._check: tuple[float, Check] | None = None
+        self._check: tuple[float, Check | ToolCheck] | None = None
         self._lock = threading.Lock()
         self._pattern: Served | None = None
         self._first: _First | None = None
@@ -239,7 +240,7 @@ class Guard:
             return _Judged(checked.actions, "", report, checked.kinds, known, checked.counts and by_itself)
         if self._mode == REJECT:
             return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known, by_itself)
-        return _Judged(None, OUT_OF_REACH, report, checked.kinds, known, by_itself)
+        return _Judged(None, checked.held_for or OUT_OF_REACH, report, checked.kinds, known, by_itself)
 
     def _breaks_by_itself(self, limits: Limits, chunk: ActionChunk) -> bool:
         """Return False for an old chunk that only begins where the robot no longer is: that is not the policy's fault.
@@ -250,10 +251,10 @@ class Guard:
             return True
         return self._check_for(limits, chunk.dt_s)(chunk.actions, UNKNOWN).counts
 
-    def _check_for(self, limits: Limits, dt_s: float) -> Check:
+    def _check_for(self, limits: Limits, dt_s: float) -> Check | ToolCheck:
         made = self._check
         if made is None or made[0] != dt_s:
-            made = self._check = (dt_s, Check(limits, dt_s, self._mode))
+            made = self._check = (dt_s, check_of(limits, dt_s, self._mode))
         return made[1]
 
     def _note(self, judged: _Judged) -> None:
@@ -385,7 +386,7 @@ def guard_for(
         log.warning("%s", note)
     if limits is not None:
         try:
-            Check(limits, dt_s, safety.mode)
+            check_of(limits, dt_s, safety.mode)
         except ValueError as error:
             raise SafetyConfigError(f"{safety.path}: {error}", "safety-config-no-rate") from error
     return Guard(

@@ -16,6 +16,7 @@ from reflex_core.files.atomic import atomic_write
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, load_safety_config
+from reflex_core.robot.limits.tool_limits import described
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.robot.urdf import UrdfJoint, read_urdf
 
@@ -161,6 +162,8 @@ def _check(options: argparse.Namespace) -> int:
     limits = effective_limits(_action_names(safety, embodiment), embodiment, safety)
     assert limits is not None
     print(_table(limits))
+    for line in () if limits.tool is None else described(limits.tool):
+        print(f"tool: {line}")
     trips = f"trips after {safety.max_consecutive_clamps} chunks in a row that had to be changed"
     print(f"\nmode {safety.mode}; {trips if safety.max_consecutive_clamps else 'never trips'}")
     for note in safety.notes:

@@ -80,6 +80,8 @@ def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -
     rows.append(("http", url))
     rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
     rows.append(("guard", _guard(settings, loaded)))
+    if description["not_checked"]:
+        rows.append(("not checked", description["not_checked"]))
     rows.append(("records", ", ".join(_records(settings)) or "none"))
     return rows
 

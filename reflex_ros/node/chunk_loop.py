@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from reflex_core.chunks.scheduling import ChunkScheduler, ExecutingChunk
+from reflex_core.chunks.tool_check import HELD_FOR as TOOL_LIMIT
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ReflexError
@@ -279,8 +280,7 @@ class ChunkLoop:
 
     def _publish(self, request: Request, served: Served, taken_ns: int, began: tuple[int, int]) -> None:
         """Publish the chunk, unless the episode, the clock or the robot's state has changed or been doubted meanwhile."""
-        observation = request.observation
-        running = ExecutingChunk(observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
+        running = ExecutingChunk(request.observation.stamp_ns, self._binding.dt_s, len(served.chunk.actions))
         with self._lock:
             now_ns = self._clock_ns()
             latency_s = (now_ns - taken_ns) * 1e-9
@@ -305,13 +305,16 @@ class ChunkLoop:
             if served.chunk.source == HOLD:
                 if not self._hold(served.hold_reason or HOLD, served):
                     return
+            elif not self._handover.keeps_tool(served.chunk, running.stamp_ns, start, now_ns):
+                self._failed(TOOL_LIMIT, "no motion to this chunk keeps the limits of tool and bodies")
+                return
             else:
-                self._send(served, observation.age_ms, running, start, now_ns)
+                self._send(served, request.observation.age_ms, running, start, now_ns)
                 self.scheduler.started(running, latency_s)
             self._chunk_id += 1
             self._due_since_ns = None
             self._judge(served)
-        self.progress.count(served, observation.age_ms)
+        self.progress.count(served, request.observation.age_ms)
 
     def _send(self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int) -> None:
         """Publish rows `start` on from `now_ns`, and record them as what the robot executes. Needs the lock."""
@@ -325,10 +328,7 @@ class ChunkLoop:
         self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
 
     def _hung(self, latency_s: float) -> bool:
-        """Return True for an answer so late that the watchdog held the robot: go on from a fresh observation.
-
-        The latency of a model that has become slow is learned, so that its next answer is not discarded as well.
-        """
+        """Return True for an answer so late that the watchdog held the robot; its latency is learned, for the next one."""
         usual_s = self.scheduler.latency_s + self._tuning().gates.max_age_ms * 1e-3
         hung = self._rescued and latency_s > 2.0 * usual_s
         if hung:

@@ -11,6 +11,7 @@ import numpy as np
 from reflex_core.chunks.handover import Handover, bounds_of
 from reflex_core.chunks.interpolation import Doubles
 from reflex_core.chunks.scheduling import ExecutingChunk
+from reflex_core.chunks.tool_motion import ToolMotion
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.history import Moment
@@ -142,5 +143,8 @@ def handover_of(
         measured, believed = joints.position(now_ns), joints.believed()
         return measured if measured is not None or believed is None else np.array(believed[0])
 
-    bounds = bounds_of(binding, loaded.guard.limits)
-    return Handover(bounds, where, lambda: tuning().fade_s, joints.position)
+    limits, bounds = loaded.guard.limits, bounds_of(binding, loaded.guard.limits)
+    tool = None
+    if limits is not None and limits.tool is not None and binding.dt_s > 0.0:
+        tool = ToolMotion(limits, limits.tool, bounds, binding.dt_s)
+    return Handover(bounds, where, lambda: tuning().fade_s, joints.position, tool)

@@ -14,4 +14,4 @@ def test_guard_cost_measures_every_kind_of_chunk(tmp_path: Path) -> None:
     assert guard_cost.main(["--repeats", "2", "--warm-up", "1", "--output", str(output)]) == 0
     document = json.loads(output.read_text())
     assert document["benchmark"] == "guard_cost"
-    assert len({(row["chunk"], row["checked"], row["mode"]) for row in document["rows"]}) == 5 * 2 * 2
+    assert len({(row["chunk"], row["checked"], row["mode"]) for row in document["rows"]}) == 5 * 4 * 2

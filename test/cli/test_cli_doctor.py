@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from controller_bench import Bench
+from described_panda import described
 from domains import free_domain
 from echoes import echo
 from grouped_robots import document
@@ -122,6 +123,22 @@ def test_a_good_export_on_its_robot_has_nothing_that_fails(export_dir: ExportDir
     assert {name for name, finding in found.items() if finding.level == FAIL} == set()
     assert "50 x 7 actions" in found["policy"].said
     assert found["hashes"].level == WARN  # the test export brings no manifest
+
+
+def test_the_doctor_says_what_is_checked_of_the_tool_and_what_is_not(
+    export_dir: ExportDir, tmp_path: Path, capsys: Output
+) -> None:
+    _, found = findings_of(
+        capsys, "--export-dir", export_dir("mono_pi0_7"), "--embodiment", "franka", "--no-ros"
+    )
+    assert found["not checked"].level == OK
+    assert found["not checked"].said.startswith("max_ee_velocity (1.7 m/s): the embodiment has no kinematics")
+    robot = described(tmp_path, 0.3)
+    _, found = findings_of(
+        capsys, "--export-dir", export_dir("mono_pi0_7"), "--custom-embodiment-config", robot, "--no-ros"
+    )
+    assert "not checked" not in found
+    assert found["tool"].said == "link8 at most 0.3 m/s"
 
 
 def test_without_an_embodiment_it_warns_and_says_that_no_robot_is_commanded(

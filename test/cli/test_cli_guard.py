@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from described_panda import described
 from urdfs import ARM, urdf
 
 from reflex_core.robot.limits.safety_config import load_safety_config
@@ -38,6 +39,17 @@ def test_check_shows_the_tighter_of_file_and_embodiment(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["panda_joint1", "-2.7973", "2.7973", "2", "unlimited"] in lines
     assert ["panda_finger_joint1", "0", "0.04", "0.2", "unlimited"] in lines
+
+
+def test_check_shows_what_is_limited_of_the_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    robot, file = described(tmp_path, 0.3), tmp_path / "safety.json"
+    file.write_text(json.dumps({"tool": {"speed_max": 0.5, "turning_max": 2.0}}))
+    assert main(["guard", "check", "--config", str(file), "--custom-embodiment-config", str(robot)]) == 0
+    printed = capsys.readouterr().out
+    assert "tool: link8 at most 0.3 m/s" in printed
+    assert "tool: link8 turning at most 2 rad/s" in printed
+    assert main(["guard", "check", "--config", str(file), "--embodiment", "franka"]) == 1
+    assert "'tool' can only be checked where the embodiment has 'kinematics'" in capsys.readouterr().err
 
 
 def test_check_refuses_a_file_of_another_robot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,8 @@ class Checked:
     """actions: (horizon, action_dim) float32 inside the limits, None when only a hold is safe.
 
     kinds: the broken limits, by their label in metrics. changed: how many numbers differ from the model's, without those
-    of columns that saturate by design. counts: a limit was broken that counts against the policy.
+    of columns that saturate by design. counts: a limit was broken that counts against the policy. held_for: why only a hold is
+    safe, where that is not that the robot is too far away.
     """
 
     actions: Floats | None
@@ -46,6 +47,7 @@ class Checked:
     kinds: tuple[str, ...] = ()
     changed: int = 0
     counts: bool = False
+    held_for: str = ""
 
     @property
     def clean(self) -> bool:
@@ -116,7 +118,7 @@ class Check:
             return Checked(None, tuple(found.lines), tuple(found.kinds), actions.size, found.counts)
         chain, bad = rows, self._none
         if self._speed or self._bends:
-            chain = self._chain(rows, start)
+            chain = self.chain(rows, start)
             moves = chain[1:] - chain[:-1]
             joining = rows[splice.row] - splice.end if splice is not None else None
             bad = self._too_fast(moves, joining, found, self._measured if is_hold else None)
@@ -197,7 +199,7 @@ class Check:
             unit = " per second" if self._rates[joint] else ""
             found.add(kind, f"{self.limits.names[joint]} {violation}{unit}", counts=held_against)
 
-    def _chain(self, rows: Floats, start: Start | None) -> Floats:
+    def chain(self, rows: Floats, start: Start | None) -> Floats:
         """Return (horizon + 1, action_dim): the rows after the place they start from.
 
         Of all places where the robot may be, the one from which row 0 goes on as the robot moved before; where

@@ -98,7 +98,7 @@ def hold(
         of_joints = None if stream is None else stream.chosen(joints)
         arm = _joints_held(limits.chosen(joints), dt_s, of_joints, where, age_s)
     at = np.zeros(int(unmeasured.sum())) if stream is None else np.nan_to_num(stream.at[unmeasured])
-    return _together(unmeasured, dt_s, at, _stopping(limits.chosen(unmeasured), dt_s, at), arm)
+    return _of_both(unmeasured, dt_s, at, _stopping(limits.chosen(unmeasured), dt_s, at), arm)
 
 
 def _stopping(limits: Limits, dt_s: float, at: Doubles) -> Floats:
@@ -114,7 +114,7 @@ def _stopping(limits: Limits, dt_s: float, at: Doubles) -> Floats:
     return rows
 
 
-def _together(unmeasured: Mask, dt_s: float, at: Doubles, stopping: Floats, arm: Hold | None) -> Hold:
+def _of_both(unmeasured: Mask, dt_s: float, at: Doubles, stopping: Floats, arm: Hold | None) -> Hold:
     """Return one hold of a robot's joints, where they can be held, and of its velocities."""
     joints = ~unmeasured
     count = max(len(stopping), 0 if arm is None else len(arm.rows))
@@ -208,6 +208,7 @@ def _braked(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
     if limits is not None:
         most = np.where(np.isinf(bend), 0.0, limits.velocity_max * dt_s)
         step = np.minimum(np.maximum(step, -most), most)
+        bend = _together(limits, step, bend)
     while True:
         step = np.sign(step) * np.maximum(np.abs(step) - bend, 0.0)
         at = at + step
@@ -223,7 +224,7 @@ def _decelerated(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
     if limits is not None:
         most, bend = limits.velocity_max * dt_s, limits.acceleration_max * dt_s * dt_s
         step = np.minimum(np.maximum(step, -most), most)
-    bend = np.where(np.isinf(bend), np.abs(step) / PERIODS, bend)
+    bend = _together(limits, step, np.where(np.isinf(bend), np.abs(step) / PERIODS, bend))
     while True:
         fast = np.abs(step)
         slow = np.maximum(fast - bend, 0.0)
@@ -235,6 +236,15 @@ def _decelerated(limits: Limits | None, dt_s: float, stream: Stream) -> Doubles:
         rows.append(at)
         if not step.any() or len(rows) * dt_s > LONGEST_S:
             return np.array(rows)
+
+
+def _together(limits: Limits | None, step: Doubles, bend: Doubles) -> Doubles:
+    """Return (d,) changes of a period's move: where `Limits.together` says so, such ones that all joints come to rest at once."""
+    if limits is None or not limits.together:
+        return bend
+    fast, moves = np.abs(step), step != 0.0
+    longest = float((fast[moves] / bend[moves]).max(initial=0.0))
+    return fast / longest if longest > 0.0 else bend
 
 
 def _origin(stream: Stream | None, where: Doubles | None) -> Doubles:

@@ -12,6 +12,7 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.groups import unmeasured_columns, velocity_columns
 from reflex_core.robot.limits.safety_config import CARTESIAN, SafetyConfig, SafetyConfigError
+from reflex_core.robot.limits.tool_limits import ToolLimits, tool_limits
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -43,7 +44,8 @@ class Limits:
     commands is judged like a position is elsewhere: position_min and position_max are the range of the velocity, and
     velocity_max is how much it may change per second, which is the acceleration of the robot; it has no acceleration_max.
     unmeasured: the columns that are held whatever is measured: the rates and what no robot interface commands; None: there
-    are none.
+    are none. tool: of tool and bodies; None where they are not known. together: a hold brakes all joints by one factor, so that
+    the tool is not faster meanwhile.
     """
 
     names: tuple[str, ...]
@@ -56,6 +58,8 @@ class Limits:
     saturating: Saturating | None = None
     rates: Mask | None = None
     unmeasured: Mask | None = None
+    tool: ToolLimits | None = None
+    together: bool = False
 
     @property
     def dim(self) -> int:
@@ -78,7 +82,7 @@ class Limits:
         return Limits(
             tuple(name for name, wanted in zip(self.names, columns, strict=True) if wanted),
             self.position_min[columns], self.position_max[columns], self.velocity_max[columns],
-            self.acceleration_max[columns], self.workspace[columns], self.gripper[columns],
+            self.acceleration_max[columns], self.workspace[columns], self.gripper[columns], together=self.together,
         )  # fmt: skip
 
 
@@ -127,15 +131,24 @@ def effective_limits(
             _tighten(high, axes, safety.workspace_max, np.fmin)
             workspace[axes] = True
         _check(safety, action_names, (low, high), velocity, columns)
+    tool = _of_tool(embodiment, safety)
     found = Limits(
         action_names, low, high, velocity, acceleration, workspace, gripper,
-        unmeasured=unmeasured_columns(groups, dim),
+        unmeasured=unmeasured_columns(groups, dim), tool=tool, together=tool is not None,
     )  # fmt: skip
     if rates is not None:
         found = _of_rates(found, rates, embodiment)
     if embodiment is None:
         return found
     return replace(found, saturating=_saturating(embodiment, found.position_min, found.position_max))
+
+
+def _of_tool(embodiment: Embodiment | None, safety: SafetyConfig | None) -> ToolLimits | None:
+    def refuse(what: str) -> SafetyConfigError:
+        where = "" if safety is None else f"{safety.path}: "
+        return SafetyConfigError(f"{where}{what}", "safety-config-no-kinematics")
+
+    return tool_limits(embodiment, None if safety is None else safety.tool, refuse)
 
 
 def _of_rates(limits: Limits, rates: Mask, embodiment: Embodiment | None) -> Limits:

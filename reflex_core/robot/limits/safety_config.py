@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import JsonFields, is_number, read_json, refusing
+from reflex_core.robot.limits.tool_limits import ToolRules, read_tool
 from reflex_core.robot.units import LEAST, MOST_RAD_OR_M, MOST_SPEED, NOT_RAD, NOT_RAD_PER_S, beyond
 from reflex_core.text.untrusted import is_name
 
@@ -28,7 +29,7 @@ MOST = 1e9  # beyond it no joint of any robot has its limit
 ARRAYS = ("position_min", "position_max", "velocity_max", "acceleration_max", "effort_max")
 KEYS = (
     "schema_version", "joint_names", *ARRAYS, "workspace_min", "workspace_max", "workspace_axes",
-    "action_space", "mode", "max_consecutive_clamps",
+    "action_space", "mode", "max_consecutive_clamps", "tool",
 )  # fmt: skip
 
 
@@ -58,6 +59,7 @@ class SafetyConfig:
     action_space: str = JOINT
     mode: str = CLIP
     max_consecutive_clamps: int = DEFAULT_MAX_CONSECUTIVE_CLAMPS
+    tool: ToolRules | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,7 +96,7 @@ class _Reader:
         root = JsonFields(document, refusing(str(self._path), SafetyConfigError)).only(KEYS)
         root.whole("schema_version", 1, 1, default=1, expected="1")
         action_space = root.choice("action_space", (JOINT, CARTESIAN), JOINT)
-        names = self.names(root, "joint_names", empty=action_space == CARTESIAN)
+        names = self.names(root, "joint_names", empty=action_space == CARTESIAN or "tool" in root)
         arrays = {key: self.array(root, key, len(names)) for key in ARRAYS}
         self.positions(root, arrays["position_min"], arrays["position_max"])
         workspace_min, workspace_max = self.workspace(root, action_space)
@@ -105,7 +107,7 @@ class _Reader:
                 "max_consecutive_clamps", 0, 1_000_000, DEFAULT_MAX_CONSECUTIVE_CLAMPS,
                 "an integer of 0 (never trips) to 1000000",
             ),
-            **arrays,
+            tool=read_tool(root.fields("tool")) if "tool" in root else None, **arrays,
         )  # fmt: skip
         self.something_to_check(config)
         return config
@@ -188,10 +190,10 @@ class _Reader:
     def something_to_check(self, config: SafetyConfig) -> None:
         arrays = (config.position_min, config.velocity_max, config.acceleration_max)
         limited = any(array is not None and not np.isnan(array).all() for array in arrays)
-        if not limited and config.action_space == JOINT:
+        if not limited and config.action_space == JOINT and config.tool is None:
             raise SafetyConfigError(
                 f"{self._path}: 'position_min' and 'position_max', 'velocity_max' or 'acceleration_max' must limit"
-                " at least one joint, got none: this file would check nothing"
+                " at least one joint, or 'tool' something, got none: this file would check nothing"
             )
 
 

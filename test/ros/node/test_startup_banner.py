@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from described_panda import described
 from lifecycle_msgs.msg import Transition
 from repository import ROOT
 from ros_world import world
@@ -35,6 +36,16 @@ def test_the_lines_name_policy_robot_provider_and_url(serve) -> None:  # type: i
     assert description["deadline"] == "none"
     assert description["guard"] == "the embodiment's ranges; mode clip, trips after 10 in a row"
     assert description["records"] == "none"
+
+
+def test_the_banner_says_what_is_not_checked(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "not checked  max_ee_velocity (1.7 m/s): the embodiment has no kinematics" in "\n".join(
+        " ".join(line.split(maxsplit=2)[:2]) + "  " + line.split(maxsplit=2)[2]
+        for line in lines_of(serve("calm"))
+        if "max_ee_velocity" in line
+    )
+    knows = {"embodiment": "", "custom_embodiment_config": str(described(tmp_path, 0.3))}
+    assert "max_ee_velocity" not in "\n".join(lines_of(serve("mono_pi0_7", **knows)))
 
 
 def test_what_is_switched_on_is_said(serve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -41,6 +41,21 @@ def test_rule_1_a_motion_is_braked_with_a_constant_deceleration() -> None:
     assert not moved[:, 2:].round(6).any()
 
 
+def test_rule_1_with_a_tool_all_joints_come_to_rest_together() -> None:
+    """A tool is then no faster than it was: its velocity shrinks by one factor."""
+    together = dataclasses.replace(BENDING, together=True)
+    step = np.array([0.05, -0.0375, 0.0, 0.0, 0.0, 0.0, 0.0])
+    for continuous in (True, False):
+        stream = Stream(AT, AT + step, step, ALL, continuous=continuous)
+        held = require_safe(hold(together, DT_S, stream, MIDDLE), together, AT)
+        moved = held.rows.astype(np.float64) - AT
+        np.testing.assert_allclose(moved[:, 1], -0.75 * moved[:, 0], atol=1e-6)
+    at_rest = Stream(AT, AT, 0.0 * step, ALL, continuous=True)
+    np.testing.assert_allclose(
+        require_safe(hold(together, DT_S, at_rest, MIDDLE), together, AT).position, AT, atol=1e-6
+    )
+
+
 def test_rule_1_an_arm_that_trails_is_led_to_the_end_no_faster_than_it_may() -> None:
     lag = 0.15
     held = require_safe(
