@@ -26,7 +26,7 @@ from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.robot.path_tolerance import path_tolerance
 from reflex_core.robot.presets import load_preset
-from reflex_core.values import ActionChunk, Floats, Inference, Observation, Request, Served
+from reflex_core.values import HOLD, POLICY, ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard, guard_for
 from reflex_ros.messages.chunks import trajectory_message
 from reflex_ros.messages.raw import IMAGE, RawMessage
@@ -51,6 +51,7 @@ JOINTS, WHEELS = slice(0, 7), slice(7, 9)
 HOME: Doubles = np.array([0.0, 0.2, 0.0, -2.4, 0.0, 2.6, 0.8])
 assert ARM.velocity_max is not None
 SPEED: Doubles = ARM.velocity_max
+TUNING = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1, FADE_S)
 EPOCH_NS = 1_700_000_000 * 10**9
 
 ON_WHEELS: Embodiment = replace(
@@ -188,6 +189,10 @@ class Outputs:
 
     def __init__(self, clock: Clock, heard: Callable[[Command], None]) -> None:
         self.halts = 0
+        self.control, self.blend = POLICY, 1.0
+        self.labels: list[
+            tuple[float, str, str]
+        ] = []  # when, whose rows, and who commands as every record says
         self._clock, self._heard = clock, heard
 
     def halt(self) -> None:
@@ -199,6 +204,7 @@ class Outputs:
     ) -> None:
         rows = np.arange(start + 1, len(served.chunk.actions) + 1)
         due_s = (stamp_ns - self._clock.offset_ns) * 1e-9 + rows * served.chunk.dt_s
+        self.labels.append((self._clock.seconds, served.chunk.source, self.control))
         driven = served.chunk.actions[start:, WHEELS].astype(np.float64), due_s
         self._send(motion, int(motion.times_ns[0]), False, "", driven)
 
@@ -207,6 +213,7 @@ class Outputs:
         served: Served | None = None,
     ) -> None:  # fmt: skip
         due_s = self._clock.seconds + np.arange(1, len(held.rows) + 1) * held.dt_s
+        self.labels.append((self._clock.seconds, HOLD, self.control))
         self._send(motion, 0, True, reason, (held.rows[:, WHEELS].astype(np.float64), due_s))
 
     def _send(
@@ -302,6 +309,7 @@ class World:
     camera: bool = True
     sensor_offset_ns: int | None = None  # a sensor on a machine whose clock nobody sets
     wheels: bool = False
+    tuning: Tuning = TUNING
 
     def __post_init__(self) -> None:
         clock = self.clock
@@ -332,11 +340,11 @@ class World:
             embodiment=robot, execution_horizon=HORIZON, executed=lambda episode, row: self.guard.commands.executed(),
             not_executed=lambda episode: self.guard.commands.forget(), begins=lambda episode: None,
         )  # fmt: skip
-        tuning = Tuning(Gates(MAX_AGE_MS, 150.0), EXECUTED, 0.1, FADE_S)
         engine: Any = self.engine
-        outputs: Any = Outputs(clock, self._sent)
+        self.outputs = Outputs(clock, self._sent)
+        outputs: Any = self.outputs
         self.loop = ChunkLoop(
-            engine, loaded, self.buffer, outputs, clock.wall_ns, lambda: tuning, Progress(), monotonic_ns=monotonic,
+            engine, loaded, self.buffer, outputs, clock.wall_ns, lambda: self.tuning, Progress(), monotonic_ns=monotonic,
             wall_clock=True,
         )  # fmt: skip
         self.barks: list[str] = []

@@ -124,7 +124,7 @@ class History:
             self.limits, np.arange(7), Metrics(), "arm7", str(rng.choice([CLIP, SCALE])), 0, monotonic_ns=lambda: self.now_ns
         )  # fmt: skip
         self.handover = Handover(
-            bounds, self._where, lambda: 0.3, ToolMotion(self.limits, tool, bounds, self.dt_s)
+            bounds, self._where, lambda: 0.3, tool=ToolMotion(self.limits, tool, bounds, self.dt_s)
         )
         self.place = self._start()
         self.motion: Spline | None = None

@@ -42,6 +42,10 @@ POLICY = "policy"
 LAST_KNOWN_GOOD = "last_known_good"
 CLOUD = "cloud"
 HOLD = "hold"
+TELEOP = "teleop"
+HAND_BACK = "hand-back"
+# who commands the robot: the policy, a person, or none while it is held after a person, until the policy's first chunk
+CONTROLS = (POLICY, TELEOP, HAND_BACK)
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -189,6 +193,11 @@ class ActionChunk:
     dt_s: float
     source: str = POLICY
     start_index: int = 0
+
+    @property
+    def of_person(self) -> bool:
+        """True where no policy made it: a person commanded it."""
+        return self.source == TELEOP
 
 
 @dataclass(frozen=True, slots=True)

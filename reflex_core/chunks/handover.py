@@ -54,7 +54,10 @@ def braking(held: Hold, columns: Columns | slice, now_ns: int) -> Spline:
 
 
 class Handover:
-    """The motion that the robot executes, as it was published last. Not thread-safe: who orders what is published has the lock."""
+    """The motion that the robot executes, as it was published last. Not thread-safe: who orders what is published has the lock.
+
+    rates: (action_dim,) the columns that command a velocity.
+    """
 
     def __init__(
         self, bounds: Bounds, where: Callable[[int], Floats | Doubles | None], fade_s: Callable[[], float],
@@ -69,14 +72,9 @@ class Handover:
             measured: Returns (action_dim,) where the joints are measured at a time; None where that is not known.
             tool: Whose limits the motions keep; None: it has none.
         """
-        self._bounds, self._where, self._fade_s, self._measured, self._tool = (
-            bounds,
-            where,
-            fade_s,
-            measured,
-            tool,
-        )
-        self._rates = np.zeros(len(bounds.low), np.bool_) if bounds.rates is None else bounds.rates
+        self._bounds, self._where, self._fade_s = bounds, where, fade_s
+        self._measured, self._tool = measured, tool
+        self.rates = np.zeros(len(bounds.low), np.bool_) if bounds.rates is None else bounds.rates
         self._running: Spline | None = None
         self._braking: Spline | None = None
         self._known_ns = 0  # from then on the controller does what `_running` says, wherever it began
@@ -98,7 +96,7 @@ class Handover:
         due_ns, rows = _due_ns(chunk, stamp_ns)[start:], chunk.actions[start:]
         if not chunk.dt_s > 0.0 or not np.isfinite(rows).all():
             return chunk
-        place, velocity = self._at(now_ns)
+        place, velocity = self.at(now_ns)
         led = rows
         if self._running is not None:
             led = fade(rows, due_ns, self._running, now_ns, self._fades_s())
@@ -149,7 +147,7 @@ class Handover:
 
         def executed(slower: Doubles) -> Floats:
             whole = rows.copy()
-            whole[first:] = np.where(self._rates, rows[first:], slower)
+            whole[first:] = np.where(self.rates, rows[first:], slower)
             return whole
 
         found = self._tool.slowed(knots, seconds, velocity, verdict, executed)
@@ -160,7 +158,7 @@ class Handover:
     ) -> tuple[Times, Doubles, Doubles, int]:  # fmt: skip
         """Return times and knots of the motion through the rows that begins now, its first velocity, and its first row."""
         closest_ns = _closest_ns(dt_s)
-        place, velocity = self._at(now_ns)
+        place, velocity = self.at(now_ns)
         place = rows[0].astype(np.float64) if place is None else place
         unknown = self._unknown(now_ns)
         first = (
@@ -189,9 +187,9 @@ class Handover:
         if running is not None and known:
             there, speed = self._inside(running, now_ns)
             # the guard counts in straight lines, and begins where a joint is that does not follow
-            if ((np.abs(there - place) <= most * dt_s) | self._rates).all():
+            if ((np.abs(there - place) <= most * dt_s) | self.rates).all():
                 anchored, place, velocity = True, there, speed
-        ways = np.where(self._rates, 0.0, np.abs(rows[0] - place))
+        ways = np.where(self.rates, 0.0, np.abs(rows[0] - place))
         due_s = (due_ns[0] - now_ns) * 1e-9
         longer_s = float((ways / most).max()) - due_s
         if not known and (running is not None or (otherwise is not None and now_ns < otherwise.end_ns)):
@@ -215,7 +213,7 @@ class Handover:
         own_s = self._bounds.fade_s
         return np.where(self._bounds.smooth, np.where(np.isnan(own_s), self._fade_s(), own_s), 0.0)
 
-    def _at(self, now_ns: int) -> tuple[Doubles | None, Doubles]:
+    def at(self, now_ns: int) -> tuple[Doubles | None, Doubles]:
         """Return (action_dim,) where the robot is commanded to be, None where that is unknown, and how fast it moves."""
         if self._running is not None:
             return self._inside(self._running, now_ns)

@@ -11,13 +11,15 @@ import numpy as np
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import encoded_size, rgb
+from reflex_core.records.trace.executed import Timeline
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_core.records.trace.schema import NONE
 from reflex_core.replay.recorded_images import ImageFiles, frames_of
-from reflex_core.values import POLICY, Floats, Frame, Pixels
+from reflex_core.values import POLICY, TELEOP, Floats, Frame, Pixels
 
 NO_STATE, NOT_FINITE, NO_ACTIONS, EXPIRED = "no state", "not finite", "no actions", "expired"
+NOT_EXECUTED = "not executed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Example:
     """One frame of a dataset.
 
     state: (state_dim,). served, raw: (horizon, action_dim), the chunk after the guard and before it, all float32.
-    row: the row of `served` that the robot began with. time_s: since the first frame of the episode.
+    row: the row of `served` that the robot began with. time_s: since the first frame of the episode. commanded: (action_dim,) what
+    a person commanded instead of it; None where the policy commanded.
     """
 
     seq: int
@@ -37,10 +40,18 @@ class Example:
     raw: Floats
     row: int
     frames: Mapping[str, Frame]
+    commanded: Floats | None = None
+
+    @property
+    def control(self) -> str:
+        """Who commanded the action: the policy, or a person."""
+        return POLICY if self.commanded is None else TELEOP
 
     @property
     def action(self) -> Floats:
         """(action_dim,) what was executed first."""
+        if self.commanded is not None:
+            return self.commanded
         return np.asarray(self.served[self.row])
 
     def pictures(self, where: str) -> Iterator[tuple[str, Frame, Pixels]]:
@@ -81,6 +92,25 @@ def executed_row(record: Recorded) -> int:
     age_ms = record.document["request"].get("age_ms")
     elapsed_ms = record.total_ms + (age_ms if isinstance(age_ms, (int, float)) else 0.0)
     return max(record.start_index, int(elapsed_ms * 1e-3 / record.dt_s))
+
+
+def commanded_instead(record: Recorded, timeline: Timeline) -> tuple[str, Floats | None]:
+    """Return why nothing can be learned from what the robot did instead of an answer, "" where something can, and a person's action.
+
+    The action is the row that was due when the answer left, None where the robot followed the answer.
+    """
+    if not len(timeline) or timeline.was_executed(record.request_id):
+        return "", None
+    age_ms = record.document["request"].get("age_ms")
+    since_ms = record.total_ms + (age_ms if isinstance(age_ms, (int, float)) else 0.0)
+    left_ns = record.stamp_ns + int(since_ms * 1e6)
+    command = timeline.at(left_ns)
+    if command is None or command.control != TELEOP:
+        return NOT_EXECUTED, None
+    row = command.due(left_ns)
+    if command.names != record.names or not np.isfinite(row).all():
+        return NOT_EXECUTED, None
+    return "", row
 
 
 def recorded_ns(record: Recorded, where: str) -> int:

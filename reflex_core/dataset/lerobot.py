@@ -23,7 +23,8 @@ FILES_PER_CHUNK = 1000
 ROWS_PER_GROUP = 32  # frames that wait in memory, per episode that is being written
 STATE, ACTION, IMAGE = "observation.state", "action", "observation.images"
 CHUNK_SERVED, CHUNK_RAW = "chunk.served", "chunk.raw"
-TIME, SEQ, ROW = "record.time_s", "record.seq", "record.row"
+TIME, SEQ, ROW, CONTROL = "record.time_s", "record.seq", "record.row", "record.control"
+WITHOUT_STATISTICS = (CHUNK_SERVED, CHUNK_RAW, CONTROL)
 INDEXES = ("frame_index", "episode_index", "index", "task_index")
 DATA_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
@@ -79,12 +80,12 @@ class LeRobotWriter:
             at = self._open[episode.index] = self._begin(episode)
         row = {
             STATE: example.state, ACTION: example.action, CHUNK_SERVED: list(example.served), CHUNK_RAW: list(example.raw),
-            TIME: example.time_s, SEQ: example.seq, ROW: example.row, "timestamp": at.count / self.fps,
+            TIME: example.time_s, SEQ: example.seq, ROW: example.row, CONTROL: example.control, "timestamp": at.count / self.fps,
             "frame_index": at.count, "episode_index": episode.index, "index": episode.first_index + at.count,
             "task_index": self._survey.tasks[example.instruction],
         }  # fmt: skip
         for name, value in row.items():
-            if name not in (CHUNK_SERVED, CHUNK_RAW):
+            if name not in WITHOUT_STATISTICS:
                 at.numbers.setdefault(name, []).append(value)
         for camera, frame, pixels in example.pictures(episode.trace):
             key = self._keys[camera]
@@ -182,6 +183,7 @@ class LeRobotWriter:
             TIME: _feature("float64", [1]),
             SEQ: _feature("int64", [1]),
             ROW: _feature("int64", [1]),
+            CONTROL: _feature("string", [1]),
             "timestamp": _feature("float32", [1]),
             **{name: _feature("int64", [1]) for name in INDEXES},
         }
@@ -201,7 +203,12 @@ def _schema(survey: Survey, image_keys: Iterable[str]) -> Any:
     fields = [(STATE, pyarrow.list_(number, layout.state_dim)), (ACTION, pyarrow.list_(number, dim))]
     fields += [(key, picture) for key in image_keys]
     fields += [(CHUNK_SERVED, chunk), (CHUNK_RAW, chunk), (TIME, pyarrow.float64())]
-    fields += [(SEQ, pyarrow.int64()), (ROW, pyarrow.int64()), ("timestamp", number)]
+    fields += [
+        (SEQ, pyarrow.int64()),
+        (ROW, pyarrow.int64()),
+        (CONTROL, pyarrow.string()),
+        ("timestamp", number),
+    ]
     return pyarrow.schema(fields + [(name, pyarrow.int64()) for name in INDEXES])
 
 

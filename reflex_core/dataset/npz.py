@@ -14,6 +14,7 @@ import numpy as np
 from reflex_core.dataset.examples import Example
 from reflex_core.dataset.survey import Episode, Survey
 from reflex_core.files.json_lines import json_line
+from reflex_core.values import CONTROLS
 
 VERSION = 1
 COMPRESSION_LEVEL = 1  # pictures do not get much smaller at higher levels, and it takes much longer
@@ -49,7 +50,7 @@ class NpzWriter:
         row = {
             "states": example.state, "actions": example.action, "chunks_served": example.served,
             "chunks_raw": example.raw, "executed_rows": example.row, "instructions": example.instruction,
-            "times_s": example.time_s, "times_ns": example.time_ns, "seqs": example.seq,
+            "times_s": example.time_s, "times_ns": example.time_ns, "seqs": example.seq, "controls": example.control,
         }  # fmt: skip
         row |= {f"images_{camera}": pixels for camera, _, pixels in example.pictures(episode.trace)}
         for name, value in row.items():
@@ -102,6 +103,7 @@ class NpzWriter:
         yield "times_s", "<f8", ()
         yield "times_ns", "<i8", ()
         yield "seqs", "<i8", ()
+        yield "controls", f"<U{max(map(len, CONTROLS))}", ()
         for camera, (height, width) in layout.cameras.items():
             yield f"images_{camera}", "|u1", (height, width, 3)
 

@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reflex_core.dataset.examples import Example, executed_row, frames, recorded_ns, size_of, why_unfit
+from reflex_core.dataset.examples import (
+    Example,
+    commanded_instead,
+    executed_row,
+    frames,
+    recorded_ns,
+    size_of,
+    why_unfit,
+)
 from reflex_core.files.regular_file import real_path
+from reflex_core.records.trace.executed import EXECUTED, ExecutedRows, Timeline, executed_of
 from reflex_core.records.trace.fields import image_mode
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_core.replay.comparison import Source
@@ -89,6 +98,7 @@ class _Reading:
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    last_commands: dict[str, ExecutedRows] = field(default_factory=dict)
     seen: int = 0
     without_id: int = 0
 
@@ -97,11 +107,12 @@ class _Reading:
     ) -> Iterator[tuple[Key, Example]]:
         """Yield every request that can be learned from, in the order of the traces. Raises TraceError."""
         for number, path in enumerate(paths):
+            timeline = self._timeline(path)
             with self.open(path) as source:
                 for record in source:
                     self.seen += 1
                     progress((number + source.fraction) / len(paths), self.seen)
-                    found = self._example(record, path, source)
+                    found = self._example(record, path, source, timeline)
                     if isinstance(found, str):
                         self.left_out[found] += 1
                     else:
@@ -109,8 +120,26 @@ class _Reading:
                 self.warnings += source.warnings
                 self.damage += source.damage
 
-    def _example(self, record: Recorded, path: Path, source: Source) -> tuple[Key, Example] | str:
+    def _timeline(self, path: Path) -> Timeline:
+        """Return what the robot executed while a trace was recorded: nothing where no person could take the commands."""
+        with self.open(path) as source:
+            settings = source.header.get("settings")
+            if not isinstance(settings, dict) or not settings.get("takeover_release_s"):
+                return Timeline([])
+            session = str(source.header.get("session_id") or path)
+            found = [executed_of(document, where) for where, document in source.notes(EXECUTED)]
+        if session in self.last_commands:  # a part of a session begins in the midst of a command
+            found.insert(0, self.last_commands[session])
+        if found:
+            self.last_commands[session] = found[-1]
+        return Timeline(found)
+
+    def _example(
+        self, record: Recorded, path: Path, source: Source, timeline: Timeline
+    ) -> tuple[Key, Example] | str:
         unfit = why_unfit(record)
+        if not unfit:
+            unfit, commanded = commanded_instead(record, timeline)
         if unfit:
             return unfit
         seen = frames(record, self.files, image_mode(source.header), str(path))
@@ -139,7 +168,7 @@ class _Reading:
         assert record.state is not None  # else it is unfit
         return key, Example(
             record.seq, time_ns, (time_ns - episode.first_ns) * 1e-9, _text(record.instruction), record.state, record.actions,
-            record.raw_actions, executed_row(record), seen,
+            record.raw_actions, executed_row(record), seen, commanded,
         )  # fmt: skip
 
     def _other(

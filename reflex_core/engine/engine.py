@@ -66,6 +66,8 @@ class Engine:
         self.undrivable = ""
         # where the node around it sends the commands of each group, by the group's name; empty without a node
         self.addresses: Mapping[str, str] = {}
+        # who commands the robot of the node around it, one of CONTROLS; empty without one, and while it is not active
+        self.commander: Callable[[], str] = lambda: ""
         self._listeners: list[Listener] = []
         base = settings.seed if settings.seed >= 0 else secrets.randbits(48)
         self._base_seed = base
@@ -287,6 +289,7 @@ class Engine:
             "state": self._state,
             "base_seed": self._base_seed,
             "undrivable": self.undrivable,
+            "control": self.commander(),
         }
         loaded = self._loaded
         if loaded is None:

@@ -243,6 +243,22 @@ class Settings:
         0.3, "Time within which the rows of a new chunk are led over from the running motion, so that the robot does not jerk; 0: not at all.",
         when="live", minimum=0.0, maximum=5.0,
     )
+    blend: float = _ros(
+        1.0, "Share of the policy's motion that is commanded: 0 leaves the robot where it is, 1 lets all of it through. The topic"
+        " ~/blend sets it, too.", when="live", minimum=0.0, maximum=1.0,
+    )
+    blend_s: float = _ros(
+        1.0, "Time in which that share goes from 0 to 1, after it was set and after a person has commanded the robot; 0: at once.",
+        when="live", minimum=0.0, maximum=60.0,
+    )
+    takeover_release_s: float = _ros(
+        0.0, "Let a person command the robot on ~/takeover or ~/takeover_trajectory, until nothing came there for so long; 0: off."
+        " The policy goes on inferring meanwhile.", minimum=0.0, maximum=5.0,
+    )
+    takeover_button: int = _ros(
+        -1, "Button of the joystick on ~/takeover_joy that has to be pressed while a person commands, counted from 0; -1: none.",
+        minimum=-1, maximum=63,
+    )
     trajectory_era: str = _ros(
         AUTO, "What joint_trajectory_controller does with a new trajectory while one runs. legacy (Humble to Kilted, or"
         " allow_trajectory_replacement false): the new one replaces it. blend (later): it bridges the two by itself."

@@ -144,8 +144,8 @@ class Guard:
         judged = self._judge(request, served)
         self._note(judged)
         with self._lock:
-            self._examined += 1
-            self._pattern = served
+            if not served.chunk.of_person:
+                self._examined, self._pattern = self._examined + 1, served
         judged = self._count(request, served, judged)
         if judged.actions is None:
             return self._hold(request, served, judged)
@@ -282,12 +282,13 @@ class Guard:
     def _count(self, request: Request, served: Served, judged: _Judged, before: int | None = None) -> _Judged:
         """Count the chunk towards the trip of its caller; a hold while the guard is tripped for it.
 
-        before: of a chunk that was counted as clean, the clamped ones in a row before it.
+        before: of a chunk that was counted as clean, the clamped ones in a row before it. While a person commands, none counts.
         """
         report, caller = judged.report, caller_of(request)
-        clamped = report.clamped and judged.counts
+        watches = self.commands.of_person and request.observation.stamp_ns > 0
+        clamped = report.clamped and judged.counts and not watches
         # only a model's own chunk shows that the model is well again
-        well = not clamped and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
+        well = not clamped and not watches and served.chunk.source not in (HOLD, LAST_KNOWN_GOOD)
         counted = self.trips.count(caller, clamped=clamped, well=well, before=before)
         if request.observation.stamp_ns:
             self._first = _First(request.request_id, served.chunk.actions, clamped, counted.before)

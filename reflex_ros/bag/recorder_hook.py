@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.recorders import Watched
-from reflex_core.records.trace.schema import Failure
+from reflex_core.records.trace.schema import Failure, Record
 from reflex_core.settings.table import Settings
 from reflex_core.values import Request, Served
 from reflex_ros.messages.raw import Consumed, RawMessage
@@ -38,6 +38,10 @@ class RecorderHook(Protocol):
         """Record a message that was published and does not change any more."""
         ...
 
+    def noted(self, make: Callable[[str], Record]) -> None:
+        """Record what is no request in the trace inside. make: returns the record, given its timestamp."""
+        ...
+
     def close(self) -> None:
         """Finish the recording."""
         ...
@@ -53,6 +57,9 @@ class _Off:
         pass
 
     def sent(self, topic: str, message: Any) -> None:
+        pass
+
+    def noted(self, make: Callable[[str], Record]) -> None:
         pass
 
     def close(self) -> None:

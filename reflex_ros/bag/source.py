@@ -115,6 +115,18 @@ class BagSource:
         except Exception as error:
             raise _unreadable(self.path, error) from error
 
+    def notes(self, kind: str) -> Iterator[tuple[str, Document]]:
+        """Yield (where, record) of every record of another kind than requests in the trace inside; instead of iterating."""
+        try:
+            for connection, time_ns, raw in self._reader.messages(self._trace):
+                where, document = self._document(connection, time_ns, raw)
+                if document.get("kind") == kind:
+                    yield where, document
+        except TraceError:
+            raise
+        except Exception as error:
+            raise _unreadable(self.path, error) from error
+
     @property
     def topics(self) -> dict[str, str]:
         """Return type by topic of everything that was a message, without the trace inside."""

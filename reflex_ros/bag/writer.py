@@ -48,6 +48,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class _Note:
+    """A record of another kind than requests on its way into the trace inside; `make` is given its timestamp."""
+
+    make: Callable[[str], dict[str, Any]]
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     """One inference on its way into the bag; `fresh` are those of its messages that no earlier one brought."""
 
@@ -98,7 +106,7 @@ class BagRecorder:
         self._files: BagFiles | None = None
         self._unfinished: list[Path] = []
         self._next_seq = 0
-        self._writer: BackgroundWriter[Message | _Answer] = BackgroundWriter(
+        self._writer: BackgroundWriter[Message | _Answer | _Note] = BackgroundWriter(
             "bag", self._write, slug="record-disk-full", failed=self._failed, recovered=self._recovered,
             errors=(OSError, sqlite3.Error), retry_s=retry_s, flush_interval_s=flush_interval_s,
             max_bytes=max_queue_bytes,
@@ -140,6 +148,10 @@ class BagRecorder:
         """Enqueue a message that the node publishes; it must not change any more."""
         self._writer.put(Message(topic, kind_of(type(message)), self._clock_ns(), message))
 
+    def noted(self, make: Callable[[str], dict[str, Any]]) -> None:
+        """Enqueue a record of another kind than requests for the trace inside."""
+        self._writer.put(_Note(make, self._clock_ns()))
+
     def answered(self, request: Request, outcome: Served | Failure, consumed: Consumed) -> None:
         """Enqueue one inference and the messages it consumed, each of which is written once."""
         every = (*consumed.history, consumed)
@@ -159,7 +171,7 @@ class BagRecorder:
         except (OSError, sqlite3.Error) as error:
             self._writer.fail(error)
 
-    def _write(self, batch: Sequence[Message | _Answer]) -> None:
+    def _write(self, batch: Sequence[Message | _Answer | _Note]) -> None:
         messages = [message for item in batch for message in self._messages(item)]
         self._writer.attempt(len(messages), partial(self._put, messages))
         if not self._writer.problem:
@@ -193,12 +205,14 @@ class BagRecorder:
         here = {message.topic for message in messages}
         yield from (message for topic, message in self._latched.items() if topic not in here)
 
-    def _messages(self, item: Message | _Answer) -> Iterator[Message]:
+    def _messages(self, item: Message | _Answer | _Note) -> Iterator[Message]:
         """Yield an item of the queue as serialised messages. One that cannot be serialised is lost alone."""
         try:
             if isinstance(item, _Answer):
                 yield from (Message(a.topic, a.kind, a.received_ns, a.raw) for a in item.fresh)
                 yield self._trace_message(self._record(item), item.time_ns)
+            elif isinstance(item, _Note):
+                yield self._trace_message(item.make(utc_text()), item.time_ns)
             elif isinstance(item.data, bytes):
                 yield item
             else:

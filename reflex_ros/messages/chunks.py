@@ -12,7 +12,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.reports import Document
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, TELEOP, ActionChunk, Served
 from reflex_ros.messages.stamps import time_msg
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
@@ -21,6 +21,7 @@ _SOURCES = {
     LAST_KNOWN_GOOD: ActionChunkMsg.SOURCE_LAST_KNOWN_GOOD,
     CLOUD: ActionChunkMsg.SOURCE_CLOUD,
     HOLD: ActionChunkMsg.SOURCE_HOLD,
+    TELEOP: ActionChunkMsg.SOURCE_TELEOP,
 }
 
 

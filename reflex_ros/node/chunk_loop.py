@@ -18,9 +18,11 @@ from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.clocks import ClockSteps
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
-from reflex_ros.node.holds import DEADLINE, GONE, LATE, STOPPED, Holds, handover_of
+from reflex_ros.node.execution import Execution
+from reflex_ros.node.holds import DEACTIVATED, DEADLINE, GONE, LATE, STOPPED, Holds, handover_of
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.node.takeover import Takeover, TakeoverLoop
 from reflex_ros.outputs.outputs import Outputs
 
 POLL_S = 0.02
@@ -28,7 +30,6 @@ RETRY_S = 0.05
 LOCK_S = 0.5  # how long another thread waits for the loop's lock before it reports that it cannot hold
 HANGING_S = 5.0  # a cycle that takes longer, and three times what is usual, is late whatever the robot does
 JOIN_S = 10.0  # how long the end of an activation waits for an inference under way
-AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +63,20 @@ class ChunkLoop:
         self._holds.dry_run = dry_run
         self.progress = progress
         self.scheduler = ChunkScheduler(loaded.first_latency_s)
-        self.episode_id = ""
+        self.execution = Execution(loaded, self._holds, self._handover, outputs, progress, tuning().blend, clock_ns, monotonic_ns)  # fmt: skip
         self._binding = loaded.policy.binding
         self._horizon, self._needs_words = loaded.execution_horizon, loaded.needs_instruction
         self._lock, self._wake = threading.RLock(), threading.Condition()
         self._news, self._closing, self.stop_reason = False, False, ""
-        self._epoch = self._chunk_id = 0
-        self._executing: ExecutingChunk | None = None
+        self._epoch, self._rescued = 0, False
         self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
-        self._held_at_ns = self._beat_ns = monotonic_ns()  # nothing of an activation before goes on
+        self._beat_ns = monotonic_ns()
         self._due_since_ns: int | None = None
-        self._rescued, self._rest_ns, self._executing_until_ns = False, 0, 0  # monotonic
         self._commands.end()
+        self.takeover = Takeover(
+            engine, loaded, buffer, self.execution, self._handover, progress, tuning, clock_ns, monotonic_ns,
+            TakeoverLoop(self._lock, self._hold, self._end_commands, self.restart, self._why_not_a_person), dry_run=dry_run,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="chunk loop", daemon=True)
 
     def start(self) -> None:
@@ -85,7 +88,7 @@ class ChunkLoop:
         with self._lock:
             self._closing = True
             self._epoch += 1
-            self._end_commands(held=self._executing is not None and self._hold(reason))
+            self._end_commands(held=self.execution.running is not None and self._hold(reason))
         self.news()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
@@ -101,8 +104,8 @@ class ChunkLoop:
     def new_episode(self, episode_id: str) -> None:
         """Begin an episode: chunk numbers start at 0, nothing of the old episode is used or published."""
         with self._lock:
-            self.episode_id = episode_id
-            self._chunk_id = 0
+            self.execution.episode_id = episode_id
+            self.execution.chunk_id = 0
             self._loaded.begins(episode_id)
             self._buffer.new_episode()
             self.restart()
@@ -120,8 +123,8 @@ class ChunkLoop:
             self._buffer.clear()
             self._forget()
             self._end_commands()
-            self._held_at_ns = self._monotonic_ns()
-            self._executing = None
+            self.execution.held_at_ns = self._monotonic_ns()
+            self.execution.running = None
             self._due_since_ns = None
             self.progress.note("clock_jump", "the clock jumped back: what was known before was dropped")
             self.restart()
@@ -175,11 +178,8 @@ class ChunkLoop:
 
     def _end_commands(self, *, held: bool = False) -> None:
         """Drop earlier commands once a last hold has come to rest: the robot may be moved by hand then."""
-        self._holds.end_commands()
-        if held and self._executing is not None and self._monotonic_ns() >= self._rest_ns:
-            rest_s = self._executing.remaining_s(self._clock_ns()) + AT_REST_S
-            self._rest_ns = self._monotonic_ns() + int(rest_s * 1e9)
-        self._buffer.released(max(self._rest_ns, self._monotonic_ns()))
+        self.takeover.end()
+        self._buffer.released(self.execution.end_commands(held=held))
 
     def overdue(self) -> str:
         """Return why the watchdog must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
@@ -189,17 +189,14 @@ class ChunkLoop:
 
     def late(self) -> str:
         """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
-        executing, monotonic_ns = self._executing, self._monotonic_ns()
         if self.stop_reason or self._rescued:  # rescued: the cycle of then has not ended yet
             return LATE if self._rescued else ""
-        if executing is not None and not self.progress.hold_reason:
-            over_ns = self._clock_ns() - executing.end_ns
-            if self._steps is not None:  # a clock that may be set says nothing of when a chunk is over
-                over_ns = monotonic_ns - self._executing_until_ns
-            if over_ns > self._tuning().gates.max_age_ms * 1e6:
-                return LATE
+        over_ns = self.execution.over_ns(wall_clock=self._steps is not None)
+        most_ns = self._tuning().gates.max_age_ms * 1e6
+        if over_ns is not None and over_ns > most_ns and not self.progress.hold_reason:
+            return LATE
         hanging_s = max(HANGING_S, 3.0 * self.scheduler.latency_s)
-        return LATE if monotonic_ns - self._beat_ns > hanging_s * 1e9 else ""
+        return LATE if self._monotonic_ns() - self._beat_ns > hanging_s * 1e9 else ""
 
     def rescue(self, reason: str, text: str) -> bool:
         """Hold on behalf of the loop; False when its lock is taken and no hold was possible."""
@@ -208,8 +205,7 @@ class ChunkLoop:
             return False
         try:
             self._rescued = True
-            moves = self._executing is not None and not self.stopped and not self.progress.hold_reason
-            return self._hold(reason) if moves else True
+            return self._hold(reason) if self._moves else True
         finally:
             self._lock.release()
 
@@ -245,13 +241,15 @@ class ChunkLoop:
         if self._monotonic_ns() * 1e-9 < self._retry_at:
             return
         tuning, now_ns = self._tuning(), self._clock_ns()
+        if self.execution.aim(tuning):
+            self.scheduler.reset()
         due_ns = self.scheduler.due_ns(tuning.execution_horizon or self._horizon, tuning.margin_s)
         if due_ns is not None and now_ns < due_ns and not self._unwell:
             return
         if self._due_since_ns is None:
             self._due_since_ns = now_ns
         with self._lock:
-            began, episode_id = (self._epoch, self._buffer.doubts), self.episode_id
+            began, episode_id = (self._epoch, self._buffer.doubts), self.execution.episode_id
         try:
             observation = self._buffer.take(now_ns, tuning.gates, needs_words=self._needs_words)
         except ReflexError as error:
@@ -291,16 +289,19 @@ class ChunkLoop:
                 self.progress.discarded += 1
                 self._forget()
                 return
+            if self.takeover.active:
+                self._watch(served, running, latency_s)
+                return
             start = running.elapsed(now_ns)
             if start >= running.horizon:
                 self._forget()
                 self._failed("chunk_expired", "all of the chunk had elapsed before it was there")
                 return
-            if self._outlived(served):
+            if self.execution.outlived(served):
                 self._forget()
                 self._failed(DEADLINE, "the last good chunk is from before the robot held")
                 return
-            led = self._handover.led(served.chunk, running.stamp_ns, start, now_ns)
+            served, led = self.execution.led(served, running.stamp_ns, start, now_ns)
             served = self._loaded.guard.rejoined(request, served, start, led)
             if served.chunk.source == HOLD:
                 if not self._hold(served.hold_reason or HOLD, served):
@@ -309,23 +310,21 @@ class ChunkLoop:
                 self._failed(TOOL_LIMIT, "no motion to this chunk keeps the limits of tool and bodies")
                 return
             else:
-                self._send(served, request.observation.age_ms, running, start, now_ns)
+                self.execution.send(served, request.observation.age_ms, running, start, now_ns)
                 self.scheduler.started(running, latency_s)
-            self._chunk_id += 1
+            self.execution.chunk_id += 1
             self._due_since_ns = None
             self._judge(served)
         self.progress.count(served, request.observation.age_ms)
 
-    def _send(self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int) -> None:
-        """Publish rows `start` on from `now_ns`, and record them as what the robot executes. Needs the lock."""
-        chunk = served.chunk
-        first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
-        self._holds.commanded(chunk.actions[start:], first_in_ns, now_ns)
-        motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns)
-        self._outputs.chunk(served, running.stamp_ns, age_ms, self._chunk_id, start, motion)
-        self._holds.executed(self.episode_id or None, start)
-        self._executing, self._rest_ns, self.progress.unheld_text = running, 0, ""
-        self._executing_until_ns = self._monotonic_ns() + running.end_ns - now_ns
+    def _watch(self, served: Served, running: ExecutingChunk, latency_s: float) -> None:
+        """Take note of an answer that is not executed, because a person commands the robot. Needs the lock."""
+        self._forget()
+        self._due_since_ns = None
+        self.progress.watched += 1
+        self._judge(served, executed=False)
+        if not self._unwell:
+            self.scheduler.started(running, latency_s)
 
     def _hung(self, latency_s: float) -> bool:
         """Return True for an answer so late that the watchdog held the robot; its latency is learned, for the next one."""
@@ -335,24 +334,17 @@ class ChunkLoop:
             self.scheduler.learn(latency_s)
         return hung
 
-    def _outlived(self, served: Served) -> bool:
-        """Return True for a fallback from before the robot held: it would jump to where it might have been by now."""
-        if served.chunk.source != LAST_KNOWN_GOOD:
-            return False
-        age_ms = served.fallback.age_ms + served.injected_latency_ms
-        return self._monotonic_ns() - age_ms * 1e6 < self._held_at_ns
-
-    def _judge(self, served: Served) -> None:
+    def _judge(self, served: Served, *, executed: bool = True) -> None:
         """Schedule the next request soon where the answer is a fallback."""
         self._unwell = served.chunk.source in (HOLD, LAST_KNOWN_GOOD)
         if self._unwell:
             self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
-        self.progress.judge(served)
+        self.progress.judge(served, executed=executed)
 
     def _doubt(self) -> None:
         """Hold at once, whatever is being inferred, where a joint is not where it reports to be."""
         fault = self._buffer.fault()
-        if fault is not None and self._executing is not None and not self.progress.hold_reason:
+        if fault is not None and self.execution.running is not None and not self.progress.hold_reason:
             self.progress.note(fault.reason, fault.text)
             self._hold_instead(fault.reason)
 
@@ -360,25 +352,35 @@ class ChunkLoop:
         """Handle a cycle without inference: the running chunk's tail bridges `max_age_ms`; after that the robot holds."""
         self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         self.progress.note(error.slug, str(error))
-        if late_ns > gates.max_age_ms * 1e6:
+        if late_ns > gates.max_age_ms * 1e6 and not self.takeover.active:
             self._hold_instead(error.slug)
 
     def _failed(self, slug: str, text: str) -> None:
         self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
         self.progress.errors += 1
         self.progress.note(slug, text)
-        self._hold_instead(slug)
+        if not self.takeover.active:
+            self._hold_instead(slug)
+
+    @property
+    def _moves(self) -> bool:
+        """True where the robot executes a chunk and is not held yet."""
+        return self.execution.running is not None and not self.stopped and not self.progress.hold_reason
+
+    def _why_not_a_person(self) -> str:
+        """Return why no person may command the robot now; empty where one may."""
+        reason = DEACTIVATED if self._closing else self.stop_reason or (LATE if self._rescued else "")
+        return f"the robot is held: {reason}" if reason else ""
 
     def _hold_instead(self, reason: str) -> None:
         """Hold a robot that executes a chunk and is not held yet; where that is not possible, try again soon."""
         with self._lock:
-            moves = self._executing is not None and not self.stopped and not self.progress.hold_reason
-            if moves and self._monotonic_ns() * 1e-9 >= self._rehold_at and not self._hold(reason):
+            if self._moves and self._monotonic_ns() * 1e-9 >= self._rehold_at and not self._hold(reason):
                 self._rehold_at = self._monotonic_ns() * 1e-9 + RETRY_S
 
     def _forget(self) -> None:
         """Forget the newest chunk, which the robot does not execute. Needs the lock."""
-        self._loaded.not_executed(self.episode_id or None)
+        self._loaded.not_executed(self.execution.episode_id or None)
 
     def _hold(self, reason: str, served: Served | None = None) -> bool:
         """Publish the guard's hold; False when there is none, which is reported. Needs the lock.
@@ -386,15 +388,12 @@ class ChunkLoop:
         served: the answer that is a hold; None for a hold of the loop itself.
         """
         self._clock_was_set()
-        if self._monotonic_ns() < self._rest_ns:  # it is on its way to where a stop holds it
+        self.takeover.end()
+        if self.execution.resting:
             return True
         self.scheduler.reset()
         self._forget()
-        # a model that is always late makes its first chunk while the robot waits for it, held by the same deadline
-        if reason != DEADLINE or self.progress.hold_reason != DEADLINE:
-            self._held_at_ns = self._monotonic_ns()
-        running = self._holds.publish(reason, self.episode_id, self._chunk_id, served)
-        self._executing = running or self._executing
-        if running is None:
+        held = self.execution.hold(reason, served)
+        if not held:
             self._retry_at = self._monotonic_ns() * 1e-9 + RETRY_S
-        return running is not None
+        return held

@@ -189,6 +189,20 @@ def watchdog_finding(barking: str) -> Finding:
     return Finding("chunk loop", OK, "in time", {})
 
 
+def takeover_finding(loop: ChunkLoop) -> Finding:
+    """Report who commands the robot, and why a person who would is not followed."""
+    progress = loop.progress
+    values: dict[str, object] = {
+        "commands": progress.control, "takeovers": progress.takeovers, "answers watched": progress.watched,
+        "policy's motion": f"{progress.blend:.0%}",
+    }  # fmt: skip
+    if progress.takeover_problem:
+        return Finding("takeover", WARN, f"a person is not followed: {progress.takeover_problem}", values)
+    if loop.takeover.active:
+        return Finding("takeover", OK, "a person commands the robot", values)
+    return Finding("takeover", OK, "the policy commands the robot", values)
+
+
 def timing_finding(loop: ChunkLoop, loaded: ServingState, settings: Settings) -> Finding:
     """Report whether inference keeps up with the robot, its deadline and its latency objective."""
     p50, p99 = loaded.telemetry.percentiles_ms(50, 99)

@@ -20,11 +20,14 @@ from reflex_ros.graph.endpoints import publishers
 from reflex_ros.graph.other_policies import await_names, contested
 from reflex_ros.node import diagnostics
 from reflex_ros.node.chunk_loop import ChunkLoop
+from reflex_ros.node.executed import record_commands
 from reflex_ros.node.holds import STOPPED
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.outputs_finding import outputs_finding
 from reflex_ros.node.past import Past
 from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.node.takeover import require_takeover
+from reflex_ros.node.takeover_inputs import TakeoverInputs
 from reflex_ros.node.watchdog import Watchdog
 from reflex_ros.outputs.channels import await_receivers
 from reflex_ros.outputs.dry_run import DryRunOutput
@@ -45,7 +48,10 @@ log = logging.getLogger(__name__)
 def tuning_of(settings: Settings) -> Tuning:
     """Return the settings that may change while the loop runs."""
     gates = Gates(settings.max_age_ms, settings.max_skew_ms)
-    return Tuning(gates, settings.execution_horizon, settings.margin_ms * 1e-3, settings.fade_s)
+    return Tuning(
+        gates, settings.execution_horizon, settings.margin_ms * 1e-3, settings.fade_s, settings.blend, settings.blend_s,
+        settings.takeover_release_s, settings.takeover_button,
+    )  # fmt: skip
 
 
 def observation_buffer(
@@ -87,7 +93,11 @@ def _tracking_errors(engine: Engine) -> Callable[[str, str], None]:
 def make_outputs(
     node: LifecycleNode, loaded: ServingState, buffer: ObservationBuffer, settings: Callable[[], Settings]
 ) -> Outputs:
-    """Return the outputs of every group. Raises ConfigurationError where a robot interface cannot command its group."""
+    """Return the outputs of every group.
+
+    Raises ConfigurationError where a robot interface cannot command its group, or no person the robot, and one shall.
+    """
+    require_takeover(loaded, settings().takeover_release_s)
     clock = node.get_clock()
     groups = [with_defaults(group, settings()) for group in loaded.policy.binding.groups]
     dry_run = settings().dry_run
@@ -133,30 +143,44 @@ def is_simulated(node: Node) -> bool:
 
 
 class Driving:
-    """One activation: loop and watchdog, begun and ended together. The buffer of the activation before is emptied."""
+    """One activation: loop, takeover and watchdog, begun and ended together. The buffer of the activation before is emptied."""
 
     def __init__(
         self, node: Node, engine: Engine, loaded: ServingState, buffer: ObservationBuffer, outputs: Outputs,
         tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook,
     ) -> None:  # fmt: skip
-        self._node, self._outputs, self.buffer = node, outputs, buffer
+        self._node, self._outputs, self.buffer, self._engine = node, outputs, buffer, engine
         buffer.clear()
         clock = node.get_clock()
         self.loop = ChunkLoop(
             engine, loaded, buffer, outputs, lambda: int(clock.now().nanoseconds), tuning, progress, recorder_hook,
             wall_clock=not is_simulated(node), dry_run=outputs.dry_run,
         )  # fmt: skip
+        engine.commander = lambda: progress.control
+        takeover = self.loop.takeover
+        if takeover.enabled:
+            record_commands(outputs, loaded, lambda: int(clock.now().nanoseconds))
+        self._person = TakeoverInputs(node, takeover, tuning().takeover_button) if takeover.enabled else None
         self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())
 
     def start(self) -> None:
         """Begin to infer, to publish and to watch."""
         self.loop.start()
         self.watchdog.start()
+        if self._person is not None:
+            self.loop.takeover.start()
+
+    def unsubscribe(self) -> None:
+        """Hear no person any more. On the executor's thread."""
+        if self._person is not None:
+            self._person.destroy()
 
     def close(self, reason: str) -> None:
-        """End both and leave the robot holding."""
+        """End everything and leave the robot holding."""
+        self.loop.takeover.close()
         self.loop.close(reason)
         self.watchdog.close()
+        self._engine.commander = lambda: ""
 
     def _watch_others(self) -> diagnostics.Finding:
         """Hold and stop when another policy commands this robot too; both nodes detect it."""
@@ -182,5 +206,6 @@ class Driving:
             diagnostics.tracking_finding(self.buffer.tracking_error()),
             diagnostics.clock_finding(self.buffer.lags.smallest_s()),
             diagnostics.watchdog_finding(self.watchdog.barking),
+            *([diagnostics.takeover_finding(self.loop)] if self._person is not None else []),
             *([] if self._outputs.dry_run else [outputs_finding(self._node, self._outputs)]),
         ]

@@ -25,8 +25,10 @@ from reflex_ros.outputs.outputs import Outputs
 LATE, GONE, DEADLINE = "chunk_loop_late", "chunk_loop_gone", "deadline"
 # by a person, at the end of a goal of ~/run_policy, and with the node
 STOPPED, GOAL_ENDED, DEACTIVATED = "stopped", "goal_ended", "deactivated"
+HANDED_BACK = "handed_back"  # after a person has commanded it
+TRIPPED = "guard_tripped"  # as the holds of the guard itself are called
 AWAITING_GOAL = "awaiting_goal"  # nothing was commanded since the node became active
-REQUESTED = (STOPPED, GOAL_ENDED, DEACTIVATED)
+REQUESTED = (STOPPED, GOAL_ENDED, DEACTIVATED, HANDED_BACK)
 
 log = logging.getLogger(__name__)
 

@@ -55,6 +55,7 @@ from reflex_ros.node.run_policy import RunPolicyServer, SkillRobot
 from reflex_ros.node.services import answering
 from reflex_ros.node.status import status_message
 from reflex_ros.node.subscriptions import Inputs
+from reflex_ros.node.takeover_inputs import create_handing_over
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
@@ -119,6 +120,7 @@ class ReflexNode:
         ):  # fmt: skip
             node.create_service(Trigger, f"~/{name}", answering(action))
         create_ab_interfaces(node, self.engine, lambda: self._assignment.episode_id, self._mirror_split)
+        create_handing_over(node, lambda: self._require_loop().takeover)
         self._skill = RunPolicyServer(
             node, self.engine, self._progress,
             SkillRobot(lambda: self._loop, self._assignment, lambda: self.ending, self.now_ns, self._elapses_ns),
@@ -243,6 +245,7 @@ class ReflexNode:
             self._inputs.destroy()
             self._inputs = None
         if driving is not None:
+            driving.unsubscribe()
             await self.node.off_executor(lambda: driving.close("deactivated"))
         if self._outputs is not None:
             await end_outputs(self.node, self._outputs)
@@ -380,9 +383,8 @@ class ReflexNode:
 
         What must not command a robot stays inactive, and its requests are answered: that is no failure.
         """
-        if not await self.node.change(CONFIGURE):
-            return False
-        return bool(self.engine.undrivable) or await self.node.change(ACTIVATE)
+        configured = await self.node.change(CONFIGURE)
+        return configured and (bool(self.engine.undrivable) or await self.node.change(ACTIVATE))
 
     async def finish(self) -> None:
         """Leave the robot holding and free everything; for the end of the process."""

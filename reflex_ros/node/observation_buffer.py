@@ -269,6 +269,16 @@ class ObservationBuffer:
             history, messages = self._past.before(observation, now_ns, gates.max_skew_ms, self._max_pixels)
         return replace(observation, history=history), replace(consumed, history=messages)
 
+    def newest_state(self, now_ns: int, gates: Gates) -> Observation:
+        """Return an observation of the robot's state alone, stamped now. Raises RefusedObservationError where it may not be used."""
+        with self._lock:
+            state, messages = self._state()
+            seen_ns = self._state_seen_ns() if messages else 0
+        if messages:
+            check_stamps({"the robot state": min(message.stamp_ns for message in messages)}, now_ns, gates)
+            self._check_arrivals({"the robot state": seen_ns}, gates)
+        return Observation({}, state, self.instruction, now_ns)
+
     def peek(self, now_ns: int, gates: Gates) -> Observation | None:
         """Return what `take` would, without counting as consumed; None where it would refuse."""
         try:

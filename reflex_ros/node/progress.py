@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 
 from reflex_core.text.rate_limit import ConditionLog, RateLimitedLog
-from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, Served
+from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, Served
 from reflex_ros.node.observation_buffer import Gates
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,10 @@ class Tuning:
     execution_horizon: int
     margin_s: float
     fade_s: float = 0.0
+    blend: float = 1.0
+    blend_s: float = 0.0
+    takeover_release_s: float = 0.0
+    takeover_button: int = -1
 
 
 @dataclass(slots=True)
@@ -28,7 +32,9 @@ class Progress:
     """What the loop has done since it was made; read by status and diagnostics.
 
     unheld: how often there was nothing to hold at; unheld_text: why, until a hold is possible again. first_motion: the robot is
-    moved in a dry run, on request.
+    moved in a dry run, on request. control: who commands the robot, one of CONTROLS. blend: how much of the policy's motion is let
+    through. takeovers: how often a person took the commands; watched: answers that were not executed meanwhile;
+    takeover_problem: why what a person commands is not followed.
     """
 
     chunks: int = 0
@@ -48,6 +54,11 @@ class Progress:
     unheld: int = 0
     unheld_text: str = ""
     first_motion: bool = False
+    control: str = POLICY
+    blend: float = 1.0
+    takeovers: int = 0
+    watched: int = 0
+    takeover_problem: str = ""
     limited_log: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
     conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
 
@@ -56,8 +67,8 @@ class Progress:
         self.conditions.note(problem, text)
         self.problem, self.problem_text = problem, text
 
-    def judge(self, served: Served) -> None:
-        """Take note whether the published chunk is fresh, and why not."""
+    def judge(self, served: Served, *, executed: bool = True) -> None:
+        """Take note whether the chunk is fresh, and why not. executed: it was published."""
         source, reason = served.chunk.source, served.hold_reason
         text = "; ".join(served.guard.violations[:1]) or "this request was answered with a hold"
         if source == HOLD:
@@ -67,7 +78,8 @@ class Progress:
             problem = "deadline"
             text = f"inference was too slow, the chunk of {served.fallback.age_ms:.0f} ms ago goes on"
         self.note(problem, text)
-        self.hold_reason = reason
+        if executed:
+            self.hold_reason = reason
 
     def count(self, served: Served, age_ms: float) -> None:
         """Count what was published. age_ms: of its observation."""

@@ -42,6 +42,8 @@ def take_snapshot(
         discarded=progress.discarded,
         remaining_s=running.remaining_s(now_ns) if running is not None else 0.0,
         first_motion=progress.first_motion,
+        control=progress.control,
+        blend=progress.blend,
         ages_ms=buffer.ages_ms(now_ns) if buffer is not None else {},
         findings=tuple(findings),
     )

@@ -34,6 +34,9 @@ def status_message(
         observations_refused_total=progress.refused,
         fallbacks_total=progress.fallbacks,
         policy_slot=progress.slot,
+        control=progress.control,
+        blend=progress.blend,
+        takeovers_total=progress.takeovers,
         chunk_rate_hz=chunk_rate_hz,
     )
     loaded = engine.loaded

@@ -29,6 +29,7 @@ class Command:
         start: The first row that has not elapsed; those before it are not sent.
         motion: The same as a motion in time, which begins at the moment of publishing: what a robot interface follows that
             knows more than rows. Its knots may be fewer than the rows.
+        adjusted: Whether a robot interface that sends one row per tick may adjust them (`Adjusted`): the policy's own alone.
         measured: (width,) where the columns are, rad or m; None where there is no fresh and plausible state.
     """
 
@@ -37,6 +38,7 @@ class Command:
     start: int
     motion: Spline
     measured: Floats | None = None
+    adjusted: bool = True
 
 
 def topic_of(group: Group, name: str) -> str:

@@ -19,7 +19,7 @@ from reflex_core.export.binding import Binding
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_core.values import HOLD, ActionChunk, Columns, Floats, Served
+from reflex_core.values import HOLD, POLICY, ActionChunk, Columns, Floats, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
@@ -77,6 +77,13 @@ class Outputs:
         """
         self._node, self._robot_id = node, robot_id
         self.dry_run = False  # set by who makes it with outputs that command nothing
+        self.control, self.blend = (
+            POLICY,
+            1.0,
+        )  # who commands, and how much of the policy's motion; set by who does
+        self.executed: Callable[[ActionChunkMsg], None] = lambda _: (
+            None
+        )  # is given every command as ~/action_chunk
         self.recorder_hook: RecorderHook = OFF
         self.measured: Measured = _nowhere
         self._limited_log = RateLimitedLog(log)
@@ -158,15 +165,19 @@ class Outputs:
         self, served: Served, stamp_ns: int, age_ms: float, chunk_id: int, start: int, motion: Spline
     ) -> None:
         """Send a served chunk from row `start` on, which `motion` leads through."""
+        of_policy = self.blend >= 1.0 and not served.chunk.of_person
         self._command(
             lambda output: output.send,
             lambda part: Command(
-                _columns(served.chunk, part.columns), stamp_ns, start, motion.of(part.columns)
+                _columns(served.chunk, part.columns),
+                stamp_ns,
+                start,
+                motion.of(part.columns),
+                adjusted=of_policy,
             ),
         )
         message = chunk_message(served, stamp_ns, age_ms, chunk_id, start)
-        message.robot_id = self._robot_id
-        self._publish(self._chunks, message)
+        self._announce(message)
         self._debug.chunk(served.latency_ms, stamp_ns)
 
     def hold(
@@ -185,8 +196,14 @@ class Outputs:
             message = hold_message(chunk, now_ns, episode, chunk_id, held.start)
         else:
             message = chunk_message(replace(served, chunk=chunk), now_ns, 0.0, chunk_id, held.start)
-        message.robot_id, message.hold_reason = self._robot_id, reason
+        message.hold_reason = reason
+        self._announce(message)
+
+    def _announce(self, message: ActionChunkMsg) -> None:
+        """Publish a command for observers, and record it."""
+        message.robot_id, message.control, message.blend = self._robot_id, self.control, self.blend
         self._publish(self._chunks, message)
+        self.executed(message)
 
     def halt(self) -> None:
         """End what goes on by itself, where the robot cannot be held: a trajectory that was sent is its controller's."""

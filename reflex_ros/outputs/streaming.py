@@ -116,8 +116,8 @@ class StreamOutput:
             self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
-        """Follow the rows from the next tick on, adjusted at each; nothing while the node is not active."""
-        self._command(command, adjusted=True)
+        """Follow the rows from the next tick on, adjusted at each where they may be; nothing while the node is not active."""
+        self._command(command, adjusted=command.adjusted)
 
     def hold(self, command: Command) -> None:
         """Follow the rows of a hold, as they are."""

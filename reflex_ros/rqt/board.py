@@ -23,7 +23,7 @@ from reflex_ros.messages.limit_text import ranges_from
 
 SILENT_AFTER_S = 3.0  # status and /diagnostics come every second
 POINTS_KEPT, INCIDENTS_KEPT, SLOT_LATENCIES = 600, 100, 200
-SOURCES = ("policy", "last known good", "cloud", "hold")
+SOURCES = ("policy", "last known good", "cloud", "hold", "teleop")
 STALE_LEVEL = 3
 
 
@@ -86,7 +86,8 @@ class Task:
 class View:
     """All of one moment. `slo_ms` and `deadline_ms` None: none is set.
 
-    split: percent of new episodes that slot a gets; None where there is one policy. verdict: how the slots stand.
+    split: percent of new episodes that slot a gets; None where there is one policy. verdict: how the slots stand. blend: percent of
+    the policy's motion that is to be let through, None where that is not known; share: that is let through now. control: who commands.
     """
 
     node: str
@@ -111,6 +112,9 @@ class View:
     incidents: tuple[Incident, ...] = ()
     slots: tuple[SlotFigures, ...] = ()
     split: int | None = None
+    blend: int | None = None
+    share: int = 100
+    control: str = ""
     tasks: tuple[Task, ...] = ()
     notice: str = ""
     notice_ok: bool = True
@@ -158,6 +162,7 @@ class Board:
             self._view = replace(
                 self._view, verdict=message.policy_verdict, robot=message.robot_id, state=message.state, facts=facts, stopped=message.stopped,
                 hold_reason=message.hold_reason if message.holding else "", guard_tripped=message.guard_tripped,
+                control=message.control, share=round(100 * message.blend),
                 p50_ms=message.latency_p50_ms, p99_ms=message.latency_p99_ms, slo_violated=message.slo_violated,
             )  # fmt: skip
 
@@ -215,15 +220,15 @@ class Board:
                 self._received_s = now_s
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Store `deadline_ms`, `slo`, `policy_b` as far as the node has them."""
-        slo_ms = None
+        """Store `deadline_ms`, `slo`, `policy_b`, `blend` as far as the node has them."""
+        slo_ms, blend = None, values.get("blend")
         with suppress(SettingError):
             slo_ms = parse_slo(values["slo"]).threshold_ms if values.get("slo") else None
         with self._lock:
             self._two_policies = bool(values.get("policy_b"))
             self._view = replace(
                 self._view, deadline_ms=values.get("deadline_ms") or None, slo=values.get("slo", ""),
-                slo_ms=slo_ms,
+                slo_ms=slo_ms, blend=None if blend is None else round(100 * blend),
             )  # fmt: skip
 
     def nodes(self, names: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ STOP_RETRY_S = 0.05
 ANSWER_WITHIN_S = 5.0
 STATUS_TYPE = "reflex_ros/msg/ServeStatus"
 # A node answers a request for several parameters with nothing when it lacks one of them.
-GROUPS = (("deadline_ms", "slo"), ("policy_b",))
+GROUPS = (("deadline_ms", "slo"), ("policy_b",), ("blend",))
 
 
 class Client:
@@ -101,6 +101,13 @@ class Client:
         """Give slot a `percent` of the new episodes."""
         request = SetParameters.Request(parameters=[Parameter("split", value=percent).to_parameter_msg()])
         self._call(self._setter, request, f"split {percent} %")
+
+    def set_blend(self, percent: int) -> None:
+        """Let `percent` of the policy's motion through."""
+        request = SetParameters.Request(
+            parameters=[Parameter("blend", value=percent / 100).to_parameter_msg()]
+        )
+        self._call(self._setter, request, f"policy's motion {percent} %")
 
     def _trigger(self, name: str) -> None:
         self._call(self._triggers[name], Trigger.Request(), name.replace("_", " "))

@@ -72,3 +72,28 @@ class Slider(QtWidgets.QSlider):
             super().wheelEvent(event)
         else:
             event.ignore()
+
+
+class PercentSlider(Slider):
+    """A slider from 0 to 100 that reports what a person chose, not what it is set to follow."""
+
+    def __init__(self, chosen: Callable[[int], None]) -> None:
+        """Create it, switched off. chosen: called when the mouse lets go, and for each move by keyboard and wheel."""
+        super().__init__()
+        self._chosen = chosen
+        self.setRange(0, 100)
+        self.setEnabled(False)
+        self.setTracking(True)
+        self.valueChanged.connect(self._moved)
+        self.sliderReleased.connect(lambda: self._chosen(self.value()))
+
+    def follow(self, percent: int) -> None:
+        """Show a value, unless it is just being moved."""
+        if not self.isSliderDown() and self.value() != percent:
+            self.blockSignals(True)
+            self.setValue(percent)
+            self.blockSignals(False)
+
+    def _moved(self, percent: int) -> None:
+        if not self.isSliderDown():  # keyboard and wheel have no release
+            self._chosen(percent)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from reflex_core.values import TELEOP
 from reflex_ros.rqt.board import View
-from reflex_ros.rqt.controls import Slider, Twice
+from reflex_ros.rqt.controls import PercentSlider, Twice
 from reflex_ros.rqt.plots import BLUE, GREEN, GREY, ORANGE, RED, ChunkPlot, LatencyPlot
 from reflex_ros.rqt.qt import QtCore, QtWidgets
 
@@ -17,6 +18,7 @@ STATE_COLOURS = {"ready": GREEN, "failed": RED, "degraded": RED, "no answer": GR
 LEVEL_COLOURS = {0: GREEN, 1: ORANGE, 2: RED, 3: GREY}
 ONE_POLICY = "One policy is served: start the node with policy_a and policy_b to share episodes between two."
 TWO_POLICIES = "Percent of the new episodes that slot a gets."
+BLEND = "How much of the policy's motion is let through: 0 leaves the robot where it is."
 
 
 class Robot(Protocol):
@@ -33,6 +35,9 @@ class Robot(Protocol):
 
     def set_split(self, percent: int) -> None:
         """Give slot a `percent` of the new episodes."""
+
+    def set_blend(self, percent: int) -> None:
+        """Let `percent` of the policy's motion through."""
 
 
 class Panel(QtWidgets.QWidget):
@@ -129,18 +134,20 @@ class Panel(QtWidgets.QWidget):
         grid = QtWidgets.QGridLayout(box)
         grid.setContentsMargins(0, 4, 0, 4)
         self.slots = _label()
-        self.split = Slider()
-        self.split.setRange(0, 100)
-        self.split.setEnabled(False)
-        self.split.setTracking(True)
+        self.split = PercentSlider(lambda percent: self._robot.set_split(percent))
         self.split.valueChanged.connect(self._split_moved)
-        self.split.sliderReleased.connect(self._split_chosen)
+        self.blend = PercentSlider(lambda percent: self._robot.set_blend(percent))
+        self.blend.setToolTip(BLEND)
+        self.control = _label()
         self.share = _label()
         self.share.setMinimumWidth(120)
         grid.addWidget(self.slots, 0, 0, 1, 3)
         grid.addWidget(_label("<b>split</b>"), 1, 0)
         grid.addWidget(self.split, 1, 1)
         grid.addWidget(self.share, 1, 2)
+        grid.addWidget(_label("<b>policy's motion</b>"), 2, 0)
+        grid.addWidget(self.blend, 2, 1)
+        grid.addWidget(self.control, 2, 2)
         return box
 
     def _make_right(self) -> Any:
@@ -176,6 +183,7 @@ class Panel(QtWidgets.QWidget):
         self.latency.show_view(view, now_s)
         self.chunk.show_view(view, now_s)
         self._show_slots(view)
+        self._show_control(view)
         self._show_incidents(view, now_s)
         _set(
             self.notice,
@@ -212,20 +220,18 @@ class Panel(QtWidgets.QWidget):
         if view.split is None:
             _set(self.share, "one policy")
             return
-        if not self.split.isSliderDown() and self.split.value() != view.split:
-            self.split.blockSignals(True)
-            self.split.setValue(view.split)
-            self.split.blockSignals(False)
+        self.split.follow(view.split)
         percent = self.split.value()
         _set(self.share, f"a {percent} % · b {100 - percent} %")
 
     def _split_moved(self, percent: int) -> None:
         _set(self.share, f"a {percent} % · b {100 - percent} %")
-        if not self.split.isSliderDown():  # keyboard and wheel have no release
-            self._robot.set_split(percent)
 
-    def _split_chosen(self) -> None:
-        self._robot.set_split(self.split.value())
+    def _show_control(self, view: View) -> None:
+        self.blend.setEnabled(view.heard and view.blend is not None)
+        if view.blend is not None:
+            self.blend.follow(view.blend)
+        _set(self.control, f"{view.share} %, {_plain(view.control)} commands" if view.control else "")
 
     def _show_incidents(self, view: View, now_s: float) -> None:
         lines = [
@@ -248,6 +254,8 @@ def _trouble(view: View) -> tuple[str, str]:
         return "The guard tripped and the robot holds. See what the policy does, then reset the guard.", RED
     if view.stopped:
         return "Stopped: the robot holds until Resume.", ORANGE
+    if view.control == TELEOP:
+        return "A person commands the robot; the policy goes on watching.", BLUE
     if view.hold_reason:
         return f"The robot holds: {_plain(view.hold_reason)}", ORANGE
     if view.verdict.startswith("drain-"):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from reflex_core.values import POLICY
+
 
 class Finding(Protocol):
     """One concern as /diagnostics has it. level: 0 OK, 1 warning, 2 error, 3 stale, as one byte."""
@@ -25,6 +27,7 @@ class RobotSnapshot:
 
     stopped: until Resume; awaits_goal: or until a goal of ~/run_policy. ages_ms: of the newest message of each stream.
     remaining_s: of the chunk that the robot follows. first_motion: a dry run moves the robot just now, on request.
+    control: who commands the robot; blend: how much of the policy's motion is let through, 0 to 1.
     """
 
     node_state: str
@@ -43,6 +46,8 @@ class RobotSnapshot:
     discarded: int = 0
     remaining_s: float = 0.0
     first_motion: bool = False
+    control: str = POLICY
+    blend: float = 1.0
     ages_ms: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
 

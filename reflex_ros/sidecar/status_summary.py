@@ -9,7 +9,7 @@ from reflex_core.engine.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.robot.limits.guard_status import GuardStatus
 from reflex_core.text.untrusted import escaped
-from reflex_core.values import ROS
+from reflex_core.values import ROS, TELEOP
 from reflex_ros.sidecar.robot_access import RobotSnapshot
 
 CALLERS_NAMED = 3
@@ -47,6 +47,7 @@ def status_summary(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSumm
         or _degraded(state, loaded)
         or _undrivable(engine)
         or _dry_run(engine, snapshot)
+        or _commanded(snapshot)
         or _holding(snapshot)
         or _held_callers(loaded)
         or _serving(loaded)
@@ -109,6 +110,17 @@ def _dry_run(engine: Engine, snapshot: RobotSnapshot | None) -> StatusSummary | 
         return StatusSummary(WARN, "DRY RUN", "The first motion moves the robot; Stop ends it.")
     held = f" It would hold: {snapshot.hold_reason}." if snapshot.hold_reason else ""
     return StatusSummary(WARN, "DRY RUN", f"No robot is commanded; what would be is on ~/dry_run.{held}")
+
+
+def _commanded(snapshot: RobotSnapshot | None) -> StatusSummary | None:
+    """Return that another than the policy commands the robot, or the policy not with all of its motion."""
+    if snapshot is None or snapshot.node_state != "active":
+        return None
+    if snapshot.control == TELEOP:
+        return StatusSummary(WAIT, "TELEOP", "A person commands the robot; the policy goes on watching.")
+    if snapshot.hold_reason or snapshot.problem or snapshot.blend >= 1.0:
+        return None
+    return StatusSummary(WAIT, "READY", f"{snapshot.blend:.0%} of the policy's motion is let through.")
 
 
 def _holding(snapshot: RobotSnapshot | None) -> StatusSummary | None:

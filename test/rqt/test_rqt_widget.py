@@ -38,6 +38,9 @@ class RecordingRobot:
     def set_split(self, percent: int) -> None:
         self.calls.append(percent)
 
+    def set_blend(self, percent: int) -> None:
+        self.calls.append(("blend", percent))
+
 
 class Scene:
     """A panel, the board it looks at, and a clock that stands still."""
@@ -386,3 +389,20 @@ def test_a_panel_that_has_ended_looks_no_more(scene: Scene) -> None:
 
 def test_everything_stays_in_the_qt_thread(scene: Scene) -> None:
     assert scene.panel.thread() is QtCore.QCoreApplication.instance().thread()
+
+
+def test_the_share_of_the_policy_s_motion_is_shown_and_set_by_a_slider(scene: Scene) -> None:
+    assert not scene.panel.blend.isEnabled()
+    scene.board.parameters({"blend": 0.25})
+    scene.hear(control="policy", blend=0.125)
+    assert scene.panel.blend.isEnabled()
+    assert scene.panel.blend.value() == 25
+    assert scene.panel.control.text() == "12 %, policy commands"
+    assert scene.robot.calls == []
+    scene.panel.blend.triggerAction(QtWidgets.QAbstractSlider.SliderSingleStepAdd)
+    assert scene.robot.calls == [("blend", 26)]
+
+
+def test_a_person_who_commands_is_shown(scene: Scene) -> None:
+    scene.hear(control="teleop", blend=1.0)
+    assert "A person commands the robot" in scene.panel.banner.text()

@@ -31,7 +31,7 @@ LINE_BYTES = (
     256 << 20
 )  # several raw 4K cameras in base64 stay below; without a bound a damaged file fills the memory
 KINDS_NAMED = 10
-NOTES = ("shadow", "outcome")  # next to the requests, for readers of `documents`
+NOTES = ("shadow", "outcome", "executed")  # next to the requests, for readers of `documents`
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = 31
@@ -117,6 +117,13 @@ class TraceReader:
         for where, document in self._documents:
             check_version(document, where)
             yield document
+
+    def notes(self, kind: str) -> Iterator[tuple[str, Document]]:
+        """Yield (where, record) of every record of one kind of NOTES; instead of iterating. Raises TraceError."""
+        for where, document in self._documents:
+            if document.get("kind") == kind:
+                check_version(document, where)
+                yield where, document
 
     def _header(self) -> Document:
         where, document = next(self._documents, (str(self.path), None))

@@ -144,7 +144,7 @@ class CallerMotion:
         before_s = (issued.moment.zero_ns - self._monotonic_ns()) * 1e-9
         if before_s > 0.0 and row == 0 and chunk.dt_s > 0.0:
             issued = issued.led_from(now, before_s)
-        self.robot.remember(issued, row)
+        self.robot.remember(issued, row, of_person=chunk.of_person)
 
     def _began(self, now: Doubles, chunk: ActionChunk, issued: Commanded, row: int) -> Doubles:
         """Return (action_dim,) where the line to the row that is joined began: the command is at `now`, in the midst of a period."""

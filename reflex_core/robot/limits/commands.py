@@ -34,12 +34,26 @@ class RobotCommands:
         self._lock = threading.Lock()
         self._newest: Commanded | None = None
         self._executed: Commanded | None = None
-        self.joined = 0
+        self.joined, self._of_person = 0, False
 
-    def remember(self, issued: Commanded, joined: int) -> None:
-        """Store a judged chunk. joined: its first row still to come then; those before tell where the robot is led meanwhile."""
+    @property
+    def of_person(self) -> bool:
+        """True while a person commands the robot: what the policy answers meanwhile is no command."""
+        return self._of_person
+
+    def take_for_person(self, *, taken: bool) -> None:
+        """Let a person command from now on, or the policy again. What was judged and not published is dropped."""
         with self._lock:
-            self._newest, self.joined = issued, joined
+            self._of_person, self._newest = taken, self._executed
+
+    def remember(self, issued: Commanded, joined: int, *, of_person: bool = False) -> None:
+        """Store a judged chunk; nothing where it is the other's than who commands.
+
+        joined: its first row still to come then; those before tell where the robot is led meanwhile.
+        """
+        with self._lock:
+            if of_person == self._of_person:
+                self._newest, self.joined = issued, joined
 
     def executed(self) -> None:
         """Note that the newest chunk was published."""
@@ -90,11 +104,12 @@ class RobotCommands:
         held = hold(self._limits, dt_s, stream, measured, age_s)
         if held is None or (held.held is not None and issued is None):
             return held
-        if held.held is None:
-            self.remember(_issued(held, now, self._limits), held.start)
-        elif issued is not None:
-            self.remember(_stopped(issued, since_s, held, now), 0)
-        self.executed()
+        with self._lock:
+            if held.held is None:
+                self._newest, self.joined = _issued(held, now, self._limits), held.start
+            elif issued is not None:
+                self._newest, self.joined = _stopped(issued, since_s, held, now), 0
+            self._executed = self._newest
         return held
 
     def _follows(

@@ -36,7 +36,9 @@ def stoppable(room: float, bend: float) -> float:
     """
     if room <= 0.0:
         return 0.0
-    periods = math.ceil((math.sqrt(1.0 + 8.0 * room / bend) - 1.0) / 2.0)
+    periods = max(
+        math.ceil((math.sqrt(1.0 + 8.0 * room / bend) - 1.0) / 2.0), 1
+    )  # 0: too little room for its root
     return (room + bend * periods * (periods - 1) / 2.0) / periods
 
 

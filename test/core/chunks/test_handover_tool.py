@@ -22,7 +22,7 @@ def handover(place: tuple[float, float] = BEGIN) -> Handover:
     bounds = Bounds(-far, far, np.full(2, 4.0), np.ones(2, np.bool_), np.full(2, np.nan))
     assert limits.tool is not None
     tool = ToolMotion(limits, limits.tool, bounds, DT_S)
-    return Handover(bounds, lambda _: np.array(place), lambda: 0.3, tool)
+    return Handover(bounds, lambda _: np.array(place), lambda: 0.3, tool=tool)
 
 
 def hand(q: Doubles) -> Doubles:

@@ -23,7 +23,12 @@ from reflex_core.values import Frame
 Output = pytest.CaptureFixture[str]
 EPISODES = ["one", "two", "one", "two", "two"]
 STATS = {"min", "max", "mean", "std", "count", *QUANTILES}
-VALUES = {"float32": pyarrow.float32(), "float64": pyarrow.float64(), "int64": pyarrow.int64()}
+VALUES = {
+    "float32": pyarrow.float32(),
+    "float64": pyarrow.float64(),
+    "int64": pyarrow.int64(),
+    "string": pyarrow.string(),
+}
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ def test_another_instruction_begins_at_once_where_the_robot_is(scene: Scene) -> 
     scene.world.loop.new_episode("place")
     scene.run(0.12)
     assert [command.is_hold for command in scene.sent[before:]] == [False]
-    assert scene.world.loop.episode_id == "place"
+    assert scene.world.loop.execution.episode_id == "place"
     scene.well()
 
 

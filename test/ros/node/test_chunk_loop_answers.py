@@ -74,7 +74,7 @@ def test_a_chunk_that_is_sent_is_of_its_episode_and_begins_with_the_row_that_is_
     scene: Commanded, named: str, known: str | None
 ) -> None:
     scene.engine.latency_s = 0.17
-    scene.loop.episode_id = named
+    scene.loop.execution.episode_id = named
     scene.restart()
     request, served, consumed = scene.recorded[0]
     assert request.episode_id == known
@@ -141,7 +141,7 @@ def test_a_fallback_from_before_a_hold_is_not_taken_for_executed(scene: Commande
 def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothing(
     scene: Commanded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number, chunks = scene.loop._chunk_id, scene.progress.chunks
+    number, chunks = scene.loop.execution.chunk_id, scene.progress.chunks
     for known in ("measured", "believed"):
         monkeypatch.setattr(scene.world.buffer, known, lambda *_: None)
 
@@ -153,7 +153,7 @@ def test_an_answer_that_is_a_hold_where_nothing_can_be_held_at_counts_for_nothin
     sent = len(scene.sent)
     scene.restart()
     assert (len(scene.sent), scene.progress.unheld) == (sent, 1)
-    assert (scene.loop._chunk_id, scene.progress.chunks, scene.progress.holds) == (number, chunks, 0)
+    assert (scene.loop.execution.chunk_id, scene.progress.chunks, scene.progress.holds) == (number, chunks, 0)
     calls, scene.engine.latency_s = scene.calls, 0.0
     scene.run(1.0)
     assert 8 <= scene.calls - calls <= 1.0 / RETRY_S, "it is asked again soon, and not at once"

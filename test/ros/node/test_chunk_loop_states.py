@@ -48,7 +48,7 @@ def test_a_loop_that_answers_is_never_late(scene: Scene) -> None:
 
 
 def test_it_is_late_when_nothing_followed_a_chunk_for_the_longest_age(scene: Scene) -> None:
-    end_ns = scene.loop._executing.end_ns  # type: ignore[union-attr]
+    end_ns = scene.loop.execution.running.end_ns  # type: ignore[union-attr]
     for over_ms, late in ((0.0, ""), (MAX_AGE_MS - 5.0, ""), (MAX_AGE_MS + 5.0, LATE)):
         scene.world.clock.monotonic_ns = end_ns - scene.world.clock.offset_ns + int(over_ms * 1e6)
         assert scene.loop.late() == late, over_ms

@@ -16,7 +16,8 @@ from reflex_core.chunks.handover import LEAD_S
 from reflex_core.errors import InferenceError, NotReadyError
 from reflex_core.reports import Fallback
 from reflex_core.values import LAST_KNOWN_GOOD, Request
-from reflex_ros.node.chunk_loop import AT_REST_S, HANGING_S, JOIN_S, LOCK_S, POLL_S, ChunkLoop
+from reflex_ros.node.chunk_loop import HANGING_S, JOIN_S, LOCK_S, POLL_S, ChunkLoop
+from reflex_ros.node.execution import AT_REST_S
 from reflex_ros.node.holds import LATE
 
 
@@ -50,7 +51,7 @@ def test_a_stop_counts_as_rest_when_its_hold_is_over_and_the_arm_has_caught_up(
 def test_in_simulated_time_a_chunk_is_over_when_the_simulator_says_so(scene: Scene) -> None:
     scene.loop._steps = None
     clock = scene.world.clock
-    end_ns = scene.loop._executing.end_ns  # type: ignore[union-attr]
+    end_ns = scene.loop.execution.running.end_ns  # type: ignore[union-attr]
     clock.monotonic_ns += 3 * 10**9
     clock.offset_ns -= 3 * 10**9
     assert scene.loop.late() == "", "the simulator is paused"
@@ -171,7 +172,7 @@ def test_what_remembers_an_episode_learns_of_the_new_one(scene: Scene) -> None:
     begun: list[str] = []
     loop = another(scene, begins=begun.append)
     loop.new_episode("place")
-    assert (begun, loop.episode_id) == (["place"], "place")
+    assert (begun, loop.execution.episode_id) == (["place"], "place")
 
 
 def test_how_long_others_wait_is_short_beside_what_a_robot_does_meanwhile() -> None:

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A person takes the commands: what they command goes the policy's way, through guard, hand-over and robot interfaces.
+
+The policy goes on inferring, and nothing of that is executed. Whatever holds the robot ends the takeover.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reflex_core.chunks.handover import Handover
+from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.takeover import AHEAD_S, PersonPath, why_not
+from reflex_core.engine.engine import Engine
+from reflex_core.engine.serving_state import ServingState
+from reflex_core.errors import ConfigurationError, ReflexError
+from reflex_core.text.untrusted import escaped
+from reflex_core.values import HAND_BACK, HOLD, ROS, TELEOP, ActionChunk, Floats, Inference, Request, Served
+from reflex_ros.node.execution import Execution
+from reflex_ros.node.holds import HANDED_BACK, TRIPPED
+from reflex_ros.node.observation_buffer import ObservationBuffer
+from reflex_ros.node.progress import Progress, Tuning
+
+PERIOD_S = 0.02  # how often the newest command is taken: what comes faster is skipped
+NAMES_SHOWN = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverLoop:
+    """The chunk loop as a takeover uses it. lock: orders what is published; the calls need it.
+
+    hold: hold for a reason, False where that is not possible. settle: drop earlier commands once a hold has come to rest. restart:
+    make a chunk from a fresh observation, and throw away what is under way. why_not: why no person may command now.
+    """
+
+    lock: threading.RLock
+    hold: Callable[[str], bool]
+    settle: Callable[..., None]
+    restart: Callable[[], None]
+    why_not: Callable[[], str]
+
+
+class Takeover:
+    """One per activation; off where `takeover_release_s` is 0. `check` is what its thread does every PERIOD_S."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        loaded: ServingState,
+        buffer: ObservationBuffer,
+        execution: Execution,
+        handover: Handover,
+        progress: Progress,
+        tuning: Callable[[], Tuning],
+        clock_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
+        loop: TakeoverLoop,
+        *,
+        dry_run: bool,
+    ) -> None:
+        """Begin with the policy in command. dry_run: nothing commands the robot."""
+        self._engine, self._loaded, self._buffer = engine, loaded, buffer
+        self._execution, self._handover, self._progress = execution, handover, progress
+        self._tuning, self._clock_ns, self._monotonic_ns = tuning, clock_ns, monotonic_ns
+        self._loop, self._dry_run = loop, dry_run
+        settings = tuning()
+        self._release_s, self._button = settings.takeover_release_s, settings.takeover_button
+        self._path: PersonPath | None = None
+        limits, binding = loaded.guard.limits, loaded.policy.binding
+        if self.enabled and limits is not None:
+            self._path = PersonPath(limits, binding.dt_s, self._release_s + AHEAD_S)
+        self._columns = {name: column for column, name in enumerate(binding.action_names)}
+        self._intake = threading.Lock()
+        self._waiting: dict[str, float] = {}
+        self._heard_ns: int | None = None  # the newest command that could be followed
+        self._pressed_ns: int | None = None  # since the button is pressed, as the newest message says
+        self._ignored = False  # until the person pauses, or lets the button go
+        self._target = np.zeros(len(self._columns))
+        self.active = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="takeover", daemon=True)
+
+    @property
+    def enabled(self) -> bool:
+        """True where people may take the commands."""
+        return self._release_s > 0.0
+
+    def start(self) -> None:
+        """Begin to follow what people command."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Follow nothing more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def put(self, names: Sequence[str], positions: Sequence[float]) -> None:
+        """Take the newest command of a person: where each named joint shall be, rad or m. Joints that are not named stay.
+
+        A command that cannot be meant for this robot is not followed at all, and diagnostics say why.
+        """
+        if why := self._unfit(names, positions):
+            self._problem(why)
+            return
+        with self._intake:
+            self._waiting |= dict(zip(names, map(float, positions), strict=True))
+            self._heard_ns = self._monotonic_ns()
+
+    def put_button(self, buttons: Sequence[int]) -> None:
+        """Take the newest state of a joystick's buttons: a person commands only while the chosen one is pressed."""
+        if len(buttons) <= self._button:
+            self._problem(f"takeover_button is {self._button}, and the joystick has {len(buttons)} buttons")
+        pressed = self._button < len(buttons) and bool(buttons[self._button])
+        with self._intake:
+            self._pressed_ns = self._monotonic_ns() if pressed else None
+
+    def hand_back(self) -> str:
+        """Hand the robot back to the policy. What the person goes on to command is not followed before a pause in it."""
+        with self._loop.lock:
+            self._ignored = self._heard_ns is not None
+            if not self.active:
+                return "no person has taken the commands"
+            self._give_back("a person handed back")
+            return "the policy goes on from where the robot is"
+
+    def check(self) -> None:
+        """Follow the newest command, or hand back where there is none any more. For its thread; never raises."""
+        try:
+            with self._loop.lock:
+                self._step()
+        except BaseException as error:  # whatever it was, the robot holds, and the thread goes on
+            try:
+                text = "a person's command was not followed; the robot holds"
+                self._progress.limited_log(logging.ERROR, "takeover", text, error=error)
+                self._stop("takeover_failed")
+            except BaseException:
+                log.exception("the robot could not be held after a person's command had failed")
+
+    def end(self) -> None:
+        """Note that the person commands no more: something holds the robot, or nothing is commanded now. Needs the lock."""
+        if not self.active:
+            return
+        self.active = False
+        self._execution.commanded_by(HAND_BACK)
+        self._execution.blend.restart(self._monotonic_ns())
+        self._loaded.guard.commands.take_for_person(taken=False)
+
+    def _step(self) -> None:
+        with self._intake:
+            commands, self._waiting = self._waiting, {}
+            wanted = self._wanted()
+        if self._ignored and not wanted:
+            self._ignored, self._progress.takeover_problem = False, ""
+        if self.active and not wanted:
+            self._give_back("no command of a person came")
+        if not wanted or not (commands or self.active):
+            return
+        if self._ignored:
+            self._problem(f"the robot was handed back: pause for {self._release_s:g} s to take it again")
+            return
+        if why := self._refusal():
+            self._problem(why)
+            self._stop(TRIPPED)
+            return
+        if not commands:
+            return
+        try:
+            self._follow(commands)
+        except ReflexError as error:
+            self._problem(str(error))
+            self._stop(error.slug)
+
+    def _wanted(self) -> bool:
+        """Return whether a person commands just now: fresh commands, and the button pressed where there is one."""
+        since = [self._heard_ns] if self._button < 0 else [self._heard_ns, self._pressed_ns]
+        now_ns = self._monotonic_ns()
+        return all(heard is not None and now_ns - heard <= self._release_s * 1e9 for heard in since)
+
+    def _refusal(self) -> str:
+        """Return why the robot does not follow a person now; empty where it does. All but a tripped guard has held it already."""
+        if self._dry_run:
+            return "a dry run commands nothing"
+        if reason := self._loaded.guard.trips.reason(ROS):
+            return f"the guard is tripped, and ~/reset_guard ends that: {reason}"
+        return self._loop.why_not()
+
+    def _unfit(self, names: Sequence[str], positions: Sequence[float]) -> str:
+        """Return why a message cannot be followed; empty where it can."""
+        if not names or len(names) != len(positions):
+            return f"a command needs a position for each name, got {len(names)} names and {len(positions)} positions"
+        unknown = [escaped(name, 40) for name in names if name not in self._columns]
+        if unknown or len(set(names)) < len(names):
+            which = ", ".join(unknown[:NAMES_SHOWN]) or "one of them twice"
+            return f"a command must name joints of this robot ({', '.join(self._columns)}), got {which}"
+        if not all(map(math.isfinite, positions)):
+            return "a command must be finite numbers"
+        return ""
+
+    def _follow(self, commands: dict[str, float]) -> None:
+        """Send the way to where the person wants the robot, from what it is commanded at this moment. Raises ReflexError."""
+        assert self._path is not None
+        now_ns, tuning = self._clock_ns(), self._tuning()
+        observation = self._buffer.newest_state(now_ns, tuning.gates)
+        place, velocity = self._handover.at(now_ns)
+        if place is None:
+            raise ReflexError("where the robot is is not known")
+        if not self.active:
+            self._begin(place)
+        for name, position in commands.items():
+            self._target[self._columns[name]] = position
+        rows = self._path.rows(place, velocity, self._target)
+        if rows is None:
+            raise ReflexError("the robot is outside its range: move it back by hand")
+        received_ns = self._monotonic_ns()
+        request = self._engine.request(
+            observation, received_ns=received_ns, episode_id=self._execution.episode_id or None, caller=ROS
+        )
+        served = self._loaded.guard(request, lambda _: self._served(request, rows))
+        if served.chunk.source == HOLD:
+            raise ReflexError(f"the guard held the robot: {served.hold_reason}")
+        if not self._handover.keeps_tool(served.chunk, now_ns, 0, now_ns):
+            raise ReflexError("no motion there keeps the limits of tool and bodies")
+        self._execution.send_of_person(served, self._release_s + AHEAD_S, now_ns)
+        self._progress.takeover_problem = ""
+
+    def _begin(self, place: Doubles) -> None:
+        """Take the commands from the policy: nothing of what it answered before is executed from now on."""
+        self.active = True
+        self._target = place.copy()
+        self._progress.takeovers += 1
+        self._execution.held_at_ns = self._monotonic_ns()
+        self._execution.commanded_by(TELEOP)
+        self._loaded.guard.commands.take_for_person(taken=True)
+        self._loaded.not_executed(self._execution.episode_id or None)
+        self._loop.restart()
+        log.info("a person commands the robot")
+
+    def _served(self, request: Request, rows: Floats) -> Served:
+        """Return a person's rows as an answer."""
+        assert self._path is not None
+        chunk = ActionChunk(rows, tuple(self._columns), self._path.dt_s, source=TELEOP)
+        return Served(
+            chunk, rows, request.request_id, request.episode_id, seed=0, slot="", model_version="", inference=Inference("", 0)
+        )  # fmt: skip
+
+    def _give_back(self, why: str) -> None:
+        """Hold the robot, and let the policy go on from where it is measured once it is at rest. Needs the lock."""
+        log.info("the policy commands the robot again: %s", why)
+        self.end()
+        self._loop.settle(held=self._loop.hold(HANDED_BACK))
+        self._loop.restart()
+
+    def _stop(self, reason: str) -> None:
+        """Hold the robot where a person's command cannot be followed any more."""
+        with self._loop.lock:
+            if self.active:
+                self._loop.hold(reason)
+
+    def _problem(self, text: str) -> None:
+        self._progress.takeover_problem = text
+        self._progress.limited_log(
+            logging.WARNING, "takeover refused", "a person's command is not followed: %s", text
+        )
+
+    def _run(self) -> None:
+        while not self._closing.wait(PERIOD_S):
+            self.check()
+
+
+def require_takeover(loaded: ServingState, release_s: float) -> None:
+    """Raise ConfigurationError where people shall take the commands, and the robot is none they could command."""
+    binding = loaded.policy.binding
+    if release_s > 0.0 and (why := why_not(binding.groups, loaded.guard.limits, binding.dt_s)):
+        raise ConfigurationError(
+            f"takeover_release_s: no person can take the commands of this robot: {why}", "takeover"
+        )
