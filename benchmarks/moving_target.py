@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,9 +59,16 @@ class Followed:
 class World:
     """One episode: an arm that plays rows, one per control step, and the block that goes its way meanwhile."""
 
-    def __init__(self, arm: Arm, scene: Scene, path_m: Doubles, period_s: float, camera: str) -> None:
-        """path_m: (steps + 1, 2), where the named block is before each step and at the end."""
+    def __init__(
+        self, arm: Arm, scene: Scene, path_m: Doubles, period_s: float, camera: str,
+        streamed: Callable[[World], list[Doubles]] | None = None,
+    ) -> None:  # fmt: skip
+        """path_m: (steps + 1, 2), where the named block is before each step and at the end.
+
+        streamed: returns what is sent during the present control step, in equal times; None: the row of `followed`.
+        """
         self.step = 0
+        self._streamed = streamed
         self.followed: Followed | None = None
         self.commands: list[Floats] = []
         self.distances_m: list[float] = []
@@ -97,17 +105,27 @@ class World:
             self._advance()
 
     def _advance(self) -> None:
-        command = self._rest
-        if self.followed is not None:
-            actions = self.followed.actions
-            command = actions[min(self.step - self.followed.zero_step, len(actions) - 1)]
+        sent = self._sent()
         self.step += 1
         self._arm.place_blocks(self._now())
-        self._arm.step(command, self._period_s)
-        self.commands.append(command)
+        for command in sent:
+            self._arm.step(command, self._period_s / len(sent))
+        self.commands.append(sent[-1].astype(np.float32))
         self.distances_m.append(
             float(distances_m(self._now(), self._arm.end_effector_m)[self._scene.target_index])
         )
+
+    def _sent(self) -> Sequence[Floats | Doubles]:
+        if self._streamed is None:
+            return [self._row()]
+        return self._streamed(self) or [self.command()]
+
+    def _row(self) -> Floats:
+        if self.followed is None:
+            return self._rest
+        actions = self.followed.actions
+        row: Floats = actions[min(self.step - self.followed.zero_step, len(actions) - 1)]
+        return row
 
     def _now(self) -> Scene:
         blocks = list(self._scene.blocks)

@@ -65,13 +65,14 @@ class RtcReport:
     """How the previous chunk guided this one. mode: empty when it did not.
 
     delay: rows taken over from it. previous: its request_id. elapsed_rows: how many of its rows were over at this
-    observation.
+    observation. executed: its rows as they were corrected on their way (`a2c2_every_step`), which guided; else none.
     """
 
     mode: str = ""
     delay: int = 0
     previous: str = ""
     elapsed_rows: float = 0.0
+    executed: tuple[tuple[float, ...], ...] = ()
 
     @property
     def present(self) -> bool:
@@ -84,7 +85,7 @@ class RtcReport:
 
     def replay_document(self) -> Document:
         """Return what a trace adds, because a replay needs it."""
-        return {"elapsed_rows": self.elapsed_rows}
+        return {"elapsed_rows": self.elapsed_rows, **({"executed": self.executed} if self.executed else {})}
 
 
 @dataclass(frozen=True, slots=True)

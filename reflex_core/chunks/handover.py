@@ -127,6 +127,11 @@ class Handover:
         self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
 
+    @property
+    def executing(self) -> bool:
+        """Whether a chunk's motion is executed, into which the next chunk is faded."""
+        return self._running is not None
+
     def keeps_tool(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> bool:
         """Return whether the motion of `take_over` keeps the limits of the tool, as far as they are known."""
         if self._tool is None or not chunk.dt_s > 0.0:
@@ -171,8 +176,11 @@ class Handover:
         knots = np.concatenate([place[None], rows[first:].astype(np.float64)])
         return np.concatenate([[now_ns], due_ns]), knots, velocity, first
 
-    def hold(self, held: Hold, now_ns: int) -> Spline:
-        """Return the motion by which a robot that is held now comes to rest; only another hold begins with it."""
+    def hold(self, held: Hold, now_ns: int, added: tuple[Doubles, Doubles] | None = None) -> Spline:
+        """Return the motion by which a robot that is held now comes to rest; only another hold begins with it.
+
+        added: (action_dim,) what is added to the running motion on its way to the robot, and how fast that changes.
+        """
         rows = held.rows[held.start :].astype(np.float64)
         dt_s = held.dt_s if held.dt_s > 0.0 else UNKNOWN_DT_S
         due_ns = now_ns + np.arange(held.start + 1, len(held.rows) + 1) * round(dt_s * 1e9)
@@ -186,6 +194,8 @@ class Handover:
         anchored = False
         if running is not None and known:
             there, speed = self._inside(running, now_ns)
+            if added is not None:
+                there, speed = there + added[0], speed + added[1]
             # the guard counts in straight lines, and begins where a joint is that does not follow
             if ((np.abs(there - place) <= most * dt_s) | self.rates).all():
                 anchored, place, velocity = True, there, speed

@@ -37,6 +37,8 @@ class Previous:
 
     base: what its rows start from, as `base_of` gives it; None where they are positions.
     continued: the newest answer that went on with it in place of a chunk of its own, which began at its row.
+    own, raw: its rows in the network's and in physical units, (horizon, action_dim), without what changed them later; None before it
+    was delivered. executed: its rows as they were corrected after it was delivered, (horizon, action_dim), None where they were not.
     """
 
     rows: Floats
@@ -46,6 +48,9 @@ class Previous:
     stamp_ns: int
     base: Floats | None = None
     continued: Continued | None = None
+    own: Floats | None = None
+    raw: Floats | None = None
+    executed: Floats | None = None
 
     def elapsed_rows(self, request: Request, dt_s: float) -> float | None:
         """Return how many of its rows are over when the request's own chunk begins (alignment.py)."""
@@ -58,12 +63,16 @@ class Previous:
 
 
 class EpisodeGuidance(NamedTuple):
-    """What an episode's previous chunk does to its next one; guidance None: nothing, and `why`."""
+    """What an episode's previous chunk does to its next one; guidance None: nothing, and `why`.
+
+    executed: the previous chunk as its rows were corrected on their way, None where they were not.
+    """
 
     guidance: Guidance | None = None
     previous: str = ""
     elapsed_rows: float = 0.0
     why: str = ""
+    executed: Floats | None = None
 
 
 @dataclass(slots=True)
@@ -150,7 +159,8 @@ class Rtc:
             )  # nearly all rows would be the old ones, whatever the robot sees
         now = base_of(request.observation.state, self._binding)
         tail = rebased(tail, previous.rows[: self._horizon], elapsed, previous.base, now, self._binding)
-        return EpisodeGuidance(self._guidance(tail, delay), previous.request_id, elapsed)
+        guidance = self._guidance(tail, delay)
+        return EpisodeGuidance(guidance, previous.request_id, elapsed, executed=previous.executed)
 
     def again(
         self, normalised: Floats, elapsed_rows: float, delay: int,
@@ -215,7 +225,7 @@ class Rtc:
                 rows = executed_rows(
                     previous.rows, served.chunk.actions, served.raw_actions, self._binding, previous.base
                 )
-                previous = replace(previous, rows=rows)
+                previous = replace(previous, rows=rows, own=previous.rows, raw=served.raw_actions)
                 self._begin(request.episode_id, previous, math.ceil(delay_s / self._dt_s))
 
     def _begin(self, episode_id: str, previous: Previous, delay: int) -> None:
@@ -232,6 +242,20 @@ class Rtc:
             if episode is not None and episode.delays:
                 # by the robot's clock; a simulator's need not run as fast as ours
                 episode.delays[-1] = min(max(rows, 1), self._horizon)
+
+    def corrected(self, episode_id: str | None, request_id: str, executed: Floats) -> None:
+        """Note that an episode's newest chunk is executed otherwise than it was answered: it guides as it is executed.
+
+        executed: (horizon, action_dim), as corrected until now. Nothing for another chunk than the newest.
+        """
+        with self._lock:
+            episode = self._episodes.get(episode_id or "")
+            previous = None if episode is None else episode.previous
+            if episode is None or previous is None or previous.request_id != request_id:
+                return
+            if previous.own is not None and previous.raw is not None:
+                rows = executed_rows(previous.own, executed, previous.raw, self._binding, previous.base)
+                episode.previous = replace(previous, rows=rows, executed=executed)
 
     def forget(self, episode_id: str | None) -> None:
         """Drop the newest chunk of an episode, which is not executed: nothing guides the next one, nor does its delay count."""
@@ -287,6 +311,22 @@ def executed_rows(
         added = binding.action_statistics.difference(added)
     changed[: len(added), binding.columns] += added
     return changed
+
+
+def rows_of(executed: Floats | None) -> tuple[tuple[float, ...], ...]:
+    """Return the rows as a report and a trace hold them; none for None."""
+    return () if executed is None else tuple(map(tuple, executed.tolist()))
+
+
+def rows_from(recorded: object) -> Floats | None:
+    """Return the rows that a trace holds, None where it holds none."""
+    if not isinstance(recorded, list) or not recorded:
+        return None
+    try:
+        rows = np.array(recorded, np.float32)
+    except (ValueError, TypeError):
+        return None
+    return rows if rows.ndim == 2 and np.isfinite(rows).all() else None
 
 
 def base_of(state: Floats | None, binding: Binding) -> Floats | None:
@@ -353,5 +393,6 @@ def guided_columns(binding: Binding, width: int) -> Floats:
 
 
 __all__ = [
-    "GUIDED", "OFF", "PREFIX", "EpisodeGuidance", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns", "rebased",
+    "GUIDED", "OFF", "PREFIX", "EpisodeGuidance", "Previous", "Rtc", "base_of", "effective_mode", "executed_rows", "guided_columns",
+    "rebased", "rows_from", "rows_of",
 ]  # fmt: skip

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from reflex_core.chunks.temporal_ensemble import RecordedEnsemble
 from reflex_core.concurrency.lru import Lru
 from reflex_core.engine.build_slot import sampling_of
@@ -113,8 +115,9 @@ class ShadowGuidance:
         # not under the lock: this thread has low priority, and an answer must not wait for it
         before = (key[0], served.rtc.previous)
         guidance = self._guidance.guidance(
-            before, served.rtc.elapsed_rows, served.rtc.delay, request.observation.state
-        )
+            before, served.rtc.elapsed_rows, served.rtc.delay, request.observation.state,
+            np.array(served.rtc.executed, np.float32) if served.rtc.executed else None,
+        )  # fmt: skip
         return replace(sampling, guidance=guidance)
 
 

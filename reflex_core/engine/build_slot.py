@@ -131,6 +131,7 @@ def _a2c2(settings: Settings, policy: Policy, commanded: Position, around: Engin
         previous=commanded,
         injected_ms=lambda: around.live().inject_latency_ms,
         on_outcome=count,
+        every_step=settings.a2c2_every_step,
     )
 
 

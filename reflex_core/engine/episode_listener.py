@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from reflex_core.chunks.rtc import Rtc
 from reflex_core.chunks.temporal_ensemble import TemporalEnsemble
 from reflex_core.policy.prefix_cache import PrefixCache
+from reflex_core.values import Floats
 from reflex_core.wedges.deadline import Deadline
 from reflex_core.wedges.guard import Guard
 from reflex_core.wedges.observation_history import ObservationHistory
@@ -25,12 +26,14 @@ class EpisodeListener:
     Attributes:
         begins: An episode begins, perhaps under the name of an earlier one: nothing of that is carried over.
         executed: The newest chunk was handed to the robot, which goes on at that row.
+        corrected: The chunk of that request is executed otherwise than it was answered: by these rows, (horizon, action_dim).
         not_executed: The robot does not follow the newest chunk: it was stopped, or the chunk came too late.
     """
 
     begins: Callable[[str | None], None] = _ignore
     executed: Callable[[str | None, int], None] = _ignore
     not_executed: Callable[[str | None], None] = _ignore
+    corrected: Callable[[str | None, str, Floats], None] = _ignore
 
 
 def of_guard(guard: Guard) -> EpisodeListener:
@@ -55,6 +58,7 @@ def of_slot(
             begins=rtc.forget,
             executed=lambda episode_id, first_row: rtc.consumed(episode_id, first_row + 1),
             not_executed=rtc.forget,
+            corrected=rtc.corrected,
         )
     if cache is not None:
         yield EpisodeListener(begins=cache.forget)

@@ -29,6 +29,7 @@ from reflex_core.slots.outcomes import Outcomes
 from reflex_core.slots.pair import Pair
 from reflex_core.slots.routing import A, B
 from reflex_core.slots.shadow import Shadow
+from reflex_core.values import Floats
 from reflex_core.wedges.a2c2 import A2C2
 from reflex_core.wedges.admission import Admission
 from reflex_core.wedges.breaker import Breaker
@@ -192,6 +193,11 @@ class ServingState:
         """Note that the robot received the newest chunk and goes on at `first_row`."""
         for listener in self.episode_listeners:
             listener.executed(episode_id, first_row)
+
+    def corrected(self, episode_id: str | None, request_id: str, executed: Floats) -> None:
+        """Note by which rows, (horizon, action_dim), the robot executes the chunk that answered `request_id`."""
+        for listener in self.episode_listeners:
+            listener.corrected(episode_id, request_id, executed)
 
     def not_executed(self, episode_id: str | None) -> None:
         """Note that the robot does not follow the newest chunk: it was stopped, or the chunk came too late."""

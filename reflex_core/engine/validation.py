@@ -79,6 +79,10 @@ def _providers(settings: Settings) -> None:
 
 
 def _correction(settings: Settings) -> None:
+    if settings.a2c2_every_step and not settings.a2c2_checkpoint:
+        raise SettingError(
+            "setting 'a2c2_every_step': needs a head that corrects: name its file by --a2c2-checkpoint, or leave --a2c2-every-step out"
+        )
     if settings.a2c2_checkpoint:
         read_checkpoint(Path(settings.a2c2_checkpoint))
 

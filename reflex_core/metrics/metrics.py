@@ -185,6 +185,9 @@ class Metrics:
         self.chunks_guided = counter("reflex_rtc_guided_total", "Chunks guided by the one before", slot)
         self.a2c2_applied = counter("reflex_a2c2_applied_total", "Chunks corrected for delay", ["reason"])
         self.a2c2_skipped = counter("reflex_a2c2_skipped_total", "Chunks not corrected, by reason", ["reason"])
+        self.a2c2_steps = counter(
+            "reflex_a2c2_steps_total", "Chunks and observations by which streamed rows were corrected, or why not", ["reason"]
+        )
         self.breaker_state = gauge(
             "reflex_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open", ["policy_slot"]
         )

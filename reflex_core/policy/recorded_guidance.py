@@ -45,8 +45,13 @@ class RecordedGuidance:
         """
         self._chunks.put(key, _Kept(raw, executed, own, base_of(state, self._policy.binding)))
 
-    def guidance(self, key: Key, elapsed_rows: float, delay: int, state: Floats | None) -> Guidance | None:
-        """Return the guidance of a recorded answer; None where the chunk is unknown or this policy takes none."""
+    def guidance(
+        self, key: Key, elapsed_rows: float, delay: int, state: Floats | None, executed: Floats | None = None
+    ) -> Guidance | None:
+        """Return the guidance of a recorded answer; None where the chunk is unknown or this policy takes none.
+
+        executed: the chunk of the key as its rows were corrected after it was kept; None: they were not.
+        """
         kept = self._chunks.get(key)
         if kept is None or self._rtc.mode == OFF:
             return None
@@ -54,7 +59,8 @@ class RecordedGuidance:
         rows = kept.own if kept.own is not None else self._normalised(kept.raw, kept.base)
         if rows is None:
             return None
-        rows = executed_rows(rows, kept.executed, kept.raw, binding, kept.base)
+        as_executed = kept.executed if executed is None else executed
+        rows = executed_rows(rows, as_executed, kept.raw, binding, kept.base)
         return self._rtc.again(rows[None], elapsed_rows, delay, kept.base, base_of(state, binding))
 
     def _normalised(self, actions: Floats, base: Floats | None) -> Floats | None:

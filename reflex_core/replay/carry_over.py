@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflex_core.chunks.guidance import Guidance
+from reflex_core.chunks.rtc import rows_from
 from reflex_core.chunks.temporal_ensemble import RecordedEnsemble
 from reflex_core.errors import ConfigurationError
 from reflex_core.files.json_fields import is_number
@@ -58,8 +59,9 @@ class CarryOver:
         found = None
         if isinstance(elapsed, int | float) and isinstance(delay, int):
             found = self._guidance.guidance(
-                (record.episode_id or "", str(block["previous"])), float(elapsed), delay, record.state
-            )
+                (record.episode_id or "", str(block["previous"])), float(elapsed), delay, record.state,
+                rows_from(block.get("executed")),
+            )  # fmt: skip
         self.lost += found is None
         return found
 

@@ -101,6 +101,9 @@ class Settings:
         0.9, "Success rate of reported episodes above which chunks are not corrected; above 1: always corrected.",
         minimum=0.0, maximum=2.0,
     )
+    a2c2_every_step: bool = _policy(
+        False, "Correct the rows of streamed outputs by every new observation, instead of each chunk once. Needs --a2c2-checkpoint."
+    )
     policy_a: str = _policy("", "Export of slot a; requires --policy-b. Both are loaded, and the episodes are split between them.", path=True)
     policy_b: str = _policy("", "Export of slot b; requires --policy-a.", path=True)
     split: int = _policy(50, "Percentage of new episodes for slot a.", when="live", minimum=0, maximum=100)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from reflex_core.chunks.rtc import EpisodeGuidance, Rtc
+from reflex_core.chunks.rtc import EpisodeGuidance, Rtc, rows_of
 from reflex_core.metrics.counters import Gauge, NullGauge
 from reflex_core.policy.base import Policy
 from reflex_core.policy.prefix_cache import PrefixCache
@@ -116,5 +116,7 @@ class Predict:
             ensemble=averaged,
             rtc=NOT_GUIDED
             if guidance is None
-            else RtcReport(guidance.mode, guidance.delay, found.previous, found.elapsed_rows),
+            else RtcReport(
+                guidance.mode, guidance.delay, found.previous, found.elapsed_rows, rows_of(found.executed)
+            ),
         )

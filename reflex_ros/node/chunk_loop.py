@@ -18,6 +18,7 @@ from reflex_core.records.trace.schema import Failure
 from reflex_core.robot.clocks import ClockSteps
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
+from reflex_ros.node.every_step import EveryStep
 from reflex_ros.node.execution import Execution
 from reflex_ros.node.holds import DEACTIVATED, DEADLINE, GONE, LATE, STOPPED, Holds, handover_of
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
@@ -38,20 +39,10 @@ class ChunkLoop:
     """One per activation. `clock_ns` is the robot's clock (ROS time), `tuning` gives the present settings."""
 
     def __init__(
-        self,
-        engine: Engine,
-        loaded: ServingState,
-        buffer: ObservationBuffer,
-        outputs: Outputs,
-        clock_ns: Callable[[], int],
-        tuning: Callable[[], Tuning],
-        progress: Progress,
-        recorder_hook: RecorderHook = OFF,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        *,
-        wall_clock: bool = False,
-        dry_run: bool = False,
-    ) -> None:
+        self, engine: Engine, loaded: ServingState, buffer: ObservationBuffer, outputs: Outputs, clock_ns: Callable[[], int],
+        tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook = OFF,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns, *, wall_clock: bool = False, dry_run: bool = False,
+    ) -> None:  # fmt: skip
         """Create the loop. wall_clock: `clock_ns` is this machine's, which people and NTP may set; a simulator reports jumps."""
         self._engine, self._loaded, self._buffer = engine, loaded, buffer
         self._outputs, self._recorder_hook = outputs, recorder_hook
@@ -61,12 +52,17 @@ class ChunkLoop:
         self._handover = handover_of(loaded, buffer, tuning, monotonic_ns)
         self._holds = Holds(loaded, self._handover, buffer, outputs, engine.metrics, progress, tuning, clock_ns, monotonic_ns)  # fmt: skip
         self._holds.dry_run = dry_run
+        self._lock, self._wake = threading.RLock(), threading.Condition()
+        self.every_step = self._holds.every_step = EveryStep(
+            loaded, buffer, outputs, engine.metrics, tuning, clock_ns, self._lock, self._holds.commanded
+        )
         self.progress = progress
         self.scheduler = ChunkScheduler(loaded.first_latency_s)
-        self.execution = Execution(loaded, self._holds, self._handover, outputs, progress, tuning().blend, clock_ns, monotonic_ns)  # fmt: skip
+        self.execution = Execution(
+            loaded, self._holds, self._handover, outputs, progress, self.every_step, tuning().blend, clock_ns, monotonic_ns
+        )  # fmt: skip
         self._binding = loaded.policy.binding
         self._horizon, self._needs_words = loaded.execution_horizon, loaded.needs_instruction
-        self._lock, self._wake = threading.RLock(), threading.Condition()
         self._news, self._closing, self.stop_reason = False, False, ""
         self._epoch, self._rescued = 0, False
         self._retry_at, self._rehold_at, self._unwell = 0.0, 0.0, False
@@ -82,6 +78,7 @@ class ChunkLoop:
     def start(self) -> None:
         """Begin to infer and publish."""
         self._thread.start()
+        self.every_step.start()
 
     def close(self, reason: str) -> None:
         """End the thread and leave the robot holding. A chunk still being computed is thrown away."""
@@ -90,6 +87,7 @@ class ChunkLoop:
             self._epoch += 1
             self._end_commands(held=self.execution.running is not None and self._hold(reason))
         self.news()
+        self.every_step.close()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
         if self._thread.is_alive():
@@ -100,6 +98,7 @@ class ChunkLoop:
         with self._wake:
             self._news = True
             self._wake.notify()
+        self.every_step.news()
 
     def new_episode(self, episode_id: str) -> None:
         """Begin an episode: chunk numbers start at 0, nothing of the old episode is used or published."""
@@ -138,6 +137,7 @@ class ChunkLoop:
         if step_s:
             self._commands.count_on_monotonic_clock()
             self._handover.forget()
+            self.every_step.freeze()
             self._buffer.clear(moved=False)
             self._due_since_ns = None
             self._epoch += 1
@@ -257,12 +257,11 @@ class ChunkLoop:
             self._engine.metrics.observations_refused.labels(error.slug).inc()
             self._bridge(error, now_ns - self._due_since_ns, tuning.gates)
             return
+        self.every_step.carry_over(episode_id)
         request = replace(
-            self._engine.request(
-                observation, episode_id=episode_id or None, received_ns=self._monotonic_ns(), caller=ROS
-            ),
+            self._engine.request(observation, episode_id=episode_id or None, received_ns=self._monotonic_ns(), caller=ROS),
             newest=lambda: self._buffer.peek(self._clock_ns(), tuning.gates),
-        )
+        )  # fmt: skip
         try:
             served = self._engine.act(request)
         except NotReadyError as error:
@@ -301,6 +300,7 @@ class ChunkLoop:
                 self._forget()
                 self._failed(DEADLINE, "the last good chunk is from before the robot held")
                 return
+            self.every_step.made(request, served, joined=self._handover.executing)
             served, led = self.execution.led(served, running.stamp_ns, start, now_ns)
             served = self._loaded.guard.rejoined(request, served, start, led)
             if served.chunk.source == HOLD:

@@ -7,9 +7,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.preflight import JOINT_STATES
 from reflex_core.engine.serving_state import ServingState
+from reflex_core.errors import ConfigurationError
 from reflex_core.robot.joint_gate import joint_gate
 from reflex_core.robot.motion_check import motion_check
 from reflex_core.robot.path_tolerance import path_tolerance
@@ -113,12 +116,32 @@ def make_outputs(
         lambda group: DryRunOutput if dry_run else output_maker(group.output),
     )
     outputs.dry_run = dry_run
+    if settings().a2c2_every_step and not dry_run:
+        _require_streamed(outputs, loaded)
     if loaded.guard.limits is not None:
         outputs.limit(loaded.guard.limits.velocity_max)
     outputs.measured = lambda names: buffer.measured(
         names, int(clock.now().nanoseconds), settings().max_age_ms
     )
     return outputs
+
+
+def _require_streamed(outputs: Outputs, loaded: ServingState) -> None:
+    """Raise ConfigurationError where nothing can be corrected at every step; the outputs are destroyed then."""
+    binding = loaded.policy.binding
+    names = np.array(binding.action_names)[~outputs.streamed(len(binding.action_names))]
+    if 0 < len(names) < len(binding.action_names):
+        log.info(
+            "--a2c2-every-step corrects no rows of %s, which are not sent one per tick", ", ".join(names)
+        )
+    problem = ""
+    if len(names) == len(binding.action_names):
+        problem = "needs a robot interface that sends one row per tick, such as forward_command (--output, or the groups' outputs)"
+    elif not binding.dt_s > 0.0:
+        problem = "needs the rate of the actions (`frequency_hz` of the export or the embodiment), got none"
+    if problem:
+        outputs.destroy()
+        raise ConfigurationError(f"--a2c2-every-step {problem}", "a2c2-every-step")
 
 
 def await_controllers(node: Node, outputs: Outputs, wait_s: float, ending: Callable[[], bool]) -> None:
@@ -161,6 +184,8 @@ class Driving:
         if takeover.enabled:
             record_commands(outputs, loaded, lambda: int(clock.now().nanoseconds))
         self._person = TakeoverInputs(node, takeover, tuning().takeover_button) if takeover.enabled else None
+        if loaded.first.settings.a2c2_every_step and not outputs.dry_run:
+            self.loop.every_step.enable()
         self.watchdog = Watchdog(self.loop, lambda reason: engine.metrics.watchdog.labels(reason).inc())
 
     def start(self) -> None:

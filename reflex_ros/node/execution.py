@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from reflex_core.chunks.blend import Blend
 from reflex_core.chunks.handover import Handover
+from reflex_core.chunks.interpolation import Spline
 from reflex_core.chunks.scheduling import ExecutingChunk
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.values import LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
+from reflex_ros.node.every_step import EveryStep
 from reflex_ros.node.holds import DEADLINE, Holds
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.outputs.outputs import Outputs
@@ -33,12 +35,13 @@ class Execution:
         handover: Handover,
         outputs: Outputs,
         progress: Progress,
+        every_step: EveryStep,
         blend: float,
         clock_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
     ) -> None:
         self._loaded, self._holds, self._handover, self._outputs = loaded, holds, handover, outputs
-        self._progress = progress
+        self._progress, self._every_step = progress, every_step
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
         self.episode_id, self.chunk_id = "", 0
         self.running: ExecutingChunk | None = None
@@ -76,15 +79,19 @@ class Execution:
     def send(self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int) -> None:
         """Publish the policy's rows `start` on from `now_ns`, and record them as what the robot executes."""
         self.commanded_by(POLICY)
-        self._publish(served, age_ms, running, start, now_ns)
+        motion = self._publish(served, age_ms, running, start, now_ns)
         self._holds.executed(self.episode_id or None, start)
-        if not self.blend.whole(self._monotonic_ns()):  # what it answered is not what is executed
-            self._loaded.not_executed(self.episode_id or None)
+        if self.blend.whole(self._monotonic_ns()):
+            self._every_step.follow(served, running, start, motion, now_ns)
+            return
+        self._every_step.end()
+        self._loaded.not_executed(self.episode_id or None)  # what it answered is not what is executed
 
     def send_of_person(self, served: Served, lasting_s: float, now_ns: int) -> None:
         """Publish what a person commands from `now_ns` on, and record it as what the robot executes for `lasting_s`."""
         chunk = served.chunk
         running = ExecutingChunk(now_ns, chunk.dt_s, len(chunk.actions) + int(lasting_s / chunk.dt_s))
+        self._every_step.end()
         self._publish(served, 0.0, running, 0, now_ns)
         self._loaded.guard.commands.executed()
         self._progress.hold_reason = ""
@@ -92,7 +99,7 @@ class Execution:
 
     def _publish(
         self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int
-    ) -> None:
+    ) -> Spline:
         chunk = served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
         self._holds.commanded(chunk.actions[start:], first_in_ns, now_ns)
@@ -100,6 +107,7 @@ class Execution:
         self._outputs.chunk(served, running.stamp_ns, age_ms, self.chunk_id, start, motion)
         self.running, self.rest_ns, self._progress.unheld_text = running, 0, ""
         self.until_ns = self._monotonic_ns() + running.end_ns - now_ns
+        return motion
 
     def hold(self, reason: str, served: Served | None = None) -> bool:
         """Publish the guard's hold; False when there is none, which is reported.

@@ -16,6 +16,7 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.history import Moment
 from reflex_core.values import Floats, Served
+from reflex_ros.node.every_step import EveryStep
 from reflex_ros.node.measured_joints import MeasuredJoints
 from reflex_ros.node.observation_buffer import ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
@@ -56,6 +57,7 @@ class Holds:
         self.joints = MeasuredJoints(buffer, self._binding, tuning)
         self._metrics, self._progress, self._loaded = metrics, progress, loaded
         self.dry_run = False
+        self.every_step: EveryStep | None = None  # set by who makes both
         self._clock_ns, self._monotonic_ns = clock_ns, monotonic_ns
 
     def publish(
@@ -79,8 +81,11 @@ class Holds:
             return None
         self.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
-        motion = self._handover.hold(held, now_ns)
+        added = None if self.every_step is None else self.every_step.added(now_ns)
+        motion = self._handover.hold(held, now_ns, added)
         self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served)
+        if self.every_step is not None:
+            self.every_step.end()
         if self.dry_run:
             self.end_commands()
         if served is None:
@@ -109,6 +114,8 @@ class Holds:
         """Drop everything that was commanded: other programs may move the robot now."""
         self._commands.end()
         self._handover.forget()
+        if self.every_step is not None:
+            self.every_step.end()
 
     def _refuse(self, reason: str) -> None:
         fault = self._buffer.fault()

@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.handover import braking
-from reflex_core.chunks.interpolation import Doubles, Spline
+from reflex_core.chunks.interpolation import Doubles, Mask, Spline
 from reflex_core.chunks.setpoints import Adjust
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
@@ -123,6 +123,13 @@ class Outputs:
         for part in self._parts:
             if isinstance(part.output, Adjusted):
                 part.output.adjust(adjust_of(part.group))
+
+    def streamed(self, dim: int) -> Mask:
+        """Return (dim,) the columns whose rows are sent one per tick, so that they can be adjusted."""
+        found = np.zeros(dim, np.bool_)
+        for part in self._parts:
+            found[part.columns] = isinstance(part.output, Adjusted)
+        return found
 
     @property
     def channels(self) -> tuple[Channel, ...]:

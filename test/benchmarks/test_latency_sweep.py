@@ -8,13 +8,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks import latency_sweep
-from benchmarks.latency_sweep import BOTH, CONDITIONS, CORRECTED, FROM_START, RTC, SKIP, Task, cell
+from benchmarks.latency_sweep import (
+    BOTH,
+    CONDITIONS,
+    CORRECTED,
+    EVERY_STEP,
+    RTC,
+    SKIP,
+    STREAMED,
+    Kept,
+    Task,
+    cell,
+    sweep,
+)
 from benchmarks.moving_target import Followed, World, straight_path
 from benchmarks.sweep_report import Cell, Outcome, bootstrap, draw, markdown, read
 from reflex_core.chunks.a2c2.correction import Correction, load_correction
@@ -85,13 +98,15 @@ def test_each_condition_does_what_it_is_named_for(ran: Ran) -> None:
     for found in ran.cells:
         for one in found.outcomes:
             assert one.guided == (one.chunks - 1 if found.condition in (RTC, BOTH) else 0)
-            assert one.corrected == (one.chunks if found.condition in (CORRECTED, BOTH) else 0)
+            assert one.corrected == (one.chunks if found.condition in (CORRECTED, *STREAMED) else 0)
 
 
 def test_late_chunks_fit_better_with_each_remedy(ran: Ran) -> None:
     jumps = {found.condition: found.values("jump_rad").mean() for found in ran.cells}
-    assert jumps[RTC] < 0.2 * jumps[SKIP] < 0.2 * jumps[FROM_START]
-    assert jumps[CORRECTED] < jumps[SKIP]
+    assert jumps[RTC] < 0.2 * jumps[SKIP]
+    assert max(jumps[CORRECTED], jumps[EVERY_STEP], jumps[BOTH]) < jumps[SKIP]
+    distances = {found.condition: found.values("distance_m").mean() for found in ran.cells}
+    assert distances[EVERY_STEP] < distances[SKIP]
 
 
 def test_the_picture_is_drawn(ran: Ran) -> None:
@@ -107,10 +122,30 @@ def test_a_second_run_gives_the_same_numbers(ran: Ran, rig: Rig) -> None:
 
 
 def test_without_delay_there_is_nothing_to_skip_and_nothing_to_correct(rig: Rig) -> None:
-    plain, *others = (
-        rig.cell(condition, 0, Task(steps=40)).outcomes for condition in (FROM_START, SKIP, CORRECTED)
-    )
-    assert others == [plain, plain]
+    plain, *others = (rig.cell(condition, 0, Task(steps=40)).outcomes for condition in (SKIP, CORRECTED))
+    assert others == [plain]
+
+
+def test_a_sweep_goes_on_where_it_was_stopped_unless_the_task_is_another(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+
+    def drive(*arguments: Any) -> Outcome:
+        ran.append(arguments[4])
+        return outcome(arguments[4], followed=True)
+
+    monkeypatch.setattr(latency_sweep, "drive", drive)
+
+    def swept(task: Task, *seeds: int) -> Cell:
+        (found,) = sweep(rig.policy, rig.correction, task, seeds, [DELAY], [SKIP], Kept(tmp_path, task))
+        return found
+
+    swept(SHORT, 1, 2)
+    assert [one.seed for one in swept(SHORT, 1, 2, 3).outcomes] == [1, 2, 3]
+    assert ran == [1, 2, 3]
+    swept(Task(steps=40), 3)
+    assert ran == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("delays", [["-1"], ["4", "26"]])

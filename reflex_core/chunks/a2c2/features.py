@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -30,7 +30,7 @@ from reflex_core.export.export import Affine
 from reflex_core.images.colours import hue_saturation_value
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.images.scaling import area_averaged
-from reflex_core.values import Floats, Observation, Pixels
+from reflex_core.values import Floats, Frame, Observation, Pixels
 
 DEFAULT_RECIPE = "runtime256"  # for checkpoints that name none; obs_dim 256 is the format's own default
 HUES = 12
@@ -39,6 +39,7 @@ THUMBNAIL = 8
 SLOT = 32
 HUE_SIDE = 96
 MIN_SATURATION, MIN_VALUE = 100, 40
+SEEING = ("thumbnail8", "hues12", "hues12_change", DEFAULT_RECIPE)  # parts that look at the image
 FEW_PIXELS = 4.0  # below some pixels a centre says nothing and is drawn to the middle of the image
 
 
@@ -89,12 +90,23 @@ class Features:
                 f"the features '{recipe}' have an unknown part '{unknown[0][:40]}'; known: {', '.join(_PARTS)}"
             )
         self._parts = [_PARTS[part] for part in parts]
+        self._sees = any(part in SEEING for part in parts)
         if DEFAULT_RECIPE in parts and max(robot.state_dim, robot.action_dim) > SLOT:
             raise ConfigurationError(
                 f"the features '{DEFAULT_RECIPE}' have room for {SLOT} numbers of state and of action,"
                 f" the robot has {robot.state_dim} and {robot.action_dim}"
             )
         self.dim = sum(part.size(robot) for part in self._parts)
+
+    def decoded(self, observation: Observation) -> Observation:
+        """Return the observation with its image as pixels, for who asks for vectors of it again and again."""
+        robot, frames = self._robot, observation.frames
+        camera = robot.camera if robot.camera in frames else next(iter(frames), None)
+        if camera is None or not self._sees:
+            return observation
+        pixels = _pixels(robot, observation)
+        frame = Frame(pixels, "rgb8", pixels.shape[0], pixels.shape[1])
+        return replace(observation, frames={camera: frame}, history=())
 
     def vector(self, moment: Moment) -> Floats:
         """Return (dim,) float32. Raises ObservationError where an image or the state that the recipe needs is missing."""

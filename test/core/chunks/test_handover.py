@@ -244,6 +244,16 @@ def test_a_hold_brakes_from_the_running_motion_and_ends_at_rest() -> None:
     assert not after.anchored, "nothing is known for sure after it"
 
 
+def test_a_hold_begins_where_what_is_added_on_the_way_has_led() -> None:
+    robot = Robot()
+    place, speed = robot.moving().at(NOW_NS)
+    added = (np.array([0.01, -0.01, 0.0]), np.array([0.1, 0.0, 0.0]))
+    motion = robot.handover.hold(held(0.225, 0.23, origin=float(place[0]) + 0.01), NOW_NS, added)
+    assert motion.anchored
+    np.testing.assert_allclose(motion.positions[0], place + added[0])
+    np.testing.assert_allclose(motion.velocities[0], speed + added[1])
+
+
 def test_a_hold_upon_a_hold_goes_on_braking() -> None:
     robot = Robot()
     robot.moving()

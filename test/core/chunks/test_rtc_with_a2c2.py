@@ -13,7 +13,7 @@ from guarded import answering, ramp
 from guarded import request as request_of
 from heads import constant, correction_of, observation
 
-from reflex_core.chunks.rtc import GUIDED, Rtc, executed_rows
+from reflex_core.chunks.rtc import GUIDED, Rtc, executed_rows, rows_from
 from reflex_core.export.export import open_export
 from reflex_core.files.share import embedded_policy
 from reflex_core.policy.base import Policy
@@ -69,6 +69,32 @@ def test_a_corrected_chunk_guides_as_it_is_executed(reach: Policy) -> None:
     assert new.rtc.mode == GUIDED
     assert continues(new, raw + added)
     assert not continues(new, raw)
+
+
+def test_rows_corrected_after_they_were_answered_guide_as_they_are_executed(reach: Policy) -> None:
+    """Each time anew from the network's own rows, and only those of the chunk that is executed."""
+    now_ns = time.monotonic_ns()
+    rtc = Rtc(reach.contract, reach.binding, lambda: now_ns)
+    act = middleware_chain({"policy": Predict(reach, "prod", lambda: 0, lambda _: PLAIN, None, rtc)})
+    request = make_request(reach, 0, now_ns)
+    served = act(request)
+    rtc.delivered(request, served)
+    rtc.consumed("pick", DELAY)
+    executed = served.chunk.actions + np.float32(ADDED_RAD)
+    rtc.corrected("pick", "at-1000", served.chunk.actions - np.float32(ADDED_RAD))
+    rtc.corrected("other", "at-0", served.chunk.actions)
+    rtc.corrected("pick", "at-0", executed + np.float32(1.0))
+    rtc.corrected("pick", "at-0", executed)
+    new = act(make_request(reach, ELAPSED, now_ns))
+    assert continues(new, executed)
+    np.testing.assert_array_equal(rows_from([list(row) for row in new.rtc.executed]), executed)
+
+
+@pytest.mark.parametrize(
+    "recorded", [None, [], "rows", [[1.0], ["x"]], [1.0, 2.0], [[float("nan")]], [[1.0], [1.0, 2.0]]]
+)
+def test_rows_in_a_trace_that_are_none_are_taken_for_none(recorded: object) -> None:
+    assert rows_from(recorded) is None
 
 
 def test_a_chunk_that_the_head_left_alone_guides_as_the_network_made_it(reach: Policy) -> None:

@@ -154,3 +154,27 @@ def test_corrected_chunks_guide_as_they_were_executed(
     corrected = [document for document in documents(trace) if (document.get("a2c2") or {}).get("applied")]
     assert corrected
     assert replayed(capsys, trace)["summary"]["max_abs_diff"] == 0.0
+
+
+def test_rows_that_were_corrected_on_their_way_guide_in_a_replay_as_they_did(
+    make_engine: MakeEngine, tmp_path: Path, capsys: Output
+) -> None:
+    """`a2c2_every_step`: the answer on record is not what the robot executed, so the next record holds that."""
+    engine = make_engine(
+        "decomposed", export_dir=str(embedded_policy()), record=str(tmp_path), record_images="full",
+        record_no_gzip=True, seed=5,
+    )  # fmt: skip
+    loaded = engine.loaded
+    assert loaded is not None
+    for number in range(3):
+        served = engine.act(engine.request(seen(127, 20 * number), episode_id="left", request_id=str(number)))
+        loaded.executed("left", 3)
+        loaded.corrected("left", "another", served.chunk.actions + np.float32(1.0))
+        if number == 1:
+            loaded.corrected("left", str(number), served.chunk.actions + np.float32(0.05))
+    engine.unload()
+    trace = next(iter(tmp_path.glob("*.jsonl")))
+    blocks = [document["rtc"] for document in documents(trace) if document.get("rtc")]
+    assert ["executed" in block for block in blocks] == [False, True]
+    assert np.array(blocks[1]["executed"]).shape == served.chunk.actions.shape
+    assert replayed(capsys, trace)["summary"]["max_abs_diff"] == 0.0

@@ -17,7 +17,7 @@ from guarded import request as request_of
 from heads import constant, contents, correction_of, observation, picture, written
 
 from reflex_core.reports import A2C2Report
-from reflex_core.values import HOLD, Request, Served
+from reflex_core.values import HOLD, ROS, Request, Served
 from reflex_core.wedges.a2c2 import A2C2
 
 LATE_NS, SOON_NS = 200_000_000, 0
@@ -171,3 +171,18 @@ def test_many_threads_may_ask_at_once(tmp_path: Path) -> None:
         answers = list(pool.map(lambda _: wedge(make_request(), answering(ramp())), range(200)))
     assert {served.a2c2.reason for served in answers} == {"applied"}
     assert len({served.chunk.actions.tobytes() for served in answers}) == 1
+
+
+def test_what_is_corrected_where_it_is_streamed_is_not_corrected_twice(tmp_path: Path) -> None:
+    """That is the robot of the node; programs that ask over HTTP get corrected chunks as ever."""
+    wedge = warmed(wedge_of(tmp_path, every_step=True))
+    streamed = wedge(replace(make_request(), caller=ROS), answering(ramp()))
+    np.testing.assert_array_equal(streamed.chunk.actions, ramp())
+    assert streamed.a2c2 == A2C2Report(False, "every_step")
+    assert wedge(make_request(), answering(ramp())).a2c2.reason == "applied"
+    for _ in range(5):
+        wedge.report(success=True)
+    assert wedge(replace(make_request(), caller=ROS), answering(ramp())).a2c2.reason == "high_success"
+    assert (
+        wedge(replace(make_request(), caller=ROS), answering(spoiled())).a2c2.reason == "not_a_policy_chunk"
+    )

@@ -346,6 +346,26 @@ def chunks_with_a_head(bench: Bench) -> Provocation:
     one_episode(client, 8)  # the first few are skipped: nothing is known of the latency yet
 
 
+def streamed_rows_with_a_head(bench: Bench) -> Provocation:
+    head = str(embedded_policy() / "a2c2.npz")
+    corrected = {
+        "a2c2_checkpoint": head,
+        "a2c2_every_step": True,
+        "output": "forward_command",
+        "path_tolerance_rad": 0.0,
+    }
+    with world(http=True, port=0, **corrected) as scene:
+        scene.robot.positions = list(REACH_HOME)
+        scene.activate()
+        sidecar = scene.server.sidecar
+        assert sidecar is not None
+        client = Client(sidecar.port)
+        yield client
+        before = families(client)["reflex_a2c2_steps"]
+        wait_for(lambda: families(client)["reflex_a2c2_steps"] != before)
+        yield client
+
+
 PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_act_latency_seconds": an_answer,
     "reflex_onnx_load_time_seconds": a_load,
@@ -391,6 +411,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_shadow_dropped": a_shadow_that_is_slow,
     "reflex_a2c2_applied": chunks_with_a_head,
     "reflex_a2c2_skipped": chunks_with_a_head,
+    "reflex_a2c2_steps": streamed_rows_with_a_head,
     "reflex_server_up": a_load,
     "reflex_robot_info": a_load,
     "reflex_records": a_record,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from guarded import MIDDLE
@@ -10,7 +11,7 @@ from heads import fit_of, observation, picture
 
 from reflex_core.chunks.a2c2.features import Features, Moment, hues, robot_of, thumbnail, words
 from reflex_core.errors import ObservationError
-from reflex_core.values import Observation
+from reflex_core.values import Frame, Observation
 
 ROBOT = robot_of(fit_of())
 RED, YELLOW = (200, 20, 20), (220, 200, 20)
@@ -77,3 +78,21 @@ def test_an_observation_that_lacks_something_is_an_error_and_not_zeros() -> None
         vector("state", observation(state=None))
     with pytest.raises(ObservationError, match="no image"):
         vector("hues12", Observation({}, MIDDLE, ""))
+
+
+@pytest.mark.parametrize("recipe", ["state+hues12+hues12_change+words32", "state+words32", "runtime256"])
+def test_an_image_that_was_decoded_once_gives_the_same_vector(recipe: str) -> None:
+    encoded = cv2.imencode(".png", picture(YELLOW, 24, 72).data[..., ::-1])[1].tobytes()
+    seen = observation(Frame(encoded, "png"))
+    features = Features(recipe, ROBOT)
+    decoded = features.decoded(seen)
+    np.testing.assert_array_equal(
+        features.vector(Moment(decoded, decoded)), features.vector(Moment(seen, seen))
+    )
+    assert (decoded is seen) == (recipe == "state+words32")  # which looks at no image
+    assert all(frame.encoding == "rgb8" for frame in decoded.frames.values()) or decoded is seen
+
+
+def test_nothing_is_decoded_where_there_is_no_image() -> None:
+    blind = Observation({}, MIDDLE, "reach")
+    assert Features("hues12", ROBOT).decoded(blind) is blind
