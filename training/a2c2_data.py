@@ -2,7 +2,8 @@
 """Episodes for the correction head: the arm follows late chunks while the named block moves.
 
 At every control step the policy predicts anew. So for every step it is known what a chunk from any earlier observation
-says, and what one from this very moment would say.
+says, and what one from this very moment would say. With a head, the arm follows rows that it corrects at every step, so that a
+next head learns from where its own corrections lead (DAgger, arXiv 1011.0686).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.chunks.a2c2.features import hues
+from reflex_core.chunks.a2c2.correction import Correction, load_correction
+from reflex_core.chunks.a2c2.features import Moment, hues
 from reflex_core.export.export import open_export
 from reflex_core.policy.base import Policy
 from reflex_core.policy.load import load_policy
@@ -92,8 +94,8 @@ def move_block(arm: Arm, index: int, place_m: NDArray[np.float64]) -> None:
     arm._model.geom_pos[arm._block_geoms[index], :2] = place_m
 
 
-def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
-    """One episode, a moment per control step."""
+def run_episode(policy: Policy, arm: Arm, seed: int, head: Correction | None = None) -> Moments:
+    """One episode, a moment per control step. head: corrects every row that is followed."""
     binding, generator = policy.binding, np.random.default_rng((seed, 1))
     assert binding.state_statistics is not None  # this export has both
     assert binding.action_statistics is not None
@@ -104,10 +106,11 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
     arm.reset(scene)
     camera = next(iter(binding.cameras.values()))
     command = arm.joint_positions_rad.astype(np.float32)
-    states, previous, seen, chunks = [], [], [], []
+    states, previous, seen, chunks, looks = [], [], [], [], []
     followed = -1
     for step, place_m in enumerate(path):
         observation = look(arm, scene, camera)
+        looks.append(observation)
         states.append(observation.state)
         previous.append(command)
         seen.append(hues(observation.frames[camera].data))
@@ -115,7 +118,11 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
         ready = (step - delay) // every * every
         followed = max(followed, ready)
         if followed >= 0:
-            command = chunks[followed][step - followed]
+            row = step - followed
+            command = chunks[followed][row]
+            if head is not None and row > 0:
+                vector = head.features_of(Moment(observation, looks[followed], previous[-1]))
+                command = head.step(command, vector, row, row * binding.dt_s * 1e3)
         move_block(arm, scene.target_index, place_m)
         arm.step(command, binding.dt_s)
     steps = np.arange(len(path))
@@ -126,13 +133,13 @@ def run_episode(policy: Policy, arm: Arm, seed: int) -> Moments:
     )  # fmt: skip
 
 
-def generate(policy: Policy, first_seed: int, count: int) -> Moments:
+def generate(policy: Policy, first_seed: int, count: int, head: Correction | None = None) -> Moments:
     """Simulates `count` episodes; the same seeds give the same ones."""
     arm, bar = Arm(), Bar(unit="episodes", plain=partial(print, flush=True))
     try:
         episodes = []
         for seed in range(first_seed, first_seed + count):
-            episodes.append(run_episode(policy, arm, seed))
+            episodes.append(run_episode(policy, arm, seed, head))
             bar.draw(len(episodes) / count, len(episodes))
     finally:
         bar.clear()
@@ -160,8 +167,11 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--head", type=Path, help="correct every row that is followed by this head")
     arguments = parser.parse_args()
-    save(generate(open_policy(arguments.export), arguments.first_seed, arguments.count), arguments.out)
+    policy = open_policy(arguments.export)
+    head = None if arguments.head is None else load_correction(arguments.head, policy.binding)
+    save(generate(policy, arguments.first_seed, arguments.count, head), arguments.out)
 
 
 if __name__ == "__main__":

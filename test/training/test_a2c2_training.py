@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heads import fit_of, observation, picture
+from heads import constant, fit_of, observation, picture
 
 from reflex_core.chunks.a2c2.checkpoint import read_checkpoint, write_checkpoint
+from reflex_core.chunks.a2c2.correction import load_correction
 from reflex_core.chunks.a2c2.features import Features, Moment, hues, robot_of, words
 from reflex_core.chunks.a2c2.head import Head, position_encoding
+from reflex_core.files.share import embedded_policy
+from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.scene import BLOCK_AREA_M, make_scene
+from training import a2c2_data
 from training.a2c2 import (
     COLOURS,
     RECIPE,
@@ -24,7 +28,7 @@ from training.a2c2 import (
     recoloured,
     train,
 )
-from training.a2c2_data import EPISODE_STEPS, Moments, block_path, joined
+from training.a2c2_data import EPISODE_STEPS, Moments, block_path, joined, open_policy, run_episode
 
 STEPS = 20
 
@@ -125,3 +129,29 @@ def test_the_block_stays_on_the_table() -> None:
         path = block_path(make_scene(seed), np.random.default_rng(seed), 0.05)
         assert path.shape == (EPISODE_STEPS, 2)
         assert ((path >= low - 1e-9) & (path <= high + 1e-9)).all()
+
+
+def test_episodes_of_a_head_go_where_its_corrections_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arm follows corrected rows; what a chunk of each moment says is on record as ever."""
+    monkeypatch.setattr(a2c2_data, "EPISODE_STEPS", 16)
+    policy, arm = open_policy(embedded_policy()), Arm()
+    try:
+        episodes = [
+            run_episode(
+                policy, arm, 3, None if z is None else load_correction(head(tmp_path, z), policy.binding)
+            )
+            for z in (None, 0.0, 0.5)
+        ]
+    finally:
+        arm.close()
+    plain, left_alone, pushed = (episode.previous for episode in episodes)
+    np.testing.assert_allclose(left_alone, plain, atol=1e-5)
+    assert np.abs(pushed - plain).max() > 0.3
+    assert episodes[2].chunks.shape == episodes[0].chunks.shape == (16, 50, 7)
+
+
+def head(folder: Path, z: float) -> Path:
+    """One that says the same of every row."""
+    return constant(folder / f"head-{z}.npz", z, chunk_size=50)
