@@ -193,7 +193,11 @@ class Outputs:
         self.labels: list[
             tuple[float, str, str]
         ] = []  # when, whose rows, and who commands as every record says
+        self.overdue_reason = ""  # of a stream of setpoints
         self._clock, self._heard = clock, heard
+
+    def overdue(self) -> str:
+        return self.overdue_reason
 
     def halt(self) -> None:
         """What cannot be held stays with the controller, which finishes its trajectory."""

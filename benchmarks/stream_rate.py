@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """How evenly a forward controller gets its rows: lateness of the ticks, gaps between messages, processor time.
 
-`forward_command` follows chunks of 7 joints at 20 Hz that are replaced five times a second; one subscriber in another process.
-With --busy another thread of the process runs Python code all the time, as decoding and JSON do.
+`forward_command` follows chunks of 7 joints at 20 Hz that are replaced five times a second; one subscriber in another process. Beside
+it: nothing; a thread of Python code, as decoding and JSON are; or the embedded policy inferring all the time in a thread of this
+process, with a process on every core that keeps it busy. Each figure is the median of some runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import rclpy
 from rclpy.lifecycle import LifecycleNode
 
 from benchmarks.measure import finish, motion_of, parser, percentiles, table
-from reflex_core.robot.groups import Group
+from reflex_core.files.share import embedded_policy
+from reflex_core.metrics.cadence import Cadence
+from reflex_core.robot.groups import JOINTS, POSITION, Group
 from reflex_core.values import ActionChunk
 from reflex_ros.outputs.base import Command
 from reflex_ros.outputs.forward_command import forward_command
@@ -31,6 +34,12 @@ TOPIC = "/stream_rate/commands"
 NAMES = tuple(f"joint{number}" for number in range(7))
 ROWS, DT_S, REPLAN_S = 40, 0.05, 0.2
 ENDING_S = 5.0
+KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(bool)": np.bool_,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 LISTEN = f"""
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -79,6 +88,61 @@ def busy() -> Iterator[None]:
         thread.join()
 
 
+class Lateness(Cadence):
+    """Every tick's, not the newest alone."""
+
+    def __init__(self, rate_hz: float) -> None:
+        super().__init__(rate_hz)
+        self.late_s: list[float] = []
+
+    def tick(self, late_s: float, skipped: int) -> None:
+        super().tick(late_s, skipped)
+        self.late_s.append(late_s)
+
+
+@contextmanager
+def inferring() -> Iterator[None]:
+    """The embedded policy's denoise graph in another thread, over and over, and a busy process on every core."""
+    ended = threading.Event()
+    session = onnxruntime.InferenceSession(
+        str(embedded_policy() / "expert_denoise.onnx"), providers=["CPUExecutionProvider"]
+    )
+    fed = {each.name: zeros(each.shape, each.type) for each in session.get_inputs()}
+
+    def run() -> None:
+        while not ended.is_set():
+            session.run(None, fed)
+
+    thread = threading.Thread(target=run)
+    spinning = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)
+    ]
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for each in spinning:
+            each.kill()
+            each.wait()
+
+
+def zeros(shape: Sequence[int | str], kind: str) -> Any:
+    """An input of a graph; what it computes with does not change how long it takes."""
+    return np.zeros([each if isinstance(each, int) else 1 for each in shape], KINDS[kind])
+
+
+BESIDE: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "nothing": nullcontext, "python": busy, "inference": inferring,
+}  # fmt: skip
+
+
+def median_of(runs: Sequence[dict[str, object]]) -> dict[str, object]:
+    """The median of each figure."""
+    return {name: float(np.median([run[name] for run in runs])) for name in runs[0]}  # type: ignore[arg-type]
+
+
 def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, object]:
     """Follow chunks for so long, and return a row of the table."""
     sent_s: list[float] = []
@@ -87,9 +151,11 @@ def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, obj
         publisher.publish(message)
         sent_s.append(time.monotonic())
 
-    group = Group("arm", tuple(range(7)), NAMES, options={"topic": TOPIC, "rate_hz": rate_hz})
+    group = Group(
+        "arm", tuple(range(7)), NAMES, JOINTS, POSITION, options={"topic": TOPIC, "rate_hz": rate_hz}
+    )
     output = forward_command(node, publish, group)
-    output.lateness_s = type(output.lateness_s)(maxlen=None)
+    output.ticks.cadence = cadence = Lateness(rate_hz)
     output.enable()
     while not node.count_subscribers(TOPIC):
         time.sleep(0.05)
@@ -98,7 +164,7 @@ def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, obj
         output.send(command(node, now_s))
         time.sleep(REPLAN_S)
     cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began_s
-    report, late_ms = output.report(), np.array(output.lateness_s) * 1e3
+    report, late_ms = output.report(), np.array(cadence.late_s) * 1e3
     gaps = np.diff(sent_s) * rate_hz
     output.disable()
     output.destroy()
@@ -122,23 +188,20 @@ def command(node: LifecycleNode, now_s: float) -> Command:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     read = parser(__doc__)
-    read.add_argument("--seconds", type=float, default=20.0, help="of each row of the table")
+    read.add_argument("--seconds", type=float, default=10.0, help="of each run")
+    read.add_argument("--runs", type=int, default=5, help="whose median a row of the table is")
     read.add_argument("--rates", type=float, nargs="+", default=[100.0, 250.0], help="ticks per second")
-    read.add_argument(
-        "--busy",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="only with, or without, the other thread",
-    )
+    read.add_argument("--beside", nargs="+", choices=BESIDE, default=[*BESIDE], help="what runs beside it")
     options = read.parse_args(arguments)
     rclpy.init()
     node = LifecycleNode("stream_rate")
     lines: list[dict[str, object]] = []
     with listener():
-        for loaded in (False, True) if options.busy is None else (options.busy,):
+        for beside in options.beside:
             for rate_hz in options.rates:
-                with busy() if loaded else nullcontext():
-                    lines.append({"busy": loaded, **follow(node, rate_hz, options.seconds)})
+                with BESIDE[beside]():
+                    runs = [follow(node, rate_hz, options.seconds) for _ in range(options.runs)]
+                lines.append({"beside": beside, **median_of(runs)})
     node.destroy_node()
     rclpy.shutdown()
     print(table(lines))

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from reflex_core.metrics.cadence import TickFigures
 from reflex_core.metrics.caller_labels import CallerLabels
 from reflex_core.metrics.counters import pictures_mended
 from reflex_core.metrics.recorders import Watched
@@ -117,6 +118,31 @@ class MotionGauges(Collector):
             yield GaugeMetricFamily(f"reflex_motion_{name}", help_, value)
 
 
+class TickGauges(Collector):
+    """How punctual the streams of setpoints are, read at each scrape."""
+
+    def __init__(self) -> None:
+        self.figures: Callable[[], Sequence[TickFigures]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a gauge and three counters with samples per group."""
+        lateness = GaugeMetricFamily(
+            "reflex_tick_lateness_seconds", "From when a setpoint was due to its tick, over the newest thousand",
+            labels=["group", "quantile"],
+        )  # fmt: skip
+        skipped = CounterMetricFamily("reflex_ticks_skipped", "Ticks left out because they came too late", labels=["group"])  # fmt: skip
+        unkept = CounterMetricFamily("reflex_rates_unkept", "Times the rate of a group began not to be kept", labels=["group"])  # fmt: skip
+        unadjusted = CounterMetricFamily("reflex_rows_unadjusted", "Rows that could not be adjusted at their tick", labels=["group"])  # fmt: skip
+        for found in self.figures():
+            late_s = {"0.5": found.late_p50_s, "0.99": found.late_p99_s, "1": found.late_max_s}
+            for quantile, value in late_s.items():
+                lateness.add_metric([found.group, quantile], value)
+            skipped.add_metric([found.group], found.skipped)
+            unkept.add_metric([found.group], found.unkept)
+            unadjusted.add_metric([found.group], found.unadjusted)
+        yield from (lateness, skipped, unkept, unadjusted)
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own. Children are bound once per slot, not per request."""
 
@@ -209,7 +235,7 @@ class Metrics:
             ["joint"],
         )
         self.watchdog = counter(
-            "reflex_watchdog_interventions_total", "Times the chunk loop was late or gone and the watchdog held the robot",
+            "reflex_watchdog_interventions_total", "Times the chunk loop, or a stream of setpoints, was late or gone and the watchdog held the robot",
             ["reason"],
         )
         self.goals = counter("reflex_run_policy_goals_total", "Goals of ~/run_policy that ended, by reason", ["reason"])
@@ -241,12 +267,13 @@ class Metrics:
         self.server_up = gauge("reflex_server_up", "1 while a policy is ready")
         self.robot_info = gauge("reflex_robot_info", "1, with who this is", ["robot_id", "embodiment", "model_id"])
         # fmt: on
-        self.recorders, self.motion = RecorderFigures(), MotionGauges()
+        self.recorders, self.motion, self.ticks = RecorderFigures(), MotionGauges(), TickGauges()
         self.caller_labels = CallerLabels()
         self.trips = TripGauge(self.caller_labels)
         self.registry.register(self.trips)
         self.registry.register(self.recorders)
         self.registry.register(self.motion)
+        self.registry.register(self.ticks)
         self.registry.register(PictureFigures())
 
     def exposition(self) -> bytes:

@@ -20,7 +20,7 @@ from reflex_core.values import HOLD, LAST_KNOWN_GOOD, ROS, Request, Served
 from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.node.every_step import EveryStep
 from reflex_ros.node.execution import Execution
-from reflex_ros.node.holds import DEACTIVATED, DEADLINE, GONE, LATE, STOPPED, Holds, handover_of
+from reflex_ros.node.holds import DEACTIVATED, GONE, LATE, STOPPED, Holds, handover_of
 from reflex_ros.node.observation_buffer import Gates, ObservationBuffer
 from reflex_ros.node.progress import Progress, Tuning
 from reflex_ros.node.takeover import Takeover, TakeoverLoop
@@ -182,10 +182,10 @@ class ChunkLoop:
         self._buffer.released(self.execution.end_commands(held=held))
 
     def overdue(self) -> str:
-        """Return why the watchdog must hold the robot: `chunk_loop_gone`, `chunk_loop_late`, or "". For another thread."""
+        """Return why the watchdog must hold the robot: the loop or a stream of setpoints is late or gone, or "". For another thread."""
         if self._closing or self._thread.ident is None:
             return ""
-        return GONE if not self._thread.is_alive() else self.late()
+        return GONE if not self._thread.is_alive() else self.late() or self._outputs.overdue()
 
     def late(self) -> str:
         """Return `chunk_loop_late` when nothing followed a chunk within `max_age_ms`, or a cycle does not end; else ""."""
@@ -204,7 +204,7 @@ class ChunkLoop:
         if not self._lock.acquire(timeout=LOCK_S):
             return False
         try:
-            self._rescued = True
+            self._rescued = reason in (LATE, GONE)
             return self._hold(reason) if self._moves else True
         finally:
             self._lock.release()
@@ -292,13 +292,9 @@ class ChunkLoop:
                 self._watch(served, running, latency_s)
                 return
             start = running.elapsed(now_ns)
-            if start >= running.horizon:
+            if why := self.execution.unfit(served, start):
                 self._forget()
-                self._failed("chunk_expired", "all of the chunk had elapsed before it was there")
-                return
-            if self.execution.outlived(served):
-                self._forget()
-                self._failed(DEADLINE, "the last good chunk is from before the robot held")
+                self._failed(*why)
                 return
             self.every_step.made(request, served, joined=self._handover.executing)
             served, led = self.execution.led(served, running.stamp_ns, start, now_ns)

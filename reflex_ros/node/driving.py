@@ -173,6 +173,7 @@ class Driving:
         tuning: Callable[[], Tuning], progress: Progress, recorder_hook: RecorderHook,
     ) -> None:  # fmt: skip
         self._node, self._outputs, self.buffer, self._engine = node, outputs, buffer, engine
+        engine.metrics.ticks.figures = outputs.ticks
         buffer.clear()
         clock = node.get_clock()
         self.loop = ChunkLoop(

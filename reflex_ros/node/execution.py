@@ -15,6 +15,7 @@ from reflex_core.values import LAST_KNOWN_GOOD, POLICY, ActionChunk, Served
 from reflex_ros.node.every_step import EveryStep
 from reflex_ros.node.holds import DEADLINE, Holds
 from reflex_ros.node.progress import Progress, Tuning
+from reflex_ros.node.watchdog import TEXTS
 from reflex_ros.outputs.outputs import Outputs
 
 AT_REST_S = 0.1  # how far an arm may be behind the end of a hold
@@ -143,7 +144,16 @@ class Execution:
             return None
         return self._monotonic_ns() - self.until_ns if wall_clock else self._clock_ns() - self.running.end_ns
 
-    def outlived(self, served: Served) -> bool:
+    def unfit(self, served: Served, start: int) -> tuple[str, str] | None:
+        """Return why the chunk must not be executed from row `start` on, as slug and sentence; None where it may be."""
+        if start >= len(served.chunk.actions):
+            return "chunk_expired", "all of the chunk had elapsed before it was there"
+        if self._outlived(served):
+            return DEADLINE, "the last good chunk is from before the robot held"
+        overdue = self._outputs.overdue()
+        return (overdue, TEXTS[overdue]) if overdue else None
+
+    def _outlived(self, served: Served) -> bool:
         """Return True for a fallback from before the robot held: it would jump to where it might have been by now."""
         if served.chunk.source != LAST_KNOWN_GOOD:
             return False

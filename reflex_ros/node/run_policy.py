@@ -26,6 +26,7 @@ from reflex_ros.node.chunk_loop import ChunkLoop
 from reflex_ros.node.holds import GOAL_ENDED, GONE, STOPPED
 from reflex_ros.node.progress import Progress
 from reflex_ros.node.watchdog import TEXTS as WATCHDOG_TEXTS
+from reflex_ros.outputs.base import STREAM_GONE
 
 if TYPE_CHECKING:
     from rclpy.action.server import ServerGoalHandle
@@ -244,8 +245,8 @@ class RunPolicyServer:
             return Result.TERMINATION_GUARD_TRIPPED, "the guard is tripped: call ~/reset_guard"
         if progress.problem == BREAKER_OPEN:
             return Result.TERMINATION_BREAKER_OPEN, progress.problem_text
-        if loop.overdue() == GONE:
-            return Result.TERMINATION_FAILED, WATCHDOG_TEXTS[GONE]
+        if (overdue := loop.overdue()) in (GONE, STREAM_GONE):
+            return Result.TERMINATION_FAILED, WATCHDOG_TEXTS[overdue]
         if goal.elapsed_s >= goal.limit_s:
             return (
                 Result.TERMINATION_TIME_LIMIT,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from reflex_core.engine.engine import DEGRADED, INACTIVE, READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.export.config_schema import OFF
+from reflex_core.metrics.cadence import worst
 from reflex_core.policy.prefix_cache import HIT
 from reflex_core.values import ROS
 from reflex_ros.msg import ServeStatus
@@ -42,6 +43,9 @@ def status_message(
     loaded = engine.loaded
     if loaded is not None:
         _describe(status, loaded)
+    ticks = worst(engine.metrics.ticks.figures())
+    status.tick_late_p50_ms, status.tick_late_p99_ms = ticks.late_p50_s * 1e3, ticks.late_p99_s * 1e3
+    status.tick_late_max_ms, status.ticks_skipped_total = ticks.late_max_s * 1e3, ticks.skipped
     running = loop.scheduler.running if loop else None
     status.chunk_remaining_s = running.remaining_s(now_ns) if running else 0.0
     return status

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread outside the chunk loop that holds the robot, and says so, when the loop is late or gone."""
+"""A thread outside the chunk loop that holds the robot, and says so, when the loop or a stream of setpoints is late or gone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reflex_ros.node.holds import GONE, LATE
+from reflex_ros.outputs.base import STREAM_GONE, STREAM_LATE
 
 PERIOD_S = 0.05
 TEXTS = {
     LATE: "the chunk loop is late: nothing came after the running chunk, so that the watchdog held the robot",
     GONE: "the chunk loop has ended unexpectedly, and the watchdog held the robot: restart the node",
+    STREAM_LATE: "a group that is sent row by row got nothing for 0.1 s, and the watchdog held the robot",
+    STREAM_GONE: "the thread that sends a group its rows has ended unexpectedly, and the watchdog held the robot: restart the node",
 }
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ class Loop(Protocol):
 class Watchdog:
     """One per chunk loop. `check` is what its thread does every PERIOD_S.
 
-    count: called once for every time the loop was found late or gone.
+    count: called once for every time the loop, or a stream of setpoints, was found late or gone.
     """
 
     def __init__(self, loop: Loop, count: Callable[[str], None], period_s: float = PERIOD_S) -> None:
@@ -64,7 +67,7 @@ class Watchdog:
         reason = self._loop.overdue()
         if not reason:
             if self._seen:
-                log.info("%s ended: the chunk loop runs again", self._seen)
+                log.info("%s ended: it runs again", self._seen)
             self._seen, self._held = "", False
             return
         if reason != self._seen:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.chunks.setpoints import Adjust
+from reflex_core.metrics.cadence import TickFigures
 from reflex_core.robot.groups import Group
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
     from reflex_core.values import ActionChunk, Floats
+
+# why the robot is held in the place of a thread that sends row by row
+STREAM_LATE, STREAM_GONE = "stream_late", "stream_gone"
 
 Publish = Callable[[Any, Any], None]  # a publisher and a message: sent, and handed to the bag recorder
 
@@ -108,6 +112,20 @@ class Adjusted(Protocol):
         columns, rad or m or per second; it may be written to. now_ns: when it is due, on the clock of `Command.stamp_ns`, going on
         evenly from when the command was sent although a wall clock is set meanwhile. It returns the row to send. Where it raises, or
         returns no such row, the row is sent as it was. A hold waits for no call.
+        """
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A robot interface that sends one row per tick, from a thread of its own."""
+
+    def figures(self) -> TickFigures:
+        """Return how punctual its ticks are."""
+
+    def overdue(self) -> str:
+        """Return STREAM_GONE, STREAM_LATE where the robot must be held because no ticks come, else ""; without waiting.
+
+        A hold that comes then is sent by its caller: the robot stays where it was commanded last.
         """
 
 

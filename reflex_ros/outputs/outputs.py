@@ -16,6 +16,7 @@ from reflex_core.chunks.interpolation import Doubles, Mask, Spline
 from reflex_core.chunks.setpoints import Adjust
 from reflex_core.errors import ConfigurationError
 from reflex_core.export.binding import Binding
+from reflex_core.metrics.cadence import TickFigures
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_core.robot.limits.hold import Hold
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -24,6 +25,8 @@ from reflex_ros.bag.recorder_hook import OFF, RecorderHook
 from reflex_ros.messages.chunks import chunk_message, hold_message
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.outputs.base import (
+    STREAM_GONE,
+    STREAM_LATE,
     Acting,
     Adapting,
     Adjusted,
@@ -33,6 +36,7 @@ from reflex_ros.outputs.base import (
     MakeOutput,
     Output,
     Reporting,
+    Ticking,
 )
 from reflex_ros.outputs.channels import Channel, channels_of, require_one_each
 from reflex_ros.outputs.debug import DebugTopics
@@ -100,6 +104,7 @@ class Outputs:
         except ConfigurationError:
             self.destroy()
             raise
+        self._ticking = [part.output for part in self._parts if isinstance(part.output, Ticking)]
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -148,6 +153,15 @@ class Outputs:
             for part in self._parts
             if isinstance(part.output, Reporting)
         }
+
+    def ticks(self) -> list[TickFigures]:
+        """Return how punctual the ticks are of every group that is sent row by row."""
+        return [output.figures() for output in self._ticking]
+
+    def overdue(self) -> str:
+        """Return why the robot must be held where ticks do not come: STREAM_GONE, STREAM_LATE, or ""; without waiting."""
+        reasons = {output.overdue() for output in self._ticking}
+        return next((reason for reason in (STREAM_GONE, STREAM_LATE) if reason in reasons), "")
 
     def enable(self) -> None:
         """Let messages out: the node becomes active."""

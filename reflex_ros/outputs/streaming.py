@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,23 @@ from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.interpolation import Doubles
-from reflex_core.chunks.setpoints import Adjust, SetpointStream, next_tick
+from reflex_core.chunks.setpoints import Adjust, SetpointStream
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
+from reflex_core.metrics.cadence import TickFigures
 from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.outputs.base import Command, Publish
+from reflex_ros.outputs.base import STREAM_GONE, STREAM_LATE, Command, Publish
 from reflex_ros.outputs.joint_trajectory import COMMANDS
+from reflex_ros.outputs.ticks import LATE_S, Ticks
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
 ACKNOWLEDGE_S = 0.5  # how long the last setpoints may take to be acknowledged
-JOIN_S = 1.0
-KEPT = 1000  # ticks whose lateness is known
+PROBLEMS = {
+    STREAM_GONE: "the thread that sends its setpoints has ended unexpectedly: restart the node",
+    STREAM_LATE: "its setpoints are late",
+}
 
 log = logging.getLogger(__name__)
 
@@ -50,35 +54,54 @@ class StreamOutput:
         self._publisher = node.create_lifecycle_publisher(
             kind, topic, COMMANDS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
-        self._period_ns = round(1e9 / rate_hz)
         self._stream = SetpointStream(
-            len(group.columns), velocities=group.commands == VELOCITY, period_ns=self._period_ns
+            len(group.columns), velocities=group.commands == VELOCITY, period_ns=round(1e9 / rate_hz)
         )
         self._smooth = (
             group.space == JOINTS and group.commands == POSITION
         )  # grippers go straight, speeds too
         self._changed = threading.Condition()
-        self._enabled = self._closing = False
+        self._enabled = False
         self._adjust: Adjust | None = None
         self._ahead_ns = 0  # of the clock of the commands' stamps before that of the rows
-        self._late = self._unadjusted = 0
-        self.lateness_s: deque[float] = deque(maxlen=KEPT)  # of the newest ticks
+        self._unadjusted = 0
         self._limited_log = RateLimitedLog(log)
-        self._thread = threading.Thread(target=self._run, name=f"output {group.name}".strip(), daemon=True)
-        self._thread.start()
+        self.ticks = Ticks(f"output {group.name}".strip(), rate_hz, self._tick)
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The command topic, after remapping."""
         return (str(self._publisher.topic_name),)
 
+    def figures(self) -> TickFigures:
+        """Return how punctual the ticks are."""
+        return self.ticks.cadence.figures(self._group.name, self._unadjusted)
+
+    def overdue(self) -> str:
+        """Return why the robot must be held in the place of this output's thread: STREAM_GONE, STREAM_LATE or ""; never waits."""
+        if not self._enabled:
+            return ""
+        if self.ticks.gone:
+            return STREAM_GONE
+        return STREAM_LATE if self.ticks.late_s > LATE_S else ""
+
     def report(self) -> dict[str, object]:
         """Return for diagnostics how late ticks come, how many were left out, and how often the stream stood still or did not start."""
-        kept = list(self.lateness_s)
-        p99 = {"lateness p99 ms": f"{np.percentile(kept, 99) * 1e3:.1f}"} if kept else {}
-        counts = {"stalls": self._stream.stalls, "unmeasured starts": self._stream.unmeasured_starts}
-        unadjusted = {"unadjusted rows": self._unadjusted} if self._adjust is not None else {}
-        return {**p99, "late ticks": self._late, **counts, **unadjusted}
+        found = self.figures()
+        problem = PROBLEMS.get(self.overdue(), "")
+        if not problem and not found.keeps:
+            problem = (
+                f"{found.rate_hz:g} Hz is not kept on this machine, {found.skipped} ticks were left out: lower control_rate_hz or the"
+                " group's rate_hz, or take joint_trajectory"
+            )
+        late_s = {"p50": found.late_p50_s, "p99": found.late_p99_s, "max": found.late_max_s}
+        return {
+            **{f"lateness {name} ms": f"{value * 1e3:.1f}" for name, value in late_s.items() if not math.isnan(value)},
+            "late ticks": found.skipped, "rate not kept": found.unkept,
+            "stalls": self._stream.stalls, "unmeasured starts": self._stream.unmeasured_starts,
+            **({"unadjusted rows": found.unadjusted} if self._adjust is not None else {}),
+            **({"problem": problem} if problem else {}),
+        }  # fmt: skip
 
     def limit(self, velocity_max: Doubles) -> None:
         """Move no setpoint of positions faster, whatever it has missed."""
@@ -104,24 +127,32 @@ class StreamOutput:
         with self._changed:
             if not self._enabled:
                 return
+            self._enabled = False  # nothing is overdue from now on
             last = self._stream.stop()
             for number, row in enumerate(last):
                 if number:
-                    time.sleep(self._period_ns * 1e-9)
+                    time.sleep(self.ticks.period_ns * 1e-9)
                 self._publish(self._publisher, self._message_of(row))
             if last:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
             SWITCH_INTERVAL.restore()
-            self._enabled = False
             self._publisher.on_deactivate(None)
 
     def send(self, command: Command) -> None:
-        """Follow the rows from the next tick on, adjusted at each where they may be; nothing while the node is not active."""
+        """Follow the rows from the next tick on, adjusted at each where they may be; nothing while the node is not active.
+
+        Raises RuntimeError where no tick will come any more.
+        """
+        if self._enabled and self.ticks.gone:
+            raise RuntimeError(f"group '{self._group.name}': {PROBLEMS[STREAM_GONE]}")
         self._command(command, adjusted=command.adjusted)
 
     def hold(self, command: Command) -> None:
-        """Follow the rows of a hold, as they are."""
-        self._command(command, adjusted=False)
+        """Follow the rows of a hold, as they are; where ticks do not come, stay at the last setpoint, which is sent from here."""
+        if self.overdue():
+            self.halt()
+        else:
+            self._command(command, adjusted=False)
 
     def _command(self, command: Command, *, adjusted: bool) -> None:
         with self._changed:
@@ -141,7 +172,7 @@ class StreamOutput:
                 self._limited_log(
                     logging.ERROR, type(error).__name__, "%s: %s, and what is commanded stays", where, error
                 )
-            self._changed.notify_all()
+            self.ticks.begin()
 
     def halt(self) -> None:
         """Follow nothing more: the robot stays at the last setpoint, which is sent again, as one message may be lost."""
@@ -158,36 +189,13 @@ class StreamOutput:
 
     def destroy(self) -> None:
         """End the thread, and destroy the publisher."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join(JOIN_S)
+        self.ticks.close()
         self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _now_ns(self) -> int:
         """Return the time on the clock of the rows: the simulator's, else the monotonic one, which is never set."""
         clock = self._node.get_clock()
         return int(clock.now().nanoseconds) if clock.ros_time_is_active else time.monotonic_ns()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or not self._stream.silent)
-                if self._closing:
-                    return
-            self._follow()
-
-    def _follow(self) -> None:
-        """Tick until the stream is silent."""
-        now_ns = deadline_ns = time.monotonic_ns()
-        while self._tick():
-            self.lateness_s.append((now_ns - deadline_ns) * 1e-9)
-            now_ns = time.monotonic_ns()
-            following_ns = next_tick(deadline_ns, now_ns, self._period_ns)
-            self._late += following_ns > deadline_ns + 2 * self._period_ns
-            deadline_ns = following_ns
-            time.sleep((deadline_ns - now_ns) * 1e-9)
-            now_ns = time.monotonic_ns()
 
     def _tick(self) -> bool:
         """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
@@ -197,10 +205,10 @@ class StreamOutput:
             text = f"group '{self._group.name}': a setpoint was not sent"
             self._limited_log(logging.ERROR, "tick", text, error=error)
         with self._changed:
-            if self._stream.silent or not self._enabled or self._closing:
+            goes_on = self._enabled and not self._stream.silent
+            if not goes_on:
                 self._changed.notify_all()
-                return False
-            return True
+            return goes_on
 
     def _send_due(self) -> None:
         """Send what is due now, adjusted. A command that comes while it is adjusted waits for nothing, and is followed instead."""

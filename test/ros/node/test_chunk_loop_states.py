@@ -18,6 +18,8 @@ from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request
 from reflex_ros.node.chunk_loop import HANGING_S, RETRY_S
 from reflex_ros.node.diagnostics import observation_finding, trouble
 from reflex_ros.node.holds import GONE, LATE
+from reflex_ros.node.watchdog import TEXTS
+from reflex_ros.outputs.base import STREAM_LATE
 
 CHUNK_S = HORIZON * DT_S
 
@@ -167,6 +169,22 @@ def test_after_a_rescue_the_loop_is_late_until_its_cycle_has_ended(scene: Scene)
     assert scene.loop.late() == LATE
     scene.loop.cycle()
     assert scene.loop.late() == ""
+
+
+def test_while_a_stream_of_setpoints_is_overdue_the_robot_is_held_and_no_chunk_is_executed(
+    scene: Scene,
+) -> None:
+    scene.world.outputs.overdue_reason = STREAM_LATE
+    assert scene.loop.rescue(STREAM_LATE, TEXTS[STREAM_LATE])
+    assert scene.loop.late() == ""  # the loop itself is well
+    sent = len(scene.sent)
+    scene.run(1.0)
+    assert scene.sent[sent - 1].reason == STREAM_LATE
+    assert all(command.is_hold for command in scene.sent[sent - 1 :])
+    assert scene.loop.progress.problem == STREAM_LATE
+    scene.world.outputs.overdue_reason = ""
+    scene.run(1.0)
+    assert not scene.sent[-1].is_hold
 
 
 def test_a_rescue_leaves_the_loop_its_lock(scene: Scene) -> None:

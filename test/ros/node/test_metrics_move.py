@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import leading_robots as robots
 import pytest
 from asking import ALWAYS_MISSED, BEYOND, act, families, figure, miss_the_objective
 from broken_jpegs import MENDED
+from controller_bench import Bench as ControllerBench
 from figures import value_of
 from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,6 +26,7 @@ from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.records.recorder import Recorder
 from reflex_core.robot.limits.safety_config import DEFAULT_MAX_CONSECUTIVE_CLAMPS
+from reflex_ros.outputs.streaming import StreamOutput
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,62 @@ def a_model_that_hangs(bench: Bench) -> Provocation:
             wait_for(moved)
 
     yield from on_a_robot("reflex_watchdog_interventions", hang, bench.export)
+
+
+def on_a_stream(
+    family: str, provoke: Callable[[World, StreamOutput, Moved], object], directory: Path
+) -> Provocation:
+    """A robot that is sent row by row, whose stream something is done to until the family has moved."""
+    columns = {"a": robots.steadily(0.0005)}
+    export = robots.leading(directory / "export", columns, [robots.RELATIVE | {"columns": ["a"]}])
+    groups = [robots.joints("arm", ["a"], "forward_command", topic="/forward_controller/commands")]
+    config = robots.embodiment(directory / "robot.json", groups)
+    with world(export_dir=str(export), custom_embodiment_config=str(config), http=True, port=0) as scene:
+        scene.robot.joints_on = False
+        with ControllerBench(scene.domain, {"a": 0.0}) as controllers:
+            controllers.forward_controller("forward_controller", ["a"])
+            scene.activate()
+            scene.robot.next_chunk()
+            assert scene.server.sidecar is not None
+            assert scene.server._outputs is not None
+            client = Client(scene.server.sidecar.port)
+            yield client
+            before = families(client)[family]
+            (part,) = scene.server._outputs._parts
+            assert isinstance(part.output, StreamOutput)
+            provoke(scene, part.output, lambda: families(client)[family] != before)
+            yield client
+
+
+def a_tick(bench: Bench) -> Provocation:
+    def follow(_: World, __: StreamOutput, moved: Moved) -> None:
+        wait_for(moved)
+
+    yield from on_a_stream("reflex_tick_lateness_seconds", follow, bench.directory)
+
+
+def a_tick_that_takes_long(bench: Bench) -> Provocation:
+    def slow(_: World, stream: StreamOutput, moved: Moved) -> None:
+        stream.adjust(lambda row, _: (time.sleep(0.05), row)[1])
+        wait_for(moved)
+
+    yield from on_a_stream("reflex_ticks_skipped", slow, bench.directory)
+
+
+def a_rate_that_is_not_kept(bench: Bench) -> Provocation:
+    def slow(_: World, stream: StreamOutput, moved: Moved) -> None:
+        stream.adjust(lambda row, _: (time.sleep(0.03), row)[1])
+        wait_for(moved)
+
+    yield from on_a_stream("reflex_rates_unkept", slow, bench.directory)
+
+
+def a_row_that_cannot_be_adjusted(bench: Bench) -> Provocation:
+    def fail(_: World, stream: StreamOutput, moved: Moved) -> None:
+        stream.adjust(lambda row, _: row[:0])
+        wait_for(moved)
+
+    yield from on_a_stream("reflex_rows_unadjusted", fail, bench.directory)
 
 
 def a_goal_that_ends(bench: Bench) -> Provocation:
@@ -389,6 +449,10 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_implausible_readings": a_joint_that_lies,
     "reflex_tracking_errors": a_joint_that_does_not_follow,
     "reflex_watchdog_interventions": a_model_that_hangs,
+    "reflex_tick_lateness_seconds": a_tick,
+    "reflex_ticks_skipped": a_tick_that_takes_long,
+    "reflex_rates_unkept": a_rate_that_is_not_kept,
+    "reflex_rows_unadjusted": a_row_that_cannot_be_adjusted,
     "reflex_run_policy_goals": a_goal_that_ends,
     "reflex_pictures_mended": a_picture_that_is_mended,
     "reflex_provider_fallbacks": a_gpu_that_is_not_there,
