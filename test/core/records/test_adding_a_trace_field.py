@@ -40,15 +40,15 @@ def test_a_field_of_an_answer_touches_its_block_and_what_fills_it(tmp_path: Path
     reports, predict = "reflex_core/reports.py", "reflex_core/wedges/predict.py"
     scratch.change(
         reports,
-        "    elapsed_rows: float = 0.0\n\n",
-        "    elapsed_rows: float = 0.0\n    weight: float = 0.0\n\n",
+        "    executed: tuple[tuple[float, ...], ...] = ()\n",
+        "    executed: tuple[tuple[float, ...], ...] = ()\n    weight: float = 0.0\n",
     )
     scratch.change(
         reports,
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous}',
         '{"mode": self.mode, "delay": self.delay, "previous": self.previous, "weight": self.weight}',
     )
-    scratch.change(predict, "found.elapsed_rows)", "found.elapsed_rows, guidance.max_weight)")
+    scratch.change(predict, "rows_of(found.executed)\n", "rows_of(found.executed), guidance.max_weight\n")
     (tmp_path / "traces").mkdir()
     *records, delay = json.loads(scratch.run(PROGRAM, tmp_path / "traces"))
     assert delay >= 1, "the second chunk is guided by the first"
