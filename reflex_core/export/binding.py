@@ -168,6 +168,7 @@ def _bound_to_tool(
     """Return the binding of a policy that commands a tool's pose: its state and its rows are the robot's joints."""
     cameras = cameras_of(export, contract, robot)
     on_robot = _on_robot(robot.joint_names, joint_names)
+    dt_s = _dt_s(export, contract, robot)
     names = tuple(on_robot.get(name, name) for name in robot.joint_names)
     hold_columns = _hold_columns(robot.joint_names, robot.joint_names, robot.action_dim, robot)
     return Binding(
@@ -180,7 +181,7 @@ def _bound_to_tool(
         columns=np.arange(contract.action_dim),
         hold_columns=hold_columns,
         horizon=min(contract.rows, robot.chunk_size),
-        dt_s=_dt_s(export, contract, robot),
+        dt_s=dt_s,
         notes=(
             *binding_notes(export, contract, robot, robot, cameras, {}),
             *tool_notes(tool, contract, robot),
@@ -190,7 +191,7 @@ def _bound_to_tool(
         ends=ends_of(robot, hold_columns),
         statistics_notes=tuple(statistics_notes(export, contract, tool.seen.statistics)),
         groups=renamed(robot.groups, names) if robot.groups else whole_robot(names),
-        tool=tool,
+        tool=replace(tool, space=tool.space.every(dt_s)),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.export.action_modes import ABSOLUTE, DELTA
+from reflex_core.export.action_modes import ABSOLUTE
 from reflex_core.export.export import Affine
 from reflex_core.export.state_space import StateJoint
 from reflex_core.export.tool_space import ToolSpace
@@ -160,7 +160,7 @@ class ToolRows:
         like = self.trained(tail).astype(np.float64)
         wanted = like.copy()
         try:
-            if self.space.mode == DELTA:
+            if self.space.steps:
                 # later steps lead on from the first one, wherever that began
                 path = self.space.poses(self.trained(own).astype(np.float64)[:, columns], there)
                 led = on_the_way(there, path, elapsed_rows)

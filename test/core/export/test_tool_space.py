@@ -85,6 +85,32 @@ def test_liberos_scale_is_metres_and_radians_per_axis() -> None:
     )
 
 
+# 0.1 s of 0.1 m/s along x and a quarter a second about z, twice: what the tool's own axes are after the first row, by hand
+SPEEDS = [0.1, 0.0, 0.0, 0.0, 0.0, 10 * QUARTER]
+AFTER: dict[str, tuple[list[float], np.ndarray]] = {
+    # twice p + dt v, and half a turn about the base's z
+    "base": ([0.52, 0.1, 0.3], np.diag([-1.0, -1.0, 1.0]) @ DOWN),
+    # along the tool's x, which is the base's x first; then it is turned by a quarter about its z, which points down: the base's -y
+    "tool": ([0.51, 0.09, 0.3], DOWN @ np.diag([-1.0, -1.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("frame", AFTER)
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_velocities_are_steps_of_one_period_by_hand(frame: str, scale: float) -> None:
+    kind = ToolSpace(tuple(range(6)), "axis_angle", "velocity", frame, (scale,) * 6).every(0.1)
+    rows = np.array([SPEEDS, SPEEDS]) / scale
+    made = kind.poses(rows, START)
+    position, matrix = AFTER[frame]
+    np.testing.assert_allclose(made.position[1], position, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(made.rotation[1], matrix, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(kind.rows(made, START, rows), rows, atol=1e-9, rtol=0)
+
+
+def test_only_velocities_have_a_period() -> None:
+    assert space("rpy", "delta", "base").every(0.1) == space("rpy", "delta", "base")
+
+
 LIBERO: dict[str, Any] = {
     "columns": [0, 1, 2, 3, 4, 5], "space": "tool", "mode": "delta", "frame": "base", "rotation": "axis_angle",
     "scale": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
@@ -106,8 +132,10 @@ def test_an_entry_says_all_of_a_tools_pose_in_its_own_order() -> None:
     [
         ([{key: LIBERO[key] for key in LIBERO if key != "frame"}], r"frame' must be one of base, tool, got null"),
         ([{key: LIBERO[key] for key in LIBERO if key != "rotation"}], r"rotation' must be one of rpy, .*, got null"),
-        ([{key: LIBERO[key] for key in LIBERO if key != "mode"}], r"mode' must be one of absolute, delta, relative, got null"),
-        ([LIBERO | {"mode": "velocity"}], r"mode' must be one of absolute, delta, relative, got \"velocity\""),
+        ([{key: LIBERO[key] for key in LIBERO if key != "mode"}], r"mode' must be one of absolute, delta, relative, velocity, got null"),
+        ([LIBERO | {"mode": "speed"}], r"mode' must be one of absolute, delta, relative, velocity, got \"speed\""),
+        ([LIBERO | {"mode": "velocity", "rotation": "rpy"}], r"rotation' must be axis_angle, as its mode is velocity: .*, got \"rpy\""),
+        ([LIBERO | {"mode": "velocity", "unit": "degrees"}], r"unit' must be left out for a tool's pose"),
         ([LIBERO | {"rotation": "quaternion_xyzw"}], r"columns' must be 7 columns, x, y, z and 4 of quaternion_xyzw, got \[0, 1, 2, 3, 4, 5\]"),
         ([ROT6D | {"frame": "tool"}], r"frame' must be base, as its mode is absolute, got \"tool\""),
         ([ROT6D | {"scale": [1, 1, 1, 2, 2, 2, 2, 2, 2]}], r"scale' must be 1 for the columns of rot6d_columns, got \[1, 1, 1, 2"),

@@ -32,6 +32,7 @@ from reflex_core.wedges.predict import Predict
 HERE = np.array(HOME, np.float32)
 MOVED = HERE + np.float32(0.1)
 GOAL = np.array([0.55, -0.05, 0.40])
+SCALES = {"velocity": 20.0}  # rows as long as steps of 20 Hz
 
 
 def policy_of(path: Path, export: Path, **changes: Any) -> Policy:
@@ -140,6 +141,23 @@ def test_a_step_of_libero_moves_the_tool_by_its_scale_in_the_declared_frame(
     assert np.abs(np.diff(rows[:, :7], axis=0)).max() < 0.5
 
 
+@pytest.mark.parametrize("frame", ["base", "tool"])
+def test_velocities_move_the_tool_by_metres_and_radians_a_second(tmp_path: Path, frame: str) -> None:
+    speeds = robots.LIBERO_TOOL | {"mode": "velocity", "frame": frame, "scale": [0.2] * 3 + [1.0] * 3}
+    made = robots.libero(tmp_path / "export", GOAL.tolist(), 0.3, action_space=[speeds, robots.LIBERO_HAND])
+    policy = policy_of(tmp_path, made)
+    chunk = np.zeros((1, ROWS, 7), np.float32)
+    chunk[0, :10, 2], chunk[0, :10, 5], chunk[0, :, 6] = (
+        0.5,
+        0.8,
+        -1.0,
+    )  # 0.1 m/s and 0.8 rad/s for half a second
+    up = 1.0 if frame == "base" else -1.0  # the tool points down, and so does its z
+    wanted = turned_home(0.0, 0.0, 0.4 * up, moved=(0.0, 0.0, 0.05 * up))
+    off_m, off_deg = apart(pose(policy.positions(chunk, HERE)[-1]), wanted)
+    assert (off_m < 1e-5, off_deg < 1e-3) == (True, True)
+
+
 def test_an_absolute_pose_is_where_the_chunk_ends(tmp_path: Path) -> None:
     goal = turned_home(0.1, 0.2, -0.3, moved=(0.06, 0.05, -0.04))
     policy = policy_of(tmp_path, robots.absolute(tmp_path / "export", goal))
@@ -227,12 +245,16 @@ def test_a_chunk_that_is_not_reached_is_averaged_with_none(tmp_path: Path) -> No
 # what guides the next chunk
 
 
-@pytest.mark.parametrize("mode", ["delta", "relative", "absolute"])
+@pytest.mark.parametrize("mode", ["delta", "relative", "absolute", "velocity"])
 @pytest.mark.parametrize("frame", ["base", "tool"])
 def test_a_left_over_leads_the_tool_to_the_same_poses_from_elsewhere(
     tmp_path: Path, mode: str, frame: str
 ) -> None:
-    space = robots.LIBERO_TOOL | {"mode": mode, "frame": "base" if mode == "absolute" else frame, "scale": 1}
+    space = robots.LIBERO_TOOL | {
+        "mode": mode,
+        "frame": "base" if mode == "absolute" else frame,
+        "scale": SCALES.get(mode, 1),
+    }
     made = robots.libero(tmp_path / "export", GOAL.tolist(), 0.3, action_space=[space, robots.LIBERO_HAND])
     policy = policy_of(tmp_path, made)
     numbers = np.random.default_rng(2).uniform(-0.01, 0.01, (ROWS, 7)).astype(np.float32)
@@ -246,7 +268,7 @@ def test_a_left_over_leads_the_tool_to_the_same_poses_from_elsewhere(
     led = policy.positions(numbers[None], HERE)[8:]
     whole = np.zeros((1, ROWS, 7), np.float32)
     whole[0, : len(tail)] = tail
-    whole[0, len(tail) :] = tail[-1] if mode != "delta" else 0.0
+    whole[0, len(tail) :] = tail[-1] if mode in ("relative", "absolute") else 0.0
     again = policy.positions(whole, now)[: len(tail)]
     for one, other in zip(led, again, strict=True):
         off_m, off_deg = apart(pose(one), pose(other))
