@@ -60,6 +60,8 @@ class StreamedArm:
         for tick in range(1, TICKS + 1):
             now_ns = begin_ns + tick * self._period_ns
             due = self._stream.due(now_ns)
-            row = None if due is None else self._stream.advance(self._adjust(due, now_ns), now_ns)
+            if due is None:
+                continue
+            row = self._stream.advance(self._adjust(np.array(due), now_ns).tolist(), now_ns)
             sent += [] if row is None else [np.array(row)]
         return sent

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reflex_core.chunks.course import Course, MotionCourse, StraightCourse
+from reflex_core.chunks.course import Course, MotionCourse, Row, StraightCourse
 from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.values import ActionChunk, Floats
 
@@ -46,15 +46,17 @@ class SetpointStream:
         self._stall_ns = max(round(STALL_S * 1e9), 2 * period_ns)
         self._fresh_ns = max(round(FRESH_S * 1e9), self._stall_ns)
         self._velocity_max = np.full(width, UNLIMITED)
+        self._most = self._reach(period_ns)
         self._course: Course | None = None
         self._lasts_s = 0.0  # for how long the last row of velocities counts
-        self._last: Doubles | None = None
+        self._last: Row | None = None
         self._last_ns = 0
         self._ticked_ns = 0  # the newest tick, or since when there is something to say
         self._approached_ns = 0  # from then on the rows are followed, which were approached after a stall
         self._repeats = 0
-        self._due = np.zeros(width)  # what was due at the newest tick
-        self._added = np.zeros(width)  # and by how much that was adjusted
+        self._zeros: Row = [0.0] * width
+        self._due = self._zeros  # what was due at the newest tick
+        self._added = self._zeros  # and by how much that was adjusted
         self._measurable = False
         self.adjusted = False  # whether what is followed now is to be adjusted
         self.revision = 0  # another one from whenever something else is followed, or nothing
@@ -68,6 +70,7 @@ class SetpointStream:
     def limit(self, velocity_max: Doubles) -> None:
         """Move no setpoint of positions faster. velocity_max: (width,) per second; Inf: as fast as the rows."""
         self._velocity_max = np.fmin(velocity_max.astype(np.float64), UNLIMITED)
+        self._most = self._reach(self._period_ns)
 
     def follow(
         self, chunk: ActionChunk, zero_ns: int, start: int, now_ns: int, measured: Floats | None, *,
@@ -97,7 +100,7 @@ class SetpointStream:
             dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
             origin, blend_s = self._origin(now_ns, measured)
             self._course = StraightCourse.led(
-                now_ns, dues_s.tolist(), rows, origin, blend_s, self._velocity_max
+                now_ns, dues_s.tolist(), rows.tolist(), origin, blend_s, self._velocity_max
             )
         else:
             self._course = self._into(motion, now_ns, measured)
@@ -120,22 +123,24 @@ class SetpointStream:
         if origin is None:
             return MotionCourse.direct(now_ns, motion)
         if isinstance(before, MotionCourse) and self._moves(before) and self.stalls == stalls:
-            added = np.zeros(self._width) if self.adjusted else self._added
+            added = self._zeros if self.adjusted else self._added
             return MotionCourse.from_motion(now_ns, motion, before, added, BLEND_S, self._velocity_max)
         return MotionCourse.from_rest(now_ns, motion, origin, max(blend_s, BLEND_S), self._velocity_max)
 
-    def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Doubles | None, float]:
+    def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Row | None, float]:
         """Return where the robot is led from, and for how long it is led to the rows."""
-        before = self._last - self._added if self.adjusted and self._last is not None else self._last
+        before = self._last
+        if self.adjusted and before is not None:
+            before = [at - added for at, added in zip(before, self._added, strict=True)]
         if self._velocities:
-            return (np.zeros(self._width) if before is None else before), 0.0
+            return (self._zeros if before is None else before), 0.0
         if self._course is None or self._stalled(now_ns):
             self._ticked_ns = now_ns
         if before is not None and now_ns - self._last_ns <= self._fresh_ns:
             return before, max(self._approached_ns - now_ns, 0) * 1e-9
         self._last = None
         if measured is not None:
-            return measured.astype(np.float64), BLEND_S
+            return measured.astype(np.float64).tolist(), BLEND_S
         if not self._measurable:
             return None, 0.0
         self.stop()
@@ -154,13 +159,13 @@ class SetpointStream:
         self._approached_ns = now_ns + round(BLEND_S * 1e9)
         return True
 
-    def tick(self, now_ns: int, *, paced: bool = True) -> Doubles | None:
-        """Return (width,) the setpoint to send now, unadjusted; None: say nothing. paced: as in `advance`."""
+    def tick(self, now_ns: int, *, paced: bool = True) -> Row | None:
+        """Return the setpoint to send now, unadjusted; None: say nothing. paced: as in `advance`."""
         due = self.due(now_ns)
         return None if due is None else self.advance(due, now_ns, paced=paced)
 
-    def due(self, now_ns: int) -> Doubles | None:
-        """Return (width,) what is due now, which may be adjusted before `advance` takes it; None: nothing."""
+    def due(self, now_ns: int) -> Row | None:
+        """Return what is due now, which may be adjusted before `advance` takes it; None: nothing."""
         if self._course is not None and self._course.zero_ns - now_ns > self._stall_ns:
             self._began_again(now_ns)
         if self._course is None:
@@ -169,10 +174,10 @@ class SetpointStream:
         self._due = self._course.at(now_ns)
         return self._due
 
-    def advance(self, adjusted: Doubles, now_ns: int, *, paced: bool = True) -> Doubles | None:
-        """Return (width,) the setpoint to send now, as near to what is due as the limit of speed allows; None: say nothing.
+    def advance(self, adjusted: Row, now_ns: int, *, paced: bool = True) -> Row | None:
+        """Return the setpoint to send now, as near to what is due as the limit of speed allows; None: say nothing.
 
-        adjusted: (width,) what `due` returned for the same moment, adjusted or not. paced: the clock goes on by a period from tick to
+        adjusted: what `due` returned for the same moment, adjusted or not. paced: the clock goes on by a period from tick to
         tick, and the setpoint by what the limit of speed allows in that, however late the tick is. Else, as simulators' clocks go in
         steps of their own, by what it allows since the tick before.
         """
@@ -184,11 +189,13 @@ class SetpointStream:
         elif self._repeats and self._last is not None:
             row, ended = self._last, True
         else:
-            row = self._within_reach(
-                adjusted, self._course.origin, self._period_ns if paced else now_ns - self._ticked_ns
-            )
-            ended = over_s >= 0.0 and bool((row == adjusted).all())
-        self._added = adjusted - self._due
+            most = self._most if paced else self._reach(now_ns - self._ticked_ns)
+            row = self._within_reach(adjusted, self._course.origin, most)
+            ended = over_s >= 0.0 and row == adjusted
+        if adjusted is self._due:
+            self._added = self._zeros
+        else:
+            self._added = [sent - due for sent, due in zip(adjusted, self._due, strict=True)]
         if ended:
             row = self._rest(row)
             self._repeats += 1
@@ -209,17 +216,20 @@ class SetpointStream:
             return course
         return course.restarted(now_ns, self._last, BLEND_S, self._velocity_max)
 
-    def _within_reach(self, due: Doubles, origin: Doubles | None, within_ns: int) -> Doubles:
-        """Return (width,) what is due, as near to it as the limit of speed allows from the setpoint before."""
+    def _reach(self, within_ns: int) -> Row:
+        """Return how far the limit of speed lets each column go."""
+        reach: Row = (self._velocity_max * (max(within_ns, 0) * 1e-9)).tolist()
+        return reach
+
+    def _within_reach(self, due: Row, origin: Row | None, most: Row) -> Row:
+        """Return what is due, as near to it as `most` allows from the setpoint before."""
         before = origin if self._last is None else self._last
         if before is None:
             return due
-        most = self._velocity_max * max(within_ns, 0) * 1e-9
-        nearest: Doubles = np.minimum(np.maximum(due, before - most), before + most)
-        return nearest
+        return [min(max(to, at - reach), at + reach) for to, at, reach in zip(due, before, most, strict=True)]
 
-    def _rest(self, row: Doubles) -> Doubles:
-        return np.zeros(self._width) if self._velocities else row
+    def _rest(self, row: Row) -> Row:
+        return self._zeros if self._velocities else row
 
     def _began_again(self, now_ns: int) -> None:
         """Forget the rows, as the robot may be anywhere: speeds end in zeros, and of positions nothing more is said."""
@@ -227,14 +237,11 @@ class SetpointStream:
         self.forget()
         if followed is not None and self._velocities and last is not None:
             zeros = self._rest(last)
-            self._course, self._last, self._last_ns = (
-                StraightCourse(now_ns, (0.0,), zeros[None], None, 0.0),
-                zeros,
-                now_ns,
-            )
+            self._course = StraightCourse(now_ns, (0.0,), (zeros,), None, 0.0)
+            self._last, self._last_ns = zeros, now_ns
             self._lasts_s, self._repeats = 0.0, 0
 
-    def stop(self) -> list[Doubles]:
+    def stop(self) -> list[Row]:
         """Follow nothing any more. Return the rows that leave the robot held; none where nothing was sent."""
         followed, self._course = self._course, None
         self.revision += 1
@@ -246,6 +253,6 @@ class SetpointStream:
     def forget(self) -> None:
         """Forget what was sent, as others may command the robot from now on."""
         self._course = self._last = None
-        self._added = np.zeros(self._width)
+        self._added = self._zeros
         self._approached_ns = 0
         self.revision += 1

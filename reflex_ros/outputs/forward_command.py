@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from std_msgs.msg import Float64MultiArray
 
-from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.course import Row
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import VELOCITY, Group
 from reflex_ros.outputs.base import Publish, topic_of
@@ -37,5 +37,5 @@ def forward_command(node: LifecycleNode, publish: Publish, group: Group) -> Stre
     )
 
 
-def _message(row: Doubles) -> Float64MultiArray:
-    return Float64MultiArray(data=array("d", row.tobytes()))
+def _message(row: Row) -> Float64MultiArray:
+    return Float64MultiArray(data=array("d", row))

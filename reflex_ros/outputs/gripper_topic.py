@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from std_msgs.msg import Float64MultiArray
 
-from reflex_core.chunks.interpolation import Doubles
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import POSITION, Group
 from reflex_ros.outputs.base import Publish, topic_of
@@ -33,7 +32,7 @@ def gripper_topic(node: LifecycleNode, publish: Publish, group: Group) -> Stream
     factor, offset = _scale(group)
     return StreamOutput(
         node, publish, group, Float64MultiArray, topic_of(group, "commands"),
-        float(group.options.get("rate_hz", RATE_HZ)), lambda row: _message(factor * row + offset),
+        float(group.options.get("rate_hz", RATE_HZ)), lambda row: Float64MultiArray(data=[factor * row[0] + offset]),
     )  # fmt: skip
 
 
@@ -50,7 +49,3 @@ def _scale(group: Group) -> tuple[float, float]:
     opened, closed = (float(value) for value in values if value is not None)
     factor = (opened - closed) / (group.gripper.open - group.gripper.closed)
     return factor, closed - factor * group.gripper.closed
-
-
-def _message(row: Doubles) -> Float64MultiArray:
-    return Float64MultiArray(data=row.tolist())

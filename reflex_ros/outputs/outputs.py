@@ -253,7 +253,8 @@ class Outputs:
 
     def _publish(self, publisher: LifecyclePublisher, message: Any) -> None:
         publisher.publish(message)
-        self.recorder_hook.sent(publisher.topic_name, message)
+        if self.recorder_hook is not OFF:  # the name of a topic is slow to ask for at each tick
+            self.recorder_hook.sent(publisher.topic_name, message)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""

@@ -14,6 +14,7 @@ import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from reflex_core.chunks.course import Row
 from reflex_core.chunks.interpolation import Doubles
 from reflex_core.chunks.setpoints import Adjust, SetpointStream
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
@@ -47,9 +48,9 @@ class StreamOutput:
 
     def __init__(
         self, node: LifecycleNode, publish: Publish, group: Group, kind: type, topic: str, rate_hz: float,
-        message_of: Callable[[Doubles], Any],
+        message_of: Callable[[Row], Any],
     ) -> None:  # fmt: skip
-        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row (width,) float64."""
+        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row."""
         self._node, self._publish, self._group, self._message_of = node, publish, group, message_of
         self._publisher = node.create_lifecycle_publisher(
             kind, topic, COMMANDS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
@@ -63,6 +64,10 @@ class StreamOutput:
         self._changed = threading.Condition()
         self._enabled = False
         self._adjust: Adjust | None = None
+        self._clock = node.get_clock()
+        self._simulated = (
+            False  # whether the rows are on a simulator's clock; asked at each command, as that is slow
+        )
         self._ahead_ns = 0  # of the clock of the commands' stamps before that of the rows
         self._unadjusted = 0
         self._limited_log = RateLimitedLog(log)
@@ -158,9 +163,10 @@ class StreamOutput:
         with self._changed:
             if not self._enabled:
                 return
+            self._simulated = self._clock.ros_time_is_active
             now_ns = self._now_ns()
             # a wall clock may be set while the rows are followed
-            self._ahead_ns = int(self._node.get_clock().now().nanoseconds) - now_ns
+            self._ahead_ns = int(self._clock.now().nanoseconds) - now_ns
             motion = command.motion.earlier(self._ahead_ns) if self._smooth else None
             try:
                 self._stream.follow(
@@ -194,8 +200,9 @@ class StreamOutput:
 
     def _now_ns(self) -> int:
         """Return the time on the clock of the rows: the simulator's, else the monotonic one, which is never set."""
-        clock = self._node.get_clock()
-        return int(clock.now().nanoseconds) if clock.ros_time_is_active else time.monotonic_ns()
+        if self._simulated:
+            self._simulated = self._clock.ros_time_is_active
+        return int(self._clock.now().nanoseconds) if self._simulated else time.monotonic_ns()
 
     def _tick(self) -> bool:
         """Send what is due now. Return False once there is nothing more to say. Never raises: the thread must go on."""
@@ -229,21 +236,21 @@ class StreamOutput:
             if self._enabled and self._stream.revision == revision:
                 self._advance(row, now_ns)
 
-    def _adjusted(self, adjust: Adjust, due: Doubles, stamp_ns: int) -> Doubles:
+    def _adjusted(self, adjust: Adjust, due: Row, stamp_ns: int) -> Row:
         """Return the row that `adjust` makes of what is due; the latter where it makes none, which is counted and logged."""
         try:
-            row = np.asarray(adjust(due.copy(), stamp_ns), np.float64)
-            if row.shape != due.shape or not np.isfinite(row).all():
-                raise ValueError(f"expected {due.size} finite numbers, got {row.shape}")
+            row = np.asarray(adjust(np.array(due), stamp_ns), np.float64)
+            if row.shape != (len(due),) or not np.isfinite(row).all():
+                raise ValueError(f"expected {len(due)} finite numbers, got {row.shape}")
+            adjusted: Row = row.tolist()
         except BaseException as error:  # extensions written in Rust panic with what is no Exception
             self._unadjusted += 1
             text = f"group '{self._group.name}': a row could not be adjusted and was sent as it was"
             self._limited_log(logging.ERROR, "adjust", text, error=error)
             return due
-        return row
+        return adjusted
 
-    def _advance(self, row: Doubles, now_ns: int) -> None:
-        paced = not self._node.get_clock().ros_time_is_active
-        setpoint = self._stream.advance(row, now_ns, paced=paced)
+    def _advance(self, row: Row, now_ns: int) -> None:
+        setpoint = self._stream.advance(row, now_ns, paced=not self._simulated)
         if setpoint is not None:
             self._publish(self._publisher, self._message_of(setpoint))

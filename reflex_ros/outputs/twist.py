@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Twist, TwistStamped
 
-from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.course import Row
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import AXES, VELOCITY, Group
 from reflex_ros.outputs.base import Publish
@@ -44,15 +44,15 @@ def twist(node: LifecycleNode, publish: Publish, group: Group) -> StreamOutput:
     return StreamOutput(node, publish, group, TwistStamped, topic, rate_hz, _stamped(node, group, frame))
 
 
-def _filled(message: Twist, group: Group, row: Doubles) -> Twist:
-    for name, value in zip(group.names, row.tolist(), strict=True):
+def _filled(message: Twist, group: Group, row: Row) -> Twist:
+    for name, value in zip(group.names, row, strict=True):
         part, _, axis = name.partition(".")
         setattr(getattr(message, part), axis, value)
     return message
 
 
-def _stamped(node: LifecycleNode, group: Group, frame: str) -> Callable[[Doubles], TwistStamped]:
-    def message_of(row: Doubles) -> TwistStamped:
+def _stamped(node: LifecycleNode, group: Group, frame: str) -> Callable[[Row], TwistStamped]:
+    def message_of(row: Row) -> TwistStamped:
         message = TwistStamped()
         message.header.frame_id = frame
         message.header.stamp = node.get_clock().now().to_msg()

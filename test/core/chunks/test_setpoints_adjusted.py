@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.course import Row
 from reflex_core.chunks.setpoints import REPEATS, SetpointStream
 from reflex_core.values import ActionChunk
 
@@ -24,7 +24,7 @@ def ticked(stream: SetpointStream, from_ms: int, until_ms: int, added: float = A
     sent = []
     for now_ns in range(from_ms * MS, until_ms * MS, PERIOD_NS):
         due = stream.due(now_ns)
-        row = None if due is None else stream.advance(due + added if stream.adjusted else due, now_ns)
+        row = None if due is None else stream.advance([due[0] + added] if stream.adjusted else due, now_ns)
         sent += [] if row is None else [float(row[0])]
     return sent
 
@@ -95,5 +95,5 @@ def test_what_is_followed_or_ended_meanwhile_is_known_by_its_revision() -> None:
     noted()
     stream.forget()
     noted()
-    row: Doubles | None = stream.advance(np.zeros(1), 410 * MS)
+    row: Row | None = stream.advance([0.0], 410 * MS)
     assert row is None

@@ -190,7 +190,7 @@ def test_an_adjustment_goes_on_into_the_next_motion_and_a_hold_begins_with_it() 
         for now_ms in range(from_ms, until_ms, 10):
             due = stream.due(now_ms * MS)
             assert due is not None
-            row = stream.advance(due + 0.05 if stream.adjusted else due, now_ms * MS)
+            row = stream.advance([at + 0.05 for at in due] if stream.adjusted else due, now_ms * MS)
             assert row is not None
             found.append(row[0])
         return np.array(found)
