@@ -58,7 +58,9 @@ def test_a_soft_start_leads_from_the_held_pose_to_the_policy_s_rows(blend_s: flo
 def test_it_is_taken_back_in_the_midst_of_a_motion_without_a_step() -> None:
     scene = scene_with(1.0, 0.5)
     scene.run(0.36)
-    scene.fastest = 0.0  # from rest to this policy's first row, a long way, a motion is faster than its limit (AT_A_TURN)
+    scene.fastest = (
+        0.0  # from rest to this policy's first row, a long way, a motion is faster than its limit (AT_A_TURN)
+    )
     let_through(scene, 0.0)
     scene.run(3.0)
     rests = scene.target()
