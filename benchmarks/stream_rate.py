@@ -3,7 +3,9 @@
 
 `forward_command` follows chunks of 7 joints at 20 Hz that are replaced five times a second; one subscriber in another process. Beside
 it: nothing; a thread of Python code, as decoding and JSON are; or the embedded policy inferring all the time in a thread of this
-process, with a process on every core that keeps it busy. Each figure is the median of some runs.
+process, with a process on every core that keeps it busy. The thread that sends has normal or real-time priority. The processor time is that
+thread's, and the whole process's: with the replanning and the threads of the middleware. Each figure is the median of some runs,
+in turns.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ import rclpy
 from rclpy.lifecycle import LifecycleNode
 
 from benchmarks.measure import finish, motion_of, parser, percentiles, table
+from reflex_core.concurrency.real_time import refusal
 from reflex_core.files.share import embedded_policy
 from reflex_core.metrics.cadence import Cadence
 from reflex_core.robot.groups import JOINTS, POSITION, Group
@@ -34,6 +38,8 @@ TOPIC = "/stream_rate/commands"
 NAMES = tuple(f"joint{number}" for number in range(7))
 ROWS, DT_S, REPLAN_S = 40, 0.05, 0.2
 ENDING_S = 5.0
+REAL_TIME = "real-time"
+PRIORITIES = ["normal", REAL_TIME]
 KINDS = {
     "tensor(float)": np.float32,
     "tensor(bool)": np.bool_,
@@ -143,7 +149,7 @@ def median_of(runs: Sequence[dict[str, object]]) -> dict[str, object]:
     return {name: float(np.median([run[name] for run in runs])) for name in runs[0]}  # type: ignore[arg-type]
 
 
-def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, object]:
+def follow(node: LifecycleNode, rate_hz: float, priority: str, seconds: float) -> dict[str, object]:
     """Follow chunks for so long, and return a row of the table."""
     sent_s: list[float] = []
 
@@ -157,13 +163,20 @@ def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, obj
     output = forward_command(node, publish, group)
     output.ticks.cadence = cadence = Lateness(rate_hz)
     output.enable()
+    output.ticks.relax()
+    if priority == REAL_TIME:
+        output.ticks.hurry()
     while not node.count_subscribers(TOPIC):
         time.sleep(0.05)
-    began_s, cpu_s = time.monotonic(), time.process_time()
+    thread = output.ticks._thread.ident
+    assert thread is not None
+    clock = time.pthread_getcpuclockid(thread)
+    began_s, cpu_s, thread_s = time.monotonic(), time.process_time(), time.clock_gettime(clock)
     while (now_s := time.monotonic() - began_s) < seconds:
         output.send(command(node, now_s))
         time.sleep(REPLAN_S)
     cpu_s, took_s = time.process_time() - cpu_s, time.monotonic() - began_s
+    thread_s = time.clock_gettime(clock) - thread_s
     report, late_ms = output.report(), np.array(cadence.late_s) * 1e3
     gaps = np.diff(sent_s) * rate_hz
     output.disable()
@@ -172,7 +185,7 @@ def follow(node: LifecycleNode, rate_hz: float, seconds: float) -> dict[str, obj
     return {
         "rate_hz": rate_hz, "ticks_per_s": len(late_ms) / took_s, "late_p50_ms": p50, "late_p99_ms": p99,
         "late_max_ms": float(late_ms.max()), "left_out": report["late ticks"], "least_gap_periods": float(gaps.min()),
-        "cpu_percent": 100.0 * cpu_s / took_s,
+        "thread_percent": 100.0 * thread_s / took_s, "cpu_percent": 100.0 * cpu_s / took_s,
     }  # fmt: skip
 
 
@@ -192,16 +205,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read.add_argument("--runs", type=int, default=5, help="whose median a row of the table is")
     read.add_argument("--rates", type=float, nargs="+", default=[100.0, 250.0], help="ticks per second")
     read.add_argument("--beside", nargs="+", choices=BESIDE, default=[*BESIDE], help="what runs beside it")
+    read.add_argument(
+        "--priority", nargs="+", choices=PRIORITIES, default=PRIORITIES[: 1 if refusal() else 2],
+        help="of the thread that sends; real-time where this system permits it, and no more than 100 Hz where it does not",
+    )  # fmt: skip
     options = read.parse_args(arguments)
     rclpy.init()
     node = LifecycleNode("stream_rate")
     lines: list[dict[str, object]] = []
     with listener():
         for beside in options.beside:
-            for rate_hz in options.rates:
-                with BESIDE[beside]():
-                    runs = [follow(node, rate_hz, options.seconds) for _ in range(options.runs)]
-                lines.append({"beside": beside, **median_of(runs)})
+            runs: dict[tuple[float, str], list[dict[str, object]]] = {}
+            with BESIDE[beside]():
+                for _, rate_hz, priority in product(range(options.runs), options.rates, options.priority):
+                    run = follow(node, rate_hz, priority, options.seconds)
+                    runs.setdefault((rate_hz, priority), []).append(run)
+            lines += [
+                {"beside": beside, "priority": priority, **median_of(found)}
+                for (_, priority), found in runs.items()
+            ]
     node.destroy_node()
     rclpy.shutdown()
     print(table(lines))

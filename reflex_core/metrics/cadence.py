@@ -42,10 +42,11 @@ class Cadence:
     """One per stream: written by the thread that ticks, read by any."""
 
     def __init__(self, rate_hz: float) -> None:
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
         self._newest: deque[tuple[float, int]] = deque(maxlen=NEWEST)
         self._left_out = 0  # among the newest
-        self._skipped = self._unkept = 0
+        self._skipped = 0
+        self.unkept = 0  # how often the rate began not to be kept
         self._keeps = True
 
     def tick(self, late_s: float, skipped: int) -> None:
@@ -57,9 +58,9 @@ class Cadence:
         self._skipped += skipped
         due = len(self._newest) + self._left_out
         share = self._left_out / due
-        if self._keeps and due >= LEAST_S * self._rate_hz and share > UNKEPT_SHARE:
+        if self._keeps and due >= LEAST_S * self.rate_hz and share > UNKEPT_SHARE:
             self._keeps = False
-            self._unkept += 1
+            self.unkept += 1
         elif share < KEPT_SHARE:
             self._keeps = True
 
@@ -70,7 +71,7 @@ class Cadence:
             percentile_of(late_s, percent) if late_s else math.nan for percent in (50.0, 99.0, 100.0)
         )
         return TickFigures(
-            group, self._rate_hz, p50_s, p99_s, max_s, len(late_s), self._skipped, self._unkept, unadjusted, self._keeps
+            group, self.rate_hz, p50_s, p99_s, max_s, len(late_s), self._skipped, self.unkept, unadjusted, self._keeps
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from reflex_core.concurrency.real_time import MOST_HZ
 from reflex_core.files.json_fields import JsonFields, is_number
 from reflex_core.robot.groups import BASE, GRIPPER, JOINTS, POSITION, VELOCITY
 from reflex_core.text.suggestions import no_such
@@ -18,7 +19,6 @@ from reflex_core.text.untrusted import is_name
 
 JOINT_TRAJECTORY, FORWARD_COMMAND, TWIST = "joint_trajectory", "forward_command", "twist"
 GRIPPER_COMMAND, PARALLEL_GRIPPER, GRIPPER_TOPIC = "gripper_command", "parallel_gripper", "gripper_topic"
-MOST_HZ = 250.0  # what a thread of this process can keep up
 
 MOST_NAME = 200  # characters: DDS takes 255, of which a namespace and what an action appends need some
 _ROS_NAME = re.compile(r"(/|~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")

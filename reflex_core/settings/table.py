@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from reflex_core.concurrency.real_time import MOST_HZ
 from reflex_core.errors import SettingError
 from reflex_core.settings.row import Setting, Value, checked, row
 from reflex_core.text.suggestions import no_such
@@ -270,8 +271,9 @@ class Settings:
     )
     control_rate_hz: float = _ros(
         0.0, "Ticks per second of what joints and bases are sent row by row (forward_command, twist); 0: the rate_hz of each group, 100 and"
-        " 50 where it gives none. 100 is what a thread of this process keeps up on most machines, 250 on a quiet one.",
-        minimum=0.0, maximum=250.0, beyond="a thread of this process keeps up no more; take the output joint_trajectory, whose"
+        " 50 where it gives none. More than 100 needs real-time priority for the threads that tick, and is refused where the system"
+        " does not permit that.",
+        minimum=0.0, maximum=MOST_HZ, beyond="a thread of this process keeps up no more; take the output joint_trajectory, whose"
         " controller interpolates at its own rate",
     )
     status_rate_hz: float = _ros(5.0, "Rate of ~/status.", when="start", minimum=0.1, maximum=100.0)

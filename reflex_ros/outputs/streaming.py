@@ -17,7 +17,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from reflex_core.chunks.course import Row
 from reflex_core.chunks.interpolation import Doubles
 from reflex_core.chunks.setpoints import Adjust, SetpointStream
+from reflex_core.concurrency.real_time import ORDINARY_HZ, PRIORITY, refusal
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
+from reflex_core.errors import ConfigurationError
 from reflex_core.metrics.cadence import TickFigures
 from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -50,7 +52,11 @@ class StreamOutput:
         self, node: LifecycleNode, publish: Publish, group: Group, kind: type, topic: str, rate_hz: float,
         message_of: Callable[[Row], Any],
     ) -> None:  # fmt: skip
-        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row."""
+        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row.
+
+        Raises ConfigurationError for a rate that this system does not let a thread keep.
+        """
+        _require_rate(group, rate_hz)
         self._node, self._publish, self._group, self._message_of = node, publish, group, message_of
         self._publisher = node.create_lifecycle_publisher(
             kind, topic, COMMANDS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
@@ -69,7 +75,7 @@ class StreamOutput:
             False  # whether the rows are on a simulator's clock; asked at each command, as that is slow
         )
         self._ahead_ns = 0  # of the clock of the commands' stamps before that of the rows
-        self._unadjusted = 0
+        self._unadjusted = self._unkept = 0
         self._limited_log = RateLimitedLog(log)
         self.ticks = Ticks(f"output {group.name}".strip(), rate_hz, self._tick)
 
@@ -95,10 +101,7 @@ class StreamOutput:
         found = self.figures()
         problem = PROBLEMS.get(self.overdue(), "")
         if not problem and not found.keeps:
-            problem = (
-                f"{found.rate_hz:g} Hz is not kept on this machine, {found.skipped} ticks were left out: lower control_rate_hz or the"
-                " group's rate_hz, or take joint_trajectory"
-            )
+            problem = _unkept(found)
         late_s = {"p50": found.late_p50_s, "p99": found.late_p99_s, "max": found.late_max_s}
         return {
             **{f"lateness {name} ms": f"{value * 1e3:.1f}" for name, value in late_s.items() if not math.isnan(value)},
@@ -125,7 +128,21 @@ class StreamOutput:
             self._publisher.on_activate(None)
             if not self._enabled:
                 SWITCH_INTERVAL.shorten()
+                self._hurry()
             self._enabled = True
+
+    def _hurry(self) -> None:
+        """Give the thread that ticks real-time priority where its rate needs it."""
+        if self.ticks.cadence.rate_hz <= ORDINARY_HZ:
+            return
+        try:
+            self.ticks.hurry()
+        except OSError as error:  # it was permitted when the node was configured
+            log.error(
+                "group '%s': its thread gets no real-time priority any more, and its setpoints may be late: %s",
+                self._group.name,
+                error,
+            )
 
     def disable(self) -> None:
         """Leave the robot held, then send nothing: the node is not active. It waits for receivers; a second call does nothing."""
@@ -140,6 +157,7 @@ class StreamOutput:
                 self._publish(self._publisher, self._message_of(row))
             if last:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
+            self.ticks.relax()
             SWITCH_INTERVAL.restore()
             self._publisher.on_deactivate(None)
 
@@ -211,6 +229,10 @@ class StreamOutput:
         except Exception as error:
             text = f"group '{self._group.name}': a setpoint was not sent"
             self._limited_log(logging.ERROR, "tick", text, error=error)
+        if self.ticks.cadence.unkept != self._unkept:
+            self._unkept = self.ticks.cadence.unkept
+            found = self.figures()
+            self._limited_log(logging.WARNING, "rate", "group '%s': %s", self._group.name, _unkept(found))
         with self._changed:
             goes_on = self._enabled and not self._stream.silent
             if not goes_on:
@@ -254,3 +276,24 @@ class StreamOutput:
         setpoint = self._stream.advance(row, now_ns, paced=not self._simulated)
         if setpoint is not None:
             self._publish(self._publisher, self._message_of(setpoint))
+
+
+def _require_rate(group: Group, rate_hz: float) -> None:
+    """Raise ConfigurationError where the rate needs what the system does not permit."""
+    if rate_hz <= ORDINARY_HZ or not (why := refusal()):
+        return
+    raise ConfigurationError(
+        f"group '{group.name}': {rate_hz:g} rows per second need real-time priority for the thread that sends them, which this system"
+        f" does not permit ({why}): permit it (`ulimit -r {PRIORITY}` or `rtprio {PRIORITY}` in limits.conf, for a container"
+        f" `--ulimit rtprio={PRIORITY}` or the capability SYS_NICE), or set control_rate_hz or the group's rate_hz to {ORDINARY_HZ:g}"
+        " at most",
+        "rate-refused",
+    )
+
+
+def _unkept(found: TickFigures) -> str:
+    """Return what to do about a rate that is not kept."""
+    return (
+        f"{found.rate_hz:g} Hz is not kept on this machine, {found.skipped} ticks were left out: lower control_rate_hz or the"
+        " group's rate_hz, or take joint_trajectory"
+    )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from reflex_core.chunks.setpoints import next_tick
+from reflex_core.concurrency.real_time import Scheduling, hurry
 from reflex_core.metrics.cadence import Cadence
 
 LATE_S = 0.1  # so late a tick, and the robot is held in its place
@@ -27,6 +28,7 @@ class Ticks:
         self._tick = tick
         self._begun = threading.Event()
         self._closing = False
+        self._before: Scheduling | None = None  # it hurried
         self._awaited_ns: int | None = None  # when the thread is due to be there; monotonic
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -47,6 +49,17 @@ class Ticks:
         if self._awaited_ns is None:
             self._awaited_ns = time.monotonic_ns()
         self._begun.set()
+
+    def hurry(self) -> None:
+        """Give the thread real-time priority until `relax`. Raises OSError where the system does not permit it."""
+        if self._before is None and self._thread.is_alive() and self._thread.native_id is not None:
+            self._before = hurry(self._thread.native_id)
+
+    def relax(self) -> None:
+        """Have the thread scheduled as before `hurry`."""
+        before, self._before = self._before, None
+        if before is not None and self._thread.is_alive():
+            before.restore()
 
     def close(self) -> None:
         """End the thread after the tick under way."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from reflex_core.concurrency.real_time import MOST_HZ
 from reflex_core.errors import SettingError
-from reflex_core.robot.output_options import MOST_HZ
 from reflex_core.settings.cli import _GROUPS, add_arguments, add_config, markdown, parse
 from reflex_core.settings.row import Setting, checked, from_text
 from reflex_core.settings.table import TABLE, Settings, settings_from

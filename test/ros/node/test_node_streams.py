@@ -4,35 +4,47 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import leading_robots as robots
+import numpy as np
 import pytest
 from controller_bench import Bench
+from lifecycle_msgs.msg import Transition
 from reflex_ros.msg import ActionChunk
 from ros_world import World, wait_for, world
 
 from reflex_core.chunks.interpolation import Doubles
+from reflex_core.concurrency.real_time import refusal
 from reflex_ros.node.watchdog import TEXTS
 from reflex_ros.outputs.base import STREAM_GONE, STREAM_LATE
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.outputs.streaming import StreamOutput
 
+ARM = ["a", "b"]
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
+
+
+def embodied(folder: Path) -> dict[str, Any]:
+    """The settings of an arm that is sent row by row."""
+    columns = dict.fromkeys(ARM, robots.steadily(0.0005))
+    export = robots.leading(folder / "export", columns, [robots.RELATIVE | {"columns": ARM}])
+    groups = [robots.joints("arm", ARM, "forward_command", topic="/forward_controller/commands")]
+    config = robots.embodiment(folder / "robot.json", groups)
+    return {"export_dir": str(export), "custom_embodiment_config": str(config)}
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder, arm = tmp_path_factory.mktemp("streams"), ["a", "b"]
-    columns = dict.fromkeys(arm, robots.steadily(0.0005))
-    export = robots.leading(folder / "export", columns, [robots.RELATIVE | {"columns": arm}])
-    groups = [robots.joints("arm", arm, "forward_command", topic="/forward_controller/commands")]
-    config = robots.embodiment(folder / "robot.json", groups)
-    with world(export_dir=str(export), custom_embodiment_config=str(config)) as found:
+    with world(**embodied(tmp_path_factory.mktemp("streams"))) as found:
         found.robot.joints_on = False
-        with Bench(found.domain, dict.fromkeys(arm, 0.0)) as bench:
-            bench.forward_controller("forward_controller", arm)
+        with Bench(found.domain, dict.fromkeys(ARM, 0.0)) as bench:
+            bench.forward_controller("forward_controller", ARM)
             found.activate()
             found.robot.next_chunk()
             yield found
@@ -92,6 +104,58 @@ def test_a_stream_that_gets_no_rows_out_is_held_by_the_watchdog_and_said(scene: 
     scene.robot.next_chunk()
     scene.robot.diagnosed("chunk loop", OK)
     wait_for(lambda: not scene.robot.status.problem, "nothing is wrong any more")
+
+
+def test_a_rate_that_is_not_kept_is_seen_by_a_person(scene: World, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the log once, in a metric, in status how late rows are, in diagnostics what to do."""
+    message, late_s = "group 'arm': 100 Hz is not kept on this machine", 0.03
+    outputs = outputs_of(scene)
+    outputs.adjust(lambda _: lambda row, _: (time.sleep(late_s), row)[1])
+    try:
+        wait_for(lambda: sampled(scene, "reflex_rates_unkept_total", group="arm"), "the metric moves")
+        wait_for(
+            lambda: "100 Hz is not kept" in scene.robot.diagnosed("outputs", WARN).message, "diagnostics"
+        )
+    finally:
+        outputs.adjust(lambda _: None)
+    assert scene.robot.status.tick_late_max_ms > 0.0
+    assert capfd.readouterr().err.count(message) == 1
+
+
+def test_a_robot_is_sent_250_rows_per_second_by_a_thread_of_real_time_priority_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    with world(**embodied(tmp_path), control_rate_hz=250.0) as scene:
+        scene.robot.joints_on = False
+        with Bench(scene.domain, dict.fromkeys(ARM, 0.0)) as bench:
+            controller = bench.forward_controller("forward_controller", ARM)
+            if refusal():
+                assert not scene.robot.transition(Transition.TRANSITION_CONFIGURE)
+                assert "need real-time priority" in scene.server.node.refusal
+                return
+            scene.activate()
+            wait_for(lambda: len(controller.received) > 500, "rows come")
+            (part,) = outputs_of(scene)._parts
+            assert isinstance(part.output, StreamOutput)
+            thread = part.output.ticks._thread.native_id
+            assert thread is not None
+            assert os.sched_getscheduler(thread) == os.SCHED_FIFO
+            gaps_s = np.diff([at_s for at_s, _ in controller.received[-400:]])
+            assert np.median(gaps_s) == pytest.approx(0.004, rel=0.4)
+            assert scene.robot.call("stop").success
+
+
+def test_a_node_is_not_configured_for_a_rate_that_the_system_does_not_permit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", denied)
+    with world(**embodied(tmp_path), control_rate_hz=250.0) as scene:
+        assert not scene.robot.transition(Transition.TRANSITION_CONFIGURE)
+        assert "250 rows per second need real-time priority" in scene.server.node.refusal
+        assert "SYS_NICE" in scene.server.node.refusal
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
