@@ -11,7 +11,7 @@ import numpy as np
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import encoded_size, rgb
-from reflex_core.records.trace.executed import Timeline
+from reflex_core.records.trace.executed import ExecutedRows, Timeline
 from reflex_core.records.trace.fields import timestamp_ns
 from reflex_core.records.trace.parse import Recorded, TraceError
 from reflex_core.records.trace.schema import NONE
@@ -28,7 +28,8 @@ class Example:
 
     state: (state_dim,). served, raw: (horizon, action_dim), the chunk after the guard and before it, all float32.
     row: the row of `served` that the robot began with. time_s: since the first frame of the episode. commanded: (action_dim,) what
-    a person commanded instead of it; None where the policy commanded.
+    was executed instead of it, a person's command or the share of the policy's motion that was let through; None where it was that row.
+    control: who commanded it.
     """
 
     seq: int
@@ -41,11 +42,7 @@ class Example:
     row: int
     frames: Mapping[str, Frame]
     commanded: Floats | None = None
-
-    @property
-    def control(self) -> str:
-        """Who commanded the action: the policy, or a person."""
-        return POLICY if self.commanded is None else TELEOP
+    control: str = POLICY
 
     @property
     def action(self) -> Floats:
@@ -94,23 +91,32 @@ def executed_row(record: Recorded) -> int:
     return max(record.start_index, int(elapsed_ms * 1e-3 / record.dt_s))
 
 
-def commanded_instead(record: Recorded, timeline: Timeline) -> tuple[str, Floats | None]:
-    """Return why nothing can be learned from what the robot did instead of an answer, "" where something can, and a person's action.
+def executed_instead(record: Recorded, timeline: Timeline) -> tuple[str, ExecutedRows | None]:
+    """Return why nothing can be learned from what the robot did with an answer, "" where something can, and what it did instead.
 
-    The action is the row that was due when the answer left, None where the robot followed the answer.
+    None: it followed the answer as it was served.
     """
-    if not len(timeline) or timeline.was_executed(record.request_id):
+    own = timeline.of(record.request_id)
+    if own is not None:
+        return _unequal(record, own), None if own.blend >= 1.0 else own
+    if not timeline.whole or record.stamp_ns <= 0:  # of another robot, over HTTP
         return "", None
+    command = timeline.during(record.seq)
+    if command is None or command.control != TELEOP or command.episode_id != (record.episode_id or ""):
+        return NOT_EXECUTED, None
+    return _unequal(record, command), command
+
+
+def executed_action(record: Recorded, command: ExecutedRows) -> Floats:
+    """Return (action_dim,) the row of a command that was due when an answer left, or when the command began, whichever was later."""
     age_ms = record.document["request"].get("age_ms")
     since_ms = record.total_ms + (age_ms if isinstance(age_ms, (int, float)) else 0.0)
-    left_ns = record.stamp_ns + int(since_ms * 1e6)
-    command = timeline.at(left_ns)
-    if command is None or command.control != TELEOP:
-        return NOT_EXECUTED, None
-    row = command.due(left_ns)
-    if command.names != record.names or not np.isfinite(row).all():
-        return NOT_EXECUTED, None
-    return "", row
+    return command.due(max(record.stamp_ns + int(since_ms * 1e6), command.began_ns))
+
+
+def _unequal(record: Recorded, command: ExecutedRows) -> str:
+    fits = command.names == record.names and bool(np.isfinite(command.rows).all())
+    return "" if fits else NOT_EXECUTED
 
 
 def recorded_ns(record: Recorded, where: str) -> int:

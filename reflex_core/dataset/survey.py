@@ -11,7 +11,8 @@ from typing import Any
 
 from reflex_core.dataset.examples import (
     Example,
-    commanded_instead,
+    executed_action,
+    executed_instead,
     executed_row,
     frames,
     recorded_ns,
@@ -19,12 +20,13 @@ from reflex_core.dataset.examples import (
     why_unfit,
 )
 from reflex_core.files.regular_file import real_path
-from reflex_core.records.trace.executed import EXECUTED, ExecutedRows, Timeline, executed_of
+from reflex_core.records.trace.executed import EXECUTED, ExecutedRows, Timeline
 from reflex_core.records.trace.fields import image_mode
 from reflex_core.records.trace.parse import Recorded, TraceError
+from reflex_core.records.trace.schema import REQUEST
 from reflex_core.replay.comparison import Source
 from reflex_core.replay.recorded_images import ImageFiles
-from reflex_core.values import Frame
+from reflex_core.values import POLICY, Frame
 
 OUT_OF_ORDER, NO_STAMP, NO_PICTURE = "out of order", "no stamp", "no picture"
 OTHER = {"cameras": "other cameras", "state_dim": "other state"}  # the server accepts these as they are
@@ -86,6 +88,13 @@ class Survey:
         return steps / (spent_ns * 1e-9) if steps and spent_ns > 0 else None
 
 
+def timeline_of(source: Source, before: ExecutedRows | None = None) -> Timeline:
+    """Return what the robot executed while a trace was recorded, instead of iterating. before: as it began. Raises TraceError."""
+    settings = source.header.get("settings")
+    whole = isinstance(settings, dict) and bool(settings.get("takeover_release_s"))
+    return Timeline(source.notes(EXECUTED, REQUEST), before, whole=whole)
+
+
 @dataclass(slots=True)
 class _Reading:
     """One reading of all traces; both readings leave out the same requests."""
@@ -121,25 +130,21 @@ class _Reading:
                 self.damage += source.damage
 
     def _timeline(self, path: Path) -> Timeline:
-        """Return what the robot executed while a trace was recorded: nothing where no person could take the commands."""
+        """Return what the robot executed while a trace was recorded."""
         with self.open(path) as source:
-            settings = source.header.get("settings")
-            if not isinstance(settings, dict) or not settings.get("takeover_release_s"):
-                return Timeline([])
             session = str(source.header.get("session_id") or path)
-            found = [executed_of(document, where) for where, document in source.notes(EXECUTED)]
-        if session in self.last_commands:  # a part of a session begins in the midst of a command
-            found.insert(0, self.last_commands[session])
-        if found:
-            self.last_commands[session] = found[-1]
-        return Timeline(found)
+            # a part of a session begins in the midst of a command
+            found = timeline_of(source, self.last_commands.get(session))
+        if found.last is not None:
+            self.last_commands[session] = found.last
+        return found
 
     def _example(
         self, record: Recorded, path: Path, source: Source, timeline: Timeline
     ) -> tuple[Key, Example] | str:
         unfit = why_unfit(record)
         if not unfit:
-            unfit, commanded = commanded_instead(record, timeline)
+            unfit, instead = executed_instead(record, timeline)
         if unfit:
             return unfit
         seen = frames(record, self.files, image_mode(source.header), str(path))
@@ -168,7 +173,8 @@ class _Reading:
         assert record.state is not None  # else it is unfit
         return key, Example(
             record.seq, time_ns, (time_ns - episode.first_ns) * 1e-9, _text(record.instruction), record.state, record.actions,
-            record.raw_actions, executed_row(record), seen, commanded,
+            record.raw_actions, executed_row(record), seen, None if instead is None else executed_action(record, instead),
+            POLICY if instead is None else instead.control,
         )  # fmt: skip
 
     def _other(

@@ -17,7 +17,7 @@ MODES = (ACTIONS, LATENCY, CACHE)
 
 
 class Source(Protocol):
-    """A trace or a bag. Iterate once, or read its notes of one kind. Raises TraceError when it cannot be read.
+    """A trace or a bag. Iterate once, or read its notes of some kinds. Raises TraceError when it cannot be read.
 
     warnings: what was skipped; damage: those of them that mean that records are missing or incomplete. fraction: how
     much has been read, 0 to 1.
@@ -37,7 +37,7 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Recorded]: ...
 
-    def notes(self, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]: ...
+    def notes(self, *kinds: str) -> Iterator[tuple[str, Mapping[str, Any]]]: ...
 
     def __enter__(self) -> Source: ...
 

@@ -115,12 +115,12 @@ class BagSource:
         except Exception as error:
             raise _unreadable(self.path, error) from error
 
-    def notes(self, kind: str) -> Iterator[tuple[str, Document]]:
-        """Yield (where, record) of every record of another kind than requests in the trace inside; instead of iterating."""
+    def notes(self, *kinds: str) -> Iterator[tuple[str, Document]]:
+        """Yield (where, record) of every record of these kinds in the trace inside, in order; instead of iterating."""
         try:
             for connection, time_ns, raw in self._reader.messages(self._trace):
                 where, document = self._document(connection, time_ns, raw)
-                if document.get("kind") == kind:
+                if document.get("kind") in kinds:
                     yield where, document
         except TraceError:
             raise

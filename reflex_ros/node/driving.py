@@ -182,8 +182,7 @@ class Driving:
         )  # fmt: skip
         engine.commander = lambda: progress.control
         takeover = self.loop.takeover
-        if takeover.enabled:
-            record_commands(outputs, loaded, lambda: int(clock.now().nanoseconds))
+        record_commands(outputs, loaded, lambda: int(clock.now().nanoseconds), every=takeover.enabled)
         self._person = TakeoverInputs(node, takeover, tuning().takeover_button) if takeover.enabled else None
         if loaded.first.settings.a2c2_every_step and not outputs.dry_run:
             self.loop.every_step.enable()

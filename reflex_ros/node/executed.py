@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record every command with who gave it, in traces and bags, where people may take the commands."""
+"""Record commands with who gave them, in traces and bags: each where people may take the commands, else those of a part of a motion."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from reflex_ros.msg import ActionChunk as ActionChunkMsg
 from reflex_ros.outputs.outputs import Outputs
 
 
-def record_commands(outputs: Outputs, loaded: ServingState, clock_ns: Callable[[], int]) -> None:
-    """Have every command that `outputs` publish recorded from now on."""
+def record_commands(
+    outputs: Outputs, loaded: ServingState, clock_ns: Callable[[], int], *, every: bool
+) -> None:
+    """Have commands that `outputs` publish recorded from now on. every: else those alone that are not the answer as it was served."""
     traces = [recorder for recorder in loaded.recorders if isinstance(recorder, TraceWriter)]
 
     def record(message: ActionChunkMsg) -> None:
+        if not every and message.blend >= 1.0:
+            return
         make = partial(executed_record, executed_rows(message, clock_ns()))
         for trace in traces:
             trace.note(make)
@@ -34,5 +38,5 @@ def executed_rows(message: ActionChunkMsg, began_ns: int) -> ExecutedRows:
     rows = np.array(message.data, np.float32).reshape(message.horizon, message.action_dim)
     return ExecutedRows(
         message.control, began_ns, stamp_ns(message.header.stamp), message.start_index, message.dt_s, tuple(message.names), rows,
-        message.request_id, message.episode_id,
+        message.request_id, message.episode_id, message.blend,
     )  # fmt: skip

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the robot executed and who commanded it, command by command: records of a kind of their own beside the requests.
 
-They are written where people may take the commands. A command is executed until the next one begins, so that they say of every
-moment whose rows the robot followed.
+They are written where people may take the commands, and else while a part of the policy's motion is let through. A command is
+executed until the next one begins, so that the former say of every moment whose rows the robot followed.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ class ExecutedRows:
     """One command. control: who gave it, one of CONTROLS. began_ns: when it was published, on the robot's clock.
 
     rows: (n, len(names)) rad or m or per second; row i is due at stamp_ns + (i + 1) * dt_s, and those before `start` are not executed.
-    request_id: of the answer that it is; empty for a hold of the node itself.
+    request_id: of the answer that it is; empty for a hold of the node itself. blend: how much of the policy's motion was let through.
     """
 
     control: str
@@ -40,6 +39,7 @@ class ExecutedRows:
     rows: Floats
     request_id: str = ""
     episode_id: str = ""
+    blend: float = 1.0
 
     def due(self, now_ns: int) -> Floats:
         """Return (len(names),) the row that is approached at that moment; the last one once all are reached."""
@@ -61,6 +61,7 @@ def executed_record(found: ExecutedRows, timestamp: str) -> Record:
         "stamp_ns": found.stamp_ns,
         "start_index": found.start,
         "dt_s": found.dt_s,
+        "blend": found.blend,
         "names": found.names,
         "actions": exact(found.rows),
     }
@@ -85,25 +86,39 @@ def executed_of(document: Mapping[str, Any], where: str) -> ExecutedRows:
     return ExecutedRows(
         control, read.whole("began_ns"), read.whole("stamp_ns"), read.whole("start_index"), read.number("dt_s"), names, rows,
         str(document.get("request_id") or ""), str(document.get("episode_id") or ""),
+        1.0 if document.get("blend") is None else read.number("blend"),
     )  # fmt: skip
 
 
 class Timeline:
-    """All commands of one recording, by when they began."""
+    """The commands of one recording, in the order in which they were recorded: clocks are set, and simulators begin again."""
 
-    def __init__(self, commands: Sequence[ExecutedRows]) -> None:
-        self._commands = sorted(commands, key=lambda command: command.began_ns)
-        self._began_ns = [command.began_ns for command in self._commands]
-        self._requests = {command.request_id for command in self._commands}
+    def __init__(
+        self,
+        records: Iterable[tuple[str, Mapping[str, Any]]],
+        before: ExecutedRows | None = None,
+        *,
+        whole: bool,
+    ) -> None:
+        """Read them. Raises TraceError naming the field that violates the schema.
 
-    def __len__(self) -> int:
-        return len(self._commands)
+        records: every request and command, with where it is. before: what was executed as the recording began. whole: every command was
+        recorded, so that an answer without one was not executed.
+        """
+        self.whole, self.last = whole, before
+        self._answers: dict[str, ExecutedRows] = {}
+        self._while: dict[object, ExecutedRows] = {}
+        for where, document in records:
+            if document.get("kind") == EXECUTED:
+                self.last = executed_of(document, where)
+                self._answers.setdefault(self.last.request_id, self.last)
+            elif self.last is not None:
+                self._while[document.get("seq")] = self.last
 
-    def was_executed(self, request_id: str) -> bool:
-        """Return whether the robot followed the answer to that request."""
-        return request_id in self._requests
+    def of(self, request_id: str) -> ExecutedRows | None:
+        """Return the answer to that request as the robot followed it; None where it did not, or that was not recorded."""
+        return self._answers.get(request_id) if request_id else None
 
-    def at(self, now_ns: int) -> ExecutedRows | None:
-        """Return what was executed at a moment; None before the first command."""
-        place = bisect_right(self._began_ns, now_ns)
-        return self._commands[place - 1] if place else None
+    def during(self, seq: int) -> ExecutedRows | None:
+        """Return what was executed when a request was answered; None before the first command."""
+        return self._while.get(seq)

@@ -118,10 +118,10 @@ class TraceReader:
             check_version(document, where)
             yield document
 
-    def notes(self, kind: str) -> Iterator[tuple[str, Document]]:
-        """Yield (where, record) of every record of one kind of NOTES; instead of iterating. Raises TraceError."""
+    def notes(self, *kinds: str) -> Iterator[tuple[str, Document]]:
+        """Yield (where, record) of every record of these kinds, in order; instead of iterating. Raises TraceError."""
         for where, document in self._documents:
-            if document.get("kind") == kind:
+            if document.get("kind") in kinds:
                 check_version(document, where)
                 yield where, document
 

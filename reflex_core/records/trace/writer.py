@@ -173,12 +173,13 @@ class TraceWriter:
         if self._file is None:  # before the lines: they refer to images of their own file
             self._file, header = self._open()
         entries = [entry for entry in waiting if isinstance(entry, Entry)]
-        lines = [line for entry in entries if (line := self._line(entry))]
-        notes = [line for note in waiting if isinstance(note, Note) and (line := self._noted(note))]
-        self._writer.lose(len(waiting) - len(lines) - len(notes))
-        self._file.write(header + b"".join([*lines, *notes]))
-        self._in_file += len(lines)
-        self._writer.wrote(len(lines))
+        # as they came: what was executed when a request was answered is told by the order alone
+        lines = [self._line(one) if isinstance(one, Entry) else self._noted(one) for one in waiting]
+        requests = sum(bool(line) for one, line in zip(waiting, lines, strict=True) if isinstance(one, Entry))
+        self._writer.lose(lines.count(b""))
+        self._file.write(header + b"".join(lines))
+        self._in_file += requests
+        self._writer.wrote(requests)
         self._errors += sum(isinstance(entry.outcome, Failure) for entry in entries)
 
     def _line(self, entry: Entry) -> bytes:
