@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.values import ActionChunk
+from reflex_core.chunks.takeover import SPEED_SHARE
+from reflex_core.values import ActionChunk, Floats
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -17,8 +18,13 @@ Mask = NDArray[np.bool_]
 class Blend:
     """A ratio that goes to where it is wanted at a limited rate. Times are monotonic ns. Not thread-safe."""
 
-    def __init__(self, wanted: float) -> None:
-        """Begin at `wanted`, 0 to 1."""
+    def __init__(self, wanted: float, velocity_max: Doubles | None = None) -> None:
+        """Begin at `wanted`, 0 to 1.
+
+        velocity_max: (action_dim,) rad or m per second, infinite where there is no limit; None: there is none. A share of the motion may
+        turn at any moment, and is led at SPEED_SHARE of it: the motion between two rows is faster than they are.
+        """
+        self._velocity_max = velocity_max
         self._from = self._wanted = wanted
         self._since_ns, self._whole_s = 0, 0.0
 
@@ -64,12 +70,29 @@ class Blend:
             first_in_s: How long from now until row `start` is due.
         """
         rows = chunk.actions[start:]
-        dues_s = first_in_s + np.arange(len(rows)) * chunk.dt_s
-        ratios = self._at(now_ns + (np.maximum(dues_s, 0.0) * 1e9).astype(np.int64))
+        dues_s = np.maximum(first_in_s + np.arange(len(rows)) * chunk.dt_s, 0.0)
+        ratios = self._at(now_ns + (dues_s * 1e9).astype(np.int64))
         if (ratios >= 1.0).all():
             return chunk
         base = np.where(rates, 0.0, rows[0] if place is None else place)
         shares = ratios[:, None] * (rows - base) + base
         # between two numbers of float32, or one of them: never outside a limit that both keep
         led = np.where((ratios >= 1.0)[:, None], rows, shares.astype(np.float32))
+        if self._velocity_max is not None and place is not None:
+            most = np.where(rates, np.inf, self._velocity_max)
+            led = _within_reach(led, place, most, dues_s, np.where(ratios >= 1.0, 1.0, SPEED_SHARE))
         return replace(chunk, actions=np.concatenate([chunk.actions[:start], led]))
+
+
+def _within_reach(
+    rows: Floats, place: Doubles, velocity_max: Doubles, dues_s: Doubles, shares: Doubles
+) -> Floats:
+    """Return the rows, each as near to the given one as the shares (n,) of the limits allow on the way from `place`."""
+    seconds = np.diff(dues_s, prepend=0.0) * shares
+    with np.errstate(invalid="ignore"):  # infinitely fast, in no time
+        reach = np.nan_to_num(velocity_max * seconds[:, None], nan=0.0, posinf=np.inf)
+    led, at = rows.copy(), place
+    for row, within in enumerate(reach):
+        at = np.minimum(np.maximum(rows[row], at - within), at + within)
+        led[row] = at
+    return led

@@ -102,7 +102,7 @@ class Handover:
             led = fade(rows, due_ns, self._running, now_ns, self._fades_s())
         if place is not None:
             first = self._first_given(led, due_ns, now_ns, place)
-            led = self._slow_enough(led, due_ns, now_ns, place, first + 1 if self._unknown(now_ns) else 0)
+            led = self._slow_enough(led, due_ns, now_ns, place, len(led) if self._unknown(now_ns) else 0)
             led = self._slow_tool(led, due_ns, chunk.dt_s, now_ns)
             if first > 0 and self._unknown(now_ns):
                 led = self._on_the_way(led, due_ns, now_ns, place, velocity, first)
@@ -110,9 +110,17 @@ class Handover:
             return chunk
         return replace(chunk, actions=np.concatenate([chunk.actions[:start], led]))
 
-    def take_over(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> Spline:
-        """Return the motion through rows `start` on that begins at `now_ns`; it is the running one from then on."""
+    def take_over(
+        self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int, following: int = 0
+    ) -> Spline:
+        """Return the motion through rows `start` on that begins at `now_ns`; it is the running one from then on.
+
+        following: so many rows are those of the running motion, which goes on until the last of them is due: a controller that
+        gets the new motion before that is led without a step.
+        """
         anchored, closest_ns = not self._unknown(now_ns), _closest_ns(chunk.dt_s)
+        if following and self._running is not None and start + following < len(chunk.actions):
+            return self._branch(self._running, chunk, stamp_ns, start + following, now_ns)
         times_ns, knots, velocity, _ = self._knots(
             chunk.actions[start:], _due_ns(chunk, stamp_ns)[start:], chunk.dt_s, now_ns
         )
@@ -124,6 +132,34 @@ class Handover:
             self._otherwise = _at_rest(self._still_commanded(self._left, knots[0]), now_ns)
         self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._known_ns, self._braking = now_ns if anchored else int(motion.times_ns[1]), None
+        self._running, self._left, self._held_at = motion, motion.positions[-1], None
+        return motion
+
+    def lasting(self, now_ns: int, dt_s: float, least: int) -> int:
+        """Return how many rows of the running motion have to go on: `least`, and until the controller does what it says."""
+        return max(least, int(np.ceil((self._known_ns - now_ns) * 1e-9 / dt_s)))
+
+    def _branch(self, running: Spline, chunk: ActionChunk, stamp_ns: int, first: int, now_ns: int) -> Spline:
+        """Return the running motion until row `first` - 1 is due, and from there on the one through the rows after it."""
+        due_ns = _due_ns(chunk, stamp_ns)[first - 1 :]
+        place, velocity = self._inside(running, int(due_ns[0]))
+        rows = chunk.actions[first:].astype(np.float64)
+        tail = through(due_ns, np.concatenate([place[None], rows]), velocity, self._bounds, anchored=True)
+        # a controller whose command is not known is given none before it is
+        anchored, since_ns = not self._unknown(now_ns), now_ns
+        ways = [(now_ns, *self._inside(running, now_ns))]
+        if not anchored:
+            since_ns = self._known_ns = max(self._known_ns, now_ns + _closest_ns(chunk.dt_s))
+            ways += [(since_ns, *self._inside(running, since_ns))] if since_ns < due_ns[0] else []
+        between = (running.times_ns > since_ns) & (running.times_ns < due_ns[0])
+        motion = Spline(
+            np.concatenate([[way[0] for way in ways], running.times_ns[between], tail.times_ns]),
+            np.concatenate([[way[1] for way in ways], running.positions[between], tail.positions]),
+            np.concatenate([[way[2] for way in ways], running.velocities[between], tail.velocities]),
+            anchored=anchored,
+        )
+        self._known_ns, self._braking = now_ns if anchored else self._known_ns, None
+        self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
         self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
 

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from reflex_core.chunks.handover import LEAD_S
 from reflex_core.chunks.interpolation import AT_A_TURN
 from reflex_core.robot.groups import GRIPPER, JOINTS, POSITION, Group
-from reflex_core.robot.limits.check import inner_limits
+from reflex_core.robot.limits.check import Check, inner_limits
 from reflex_core.robot.limits.limits import Limits
+from reflex_core.robot.limits.reachable import Motion, Start
+from reflex_core.robot.limits.safety_config import REJECT
 from reflex_core.robot.limits.walk import Joint, band, stoppable
 from reflex_core.values import Floats
 
@@ -28,6 +30,7 @@ SPEED_SHARE = 1.0 / AT_A_TURN
 GRADUAL_S = 0.2  # in which a joint comes to that speed, or from it to a standstill, at least
 ROUNDING_SHARE = 0.99  # of a limit that rows are planned for, so that rounding to float32 does not break it
 AHEAD_S = 0.5  # the rows go on for so long after the commands would have ended
+LATE_S = 0.05  # so late a trajectory may reach its controller: until then the motion before goes on
 
 
 def why_not(groups: Sequence[Group], limits: Limits | None, dt_s: float) -> str:
@@ -61,6 +64,12 @@ class PersonPath:
         # a controller whose command is not known is given none that is due sooner
         self._least = math.ceil(LEAD_S / dt_s) + 1
         self._most = max(math.ceil(lasting_s / dt_s), self._least)
+        self.following = math.ceil(LATE_S / dt_s)  # rows of the motion before that go on
+        self._check = Check(limits, dt_s, REJECT)
+
+    def fits(self, rows: Floats, place: Doubles, velocity: Doubles) -> bool:
+        """Return whether rows keep every limit of the joints on the way from a place, where the robot moves so fast."""
+        return self._check(rows, Motion(Start(place, place, velocity * self.dt_s))).clean
 
     def rows(self, place: Doubles, velocity: Doubles, target: Doubles) -> Floats | None:
         """Return (n, action_dim) float32 rows from now on; None where the robot is too far outside its range.

@@ -235,19 +235,20 @@ class Guard:
         if checked.clean:
             return _Judged(checked.actions, motion=known)
         report = GuardReport(True, checked.changed, checked.violations)
-        by_itself = self._breaks_by_itself(self.limits, chunk)
+        by_itself = self._breaks_by_itself(self.limits, chunk, request)
         if checked.actions is not None:
             return _Judged(checked.actions, "", report, checked.kinds, known, checked.counts and by_itself)
         if self._mode == REJECT:
             return _Judged(None, REJECTED, report, (*checked.kinds, REJECTED), known, by_itself)
         return _Judged(None, checked.held_for or OUT_OF_REACH, report, checked.kinds, known, by_itself)
 
-    def _breaks_by_itself(self, limits: Limits, chunk: ActionChunk) -> bool:
-        """Return False for an old chunk that only begins where the robot no longer is: that is not the policy's fault.
+    def _breaks_by_itself(self, limits: Limits, chunk: ActionChunk, request: Request) -> bool:
+        """Return False for a chunk that only begins where the robot is not: no fault of the policy, as it is old or let through in part.
 
         One that breaks a limit wherever the robot is counts: a model that is always late answers with nothing else.
         """
-        if chunk.source != LAST_KNOWN_GOOD:
+        partial = self.commands.partial and request.observation.stamp_ns > 0
+        if chunk.source != LAST_KNOWN_GOOD and not partial:
             return True
         return self._check_for(limits, chunk.dt_s)(chunk.actions, UNKNOWN).counts
 

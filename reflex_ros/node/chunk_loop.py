@@ -288,11 +288,11 @@ class ChunkLoop:
                 self.progress.discarded += 1
                 self._forget()
                 return
-            if self.takeover.active:
+            if self.takeover.taken:
                 self._watch(served, running, latency_s)
                 return
             start = running.elapsed(now_ns)
-            if why := self.execution.unfit(served, start):
+            if why := self.execution.unfit(served, start, now_ns):
                 self._forget()
                 self._failed(*why)
                 return
@@ -363,10 +363,16 @@ class ChunkLoop:
         """True where the robot executes a chunk and is not held yet."""
         return self.execution.running is not None and not self.stopped and not self.progress.hold_reason
 
-    def _why_not_a_person(self) -> str:
-        """Return why no person may command the robot now; empty where one may."""
-        reason = DEACTIVATED if self._closing else self.stop_reason or (LATE if self._rescued else "")
-        return f"the robot is held: {reason}" if reason else ""
+    def _why_not_a_person(self) -> tuple[str, str]:
+        """Return why no person may command the robot now, as reason of a hold and sentence; empty ones where one may."""
+        if self._clock_was_set():  # where the robot is on its way is known by the clock of before
+            self._hold_instead("clock_jump")
+        reason = (
+            DEACTIVATED
+            if self._closing
+            else self.stop_reason or (LATE if self._rescued else self._outputs.overdue())
+        )
+        return (reason, f"the robot is held: {reason}") if reason else ("", "")
 
     def _hold_instead(self, reason: str) -> None:
         """Hold a robot that executes a chunk and is not held yet; where that is not possible, try again soon."""

@@ -48,7 +48,8 @@ class Execution:
         self.running: ExecutingChunk | None = None
         self.held_at_ns = monotonic_ns()  # nothing of an activation before goes on
         self.rest_ns = self.until_ns = 0
-        self.blend = Blend(blend)
+        limits = loaded.guard.limits
+        self.blend = Blend(blend, None if limits is None else limits.velocity_max)
         self.commanded_by(POLICY)
 
     def commanded_by(self, control: str) -> None:
@@ -59,6 +60,7 @@ class Execution:
         """Let through what the settings say; True when they say something else than before."""
         monotonic_ns = self._monotonic_ns()
         changed = self.blend.aim(tuning.blend, tuning.blend_s, monotonic_ns)
+        self._loaded.guard.commands.partial = not self.blend.whole(monotonic_ns)
         self._outputs.blend = self._progress.blend = self.blend.at(monotonic_ns)
         return changed
 
@@ -88,23 +90,26 @@ class Execution:
         self._every_step.end()
         self._loaded.not_executed(self.episode_id or None)  # what it answered is not what is executed
 
-    def send_of_person(self, served: Served, lasting_s: float, now_ns: int) -> None:
-        """Publish what a person commands from `now_ns` on, and record it as what the robot executes for `lasting_s`."""
+    def send_of_person(self, served: Served, lasting_s: float, now_ns: int, following: int) -> None:
+        """Publish what a person commands from `now_ns` on, and record it as what the robot executes for `lasting_s`.
+
+        following: how many rows are those of the motion before, which goes on until then.
+        """
         chunk = served.chunk
         running = ExecutingChunk(now_ns, chunk.dt_s, len(chunk.actions) + int(lasting_s / chunk.dt_s))
         self._every_step.end()
-        self._publish(served, 0.0, running, 0, now_ns)
+        self._publish(served, 0.0, running, 0, now_ns, following)
         self._loaded.guard.commands.executed()
         self._progress.hold_reason = ""
         self.chunk_id += 1
 
     def _publish(
-        self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int
-    ) -> Spline:
+        self, served: Served, age_ms: float, running: ExecutingChunk, start: int, now_ns: int, following: int = 0
+    ) -> Spline:  # fmt: skip
         chunk = served.chunk
         first_in_ns = running.stamp_ns + int((start + 1) * running.dt_s * 1e9) - now_ns
         self._holds.commanded(chunk.actions[start:], first_in_ns, now_ns)
-        motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns)
+        motion = self._handover.take_over(chunk, running.stamp_ns, start, now_ns, following)
         self._outputs.chunk(served, running.stamp_ns, age_ms, self.chunk_id, start, motion)
         self.running, self.rest_ns, self._progress.unheld_text = running, 0, ""
         self.until_ns = self._monotonic_ns() + running.end_ns - now_ns
@@ -144,12 +149,17 @@ class Execution:
             return None
         return self._monotonic_ns() - self.until_ns if wall_clock else self._clock_ns() - self.running.end_ns
 
-    def unfit(self, served: Served, start: int) -> tuple[str, str] | None:
+    def unfit(self, served: Served, start: int, now_ns: int) -> tuple[str, str] | None:
         """Return why the chunk must not be executed from row `start` on, as slug and sentence; None where it may be."""
         if start >= len(served.chunk.actions):
             return "chunk_expired", "all of the chunk had elapsed before it was there"
         if self._outlived(served):
             return DEADLINE, "the last good chunk is from before the robot held"
+        if not self.blend.whole(self._monotonic_ns()) and self._handover.at(now_ns)[0] is None:
+            return (
+                "unplaced",
+                "a part of the motion cannot be let through, for it is not known where the robot is",
+            )
         overdue = self._outputs.overdue()
         return (overdue, TEXTS[overdue]) if overdue else None
 

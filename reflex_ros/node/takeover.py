@@ -29,6 +29,8 @@ from reflex_ros.node.progress import Progress, Tuning
 
 PERIOD_S = 0.02  # how often the newest command is taken: what comes faster is skipped
 NAMES_SHOWN = 5
+PROBLEM_S = 5.0  # so long it is said why a person was not followed who does not command any more
+CONTESTED = "contested"  # why a robot is held that two persons command
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +40,23 @@ class TakeoverLoop:
     """The chunk loop as a takeover uses it. lock: orders what is published; the calls need it.
 
     hold: hold for a reason, False where that is not possible. settle: drop earlier commands once a hold has come to rest. restart:
-    make a chunk from a fresh observation, and throw away what is under way. why_not: why no person may command now.
+    make a chunk from a fresh observation, and throw away what is under way. why_not: reason and sentence why no person may command
+    now, two empty ones where one may; where the clock was set it has held the robot.
     """
 
     lock: threading.RLock
     hold: Callable[[str], bool]
     settle: Callable[..., None]
     restart: Callable[[], None]
-    why_not: Callable[[], str]
+    why_not: Callable[[], tuple[str, str]]
 
 
 class Takeover:
-    """One per activation; off where `takeover_release_s` is 0. `check` is what its thread does every PERIOD_S."""
+    """One per activation; off where `takeover_release_s` is 0. `check` is what its thread does every PERIOD_S.
+
+    active: a person's commands are executed. taken: a person has the robot, also where it holds because they cannot be followed: nothing
+    of the policy is executed before they pause or hand back.
+    """
 
     def __init__(
         self,
@@ -80,11 +87,16 @@ class Takeover:
         self._columns = {name: column for column, name in enumerate(binding.action_names)}
         self._intake = threading.Lock()
         self._waiting: dict[str, float] = {}
+        self._sources: dict[
+            str, tuple[str, int]
+        ] = {}  # on which topic each joint was commanded last, and when
+        self._contested: tuple[int, str] | None = None  # when a joint was commanded on both, and which
         self._heard_ns: int | None = None  # the newest command that could be followed
         self._pressed_ns: int | None = None  # since the button is pressed, as the newest message says
         self._ignored = False  # until the person pauses, or lets the button go
         self._target = np.zeros(len(self._columns))
-        self.active = False
+        self.active, self.taken = False, False
+        self._problem_ns = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="takeover", daemon=True)
 
@@ -103,17 +115,23 @@ class Takeover:
         if self._thread.is_alive():
             self._thread.join()
 
-    def put(self, names: Sequence[str], positions: Sequence[float]) -> None:
+    def put(self, names: Sequence[str], positions: Sequence[float], topic: str = "") -> None:
         """Take the newest command of a person: where each named joint shall be, rad or m. Joints that are not named stay.
 
-        A command that cannot be meant for this robot is not followed at all, and diagnostics say why.
+        A command that cannot be meant for this robot is not followed at all, and diagnostics say why. topic: on which it came; two
+        that command the same joint at once are two persons, of whom none is followed.
         """
         if why := self._unfit(names, positions):
             self._problem(why)
             return
         with self._intake:
+            now_ns = self._heard_ns = self._monotonic_ns()
+            for name in names:
+                other, at_ns = self._sources.get(name, (topic, 0))
+                if other != topic and self._lasts(at_ns, now_ns):
+                    self._contested = (now_ns, name)
+                self._sources[name] = (topic, now_ns)
             self._waiting |= dict(zip(names, map(float, positions), strict=True))
-            self._heard_ns = self._monotonic_ns()
 
     def put_button(self, buttons: Sequence[int]) -> None:
         """Take the newest state of a joystick's buttons: a person commands only while the chosen one is pressed."""
@@ -127,7 +145,7 @@ class Takeover:
         """Hand the robot back to the policy. What the person goes on to command is not followed before a pause in it."""
         with self._loop.lock:
             self._ignored = self._heard_ns is not None
-            if not self.active:
+            if not self.taken:
                 return "no person has taken the commands"
             self._give_back("a person handed back")
             return "the policy goes on from where the robot is"
@@ -160,16 +178,19 @@ class Takeover:
             wanted = self._wanted()
         if self._ignored and not wanted:
             self._ignored, self._progress.takeover_problem = False, ""
-        if self.active and not wanted:
+        if self.taken and not wanted:
             self._give_back("no command of a person came")
+        if not wanted:
+            self._forget_problem()
         if not wanted or not (commands or self.active):
             return
         if self._ignored:
             self._problem(f"the robot was handed back: pause for {self._release_s:g} s to take it again")
             return
-        if why := self._refusal():
+        reason, why = self._refusal()
+        if why:
             self._problem(why)
-            self._stop(TRIPPED)
+            self._stop(reason)
             return
         if not commands:
             return
@@ -183,14 +204,22 @@ class Takeover:
         """Return whether a person commands just now: fresh commands, and the button pressed where there is one."""
         since = [self._heard_ns] if self._button < 0 else [self._heard_ns, self._pressed_ns]
         now_ns = self._monotonic_ns()
-        return all(heard is not None and now_ns - heard <= self._release_s * 1e9 for heard in since)
+        return all(heard is not None and self._lasts(heard, now_ns) for heard in since)
 
-    def _refusal(self) -> str:
-        """Return why the robot does not follow a person now; empty where it does. All but a tripped guard has held it already."""
+    def _lasts(self, since_ns: int, now_ns: int) -> bool:
+        """Return whether a command of `since_ns` counts still."""
+        return now_ns - since_ns <= self._release_s * 1e9
+
+    def _refusal(self) -> tuple[str, str]:
+        """Return why the robot does not follow a person now, as reason of a hold and sentence; two empty ones where it does."""
         if self._dry_run:
-            return "a dry run commands nothing"
+            return "dry_run", "a dry run commands nothing"
         if reason := self._loaded.guard.trips.reason(ROS):
-            return f"the guard is tripped, and ~/reset_guard ends that: {reason}"
+            return TRIPPED, f"the guard is tripped, and ~/reset_guard ends that: {reason}"
+        with self._intake:
+            contested = self._contested
+        if contested is not None and self._lasts(contested[0], self._monotonic_ns()):
+            return CONTESTED, f"{contested[1]} is commanded on two topics at once: let one of them pause"
         return self._loop.why_not()
 
     def _unfit(self, names: Sequence[str], positions: Sequence[float]) -> str:
@@ -217,9 +246,7 @@ class Takeover:
             self._begin(place)
         for name, position in commands.items():
             self._target[self._columns[name]] = position
-        rows = self._path.rows(place, velocity, self._target)
-        if rows is None:
-            raise ReflexError("the robot is outside its range: move it back by hand")
+        rows, following = self._way(self._path, place, velocity, now_ns)
         received_ns = self._monotonic_ns()
         request = self._engine.request(
             observation, received_ns=received_ns, episode_id=self._execution.episode_id or None, caller=ROS
@@ -229,18 +256,37 @@ class Takeover:
             raise ReflexError(f"the guard held the robot: {served.hold_reason}")
         if not self._handover.keeps_tool(served.chunk, now_ns, 0, now_ns):
             raise ReflexError("no motion there keeps the limits of tool and bodies")
-        self._execution.send_of_person(served, self._release_s + AHEAD_S, now_ns)
+        self._execution.send_of_person(served, self._release_s + AHEAD_S, now_ns, following)
         self._progress.takeover_problem = ""
+
+    def _way(self, path: PersonPath, place: Doubles, velocity: Doubles, now_ns: int) -> tuple[Floats, int]:
+        """Return the rows to the target, and how many of them are on the motion that goes on before. Raises ReflexError."""
+        if self._handover.executing:
+            following = self._handover.lasting(now_ns, path.dt_s, path.following)
+            dues_ns = now_ns + np.arange(1, following + 1) * round(path.dt_s * 1e9)
+            ahead, speed = zip(*(self._handover.at(int(due_ns)) for due_ns in dues_ns), strict=True)
+            after = path.rows(ahead[-1], speed[-1], self._target)
+            if after is not None:
+                rows = np.concatenate([np.array(ahead, np.float32), after])
+                if path.fits(rows, place, velocity):
+                    return rows, following
+        direct = path.rows(place, velocity, self._target)
+        if direct is None:
+            raise ReflexError("the robot is outside its range: move it back by hand", "outside_range")
+        return direct, 0
 
     def _begin(self, place: Doubles) -> None:
         """Take the commands from the policy: nothing of what it answered before is executed from now on."""
-        self.active = True
+        again, self.active, self.taken = self.taken, True, True
         self._target = place.copy()
-        self._progress.takeovers += 1
         self._execution.held_at_ns = self._monotonic_ns()
         self._execution.commanded_by(TELEOP)
         self._loaded.guard.commands.take_for_person(taken=True)
         self._loaded.not_executed(self._execution.episode_id or None)
+        if again:  # the robot held meanwhile, and nothing of the policy is executed
+            return
+        self._progress.takeovers += 1
+        self._loaded.guard.trips.forgive(ROS)
         self._loop.restart()
         log.info("a person commands the robot")
 
@@ -255,18 +301,29 @@ class Takeover:
     def _give_back(self, why: str) -> None:
         """Hold the robot, and let the policy go on from where it is measured once it is at rest. Needs the lock."""
         log.info("the policy commands the robot again: %s", why)
-        self.end()
-        self._loop.settle(held=self._loop.hold(HANDED_BACK))
+        self.taken = False
+        if self.active:
+            self.end()
+            self._loop.settle(held=self._loop.hold(HANDED_BACK))
         self._loop.restart()
 
     def _stop(self, reason: str) -> None:
         """Hold the robot where a person's command cannot be followed any more."""
         with self._loop.lock:
-            if self.active:
+            if not self.active:
+                return
+            if self._progress.hold_reason and not self._progress.unheld_text:
+                self.end()  # nothing was sent since it holds
+            else:
                 self._loop.hold(reason)
 
+    def _forget_problem(self) -> None:
+        """Report nothing any more of a person who does not command now; a while later, so that it can be read."""
+        if self._monotonic_ns() - self._problem_ns > PROBLEM_S * 1e9:
+            self._progress.takeover_problem = ""
+
     def _problem(self, text: str) -> None:
-        self._progress.takeover_problem = text
+        self._progress.takeover_problem, self._problem_ns = text, self._monotonic_ns()
         self._progress.limited_log(
             logging.WARNING, "takeover refused", "a person's command is not followed: %s", text
         )

@@ -7,6 +7,7 @@ points the last one counts, as MoveIt Servo and others publish it. ~/takeover_jo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.errors import ReflexError
+from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.graph.qos import SENSOR, copied, overridable
 from reflex_ros.node.services import answering
 from reflex_ros.node.takeover import Takeover
@@ -25,7 +27,10 @@ from reflex_ros.node.takeover import Takeover
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-SETTING_DEPTH = 10
+SETTING_DEPTH = 1  # the newest
+JOINTS, TRAJECTORY = "~/takeover", "~/takeover_trajectory"
+
+log = logging.getLogger(__name__)
 
 
 class TakeoverInputs:
@@ -37,15 +42,16 @@ class TakeoverInputs:
 
         # rclpy inspects callbacks, so that each is a function of one parameter
         def joints(message: JointState) -> None:
-            takeover.put(message.name, message.position)
+            takeover.put(message.name, message.position, JOINTS)
 
         def trajectory(message: JointTrajectory) -> None:
-            takeover.put(message.joint_names, message.points[-1].positions if message.points else ())
+            positions = message.points[-1].positions if message.points else ()
+            takeover.put(message.joint_names, positions, TRAJECTORY)
 
         def joystick(message: Joy) -> None:
             takeover.put_button(message.buttons)
 
-        topics = [(JointState, "~/takeover", joints), (JointTrajectory, "~/takeover_trajectory", trajectory)]
+        topics = [(JointState, JOINTS, joints), (JointTrajectory, TRAJECTORY, trajectory)]
         if button >= 0:
             topics.append((Joy, "~/takeover_joy", joystick))
         self._subscriptions = [
@@ -65,6 +71,7 @@ def create_handing_over(node: Node, takeover: Callable[[], Takeover]) -> None:
 
     takeover: returns that of the present activation. Raises ReflexError where the node is not active.
     """
+    limited_log = RateLimitedLog(log)
 
     def hand_back() -> str:
         found = takeover()
@@ -75,11 +82,15 @@ def create_handing_over(node: Node, takeover: Callable[[], Takeover]) -> None:
     def blend(message: Float32) -> None:
         ratio = float(message.data)
         if not math.isfinite(ratio) or not 0.0 <= ratio <= 1.0:
-            node.get_logger().error(f"~/blend must be from 0 to 1, got {ratio:g}: it stays as it is")
+            limited_log(
+                logging.ERROR, "range", "~/blend must be from 0 to 1, got %g: it stays as it is", ratio
+            )
+            return
+        if node.get_parameter("blend").value == ratio:  # as sliders and programs repeat it
             return
         (result,) = node.set_parameters([Parameter("blend", value=ratio)])
         if not result.successful:
-            node.get_logger().error(f"~/blend was not taken: {result.reason}")
+            limited_log(logging.ERROR, "refused", "~/blend was not taken: %s", result.reason)
 
     node.create_service(Trigger, "~/hand_back", answering(hand_back))
     node.create_subscription(Float32, "~/blend", blend, SETTING_DEPTH)

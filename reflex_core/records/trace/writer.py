@@ -173,7 +173,7 @@ class TraceWriter:
         if self._file is None:  # before the lines: they refer to images of their own file
             self._file, header = self._open()
         entries = [entry for entry in waiting if isinstance(entry, Entry)]
-        # as they came: what was executed when a request was answered is told by the order alone
+        # as they came: the order alone says what was executed when a request was answered
         lines = [self._line(one) if isinstance(one, Entry) else self._noted(one) for one in waiting]
         requests = sum(bool(line) for one, line in zip(waiting, lines, strict=True) if isinstance(one, Entry))
         self._writer.lose(lines.count(b""))

@@ -22,6 +22,7 @@ class RobotCommands:
 
     A chunk that was judged is the newest; it becomes what the robot executes when it is published, and is dropped when
     it is not. Where the caller reports neither (a program that uses the guard alone), the newest counts.
+    partial: only a part of the policy's motion is let through just now, so that the robot is not where the policy leads it.
     tracking: (action_dim,) how far from its command a joint may be measured and still follow it; None without limits.
     """
 
@@ -34,7 +35,7 @@ class RobotCommands:
         self._lock = threading.Lock()
         self._newest: Commanded | None = None
         self._executed: Commanded | None = None
-        self.joined, self._of_person = 0, False
+        self.joined, self._of_person, self.partial = 0, False, False
 
     @property
     def of_person(self) -> bool:

@@ -111,6 +111,12 @@ class Trips:
                 oldest = next(name for name in table if name != ROS)
                 del table[oldest]
 
+    def forgive(self, caller: str) -> None:
+        """Begin a new row of clamped chunks with the caller, unless it is tripped: a person has moved the robot elsewhere."""
+        with self._lock:
+            if self._counts.pop(caller, 0):
+                self._remember(caller, 0)
+
     def reset(self, caller: str) -> bool:
         """Begin anew with the caller. True when it was tripped. Raises CallerError for an unknown caller."""
         with self._lock:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from reflex_core.chunks.blend import Blend
+from reflex_core.chunks.takeover import SPEED_SHARE
 from reflex_core.values import ActionChunk
 
 DT_S, S = 0.1, 10**9
 ROWS = np.linspace(0.1, 1.0, 10, dtype=np.float32)[:, None] * np.array([1.0, -2.0], np.float32)
 CHUNK = ActionChunk(ROWS, ("a", "b"), DT_S)
 PLACE, NO_RATES = np.array([0.5, 0.5]), np.zeros(2, np.bool_)
+REST = np.zeros(2)
 
 
 def test_the_ratio_goes_to_where_it_is_wanted_at_its_rate_and_back_from_where_it_is() -> None:
@@ -65,3 +67,15 @@ def test_a_velocity_has_its_share_of_itself_and_an_unknown_place_is_the_first_ro
     found = Blend(0.25).blended(CHUNK, 3, None, np.array([True, False]), 0, DT_S).actions[3:]
     assert found[:, 0] == pytest.approx(0.25 * ROWS[3:, 0])
     assert found[:, 1] == pytest.approx(ROWS[3, 1] + 0.25 * (ROWS[3:, 1] - ROWS[3, 1]))
+
+
+def test_a_share_of_the_motion_is_led_well_below_the_limits_until_all_of_it_is_let_through() -> None:
+    """What turns between two rows is faster than they are."""
+    blend = Blend(0.0, np.array([1.0, np.inf]))
+    blend.aim(1.0, 0.5, 0)
+    rows = np.tile(np.array([5.0, 5.0], np.float32), (10, 1))
+    found = blend.blended(ActionChunk(rows, ("a", "b"), DT_S), 0, REST, NO_RATES, 0, DT_S).actions
+    steps = np.diff(found[:, 0].astype(np.float64), prepend=0.0)
+    assert (steps[:4] <= SPEED_SHARE * DT_S + 1e-6).all()
+    assert (steps[4:] <= DT_S + 1e-6).all()
+    assert found[:5, 1] == pytest.approx(np.arange(1.0, 6.0))

@@ -10,7 +10,7 @@ import pytest
 from takeover_scene import FASTER, RELEASE_S, TakeoverScene
 
 from benchmarks.robot_world import HOME, HORIZON, TUNING
-from reflex_core.values import HOLD, POLICY, Floats, Request
+from reflex_core.values import HOLD, POLICY, ROS, Floats, Request
 
 FAR = HOME + 0.6
 
@@ -103,7 +103,6 @@ def test_the_guard_judges_what_leaves_and_a_hold_is_let_through_as_it_is() -> No
 def test_after_a_person_the_policy_is_let_through_little_by_little() -> None:
     scene = scene_with(1.0, 2.0)
     scene.run(2.0)
-    scene.fastest = 0.0
     scene.wanted = lambda: HOME
     scene.run(4.0)
     scene.wanted = lambda: None
@@ -115,3 +114,26 @@ def test_after_a_person_the_policy_is_let_through_little_by_little() -> None:
     scene.run(6.0)
     assert scene.target() == pytest.approx(FAR, abs=1e-5)
     assert scene.fastest <= FASTER
+
+
+def test_nothing_let_through_for_a_minute_trips_nothing_and_then_the_policy_is_let_through() -> None:
+    """The robot is not where the policy leads it, which is none of the policy's doing; what breaks a limit anywhere counts."""
+    scene = scene_with(0.0, 1.0)
+    scene.run(60.0)
+    assert scene.world.guard.trips.standing(ROS).consecutive_clamps == 0
+    let_through(scene, 1.0)
+    scene.run(5.0)
+    assert scene.target() == pytest.approx(FAR, abs=1e-5)
+    assert scene.fastest <= FASTER
+    let_through(scene, 0.0)
+    scene.world.engine.model = lambda _: np.full((HORIZON, 7), 9.0, np.float32)
+    scene.run(20.0)
+    assert scene.world.guard.status(ROS).tripped
+
+
+def test_a_share_of_a_motion_from_nowhere_is_not_let_through() -> None:
+    scene = scene_with(0.0, 1.0)
+    scene.loop._handover._where = lambda _: None
+    scene.run(1.0)
+    assert POLICY not in {source for _, source, _ in scene.labels}
+    assert "it is not known where the robot is" in scene.progress.problem_text

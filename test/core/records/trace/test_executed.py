@@ -58,7 +58,7 @@ def test_a_record_that_is_none_is_refused_by_its_field(changes: dict[str, object
         executed_of(document, "here")
 
 
-def test_what_is_executed_is_told_by_the_order_of_the_records_however_the_clock_was_set() -> None:
+def test_the_order_of_the_records_says_what_is_executed_however_the_clock_was_set() -> None:
     """A simulator that begins again, and a clock that is set back, say the same times twice."""
     records = [
         ("here", document)
