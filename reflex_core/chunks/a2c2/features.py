@@ -11,12 +11,15 @@ A checkpoint carries the recipe as `features`, parts joined by "+", for example 
 | thumbnail8 | 192 | the image now, 8x8x3, 0..1 |
 | hues12 | 36 | per 30 degrees of hue: share of the image that has this colour, and where its centre is |
 | hues12_change | 36 | hues12 now less hues12 of what the policy saw |
+| named_hue | 3 | of hues12 what the instruction names by the first of its words that is a colour: share, and where its centre is; zeros for none |
+| named_hue_change | 3 | named_hue now less that of what the policy saw |
 | words32 | 32 | how often the instruction has a word whose CRC-32 modulo 32 is this |
 | runtime256 | 256 | state in 32 numbers, previous in 32, thumbnail8; zeros behind a shorter state or action |
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +42,13 @@ THUMBNAIL = 8
 SLOT = 32
 HUE_SIDE = 96
 MIN_SATURATION, MIN_VALUE = 100, 40
-SEEING = ("thumbnail8", "hues12", "hues12_change", DEFAULT_RECIPE)  # parts that look at the image
+SEEING = (  # parts that look at the image
+    "thumbnail8", "hues12", "hues12_change", "named_hue", "named_hue_change", DEFAULT_RECIPE,
+)  # fmt: skip
+# the bin of each word for a colour that has a hue
+HUE_OF: Mapping[str, int] = {
+    "red": 0, "orange": 1, "yellow": 2, "green": 4, "cyan": 6, "blue": 8, "violet": 9, "purple": 9, "magenta": 10, "pink": 11,
+}  # fmt: skip
 FEW_PIXELS = 4.0  # below some pixels a centre says nothing and is drawn to the middle of the image
 
 
@@ -147,6 +156,12 @@ class _View:
             return np.zeros(3 * HUES, dtype=np.float32)
         return self.hues - hues(_pixels(self.robot, self.moment.seen))
 
+    def named_hue(self) -> Floats:
+        return named_hue(self.hues, self.moment.now.instruction)
+
+    def named_hue_change(self) -> Floats:
+        return named_hue(self.hues_change(), self.moment.now.instruction)
+
     def runtime(self) -> Floats:
         vector = np.zeros(2 * SLOT + 3 * THUMBNAIL**2, dtype=np.float32)
         vector[: self.robot.state_dim] = self.state
@@ -181,6 +196,19 @@ def hues(pixels: Pixels) -> Floats:
     across = np.bincount(bins, (columns - middle) / middle, HUES) / (count + FEW_PIXELS)
     down = np.bincount(bins, (rows - middle) / middle, HUES) / (count + FEW_PIXELS)
     return np.concatenate([count / HUE_SIDE**2, across, down]).astype(np.float32)
+
+
+def named_hue(found: Floats, instruction: str) -> Floats:
+    """Return (3,) float32 of what `hues` found: share, column and row of the colour that the instruction names first; zeros: none."""
+    bin_ = hue_of(instruction)
+    return np.zeros(3, dtype=np.float32) if bin_ is None else found[bin_::HUES]
+
+
+@lru_cache(maxsize=64)
+def hue_of(instruction: str) -> int | None:
+    """Return the bin of the first word that is a colour, in any case; None where no word is."""
+    found = (HUE_OF.get(word) for word in re.findall(r"[a-z]+", instruction.lower()))
+    return next((bin_ for bin_ in found if bin_ is not None), None)
 
 
 @lru_cache(maxsize=64)
@@ -220,6 +248,8 @@ _PARTS: Mapping[str, _Part] = {
     "thumbnail8": _Part(lambda _: 3 * THUMBNAIL**2, lambda view: thumbnail(view.pixels)),
     "hues12": _Part(lambda _: 3 * HUES, lambda view: view.hues),
     "hues12_change": _Part(lambda _: 3 * HUES, _View.hues_change),
+    "named_hue": _Part(lambda _: 3, _View.named_hue),
+    "named_hue_change": _Part(lambda _: 3, _View.named_hue_change),
     "words32": _Part(lambda _: WORDS, lambda view: words(view.moment.now.instruction)),
     "runtime256": _Part(lambda _: 2 * SLOT + 3 * THUMBNAIL**2, _View.runtime),
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -52,6 +54,20 @@ def test_each_colour_is_found_where_it_is() -> None:
     assert not hues(np.full((30, 40, 3), 128, np.uint8)).any()
 
 
+def test_of_the_colours_the_one_that_is_named_is_looked_at() -> None:
+    now = replace(observation(picture(YELLOW, 24, 72)), instruction="touch the Yellow, not the red, cube")
+    seen = replace(now, frames=observation(picture(YELLOW, 24, 36)).frames)
+    made = vector("named_hue+named_hue_change", now, seen)
+    every = vector("hues12+hues12_change", now, seen)
+    np.testing.assert_array_equal(made, [*every[2:36:12], *every[36 + 2 :: 12]])
+    assert made[0] > 0.02
+    assert abs(made[4]) > 0.5
+    for instruction in ("reach the cube", "reach the red cube"):  # none is named, or none is seen
+        assert not vector(
+            "named_hue+named_hue_change", *(replace(one, instruction=instruction) for one in (now, seen))
+        ).any()
+
+
 def test_a_thumbnail_is_the_mean_of_its_squares() -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:2, 2:4] = (255, 0, 51)
@@ -80,7 +96,10 @@ def test_an_observation_that_lacks_something_is_an_error_and_not_zeros() -> None
         vector("hues12", Observation({}, MIDDLE, ""))
 
 
-@pytest.mark.parametrize("recipe", ["state+hues12+hues12_change+words32", "state+words32", "runtime256"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["state+hues12+hues12_change+words32", "named_hue", "named_hue_change", "state+words32", "runtime256"],
+)
 def test_an_image_that_was_decoded_once_gives_the_same_vector(recipe: str) -> None:
     encoded = cv2.imencode(".png", picture(YELLOW, 24, 72).data[..., ::-1])[1].tobytes()
     seen = observation(Frame(encoded, "png"))
