@@ -226,10 +226,15 @@ def _number(element: ElementTree.Element | None, key: str, name: str, where: str
     text = element.get(key) if element is not None else None
     if text is None:
         return None
-    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    value = decimal(text)
     if not math.isfinite(value):
         raise UrdfError(f"{where}: '{key}' of joint '{name}' must be a finite number, got '{text[:80]}'")
     return value
+
+
+def decimal(text: str) -> float:
+    """Return the number that a description writes; NaN where it is none."""
+    return float(text) if _DECIMAL.fullmatch(text) else math.nan
 
 
 def _missing(joint: UrdfJoint) -> list[str]:

@@ -73,6 +73,10 @@ def read_kinematics(block: JsonFields, columns: Columns, path: Path) -> Kinemati
         tree = tree_of(read_description(file), str(file), columns.names, links, root)
     except UrdfError as error:
         raise EmbodimentError(f"{path}: 'kinematics' cannot be used: {error}", SLUG) from error
+    if tree.ends[0][0] < 0:
+        raise block.refusal(
+            "tool", f"a link that a joint moves, seen from '{root}'" if root else "a link that a joint moves"
+        )
     for step in tree.steps:
         if step.column in columns.unfit:
             raise block.refusal(
@@ -90,7 +94,12 @@ def _beside(block: JsonFields, path: Path) -> Path:
     # by name, not by link target: caches of model hubs are made of links
     folder = Path(os.path.abspath(path.parent))
     file = Path(os.path.abspath(folder / name))
-    if Path(name).is_absolute() or file == folder or not file.is_relative_to(folder):
+    if (
+        not name.isprintable()
+        or Path(name).is_absolute()
+        or file == folder
+        or not file.is_relative_to(folder)
+    ):
         raise block.refusal("urdf", f"a file in {folder}, named from there")
     return file
 

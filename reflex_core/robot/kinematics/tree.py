@@ -14,10 +14,16 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from reflex_core.robot.urdf import UrdfError, robot_element
+from reflex_core.robot.units import MOST_M
+from reflex_core.robot.urdf import UrdfError, decimal, robot_element
 from reflex_core.text.suggestions import no_such
 
 Doubles = NDArray[np.float64]
+
+ONCE = ("parent", "child", "origin", "axis", "mimic")
+MOST_ANGLE, MOST_FACTOR = 100.0, 1000.0  # rad; of a joint that follows another
+# of each attribute, the largest number: more is no robot's, and what is computed with it would be no number
+MOST = {"rpy": MOST_ANGLE, "multiplier": MOST_FACTOR, "offset": MOST_ANGLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +82,21 @@ class Tree:
         return found
 
     def _of_steps(self, q: Doubles) -> list[Doubles]:
+        if not self.steps:
+            return []
+        factors, offsets = (
+            np.array([values]) for values in zip(*((s.factor, s.offset) for s in self.steps), strict=True)
+        )
+        moved = (q[:, [step.column for step in self.steps]] * factors + offsets).T
+        slides = np.array([[step.slides] for step in self.steps])
+        weights = np.ones((*moved.shape, 3))
+        weights[..., 1] = np.where(slides, moved, np.sin(moved))
+        weights[..., 2] = np.where(slides, 0.0, np.cos(moved))
+        terms = np.stack([step.terms for step in self.steps]).reshape(-1, 3, 16)
+        own = (weights @ terms).reshape(*moved.shape, 4, 4)  # of all joints at once
         frames: list[Doubles] = []
-        for step in self.steps:
-            moved = q[:, step.column, None, None] * step.factor + step.offset
-            weights = (moved, 0.0) if step.slides else (np.sin(moved), np.cos(moved))
-            own = step.terms[0] + weights[0] * step.terms[1] + weights[1] * step.terms[2]
-            frames.append(own if step.parent < 0 else frames[step.parent] @ own)
+        for step, pose in zip(self.steps, own, strict=True):
+            frames.append(pose if step.parent < 0 else frames[step.parent] @ pose)
         return frames
 
     def _of_links(self, frames: list[Doubles], rows: int) -> Doubles:
@@ -134,12 +149,21 @@ class _Joint:
     factor: float
     offset: float
 
+    @property
+    def follows(self) -> bool:
+        """Whether it has a mimic."""
+        return self.leader != self.name or self.factor != 1.0 or self.offset != 0.0
+
 
 def _parents(robot: ElementTree.Element, where: str) -> dict[str, _Joint]:
     """Return the joint above each link."""
     found: dict[str, _Joint] = {}
+    names: set[str] = set()
     for element in robot.findall("joint"):
         joint = _joint(element, where)
+        if joint.name in names:
+            raise UrdfError(f"{where}: every joint must have a name of its own, got '{joint.name}' twice")
+        names.add(joint.name)
         if joint.child in found:
             raise UrdfError(
                 f"{where}: link '{joint.child}' must hang on one joint, got '{found[joint.child].name}' and '{joint.name}'"
@@ -150,6 +174,11 @@ def _parents(robot: ElementTree.Element, where: str) -> dict[str, _Joint]:
 
 def _joint(element: ElementTree.Element, where: str) -> _Joint:
     name, kind = element.get("name", ""), element.get("type", "")
+    for tag in ONCE:
+        if len(element.findall(tag)) > 1:
+            raise UrdfError(
+                f"{where}: joint '{name}' must have one '{tag}' at most: it is ambiguous which of them holds"
+            )
     parent, child = (_link(element, end, name, where) for end in ("parent", "child"))
     origin, axis, mimic = element.find("origin"), element.find("axis"), element.find("mimic")
     pose = np.eye(4)
@@ -159,6 +188,7 @@ def _joint(element: ElementTree.Element, where: str) -> _Joint:
     along = np.array((1.0, 0.0, 0.0))  # what URDF takes where none is written
     if axis is not None:
         along = _numbers(axis, "xyz", name, where, (1.0, 0.0, 0.0))
+        along = along / (np.abs(along).max() or 1.0)  # squares of large and tiny ones are no numbers
     length = float(np.linalg.norm(along))
     if kind != "fixed" and not length > 0.0:
         raise UrdfError(f"{where}: the axis of joint '{name}' must have a direction, got 0 0 0")
@@ -184,13 +214,17 @@ def _numbers(
     text = element.get(key)
     if text is None:
         return np.array(otherwise)
-    try:
-        values = np.array([float(part) for part in text.split()])
-    except ValueError:
-        values = np.full(1, np.nan)
+    values, most = np.array([decimal(part) for part in text.split()]), MOST.get(key, MOST_M)
+    if element.tag == "axis":
+        most = np.finfo(np.float64).max
     if len(values) != len(otherwise) or not np.isfinite(values).all():
         raise UrdfError(
             f"{where}: '{key}' of joint '{joint}' must be {len(otherwise)} finite numbers, got '{text[:80]}'"
+        )
+    if np.abs(values).max() > most:
+        unit = "rad" if key == "rpy" else "m" if key == "xyz" else "rad or m" if key == "offset" else ""
+        raise UrdfError(
+            f"{where}: '{key}' of joint '{joint}' must be at most {f'{most:g} {unit}'.strip()}, got '{text[:80]}'"
         )
     return values
 
@@ -223,6 +257,11 @@ def _step(joint: _Joint, parent: int, pose: Doubles, joints: Sequence[str], wher
     if joint.kind not in ("revolute", "continuous", "prismatic"):
         raise UrdfError(
             f"{where}: joint '{joint.name}' is {joint.kind or 'of no type'}: only joints with one axis can be computed"
+        )
+    if joint.follows and joint.name in joints:
+        raise UrdfError(
+            f"{where}: joint '{joint.name}' must not be one of the robot's, or not follow '{joint.leader}' (mimic), as it moves what is"
+            " computed"
         )
     if joint.leader not in joints:
         raise UrdfError(
