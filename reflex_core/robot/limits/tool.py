@@ -8,9 +8,10 @@ speeds of the turning joints together, the tool's
     |p''|  <= w.|q''| + S w.|q'|
     |p'''| <= w.|q'''| + 3 S w.|q''| + S^2 w.|q'|
 
-as a second derivative of p by two joints is at most the smaller reach. Between two samples d apart a place is within d^2 / 8 |p''|
+as a second derivative of p by two joints is at most the smaller reach. A joint that slides turns nothing and counts several times in
+what S multiplies, as its slide on what turns bends the way in any order of the two. Between two samples d apart a place is within d^2 / 8 |p''|
 of the straight line, and a velocity within d^2 / 8 |p'''|. A gap between two bodies shrinks no faster than the joints between them
-move the one or the other.
+move the one or the other; and it is the least of lengths l between points of them, with |l''| <= |r''| + |r'|^2 / l where it bends.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ Mask = NDArray[np.bool_]
 SAMPLE_S = 0.0125
 MOST_SAMPLES = 8  # of one way
 STEP_S = 1e-6  # by which a pose is moved on for its velocity: rounding of 1e-16 m is 1e-10 m/s then
+FINER = 4  # times more samples where it takes them to tell whether a motion near a limit leads inside
 MARGIN_M = 0.001  # inside the limits of place: a motion may begin to bend away there
 AT_REST_M = 1e-7  # what is nearer is no further: rows are float32
+TOUCHING_M = 1e-6  # inside: what is nearer to a limit counts as outside
+OUTWARD_M = 1e-4  # so far further out a motion may bend that begins outside and leads back
 AXES = ("x", "y", "z")
 
 
@@ -90,8 +94,8 @@ class _Curve:
 class _Beyond:
     """How far a motion is beyond some limits of place, in m, negative inside.
 
-    samples: (c, s). between: (c, s - 1), at most until the next sample. held: (c, n), where it is held on a way. texts: (c,),
-    make the line of each from how far beyond it is.
+    samples: (c, s). between: (c, s - 1), at most until the next sample, both included. held: (c, n), where it is held on a way.
+    texts: (c,), make the line of each from how far beyond it is.
     """
 
     samples: Doubles
@@ -118,15 +122,20 @@ class ToolJudge:
         self._pairs = known.pairs if limits.checks_bodies else ()
         self._at_planes = self._reaches.moving if rules.planes else []
         self._radii = np.array([one.radius_m for one in known.capsules])
+        # (p, 1) m that the surfaces of a pair are nearer than its axes
+        self._thick = np.array([self._radii[list(pair)].sum() for pair in self._pairs]).reshape(-1, 1)
         self.moving = np.vstack([self._reaches.tool, self._reaches.capsules]).max(axis=0) > 0.0
 
     def __call__(self, course: Course, margin_m: float = MARGIN_M) -> Verdict:
         """Judge a motion. margin_m: how far inside the limits of place it must stay."""
         per_way = min(max(math.ceil(float(course.seconds.max()) / SAMPLE_S), 1), MOST_SAMPLES)
-        found = self._judged(course, margin_m, 1)  # most motions are far enough from every limit
-        return found if found.clean or per_way == 1 else self._judged(course, margin_m, per_way)
+        found, unsure = self._judged(course, margin_m, 1)  # most motions are far enough from every limit
+        if not found.clean and per_way > 1:
+            found, unsure = self._judged(course, margin_m, per_way)
+        return self._judged(course, margin_m, FINER * per_way)[0] if unsure else found
 
-    def _judged(self, course: Course, margin_m: float, per_way: int) -> Verdict:
+    def _judged(self, course: Course, margin_m: float, per_way: int) -> tuple[Verdict, bool]:
+        """Return what these samples show, and whether more of them may show that a limit of place is kept after all."""
         known, curve = self.limits.kinematics, _sampled(course, per_way)
         count = len(curve.q)
         q = np.concatenate([curve.q, course.held, (course.held + course.positions[1:]) / 2.0])
@@ -137,10 +146,11 @@ class ToolJudge:
         hurry = self._hurry(links[0, :count], moved, curve, lines)
         kinds = [SPEED] if lines else []
         ends = ends_of(known.capsules, known.tree.links, links) if bodies else np.zeros((2, 0, len(q), 3))
-        leaves = len(course.seconds)
+        leaves, unsure = len(course.seconds), False
         for beyond in self._beyond(links[0, :, :3, 3], ends[0], ends[1], curve):
-            leaves = min(leaves, _first_broken(beyond, per_way, margin_m, lines, kinds))
-        return Verdict(hurry, leaves, tuple(lines), tuple(kinds))
+            first, in_doubt = _first_broken(beyond, per_way, margin_m, lines, kinds)
+            leaves, unsure = min(leaves, first), unsure or in_doubt
+        return Verdict(hurry, leaves, tuple(lines), tuple(kinds)), unsure
 
     def _hurry(self, here: Doubles, moved: Doubles, curve: _Curve, lines: list[str]) -> Doubles:
         name, rules = self.limits.kinematics.tool, self.limits.rules
@@ -157,19 +167,19 @@ class ToolJudge:
                 speeds = np.linalg.norm(moved[:, :3, :3] - here[:, :3, :3], axis=(1, 2)) / STEP_S / 2.0**0.5
             fastest = self._fastest(speeds, reach, curve)
             found = np.maximum(found, fastest / limit)
-            if fastest.max() > limit:
+            if not fastest.max() <= limit:  # nor where it is no number
                 lines.append(f"{name} {what}: {fastest.max():.6g} > {limit:.6g} {unit}")
         return found
 
     def _fastest(self, speeds: Doubles, reach: Doubles, curve: _Curve) -> Doubles:
         """Return (n,) the greatest speed on each way. speeds: (s,) at the samples."""
-        turning = self._reaches.turning
-        off = curve.speed_doubt @ reach + ((np.abs(curve.speeds) + curve.speed_doubt) @ turning) * (
-            curve.doubt @ reach
-        )
-        first, second, third = curve.most @ reach
+        turning, bends = self._reaches.turning, self._reaches.bends
+        at_most = np.abs(curve.speeds) + curve.speed_doubt
+        off = curve.speed_doubt @ reach + (at_most @ turning) * (curve.doubt @ reach)
+        off += (curve.doubt @ turning) * (at_most @ (reach * self._reaches.slides))
+        first, second = curve.most[:2] @ (reach * bends)
         about, more = curve.most[0] @ turning, curve.most[1] @ turning
-        bend = third + 2.0 * about * second + more * first + about * about * first
+        bend = curve.most[2] @ reach + 2.0 * about * second + more * first + about * about * first
         fastest: Doubles = _of_ways(speeds + off, curve.per_way) + curve.step_s**2 / 8.0 * bend
         return fastest
 
@@ -214,24 +224,37 @@ class ToolJudge:
     ) -> _Beyond:
         """Return limits of points that are moved along curves. far: (c, m) beyond them. reach: (c, d) of the joints."""
         count = len(curve.q)
-        about = curve.most[0] @ self._reaches.turning
-        bend = reach @ curve.most[1].T + (reach @ curve.most[0].T) * about
-        bulge = np.repeat(curve.step_s**2 / 8.0 * bend, curve.per_way, axis=1)
+        bulge = np.repeat(curve.step_s**2 / 8.0 * self._bend(reach, curve), curve.per_way, axis=1)
         samples = far[:, :count] + reach @ curve.doubt.T
-        return _Beyond(
-            samples, np.maximum(samples[:, :-1], samples[:, 1:]) + bulge, _held(far[:, count:]), kinds, texts
-        )
+        # most motions need no more than the first
+        rough = np.maximum(samples[:, :-1], samples[:, 1:]) + bulge if curve.per_way == 1 else None
+        between = _peaks(samples, bulge) if rough is None else rough
+        return _Beyond(samples, between, _held(far[:, count:]), kinds, texts)
+
+    def _bend(self, reach: Doubles, curve: _Curve) -> Doubles:
+        """Return (c, n) the greatest acceleration of points on each way. reach: (c, d) of the joints."""
+        about = curve.most[0] @ self._reaches.turning
+        found: Doubles = reach @ curve.most[1].T + ((reach * self._reaches.bends) @ curve.most[0].T) * about
+        return found
 
     def _of_pairs(self, gaps: Doubles, curve: _Curve) -> _Beyond:
-        count, least = len(curve.q), self.limits.rules.distance_m or 0.0
+        count, least, reach = len(curve.q), self.limits.rules.distance_m or 0.0, self._reaches.pairs
         far = least - gaps
         wide = np.repeat(curve.step_s[:, None] ** 2 / 4.0 * curve.most[1], curve.per_way, axis=0)
-        length = self._reaches.pairs @ (np.abs(np.diff(curve.q, axis=0)) + wide).T
-        samples = far[:, :count] + self._reaches.pairs @ curve.doubt.T
+        length = reach @ (np.abs(np.diff(curve.q, axis=0)) + wide).T
+        samples = far[:, :count] + reach @ curve.doubt.T
         capsules = self.limits.kinematics.capsules
         texts = [_of_pair(capsules[one].link, capsules[other].link, least) for one, other in self._pairs]
         between = (samples[:, :-1] + samples[:, 1:] + length) / 2.0
-        return _Beyond(samples, between, _held(far[:, count:]), [COLLISION] * len(far), texts)
+        kinds = [COLLISION] * len(far)
+        if curve.per_way == 1:
+            return _Beyond(samples, between, _held(far[:, count:]), kinds, texts)
+        axes = self._thick + least - between  # how far the axes of the capsules are apart at least
+        speed = np.repeat(reach @ curve.most[0].T, curve.per_way, axis=1)
+        bend = np.repeat(self._bend(reach, curve), curve.per_way, axis=1)
+        bend += np.where(axes > 0.0, speed**2 / np.where(axes > 0.0, axes, 1.0), np.inf)
+        curved = _peaks(samples, np.repeat(curve.step_s**2, curve.per_way) / 8.0 * bend)
+        return _Beyond(samples, np.minimum(between, curved), _held(far[:, count:]), kinds, texts)
 
     def _of_box(self, axis: int, sign: float, bound: float) -> Callable[[float], str]:
         name, word, compared = (
@@ -262,16 +285,34 @@ def _held(far: Doubles) -> Doubles:
     return np.maximum(ends, halves)
 
 
-def _first_broken(beyond: _Beyond, per_way: int, margin_m: float, lines: list[str], kinds: list[str]) -> int:
-    """Return the first way on which one is broken, and say which.
+def _peaks(samples: Doubles, bulge: Doubles) -> Doubles:
+    """Return (c, s - 1) the most from one sample (c, s) to the next of what is at most 4 u (1 - u) bulge above the line between them."""
+    rise, known = np.diff(samples, axis=1), np.isfinite(bulge)
+    curved = np.maximum(
+        np.where(known, bulge, 1.0), np.abs(rise) / 4.0
+    )  # where it is less, an end is the most, as here
+    room = np.where(
+        curved > 0.0, (rise + 4.0 * curved) ** 2 / np.where(curved > 0.0, 16.0 * curved, 1.0), 0.0
+    )
+    return np.where(known, samples[:, :-1] + room, np.inf)
+
+
+def _first_broken(
+    beyond: _Beyond, per_way: int, margin_m: float, lines: list[str], kinds: list[str]
+) -> tuple[int, bool]:
+    """Return the first way on which one is broken, and say which; and whether one is so between samples alone.
 
     Inside, a motion stays so by the margin, and by no margin where it only leads further inside. Outside, it may not lead
     further out than it was.
     """
     samples, ways = beyond.samples, beyond.held.shape[1]
+    if (beyond.between <= -margin_m).all() and (beyond.held <= -margin_m / 2.0).all():
+        return ways, False
     least = np.minimum.accumulate(samples, axis=1)[:, :-1]
-    inward = (samples[:, 1:] <= least + AT_REST_M) & ((beyond.between <= 0.0) | (least > -margin_m))
-    outward: Mask = np.logical_not((beyond.between <= -margin_m) | inward)
+    inward: Mask = samples[:, 1:] <= least + AT_REST_M
+    allowed = np.where(least > -TOUCHING_M, np.maximum(least, 0.0) + OUTWARD_M, 0.0)
+    outward: Mask = np.logical_not((beyond.between <= -margin_m) | (inward & (beyond.between <= allowed)))
+    in_doubt = bool((outward & inward).any())
     when_held: Mask = beyond.held > np.maximum(-margin_m / 2.0, least[:, per_way - 1 :: per_way] + AT_REST_M)
     bad: Mask = outward.reshape(len(outward), ways, per_way).any(axis=2) | when_held
     between = beyond.between.reshape(outward.shape[0], ways, per_way).max(axis=2)
@@ -281,7 +322,7 @@ def _first_broken(beyond: _Beyond, per_way: int, margin_m: float, lines: list[st
         lines.append(beyond.texts[at](far))
         if beyond.kinds[at] not in kinds:
             kinds.append(beyond.kinds[at])
-    return int(bad[broken].argmax(axis=1).min()) if broken.any() else ways
+    return (int(bad[broken].argmax(axis=1).min()) if broken.any() else ways), in_doubt
 
 
 def _of_ways(at_samples: Doubles, per_way: int) -> Doubles:

@@ -78,7 +78,7 @@ def read_tool(block: JsonFields) -> ToolRules:
         planes=_planes(block), distance_m=block.number("distance_min", 0.0, MOST_M) if "distance_min" in block else None,
         held=frozenset(held),
     )  # fmt: skip
-    if not set(block) & set(KEYS[:6]):
+    if not any(key in block and block[key] != [] for key in KEYS[:6]):
         raise block.refusal(
             "speed_max", f"there, or another of {', '.join(KEYS[:6])}: this block would check nothing"
         )

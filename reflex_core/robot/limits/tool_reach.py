@@ -16,8 +16,9 @@ Doubles = NDArray[np.float64]
 class Reaches:
     """One entry per column, m per rad (or per m): tool and turning (d,), capsules (c, d), pairs (p, d).
 
-    A joint that slides moves everything by as much as itself, and turns nothing. pairs: of the joints between two bodies.
-    tool_tree: the joints that move the tool alone. moving: the capsules that a joint moves.
+    A joint that slides moves everything by as much as itself, and turns nothing. slides: (d,) 1 where a joint does, else 0. bends:
+    (d,) how many times its reach counts where turning bends the way. pairs: of the joints between two bodies. tool_tree: the joints
+    that move the tool alone. moving: the capsules that a joint moves.
     """
 
     def __init__(self, known: Kinematics, slides: Doubles) -> None:
@@ -29,10 +30,13 @@ class Reaches:
         steps, _ = tree.ends[0]
         self.tool_tree = Tree(tree.joints, tree.links[:1], tree.steps[: steps + 1], tree.ends[:1])
         self.tool = _lengths(tree, 0, 0.0, slides)
-        self.turning = np.zeros(len(tree.joints))
+        self.turning, self.slides = np.zeros(len(tree.joints)), np.zeros(len(tree.joints))
         for step in tree.steps:
-            if not step.slides:
+            if step.slides:
+                self.slides[step.column] = 1.0
+            else:
                 self.turning[step.column] += abs(step.factor)
+        self.bends = 1.0 + 2.0 * self.slides  # a third derivative has three places for the slide
         at = [tree.links.index(one.link) for one in known.capsules]
         self.capsules = np.array(
             [

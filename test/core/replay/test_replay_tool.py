@@ -49,16 +49,18 @@ def tool_export(path: Path, mode: str) -> Path:
 
 
 class Recording:
-    """The trace of four guided chunks of a policy of one mode, and its replay."""
+    """The trace of four guided chunks of a policy of one mode, and its replay. tool: of a safety file."""
 
-    def __init__(self, make_engine: MakeEngine, path: Path, mode: str) -> None:
+    def __init__(self, make_engine: MakeEngine, path: Path, mode: str, **tool: Any) -> None:
         self.export, self.robot = (
             tool_export(path / "export", mode),
             robots.robot(path / "robot", TOPIC, HAND),
         )
+        if tool:
+            (path / "safety.json").write_text(json.dumps({"tool": tool}))
         engine = make_engine(
             "decomposed", export_dir=str(self.export), custom_embodiment_config=str(self.robot), record=str(path / "traces"),
-            record_images="full", record_no_gzip=True, seed=5,
+            record_images="full", record_no_gzip=True, seed=5, safety_config=str(path / "safety.json") if tool else "",
         )  # fmt: skip
         assert engine.loaded is not None
         self.answers = []
@@ -86,6 +88,18 @@ def test_guided_steps_of_a_tool_replay_to_the_same_bits(
     assert [answer.rtc.mode for answer in made.answers] == ["", *["guided_identity"] * 3]
     # what was executed guides, not what was made
     assert any(answer.guard.clamped for answer in made.answers)
+    summary = made.replayed(capsys, made.trace)["summary"]
+    assert (summary["n_diffed"], summary["max_abs_diff"]) == (4, 0.0)
+
+
+@pytest.mark.parametrize("on_speed", ["clamp", "hold"])
+def test_what_the_limits_of_the_tool_changed_replays_to_the_same_bits(
+    make_engine: MakeEngine, tmp_path: Path, capsys: Any, on_speed: str
+) -> None:
+    made = Recording(make_engine, tmp_path, "relative", speed_max=0.02, on_speed=on_speed)
+    assert any(" speed: " in line for answer in made.answers for line in answer.guard.violations)
+    held = [answer.hold_reason == "tool_limit" for answer in made.answers]
+    assert any(held) if on_speed == "hold" else not any(held)
     summary = made.replayed(capsys, made.trace)["summary"]
     assert (summary["n_diffed"], summary["max_abs_diff"]) == (4, 0.0)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planar_arm import planar
 from repository import FIXTURES
 
 from reflex_core.robot.kinematics.capsules import Capsule
 from reflex_core.robot.kinematics.description import Kinematics
 from reflex_core.robot.kinematics.tree import tree_of
-from reflex_core.robot.limits.tool import Course, ToolJudge
+from reflex_core.robot.limits.tool import OUTWARD_M, Course, ToolJudge, _sampled
 from reflex_core.robot.limits.tool_limits import Doubles, Plane, ToolLimits, ToolRules
 from reflex_core.robot.limits.tool_reach import Reaches
 
@@ -40,14 +41,14 @@ def course(rng: np.random.Generator, fast: float, ways: int = 12) -> Course:
 
 
 def fine(of: Course) -> Doubles:
-    """(ways * FINE + 1, 8) the motion itself."""
+    """(ways * FINE + 1, d) the motion itself."""
     u = (np.arange(FINE) / FINE)[:, None, None]
     p, v, h = of.positions, of.low, of.seconds[:, None]
     q = (
         (1 + 2 * u) * (1 - u) ** 2 * p[:-1] + u * u * (3 - 2 * u) * p[1:]
         + h * u * (1 - u) ** 2 * v[:-1] - h * u * u * (1 - u) * v[1:]
     )  # fmt: skip
-    return np.concatenate([q.swapaxes(0, 1).reshape(-1, 8), p[-1:]])
+    return np.concatenate([q.swapaxes(0, 1).reshape(-1, p.shape[1]), p[-1:]])
 
 
 @pytest.mark.parametrize("fast", [0.1, 1.0, 4.0])
@@ -75,15 +76,17 @@ def test_no_place_between_samples_is_beyond_what_is_judged(seed: int, fast: floa
     poses = known.tree.poses(fine(of))
     at, gaps = poses[0][:, :3, 3], known.gaps(poses)
     normal = np.array([0.6, 0.0, 0.8])
-    nearest = gaps.min()
+    above, free = at @ normal, np.full(3, np.inf)
     # a limit that the motion keeps by less than nothing is found broken, whatever it is
-    for rules in (
-        ToolRules(box_max=at.max(axis=0) - 1e-6),
-        ToolRules(box_min=at.min(axis=0) + 1e-6),
-        ToolRules(planes=(Plane(normal, float((at @ normal).min()) + 1e-6),)),
-        ToolRules(distance_m=float(nearest) + 1e-6 if nearest > 0.0 else 0.01),
+    for of_rules, far in (
+        (lambda less: ToolRules(box_max=np.append(at[:, 0].max() - less, free[1:])), at[:, 0]),
+        (lambda less: ToolRules(box_min=np.append(at[:, 0].min() + less, -free[1:])), -at[:, 0]),
+        (lambda less: ToolRules(planes=(Plane(normal, float(above.min()) + less),)), -above),
+        (lambda less: ToolRules(distance_m=max(float(gaps.min()) + less, 0.0)), -gaps.min(axis=0)),
     ):
-        assert not ToolJudge(ToolLimits(known, rules, FAR))(of, 0.0).clean
+        begins_outside = far[0] >= far.max() - OUTWARD_M  # and may bend out by so much
+        if not begins_outside:
+            assert not ToolJudge(ToolLimits(known, of_rules(1e-6), FAR))(of, 0.0).clean
 
 
 def test_what_a_smooth_motion_does_is_judged_as_it_is() -> None:
@@ -150,3 +153,79 @@ def test_a_motion_held_on_its_way_must_come_to_rest_inside() -> None:
     held[5] += 0.5
     found = judge(Course(still.positions, still.seconds, still.low, still.high, held))
     assert (found.leaves, found.kinds) == (5, ("tool_box",))
+
+
+# a slide of up to 1 m on a turntable: what it adds to a bend counts in either order
+TURNTABLE = b"""<robot name="turntable">
+  <joint name="turn" type="revolute"><parent link="base"/><child link="table"/><axis xyz="0 0 1"/></joint>
+  <joint name="slide" type="prismatic"><parent link="table"/><child link="hand"/><axis xyz="1 0 0"/></joint>
+</robot>"""
+
+
+def on_a_turntable(rules: ToolRules) -> ToolLimits:
+    tree = tree_of(TURNTABLE, "turntable.urdf", ("turn", "slide"), ["hand"])
+    return ToolLimits(Kinematics(tree, "hand"), rules, np.array([3.0, 1.0]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_slide_on_what_turns_is_nowhere_faster_or_further_than_judged(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    turn, slide = float(rng.uniform(0.2, 2.0)), float(rng.uniform(4.0, 8.0))
+    q = np.array([[rng.uniform(-3.0, 3.0), 0.5], [0.0, 0.5 + 0.05 * slide]])
+    q[1, 0] = q[0, 0] + 0.05 * turn
+    velocities = np.array([[turn, slide], [turn, slide]])
+    of = Course(q, np.array([0.05]), velocities, velocities, q[1:])
+    places = tree_of(TURNTABLE, "turntable.urdf", ("turn", "slide"), ["hand"]).poses(fine(of))[0][:, :3, 3]
+    fastest = float(np.linalg.norm(np.diff(places, axis=0), axis=1).max()) * FINE / 0.05
+    known, curve = on_a_turntable(ToolRules(speed_max=1e-3)), _sampled(of, 1)
+    assert ToolJudge(known)._judged(of, 0.0, 1)[0].hurry[0] * 1e-3 >= fastest * (1.0 - 1e-6)
+    reaches = Reaches(known.kinematics, known.furthest)
+    bulge = 0.05**2 / 8.0 * float(ToolJudge(known)._bend(reaches.tool[None], curve)[0, 0])
+    line = places[0] + np.linspace(0.0, 1.0, len(places))[:, None] * (places[-1] - places[0])
+    assert np.linalg.norm(places - line, axis=1).max() <= bulge
+
+
+def arc(count: int, dt_s: float, begin: float, end: float) -> Course:
+    """The planar arm, stretched, that turns at an even speed: (count + 1) knots."""
+    q = np.zeros((count + 1, 2))
+    q[:, 0] = np.linspace(begin, end, count + 1)
+    velocities = np.zeros_like(q)
+    velocities[:, 0] = (end - begin) / count / dt_s
+    return Course(q, np.full(count, dt_s), velocities, velocities, q[1:])
+
+
+@pytest.mark.parametrize("inside_m", [0.0005, 1e-7, 0.0, -0.01])
+def test_an_arc_that_ends_as_near_as_it_began_is_not_taken_to_lead_inside(inside_m: float) -> None:
+    limits = planar(box_max=np.array([np.inf, 2.0 * np.cos(0.1) + inside_m, np.inf]))
+    assert limits.tool is not None
+    over = arc(1, 0.1, np.pi / 2 - 0.1, np.pi / 2 + 0.1)  # the tool is 10 mm further out in the middle
+    assert ToolJudge(limits.tool)(over).kinds == ("tool_box",)
+
+
+@pytest.mark.parametrize("inside_m", [0.0005, 1e-7, 0.0, -0.01])
+def test_near_a_limit_or_outside_what_leads_inside_is_clean(inside_m: float) -> None:
+    limits = planar(box_max=np.array([np.inf, 2.0 * np.sin(1.0) + inside_m, np.inf]))
+    assert limits.tool is not None
+    assert ToolJudge(limits.tool)(arc(3, 0.1, 1.0, 0.8)).clean
+    assert not ToolJudge(limits.tool)(arc(3, 0.1, 1.0, 1.2)).clean
+
+
+def test_bodies_that_pass_each_other_closely_are_judged_as_they_are() -> None:
+    known = Kinematics(
+        tree_of(TURNTABLE, "turntable.urdf", ("turn", "slide"), ["hand", "base"]), "hand",
+        (Capsule("hand", np.zeros(3), np.zeros(3), 0.05), Capsule("base", np.array([0.5, 0.0, 0.0]), np.array([0.5, 0.0, 0.0]), 0.05)),
+        ((0, 1),),
+    )  # fmt: skip
+    # past it, 24 mm away, at 1.8 m/s: a bound that only knows this speed would be 11 mm off
+    q = np.array([[0.0, 0.44], [0.0, 0.56]])
+    q[:, 0] = 2.0 * np.arcsin(0.124)
+    still = np.zeros_like(q)
+    of = Course(q, np.array([0.1]), still, still, q[1:])
+    nearest = float(known.gaps(known.tree.poses(fine(of))).min())
+
+    def judged(distance_m: float) -> bool:
+        limits = ToolLimits(known, ToolRules(distance_m=distance_m), np.array([3.0, 1.0]))
+        return ToolJudge(limits)(of, 0.0).clean
+
+    assert judged(nearest - 0.005)
+    assert not judged(nearest + 1e-5)

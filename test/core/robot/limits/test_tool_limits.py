@@ -58,6 +58,12 @@ def test_a_file_says_what_it_says(tmp_path: Path) -> None:
     assert found.held == {"tool_box"}
 
 
+def test_the_length_of_a_normal_does_not_move_its_plane(tmp_path: Path) -> None:
+    found = safety(tmp_path, {"planes": [{"normal": [0, 0, 4], "offset": 0.1}]}).tool
+    assert found is not None
+    assert [(one.normal.tolist(), one.offset_m) for one in found.planes] == [([0, 0, 1], 0.1)]
+
+
 def test_each_kind_is_clamped_or_held(tmp_path: Path) -> None:
     held = dict.fromkeys(("on_speed", "on_box", "on_plane", "on_collision"), "hold")
     found = safety(tmp_path, {"speed_max": 1} | held).tool
@@ -70,6 +76,7 @@ def test_each_kind_is_clamped_or_held(tmp_path: Path) -> None:
     [
         ({}, "'tool.speed_max' must be there, or another of"),
         ({"on_box": "hold"}, "this block would check nothing"),
+        ({"planes": []}, "this block would check nothing"),
         ([], "'tool' must be an object"),
         ({"sped_max": 1}, "did you mean speed_max"),
         ({"speed_max": 0}, "'tool.speed_max' must be a number from 1e-06"),
