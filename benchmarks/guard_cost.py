@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.measure import finish, milliseconds, parser, percentiles, table
-from benchmarks.tool_fuzz import kinematics
+from benchmarks.tool_robots import ARM7
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.robot.limits.limits import Limits, effective_limits
 from reflex_core.robot.limits.safety_config import CLIP, SCALE
@@ -77,7 +77,7 @@ def calls_of(limits: Limits, mode: str) -> dict[str, Callable[[], object]]:
 
 def with_tool(limits: Limits, *, bodies: bool) -> Limits:
     """The limits with those of a tool. bodies: own bodies must stay apart and above the plane."""
-    known = kinematics()
+    known = ARM7.kinematics()
     rules = ToolRules(
         speed_max=1.7, turning_max=6.0, box_min=np.array([-1.0, -1.0, -0.5]), box_max=np.array([1.0, 1.0, 1.5]),
         planes=(Plane(np.array([0.0, 0.0, 1.0]), -0.5),), distance_m=0.01 if bodies else None,
