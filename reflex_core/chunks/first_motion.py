@@ -60,8 +60,14 @@ class Step:
 
 
 def moving(groups: Sequence[Group]) -> tuple[Group, ...]:
-    """Return the groups whose joints can be tried one by one: joints and grippers that are commanded positions."""
-    return tuple(group for group in groups if group.commands == POSITION and group.space in (JOINTS, GRIPPER))
+    """Return the groups whose joints can be tried one by one: joints and grippers that are commanded positions.
+
+    Not those whose robot interface commands where the tool is: which joints that moves is for its controller to choose.
+    """
+    return tuple(
+        group for group in groups
+        if group.commands == POSITION and group.space in (JOINTS, GRIPPER) and group.arm is None
+    )  # fmt: skip
 
 
 def inside(groups: Sequence[Group], limits: Limits, measured: Doubles) -> Doubles:

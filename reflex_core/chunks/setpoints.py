@@ -45,12 +45,14 @@ class SetpointStream:
         self._width, self._velocities, self._period_ns = width, velocities, period_ns
         self._stall_ns = max(round(STALL_S * 1e9), 2 * period_ns)
         self._fresh_ns = max(round(FRESH_S * 1e9), self._stall_ns)
-        self._velocity_max = np.full(width, UNLIMITED)
+        self.velocity_max = np.full(width, UNLIMITED)  # of setpoints of positions
         self._most = self._reach(period_ns)
         self._course: Course | None = None
         self._lasts_s = 0.0  # for how long the last row of velocities counts
         self._last: Row | None = None
         self._last_ns = 0
+        self._before: Row | None = None  # sent before the last one
+        self._before_ns = 0
         self._ticked_ns = 0  # the newest tick, or since when there is something to say
         self._approached_ns = 0  # from then on the rows are followed, which were approached after a stall
         self._repeats = 0
@@ -63,13 +65,31 @@ class SetpointStream:
         self.stalls = self.unmeasured_starts = 0
 
     @property
+    def last(self) -> Row | None:
+        """What was sent last; None where nothing was, or where it means nothing any more."""
+        return self._last
+
+    @property
+    def resting(self) -> bool:
+        """True where the newest setpoint is the end, which is sent several times."""
+        return self._repeats > 0
+
+    def velocity(self) -> Doubles:
+        """Return (width,) how fast the newest setpoint of positions goes on from the one before, per second; 0 for a first one."""
+        if self._before is None or self._last is None:
+            return np.zeros(self._width)
+        seconds = max(self._last_ns - self._before_ns, self._period_ns) * 1e-9
+        velocity: Doubles = np.subtract(self._last, self._before) / seconds
+        return velocity
+
+    @property
     def silent(self) -> bool:
         """True while no tick sends anything."""
         return self._course is None
 
     def limit(self, velocity_max: Doubles) -> None:
         """Move no setpoint of positions faster. velocity_max: (width,) per second; Inf: as fast as the rows."""
-        self._velocity_max = np.fmin(velocity_max.astype(np.float64), UNLIMITED)
+        self.velocity_max = np.fmin(velocity_max.astype(np.float64), UNLIMITED)
         self._most = self._reach(self._period_ns)
 
     def follow(
@@ -100,7 +120,7 @@ class SetpointStream:
             dues_s = (zero_ns - now_ns) * 1e-9 + np.arange(start + 1, start + 1 + len(rows)) * chunk.dt_s
             origin, blend_s = self._origin(now_ns, measured)
             self._course = StraightCourse.led(
-                now_ns, dues_s.tolist(), rows.tolist(), origin, blend_s, self._velocity_max
+                now_ns, dues_s.tolist(), rows.tolist(), origin, blend_s, self.velocity_max
             )
         else:
             self._course = self._into(motion, now_ns, measured)
@@ -124,8 +144,8 @@ class SetpointStream:
             return MotionCourse.direct(now_ns, motion)
         if isinstance(before, MotionCourse) and self._moves(before) and self.stalls == stalls:
             added = self._zeros if self.adjusted else self._added
-            return MotionCourse.from_motion(now_ns, motion, before, added, BLEND_S, self._velocity_max)
-        return MotionCourse.from_rest(now_ns, motion, origin, max(blend_s, BLEND_S), self._velocity_max)
+            return MotionCourse.from_motion(now_ns, motion, before, added, BLEND_S, self.velocity_max)
+        return MotionCourse.from_rest(now_ns, motion, origin, max(blend_s, BLEND_S), self.velocity_max)
 
     def _origin(self, now_ns: int, measured: Floats | None) -> tuple[Row | None, float]:
         """Return where the robot is led from, and for how long it is led to the rows."""
@@ -199,6 +219,7 @@ class SetpointStream:
         if ended:
             row = self._rest(row)
             self._repeats += 1
+        self._before, self._before_ns = self._last, self._last_ns
         self._last, self._last_ns = row, now_ns
         self._ticked_ns = max(now_ns, self._course.zero_ns)
         if self._repeats >= REPEATS:
@@ -211,14 +232,14 @@ class SetpointStream:
             return course
         first = self._last is None or self._last_ns < course.zero_ns
         if first and course.origin is not None and course.blend_s > 0.0:
-            return course.restarted(now_ns, course.origin, course.blend_s, self._velocity_max)
+            return course.restarted(now_ns, course.origin, course.blend_s, self.velocity_max)
         if self._last is None or not self._stalled(now_ns):
             return course
-        return course.restarted(now_ns, self._last, BLEND_S, self._velocity_max)
+        return course.restarted(now_ns, self._last, BLEND_S, self.velocity_max)
 
     def _reach(self, within_ns: int) -> Row:
         """Return how far the limit of speed lets each column go."""
-        reach: Row = (self._velocity_max * (max(within_ns, 0) * 1e-9)).tolist()
+        reach: Row = (self.velocity_max * (max(within_ns, 0) * 1e-9)).tolist()
         return reach
 
     def _within_reach(self, due: Row, origin: Row | None, most: Row) -> Row:

@@ -18,7 +18,7 @@ import numpy as np
 from reflex_core.errors import EmbodimentError
 from reflex_core.files.json_fields import JsonFields, is_number, is_whole, json_text
 from reflex_core.robot.embodiment import Camera, Doubles, Embodiment, Statistics, TwoEnded
-from reflex_core.robot.group_fields import Grouped, read_groups
+from reflex_core.robot.group_fields import Grouped, read_groups, with_arms
 from reflex_core.robot.groups import unmeasured_columns
 from reflex_core.robot.kinematics.description import KEYS as KINEMATICS_KEYS
 from reflex_core.robot.kinematics.description import Columns, Kinematics, read_kinematics
@@ -87,6 +87,7 @@ class Reader:
         found = self.calibrated(root, joint_names)
         release = self.two_ended(root, "payload_release", "trigger_threshold", dim)
         two_ended = grippers if release is None else (*grippers, release)
+        kinematics = self.kinematics(root, joint_names, (low, high), grouped, two_ended)
         return Embodiment(
             name=name,
             joint_names=joint_names,
@@ -106,9 +107,9 @@ class Reader:
             max_gripper_velocity=gripper_velocity,
             travel=self.whole_travel(self.travel(root, dim), found, joint_names),
             calibrated=found,
-            groups=grouped.groups,
+            groups=with_arms(grouped.groups, kinematics, self.fail),
             further_grippers=grippers[1:],
-            kinematics=self.kinematics(root, joint_names, (low, high), grouped, two_ended),
+            kinematics=kinematics,
             collision_check=collision_check,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reflex_core.files.json_fields import JsonFields, Refuse, is_number
 from reflex_core.robot.embodiment import SATURATION_TOLERANCE, Doubles, TwoEnded
@@ -21,6 +21,8 @@ from reflex_core.robot.groups import (
     GripperEnds,
     Group,
 )
+from reflex_core.robot.kinematics.arm import Arm, arm_of
+from reflex_core.robot.kinematics.description import Kinematics
 from reflex_core.robot.output_options import KINDS, read_kind, read_options
 from reflex_core.robot.units import LEAST
 from reflex_core.text.untrusted import is_name
@@ -57,6 +59,45 @@ def read_groups(
     _check_owners(groups, _unused(root, joint_names, refuse), joint_names, refuse)
     _check_addresses(groups, refuse)
     return Grouped(groups, tuple(gripper for _, gripper in pairs if gripper is not None))
+
+
+def with_arms(groups: tuple[Group, ...], kinematics: Kinematics | None, refuse: Refuse) -> tuple[Group, ...]:
+    """Return the groups, those with the tool's arm whose interface commands where the tool is.
+
+    Raises a refusal where that is not known, or the group has not all joints that move it.
+    """
+    return tuple(
+        replace(group, arm=_arm(group, kinematics, f"groups[{at}].output", refuse))
+        if KINDS[group.output].of_tool
+        else group
+        for at, group in enumerate(groups)
+    )
+
+
+def _arm(group: Group, kinematics: Kinematics | None, where: str, refuse: Refuse) -> Arm:
+    if kinematics is None:
+        raise refuse(
+            f"{where}.kind",
+            "one that commands joints, as the file has no 'kinematics' that say where the tool is",
+            group.output,
+        )
+    try:
+        arm = arm_of(kinematics, group.columns)
+    except ValueError as error:
+        raise refuse(
+            f"{where}.kind",
+            f"one that commands joints, or of a group with {error} as well, which moves the tool",
+            group.output,
+        ) from error
+    if not arm.tree.steps:
+        raise refuse(
+            f"{where}.kind", f"one that commands joints, as none moves the tool '{arm.link}'", group.output
+        )
+    if group.options.get("frame") == arm.link:
+        raise refuse(
+            f"{where}.frame", "the robot's base, along whose axes commands are, and not the tool", arm.link
+        )
+    return arm
 
 
 def _group(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reflex_core.robot.kinematics.arm import Arm
+
 Mask = NDArray[np.bool_]
 
 JOINTS, GRIPPER, BASE, TOOL = SPACES = ("joints", "gripper", "base", "tool")
@@ -35,6 +37,7 @@ class Group:
     them: joints, or axes of a base. space: JOINTS, GRIPPER, BASE or TOOL. commands: POSITION in rad or m, or VELOCITY per
     second. output: the robot interface's name; empty: that of the setting `output`. options: of that interface, checked by
     output_options.py. gripper: where it is open and closed; None for other groups, and for grippers of schema v1.
+    arm: where the tool is for its columns, where its interface commands that; None for others.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Group:
     output: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     gripper: GripperEnds | None = None
+    arm: Arm | None = field(default=None, compare=False, repr=False)  # arrays compare to no truth
 
 
 def whole_robot(names: tuple[str, ...]) -> tuple[Group, ...]:

@@ -19,6 +19,9 @@ from reflex_core.text.untrusted import is_name
 
 JOINT_TRAJECTORY, FORWARD_COMMAND, TWIST = "joint_trajectory", "forward_command", "twist"
 GRIPPER_COMMAND, PARALLEL_GRIPPER, GRIPPER_TOPIC = "gripper_command", "parallel_gripper", "gripper_topic"
+SERVO_TWIST, SERVO_JOINT_JOG, POSE = "servo_twist", "servo_joint_jog", "pose"
+LEAST_SERVO_HZ = 30.0  # Servo halts where nothing comes for 0.1 s: three messages in that
+UNITLESS, SPEED_UNITS = "unitless", "speed_units"  # Servo's parameter command_in_type
 
 MOST_NAME = 200  # characters: DDS takes 255, of which a namespace and what an action appends need some
 _ROS_NAME = re.compile(r"(/|~/)?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
@@ -56,6 +59,8 @@ SPEED = _number(1e-6, 100.0, "rad/s or m/s")
 DEAD_BAND = _number(0.0, math.pi, "rad or m")
 VALUE = _number(-1e6, 1e6, "of what the topic counts")
 FADE_S = _number(0.0, 10.0, "s")
+SERVO_HZ = _number(LEAST_SERVO_HZ, MOST_HZ, "Hz (Servo halts where nothing comes for a moment)")
+TIMEOUT_S = _number(0.01, 10.0, "s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class OutputKind:
     """What one kind of robot interface takes.
 
     spaces, commands: of the groups that it can command. options: by key; required: those without which it cannot send. width:
-    the only number of columns that it takes, 0 for any. addresses: the options that say where commands go.
+    the only number of columns that it takes, 0 for any. addresses: the options that say where commands go. of_tool: it
+    commands where the tool is, for which kinematics are needed.
     """
 
     spaces: tuple[str, ...]
@@ -72,9 +78,18 @@ class OutputKind:
     required: tuple[str, ...] = ()
     width: int = 0
     addresses: tuple[str, ...] = ("topic",)
+    of_tool: bool = False
 
 
 _GRIPPER_ACTION = {"action": NAME, "controller": NAME, "max_effort": EFFORT, "dead_band": DEAD_BAND}
+_SERVO = {
+    "topic": NAME,
+    "controller": NAME,
+    "rate_hz": SERVO_HZ,
+    "command_in_type": _one_of(UNITLESS, SPEED_UNITS),
+    "incoming_command_timeout_s": TIMEOUT_S,
+    "switch_service": NAME,
+}
 
 KINDS: Mapping[str, OutputKind] = {
     JOINT_TRAJECTORY: OutputKind(
@@ -117,6 +132,21 @@ KINDS: Mapping[str, OutputKind] = {
         (VELOCITY,),
         {"topic": NAME, "stamped": TRUTH, "frame": FRAME, "rate_hz": RATE_HZ},
         required=("topic",),
+    ),
+    SERVO_TWIST: OutputKind(
+        (JOINTS,),
+        (POSITION,),
+        _SERVO | {"frame": FRAME, "scale_linear": SPEED, "scale_rotational": SPEED},
+        required=("topic", "frame"),
+        of_tool=True,
+    ),
+    SERVO_JOINT_JOG: OutputKind((JOINTS,), (POSITION,), _SERVO | {"scale_joint": SPEED}, required=("topic",)),
+    POSE: OutputKind(
+        (JOINTS,),
+        (POSITION,),
+        {"topic": NAME, "controller": NAME, "frame": FRAME, "rate_hz": RATE_HZ},
+        required=("topic", "frame"),
+        of_tool=True,
     ),
 }
 

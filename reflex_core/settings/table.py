@@ -270,9 +270,9 @@ class Settings:
         choices=(AUTO, LEGACY, BLEND),
     )
     control_rate_hz: float = _ros(
-        0.0, "Ticks per second of what joints and bases are sent row by row (forward_command, twist); 0: the rate_hz of each group, 100 and"
-        " 50 where it gives none. More than 100 needs real-time priority for the threads that tick, and is refused where the system"
-        " does not permit that.",
+        0.0, "Ticks per second of what joints and bases are sent row by row (forward_command, twist, servo_*, pose); 0: the rate_hz of"
+        " each group, 100 (twist 50) where it gives none. More than 100 needs real-time priority for the threads that tick, and is"
+        " refused where the system does not permit that.",
         minimum=0.0, maximum=MOST_HZ, beyond="a thread of this process keeps up no more; take the output joint_trajectory, whose"
         " controller interpolates at its own rate",
     )

@@ -26,6 +26,8 @@ COMMANDS = {
     "std_msgs/msg/Float64MultiArray",
     "geometry_msgs/msg/Twist",
     "geometry_msgs/msg/TwistStamped",
+    "geometry_msgs/msg/PoseStamped",
+    "control_msgs/msg/JointJog",
 }
 ONLY_LOOK = ("_ros2cli", "rosbag2", "rqt", "rviz", "foxglove_bridge", "plotjuggler")
 NAMING_S = 1.0  # until it has, as a rule

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from reflex_core.chunks.course import Row
 from reflex_core.chunks.interpolation import Doubles, Spline
 from reflex_core.chunks.setpoints import Adjust
 from reflex_core.metrics.cadence import TickFigures
@@ -116,6 +117,14 @@ class Adjusted(Protocol):
 
 
 @runtime_checkable
+class Measuring(Protocol):
+    """A robot interface that compares, while it sends, where the robot is with where it should be."""
+
+    def measure(self, measured: Callable[[], Floats | None]) -> None:
+        """Take what returns (width,) where the group's columns are now, rad or m; None while that is not known."""
+
+
+@runtime_checkable
 class Ticking(Protocol):
     """A robot interface that sends one row per tick, from a thread of its own."""
 
@@ -143,6 +152,42 @@ class Reporting(Protocol):
 
     def report(self) -> dict[str, object]:
         """Return values by name; `problem`, where there is one, is a sentence."""
+
+
+class Along(Protocol):
+    """What is known beside the row of a setpoint of positions; computed when it is wanted, on the thread of the ticks."""
+
+    @property
+    def fastest(self) -> Doubles:
+        """(width,) per second: no column may move faster; a large number where there is no limit."""
+
+    def velocity(self) -> Doubles:
+        """Return (width,) how fast the setpoint moves, per second; 0 where it is to stay."""
+
+    def where(self) -> Doubles | None:
+        """Return (width,) where the columns are measured; None in a hold, at the end, and where that is not known."""
+
+
+MessageOf = Callable[[Row, Along], Any]  # makes the message of one setpoint
+
+
+class Receiver(Protocol):
+    """What a robot interface of one row per tick has to agree on with who receives them, beside the rows."""
+
+    def enable(self) -> None:
+        """Begin to agree: the node becomes active. On the executor's thread."""
+
+    def disable(self) -> None:
+        """End it: the node is not active."""
+
+    def awaited(self) -> bool:
+        """Return whether no row may be sent yet. Never for long."""
+
+    def report(self) -> dict[str, object]:
+        """Return values by name for diagnostics; `problem`, where there is one, is a sentence."""
+
+    def destroy(self) -> None:
+        """Destroy what was created on the node."""
 
 
 MakeOutput = Callable[["LifecycleNode", Publish, Group], Output]

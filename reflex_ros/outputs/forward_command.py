@@ -11,7 +11,7 @@ from std_msgs.msg import Float64MultiArray
 from reflex_core.chunks.course import Row
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import VELOCITY, Group
-from reflex_ros.outputs.base import Publish, topic_of
+from reflex_ros.outputs.base import Along, Publish, topic_of
 from reflex_ros.outputs.streaming import StreamOutput
 
 if TYPE_CHECKING:
@@ -37,5 +37,5 @@ def forward_command(node: LifecycleNode, publish: Publish, group: Group) -> Stre
     )
 
 
-def _message(row: Row) -> Float64MultiArray:
+def _message(row: Row, _along: Along) -> Float64MultiArray:
     return Float64MultiArray(data=array("d", row))

@@ -32,7 +32,7 @@ def gripper_topic(node: LifecycleNode, publish: Publish, group: Group) -> Stream
     factor, offset = _scale(group)
     return StreamOutput(
         node, publish, group, Float64MultiArray, topic_of(group, "commands"),
-        float(group.options.get("rate_hz", RATE_HZ)), lambda row: Float64MultiArray(data=[factor * row[0] + offset]),
+        float(group.options.get("rate_hz", RATE_HZ)), lambda row, _along: Float64MultiArray(data=[factor * row[0] + offset]),
     )  # fmt: skip
 
 

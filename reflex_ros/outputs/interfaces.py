@@ -20,13 +20,16 @@ INTERFACES = {
     "parallel_gripper": ("reflex_ros.outputs.gripper_action", "parallel_gripper"),
     "gripper_topic": ("reflex_ros.outputs.gripper_topic", "gripper_topic"),
     "twist": ("reflex_ros.outputs.twist", "twist"),
+    "servo_twist": ("reflex_ros.outputs.servo", "servo_twist"),
+    "servo_joint_jog": ("reflex_ros.outputs.servo", "servo_joint_jog"),
+    "pose": ("reflex_ros.outputs.pose", "pose"),
 }
 
 
 # settings that an interface reads as an option, where the group itself says nothing
 DEFAULTS = {"joint_trajectory": {"trajectory_era": "trajectory_era"}}
 # those whose rate the setting control_rate_hz is; a gripper that follows a topic has a slow one of its own
-AT_CONTROL_RATE = ("forward_command", "twist")
+AT_CONTROL_RATE = ("forward_command", "twist", "servo_twist", "servo_joint_jog", "pose")
 
 
 def check_output(settings: Settings) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from reflex_ros.outputs.base import (
     Halting,
     Limited,
     MakeOutput,
+    Measuring,
     Output,
     Reporting,
     Ticking,
@@ -104,12 +106,18 @@ class Outputs:
         except ConfigurationError:
             self.destroy()
             raise
+        for part in self._parts:
+            if isinstance(part.output, Measuring):
+                part.output.measure(partial(self._measured_of, part.group.names))
         self._ticking = [part.output for part in self._parts if isinstance(part.output, Ticking)]
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """The groups, with their robot interfaces and options."""
         return tuple(part.group for part in self._parts)
+
+    def _measured_of(self, names: Sequence[str]) -> Floats | None:
+        return self.measured(names)
 
     def found_eras(self, eras: Mapping[str, str]) -> None:
         """Tell the outputs how their controllers take a new trajectory, by the names of groups."""

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rclpy.duration import Duration
@@ -23,7 +23,8 @@ from reflex_core.errors import ConfigurationError
 from reflex_core.metrics.cadence import TickFigures
 from reflex_core.robot.groups import JOINTS, POSITION, VELOCITY, Group
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.outputs.base import STREAM_GONE, STREAM_LATE, Command, Publish
+from reflex_core.values import Floats
+from reflex_ros.outputs.base import STREAM_GONE, STREAM_LATE, Command, MessageOf, Publish, Receiver
 from reflex_ros.outputs.joint_trajectory import COMMANDS
 from reflex_ros.outputs.ticks import LATE_S, Ticks
 
@@ -50,10 +51,11 @@ class StreamOutput:
 
     def __init__(
         self, node: LifecycleNode, publish: Publish, group: Group, kind: type, topic: str, rate_hz: float,
-        message_of: Callable[[Row], Any],
+        message_of: MessageOf, *, rates: bool = False, receiver: Receiver | None = None,
     ) -> None:  # fmt: skip
-        """Create the publisher of `kind` on `topic`. message_of: makes the message of one row.
+        """Create the publisher of `kind` on `topic`.
 
+        rates: the messages are velocities, also of a group that commands positions. receiver: who has to be agreed with beside the rows.
         Raises ConfigurationError for a rate that this system does not let a thread keep.
         """
         _require_rate(group, rate_hz)
@@ -70,6 +72,9 @@ class StreamOutput:
         self._changed = threading.Condition()
         self._enabled = False
         self._adjust: Adjust | None = None
+        self._receiver, self._rates = receiver, rates or group.commands == VELOCITY
+        self._measured: Callable[[], Floats | None] = lambda: None
+        self._holding = self._staying = False
         self._clock = node.get_clock()
         self._simulated = (
             False  # whether the rows are on a simulator's clock; asked at each command, as that is slow
@@ -108,6 +113,7 @@ class StreamOutput:
             "late ticks": found.skipped, "rate not kept": found.unkept,
             "stalls": self._stream.stalls, "unmeasured starts": self._stream.unmeasured_starts,
             **({"unadjusted rows": found.unadjusted} if self._adjust is not None else {}),
+            **(self._receiver.report() if self._receiver is not None else {}),
             **({"problem": problem} if problem else {}),
         }  # fmt: skip
 
@@ -121,6 +127,26 @@ class StreamOutput:
         with self._changed:
             self._adjust = adjust
 
+    def measure(self, measured: Callable[[], Floats | None]) -> None:
+        """As `Measuring` says."""
+        self._measured = measured
+
+    @property
+    def fastest(self) -> Doubles:
+        """As `Along` says."""
+        return self._stream.velocity_max
+
+    def velocity(self) -> Doubles:
+        """As `Along` says."""
+        return np.zeros(len(self._group.columns)) if self._staying else self._stream.velocity()
+
+    def where(self) -> Doubles | None:
+        """As `Along` says."""
+        if self._holding or self._staying:
+            return None
+        measured = self._measured()
+        return None if measured is None else measured.astype(np.float64)
+
     def enable(self) -> None:
         """Let setpoints out: the node becomes active. Nothing is sent before there are rows to follow."""
         with self._changed:
@@ -130,6 +156,8 @@ class StreamOutput:
                 SWITCH_INTERVAL.shorten()
                 self._hurry()
             self._enabled = True
+        if self._receiver is not None:
+            self._receiver.enable()
 
     def _hurry(self) -> None:
         """Give the thread that ticks real-time priority where its rate needs it."""
@@ -154,12 +182,14 @@ class StreamOutput:
             for number, row in enumerate(last):
                 if number:
                     time.sleep(self.ticks.period_ns * 1e-9)
-                self._publish(self._publisher, self._message_of(row))
+                self._send(row, staying=True)
             if last:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
             self.ticks.relax()
             SWITCH_INTERVAL.restore()
             self._publisher.on_deactivate(None)
+        if self._receiver is not None:
+            self._receiver.disable()
 
     def send(self, command: Command) -> None:
         """Follow the rows from the next tick on, adjusted at each where they may be; nothing while the node is not active.
@@ -168,16 +198,16 @@ class StreamOutput:
         """
         if self._enabled and self.ticks.gone:
             raise RuntimeError(f"group '{self._group.name}': {PROBLEMS[STREAM_GONE]}")
-        self._command(command, adjusted=command.adjusted)
+        self._command(command, adjusted=command.adjusted, holding=False)
 
     def hold(self, command: Command) -> None:
         """Follow the rows of a hold, as they are; where ticks do not come, stay at the last setpoint, which is sent from here."""
         if self.overdue():
             self.halt()
         else:
-            self._command(command, adjusted=False)
+            self._command(command, adjusted=False, holding=True)
 
-    def _command(self, command: Command, *, adjusted: bool) -> None:
+    def _command(self, command: Command, *, adjusted: bool, holding: bool) -> None:
         with self._changed:
             if not self._enabled:
                 return
@@ -186,6 +216,8 @@ class StreamOutput:
             # a wall clock may be set while the rows are followed
             self._ahead_ns = int(self._clock.now().nanoseconds) - now_ns
             motion = command.motion.earlier(self._ahead_ns) if self._smooth else None
+            self._holding = holding
+            moved = self._rates and not self._stream.silent
             try:
                 self._stream.follow(
                     command.chunk, command.stamp_ns - self._ahead_ns, command.start, now_ns, command.measured,
@@ -196,13 +228,15 @@ class StreamOutput:
                 self._limited_log(
                     logging.ERROR, type(error).__name__, "%s: %s, and what is commanded stays", where, error
                 )
+                if moved and self._stream.last is not None:
+                    self._send(self._stream.last, staying=True)
             self.ticks.begin()
 
     def halt(self) -> None:
         """Follow nothing more: the robot stays at the last setpoint, which is sent again, as one message may be lost."""
         with self._changed:
             for row in self._stream.stop():
-                self._publish(self._publisher, self._message_of(row))
+                self._send(row, staying=True)
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> None:
@@ -214,6 +248,8 @@ class StreamOutput:
     def destroy(self) -> None:
         """End the thread, and destroy the publisher."""
         self.ticks.close()
+        if self._receiver is not None:
+            self._receiver.destroy()
         self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _now_ns(self) -> int:
@@ -242,7 +278,7 @@ class StreamOutput:
     def _send_due(self) -> None:
         """Send what is due now, adjusted. A command that comes while it is adjusted waits for nothing, and is followed instead."""
         with self._changed:
-            if not self._enabled:
+            if not self._enabled or (self._receiver is not None and self._receiver.awaited()):
                 return
             now_ns = self._now_ns()
             due = self._stream.due(now_ns)
@@ -275,7 +311,12 @@ class StreamOutput:
     def _advance(self, row: Row, now_ns: int) -> None:
         setpoint = self._stream.advance(row, now_ns, paced=not self._simulated)
         if setpoint is not None:
-            self._publish(self._publisher, self._message_of(setpoint))
+            self._send(setpoint, staying=self._stream.resting)
+
+    def _send(self, row: Row, *, staying: bool) -> None:
+        """Publish a setpoint. staying: it is where the robot is to stay; of velocities, zeros."""
+        self._staying = staying
+        self._publish(self._publisher, self._message_of(row, self))
 
 
 def _require_rate(group: Group, rate_hz: float) -> None:

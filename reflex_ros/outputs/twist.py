@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Twist, TwistStamped
@@ -11,7 +10,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from reflex_core.chunks.course import Row
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import AXES, VELOCITY, Group
-from reflex_ros.outputs.base import Publish
+from reflex_ros.outputs.base import Along, MessageOf, Publish
 from reflex_ros.outputs.streaming import StreamOutput
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def twist(node: LifecycleNode, publish: Publish, group: Group) -> StreamOutput:
     topic = str(group.options.get("topic", "~/cmd_vel"))
     if not group.options.get("stamped", False):
         return StreamOutput(
-            node, publish, group, Twist, topic, rate_hz, lambda row: _filled(Twist(), group, row)
+            node, publish, group, Twist, topic, rate_hz, lambda row, _along: _filled(Twist(), group, row)
         )
     frame = str(group.options.get("frame", FRAME))
     return StreamOutput(node, publish, group, TwistStamped, topic, rate_hz, _stamped(node, group, frame))
@@ -51,8 +50,8 @@ def _filled(message: Twist, group: Group, row: Row) -> Twist:
     return message
 
 
-def _stamped(node: LifecycleNode, group: Group, frame: str) -> Callable[[Row], TwistStamped]:
-    def message_of(row: Row) -> TwistStamped:
+def _stamped(node: LifecycleNode, group: Group, frame: str) -> MessageOf:
+    def message_of(row: Row, _along: Along) -> TwistStamped:
         message = TwistStamped()
         message.header.frame_id = frame
         message.header.stamp = node.get_clock().now().to_msg()

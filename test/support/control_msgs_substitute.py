@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interfaces of control_msgs that tests need, compiled where the real package is not installed: no ROS wheel brings it.
+"""The interfaces of control_msgs and moveit_msgs that tests need, compiled where the real packages are not installed: no ROS wheel brings them.
 
 `python test/support/control_msgs_substitute.py` builds them once per environment, into a folder of its own in the environment
 that is on no path: no program but a test finds them, no wheel holds them, and a real control_msgs always wins.
@@ -16,13 +16,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = "control_msgs"
-PREFIX = Path(sys.prefix) / "substitutes" / PACKAGE
-SITE_PACKAGES = PREFIX / "lib/python{}.{}/site-packages".format(*sys.version_info)
 BUILD_S = 600.0  # a minute on a quiet machine
 # each needs the ones before it
 LIBRARIES = (
@@ -30,7 +28,10 @@ LIBRARIES = (
 )  # fmt: skip
 _POINT = "trajectory_msgs/JointTrajectoryPoint"
 _POINTS = "trajectory_msgs/MultiDOFJointTrajectoryPoint"
-INTERFACES = {
+MESSAGES = {
+    "msg/JointJog.msg": (
+        "std_msgs/Header header\nstring[] joint_names\nfloat64[] displacements\nfloat64[] velocities\nfloat64 duration\n"
+    ),
     "msg/GripperCommand.msg": "float64 position\nfloat64 max_effort\n",
     "msg/JointTrajectoryControllerState.msg": (
         "std_msgs/Header header\nstring[] joint_names\n"
@@ -50,101 +51,144 @@ INTERFACES = {
         "---\nsensor_msgs/JointState state\n"
     ),
 }
-DEPENDENCIES = "builtin_interfaces std_msgs sensor_msgs trajectory_msgs"
-PACKAGE_XML = f"""<?xml version="1.0"?>
+SERVICES = {
+    "srv/ServoCommandType.srv": (
+        "int8 JOINT_JOG=0\nint8 TWIST=1\nint8 POSE=2\nint8 command_type\n---\nbool success\n"
+    ),
+}
+PACKAGE_XML = """<?xml version="1.0"?>
 <package format="3">
-  <name>{PACKAGE}</name>
+  <name>@PACKAGE@</name>
   <version>0.0.0</version>
   <description>Substitute for tests</description>
   <maintainer email="reflex@example.org">reflex</maintainer>
   <license>Apache-2.0</license>
   <buildtool_depend>ament_cmake</buildtool_depend>
   <buildtool_depend>rosidl_default_generators</buildtool_depend>
-  {"".join(f"<depend>{name}</depend>" for name in (*DEPENDENCIES.split(), "action_msgs"))}
+  @DEPENDS@
   <member_of_group>rosidl_interface_packages</member_of_group>
   <export><build_type>ament_cmake</build_type></export>
 </package>
 """
 # the targets of the ROS wheels name include folders of the machine that built them, which CMake refuses
-CMAKE_LISTS = f"""cmake_minimum_required(VERSION 3.20)
-project({PACKAGE} LANGUAGES C CXX)
+CMAKE_LISTS = """cmake_minimum_required(VERSION 3.20)
+project(@PACKAGE@ LANGUAGES C CXX)
 find_package(ament_cmake REQUIRED)
 find_package(rosidl_default_generators REQUIRED)
-foreach(package {DEPENDENCIES})
-  find_package(${{package}} REQUIRED)
+foreach(package @DEPENDENCIES@)
+  find_package(${package} REQUIRED)
 endforeach()
-rosidl_generate_interfaces(${{PROJECT_NAME}} {" ".join(INTERFACES)} DEPENDENCIES {DEPENDENCIES})
+rosidl_generate_interfaces(${PROJECT_NAME} @INTERFACES@ DEPENDENCIES @DEPENDENCIES@)
 get_directory_property(imported_targets IMPORTED_TARGETS)
 foreach(target IN LISTS imported_targets)
-  get_target_property(directories ${{target}} INTERFACE_INCLUDE_DIRECTORIES)
+  get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
   if(NOT directories)
     continue()
   endif()
   set(existing)
   foreach(directory IN LISTS directories)
-    if(NOT IS_ABSOLUTE "${{directory}}" OR EXISTS "${{directory}}")
-      list(APPEND existing "${{directory}}")
+    if(NOT IS_ABSOLUTE "${directory}" OR EXISTS "${directory}")
+      list(APPEND existing "${directory}")
     endif()
   endforeach()
-  set_target_properties(${{target}} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${{existing}}")
+  set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${existing}")
 endforeach()
 ament_package()
 """
 
 
-def build() -> bool:
+@dataclass(frozen=True)
+class Substitute:
+    """What is compiled in the place of a package: files by their names, each made of the packages in `depends`."""
+
+    package: str
+    interfaces: tuple[tuple[str, str], ...]
+    depends: str
+
+    @property
+    def prefix(self) -> Path:
+        """The folder that it is installed in."""
+        return Path(sys.prefix) / "substitutes" / self.package
+
+    @property
+    def site_packages(self) -> Path:
+        """The folder of its Python modules."""
+        return self.prefix / "lib/python{}.{}/site-packages".format(*sys.version_info)
+
+    def files(self) -> dict[str, str]:
+        """Everything that is compiled."""
+        values = {
+            "PACKAGE": self.package,
+            "DEPENDENCIES": self.depends,
+            "INTERFACES": " ".join(name for name, _ in self.interfaces),
+            "DEPENDS": "".join(f"<depend>{name}</depend>" for name in (*self.depends.split(), "action_msgs")),
+        }
+        texts = {"package.xml": PACKAGE_XML, "CMakeLists.txt": CMAKE_LISTS}
+        for key, value in values.items():
+            texts = {name: text.replace(f"@{key}@", value) for name, text in texts.items()}
+        return dict(self.interfaces) | texts
+
+
+CONTROL_MSGS = Substitute(
+    "control_msgs", tuple(MESSAGES.items()), "builtin_interfaces std_msgs sensor_msgs trajectory_msgs"
+)
+MOVEIT_MSGS = Substitute("moveit_msgs", tuple(SERVICES.items()), "builtin_interfaces std_msgs")
+
+
+def build(what: Substitute = CONTROL_MSGS) -> bool:
     """Build the substitute unless this environment has it, or the real package. Return whether anything was done."""
-    if _is_installed():
+    if _is_installed(what):
         return False
-    PREFIX.parent.mkdir(parents=True, exist_ok=True)
-    with (PREFIX.parent / f"{PACKAGE}.lock").open("w") as lock:
+    prefix = what.prefix
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with (prefix.parent / f"{what.package}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be at it
-        note = PREFIX / "built.txt"
-        if note.is_file() and note.read_text() == _key():
+        note = prefix / "built.txt"
+        if note.is_file() and note.read_text() == _key(what):
             return False
-        shutil.rmtree(PREFIX, ignore_errors=True)
+        shutil.rmtree(prefix, ignore_errors=True)
         with tempfile.TemporaryDirectory() as folder:
-            _compile(Path(folder))
-        note.write_text(_key())
+            _compile(what, Path(folder))
+        note.write_text(_key(what))
     return True
 
 
 @cache
-def use() -> None:
-    """Make `import control_msgs` work in this process: the real package, else the substitute, built where it is not yet."""
-    if _is_installed():
+def use(what: Substitute = CONTROL_MSGS) -> None:
+    """Make `import control_msgs`, or another, work in this process: the real package, else the substitute, built where it is not yet."""
+    if _is_installed(what):
         return
-    build()
+    build(what)
     for name in LIBRARIES:  # the middleware asks for them by name
-        ctypes.CDLL(str(PREFIX / f"lib/lib{PACKAGE}__rosidl_{name}.so"))
-    sys.path.append(str(SITE_PACKAGES))
+        ctypes.CDLL(str(what.prefix / f"lib/lib{what.package}__rosidl_{name}.so"))
+    sys.path.append(str(what.site_packages))
     importlib.invalidate_caches()
 
 
-def environment() -> dict[str, str]:
+def environment(what: Substitute = CONTROL_MSGS) -> dict[str, str]:
     """Return the variables with which another process finds it too; `use` must have been called."""
-    if _is_installed():
+    if _is_installed(what):
         return {}
-    paths = {"PYTHONPATH": SITE_PACKAGES, "LD_LIBRARY_PATH": PREFIX / "lib"}
+    paths = {"PYTHONPATH": what.site_packages, "LD_LIBRARY_PATH": what.prefix / "lib"}
     return {
         name: os.pathsep.join(filter(None, [str(path), os.environ.get(name, "")]))
         for name, path in paths.items()
     }
 
 
-def _is_installed() -> bool:
-    spec = find_spec(PACKAGE)
-    return spec is not None and not str(spec.origin or "").startswith(str(PREFIX))
+def _is_installed(what: Substitute) -> bool:
+    spec = find_spec(what.package)
+    return spec is not None and not str(spec.origin or "").startswith(str(what.prefix))
 
 
-def _key() -> str:
-    written = "".join([PACKAGE_XML, CMAKE_LISTS, *INTERFACES, *INTERFACES.values()])
+def _key(what: Substitute) -> str:
+    written = "".join(part for pair in what.files().items() for part in pair)
     return f"{hashlib.sha256(written.encode()).hexdigest()} {sys.prefix} {sys.version}"
 
 
-def _compile(folder: Path) -> None:
+def _compile(what: Substitute, folder: Path) -> None:
     source, binary = folder / "source", folder / "build"
-    for name, text in {**INTERFACES, "package.xml": PACKAGE_XML, "CMakeLists.txt": CMAKE_LISTS}.items():
+    for name, text in what.files().items():
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -155,8 +199,8 @@ def _compile(folder: Path) -> None:
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     configure = [
         "cmake", "-S", source, "-B", binary, "-G", "Ninja", "-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release",
-        f"-DCMAKE_INSTALL_PREFIX={PREFIX}", f"-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../../..;{sys.prefix}/lib",
-        f"-DPYTHON_INSTALL_DIR={SITE_PACKAGES.relative_to(PREFIX)}", f"-DPython3_EXECUTABLE={sys.executable}",
+        f"-DCMAKE_INSTALL_PREFIX={what.prefix}", f"-DCMAKE_INSTALL_RPATH=$ORIGIN;$ORIGIN/../../..;{sys.prefix}/lib",
+        f"-DPYTHON_INSTALL_DIR={what.site_packages.relative_to(what.prefix)}", f"-DPython3_EXECUTABLE={sys.executable}",
     ]  # fmt: skip
     for command in (configure, ["cmake", "--build", binary], ["cmake", "--install", binary]):
         finished = subprocess.run(
@@ -167,3 +211,4 @@ def _compile(folder: Path) -> None:
 
 if __name__ == "__main__":
     build()
+    build(MOVEIT_MSGS)

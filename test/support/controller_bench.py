@@ -23,8 +23,10 @@ from rclpy.task import Future
 from ros_world import Spinner
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
+from tool_controllers import PoseNode, ServoNode, ServoOptions
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from reflex_core.robot.kinematics.tree import Tree
 from reflex_ros.demo.controllers.forward_controller import POSITION, ForwardCommandController
 from reflex_ros.demo.controllers.from_message import trajectory_of
 from reflex_ros.demo.controllers.gripper_controller import (
@@ -102,6 +104,16 @@ class Bench:
     ) -> BaseNode:
         """Add a base that is driven by Twist or TwistStamped, and stands still when that stops."""
         return self._added(BaseNode(self, name, topic, stamped))
+
+    def servo(
+        self, tree: Tree, joints: Sequence[str], options: ServoOptions | None = None, **how: Any
+    ) -> ServoNode:
+        """Add a Servo node. tree: its first link is the tool. how: name, switchable (moveit_msgs' ServoCommandType), mode."""
+        return self._added(ServoNode(self, tree, joints, options or ServoOptions(), **how))
+
+    def pose_controller(self, tree: Tree, joints: Sequence[str], kind: str, **how: Any) -> PoseNode:
+        """Add a controller of poses, "crisp" or "fzi". how: topic, base_frame, name."""
+        return self._added(PoseNode(self, tree, joints, kind, **how))
 
     def make_node(self, name: str, parameters: Mapping[str, Any]) -> Node:
         """Return a node with these parameters, which its own parameter services answer."""

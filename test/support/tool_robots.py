@@ -30,7 +30,7 @@ HOME = [0.0, 0.2, 0.0, -2.0, 0.0, 2.2, 0.8, 0.03]  # the tool points down
 ROWS, RATE_HZ = 40, 20.0
 SPREAD = 20  # rows over which a policy goes all the way
 URDF = FIXTURES / "urdf" / "arm7.urdf"
-_TREE = tree_of(URDF.read_bytes(), str(URDF), JOINTS, (TOOL,))
+TREE = tree_of(URDF.read_bytes(), str(URDF), JOINTS, (TOOL,))
 
 LIBERO_STATE: dict[str, Any] = {
     "input": "state", "names": ["x", "y", "z", "rx", "ry", "rz", "left", "right"],
@@ -65,7 +65,7 @@ POSE_HAND: dict[str, Any] = {
 
 def pose(q: Sequence[float] | Doubles) -> Doubles:
     """(4, 4) where the tool is for eight joints."""
-    found: Doubles = _TREE.poses(np.array([q], np.float64))[0, 0]
+    found: Doubles = TREE.poses(np.array([q], np.float64))[0, 0]
     return found
 
 

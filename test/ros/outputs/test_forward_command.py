@@ -139,6 +139,16 @@ def test_rows_that_are_not_finite_are_not_sent_and_what_is_commanded_stays(
         assert "group 'arm': expected rows of 2 finite numbers" in caplog.text
 
 
+def test_speeds_that_are_not_finite_end_in_a_zero() -> None:
+    with output_scene(wheels(accept_unattended_velocity=True)) as scene:
+        heard = scene.hear(Float64MultiArray, SPEEDS)
+        scene.chunk([[0.5]] * 50)
+        wait_for(lambda: len(heard) > 3 and rows_of(heard)[-1] > 0.4, "it drives")
+        scene.chunk([[float("nan")]] * 3)
+        wait_for(lambda: silent(heard), "it stands")
+        np.testing.assert_array_equal(rows_of(heard)[-1], [0.0])
+
+
 def test_where_no_hold_is_possible_it_stays_where_it_was_commanded_last() -> None:
     with output_scene(arm()) as scene:
         heard = scene.hear(Float64MultiArray, TOPIC)

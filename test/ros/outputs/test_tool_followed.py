@@ -14,6 +14,7 @@ import pytest
 import tool_robots as robots
 from controller_bench import Bench
 from ros_world import World, wait_for, world
+from tool_controllers import JOINT_JOG, TWIST, PoseNode, ServoNode
 
 from reflex_core.robot.rotations import matrix_of_axis_angle
 
@@ -23,6 +24,10 @@ YAW = 0.3
 INTERFACES = {
     "joint_trajectory": {"kind": "joint_trajectory", "topic": "/arm_controller/joint_trajectory"},
     "forward_command": {"kind": "forward_command", "topic": "/arm_controller/commands"},
+    "servo_twist": {"kind": "servo_twist", "topic": "/servo_node/delta_twist_cmds", "frame": "base"},
+    "servo_joint_jog": {"kind": "servo_joint_jog", "topic": "/servo_node/delta_joint_cmds"},
+    "pose_crisp": {"kind": "pose", "topic": "/target_pose", "frame": "base"},
+    "pose_fzi": {"kind": "pose", "topic": "/motion/target_frame", "frame": "base"},
 }
 HAND = {"kind": "parallel_gripper", "action": "/hand/gripper_cmd"}
 
@@ -50,20 +55,32 @@ def absolute(path: Path) -> tuple[Path, Any]:
 POLICIES: dict[str, Callable[[Path], tuple[Path, Any]]] = {"libero": libero, "absolute": absolute}
 
 
+def controller_of(interface: str, bench: Bench) -> Any:
+    """The controller of the arm that a robot interface is for."""
+    from moveit_msgs.srv import ServoCommandType
+
+    if interface == "joint_trajectory":
+        return bench.trajectory_controller("arm_controller", robots.ARM)
+    if interface == "forward_command":
+        return bench.forward_controller("arm_controller", robots.ARM)
+    if interface.startswith("servo"):
+        return bench.servo(robots.TREE, robots.ARM, switchable=ServoCommandType)
+    topic = INTERFACES[interface]["topic"]
+    return bench.pose_controller(robots.TREE, robots.ARM, interface.removeprefix("pose_"), topic=topic)
+
+
 @contextmanager
 def scene(path: Path, interface: str, export: Path) -> Iterator[tuple[World, Bench]]:
     """A node that is not active yet, and the controllers of the arm and its gripper at HOME."""
     control_msgs_substitute.use()
+    control_msgs_substitute.use(control_msgs_substitute.MOVEIT_MSGS)
     from control_msgs.action import ParallelGripperCommand
 
     config = robots.robot(path / "robot", INTERFACES[interface], HAND)
     with world(export_dir=str(export), custom_embodiment_config=str(config)) as found:
         found.robot.joints_on = False
         with Bench(found.domain, dict(zip(robots.JOINTS, robots.HOME, strict=True))) as bench:
-            if interface == "joint_trajectory":
-                bench.trajectory_controller("arm_controller", robots.ARM)
-            else:
-                bench.forward_controller("arm_controller", robots.ARM)
+            controller_of(interface, bench)
             bench.gripper("hand", robots.FINGER, ParallelGripperCommand)
             yield found, bench
 
@@ -94,6 +111,12 @@ def test_the_tool_comes_to_the_pose_that_the_policy_means(tmp_path: Path, name: 
         wait_for(lambda: len(found.robot.chunks) > chunks + 3, "it goes on")
         assert there()  # and it stays there
         assert not found.loop.progress.hold_reason
+        arm = bench.controllers[0]
+        if isinstance(arm, ServoNode):
+            assert (arm.invalid, arm.ignored, arm.capped) == (0, 0, 0)
+            assert arm.switches == [TWIST if interface == "servo_twist" else JOINT_JOG]
+        if isinstance(arm, PoseNode):
+            assert not arm.ignored
 
 
 def test_a_pose_out_of_reach_holds_the_arm_where_it_is_and_says_so(tmp_path: Path) -> None:
