@@ -26,7 +26,7 @@ from reflex_core.values import Floats, Frame, Observation
 
 CHUNK, ACTIONS, POSITIONS = 50, 7, 32
 SMALL = np.float32(0.1)  # corrections that are not refused for their size
-RECIPES = ("runtime256", "state+state_change+previous+hues12+hues12_change+words32")
+RECIPES = ("runtime256", "state+state_change+previous+named_hue+named_hue_change")
 
 
 def random_head(obs_dim: int, hidden: int, layers: int) -> Head:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the correction head of the embedded policy and measures it on scenes it has not seen. Plain numpy, one thread.
 
-What it learns: a row of a chunk from an old observation, and what is seen and felt now, become what a chunk from now says
-for the same moment. The format is that of reflex_core/chunks/a2c2/checkpoint.py; the standardisation of the inputs is folded into
-the first layer.
+What it learns: a row of a chunk from an old observation, and what is seen and felt now, become what is wanted for the same
+moment by who knows what is now: the demonstrator, or the policy itself in a chunk from now. The format is that of
+reflex_core/chunks/a2c2/checkpoint.py; the standardisation of the inputs is folded into the first layer.
 
     python -m training.a2c2 --data train.npz --held-out held_out.npz --out a2c2.npz
 """
@@ -21,26 +21,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflex_core.chunks.a2c2.checkpoint import Checkpoint, write_checkpoint
-from reflex_core.chunks.a2c2.features import HUES, WORDS, words
+from reflex_core.chunks.a2c2.features import HUES, hue_of
 from reflex_core.chunks.a2c2.head import Head, position_encoding
 from reflex_core.values import Floats
 from reflex_ros.console.terminal import Bar
 from training.a2c2_data import Moments, joined, load
 
-RECIPE = "state+state_change+previous+hues12+hues12_change+words32"
+RECIPE = "state+state_change+previous+named_hue+named_hue_change"
 ACTION_DIM, CHUNK_SIZE, HIDDEN, LAYERS, POSITIONS = 7, 50, 128, 3, 32
 PERIOD_MS = 50.0
 SATURATION = 3.0
 OLDEST = 40
 LONGEST_EPISODE = 1 << 32
 NOTHING_NEW_SHARE = 0.15
-ITERATIONS, BATCH = 8_000, 1024
+NEAR_SHARE, NEAR_ROWS = 0.5, 4
+ITERATIONS, BATCH = 4_000, 1024
 RATE, WEIGHT_DECAY = 2e-3, 1e-2
 CONSTANT_STD = 1e-4
 REPORT_EVERY = 500
-COLOURS = ("red", "yellow", "green", "blue")
-HUE_OF = {"red": 0, "yellow": 2, "green": 4, "blue": 8}
-OBS_DIM = 3 * ACTION_DIM + 2 * 3 * HUES + WORDS
+OBS_DIM = 3 * ACTION_DIM + 2 * 3
 Index = NDArray[np.int64]
 
 
@@ -52,51 +51,40 @@ class Batch:
     target: Floats
 
 
-def observed(
-    moments: Moments, now: Index, seen: Index, spoken: Floats, executed: Index | None = None
-) -> Floats:
+def named(moments: Moments) -> Floats:
+    """(M, 3): of the colours that are seen, the one that each instruction names."""
+    texts, text = np.unique(moments.instructions, return_inverse=True)
+    bins = np.array([-1 if (bin_ := hue_of(str(one))) is None else bin_ for one in texts])[text]
+    found = moments.hues[np.arange(len(bins))[:, None], bins[:, None] + HUES * np.arange(3)]
+    return np.where(bins[:, None] < 0, np.float32(0), found)
+
+
+def observed(moments: Moments, now: Index, seen: Index, hue: Floats, executed: Index | None = None) -> Floats:
     """(N, obs_dim): RECIPE for many pairs of moments at once; test_a2c2_training.py holds it against Features.
 
-    spoken: (N, 32) the words of the instructions. executed: when the previous action was executed, `now` where not given.
+    hue: (M, 3) as `named` finds it. executed: when the previous action was executed, `now` where not given.
     """
-    state, hue = moments.states[now], moments.hues[now]
+    state = moments.states[now]
     return np.concatenate([
         state, state - moments.states[seen], moments.previous[now if executed is None else executed],
-        hue, hue - moments.hues[seen], spoken,
+        hue[now], hue[now] - hue[seen],
     ], axis=1)  # fmt: skip
-
-
-def recoloured(order: Index) -> Index:
-    """(obs_dim,) which number of the observation comes where when each colour i is painted as colour order[i]."""
-    columns = np.arange(OBS_DIM)
-    bins = np.array([HUE_OF[colour] for colour in COLOURS])
-    for begin in (3 * ACTION_DIM, 3 * ACTION_DIM + 3 * HUES):
-        for part in range(begin, begin + 3 * HUES, HUES):
-            columns[part + bins[order]] = part + bins
-    return columns
 
 
 class Sampler:
     """Draws a moment, an earlier one of its episode that a chunk was made at, and a row of that which is still to come.
 
-    Every batch has the colours of its blocks, and the words for them, exchanged at random: which colour a block has
-    says nothing about where the arm must go, and there are far fewer episodes than pairs of place and colour.
+    Often it is one of the next rows: where the head acts at every step, the later ones are corrected again before they are due.
     """
 
-    def __init__(self, moments: Moments, seed: int) -> None:
+    def __init__(self, moments: Moments, seed: int, oldest: int = OLDEST) -> None:
         self._moments = moments
         self._generator = np.random.default_rng(seed)
         self._encoding = position_encoding(CHUNK_SIZE, POSITIONS)
         along = moments.episodes * LONGEST_EPISODE + moments.rows  # ascending, and far apart between episodes
-        oldest = np.maximum(moments.rows - OLDEST, 0)
-        self._earliest = np.searchsorted(along, along - moments.rows + oldest)
-        texts, self._text = np.unique(moments.instructions, return_inverse=True)
-        named = [next((colour for colour in COLOURS if colour in text), "") for text in texts]
-        self._colours = np.array([COLOURS.index(colour) if colour else 0 for colour in named])
-        self._spoken = np.array([
-            [words(text.replace(colour, other) if colour else str(text)) for other in COLOURS]
-            for text, colour in zip(texts, named, strict=True)
-        ])  # fmt: skip
+        first = np.maximum(moments.rows - oldest, 0)
+        self._earliest = np.searchsorted(along, along - moments.rows + first)
+        self._hue = named(moments)
 
     def draw(self, count: int) -> Batch:
         """Some pairs have nothing newer than the chunk's own observation; there is nothing to correct then."""
@@ -104,17 +92,13 @@ class Sampler:
         now = generator.integers(0, len(moments.rows), count)
         seen = generator.integers(self._earliest[now], now + 1)
         age = moments.rows[now] - moments.rows[seen]
-        row = generator.integers(age, CHUNK_SIZE)
+        near = generator.random(count) < NEAR_SHARE
+        row = generator.integers(age, np.where(near, np.minimum(age + NEAR_ROWS, CHUNK_SIZE), CHUNK_SIZE))
         base = moments.chunks[seen, row]
-        target = moments.chunks[now, row - age] - base
+        target = moments.wanted[now, row - age] - base
         blind = generator.random(count) < NOTHING_NEW_SHARE
-        target[blind] = 0
-        order = generator.permutation(len(COLOURS))
-        text = self._text[now]
-        spoken = self._spoken[text, order[self._colours[text]]]
-        observation = observed(moments, np.where(blind, seen, now), seen, spoken, executed=now)[
-            :, recoloured(order)
-        ]
+        target[blind | (age == 0)] = 0
+        observation = observed(moments, np.where(blind, seen, now), seen, self._hue, executed=now)
         latency_ms = (age * PERIOD_MS).astype(np.float32)[:, None]
         inputs = np.concatenate([base, observation, self._encoding[row], latency_ms], axis=1)
         return Batch(inputs, target)
@@ -194,9 +178,11 @@ class AdamW:
             np.subtract(value, np.float32(rate) * (change + decay), out=value)
 
 
-def train(moments: Moments, iterations: int, seed: int) -> tuple[Network, Floats, Floats]:
-    """(average of the weights, mean and std of the inputs); the rate falls like a cosine."""
-    sampler = Sampler(moments, seed)
+def train(
+    moments: Moments, iterations: int, seed: int, oldest: int = OLDEST
+) -> tuple[Network, Floats, Floats]:
+    """(average of the weights, mean and std of the inputs); the rate falls like a cosine. oldest: age of a chunk in rows."""
+    sampler = Sampler(moments, seed, oldest)
     sample = sampler.draw(20_000).inputs
     mean, std = sample.mean(0), sample.std(0)
     std[std < CONSTANT_STD] = np.inf  # what never changes in training must not matter later
@@ -241,7 +227,7 @@ class Error:
 
 def measure(head: Head, moments: Moments, delay: int, rows: int = 25, every: int = 3) -> Error:
     """Chunks that arrive `delay` steps late, corrected once on arrival; the `rows` that would then be executed."""
-    plain, corrected = [], []
+    plain, corrected, hue = [], [], named(moments)
     for episode in np.unique(moments.episodes):
         own = np.flatnonzero(moments.episodes == episode)
         at = dict(zip(moments.rows[own].tolist(), own.tolist(), strict=True))
@@ -249,9 +235,7 @@ def measure(head: Head, moments: Moments, delay: int, rows: int = 25, every: int
         if not pairs:
             continue
         now, seen = np.array(pairs).T
-        vectors = observed(
-            moments, now, seen, np.array([words(str(text)) for text in moments.instructions[now]])
-        )
+        vectors = observed(moments, now, seen, hue)
         late = moments.chunks[seen]
         new = late + [
             head.residual(chunk, vector, delay * PERIOD_MS)
@@ -284,11 +268,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument(
+        "--oldest", type=int, default=OLDEST, help="age of the chunks corrected, control steps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    network, mean, std = train(
-        joined([load(path) for path in arguments.data]), arguments.iterations, arguments.seed
-    )
+    data = joined([load(path) for path in arguments.data])
+    network, mean, std = train(data, arguments.iterations, arguments.seed, arguments.oldest)
     checkpoint = checkpoint_of(network, mean, std, arguments.out)
     write_checkpoint(checkpoint)
     print(report(Head(checkpoint), load(arguments.held_out)))

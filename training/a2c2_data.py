@@ -2,8 +2,9 @@
 """Episodes for the correction head: the arm follows late chunks while the named block moves.
 
 At every control step the policy predicts anew. So for every step it is known what a chunk from any earlier observation
-says, and what one from this very moment would say. With a head, the arm follows rows that it corrects at every step, so that a
-next head learns from where its own corrections lead (DAgger, arXiv 1011.0686).
+says, and what the demonstrator of the policy's own training would do from this very moment, who knows where the block is.
+With a head, the arm follows rows that it corrects at every step, so that a next head learns from where its own corrections
+lead (DAgger, arXiv 1011.0686).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from reflex_ros.console.terminal import Bar
 from reflex_ros.demo.arm import Arm
 from reflex_ros.demo.observations import look
 from reflex_ros.demo.scene import BLOCK_AREA_M, Scene, make_scene
+from training.demonstrator import demonstrate, poses_along
 
 EPISODE_STEPS = 90
 EULER_STEPS = 5
@@ -43,7 +45,8 @@ START_STEP, JUMP_STEP = (0, 30), (10, 60)
 class Moments:
     """M observations in the order of their episodes; states and actions in the policy's normalised units.
 
-    states, previous: (M, 7). hues: (M, 36). chunks: (M, 50, 7), each from the observation of its own moment; all float32.
+    states, previous: (M, 7). hues: (M, 36). chunks: (M, 50, 7), each from the observation of its own moment. wanted: (M, 50, 7), what
+    would be right from there: a demonstrator's chunk, the policy's own where there is none; all float32.
     instructions: (M,) text. episodes: (M,) which one it belongs to. rows: (M,) when, in control steps of its episode.
     """
 
@@ -51,6 +54,7 @@ class Moments:
     previous: Floats
     hues: Floats
     chunks: Floats
+    wanted: Floats
     instructions: NDArray[np.str_]
     episodes: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -126,9 +130,12 @@ def run_episode(policy: Policy, arm: Arm, seed: int, head: Correction | None = N
         move_block(arm, scene.target_index, place_m)
         arm.step(command, binding.dt_s)
     steps = np.arange(len(path))
+    block = scene.blocks[scene.target_index]
+    in_view_m = np.concatenate([[(block.x_m, block.y_m)], path[:-1]])  # it is moved after the look
+    wanted = demonstrate(np.array(states, dtype=np.float64), poses_along(arm._model, in_view_m))
     return Moments(
         binding.state_statistics.normalise(np.array(states)), binding.action_statistics.normalise(np.array(previous)),
-        np.array(seen), binding.action_statistics.normalise(np.array(chunks)),
+        np.array(seen), binding.action_statistics.normalise(np.array(chunks)), binding.action_statistics.normalise(wanted),
         np.full(len(path), scene.instruction), np.zeros_like(steps), steps,
     )  # fmt: skip
 

@@ -55,10 +55,11 @@ def episode_moments(records: list[Recorded], policy: Policy) -> Moments:
         last_row = min(max(int(rows[index + 1] - rows[index]) - 1, 0), len(before.actions) - 1)
         previous.append(before.actions[last_row])
     frames = [record.images[camera].frame() for record in records]
+    chunks = binding.action_statistics.normalise(np.array([record.raw_actions for record in records]))
     return Moments(
         binding.state_statistics.normalise(states), binding.action_statistics.normalise(np.array(previous)),
         np.array([hues(np.ascontiguousarray(rgb(frame))) for frame in frames if frame is not None]),
-        binding.action_statistics.normalise(np.array([record.raw_actions for record in records])),
+        chunks, chunks,  # nobody demonstrates what would be right
         np.array([record.instruction for record in records]), np.zeros_like(rows), rows,
     )  # fmt: skip
 

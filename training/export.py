@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reflex_ros.demo.scene import COLOURS, JOINT_NAMES
 from training.data import CAMERA_SIZE, IMAGE_SIZE
-from training.expert import CHUNK_SIZE
+from training.demonstrator import CHUNK_SIZE
 from training.language import TOKEN_COUNT, build_tokenizer, vocabulary
 from training.model import JOINTS, Monolithic, ReachPolicy
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.expert import CHUNK_SIZE
+from training.demonstrator import CHUNK_SIZE
 from training.language import TOKEN_COUNT
 
 JOINTS = 7

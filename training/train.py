@@ -26,7 +26,7 @@ from reflex_ros.demo.arm import build_model
 from reflex_ros.demo.scene import BLOCK_AREA_M, BLOCK_HALF_SIZE_M
 from training import data as datasets
 from training.data import COLOUR_NAMES, Dataset
-from training.expert import demonstrate
+from training.demonstrator import demonstrate
 from training.language import (
     ANY_BLOCK,
     ANY_BLOCK_SHARE,
