@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.measure import finish, parser
 from benchmarks.tool_judge import Doubles
-from benchmarks.tool_robots import MACHINES, SHARES, overlaps, places
+from benchmarks.tool_robots import MACHINES, SHARES, overlaps, places, random_acceleration, random_rules
 from reflex_core.chunks.handover import Handover
 from reflex_core.chunks.interpolation import Bounds, Spline
 from reflex_core.chunks.tool_motion import ToolMotion
@@ -35,7 +35,7 @@ from reflex_core.robot.limits.history import Moment
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.safety_config import CLIP, REJECT, SCALE
 from reflex_core.robot.limits.tool import OUTWARD_M
-from reflex_core.robot.limits.tool_limits import KINDS, Plane, ToolLimits, ToolRules
+from reflex_core.robot.limits.tool_limits import Plane, ToolLimits
 from reflex_core.values import HOLD, ActionChunk, Floats, Inference, Observation, Request, Served
 from reflex_core.wedges.guard import Guard
 
@@ -75,9 +75,9 @@ class History:
         self.now_ns, self.dim = START_NS, len(machine.names)
         self.dt_s = float(rng.choice([0.02, 0.05, 0.05, 0.1]))
         self.place = rng.uniform(*machine.range)
-        self.rules = self._rules()
+        self.rules = random_rules(rng)
         self._begin(str(rng.choice((INSIDE, NEAR, OUTSIDE), p=STARTS)))
-        acceleration = self._acceleration()
+        acceleration = random_acceleration(rng, machine)
         tool = ToolLimits(
             machine.kinematics(), self.rules, np.fmax(np.abs(machine.low), np.abs(machine.high))
         )
@@ -103,32 +103,6 @@ class History:
         )  # of every limit of place, how far beyond it the robot has been at least
         self.least_apart = np.full(0, np.inf)
         self._judged_from_here()
-
-    def _acceleration(self) -> Doubles:
-        """(d,): unlimited, limited, or some of each."""
-        rng, kind = self.rng, self.rng.random()
-        if kind < 0.5:
-            return np.full(self.dim, np.inf)
-        limited = np.where(np.array(self.machine.gripper), np.inf, rng.uniform(4.0, 15.0, self.dim))
-        return limited if kind < 0.85 else np.where(rng.random(self.dim) < 0.5, np.inf, limited)
-
-    def _rules(self) -> ToolRules:
-        rng = self.rng
-        low, high = np.full(3, -np.inf), np.full(3, np.inf)
-        if rng.random() < 0.7:
-            low = np.array([rng.uniform(-0.7, 0.0), rng.uniform(-0.7, -0.2), rng.uniform(-0.1, 0.2)])
-            high = np.array([rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.7), rng.uniform(0.6, 1.1)])
-        planes = []
-        for _ in range(int(rng.choice([0, 1, 1, 3]))):
-            normal = np.array([*rng.uniform(-0.2, 0.2, 2), 1.0]) if rng.random() < 0.6 else rng.normal(size=3)
-            planes.append(Plane(normal / np.linalg.norm(normal), float(rng.uniform(-0.3, 0.05))))
-        return ToolRules(
-            speed_max=float(rng.uniform(0.05, 1.7)) if rng.random() < 0.9 else np.inf,
-            turning_max=float(rng.uniform(0.3, 5.0)) if rng.random() < 0.8 else np.inf,
-            box_min=low, box_max=high, planes=tuple(planes),
-            distance_m=float(rng.uniform(0.0, 0.05)) if rng.random() < 0.8 else None,
-            held=frozenset(KINDS if rng.random() < 0.05 else rng.choice(KINDS, 1) if rng.random() < 0.15 else ()),
-        )  # fmt: skip
 
     def _begin(self, where: str) -> None:
         """Find a start, and fit the limits to it: those of place are then `where` from it."""

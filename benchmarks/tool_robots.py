@@ -13,7 +13,7 @@ from benchmarks.tool_judge import Body, Doubles, Frames, Robot, ends, gaps, leas
 from reflex_core.robot.kinematics.capsules import Capsule
 from reflex_core.robot.kinematics.description import Kinematics
 from reflex_core.robot.kinematics.tree import tree_of
-from reflex_core.robot.limits.tool_limits import ToolRules
+from reflex_core.robot.limits.tool_limits import KINDS, Plane, ToolRules
 
 URDFS = Path(__file__).parents[1] / "test" / "fixtures" / "urdf"
 FREE = np.inf  # a joint that turns for ever
@@ -161,3 +161,31 @@ FOLLOWER4 = Machine(
 )
 MACHINES = (ARM7, ARM7_HAND, SKEW5, FOLLOWER4)
 SHARES = (0.45, 0.15, 0.2, 0.2)  # of the histories
+
+
+def random_acceleration(rng: np.random.Generator, machine: Machine) -> Doubles:
+    """(d,): unlimited, limited, or some of each."""
+    kind, dim = rng.random(), len(machine.names)
+    if kind < 0.5:
+        return np.full(dim, np.inf)
+    limited = np.where(np.array(machine.gripper), np.inf, rng.uniform(4.0, 15.0, dim))
+    return limited if kind < 0.85 else np.where(rng.random(dim) < 0.5, np.inf, limited)
+
+
+def random_rules(rng: np.random.Generator) -> ToolRules:
+    """Limits of speed, turning, box, planes and distance, each there or not."""
+    low, high = np.full(3, -np.inf), np.full(3, np.inf)
+    if rng.random() < 0.7:
+        low = np.array([rng.uniform(-0.7, 0.0), rng.uniform(-0.7, -0.2), rng.uniform(-0.1, 0.2)])
+        high = np.array([rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.7), rng.uniform(0.6, 1.1)])
+    planes = []
+    for _ in range(int(rng.choice([0, 1, 1, 3]))):
+        normal = np.array([*rng.uniform(-0.2, 0.2, 2), 1.0]) if rng.random() < 0.6 else rng.normal(size=3)
+        planes.append(Plane(normal / np.linalg.norm(normal), float(rng.uniform(-0.3, 0.05))))
+    return ToolRules(
+        speed_max=float(rng.uniform(0.05, 1.7)) if rng.random() < 0.9 else np.inf,
+        turning_max=float(rng.uniform(0.3, 5.0)) if rng.random() < 0.8 else np.inf,
+        box_min=low, box_max=high, planes=tuple(planes),
+        distance_m=float(rng.uniform(0.0, 0.05)) if rng.random() < 0.8 else None,
+        held=frozenset(KINDS if rng.random() < 0.05 else rng.choice(KINDS, 1) if rng.random() < 0.15 else ()),
+    )  # fmt: skip

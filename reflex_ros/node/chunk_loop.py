@@ -367,11 +367,8 @@ class ChunkLoop:
         """Return why no person may command the robot now, as reason of a hold and sentence; empty ones where one may."""
         if self._clock_was_set():  # where the robot is on its way is known by the clock of before
             self._hold_instead("clock_jump")
-        reason = (
-            DEACTIVATED
-            if self._closing
-            else self.stop_reason or (LATE if self._rescued else self._outputs.overdue())
-        )
+        reason = self.stop_reason or (LATE if self._rescued else self._outputs.overdue())
+        reason = DEACTIVATED if self._closing else reason
         return (reason, f"the robot is held: {reason}") if reason else ("", "")
 
     def _hold_instead(self, reason: str) -> None:

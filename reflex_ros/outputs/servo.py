@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 
-from reflex_core.chunks.correction import PULL_PER_S, PULL_SHARE, slowed, towards
 from reflex_core.chunks.course import Row
 from reflex_core.chunks.interpolation import Doubles
+from reflex_core.chunks.pull import PULL_PER_S, PULL_SHARE, slowed, towards
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.groups import POSITION, Group
 from reflex_core.robot.kinematics.arm import Arm, away

@@ -18,7 +18,7 @@ from output_scene import OutputScene, output_scene, silent
 from rclpy.node import Node
 from ros_world import wait_for
 
-from reflex_core.chunks.correction import PULL_PER_S, PULL_SHARE
+from reflex_core.chunks.pull import PULL_PER_S, PULL_SHARE
 from reflex_core.errors import ConfigurationError, EmbodimentError
 from reflex_core.robot.groups import Group
 from reflex_core.robot.presets import load_embodiment

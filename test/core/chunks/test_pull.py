@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reflex_core.chunks.correction import slowed, towards
+from reflex_core.chunks.pull import slowed, towards
 
 
 def test_a_pull_is_bounded_and_nothing_where_the_gap_is_not_known() -> None:
