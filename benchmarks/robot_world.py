@@ -214,11 +214,13 @@ class Outputs:
 
     def hold(
         self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline | None,
-        served: Served | None = None,
+        served: Served | None = None, *, punctual: bool = False,
     ) -> None:  # fmt: skip
         due_s = self._clock.seconds + np.arange(1, len(held.rows) + 1) * held.dt_s
         self.labels.append((self._clock.seconds, HOLD, self.control))
-        self._send(motion, 0, True, reason, (held.rows[:, WHEELS].astype(np.float64), due_s))
+        self._send(
+            motion, now_ns if punctual else 0, True, reason, (held.rows[:, WHEELS].astype(np.float64), due_s)
+        )
 
     def _send(
         self,

@@ -119,7 +119,7 @@ class Handover:
         gets the new motion before that is led without a step.
         """
         anchored, closest_ns = not self._unknown(now_ns), _closest_ns(chunk.dt_s)
-        if following and self._running is not None and start + following < len(chunk.actions):
+        if following and anchored and self._running is not None and start + following < len(chunk.actions):
             return self._branch(self._running, chunk, stamp_ns, start + following, now_ns)
         times_ns, knots, velocity, _ = self._knots(
             chunk.actions[start:], _due_ns(chunk, stamp_ns)[start:], chunk.dt_s, now_ns
@@ -135,31 +135,21 @@ class Handover:
         self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
 
-    def lasting(self, now_ns: int, dt_s: float, least: int) -> int:
-        """Return how many rows of the running motion have to go on: `least`, and until the controller does what it says."""
-        return max(least, int(np.ceil((self._known_ns - now_ns) * 1e-9 / dt_s)))
-
     def _branch(self, running: Spline, chunk: ActionChunk, stamp_ns: int, first: int, now_ns: int) -> Spline:
         """Return the running motion until row `first` - 1 is due, and from there on the one through the rows after it."""
         due_ns = _due_ns(chunk, stamp_ns)[first - 1 :]
         place, velocity = self._inside(running, int(due_ns[0]))
         rows = chunk.actions[first:].astype(np.float64)
         tail = through(due_ns, np.concatenate([place[None], rows]), velocity, self._bounds, anchored=True)
-        # a controller whose command is not known is given none before it is
-        anchored, since_ns = not self._unknown(now_ns), now_ns
-        ways = [(now_ns, *self._inside(running, now_ns))]
-        if not anchored:
-            since_ns = self._known_ns = max(self._known_ns, now_ns + _closest_ns(chunk.dt_s))
-            ways += [(since_ns, *self._inside(running, since_ns))] if since_ns < due_ns[0] else []
-        between = (running.times_ns > since_ns) & (running.times_ns < due_ns[0])
+        between = (running.times_ns > now_ns) & (running.times_ns < due_ns[0])
+        here, speed = self._inside(running, now_ns)
         motion = Spline(
-            np.concatenate([[way[0] for way in ways], running.times_ns[between], tail.times_ns]),
-            np.concatenate([[way[1] for way in ways], running.positions[between], tail.positions]),
-            np.concatenate([[way[2] for way in ways], running.velocities[between], tail.velocities]),
-            anchored=anchored,
+            np.concatenate([[now_ns], running.times_ns[between], tail.times_ns]),
+            np.concatenate([here[None], running.positions[between], tail.positions]),
+            np.concatenate([speed[None], running.velocities[between], tail.velocities]),
+            anchored=True,
         )
-        self._known_ns, self._braking = now_ns if anchored else self._known_ns, None
-        self._otherwise = None if anchored else _joining(self._otherwise, motion, now_ns)
+        self._known_ns, self._braking, self._otherwise = now_ns, None, None
         self._running, self._left, self._held_at = motion, motion.positions[-1], None
         return motion
 
@@ -167,6 +157,10 @@ class Handover:
     def executing(self) -> bool:
         """Whether a chunk's motion is executed, into which the next chunk is faded."""
         return self._running is not None
+
+    def setting_out(self, now_ns: int) -> bool:
+        """Return whether a controller is still on its own way to the motion that is executed: another message would stop it there."""
+        return self._running is not None and self._unknown(now_ns)
 
     def keeps_tool(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> bool:
         """Return whether the motion of `take_over` keeps the limits of the tool, as far as they are known."""

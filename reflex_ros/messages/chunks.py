@@ -16,6 +16,9 @@ from reflex_core.values import CLOUD, HOLD, LAST_KNOWN_GOOD, POLICY, TELEOP, Act
 from reflex_ros.messages.stamps import time_msg
 from reflex_ros.msg import ActionChunk as ActionChunkMsg
 
+# a point that is due sooner is left out for a controller that counts from a message's arrival; at most a share of a period
+SOON_S, SOON_SHARE = 0.02, 0.5
+
 _SOURCES = {
     POLICY: ActionChunkMsg.SOURCE_POLICY,
     LAST_KNOWN_GOOD: ActionChunkMsg.SOURCE_LAST_KNOWN_GOOD,
@@ -104,6 +107,18 @@ def rows_message(chunk: ActionChunk, columns: Sequence[int], stamp_ns: int) -> J
     return message
 
 
+def _first_joined(motion: Spline) -> int:
+    """Return the first point for a controller that joins trajectories by itself.
+
+    It counts the points' times from the arrival of the message: a little late, it would have no time for a point that is due soon.
+    """
+    gaps_s = np.diff(motion.times_ns) * 1e-9
+    if not len(gaps_s):
+        return 0
+    soon_ns = motion.times_ns[0] + int(min(SOON_S, SOON_SHARE * float(np.median(gaps_s))) * 1e9)
+    return max(1, min(int(np.searchsorted(motion.times_ns, soon_ns)), len(gaps_s)))
+
+
 def trajectory_message(
     names: Sequence[str], motion: Spline, stamp_ns: int, *, anchor: bool, velocities: bool = True
 ) -> JointTrajectory:
@@ -114,8 +129,10 @@ def trajectory_message(
     """
     message = JointTrajectory(joint_names=list(names))
     message.header.stamp = time_msg(stamp_ns)
-    first = 0 if anchor and motion.anchored else min(1, len(motion.times_ns) - 1)
     since_ns = (motion.times_ns - motion.times_ns[0]).tolist()
+    first = min(1, len(since_ns) - 1)
+    if motion.anchored:
+        first = 0 if anchor else _first_joined(motion)
     for row in range(first, len(since_ns)):
         seconds, rest = divmod(since_ns[row], 1_000_000_000)
         point = JointTrajectoryPoint(positions=array("d", motion.positions[row].tobytes()))

@@ -83,7 +83,10 @@ class Holds:
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
         added = None if self.every_step is None else self.every_step.added(now_ns)
         motion = self._handover.hold(held, now_ns, added)
-        self._outputs.hold(held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served)
+        # what a person commanded ends at rest by itself
+        self._outputs.hold(
+            held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served, punctual=reason == HANDED_BACK
+        )  # fmt: skip
         if self.every_step is not None:
             self.every_step.end()
         if self.dry_run:

@@ -194,11 +194,19 @@ class Takeover:
             return
         if not commands:
             return
+        if self._handover.setting_out(self._clock_ns()):
+            self._put_off(commands)
+            return
         try:
             self._follow(commands)
         except ReflexError as error:
             self._problem(str(error))
             self._stop(error.slug)
+
+    def _put_off(self, commands: dict[str, float]) -> None:
+        """Follow them later, but for what the person commands until then."""
+        with self._intake:
+            self._waiting = commands | self._waiting
 
     def _wanted(self) -> bool:
         """Return whether a person commands just now: fresh commands, and the button pressed where there is one."""
@@ -262,7 +270,7 @@ class Takeover:
     def _way(self, path: PersonPath, place: Doubles, velocity: Doubles, now_ns: int) -> tuple[Floats, int]:
         """Return the rows to the target, and how many of them are on the motion that goes on before. Raises ReflexError."""
         if self._handover.executing:
-            following = self._handover.lasting(now_ns, path.dt_s, path.following)
+            following = path.following
             dues_ns = now_ns + np.arange(1, following + 1) * round(path.dt_s * 1e9)
             ahead, speed = zip(*(self._handover.at(int(due_ns)) for due_ns in dues_ns), strict=True)
             after = path.rows(ahead[-1], speed[-1], self._target)

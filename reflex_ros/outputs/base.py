@@ -35,6 +35,8 @@ class Command:
         motion: The same as a motion in time, which begins at the moment of publishing: what a robot interface follows that
             knows more than rows. Its knots may be fewer than the rows.
         adjusted: Whether a robot interface that sends one row per tick may adjust them (`Adjusted`): the policy's own alone.
+        punctual: Whether a hold begins when `motion` does, as chunks do, and not when it arrives: what is executed ends by itself
+            should it come too late to be taken.
         measured: (width,) where the columns are, rad or m; None where there is no fresh and plausible state.
     """
 
@@ -44,6 +46,7 @@ class Command:
     motion: Spline
     measured: Floats | None = None
     adjusted: bool = True
+    punctual: bool = False
 
 
 def topic_of(group: Group, name: str) -> str:
@@ -68,7 +71,7 @@ class Output(Protocol):
         """Have the robot follow the rows from now on, instead of earlier ones."""
 
     def hold(self, command: Command) -> None:
-        """Bring the robot to rest along the rows of a hold. No clock and no delay may make it refuse them."""
+        """Bring the robot to rest along the rows of a hold. No clock and no delay may make it refuse them, unless it is punctual."""
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the last command has reached the robot, at most `timeout_s`."""

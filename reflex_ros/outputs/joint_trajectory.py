@@ -67,8 +67,11 @@ class JointTrajectoryOutput:
         self._trajectory(command.motion, int(command.motion.times_ns[0]))
 
     def hold(self, command: Command) -> None:
-        """Publish a hold with stamp 0: it begins when it arrives, so that no clock and no delay makes a controller refuse it."""
-        self._trajectory(command.motion, 0)
+        """Publish a hold with stamp 0: it begins when it arrives, so that no clock and no delay makes a controller refuse it.
+
+        One that is punctual has its stamp: a robot that moves would step back as far as it went until the hold arrived.
+        """
+        self._trajectory(command.motion, int(command.motion.times_ns[0]) if command.punctual else 0)
 
     def _trajectory(self, motion: Spline, stamp_ns: int) -> None:
         message = trajectory_message(

@@ -211,14 +211,16 @@ class Outputs:
 
     def hold(
         self, held: Hold, like: Binding, now_ns: int, episode: str, chunk_id: int, reason: str, motion: Spline | None,
-        served: Served | None = None,
+        served: Served | None = None, *, punctual: bool = False,
     ) -> None:  # fmt: skip
         """Command the robot to come to rest, its joints by `motion`, None where they cannot be held: then its velocities alone.
 
-        served: the answer that is a hold; None for a hold of the node itself.
+        served: the answer that is a hold; None for a hold of the node itself. punctual: as in Command.
         """
         chunk = ActionChunk(held.rows, like.action_names, held.dt_s, source=HOLD)
-        self._command(lambda output: output.hold, lambda part: _held(part, held, chunk, now_ns, motion))
+        self._command(
+            lambda output: output.hold, lambda part: _held(part, held, chunk, now_ns, motion, punctual)
+        )
         if held.held is not None:
             chunk = _columns(chunk, np.flatnonzero(held.held))
         if served is None:
@@ -277,12 +279,18 @@ class Outputs:
         self._debug.destroy()
 
 
-def _held(part: _Part, held: Hold, chunk: ActionChunk, now_ns: int, motion: Spline | None) -> Command | None:
+def _held(
+    part: _Part, held: Hold, chunk: ActionChunk, now_ns: int, motion: Spline | None, punctual: bool
+) -> Command | None:
     """Return by what a group is held: velocities brake at once, joints by `motion`; None where it cannot be held."""
     rows = _columns(chunk, part.columns)
     if part.group.commands == VELOCITY:
         return Command(rows, now_ns, 0, braking(held, part.columns, now_ns))
-    return None if motion is None else Command(rows, now_ns, held.start, motion.of(part.columns))
+    return (
+        None
+        if motion is None
+        else Command(rows, now_ns, held.start, motion.of(part.columns), punctual=punctual)
+    )
 
 
 def _chosen(group: Group) -> Columns | slice:

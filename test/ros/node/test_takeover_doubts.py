@@ -10,6 +10,7 @@ import pytest
 from takeover_scene import FASTER, RELEASE_S, TakeoverScene
 
 from benchmarks.robot_world import HOME, HORIZON, NAMES, TICK_S
+from reflex_core.chunks.handover import LEAD_S
 from reflex_core.chunks.interpolation import Spline
 from reflex_core.chunks.takeover import LATE_S
 from reflex_core.values import HOLD, ROS, TELEOP
@@ -194,4 +195,20 @@ def test_a_person_who_takes_over_while_the_robot_sets_out_is_led_from_where_its_
         scene.run(2 * TICK_S)
     scene.run(1.0)
     assert scene.progress.control == "teleop"
+    taken_s = min(at_s for at_s, source, _ in scene.labels if source == TELEOP)
+    assert LEAD_S - TICK_S / 2 <= taken_s - scene.labels[0][0] <= LEAD_S + 4 * TICK_S
     assert scene.fastest <= FASTER
+
+
+def test_no_message_follows_the_first_one_of_a_person_before_the_controller_is_there(
+    scene: TakeoverScene,
+) -> None:
+    """Each would have a controller that knows no velocities begin at rest again, with less time for the way."""
+    scene.world.engine.latency_s = 1.0  # no chunk of the policy meanwhile
+    began_s = scene.now_s + RELEASE_S + 0.5
+    scene.wanted = lambda: HOME + 0.3 * np.sin(4.0 * scene.now_s) if scene.now_s > began_s else None
+    scene.run(1.5)
+    assert scene.labels[-1][1:] == (TELEOP, "teleop")
+    later = [label for label in scene.labels if label[0] > began_s - 0.3]
+    assert {source for _, source, _ in later} == {TELEOP}, "the robot was at rest"
+    assert LEAD_S - TICK_S / 2 <= later[1][0] - later[0][0] <= LEAD_S + 4 * TICK_S

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from delivered import fastest
 from leading_robots import embodiment, leading
 from reflex_ros.msg import ActionChunk
 from ros_world import HOME, JOINTS, World, wait_for, world
@@ -68,16 +69,7 @@ class FollowingArm:
 
     def fastest(self) -> float:
         """Return the largest step of 1 ms, as a share of the limits of speed, of a controller that gets every message when it is sent."""
-        taken, now_ns, at, fastest = list(self._taken), self._began_ns, np.array(HOME), 0.0
-        controller = JointTrajectoryController(JOINTS, at, PERIOD_NS)
-        for number, (sent_ns, message) in enumerate(taken):
-            controller.set(now_ns := max(now_ns, sent_ns), trajectory_of(message))
-            end_ns = taken[number + 1][0] if number + 1 < len(taken) else now_ns + 2 * 10**9
-            while now_ns + PERIOD_NS <= min(end_ns, now_ns + 5 * 10**9):
-                now_ns += PERIOD_NS
-                before, (at, _) = at, controller.sample(now_ns, at)
-                fastest = max(fastest, float((np.abs(at - before) / (self._limits * PERIOD_NS * 1e-9)).max()))
-        return fastest
+        return fastest(list(self._taken), HOME, self._limits)
 
     def _measure(self) -> None:
         """Publish where the arm is just now."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,6 +113,36 @@ def test_a_hold_has_stamp_0_and_ends_at_rest() -> None:
     assert stamp_ns(message.header.stamp) == 0
     assert seconds(message)[0] == 0.0
     assert list(message.points[-1].velocities) == [0.0, 0.0]
+
+
+def test_a_hold_that_is_punctual_begins_when_it_was_made() -> None:
+    sender = Sender()
+    sender.output.hold(replace(sender.command(motion()), punctual=True))
+    assert stamp_ns(sender.sent[-1].header.stamp) == NOW_NS
+    assert seconds(sender.sent[-1])[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("due_ms", "given_ms"),
+    [
+        ([0, 1, 51, 101], [51, 101]),
+        ([0, 15, 51, 101], [51, 101]),
+        ([0, 20, 70], [20, 70]),
+        ([0, 3, 6, 16, 26, 36], [6, 16, 26, 36]),
+        ([0, 3], [3]),
+        ([0], [0]),
+    ],
+)
+def test_a_point_that_is_due_soon_is_left_out_for_a_controller_that_counts_from_the_arrival(
+    due_ms: list[int], given_ms: list[int]
+) -> None:
+    places = np.arange(len(due_ms), dtype=np.float64)[:, None]
+    given = Spline(NOW_NS + np.array(due_ms) * 1_000_000, places, np.zeros_like(places), anchored=True)
+    message = trajectory_message(("a",), given, NOW_NS, anchor=False)
+    assert seconds(message) == pytest.approx(np.array(given_ms) * 1e-3)
+    assert seconds(trajectory_message(("a",), given, NOW_NS, anchor=True)) == pytest.approx(
+        np.array(due_ms) * 1e-3
+    )
 
 
 def test_a_controller_that_computes_velocities_gets_none() -> None:
