@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import shared_memory
 from domains import own_domain, taken_domains
@@ -20,6 +21,10 @@ from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.cloud_client import connect_cloud
 from reflex_ros.sidecar.server import Sidecar
+
+# how long an example takes says how busy the machine is
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
