@@ -16,7 +16,7 @@ import numpy as np
 
 from reflex_core.chunks.handover import Handover
 from reflex_core.chunks.interpolation import Doubles
-from reflex_core.chunks.takeover import AHEAD_S, PersonPath, why_not
+from reflex_core.chunks.takeover import AHEAD_S, LATE_S, PersonPath, why_not
 from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import ConfigurationError, ReflexError
@@ -264,6 +264,10 @@ class Takeover:
             raise ReflexError(f"the guard held the robot: {served.hold_reason}")
         if not self._handover.keeps_tool(served.chunk, now_ns, 0, now_ns):
             raise ReflexError("no motion there keeps the limits of tool and bodies")
+        if self._clock_ns() - now_ns > LATE_S * 1e9:  # the robot is not any more where the rows begin
+            self._put_off(commands)
+            self._problem("the machine is too busy: a person's command was not made into a motion in time")
+            return
         self._execution.send_of_person(served, self._release_s + AHEAD_S, now_ns, following)
         self._progress.takeover_problem = ""
 

@@ -12,12 +12,24 @@ from trajectory_msgs.msg import JointTrajectory
 from reflex_ros.demo.controllers.from_message import trajectory_of
 from reflex_ros.demo.controllers.options import ControllerOptions
 from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
+from reflex_ros.messages.stamps import stamp_ns
 
 Doubles = NDArray[np.float64]
 
 PERIOD_NS = 1_000_000
 AFTERWARDS_NS = 2 * 10**9  # how long the last message is followed
 LONGEST_NS = 5 * 10**9  # how long any is: nothing moves after that
+
+
+def at_their_stamps(sent: Sequence[tuple[int, JointTrajectory]]) -> list[tuple[int, JointTrajectory]]:
+    """Return when messages are there of a node that takes no time: at their own stamps; when they were sent where that is 0."""
+    return [(stamp_ns(message.header.stamp) or sent_ns, message) for sent_ns, message in sent]
+
+
+def latest_s(sent: Sequence[tuple[int, JointTrajectory]]) -> float:
+    """Return how late after its stamp a message was sent at most."""
+    own = at_their_stamps(sent)
+    return max(at_ns - own_ns for (at_ns, _), (own_ns, _) in zip(sent, own, strict=True)) * 1e-9
 
 
 def fastest(

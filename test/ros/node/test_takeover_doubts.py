@@ -212,3 +212,24 @@ def test_no_message_follows_the_first_one_of_a_person_before_the_controller_is_t
     later = [label for label in scene.labels if label[0] > began_s - 0.3]
     assert {source for _, source, _ in later} == {TELEOP}, "the robot was at rest"
     assert LEAD_S - TICK_S / 2 <= later[1][0] - later[0][0] <= LEAD_S + 4 * TICK_S
+
+
+def test_a_command_that_was_not_made_into_a_motion_in_time_is_followed_later(scene: TakeoverScene) -> None:
+    """Its rows begin where the robot was: with them it would step back."""
+    handover, held_up = scene.loop._handover, [0.15]
+    keeps_tool = handover.keeps_tool
+
+    def busy(*arguments: Any) -> bool:
+        while held_up:
+            scene.world.clock.monotonic_ns += round(held_up.pop() * 1e9)
+        return keeps_tool(*arguments)
+
+    handover.keeps_tool = busy  # type: ignore[method-assign]
+    sent = len(scene.sent)
+    scene.takeover.put(NAMES, (HOME + 0.1).tolist())
+    scene.takeover.check()
+    assert len(scene.sent) == sent
+    assert "too busy" in scene.progress.takeover_problem
+    scene.takeover.check()
+    assert len(scene.sent) == sent + 1
+    assert scene.progress.takeover_problem == ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from delivered import fastest
+from delivered import at_their_stamps, fastest
 from leading_robots import embodiment, leading
 from reflex_ros.msg import ActionChunk
 from ros_world import HOME, JOINTS, World, wait_for, world
@@ -68,8 +68,8 @@ class FollowingArm:
             self._at, _ = self._controller.sample(self._now_ns, self._at)
 
     def fastest(self) -> float:
-        """Return the largest step of 1 ms, as a share of the limits of speed, of a controller that gets every message when it is sent."""
-        return fastest(list(self._taken), HOME, self._limits)
+        """Return the largest step of 1 ms, as a share of the limits of speed, of a controller that gets every message at its stamp."""
+        return fastest(at_their_stamps(self._taken), HOME, self._limits)
 
     def _measure(self) -> None:
         """Publish where the arm is just now."""
