@@ -36,7 +36,7 @@ class Command:
             knows more than rows. Its knots may be fewer than the rows.
         adjusted: Whether a robot interface that sends one row per tick may adjust them (`Adjusted`): the policy's own alone.
         punctual: Whether a hold begins when `motion` does, as chunks do, and not when it arrives: what is executed ends by itself
-            should it come too late to be taken.
+            should a clock make the robot refuse it.
         measured: (width,) where the columns are, rad or m; None where there is no fresh and plausible state.
     """
 

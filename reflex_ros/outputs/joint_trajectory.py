@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -22,6 +23,7 @@ from reflex_ros.outputs.base import Command, Publish, topic_of
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
+STAYING_NS = 2 * 10**9  # how late a hold that has a stamp may come
 COMMANDS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -71,7 +73,10 @@ class JointTrajectoryOutput:
 
         One that is punctual has its stamp: a robot that moves would step back as far as it went until the hold arrived.
         """
-        self._trajectory(command.motion, int(command.motion.times_ns[0]) if command.punctual else 0)
+        if command.punctual:
+            self._trajectory(_staying(command.motion), int(command.motion.times_ns[0]))
+        else:
+            self._trajectory(command.motion, 0)
 
     def _trajectory(self, motion: Spline, stamp_ns: int) -> None:
         message = trajectory_message(
@@ -86,6 +91,16 @@ class JointTrajectoryOutput:
     def destroy(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+def _staying(motion: Spline) -> Spline:
+    """Return the motion with its end once more, for a while: a controller refuses a trajectory that has ended when it arrives."""
+    return Spline(
+        np.append(motion.times_ns, motion.times_ns[-1] + STAYING_NS),
+        np.concatenate([motion.positions, motion.positions[-1:]]),
+        np.concatenate([motion.velocities, np.zeros_like(motion.velocities[-1:])]),
+        motion.anchored,
+    )
 
 
 def _once_each(group: Group) -> tuple[str, ...]:

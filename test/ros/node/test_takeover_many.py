@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from delivered import at_their_stamps, fastest, latest_s
 from heads import constant
 from numpy.typing import NDArray
 from pyarrow import parquet
+from reflex_ros.msg import ActionChunk
 from ros_world import JOINTS, REACH_HOME, World, wait_for, world
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -29,11 +31,13 @@ from reflex_ros.cli.main import main
 from reflex_ros.demo.controllers.from_message import trajectory_of
 from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.graph.qos import SENSOR
+from reflex_ros.node.holds import HANDED_BACK
 
 Doubles = NDArray[np.float64]
 
 FEW, MANY = 4, 100
 RATE_HZ = 100.0
+FOLLOWS = {("policy", "teleop"), ("teleop", "hand-back"), ("hand-back", "policy"), ("hand-back", "teleop")}
 FASTER = 1.1  # of a limit, a step of 1 ms or of a tick
 SLOWEST = load_embodiment(embedded_policy() / "embodiment.json").velocity_max
 STREAM = {"output": "forward_command", "control_rate_hz": RATE_HZ, "rtc": True, "a2c2_every_step": True}
@@ -137,12 +141,23 @@ def take_and_hand_back(scene: World, times: int) -> None:
         threading.Event().wait(draw.uniform(0.0, 0.5))
         person.wanted = None
         wait_for(lambda: chunks[-1].control == "policy", "the policy commands again")
-        wait_for(lambda counted=number + 1: scene.robot.status.takeovers_total == counted, "it was counted")
+        wait_for(lambda counted=number + 1: scene.robot.status.takeovers_total >= counted, "it was counted")
         threading.Event().wait(draw.uniform(0.0, 0.6))
 
 
-def without_repetitions(labels: list[str]) -> list[str]:
-    return [label for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
+def takeovers_of(chunks: list[ActionChunk]) -> int:
+    """Return how often a person took the commands, by the labels; fails where one label cannot follow another.
+
+    On a busy machine a person seems to pause at times, and a stream is late: they then take the robot again.
+    """
+    times = 0
+    for before, after in itertools.pairwise(chunks):
+        if before.control == after.control:
+            continue
+        assert (before.control, after.control) in FOLLOWS, f"{after.control} after {before.control}"
+        held_for_person = before.control == "hand-back" and before.hold_reason != HANDED_BACK
+        times += after.control == "teleop" and not held_for_person
+    return times
 
 
 def executed_in(source: Callable[[], Any]) -> list[tuple[str, str, int]]:
@@ -177,18 +192,18 @@ def test_a_person_takes_and_hands_back_at_random_moments_without_a_step_and_with
         head = constant(tmp_path / "head.npz", 0.2, chunk_size=50)
         settings["a2c2_checkpoint"] = str(head)
     traces.mkdir()
-    with world(takeover_release_s=0.2, path_tolerance_rad=0.0, blend_s=0.5, record=str(traces), record_images="full",
+    with world(takeover_release_s=0.3, path_tolerance_rad=0.0, blend_s=0.5, record=str(traces), record_images="full",
                record_bag=str(bags), **settings) as scene:  # fmt: skip
         arm = FollowedTrajectories(scene) if case.startswith("joint") else FollowedSetpoints(scene)
         scene.activate()
         scene.robot.next_chunk()
         seen = len(scene.robot.chunks)
         take_and_hand_back(scene, times)
-        labels = [chunk.control for chunk in scene.robot.chunks]
+        chunks = list(scene.robot.chunks)
+        taken = scene.robot.status.takeovers_total
         scene.spinner.do(scene.server._deactivate)
         scene.spinner.do(scene.server._clean_up)
         fast = arm.fastest()
-    wanted = ["policy", *["teleop", "hand-back", "policy"] * times]
     (trace,), (bag,) = traces.glob("*.jsonl*"), bags.iterdir()
     executed = executed_in(lambda: TraceReader(trace))
     with TraceReader(trace) as records:
@@ -200,7 +215,8 @@ def test_a_person_takes_and_hands_back_at_random_moments_without_a_step_and_with
         )
         print(f"{len(executed)} commands, {len(frames)} frames")
     assert fast <= FASTER
-    assert without_repetitions(labels[seen - 1 :]) == wanted
+    assert takeovers_of(chunks[seen - 1 :]) == taken >= times
+    labels = [chunk.control for chunk in chunks]
     recorded = [label for label, _, _ in executed]  # the first messages may come before the listener is there
     assert any(recorded[missed : missed + len(labels)] == labels for missed in range(3))
     assert executed_in(lambda: BagSource(bag)) == executed

@@ -120,6 +120,11 @@ def test_a_hold_that_is_punctual_begins_when_it_was_made() -> None:
     sender.output.hold(replace(sender.command(motion()), punctual=True))
     assert stamp_ns(sender.sent[-1].header.stamp) == NOW_NS
     assert seconds(sender.sent[-1])[0] == 0.0
+    *_, end, later = sender.sent[-1].points
+    assert later.positions == end.positions
+    assert seconds(sender.sent[-1])[-1] - seconds(sender.sent[-1])[-2] == pytest.approx(2.0), (
+        "else it expires on its way"
+    )
 
 
 @pytest.mark.parametrize(
