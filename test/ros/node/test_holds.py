@@ -47,7 +47,7 @@ class Scene:
         commands: Any = SimpleNamespace(hold=hold)
         self.halts = 0
         outputs: Any = SimpleNamespace(
-            hold=lambda *arguments: self.published.append(arguments), halt=self._halted
+            hold=lambda *arguments, **_: self.published.append(arguments), halt=self._halted
         )
         binding: Any = SimpleNamespace(action_names=("a", "b"), dt_s=DT_S, groups=groups)
         tuning: Any = SimpleNamespace(gates=SimpleNamespace(max_age_ms=300.0))
