@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from reflex_core.metrics.cadence import TickFigures
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.metrics.smoothness_figures import SmoothnessFigures
 
@@ -47,6 +48,7 @@ def exposed() -> dict[str, set[str]]:
             metric.labels(*names)
     metrics.recorders.watched = [SimpleNamespace(kind="trace", written=0, dropped=0, problem="")]  # type: ignore[list-item]
     metrics.motion.figures = lambda: SmoothnessFigures(0, 0, 0, *5 * [0.0])
+    metrics.ticks.figures = lambda: [TickFigures("arm", 100.0, 0.0, 0.0, 0.0)]
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):
         for sample in family.samples:
