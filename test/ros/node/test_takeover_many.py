@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from delivered import at_their_stamps, fastest, latest_s
+from following_arm import FollowingArm
 from heads import constant
 from numpy.typing import NDArray
 from pyarrow import parquet
@@ -19,7 +20,6 @@ from reflex_ros.msg import ActionChunk
 from ros_world import JOINTS, REACH_HOME, World, wait_for, world
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
 
 from reflex_core.chunks.takeover import LATE_S
 from reflex_core.files.share import embedded_policy
@@ -28,8 +28,6 @@ from reflex_core.records.trace.reader import TraceReader
 from reflex_core.robot.presets import load_embodiment
 from reflex_ros.bag.source import BagSource
 from reflex_ros.cli.main import main
-from reflex_ros.demo.controllers.from_message import trajectory_of
-from reflex_ros.demo.controllers.trajectory_controller import JointTrajectoryController
 from reflex_ros.graph.qos import SENSOR
 from reflex_ros.node.holds import HANDED_BACK
 
@@ -53,39 +51,7 @@ class FollowedTrajectories:
     """An arm of a controller at 1 kHz; `fastest` is what that commands. late_s: how late a message was sent at most."""
 
     def __init__(self, scene: World) -> None:
-        self._robot = scene.robot
-        self._controller = JointTrajectoryController(JOINTS, REACH_HOME, 1_000_000)
-        self._at, self._now_ns = np.array(REACH_HOME), self._clock_ns()
-        self._sent = list[tuple[int, JointTrajectory]]()
-        self.late_s = 0.0
-        node = scene.robot.node
-        node.create_subscription(
-            JointTrajectory, "reflex/joint_trajectory", lambda message, info: self._take(message, info), 100
-        )
-        scene.robot.joints_on = False
-        self._joints = node.create_publisher(JointState, "joint_states", SENSOR)
-        node.create_timer(0.01, self._measure)
-
-    def _clock_ns(self) -> int:
-        return int(self._robot.node.get_clock().now().nanoseconds)
-
-    def _take(self, message: JointTrajectory, info: Any) -> None:
-        self._sent.append((info["source_timestamp"], message))
-        self._advance()
-        self._controller.set(self._now_ns, trajectory_of(message))
-
-    def _advance(self) -> None:
-        end_ns = self._clock_ns()
-        while self._now_ns + 1_000_000 <= end_ns:
-            self._now_ns += 1_000_000
-            self._at, _ = self._controller.sample(self._now_ns, self._at)
-
-    def _measure(self) -> None:
-        self._advance()
-        self._robot.positions = self._at.tolist()
-        message = JointState(name=JOINTS, position=self._robot.positions)
-        message.header.stamp = self._robot.stamp()
-        self._joints.publish(message)
+        self._arm, self.late_s = FollowingArm(scene, REACH_HOME), 0.0
 
     def fastest(self) -> float:
         """Return the largest step of 1 ms, as a share of the limits of speed.
@@ -93,9 +59,9 @@ class FollowedTrajectories:
         Messages are followed from their stamps on, and from when they were sent, unless this machine let one wait for too long.
         """
         assert SLOWEST is not None
-        at_once = fastest(at_their_stamps(self._sent), REACH_HOME, SLOWEST)
-        self.late_s = latest_s(self._sent)
-        return at_once if self.late_s > LATE_S else max(at_once, fastest(self._sent, REACH_HOME, SLOWEST))
+        at_once = fastest(at_their_stamps(self._arm.sent), REACH_HOME, SLOWEST)
+        self.late_s = latest_s(self._arm.sent)
+        return at_once if self.late_s > LATE_S else max(at_once, fastest(self._arm.sent, REACH_HOME, SLOWEST))
 
 
 class FollowedSetpoints:
