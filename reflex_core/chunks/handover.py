@@ -141,17 +141,21 @@ class Handover:
         place, velocity = self._inside(running, int(due_ns[0]))
         rows = chunk.actions[first:].astype(np.float64)
         tail = through(due_ns, np.concatenate([place[None], rows]), velocity, self._bounds, anchored=True)
-        between = (running.times_ns > now_ns) & (running.times_ns < due_ns[0])
+        motion = self._led_into(running, tail, now_ns)
+        self._known_ns, self._braking, self._otherwise = now_ns, None, None
+        self._running, self._left, self._held_at = motion, motion.positions[-1], None
+        return motion
+
+    def _led_into(self, running: Spline, tail: Spline, now_ns: int) -> Spline:
+        """Return the running motion from now until `tail` begins, and that."""
+        between = (running.times_ns > now_ns) & (running.times_ns < tail.times_ns[0])
         here, speed = self._inside(running, now_ns)
-        motion = Spline(
+        return Spline(
             np.concatenate([[now_ns], running.times_ns[between], tail.times_ns]),
             np.concatenate([here[None], running.positions[between], tail.positions]),
             np.concatenate([speed[None], running.velocities[between], tail.velocities]),
             anchored=True,
         )
-        self._known_ns, self._braking, self._otherwise = now_ns, None, None
-        self._running, self._left, self._held_at = motion, motion.positions[-1], None
-        return motion
 
     @property
     def executing(self) -> bool:
@@ -206,10 +210,13 @@ class Handover:
         knots = np.concatenate([place[None], rows[first:].astype(np.float64)])
         return np.concatenate([[now_ns], due_ns]), knots, velocity, first
 
-    def hold(self, held: Hold, now_ns: int, added: tuple[Doubles, Doubles] | None = None) -> Spline:
+    def hold(
+        self, held: Hold, now_ns: int, added: tuple[Doubles, Doubles] | None = None, late_ns: int = 0
+    ) -> Spline:
         """Return the motion by which a robot that is held now comes to rest; only another hold begins with it.
 
-        added: (action_dim,) what is added to the running motion on its way to the robot, and how fast that changes.
+        added: (action_dim,) what is added to the running motion on its way to the robot, and how fast that changes. late_ns: so long
+        the running motion goes on before, as a hold that is sent with its time may be late: a controller makes no step then.
         """
         rows = held.rows[held.start :].astype(np.float64)
         dt_s = held.dt_s if held.dt_s > 0.0 else UNKNOWN_DT_S
@@ -243,10 +250,22 @@ class Handover:
             np.concatenate([[now_ns], due_ns]), np.concatenate([place[None], rows]), velocity, self._bounds,
             anchored=anchored,
         )  # fmt: skip
+        if late_ns and anchored and running is not None:
+            motion = self._after(running, motion, now_ns, late_ns)
         self._braking, self._left = motion if anchored else None, motion.positions[-1]
         self._held_at = self._measured(now_ns)
         self._otherwise = None if anchored else _joining(otherwise, motion, now_ns)
         return motion
+
+    def _after(self, running: Spline, brake: Spline, now_ns: int, late_ns: int) -> Spline:
+        """Return the running motion for `late_ns`, and then what `brake` does, from where the robot is by then."""
+        begin_ns = now_ns + late_ns
+        there, velocity = self._inside(running, begin_ns)
+        rows = np.clip(brake.positions[1:] + there - brake.positions[0], self._bounds.low, self._bounds.high)
+        tail = through(
+            brake.times_ns + late_ns, np.concatenate([there[None], rows]), velocity, self._bounds, anchored=True
+        )  # fmt: skip
+        return self._led_into(running, tail, now_ns)
 
     def _fades_s(self) -> Doubles:
         """Return (action_dim,) how long each column is faded: as its group says, else as the setting does."""

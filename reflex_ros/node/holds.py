@@ -11,6 +11,7 @@ import numpy as np
 from reflex_core.chunks.handover import Handover, bounds_of
 from reflex_core.chunks.interpolation import Doubles
 from reflex_core.chunks.scheduling import ExecutingChunk
+from reflex_core.chunks.takeover import LATE_S
 from reflex_core.chunks.tool_motion import ToolMotion
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.metrics.metrics import Metrics
@@ -82,11 +83,11 @@ class Holds:
         self.commanded(held.rows[held.start :], int((held.start + 1) * dt_s * 1e9), now_ns)
         self._progress.hold_reason, self._progress.unheld_text = reason, ""
         added = None if self.every_step is None else self.every_step.added(now_ns)
-        motion = self._handover.hold(held, now_ns, added)
-        # what a person commanded ends at rest by itself
+        punctual = reason == HANDED_BACK  # what a person commanded ends at rest by itself
+        motion = self._handover.hold(held, now_ns, added, int(LATE_S * 1e9) if punctual else 0)
         self._outputs.hold(
-            held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served, punctual=reason == HANDED_BACK
-        )  # fmt: skip
+            held, self._binding, now_ns, episode_id, chunk_id, reason, motion, served, punctual=punctual
+        )
         if self.every_step is not None:
             self.every_step.end()
         if self.dry_run:
