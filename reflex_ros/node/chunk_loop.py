@@ -303,6 +303,7 @@ class ChunkLoop:
                 if not self._hold(served.hold_reason or HOLD, served):
                     return
             elif not self._handover.keeps_tool(served.chunk, running.stamp_ns, start, now_ns):
+                self._forget()
                 self._failed(TOOL_LIMIT, "no motion to this chunk keeps the limits of tool and bodies")
                 return
             else:

@@ -265,6 +265,7 @@ class Takeover:
         if not self._handover.keeps_tool(served.chunk, now_ns, 0, now_ns):
             raise ReflexError("no motion there keeps the limits of tool and bodies")
         if self._clock_ns() - now_ns > LATE_S * 1e9:  # the robot is not any more where the rows begin
+            self._loaded.guard.commands.forget()
             self._put_off(commands)
             self._problem("the machine is too busy: a person's command was not made into a motion in time")
             return

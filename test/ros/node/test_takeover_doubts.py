@@ -225,11 +225,13 @@ def test_a_command_that_was_not_made_into_a_motion_in_time_is_followed_later(sce
         return keeps_tool(*arguments)
 
     handover.keeps_tool = busy  # type: ignore[method-assign]
-    sent = len(scene.sent)
+    sent, commands = len(scene.sent), scene.world.guard.commands
+    executed = commands.recall()
     scene.takeover.put(NAMES, (HOME + 0.1).tolist())
     scene.takeover.check()
     assert len(scene.sent) == sent
     assert "too busy" in scene.progress.takeover_problem
+    assert commands.recall() is executed, "what was judged and not sent is forgotten"
     scene.takeover.check()
     assert len(scene.sent) == sent + 1
     assert scene.progress.takeover_problem == ""

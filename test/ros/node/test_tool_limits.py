@@ -66,3 +66,6 @@ def test_a_chunk_to_which_no_motion_keeps_the_limits_is_a_hold(
     sent = scene.run(1.0)
     assert sent
     assert {(one.is_hold, one.reason) for one in sent} == {(True, "tool_limit")}
+    # also of those that came once it was held
+    commands = scene.world.guard.commands
+    assert commands.recall() is commands._executed, "what was judged and not sent is forgotten"
