@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ConfigurationError
 from reflex_core.robot.kinematics.tree import Step, Tree
-from reflex_core.robot.poses import Poses
+from reflex_core.robot.poses import Poses, on_the_way
 
 Doubles = NDArray[np.float64]
 
@@ -34,6 +34,8 @@ MARGIN, MARGIN_SHARE = (
 )  # rad or m, and of the range: how far from a limit a row stays, the smaller of both
 DAMPED_FROM = 0.05  # smallest over largest singular value below which steps are damped
 DAMPING = 0.01  # of the largest singular value, where the smallest is 0
+FAR = 0.2  # rad or m of a joint from row to row: farther, it is led there by the poses between
+HALVINGS = 4  # of such a way
 PULL = 0.1  # share of the way back to the start in one step, where that moves no tool
 
 
@@ -82,7 +84,7 @@ class Inverse:
         Raises ConfigurationError without pinocchio, or where no joint moves the link.
         """
         self._pin = pinocchio(wanted)
-        self._arm = _arm(tree, link)
+        self._tree, self._link, self._arm = tree, link, _arm(tree, link)
         if not len(self._arm.columns):
             raise ConfigurationError(f"no joint moves the link '{link}': it cannot be a tool", MISSING)
         self.columns = self._arm.columns
@@ -96,20 +98,52 @@ class Inverse:
         """Return (n, joints) of which row i brings the tool to pose i; joints that do not move it stay.
 
         start: (joints,) where the robot is, rad or m. poses: (n) in the frame of the tree's root.
-        Raises UnreachableError for a row that is not reached within MOST_OFF_M and MOST_OFF_RAD, or near a singularity.
+        Raises UnreachableError for a row that is not reached within MOST_OFF_M and MOST_OFF_RAD, near a singularity, or only by a leap
+        of the joints; and for numbers that are not finite.
         """
+        if not (
+            np.isfinite(start).all()
+            and np.isfinite(poses.position).all()
+            and np.isfinite(poses.rotation).all()
+        ):
+            raise UnreachableError("where the robot is, or a pose, is not finite")
         made = np.tile(start, (len(poses.position), 1))
         home = start[self.columns]
         # a joint that is measured in its margin goes on from there, and not farther out
         low, high = np.minimum(self._low, home), np.maximum(self._high, home)
-        at, data = home, self._model.createData()
+        at, before, data = home, self._pose(start), self._model.createData()
         for row in range(len(made)):
             try:
-                at = self._reached(data, at, home, low, high, poses[row])
+                at = self._led(data, at, home, low, high, before, poses[row])
+                before = poses[row]
             except UnreachableError as error:
                 raise UnreachableError(f"row {row}: {error}", made[:row]) from None
             made[row, self.columns] = at
         return made
+
+    def _pose(self, start: Doubles) -> Poses:
+        found = self._tree.poses(start[None])[self._tree.links.index(self._link), 0]
+        return Poses(found[:3, 3], found[:3, :3])
+
+    def _led(
+        self, data: Any, at: Doubles, home: Doubles, low: Doubles, high: Doubles, before: Poses, pose: Poses, halvings: int = HALVINGS
+    ) -> Doubles:  # fmt: skip
+        """Return the joints at a pose, by the poses between where they move far: so they stay in the branch that they are in.
+
+        before: the pose at `at`.
+        """
+        found = self._reached(data, at, home, low, high, pose)
+        far = float(np.abs(found - at).max())
+        if far <= FAR:
+            return found
+        if not halvings:
+            raise UnreachableError(
+                f"the arm would leap to another way of holding the tool: a joint moves {far:.3g} rad or m within a"
+                f" {2**HALVINGS}th of the row"
+            )
+        middle = on_the_way(before, Poses(pose.position[None], pose.rotation[None]), 0.5)
+        between = self._led(data, at, home, low, high, before, middle, halvings - 1)
+        return self._led(data, between, home, low, high, middle, pose, halvings - 1)
 
     def _reached(
         self, data: Any, at: Doubles, home: Doubles, low: Doubles, high: Doubles, pose: Poses

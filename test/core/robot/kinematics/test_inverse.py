@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from repository import FIXTURES
 
 from reflex_core.errors import ConfigurationError
-from reflex_core.robot.kinematics.inverse import Inverse, UnreachableError
+from reflex_core.robot.kinematics.inverse import FAR, Inverse, UnreachableError
 from reflex_core.robot.kinematics.tree import Tree, tree_of
 from reflex_core.robot.poses import Poses
 from reflex_core.robot.rotations import axis_angle_of_matrix
@@ -97,6 +97,42 @@ def test_a_joint_that_is_measured_at_its_limit_does_not_leap_away_from_it() -> N
     rows = inverse.rows(start, Poses(beside.position + np.array([0.0, 1e-4, 0.0]), beside.rotation))
     assert np.abs(rows - start).max() < 0.002  # the margin is 0.01
     assert rows[0, 2] <= start[2]
+
+
+def test_a_leap_to_another_way_of_holding_the_tool_is_refused() -> None:
+    """On the way there, in joints, the tool would leave a path of 5 mm by 19 mm."""
+    made = tree()
+    low = np.array([-2.9, -1.76, -2.9, -3.07, -2.9, -0.02, -2.9, 0.0])
+    high = np.array([2.9, 1.76, 2.9, -0.07, 2.9, 3.75, 2.9, 0.04])
+    start = np.array([0.2626612738778715, 0.181871332128003, -0.005290718957382534, -1.7739483214933904, 0.39518093697009427,
+                      3.448385507550935, -0.21882469426245832, 0.02])  # fmt: skip
+    step = np.array([-0.002792104815878705, -0.004069569842659544, 0.0008017181505135827])
+    there = poses_of(made, start[None])
+    path = Poses(there.position + step * np.arange(1, 31)[:, None], np.tile(there.rotation, (30, 1, 1)))
+    with pytest.raises(UnreachableError, match=r"row 27: the arm would leap .* a joint moves 0\.8") as caught:
+        Inverse(made, robots.TOOL, low, high).rows(start, path)
+    assert caught.value.rows is not None
+    assert np.abs(np.diff(caught.value.rows, axis=0)).max() < 0.2
+
+
+def test_a_row_that_is_far_for_the_joints_is_led_to_by_the_poses_between() -> None:
+    made, inverse = arm()
+    end = HOME + np.array([0.5, 0.3, -0.4, 0.3, 0.4, -0.3, 0.6, 0.0])
+    wanted = poses_of(made, end[None])
+    rows = inverse.rows(HOME, wanted)
+    assert np.abs(rows - HOME).max() > FAR
+    assert apart(poses_of(made, rows), wanted) < (1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("broken", ["measured", "position", "rotation"])
+def test_what_is_not_finite_is_refused(broken: str) -> None:
+    made, inverse = arm()
+    home = poses_of(made, HOME[None])
+    start = np.where(np.arange(8) == 1, np.nan, HOME) if broken == "measured" else HOME
+    position = home.position * np.nan if broken == "position" else home.position
+    rotation = home.rotation * np.inf if broken == "rotation" else home.rotation
+    with pytest.raises(UnreachableError, match="not finite"), np.errstate(invalid="ignore"):
+        inverse.rows(start, Poses(position, rotation))
 
 
 def test_a_tool_that_stands_still_moves_no_joint_of_a_redundant_arm() -> None:
