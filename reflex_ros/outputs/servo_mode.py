@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 JOINT_JOG, TWIST = 0, 1  # of moveit_msgs/srv/ServoCommandType
 NAMES = {JOINT_JOG: "joint jog", TWIST: "twist"}
 PERIOD_S = 0.5
-ANSWER_S = 1.0  # so long nothing is sent where an answer is awaited
+ANSWER_S = 1.0  # so long nothing is sent where the first answer is awaited
+AGAIN_S = 5.0  # so long without an answer, and it is asked for once more
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class ServoMode:
         self.slowed = 0  # commands that Servo would have cut, in another direction
         self._enabled = False
         self._requested_s: float | None = None  # monotonic; None: no answer is awaited
-        self._number = 0  # of the newest request
+        self._late = False  # whether one was awaited for too long
+        self._request: Any = None  # the newest: a Future
         self._switched = False
         self._problem = ""
         self._limited_log = RateLimitedLog(log)
@@ -57,10 +59,11 @@ class ServoMode:
 
     def enable(self) -> None:
         """Switch now, and whenever a Servo node comes. On the executor's thread."""
-        self._enabled, self._switched = True, False
+        self._enabled = True
         if self._client is None:
             self._limited_log(logging.WARNING, "switch", "%s", self._problem)
             return
+        self._forget_request()
         self._look()
         self._timer.reset()
 
@@ -71,7 +74,7 @@ class ServoMode:
     def awaited(self) -> bool:
         """Return whether an answer may still come: what is sent before is dropped by Servo."""
         requested_s = self._requested_s
-        return requested_s is not None and time.monotonic() - requested_s < ANSWER_S
+        return requested_s is not None and not self._late and time.monotonic() - requested_s < ANSWER_S
 
     def report(self) -> dict[str, object]:
         """Return whether Servo takes our commands."""
@@ -95,22 +98,36 @@ class ServoMode:
             self._timer.cancel()
             return
         if not self._client.service_is_ready():
-            self._switched, self._requested_s = False, None
+            self._forget_request()
             self._warn(
                 f"nothing serves {self._service}: start Servo, or have its launch file switch the type of command"
             )
             return
         if self._switched or self.awaited():
             return
-        self._number += 1
+        if self._requested_s is not None:
+            self._late = True
+            self._warn(
+                f"{self._service} has not answered within {ANSWER_S:g} s: Servo drops what is sent until it has switched to"
+                f" {NAMES[self._mode]}"
+            )
+            if time.monotonic() - self._requested_s < AGAIN_S:
+                return
+            self._client.remove_pending_request(self._request)
         self._requested_s = time.monotonic()
-        number, request = self._number, self._type.Request(command_type=self._mode)
-        self._client.call_async(request).add_done_callback(lambda done: self._answered(number, done))
+        self._request = self._client.call_async(self._type.Request(command_type=self._mode))
+        self._request.add_done_callback(self._answered)
 
-    def _answered(self, number: int, future: Future) -> None:
-        if number != self._number:
+    def _forget_request(self) -> None:
+        """Await nothing: there is no Servo, or another one."""
+        if self._request is not None:
+            self._client.remove_pending_request(self._request)
+        self._switched, self._late, self._requested_s, self._request = False, False, None, None
+
+    def _answered(self, future: Future) -> None:
+        if future is not self._request:
             return
-        self._requested_s = None
+        self._requested_s, self._late = None, False
         answer = future.result()
         self._switched = bool(answer is not None and answer.success)
         if self._switched:

@@ -16,7 +16,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from reflex_core.chunks.course import Row
 from reflex_core.chunks.interpolation import Doubles
-from reflex_core.chunks.setpoints import Adjust, SetpointStream
+from reflex_core.chunks.setpoints import REPEATS, Adjust, SetpointStream
 from reflex_core.concurrency.real_time import ORDINARY_HZ, PRIORITY, refusal
 from reflex_core.concurrency.switch_interval import SWITCH_INTERVAL
 from reflex_core.errors import ConfigurationError
@@ -228,8 +228,9 @@ class StreamOutput:
                 self._limited_log(
                     logging.ERROR, type(error).__name__, "%s: %s, and what is commanded stays", where, error
                 )
-                if moved and self._stream.last is not None:
-                    self._send(self._stream.last, staying=True)
+                last = self._stream.last if moved else None
+                for row in [] if last is None else [last] * REPEATS:  # as one message may be lost
+                    self._send(row, staying=True)
             self.ticks.begin()
 
     def halt(self) -> None:
