@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 10.0
 HEALTH_POLL_S = 0.02
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 DOMAINS = 101  # larger domain ids meet the ports that Linux hands out
-PROBED = 10  # participants of a domain
+PROBED = 120  # participants of a domain, for whom there are ports: each process counts its own, so that low ones may be free
 
 
 class DemoError(RuntimeError):

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 
-from aiohttp import web
+from aiohttp import web, web_app
 
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
@@ -114,6 +114,7 @@ class Sidecar:
             )
         finally:
             self._bound.set()
+            _forget_applications()
 
     async def _serve(self, key: bytes | None) -> None:
         self.loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
@@ -153,3 +154,13 @@ def _why(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another program does; `ss -ltnp` names it. If it is `reflex serve`, it may be driving this robot: end it"
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _forget_applications() -> None:
+    """Let go of servers that have ended.
+
+    aiohttp keeps the newest 1024 pairs of handler and application for the life of the process, and with ours goes an engine and a node.
+    """
+    kept = getattr(web_app, "_cached_build_middleware", None)
+    if kept is not None:
+        kept.cache_clear()

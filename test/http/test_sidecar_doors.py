@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import socket
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,3 +272,17 @@ def test_no_socket_listens_after_stop(serve: Serve) -> None:
     server.sidecar.stop()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.sidecar.port), timeout=60)
+
+
+def test_nothing_of_a_server_that_has_ended_is_kept(make_engine: Callable[..., Engine]) -> None:
+    """A node that is configured again and again has another server each time, and each has an engine."""
+    engine = make_engine("calm", port=0, embodiment="franka")
+    sidecar = Sidecar(engine, engine.settings)
+    sidecar.start()
+    for path in ("/health", "/config", "/metrics"):
+        assert Client(sidecar.port).get(path).status == 200
+    ended = weakref.ref(sidecar.app)
+    sidecar.stop()
+    del sidecar
+    gc.collect()
+    assert ended() is None

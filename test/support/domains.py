@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import re
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from reflex_ros.demo.processes import DOMAINS, domain_is_free
+from reflex_ros.demo.processes import DOMAINS, PROBED, discovery_port, domain_is_free
 
 AT_HAND = 4  # so many are taken in turn, and more where tests have left something running in these
 FOLDER = Path(tempfile.gettempdir()) / "reflex_test_domains"
@@ -64,3 +66,15 @@ def own_domain() -> int:
 def taken_domains() -> list[int]:
     """Every domain that this process has used."""
     return [own_domain(), *_taken]
+
+
+def participants() -> list[tuple[int, int]]:
+    """Domain and number of each participant of this process that is there, also of a node that is not spun any more."""
+    own = set[str]()
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            own.update(re.findall(r"socket:\[(\d+)\]", str(file.readlink())))
+    sockets = [line.split() for line in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+    ports = {int(fields[1].split(":")[1], 16) for fields in sockets if fields[9] in own}
+    numbers = ((domain, number) for domain in range(1, DOMAINS + 1) for number in range(PROBED))
+    return [found for found in numbers if discovery_port(*found) in ports]
