@@ -21,6 +21,7 @@ from reflex_core.robot.limits.check import Check, inner_limits
 from reflex_core.robot.limits.limits import Limits
 from reflex_core.robot.limits.reachable import Motion, Start
 from reflex_core.robot.limits.safety_config import REJECT
+from reflex_core.robot.limits.tool_pace import tool_pace
 from reflex_core.robot.limits.walk import Joint, band, stoppable
 from reflex_core.values import Floats
 
@@ -52,7 +53,7 @@ class PersonPath:
 
     def __init__(self, limits: Limits, dt_s: float, lasting_s: float) -> None:
         """Take the limits. dt_s: between two rows. lasting_s: how long the rows go on at most."""
-        self.dt_s = dt_s
+        self.dt_s, self._tool = dt_s, limits.tool
         self._low, self._high = inner_limits(limits.position_min, limits.position_max)
         self._step = limits.velocity_max * (dt_s * SPEED_SHARE * ROUNDING_SHARE)
         gradual = self._step * min(dt_s / GRADUAL_S, 1.0)
@@ -71,17 +72,24 @@ class PersonPath:
         """Return whether rows keep every limit of the joints on the way from a place, where the robot moves so fast."""
         return self._check(rows, Motion(Start(place, place, velocity * self.dt_s))).clean
 
-    def rows(self, place: Doubles, velocity: Doubles, target: Doubles) -> Floats | None:
+    def pace(self, place: Doubles, target: Doubles) -> float:
+        """Return the share, up to 1, of their usual speed at which the joints go to a target, so that the tool keeps its limits."""
+        if self._tool is None:
+            return 1.0
+        away = np.abs(np.clip(target, self._low, self._high) - place)
+        return tool_pace(self._tool, place, np.minimum(self._step, away) / self.dt_s)
+
+    def rows(self, place: Doubles, velocity: Doubles, target: Doubles, pace: float = 1.0) -> Floats | None:
         """Return (n, action_dim) float32 rows from now on; None where the robot is too far outside its range.
 
         place, velocity: (action_dim,) what is commanded now, rad or m and per second. target: (action_dim,) where it is wanted;
-        beyond the range its end.
+        beyond the range its end. pace: the share of the usual speed.
         """
         if ((place < self._low - self._step) | (place > self._high + self._step)).any():
             return None
         wanted = np.clip(target, self._low, self._high)
         columns = [
-            _towards(*column, self._most)
+            _towards(*column, self._most, pace)
             for column in zip(wanted.tolist(), self._joints, place.tolist(), (velocity * self.dt_s).tolist(), strict=True)
         ]  # fmt: skip
         rows = np.clip(np.array(columns).T.astype(np.float32), self._low, self._high)
@@ -90,15 +98,15 @@ class PersonPath:
         return found
 
 
-def _towards(wanted: float, joint: Joint, at: float, last: float, count: int) -> list[float]:
+def _towards(wanted: float, joint: Joint, at: float, last: float, count: int, pace: float) -> list[float]:
     """Return `count` rows of one joint on its way to `wanted`, where it comes to rest. last: its step before the first."""
     if math.isinf(joint.step):
         return [wanted] * count
-    rows, room = list[float](), joint.brake_room
+    rows, room, most_step = list[float](), joint.brake_room, joint.step * pace
     for _ in range(count):
         away = wanted - at
         least, most = band(joint, room, at, last)
-        step = math.copysign(min(joint.step, stoppable(abs(away), joint.bend)), away)
+        step = math.copysign(min(most_step, stoppable(abs(away), joint.bend)), away)
         last = min(max(step, least), most)
         at = wanted if last == away else at + last
         rows.append(at)

@@ -199,7 +199,12 @@ def takeover_finding(loop: ChunkLoop) -> Finding:
     if progress.takeover_problem:
         return Finding("takeover", WARN, f"a person is not followed: {progress.takeover_problem}", values)
     if loop.takeover.active:
-        return Finding("takeover", OK, "a person commands the robot", values)
+        slower = (
+            ""
+            if progress.takeover_pace == 1.0
+            else f", at {progress.takeover_pace:.0%} of the speed for the limits of the tool"
+        )
+        return Finding("takeover", OK, f"a person commands the robot{slower}", values)
     return Finding("takeover", OK, "the policy commands the robot", values)
 
 

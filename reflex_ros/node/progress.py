@@ -34,7 +34,8 @@ class Progress:
     unheld: how often there was nothing to hold at; unheld_text: why, until a hold is possible again. first_motion: the robot is
     moved in a dry run, on request. control: who commands the robot, one of CONTROLS. blend: how much of the policy's motion is let
     through. takeovers: how often a person took the commands; watched: answers that were not executed meanwhile;
-    takeover_problem: why what a person commands is not followed.
+    takeover_problem: why what a person commands is not followed; takeover_pace: the share of the usual speed at which the robot goes
+    where a person wants it, so that its tool keeps its limits.
     """
 
     chunks: int = 0
@@ -59,6 +60,7 @@ class Progress:
     takeovers: int = 0
     watched: int = 0
     takeover_problem: str = ""
+    takeover_pace: float = 1.0
     limited_log: RateLimitedLog = field(default_factory=lambda: RateLimitedLog(log), repr=False)
     conditions: ConditionLog = field(default_factory=lambda: ConditionLog(log), repr=False)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -254,14 +255,19 @@ class Takeover:
             self._begin(place)
         for name, position in commands.items():
             self._target[self._columns[name]] = position
-        rows, following = self._way(self._path, place, velocity, now_ns)
-        received_ns = self._monotonic_ns()
         request = self._engine.request(
-            observation, received_ns=received_ns, episode_id=self._execution.episode_id or None, caller=ROS
+            observation,
+            received_ns=self._monotonic_ns(),
+            episode_id=self._execution.episode_id or None,
+            caller=ROS,
         )
-        served = self._loaded.guard(request, lambda _: self._served(request, rows))
-        if served.chunk.source == HOLD:
-            raise ReflexError(f"the guard held the robot: {served.hold_reason}")
+        for rows, following in self._ways(self._path, place, velocity, now_ns):
+            served = self._loaded.guard(request, partial(self._served, rows))
+            if served.chunk.source == HOLD:
+                raise ReflexError(f"the guard held the robot: {served.hold_reason}")
+            if np.array_equal(served.chunk.actions[:following], rows[:following]):
+                break
+            self._loaded.guard.commands.forget()  # what goes on is not what was judged
         if not self._handover.keeps_tool(served.chunk, now_ns, 0, now_ns):
             raise ReflexError("no motion there keeps the limits of tool and bodies")
         if self._clock_ns() - now_ns > LATE_S * 1e9:  # the robot is not any more where the rows begin
@@ -272,21 +278,24 @@ class Takeover:
         self._execution.send_of_person(served, self._release_s + AHEAD_S, now_ns, following)
         self._progress.takeover_problem = ""
 
-    def _way(self, path: PersonPath, place: Doubles, velocity: Doubles, now_ns: int) -> tuple[Floats, int]:
-        """Return the rows to the target, and how many of them are on the motion that goes on before. Raises ReflexError."""
+    def _ways(
+        self, path: PersonPath, place: Doubles, velocity: Doubles, now_ns: int
+    ) -> Iterator[tuple[Floats, int]]:
+        """Yield rows to the target, and how many of them are on the motion that goes on before; the last are on none. Raises ReflexError."""
+        pace = self._progress.takeover_pace = path.pace(place, self._target)
         if self._handover.executing:
             following = path.following
             dues_ns = now_ns + np.arange(1, following + 1) * round(path.dt_s * 1e9)
             ahead, speed = zip(*(self._handover.at(int(due_ns)) for due_ns in dues_ns), strict=True)
-            after = path.rows(ahead[-1], speed[-1], self._target)
+            after = path.rows(ahead[-1], speed[-1], self._target, pace)
             if after is not None:
                 rows = np.concatenate([np.array(ahead, np.float32), after])
                 if path.fits(rows, place, velocity):
-                    return rows, following
-        direct = path.rows(place, velocity, self._target)
+                    yield rows, following
+        direct = path.rows(place, velocity, self._target, pace)
         if direct is None:
             raise ReflexError("the robot is outside its range: move it back by hand", "outside_range")
-        return direct, 0
+        yield direct, 0
 
     def _begin(self, place: Doubles) -> None:
         """Take the commands from the policy: nothing of what it answered before is executed from now on."""
@@ -303,7 +312,7 @@ class Takeover:
         self._loop.restart()
         log.info("a person commands the robot")
 
-    def _served(self, request: Request, rows: Floats) -> Served:
+    def _served(self, rows: Floats, request: Request) -> Served:
         """Return a person's rows as an answer."""
         assert self._path is not None
         chunk = ActionChunk(rows, tuple(self._columns), self._path.dt_s, source=TELEOP)

@@ -89,3 +89,18 @@ def test_a_person_can_command_joints_and_grippers_with_limits_of_speed() -> None
     assert why_not(base, LIMITS, DT_S) == "it commands joint positions, and group 'wheels' takes others"
     free = replace(LIMITS, velocity_max=np.array([1.0, np.inf, np.inf]))
     assert why_not(GROUPS, free, DT_S) == "it needs a limit of speed for every joint, and b has none"
+
+
+def test_at_half_the_pace_a_joint_brakes_as_it_may_and_then_goes_half_as_fast() -> None:
+    path, check = PersonPath(LIMITS, DT_S, LASTING_S), Check(LIMITS, DT_S, REJECT)
+    fast = np.array([0.6, 1.2, 0.0])
+    rows = path.rows(REST, fast, np.array([0.9, 1.8, 0.0]), 0.5)
+    assert rows is not None
+    assert check(rows, Motion(Start(REST, REST, fast * DT_S))).clean
+    moves = np.diff(rows[:, :2].astype(np.float64), axis=0, prepend=0.0) / DT_S
+    assert (moves[0] > 0.5 * SPEED_SHARE * LIMITS.velocity_max[:2]).all(), "it does not stop at once"
+    assert moves[6] == pytest.approx(0.5 * SPEED_SHARE * LIMITS.velocity_max[:2], rel=0.02)
+
+
+def test_without_limits_of_the_tool_the_pace_is_the_usual_one() -> None:
+    assert PersonPath(LIMITS, DT_S, LASTING_S).pace(REST, np.ones(3)) == 1.0
