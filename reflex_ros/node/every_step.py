@@ -92,6 +92,8 @@ class EveryStep:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            log.error("a correction does not end: it is abandoned, and its rows will not be sent")
         if self._steps is not None:
             self._outputs.adjust(lambda _: None)
 

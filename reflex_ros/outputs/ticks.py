@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from reflex_core.metrics.cadence import Cadence
 
 LATE_S = 0.1  # so late a tick, and the robot is held in its place
 JOIN_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Ticks:
@@ -66,6 +69,8 @@ class Ticks:
         self._closing = True
         self._begun.set()
         self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            log.error("%s: a tick does not end, and its thread is abandoned", self._thread.name)
 
     def _run(self) -> None:
         while not self._closing:

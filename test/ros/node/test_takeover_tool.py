@@ -55,9 +55,9 @@ def test_the_arm_goes_as_fast_as_its_tool_may_and_arrives(scene: TakeoverScene) 
 def test_diagnostics_say_how_much_slower_it_goes(scene: TakeoverScene) -> None:
     scene.run(0.5)
     assert 0.0 < scene.progress.takeover_pace < 0.5
-    said = takeover_finding(scene.loop).message
+    message = takeover_finding(scene.loop).message
     assert (
-        said
+        message
         == f"a person commands the robot, at {scene.progress.takeover_pace:.0%} of the speed for the limits of the tool"
     )
     scene.run(4.0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ros_world import wait_for
 
+from reflex_ros.outputs import ticks as ticks_module
 from reflex_ros.outputs.ticks import LATE_S, Ticks
 
 RATE_HZ = 100.0
@@ -103,3 +104,24 @@ def test_a_thread_that_ends_by_itself_is_gone_and_one_that_is_closed_is_not(
     closed = make(lambda: False)
     closed.close()
     assert not closed.gone
+
+
+def test_a_tick_that_does_not_end_is_said_and_abandoned(
+    make: Callable[[Callable[[], bool]], Ticks],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ticks_module, "JOIN_S", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def tick() -> bool:
+        begun.set()
+        return go_on.wait()
+
+    ticks = make(tick)
+    ticks.begin()
+    assert begun.wait(10.0)
+    ticks.close()
+    assert "output arm: a tick does not end" in caplog.text
+    go_on.set()
+    wait_for(lambda: not ticks._thread.is_alive(), "its thread ends")
