@@ -41,15 +41,21 @@ def ros_of_its_own() -> Iterator[None]:
     shared_memory.remove_dead(shared_memory.segments() - before, taken_domains())
 
 
+_before: list[str] = []  # the file whose tests ran last
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_participant_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A node that a file leaves in its domain would answer the tests of the next."""
-    before, failed = participants(), request.session.testsfailed
-    yield
-    if participants() != before:
+    """A node that a file leaves in its domain would answer the tests of the next.
+
+    Looked for once the next begins: what its last test used is let go of only then.
+    """
+    if participants():
         gc.collect()  # the node of a test that is over may be part of a cycle
     # the nodes of a test that failed are kept by its traceback
-    assert participants() == before or request.session.testsfailed > failed
+    assert request.session.testsfailed or not participants(), f"{_before} left {participants()}"
+    yield
+    _before[:] = [str(request.node.nodeid)]
 
 
 @pytest.fixture(scope="session")

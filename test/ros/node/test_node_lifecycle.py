@@ -73,11 +73,12 @@ def test_a_request_during_a_transition_is_refused(export_dir: ExportDir) -> None
 
 def test_diagnostics_and_status_go_on_while_a_model_loads(export_dir: ExportDir) -> None:
     with world(**settings(export_dir("heavy"), status_rate_hz=100.0)) as scene:
-        scene.spinner.executor.create_task(scene.server.start)
+        starting = scene.spinner.executor.create_task(scene.server.start)
         wait_for(
             lambda: any(status.state == "loading" for status in scene.robot.statuses), "status says loading"
         )
         wait_for(lambda: any(status.state == "ready" for status in scene.robot.statuses), "status says ready")
+        wait_for(starting.done, "it is active")
 
 
 def test_deactivate_leaves_the_robot_holding_and_silent(export_dir: ExportDir) -> None:
