@@ -15,11 +15,31 @@ from reflex_core.slots.changing import SwapError
 from reflex_core.slots.pair import Pair
 from reflex_ros.sidecar.problems import fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
+from reflex_ros.sidecar.wires.schema import FLAG, NUMBER, TEXT, Schema, or_null
 
 LARGEST_BODY = 64 << 10
 TEXT_LENGTH = 500
-ACTIONS = ("split", "promote", "rollback")
 BY = "http"
+ACTIONS: dict[str, Schema] = {
+    "split": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100,
+        "description": "percent of episodes for slot a",
+    },
+    "promote": {**TEXT, "description": "the slot that takes every episode: a or b"},
+    "rollback": {"const": True, "description": "undo the last change"},
+}
+CHANGE: dict[str, Schema] = {
+    **ACTIONS,
+    "reason": {**TEXT, "maxLength": TEXT_LENGTH},
+    "running": {**FLAG, "description": "promote: running episodes change too"},
+}
+OUTCOME: dict[str, Schema] = {
+    "success": FLAG,
+    "score": or_null(NUMBER),
+    "note": {**TEXT, "maxLength": TEXT_LENGTH},
+}
 
 
 def policies(engine: Engine) -> Reply:
@@ -41,7 +61,7 @@ def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
     """POST /episodes/<id>/outcome: how an episode ended, and which slot drove it."""
     try:
         document = _object(body)
-        unknown = sorted(set(document) - {"success", "score", "note"})
+        unknown = sorted(set(document) - set(OUTCOME))
         if unknown:
             raise ObservationError(
                 f"an outcome has success, score and note, got {', '.join(unknown)[:80]}", "bad-outcome"
@@ -60,7 +80,7 @@ def report_outcome(engine: Engine, episode_id: str, body: bytes) -> Reply:
 
 def _change(pair: Pair, document: dict[str, Any], reason: str) -> None:
     named = [name for name in ACTIONS if name in document]
-    unknown = sorted(set(document) - {*ACTIONS, "reason", "running"})
+    unknown = sorted(set(document) - set(CHANGE))
     if len(named) != 1 or unknown:
         raise ObservationError(
             f"give one of {', '.join(ACTIONS)}, and reason if you like; got {', '.join(sorted(document))[:80] or 'nothing'}",

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import orjson
 from aiohttp import HttpVersion10, HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -17,31 +18,41 @@ from reflex_core.engine.engine import Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_ros.sidecar.ab_routes import LARGEST_BODY, change_policies, policies, report_outcome
+from reflex_ros.sidecar.ab_routes import (
+    ACTIONS,
+    CHANGE,
+    LARGEST_BODY,
+    OUTCOME,
+    change_policies,
+    policies,
+    report_outcome,
+)
 from reflex_ros.sidecar.act import Call, answer, largest_body, refused
 from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
 from reflex_ros.sidecar.csrf import refusal
 from reflex_ros.sidecar.health import config, health
-from reflex_ros.sidecar.operator_routes import breaker_reset, guard_reset, guard_status
+from reflex_ros.sidecar.openapi import PATH as OPENAPI_PATH
+from reflex_ros.sidecar.openapi import Handler, Operation, add_operations, document
+from reflex_ros.sidecar.operator_routes import RESET, breaker_reset, guard_reset, guard_status
 from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
+from reflex_ros.sidecar.page_routes import OPERATIONS as PAGE_OPERATIONS
 from reflex_ros.sidecar.page_routes import add_page
 from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
-from reflex_ros.sidecar.replies import Reply, response
+from reflex_ros.sidecar.replies import JSON_TYPE, Reply, response
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import trace_context
-from reflex_ros.sidecar.wires.table import ROUTES, wire_for
+from reflex_ros.sidecar.wires.schema import OBJECT
+from reflex_ros.sidecar.wires.table import ROUTES, WIRES, wire_for
 from reflex_ros.sidecar.wires.wire import Wire
 
 WAITING_REQUESTS = 64
-OPEN_PATHS = ("/health", "/metrics", *PAGE_FILES)  # they hold no data
+OPEN_PATHS = ("/health", "/metrics", OPENAPI_PATH, *PAGE_FILES)  # they hold no data
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(slots=True)
@@ -61,6 +72,7 @@ WAITING = web.AppKey("waiting", Waiting)
 MEMORY = web.AppKey("memory", BodyMemory)
 WORKERS = web.AppKey("workers", ThreadPoolExecutor)
 CLERK = web.AppKey("clerk", ThreadPoolExecutor)
+OPENAPI = web.AppKey("openapi", bytes)
 
 
 def make_app(
@@ -79,15 +91,11 @@ def make_app(
     app.cleanup_ctx.append(_threads)
     for route in ROUTES:
         app.router.add_post(route, act)
-    app.router.add_get("/guard/status", get_guard_status)
-    app.router.add_post("/guard/reset", post_guard_reset)
-    app.router.add_post("/breaker/reset", post_breaker_reset)
-    app.router.add_get("/policies", get_policies)
-    app.router.add_post("/policies", post_policies)
-    app.router.add_post("/episodes/{episode_id:.+}/outcome", post_outcome)
-    app.router.add_get("/health", get_health)
-    app.router.add_get("/config", get_config)
-    app.router.add_get("/metrics", get_metrics)
+    add_operations(app, OPERATIONS)
+    described = document(
+        (*OPERATIONS, *PAGE_OPERATIONS), WIRES, open_paths=OPEN_PATHS, has_key=api_key is not None
+    )
+    app[OPENAPI] = orjson.dumps(described)
     add_page(app, engine, robot, has_key=api_key is not None, alone=app[ALONE])
     return app
 
@@ -285,3 +293,24 @@ async def _on_clerk(request: web.Request, work: Callable[[Engine], Reply]) -> Re
     """Run work that takes locks or writes a log in a worker thread, off the event loop."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(request.app[CLERK], work, request.app[ENGINE])
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    """GET /openapi.json: this document."""
+    return web.Response(body=request.app[OPENAPI], content_type=JSON_TYPE)
+
+
+# fmt: off
+OPERATIONS = (
+    Operation("GET", "/guard/status", get_guard_status),
+    Operation("POST", "/guard/reset", post_guard_reset, RESET),
+    Operation("POST", "/breaker/reset", post_breaker_reset),
+    Operation("GET", "/policies", get_policies),
+    Operation("POST", "/policies", post_policies, CHANGE, one_of=tuple(ACTIONS)),
+    Operation("POST", "/episodes/{episode_id:.+}/outcome", post_outcome, OUTCOME, ("success",)),
+    Operation("GET", "/health", get_health, replies={200: OBJECT, 503: OBJECT}),
+    Operation("GET", "/config", get_config),
+    Operation("GET", "/metrics", get_metrics, text=True),
+    Operation("GET", OPENAPI_PATH, get_openapi),
+)
+# fmt: on

@@ -12,24 +12,8 @@ from typing import Any
 
 from reflex_core.text.rate_limit import RateLimit
 from reflex_core.text.untrusted import escaped
+from reflex_ros.sidecar.wires.request_fields import EARLIER, KNOWN, PICTURE
 
-KNOWN = (
-    "image",
-    "image_wrist",
-    "images",
-    "instruction",
-    "state",
-    "episode_id",
-    "request_id",
-    "seed",
-    "robot_id",
-    "elapsed_rows",
-    "previous_request_id",
-    "history",
-    "observe_only",
-)
-EARLIER = ("image", "image_wrist", "images", "state")  # fmt: skip
-PICTURE = ("data", "encoding", "height", "width", "step")
 MOST_NAMED = 16
 MOST_CHARACTERS = 64
 NEAR = 0.75  # of difflib's ratio: one letter wrong in a short word

@@ -17,6 +17,11 @@ from reflex_ros.sidecar.problems import BodyError, fresh_id
 from reflex_ros.sidecar.replies import Reply, problem
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.wires.json import document as json_document
+from reflex_ros.sidecar.wires.schema import TEXT, Schema, or_null
+
+RESET: dict[str, Schema] = {
+    "caller": or_null({**TEXT, "minLength": 1, "maxLength": CALLER_CHARACTERS, "description": "whose guard"})
+}
 
 
 def guard_status(engine: Engine) -> Reply:
@@ -51,7 +56,7 @@ def guard_reset(engine: Engine, body: bytes = b"", robot: Robot | None = None) -
 def _caller(body: bytes) -> str | None:
     """Return the caller named in the body, or None. Raises ObservationError for other keys: a typo must reset no other guard."""
     document = json_document(body) if body.strip() else {}
-    unknown = sorted(set(document) - {"caller"})
+    unknown = sorted(set(document) - set(RESET))
     if unknown:
         raise ObservationError(
             f"the body must be {{}} or {{'caller': NAME}}, got the key {shown(unknown[0])}", "bad-body"

@@ -15,6 +15,7 @@ from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_ros.sidecar.events import Hub, stream
 from reflex_ros.sidecar.history import RequestHistory
+from reflex_ros.sidecar.openapi import Operation, add_operations
 from reflex_ros.sidecar.page_snapshot import Snapshots
 from reflex_ros.sidecar.problems import fresh_id
 from reflex_ros.sidecar.replies import Reply, problem, response
@@ -73,8 +74,7 @@ def add_page(
     for path, (name, kind) in FILES.items():
         app.router.add_get(path, _file(name, kind))
     app.router.add_get("/events", get_events)
-    app.router.add_post("/stop", post_stop)
-    app.router.add_post("/resume", post_resume)
+    add_operations(app, OPERATIONS)
 
 
 def _file(name: str, kind: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -117,3 +117,7 @@ async def _command_robot(request: web.Request, done: str, act: Callable[[Robot],
     except ReflexError as error:
         return response(problem(409, "not-active", str(error), fresh_id()))
     return response(Reply(200, orjson.dumps({done: True, "message": message})))
+
+
+# what programs use too; the page and its events are no part of the API
+OPERATIONS = (Operation("POST", "/stop", post_stop), Operation("POST", "/resume", post_resume))

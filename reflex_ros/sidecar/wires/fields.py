@@ -15,10 +15,14 @@ from reflex_core.robot.callers import require_robot_id
 from reflex_core.text.untrusted import shown
 from reflex_core.values import Floats, Frame, Observation
 from reflex_ros.sidecar.ignored_fields import IgnoredFields
+from reflex_ros.sidecar.wires.request_fields import (
+    INSTRUCTION_CHARACTERS,
+    MOST_ROWS,
+    SEED_LIMIT,
+    STATE_NUMBERS,
+)
 from reflex_ros.sidecar.wires.wire import DecodedRequest, Readable
 
-INSTRUCTION_CHARACTERS = 10_000
-STATE_NUMBERS = 4096
 OTHER_NAMES = (
     "prompt",
     "task",
@@ -29,8 +33,6 @@ OTHER_NAMES = (
     "language_instruction",
     "task_description",
 )
-SEED_LIMIT = 2**63
-MOST_ROWS = 100_000
 
 Document = Mapping[str, Any]
 

@@ -8,21 +8,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import orjson
 
-from reflex_core import __version__
 from reflex_core.errors import ObservationError
 from reflex_core.files.json_fields import is_whole
 from reflex_core.images.file_kind import check_pixels
 from reflex_core.images.file_kinds import KINDS
 from reflex_core.images.raw_encodings import ENCODINGS, check_raw, encoded_size
-from reflex_core.reports import A2C2Report, CacheReport, Document, RtcReport
+from reflex_core.reports import Document
 from reflex_core.text.untrusted import shown
-from reflex_core.values import POLICY, Frame
+from reflex_core.values import Frame
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
 from reflex_ros.sidecar.wires import fields
+from reflex_ros.sidecar.wires.reply_fields import observed_fields, reply_fields
 from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable
 
 LENIENT_BYTES = 4 << 20
@@ -33,20 +32,6 @@ UNCOUNTED_BYTES = 1 << 20  # a shorter body has no room for many values
 LOOKED_AT_BYTES = 1 << 20
 
 _URL_SAFE = str.maketrans("-_", "+/")
-
-# what clients know by other names than the values have here
-OTHER_NAMES = {"denoise_steps": "denoising_steps", "denoise_steps_configured": "num_denoising_steps"}
-ORDER = (
-    "actions", "num_actions", "action_dim", "action_names", "dt_s", "start_index", "source", "latency_ms", "hz", "stages_ms",
-    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "jitter_ms", "injected_latency_ms", "inference_mode",
-    "provider_mode", "active_providers", "vlm_conditioning", "adaptive_enabled", "adaptive_steps_used", "denoising_steps",
-    "num_denoising_steps", "guard_clamped", "guard_violations", "guard_summary", "deadline_exceeded",
-    "deadline_misses_total", "fallback_target", "fallback_age_ms", "hold_reason", "instruction_tokens_cut",
-    "masked_cameras", "cache_status", "cache_age_ms", "rtc_mode", "rtc_delay", "rtc_previous", "a2c2_applied",
-    "a2c2_reason", "a2c2_correction_magnitude", "seed", "policy_slot", "routing", "model_version", "model_hash",
-    "config_hash", "reflex_version", "robot_id", "request_id", "episode_id",
-    "caller", "cameras_used", "ignored_fields", "did_you_mean",
-)  # fmt: skip
 
 
 class JsonWire:
@@ -67,21 +52,11 @@ class JsonWire:
 
     def encode(self, answered: Answered) -> bytes:
         """Return a reply with every promised field; times in ms unless the name ends otherwise."""
-        return orjson.dumps(_reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
 
     def observed(self, observed: Observed) -> bytes:
         """Return how many observations of the episode are kept."""
-        return orjson.dumps(
-            {
-                "observed": True,
-                "observation_steps": observed.observation_steps,
-                "kept": observed.kept,
-                "episode_id": observed.episode_id,
-                "request_id": observed.request_id,
-                "ignored_fields": observed.ignored.names,
-                "did_you_mean": dict(observed.ignored.meant),
-            }
-        )
+        return orjson.dumps(observed_fields(observed))
 
     def problem(self, problem: Problem) -> bytes:
         """Return `{"error": slug, "message": sentence, "request_id": id}`, and the problem's further fields."""
@@ -248,84 +223,3 @@ def _decoded(field: str, value: object) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise ObservationError(f"'{field}' is not base64", "bad-base64") from error
-
-
-def _reply_fields(answered: Answered) -> Document:
-    """Return the fields of a reply in their established order; new ones of a block come after."""
-    served, loaded = answered.served, answered.loaded
-    policy = loaded.slots.get(served.slot, loaded.first).policy
-    chunk, guard, inference = served.chunk, served.guard, served.inference
-    p50, p95, p99 = loaded.telemetry.percentiles_ms(50, 95, 99)
-    made = _EMPTY | {
-        "actions": np.ascontiguousarray(chunk.actions),
-        "num_actions": chunk.actions.shape[0],
-        "action_dim": chunk.actions.shape[1],
-        "action_names": chunk.names,
-        "dt_s": chunk.dt_s,
-        "start_index": chunk.start_index,
-        "source": chunk.source,
-        "latency_ms": round(served.latency_ms, 3),
-        "hz": round(1e3 / served.latency_ms, 1) if served.latency_ms > 0 else 0.0,
-        "stages_ms": {name: round(duration, 3) for name, duration in inference.stages_ms.items()},
-        "latency_p50_ms": round(p50, 3),
-        "latency_p95_ms": round(p95, 3),
-        "latency_p99_ms": round(p99, 3),
-        "jitter_ms": round(p99 - p50, 3),
-        "injected_latency_ms": served.injected_latency_ms,
-        "provider_mode": inference.mode,
-        "active_providers": policy.providers,
-        "vlm_conditioning": "real" if policy.contract.images or policy.contract.language else "none",
-        "adaptive_steps_used": inference.denoise_steps,
-        "guard_clamped": guard.clamped,
-        "guard_violations": guard.violations,
-        "guard_summary": guard.document(),
-        "deadline_misses_total": loaded.deadline.misses,
-        "fallback_target": chunk.source if chunk.source != POLICY else None,
-        "hold_reason": served.hold_reason,
-        "masked_cameras": inference.masked_cameras,
-        "seed": served.seed,
-        "policy_slot": served.slot,
-        "model_version": served.model_version,
-        "model_hash": served.model_hash,
-        "config_hash": served.config_hash,
-        "reflex_version": __version__,
-        "robot_id": answered.robot_id,
-        "request_id": served.request_id,
-        "episode_id": served.episode_id,
-        "caller": answered.caller,
-        "cameras_used": [camera for camera in policy.binding.cameras.values() if camera in answered.cameras],
-        "ignored_fields": answered.ignored.names,
-        "did_you_mean": dict(answered.ignored.meant),
-    }
-    for name, value in inference.document().items():
-        made[OTHER_NAMES.get(name, name)] = value
-    _add(made, "", served.fallback.document())
-    for prefix, block in (("cache_", served.cache), ("rtc_", served.rtc), ("a2c2_", served.a2c2)):
-        if block.present:
-            _add(made, prefix, block.document())
-    wholes = (
-        ("routing", served.routing),
-        ("history", served.history),
-        ("temporal_ensemble", served.ensemble),
-    )
-    for name, whole in wholes:
-        if whole.present:
-            made[name] = whole.document()
-    return made
-
-
-def _add(made: Document, prefix: str, document: Document) -> None:
-    """Add the fields of a block, times rounded to a tenth of a millisecond."""
-    for name, value in document.items():
-        made[prefix + name] = round(value, 1) if name.endswith("_ms") else value
-
-
-def _empty_fields() -> Document:
-    """Return every field in its place, with the values for no cache, no guidance, no correction and no routing."""
-    made: Document = dict.fromkeys(ORDER)
-    for prefix, block in (("cache_", CacheReport()), ("rtc_", RtcReport()), ("a2c2_", A2C2Report())):
-        _add(made, prefix, block.document())
-    return made
-
-
-_EMPTY = _empty_fields()
