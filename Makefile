@@ -46,7 +46,7 @@ BUILD_FILES += $(wildcard requirements/ros/$(ROS)/*)
 # With ROS 2 sourced, its own generators and its Python packages are used instead of the wheels.
 BUILD_REQUIREMENTS := -r requirements/build.txt $(if $(ROS_DISTRO),,-r requirements/ros/$(ROS)/build.txt)
 COMMA := ,
-EXTRAS := $(RUNTIME),demo,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros$(if $(filter-out jazzy,$(ROS)),-$(ROS)))
+EXTRAS := $(RUNTIME),demo,openpi,$(if $(ROS_DISTRO),bag$(COMMA)opencv,ros$(if $(filter-out jazzy,$(ROS)),-$(ROS)))
 # setup.py compiles the messages with these wheels; with nothing named, with the ROS that is sourced.
 WITH_ROS := REFLEX_ROS=$(if $(ROS_DISTRO),,$(ROS))
 VENV_ARGS := $(if $(ROS_DISTRO),--system-site-packages)

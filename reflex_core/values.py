@@ -160,7 +160,8 @@ class Request:
     service allows. newest: the newest observation, None where only `observation` is known. forwarded: another
     server sent it, because its own policy failed; it is not sent back. traceparent, tracestate: the caller's span as W3C
     Trace Context writes it, checked by the interface; empty without one. caller: its id (robot/callers.py), bounded printable
-    text; empty where the interface does not set it. history: where the earlier observations came from.
+    text; empty where the interface does not set it. history: where the earlier observations came from. wire: how the request
+    came: `ros`, or the name of a wire.
     """
 
     observation: Observation
@@ -179,6 +180,7 @@ class Request:
     tracestate: str = ""
     caller: str = ""
     history: HistoryReport = NO_HISTORY
+    wire: str = ROS
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from reflex_core.slots.changing import Swap, SwapError
 from reflex_core.slots.health import DEGRADED as NO_SLOT
 from reflex_core.slots.outcomes import Outcome
 from reflex_core.slots.pair import Pair
-from reflex_core.values import Observation, Request, Served
+from reflex_core.values import ROS, Observation, Request, Served
 from reflex_core.wedges.telemetry import Listener
 
 INITIALIZING, LOADING, INACTIVE, WARMING, READY = "initializing", "loading", "inactive", "warming", "ready"
@@ -266,6 +266,7 @@ class Engine:
         traceparent: str = "",
         tracestate: str = "",
         caller: str = "",
+        wire: str = ROS,
     ) -> Request:
         """Make a Request, with a new id where the caller gave none. `received_ns` is on the monotonic clock."""
         return Request(
@@ -280,6 +281,7 @@ class Engine:
             traceparent=traceparent,
             tracestate=tracestate,
             caller=caller,
+            wire=wire,
         )
 
     def description(self) -> dict[str, Any]:

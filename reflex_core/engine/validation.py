@@ -19,6 +19,7 @@ from reflex_core.policy.providers import require_provider
 from reflex_core.robot.limits.safety_config import load_safety_config
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.settings.table import Settings
+from reflex_core.settings.wire_keys import key_map
 
 Check = Callable[[Settings], None]
 
@@ -47,6 +48,10 @@ def _combinations(settings: Settings) -> None:
 def _objective(settings: Settings) -> None:
     if settings.slo:
         parse_slo(settings.slo)
+
+
+def _wire_keys(settings: Settings) -> None:
+    key_map(settings.wire_keys)
 
 
 def _exports(settings: Settings) -> None:
@@ -125,6 +130,7 @@ def written_to(settings: Settings) -> dict[str, str]:
 VALUE_CHECKS: dict[str, Check] = {
     "combinations": _combinations,
     "objective": _objective,
+    "wire keys": _wire_keys,
     "preset": _preset,
 }
 CHECKS: dict[str, Check] = {

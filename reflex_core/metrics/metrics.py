@@ -172,6 +172,9 @@ class Metrics:
         self.caller_requests = counter(
             "reflex_caller_requests_total", "Requests by caller and outcome", ["caller", "outcome"]
         )
+        self.wire_requests = counter(
+            "reflex_wire_requests_total", "Requests by how they came (ros, json, openpi, ...) and outcome", ["wire", "outcome"]
+        )
         self.slo_violations = counter(
             "reflex_slo_violations_total", "Requests while the latency objective was missed", ["embodiment", "slo_kind"]
         )

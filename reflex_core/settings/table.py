@@ -200,6 +200,11 @@ class Settings:
         4, "Threads that decode and serve HTTP requests; inference itself runs one at a time.", minimum=1, maximum=64
     )
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
+    wire_keys: tuple[str, ...] = _http(
+        (), "Which key of an observation of another server's clients is which camera, the state and the instruction: [front=observation/image,"
+        " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR. Empty: guessed from the names, and logged.",
+        when="configure",
+    )
     max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")

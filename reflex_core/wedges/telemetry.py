@@ -118,6 +118,7 @@ class Telemetry:
     def _count(self, request: Request, outcome: str) -> None:
         label = self._metrics.caller_labels.label(caller_of(request))
         self._metrics.caller_requests.labels(label, outcome).inc()
+        self._metrics.wire_requests.labels(request.wire, outcome).inc()
 
     def _seq(self) -> int:
         return -1 if self._next_seq is None else self._next_seq()

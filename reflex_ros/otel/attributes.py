@@ -43,6 +43,7 @@ class Finished:
     outcome: Served | Failure
     seq: int
     caller: str = ""
+    wire: str = ""
 
 
 def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: int) -> Finished:
@@ -63,6 +64,7 @@ def finished(request: Request, ended_ns: int, outcome: Served | Failure, seq: in
         outcome,
         seq,
         caller_of(request),
+        request.wire,
     )
 
 
@@ -80,6 +82,7 @@ def attributes(act: Finished, models: Mapping[str, str], embodiment: str) -> Att
         "reflex.request_id": act.request_id,
         "reflex.episode_id": act.episode_id,
         "reflex.caller": act.caller or None,
+        "reflex.wire": act.wire or None,
         "reflex.instruction": act.instruction[:INSTRUCTION_CHARACTERS],
         "reflex.state_dim": act.state_dim,
         "reflex.image_bytes": act.image_bytes,

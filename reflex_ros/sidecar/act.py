@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from reflex_core.engine.engine import Engine
@@ -12,16 +13,21 @@ from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
 from reflex_core.robot.callers import caller_from
 from reflex_core.robot.intake import MISSING_INSTRUCTION
+from reflex_core.settings.wire_keys import key_map
 from reflex_core.slots.routing_headers import routing_headers
 from reflex_core.text.rate_limit import RateLimitedLog
-from reflex_core.values import Request, Served
+from reflex_core.values import NOTHING, Request, Served
 from reflex_ros.sidecar.bodies import MOST_BYTES, Body, unpacked
 from reflex_ros.sidecar.connections import StalledError
 from reflex_ros.sidecar.problems import Problem, fresh_id, header_safe, problem_of
 from reflex_ros.sidecar.replies import Reply
 from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
-from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable, Wire
+from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, DirectReply, Observed, Readable, Wire
+
+REFUSED = "refused"  # the outcome in the metrics
+# refusals that may mean that a key was not recognised
+KEY_PROBLEMS = ("missing-image", "missing-state", "state-length", MISSING_INSTRUCTION)
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
@@ -34,6 +40,7 @@ class Call:
     received_ns: on the monotonic clock. peer: the address it came from; session: of its connection, where the wire has one.
     reserved: a `robot_id` that it may not bring: the robot's of this process. packed: its Content-Encoding. most_bytes: of
     the body, unpacked. forwarded: sent by another server because its own policy failed. parent: the caller's span.
+    options: of the URL's query.
     """
 
     received_ns: int
@@ -44,6 +51,7 @@ class Call:
     most_bytes: int = MOST_BYTES
     forwarded: bool = False
     parent: TraceContext = NO_PARENT
+    options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 def cameras_of(loaded: ServingState) -> tuple[str, ...]:
@@ -70,8 +78,11 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
         loaded = engine.loaded
         if loaded is None:
             raise NotReadyError(engine.state)
-        decoded = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
-        request = _request(engine, decoded, call)
+        found = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
+        if isinstance(found, DirectReply):
+            return _direct(engine, wire, found)
+        decoded = found
+        request = _request(engine, wire, decoded, call)
         if decoded.observe_only:
             return _observed(engine, loaded, wire, decoded, request)
         served = engine.act(request)
@@ -82,10 +93,21 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             request.caller,
             request.observation.frames,
             decoded.ignored,
+            decoded.form,
+            decoded.keys,
         )
         return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
     except Exception as error:
+        if request is None:  # what the engine refuses, it counts itself
+            engine.metrics.wire_requests.labels(wire.name, REFUSED).inc()
         return refused(wire, problem_from(engine, error, decoded, request))
+
+
+def _direct(engine: Engine, wire: Wire, found: DirectReply) -> Reply:
+    """Return what the wire answers itself; an episode's end is reported first."""
+    if found.outcome is not None:
+        engine.report_outcome(found.outcome.episode_id, found.outcome.success)
+    return Reply(200, found.body, {}, wire.content_type)
 
 
 def _observed(
@@ -114,18 +136,26 @@ def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) ->
     """Return the limits and names that decoding a request to this engine needs."""
     reserve = partial(body.memory.reserve_beyond, body)
     return Readable(
-        cameras_of(loaded), engine.settings.max_pixels, call.reserved, reserve, loaded.observation_steps
+        cameras_of(loaded),
+        engine.settings.max_pixels,
+        call.reserved,
+        reserve,
+        loaded.observation_steps,
+        loaded.policy.binding.state_dim,
+        key_map(engine.settings.wire_keys),
+        call.options,
     )
 
 
-def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> DecodedRequest:
+def _decoded(wire: Wire, body: Body, call: Call, readable: Readable) -> DecodedRequest | DirectReply:
     """Decode a body and free its bytes; only the memory of its images stays reserved."""
     decoded = wire.decode(unpacked(body, call.packed, call.most_bytes), readable)
-    body.memory.free(body, max(body.size - decoded.observation.image_bytes, 0))
+    kept = 0 if isinstance(decoded, DirectReply) else decoded.observation.image_bytes
+    body.memory.free(body, max(body.size - kept, 0))
     return decoded
 
 
-def _request(engine: Engine, decoded: DecodedRequest, call: Call) -> Request:
+def _request(engine: Engine, wire: Wire, decoded: DecodedRequest, call: Call) -> Request:
     return engine.request(
         decoded.observation,
         received_ns=call.received_ns,
@@ -138,6 +168,7 @@ def _request(engine: Engine, decoded: DecodedRequest, call: Call) -> Request:
         traceparent=call.parent.traceparent,
         tracestate=call.parent.tracestate,
         caller=caller_from(decoded.robot_id, call.session, decoded.episode_id, call.peer),
+        wire=decoded.wire or wire.name,
     )
 
 
@@ -155,6 +186,10 @@ def problem_from(
             engine.metrics.errors.labels(error.slug).inc()
         if error.slug == MISSING_INSTRUCTION and decoded is not None:
             error = ObservationError(f"{error}{misnamed_instruction(decoded.names)}", error.slug)
+        if error.slug in KEY_PROBLEMS and decoded is not None and decoded.received:
+            error = ObservationError(
+                f"{error} (received {decoded.received}; 'wire_keys' says which is what)", error.slug
+            )
         return problem_of(error, request_id or fresh_id())
     explained = isinstance(error, InferenceError) and error.slug != InferenceError.slug
     kind = error.slug if isinstance(error, ReflexError) else type(error).__name__

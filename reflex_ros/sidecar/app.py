@@ -223,6 +223,7 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
                 most_bytes=limit,
                 forwarded=HOP_HEADER in request.headers,
                 parent=trace_context(request.headers),
+                options=dict(request.query),
             )
             return response(
                 await worked(request.app[WORKERS], room, answer, engine, _wire(request), room, call)

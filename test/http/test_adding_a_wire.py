@@ -63,7 +63,7 @@ class LinesWire:
     def problem(self, problem: Problem) -> bytes:
         return f"{problem.slug}: {problem.message}".encode()
 '''
-ROWS = 'WIRES: tuple[Wire, ...] = (USUAL, LinesWire("/act"), LinesWire("/lines"))'
+ROWS = 'WIRES: tuple[Wire, ...] = (USUAL, MsgpackWire(), LinesWire("/act"), LinesWire("/lines"))'
 KEY = "a key that is long enough"
 TYPE = "text/x-lines"
 
@@ -84,7 +84,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     made = Scratch(tmp_path_factory.mktemp("scratch"))
     made.add("reflex_ros/sidecar/wires/lines.py", LINES)
     table = "reflex_ros/sidecar/wires/table.py"
-    made.change(table, "WIRES: tuple[Wire, ...] = (USUAL,)", ROWS)
+    made.change(table, "WIRES: tuple[Wire, ...] = (USUAL, MsgpackWire())", ROWS)
     made.change(
         table, "from reflex_ros.sidecar.wires.json import JsonWire",
         "from reflex_ros.sidecar.wires.json import JsonWire\nfrom reflex_ros.sidecar.wires.lines import LinesWire",

@@ -208,6 +208,7 @@ def _request(request: Request, images: str, recent: RecentImages | None) -> Reco
         "stamp_ns": observation.stamp_ns,
         "age_ms": _ms(observation.age_ms),
         "caller": caller_of(request),
+        "wire": request.wire,
     }
     if observation.history:
         made["history"] = [_earlier(one, images, recent) for one in observation.history]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from reflex_core.text.untrusted import shown
 from reflex_core.values import Frame
 from reflex_ros.sidecar.ignored_fields import find_ignored_fields
 from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError
-from reflex_ros.sidecar.wires import fields
+from reflex_ros.sidecar.wires import fields, json_numpy
 from reflex_ros.sidecar.wires.reply_fields import observed_fields, reply_fields
 from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable
 
@@ -46,13 +47,16 @@ class JsonWire:
         """Decode the request of a JSON body. Raises BodyError, ObservationError, StalledError."""
         if size := values_bytes(data):
             readable.reserve(size)
-        found = document(data)
+        found, with_arrays = document(data), json_numpy.has_arrays(data)
         data.clear()  # its texts are as large as the pictures, and so is this
-        return decode_object(found, readable)
+        return _decode_arrays(found, readable) if with_arrays else decode_object(found, readable)
 
     def encode(self, answered: Answered) -> bytes:
         """Return a reply with every promised field; times in ms unless the name ends otherwise."""
-        return orjson.dumps(reply_fields(answered), option=orjson.OPT_SERIALIZE_NUMPY)
+        fields = reply_fields(answered)
+        if answered.form:
+            return json_numpy.encode(answered, fields)
+        return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def observed(self, observed: Observed) -> bytes:
         """Return how many observations of the episode are kept."""
@@ -123,6 +127,19 @@ def decode_object(found: Document, readable: Readable) -> DecodedRequest:
     except ObservationError as error:
         error.request_id = request_id
         raise
+
+
+def _decode_arrays(found: Document, readable: Readable) -> DecodedRequest:
+    """Return the request of an object in which other servers' clients put arrays. Raises BodyError, ObservationError."""
+    inner = json_numpy.unwrapped(found)
+    packed = inner is not found
+    own, tagged = json_numpy.parted(inner)
+    if not json_numpy.holds_arrays(tagged):  # a text that looks like a tag, or our own body in a string
+        decoded = decode_object(dict(inner), readable)
+        return (
+            replace(decoded, form=json_numpy.form_of(json_numpy.OBJECT, packed=packed)) if packed else decoded
+        )
+    return json_numpy.decode(own, tagged, _frames(own, readable), readable, packed=packed)
 
 
 def _frames(found: Mapping[str, Any], readable: Readable, where: str = "") -> dict[str, Frame]:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from reflex_ros.sidecar.wires.json import JsonWire
+from reflex_ros.sidecar.wires.msgpack import MsgpackWire
 from reflex_ros.sidecar.wires.wire import Wire
 
 USUAL: Wire = JsonWire()
 
-WIRES: tuple[Wire, ...] = (USUAL,)
+WIRES: tuple[Wire, ...] = (USUAL, MsgpackWire())
 
 ROUTES = tuple(dict.fromkeys(wire.route for wire in WIRES))
 

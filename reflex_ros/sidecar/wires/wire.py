@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.file_kind import MAX_PIXELS
-from reflex_core.values import Observation, Served
+from reflex_core.settings.wire_keys import GUESSED, KeyMap
+from reflex_core.values import NOTHING, Observation, Served
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED, IgnoredFields
 from reflex_ros.sidecar.problems import Problem
 
@@ -25,7 +26,8 @@ class Readable:
     cameras: the robot's, in its own order. max_pixels: of one image. observation_steps: how many observations the policies
     see, the newest one included. reserved: a `robot_id` that no client may use, ""
     where there is none. reserve: reserves so many bytes that decoding takes beyond the body itself; raises StalledError
-    where the requests under way take all memory that is meant for them.
+    where the requests under way take all memory that is meant for them. state_size: how many numbers the robot's state
+    has, None where that is free. keys: the setting `wire_keys`. options: of the URL's query, the last of each name.
     """
 
     cameras: tuple[str, ...] = ()
@@ -33,13 +35,18 @@ class Readable:
     reserved: str = ""
     reserve: Callable[[int], None] = _anything
     observation_steps: int = 1
+    state_size: int | None = None
+    keys: KeyMap = GUESSED
+    options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
     """One request as the client wrote it. names: its fields; ignored: those of them that are not read.
 
-    observe_only: the observation is kept for the next ones of its episode, and nothing is inferred.
+    observe_only: the observation is kept for the next ones of its episode, and nothing is inferred. form: how the client
+    wants the reply, a word of the wire's own. wire: the name in metrics and records, where it is not the wire's own.
+    received: the keys of a message with foreign names, for what is refused; keys: which of them were read, by our names.
     """
 
     observation: Observation
@@ -52,6 +59,29 @@ class DecodedRequest:
     names: tuple[str, ...] = ()
     ignored: IgnoredFields = NONE_IGNORED
     observe_only: bool = False
+    form: str = ""
+    wire: str = ""
+    received: str = ""
+    keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectReply:
+    """The answer to a message that asks for no action: a greeting, a ping, the begin of an episode.
+
+    body: empty where the client waits for none. outcome: how an episode ended, for the episodes' records.
+    """
+
+    body: bytes = b""
+    outcome: EpisodeEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeEnd:
+    """How an episode ended, as its client reports it."""
+
+    episode_id: str
+    success: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +99,8 @@ class Observed:
 class Answered:
     """One answer and the context that a wire may encode.
 
-    robot_id: the server's. caller: the guard's name for the client. cameras: those with an image in the request.
+    robot_id: the server's. caller: the guard's name for the client. cameras: those with an image in the request. form, keys:
+    of the decoded request.
     """
 
     served: Served
@@ -78,6 +109,8 @@ class Answered:
     caller: str
     cameras: Collection[str] = ()
     ignored: IgnoredFields = NONE_IGNORED
+    form: str = ""
+    keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 class Wire(Protocol):
@@ -110,8 +143,10 @@ class Wire(Protocol):
         """The media type of its replies."""
         ...
 
-    def decode(self, data: bytearray, readable: Readable) -> DecodedRequest:
+    def decode(self, data: bytearray, readable: Readable) -> DecodedRequest | DirectReply:
         """Decode a body, which is unpacked and within its limit; images stay encoded.
+
+        DirectReply for what the wire answers itself, without the engine.
 
         Raises BodyError for bytes that are malformed (status 4xx), ObservationError naming the field, what it
         takes and what it got (status 422), with `request_id` set where the client gave one, and what `reserve` raises.
