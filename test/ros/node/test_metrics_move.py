@@ -435,6 +435,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_safety_violations": a_clamped_chunk,
     "reflex_guard_tripped": a_guard_that_trips,
     "reflex_caller_requests": an_answer,
+    "reflex_wire_requests": an_answer,
     "reflex_slo_violations": a_missed_objective,
     "reflex_fallback_invocations": a_missed_deadline,
     "reflex_deadline_misses": a_missed_deadline,

@@ -97,6 +97,7 @@ def test_a_request_carries_all_that_a_replay_needs(tmp_path: Path) -> None:
         "stamp_ns": 1_000_000_001,
         "age_ms": 4.25,
         "caller": "ros",
+        "wire": "ros",
     }
     assert (
         record["request"]["cameras"]["base"]["bytes_sha256"] == hashlib.sha256(jpeg(seed=1)).hexdigest()[:16]
