@@ -24,7 +24,7 @@ TEST_JOBS ?= 2
 # The oldest Python that will do.
 OLDEST := 3.10
 # What needs no ROS, no browser and no program besides Python.
-FAST_TESTS := test/core test/exporting test/http
+FAST_TESTS := test/client test/core test/exporting test/http
 
 # `demo`, the embedded policy, unless the arguments name an export or a file that may.
 SERVED = $(if $(filter --export-dir% --policy-a% --config% --ros-args,$(SERVE_ARGS))$(filter-out -%,$(firstword $(SERVE_ARGS))),,demo)
@@ -120,13 +120,14 @@ format: $(STAMPS)/test ## format the Python code, apply the safe fixes of ruff
 	@$(RUN) -m ruff format --quiet .
 
 .PHONY: wheel
-wheel: build ## build two wheels into dist/: of pure Python, and with the messages of ROS
+wheel: build ## build three wheels into dist/: of pure Python, with the messages of ROS, and of the client
 	@REFLEX_ROS=none $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	@$(WITH_ROS) $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist ./reflex_client
 
 .PHONY: clean
 clean: ## remove what was built; .venv stays
-	@rm -rf build install log dist demo_out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/stamps*
+	@rm -rf build install log dist demo_out *.egg-info reflex_client/build reflex_client/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)/stamps*
 
 .PHONY: distclean
 distclean: clean ## remove .venv too

@@ -28,7 +28,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 BESIDE = [
     path
-    for folder in ("models", "training", "test", "reflex_ros")
+    for folder in ("models", "training", "test", "reflex_client", "reflex_ros")
     for path in (ROOT / folder).rglob("README.md")
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_every_page_is_of_one_kind_and_in_the_index() -> None:
     assert [page for page in pages if f"({page})" not in index] == []
 
 
-FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_core", "reflex_export",
+FOLDERS = ("benchmarks", "config", "dashboards", "deploy", "docs", "launch", "models", "reflex_client", "reflex_core", "reflex_export",
            "reflex_ros", "test", "training")  # fmt: skip
 TEXTS = {".py", ".yaml", ".yml", ".json", ".md", ".toml", ".xml", ".txt", ".rst", ".js", ".html", ""}
 OTHERS = {"docs/spec.md"}  # of git-lfs
@@ -101,7 +101,7 @@ def test_the_architecture_page_lists_every_package() -> None:
     page = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
     packages = [
         f"`{init.parent.relative_to(ROOT)}/`"
-        for package in ("reflex_core", "reflex_export", "reflex_ros")
+        for package in ("reflex_client", "reflex_core", "reflex_export", "reflex_ros")
         for init in (ROOT / package).glob("*/__init__.py")
         if init.parent != ROOT / package
         and any(path.name != "__init__.py" for path in init.parent.glob("*.py"))

@@ -30,7 +30,7 @@ NAMES = {
 # slugs, names of fields and of verdicts that programs read
 ALLOWED = ("adaptive-baked", "slo-degrade-baked", "undrivable", "undrivability")
 DOCUMENT_FIELDS = ("finding.py", "judgement.py")  # `said` is a key of the doctor's JSON
-PACKAGES = ("reflex_core", "reflex_ros", "reflex_export")
+PACKAGES = ("reflex_client", "reflex_core", "reflex_ros", "reflex_export")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 TESTS = [
     path

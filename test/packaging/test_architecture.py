@@ -17,7 +17,7 @@ from repository import ROOT
 
 from reflex_core.settings.cli import markdown
 
-PACKAGES = ("reflex_core", "reflex_export", "reflex_ros")
+PACKAGES = ("reflex_client", "reflex_core", "reflex_export", "reflex_ros")
 FOLDERS = (*PACKAGES, "test", "training", "benchmarks", "launch", "config")
 MOST_LOOSE_MODULES = 8
 LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
@@ -60,6 +60,7 @@ def test_each_contract_is_broken_by_an_import_that_it_forbids(tmp_path: Path) ->
         )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for path, line in (
+        ("reflex_client/policy.py", "import reflex_core.values"),
         ("reflex_core/values.py", "import aiohttp"),
         ("reflex_core/files/atomic.py", "import reflex_core.robot.presets"),
         ("reflex_core/wedges/guard.py", "import reflex_core.wedges.admission"),
@@ -73,7 +74,7 @@ def test_each_contract_is_broken_by_an_import_that_it_forbids(tmp_path: Path) ->
             file.write(f"\n{line}\n")
     done = lint(tmp_path)
     verdicts = re.findall(r"^(.+) (KEPT|BROKEN)\b", done.stdout, re.MULTILINE)
-    assert len(verdicts) == 10, done.stdout + done.stderr
+    assert len(verdicts) == 11, done.stdout + done.stderr
     assert {verdict for _, verdict in verdicts} == {"BROKEN"}, done.stdout
 
 
@@ -98,7 +99,12 @@ TRAINING = ("diffusers", "lerobot", "onnx", "torch", "torchvision", "transformer
 
 
 @pytest.mark.parametrize(
-    ("package", "blocked"), [("reflex_core", SERVERS), ("reflex_export", (*SERVERS, *TRAINING))]
+    ("package", "blocked"),
+    [
+        ("reflex_client", ("reflex_core", "reflex_ros", "aiohttp", "orjson", "cv2", "PIL", "msgpack")),
+        ("reflex_core", SERVERS),
+        ("reflex_export", (*SERVERS, *TRAINING)),
+    ],
 )
 def test_every_module_can_be_imported_where_what_it_must_not_need_is_missing(
     package: str, blocked: tuple[str, ...]
