@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, TypeVar
 
 from reflex_client.errors import ReflexClientError
-from reflex_client.play.pacing import Pace
+from reflex_client.play.pacing import Pace, require_rate
 from reflex_client.play.playback import Playback, Row
 from reflex_client.play.player import AGAIN_S, MARGIN_S
 from reflex_client.policy import Episode, Policy
@@ -107,6 +107,13 @@ class AsyncEpisode:
         work = functools.partial(self._episode.act, images, state, instruction, **more)
         return await self._policy._run(work, self._episode.abort)  # noqa: SLF001 - its twin
 
+    async def observe(
+        self, images: Images = None, state: Any = None, instruction: str | None = None
+    ) -> Mapping[str, Any]:
+        """Have the server keep an observation for the next chunks; as `Episode.observe`."""
+        work = functools.partial(self._episode.observe, images, state, instruction)
+        return await self._policy._run(work, self._episode.abort)  # noqa: SLF001 - its twin
+
     async def outcome(
         self, *, success: bool, score: float | None = None, note: str = ""
     ) -> Mapping[str, Any]:
@@ -138,6 +145,7 @@ class AsyncEpisode:
                     elapsed_rows=mark.elapsed_rows,
                     previous_request_id=mark.previous_request_id,
                 )
+                require_rate(reply)
             except ReflexClientError as error:
                 if not error.temporary and error.slug != "out-of-time":
                     raise
@@ -161,8 +169,8 @@ class AsyncEpisode:
                     pace.handed(clock(), row.dt_s)
                 yield row
         finally:
-            if asking is not None:
-                asking.cancel()
+            if asking is not None and not asking.cancel() and not asking.cancelled():
+                asking.exception()  # it is over, and its failure of no interest any more
 
 
 def _waiting_s(playback: Playback) -> float:

@@ -15,7 +15,13 @@ from reflex_client.play.player import ChunkPlayer, Observe
 from reflex_client.reply import Reply, reply_of
 from reflex_client.request import JPEG_QUALITY, Images, encoded, fields_of
 from reflex_client.transport.connection import Call, Server
-from reflex_client.transport.exchange import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Exchanger, outcome_body
+from reflex_client.transport.exchange import (
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT_S,
+    Exchanger,
+    outcome_body,
+    require_key,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +50,7 @@ class Policy:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._server = Server(url, ssl_context)
-        self._exchanger = Exchanger(self._server, key, timeout_s, retries or DEFAULT_RETRIES)
+        self._exchanger = Exchanger(self._server, require_key(key), timeout_s, retries or DEFAULT_RETRIES)
         self._robot_id, self._jpeg_quality = robot_id, jpeg_quality
         self._openpi = openpi.Session()
 
@@ -95,6 +101,19 @@ class Policy:
             "POST", "/act", encoded(fields), episode_id=episode_id, timeout_s=timeout_s, call=call
         )
         return reply_of(document, round_trip_ms)
+
+    def observe(
+        self, images: Images, state: Any, instruction: str, *, episode_id: str, call: Call | None = None
+    ) -> Mapping[str, Any]:
+        """Have the server keep an observation for the next chunks of its episode, for policies that see several; no inference.
+
+        Return what it says: `kept` is how many observations of the episode it has now.
+        """
+        fields = fields_of(
+            images, state, instruction, self._jpeg_quality, robot_id=self._robot_id, episode_id=episode_id,
+            observe_only=True,
+        )  # fmt: skip
+        return self._exchanger.send("POST", "/act", encoded(fields), episode_id=episode_id, call=call)[0]
 
     def episode(self, episode_id: str | None = None, instruction: str = "") -> Episode:
         """Return an episode: requests that belong together. instruction: of its requests that bring none."""
@@ -192,6 +211,13 @@ class Episode:
             elapsed_rows=elapsed_rows, previous_request_id=previous_request_id, call=self._call, **more,
         )  # fmt: skip
         return self.last
+
+    def observe(
+        self, images: Images = None, state: Any = None, instruction: str | None = None
+    ) -> Mapping[str, Any]:
+        """Have the server keep an observation for the next chunks of the episode; as `Policy.observe`."""
+        text = self.instruction if instruction is None else instruction
+        return self._policy.observe(images, state, text, episode_id=self.id, call=self._call)
 
     def player(self, observe: Observe, **options: Any) -> ChunkPlayer:
         """Return a player of this episode's chunks; options as of ChunkPlayer."""

@@ -102,33 +102,36 @@ def retry_after_s(response: Response) -> float | None:
 
 
 def reply_of(document: Mapping[str, Any], round_trip_ms: float) -> Reply:
-    """Return the reply that a document holds. Raises MalformedReplyError naming the field."""
+    """Return the reply that a document holds. Raises MalformedReplyError naming what is wrong."""
     try:
-        with np.errstate(over="ignore"):
-            actions = np.array(document["actions"], dtype=np.float32)
-        names = tuple(str(name) for name in document["action_names"])
-        dt_s, start = float(document["dt_s"]), int(document["start_index"])
-        request_id = str(document["request_id"])
-    except (KeyError, TypeError, ValueError) as error:
+        reply = _reply(document, round_trip_ms)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"it has no field {error}" if isinstance(error, KeyError) else str(error)
-        raise MalformedReplyError(f"the reply is no action chunk: {what}") from error
+        raise MalformedReplyError(f"the reply is no action chunk: {what:.200}") from error
+    actions, names = reply.actions, reply.names
     if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
         raise MalformedReplyError(
             f"'actions' must be rows of {len(names)} numbers ({', '.join(names)}), got the shape {actions.shape}"
         )
     if not np.isfinite(actions).all():
         raise MalformedReplyError("'actions' must be finite", "actions-not-finite")
-    if not 0 <= start <= len(actions) or not 0.0 <= dt_s < 1e6:
+    if not 0 <= reply.start_index <= len(actions) or not 0.0 <= reply.dt_s < 1e6:
         raise MalformedReplyError(
-            f"expected 0 <= start_index <= {len(actions)} and dt_s >= 0, got {start} and {dt_s}"
+            f"expected 0 <= start_index <= {len(actions)} and dt_s >= 0, got {reply.start_index} and {reply.dt_s}"
         )
+    return reply
+
+
+def _reply(document: Mapping[str, Any], round_trip_ms: float) -> Reply:
+    with np.errstate(over="ignore"):
+        actions = np.array(document["actions"], dtype=np.float32)
     actions.setflags(write=False)
     return Reply(
         actions=actions,
-        names=names,
-        dt_s=dt_s,
-        request_id=request_id,
-        start_index=start,
+        names=tuple(str(name) for name in document["action_names"]),
+        dt_s=float(document["dt_s"]),
+        request_id=str(document["request_id"]),
+        start_index=int(document["start_index"]),
         source=str(document.get("source", POLICY)),
         hold_reason=str(document.get("hold_reason") or ""),
         episode_id=document.get("episode_id"),

@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from collections import deque
 
+from reflex_client.errors import ReflexClientError
+from reflex_client.reply import Reply
+
 LATENCIES_KEPT = 20
+
+
+def require_rate(reply: Reply) -> None:
+    """Raise ReflexClientError for a chunk that does not say how long a row lasts."""
+    if reply.dt_s <= 0.0:
+        raise ReflexClientError(
+            f"the server does not know how long a row lasts (dt_s is {reply.dt_s:g}), so that rows cannot be timed",
+            "no-action-rate",
+        )
 
 
 class Pace:

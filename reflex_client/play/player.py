@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from reflex_client.errors import ReflexClientError
-from reflex_client.play.pacing import Pace
+from reflex_client.play.pacing import Pace, require_rate
 from reflex_client.play.playback import Playback, Row
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Observe = Callable[[], Mapping[str, Any]]
 
 MARGIN_S = 0.05
+STOP_S = 2.0
 AGAIN_S = 0.1  # after a chunk that did not come
 
 
@@ -86,7 +87,7 @@ class ChunkPlayer:
             self._changed.notify_all()
         self._episode.abort()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(STOP_S)  # `observe` may hang
 
     def next_row(self) -> Row | None:
         """Wait until the next row is due and return it; None where there is none for now. Raises what `observe` or a refusal raised.
@@ -95,12 +96,11 @@ class ChunkPlayer:
         """
         with self._changed:
             self._sleep_until_due()
-            self._raise_failure()
-            row = self._playback.next()
-            if row is None:
-                self._changed.wait_for(self._has_row, self._waiting_s())
-                self._raise_failure()
-                row = self._playback.next()
+            if self._has_to_wait():
+                self._changed.wait_for(lambda: not self._has_to_wait(), self._waiting_s())
+            if self._failure is not None:
+                raise self._failure
+            row = None if self._stopped else self._playback.next()
             if row is not None:
                 self._pace.handed(self._clock(), row.dt_s)
             self._changed.notify_all()
@@ -113,16 +113,12 @@ class ChunkPlayer:
                 return
             self._changed.wait(wait_s)
 
-    def _has_row(self) -> bool:
-        return self._stopped or self._failure is not None or self._playback.rows_left > 0
+    def _has_to_wait(self) -> bool:
+        return not self._stopped and self._failure is None and self._playback.rows_left == 0
 
     def _waiting_s(self) -> float:
         reply = self._playback.reply
         return reply.dt_s if reply is not None and reply.dt_s > 0 else AGAIN_S
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     def _due(self) -> bool:
         return self._stopped or self._playback.due(
@@ -151,6 +147,7 @@ class ChunkPlayer:
             reply = self._episode.act(
                 **observation, elapsed_rows=mark.elapsed_rows, previous_request_id=mark.previous_request_id
             )
+            require_rate(reply)
         except ReflexClientError as error:
             self._note(error)
             return

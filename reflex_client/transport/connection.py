@@ -149,6 +149,11 @@ class Server:
             except socket.timeout as error:
                 _close(connection)
                 raise OutOfTimeError(f"no reply from {self.url} in time") from error
+            except http.client.IncompleteRead as error:
+                _close(connection)
+                raise UnreachableError(
+                    f"{self.url} closed the connection in the midst of its reply"
+                ) from error
             except OSError as error:
                 _close(connection)
                 raise UnreachableError(f"{self.url}: {error.strerror or error}") from error
@@ -201,6 +206,8 @@ class Server:
         while True:
             piece = response.read(PIECE_BYTES)
             if not piece:
+                if response.length:  # what http.client overlooks where it reads piece by piece
+                    raise http.client.IncompleteRead(b"", response.length)
                 return b"".join(pieces)
             size += len(piece)
             if size > MOST_BYTES:

@@ -72,6 +72,16 @@ class Exchanger:
         return headers
 
 
+def require_key(key: str | None) -> str | None:
+    """Return a key without the line break of its file. Raises ReflexClientError for what no header can have."""
+    if key is None:
+        return None
+    plain = key.strip()
+    if not plain.isascii() or not plain.isprintable():
+        raise ReflexClientError("the key must be printable ASCII", "bad-key")
+    return plain
+
+
 def outcome_body(*, success: bool, score: float | None, note: str) -> bytes:
     """Return the body of a report of how an episode ended."""
     return json.dumps({"success": success, "score": score, "note": note}).encode()

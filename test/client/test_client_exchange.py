@@ -53,6 +53,21 @@ def test_what_was_refused_is_raised_at_once_with_slug_and_sentence(
     assert str(error) == "state-length: the state must be 7 numbers, got 2"
 
 
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+CUT_PIECES = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\n{"
+
+
+@pytest.mark.parametrize("data", [CUT, CUT_PIECES])
+def test_a_reply_that_is_cut_off_is_asked_for_again(data: bytes) -> None:
+    with scripted(hangs_up_after(sends(data)), replies(200)) as server:
+        assert act(server.url).rows == 4
+    with (
+        scripted(hangs_up_after(sends(data))) as server,
+        pytest.raises(reflex_client.UnreachableError, match="in the midst of its reply"),
+    ):
+        act(server.url)
+
+
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 def test_what_is_not_now_is_asked_again(status: int) -> None:
     with scripted(replies(status, REFUSAL), hangs_up, replies(200)) as server:
@@ -154,6 +169,7 @@ def test_what_is_no_reply_is_reported_as_such(data: bytes, sentence: str) -> Non
         ({"actions": [[0.0]]}, "must be rows of 2 numbers"), ({"actions": None}, "must be rows|no action chunk"),
         ({"dt_s": -1.0}, "dt_s >= 0"), ({"dt_s": float("nan")}, "dt_s >= 0"), ({"start_index": 5}, "start_index"),
         ({"start_index": "x"}, "no action chunk"),
+        ({"latency_ms": {"a": 1}}, "no action chunk"), ({"did_you_mean": [1]}, "no action chunk"), ({"guard_violations": 3}, "no action chunk"),
     ],
 )  # fmt: skip
 def test_no_chunk_that_is_malformed_comes_through(changes: dict[str, object], sentence: str) -> None:
@@ -186,6 +202,39 @@ def test_a_path_before_the_server_s_own_is_kept() -> None:
     with scripted(replies(200)) as server:
         act(f"{server.url}/robots/one/")
     assert server.received[0].head.startswith("POST /robots/one/act HTTP/1.1")
+
+
+def test_a_key_is_sent_without_the_line_break_of_its_file_and_one_that_no_header_has_is_refused() -> None:
+    with scripted(replies(200)) as server, Policy(server.url, key="secret\n", timeout_s=PATIENCE_S) as policy:
+        policy.act(state=[0.0])
+    assert server.received[0].header("Authorization") == "Bearer secret"
+    for key in ("a\nb", "schlüssel"):
+        with pytest.raises(reflex_client.ReflexClientError, match="bad-key"):
+            Policy("http://x", key=key)
+
+
+def test_a_chunk_of_unknown_rate_is_not_played() -> None:
+    with (
+        scripted(replies(200, {**CHUNK, "dt_s": 0.0})) as server,
+        Policy(server.url, timeout_s=PATIENCE_S) as policy,
+    ):
+        assert policy.act(state=[0.0]).dt_s == 0.0
+        with (
+            policy.episode() as episode,
+            episode.player(lambda: {"state": [0.0]}) as player,
+            pytest.raises(reflex_client.ReflexClientError, match="no-action-rate"),
+        ):
+            list(player)
+
+
+def test_a_player_that_was_stopped_hands_out_nothing_more() -> None:
+    with scripted(replies(200)) as server, Policy(server.url, timeout_s=PATIENCE_S) as policy:
+        with policy.episode() as episode, episode.player(lambda: {"state": [0.0]}) as player:
+            while player.next_row() is None:
+                pass
+        assert player.playback.rows_left > 0
+        assert player.next_row() is None
+        assert list(player) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:99999", "http://x/?a=1"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -15,9 +16,14 @@ else:
     import tomli as tomllib  # pytest brings it there
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Every table of such a file."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def project() -> dict[str, Any]:
     """The table [project]."""
-    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table: dict[str, Any] = read(ROOT / "pyproject.toml")["project"]
     return table
 
 
