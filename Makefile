@@ -101,10 +101,24 @@ test-export: venv-export ## export small checkpoints of every family with LeRobo
 	@.venv-export/bin/python -m pytest -n $(TEST_JOBS) --dist loadfile -m export \
 	  $(if $(filter test/%,$(PYTEST_ARGS)),,test/export) $(PYTEST_ARGS)
 
+# Clients of other servers, as their users have them; openpi's wants an older numpy than vla-eval's.
+CLIENTS := $(patsubst requirements/clients/%.txt,%,$(wildcard requirements/clients/*.txt))
+
+.PHONY: test-clients
+test-clients: $(STAMPS)/test $(STAMPS)/simulator $(CLIENTS:%=.venv-clients/%/stamp) ## let real clients of other servers drive the simulated arm through this one
+	@$(RUN) -m pytest -m clients $(if $(filter test/%,$(PYTEST_ARGS)),,test/clients) $(PYTEST_ARGS)
+
+.venv-clients/%/stamp: requirements/clients/%.txt | $(VENV)/pyvenv.cfg
+	@echo "making .venv-clients/$*"
+	@rm -rf $(@D) && $(RUN) -m venv $(@D)
+	@PIP_ROOT_USER_ACTION=ignore $(@D)/bin/python -m pip --disable-pip-version-check --no-input -qq install -r $<
+	@touch $@
+
 .PHONY: test-all
-test-all: ## run all there is: the slow tests (every Python, every machine of the support table), and test-export
+test-all: ## run all there is: the slow tests (every Python, every machine of the support table), test-clients and test-export
 	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
 ifeq ($(PYTEST_ARGS),)
+	@$(MAKE) --no-print-directory test-clients
 	@$(MAKE) --no-print-directory test-export
 endif
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from reflex_core.engine.engine import Engine
+from reflex_core.engine.engine import DEGRADED, READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
 from reflex_core.robot.callers import caller_from
@@ -25,6 +25,7 @@ from reflex_ros.sidecar.trace_context import NO_PARENT, TraceContext
 from reflex_ros.sidecar.wires.fields import misnamed_instruction
 from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, DirectReply, Observed, Readable, Wire
 
+TEXT_TYPE = "text/plain"
 REFUSED = "refused"  # the outcome in the metrics
 # refusals that may mean that a key was not recognised
 KEY_PROBLEMS = ("missing-image", "missing-state", "state-length", MISSING_INSTRUCTION)
@@ -107,7 +108,7 @@ def _direct(engine: Engine, wire: Wire, found: DirectReply) -> Reply:
     """Return what the wire answers itself; an episode's end is reported first."""
     if found.outcome is not None:
         engine.report_outcome(found.outcome.episode_id, found.outcome.success)
-    return Reply(200, found.body, {}, wire.content_type)
+    return Reply(200, found.body, {}, TEXT_TYPE if found.text else wire.content_type)
 
 
 def _observed(
@@ -144,6 +145,7 @@ def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) ->
         loaded.policy.binding.state_dim,
         key_map(engine.settings.wire_keys),
         call.options,
+        loaded if engine.state in (READY, DEGRADED) else None,
     )
 
 

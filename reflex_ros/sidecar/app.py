@@ -8,13 +8,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from reflex_core.engine.engine import Engine
+from reflex_core.engine.engine import READY, Engine
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError
 from reflex_core.text.rate_limit import RateLimitedLog
@@ -28,6 +27,21 @@ from reflex_ros.sidecar.ab_routes import (
     report_outcome,
 )
 from reflex_ros.sidecar.act import Call, answer, largest_body, refused
+from reflex_ros.sidecar.admission import (
+    ALONE,
+    API_KEY,
+    CLERK,
+    ENGINE,
+    MEMORY,
+    RESERVED,
+    ROBOT,
+    WAITING,
+    WORKERS,
+    Waiting,
+    queue_full,
+    refusal_of,
+    too_many,
+)
 from reflex_ros.sidecar.auth import authorised, is_loopback
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory, read_body, unpacked, worked
 from reflex_ros.sidecar.connections import Connection, StalledError
@@ -39,39 +53,22 @@ from reflex_ros.sidecar.operator_routes import RESET, breaker_reset, guard_reset
 from reflex_ros.sidecar.page_routes import FILES as PAGE_FILES
 from reflex_ros.sidecar.page_routes import OPERATIONS as PAGE_OPERATIONS
 from reflex_ros.sidecar.page_routes import add_page
-from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
+from reflex_ros.sidecar.problems import BodyError, fresh_id, problem_of
 from reflex_ros.sidecar.replies import JSON_TYPE, Reply, response
 from reflex_ros.sidecar.robot_access import Robot
 from reflex_ros.sidecar.trace_context import trace_context
+from reflex_ros.sidecar.websockets import add_sockets, is_upgrade, serve_socket
 from reflex_ros.sidecar.wires.schema import OBJECT
 from reflex_ros.sidecar.wires.table import ROUTES, WIRES, wire_for
 from reflex_ros.sidecar.wires.wire import Wire
 
-WAITING_REQUESTS = 64
-OPEN_PATHS = ("/health", "/metrics", OPENAPI_PATH, *PAGE_FILES)  # they hold no data
+OPEN_PATHS = ("/health", "/healthz", "/metrics", OPENAPI_PATH, *PAGE_FILES)  # they hold no data
 HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)
 
 
-@dataclass(slots=True)
-class Waiting:
-    """Requests on /act, and those of them that are whole and not answered. Touched by the event loop only."""
-
-    active: int = 0
-    requests: int = 0
-
-
-ENGINE = web.AppKey("engine", Engine)
-ROBOT: web.AppKey[Robot | None] = web.AppKey("robot")
-RESERVED = web.AppKey("reserved", str)
-API_KEY = web.AppKey("api_key", bytes)
-ALONE = web.AppKey("alone", bool)  # only this machine can ask
-WAITING = web.AppKey("waiting", Waiting)
-MEMORY = web.AppKey("memory", BodyMemory)
-WORKERS = web.AppKey("workers", ThreadPoolExecutor)
-CLERK = web.AppKey("clerk", ThreadPoolExecutor)
 OPENAPI = web.AppKey("openapi", bytes)
 
 
@@ -96,6 +93,7 @@ def make_app(
         (*OPERATIONS, *PAGE_OPERATIONS), WIRES, open_paths=OPEN_PATHS, has_key=api_key is not None
     )
     app[OPENAPI] = orjson.dumps(described)
+    add_sockets(app)
     add_page(app, engine, robot, has_key=api_key is not None, alone=app[ALONE])
     return app
 
@@ -131,8 +129,11 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         if not _one_host(request):
             return _refused(request, 400, "bad-host", "a request must name one Host")
         known = request.match_info.http_exception is None
-        shut_out = _shut_out(request) if known and request.path not in OPEN_PATHS else None
-        return shut_out if shut_out is not None else await handler(request)
+        upgrade = is_upgrade(request)
+        shut_out = _shut_out(request) if known and (upgrade or request.path not in OPEN_PATHS) else None
+        if shut_out is not None:
+            return shut_out
+        return await serve_socket(request) if upgrade else await handler(request)
     except ConnectionError:
         raise  # the client has gone: there is no one to answer
     except StalledError as error:
@@ -169,13 +170,14 @@ def _shut_out(request: web.Request) -> web.Response | None:
         if authorised(request.headers, key):
             return None
         return _refused(request, 401, "unauthorized", "this needs the API key: Authorization: Bearer <key>")
-    found = refusal(request.method, request.path, request.headers, alone=request.app[ALONE])
+    # a browser names the page of an upgrade as it does with a POST, and programs may use any name: ws://gpu-box:8000
+    method = "POST" if is_upgrade(request) else request.method
+    found = refusal(method, request.path, request.headers, alone=request.app[ALONE])
     return _refused(request, 403, *found) if found is not None else None
 
 
-def _refused(request: web.Request, status: int, slug: str, message: str, **more: int) -> web.Response:
-    request.app[ENGINE].metrics.errors.labels(slug).inc()
-    return response(refused(_wire(request), Problem(status, slug, message, fresh_id(), more=more)))
+def _refused(request: web.Request, status: int, slug: str, message: str) -> web.Response:
+    return response(refused(_wire(request), refusal_of(request.app, status, slug, message)))
 
 
 def _wire(request: web.Request) -> Wire:
@@ -189,9 +191,8 @@ async def act(request: web.Request) -> web.Response:
     loaded = engine.loaded
     if loaded is None:
         return response(refused(_wire(request), problem_of(NotReadyError(engine.state), fresh_id())))
-    most = engine.settings.max_concurrent
-    if most and waiting.active >= most:
-        return _too_many(request, waiting.active, most)
+    if (problem := too_many(request.app)) is not None:
+        return response(refused(_wire(request), problem))
     waiting.active += 1
     try:
         return await _act(request, engine, loaded, received_ns)
@@ -199,20 +200,13 @@ async def act(request: web.Request) -> web.Response:
         waiting.active -= 1
 
 
-def _too_many(request: web.Request, active: int, most: int) -> web.Response:
-    message = f"{active} requests are being served and {most} may be; try again"
-    return _refused(
-        request, 429, "too_many_requests", message, concurrent_requests=active, max_concurrent=most
-    )
-
-
 async def _act(request: web.Request, engine: Engine, loaded: ServingState, received_ns: int) -> web.Response:
     waiting, memory = request.app[WAITING], request.app[MEMORY]
     limit = largest_body(loaded, engine.settings.max_pixels)
     with memory.body(request.content) as room:
         await read_body(request, room, limit)
-        if waiting.requests >= WAITING_REQUESTS:
-            return _refused(request, 503, "queue_full", f"{waiting.requests} requests are waiting; try again")
+        if (problem := queue_full(request.app)) is not None:
+            return response(refused(_wire(request), problem))
         waiting.requests += 1
         try:
             call = Call(
@@ -235,6 +229,12 @@ async def _act(request: web.Request, engine: Engine, loaded: ServingState, recei
 async def get_health(request: web.Request) -> web.Response:
     """GET /health: 200 only while a policy is ready."""
     return response(health(request.app[ENGINE]))
+
+
+async def get_healthz(request: web.Request) -> web.Response:
+    """GET /healthz: OK while a policy is ready, for probes made for openpi."""
+    ready = request.app[ENGINE].state == READY
+    return web.Response(text="OK\n" if ready else "not ready\n", status=200 if ready else 503)
 
 
 async def get_config(request: web.Request) -> web.Response:
@@ -310,6 +310,7 @@ OPERATIONS = (
     Operation("POST", "/policies", post_policies, CHANGE, one_of=tuple(ACTIONS)),
     Operation("POST", "/episodes/{episode_id:.+}/outcome", post_outcome, OUTCOME, ("success",)),
     Operation("GET", "/health", get_health, replies={200: OBJECT, 503: OBJECT}),
+    Operation("GET", "/healthz", get_healthz, text=True),
     Operation("GET", "/config", get_config),
     Operation("GET", "/metrics", get_metrics, text=True),
     Operation("GET", OPENAPI_PATH, get_openapi),

@@ -15,6 +15,7 @@ from reflex_core.files.secrets import read_secret
 from reflex_core.settings.table import Settings
 
 VARIABLE = "REFLEX_API_KEY"
+SCHEMES = ("bearer", "api-key")  # the second is openpi's
 UNKNOWN_HOST = "unknown-host"
 
 
@@ -35,11 +36,11 @@ def read_key(settings: Settings, environment: Mapping[str, str] = os.environ) ->
 
 
 def authorised(headers: Mapping[str, str], key: bytes | None) -> bool:
-    """Return True without a key, or when `Authorization: Bearer` (which goes first) or `X-Reflex-Key` brings it."""
+    """Return True without a key, or when `Authorization: Bearer` or `Api-Key` (which go first) or `X-Reflex-Key` brings it."""
     if key is None:
         return True
     scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
-    offered = token if scheme.lower() == "bearer" else headers.get("X-Reflex-Key", "")
+    offered = token if scheme.lower() in SCHEMES else headers.get("X-Reflex-Key", "")
     return hmac.compare_digest(offered.strip().encode("utf-8", "surrogateescape"), key)
 
 

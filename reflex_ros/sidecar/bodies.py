@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import StreamReader, web
 
@@ -41,6 +41,14 @@ class EncodingError(BodyError):
     status = 415
 
 
+class Stream(Protocol):
+    """Where a body comes from."""
+
+    def set_exception(self, exc: BaseException) -> None:
+        """End it: its memory is needed."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Body:
     """The bytes of one request. stream: while it is still on its way. size: what of the bound it takes.
@@ -49,7 +57,7 @@ class Body:
     """
 
     memory: BodyMemory
-    stream: StreamReader | None = None
+    stream: Stream | None = None
     data: bytearray = field(default_factory=bytearray)
     size: int = 0
     growing: bool = True
@@ -68,7 +76,7 @@ class BodyMemory:
         self.bytes = 0
 
     @contextmanager
-    def body(self, stream: StreamReader) -> Iterator[Body]:
+    def body(self, stream: Stream | None) -> Iterator[Body]:
         """Reserve memory for one body as long as it is needed: its client may leave before the worker is done."""
         self._loop = asyncio.get_running_loop()
         body = Body(self, stream)

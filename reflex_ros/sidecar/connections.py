@@ -36,10 +36,11 @@ SETTLE_S, SETTLE_ROUNDS = (
 )  # after the client's end of the connection: by then what it sent has been looked at
 PROBE_S = 0.25  # without an answer: does the client still listen?
 PROBED_EVERY_S = 0.1
+TRY_AGAIN_LATER = 1013  # of a websocket that is closed
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # what a connection is doing, those that may best be missed first
-NEW, IDLE, READING, BUSY = range(4)
+NEW, IDLE, OPEN, READING, BUSY = range(5)  # OPEN: a websocket that waits for its next message
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class Connection(web.RequestHandler):
     """aiohttp's protocol of one connection, with limits. The application calls it when a request begins and ends."""
 
     __slots__ = (
+        "_arrived",
         "_body",
         "_received",
         "_request",
@@ -190,6 +192,7 @@ class Connection(web.RequestHandler):
         self.half_closed = False
         self._body: StreamReader | None = None
         self._request: web.BaseRequest | None = None
+        self._arrived: Callable[[int], None] | None = None  # of a websocket: counts its bytes
 
     def begin(self, request: web.BaseRequest) -> None:
         """Begin a request: all its headers have arrived."""
@@ -202,8 +205,28 @@ class Connection(web.RequestHandler):
         self.last_data_s = self._time()
         self._be(BUSY if body is None else READING)
 
+    def opened(self, arrived: Callable[[int], None]) -> None:
+        """Go on as a websocket. arrived: called with how many bytes came; raises StalledError where they are too many."""
+        self._arrived = arrived
+        self._be(OPEN)
+
+    def waits(self, waits: bool) -> None:
+        """Note whether the websocket waits for its client, so that it may be closed for others."""
+        self._be(OPEN if waits else BUSY)
+
+    def close_socket(self, code: int) -> None:
+        """Close a websocket, saying why, without waiting for its client."""
+        transport = self.transport
+        if transport is None:
+            return
+        transport.write(b"\x88\x02" + code.to_bytes(2, "big"))
+        self.force_close()
+        if transport.get_write_buffer_size():
+            transport.abort()
+
     def end(self) -> None:
         """End a request: its answer is ready to be written."""
+        self._arrived = None
         self._request = self._body = None
         self._received = False
         self._be(IDLE)
@@ -234,6 +257,9 @@ class Connection(web.RequestHandler):
         self._table.forget(self)
         if transport is None:
             return
+        if self._arrived is not None:
+            self.close_socket(TRY_AGAIN_LATER)
+            return
         if self._received:
             transport.write(plain_answer(reason.status, reason.slug, str(reason)))
         self.force_close()
@@ -263,10 +289,23 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if data:
             self.last_data_s = self._time()
+            if self._arrived is not None and not self._counted(len(data)):
+                return
             if not self._received and self.state in (NEW, IDLE):
                 self._received = True
                 self.since_s = self.last_data_s
         super().data_received(data)
+
+    def _counted(self, size: int) -> bool:
+        """Count bytes of a websocket; close it and return False where there is no memory for them."""
+        assert self._arrived is not None
+        try:
+            self._arrived(size)
+        except StalledError as error:
+            self._table.refused(error.slug, self.peer, "closed: its messages take too much memory")
+            self.close_socket(TRY_AGAIN_LATER)
+            return False
+        return True
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Handle the client's EOF. It may have gone, or wait for its answer (`nc -N` does): EOF does not distinguish them."""

@@ -14,7 +14,8 @@ from aiohttp import web, web_app
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import ReflexError
 from reflex_core.settings.table import Settings
-from reflex_ros.sidecar.app import MEMORY, WAITING, Waiting, make_app
+from reflex_ros.sidecar.admission import MEMORY, WAITING, Waiting
+from reflex_ros.sidecar.app import make_app
 from reflex_ros.sidecar.auth import check_address, read_key
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit

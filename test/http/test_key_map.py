@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 
 import pytest
@@ -135,14 +134,14 @@ def test_a_key_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 @pytest.fixture(autouse=True)
 def logged_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_maps", itertools.count())
+    monkeypatch.setattr(module, "_logged", set())
     monkeypatch.setattr(module, "_line", RateLimitedLog(module.log))
 
 
 def test_a_guess_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "reflex_ros.sidecar.wires.key_map"):
-        for _ in range(3):
-            guessed(("logged_once/image",), (("state", 7), ("more", 1)), ("prompt",), ("front",))
+        for length in (7, 2, 7):
+            guessed(("logged_once/image",), (("state", length), ("more", 1)), ("prompt",), ("front",))
     lines = [record.getMessage() for record in caplog.records if "logged_once" in record.getMessage()]
     assert lines == [
         "keys of wire openpi, guessed (setting wire_keys): front=logged_once/image state=state instruction=prompt;"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import sys
 from typing import Any
 
 import msgpack
@@ -190,7 +191,7 @@ def test_lists_of_json_too_deep_in_each_other_are_refused() -> None:
 def test_without_the_package_msgpack_a_message_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "msgpack", None)
+    monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(MissingPackageError, match="extra `openpi`") as refused:
         unpack(b"\x80")
     assert refused.value.status == 415

@@ -9,7 +9,7 @@ fused loop and a per-step export of the same weights agree.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,10 @@ def monolithic(
     load_work: int = 0,
     failure: str = "",
     burn: int = 0,
+    joints: Sequence[str] = PANDA_JOINTS,
+    mean: list[float] | None = None,
 ) -> Export:
-    """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset."""
+    """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset, or other joints."""
 
     def make(path: Path) -> None:
         graph = Graph()
@@ -100,11 +102,11 @@ def monolithic(
         config: dict[str, Any] = {"action_dim": WIDTH, "max_state_dim": WIDTH}
         if robot:
             config = {
-                "action_dim": 7,
-                "action_names": PANDA_JOINTS,
+                "action_dim": len(joints),
+                "action_names": joints,
                 "frequency_hz": 20.0,
-                "normalization": statistics(7, PANDA_MEAN, spread),
-                "state": {"names": PANDA_JOINTS},
+                "normalization": statistics(len(joints), mean or PANDA_MEAN, spread),
+                "state": {"names": joints},
             }
         write_config(
             path,
@@ -351,6 +353,9 @@ EXPORTS: Mapping[str, Export] = {
     "two_observations_fast": two_observations(frequency_hz=1000.0),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
+    "fourteen": monolithic(
+        "pi0", robot=True, joints=[f"joint{number}" for number in range(14)], mean=[0.0] * 14
+    ),
     "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges
     "failing_nan": monolithic("pi0", robot=True, failure="nan"),
     "failing_raise": monolithic("pi0", robot=True, failure="raise"),

@@ -26,16 +26,11 @@ MOST_LEAVES = 256
 MOST_DEPTH = 4
 KEY_CHARACTERS = 200
 OWN_FIELDS = frozenset(KNOWN) - {"image", "image_wrist", "images", "state", "instruction"}
+UNREAD = frozenset(
+    ("sampling_params", "unnorm_key", "num_steps", "noise")
+)  # with other servers they choose how, not what
 # what is neither sensor nor instruction with other servers
-NOT_OBSERVED = OWN_FIELDS | {
-    "endpoint",
-    "session_id",
-    "sampling_params",
-    "unnorm_key",
-    "num_steps",
-    "format",
-    "noise",
-}
+NOT_OBSERVED = OWN_FIELDS | UNREAD | {"endpoint", "session_id", "format"}
 
 
 @dataclass(slots=True)
@@ -74,12 +69,12 @@ def decode_foreign(
         document["instruction"] = texts[keys.instruction]
     if entries:
         document["history"] = [{"state": entry[1]} for entry in entries]
-    unused = tuple(dict.fromkeys(escaped(key, MOST_CHARACTERS) for key in keys.unused[:MOST_NAMED]))
+    names = tuple(_name(key) for key in message)
+    ignored = [*(name for name in names if name in UNREAD), *keys.unused]
+    unused = tuple(dict.fromkeys(escaped(name, MOST_CHARACTERS) for name in ignored[:MOST_NAMED]))
     earlier = [entry[0] for entry in entries]
     decoded = fields.decode_fields(document, pictures, readable, IgnoredFields(unused), earlier)
-    return replace(
-        decoded, received=str(received), keys=keys.document(), names=tuple(_name(key) for key in message)
-    )
+    return replace(decoded, received=str(received), keys=keys.document(), names=names)
 
 
 def _sensors(
@@ -90,7 +85,11 @@ def _sensors(
     received = found.received()
     cameras = tuple(camera for camera in readable.cameras if camera not in taken)
     keys = keys_for(readable.keys.without(taken), received, cameras, readable.state_size, wire)
-    state = np.concatenate([found.numbers[key] for key in keys.state]).tolist() if keys.state else None
+    state = (
+        np.concatenate([_flat(key, found.numbers[key]) for key in keys.state]).tolist()
+        if keys.state
+        else None
+    )
     pictures = dict(taken)
     for camera, key in keys.cameras.items():
         pictures[camera] = frame_of(key, found.images[key], readable, bgr=camera in keys.bgr)
@@ -146,7 +145,7 @@ def _sort(found: Leaves, path: str, value: Any) -> None:
         if value.ndim >= 3:
             found.images[path] = value
         else:
-            found.numbers[path] = _numbers(path, value)
+            found.numbers[path] = value
     elif isinstance(value, bytes):
         if kind_of(value) is not None:
             found.images[path] = value
@@ -157,7 +156,7 @@ def _sort(found: Leaves, path: str, value: Any) -> None:
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int | float):
-        found.numbers[path] = _numbers(path, np.array([float_of(path, value)]))
+        found.numbers[path] = np.array([float_of(path, value)])
     elif isinstance(value, list | tuple) and value:
         _sort_list(found, path, value)
 
@@ -179,7 +178,7 @@ def float_of(path: str, value: float) -> float:
         ) from error
 
 
-def _numbers(path: str, value: Array) -> Array:
+def _flat(path: str, value: Array) -> Array:
     """Return (n,) float64 of an array of one axis, or with others of length 1."""
     if value.size > STATE_NUMBERS or (value.ndim > 1 and value.size != max(value.shape)):
         raise ObservationError(

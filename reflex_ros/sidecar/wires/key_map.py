@@ -7,7 +7,6 @@ logged when it is made, and replies hold it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +36,7 @@ NOISE = frozenset(
 
 log = logging.getLogger(__name__)
 _line = RateLimitedLog(log)
-_maps = itertools.count()
+_logged: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,11 @@ def keys_for(
     how = "set" if chosen != GUESSED else "guessed"
     text = "keys of wire %s, %s (setting %s): %s; not read: %s"
     ours = " ".join(f"{name}={escaped(key, 200)}" for name, key in found.document().items())
-    number = next(_maps)  # whatever keys clients think of, the log stays short
-    kind = str(number) if number < MAPS_LOGGED else "more"
-    _line(logging.INFO, kind, text, wire, how, SETTING, ours or "none", _listed(found.unused))
+    line = text % (wire, how, SETTING, ours or "none", _listed(found.unused))
+    if line not in _logged:  # whatever keys clients think of, the log stays short
+        _line(logging.INFO, line if len(_logged) < MAPS_LOGGED else "more", "%s", line)
+        if len(_logged) < MAPS_LOGGED:
+            _logged.add(line)
     return found
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
+
 from reflex_core.errors import ObservationError
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import Problem
 from reflex_ros.sidecar.wires.foreign import decode_foreign, own_fields
-from reflex_ros.sidecar.wires.msgpack_codec import OPENPI, pack, unpack
+from reflex_ros.sidecar.wires.msgpack_codec import OPENPI, has_msgpack, pack, unpack
 from reflex_ros.sidecar.wires.reply_fields import observed_fields, reply_fields
 from reflex_ros.sidecar.wires.rows import rows_of
 from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, Observed, Readable
@@ -21,7 +23,11 @@ class MsgpackWire:
     name = "msgpack"
     route = "/act"
     content_types = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
-    content_type = "application/msgpack"
+
+    @property
+    def content_type(self) -> str:
+        """The media type of its replies; JSON where the package msgpack is missing, and all of them are refusals."""
+        return "application/msgpack" if has_msgpack() else "application/json"
 
     def decode(self, data: bytearray, readable: Readable) -> DecodedRequest:
         """Decode the request of a msgpack body. Raises BodyError, ObservationError."""
@@ -45,4 +51,4 @@ class MsgpackWire:
 
     def problem(self, problem: Problem) -> bytes:
         """Return `{"error": slug, "message": sentence, "request_id": id}`, and the problem's further fields."""
-        return pack(problem.document())
+        return pack(problem.document()) if has_msgpack() else orjson.dumps(problem.document())

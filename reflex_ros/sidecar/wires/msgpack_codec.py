@@ -42,6 +42,15 @@ def require_msgpack() -> Any:
     return msgpack
 
 
+def has_msgpack() -> bool:
+    """Return whether the package is installed here."""
+    try:
+        require_msgpack()
+    except MissingPackageError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message that was read. form: how its arrays were tagged, one of `FORMS`; "" where it has none."""

@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of wires on POST routes. One row adds one; the first of a route is that route's default."""
+"""The tables of wires, on POST routes and on websockets. One row adds one; the first of a route is that route's default."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from reflex_ros.sidecar.wires.json import JsonWire
 from reflex_ros.sidecar.wires.msgpack import MsgpackWire
-from reflex_ros.sidecar.wires.wire import Wire
+from reflex_ros.sidecar.wires.openpi import PLAIN, ROBOARENA, VLLM, OpenpiWire
+from reflex_ros.sidecar.wires.vla_eval import VlaEvalWire
+from reflex_ros.sidecar.wires.wire import About, SocketWire, Wire
 
 USUAL: Wire = JsonWire()
 
 WIRES: tuple[Wire, ...] = (USUAL, MsgpackWire())
+
+# by path; one wire is made for each connection, with the connection's id and what is served
+SOCKETS: Mapping[str, Callable[[str, About], SocketWire]] = {
+    "/": partial(OpenpiWire, PLAIN),
+    "/v1/realtime/robot/openpi": partial(OpenpiWire, VLLM),
+    "/roboarena": partial(OpenpiWire, ROBOARENA),
+    "/vla-eval": VlaEvalWire,
+}
 
 ROUTES = tuple(dict.fromkeys(wire.route for wire in WIRES))
 

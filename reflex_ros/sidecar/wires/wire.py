@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.file_kind import MAX_PIXELS
@@ -38,6 +38,7 @@ class Readable:
     state_size: int | None = None
     keys: KeyMap = GUESSED
     options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    serving: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,12 @@ class DecodedRequest:
 class DirectReply:
     """The answer to a message that asks for no action: a greeting, a ping, the begin of an episode.
 
-    body: empty where the client waits for none. outcome: how an episode ended, for the episodes' records.
+    body: empty where the client waits for none. text: it is text, on wires with both kinds of message. outcome: how an
+    episode ended, for the episodes' records.
     """
 
     body: bytes = b""
+    text: bool = False
     outcome: EpisodeEnd | None = None
 
 
@@ -164,3 +167,19 @@ class Wire(Protocol):
     def problem(self, problem: Problem) -> bytes:
         """Return the body of a refusal or a failure; its status and headers are those of the problem."""
         ...
+
+
+class SocketWire(Wire, Protocol):
+    """The wire of one websocket connection. Its messages are decoded one after another, so that it may remember things."""
+
+    @property
+    def errors_are_text(self) -> bool:
+        """True where a refusal is a text message, and answers are binary."""
+        ...
+
+    def greeting(self) -> bytes:
+        """Return the message with which the server begins; empty where the client does. Runs in a worker thread."""
+        ...
+
+
+About = Callable[[], Mapping[str, Any]]  # what is served, for greetings

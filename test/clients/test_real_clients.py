@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients of other projects, as their users install them, drive the simulated arm through this server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from client_programs import typed
+from servers import Server
+
+from reflex_core.engine.engine import Engine
+from reflex_core.settings.table import settings_from
+from reflex_ros.demo.arm import Arm
+from reflex_ros.demo.scene import make_scene
+from reflex_ros.sidecar.server import Sidecar
+
+pytestmark = pytest.mark.clients
+
+MODEL = Path(__file__).parents[2] / "models" / "reach_panda"
+SCENES = range(10_000, 10_020)
+DT_S = 0.05
+LIMIT_S = 6.0
+EXECUTED = 10  # rows of each answer
+OPENVLA_HZ = 5.0  # its client takes one row for each image, and as long for it
+
+Peers = Callable[..., Any]
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def arm() -> Iterator[Arm]:
+    made = Arm()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The embedded policy behind HTTP."""
+    engine = Engine(settings_from({"export_dir": str(MODEL), "device": "cpu", "port": 0}))
+    engine.load()
+    engine.warm_up()
+    sidecar = Sidecar(engine, engine.settings)
+    sidecar.start()
+    yield sidecar.port
+    sidecar.stop()
+    engine.unload()
+
+
+def reached(arm: Arm, peer: Any, seed: int, hz: float) -> bool:
+    """Whether the arm gets to where its instruction says, closed loop, in as many rows as 6 s have at the policy's rate."""
+    scene = make_scene(seed)
+    arm.reset(scene)
+    first = True
+    while arm.time_s * hz < LIMIT_S / DT_S:
+        state = arm.joint_positions_rad.astype(np.float64)
+        rows = peer.infer(arm.image(), state, scene.instruction, seed=seed, first=first)
+        first = False
+        for row in rows[:EXECUTED]:
+            arm.step(row, 1.0 / hz)
+    return arm.reached(scene)
+
+
+BY_HAND = "OpenVLA-OFT and MolmoAct2, their bodies by hand"
+JOINED = "openpi-client that executes 10 rows of each chunk, whose chunks are to be joined"
+# environment, program, what the page calls the client, more arguments
+CLIENTS = {
+    "openpi-client": ("openpi", "openpi", "openpi-client"),
+    "openpi-client, joined": ("openpi", "openpi", JOINED),
+    "vllm": ("openpi", "openpi", "clients of vLLM-Omni, LeRobot's among them"),
+    "RoboArena": ("openpi", "openpi", "RoboArena"),
+    "vla-eval": ("others", "vla_eval_harness", "vla-eval"),
+    "OpenVLA": ("others", "bodies", "OpenVLA, for a policy that reads the state", "openvla"),
+    "OpenVLA-OFT": ("others", "bodies", BY_HAND, "oft"),
+    "MolmoAct2": ("others", "bodies", BY_HAND, "molmoact2"),
+    "msgpack": ("others", "bodies", "any program, in msgpack", "msgpack"),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
+def test_an_unchanged_client_drives_the_arm_to_the_named_block(
+    arm: Arm, port: int, peer: Peers, client: tuple[str, ...]
+) -> None:
+    environment, program, name, *more = client
+    program_of_it = peer(environment, program, typed(name, port), *more)
+    hz = OPENVLA_HZ if more == ["openvla"] else 1.0 / DT_S
+    missed = [seed for seed in SCENES if not reached(arm, program_of_it, seed, hz)]
+    assert len(missed) <= len(SCENES) // 20, missed
+
+
+def test_openpi_client_brings_its_key(serve: Serve, peer: Peers, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("KEY")
+    server = serve("mono_pi0_7", api_key_file=str(key))
+    line = typed("openpi-client, where the server has a key", server.sidecar.port)
+    rows = peer("openpi", "openpi", line).infer(
+        np.zeros((224, 224, 3), np.uint8), np.zeros(7), "reach", first=True
+    )
+    assert rows.shape == (10, 7)
+
+
+def test_the_real_openvla_client_gets_its_one_row_from_a_policy_without_state(
+    serve: Serve, peer: Peers
+) -> None:
+    server = serve("decomposed", embodiment="")
+    program = peer("others", "openvla", typed("OpenVLA (inspect-robots-widowx)", server.sidecar.port))
+    assert program.infer(np.zeros((480, 640, 3), np.uint8), np.zeros(7), "reach").shape == (1, 7)
+
+
+def test_the_real_molmoact2_client_gets_its_chunk(serve: Serve, peer: Peers) -> None:
+    """It is made for two arms of seven joints."""
+    server = serve("fourteen", embodiment="")
+    program = peer("others", "molmoact2", typed("MolmoAct2 (inspect-robots-yam)", server.sidecar.port))
+    rows = program.infer(np.zeros((224, 224, 3), np.uint8), np.zeros(14), "fold")
+    assert rows.shape == (10, 14)
