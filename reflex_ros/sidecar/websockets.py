@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket as sockets
 import time
@@ -19,6 +20,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from reflex_core.engine.engine import DEGRADED, FAILED, READY, Engine
 from reflex_core.errors import NotReadyError
+from reflex_core.text.rate_limit import RateLimitedLog
+from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.about import about
 from reflex_ros.sidecar.act import Call, answer, cameras_of, refused
 from reflex_ros.sidecar.admission import (
@@ -68,6 +71,9 @@ class _Live:
         """The engine that answers."""
         return self.request.app[ENGINE]
 
+
+log = logging.getLogger(__name__)
+_failures = RateLimitedLog(log)
 
 LIVE: web.AppKey[set[_Live]] = web.AppKey("live_sockets")
 
@@ -194,6 +200,10 @@ async def _serve(live: _Live) -> None:
         _waits(live, waits=False)
         reply = await _answered(live, message)
         _waits(live, waits=True)
+        if reply.status != 200 and isinstance(message, bytes) and not live.wire.awaits_reply(message):
+            text = "a message of wire %s that awaits no reply was refused: %.300s"
+            _failures(logging.WARNING, live.wire.name, text, live.wire.name, escaped(repr(reply.body), 300))
+            continue
         await _send(live, reply)
     if live.stopping.is_set():
         await live.socket.close(code=WSCloseCode.GOING_AWAY, message=b"this server ends")

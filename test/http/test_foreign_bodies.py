@@ -85,6 +85,23 @@ def test_the_body_of_openvla_is_answered_by_one_bare_row(serve: Serve) -> None:
     np.testing.assert_array_equal(row.astype(np.float32), usual(server)[0])
 
 
+@pytest.mark.parametrize(
+    ("hz", "row"), [("5", 3), ("20", 0), ("100", 0), ("0.5", 39), ("0.1", 49), ("6.6667", 2)]
+)
+def test_a_client_of_one_row_gets_that_which_is_due_when_it_asks_again(
+    serve: Serve, hz: str, row: int
+) -> None:
+    server = serve("mono_pi0_7")
+    seen: list[Any] = []
+    server.engine.listen(lambda _, served: seen.append(served))
+    body = in_json(image=json_tag(IMAGE), instruction="reach", state=STATE)
+    answer = posted(server, body, f"/act?format=openvla&hz={hz}")
+    np.testing.assert_array_equal(from_json_tag(answer.json).astype(np.float32), seen[0].chunk.actions[row])
+    for wrong in ("0", "-1", "x", "1e3", "nan", "99999"):
+        answer = posted(server, body, f"/act?format=openvla&hz={wrong}")
+        assert (answer.status, answer.json["error"]) == (422, "bad-hz")
+
+
 def test_the_keys_of_openvla_alone_are_answered_by_one_bare_row(serve: Serve) -> None:
     """Its client cannot say ?format=, and takes nothing else."""
     server = serve("decomposed", embodiment="")

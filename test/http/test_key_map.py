@@ -7,7 +7,9 @@ import logging
 
 import pytest
 
+from reflex_core.engine.validation import require_sound
 from reflex_core.errors import ObservationError, SettingError
+from reflex_core.settings.table import settings_from
 from reflex_core.settings.wire_keys import GUESSED, key_map
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_ros.sidecar.wires import key_map as module
@@ -41,6 +43,11 @@ def guessed(
         (
             ("right_wrist_0_rgb", "left_wrist_0_rgb", "base_0_rgb"),
             ("base", "left_wrist", "right_wrist"),
+            (2, 1, 0),
+        ),
+        (
+            ("images/cam_right_wrist", "images/cam_left_wrist", "images/cam_high"),
+            ("base", "wrist_l", "wrist_r"),
             (2, 1, 0),
         ),
         # by order where one side names no hand
@@ -110,6 +117,11 @@ def test_the_setting_goes_before_the_guess() -> None:
     found = keys_for(chosen, received, FRONT_AND_WRIST, 7, "openpi")
     assert found.document() == {"front": "b", "wrist": "a:bgr", "state": "j+g", "instruction": "say"}
     assert found.unused == ("state", "prompt")
+
+
+def test_an_entry_that_is_none_is_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(SettingError, match="'wire_keys' takes entries such as"):
+        require_sound(settings_from({"wire_keys": ["front"]}))
 
 
 @pytest.mark.parametrize("entry", ["front", "front=", "=a", "=", ""])

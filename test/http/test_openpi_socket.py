@@ -183,6 +183,24 @@ def test_images_are_taken_as_openpi_takes_them(server: Server) -> None:
     np.testing.assert_array_equal(rgb(frames[4])[:, :, 0], image[:, :, 0])
 
 
+def test_the_observation_of_an_aloha_client_is_understood(serve: Serve) -> None:
+    """A map of images, channels first, and fourteen joints; the prompt may be bytes."""
+    server = serve("fourteen", embodiment="")
+    seen = heard(server)
+    names = ("cam_high", "cam_low", "cam_right_wrist", "cam_left_wrist")
+    images = {name: np.full((3, 24, 32), number, np.uint8) for number, name in enumerate(names)}
+    with connected(server) as client:
+        client.receive()
+        reply = client.infer({"state": np.zeros(14), "images": images, "prompt": b"fold the towel"})
+        assert reply["actions"].shape == (10, 14)
+    observation = seen[0][0].observation
+    frames = {
+        camera: (one.height, one.width, rgb(one)[0, 0, 0]) for camera, one in observation.frames.items()
+    }
+    assert frames == {"base": (24, 32, 0), "wrist_l": (24, 32, 3), "wrist_r": (24, 32, 2)}
+    assert observation.instruction == "fold the towel"
+
+
 def test_keys_and_channel_order_can_be_set(serve: Serve) -> None:
     server = serve("mono_pi0_7", wire_keys=["base=cam_b:bgr", "state=j+g", "instruction=say"])
     camera = server.engine.description()["cameras"]

@@ -29,18 +29,24 @@ class Harness:
     """The client's side: messages with type, payload, seq and timestamp."""
 
     def __init__(self, client: Socket) -> None:
-        self._client, self._seq = client, 0
+        self._client, self._seq, self.answered = client, 0, 0
 
-    def notify(self, kind: str, payload: Mapping[str, Any]) -> None:
+    def notify(self, kind: str, payload: Any) -> None:
         self._seq += 1
         message = {"type": kind, "payload": payload, "seq": self._seq, "timestamp": 1.5}
         self._client.send(packed(message, vla_eval_tag))
 
     def ask(self, kind: str, payload: Mapping[str, Any]) -> tuple[str, Any]:
+        found = self.ask_unseen(kind, payload)
+        assert self.answered == self._seq
+        return found
+
+    def ask_unseen(self, kind: str, payload: Mapping[str, Any]) -> tuple[str, Any]:
+        """The same, where the server does not read what it refuses."""
         self.notify(kind, payload)
         answer = unpacked(bytes(self._client.receive()))
         assert set(answer) == {"type", "payload", "seq", "timestamp"}
-        assert answer["seq"] == self._seq
+        self.answered = answer["seq"]
         return answer["type"], answer["payload"]
 
 
@@ -145,6 +151,23 @@ def test_rows_that_are_left_are_handed_out_to_no_other_purpose(server: Server, c
             server.engine.warm_up()
             harness.ask("observation", observation())
     assert len(seen) == 2
+
+
+def test_what_awaits_no_reply_gets_none_also_when_it_is_refused(server: Server) -> None:
+    """The client would take it for the answer to its next observation, and be one action behind for ever."""
+    with connected(server, PATH) as client:
+        harness = Harness(client)
+        harness.ask("hello", {})
+        server.engine.unload()
+        harness.notify("episode_start", {})
+        harness.notify("episode_end", {"success": True})
+        kind, payload = harness.ask_unseen("observation", observation())
+        assert (kind, payload["error"].partition(":")[0]) == ("error", "not-ready")
+        server.engine.load()
+        server.engine.warm_up()
+        harness.notify("episode_start", {"recording": 3})
+        harness.notify("episode_start", "nothing")
+        assert harness.ask("observation", observation())[0] == "action"
 
 
 def test_the_end_of_an_episode_is_its_outcome(server: Server) -> None:

@@ -3,11 +3,13 @@
 
 An image is a string in our own requests and a map with a tag in theirs, so that each field says what it is. The reply has
 the form that the client reads: our object for MolmoAct2 and every other client that sends arrays, one bare row for OpenVLA, bare rows
-for OFT. `?format=` says it where the keys do not.
+for OFT. `?format=` says it where the keys do not. A client of one row executes it until it asks again: `?hz=` says how often,
+and the row is the one that is due then.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -30,7 +32,10 @@ MARKS = (b'"__numpy__"', b'"__ndarray__"', b'"__numpy_array__"')
 ENCODED = "encoded"  # OpenVLA's double encoding: the only key, its value the body as text
 OBJECT, ROW, ROWS = "reflex", "openvla", "oft"
 FORMS = (OBJECT, ROW, ROWS)
+MIN_HZ, MAX_HZ = 0.1, 1000.0
 OPENVLA_KEYS = frozenset(("image", "instruction", "unnorm_key"))
+
+_NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4})?")
 
 
 def has_arrays(data: bytes | bytearray) -> bool:
@@ -89,8 +94,9 @@ def encode(answered: Answered, fields: dict[str, Any]) -> bytes:
 
 def _in_form(form: str, answered: Answered, fields: dict[str, Any]) -> Any:
     rows = rows_of(answered)
-    if form == ROW:
-        return tagged_json(rows[0].astype(np.float64))
+    kind, _, hz = form.partition("@")
+    if kind == ROW:
+        return tagged_json(rows[_due(hz, answered.served.chunk.dt_s, len(rows))].astype(np.float64))
     if form == ROWS:
         return [tagged_json(row) for row in rows]
     return fields | {
@@ -102,6 +108,25 @@ def _in_form(form: str, answered: Answered, fields: dict[str, Any]) -> Any:
     }
 
 
+def _due(hz: str, dt_s: float, rows: int) -> int:
+    """Return the row that is due when a client of this rate asks again; the first where a rate is not known."""
+    if not hz or dt_s <= 0.0:
+        return 0
+    return min(max(round(1.0 / (float(hz) * dt_s)) - 1, 0), rows - 1)
+
+
+def _rate(options: Mapping[str, str]) -> str:
+    """Return the client's rate as a suffix of the form, "" where the URL does not say it. Raises ObservationError."""
+    text = options.get("hz")
+    if text is None:
+        return ""
+    if not _NUMBER.fullmatch(text) or not MIN_HZ <= float(text) <= MAX_HZ:
+        raise ObservationError(
+            f"'hz' must be a number from {MIN_HZ:g} to {MAX_HZ:g}, got {shown(text)}", "bad-hz"
+        )
+    return f"@{text}"
+
+
 def _form(own: Mapping[str, Any], tagged: Mapping[str, Any], readable: Readable) -> str:
     chosen = readable.options.get("format")
     if chosen is not None:
@@ -109,11 +134,11 @@ def _form(own: Mapping[str, Any], tagged: Mapping[str, Any], readable: Readable)
             raise ObservationError(
                 f"'format' must be one of {', '.join(FORMS)}, got {shown(chosen)}", "bad-format"
             )
-        return chosen
+        return f"{ROW}{_rate(readable.options)}" if chosen == ROW else chosen
     if "full_image" in tagged:
         return ROWS
     image_alone = {*own, *tagged} <= OPENVLA_KEYS and "image" in tagged
-    return ROW if image_alone else OBJECT
+    return f"{ROW}{_rate(readable.options)}" if image_alone else OBJECT
 
 
 def holds_arrays(value: Any) -> bool:

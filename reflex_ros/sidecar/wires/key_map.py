@@ -29,6 +29,7 @@ INSTRUCTIONS = (
     "instruction", "prompt", "task", "task_description", "language", "language_instruction", "text", "command", "goal",
 )  # fmt: skip
 ON_THE_HAND = frozenset(("wrist", "hand", "eef", "gripper"))
+SIDES = {"l": "left", "r": "right"}
 # what says nothing about which camera it is
 NOISE = frozenset(
     ("observation", "observations", "obs", "image", "images", "img", "rgb", "cam", "camera", "cameras", "video", "full", "color")
@@ -219,7 +220,8 @@ def on_the_hand(name: str) -> bool:
 
 
 def _words(name: str) -> frozenset[str]:
-    return frozenset(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word) - NOISE
+    words = (SIDES.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
+    return frozenset(words) - NOISE
 
 
 def _listed(keys: Iterable[Any]) -> str:

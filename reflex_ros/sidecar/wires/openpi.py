@@ -89,6 +89,10 @@ class OpenpiWire:
         """Return the metadata, for which the client waits in its constructor."""
         return pack(self._dialect.metadata(self._about()))
 
+    def awaits_reply(self, _: bytes) -> bool:
+        """Return True: every message is answered."""
+        return True
+
     def decode(self, data: bytearray, readable: Readable) -> DecodedRequest | DirectReply:
         """Decode an observation, or answer a reset. Raises BodyError, ObservationError."""
         self._began_s = time.monotonic()

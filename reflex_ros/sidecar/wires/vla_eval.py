@@ -34,6 +34,8 @@ from reflex_ros.sidecar.wires.wire import (
 )
 
 PROTOCOL = 1
+UNANSWERED = (b"episode_start", b"episode_end")
+LOOKED_AT_BYTES = 64
 MOST_SEQ = 2**53
 
 
@@ -69,6 +71,10 @@ class VlaEvalWire:
     def greeting(self) -> bytes:
         """Return nothing: the client speaks first."""
         return b""
+
+    def awaits_reply(self, message: bytes) -> bool:
+        """Return False for the begin and the end of an episode; their type stands before everything else."""
+        return not any(kind in message[:LOOKED_AT_BYTES] for kind in UNANSWERED)
 
     def decode(self, data: bytearray, readable: Readable) -> DecodedRequest | DirectReply:
         """Decode an observation, or answer what needs no inference. Raises BodyError, ObservationError."""

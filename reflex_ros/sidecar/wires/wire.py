@@ -177,6 +177,10 @@ class SocketWire(Wire, Protocol):
         """True where a refusal is a text message, and answers are binary."""
         ...
 
+    def awaits_reply(self, message: bytes) -> bool:
+        """Return False for a message to which the client reads no answer: one would be taken for that of the next message."""
+        ...
+
     def greeting(self) -> bytes:
         """Return the message with which the server begins; empty where the client does. Runs in a worker thread."""
         ...
