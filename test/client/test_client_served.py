@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from client_programs import typed
 from http_client import picture
 from servers import Server
 
@@ -56,6 +60,16 @@ def test_a_reply_has_the_chunk_of_the_server_to_the_bit(server: Server, policy: 
     assert not reply.is_fallback
     with pytest.raises(ValueError, match="read-only"):
         reply.actions[0, 0] = 1.0
+
+
+def test_what_the_page_of_wires_says_to_type_is_answered(server: Server, tmp_path: Path) -> None:
+    written = typed("[reflex_client](../how-to/use-the-python-client.md), our own", server.sidecar.port)
+    assert eval(written).act(**observation(), instruction="reach").rows == 50
+    fields = reflex_client.request.fields_of(picture(), HOME, "reach")
+    (tmp_path / "request.json").write_text(json.dumps(fields))
+    curl = typed("[any program](../how-to/use-http-from-cpp.md), in JSON", server.sidecar.port)
+    done = subprocess.run(["bash", "-c", curl], cwd=tmp_path, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["actions"]) == 50
 
 
 def test_the_server_s_refusal_has_its_sentence(policy: Policy) -> None:

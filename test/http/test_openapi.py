@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from http_client import good
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from servers import Server
 
 from reflex_ros.sidecar.ignored_fields import KNOWN
@@ -127,6 +129,69 @@ def test_refusals_are_as_described(server: Server) -> None:
     ):
         assert answer.status >= 400
         assert conforms(answer.json, problem) == []
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=8), inside, max_size=3),
+    max_leaves=4,
+)
+
+
+def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What a schema of this document allows, now and then what it does not."""
+    if "anyOf" in schema:
+        return st.one_of([values(one) for one in schema["anyOf"]])
+    low, high = schema.get("minimum"), schema.get("maximum")
+    kinds: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
+        "string": lambda: st.sampled_from(schema.get("examples", [""])) | st.text(max_size=12),
+        "integer": lambda: st.integers(low, high),
+        "number": lambda: st.floats(low, high, allow_nan=False),
+        "boolean": st.booleans,
+        "null": st.none,
+        "array": lambda: (
+            st.lists(values(schema.get("items", {})), max_size=8)
+            | st.sampled_from(schema.get("examples", [[]]))
+        ),
+        "object": lambda: st.fixed_dictionaries(
+            {}, optional={name: values(one) for name, one in schema.get("properties", {}).items()}
+        ),
+    }
+    allowed = kinds[schema["type"]]() if "type" in schema else JUNK
+    return st.integers(0, 19).flatmap(lambda draw: JUNK if draw == 0 else allowed)
+
+
+def resolved(schema: dict[str, Any], document: Any) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return document["components"]["schemas"][name] if name else schema
+
+
+def test_whatever_the_document_allows_is_answered_or_refused_as_it_describes(server: Server) -> None:
+    """`make test-clients` asks more, and more cunningly, with schemathesis."""
+    document = document_of(server)
+    taking = [
+        (path.replace("{episode_id}", "one"), operation)
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        if "requestBody" in operation
+    ]
+    assert len(taking) == 4
+
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True)
+    @given(st.data())
+    def ask(data: st.DataObject) -> None:
+        for path, operation in taking:
+            schema = resolved(operation["requestBody"]["content"]["application/json"]["schema"], document)
+            body = data.draw(values(schema))
+            answer = server.client.ask("POST", path, json.dumps(body).encode())
+            assert answer.status < 500, (path, body, answer.body)
+            response = operation["responses"].get(str(answer.status), operation["responses"]["default"])
+            described = response["content"]["application/json"]["schema"]
+            if "anyOf" in described:
+                described = {"anyOf": [resolved(one, document) for one in described["anyOf"]]}
+            assert conforms(answer.json, resolved(described, document)) == []
+
+    ask()
 
 
 def test_it_is_read_without_a_key_and_says_which_operations_take_one(
