@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client_programs import typed
-from http_client import Background, busy
+from client_programs import lines_of_page, typed
+from http_client import Background, busy, good
 from servers import Server
 
 from reflex_core.engine.engine import Engine
@@ -70,6 +70,8 @@ def reached(arm: Arm, peer: Any, seed: int, hz: float) -> bool:
 
 BY_HAND = "OpenVLA-OFT and MolmoAct2, their bodies by hand"
 JOINED = "openpi-client that executes 10 rows of each chunk, whose chunks are to be joined"
+WITH_KEY = "openpi-client, where the server has a key"
+WIDOWX, YAM = "OpenVLA (inspect-robots-widowx)", "MolmoAct2 (inspect-robots-yam)"
 # environment, program, what the page calls the client, more arguments
 CLIENTS = {
     "openpi-client": ("openpi", "openpi", "openpi-client"),
@@ -82,6 +84,10 @@ CLIENTS = {
     "MolmoAct2": ("others", "bodies", BY_HAND, "molmoact2"),
     "msgpack": ("others", "bodies", "any program, in msgpack", "msgpack"),
 }
+
+
+def test_every_line_of_the_page_is_typed_here() -> None:
+    assert set(lines_of_page()) == {WITH_KEY, WIDOWX, YAM, *(name for _, _, name, *_ in CLIENTS.values())}
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
@@ -99,7 +105,7 @@ def test_openpi_client_brings_its_key(serve: Serve, peer: Peers, tmp_path: Path)
     key = tmp_path / "key"
     key.write_text("KEY")
     server = serve("mono_pi0_7", api_key_file=str(key))
-    line = typed("openpi-client, where the server has a key", server.sidecar.port)
+    line = typed(WITH_KEY, server.sidecar.port)
     rows = peer("openpi", "openpi", line).infer(
         np.zeros((224, 224, 3), np.uint8), np.zeros(7), "reach", first=True
     )
@@ -123,13 +129,22 @@ def test_the_real_openvla_client_gets_its_one_row_from_a_policy_without_state(
     serve: Serve, peer: Peers
 ) -> None:
     server = serve("decomposed", embodiment="")
-    program = peer("others", "openvla", typed("OpenVLA (inspect-robots-widowx)", server.sidecar.port))
+    program = peer("others", "openvla", typed(WIDOWX, server.sidecar.port))
     assert program.infer(np.zeros((480, 640, 3), np.uint8), np.zeros(7), "reach").shape == (1, 7)
 
 
 def test_the_real_molmoact2_client_gets_its_chunk(serve: Serve, peer: Peers) -> None:
     """It is made for two arms of seven joints."""
     server = serve("fourteen", embodiment="")
-    program = peer("others", "molmoact2", typed("MolmoAct2 (inspect-robots-yam)", server.sidecar.port))
+    program = peer("others", "molmoact2", typed(YAM, server.sidecar.port))
     rows = program.infer(np.zeros((224, 224, 3), np.uint8), np.zeros(14), "fold")
     assert rows.shape == (10, 14)
+
+
+def test_a_client_of_another_kind_is_refused_and_harms_nothing(serve: Serve, peer: Peers) -> None:
+    server = serve("mono_pi0_7")
+    program = peer("others", "triton", server.sidecar.port)
+    assert program.infer(np.zeros((4, 4, 3), np.uint8), np.zeros(7), "reach") == [[404.0]]
+    answer = server.client.ask("POST", "/v2/models/policy/infer", b"{}")
+    assert (answer.status, answer.json["error"]) == (404, "not-found")
+    assert server.client.act(good()).status == 200

@@ -47,9 +47,13 @@ def running(environment: str, program: str, *arguments: object) -> Iterator[Peer
         process.wait(30)
 
 
-def typed(client: str, port: int) -> str:
-    """What docs/reference/wires.md says to type for a client, for a server on this port."""
+def lines_of_page() -> dict[str, str]:
+    """What docs/reference/wires.md says to type, by client."""
     page = (ROOT / "docs" / "reference" / "wires.md").read_text(encoding="utf-8")
-    found = re.findall(rf"^\| {re.escape(client)} \| `([^`]+)` \|", page, re.MULTILINE)
-    assert len(found) == 1, client
-    return str(found[0]).replace("8000", str(port))
+    table = page.partition("## What to type")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| ([^|]+) \| `([^`]+)` \|", table, re.MULTILINE))
+
+
+def typed(client: str, port: int) -> str:
+    """The line for a client, for a server on this port."""
+    return lines_of_page()[client].replace("8000", str(port))
