@@ -16,6 +16,7 @@ from reflex_core.files.directories import unwritable
 from reflex_core.metrics.slo import parse_slo
 from reflex_core.policy.layouts import graph_files
 from reflex_core.policy.providers import require_provider
+from reflex_core.robot.client_units import client_units
 from reflex_core.robot.limits.safety_config import load_safety_config
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.settings.table import Settings
@@ -52,6 +53,9 @@ def _objective(settings: Settings) -> None:
 
 def _wire_keys(settings: Settings) -> None:
     key_map(settings.wire_keys)
+    client_units(settings.lerobot_units)
+    if settings.lerobot_port >= 0 and not settings.http:
+        raise SettingError("setting 'lerobot_port': needs --http: it is served by the same process as /act")
 
 
 def _exports(settings: Settings) -> None:

@@ -205,6 +205,22 @@ class Settings:
         " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR. Empty: guessed from the names, and logged.",
         when="configure",
     )
+    lerobot_port: int = _http(
+        -1, "Port for LeRobot's robot_client (gRPC), which needs the extra `lerobot`; its own default is 8080. -1: none; 0: a free one.",
+        minimum=-1, maximum=65535,
+    )
+    lerobot_host: str = _http(
+        "127.0.0.1", "Address of that port. LeRobot's clients bring no key: other than loopback requires --insecure and --lerobot-insecure.",
+    )
+    lerobot_insecure: bool = _http(False, "With --insecure: allow other addresses than loopback for --lerobot-port, which no key protects.")
+    lerobot_units: tuple[str, ...] = _http(
+        (), "What LeRobot's clients count their joints in: degrees, norm100 (-100 to 100) or radians, [degrees, jaw=percent] for single joints;"
+        " a gripper is in 0 to 100 with the first two. Empty: as the export's `units` say.", when="configure",
+    )
+    lerobot_fps: float = _http(
+        0.0, "Rate at which LeRobot's clients execute rows (their --fps); rows are interpolated to it. 0: they get the policy's own rows.",
+        when="configure", minimum=0.0, maximum=1000.0,
+    )
     max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")

@@ -29,7 +29,9 @@ def show(
     """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
     stream = sys.stdout if stream is None else stream
     url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
-    rows = banner_rows(engine, url, topics_by_use(node) if node else {})
+    port = sidecar.lerobot_port if sidecar else 0
+    lerobot = f"{engine.settings.lerobot_host}:{port} (without a key)" if port else ""
+    rows = banner_rows(engine, url, topics_by_use(node) if node else {}, lerobot)
     title = _serving(engine.description(), sidecar.url if sidecar else "")
     if drawn(rows, title, stream):
         return
@@ -57,8 +59,10 @@ def _serving(description: Mapping[str, Any], url: str) -> str:
     )
 
 
-def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -> list[Row]:
-    """Return (name, value) rows of what is served now. topics: by what the node does with them."""
+def banner_rows(
+    engine: Engine, url: str, topics: Mapping[str, Iterable[str]], lerobot: str = ""
+) -> list[Row]:
+    """Return (name, value) rows of what is served now. topics: by what the node does with them. lerobot: its address."""
     loaded, settings = engine.loaded, engine.settings
     assert loaded is not None
     description = engine.description()
@@ -78,6 +82,8 @@ def banner_rows(engine: Engine, url: str, topics: Mapping[str, Iterable[str]]) -
     if engine.undrivable:
         rows.append(("commands", f"no robot: {engine.undrivable}"))
     rows.append(("http", url))
+    if lerobot:
+        rows.append(("lerobot", lerobot))
     rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
     rows.append(("guard", _guard(settings, loaded)))
     if description["not_checked"]:

@@ -19,6 +19,7 @@ from reflex_ros.sidecar.app import make_app
 from reflex_ros.sidecar.auth import check_address, read_key
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
+from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
 
 BACKLOG = 128
@@ -57,6 +58,7 @@ class Sidecar:
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._port, self._has_key = 0, False
+        self._lerobot: LerobotPort | None = None
         self._waiting: Waiting | None = None
         self.app: web.Application | None = None  # once it is started
 
@@ -64,6 +66,11 @@ class Sidecar:
     def port(self) -> int:
         """The port it listens on; 0 before `start`."""
         return self._port
+
+    @property
+    def lerobot_port(self) -> int:
+        """The gRPC port of LeRobot's clients; 0 where there is none."""
+        return self._lerobot.port if self._lerobot is not None else 0
 
     @property
     def has_key(self) -> bool:
@@ -88,6 +95,7 @@ class Sidecar:
         """
         key = read_key(self._settings)
         check_address(self._settings, key)
+        require_lerobot(self._settings)
         self._has_key = key is not None
         self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
         self._thread.start()
@@ -143,10 +151,18 @@ class Sidecar:
             self._failure = ReflexError(f"cannot listen on {where}: {_why(error)}", "address-in-use")
             return
         self._port = listening.sockets[0].getsockname()[1]
-        self._bound.set()
-        await self._stopping.wait()
+        try:
+            if self._settings.lerobot_port != OFF:
+                self._lerobot = LerobotPort(app)
+                await self._lerobot.start()
+            self._bound.set()
+            await self._stopping.wait()
+        except ReflexError as error:
+            self._failure = error
         listening.close()
         table.close()
+        if self._lerobot is not None:
+            await self._lerobot.stop()
         await runner.cleanup()
 
 
