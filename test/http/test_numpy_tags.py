@@ -11,13 +11,14 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from wires import json_tag, msgpack_numpy_tag, openpi_tag, packed, unpacked, vla_eval_tag
+from wires import json_tag, msgpack_numpy_tag, npy_tag, openpi_tag, packed, unpacked, vla_eval_tag
 
 from reflex_core.errors import ObservationError
 from reflex_ros.sidecar.problems import BodyError, TooLargeError
 from reflex_ros.sidecar.wires import msgpack_codec, numpy_tags
 from reflex_ros.sidecar.wires.msgpack_codec import (
     MSGPACK_NUMPY,
+    NPY,
     OPENPI,
     VLA_EVAL,
     MissingPackageError,
@@ -35,7 +36,8 @@ CAPTURED = bytes.fromhex(
 
 
 @pytest.mark.parametrize(
-    ("tag", "form"), [(openpi_tag, OPENPI), (vla_eval_tag, VLA_EVAL), (msgpack_numpy_tag, MSGPACK_NUMPY)]
+    ("tag", "form"),
+    [(openpi_tag, OPENPI), (vla_eval_tag, VLA_EVAL), (msgpack_numpy_tag, MSGPACK_NUMPY), (npy_tag, NPY)],
 )
 @pytest.mark.parametrize("dtype", ["|u1", "<f4", "<f8", "|b1", "<i8", ">f4"])
 def test_arrays_of_every_msgpack_tag_are_read_and_written(tag: Any, form: str, dtype: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
@@ -59,6 +60,13 @@ def vla_eval_tag(value: Any) -> Any:
     }
 
 
+def npy_tag(value: Any) -> Any:
+    """An array as Isaac-GR00T writes it: a whole .npy file."""
+    held = io.BytesIO()
+    np.save(held, value, allow_pickle=False)
+    return {"__ndarray_class__": True, "as_npy": held.getvalue()}
+
+
 def packed(value: Any, tag: Any = openpi_tag) -> bytes:
     data: bytes = msgpack.packb(value, default=tag, use_bin_type=True)
     return data
@@ -68,6 +76,8 @@ def unpacked(data: bytes) -> Any:
     """A reply, its arrays as arrays."""
 
     def array(found: dict[Any, Any]) -> Any:
+        if "__ndarray_class__" in found:
+            return np.load(io.BytesIO(found["as_npy"]), allow_pickle=False)
         for mark, dtype, entry in (
             (b"__ndarray__", b"dtype", b"data"),
             (b"nd", b"type", b"data"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_ros.sidecar.problems import BodyError, TooLargeError
+from reflex_ros.sidecar.wires import npy
 from reflex_ros.sidecar.wires.numpy_tags import Array, array_of, image_of
 
 MALFORMED = "malformed-msgpack"
@@ -22,8 +23,8 @@ MOST_ENTRIES = 16_384  # of one list or map: room for as many is made before its
 LACKING = "this server cannot read msgpack: install the package msgpack there, as the extra `openpi` of reflex_ros does"
 
 # how a client tags the arrays that it reads
-OPENPI, VLA_EVAL, MSGPACK_NUMPY = "openpi", "vla_eval", "msgpack_numpy"
-FORMS = (OPENPI, VLA_EVAL, MSGPACK_NUMPY)
+OPENPI, VLA_EVAL, MSGPACK_NUMPY, NPY = "openpi", "vla_eval", "msgpack_numpy", "npy"
+FORMS = (OPENPI, VLA_EVAL, MSGPACK_NUMPY, NPY)
 
 
 class MissingPackageError(BodyError):
@@ -122,6 +123,8 @@ class _Reading:
 def _form(tagged: Mapping[Any, Any]) -> str:
     if b"__ndarray__" in tagged or b"__npgeneric__" in tagged:
         return OPENPI
+    if "__ndarray_class__" in tagged or b"__ndarray_class__" in tagged:
+        return NPY
     return VLA_EVAL if {"__ndarray__", "__npgeneric__", "__image__"} & set(tagged) else MSGPACK_NUMPY
 
 
@@ -170,6 +173,10 @@ def _msgpack_numpy(value: Any) -> dict[bytes, Any]:
     }
 
 
+def _npy(value: Any) -> dict[str, Any]:
+    return {"__ndarray_class__": True, "as_npy": npy.written(_array(value))}
+
+
 def _array(value: Any) -> Array:
     if not isinstance(value, np.ndarray | np.generic):
         raise TypeError(f"{type(value).__name__} is no msgpack")
@@ -180,4 +187,5 @@ _TAGGED: Mapping[str, Callable[[Any], Mapping[Any, Any]]] = {
     OPENPI: _openpi,
     VLA_EVAL: _vla_eval,
     MSGPACK_NUMPY: _msgpack_numpy,
+    NPY: _npy,
 }

@@ -3,7 +3,8 @@
 
 An array is a map with its raw bytes in C order, its dtype as `numpy.dtype.str` has it, and its shape:
 json_numpy `__numpy__` (base64), forks of it `__ndarray__` (base64) and `__numpy_array__` + `data` (base64); openpi-client and
-vla-eval `__ndarray__` + `data`, a scalar `__npgeneric__` + `data`; the package msgpack-numpy `nd` + `type`, `kind`, `data`.
+vla-eval `__ndarray__` + `data`, a scalar `__npgeneric__` + `data`; the package msgpack-numpy `nd` + `type`, `kind`, `data`;
+Isaac-GR00T `__ndarray_class__` + `as_npy`, a whole .npy file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from reflex_core.errors import ObservationError
 from reflex_core.text.untrusted import shown
+from reflex_ros.sidecar.wires import npy
 
 KINDS = "biuf"  # truth values and numbers; none that NumPy reads with pickle, and no texts
 MOST_AXES = 8
@@ -32,7 +34,7 @@ def array_of(tagged: Mapping[Any, Any]) -> Array | None:
 
     The array is a read-only view of the map's bytes. Keys may be str or bytes. Raises ObservationError.
     """
-    if len(tagged) > 5 or not tagged:  # a tag has three to five entries
+    if len(tagged) > 5 or not tagged:  # a tag has two to five entries
         return None
     fields = {_text(key): value for key, value in tagged.items()}
     for tag in ("__numpy__", "__ndarray__"):
@@ -44,6 +46,8 @@ def array_of(tagged: Mapping[Any, Any]) -> Array | None:
         return _scalar(fields.get("data"), fields.get("dtype"))
     if isinstance(fields.get("nd"), bool) and "type" in fields:
         return _of_msgpack_numpy(fields)
+    if fields.get("__ndarray_class__") is True:
+        return _of_npy(fields.get("as_npy"))
     return None
 
 
@@ -109,6 +113,20 @@ def _of_msgpack_numpy(fields: Mapping[str, Any]) -> Array:
     if kind not in ("", b""):  # V is a structure, O a pickle
         raise ObservationError(f"an array of kind {shown(kind)} is not read: send numbers", BAD_ARRAY)
     return array_from(fields.get("data"), fields["type"], fields.get("shape"))
+
+
+def _of_npy(data: object) -> Array:
+    """Return the array of a .npy file, whose header says of it what other tags say beside it."""
+    if not isinstance(data, bytes):
+        raise ObservationError(f"the bytes of a .npy file must be binary, got {shown(data)}", BAD_ARRAY)
+    try:
+        header = npy.read_header(data)
+    except ValueError as error:
+        raise ObservationError(f"an array is no .npy file that is read here: {error}", BAD_ARRAY) from error
+    values = memoryview(data)[header.size :]
+    if header.by_columns:
+        return array_from(values, header.dtype, header.shape[::-1]).T
+    return array_from(values, header.dtype, header.shape)
 
 
 def _scalar(value: object, dtype: object) -> Array:
