@@ -8,7 +8,7 @@ from reflex_core.errors import SettingError
 from reflex_core.settings.table import Settings
 from reflex_ros.otel.connect import check_endpoint, check_tracing
 from reflex_ros.outputs.interfaces import check_output
-from reflex_ros.sidecar.cloud_client import check_cloud, check_cloud_key
+from reflex_ros.sidecar.other_servers import check_remote, check_remote_key
 
 
 def require_sound(settings: Settings) -> None:
@@ -30,13 +30,13 @@ def require_interface(settings: Settings, over_ros: bool) -> None:
 # what the values alone show, on whichever machine
 VALUE_CHECKS: dict[str, validation.Check] = {
     **validation.VALUE_CHECKS,
-    "cloud": check_cloud,
+    "other servers": check_remote,
     "spans": check_endpoint,
     "output": check_output,
 }
 CHECKS: dict[str, validation.Check] = {
     **VALUE_CHECKS,
     **validation.CHECKS,
-    "cloud key": check_cloud_key,
+    "keys of other servers": check_remote_key,
     "tracing": check_tracing,
 }

@@ -20,7 +20,7 @@ from servers import ExportDir, MakeEngine, Server
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.server import Sidecar
 
 # how long an example takes says how busy the machine is
@@ -85,7 +85,7 @@ def make_engine(export_dir: ExportDir) -> Iterator[MakeEngine]:
 
     def make(name: str, *, ready: bool = True, **settings: object) -> Engine:
         values = {"export_dir": str(export_dir(name)), "device": "cpu", "intra_op_threads": 1} | settings
-        engine = Engine(settings_from(values), connect_cloud, connect_tracing)
+        engine = Engine(settings_from(values), connect_cloud, connect_tracing, connect_remote=connect_remote)
         engines.append(engine)
         if ready:
             engine.load()

@@ -47,6 +47,8 @@ _TUNED = ("adaptive", "batch", "prefix_cache", "rtc")
 def parity(policy: Policy) -> Finding:
     """Check that the policy makes the recorded chunk of the recorded observation on this machine."""
     policy = policy.as_trained()
+    if policy.export.address:
+        return Finding("parity", OK, f"not compared: {policy.export.address} runs the policy")
     path = policy.export.path / FIXTURE
     why = unreadable(path)
     if why == "not there":

@@ -14,6 +14,7 @@ from reflex_core.errors import ConfigurationError, EmbodimentError, ReflexError
 from reflex_core.settings.table import Settings
 
 if TYPE_CHECKING:
+    from reflex_core.engine.load_remote import ConnectRemote
     from reflex_core.engine.serving_state import ServingState
 
 # what would write files, ask other machines or measure for minutes; none of it changes whether the parts fit
@@ -43,10 +44,12 @@ def safety(path: str) -> Finding:
     return Finding("safety", OK, message)
 
 
-def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
+def policy(
+    settings: Settings, drives: bool, connect_remote: ConnectRemote | None = None
+) -> Iterator[Finding]:
     """Load what the settings name, match it with the robot, let it answer, and compare it with its fixture.
 
-    drives: it is to drive a robot over ROS, and not only to answer over HTTP.
+    drives: it is to drive a robot over ROS, and not only to answer over HTTP. connect_remote: as for an engine.
     """
     from reflex_core.doctor.parity import parity
     from reflex_core.engine.engine import Engine
@@ -54,7 +57,7 @@ def policy(settings: Settings, drives: bool) -> Iterator[Finding]:
 
     # log lines of loading are reported here; without a handler Python prints warnings on its own
     logging.getLogger("reflex_core").addHandler(logging.NullHandler())
-    engine = Engine(replace(settings, **QUIET))  # type: ignore[arg-type]
+    engine = Engine(replace(settings, **QUIET), connect_remote=connect_remote)  # type: ignore[arg-type]
     try:
         engine.load()
     except ConfigurationError as error:

@@ -153,7 +153,8 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
 
 def _load(settings: Settings, path: str, around: EngineContext, opened: ExitStack) -> LoadedPolicy:
     began = time.perf_counter()
-    found = load(replace(settings, export_dir=path), around.metrics)
+    found = load(replace(settings, export_dir=path), around.metrics, around.connect_remote)
+    opened.callback(found.close)
     if found.tracker is not None:
         opened.callback(found.tracker.close)
     took_s = time.perf_counter() - began

@@ -36,7 +36,7 @@ def require_same_robot(first: Policy, other: Policy) -> None:
     ):
         if one != two:
             raise ConfigurationError(
-                f"{other.export.path} is for another robot than {first.export.path}: its {what} are {two!r:.300},"
+                f"{other.export.where} is for another robot than {first.export.where}: its {what} are {two!r:.300},"
                 f" expected {one!r:.300}; give both one --custom-embodiment-config",
                 "policies-differ",
             )

@@ -47,7 +47,9 @@ def build_shadow(
     if not choice.shadow:
         return None, None, None
     metrics = around.metrics
-    found = load(replace(settings, export_dir=choice.shadow, auto_calibrate=False), metrics)
+    shadowed = replace(settings, export_dir=choice.shadow, auto_calibrate=False)
+    found = load(shadowed, metrics, around.connect_remote)
+    opened.callback(found.close)
     policy = found.policy
 
     def log_divergence(divergence: Divergence) -> None:

@@ -160,7 +160,7 @@ def build_tracing(
         raise ConfigurationError(
             "--otel-endpoint: this engine was made without a connection to a receiver of spans"
         )
-    models = {name: str(slot.policy.export.path) for name, slot in slots.items()}
+    models = {name: slot.policy.export.where for name, slot in slots.items()}
     return around.connect_tracing(settings, models, robot)
 
 

@@ -93,13 +93,13 @@ def _breaker(settings: Settings, slot: str, metrics: Metrics) -> Breaker | None:
 def _rtc(policy: Policy) -> Rtc:
     rtc = policy.rtc()
     if rtc.note:
-        log.info("%s: %s", policy.export.path, rtc.note)
+        log.info("%s: %s", policy.export.where, rtc.note)
     return rtc
 
 
 def _ensemble(settings: Settings, policy: Policy) -> TemporalEnsemble | None:
     """Return the averaging of an episode's chunks, None where the export or the setting does not want it."""
-    coefficient, path = policy.contract.temporal_ensemble_coeff, policy.export.path
+    coefficient, path = policy.contract.temporal_ensemble_coeff, policy.export.where
     if coefficient is None or settings.temporal_ensemble == "off":
         return None
     if policy.binding.dt_s <= 0:

@@ -9,6 +9,7 @@ from typing import Any
 from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.export.binding import Binding
 from reflex_core.policy.base import Policy, reads_state
+from reflex_core.policy.remote import RemotePolicy
 from reflex_core.robot.limits.tool_limits import unchecked
 
 
@@ -22,6 +23,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         "kind": policy.kind,
         "cannot": policy.capabilities.lacking(),
         "active_providers": list(policy.providers),
+        "remote": _remote(policy),
         "embodiment": loaded.embodiment.name if loaded.embodiment else None,
         "action_names": list(policy.binding.action_names),
         "state_names": list(policy.binding.state_names),
@@ -67,6 +69,13 @@ def groups(loaded: ServingState, output: str, addresses: Mapping[str, str]) -> l
         }
         for group in binding.groups
     ]
+
+
+def _remote(policy: Policy) -> dict[str, Any] | None:
+    """Return where a policy runs that another server serves, and whether it answers; None for one that runs here."""
+    if not isinstance(policy, RemotePolicy):
+        return None
+    return {"url": policy.url, "dialect": policy.dialect, "reachable": policy.reachable}
 
 
 def _counting(policy: Policy) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.concurrency.progress import report
 from reflex_core.engine import describe
 from reflex_core.engine.build import assemble
+from reflex_core.engine.load_remote import ConnectRemote
 from reflex_core.engine.serving_state import EngineContext, ServingState
 from reflex_core.engine.validation import require_sound
 from reflex_core.errors import InferenceError, NotReadyError, ObservationError, ReflexError
@@ -46,6 +47,7 @@ class Engine:
         connect_cloud: Callable[[Settings], CloudServer] | None = None,
         connect_tracing: ConnectTracing | None = None,
         check: Callable[[Settings], None] = require_sound,
+        connect_remote: ConnectRemote | None = None,
     ) -> None:
         """Make an engine that has loaded nothing.
 
@@ -54,6 +56,7 @@ class Engine:
             connect_cloud: Connects to the server of `cloud_fallback`; the core itself has no HTTP.
             connect_tracing: Opens the recorder that sends spans to `otel_endpoint`, at every load.
             check: Raises ConfigurationError for settings that are wrong whatever the model is, before one is loaded.
+            connect_remote: Connects to the server that runs a policy in place of an export.
         """
         self._check = check
         self.settings = settings
@@ -79,6 +82,7 @@ class Engine:
             lambda: next(seeds),
             connect_cloud,
             connect_tracing,
+            connect_remote,
         )
         self._session_id = secrets.token_hex(4)
         self._request_numbers = itertools.count()

@@ -15,6 +15,8 @@ from reflex_core.calibration.cache import cold_start_ms, default_path, key_of, r
 from reflex_core.calibration.latency_tracker import LatencyTracker
 from reflex_core.concurrency.progress import report
 from reflex_core.concurrency.time_limit import OverTimeError, within
+from reflex_core.engine.load_remote import ConnectRemote, load_remote
+from reflex_core.engine.which_exports import is_address
 from reflex_core.errors import SettingError
 from reflex_core.export.export import Export, open_export
 from reflex_core.files.share import DEMO, export_path
@@ -22,6 +24,7 @@ from reflex_core.metrics.metrics import CudaGraphMetrics, Metrics
 from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.load import load_policy
 from reflex_core.policy.providers import LoadOptions
+from reflex_core.policy.remote_contract import require_robot
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.presets import load_embodiment, load_preset
 from reflex_core.settings.table import TABLE, Settings
@@ -41,13 +44,17 @@ class LoadedPolicy:
     settings: Settings
     first_latency_s: float
     tracker: LatencyTracker | None
+    close: Callable[[], None] = lambda: None
 
 
-def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
-    """Read the export, choose how to run it, and load it.
+def load(settings: Settings, metrics: Metrics, connect: ConnectRemote | None = None) -> LoadedPolicy:
+    """Read the export, choose how to run it, and load it; or connect to the server that runs it.
 
+    connect: to the server of a URL in place of an export; None where there is no way to.
     Raises ConfigurationError, also where it takes longer than the setting load_timeout_s.
     """
+    if is_address(settings.export_dir):
+        return _connected(settings, connect)
     try:
         return within(settings.load_timeout_s, lambda: _load(settings, metrics), "load")
     except OverTimeError as error:
@@ -56,6 +63,16 @@ def load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
             " device answer, or give it more time with load_timeout_s (0: no limit)",
             "load-timeout",
         ) from error
+
+
+def _connected(settings: Settings, connect: ConnectRemote | None) -> LoadedPolicy:
+    """Return the policy that the server of `export_dir` runs."""
+    if connect is None:
+        raise SettingError(f"{settings.export_dir}: this program has no connection to other servers")
+    robot = require_robot(robot_of(settings))
+    policy = load_remote(settings, robot, connect)
+    _log_load(policy)
+    return LoadedPolicy(policy, settings, cold_start_ms(robot.name) * 1e-3, None, policy.close)
 
 
 def _load(settings: Settings, metrics: Metrics) -> LoadedPolicy:
@@ -111,12 +128,8 @@ def _calibrated(
 
 def embodiment_of(settings: Settings, export_path: Path) -> Embodiment | None:
     """Return the robot that the settings name, else the export's own; None where there is none. Raises ConfigurationError."""
-    if settings.custom_embodiment_config:
-        if settings.embodiment:
-            log.warning("--custom-embodiment-config overrides --embodiment %s", settings.embodiment)
-        return load_embodiment(Path(settings.custom_embodiment_config), settings.lerobot_calibration)
-    if settings.embodiment:
-        return load_preset(settings.embodiment, settings.lerobot_calibration)
+    if (named := robot_of(settings)) is not None:
+        return named
     own = export_path / "embodiment.json"
     # what is there and no file is refused there: without its ranges a robot would be driven unguarded
     if not own.exists():
@@ -129,8 +142,19 @@ def embodiment_of(settings: Settings, export_path: Path) -> Embodiment | None:
     return load_embodiment(own, settings.lerobot_calibration)
 
 
+def robot_of(settings: Settings) -> Embodiment | None:
+    """Return the robot that the settings name, None where they name none. Raises ConfigurationError."""
+    if settings.custom_embodiment_config:
+        if settings.embodiment:
+            log.warning("--custom-embodiment-config overrides --embodiment %s", settings.embodiment)
+        return load_embodiment(Path(settings.custom_embodiment_config), settings.lerobot_calibration)
+    if settings.embodiment:
+        return load_preset(settings.embodiment, settings.lerobot_calibration)
+    return None
+
+
 def _log_load(policy: Policy) -> None:
-    embodiment, path = policy.binding.embodiment, policy.export.path
+    embodiment, path = policy.binding.embodiment, policy.export.where
     log.info(
         "loaded %s on %s for embodiment %s; cameras %s",
         policy.export.model_version, ", ".join(policy.providers),
@@ -140,5 +164,5 @@ def _log_load(policy: Policy) -> None:
         log.warning("%s: %s", path, note)
     if not reads_state(policy):
         log.warning("%s: this policy does not read the robot state", path)
-    if policy.binding.action_statistics is None and policy.binding.tool is None:
+    if policy.binding.action_statistics is None and policy.binding.tool is None and not policy.export.address:
         log.warning("%s: no statistics: actions are served without un-normalisation", path)

@@ -38,7 +38,7 @@ def why_undrivable(loaded: ServingState, settings: Settings) -> str:
 
 def is_embedded_by_omission(settings: Settings) -> bool:
     """Return whether the embedded policy would be served because no other was named, and not by its name `demo`."""
-    return not settings.export_dir and not settings.policy_a
+    return not (settings.export_dir or settings.policy_a or settings.remote)
 
 
 def require_requests_suffice(settings: Settings, why: str) -> None:

@@ -14,6 +14,7 @@ from reflex_core.chunks.smoothness import Smoothness
 from reflex_core.chunks.temporal_ensemble import TemporalEnsemble
 from reflex_core.concurrency.circuit_breaker import CLOSED
 from reflex_core.engine.episode_listener import EpisodeListener
+from reflex_core.engine.load_remote import ConnectRemote
 from reflex_core.errors import InferenceError
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy, reads_state
@@ -86,7 +87,7 @@ class PolicySlot:
 
 def why_not_fewer_steps(slots: Iterable[PolicySlot]) -> str:
     """Return which export cannot take fewer denoise steps, and why; empty where all can."""
-    lacking = ((slot.policy.export.path, slot.policy.capabilities.fewer_steps) for slot in slots)
+    lacking = ((slot.policy.export.where, slot.policy.capabilities.fewer_steps) for slot in slots)
     return next((f"{path}: {why}" for path, why in lacking if why), "")
 
 
@@ -220,3 +221,4 @@ class EngineContext:
     next_seed: Callable[[], int]
     connect_cloud: Callable[[Settings], CloudServer] | None
     connect_tracing: ConnectTracing | None = None
+    connect_remote: ConnectRemote | None = None

@@ -18,7 +18,10 @@ EVEN = 50
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """exports: by slot, `prod` alone or `a` and `b`; an empty path is the embedded policy. shadow: its export, or empty."""
+    """exports: by slot, `prod` alone or `a` and `b`; an empty path is the embedded policy, a URL the server that runs the policy.
+
+    shadow: its export or URL, or empty.
+    """
 
     exports: dict[str, str]
     shadow: str = ""
@@ -26,13 +29,23 @@ class Choice:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every export that is to be in memory at once."""
-        served = (export_path(name) for name in self.exports.values())
-        return (*served, *([export_path(self.shadow)] if self.shadow else []))
+        named = (*self.exports.values(), *([self.shadow] if self.shadow else []))
+        return tuple(export_path(name) for name in named if not is_address(name))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every server that is to run a policy."""
+        return tuple(name for name in (*self.exports.values(), self.shadow) if is_address(name))
 
     @property
     def several(self) -> bool:
         """True when more than one policy is to be in memory."""
         return len(self.exports) > 1 or bool(self.shadow)
+
+
+def is_address(name: str) -> bool:
+    """Return whether the name of a policy is the URL of a server that runs it."""
+    return "://" in name
 
 
 def chosen(settings: Settings) -> Choice:
@@ -48,7 +61,12 @@ def chosen(settings: Settings) -> Choice:
             raise SettingError(
                 f"--split {settings.split} shares the episodes of two policies: give --policy-a and --policy-b too"
             )
-        return Choice({PROD: settings.export_dir}, shadow)
+        return Choice({PROD: _served(settings)}, shadow)
+    if settings.remote:
+        raise SettingError(
+            f"--remote {settings.remote} cannot be combined with --policy-a: name the server as one of the two, --policy-a"
+            f" {settings.remote}"
+        )
     if shadow:
         raise SettingError(
             "--shadow-policy cannot be combined with --policy-b: a shadow watches one policy, leave one of them out"
@@ -66,3 +84,15 @@ def chosen(settings: Settings) -> Choice:
             f"the export {settings.export_dir} is not --policy-a {a}: name the same directory, or leave the first out"
         )
     return Choice({A: a, B: b})
+
+
+def _served(settings: Settings) -> str:
+    """Return the one export, or the server that runs the policy in its place."""
+    if settings.remote and settings.export_dir:
+        raise SettingError(
+            f"--remote {settings.remote} serves the policy of that server, and {settings.export_dir} one of this machine: leave one of"
+            " them out, or name both as --policy-a and --policy-b"
+        )
+    if settings.export_dir and is_address(settings.export_dir):
+        raise SettingError(f"the export {settings.export_dir} is the URL of a server: give it as --remote")
+    return settings.remote or settings.export_dir

@@ -254,7 +254,7 @@ def _columns(
         if wanted != contract.action_dim:
             raise ConfigurationError(_misfit(export, contract, embodiment), "action-dim-mismatch")
         raise ConfigurationError(
-            f"{export.path}: embodiment '{embodiment.name}' has joints {', '.join(missing)} that the export's"
+            f"{export.where}: embodiment '{embodiment.name}' has joints {', '.join(missing)} that the export's"
             f" action_names lack ({', '.join(contract.action_names)})",
             "joint-names-mismatch",
         )
@@ -267,7 +267,7 @@ def _columns(
 def _misfit(export: Export, contract: Contract, embodiment: Embodiment) -> str:
     bare = f", or {embodiment.action_dim - 1} without its gripper" if embodiment.gripper_is_last else ""
     return (
-        f"{export.path}: its actions have {contract.action_dim} dimensions, embodiment '{embodiment.name}' has"
+        f"{export.where}: its actions have {contract.action_dim} dimensions, embodiment '{embodiment.name}' has"
         f" {embodiment.action_dim}{bare}: take the export or the embodiment of this robot"
     )
 
@@ -293,12 +293,12 @@ def _state(
     if statistics is not None and dim != statistics.dim:
         whose = "its statistics" if export.state_statistics else "those of the embodiment, used as fallback,"
         raise ConfigurationError(
-            f"{export.path}: the state has {dim} names ({', '.join(names)}), {whose} have {statistics.dim} numbers",
+            f"{export.where}: the state has {dim} names ({', '.join(names)}), {whose} have {statistics.dim} numbers",
             "state-dim-mismatch",
         )
     if dim is not None and dim > contract.state.width:
         raise ConfigurationError(
-            f"{export.path}: the state has {dim} numbers, the export's state input takes {contract.state.width}",
+            f"{export.where}: the state has {dim} numbers, the export's state input takes {contract.state.width}",
             "state-dim-mismatch",
         )
     return names or next((names for names in known if len(names) == dim), ()), dim
@@ -356,7 +356,7 @@ def _dt_s(export: Export, contract: Contract, embodiment: Embodiment | None) -> 
     trained_hz, robot_hz = contract.frequency_hz, embodiment.frequency_hz if embodiment else None
     if trained_hz is not None and robot_hz is not None and abs(trained_hz - robot_hz) > 1e-6 * trained_hz:
         raise ConfigurationError(
-            f"{export.path}: the export was trained at {trained_hz:g} Hz, the embodiment says {robot_hz:g} Hz: a chunk played at another rate"
+            f"{export.where}: the export was trained at {trained_hz:g} Hz, the embodiment says {robot_hz:g} Hz: a chunk played at another rate"
             " moves the robot at another speed",
             "frequency-mismatch",
         )

@@ -26,7 +26,7 @@ def cameras_of(export: Export, contract: Contract, embodiment: Embodiment | None
     required = unfed(contract, pairs, required=True)
     if required:
         raise ConfigurationError(
-            f"{export.path}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
+            f"{export.where}: the policy needs camera '{required[0]}', embodiment '{embodiment.name}' has {', '.join(have)}",
             "camera-mismatch",
         )
     return pairs

@@ -268,7 +268,7 @@ def _require_travel(
         f"embodiment '{embodiment.name}' gives none" if embodiment is not None else "no embodiment is given"
     )
     raise ConfigurationError(
-        f'{export.path}: counts {", ".join(lacks)} in shares of the joint\'s travel, and {whose}: write "travel" into the'
+        f'{export.where}: counts {", ".join(lacks)} in shares of the joint\'s travel, and {whose}: write "travel" into the'
         " embodiment, for each joint the position in rad or m at the low and at the high end of its calibrated travel, or null; for an"
         " arm that LeRobot calibrated, name its file with --lerobot-calibration FILE (docs/reference/lerobot-calibration.md)",
         "travel-missing",

@@ -49,7 +49,8 @@ TETHER_NAME = "tether_config.json"  # the same keys, as another exporter names t
 class Export:
     """One export on disk. `config` is reflex_config.json as it was written.
 
-    weights_hash: over the weight files alone, the model_hash of the first versions.
+    weights_hash: over the weight files alone, the model_hash of the first versions. address: the URL of the server that runs the
+    policy; then there are no files, and `path` is the file that describes it, where there is one.
     """
 
     path: Path
@@ -60,6 +61,12 @@ class Export:
     normalization: Normalization
     processors: Processors | None = None
     weights_hash: str = ""
+    address: str = ""
+
+    @property
+    def where(self) -> str:
+        """The directory, or the address of the server that runs it: what sentences begin with."""
+        return self.address or str(self.path)
 
     def has_weights_of(self, recorded: str) -> bool:
         """Return whether a recorded model_hash, of this or of a first version, names these weights."""
@@ -91,13 +98,13 @@ class Export:
 
     @property
     def model_version(self) -> str:
-        """`<model id>@<model hash>`, what replies and traces call the model."""
-        return f"{self.model_id}@{self.model_hash}"
+        """`<model id>@<model hash>`, what replies and traces call the model; the id alone where no hash is known."""
+        return f"{self.model_id}@{self.model_hash}" if self.model_hash or not self.address else self.model_id
 
     @property
     def config_path(self) -> Path:
         """The file that `config` was read from."""
-        return config_path(self.path)
+        return self.path if self.address else config_path(self.path)
 
     @property
     def ignored_config(self) -> str:

@@ -198,7 +198,7 @@ def _measuring(
     name = action_names[column]
     if name not in state_names:
         raise ConfigurationError(
-            f"{export.path}: its action {column}, '{name}', starts from where the robot is, and the state ({', '.join(state_names)})"
+            f"{export.where}: its action {column}, '{name}', starts from where the robot is, and the state ({', '.join(state_names)})"
             " does not hold that",
             "joint-names-mismatch",
         )
@@ -211,14 +211,14 @@ def _check_start(
 ) -> None:  # fmt: skip
     if state_dim is not None and start >= state_dim:
         raise ConfigurationError(
-            f"{export.path}: its action {column} is an offset from number {start} of the state, and the state has {state_dim}"
+            f"{export.where}: its action {column} is an offset from number {start} of the state, and the state has {state_dim}"
             " numbers",
             "state-dim-mismatch",
         )
     name = action_names[column] if column < len(action_names) else ""
     if name in state_names and state_names[start] != name:
         raise ConfigurationError(
-            f"{export.path}: its action {column}, '{name}', is an offset from number {start} of the state, and that is"
+            f"{export.where}: its action {column}, '{name}', is an offset from number {start} of the state, and that is"
             f" '{state_names[start]}': the names of actions and state must be in one order",
             "joint-names-mismatch",
         )

@@ -60,7 +60,7 @@ def tool_rows(export: Export, contract: Contract, embodiment: Embodiment | None)
         kinematics.tool,
         embodiment.action_min,
         embodiment.action_max,
-        f"{export.path}: a policy of a tool's pose",
+        f"{export.where}: a policy of a tool's pose",
     )
     statistics = export.action_statistics
     if statistics is not None:  # of a padded chunk, those of its own columns

@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeElsewhere:
+    """What another server says of the chunk that it made; empty where it says nothing.
+
+    rtc_mode, rtc_delay: how the previous chunk guided it. seed: below 0 where it names none.
+    """
+
+    model_version: str = ""
+    model_hash: str = ""
+    config_hash: str = ""
+    seed: int = -1
+    rtc_mode: str = ""
+    rtc_delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One answer of a network.
 
@@ -37,6 +52,7 @@ class Prediction:
         cache: What the episode cache reports.
         masked_cameras: Cameras it reads and had no image from.
         unreached: Why the poses that it wants cannot be reached; then the actions stay where it could not go on.
+        elsewhere: Of another server's chunk; None for one that was made here.
     """
 
     actions: Floats
@@ -47,6 +63,7 @@ class Prediction:
     cache: Found = NOTHING_KEPT
     masked_cameras: tuple[str, ...] = ()
     unreached: str = ""
+    elsewhere: MadeElsewhere | None = None
 
 
 class Policy(Protocol):

@@ -30,32 +30,38 @@ log = logging.getLogger(__name__)
 
 
 class CloudError(ReflexError):
-    """The other server gave nothing that can be used; `reason` is one of REASONS. Never leaves the cloud wedge."""
+    """The other server gave nothing that can be used; `reason` is one of REASONS.
+
+    Never leaves the cloud wedge and the remote policy. status: of its HTTP reply, 0 where that is not the reason.
+    """
 
     slug = "cloud-failed"
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, status: int = 0) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.status = reason, status
 
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
     """An answer of the other server, parsed but not yet checked.
 
-    actions: (n, action_dim) float32. names: empty when it gave none. seed: -1 when it gave none. inference: how it made the
-    chunk, as far as it reports that.
+    actions: (n, action_dim) float32. names: empty when it gave none. dt_s: None where its wire has none. seed: -1 when it gave
+    none. inference: how it made the chunk, as far as it reports that. rtc_mode, rtc_delay: how the previous chunk guided this
+    one; empty where it did not.
     """
 
     actions: Floats
     names: tuple[str, ...]
-    dt_s: float
+    dt_s: float | None
     source: str
     model_version: str
     seed: int = -1
     inference: Inference = UNKNOWN
     model_hash: str = ""
     config_hash: str = ""
+    rtc_mode: str = ""
+    rtc_delay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ def believed(answer: CloudAnswer, expected: Expected) -> Floats:
         raise _doubt("NaN or Inf among the actions")
     if answer.names and answer.names != expected.names:
         raise _doubt(f"actions for {_shown(answer.names)}, expected {_shown(expected.names)}")
-    if not abs(answer.dt_s - expected.dt_s) <= DT_TOLERANCE_S:
+    if answer.dt_s is not None and not abs(answer.dt_s - expected.dt_s) <= DT_TOLERANCE_S:
         raise _doubt(f"dt_s {answer.dt_s!r}, expected {expected.dt_s!r}")
     if answer.source != POLICY:  # its hold or its last chunk is no better than ours, and older
         raise _doubt(f"a chunk of source {answer.source[:40]!r}, expected {POLICY!r}")
@@ -103,7 +109,7 @@ def believed(answer: CloudAnswer, expected: Expected) -> Floats:
 
 
 def _doubt(got: str) -> CloudError:
-    return CloudError(INVALID, f"the cloud answered with {got}")
+    return CloudError(INVALID, f"it answered with {got}")
 
 
 def _shown(names: tuple[str, ...]) -> str:
@@ -118,10 +124,20 @@ class CloudBreaker:
         ready: Callable[[], bool],
         failures: int = CONSECUTIVE_FAILURES,
         every_s: float = PROBE_EVERY_S,
+        name: str = "cloud",
+        first_s: float | None = None,
     ) -> None:
-        """Start closed. ready: requests its /health, on a thread of its own every `every_s` while the breaker is open."""
-        self._ready = ready
-        self._every_s = every_s
+        """Start closed.
+
+        Args:
+            ready: Asks whether it serves, on a thread of its own while the breaker is open.
+            failures: In a row that open it.
+            every_s: The longest pause between two such questions.
+            name: Of the server in log lines.
+            first_s: The first pause, doubled after each question; None: `every_s`.
+        """
+        self._ready, self._name = ready, name
+        self._every_s, self._first_s = every_s, every_s if first_s is None else first_s
         self._circuit = CircuitBreaker(failures, on_change=self._changed)
         self._stopped = threading.Event()
 
@@ -146,20 +162,23 @@ class CloudBreaker:
     def _changed(self, state: str, _: str) -> None:
         if state == OPEN:
             failures = self._circuit.threshold
-            log.warning("cloud: %d consecutive failures: no requests until its /health is ready", failures)
-            threading.Thread(target=self._probe, name="reflex-cloud-probe", daemon=True).start()
+            text = "%s: %d consecutive failures: no requests until it is ready"
+            log.warning(text, self._name, failures)
+            threading.Thread(target=self._probe, name=f"reflex-{self._name}-probe", daemon=True).start()
         elif state == HALF_OPEN:
-            log.info("cloud: its /health is ready: requests resumed")
+            log.info("%s: it is ready: requests resumed", self._name)
 
     def _probe(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        pause_s = self._first_s
+        while not self._stopped.wait(pause_s):
             if self._is_ready():
-                self._circuit.half_open("its /health is ready")  # healthy is not yet helpful
+                self._circuit.half_open("it is ready")  # healthy is not yet helpful
                 return
+            pause_s = min(2 * pause_s, self._every_s)
 
     def _is_ready(self) -> bool:
         try:
             return self._ready()
         except Exception:
-            log.exception("cloud: the health probe failed")
+            log.exception("%s: the health probe failed", self._name)
             return False

@@ -34,11 +34,10 @@ from reflex_core.policy.layouts import Layout, load_layout
 from reflex_core.policy.network import OpenNetwork
 from reflex_core.policy.prefix_cache import NOTHING_KEPT, PrefixCache, require_cache
 from reflex_core.policy.providers import LoadOptions, inference_mode
+from reflex_core.policy.robot_rows import checked_state, ended, robot_rows
 from reflex_core.policy.sampler import PLAIN, Sampling, start_noise
 from reflex_core.policy.vlm_stack import LANGUAGE_MASK
 from reflex_core.robot.embodiment import Embodiment
-from reflex_core.robot.gripper import at_the_ends
-from reflex_core.robot.kinematics.inverse import UnreachableError
 from reflex_core.values import Floats, Frame, Observation
 
 USUAL_SIDE = 224  # pixels of a picture for a graph that takes any size
@@ -264,8 +263,7 @@ class OnnxPolicy:
         return self._rows(normalised, state)[0]
 
     def _at_the_ends(self, rows: Floats, state: Floats | None) -> Floats:
-        # selecting columns leaves them in column order; what travels as bytes must be row by row
-        return np.ascontiguousarray(at_the_ends(rows, self.binding.ends, state))
+        return ended(rows, self.binding, state)
 
     def _rows(self, normalised: Floats, state: Floats | None) -> tuple[Floats, str]:
         """Return (horizon, action_dim) rad and m, and why they end before the poses that are wanted; "" where they do not."""
@@ -273,17 +271,8 @@ class OnnxPolicy:
         if normalised.shape != expected:
             raise InferenceError(f"the model gave actions of shape {normalised.shape}, expected {expected}")
         first, binding = self.contract.first_row, self.binding
-        own = normalised[0, first : first + binding.horizon][:, binding.columns]
-        if binding.tool is not None:
-            measured = self.checked_state(state)
-            try:
-                return binding.tool.joints(binding.tool.trained(own), measured), ""
-            except UnreachableError as error:
-                return binding.tool.reached(error, len(own), measured), str(error)
-        actions = own if binding.action_statistics is None else binding.action_statistics.denormalise(own)
-        if binding.relative is not None:
-            actions = binding.relative.positions(actions, binding.relative.base(self.checked_state(state)))
-        return actions, ""
+        own = normalised[0, first : first + binding.horizon]
+        return robot_rows(own, self.contract, binding, state)
 
     def as_trained(self) -> OnnxPolicy:
         """Return the same policy with the state and the actions of training where the robot's are joints in their place.
@@ -342,19 +331,7 @@ class OnnxPolicy:
 
     def checked_state(self, state: Floats | None) -> Floats:
         """Return the state, if this policy takes it. Raises ObservationError naming the expected and the actual shape."""
-        slot, dim = self.contract.state, self.binding.state_dim
-        wanted = f"{dim} numbers" if dim else f"at most {slot.width if slot else 0} numbers"
-        if self.binding.state_names:
-            wanted += f" ({', '.join(self.binding.state_names)})"
-        if state is None:
-            raise ObservationError(f"no robot state; the policy needs {wanted}", "missing-state")
-        right = state.size == dim if dim else slot is None or 0 < state.size <= slot.width
-        if state.ndim != 1 or not right:
-            got = state.size if state.ndim == 1 else f"an array of shape {state.shape}"
-            raise ObservationError(f"the state must be {wanted}, got {got}", "state-length")
-        if not np.isfinite(state).all():
-            raise ObservationError("the state holds NaN or Inf", "state-not-finite")
-        return state
+        return checked_state(state, self.contract, self.binding)
 
     def canary(self) -> Observation:
         """Return an observation with every shape as in service, for warm-up and probes."""

@@ -10,10 +10,23 @@ import numpy as np
 
 from reflex_core.chunks.guidance import FEWEST_STEPS, Guidance
 from reflex_core.export.flow import Adaptive, Flow
-from reflex_core.values import Floats
+from reflex_core.values import Floats, Request
 
 Velocity = Callable[[Floats, float], Floats]
 EPSILON = 1e-8  # a velocity of zero has no relative change
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """The request that a chunk is for, for a policy that another server runs.
+
+    previous_request_id: of the chunk that the robot executes now, empty where that cannot guide the next one. elapsed_rows: how
+    many of its rows are over at the observation, None where that is not known.
+    """
+
+    request: Request
+    previous_request_id: str = ""
+    elapsed_rows: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +36,14 @@ class Sampling:
     steps: Euler steps over the whole interval, None as configured. adaptive: stop when the flow is straight.
     watch: called in each step with the chunk if the loop were left there, and with what convergence is judged on, both
     (1, horizon, width) float32.
-    guidance: by the previous chunk, None without.
+    guidance: by the previous chunk, None without. context: None outside of a request.
     """
 
     steps: int | None = None
     adaptive: Adaptive | None = None
     watch: Callable[[Floats, Floats], None] | None = None
     guidance: Guidance | None = None
+    context: RequestContext | None = None
 
 
 PLAIN = Sampling()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from reflex_core.export.flow import Adaptive
 from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.metrics.metrics import Metrics
 from reflex_core.policy.base import Policy
+from reflex_core.policy.remote import KIND as REMOTE
 from reflex_core.policy.sampler import Sampling
 from reflex_core.records.trace.parse import Recorded
 from reflex_core.replay.carry_over import CarryOver
@@ -29,6 +31,7 @@ from reflex_core.settings.table import settings_from
 from reflex_core.values import Floats, Observation
 
 NO_EMBODIMENT = "none"
+_SERVER = re.compile(r"(https?|wss?):/")  # as a path has it, one slash is left
 FALLBACK_SEED = 0  # for requests whose seed was not recorded
 ROBOT_SETTINGS = ("embodiment", "custom_embodiment_config", "lerobot_calibration", "joint_names")
 BEFORE = "the trace was recorded by the first version, which preprocessed observations differently"
@@ -127,6 +130,11 @@ def load_target(wanted: Wanted, header: Mapping[str, Any], hashes: tuple[str, st
     hashes: model_hash and config_hash of what was recorded; empty where unknown. Settings that belong to the recorded weights (variant, steps,
     chunk size) are taken over for those weights only. Raises ConfigurationError.
     """
+    if _SERVER.match(str(wanted.export_dir)):
+        raise ConfigurationError(
+            f"{wanted.export_dir}: another server made the chunks of this trace, and its policy cannot be run again here: name an export"
+            " with --model to compare with, or look at what was recorded with --no-replay"
+        )
     export = open_export(wanted.export_dir)
     same = export.has_weights_of(hashes[0])
     kept = header.get("settings")
@@ -190,6 +198,11 @@ def differences(
 ) -> tuple[str, ...]:
     """Return sentences about what is not as it was recorded."""
     export, notes = policy.export, []
+    if header.get("model_type") == REMOTE:
+        notes.append(
+            f"the recorded chunks were made by the server {header.get('export_dir')!r:.200}, which cannot be run again here: they are"
+            " compared with those of another policy"
+        )
     if not model_hash:
         notes.append("the trace does not name the hash of the recorded model")
     elif not export.has_weights_of(model_hash):

@@ -39,6 +39,35 @@ class Settings:
     # fmt: off
     export_dir: str = _policy("", "Directory of the ONNX export to serve; demo: the embedded reach_panda policy (a directory of that name is ./demo)."
         " Empty: that policy is served without commanding a robot.", path=True)
+    remote: str = _policy(
+        "", "URL of a server that runs the policy in place of an export: http(s) of this server's kind, ws(s) of openpi's, with the path of"
+        " vLLM's where it is one. The embodiment must be given. --policy-a, --policy-b and --shadow-policy take such URLs, too."
+    )
+    remote_api_key_file: str = _policy(
+        "", "File holding that server's API key. The environment variable REFLEX_REMOTE_API_KEY does the same.", path=True
+    )
+    remote_description: str = _policy(
+        "", "JSON file that says of that policy what its server does not: action_names, action_space, units, frequency_hz, state_names.",
+        path=True,
+    )
+    remote_keys: tuple[str, ...] = _policy(
+        (), "Keys of the observations that are sent to openpi's servers: [front=observation/image, state=joints+gripper,"
+        " instruction=prompt]; camera=key:bgr for images as BGR, camera=key:chw for channels first. Empty: as LIBERO has them.",
+    )
+    remote_images: str = _policy(
+        "jpeg", "How images of raw topics are sent to a server of this kind: as JPEG, or all of their bytes; openpi's take bytes alone.",
+        choices=("jpeg", "raw"),
+    )
+    remote_image_size: int = _policy(
+        0, "Side in pixels to which larger images are scaled, with bars, before they are sent; 0: as they are.", minimum=0, maximum=8192
+    )
+    remote_timeout_ms: float = _policy(
+        2000.0, "Time limit for an answer of that server; the rows that the robot has go on meanwhile, then it holds.",
+        minimum=1.0, maximum=60_000.0,
+    )
+    remote_wait_s: float = _policy(
+        5.0, "How long configure waits for that server to answer at all; then it is refused.", minimum=0.0, maximum=3600.0
+    )
     embodiment: str = _policy("", "Embodiment preset by name, for example franka. Empty: the export's own.")
     custom_embodiment_config: str = _policy("", "Embodiment JSON file; overrides --embodiment.", path=True)
     lerobot_calibration: str = _policy(

@@ -11,9 +11,9 @@ import numpy as np
 
 from reflex_core.chunks.rtc import EpisodeGuidance, Rtc, rows_of
 from reflex_core.metrics.counters import Gauge, NullGauge
-from reflex_core.policy.base import Policy
+from reflex_core.policy.base import MadeElsewhere, Policy
 from reflex_core.policy.prefix_cache import PrefixCache
-from reflex_core.policy.sampler import Sampling
+from reflex_core.policy.sampler import RequestContext, Sampling
 from reflex_core.reports import NOT_AVERAGED, NOT_GUIDED, CacheReport, EnsembleReport, RtcReport
 from reflex_core.values import ActionChunk, Floats, Inference, Request, Served
 from reflex_core.wedges.wedge import Proceed
@@ -82,8 +82,11 @@ class Predict:
         sampling = self._sampling(request)
         found = EpisodeGuidance() if self._rtc is None else self._rtc.guidance_for(request)
         guidance = found.guidance
-        if guidance is not None:
-            sampling = replace(sampling, guidance=guidance)
+        if guidance is None:
+            sampling = replace(sampling, context=RequestContext(request))
+        else:
+            context = RequestContext(request, found.previous, found.elapsed_rows)
+            sampling = replace(sampling, guidance=guidance, context=context)
         prediction = self._policy.predict(
             request.observation, seed, sampling, request.cancellation, request.episode_id, self._cache
         )
@@ -103,7 +106,12 @@ class Predict:
             masked_cameras=prediction.masked_cameras,
             stages_ms=prediction.stages_ms,
         )
-        return replace(
+        rtc = NOT_GUIDED
+        if guidance is not None:
+            rtc = RtcReport(
+                guidance.mode, guidance.delay, found.previous, found.elapsed_rows, rows_of(found.executed)
+            )
+        served = replace(
             self._prototype,
             chunk=replace(self._prototype.chunk, actions=actions),
             raw_actions=actions,
@@ -114,9 +122,19 @@ class Predict:
             unreached=prediction.unreached,
             cache=CacheReport(prediction.cache.status, prediction.cache.age_ms),
             ensemble=averaged,
-            rtc=NOT_GUIDED
-            if guidance is None
-            else RtcReport(
-                guidance.mode, guidance.delay, found.previous, found.elapsed_rows, rows_of(found.executed)
-            ),
+            rtc=rtc,
         )
+        return served if prediction.elsewhere is None else _as_made(served, prediction.elsewhere)
+
+
+def _as_made(served: Served, made: MadeElsewhere) -> Served:
+    """Return the answer with what another server says of the chunk that it made."""
+    rtc = replace(served.rtc, mode=made.rtc_mode, delay=made.rtc_delay) if made.rtc_mode else NOT_GUIDED
+    return replace(
+        served,
+        seed=served.seed if made.seed < 0 else made.seed,
+        model_version=made.model_version or served.model_version,
+        model_hash=made.model_hash or served.model_hash,
+        config_hash=made.config_hash or served.config_hash,
+        rtc=rtc,
+    )

@@ -196,14 +196,15 @@ def sound(requested: Given, over_ros: bool) -> Finding:
 
 def controllers(requested: Given) -> Iterator[Finding]:
     """Ask the controllers that take the robot's commands what they are; nothing where the robot cannot be read."""
-    from reflex_core.engine.load_policy import embodiment_of
+    from reflex_core.engine.load_policy import embodiment_of, robot_of
     from reflex_core.robot.groups import whole_robot
     from reflex_ros.doctor.controllers import address_of, running_controllers
     from reflex_ros.outputs.interfaces import with_defaults
 
     settings = requested.settings
     try:
-        robot = embodiment_of(settings, next(iter(exports_of(settings).values())))
+        exports = exports_of(settings).values()
+        robot = embodiment_of(settings, next(iter(exports))) if exports else robot_of(settings)
     except ConfigurationError:
         return  # the check of the embodiment reports it
     if robot is not None:
@@ -254,15 +255,21 @@ def served(settings: Settings, drives: bool) -> Iterator[Finding]:
     yield from found
     # a changed file may still load, and what it then does is worth knowing
     if all(finding.level != FAIL for finding in found if not finding.name.startswith("hashes")):
-        yield from policy(settings, drives)
+        from reflex_ros.sidecar.other_servers import connect_remote
+
+        yield from policy(settings, drives, connect_remote)
 
 
 def exports_of(settings: Settings) -> dict[str, Path]:
     """Return the exports that would be loaded, by slot. Raises ConfigurationError."""
     two = {" a": settings.policy_a, " b": settings.policy_b}
-    named = {label: name for label, name in two.items() if name} or {"": settings.export_dir}
+    named = {label: name for label, name in two.items() if name} or {
+        "": settings.remote or settings.export_dir
+    }
     shadow = {" shadow": settings.shadow_policy} if settings.shadow_policy else {}
-    return {label: export_path(name) for label, name in (named | shadow).items()}
+    from reflex_core.engine.which_exports import is_address
+
+    return {label: export_path(name) for label, name in (named | shadow).items() if not is_address(name)}
 
 
 def document(found: Sequence[Finding]) -> str:

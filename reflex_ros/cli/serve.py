@@ -23,7 +23,7 @@ from reflex_ros.console.terminal import watched
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.preflight import require_interface, require_sound
 from reflex_ros.settings_sources import Given, given
-from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.server import Sidecar
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def serve_http(settings: Settings) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    engine = Engine(settings, connect_cloud, connect_tracing, require_sound)
+    engine = Engine(settings, connect_cloud, connect_tracing, require_sound, connect_remote)
     sidecar = Sidecar(engine, settings)
     failures: list[Exception] = []
 

@@ -59,7 +59,7 @@ from reflex_ros.node.takeover_inputs import create_handing_over
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
-from reflex_ros.sidecar.cloud_client import connect_cloud
+from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
 
@@ -73,7 +73,7 @@ class ReflexNode:
     def __init__(self, overrides: Mapping[str, object], **node_options: Any) -> None:
         self.node = ManagedNode("reflex", **(NODE_OPTIONS | node_options))
         self.settings = parameters.declare(self.node, overrides)
-        self.engine = Engine(self.settings, connect_cloud, connect_tracing, require_sound)
+        self.engine = Engine(self.settings, connect_cloud, connect_tracing, require_sound, connect_remote)
         self._progress = Progress()
         self._buffer: ObservationBuffer | None = None
         self._outputs: Outputs | None = None

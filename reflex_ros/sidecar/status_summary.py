@@ -137,4 +137,8 @@ def _serving(loaded: ServingState) -> StatusSummary:
     if window is not None and loaded.admission.violated:
         message = f"{window.slo.name} is {window.measured_ms:.0f} ms, the objective is {window.slo.threshold_ms:g} ms."
         return StatusSummary(WARN, "SLOW", message)
-    return StatusSummary(GOOD, "READY", "A policy is serving.")
+    elsewhere = [slot.policy for slot in loaded.slots.values() if slot.policy.export.address]
+    if not elsewhere:
+        return StatusSummary(GOOD, "READY", "A policy is serving.")
+    where = " and ".join(policy.export.address for policy in elsewhere)
+    return StatusSummary(GOOD, "READY", f"A policy is serving; {where} infers.")

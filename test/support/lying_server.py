@@ -14,6 +14,15 @@ from aiohttp import web
 
 GOOD_ROW = [0.0, 0.1, 0.0, -1.5, 0.0, 1.8, 0.1]
 HUGE = 17 << 20
+JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
+# what a server of this kind says of the policy that makes such rows
+CONFIG = orjson.dumps({
+    "effective": {
+        "model_version": "arm@0011", "config_hash": "22", "action_names": JOINTS, "action_horizon": 10, "dt_s": 0.05,
+        "n_action_steps": None, "cameras": {"base": "camera"}, "state_names": JOINTS, "state_dim": 7, "state_used": True,
+        "observation_steps": 1, "rtc": {"mode": "guided_identity"},
+    }
+})  # fmt: skip
 
 
 def chunk(**fields: Any) -> bytes:
@@ -137,6 +146,7 @@ class LyingServer:
         app = web.Application()
         app.router.add_post("/{lie}/act", self._answer)
         app.router.add_get("/{lie}/health", literally(b"{}"))
+        app.router.add_get("/{lie}/config", literally(CONFIG))
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)

@@ -30,7 +30,7 @@ def session_of(
     return Session(
         model_hash=export.model_hash,
         config_hash=export.config_hash,
-        export_dir=str(export.path.absolute()),
+        export_dir=export.address or str(export.path.absolute()),
         model_type=str(export.config.get("model_type", "smolvla")),
         export_kind=str(export.config.get("export_kind", "decomposed")),
         embodiment=embodiment.name if embodiment else None,
