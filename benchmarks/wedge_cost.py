@@ -25,7 +25,7 @@ from reflex_core.settings.table import settings_from
 from reflex_core.values import Request, Served
 from reflex_core.wedges.order import ORDER, middleware_chain
 from reflex_core.wedges.wedge import Proceed, Wedge
-from reflex_ros.sidecar.other_servers import connect_cloud
+from reflex_ros.sidecar.server_connections import connect_cloud
 
 DRAIN_S = 1.3  # recorders write once a second: on a robot that is between requests, so it is here
 BATCH = 20  # requests per measurement: one alone is near the resolution of the clock

@@ -8,7 +8,7 @@ from reflex_core.errors import SettingError
 from reflex_core.settings.table import Settings
 from reflex_ros.otel.connect import check_endpoint, check_tracing
 from reflex_ros.outputs.interfaces import check_output
-from reflex_ros.sidecar.other_servers import check_remote, check_remote_key
+from reflex_ros.sidecar.server_connections import check_remote, check_remote_key
 
 
 def require_sound(settings: Settings) -> None:

@@ -20,8 +20,8 @@ from servers import ExportDir, MakeEngine, Server
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
-from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.server import Sidecar
+from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
 
 # how long an example takes says how busy the machine is
 hypothesis.settings.register_profile("busy machine", deadline=None)

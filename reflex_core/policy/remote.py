@@ -93,7 +93,7 @@ class RemotePolicy:
         self._link = CloudBreaker(server.ready, FAILURES, PROBE_EVERY_S, "remote", FIRST_PROBE_S)
         self._log = RateLimitedLog(log)
         self._session, self._numbers = secrets.token_hex(4), itertools.count()
-        self._why = ""
+        self.why = ""  # of the newest failure to get an answer
 
     @property
     def reachable(self) -> bool:
@@ -184,7 +184,7 @@ class RemotePolicy:
     def _exchanged(self, request: Request, left_s: float) -> tuple[CloudAnswer, Floats]:
         """Return the server's answer and its checked rows, (n, action_dim)."""
         if not self._link.closed:
-            raise self._not_ready(UNREACHABLE, self._why)
+            raise self._not_ready(UNREACHABLE, self.why)
         try:
             answer = self._server.ask(request, left_s)
             rows = believed(answer, self._expected)
@@ -202,9 +202,9 @@ class RemotePolicy:
         if error.reason == STATUS and error.status < 500 and error.status != OVERLOADED:
             self._link.succeeded()
             return InferenceError(f"{self.url}: {error}", REFUSAL)
-        self._why = str(error)
+        self.why = str(error)
         self._link.failed()
-        return self._not_ready({TIMEOUT: LATE, STATUS: REFUSAL, REFUSED: UNREACHABLE}.get(error.reason, REFUSAL), self._why)  # fmt: skip
+        return self._not_ready({TIMEOUT: LATE, STATUS: REFUSAL, REFUSED: UNREACHABLE}.get(error.reason, REFUSAL), self.why)  # fmt: skip
 
     def _not_ready(self, slug: str, why: str) -> NotReadyError:
         return NotReadyError(KIND, f"the policy's server {self.url} gives no chunk: {why}", slug)

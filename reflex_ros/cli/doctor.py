@@ -255,7 +255,7 @@ def served(settings: Settings, drives: bool) -> Iterator[Finding]:
     yield from found
     # a changed file may still load, and what it then does is worth knowing
     if all(finding.level != FAIL for finding in found if not finding.name.startswith("hashes")):
-        from reflex_ros.sidecar.other_servers import connect_remote
+        from reflex_ros.sidecar.server_connections import connect_remote
 
         yield from policy(settings, drives, connect_remote)
 

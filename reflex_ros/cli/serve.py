@@ -23,8 +23,8 @@ from reflex_ros.console.terminal import watched
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.preflight import require_interface, require_sound
 from reflex_ros.settings_sources import Given, given
-from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.server import Sidecar
+from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
 
 log = logging.getLogger(__name__)
 

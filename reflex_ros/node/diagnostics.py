@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from reflex_core.engine.engine import DEGRADED, READY, Engine
 from reflex_core.engine.serving_state import PolicySlot, ServingState
 from reflex_core.metrics.recorders import Watched
+from reflex_core.policy.remote import RemotePolicy
 from reflex_core.robot.joint_gate import Implausible
 from reflex_core.settings.table import Settings
 from reflex_core.text.untrusted import escaped
@@ -243,6 +244,7 @@ def wedge_findings(loaded: ServingState, progress: Progress, recorders: Sequence
         _guard(loaded, progress),
         *(_breaker(slot, loaded) for slot in loaded.slots.values()),
         _cache(loaded),
+        *_servers(loaded),
         _cloud(loaded),
         _recorders(recorders),
     ]
@@ -345,6 +347,18 @@ def _cloud(loaded: ServingState) -> Finding:
     reachable = loaded.cloud.reachable
     message = "stands by" if reachable else "not reachable: there is no help when the policy here fails"
     return Finding("cloud fallback", OK if reachable else WARN, message, {"reachable": reachable})
+
+
+def _servers(loaded: ServingState) -> Iterator[Finding]:
+    """Report whether the servers answer that run a policy; nothing where all run here."""
+    for name, slot in loaded.slots.items():
+        policy = slot.policy
+        if not isinstance(policy, RemotePolicy):
+            continue
+        concern = "policy server" if len(loaded.slots) == 1 else f"policy server {name}"
+        text = f"{policy.url} infers" if policy.reachable else f"{policy.url} gives no chunk: {policy.why}"
+        level = OK if policy.reachable else ERROR
+        yield Finding(concern, level, text, {"url": policy.url, "reachable": policy.reachable})
 
 
 def _recorders(recorders: Sequence[Watched]) -> Finding:

@@ -59,9 +59,9 @@ from reflex_ros.node.takeover_inputs import create_handing_over
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.outputs.outputs import Outputs
 from reflex_ros.preflight import require_sound
-from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.robot_access import Robot, RobotSnapshot
 from reflex_ros.sidecar.server import Sidecar
+from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
 
 RATE_WINDOW_S = 2.0  # chunks are counted over so long: one comes about every second
 HEARTBEAT_S = 0.1  # how long the executor may sleep before it looks at signals

@@ -21,6 +21,8 @@ from servers import Server
 from wires import packed
 
 from reflex_core.concurrency.cancellation import Cancellation
+from reflex_core.doctor.finding import FAIL
+from reflex_core.doctor.served_policy import policy as examine
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import CancelledError, ConfigurationError, InferenceError, NotReadyError, ReflexError
 from reflex_core.files.share import embedded_policy
@@ -29,9 +31,11 @@ from reflex_core.records.trace.reader import TraceReader
 from reflex_core.replay.target import Wanted, load_target
 from reflex_core.settings.table import settings_from
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, POLICY, Frame, Observation, Request, Served
+from reflex_ros.console.startup_banner import banner_rows
 from reflex_ros.preflight import require_sound
-from reflex_ros.sidecar.other_servers import connect_cloud, connect_remote
 from reflex_ros.sidecar.server import Sidecar
+from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
+from reflex_ros.sidecar.status_summary import status_summary
 
 Serve = Callable[..., Server]
 Remote = Callable[..., Engine]
@@ -484,3 +488,19 @@ def test_a_server_that_serves_another_policy_after_its_restart_moves_nothing(
     there.start()
     with pytest.raises(InferenceError, match="other dt_s"):
         here.act(request_to(here))
+
+
+def test_page_banner_and_doctor_name_the_server(openpi: Any, remote: Remote) -> None:
+    there = openpi()
+    here = remote(there.url)
+    assert there.url in status_summary(here, None).sentence
+    rows = dict(banner_rows(here, "http://127.0.0.1:8000", {}))
+    assert rows["runs on"] == f"{there.url} (openpi)"
+    assert rows["kind"].startswith("remote")
+    found = {
+        finding.name: finding
+        for finding in examine(here.settings, drives=True, connect_remote=connect_remote)
+    }
+    assert {name: finding.level for name, finding in found.items() if finding.level == FAIL} == {}
+    assert there.url in found["canary"].said
+    assert there.url in found["parity"].said
