@@ -41,6 +41,7 @@ def effective(loaded: ServingState) -> dict[str, Any]:
         },
         **_counting(policy),
         "state_used": reads_state(policy),
+        "instruction_used": policy.contract.language is not None,
         "observation_steps": policy.contract.observation_steps,
         "batch": list(policy.contract.batch),
         "notes": list(policy.notes),

@@ -105,7 +105,7 @@ def _completed(
         if about.cameras is None
         else about.cameras
     )
-    observation = canary_of(cameras, robot.usual_position())
+    observation = canary_of(robot, cameras, robot.usual_position())
     try:
         answer = server.ask(Request(observation, time.monotonic_ns(), "first", "first", seed=0), FIRST_S)
     except CloudError as error:

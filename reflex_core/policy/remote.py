@@ -42,6 +42,7 @@ from reflex_core.policy.remote_contract import RemoteParts
 from reflex_core.policy.remote_server import RemoteServer
 from reflex_core.policy.robot_rows import checked_state, ended, robot_rows
 from reflex_core.policy.sampler import PLAIN, RequestContext, Sampling
+from reflex_core.robot.embodiment import Embodiment
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import Floats, Frame, Observation, Request
 
@@ -55,7 +56,7 @@ UNREACHABLE, LATE, REFUSAL, BAD_REPLY = (
 FIRST_S = 120.0  # for an answer outside of service: the first one may compile the network there
 FAILURES = 3  # in a row, after which nothing is sent until the server is ready again
 FIRST_PROBE_S, PROBE_EVERY_S = 0.25, 2.0
-SIDE = 224  # pixels of the canary's pictures
+SIDE = 224  # pixels of the canary's picture from a camera that the embodiment does not name
 OVERLOADED = 429
 
 log = logging.getLogger(__name__)
@@ -229,12 +230,12 @@ class RemotePolicy:
 
     def canary(self) -> Observation:
         """Return an observation with every shape as in service."""
-        robot = self.binding.embodiment
-        state = None if robot is None else robot.usual_position()
-        dim = self.binding.state_dim
-        if state is None or (dim and dim != len(state)):
-            state = np.zeros(dim or 0, np.float32)
-        return canary_of(tuple(self.binding.cameras.values()), state)
+        robot, dim = self.binding.embodiment, self.binding.state_dim
+        assert robot is not None, "no server's policy is loaded without one"
+        state = robot.usual_position()
+        if dim and dim != len(state):
+            state = np.zeros(dim, np.float32)
+        return canary_of(robot, self.binding.cameras.values(), state)
 
     def trial(self, number: int) -> Floats:
         """Return the chunk, (1, horizon, width), for one of two seeds."""
@@ -287,7 +288,11 @@ class RemotePolicy:
         return checked_state(state, self.contract, self.binding)
 
 
-def canary_of(cameras: Iterable[str], state: Floats) -> Observation:
-    """Return a grey picture of each camera, and the state."""
-    frames = {name: Frame(np.full((SIDE, SIDE, 3), 127, np.uint8), "rgb8", SIDE, SIDE) for name in cameras}
+def canary_of(robot: Embodiment, cameras: Iterable[str], state: Floats) -> Observation:
+    """Return a grey picture of each camera, as large as the robot's are, and the state."""
+    sizes = {camera.name: camera.resolution for camera in robot.cameras}
+    frames: dict[str, Frame] = {}
+    for name in cameras:
+        width, height = sizes.get(name, (SIDE, SIDE))
+        frames[name] = Frame(np.full((height, width, 3), 127, np.uint8), "rgb8", height, width)
     return Observation(frames, state, "warm up")

@@ -42,6 +42,7 @@ KNOWN = (
     "frequency_hz",
     "state_names",
     "reads_state",
+    "reads_language",
     "cameras",
     "n_action_steps",
 )
@@ -73,8 +74,9 @@ def read_description(settings: Settings) -> Mapping[str, Any]:
     for key in ("action_names", "state_names", "cameras"):
         if key in fields:
             fields.names(key)
-    if "reads_state" in fields:
-        fields.truth("reads_state")
+    for key in ("reads_state", "reads_language"):
+        if key in fields:
+            fields.truth(key)
     if "frequency_hz" in fields:
         fields.number("frequency_hz", 1e-3, MOST_HZ)
     if "n_action_steps" in fields:
@@ -114,9 +116,10 @@ def remote_parts(
     config |= _implied(about, config, names, robot)
     export = _export(url, about, config, settings)
     fail = refusing(str(export.config_path) if says else url, ExportError)
+    reads_language = says.get("reads_language", about.reads_language)
     contract = Contract(
         images=tuple(_slot(name) for name in _cameras(about, says, robot)),
-        language=LanguageSlot("instruction", None, 0, "") if about.reads_language else None,
+        language=LanguageSlot("instruction", None, 0, "") if reads_language else None,
         state=_state(about, says, state_names),
         flow=Flow(steps=1),
         flow_names={},

@@ -174,8 +174,12 @@ class OpenpiServer:
     async def _opened(self) -> _Connection:
         """Return a new connection whose metadata have come."""
         if self._session is None:
+            tracing = aiohttp.TraceConfig()
+            tracing.on_request_redirect.append(_refuse_redirect)
             self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                trace_configs=[tracing],
             )
         try:
             socket = await self._session.ws_connect(
@@ -205,7 +209,7 @@ class OpenpiServer:
             self._drop(connection)
             raise refused(greeting)
         try:
-            self._metadata = self._checked(await asyncio.to_thread(read_metadata, greeting))
+            self._metadata = self._checked(read_metadata(greeting))
         except BaseException:
             self._drop(connection)
             raise
@@ -243,6 +247,13 @@ class OpenpiServer:
             await connection.close()
         if self._session is not None:
             await self._session.close()
+
+
+async def _refuse_redirect(
+    _: aiohttp.ClientSession, __: object, found: aiohttp.TraceRequestRedirectParams
+) -> None:
+    """End an upgrade that leads elsewhere: observations and key are for the server that was named."""
+    raise CloudError(STATUS, f"it redirects, with status {found.response.status}", found.response.status)
 
 
 class _GoneError(Exception):

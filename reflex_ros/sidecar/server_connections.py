@@ -113,6 +113,7 @@ def about_of(status: int, body: bytes) -> RemoteAbout:
         state_names=_names(found.get("state_names")) if found.get("state_used") else (),
         state_dim=_whole(found, "state_dim"),
         reads_state=found.get("state_used") is not False,
+        reads_language=found.get("instruction_used") is not False,
         observation_steps=_whole(found, "observation_steps") or 1,
         guides=_mapping(found, "rtc").get("mode", OFF) != OFF,
     )

@@ -504,3 +504,23 @@ def test_page_banner_and_doctor_name_the_server(openpi: Any, remote: Remote) -> 
     assert {name: finding.level for name, finding in found.items() if finding.level == FAIL} == {}
     assert there.url in found["canary"].said
     assert there.url in found["parity"].said
+
+
+def test_an_upgrade_that_is_redirected_is_not_followed(openpi: Any, remote: Remote) -> None:
+    there, elsewhere = openpi(), openpi()
+    there.redirects_to = elsewhere.url.replace("ws://", "http://")
+    assert "redirects, with status 307" in str(refusal(remote(there.url, ready=False)))
+    assert elsewhere.connections == 0
+
+
+def test_a_policy_that_reads_no_instruction_needs_none_here(
+    serve: Serve, openpi: Any, remote: Remote, tmp_path: Path
+) -> None:
+    there = serve("act")
+    here = remote(PATHS["reflex"].format(there.sidecar.port), ready=False)
+    here.load()
+    assert here.loaded is not None
+    assert not here.loaded.needs_instruction
+    (tmp_path / "said.json").write_bytes(orjson.dumps({"reads_language": False}))
+    here = remote(openpi().url, remote_description=str(tmp_path / "said.json"))
+    assert here.act(request_to(here, instruction="")).chunk.source == POLICY

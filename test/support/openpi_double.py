@@ -47,6 +47,7 @@ class OpenpiDouble:
         self.paths: list[str] = []
         self.port = 0
         self.delay_s = 0.0
+        self.redirects_to = ""
 
     @property
     def url(self) -> str:
@@ -86,6 +87,8 @@ class OpenpiDouble:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.key and request.headers.get("Authorization") != f"Api-Key {self.key}":
             return web.Response(status=401)
+        if self.redirects_to:
+            return web.Response(status=307, headers={"Location": self.redirects_to})
         self.connections += 1
         self.paths.append(request.path)
         socket = web.WebSocketResponse(compress=False, max_msg_size=0)
