@@ -113,7 +113,11 @@ def test_what_is_right_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_every_problem_is_named_not_only_the_first(folder: Path) -> None:
     wrong = {"slo": "fast", "safety_config": str(folder / "nope"), "cloud_fallback": "x"}
     assert list(problems(settings_from({"device": "tensorrt", "allow_cpu_fallback": True}), CHECKS)) == []
-    assert [name for name, _ in problems(settings_from(wrong), CHECKS)] == ["objective", "cloud", "safety"]
+    assert [name for name, _ in problems(settings_from(wrong), CHECKS)] == [
+        "objective",
+        "other servers",
+        "safety",
+    ]
 
 
 def test_spans_without_the_extra_are_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
