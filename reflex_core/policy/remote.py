@@ -82,7 +82,7 @@ class RemotePolicy:
         self.export, self.contract, self.binding = parts.export, parts.contract, parts.binding
         self.notes = notes + parts.binding.notes
         self.url, self.dialect = parts.export.address, dialect
-        self.providers = (f"{self.url} ({dialect})",)
+        self.providers: tuple[str, ...] = (f"{self.url} ({dialect})",)
         here = "the policy runs on another server"
         self.capabilities = Capabilities(
             "" if parts.contract.rtc.mode != OFF else f"its server, of {dialect}, does not guide chunks by the one before",

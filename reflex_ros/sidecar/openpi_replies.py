@@ -13,7 +13,7 @@ from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.policy.cloud_server import INVALID, STATUS, CloudAnswer, CloudError
 from reflex_core.policy.remote_server import RemoteAbout
 from reflex_core.text.untrusted import escaped
-from reflex_core.values import CLOUD, POLICY, Floats, Inference
+from reflex_core.values import CLOUD, NOTHING, POLICY, Floats, Inference
 from reflex_ros.sidecar.wires.msgpack_codec import unpack
 
 NOT_NOW = ("not-ready", "server-degraded", "too-many-requests", "queue-full")  # refusals that pass
@@ -70,7 +70,7 @@ def about_of(metadata: Mapping[Any, Any], dialect: str) -> RemoteAbout:
 
 def answer_of(reply: Any, metadata: Mapping[Any, Any]) -> CloudAnswer:
     """Return the chunk of a reply: a map with `actions`, or the array itself. Raises CloudError."""
-    found, own = reply, {}
+    found, own = reply, NOTHING
     if isinstance(reply, dict):
         if reply.get("type") == "error":
             raise refused(str(reply.get("message")))
