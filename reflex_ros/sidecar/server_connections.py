@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import orjson
 
+from reflex_core.engine.engine import DEGRADED, READY
 from reflex_core.engine.which_exports import chosen
 from reflex_core.errors import SettingError
 from reflex_core.export.config_schema import OFF
@@ -95,10 +96,9 @@ def about_of(status: int, body: bytes) -> RemoteAbout:
     found = document.get("effective") if isinstance(document, dict) else None
     if not isinstance(found, dict):
         raise CloudError(INVALID, "its /config does not say what is effectively served")
-    if "action_names" not in found:
-        raise CloudError(
-            STATUS, f"no policy is loaded there, its state is {str(found.get('state'))[:40]!r}", 503
-        )
+    state = found.get("state", READY)
+    if "action_names" not in found or state not in (READY, DEGRADED):
+        raise CloudError(STATUS, f"it is not serving yet, its state is {str(state)[:40]!r}", 503)
     return RemoteAbout(
         dialect=REFLEX,
         model_version=_text(found, "model_version"),

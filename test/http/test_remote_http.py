@@ -524,3 +524,16 @@ def test_a_policy_that_reads_no_instruction_needs_none_here(
     (tmp_path / "said.json").write_bytes(orjson.dumps({"reads_language": False}))
     here = remote(openpi().url, remote_description=str(tmp_path / "said.json"))
     assert here.act(request_to(here, instruction="")).chunk.source == POLICY
+
+
+def test_a_server_that_is_still_warming_up_is_waited_for(serve: Serve, remote: Remote) -> None:
+    there = serve("mono_pi0_7", ready=False)
+    there.engine.load()
+    here = remote(PATHS["reflex"].format(there.sidecar.port), ready=False, remote_wait_s=60.0)
+    assert "'inactive'" in str(refusal(remote(PATHS["reflex"].format(there.sidecar.port), ready=False)))
+    loading = threading.Thread(target=here.load)
+    loading.start()
+    there.engine.warm_up()
+    loading.join()
+    here.warm_up()
+    assert here.state == "ready"
