@@ -54,8 +54,9 @@ def _objective(settings: Settings) -> None:
 def _wire_keys(settings: Settings) -> None:
     key_map(settings.wire_keys)
     client_units(settings.lerobot_units)
-    if settings.lerobot_port >= 0 and not settings.http:
-        raise SettingError("setting 'lerobot_port': needs --http: it is served by the same process as /act")
+    for name in ("lerobot_port", "groot_port"):
+        if getattr(settings, name) >= 0 and not settings.http:
+            raise SettingError(f"setting '{name}': needs --http: it is served by the same process as /act")
 
 
 def _exports(settings: Settings) -> None:

@@ -250,6 +250,10 @@ class Settings:
         0.0, "Rate at which LeRobot's clients execute rows (their --fps); rows are interpolated to it. 0: they get the policy's own rows.",
         when="configure", minimum=0.0, maximum=1000.0,
     )
+    groot_port: int = _http(
+        -1, "Port for clients of Isaac-GR00T (ZeroMQ), at --host and with its key as `api_token`, which needs the extra `gr00t`; their own default"
+        " is 5555. -1: none; 0: a free one.", minimum=-1, maximum=65535,
+    )
     max_pixels: int = _http(25_000_000, "Maximum image size in pixels, over HTTP and from topics; larger ones are refused undecoded.", minimum=1024)
 
     autostart: bool = _ros(True, "Configure and activate at start, without a lifecycle manager.", when="start")

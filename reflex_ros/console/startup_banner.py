@@ -29,9 +29,7 @@ def show(
     """Show the table on a terminal (`stream`, standard output if left out), else hand each line to `plain`."""
     stream = sys.stdout if stream is None else stream
     url = f"{sidecar.url}{' (with the key)' if sidecar.has_key else ''}" if sidecar else "off"
-    port = sidecar.lerobot_port if sidecar else 0
-    lerobot = f"{engine.settings.lerobot_host}:{port} (without a key)" if port else ""
-    rows = banner_rows(engine, url, topics_by_use(node) if node else {}, lerobot)
+    rows = banner_rows(engine, url, topics_by_use(node) if node else {}, _ports(engine.settings, sidecar))
     title = _serving(engine.description(), sidecar.url if sidecar else "")
     if drawn(rows, title, stream):
         return
@@ -60,9 +58,9 @@ def _serving(description: Mapping[str, Any], url: str) -> str:
 
 
 def banner_rows(
-    engine: Engine, url: str, topics: Mapping[str, Iterable[str]], lerobot: str = ""
+    engine: Engine, url: str, topics: Mapping[str, Iterable[str]], ports: Iterable[Row] = ()
 ) -> list[Row]:
-    """Return (name, value) rows of what is served now. topics: by what the node does with them. lerobot: its address."""
+    """Return (name, value) rows of what is served now. topics: by what the node does with them. ports: beside HTTP's."""
     loaded, settings = engine.loaded, engine.settings
     assert loaded is not None
     description = engine.description()
@@ -82,14 +80,23 @@ def banner_rows(
     if engine.undrivable:
         rows.append(("commands", f"no robot: {engine.undrivable}"))
     rows.append(("http", url))
-    if lerobot:
-        rows.append(("lerobot", lerobot))
+    rows += ports
     rows.append(("deadline", _deadline(settings, loaded.admission.mode)))
     rows.append(("guard", _guard(settings, loaded)))
     if description["not_checked"]:
         rows.append(("not checked", description["not_checked"]))
     rows.append(("records", ", ".join(_records(settings)) or "none"))
     return rows
+
+
+def _ports(settings: Settings, sidecar: Sidecar | None) -> Iterable[Row]:
+    """Yield the addresses of ports for clients that speak no HTTP."""
+    if sidecar is None:
+        return
+    if sidecar.lerobot_port:
+        yield "lerobot", f"{settings.lerobot_host}:{sidecar.lerobot_port} (without a key)"
+    if sidecar.groot_port:
+        yield "gr00t", f"{settings.host}:{sidecar.groot_port}{' (with the key)' if sidecar.has_key else ''}"
 
 
 def _slot(name: str, loaded: ServingState) -> str:

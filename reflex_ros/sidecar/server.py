@@ -19,6 +19,7 @@ from reflex_ros.sidecar.app import make_app
 from reflex_ros.sidecar.auth import check_address, read_key
 from reflex_ros.sidecar.bodies import MOST_BYTES, BodyMemory
 from reflex_ros.sidecar.connections import ConnectionLimits, Connections, connections_that_fit
+from reflex_ros.sidecar.groot_port import GrootPort, require_groot
 from reflex_ros.sidecar.lerobot_port import OFF, LerobotPort, require_lerobot
 from reflex_ros.sidecar.robot_access import Robot
 
@@ -59,6 +60,7 @@ class Sidecar:
         self._stopping: asyncio.Event | None = None
         self._port, self._has_key = 0, False
         self._lerobot: LerobotPort | None = None
+        self._groot: GrootPort | None = None
         self._waiting: Waiting | None = None
         self.app: web.Application | None = None  # once it is started
 
@@ -71,6 +73,11 @@ class Sidecar:
     def lerobot_port(self) -> int:
         """The gRPC port of LeRobot's clients; 0 where there is none."""
         return self._lerobot.port if self._lerobot is not None else 0
+
+    @property
+    def groot_port(self) -> int:
+        """The ZeroMQ port of Isaac-GR00T's clients; 0 where there is none."""
+        return self._groot.port if self._groot is not None else 0
 
     @property
     def has_key(self) -> bool:
@@ -96,6 +103,7 @@ class Sidecar:
         key = read_key(self._settings)
         check_address(self._settings, key)
         require_lerobot(self._settings)
+        require_groot(self._settings)
         self._has_key = key is not None
         self._thread = threading.Thread(target=self._run, args=(key,), name="reflex-http", daemon=True)
         self._thread.start()
@@ -155,14 +163,18 @@ class Sidecar:
             if self._settings.lerobot_port != OFF:
                 self._lerobot = LerobotPort(app)
                 await self._lerobot.start()
+            if self._settings.groot_port != OFF:
+                self._groot = GrootPort(app)
+                await self._groot.start()
             self._bound.set()
             await self._stopping.wait()
         except ReflexError as error:
             self._failure = error
         listening.close()
         table.close()
-        if self._lerobot is not None:
-            await self._lerobot.stop()
+        for port in (self._lerobot, self._groot):
+            if port is not None:
+                await port.stop()
         await runner.cleanup()
 
 

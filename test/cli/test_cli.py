@@ -57,7 +57,7 @@ def test_a_command_that_is_misspelt_is_named_with_what_was_meant(capsys: Output)
 
 HELP_WITHOUT_EXTRAS = """
 import sys
-for name in ("cv2", "grpc", "matplotlib", "mujoco", "lerobot", "onnx", "pyarrow", "rclpy", "rich", "rosbags", "torch"):
+for name in ("cv2", "grpc", "matplotlib", "mujoco", "lerobot", "onnx", "pyarrow", "rclpy", "rich", "rosbags", "torch", "zmq"):
     sys.modules[name] = None
 from reflex_ros.cli.main import COMMANDS, main
 for command in COMMANDS:

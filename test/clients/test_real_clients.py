@@ -42,14 +42,14 @@ def arm() -> Iterator[Arm]:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """The embedded policy behind HTTP."""
-    engine = Engine(settings_from({"export_dir": str(MODEL), "device": "cpu", "port": 0}))
+def sidecar() -> Iterator[Sidecar]:
+    """The embedded policy behind HTTP and ZeroMQ."""
+    engine = Engine(settings_from({"export_dir": str(MODEL), "device": "cpu", "port": 0, "groot_port": 0}))
     engine.load()
     engine.warm_up()
     sidecar = Sidecar(engine, engine.settings)
     sidecar.start()
-    yield sidecar.port
+    yield sidecar
     sidecar.stop()
     engine.unload()
 
@@ -83,6 +83,7 @@ CLIENTS = {
     "OpenVLA-OFT": ("others", "bodies", BY_HAND, "oft"),
     "MolmoAct2": ("others", "bodies", BY_HAND, "molmoact2"),
     "msgpack": ("others", "bodies", "any program, in msgpack", "msgpack"),
+    "GR00T": ("groot", "groot", "Isaac-GR00T (inspect-robots-unitree-g1), one arm of seven joints"),
 }
 
 
@@ -92,9 +93,10 @@ def test_every_line_of_the_page_is_typed_here() -> None:
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
 def test_an_unchanged_client_drives_the_arm_to_the_named_block(
-    arm: Arm, port: int, peer: Peers, client: tuple[str, ...]
+    arm: Arm, sidecar: Sidecar, peer: Peers, client: tuple[str, ...]
 ) -> None:
     environment, program, name, *more = client
+    port = sidecar.groot_port if environment == "groot" else sidecar.port
     program_of_it = peer(environment, program, typed(name, port), *more)
     hz = OPENVLA_HZ if more == ["openvla"] else 1.0 / DT_S
     missed = [seed for seed in SCENES if not reached(arm, program_of_it, seed, hz)]

@@ -65,7 +65,7 @@ def test_files_of_numpy_are_read_as_numpy_reads_them(array: Any) -> None:
     np.testing.assert_array_equal(unpacked(pack({"a": array}, NPY))["a"], array)
 
 
-def test_an_array_is_a_view_that_nobody_writes_to() -> None:
+def test_an_array_is_a_read_only_view() -> None:
     big = packed({"a": np.zeros((1, 1, 1000, 1000, 3), np.uint8)}, npy_tag)
     tracemalloc.start()
     found = unpack(big).value["a"]

@@ -56,4 +56,4 @@ def lines_of_page() -> dict[str, str]:
 
 def typed(client: str, port: int) -> str:
     """The line for a client, for a server on this port."""
-    return lines_of_page()[client].replace("8000", str(port))
+    return re.sub("8000|5555", str(port), lines_of_page()[client])
