@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from client_programs import lines_of_page, typed
-from http_client import Background, busy, good
+from http_client import STATE, Background, busy, good
 from servers import Server
 
+from reflex_client import Policy
 from reflex_core.engine.engine import Engine
 from reflex_core.settings.table import settings_from
 from reflex_ros.demo.arm import Arm
@@ -71,6 +75,10 @@ def reached(arm: Arm, peer: Any, seed: int, hz: float) -> bool:
 BY_HAND = "OpenVLA-OFT and MolmoAct2, their bodies by hand"
 JOINED = "openpi-client that executes 10 rows of each chunk, whose chunks are to be joined"
 WITH_KEY = "openpi-client, where the server has a key"
+OURS, CURL = (
+    "[reflex_client](../how-to/use-the-python-client.md), our own",
+    "[any program](../how-to/use-http-from-cpp.md), in JSON",
+)
 WIDOWX, YAM = "OpenVLA (inspect-robots-widowx)", "MolmoAct2 (inspect-robots-yam)"
 # environment, program, what the page calls the client, more arguments
 CLIENTS = {
@@ -88,7 +96,8 @@ CLIENTS = {
 
 
 def test_every_line_of_the_page_is_typed_here() -> None:
-    assert set(lines_of_page()) == {WITH_KEY, WIDOWX, YAM, *(name for _, _, name, *_ in CLIENTS.values())}
+    alone = {WITH_KEY, OURS, CURL, WIDOWX, YAM}
+    assert set(lines_of_page()) == alone | {name for _, _, name, *_ in CLIENTS.values()}
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
@@ -101,6 +110,16 @@ def test_an_unchanged_client_drives_the_arm_to_the_named_block(
     hz = OPENVLA_HZ if more == ["openvla"] else 1.0 / DT_S
     missed = [seed for seed in SCENES if not reached(arm, program_of_it, seed, hz)]
     assert len(missed) <= len(SCENES) // 20, missed
+
+
+def test_our_own_client_and_curl_get_chunks(serve: Serve, tmp_path: Path) -> None:
+    port = serve("mono_pi0_7").sidecar.port
+    with eval(typed(OURS, port), {"Policy": Policy}) as policy:
+        reply = policy.act({"camera": np.zeros((32, 32, 3), np.uint8)}, STATE, "reach")
+    assert np.shape(reply.actions) == (50, 7)
+    (tmp_path / "request.json").write_text(json.dumps(good()))
+    made = subprocess.run(shlex.split(typed(CURL, port)), cwd=tmp_path, capture_output=True, check=True)
+    assert np.shape(json.loads(made.stdout)["actions"]) == (50, 7)
 
 
 def test_openpi_client_brings_its_key(serve: Serve, peer: Peers, tmp_path: Path) -> None:
