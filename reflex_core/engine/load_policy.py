@@ -54,7 +54,7 @@ def load(settings: Settings, metrics: Metrics, connect: ConnectRemote | None = N
     Raises ConfigurationError, also where it takes longer than the setting load_timeout_s.
     """
     if is_address(settings.export_dir):
-        return _connected(settings, connect)
+        return _connected(settings, metrics, connect)
     try:
         return within(settings.load_timeout_s, lambda: _load(settings, metrics), "load")
     except OverTimeError as error:
@@ -65,12 +65,12 @@ def load(settings: Settings, metrics: Metrics, connect: ConnectRemote | None = N
         ) from error
 
 
-def _connected(settings: Settings, connect: ConnectRemote | None) -> LoadedPolicy:
+def _connected(settings: Settings, metrics: Metrics, connect: ConnectRemote | None) -> LoadedPolicy:
     """Return the policy that the server of `export_dir` runs."""
     if connect is None:
         raise SettingError(f"{settings.export_dir}: this program has no connection to other servers")
     robot = require_robot(robot_of(settings))
-    policy = load_remote(settings, robot, connect)
+    policy = load_remote(settings, robot, connect, metrics)
     _log_load(policy)
     return LoadedPolicy(policy, settings, cold_start_ms(robot.name) * 1e-3, None, policy.close)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from reflex_core.concurrency.progress import report
 from reflex_core.errors import ConfigurationError, ReflexError, SettingError
-from reflex_core.policy.cloud_server import INVALID, STATUS, CloudError
+from reflex_core.metrics.metrics import Metrics
+from reflex_core.policy.cloud_server import INVALID, REASONS, STATUS, CloudError
 from reflex_core.policy.remote import FIRST_S, RemotePolicy, canary_of
 from reflex_core.policy.remote_contract import read_description, remote_parts
 from reflex_core.policy.remote_server import RemoteAbout, RemoteServer
@@ -28,7 +29,9 @@ OF_EXPORTS = ("variant", "denoise_steps", "chunk_size", "auto_calibrate", "cuda_
 log = logging.getLogger(__name__)
 
 
-def load_remote(settings: Settings, robot: Embodiment, connect: ConnectRemote) -> RemotePolicy:
+def load_remote(
+    settings: Settings, robot: Embodiment, connect: ConnectRemote, metrics: Metrics
+) -> RemotePolicy:
     """Return the policy of the server whose URL is `export_dir`.
 
     Raises ConfigurationError where it does not answer within `remote_wait_s`, or does not fit the robot.
@@ -41,7 +44,15 @@ def load_remote(settings: Settings, robot: Embodiment, connect: ConnectRemote) -
         about = _completed(url, server, _about(url, server, settings.remote_wait_s), says, robot)
         parts = remote_parts(url, about, says, robot, settings)
         notes = tuple(_notes(about, settings))
-        policy = RemotePolicy(server, parts, about.dialect, settings.remote_timeout_ms, notes)
+        failures = {reason: metrics.remote_failures.labels(reason) for reason in REASONS}
+        policy = RemotePolicy(
+            server,
+            parts,
+            about.dialect,
+            settings.remote_timeout_ms,
+            notes,
+            lambda reason: failures[reason].inc(),
+        )
     except BaseException:
         server.close()
         raise

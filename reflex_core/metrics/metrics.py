@@ -188,6 +188,9 @@ class Metrics:
         )
         self.deadline_misses = counter("reflex_deadline_misses_total", "Requests over their deadline", ["embodiment"])
         self.cloud_failures = counter("reflex_cloud_failures_total", "Times the cloud did not help, by reason", ["reason"])
+        self.remote_failures = counter(
+            "reflex_remote_failures_total", "Times the server of --remote gave no chunk that can be used, by reason", ["reason"]
+        )
         self.cache_hits = counter(
             "reflex_cache_hit_total", "Prefixes taken from the episode cache", ["embodiment", "cache_type", "policy_slot"]
         )

@@ -26,6 +26,7 @@ from reflex_core.export.flow import Adaptive
 from reflex_core.policy.base import MadeElsewhere, Policy, Prediction
 from reflex_core.policy.capabilities import Capabilities
 from reflex_core.policy.cloud_server import (
+    BREAKER_OPEN,
     INVALID,
     REFUSED,
     STATUS,
@@ -77,8 +78,10 @@ class RemotePolicy:
     free_horizon = False
 
     def __init__(
-        self, server: RemoteServer, parts: RemoteParts, dialect: str, timeout_ms: float, notes: tuple[str, ...] = ()
+        self, server: RemoteServer, parts: RemoteParts, dialect: str, timeout_ms: float, notes: tuple[str, ...] = (),
+        count: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
+        """Make the policy of a server that is described by its parts. count: called with the reason of every failure."""
         self.export, self.contract, self.binding = parts.export, parts.contract, parts.binding
         self.notes = notes + parts.binding.notes
         self.url, self.dialect = parts.export.address, dialect
@@ -92,7 +95,7 @@ class RemotePolicy:
         names = self.contract.action_names or tuple("" for _ in range(self.contract.action_dim))
         self._expected = Expected(names, self.binding.dt_s, self.contract.horizon)
         self._link = CloudBreaker(server.ready, FAILURES, PROBE_EVERY_S, "remote", FIRST_PROBE_S)
-        self._log = RateLimitedLog(log)
+        self._log, self._count = RateLimitedLog(log), count
         self._session, self._numbers = secrets.token_hex(4), itertools.count()
         self.why = ""  # of the newest failure to get an answer
 
@@ -185,6 +188,7 @@ class RemotePolicy:
     def _exchanged(self, request: Request, left_s: float) -> tuple[CloudAnswer, Floats]:
         """Return the server's answer and its checked rows, (n, action_dim)."""
         if not self._link.closed:
+            self._count(BREAKER_OPEN)
             raise self._not_ready(UNREACHABLE, self.why)
         try:
             answer = self._server.ask(request, left_s)
@@ -196,6 +200,7 @@ class RemotePolicy:
 
     def _failure(self, error: CloudError) -> ReflexError:
         """Return what a failed exchange is to the robot."""
+        self._count(error.reason)
         self._log(logging.WARNING, error.reason, "remote: %s: %s", self.url, error)
         if error.reason == INVALID:
             self._link.succeeded()  # it answers, whatever it says

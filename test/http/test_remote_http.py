@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from figures import value_of
 from http_client import STATE, picture, wait_for
 from lying_server import JOINTS, LyingServer
 from openpi_double import OpenpiDouble, rows_of, towards
@@ -26,6 +27,7 @@ from reflex_core.doctor.served_policy import policy as examine
 from reflex_core.engine.engine import Engine
 from reflex_core.errors import CancelledError, ConfigurationError, InferenceError, NotReadyError, ReflexError
 from reflex_core.files.share import embedded_policy
+from reflex_core.policy.cloud_server import REASONS
 from reflex_core.policy.remote import RemotePolicy
 from reflex_core.records.trace.reader import TraceReader
 from reflex_core.replay.target import Wanted, load_target
@@ -94,6 +96,12 @@ def policy_of(engine: Engine) -> RemotePolicy:
     policy = engine.loaded.policy
     assert isinstance(policy, RemotePolicy)
     return policy
+
+
+def failures_of(engine: Engine) -> dict[str, float]:
+    """What reflex_remote_failures_total has counted, by reason."""
+    counted = {reason: value_of(engine.metrics.remote_failures.labels(reason)) for reason in REASONS}
+    return {reason: number for reason, number in counted.items() if number}
 
 
 def request_to(engine: Engine, **fields: Any) -> Request:
@@ -170,6 +178,7 @@ def test_a_lost_server_is_not_ready_and_comes_back_without_a_restart(serve: Serv
     assert not policy_of(here).reachable
     assert here.loaded is not None
     assert [breaker.state for breaker in here.loaded.breakers] == ["closed"]
+    assert failures_of(here) == {"refused": 3, "breaker_open": 1}  # after three nothing is sent
     again = Sidecar(there.engine, replace(there.engine.settings, port=there.sidecar.port))
     again.start()
     try:
@@ -229,6 +238,8 @@ def test_what_an_openpi_server_must_not_answer_moves_nothing(openpi: Any, remote
     with pytest.raises(InferenceError) as caught:
         here.act(request_to(here))
     assert caught.value.slug in ("remote-bad-reply", "remote-refused")
+    assert set(failures_of(here)) <= {"invalid", "status"}
+    assert sum(failures_of(here).values()) == 1
     assert "\n" not in str(caught.value)
     assert "x.py" not in str(caught.value)
     there.answer = rows_of(GOOD)
@@ -271,6 +282,7 @@ def test_a_slow_server_is_not_waited_for_beyond_the_limit(openpi: Any, remote: R
         here.act(request_to(here))
     assert caught.value.slug == "remote-late"
     assert time.monotonic() - began_s < 0.9
+    assert failures_of(here) == {"timeout": 1}
 
 
 def test_an_answer_that_comes_late_is_never_taken_for_the_next_one(openpi: Any, remote: Remote) -> None:

@@ -16,6 +16,7 @@ from broken_jpegs import MENDED
 from controller_bench import Bench as ControllerBench
 from figures import value_of
 from http_client import Background, Client, busy, in_flight, jpeg, text, wait_for
+from openpi_double import OpenpiDouble, rows_of, towards
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import tiny_disk
 from ros_world import REACH_HOME, World, world
@@ -107,6 +108,17 @@ def a_cloud_that_is_down(bench: Bench) -> Provocation:
     client = bench.serve("calm_raise", cloud_fallback="http://127.0.0.1:9").client
     yield client
     act(client, BEYOND)
+
+
+def a_remote_server_that_lies(bench: Bench) -> Provocation:
+    there = OpenpiDouble(towards(REACH_HOME)).start()
+    try:
+        client = bench.serve("calm", export_dir="", remote=there.url).client
+        there.answer = rows_of([[float("nan")] * len(REACH_HOME)] * 10)
+        yield client
+        assert act(client).status == 500
+    finally:
+        there.stop()
 
 
 def a_model_that_raises(bench: Bench) -> Provocation:
@@ -441,6 +453,7 @@ PROVOKED_BY: dict[str, Callable[[Bench], Provocation]] = {
     "reflex_deadline_misses": a_missed_deadline,
     "reflex_late_inferences": a_late_inference,
     "reflex_cloud_failures": a_cloud_that_is_down,
+    "reflex_remote_failures": a_remote_server_that_lies,
     "reflex_breaker_state": a_model_that_raises,
     "reflex_act_errors": a_model_that_raises,
     "reflex_instructions_cut": a_long_instruction,
