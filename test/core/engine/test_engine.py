@@ -178,7 +178,9 @@ def test_nan_from_the_model_is_a_hold_at_the_last_command_of_the_episode(make_en
     distance = np.abs(good.chunk.actions - held.chunk.actions[0])[:, others].max(axis=1)
     assert distance.min() <= 2.61 * 0.05  # on the way between two rows: no joint moves faster
     np.testing.assert_allclose(held.chunk.actions[:, 0], 1.5)  # joint 1 is nowhere near its command: it stays
-    assert (held.chunk.actions == held.chunk.actions[0]).all()
+    moved = np.abs(np.diff(held.chunk.actions, axis=0))  # a joint that was under way by then brakes
+    assert moved.max() <= 2.61 * 0.05
+    assert not moved[-1].any()
     elsewhere = engine.act(make_request(engine, episode_id="place", joint1=1.5))
     np.testing.assert_allclose(elsewhere.chunk.actions[:, 0], 1.5)
 
