@@ -67,12 +67,12 @@ class ConnectionLimits:
     peer_share: float = 0.5
 
 
-def connections_that_fit() -> int:
-    """Return how many connections leave half of the file descriptors to the rest of the process."""
+def connections_that_fit(ports: int = 1) -> int:
+    """Return how many connections to each of these ports leave half of the file descriptors to the rest of the process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(LEAST_CONNECTIONS, min(MOST_CONNECTIONS, soft // 2))
+    return max(LEAST_CONNECTIONS, min(MOST_CONNECTIONS, soft // (2 * ports)))
 
 
 class Connections:

@@ -112,10 +112,10 @@ def require_lerobot(settings: Settings) -> None:
 
 
 class LerobotPort:
-    """The open port. Belongs to the event loop."""
+    """The open port. Belongs to the event loop. most_connections: at a time; others are closed at once, their clients try again."""
 
-    def __init__(self, app: web.Application) -> None:
-        self._app = app
+    def __init__(self, app: web.Application, most_connections: int) -> None:
+        self._app, self._most_connections = app, most_connections
         self._engine = app[ENGINE]
         self._sessions: dict[str, Session] = {}
         self._stopping = asyncio.Event()
@@ -127,7 +127,8 @@ class LerobotPort:
         import grpc.aio  # only here: it is an extra
 
         settings = self._engine.settings
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
+        most = ("grpc.max_allowed_incoming_connections", self._most_connections)
+        server = grpc.aio.server(options=(*OPTIONS, most), maximum_concurrent_rpcs=MOST_CALLS)
         calls = {
             "Ready": grpc.unary_unary_rpc_method_handler(self._ready),
             "SendPolicyInstructions": grpc.unary_unary_rpc_method_handler(self._set_up),

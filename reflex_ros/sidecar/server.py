@@ -43,9 +43,11 @@ class Sidecar:
     ) -> None:
         """Create it, not started. robot: for /stop, /resume and the page; None without a node.
 
-        limits: of its connections. body_bytes: that the bodies of all requests may take together.
+        limits: of its connections; as many may be open to the port of LeRobot's clients.
+        body_bytes: that the bodies of all requests may take together.
         """
-        self._limits = limits or ConnectionLimits(most=connections_that_fit())
+        ports = 1 if settings.lerobot_port == OFF else 2
+        self._limits = limits or ConnectionLimits(most=connections_that_fit(ports))
         self._body_bytes = body_bytes
         # once it is started
         self.connections: Connections | None = None
@@ -161,7 +163,7 @@ class Sidecar:
         self._port = listening.sockets[0].getsockname()[1]
         try:
             if self._settings.lerobot_port != OFF:
-                self._lerobot = LerobotPort(app)
+                self._lerobot = LerobotPort(app, self._limits.most)
                 await self._lerobot.start()
             if self._settings.groot_port != OFF:
                 self._groot = GrootPort(app)

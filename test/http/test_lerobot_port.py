@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from reflex_core.settings.table import settings_from
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import Request, Served
 from reflex_ros.sidecar import lerobot_port
+from reflex_ros.sidecar.connections import ConnectionLimits
 from reflex_ros.sidecar.server import Sidecar
 from reflex_ros.sidecar.wires import lerobot as wire
 
@@ -486,6 +489,31 @@ def test_more_clients_than_there_is_room_for_are_refused(
     assert sentence.startswith("too-many-clients: ")
     monkeypatch.setattr(lerobot_port, "IDLE_S", 0.0)
     clients[2].ready()  # the others have gone
+
+
+def test_connections_that_are_too_many_are_closed_and_those_before_them_go_on(lerobot: Any) -> None:
+    server, client = lerobot(limits=ConnectionLimits(most=3))
+    one = client()
+    one.start()
+    where = ("127.0.0.1", server.sidecar.lerobot_port)
+    with ExitStack() as opened:
+        silent = [opened.enter_context(socket.create_connection(where, timeout=30)) for _ in range(8)]
+        assert sorted(bool(connection.recv(1)) for connection in silent) == [False] * 6 + [True] * 2
+        code, sentence = refused(client().ready)
+        assert code is grpc.StatusCode.UNAVAILABLE  # the client tries again by itself
+        assert "\n" not in sentence
+        one.send(at_mean())
+        assert one.actions()
+        assert server.client.get("/health").status == 200
+    wait_for(lambda: answers(client))  # there is room again
+
+
+def answers(client: Callable[[], LerobotClient]) -> bool:
+    try:
+        client().ready()
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def test_the_memory_of_an_observation_is_freed_when_it_is_replaced_or_its_client_goes(

@@ -177,6 +177,8 @@ def test_connections_leave_descriptors_to_the_rest(monkeypatch: pytest.MonkeyPat
     for soft, most in ((1024, 512), (256, 128), (10, LEAST_CONNECTIONS), (1 << 20, 512), (-1, 512)):
         monkeypatch.setattr(limit, lambda _, soft=soft: (soft, soft))
         assert connections_that_fit() == most
+    monkeypatch.setattr(limit, lambda _: (1024, 1024))
+    assert connections_that_fit(ports=2) == 256
 
 
 def test_when_the_process_has_no_descriptor_left_others_make_room(serve: Serve, quiet: Any) -> None:

@@ -41,6 +41,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["reach", "pick", "place", "push", "the", "red", "green", "blue", "cube", "ball", "bowl", "warm"]
 PANDA_JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
+SO101_JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
 PANDA_MEAN = [0.0, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0]
 CAMERAS = {
     "smolvla": ["cam1", "cam2", "cam3"],
@@ -84,8 +85,12 @@ def monolithic(
     burn: int = 0,
     joints: Sequence[str] = PANDA_JOINTS,
     mean: list[float] | None = None,
+    **more: Any,
 ) -> Export:
-    """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset, or other joints."""
+    """SmolVLA, pi0 or pi0.5 as one graph with the loop fused in. `robot` makes it fit the franka preset, or other joints.
+
+    more: fields of its config.
+    """
 
     def make(path: Path) -> None:
         graph = Graph()
@@ -115,7 +120,7 @@ def monolithic(
             export_kind="monolithic",
             chunk_size=chunk,
             tokenizer_path="tokenizer",
-            **config,
+            **(config | more),
         )
         write_tokenizer(path)
         graph.save(path / "model.onnx")
@@ -355,6 +360,16 @@ EXPORTS: Mapping[str, Export] = {
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
     "fourteen": monolithic(
         "pi0", robot=True, joints=[f"joint{number}" for number in range(14)], mean=[0.0] * 14
+    ),
+    # as LeRobot trains for an SO-101; fits --embodiment so101
+    "so101": monolithic(
+        "pi0",
+        chunk=50,
+        robot=True,
+        joints=SO101_JOINTS,
+        mean=[0.0] * 5 + [50.0],
+        frequency_hz=30.0,
+        units=["degrees"] * 5 + ["percent"],
     ),
     "wide": monolithic("pi0", robot=True, spread=3.0),  # leaves the joint ranges
     "failing_nan": monolithic("pi0", robot=True, failure="nan"),
