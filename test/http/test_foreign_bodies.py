@@ -59,6 +59,39 @@ def molmoact(**changes: Any) -> bytes:
     )
 
 
+def heard(server: Server) -> list[Any]:
+    """What the policy was asked, as it is asked."""
+    seen: list[Any] = []
+    server.engine.listen(lambda request, _: seen.append(request.observation))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "wire_keys", [[], ["instruction=instruction", "state=state"], ["instruction=prompt", "state=proprio"]]
+)
+def test_an_instruction_and_a_state_under_our_own_names_go_before_any_guess(
+    serve: Serve, wire_keys: list[str]
+) -> None:
+    """A text or numbers beside them, for another server, are not what the robot is to do or where it is."""
+    server = serve("mono_pi0_7", wire_keys=wire_keys)
+    seen = heard(server)
+    elsewhere = {"task": "libero_spatial", "robot": "widowx", "joint_position": json_tag(np.zeros(7, "<f4"))}
+    answer = posted(server, molmoact(state=STATE, **elsewhere))
+    assert answer.status == 200, answer.body
+    assert seen[0].instruction == "reach"
+    np.testing.assert_allclose(seen[0].state, STATE, rtol=1e-6)
+    assert {"task", "robot", "joint_position"} <= set(answer.json["ignored_fields"])
+
+
+def test_wire_keys_go_before_our_own_names_where_their_keys_are_there(serve: Serve) -> None:
+    server = serve("mono_pi0_7", wire_keys=["instruction=task", "state=proprio"])
+    seen = heard(server)
+    body = molmoact(state=[0.0] * 7, task="reach the block", proprio=json_tag(np.array(STATE, "<f4")))
+    assert posted(server, body).status == 200
+    assert seen[0].instruction == "reach the block"
+    np.testing.assert_allclose(seen[0].state, STATE, rtol=1e-6)
+
+
 @pytest.mark.parametrize("content_type", ["", "application/json", "text/plain"])
 def test_the_body_of_molmoact2_is_answered_by_our_object_with_its_rate(
     serve: Serve, content_type: str

@@ -11,8 +11,9 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import kind_of
+from reflex_core.settings.wire_keys import INSTRUCTION, STATE
 from reflex_core.text.untrusted import escaped, shown
-from reflex_core.values import Frame
+from reflex_core.values import NOTHING, Frame
 from reflex_ros.sidecar.ignored_fields import MOST_CHARACTERS, MOST_NAMED, IgnoredFields
 from reflex_ros.sidecar.wires import fields
 from reflex_ros.sidecar.wires.key_map import Keys, Received, keys_for
@@ -57,12 +58,14 @@ def decode_foreign(
     """Return the request of a message with arrays in it.
 
     frames: images that the caller has decoded already, by camera. own: request fields that are known otherwise (episode_id,
-    seed, history); they go before those of the message under `reflex/`. Raises ObservationError.
+    seed, history, state, instruction); they go before those of the message under `reflex/`, and before what is guessed. Raises
+    ObservationError.
     """
     document = own_fields(message) | dict(own or {})
     history = fields.history_of(document, readable.observation_steps)
-    pictures, state, texts, keys, received = _sensors(message, readable, wire, frames or {})
-    entries = [_sensors(entry, readable, wire, {}) for entry in history]
+    given = frozenset(name for name in (STATE, INSTRUCTION) if document.get(name) not in (None, ""))
+    pictures, state, texts, keys, received = _sensors(message, readable, wire, frames or {}, given)
+    entries = [_sensors(entry, readable, wire) for entry in history]
     if state is not None:
         document["state"] = state
     if keys.instruction:
@@ -78,13 +81,17 @@ def decode_foreign(
 
 
 def _sensors(
-    message: Mapping[Any, Any], readable: Readable, wire: str, taken: Mapping[str, Frame]
+    message: Mapping[Any, Any],
+    readable: Readable,
+    wire: str,
+    taken: Mapping[str, Frame] = NOTHING,
+    given: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Frame], list[float] | None, Mapping[str, str], Keys, Received]:
     """Return images by camera, the state and the texts of a message, and which of its keys they are."""
     found = leaves(message)
     received = found.received()
     cameras = tuple(camera for camera in readable.cameras if camera not in taken)
-    keys = keys_for(readable.keys.without(taken), received, cameras, readable.state_size, wire)
+    keys = keys_for(readable.keys.without(taken), received, cameras, readable.state_size, wire, given)
     state = (
         np.concatenate([_flat(key, found.numbers[key]) for key in keys.state]).tolist()
         if keys.state

@@ -77,17 +77,26 @@ class Received:
 
 @lru_cache(maxsize=64)
 def keys_for(
-    chosen: KeyMap, received: Received, cameras: tuple[str, ...], state_size: int | None, wire: str
+    chosen: KeyMap,
+    received: Received,
+    cameras: tuple[str, ...],
+    state_size: int | None,
+    wire: str,
+    given: frozenset[str] = frozenset(),
 ) -> Keys:
     """Return which of the received keys are the robot's cameras, its state and the instruction; logged once for each kind.
 
-    cameras: the robot's. state_size: how many numbers its state has, None where that is free.
+    cameras: the robot's. state_size: how many numbers its state has, None where that is free. given: which of state and
+    instruction the request has under our own names; a guess never goes before those, `wire_keys` does where its keys are there.
     Raises ObservationError where `wire_keys` names a key that is not there, or a camera that the robot has not.
     """
+    numbers = dict(received.numbers)
     found = Keys(
         _cameras(chosen, received.images, cameras),
-        _state(chosen, dict(received.numbers), state_size),
-        _instruction(chosen, received.texts),
+        () if STATE in given and not numbers.keys() & set(chosen.state) else _state(chosen, numbers, state_size),
+        ""
+        if INSTRUCTION in given and chosen.instruction not in received.texts
+        else _instruction(chosen, received.texts),
         chosen.bgr,
     )
     used = {*found.cameras.values(), *found.state, found.instruction}
