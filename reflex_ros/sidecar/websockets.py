@@ -184,13 +184,14 @@ def _watched(request: web.Request, pending: Body) -> Iterator[None]:
 
 
 async def _read(live: _Live) -> None:
-    """Put every message into the queue, None at the end."""
+    """Put every message into the queue, None at the end. Cancelled once none is taken any more: a full queue stays full then."""
     try:
         async for message in live.socket:
             if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
                 await live.messages.put(message.data)
-    finally:
-        await live.messages.put(None)
+    except Exception as error:
+        _failures(logging.ERROR, type(error).__name__, "a websocket could not be read", error=error)
+    await live.messages.put(None)
 
 
 async def _serve(live: _Live) -> None:

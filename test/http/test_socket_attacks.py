@@ -17,6 +17,7 @@ from wires import libero, packed, unpacked
 from ws_client import BINARY, CONTINUED, PING, ClosedError, Socket, UpgradeError, connected, frame, opened
 
 from reflex_ros.sidecar.connections import ConnectionLimits
+from reflex_ros.sidecar.websockets import LIVE
 
 Serve = Callable[..., Server]
 MIB = 1 << 20
@@ -230,6 +231,23 @@ def test_a_client_that_floods_holds_no_other_up(server: Server) -> None:
         assert server.client.act(good()).status == 200
         flood.close()
         assert flooding is not None
+
+
+def test_a_client_that_floods_and_goes_leaves_nothing(serve: Serve) -> None:
+    """Messages that wait for their turn have no client any more: nothing waits for them, and no memory is kept."""
+    server = serve("mono_pi0_7")
+    memory = server.sidecar.memory
+    assert memory is not None
+    with busy(server.engine):
+        for _ in range(3):
+            with connected(server) as flood:
+                flood.receive()
+                for _ in range(6):
+                    flood.send(packed(libero()))
+                wait_for(lambda: in_flight(server.engine))
+        wait_for(lambda: server.sidecar.app is not None and not server.sidecar.app[LIVE])
+    wait_for(lambda: memory.bytes == 0)
+    unharmed(server)
 
 
 def test_refusals_of_a_busy_server_are_text(serve: Serve) -> None:

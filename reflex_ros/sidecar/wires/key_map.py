@@ -93,7 +93,9 @@ def keys_for(
     numbers = dict(received.numbers)
     found = Keys(
         _cameras(chosen, received.images, cameras),
-        () if STATE in given and not numbers.keys() & set(chosen.state) else _state(chosen, numbers, state_size),
+        ()
+        if STATE in given and not numbers.keys() & set(chosen.state)
+        else _state(chosen, numbers, state_size),
         ""
         if INSTRUCTION in given and chosen.instruction not in received.texts
         else _instruction(chosen, received.texts),
