@@ -33,7 +33,7 @@ from reflex_core.robot.groups import VELOCITY
 from reflex_core.settings.table import Settings
 from reflex_core.text.untrusted import is_name, shown
 
-MISMATCH = "remote-mismatch"
+MISMATCH, UNDECLARED = "remote-mismatch", "remote-undeclared"
 KINDS = ("joint_position", "joint_velocity")
 KNOWN = (
     "action_names",
@@ -134,7 +134,9 @@ def remote_parts(
         observation_steps=about.observation_steps,
         n_action_steps=says.get("n_action_steps") or about.execution_horizon or None,
     )
-    return RemoteParts(export, contract, bind(export, contract, robot, settings.joint_names))
+    binding = bind(export, contract, robot, settings.joint_names)
+    _require_declared(url, about, says)
+    return RemoteParts(export, contract, binding)
 
 
 def _check(url: str, about: RemoteAbout) -> None:
@@ -165,6 +167,17 @@ def _check(url: str, about: RemoteAbout) -> None:
             f"{url}: its action_space must be {' or '.join(KINDS)}, got {shown(about.action_space)}: say in a file of"
             " --remote-description what its columns are"
         )
+
+
+def _require_declared(url: str, about: RemoteAbout, says: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where nothing says what the rows are: one openpi checkpoint gives positions, the next one velocities."""
+    if about.dialect == REFLEX or about.action_space or ACTION_SPACE in says or UNITS in says:
+        return
+    raise ConfigurationError(
+        f'{url}: neither it nor a file of --remote-description says what its rows are: write {{"{UNITS}": "radians"}} into such a file'
+        f' for joint positions in rad and m, "{ACTION_SPACE}" for velocities, offsets or a gripper that counts otherwise',
+        UNDECLARED,
+    )
 
 
 def _agreed(url: str, what: str, theirs: tuple[str, ...], says: Mapping[str, Any]) -> tuple[str, ...]:

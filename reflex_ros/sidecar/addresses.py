@@ -17,6 +17,7 @@ from reflex_core.files.secrets import read_secret
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 HTTP, SOCKET = ("http", "https"), ("ws", "wss")
 PLAIN = ("http", "ws")
+HOP_HEADER = "X-Reflex-Hop"  # of requests that another server sends on: they are not sent on again
 
 log = logging.getLogger(__name__)
 

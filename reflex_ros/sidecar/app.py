@@ -27,6 +27,7 @@ from reflex_ros.sidecar.ab_routes import (
     report_outcome,
 )
 from reflex_ros.sidecar.act import Call, answer, largest_body, refused
+from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
     ALONE,
     API_KEY,
@@ -63,7 +64,6 @@ from reflex_ros.sidecar.wires.table import ROUTES, WIRES, wire_for
 from reflex_ros.sidecar.wires.wire import Wire
 
 OPEN_PATHS = ("/health", "/healthz", "/metrics", OPENAPI_PATH, *PAGE_FILES)  # they hold no data
-HOP_HEADER = "X-Reflex-Hop"  # another server asks because its own policy failed
 
 log = logging.getLogger(__name__)
 _failures = RateLimitedLog(log)

@@ -21,12 +21,11 @@ from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, CloudAnswe
 from reflex_core.robot.callers import robot_of
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import CLOUD, POLICY, Floats, Inference, Observation, Request
-from reflex_ros.sidecar.addresses import checked_url, read_key, warn_of_plain_key
+from reflex_ros.sidecar.addresses import HOP_HEADER, checked_url, read_key, warn_of_plain_key
 from reflex_ros.sidecar.loop_thread import LoopThread
 from reflex_ros.sidecar.outgoing_pictures import OutgoingPictures
 
 VARIABLE = "REFLEX_CLOUD_API_KEY"
-HOP_HEADER = "X-Reflex-Hop"
 LARGEST_REPLY = 16 << 20
 HEALTH_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 60.0

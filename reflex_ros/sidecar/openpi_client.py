@@ -24,7 +24,7 @@ from reflex_core.errors import SettingError
 from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, CloudAnswer, CloudError
 from reflex_core.policy.remote_server import OPENPI, VLLM, RemoteAbout
 from reflex_core.values import Request
-from reflex_ros.sidecar.addresses import SOCKET, checked_url, warn_of_plain_key
+from reflex_ros.sidecar.addresses import HOP_HEADER, SOCKET, checked_url, warn_of_plain_key
 from reflex_ros.sidecar.loop_thread import LoopThread
 from reflex_ros.sidecar.openpi_replies import about_of, answer_of, read, read_metadata, refused
 from reflex_ros.sidecar.outgoing_keys import outgoing_keys
@@ -65,7 +65,7 @@ class OpenpiServer:
         parts = checked_url(url, name, "the file of its key", SOCKET)
         self._url = url
         self.dialect = VLLM if parts.path.rstrip("/").endswith(VLLM_PATH) else OPENPI
-        self._headers = {"User-Agent": f"reflex_ros/{__version__}"}
+        self._headers = {"User-Agent": f"reflex_ros/{__version__}", HOP_HEADER: "1"}
         if api_key is not None:
             self._headers["Authorization"] = f"Api-Key {api_key}"
             warn_of_plain_key(parts, name)

@@ -69,7 +69,10 @@ def about_of(metadata: Mapping[Any, Any], dialect: str) -> RemoteAbout:
 
 
 def answer_of(reply: Any, metadata: Mapping[Any, Any]) -> CloudAnswer:
-    """Return the chunk of a reply: a map with `actions`, or the array itself. Raises CloudError."""
+    """Return the chunk of a reply: a map with `actions`, or the array itself. Raises CloudError.
+
+    What the reply does not say of its rows, joints and rate, the metadata of its connection do.
+    """
     found, own = reply, NOTHING
     if isinstance(reply, dict):
         if reply.get("type") == "error":
@@ -83,12 +86,12 @@ def answer_of(reply: Any, metadata: Mapping[Any, Any]) -> CloudAnswer:
             raise CloudError(INVALID, f"the reply has no 'actions' (it has {keys or 'nothing'})")
         own = _mapping(reply, "reflex")
     chunk, policy = _mapping(own, "chunk"), _mapping(own, "policy")
-    dt_s, source = chunk.get("dt_s"), chunk.get("source")
+    about, dt_s, source = about_of(metadata, ""), chunk.get("dt_s"), chunk.get("source")
     version = policy.get("model_version") or metadata.get("model_version")
     return CloudAnswer(
         actions=_rows(found),
-        names=(),
-        dt_s=float(dt_s) if is_number(dt_s) else None,
+        names=about.action_names,
+        dt_s=float(dt_s) if is_number(dt_s) else about.dt_s,
         source=source if isinstance(source, str) else POLICY,
         model_version=version[:128] if isinstance(version, str) and version.isprintable() else "unknown",
         inference=Inference(CLOUD, denoise_steps_configured=0),

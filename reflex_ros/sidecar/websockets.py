@@ -24,6 +24,7 @@ from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.about import about
 from reflex_ros.sidecar.act import Call, answer, cameras_of, refused
+from reflex_ros.sidecar.addresses import HOP_HEADER
 from reflex_ros.sidecar.admission import (
     ENGINE,
     MEMORY,
@@ -289,6 +290,7 @@ def _answer(live: _Live, room: Body, message: bytes, received_ns: int) -> Reply:
         live.session,
         reserved=request.app[RESERVED],
         most_bytes=live.limit,
+        forwarded=HOP_HEADER in request.headers,
         parent=trace_context(request.headers),
         options=dict(request.query),
     )

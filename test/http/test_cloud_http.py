@@ -13,6 +13,8 @@ import pytest
 from asking import BEYOND, act, figure, safety_file
 from http_client import good
 from servers import Server
+from wires import libero
+from ws_client import connected
 
 Serve = Callable[..., Server]
 
@@ -87,6 +89,19 @@ def test_what_was_forwarded_once_is_not_forwarded_again(serve: Serve) -> None:
     body = json.dumps(good(state=BEYOND)).encode()
     assert here.client.ask("POST", "/act", body, X_Reflex_Hop="1").status == 500
     assert figure(there.client, "reflex_act_latency_seconds_count") == 0
+
+
+def test_what_was_forwarded_once_is_not_forwarded_again_from_a_websocket(serve: Serve) -> None:
+    there = serve("calm")
+    here = serve("calm_raise", cloud_fallback=there.sidecar.url)
+    observation = libero(**{"observation/state": np.array(BEYOND)})
+    with connected(here, X_Reflex_Hop="1") as client:
+        client.receive()
+        assert client.infer(observation).startswith("inference-error: ")
+    assert figure(there.client, "reflex_act_latency_seconds_count") == 0
+    with connected(here) as client:
+        client.receive()
+        assert client.infer(observation)["reflex"]["chunk"]["source"] == "cloud"
 
 
 def test_two_servers_that_point_at_each_other_and_both_fail_end_in_an_error(serve: Serve) -> None:

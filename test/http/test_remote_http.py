@@ -460,6 +460,26 @@ def test_openpis_server_answers_where_the_policy_here_fails(serve: Serve, openpi
     assert served.chunk.source == "cloud"
 
 
+def test_a_fallback_for_other_joints_or_of_another_rate_is_not_taken(serve: Serve, openpi: Any) -> None:
+    """A reply of this wire says neither; what the server said of itself when it was connected to counts."""
+    names = [f"left_leg{number}" for number in range(7)]
+    for metadata in ({"action_names": names}, {"dt_s": 0.5}, {"control_hz": 500}):
+        there = openpi(rows_of(GOOD), metadata=metadata)
+        here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0)
+        beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)
+        request = request_to(here.engine)
+        with pytest.raises(InferenceError):
+            here.engine.act(replace(request, observation=replace(request.observation, state=beyond)))
+        assert there.observations
+
+
+def test_a_request_to_openpis_server_states_that_it_was_sent_on(openpi: Any, remote: Remote) -> None:
+    """Else two servers of this kind that name each other would ask each other without end."""
+    there = openpi(rows_of(GOOD))
+    remote(there.url)
+    assert set(there.hops) == {"1"}
+
+
 def test_two_servers_share_the_episodes(openpi: Any, remote: Remote) -> None:
     one, other = openpi(rows_of(GOOD)), openpi(rows_of(GOOD))
     here = remote("", policy_a=one.url, policy_b=other.url, rtc=False)
@@ -493,10 +513,10 @@ def test_a_cancelled_request_ends_the_exchange(openpi: Any, remote: Remote) -> N
 def test_a_server_that_serves_another_policy_after_its_restart_moves_nothing(
     openpi: Any, remote: Remote
 ) -> None:
-    there = openpi(rows_of(GOOD), metadata={"dt_s": 0.05})
+    there = openpi(rows_of(GOOD), metadata={"dt_s": 0.05, "action_space": "joint_position"})
     here = remote(there.url)
     there.stop()
-    there.metadata = {"dt_s": 0.02}
+    there.metadata = there.metadata | {"dt_s": 0.02}
     there.start()
     with pytest.raises(InferenceError, match="other dt_s"):
         here.act(request_to(here))

@@ -36,15 +36,18 @@ def rows_of(rows: Any) -> Answer:
 class OpenpiDouble:
     """Listens on a loopback port from `start` to `stop`; `start` again listens on the same port.
 
-    answer: makes the reply; bytes and texts are sent as they are, None is no reply. observations: what came. paths, keys: of the
+    metadata: that its rows are joint positions, unless others are given; openpi's own servers say nothing. answer: makes the reply;
+    bytes and texts are sent as they are, None is no reply. observations: what came. paths, hops: of the
     upgrades.
     """
 
     def __init__(self, answer: Answer, metadata: dict[str, Any] | None = None, key: str = "") -> None:
-        self.answer, self.metadata, self.key = answer, metadata or {}, key
+        self.answer, self.key = answer, key
+        self.metadata = {"action_space": "joint_position"} if metadata is None else metadata
         self.observations: list[dict[Any, Any]] = []
         self.connections = 0
         self.paths: list[str] = []
+        self.hops: list[str] = []
         self.port = 0
         self.delay_s = 0.0
         self.redirects_to = ""
@@ -91,6 +94,7 @@ class OpenpiDouble:
             return web.Response(status=307, headers={"Location": self.redirects_to})
         self.connections += 1
         self.paths.append(request.path)
+        self.hops.append(request.headers.get("X-Reflex-Hop", ""))
         socket = web.WebSocketResponse(compress=False, max_msg_size=0)
         await socket.prepare(request)
         await socket.send_bytes(packed(self.metadata))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from reflex_core.values import POLICY, Frame, Observation, Request
 
 URL = "ws://gpu:8000"
 NAMES = ["a", "b", "c"]
-ABOUT = RemoteAbout(OPENPI, action_dim=3, horizon=4)
+ABOUT = RemoteAbout(OPENPI, action_dim=3, horizon=4, action_space="joint_position")
 
 
 def parts(
@@ -100,7 +101,7 @@ def test_a_server_of_velocities_says_so_itself(tmp_path: Path) -> None:
 
 
 def test_rows_beyond_the_robots_chunks_are_cut(tmp_path: Path) -> None:
-    about = RemoteAbout(OPENPI, action_dim=3, horizon=80)
+    about = replace(ABOUT, horizon=80)
     policy = RemotePolicy(Server([[1, 2, 3]] * 80), parts(tmp_path, about), OPENPI, 100.0)
     assert policy.predict(seen(), 0).actions.shape == (50, 3)
 
@@ -130,6 +131,22 @@ def test_contradictions_are_refused_in_one_sentence(
     with pytest.raises(ConfigurationError) as caught:
         parts(tmp_path, about, says)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("says", [{}, {"frequency_hz": 20}, {"state_names": NAMES}])
+def test_rows_that_nothing_declares_move_no_robot(tmp_path: Path, says: dict[str, Any]) -> None:
+    """openpi's servers say nothing: those of DROID give velocities, those of LIBERO offsets, others positions."""
+    undeclared = replace(ABOUT, action_space="")
+    with pytest.raises(ConfigurationError, match="says what its rows are") as caught:
+        parts(tmp_path, undeclared, says)
+    assert caught.value.slug == "remote-undeclared"
+    for declared in (
+        {"units": "radians"},
+        {"action_space": [{"columns": [0, 1, 2], "mode": "absolute"}]},
+        {"action_space": [{"columns": [0, 1, 2], "mode": "velocity"}]},
+    ):
+        parts(tmp_path, undeclared, says | declared)
+    parts(tmp_path, replace(undeclared, dialect=REFLEX), says)
 
 
 @pytest.mark.parametrize(
