@@ -72,7 +72,6 @@ def reached(arm: Arm, peer: Any, seed: int, hz: float) -> bool:
     return arm.reached(scene)
 
 
-BY_HAND = "OpenVLA-OFT and MolmoAct2, their bodies by hand"
 JOINED = "openpi-client that executes 10 rows of each chunk, whose chunks are to be joined"
 WITH_KEY = "openpi-client, where the server has a key"
 OURS, CURL = (
@@ -80,23 +79,24 @@ OURS, CURL = (
     "[any program](../how-to/use-http-from-cpp.md), in JSON",
 )
 WIDOWX, YAM = "OpenVLA (inspect-robots-widowx)", "MolmoAct2 (inspect-robots-yam)"
+LEROBOT = "LeRobot's robot_client, 0.4 to 0.6"  # by test/demo/test_lerobot_arm.py: it wants gigabytes
 # environment, program, what the page calls the client, more arguments
 CLIENTS = {
     "openpi-client": ("openpi", "openpi", "openpi-client"),
     "openpi-client, joined": ("openpi", "openpi", JOINED),
-    "vllm": ("openpi", "openpi", "clients of vLLM-Omni, LeRobot's among them"),
+    "vllm": ("openpi", "openpi", "vLLM-Omni's, LeRobot's policy type `vllm` among them"),
     "RoboArena": ("openpi", "openpi", "RoboArena"),
     "vla-eval": ("others", "vla_eval_harness", "vla-eval"),
-    "OpenVLA": ("others", "bodies", "OpenVLA, for a policy that reads the state", "openvla"),
-    "OpenVLA-OFT": ("others", "bodies", BY_HAND, "oft"),
-    "MolmoAct2": ("others", "bodies", BY_HAND, "molmoact2"),
+    "OpenVLA": ("others", "bodies", "OpenVLA's body, for a policy that reads the state", "openvla"),
+    "OpenVLA-OFT": ("others", "bodies", "OpenVLA-OFT", "oft"),
+    "MolmoAct2": ("others", "bodies", "MolmoAct2's body, for another robot", "molmoact2"),
     "msgpack": ("others", "bodies", "any program, in msgpack", "msgpack"),
     "GR00T": ("groot", "groot", "Isaac-GR00T (inspect-robots-unitree-g1), one arm of seven joints"),
 }
 
 
 def test_every_line_of_the_page_is_typed_here() -> None:
-    alone = {WITH_KEY, OURS, CURL, WIDOWX, YAM}
+    alone = {WITH_KEY, OURS, CURL, WIDOWX, YAM, LEROBOT}
     assert set(lines_of_page()) == alone | {name for _, _, name, *_ in CLIENTS.values()}
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ from reflex_ros.sidecar.server import Sidecar
 SCENES = range(10_000, 10_020)
 DT_S, LIMIT_S = 0.05, 6.0
 PAGE = (ROOT / "docs" / "reference" / "wires.md").read_text(encoding="utf-8")
+# what aggregate_fn_name leaves of a row that is there already
+OLD_SHARES = {"latest_only": 0.0, "weighted_average": 0.3}
 
 
 @dataclass
@@ -99,11 +102,23 @@ def served() -> Iterator[tuple[Engine, int]]:
     engine.unload()
 
 
-@pytest.mark.parametrize(("aggregate", "old_share"), [("latest_only", 0.0), ("weighted_average", 0.3)])
+def typed() -> dict[str, str]:
+    """The options of the client, as the page says to type them."""
+    [line] = re.findall(r"`python -m lerobot\.async_inference\.robot_client (.*?)`", PAGE)
+    return dict(word.removeprefix("--").split("=", 1) for word in shlex.split(line))
+
+
+@pytest.mark.parametrize("aggregate", [typed()["aggregate_fn_name"], "weighted_average"])
 def test_a_client_in_lerobots_shape_drives_the_arm_to_the_named_block(
-    served: tuple[Engine, int], arm: Arm, aggregate: str, old_share: float
+    served: tuple[Engine, int], arm: Arm, aggregate: str
 ) -> None:
     engine, port = served
+    options = typed()
+    assert options["server_address"] == "127.0.0.1:8080"
+    assert float(options["fps"]) == 1 / DT_S
+    policy = {name: options[name] for name in ("policy_type", "pretrained_name_or_path")}
+    policy |= {"device": options["policy_device"]}
+    rows = int(options["actions_per_chunk"])
     assert engine.loaded is not None
     rtc = engine.loaded.first.rtc
     assert rtc is not None
@@ -115,8 +130,8 @@ def test_a_client_in_lerobots_shape_drives_the_arm_to_the_named_block(
         scene = make_scene(seed)
         arm.reset(scene)
         client.ready()
-        client.set_up(setup(PANDA, cameras=("front",)))
-        robot = RobotClient(client, arm, scene.instruction, old_share)
+        client.set_up(setup(PANDA, cameras=("front",), actions_per_chunk=rows, **policy))
+        robot = RobotClient(client, arm, scene.instruction, OLD_SHARES[aggregate])
         while arm.time_s < LIMIT_S:
             robot.tick()
         chunks += robot.observations
