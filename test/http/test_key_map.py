@@ -58,6 +58,10 @@ def guessed(
         (("observation/image", "observation/wrist_image"), ("camera_front",), (0,)),
         (("observation/wrist_image", "observation/image"), ("camera_front",), (1,)),
         (("image",), ("wrist",), (0,)),
+        # what is on the right is never taken for what is on the left
+        (("right", "top"), ("left", "top"), (None, 1)),
+        (("image_r",), ("camera_left",), (None,)),
+        (("right_cam", "other"), ("left", "back"), (None, 1)),
         # a picture of the hand is none of the room
         (("wrist_image",), FRONT_AND_WRIST, (None, 0)),
         ((), FRONT_AND_WRIST, (None, None)),

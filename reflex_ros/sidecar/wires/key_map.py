@@ -30,6 +30,7 @@ INSTRUCTIONS = (
 )  # fmt: skip
 ON_THE_HAND = frozenset(("wrist", "hand", "eef", "gripper"))
 SIDES = {"l": "left", "r": "right"}
+LEFT_RIGHT = frozenset(SIDES.values())
 # what says nothing about which camera it is
 NOISE = frozenset(
     ("observation", "observations", "obs", "image", "images", "img", "rgb", "cam", "camera", "cameras", "video", "full", "color")
@@ -154,9 +155,12 @@ def _likeness(camera: str, key: str) -> float:
     common = ours & theirs
     if not any(not word.isdigit() for word in common) or on_the_hand(camera) != on_the_hand(key):
         return 0.0
-    if {"left", "right"} & (ours ^ theirs) and {"left", "right"} <= ours | theirs:
-        return 0.0  # one is the left one, the other the right one
-    return len(common) / len(ours | theirs)
+    return 0.0 if _opposite(ours, theirs) else len(common) / len(ours | theirs)
+
+
+def _opposite(ours: frozenset[str], theirs: frozenset[str]) -> bool:
+    """Return whether one is the left one and the other the right one."""
+    return bool(LEFT_RIGHT & (ours ^ theirs)) and ours | theirs >= LEFT_RIGHT
 
 
 def _by_order(found: dict[str, str], images: Sequence[str], cameras: Sequence[str]) -> None:
@@ -167,7 +171,8 @@ def _by_order(found: dict[str, str], images: Sequence[str], cameras: Sequence[st
         theirs = [one for one in images if one not in found.values() and hand in (None, on_the_hand(one))]
         if hand is None:
             theirs.sort(key=on_the_hand)  # a robot's first camera is seldom that on its hand
-        found.update(zip(ours, theirs, strict=False))
+        pairs = zip(ours, theirs, strict=False)
+        found.update(pair for pair in pairs if not _opposite(*map(_words, pair)))
 
 
 def _state(chosen: KeyMap, numbers: Mapping[str, int], size: int | None) -> tuple[str, ...]:
