@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 
@@ -81,10 +82,7 @@ def test_cameras_are_guessed_by_name_and_then_by_order(
     [
         ((("observation/state", 7),), 7, ("observation/state",)),
         ((("observation.state", 7),), 7, ("observation.state",)),
-        ((("observation/joint_position", 7), ("observation/gripper_position", 1)), 8, (0, 1)),
-        ((("observation/gripper_position", 1), ("observation/joint_position", 7)), 8, (1, 0)),
         ((("observation/joint_position", 7), ("observation/gripper_position", 1)), 7, (0,)),
-        ((("joints", 6), ("gripper", 1)), 7, (0, 1)),
         ((("joints", 6), ("gripper", 1)), 9, (0, 1)),  # refused later, by its length
         ((("observation/cartesian_position", 6), ("state", 7)), 7, ("state",)),
         ((("qpos", 14),), None, ("qpos",)),
@@ -99,6 +97,18 @@ def test_the_state_is_guessed_by_name_and_length(
 ) -> None:
     wanted = tuple(numbers[one][0] if isinstance(one, int) else one for one in expected)
     assert guessed(numbers=numbers, size=size).state == wanted
+
+
+@pytest.mark.parametrize("joints", ["observation/joint_position", "joints"])
+def test_a_gripper_apart_is_never_guessed(joints: str) -> None:
+    """0 is open for DROID's clients and closed for others; the robot counts in m."""
+    gripper = joints.replace("joint_position", "gripper_position").replace("joints", "gripper")
+    for numbers in (((joints, 7), (gripper, 1)), ((gripper, 1), (joints, 7))):
+        with pytest.raises(ObservationError, match=f"--wire-keys state={re.escape(joints)}\\+") as caught:
+            guessed(numbers=numbers, size=8)
+        assert caught.value.slug == "gripper-undeclared"
+        chosen = key_map((f"state={joints}+{gripper}",))
+        assert keys_for(chosen, Received((), numbers), (), 8, "openpi").state == (joints, gripper)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from reflex_core.settings.wire_keys import BGR, GUESSED, INSTRUCTION, SETTING, S
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
 
-MISSING = "missing-key"
+MISSING, UNDECLARED = "missing-key", "gripper-undeclared"
 MAPS_LOGGED = 64
 
 STATES = ("state", "states", "proprio", "qpos", "robot_state")
@@ -89,7 +89,8 @@ def keys_for(
 
     cameras: the robot's. state_size: how many numbers its state has, None where that is free. given: which of state and
     instruction the request has under our own names; a guess never goes before those, `wire_keys` does where its keys are there.
-    Raises ObservationError where `wire_keys` names a key that is not there, or a camera that the robot has not.
+    Raises ObservationError where a guess would be of a gripper's numbers, or where `wire_keys` names a key that is not there, or a
+    camera that the robot has not.
     """
     numbers = dict(received.numbers)
     found = Keys(
@@ -183,8 +184,20 @@ def _state(chosen: KeyMap, numbers: Mapping[str, int], size: int | None) -> tupl
     candidates = list(_state_candidates(list(numbers)))
     if size is None:
         return candidates[0] if candidates else ()
-    fitting = (keys for keys in candidates if sum(numbers[key] for key in keys) == size)
-    return next(fitting, candidates[0] if candidates else ())
+    fitting = [keys for keys in candidates if sum(numbers[key] for key in keys) == size]
+    if fitting:
+        _require_no_gripper(fitting[0])
+    return next(iter(fitting or candidates), ())
+
+
+def _require_no_gripper(keys: tuple[str, ...]) -> None:
+    """Raise ObservationError for a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round."""
+    if len(keys) > 1 and _named(keys, GRIPPERS):
+        raise ObservationError(
+            f"{escaped(keys[-1])!r} is the robot's gripper, and nothing says what it counts: if it is in rad or m, as the robot's,"
+            f" declare the state with --wire-keys state={escaped('+'.join(keys), 200)}; else convert it and its actions in the client",
+            UNDECLARED,
+        )
 
 
 def _state_candidates(keys: Sequence[str]) -> Iterable[tuple[str, ...]]:
