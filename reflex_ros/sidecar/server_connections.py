@@ -60,7 +60,7 @@ def connect_cloud(settings: Settings) -> CloudServer:
 def check_remote(settings: Settings) -> None:
     """Raise SettingError for URLs and keys of observations that cannot be used."""
     outgoing_keys(settings.remote_keys)
-    urls = [("remote", url) for url in chosen(settings).addresses]
+    urls = [("remote", url) for url in _addresses(settings)]
     if settings.cloud_fallback:
         urls.append(("cloud_fallback", settings.cloud_fallback))
     for setting, url in urls:
@@ -75,7 +75,7 @@ def check_remote(settings: Settings) -> None:
 
 def check_remote_key(settings: Settings) -> None:
     """Raise SettingError for key files that cannot be used."""
-    needed = bool(chosen(settings).addresses)
+    needed = bool(_addresses(settings))
     require_key("remote_api_key_file", settings.remote_api_key_file, VARIABLE, needed=needed)
     require_key(
         "cloud_api_key_file",
@@ -83,6 +83,14 @@ def check_remote_key(settings: Settings) -> None:
         CLOUD_VARIABLE,
         needed=bool(settings.cloud_fallback),
     )
+
+
+def _addresses(settings: Settings) -> tuple[str, ...]:
+    """Return the URLs of the servers that run policies; none where options exclude each other, which has a check of its own."""
+    try:
+        return chosen(settings).addresses
+    except SettingError:
+        return ()
 
 
 def about_of(status: int, body: bytes) -> RemoteAbout:
