@@ -37,9 +37,10 @@ from reflex_ros.sidecar.admission import (
     too_many,
 )
 from reflex_ros.sidecar.auth import is_loopback
-from reflex_ros.sidecar.bodies import BODY_TIMEOUT_S, Body, worked
+from reflex_ros.sidecar.bodies import Body, worked
 from reflex_ros.sidecar.connections import StalledError
-from reflex_ros.sidecar.problems import BodyError, Problem, TooLargeError, fresh_id, problem_of
+from reflex_ros.sidecar.lerobot_parts import add, receive
+from reflex_ros.sidecar.problems import BodyError, Problem, fresh_id, problem_of
 from reflex_ros.sidecar.replies import Reply
 from reflex_ros.sidecar.wires.lerobot import NAME, LerobotWire, ObservationCall, RowsCall, SetupCall
 from reflex_ros.sidecar.wires.lerobot_session import Session, Waiting
@@ -56,9 +57,6 @@ INACTIVE_S = 2.0  # between loading and warming up it is for a moment; a node ma
 SKIPPED = "skipped"  # the outcome in the metrics
 PART_BYTES = 4 << 20  # the client sends 2 MiB at a time
 SETUP_BYTES = 1 << 20
-PART_S = 10.0  # from one part to the next
-LAST_PART = 3  # TRANSFER_END; 1 begins
-FIRST_PART = 1
 WAIT_S = 2.0  # of GetActions for an observation, as LeRobot's server waits
 STALE_S = 2.0  # an observation that waited longer says nothing of the robot any more
 LOOKED_EVERY_S = 0.1
@@ -211,7 +209,7 @@ class LerobotPort:
         with ExitStack() as held:
             room = held.enter_context(self._app[MEMORY].body(None))
             try:
-                await self._receive(parts, room, limit)
+                await receive(parts, room, limit)
                 received_ns = time.monotonic_ns()
                 if (busy := too_many(self._app) or queue_full(self._app)) is not None:
                     return await self._refuse(context, busy)
@@ -288,34 +286,11 @@ class LerobotPort:
             waiting.active -= 1
             waiting.requests -= 1
 
-    async def _receive(self, parts: AsyncIterator[bytes], room: Body, limit: int) -> None:
-        """Read the parts of one observation. Raises BodyError, StalledError."""
-        try:
-            await asyncio.wait_for(self._read(parts, room, limit), BODY_TIMEOUT_S)
-        except asyncio.TimeoutError as error:
-            raise StalledError(
-                408, "request-timeout", f"the observation did not come within {BODY_TIMEOUT_S:g} s"
-            ) from error
-
-    async def _read(self, parts: AsyncIterator[bytes], room: Body, limit: int) -> None:
-        async for part in _timely(parts):
-            found = fields_of(part)
-            if found.get(1) == FIRST_PART and room.data:
-                raise BodyError("an observation begins within another one", "malformed-parts")
-            data = found.get(2, b"")
-            if isinstance(data, int):
-                raise BodyError("the data of a part must be bytes", "malformed-parts")
-            _add(room, data, limit)
-            if found.get(1) == LAST_PART:
-                room.growing = False
-                return
-        raise BodyError("the observation ended before its last part", "malformed-parts")
-
     async def _fill(self, room: Body, message: bytes, limit: int) -> None:
         data = fields_of(message).get(1, b"")
         if isinstance(data, int):
             raise BodyError("the data of a setup must be bytes", "malformed-parts")
-        _add(room, data, limit)
+        add(room, data, limit)
 
     async def _session(self, context: Context) -> Session:
         """Return the session of a client: of its connection, as it brings no name."""
@@ -373,26 +348,6 @@ def _busy(session: Session) -> Iterator[None]:
     finally:
         session.busy -= 1
         session.seen_s = time.monotonic()
-
-
-def _add(room: Body, data: bytes | memoryview, limit: int) -> None:
-    """Add bytes to a body. Raises TooLargeError, StalledError."""
-    if len(room.data) + len(data) > limit:
-        raise TooLargeError(f"an observation must have at most {limit} bytes")
-    room.memory.reserve(room, len(data))
-    room.data += data
-
-
-async def _timely(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield parts that follow each other within 10 s. Raises StalledError."""
-    while True:
-        try:
-            part = await asyncio.wait_for(parts.__anext__(), PART_S)
-        except StopAsyncIteration:
-            return
-        except asyncio.TimeoutError as error:
-            raise StalledError(408, "request-timeout", "the observation did not go on") from error
-        yield part
 
 
 def _address(peer: str) -> str:

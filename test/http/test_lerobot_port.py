@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -34,7 +35,7 @@ from reflex_core.errors import ConfigurationError, InferenceError, ReflexError, 
 from reflex_core.settings.table import settings_from
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.values import Request, Served
-from reflex_ros.sidecar import lerobot_port
+from reflex_ros.sidecar import lerobot_parts, lerobot_port
 from reflex_ros.sidecar.connections import ConnectionLimits
 from reflex_ros.sidecar.server import Sidecar
 from reflex_ros.sidecar.wires import lerobot as wire
@@ -441,7 +442,7 @@ def test_a_part_or_an_observation_that_is_too_large_is_refused(lerobot: Any) -> 
 def test_a_stream_that_never_ends_is_ended_and_keeps_no_other_client_out(
     lerobot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lerobot_port, "PART_S", 1.0)
+    monkeypatch.setattr(lerobot_parts, "PART_S", 1.0)
     server, client = lerobot()
     release = threading.Event()
 
@@ -549,6 +550,27 @@ def test_a_client_that_leaves_during_its_inference_leaves_nothing_behind(lerobot
     other.start()
     other.send(at_mean())
     assert other.actions()
+
+
+def test_clients_that_go_within_an_observation_fill_no_log(
+    lerobot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line with a traceback for each would be as long a log as whoever connects likes."""
+    server, client = lerobot()
+    release = threading.Event()
+
+    def hanging() -> Iterator[bytes]:
+        yield part(bytes(1000), 1)
+        release.wait(60)
+
+    calls = [one.send_parts.future(hanging(), timeout=60) for one in (client() for _ in range(20))]
+    wait_for(lambda: server.sidecar.memory.bytes == 20_000)
+    for call in calls:
+        call.cancel()
+    wait_for(lambda: server.sidecar.memory.bytes == 0)
+    release.set()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_the_server_ends_while_clients_wait(lerobot: Any) -> None:
