@@ -114,8 +114,12 @@ def _state(observation: Mapping[str, Any]) -> Any:
     for name in STATES:
         if name in observation:
             return np.ravel(observation[name])
-    parts: list[Any] = [np.ravel(observation[name]) for name in (JOINTS, GRIPPER) if name in observation]
-    return np.concatenate(parts) if parts else None
+    if JOINTS in observation and GRIPPER in observation:
+        raise InvalidObservationError(
+            f"nothing says whether 0 of '{GRIPPER}' is open or closed: send the state in the robot's own numbers as '{STATES[0]}'",
+            "gripper-undeclared",
+        )
+    return np.ravel(observation[JOINTS]) if JOINTS in observation else None
 
 
 def reply_of(reply: Reply) -> dict[str, Any]:

@@ -92,15 +92,16 @@ class Policy:
         ReflexClientError: InvalidObservationError before anything is sent, RefusedError with the server's slug and sentence,
         UnreachableError, OutOfTimeError, MalformedReplyError.
         """
+        name = request_id or f"c-{uuid.uuid4().hex[:12]}"
         fields = fields_of(
             images, state, instruction, self._jpeg_quality, robot_id=self._robot_id, episode_id=episode_id,
-            request_id=request_id or f"c-{uuid.uuid4().hex[:12]}", seed=seed, elapsed_rows=elapsed_rows,
+            request_id=name, seed=seed, elapsed_rows=elapsed_rows,
             previous_request_id=previous_request_id, **more,
         )  # fmt: skip
         document, round_trip_ms = self._exchanger.send(
             "POST", "/act", encoded(fields), episode_id=episode_id, timeout_s=timeout_s, call=call
         )
-        return reply_of(document, round_trip_ms)
+        return reply_of(document, round_trip_ms, name)
 
     def observe(
         self, images: Images, state: Any, instruction: str, *, episode_id: str, call: Call | None = None

@@ -101,13 +101,20 @@ def retry_after_s(response: Response) -> float | None:
     return seconds if 0.0 <= seconds < 1e6 else None
 
 
-def reply_of(document: Mapping[str, Any], round_trip_ms: float) -> Reply:
-    """Return the reply that a document holds. Raises MalformedReplyError naming what is wrong."""
+def reply_of(document: Mapping[str, Any], round_trip_ms: float, request_id: str) -> Reply:
+    """Return the reply that a document holds. Raises MalformedReplyError naming what is wrong.
+
+    request_id: of the request, whose name its answer has; a proxy may mix up answers.
+    """
     try:
         reply = _reply(document, round_trip_ms)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"it has no field {error}" if isinstance(error, KeyError) else str(error)
         raise MalformedReplyError(f"the reply is no action chunk: {what:.200}") from error
+    if reply.request_id != request_id:
+        raise MalformedReplyError(
+            f"the reply is to request {reply.request_id!r:.80}, not to {request_id!r:.80}"
+        )
     actions, names = reply.actions, reply.names
     if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
         raise MalformedReplyError(

@@ -180,6 +180,14 @@ def test_no_chunk_that_is_malformed_comes_through(changes: dict[str, object], se
         act(server.url)
 
 
+def test_the_answer_to_another_request_comes_not_through() -> None:
+    with (
+        scripted(replies(200, CHUNK | {"request_id": "another"})) as server,
+        pytest.raises(reflex_client.MalformedReplyError, match="to request 'another', not to 'r-9'"),
+    ):
+        act(server.url)
+
+
 def test_a_page_of_a_proxy_is_an_error_with_its_status() -> None:
     page = b"<html>no</html>"
     head = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(page)

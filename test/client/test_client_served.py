@@ -19,7 +19,7 @@ from http_client import picture
 from servers import Server
 
 import reflex_client
-from reflex_client import AsyncPolicy, Policy, Row
+from reflex_client import AsyncPolicy, InvalidObservationError, Policy, Row
 from reflex_core.files.share import embedded_policy
 
 Serve = Callable[..., Server]
@@ -210,6 +210,19 @@ def test_what_the_openpi_client_is_given_is_answered_in_its_shape(policy: Policy
     ids.append(policy.infer(seen)["reflex"]["request"]["episode_id"])
     assert ids[0] == ids[1] != ids[2]
     assert policy.get_server_metadata()["state_names"]
+
+
+def test_a_gripper_apart_is_not_taken_for_the_robots_own_number(policy: Policy) -> None:
+    """0 is open for DROID's programs and closed for others."""
+    seen = {
+        "observation/exterior_image_1_left": np.zeros((32, 32, 3), np.uint8),
+        "observation/joint_position": np.zeros(7),
+        "observation/gripper_position": np.zeros(1),
+        "prompt": "reach",
+    }
+    with pytest.raises(InvalidObservationError, match="open or closed") as raised:
+        policy.infer(seen)
+    assert raised.value.slug == "gripper-undeclared"
 
 
 def test_an_observation_is_kept_for_the_next_chunk_of_its_episode(serve: Serve) -> None:

@@ -555,7 +555,7 @@ def test_a_client_that_leaves_during_its_inference_leaves_nothing_behind(lerobot
 def test_clients_that_go_within_an_observation_fill_no_log(
     lerobot: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line with a traceback for each would be as long a log as whoever connects likes."""
+    """A line with a traceback for each would be a log as long as a client likes."""
     server, client = lerobot()
     release = threading.Event()
 

@@ -47,10 +47,12 @@ class Scripted:
 
 
 def replies(status: int, document: Any = None, *headers: str, close: bool = False) -> Do:
-    """Answer with JSON."""
-    data = json.dumps(CHUNK if document is None else document).encode()
+    """Answer with JSON; a chunk with the id of its request, where the document has no other."""
+    found = CHUNK if document is None else document
 
     def do(received: Received) -> None:
+        own = isinstance(found, dict) and found.get("request_id") == CHUNK["request_id"] and received.body
+        data = json.dumps(found | {"request_id": received.json["request_id"]} if own else found).encode()
         lines = [
             f"HTTP/1.1 {status} X",
             f"Content-Length: {len(data)}",
