@@ -66,6 +66,7 @@ MOST_CALLS = 256
 MOST_CALLS_A_CLIENT = 16
 MOST_SENTENCE = 1000
 GRACE_S = 2.0
+LIMITS_CONNECTIONS = (1, 63)  # the first version of grpcio that does
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server would get every other client
     ("grpc.max_receive_message_length", PART_BYTES),
@@ -147,6 +148,9 @@ class LerobotPort:
         await server.start()
         self._server = server
         log.info("LeRobot's clients are answered at %s:%d, without a key", host, self.port)
+        if tuple(map(int, grpc.__version__.split(".")[:2])) < LIMITS_CONNECTIONS:
+            text = "grpcio %s does not limit the connections to that port, as 1.63 and newer do"
+            log.warning(text, grpc.__version__)
 
     async def stop(self) -> None:
         """End the calls that wait, and finish those under way within 2 s."""

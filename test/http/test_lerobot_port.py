@@ -509,6 +509,19 @@ def test_connections_that_are_too_many_are_closed_and_those_before_them_go_on(le
     wait_for(lambda: answers(client))  # there is room again
 
 
+@pytest.mark.parametrize(("version", "warned"), [("1.62.3", True), ("1.63.0", False), ("1.100.0rc1", False)])
+def test_a_grpcio_that_limits_no_connections_is_named(
+    lerobot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(grpc, "__version__", version)
+    lerobot()
+    assert (f"grpcio {version} does not limit the connections" in caplog.text) == warned
+
+
 def answers(client: Callable[[], LerobotClient]) -> bool:
     try:
         client().ready()
