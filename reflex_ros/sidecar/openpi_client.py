@@ -36,6 +36,7 @@ LARGEST_REPLY = 16 << 20
 READY_TIMEOUT_S = 2.0
 CLOSE_S = 1.0
 IDLE_KEPT = 4  # connections
+UNASKED = "it sent a message that nothing had asked for"
 CLOSING = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
 
 log = logging.getLogger(__name__)
@@ -277,7 +278,7 @@ class _Connection:
     async def answer(self, body: bytes) -> bytes | str:
         """Return the next message after this one. Raises _GoneError, CloudError."""
         if not self._messages.empty():
-            raise CloudError(INVALID, "it sent a message that nothing had asked for")
+            raise CloudError(INVALID, UNASKED)
         try:
             await self._socket.send_bytes(body)
         except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
@@ -303,6 +304,11 @@ class _Connection:
             while True:
                 message = await self._socket.receive()
                 if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
+                    if (
+                        not self._messages.empty()
+                    ):  # no more than one is ever asked for, and memory has an end
+                        end = CloudError(INVALID, UNASKED)
+                        break
                     self._messages.put_nowait(message.data)
                 elif message.type is aiohttp.WSMsgType.ERROR:
                     end = CloudError(INVALID, f"what it sent cannot be read: {str(message.data)[:200]}")

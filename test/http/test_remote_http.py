@@ -318,6 +318,29 @@ def test_two_replies_to_one_observation_end_the_connection(openpi: Any, remote: 
     assert there.connections > opened
 
 
+def test_a_server_that_floods_a_connection_fills_no_memory(openpi: Any, remote: Remote) -> None:
+    there = openpi(rows_of(GOOD))
+    here = remote(there.url)
+    sockets: list[Any] = []
+
+    def answer(_: Any, socket: Any) -> Any:
+        sockets.append(socket)
+        return {"actions": np.array(GOOD, np.float32)}
+
+    async def flood(socket: Any) -> None:
+        for _ in range(300):
+            await socket.send_bytes(packed(answer(None, socket)))
+
+    there.answer = answer
+    here.act(request_to(here, episode_id="e"))
+    [kept] = [one for one in policy_of(here)._server._idle if one.episode == "e"]
+    flooding = asyncio.run_coroutine_threadsafe(flood(sockets[-1]), there._loop)
+    wait_for(lambda: flooding.done() or kept._reading.done())
+    wait_for(lambda: not kept.usable)
+    assert kept._messages.qsize() <= 2
+    assert here.act(request_to(here, episode_id="e")).chunk.source == POLICY
+
+
 def test_the_deadline_falls_back_to_the_rows_that_are_there_and_then_holds(
     openpi: Any, remote: Remote
 ) -> None:

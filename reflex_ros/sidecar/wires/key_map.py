@@ -192,9 +192,10 @@ def _state(chosen: KeyMap, numbers: Mapping[str, int], size: int | None) -> tupl
 
 def _require_no_gripper(keys: tuple[str, ...]) -> None:
     """Raise ObservationError for a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round."""
-    if len(keys) > 1 and _named(keys, GRIPPERS):
+    gripper = _named(keys, GRIPPERS) if len(keys) > 1 else ""
+    if gripper:
         raise ObservationError(
-            f"{escaped(keys[-1])!r} is the robot's gripper, and nothing says what it counts: if it is in rad or m, as the robot's,"
+            f"{escaped(gripper)!r} is the robot's gripper, and nothing says what it counts: if it is in rad or m, as the robot's,"
             f" declare the state with --wire-keys state={escaped('+'.join(keys), 200)}; else convert it and its actions in the client",
             UNDECLARED,
         )
