@@ -81,7 +81,7 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             raise NotReadyError(engine.state)
         found = _decoded(wire, body, call, readable_by(engine, loaded, body, call))
         if isinstance(found, DirectReply):
-            return _direct(engine, wire, found)
+            return _direct(engine, loaded, wire, found)
         decoded = found
         request = _request(engine, wire, decoded, call)
         if decoded.observe_only:
@@ -104,8 +104,10 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
         return refused(wire, problem_from(engine, error, decoded, request))
 
 
-def _direct(engine: Engine, wire: Wire, found: DirectReply) -> Reply:
-    """Return what the wire answers itself; an episode's end is reported first."""
+def _direct(engine: Engine, loaded: ServingState, wire: Wire, found: DirectReply) -> Reply:
+    """Return what the wire answers itself; an episode's begin or end is reported first."""
+    if found.begins:
+        loaded.begins(found.begins)
     if found.outcome is not None:
         engine.report_outcome(found.outcome.episode_id, found.outcome.success)
     return Reply(200, found.body, {}, TEXT_TYPE if found.text else wire.content_type)

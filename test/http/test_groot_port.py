@@ -234,6 +234,21 @@ def test_a_connection_is_an_episode_and_reset_begins_another(server: Server, con
     assert seen[5].caller != seen[4].caller
 
 
+def test_an_episode_of_an_earlier_ones_name_begins_without_what_was_seen_in_that(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve("two_observations", embodiment="", groot_port=0)
+    observation = nested(picture(8, 8), state=[1.0, -1.0])
+    kept: list[int] = []
+    server.engine.listen(lambda request, _: kept.append(request.history.kept))
+    client = connect(server)
+    for _ in range(2):
+        client.call("reset", {"options": {"episode_id": "pick-7"}})
+        client.act(observation)
+        client.act(observation)
+    assert kept == [0, 1, 0, 1]
+
+
 def test_two_time_steps_are_the_history_that_a_policy_sees(serve: Serve, connect: Connect) -> None:
     server = serve("two_observations", embodiment="", groot_port=0)
     client = connect(server)

@@ -15,6 +15,7 @@ from servers import MakeEngine, Server
 from wires import libero, packed, unpacked
 from ws_client import BINARY, CONTINUED, PING, TEXT, ClosedError, UpgradeError, connected, frame
 
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.raw_encodings import rgb
 from reflex_core.values import Request, Served
 from reflex_ros.sidecar.server import Sidecar
@@ -281,8 +282,12 @@ def test_a_client_that_says_how_many_rows_it_executes_has_its_chunks_joined(serv
         assert client.infer(libero()).startswith("bad-replan: ")
 
 
-def test_vllm_has_bare_rows_resets_and_refusals_in_maps(server: Server) -> None:
+def test_vllm_has_bare_rows_resets_and_refusals_in_maps(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = heard(server)
+    begun: list[str | None] = []
+    monkeypatch.setattr(ServingState, "begins", lambda _, name: begun.append(name))
     with connected(server, VLLM) as client:
         assert unpacked(bytes(client.receive()))["server"] == "reflex"
         rows = client.infer(libero(seed=3, session_id="s-1", sampling_params={"num_inference_steps": 4}))
@@ -295,6 +300,7 @@ def test_vllm_has_bare_rows_resets_and_refusals_in_maps(server: Server) -> None:
         assert client.infer(libero(session_id="s-1")).shape == (50, 7)
     of_wire = [request for request, _ in seen if request.wire == "vllm"]
     assert [request.episode_id for request in of_wire] == ["s-1", "s-1-1"]
+    assert begun == ["s-1-1"]
 
 
 def test_roboarena_has_its_six_fields_bare_rows_and_a_reset_in_text(server: Server) -> None:

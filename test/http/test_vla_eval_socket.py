@@ -14,6 +14,7 @@ from servers import Server
 from wires import packed, unpacked, vla_eval_tag
 from ws_client import Socket, connected
 
+from reflex_core.engine.serving_state import ServingState
 from reflex_core.values import Request, Served
 
 Serve = Callable[..., Server]
@@ -68,6 +69,20 @@ def observation(image: Any = None, **changes: Any) -> dict[str, Any]:
         "states": np.array(STATE),
         "task_description": "reach",
     } | changes
+
+
+def test_an_episode_that_begins_again_under_its_name_carries_nothing_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark that tries an episode again sends the same id."""
+    begun: list[str | None] = []
+    monkeypatch.setattr(ServingState, "begins", lambda _, name: begun.append(name))
+    for _ in range(2):
+        with connected(server, PATH) as client:
+            harness = Harness(client)
+            harness.notify("episode_start", {"task": {"name": "t"}, "recording": {"eid": "e-1"}})
+            assert harness.ask("observation", observation())[0] == "action"
+    assert begun == ["e-1", "e-1"]
 
 
 def test_the_client_speaks_first_and_is_asked_for_state_and_wrist(server: Server) -> None:

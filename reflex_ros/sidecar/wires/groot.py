@@ -171,7 +171,7 @@ class GrootWire:
             )
         self._resets += 1
         self._episode = given or f"{self.session}-{self._resets}"
-        return DirectReply(pack({}))
+        return DirectReply(pack({}), begins=self._episode)
 
     def _modalities(self, readable: Readable) -> dict[str, Any]:
         """Return keys and time steps of what is served, for clients that ask before they send anything.

@@ -104,7 +104,7 @@ class OpenpiWire:
         self._form = message.form or OPENPI
         endpoint = fields.get("endpoint", "infer")
         if endpoint == "reset":
-            return self._reset()
+            return self._reset(fields.get("session_id"))
         if endpoint != "infer":
             raise ObservationError(
                 f"'endpoint' must be infer or reset, got {shown(endpoint)}", "bad-endpoint"
@@ -148,12 +148,12 @@ class OpenpiWire:
         text = f"{document['error']}: {document['message']}"
         return pack({"type": "error", "message": text}) if self._dialect.error_map else text.encode()
 
-    def _reset(self) -> DirectReply:
+    def _reset(self, session: object) -> DirectReply:
         self._resets += 1
         self._previous_request_id = ""
-        if self._dialect.reset_is_text:
-            return DirectReply(str(self._dialect.reset).encode(), text=True)
-        return DirectReply(pack(self._dialect.reset))
+        text = self._dialect.reset_is_text
+        body = str(self._dialect.reset).encode() if text else pack(self._dialect.reset)
+        return DirectReply(body, text=text, begins=self._episode(session))
 
     def _own(self, fields: Mapping[Any, Any], options: Mapping[str, str]) -> dict[str, Any]:
         """Return the request fields that this connection knows, or the client gives outside its observation."""

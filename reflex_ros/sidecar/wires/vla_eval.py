@@ -170,7 +170,7 @@ class VlaEvalWire:
         given = recording.get("eid") if isinstance(recording, dict) else None
         usable = isinstance(given, str) and given != "" and usable_id(given)
         self._episode = str(given) if usable else f"{self._session}-{self._episodes}"
-        return DirectReply()
+        return DirectReply(begins=self._episode)
 
     def _end(self, payload: Mapping[Any, Any]) -> DirectReply:
         """End an episode; its success is reported where the client says it."""

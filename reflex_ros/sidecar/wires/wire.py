@@ -71,12 +71,14 @@ class DirectReply:
     """The answer to a message that asks for no action: a greeting, a ping, the begin of an episode.
 
     body: empty where the client waits for none. text: it is text, on wires with both kinds of message. outcome: how an
-    episode ended, for the episodes' records.
+    episode ended, for the episodes' records. begins: the episode that begins with it, "" for none; of an earlier one of that name
+    nothing is carried over.
     """
 
     body: bytes = b""
     text: bool = False
     outcome: EpisodeEnd | None = None
+    begins: str = ""
 
 
 @dataclass(frozen=True, slots=True)
