@@ -46,6 +46,7 @@ KNOWN = (
     "cameras",
     "n_action_steps",
 )
+WHERE = "the file of --remote-description"  # in refusals, where there is none yet
 MOST_COLUMNS, MOST_ROWS, MOST_HZ = 4096, 100_000, 10_000.0
 
 _ONES, _ZEROS = np.ones(3, np.float32), np.zeros(3, np.float32)
@@ -245,7 +246,7 @@ def _implied(
 def _export(url: str, about: RemoteAbout, config: Mapping[str, Any], settings: Settings) -> Export:
     name = about.model_version.partition("@")[0] or url.partition("://")[2]
     return Export(
-        path=Path(settings.remote_description or "reflex_config.json"),
+        path=Path(settings.remote_description or WHERE),
         config=config,
         model_id="".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:80],
         model_hash=about.model_hash,

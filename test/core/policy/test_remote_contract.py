@@ -18,6 +18,7 @@ from reflex_core.policy.cloud_server import CloudAnswer
 from reflex_core.policy.remote import RemotePolicy
 from reflex_core.policy.remote_contract import RemoteParts, read_description, remote_parts, require_robot
 from reflex_core.policy.remote_server import OPENPI, REFLEX, RemoteAbout
+from reflex_core.robot.presets import load_preset
 from reflex_core.settings.table import settings_from
 from reflex_core.values import POLICY, Frame, Observation, Request
 
@@ -131,6 +132,13 @@ def test_contradictions_are_refused_in_one_sentence(
     with pytest.raises(ConfigurationError) as caught:
         parts(tmp_path, about, says)
     assert sentence in str(caught.value)
+
+
+def test_what_is_not_declared_is_to_be_written_into_a_file_that_the_user_knows(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match="^the file of --remote-description: does not say .* gripper"
+    ):
+        remote_parts(URL, replace(ABOUT, action_dim=8), {}, load_preset("franka"), settings_from({}))
 
 
 @pytest.mark.parametrize("says", [{}, {"frequency_hz": 20}, {"state_names": NAMES}])
