@@ -224,6 +224,12 @@ class Connection(web.RequestHandler):
         if transport.get_write_buffer_size():
             transport.abort()
 
+    def give_up_socket(self, reason: StalledError) -> None:
+        """Close a websocket whose messages take too much memory, and count that."""
+        if self.transport is not None:
+            self._table.refused(reason.slug, self.peer, "closed: its messages take too much memory")
+            self.close_socket(TRY_AGAIN_LATER)
+
     def end(self) -> None:
         """End a request: its answer is ready to be written."""
         self._arrived = None
@@ -302,8 +308,7 @@ class Connection(web.RequestHandler):
         try:
             self._arrived(size)
         except StalledError as error:
-            self._table.refused(error.slug, self.peer, "closed: its messages take too much memory")
-            self.close_socket(TRY_AGAIN_LATER)
+            self.give_up_socket(error)
             return False
         return True
 

@@ -157,11 +157,11 @@ class _Giving:
 
     request: web.Request
 
-    def set_exception(self, _: BaseException) -> None:
+    def set_exception(self, reason: BaseException) -> None:
         """Close it: the client must come again later."""
         connection = self.request.protocol
-        if isinstance(connection, Connection):
-            connection.close_socket(WSCloseCode.TRY_AGAIN_LATER)
+        if isinstance(connection, Connection) and isinstance(reason, StalledError):
+            connection.give_up_socket(reason)
 
 
 @contextlib.contextmanager

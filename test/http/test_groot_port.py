@@ -428,11 +428,12 @@ def test_connections_that_are_too_many_are_ended_and_those_before_them_go_on(
     first = connect(server)
     first.act()
     with ExitStack() as idle:
-        many = [
-            idle.enter_context(socket.create_connection(("127.0.0.1", server.sidecar.groot_port), timeout=30))
-            for _ in range(20)
-        ]
-        assert sum(ended(one) for one in many) == 17
+        many = []
+        for _ in range(20):
+            with suppress(ConnectionError):  # it may be ended before the call returns
+                where = ("127.0.0.1", server.sidecar.groot_port)
+                many.append(idle.enter_context(socket.create_connection(where, timeout=30)))
+        assert sum(not ended(one) for one in many) == 3
         first.act()
         assert server.client.act(good()).status == 200
     unharmed(server, connect)
