@@ -299,8 +299,26 @@ def test_vllm_has_bare_rows_resets_and_refusals_in_maps(
         assert client.infer({"endpoint": "reset", "session_id": "s-1"}) == {"status": "reset successful"}
         assert client.infer(libero(session_id="s-1")).shape == (50, 7)
     of_wire = [request for request, _ in seen if request.wire == "vllm"]
-    assert [request.episode_id for request in of_wire] == ["s-1", "s-1-1"]
-    assert begun == ["s-1-1"]
+    first, second = (request.episode_id for request in of_wire)
+    assert first.startswith("s-1@ws-")
+    assert begun == [second] == [f"{first}-1"]
+
+
+@pytest.mark.parametrize("path", [VLLM, ROBOARENA])
+def test_two_clients_that_name_their_sessions_alike_share_no_episode(serve: Serve, path: str) -> None:
+    server = serve("two_observations", embodiment="")
+    kept: list[int] = []
+    server.engine.listen(lambda request, _: kept.append(request.history.kept))
+    sent = {
+        "observation/image": picture(8, 8), "observation/state": np.array([1.0, -1.0], np.float32), "prompt": "reach",
+        "session_id": "robot", "endpoint": "infer",
+    }  # fmt: skip
+    with connected(server, path) as one, connected(server, path) as other:
+        for client in (one, other):
+            client.receive()
+        for client in (one, other, one):
+            assert isinstance(client.infer(sent), np.ndarray)
+    assert kept == [0, 0, 1]
 
 
 def test_roboarena_has_its_six_fields_bare_rows_and_a_reset_in_text(server: Server) -> None:
@@ -330,7 +348,9 @@ def test_roboarena_has_its_six_fields_bare_rows_and_a_reset_in_text(server: Serv
         )
         assert client.infer(sent).shape == (50, 7)
         assert client.infer(sent | {"prompt": ""}).startswith("missing-instruction: ")
-    assert [request.episode_id for request, _ in seen] == ["4-2", "4-2-1"]
+    first, second = (request.episode_id for request, _ in seen)
+    assert first.startswith("4-2@ws-")
+    assert second == f"{first}-1"
 
 
 def test_the_page_is_still_at_the_same_path_and_probes_find_healthz(server: Server) -> None:

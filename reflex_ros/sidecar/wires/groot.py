@@ -36,7 +36,14 @@ from reflex_ros.sidecar.wires.msgpack_codec import NPY, pack, unpack
 from reflex_ros.sidecar.wires.openpi import without_arrays
 from reflex_ros.sidecar.wires.reply_fields import BLOCK, observed_fields, reply_fields
 from reflex_ros.sidecar.wires.rows import rows_of
-from reflex_ros.sidecar.wires.wire import Answered, DecodedRequest, DirectReply, Observed, Readable
+from reflex_ros.sidecar.wires.wire import (
+    Answered,
+    DecodedRequest,
+    DirectReply,
+    Observed,
+    Readable,
+    episode_of,
+)
 
 GET_ACTION, MODALITIES, RESET, PING, KILL = (
     "get_action", "get_modality_config", "reset", "ping", "kill",
@@ -170,7 +177,7 @@ class GrootWire:
                 "bad-episode-id",
             )
         self._resets += 1
-        self._episode = given or f"{self.session}-{self._resets}"
+        self._episode = episode_of(given, self.session) if given else f"{self.session}-{self._resets}"
         return DirectReply(pack({}), begins=self._episode)
 
     def _modalities(self, readable: Readable) -> dict[str, Any]:

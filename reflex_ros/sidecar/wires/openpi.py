@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The websocket of openpi and its dialects: vLLM-Omni and RoboArena. msgpack with arrays, one message each way at a time.
 
-A connection is an episode: the client's reset sends nothing. A dialect that does send one, or names a session, begins another.
+A connection is an episode: the client's reset sends nothing. A dialect that does send one, or names a session, begins another,
+which is the connection's own all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from reflex_ros.sidecar.wires.msgpack_codec import OPENPI, pack, unpack
 from reflex_ros.sidecar.wires.reply_fields import BLOCK, observed_fields, reply_fields
 from reflex_ros.sidecar.wires.request_fields import MOST_ROWS
 from reflex_ros.sidecar.wires.rows import rows_of
-from reflex_ros.sidecar.wires.wire import About, Answered, DecodedRequest, DirectReply, Observed, Readable
+from reflex_ros.sidecar.wires.wire import (
+    About,
+    Answered,
+    DecodedRequest,
+    DirectReply,
+    Observed,
+    Readable,
+    episode_of,
+)
 
 RESET_TEXT = "reset successful"
 SESSION_NUMBERS = 16  # of a session id that is an array
@@ -170,7 +179,7 @@ class OpenpiWire:
 
     def _episode(self, session: object) -> str:
         """Return the id of the episode: of the session that the client names, else of the connection."""
-        own = self._session if session is None else session_name(session)
+        own = self._session if session is None else episode_of(session_name(session), self._session)
         return f"{own}-{self._resets}" if self._resets else own
 
 

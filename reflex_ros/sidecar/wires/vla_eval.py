@@ -31,6 +31,7 @@ from reflex_ros.sidecar.wires.wire import (
     EpisodeEnd,
     Observed,
     Readable,
+    episode_of,
 )
 
 PROTOCOL = 1
@@ -169,7 +170,9 @@ class VlaEvalWire:
         recording = payload.get("recording")
         given = recording.get("eid") if isinstance(recording, dict) else None
         usable = isinstance(given, str) and given != "" and usable_id(given)
-        self._episode = str(given) if usable else f"{self._session}-{self._episodes}"
+        self._episode = (
+            episode_of(str(given), self._session) if usable else f"{self._session}-{self._episodes}"
+        )
         return DirectReply(begins=self._episode)
 
     def _end(self, payload: Mapping[Any, Any]) -> DirectReply:

@@ -189,3 +189,8 @@ class SocketWire(Wire, Protocol):
 
 
 About = Callable[[], Mapping[str, Any]]  # what is served, for greetings
+
+
+def episode_of(name: str, connection: str) -> str:
+    """Return the id of the episode that the client of a connection calls so: two robots may use one name at the same time."""
+    return f"{name}@{connection}"
