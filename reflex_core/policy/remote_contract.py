@@ -27,14 +27,14 @@ from reflex_core.export.prompt import LanguageSlot
 from reflex_core.export.read_normalization import Normalization
 from reflex_core.files.json_fields import JsonError, JsonFields, read_object, refusing
 from reflex_core.normalization.affine import IDENTITY
-from reflex_core.policy.remote_server import REFLEX, RemoteAbout
+from reflex_core.policy.remote_server import POSITIONS, REFLEX, VELOCITIES, RemoteAbout
 from reflex_core.robot.embodiment import Embodiment
 from reflex_core.robot.groups import VELOCITY
 from reflex_core.settings.table import Settings
 from reflex_core.text.untrusted import is_name, shown
 
 MISMATCH, UNDECLARED = "remote-mismatch", "remote-undeclared"
-KINDS = ("joint_position", "joint_velocity")
+KINDS = (POSITIONS, VELOCITIES)
 KNOWN = (
     "action_names",
     ACTION_SPACE,
@@ -235,7 +235,7 @@ def _implied(
     if about.dialect == REFLEX:
         rates = {column for group in robot.groups if group.commands == VELOCITY for column in group.columns}
         chosen = [at for at, column in enumerate(columns) if column in rates]
-    elif about.action_space == "joint_velocity":
+    elif about.action_space == VELOCITIES:
         chosen = [at for at, column in enumerate(columns) if column not in grippers]
     else:
         chosen = []

@@ -12,6 +12,7 @@ from typing import Protocol
 from reflex_core.policy.cloud_server import CloudServer
 
 REFLEX, OPENPI, VLLM = "reflex", "openpi", "vllm"
+POSITIONS, VELOCITIES = "joint_position", "joint_velocity"  # what rows are
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import aiohttp
 from reflex_core import __version__
 from reflex_core.errors import SettingError
 from reflex_core.policy.cloud_server import INVALID, REFUSED, STATUS, CloudAnswer, CloudError
-from reflex_core.policy.remote_server import OPENPI, VLLM, RemoteAbout
+from reflex_core.policy.remote_server import OPENPI, POSITIONS, VLLM, RemoteAbout
 from reflex_core.values import Request
 from reflex_ros.sidecar.addresses import HOP_HEADER, SOCKET, checked_url, warn_of_plain_key
 from reflex_ros.sidecar.loop_thread import LoopThread
@@ -61,8 +61,13 @@ class OpenpiServer:
         name: str = "remote",
         pictures: OutgoingPictures | None = None,
         keys: tuple[str, ...] = (),
+        described: bool = False,
     ) -> None:
-        """Connect to nothing yet. keys: the setting remote_keys."""
+        """Connect to nothing yet.
+
+        keys: the setting remote_keys. described: refuse it where it does not say that its rows
+        are positions, and of which joints.
+        """
         parts = checked_url(url, name, "the file of its key", SOCKET)
         self._url = url
         self.dialect = VLLM if parts.path.rstrip("/").endswith(VLLM_PATH) else OPENPI
@@ -71,6 +76,7 @@ class OpenpiServer:
             self._headers["Authorization"] = f"Api-Key {api_key}"
             warn_of_plain_key(parts, name)
         self._pictures, self._keys, self._name = pictures or OutgoingPictures(), outgoing_keys(keys), name
+        self._described = described
         self._metadata: Mapping[Any, Any] | None = None
         self._agreed: RemoteAbout | None = None
         self._idle: list[_Connection] = []
@@ -217,10 +223,16 @@ class OpenpiServer:
         return connection
 
     def _checked(self, metadata: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        """Return the metadata of a new connection. Raises CloudError where they are another policy's than those agreed on."""
+        """Return the metadata of a new connection. Raises CloudError where they are another policy's than those agreed on, or say too little."""
+        found = about_of(metadata, self.dialect)
+        if self._described and not (found.action_names and found.action_space == POSITIONS):
+            raise CloudError(
+                INVALID,
+                f"its metadata do not say that its rows are positions of this robot's joints (action_names, action_space {POSITIONS})",
+            )
         if self._agreed is None:
             return metadata
-        found = replace(about_of(metadata, self.dialect), model_version=self._agreed.model_version)
+        found = replace(found, model_version=self._agreed.model_version)
         if found != self._agreed:
             names = (field.name for field in fields(found))
             differ = [name for name in names if getattr(found, name) != getattr(self._agreed, name)]

@@ -54,7 +54,7 @@ def connect_cloud(settings: Settings) -> CloudServer:
     log.info("cloud: when the policy fails, images, state and instruction are sent to %s", url)
     if checked_url(url, "cloud_fallback", CLOUD_VARIABLE, SCHEMES).scheme in HTTP:
         return HttpCloud(url, key)
-    return OpenpiServer(url, key, name="cloud", keys=settings.remote_keys)
+    return OpenpiServer(url, key, name="cloud", keys=settings.remote_keys, described=True)
 
 
 def check_remote(settings: Settings) -> None:

@@ -77,6 +77,11 @@ def liar() -> Iterator[LyingServer]:
     server.stop()
 
 
+POSITIONS_OF_THE_ARM = {
+    "action_names": [f"panda_joint{number}" for number in range(1, 8)], "action_space": "joint_position"
+}  # fmt: skip
+
+
 @pytest.fixture
 def openpi() -> Iterator[Callable[..., OpenpiDouble]]:
     """`openpi(answer)`: a server of openpi's websocket."""
@@ -473,7 +478,7 @@ def test_a_request_that_was_sent_on_is_not_sent_on_again(liar: LyingServer, remo
 
 
 def test_openpis_server_answers_where_the_policy_here_fails(serve: Serve, openpi: Any) -> None:
-    there = openpi(rows_of(GOOD))
+    there = openpi(rows_of(GOOD), metadata=POSITIONS_OF_THE_ARM)
     here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0)
     beyond = [0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0]
     request = request_to(here.engine)
@@ -487,13 +492,30 @@ def test_a_fallback_for_other_joints_or_of_another_rate_is_not_taken(serve: Serv
     """A reply of this wire says neither; what the server said of itself when it was connected to counts."""
     names = [f"left_leg{number}" for number in range(7)]
     for metadata in ({"action_names": names}, {"dt_s": 0.5}, {"control_hz": 500}):
-        there = openpi(rows_of(GOOD), metadata=metadata)
+        there = openpi(rows_of(GOOD), metadata=POSITIONS_OF_THE_ARM | metadata)
         here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0)
         beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)
         request = request_to(here.engine)
         with pytest.raises(InferenceError):
             here.engine.act(replace(request, observation=replace(request.observation, state=beyond)))
         assert there.observations
+
+
+@pytest.mark.parametrize("lacks", ["action_names", "action_space", "its positions"])
+def test_a_fallback_that_does_not_say_what_its_rows_are_is_sent_nothing(
+    serve: Serve, openpi: Any, lacks: str
+) -> None:
+    """A stock server of openpi: its rows may be velocities, offsets or degrees, and as many as the robot has joints."""
+    metadata = {key: value for key, value in POSITIONS_OF_THE_ARM.items() if key != lacks}
+    if lacks == "its positions":
+        metadata["action_space"] = "joint_velocity"
+    there = openpi(rows_of(GOOD), metadata=metadata)
+    here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0)
+    beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)
+    request = request_to(here.engine)
+    with pytest.raises(InferenceError):
+        here.engine.act(replace(request, observation=replace(request.observation, state=beyond)))
+    assert not there.observations
 
 
 def test_a_request_to_openpis_server_states_that_it_was_sent_on(openpi: Any, remote: Remote) -> None:
