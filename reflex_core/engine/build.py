@@ -27,6 +27,7 @@ from reflex_core.engine.build_shared import (
     build_recorders,
     build_tracing,
     describe_session,
+    require_gripper_ends,
 )
 from reflex_core.engine.build_slot import build_slot
 from reflex_core.engine.episode_listener import episode_listeners
@@ -62,6 +63,7 @@ def _assembled(settings: Settings, around: EngineContext, opened: ExitStack) -> 
     policy = next(iter(found.values())).policy
     for one in found.values():
         require_same_robot(policy, one.policy)
+    require_gripper_ends(settings, policy)
     embodiment = policy.binding.embodiment
     robot = embodiment.name if embodiment else "none"
     slots = {

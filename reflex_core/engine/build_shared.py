@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reflex_core.engine.serving_state import EngineContext, PolicySlot, why_not_fewer_steps
-from reflex_core.errors import ConfigurationError
+from reflex_core.errors import ConfigurationError, SettingError
 from reflex_core.policy.base import Policy, reads_state
 from reflex_core.policy.cloud_server import Expected
 from reflex_core.records.audit.log import AuditLog
@@ -17,10 +17,13 @@ from reflex_core.records.recorder import Recorder
 from reflex_core.records.trace.header import session_of
 from reflex_core.records.trace.schema import Session
 from reflex_core.records.trace.writer import TraceWriter
+from reflex_core.robot.gripper_shares import NO_ENDS
 from reflex_core.robot.intake import Intake
 from reflex_core.robot.limits.safety_config import SafetyConfig, load_safety_config
 from reflex_core.robot.plausibility import state_range
 from reflex_core.settings.table import Settings
+from reflex_core.settings.wire_keys import key_map
+from reflex_core.text.untrusted import escaped
 from reflex_core.values import HOLD, LAST_KNOWN_GOOD, Request, Served
 from reflex_core.wedges.admission import AUTO, DEGRADE, Admission, degraded_steps_of, mode_of
 from reflex_core.wedges.cloud import Cloud
@@ -89,6 +92,15 @@ def build_intake(settings: Settings, slots: dict[str, PolicySlot]) -> Intake:
         state_names=binding.state_names,
         check_state=next((policy.checked_state for policy in policies if reads_state(policy)), None),
     )
+
+
+def require_gripper_ends(settings: Settings, policy: Policy) -> None:
+    """Raise SettingError where `wire_keys` names a share of a gripper's way and no gripper's ends are known."""
+    for key, end in key_map(settings.wire_keys).shares:
+        if not policy.binding.grippers:
+            raise SettingError(
+                f"setting 'wire_keys' says '{escaped(key, 80)}:{end}', the share of the way to a gripper's {end} end, and {NO_ENDS}"
+            )
 
 
 def build_deadline(

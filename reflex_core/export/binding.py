@@ -22,6 +22,7 @@ from reflex_core.export.tool_rows import ToolRows
 from reflex_core.export.unit_check import check_units
 from reflex_core.robot.embodiment import Embodiment, Statistics
 from reflex_core.robot.gripper import End, ends_of
+from reflex_core.robot.gripper_shares import GripperJoint, gripper_joints
 from reflex_core.robot.groups import Group, renamed, unmeasured_columns, whole_robot
 from reflex_core.values import Columns, Floats
 
@@ -78,6 +79,11 @@ class Binding:
     def seen(self, state: Floats) -> Floats:
         """Return (n,) float32 the state as the policy's own numbers, not normalised. state: (state_dim,) as it was measured."""
         return state if self.tool is None else self.tool.state(state)
+
+    @property
+    def grippers(self) -> tuple[GripperJoint, ...]:
+        """The robot's grippers whose ends are known."""
+        return gripper_joints(self.embodiment, self.action_names, self.state_names, self.hold_columns)
 
     @property
     def seen_names(self) -> tuple[str, ...]:

@@ -231,7 +231,9 @@ class Settings:
     max_concurrent: int = _http(0, "Concurrent requests on /act; more get 429. 0: no limit of its own.", minimum=0, maximum=10_000)
     wire_keys: tuple[str, ...] = _http(
         (), "Which key of an observation of another server's clients is which camera, the state and the instruction: [front=observation/image,"
-        " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR. Empty: guessed from the names, and logged.",
+        " state=joints+gripper, instruction=prompt]; camera=key:bgr for images sent as BGR,"
+        " state=joints+gripper:closed for a gripper in 0 (open) to 1 (closed), :open for the other way round."
+        " Empty: guessed from the names, and logged.",
         when="configure",
     )
     lerobot_port: int = _http(

@@ -96,6 +96,7 @@ def answer(engine: Engine, wire: Wire, body: Body, call: Call) -> Reply:
             decoded.ignored,
             decoded.form,
             decoded.keys,
+            decoded.shares,
         )
         return Reply(200, wire.encode(answered), headers_of(served), wire.content_type)
     except Exception as error:
@@ -138,16 +139,18 @@ def headers_of(served: Served) -> dict[str, str]:
 def readable_by(engine: Engine, loaded: ServingState, body: Body, call: Call) -> Readable:
     """Return the limits and names that decoding a request to this engine needs."""
     reserve = partial(body.memory.reserve_beyond, body)
+    binding = loaded.policy.binding
     return Readable(
         cameras_of(loaded),
         engine.settings.max_pixels,
         call.reserved,
         reserve,
         loaded.observation_steps,
-        loaded.policy.binding.state_dim,
+        binding.state_dim,
         key_map(engine.settings.wire_keys),
         call.options,
         loaded if engine.state in (READY, DEGRADED) else None,
+        binding.grippers,
     )
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from client_programs import lines_of_page, typed
-from http_client import STATE, Background, busy, good
+from exports import PANDA_MEAN
+from http_client import STATE, Background, busy, good, picture, text
 from servers import Server
 
 from reflex_client import Policy
@@ -74,9 +75,14 @@ def reached(arm: Arm, peer: Any, seed: int, hz: float) -> bool:
 
 JOINED = "openpi-client that executes 10 rows of each chunk, whose chunks are to be joined"
 WITH_KEY = "openpi-client, where the server has a key"
+DROID_KEYS = "state=observation/joint_position+observation/gripper_position:closed"
 OURS, CURL = (
     "[reflex_client](../how-to/use-the-python-client.md), our own",
     "[any program](../how-to/use-http-from-cpp.md), in JSON",
+)
+DROID, DROID_ARENA = (
+    "openpi-client that sends what DROID's robots measure",
+    "RoboArena, for an arm with its gripper",
 )
 WIDOWX, YAM = "OpenVLA (inspect-robots-widowx)", "MolmoAct2 (inspect-robots-yam)"
 LEROBOT = "LeRobot's robot_client, 0.4 to 0.6"  # by test/demo/test_lerobot_arm.py: it wants gigabytes
@@ -96,7 +102,7 @@ CLIENTS = {
 
 
 def test_every_line_of_the_page_is_typed_here() -> None:
-    alone = {WITH_KEY, OURS, CURL, WIDOWX, YAM, LEROBOT}
+    alone = {WITH_KEY, OURS, CURL, WIDOWX, YAM, LEROBOT, DROID, DROID_ARENA}
     assert set(lines_of_page()) == alone | {name for _, _, name, *_ in CLIENTS.values()}
 
 
@@ -131,6 +137,22 @@ def test_openpi_client_brings_its_key(serve: Serve, peer: Peers, tmp_path: Path)
         np.zeros((224, 224, 3), np.uint8), np.zeros(7), "reach", first=True
     )
     assert rows.shape == (10, 7)
+
+
+@pytest.mark.parametrize(("client", "keys"), [(DROID, [DROID_KEYS]), (DROID_ARENA, [])])
+def test_a_client_of_droids_robots_counts_its_gripper_from_open_to_closed(
+    serve: Serve, peer: Peers, client: str, keys: list[str]
+) -> None:
+    server = serve("droid", wire_keys=keys)
+    image = {"data": text(picture().tobytes()), "encoding": "rgb8", "height": 32, "width": 32}
+    body = {"image": image, "instruction": "reach", "seed": 3, "state": [*PANDA_MEAN, 0.0195]}
+    expected = np.array(server.client.act(body).json["actions"], np.float32)
+    state = np.array([*PANDA_MEAN, 0.5])
+    rows = peer("openpi", "droid", typed(client, server.sidecar.port)).infer(
+        picture(), state, "reach", seed=3
+    )
+    np.testing.assert_allclose(rows[:, :7], expected[:, :7], atol=1e-6)
+    np.testing.assert_allclose(rows[:, 7], 1.0 - expected[:, 7] / 0.039, atol=1e-6)
 
 
 def test_openpi_client_waits_out_an_inference_of_a_minute(serve: Serve, peer: Peers) -> None:

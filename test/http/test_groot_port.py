@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from exports import PANDA_MEAN
 from groot_client import (
     LANGUAGE,
     MORE,
@@ -180,6 +181,18 @@ def test_wire_keys_say_which_groups_are_the_state_and_which_image_is_the_camera(
         "left_arm",
         "left_hand",
     ]
+
+
+def test_a_group_that_is_a_gripper_is_counted_as_wire_keys_say(serve: Serve, connect: Connect) -> None:
+    keys = ("state=state.arm+state.hand:closed",)
+    server = serve("droid", groot_port=0, wire_keys=keys)
+    arm, image = np.array(PANDA_MEAN, np.float32), nested()["video"]
+    observation = nested() | {"state": {"arm": arm[None, None], "hand": np.full((1, 1, 1), 0.5, np.float32)}}
+    actions, info = connect(server).act(observation | {"video": image}, {"seed": 3})
+    expected = np.array(usual(server, seed=3, state=[*PANDA_MEAN, 0.0195]), np.float32)
+    np.testing.assert_allclose(actions["arm"][0], expected[:, :7], atol=1e-5)
+    np.testing.assert_allclose(actions["hand"][0, :, 0], 1 - expected[:, 7] / 0.039, atol=1e-5)
+    assert info["reflex"]["keys"]["state"] == "state.arm+state.hand:closed"
 
 
 def test_ping_reset_and_modality_config_are_answered(server: Server, connect: Connect) -> None:

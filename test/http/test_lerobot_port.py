@@ -206,6 +206,14 @@ def test_full_names_of_cameras_and_a_rename_map_are_taken(lerobot: Any) -> None:
     assert bytes(seen[0].observation.frames["camera"].data) == bytes([2] * 192)
 
 
+def test_shares_of_wire_keys_are_not_lerobots(lerobot: Any) -> None:
+    """Its units say what a gripper counts; a setting that is not read must not look as if it were."""
+    _, client = lerobot("droid", wire_keys=("state=a+b:closed",))
+    _, sentence = refused(lambda: client().set_up(setup()))
+    assert "'b:closed', which this wire does not read" in sentence
+    assert "--lerobot-units" in sentence
+
+
 def test_get_actions_before_anything_is_empty_within_two_seconds(lerobot: Any) -> None:
     _, client = lerobot()
     one = client()

@@ -41,6 +41,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["reach", "pick", "place", "push", "the", "red", "green", "blue", "cube", "ball", "bowl", "warm"]
 PANDA_JOINTS = [f"panda_joint{number}" for number in range(1, 8)]
+PANDA_FINGER = "panda_finger_joint1"
 SO101_JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
 PANDA_MEAN = [0.0, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0]
 CAMERAS = {
@@ -357,6 +358,25 @@ EXPORTS: Mapping[str, Export] = {
     "remembering": lambda path: remembering(path, joints=PANDA_JOINTS, rest=PANDA_MEAN),
     "two_observations_fast": two_observations(frequency_hz=1000.0),
     "mono_pi0_7": monolithic("pi0", chunk=50, robot=True),
+    # a DROID policy: the hand of the franka preset too, which it counts from 0 (open) to 1 (closed)
+    "droid": monolithic(
+        "pi0",
+        chunk=50,
+        robot=True,
+        spread=0.002,
+        joints=[*PANDA_JOINTS, PANDA_FINGER],
+        mean=[*PANDA_MEAN, 0.3],
+        action_space=[{"columns": [PANDA_FINGER], "gripper": {"open": 0.0, "closed": 1.0}}],
+    ),
+    "droid_nan": monolithic(
+        "pi0",
+        chunk=50,
+        robot=True,
+        failure="nan",
+        joints=[*PANDA_JOINTS, PANDA_FINGER],
+        mean=[*PANDA_MEAN, 0.3],
+        action_space=[{"columns": [PANDA_FINGER], "gripper": {"open": 0.0, "closed": 1.0}}],
+    ),
     "mono_pi0_7_224": monolithic("pi0", size=224, chunk=50, robot=True),
     "fourteen": monolithic(
         "pi0", robot=True, joints=[f"joint{number}" for number in range(14)], mean=[0.0] * 14

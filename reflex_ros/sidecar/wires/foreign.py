@@ -11,11 +11,13 @@ import numpy as np
 
 from reflex_core.errors import ObservationError
 from reflex_core.images.file_kinds import kind_of
+from reflex_core.robot.gripper_shares import GripperShare
 from reflex_core.settings.wire_keys import INSTRUCTION, STATE
 from reflex_core.text.untrusted import escaped, shown
 from reflex_core.values import NOTHING, Frame
 from reflex_ros.sidecar.ignored_fields import MOST_CHARACTERS, MOST_NAMED, IgnoredFields
 from reflex_ros.sidecar.wires import fields
+from reflex_ros.sidecar.wires.gripper_keys import in_rad_and_m, shares_in
 from reflex_ros.sidecar.wires.key_map import Keys, Received, keys_for
 from reflex_ros.sidecar.wires.numpy_tags import Array
 from reflex_ros.sidecar.wires.pixels import frame_of_array, frame_of_file
@@ -48,36 +50,52 @@ class Leaves:
         return Received(tuple(self.images), sizes, tuple(self.texts))
 
 
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """What a message holds. pictures: by camera. state: in rad and m, None without. shares: grippers that it counts from 0 to 1."""
+
+    pictures: dict[str, Frame]
+    state: list[float] | None
+    texts: Mapping[str, str]
+    keys: Keys
+    received: Received
+    shares: tuple[GripperShare, ...]
+
+
 def decode_foreign(
     message: Mapping[Any, Any],
     readable: Readable,
     wire: str,
     frames: Mapping[str, Frame] | None = None,
     own: Mapping[str, Any] | None = None,
+    protocol: str = "",
 ) -> DecodedRequest:
     """Return the request of a message with arrays in it.
 
     frames: images that the caller has decoded already, by camera. own: request fields that are known otherwise (episode_id,
-    seed, history, state, instruction); they go before those of the message under `reflex/`, and before what is guessed. Raises
-    ObservationError.
+    seed, history, state, instruction); they go before those of the message under `reflex/`, and before what is guessed.
+    protocol: the end of a gripper that the wire's own protocol calls 1, "" where it says nothing. Raises ObservationError.
     """
     document = own_fields(message) | dict(own or {})
     history = fields.history_of(document, readable.observation_steps)
     given = frozenset(name for name in (STATE, INSTRUCTION) if document.get(name) not in (None, ""))
-    pictures, state, texts, keys, received = _sensors(message, readable, wire, frames or {}, given)
-    entries = [_sensors(entry, readable, wire) for entry in history]
-    if state is not None:
-        document["state"] = state
+    seen = _sensors(message, readable, wire, frames or {}, given, protocol)
+    keys = seen.keys
+    entries = [_sensors(entry, readable, wire, protocol=protocol) for entry in history]
+    if seen.state is not None:
+        document["state"] = seen.state
     if keys.instruction:
-        document["instruction"] = texts[keys.instruction]
+        document["instruction"] = seen.texts[keys.instruction]
     if entries:
-        document["history"] = [{"state": entry[1]} for entry in entries]
+        document["history"] = [{"state": entry.state} for entry in entries]
     names = tuple(_name(key) for key in message)
     ignored = [*(name for name in names if name in UNREAD), *keys.unused]
     unused = tuple(dict.fromkeys(escaped(name, MOST_CHARACTERS) for name in ignored[:MOST_NAMED]))
-    earlier = [entry[0] for entry in entries]
-    decoded = fields.decode_fields(document, pictures, readable, IgnoredFields(unused), earlier)
-    return replace(decoded, received=str(received), keys=keys.document(), names=names)
+    earlier = [entry.pictures for entry in entries]
+    decoded = fields.decode_fields(document, seen.pictures, readable, IgnoredFields(unused), earlier)
+    return replace(
+        decoded, received=str(seen.received), keys=keys.document(), names=names, shares=seen.shares
+    )
 
 
 def _sensors(
@@ -86,21 +104,22 @@ def _sensors(
     wire: str,
     taken: Mapping[str, Frame] = NOTHING,
     given: frozenset[str] = frozenset(),
-) -> tuple[dict[str, Frame], list[float] | None, Mapping[str, str], Keys, Received]:
-    """Return images by camera, the state and the texts of a message, and which of its keys they are."""
+    protocol: str = "",
+) -> Sensed:
+    """Return what a message holds, and which of its keys that is."""
     found = leaves(message)
     received = found.received()
     cameras = tuple(camera for camera in readable.cameras if camera not in taken)
-    keys = keys_for(readable.keys.without(taken), received, cameras, readable.state_size, wire, given)
-    state = (
-        np.concatenate([_flat(key, found.numbers[key]) for key in keys.state]).tolist()
-        if keys.state
-        else None
-    )
+    size, grippers = readable.state_size, readable.grippers
+    keys = keys_for(readable.keys.without(taken), received, cameras, size, wire, given, grippers, protocol)
+    state, shares = None, shares_in(keys, dict(received.numbers), grippers, size)
+    if keys.state:
+        numbers = np.concatenate([_flat(key, found.numbers[key]) for key in keys.state])
+        state = in_rad_and_m(numbers, shares).tolist()
     pictures = dict(taken)
     for camera, key in keys.cameras.items():
         pictures[camera] = frame_of(key, found.images[key], readable, bgr=camera in keys.bgr)
-    return pictures, state, found.texts, keys, received
+    return Sensed(pictures, state, found.texts, keys, received, tuple(one.share for one in shares))
 
 
 def frame_of(key: str, image: Array | bytes, readable: Readable, *, bgr: bool) -> Frame:

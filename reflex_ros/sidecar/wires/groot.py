@@ -16,6 +16,7 @@ from typing import Any
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.errors import NotReadyError, ObservationError
 from reflex_core.metrics.episodes import ID_CHARACTERS, usable_id
+from reflex_core.settings.wire_keys import unmarked
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import BodyError, Problem
 from reflex_ros.sidecar.wires.foreign import decode_foreign, own_fields
@@ -230,5 +231,5 @@ def _unknown(endpoint: object) -> ObservationError:
 def _state_sizes(decoded: DecodedRequest, found: Shaped) -> list[tuple[str, int]]:
     """Return the keys that became the state, with how many numbers each has."""
     sizes = found.sizes()
-    keys = decoded.keys.get(STATE, "").split("+")
+    keys = map(unmarked, decoded.keys.get(STATE, "").split("+"))
     return [(key, sizes[key]) for key in keys if key in sizes]

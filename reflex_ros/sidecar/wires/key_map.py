@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from reflex_core.errors import ObservationError
-from reflex_core.settings.wire_keys import BGR, GUESSED, INSTRUCTION, SETTING, STATE, KeyMap
+from reflex_core.robot.gripper_shares import CLOSED, GripperJoint
+from reflex_core.settings.wire_keys import BGR, GUESSED, INSTRUCTION, SETTING, STATE, KeyMap, marked
 from reflex_core.text.rate_limit import RateLimitedLog
 from reflex_core.text.untrusted import escaped
 
@@ -43,19 +44,25 @@ _logged: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Keys of one kind of message. cameras: their key by our camera. unused: keys of the message that nothing reads."""
+    """Keys of one kind of message.
+
+    cameras: their key by our camera. unused: keys of the message that nothing reads. shares: keys of `state` that are grippers in 0 to 1,
+    with the end that is 1.
+    """
 
     cameras: Mapping[str, str] = field(default_factory=dict)
     state: tuple[str, ...] = ()
     instruction: str = ""
     bgr: frozenset[str] = frozenset()
     unused: tuple[str, ...] = ()
+    shares: tuple[tuple[str, str], ...] = ()
 
     def document(self) -> dict[str, str]:
         """Return our names with their keys, as `wire_keys` takes them."""
         found = {camera: key + (BGR if camera in self.bgr else "") for camera, key in self.cameras.items()}
         if self.state:
-            found[STATE] = "+".join(self.state)
+            shares = dict(self.shares)
+            found[STATE] = "+".join(marked(key, shares) for key in self.state)
         return found | ({INSTRUCTION: self.instruction} if self.instruction else {})
 
 
@@ -84,35 +91,38 @@ def keys_for(
     state_size: int | None,
     wire: str,
     given: frozenset[str] = frozenset(),
+    grippers: tuple[GripperJoint, ...] = (),
+    protocol: str = "",
 ) -> Keys:
     """Return which of the received keys are the robot's cameras, its state and the instruction; logged once for each kind.
 
     cameras: the robot's. state_size: how many numbers its state has, None where that is free. given: which of state and
     instruction the request has under our own names; a guess never goes before those, `wire_keys` does where its keys are there.
+    grippers: the robot's. protocol: the end that the wire's own protocol calls 1 of a gripper, "" where it says nothing.
     Raises ObservationError where a guess would be of a gripper's numbers, or where `wire_keys` names a key that is not there, or a
     camera that the robot has not.
     """
     numbers = dict(received.numbers)
+    state, shares = (
+        ((), ())
+        if STATE in given and not numbers.keys() & set(chosen.state)
+        else _state(chosen, numbers, state_size, grippers, protocol)
+    )
     found = Keys(
         _cameras(chosen, received.images, cameras),
-        ()
-        if STATE in given and not numbers.keys() & set(chosen.state)
-        else _state(chosen, numbers, state_size),
+        state,
         ""
         if INSTRUCTION in given and chosen.instruction not in received.texts
         else _instruction(chosen, received.texts),
         chosen.bgr,
+        shares=shares,
     )
     used = {*found.cameras.values(), *found.state, found.instruction}
     every = (*received.images, *(key for key, _ in received.numbers), *received.texts)
-    found = Keys(
-        found.cameras,
-        found.state,
-        found.instruction,
-        found.bgr,
-        tuple(key for key in every if key not in used),
-    )
+    found = replace(found, unused=tuple(key for key in every if key not in used))
     how = "set" if chosen != GUESSED else "guessed"
+    if shares and shares != chosen.shares:
+        how += ", the gripper by the wire's protocol"
     text = "keys of wire %s, %s (setting %s): %s; not read: %s"
     ours = " ".join(f"{name}={escaped(key, 200)}" for name, key in found.document().items())
     line = text % (wire, how, SETTING, ours or "none", _listed(found.unused))
@@ -176,29 +186,45 @@ def _by_order(found: dict[str, str], images: Sequence[str], cameras: Sequence[st
         found.update(pair for pair in pairs if not _opposite(*map(_words, pair)))
 
 
-def _state(chosen: KeyMap, numbers: Mapping[str, int], size: int | None) -> tuple[str, ...]:
+def _state(
+    chosen: KeyMap,
+    numbers: Mapping[str, int],
+    size: int | None,
+    grippers: Sequence[GripperJoint],
+    protocol: str,
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the keys of the state, and those of them that are shares of a gripper's way."""
     if chosen.state:
         for key in chosen.state:
             _there(key, numbers, STATE, "numbers")
-        return chosen.state
+        return chosen.state, chosen.shares
     candidates = list(_state_candidates(list(numbers)))
-    if size is None:
-        return candidates[0] if candidates else ()
-    fitting = [keys for keys in candidates if sum(numbers[key] for key in keys) == size]
-    if fitting:
-        _require_no_gripper(fitting[0])
-    return next(iter(fitting or candidates), ())
+    fitting = [keys for keys in candidates if size is None or sum(numbers[key] for key in keys) == size]
+    if not fitting:
+        return next(iter(candidates), ()), ()
+    keys = fitting[0]
+    gripper = _named(keys, GRIPPERS) if len(keys) > 1 and (grippers or size is not None) else ""
+    if not gripper and any(joint.state is None for joint in grippers):
+        # commanded and not measured by the policy's state: the client reads its column in the client's own numbers all the same
+        gripper = _named((key for key in numbers if key not in keys), GRIPPERS)
+        keys = (*keys, gripper) if gripper else keys
+    if not gripper:
+        return keys, ()
+    if not protocol:
+        raise _undeclared(keys, gripper)
+    return keys, ((gripper, protocol),)
 
 
-def _require_no_gripper(keys: tuple[str, ...]) -> None:
-    """Raise ObservationError for a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round."""
-    gripper = _named(keys, GRIPPERS) if len(keys) > 1 else ""
-    if gripper:
-        raise ObservationError(
-            f"{escaped(gripper)!r} is the robot's gripper, and nothing says what it counts: if it is in rad or m, as the robot's,"
-            f" declare the state with --wire-keys state={escaped('+'.join(keys), 200)}; else convert it and its actions in the client",
-            UNDECLARED,
-        )
+def _undeclared(keys: Sequence[str], gripper: str) -> ObservationError:
+    """Return the refusal of a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round."""
+    plain = escaped("+".join(keys), 200)
+    shared = escaped("+".join(marked(key, {gripper: CLOSED}) for key in keys), 200)
+    return ObservationError(
+        f"{escaped(gripper)!r} is the robot's gripper, and nothing says what it counts: declare the state with"
+        f" --wire-keys state={shared} if 0 is open and 1 is closed (DROID), with :open if 0 is closed and 1 is open, or with"
+        f" --wire-keys state={plain} if it is in rad or m, as the robot's",
+        UNDECLARED,
+    )
 
 
 def _state_candidates(keys: Sequence[str]) -> Iterable[tuple[str, ...]]:

@@ -24,7 +24,7 @@ from reflex_core.text.untrusted import escaped
 from reflex_ros.sidecar.problems import Problem
 from reflex_ros.sidecar.wires.foreign import decode_foreign, float_of
 from reflex_ros.sidecar.wires.key_map import Received, keys_for
-from reflex_ros.sidecar.wires.lerobot_joints import ClientJoints, client_joints
+from reflex_ros.sidecar.wires.lerobot_joints import UNDECLARED, ClientJoints, client_joints
 from reflex_ros.sidecar.wires.lerobot_reader import (
     OBSERVATION,
     SETUP,
@@ -139,7 +139,7 @@ class SetupCall:
         """Check that the client's joints and cameras fit. Raises PickleError, ObservationError."""
         setup = setup_of(_message(data, SETUP))
         if setup.numbers:
-            client_joints(self._binding, setup.numbers, readable.keys.state, self._units)
+            client_joints(self._binding, setup.numbers, _state_keys(readable.keys), self._units)
         received = Received(setup.images, ((OF_STATE, len(setup.numbers)),), (TASK,))
         chosen = _camera_keys(readable.keys)
         keys = keys_for(chosen, received, readable.cameras, len(setup.numbers) or None, NAME)
@@ -172,7 +172,7 @@ class ObservationCall:
         numbers, images, task = self._sorted(values)
         named = self._setup.numbers if set(self._setup.numbers) == set(numbers) else tuple(numbers)
         message: dict[str, Any] = dict(images)
-        joints = client_joints(self._binding, named, readable.keys.state, self._units)
+        joints = client_joints(self._binding, named, _state_keys(readable.keys), self._units)
         message[OF_STATE] = joints.to_state(numbers)
         if task:
             message[TASK] = task
@@ -292,8 +292,24 @@ def _renamed(name: str, renamed: Mapping[str, str]) -> str:
 def _camera_keys(keys: KeyMap) -> KeyMap:
     """Return the setting `wire_keys` for cameras; the state's names are joints, and the instruction is always `task`."""
     return replace(
-        keys, state=(), instruction="", cameras=tuple((camera, _short(key)) for camera, key in keys.cameras)
+        keys,
+        state=(),
+        shares=(),
+        instruction="",
+        cameras=tuple((camera, _short(key)) for camera, key in keys.cameras),
     )
+
+
+def _state_keys(keys: KeyMap) -> tuple[str, ...]:
+    """Return the joints of the setting `wire_keys`. Raises ObservationError for one in shares, which another setting is for."""
+    if keys.shares:
+        key, end = keys.shares[0]
+        raise ObservationError(
+            f"setting 'wire_keys' says '{escaped(key, 80)}:{end}', which this wire does not read: what LeRobot's grippers count is said by"
+            " --lerobot-units",
+            UNDECLARED,
+        )
+    return keys.state
 
 
 def _numbered(name: str, values: Array) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from reflex_core.errors import ObservationError
+from reflex_core.robot.gripper_shares import CLOSED
 from reflex_core.text.untrusted import shown
 from reflex_ros.sidecar.problems import Problem
 from reflex_ros.sidecar.wires.foreign import decode_foreign, own_fields, plain
@@ -59,7 +60,7 @@ def _roboarena_metadata(about: Mapping[str, Any]) -> dict[str, Any]:
 class Dialect:
     """What differs. rows_alone: the reply is the array, without a map. reset: the reply to one; text: it is text.
 
-    error_map: refusals are maps, else text.
+    error_map: refusals are maps, else text. gripper: the end that its protocol calls 1 of `gripper_position`, "" where it says nothing.
     """
 
     name: str
@@ -68,11 +69,12 @@ class Dialect:
     reset_is_text: bool
     error_map: bool
     metadata: Callable[[Mapping[str, Any]], dict[str, Any]]
+    gripper: str = ""
 
 
 PLAIN = Dialect("openpi", False, {"status": RESET_TEXT}, False, False, _plain_metadata)
 VLLM = Dialect("vllm", True, {"status": RESET_TEXT}, False, True, _plain_metadata)
-ROBOARENA = Dialect("roboarena", True, RESET_TEXT, True, False, _roboarena_metadata)
+ROBOARENA = Dialect("roboarena", True, RESET_TEXT, True, False, _roboarena_metadata, CLOSED)
 
 
 class OpenpiWire:
@@ -119,7 +121,7 @@ class OpenpiWire:
                 f"'endpoint' must be infer or reset, got {shown(endpoint)}", "bad-endpoint"
             )
         own = self._own(fields, readable.options)
-        decoded = decode_foreign(fields, readable, self.name, own=own)
+        decoded = decode_foreign(fields, readable, self.name, own=own, protocol=self._dialect.gripper)
         self._previous_episode = str(own["episode_id"])
         return replace(decoded, form=self._form)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from reflex_core.robot.gripper_shares import in_shares
 from reflex_core.robot.groups import velocity_columns
 from reflex_core.values import Floats
 from reflex_ros.sidecar.wires.wire import Answered
@@ -14,8 +15,12 @@ def rows_of(answered: Answered) -> Floats:
     """Return (horizon, action_dim): the rows that are still to come, and after them the last one again.
 
     A client that counts rows must find them all, also where a fallback has few left: positions then stay where they are,
-    and what is commanded by velocity stands still.
+    and what is commanded by velocity stands still. Grippers are counted as the client counts them.
     """
+    return in_shares(_as_many_as_ever(answered), answered.shares)
+
+
+def _as_many_as_ever(answered: Answered) -> Floats:
     chunk, loaded = answered.served.chunk, answered.loaded
     policy = loaded.slots.get(answered.served.slot, loaded.first).policy
     rows = chunk.actions[min(chunk.start_index, len(chunk.actions) - 1) :]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from reflex_core.engine.serving_state import ServingState
 from reflex_core.images.file_kind import MAX_PIXELS
+from reflex_core.robot.gripper_shares import GripperJoint, GripperShare
 from reflex_core.settings.wire_keys import GUESSED, KeyMap
 from reflex_core.values import NOTHING, Observation, Served
 from reflex_ros.sidecar.ignored_fields import NONE_IGNORED, IgnoredFields
@@ -27,7 +28,8 @@ class Readable:
     see, the newest one included. reserved: a `robot_id` that no client may use, ""
     where there is none. reserve: reserves so many bytes that decoding takes beyond the body itself; raises StalledError
     where the requests under way take all memory that is meant for them. state_size: how many numbers the robot's state
-    has, None where that is free. keys: the setting `wire_keys`. options: of the URL's query, the last of each name.
+    has, None where that is free. keys: the setting `wire_keys`. options: of the URL's query, the last of each name. grippers: the robot's
+    whose ends are known.
     """
 
     cameras: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class Readable:
     keys: KeyMap = GUESSED
     options: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     serving: object | None = None
+    grippers: tuple[GripperJoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class DecodedRequest:
 
     observe_only: the observation is kept for the next ones of its episode, and nothing is inferred. form: how the client
     wants the reply, a word of the wire's own. wire: the name in metrics and records, where it is not the wire's own.
-    received: the keys of a message with foreign names, for what is refused; keys: which of them were read, by our names.
+    received: the keys of a message with foreign names, for what is refused; keys: which of them were read, by our names. shares:
+    grippers that the client counts from 0 to 1, in its actions too.
     """
 
     observation: Observation
@@ -64,6 +68,7 @@ class DecodedRequest:
     wire: str = ""
     received: str = ""
     keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    shares: tuple[GripperShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +109,8 @@ class Observed:
 class Answered:
     """One answer and the context that a wire may encode.
 
-    robot_id: the server's. caller: the guard's name for the client. cameras: those with an image in the request. form, keys:
-    of the decoded request.
+    robot_id: the server's. caller: the guard's name for the client. cameras: those with an image in the request. form, keys,
+    shares: of the decoded request.
     """
 
     served: Served
@@ -116,6 +121,7 @@ class Answered:
     ignored: IgnoredFields = NONE_IGNORED
     form: str = ""
     keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    shares: tuple[GripperShare, ...] = ()
 
 
 class Wire(Protocol):
