@@ -12,6 +12,7 @@ from reflex_core.errors import ReflexError
 from reflex_core.files.json_fields import is_number, is_whole
 from reflex_core.policy.cloud_server import INVALID, STATUS, CloudAnswer, CloudError
 from reflex_core.policy.remote_server import RemoteAbout
+from reflex_core.settings.wire_keys import unmarked
 from reflex_core.text.untrusted import escaped
 from reflex_core.values import CLOUD, NOTHING, POLICY, Floats, Inference
 from reflex_ros.sidecar.wires.msgpack_codec import unpack
@@ -64,8 +65,15 @@ def about_of(metadata: Mapping[Any, Any], dialect: str) -> RemoteAbout:
         state_dim=_whole(metadata.get("state_dim")),
         reads_state=metadata.get("needs_state") is not False,
         reads_language=metadata.get("needs_instruction") is not False,
-        action_space=space if isinstance(space, str) else "",
+        # a gripper in shares of its way is no position of its joint
+        action_space=space if isinstance(space, str) and not _counts_shares(metadata) else "",
     )
+
+
+def _counts_shares(metadata: Mapping[Any, Any]) -> bool:
+    """Return whether a server of ours has keys of the state, and so columns of its rows, that are a gripper's share of its way."""
+    entries = _names(metadata.get("wire_keys"))
+    return any(unmarked(part) != part for entry in entries for part in entry.split("+"))
 
 
 def answer_of(reply: Any, metadata: Mapping[Any, Any]) -> CloudAnswer:

@@ -177,7 +177,7 @@ def test_a_gripper_that_nothing_declares_is_refused_with_the_setting_to_type(ser
 
 
 def test_a_reading_beyond_the_ends_is_refused_and_rounding_is_not(serve: Serve) -> None:
-    server = serve("droid")
+    server = serve("droid", wire_keys=CLOSED)
     with connected(server, ROBOARENA) as client:
         client.receive()
         for reading, slug in (
@@ -190,6 +190,8 @@ def test_a_reading_beyond_the_ends_is_refused_and_rounding_is_not(serve: Serve) 
         assert client.infer(roboarena(1.0000001)).shape == (50, 8)
         short = roboarena(**{JOINTS: np.zeros(6, np.float32)})
         assert client.infer(short).startswith("state-length: ")
+        many = roboarena(**{GRIPPER: np.zeros(2_000_000, np.uint8)})
+        assert client.infer(many).startswith("bad-state: ")
 
 
 def test_a_robot_whose_ends_are_not_known_is_not_served_with_the_setting(serve: Serve) -> None:
@@ -265,7 +267,10 @@ def test_a_key_that_is_no_gripper_is_refused_by_what_it_is() -> None:
 
 def test_a_gripper_that_the_policys_state_lacks_still_counts_in_the_actions() -> None:
     """Its column of the reply would be read in shares all the same."""
-    with pytest.raises(ObservationError, match=f"{GRIPPER}:closed") as refused:
+    sentence = (
+        f"state={JOINTS}\\+{GRIPPER}:closed if .* or with --wire-keys state={JOINTS} if it is in rad or m"
+    )
+    with pytest.raises(ObservationError, match=sentence) as refused:
         found(size=7, grippers=(UNMEASURED,))
     assert refused.value.slug == "gripper-undeclared"
     for keys in (

@@ -501,7 +501,7 @@ def test_a_fallback_for_other_joints_or_of_another_rate_is_not_taken(serve: Serv
         assert there.observations
 
 
-@pytest.mark.parametrize("lacks", ["action_names", "action_space", "its positions"])
+@pytest.mark.parametrize("lacks", ["action_names", "action_space", "its positions", "its metres"])
 def test_a_fallback_that_does_not_say_what_its_rows_are_is_sent_nothing(
     serve: Serve, openpi: Any, lacks: str
 ) -> None:
@@ -509,6 +509,8 @@ def test_a_fallback_that_does_not_say_what_its_rows_are_is_sent_nothing(
     metadata = {key: value for key, value in POSITIONS_OF_THE_ARM.items() if key != lacks}
     if lacks == "its positions":
         metadata["action_space"] = "joint_velocity"
+    if lacks == "its metres":  # one of ours, whose rows count the gripper from 0 to 1
+        metadata["wire_keys"] = ["state=joints+gripper:closed"]
     there = openpi(rows_of(GOOD), metadata=metadata)
     here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0)
     beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)

@@ -112,10 +112,11 @@ def _sensors(
     cameras = tuple(camera for camera in readable.cameras if camera not in taken)
     size, grippers = readable.state_size, readable.grippers
     keys = keys_for(readable.keys.without(taken), received, cameras, size, wire, given, grippers, protocol)
-    state, shares = None, shares_in(keys, dict(received.numbers), grippers, size)
+    numbers = {key: _flat(key, found.numbers[key]) for key in keys.state}
+    shares = shares_in(keys, {key: len(values) for key, values in numbers.items()}, grippers, size)
+    state = None
     if keys.state:
-        numbers = np.concatenate([_flat(key, found.numbers[key]) for key in keys.state])
-        state = in_rad_and_m(numbers, shares).tolist()
+        state = in_rad_and_m(np.concatenate([numbers[key] for key in keys.state]), shares).tolist()
     pictures = dict(taken)
     for camera, key in keys.cameras.items():
         pictures[camera] = frame_of(key, found.images[key], readable, bgr=camera in keys.bgr)

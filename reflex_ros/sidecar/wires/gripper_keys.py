@@ -71,7 +71,7 @@ def in_rad_and_m(state: Doubles, shares: Sequence[KeyedShare]) -> Doubles:
 
 
 def _unknown(key: str, one: str, place: int, grippers: Sequence[GripperJoint]) -> ObservationError:
-    what = f"'{escaped(key)}' is the share of the way to a gripper's {one} end (setting '{SETTING}')"
+    what = f"'{escaped(key)}' is the share of the way to a gripper's {one} end, as setting '{SETTING}' or the wire's protocol says"
     if not grippers:
         return ObservationError(f"{what}, and {NO_ENDS}", UNKNOWN)
     known = ", ".join(

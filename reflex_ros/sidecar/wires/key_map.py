@@ -202,23 +202,30 @@ def _state(
     fitting = [keys for keys in candidates if size is None or sum(numbers[key] for key in keys) == size]
     if not fitting:
         return next(iter(candidates), ()), ()
-    keys = fitting[0]
-    gripper = _named(keys, GRIPPERS) if len(keys) > 1 and (grippers or size is not None) else ""
-    if not gripper and any(joint.state is None for joint in grippers):
+    measured = fitting[0]
+    apart = _grippers_in(measured) if len(measured) > 1 and (grippers or size is not None) else []
+    keys = measured
+    if not apart and any(joint.state is None for joint in grippers):
         # commanded and not measured by the policy's state: the client reads its column in the client's own numbers all the same
-        gripper = _named((key for key in numbers if key not in keys), GRIPPERS)
-        keys = (*keys, gripper) if gripper else keys
-    if not gripper:
-        return keys, ()
-    if not protocol:
-        raise _undeclared(keys, gripper)
-    return keys, ((gripper, protocol),)
+        apart = _grippers_in(key for key in numbers if key not in measured)
+        keys = (*measured, *apart)
+    if apart and not protocol:
+        raise _undeclared(keys, measured, apart)
+    return keys, tuple((gripper, protocol) for gripper in apart)
 
 
-def _undeclared(keys: Sequence[str], gripper: str) -> ObservationError:
-    """Return the refusal of a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round."""
-    plain = escaped("+".join(keys), 200)
-    shared = escaped("+".join(marked(key, {gripper: CLOSED}) for key in keys), 200)
+def _grippers_in(keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if last_part(key).lower() in GRIPPERS]
+
+
+def _undeclared(keys: Sequence[str], measured: Sequence[str], apart: Sequence[str]) -> ObservationError:
+    """Return the refusal of a guess with a gripper apart: DROID counts 0 (open) to 1 (closed), others the other way round.
+
+    keys: with all that are shares; measured: those that are the policy's state; apart: the grippers.
+    """
+    plain = escaped("+".join(measured), 200)
+    shared = escaped("+".join(marked(key, dict.fromkeys(apart, CLOSED)) for key in keys), 200)
+    gripper = apart[0]
     return ObservationError(
         f"{escaped(gripper)!r} is the robot's gripper, and nothing says what it counts: declare the state with"
         f" --wire-keys state={shared} if 0 is open and 1 is closed (DROID), with :open if 0 is closed and 1 is open, or with"
