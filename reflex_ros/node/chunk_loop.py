@@ -227,7 +227,9 @@ class ChunkLoop:
             try:
                 text = "the chunk loop failed on a step; the robot holds"
                 self.progress.limited_log(logging.ERROR, "step", text, error=error)
-                self._failed("internal-error", f"{type(error).__name__}: see the log")
+                # a stream that is gone is found by sending to it, too, before the watchdog looks
+                slug = self._outputs.overdue() or "internal-error"
+                self._failed(slug, f"{type(error).__name__}: see the log")
             except BaseException:
                 log.exception("the chunk loop could not hold the robot after a failed step")
 

@@ -350,12 +350,14 @@ def _cloud(loaded: ServingState) -> Finding:
 
 
 def _servers(loaded: ServingState) -> Iterator[Finding]:
-    """Report whether the servers answer that run a policy; nothing where all run here."""
-    for name, slot in loaded.slots.items():
-        policy = slot.policy
-        if not isinstance(policy, RemotePolicy):
-            continue
-        concern = "policy server" if len(loaded.slots) == 1 else f"policy server {name}"
+    """Report whether the servers answer that run a policy."""
+    remote = {
+        name: slot.policy for name, slot in loaded.slots.items() if isinstance(slot.policy, RemotePolicy)
+    }
+    if not remote:
+        yield Finding("remote server", OK, "off", {})
+    for name, policy in remote.items():
+        concern = "remote server" if len(loaded.slots) == 1 else f"remote server {name}"
         text = f"{policy.url} infers" if policy.reachable else f"{policy.url} gives no chunk: {policy.why}"
         level = OK if policy.reachable else ERROR
         yield Finding(concern, level, text, {"url": policy.url, "reachable": policy.reachable})

@@ -58,7 +58,7 @@ def killed_and_back(
     there = dict(bench.joints)
     wait_for(lambda: hold_of(scene) == LOST, f"the robot holds; now {hold_of(scene)}")
     assert max(abs(bench.joints[name] - there[name]) for name in JOINTS) > least_rad
-    scene.robot.diagnosed("policy server", ERROR)
+    scene.robot.diagnosed("remote server", ERROR)
     chunks = len(scene.robot.chunks)
     start()
     scene.robot.next_chunk(seen=chunks)
@@ -103,7 +103,7 @@ def test_a_server_that_begins_to_lie_is_held_against_at_once(openpi: OpenpiDoubl
         scene.robot.next_chunk()
         openpi.answer = rows_of([[float("nan")] * 7] * 10)
         wait_for(lambda: hold_of(scene) == BAD, "the robot holds")
-        scene.robot.diagnosed("policy server", OK)  # it answers, whatever it says
+        scene.robot.diagnosed("remote server", OK)  # it answers, whatever it says
         openpi.answer = towards(TARGET)
         wait_for(lambda: not hold_of(scene), "the robot is moved again")
 

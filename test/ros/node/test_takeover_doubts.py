@@ -81,6 +81,9 @@ def test_a_person_who_cannot_be_followed_keeps_the_robot_held_once_and_lets_no_p
     class Elsewhere:
         dt_s, following = 0.05, 1
 
+        def pace(self, *_: object) -> float:
+            return 1.0
+
         def rows(self, *_: object) -> None:
             return None
 
