@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,11 @@ from reflex_core.settings.table import settings_from
 from reflex_ros.otel.connect import connect_tracing
 from reflex_ros.sidecar.server import Sidecar
 from reflex_ros.sidecar.server_connections import connect_cloud, connect_remote
+
+# what a shell starts in the background ignores them, and so would the programs that tests end by them
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # how long an example takes says how busy the machine is
 hypothesis.settings.register_profile("busy machine", deadline=None)
