@@ -227,7 +227,7 @@ class ChunkLoop:
             try:
                 text = "the chunk loop failed on a step; the robot holds"
                 self.progress.limited_log(logging.ERROR, "step", text, error=error)
-                slug = self._outputs.overdue() or "internal-error"  # a stream that is gone is found by sending to it, too
+                slug = self._outputs.overdue() or "internal-error"  # sending finds a stream gone
                 self._failed(slug, f"{type(error).__name__}: see the log")
             except BaseException:
                 log.exception("the chunk loop could not hold the robot after a failed step")
