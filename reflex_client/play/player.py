@@ -6,20 +6,30 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Protocol
 
 from reflex_client.errors import ReflexClientError
 from reflex_client.play.pacing import Pace, require_rate
 from reflex_client.play.playback import Playback, Row
-
-if TYPE_CHECKING:
-    from reflex_client.policy import Episode
+from reflex_client.reply import Reply
 
 Observe = Callable[[], Mapping[str, Any]]
 
 MARGIN_S = 0.05
 STOP_S = 2.0
 AGAIN_S = 0.1  # after a chunk that did not come
+
+
+class Asked(Protocol):
+    """What is asked for chunks: an Episode."""
+
+    def act(self, **observation: Any) -> Reply:
+        """Return the next chunk."""
+        ...
+
+    def abort(self) -> None:
+        """End the request under way."""
+        ...
 
 
 class ChunkPlayer:
@@ -40,7 +50,7 @@ class ChunkPlayer:
 
     def __init__(
         self,
-        episode: Episode,
+        episode: Asked,
         observe: Observe,
         *,
         execution_horizon: int | None = None,
