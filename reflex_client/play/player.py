@@ -20,8 +20,8 @@ STOP_S = 2.0
 AGAIN_S = 0.1  # after a chunk that did not come
 
 
-class Asked(Protocol):
-    """What is asked for chunks: an Episode."""
+class ChunkSource(Protocol):
+    """What chunks come from: an Episode."""
 
     def act(self, **observation: Any) -> Reply:
         """Return the next chunk."""
@@ -50,7 +50,7 @@ class ChunkPlayer:
 
     def __init__(
         self,
-        episode: Asked,
+        episode: ChunkSource,
         observe: Observe,
         *,
         execution_horizon: int | None = None,
