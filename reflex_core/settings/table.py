@@ -184,7 +184,10 @@ class Settings:
         0.0, "Delay added to every answer, for experiments.", when="live", minimum=0.0, maximum=1000.0
     )
 
-    cloud_fallback: str = _failure("", "URL of another server with /act, used when the local policy fails. Empty: none.")
+    cloud_fallback: str = _failure(
+        "", "URL of another server with /act, or ws(s) of openpi's that says that its rows are positions of named joints, used when the local"
+        " policy fails. Empty: none."
+    )
     cloud_api_key_file: str = _failure(
         "", "File holding the other server's API key. The environment variable REFLEX_CLOUD_API_KEY does the same.", path=True
     )

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,6 +24,17 @@ class Waiting:
 
     active: int = 0
     requests: int = 0
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Count a request that came as one message, until it is answered."""
+        self.active += 1
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+            self.requests -= 1
 
 
 ENGINE = web.AppKey("engine", Engine)

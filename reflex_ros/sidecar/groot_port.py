@@ -226,7 +226,7 @@ class GrootPort:
 
     async def _answered(self, message: Message) -> Reply:
         """Return the reply to one message, with the same limits as on /act."""
-        app, waiting = self._app, self._app[WAITING]
+        app = self._app
         if self._stopping:
             return self._ending()
         wire = self._wire(message.client)
@@ -236,17 +236,12 @@ class GrootPort:
         if len(message.body) > limit:
             sentence = f"a message must have at most {limit} bytes, got {len(message.body)}"
             return self._counted(wire, refusal_of(app, 413, "body-too-large", sentence))
-        waiting.active += 1
-        waiting.requests += 1
         try:
-            with app[MEMORY].body(None) as room:
+            with app[WAITING].whole(), app[MEMORY].body(None) as room:
                 room.memory.reserve(room, len(message.body))
                 return await worked(app[WORKERS], room, self._work, wire, room, message, limit)
         except StalledError as error:
             return self._counted(wire, refusal_of(app, error.status, error.slug, str(error)))
-        finally:
-            waiting.active -= 1
-            waiting.requests -= 1
 
     def _work(self, wire: GrootWire, room: Body, message: Message, limit: int) -> Reply:
         """Return the reply to a message; in a worker thread."""

@@ -273,7 +273,6 @@ class LerobotPort:
         self, wire: LerobotWire, room: Body, context: Context, limit: int, received_ns: int | None = None
     ) -> Reply:
         """Return the reply to one message, made by a worker thread. received_ns: of its observation; None: now."""
-        waiting = self._app[WAITING]
         peer = context.peer()
         call = Call(
             time.monotonic_ns() if received_ns is None else received_ns,
@@ -282,13 +281,8 @@ class LerobotPort:
             reserved=self._app[RESERVED],
             most_bytes=limit,
         )
-        waiting.active += 1
-        waiting.requests += 1
-        try:
+        with self._app[WAITING].whole():
             return await worked(self._app[WORKERS], room, answer, self._engine, wire, room, call)
-        finally:
-            waiting.active -= 1
-            waiting.requests -= 1
 
     async def _fill(self, room: Body, message: bytes, limit: int) -> None:
         data = fields_of(message).get(1, b"")

@@ -249,7 +249,7 @@ async def _next(live: _Live) -> bytes | str | None:
 async def _answered(live: _Live, message: bytes | str) -> Reply:
     """Return the reply to one message, with the same limits as on /act."""
     received_ns = time.monotonic_ns()
-    app, waiting = live.request.app, live.request.app[WAITING]
+    app = live.request.app
     if isinstance(message, str):
         _take(live, len(message.encode("utf-8", "surrogatepass")))
         sentence = "a message must be binary: msgpack"
@@ -260,18 +260,13 @@ async def _answered(live: _Live, message: bytes | str) -> Reply:
     if (busy := too_many(app) or queue_full(app)) is not None:
         _take(live, len(message))
         return refused(live.wire, busy)
-    waiting.active += 1
-    waiting.requests += 1
     try:
-        with app[MEMORY].body(None) as room:
+        with app[WAITING].whole(), app[MEMORY].body(None) as room:
             _take(live, len(message))
             room.memory.reserve(room, len(message))
             return await worked(app[WORKERS], room, _answer, live, room, message, received_ns)
     except StalledError as error:
         return refused(live.wire, Problem(error.status, error.slug, str(error), fresh_id()))
-    finally:
-        waiting.active -= 1
-        waiting.requests -= 1
 
 
 def _take(live: _Live, size: int) -> None:
