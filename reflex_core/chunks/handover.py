@@ -166,6 +166,12 @@ class Handover:
         """Return whether a controller is still on its own way to the motion that is executed: another message would stop it there."""
         return self._running is not None and self._unknown(now_ns)
 
+    def braking(self, now_ns: int) -> bool:
+        """Return whether a hold is still on its way to rest."""
+        return (
+            self._running is None and self._braking is not None and now_ns < int(self._braking.times_ns[-1])
+        )
+
     def keeps_tool(self, chunk: ActionChunk, stamp_ns: int, start: int, now_ns: int) -> bool:
         """Return whether the motion of `take_over` keeps the limits of the tool, as far as they are known."""
         if self._tool is None or not chunk.dt_s > 0.0:

@@ -68,6 +68,11 @@ class PersonPath:
         self.following = math.ceil(LATE_S / dt_s)  # rows of the motion before that go on
         self._check = Check(limits, dt_s, REJECT)
 
+    @property
+    def knows_tool(self) -> bool:
+        """Whether the robot's tool has limits."""
+        return self._tool is not None
+
     def fits(self, rows: Floats, place: Doubles, velocity: Doubles) -> bool:
         """Return whether rows keep every limit of the joints on the way from a place, where the robot moves so fast."""
         return self._check(rows, Motion(Start(place, place, velocity * self.dt_s))).clean

@@ -251,6 +251,9 @@ class Takeover:
         place, velocity = self._handover.at(now_ns)
         if place is None:
             raise ReflexError("where the robot is is not known")
+        if self._path.knows_tool and self._handover.braking(now_ns):
+            self._put_off(commands)  # what led on from the middle of a hold went beyond a limit of the tool
+            return
         if not self.active:
             self._begin(place)
         for name, position in commands.items():

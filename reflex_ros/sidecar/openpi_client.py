@@ -231,6 +231,8 @@ class OpenpiServer:
                 f"its metadata do not say that its rows are positions of this robot's joints (action_names, action_space {POSITIONS})",
             )
         if self._agreed is None:
+            if self._described:  # another connection may lead to another server
+                self._agreed = found
             return metadata
         found = replace(found, model_version=self._agreed.model_version)
         if found != self._agreed:

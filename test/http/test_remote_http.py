@@ -520,6 +520,24 @@ def test_a_fallback_that_does_not_say_what_its_rows_are_is_sent_nothing(
     assert not there.observations
 
 
+def test_a_fallback_whose_connections_lead_to_servers_for_other_joints_is_taken_from_the_first_alone(
+    serve: Serve, openpi: Any
+) -> None:
+    there = openpi(rows_of(GOOD), metadata=dict(POSITIONS_OF_THE_ARM))
+    here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0, max_consecutive_crashes=0)
+    beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)
+
+    def asked(episode: str) -> Served:
+        request = request_to(here.engine, episode_id=episode)
+        return here.engine.act(replace(request, observation=replace(request.observation, state=beyond)))
+
+    assert asked("e1").chunk.source == "cloud"
+    there.metadata["action_names"] = POSITIONS_OF_THE_ARM["action_names"][::-1]
+    with pytest.raises(InferenceError):
+        asked("e2")
+    assert asked("e1").chunk.source == "cloud", "by the connection of before"
+
+
 def test_a_request_to_openpis_server_states_that_it_was_sent_on(openpi: Any, remote: Remote) -> None:
     """Else two servers of this kind that name each other would ask each other without end."""
     there = openpi(rows_of(GOOD))

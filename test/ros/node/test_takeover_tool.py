@@ -52,6 +52,26 @@ def test_the_arm_goes_as_fast_as_its_tool_may_and_arrives(scene: TakeoverScene) 
     assert scene.progress.takeover_problem == ""
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_person_who_wants_another_place_all_the_time_never_leads_the_tool_beyond_its_limit(
+    scene: TakeoverScene, seed: int
+) -> None:
+    """Now and then no motion keeps the limits, and the robot is held on its way."""
+    draw = np.random.default_rng(seed)
+    goals = [HOME + draw.uniform(-0.6, 0.6, 7) for _ in range(8)]
+    began_s = scene.now_s
+    scene.wanted = lambda: goals[int((scene.now_s - began_s) / 0.37) % len(goals)]
+    scene.run(0.5)
+    places, times_s = [tool(scene)], [scene.now_s]
+    for _ in range(250):
+        scene.run(0.01)
+        places.append(tool(scene))
+        times_s.append(scene.now_s)
+    speeds = np.linalg.norm(np.diff(places, axis=0), axis=1) / np.diff(times_s)
+    assert speeds.max() <= MOST * 1.01
+    assert scene.progress.holds > 0
+
+
 def test_diagnostics_say_how_much_slower_it_goes(scene: TakeoverScene) -> None:
     scene.run(0.5)
     assert 0.0 < scene.progress.takeover_pace < 0.5
