@@ -527,15 +527,15 @@ def test_a_fallback_whose_connections_lead_to_servers_for_other_joints_is_taken_
     here = serve("calm_raise", cloud_fallback=there.url, cloud_timeout_ms=30_000.0, max_consecutive_crashes=0)
     beyond = np.array([0.02, 0.0, 0.0, -1.5, 0.0, 1.8, 0.0], np.float32)
 
-    def asked(episode: str) -> Served:
+    def act(episode: str) -> Served:
         request = request_to(here.engine, episode_id=episode)
         return here.engine.act(replace(request, observation=replace(request.observation, state=beyond)))
 
-    assert asked("e1").chunk.source == "cloud"
+    assert act("e1").chunk.source == "cloud"
     there.metadata["action_names"] = POSITIONS_OF_THE_ARM["action_names"][::-1]
     with pytest.raises(InferenceError):
-        asked("e2")
-    assert asked("e1").chunk.source == "cloud", "by the connection of before"
+        act("e2")
+    assert act("e1").chunk.source == "cloud", "by the connection of before"
 
 
 def test_a_request_to_openpis_server_states_that_it_was_sent_on(openpi: Any, remote: Remote) -> None:

@@ -79,7 +79,7 @@ def test_a_person_who_cannot_be_followed_keeps_the_robot_held_once_and_lets_no_p
     path, began_s = scene.takeover._path, scene.now_s
 
     class Elsewhere:
-        dt_s, following = 0.05, 1
+        dt_s, following, knows_tool = 0.05, 1, False
 
         def pace(self, *_: object) -> float:
             return 1.0
