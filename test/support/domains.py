@@ -17,6 +17,8 @@ from reflex_ros.demo.processes import DOMAINS, PROBED, discovery_port, domain_is
 AT_HAND = 4  # so many are taken in turn, and more where tests have left something running in these
 FOLDER = Path(tempfile.gettempdir()) / "reflex_test_domains"
 
+SHARED_MEMORY = Path("/dev/shm")
+
 _taken: dict[int, TextIO] = {}  # the one that was used longest ago first
 _own: list[TextIO] = []
 
@@ -33,14 +35,33 @@ def free_domain() -> int:
             for domain in [*_taken][:-1]:
                 if domain_is_free(domain):
                     _taken[domain] = _taken.pop(domain)
+                    forget_killed(domain)
                     return domain
     for domain in range(1, DOMAINS + 1):
         if domain not in _taken and (file := _lock(domain)):
             if domain_is_free(domain):
                 _taken[domain] = file
+                forget_killed(domain)
                 return domain
             file.close()
     raise AssertionError("every ROS domain is in use")
+
+
+def forget_killed(domain: int, folder: Path = SHARED_MEMORY) -> None:
+    """Remove the shared-memory ports that killed processes left in the domain.
+
+    A port whose reader was killed while it held the mutex delivers nothing to the next participant of that number: endpoints
+    are found (by UDP), the names of their nodes never are. A participant holds the lock of its port's `_el` file.
+    """
+    numbers = {discovery_port(domain, participant) + 1 for participant in range(PROBED)}
+    for held in folder.glob("fastrtps_port*_el"):
+        port = held.name.removesuffix("_el")
+        if int(port.removeprefix("fastrtps_port")) not in numbers:
+            continue
+        with suppress(FileNotFoundError, BlockingIOError), held.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in (port, f"sem.{port}_mutex", held.name):
+                (folder / name).unlink(missing_ok=True)
 
 
 def _lock(domain: int) -> TextIO | None:
