@@ -47,21 +47,28 @@ def free_domain() -> int:
     raise AssertionError("every ROS domain is in use")
 
 
-def forget_killed(domain: int, folder: Path = SHARED_MEMORY) -> None:
-    """Remove the shared-memory ports that killed processes left in the domain.
+def forget_killed(domain: int) -> None:
+    """Remove the shared-memory ports that nobody reads in a domain: of killed processes, or made anew by who still wrote to them.
 
-    A port whose reader was killed while it held the mutex delivers nothing to the next participant of that number: endpoints
-    are found (by UDP), the names of their nodes never are. A participant holds the lock of its port's `_el` file.
+    A port whose mutex a killed process holds delivers nothing to the next participant of that number: endpoints are found
+    (by UDP), the names of their nodes never are. A participant holds the lock of its port's `_el` file.
     """
-    numbers = {discovery_port(domain, participant) + 1 for participant in range(PROBED)}
-    for held in folder.glob("fastrtps_port*_el"):
-        port = held.name.removesuffix("_el")
-        if int(port.removeprefix("fastrtps_port")) not in numbers:
-            continue
-        with suppress(FileNotFoundError, BlockingIOError), held.open("rb") as file:
+    for participant in range(PROBED):
+        port = f"fastrtps_port{discovery_port(domain, participant) + 1}"
+        if (SHARED_MEMORY / port).exists() and not _is_locked(SHARED_MEMORY / f"{port}_el"):
+            for name in (port, f"sem.{port}_mutex", f"{port}_el"):
+                (SHARED_MEMORY / name).unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for name in (port, f"sem.{port}_mutex", held.name):
-                (folder / name).unlink(missing_ok=True)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _lock(domain: int) -> TextIO | None:
